@@ -1,0 +1,60 @@
+# make solve                       set up once, then solve problems/poisson_control.yaml
+# make solve PROBLEM=my.yaml       another problem file
+# make test                        set up with the developers' tools, then lint, types and tests
+# make ... PYTHON=python3.12       another interpreter (3.11 to 3.13) for the virtual environment
+#
+# Everything is installed into .venv, in the versions of constraints.txt.
+
+PYTHON ?= python3
+PROBLEM ?= problems/poisson_control.yaml
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Build environments read the second variable from pip 25.3 on, the first before that.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help solve test lint types setup setup-dev clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make\)/\1/p' Makefile
+
+solve: $(VENV)/.ready
+	$(BIN)/nhgd-pde solve "$(PROBLEM)"
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-dev
+	$(BIN)/mypy
+
+setup: $(VENV)/.ready
+
+setup-dev: $(VENV)/.ready-dev
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "nhgd-pde needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another interpreter, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: pyproject.toml constraints.txt | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.ready
+
+clean:
+	rm -rf $(VENV) build nhgd_pde.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,138 @@
+"""What the engine asks of a bilevel problem.
+
+    min_v f(u*(v), v)   with   u*(v) = argmin_u E l(u, v; xi)
+
+where l is a negative log-likelihood, so that the Hessian H of the inner objective is also its Fisher information.
+Inner variables are rows (S, n), one a scenario, d = S n; outer variables are (p,). Everything the inner model scales
+by its noise variance is given in units in which sigma = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..linalg.counts import Counts
+from ..linalg.krylov import dot
+from ..linalg.riesz import RieszMap
+
+
+@dataclass(frozen=True)
+class InnerBatch:
+    """What one minibatch of the inner objective gives.
+
+    Attributes:
+        gradient: (S, n) its mean stochastic gradient.
+        scores: (d, m) whose outer products have the Fisher information as expectation.
+        residual: estimate of the dual norm of the inner residual, from this batch.
+        step: the natural-gradient step with which the mean-square error contracts fastest if the inverse is exact.
+    """
+
+    gradient: Tensor
+    scores: Tensor
+    residual: float
+    step: float
+
+
+class FisherFactors(Protocol):
+    """A structured inverse of the Fisher information at one point."""
+
+    def solve(self, g: Tensor) -> Tensor:
+        """A g for covectors (k, n)."""
+        ...
+
+    @property
+    def description(self) -> str: ...
+
+
+class StateFactors(Protocol):
+    """The derivative of the inner residual, factorised at one point."""
+
+    def solve(self, b: Tensor) -> Tensor: ...
+    def solve_transposed(self, b: Tensor) -> Tensor: ...
+
+
+class BilevelProblem(Protocol):
+    """The bilevel interface.
+
+    Attributes:
+        inner_shape: (S, n).
+        outer_size: p.
+        inner_metric, outer_metric: the inner products of both spaces; that of the inner space is for one scenario.
+        bounds: lower and upper bound (p,) of v.
+        quadratic: u* is affine and Phi quadratic in v.
+        counts: where work is counted.
+    """
+
+    inner_shape: tuple[int, int]
+    outer_size: int
+    inner_metric: RieszMap
+    outer_metric: RieszMap
+    bounds: tuple[Tensor, Tensor] | None
+    quadratic: bool
+    counts: Counts
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """First inner (S, n) and outer (p,) variables."""
+        ...
+
+    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+        """Sample `count` terms of the inner objective."""
+        ...
+
+    def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:
+        """Expected inner gradient (S, n)."""
+        ...
+
+    def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
+        """Certificate of u: a bound of the relative dual norm of the inner residual, sharp unless below `tolerance`."""
+        ...
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """H w (S, n), H the Fisher information, which is the Hessian at the inner solution."""
+        ...
+
+    def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        """(d2 / dv du)^T q, (p,), for q (S, n)."""
+        ...
+
+    def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors: ...
+
+    def outer_value(self, u: Tensor, v: Tensor) -> float: ...
+
+    def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """df/du (S, n) and df/dv (p,)."""
+        ...
+
+
+class ImplicitProblem(BilevelProblem, Protocol):
+    """A bilevel problem whose inner solution is the root of a residual: what exact adjoint methods need as well."""
+
+    def residual(self, u: Tensor, v: Tensor) -> Tensor: ...
+    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
+    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
+    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
+
+
+def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolerance: float) -> float:
+    """|residual| / scale in the dual norm: a cheap bound where that is below the tolerance, exact where it is not."""
+    if not torch.isfinite(residual).all():
+        return float("nan")
+    if not torch.count_nonzero(residual):
+        return 0.0
+    if scale <= 0.0:
+        return float("inf")
+    bound = metric.dual_norm_bound(residual) / scale
+    return bound if bound <= tolerance else metric.dual_norm(residual) / scale
+
+
+def dual_scale(metric: RieszMap, covector: Tensor, vector: Tensor) -> float:
+    """A lower bound of the dual norm of a covector: its pairing with a vector, over the norm of that vector.
+
+    Sharp where the vector is the covector's Riesz representative, and valid for any vector.
+    """
+    length = metric.norm(vector)
+    return abs(dot(covector, vector)) / length if length > 0.0 else 0.0

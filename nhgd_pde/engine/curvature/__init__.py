@@ -1,0 +1,1 @@
+"""Backends of the inverse of the empirical Fisher information matrix (EFIM)."""

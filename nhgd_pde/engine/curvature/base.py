@@ -1,0 +1,50 @@
+"""What the engine asks of an EFIM-inverse backend."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..bilevel import BilevelProblem
+
+
+class CurvatureState(Protocol):
+    """The inverse A as it stands."""
+
+    def solve(self, g: Tensor) -> Tensor: ...
+    def estimate(self, g: Tensor) -> Tensor: ...
+
+    @property
+    def trust(self) -> float:
+        """In (0, 1]: how much of a natural-gradient step sampling errors in A leave stable; 0 for not usable yet."""
+        ...
+
+    @property
+    def description(self) -> str: ...
+
+
+class Curvature(Protocol):
+    """A backend: frozen options, and the verbs that make and renew its state."""
+
+    uses_scores: bool
+
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> CurvatureState: ...
+
+    def absorb(self, state: CurvatureState, scores: Tensor) -> CurvatureState:
+        """Take in a batch of scores (d, m)."""
+        ...
+
+    def refresh(self, state: CurvatureState, problem: BilevelProblem, u: Tensor, v: Tensor) -> CurvatureState:
+        """Rebuild whatever is tied to one point (u, v)."""
+        ...
+
+
+def symmetric_(a: Tensor) -> Tensor:
+    """Symmetrise in place."""
+    return a.add_(a.T.clone()).mul_(0.5)
+
+
+def identity_like(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)

@@ -1,0 +1,51 @@
+"""The structured inverse: expectations of scores taken analytically, sparse factors of the mean Jacobian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..bilevel import BilevelProblem, FisherFactors
+
+
+@dataclass(frozen=True)
+class FactoredState:
+    """Attributes:
+    factors: the inverse at the point where it was last renewed.
+    """
+
+    factors: FisherFactors
+
+    def solve(self, g: Tensor) -> Tensor:
+        return self.factors.solve(g)
+
+    def estimate(self, g: Tensor) -> Tensor:
+        return self.factors.solve(g)
+
+    @property
+    def trust(self) -> float:
+        return 1.0
+
+    @property
+    def description(self) -> str:
+        return f"factored {self.factors.description}"
+
+
+@dataclass(frozen=True)
+class Factored:
+    """A = Jbar^-1 K Jbar^-T (residual form) or Jbar^-1 (energy form); exact for a deterministic equation at its point.
+
+    E[J^T w w^T J] = Jbar^T K^-1 Jbar where w is drawn from N(0, K^-1), so that no samples are needed.
+    """
+
+    uses_scores: bool = False
+
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
+        return FactoredState(problem.fisher_factors(u, v))
+
+    def absorb(self, state: FactoredState, scores: Tensor) -> FactoredState:
+        return state
+
+    def refresh(self, state: FactoredState, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
+        return FactoredState(problem.fisher_factors(u, v))

@@ -1,0 +1,149 @@
+"""The interface of outer methods, and the feasible set they move in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...linalg.krylov import dot
+from ...linalg.riesz import RieszMap
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The reduced objective at one outer point.
+
+    Attributes:
+        v: (p,) the point.
+        value: Phi(v).
+        derivative: (p,) the hypergradient, a covector.
+        gradient: (p,) its Riesz representative.
+        state_error, adjoint_error: certificates, relative.
+        gradient_error: estimate of the norm of the error that the certificates leave in the gradient.
+        inner_steps, refinement_steps: work done.
+        message: a sentence on what went wrong, if anything did.
+        blended: not evaluated here, but known from two evaluations of a quadratic function.
+    """
+
+    v: Tensor
+    value: float
+    derivative: Tensor
+    gradient: Tensor
+    state_error: float
+    adjoint_error: float
+    gradient_error: float
+    inner_steps: int = 0
+    refinement_steps: int = 0
+    message: str = ""
+    blended: bool = False
+
+    @property
+    def finite(self) -> bool:
+        numbers = torch.tensor([self.value, self.state_error, self.adjoint_error])
+        return bool(torch.isfinite(numbers).all() and torch.isfinite(self.gradient).all())
+
+
+def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
+    """The evaluation at a.v + share (b.v - a.v) of a quadratic function that was evaluated at both ends.
+
+    Its derivative is affine, and so are the residuals behind the certificates, which add up at worst.
+    """
+    start, end = dot(a.derivative, b.v - a.v), dot(b.derivative, b.v - a.v)
+    near, far = abs(1.0 - share), abs(share)
+    return Evaluation(
+        v=a.v + share * (b.v - a.v),
+        value=a.value + share * start + 0.5 * share**2 * (end - start),
+        derivative=a.derivative + share * (b.derivative - a.derivative),
+        gradient=a.gradient + share * (b.gradient - a.gradient),
+        state_error=near * a.state_error + far * b.state_error,
+        adjoint_error=near * a.adjoint_error + far * b.adjoint_error,
+        gradient_error=near * a.gradient_error + far * b.gradient_error,
+        inner_steps=b.inner_steps,
+        refinement_steps=b.refinement_steps,
+        message=b.message,
+        blended=True,
+    )
+
+
+def failed_evaluation(v: Tensor, message: str) -> Evaluation:
+    """What an oracle returns where the inner problem could not be solved: a step that was too long."""
+    nan = float("nan")
+    nothing = torch.full_like(v, nan)
+    return Evaluation(v, nan, nothing, nothing, nan, nan, nan, message=message)
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """The outer space: its inner product, and bounds where there are any.
+
+    With bounds the inner product must be diagonal, so that clipping node by node is the projection in it.
+
+    Attributes:
+        metric: the inner product.
+        bounds: lower and upper (p,).
+        quadratic: without bounds, the reduced objective is a quadratic function, so that between two evaluations
+            everything is known.
+    """
+
+    metric: RieszMap
+    bounds: tuple[Tensor, Tensor] | None = None
+    quadratic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bounds is not None and not self.metric.diagonal:
+            raise ValueError("bounds need a diagonal inner product in the outer space")
+
+    def project(self, v: Tensor) -> Tensor:
+        if self.bounds is None:
+            return v
+        return torch.minimum(torch.maximum(v, self.bounds[0]), self.bounds[1])
+
+    def free(self, v: Tensor, derivative: Tensor) -> Tensor | None:
+        """Where a descent step may move: not at a bound with the descent direction pointing out. None: everywhere."""
+        if self.bounds is None:
+            return None
+        lower, upper = self.bounds
+        return ~(((v <= lower) & (derivative > 0.0)) | ((v >= upper) & (derivative < 0.0)))
+
+    def stationarity(self, evaluation: Evaluation) -> float:
+        """Norm of the gradient, or with bounds of v - P(v - gradient)."""
+        if self.bounds is None:
+            return max(dot(evaluation.derivative, evaluation.gradient), 0.0) ** 0.5
+        step = evaluation.v - self.project(evaluation.v - evaluation.gradient)
+        return self.metric.norm(step[None])
+
+
+class OuterState(Protocol):
+    """What an outer method knows.
+
+    Attributes:
+        best: the current iterate: the last evaluation that was accepted.
+        accepted: the evaluation last told became the current iterate.
+        step: length of the last accepted step, as a multiple of the direction.
+        share: the iterate is this share of the way from the previous one to the point last evaluated; 1 unless the
+            objective is quadratic.
+        failure: a sentence once the method cannot go on.
+    """
+
+    best: Evaluation
+    accepted: bool
+    step: float
+    share: float
+    failure: str
+
+
+class OuterMethod(Protocol):
+    """Frozen options; `init`, `propose` and `update` make states, which are never changed."""
+
+    def init(self, space: Feasible, first: Evaluation) -> OuterState: ...
+
+    def propose(self, space: Feasible, state: OuterState) -> Tensor:
+        """The point (p,) to evaluate next."""
+        ...
+
+    def update(self, space: Feasible, state: OuterState, evaluation: Evaluation) -> OuterState:
+        """Take in the evaluation at the proposed point."""
+        ...

@@ -1,0 +1,61 @@
+"""The projected gradient method in the inner product of the outer space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ...linalg.krylov import dot
+from .base import Evaluation, Feasible
+from .line_search import LineSearch, first_step
+
+
+@dataclass(frozen=True)
+class GradientState:
+    best: Evaluation
+    search: LineSearch
+    accepted: bool = True
+    step: float = 0.0
+    share: float = 1.0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """v+ = P(v - t gradient).
+
+    Attributes:
+        step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and Borwein's
+            t = <s, y> / <y, y> as first trial of a backtracking search.
+    """
+
+    step: float | None = None
+
+    def init(self, space: Feasible, first: Evaluation) -> GradientState:
+        slope = -dot(first.derivative, first.gradient)
+        trial = self.step or first_step(first.value, slope if slope < 0.0 else -1.0)
+        return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False))
+
+    def propose(self, space: Feasible, state: GradientState) -> Tensor:
+        return space.project(state.best.v - state.search.trial * state.best.gradient)
+
+    def update(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
+        best = state.best
+        moved = evaluation.v - best.v
+        slope = -dot(evaluation.derivative, best.gradient)
+        if self.step is None:
+            noise = 1e-13 * abs(best.value) + 2.0 * min(evaluation.state_error, 0.1) * abs(best.value)
+            search = state.search.judge(evaluation.value, slope, noise, dot(best.derivative, moved))
+            if search is not None:
+                failure = "backtracking found no descent along the negative gradient" if search.exhausted else ""
+                return replace(state, search=search, accepted=False, failure=failure)
+            change = evaluation.derivative - best.derivative
+            curvature = dot(moved, change)
+            length = dot(change, evaluation.gradient - best.gradient)
+            trial = curvature / length if curvature > 0.0 and length > 0.0 else 2.0 * state.search.trial
+        else:
+            trial = self.step
+        slope = -dot(evaluation.derivative, evaluation.gradient)
+        search = LineSearch.start(evaluation.value, slope, trial, wolfe=False)
+        return GradientState(evaluation, search, True, state.search.trial)

@@ -1,0 +1,99 @@
+"""A line search for weak Wolfe conditions that is told values instead of calling for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+_MOST_TRIALS = 25
+
+
+@dataclass(frozen=True)
+class LineSearch:
+    """One search along a direction; phi(t) the objective, phi'(t) its slope.
+
+    Bisection between a step that is too short and one that is too long (Lewis and Overton 2013, Math. Program. 141),
+    with the secant of the slopes as first guess. Close to an optimum differences of values drown in rounding or in the
+    error of the inner solution: within that noise a step is judged by its slope alone (the approximate Wolfe
+    conditions of Hager and Zhang 2005, SIAM J. Optim. 16).
+
+    Attributes:
+        value, slope: phi(0) and phi'(0) < 0.
+        trial: the step to evaluate next.
+        low, high: steps known to be too short and too long; low_slope is phi'(low).
+        trials: evaluations so far.
+        wolfe: the curvature condition is asked for; without it sufficient decrease is enough.
+    """
+
+    value: float
+    slope: float
+    trial: float
+    low: float = 0.0
+    low_slope: float = 0.0
+    high: float = math.inf
+    trials: int = 0
+    wolfe: bool = True
+
+    DECREASE = 1e-4
+    CURVATURE = 0.9
+
+    @classmethod
+    def start(cls, value: float, slope: float, trial: float, wolfe: bool = True) -> LineSearch:
+        return cls(value, slope, trial, low_slope=slope, wolfe=wolfe)
+
+    @property
+    def exhausted(self) -> bool:
+        return self.trials >= _MOST_TRIALS
+
+    def judge(self, value: float, slope: float, noise: float, moved: float | None = None) -> LineSearch | None:
+        """Take in phi and phi' at the trial step: None if it is acceptable, else the search with its next trial.
+
+        Args:
+            value, slope: phi(trial), phi'(trial); not finite counts as too long.
+            noise: error of differences of values.
+            moved: slope at 0 times the step that was really taken, where a projection shortened it.
+        """
+        expected = self.slope * self.trial if moved is None else moved
+        finite = math.isfinite(value) and math.isfinite(slope)
+        decrease = finite and value <= self.value + self.DECREASE * expected
+        if finite and not decrease and value <= self.value + noise:
+            decrease = slope <= (2 * self.DECREASE - 1) * self.slope
+        if not decrease:
+            # Where phi would be quadratic through phi(0), phi'(0) and phi(trial), its minimiser.
+            guess = self.low + 0.5 * (self.trial - self.low)
+            if finite and self.low == 0.0 and value - self.value > noise:
+                gap = value - self.value - self.slope * self.trial
+                if gap > 0.0:
+                    guess = -0.5 * self.slope * self.trial**2 / gap
+            guess = min(max(guess, self.low + 0.1 * (self.trial - self.low)), self.low + 0.5 * (self.trial - self.low))
+            return replace(self, high=self.trial, trial=guess, trials=self.trials + 1)
+        if not self.wolfe or slope >= self.CURVATURE * self.slope:
+            return None
+        # Too short: the secant of the slopes points further.
+        step = self.trial - self.low
+        bend = slope - self.low_slope
+        guess = self.trial - slope * step / bend if bend > 0.0 else math.inf
+        if math.isinf(self.high):
+            guess = min(max(guess, 2.0 * self.trial), 100.0 * self.trial)
+        else:
+            gap = self.high - self.trial
+            guess = min(max(guess, self.trial + 0.1 * gap), self.high - 0.1 * gap)
+        return replace(self, low=self.trial, low_slope=slope, trial=guess, trials=self.trials + 1)
+
+
+def first_step(value: float, slope: float) -> float:
+    """The step that reaches zero where phi is quadratic with minimum zero: exact for a least-squares fit in one mode."""
+    return 2.0 * abs(value) / abs(slope) if value != 0.0 else 1.0
+
+
+def exact_share(slope: float, trial_slope: float) -> float | None:
+    """The minimiser of a quadratic as a share of the trial step, from the slopes at its two ends.
+
+    None where the slopes show no convexity, or the minimiser is so far off that extrapolating to it loses digits that
+    matter: a share of 1000 loses three of sixteen.
+    """
+    bend = trial_slope - slope
+    if not bend > 0.0:
+        return None
+    share = -slope / bend
+    return share if 0.0 < share <= 1e3 else None

@@ -1,0 +1,1 @@
+"""Meshes, finite element spaces and their evaluation operators."""

@@ -1,0 +1,230 @@
+"""Evaluation operators: the basis functions of a space, and their gradients, at all quadrature points.
+
+Every integral of the package is E^T W F(E u): E evaluates, F acts point by point, W are quadrature weights, E^T tests
+(the decomposition of libCEED and MFEM, arXiv 1911.09220). E is kept as small dense tables an element, which serve
+products and assembly alike; `matrix` exports it as one sparse matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+import skfem
+import torch
+from torch import Tensor
+
+from ..linalg.sparse import ScenarioMatrix, SparseMatrix
+
+# (i, j) -> coefficient of (component i of the test function) times (component j of the trial function) at the points,
+# (S or 1, elements, points); absent pairs are zero. Component 0 is the value, 1, 2, ... the partial derivatives.
+Blocks = Mapping[tuple[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Quadrature points x (dim, elements, points) and weights (elements, points), the Jacobian included."""
+
+    x: Tensor
+    weights: Tensor
+
+    @property
+    def points(self) -> int:
+        return self.weights.numel()
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The functions of a space at quadrature points.
+
+    Attributes:
+        tables: one (elements, points, functions) table a component: the value, then the partial derivatives. A
+            component that is constant on each element has one point only.
+        dofs: (elements, functions) column of each function; -1 where the function is left out.
+        size: number of columns.
+        quadrature: the points.
+    """
+
+    tables: tuple[Tensor, ...]
+    dofs: np.ndarray
+    size: int
+    quadrature: Quadrature
+
+    @property
+    def components(self) -> int:
+        return len(self.tables)
+
+    def columns(self, kept: np.ndarray) -> Evaluation:
+        """The same functions with only the columns `kept` (indices), renumbered."""
+        number = np.full(self.size + 1, -1)
+        number[kept] = np.arange(len(kept))
+        return Evaluation(self.tables, number[self.dofs], len(kept), self.quadrature)
+
+    @cached_property
+    def matrix(self) -> SparseMatrix:
+        """E, rows ordered (component, element, point)."""
+        elements, points = self.quadrature.weights.shape
+        data = torch.stack([table.expand(-1, points, -1) for table in self.tables]).cpu().numpy()
+        columns = np.broadcast_to(self.dofs[None, :, None, :], data.shape)
+        kept = columns >= 0
+        lengths = kept.sum(axis=-1).reshape(-1)
+        host = sp.csr_matrix(
+            (data[kept], columns[kept], np.concatenate([[0], np.cumsum(lengths)])),
+            shape=(self.components * elements * points, self.size),
+        )
+        return SparseMatrix(host, self.quadrature.weights.device)
+
+    def evaluate(self, coefficients: Tensor) -> Tensor:
+        """E u: (S, size) -> (components, S, elements * points)."""
+        padded = torch.cat([coefficients, coefficients.new_zeros(coefficients.shape[0], 1)], dim=1)
+        local = padded[:, self._gather]
+        points = self.quadrature.weights.shape[1]
+        values = [torch.einsum("eqa,sea->seq", table, local).expand(-1, -1, points) for table in self.tables]
+        return torch.stack(values).reshape(self.components, coefficients.shape[0], -1)
+
+    def test(self, densities: Tensor) -> Tensor:
+        """Integrate densities (components, S, elements * points) against every function: E^T W F, (S, size)."""
+        weights = self.quadrature.weights
+        scenarios = densities.shape[1]
+        local: Tensor | float = 0.0
+        for table, density in zip(self.tables, densities, strict=True):
+            weighted = density.reshape(scenarios, *weights.shape) * weights
+            if table.shape[1] == 1:
+                weighted = weighted.sum(-1, keepdim=True)
+            local = local + torch.einsum("eqa,seq->sea", table, weighted)
+        assert isinstance(local, Tensor)
+        total = local.new_zeros(scenarios, self.size + 1)
+        return total.index_add_(1, self._gather.reshape(-1), local.reshape(scenarios, -1))[:, : self.size]
+
+    @cached_property
+    def _gather(self) -> Tensor:
+        """Columns as an index tensor; functions that are left out point at an extra last entry."""
+        dofs = torch.from_numpy(self.dofs.astype(np.int64)).to(self.quadrature.weights.device)
+        return torch.where(dofs < 0, self.size, dofs)
+
+    @cached_property
+    def _patterns(self) -> dict[int, _Pattern]:
+        return {}
+
+    def assemble(self, trial: Evaluation, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
+        """The matrices int test_i blocks[i, j] trial_j, one a scenario; (size, trial.size)."""
+        if id(trial.dofs) not in self._patterns:
+            self._patterns[id(trial.dofs)] = _Pattern(self, trial)
+        pattern = self._patterns[id(trial.dofs)]
+        weights = self.quadrature.weights
+        shape = (self.dofs.shape[1], trial.dofs.shape[1])
+        local: Tensor | None = None
+        for (i, j), coefficient in blocks.items():
+            weighted = coefficient * weights
+            left, right = self.tables[i], trial.tables[j]
+            if left.shape[1] == right.shape[1] == 1:
+                weighted = weighted.sum(-1, keepdim=True)
+            part = torch.einsum("eqa,seq,eqb->seab", left, weighted, right)
+            local = part if local is None else local + part
+        if local is None:
+            local = weights.new_zeros(1, weights.shape[0], *shape)
+        return ScenarioMatrix(pattern.csr, pattern.scatter(local), (self.size, trial.size), symmetric)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class _Pattern:
+    """Sparsity pattern of a matrix of two spaces, and where the entries of each element's matrix go in it."""
+
+    def __init__(self, test: Evaluation, trial: Evaluation) -> None:
+        self._trial_dofs = trial.dofs  # kept alive: patterns are looked up by its identity
+        rows = test.dofs[:, :, None].astype(np.int64)
+        columns = trial.dofs[:, None, :].astype(np.int64)
+        keys = np.where((rows < 0) | (columns < 0), -1, rows * trial.size + columns).reshape(-1)
+        order = np.argsort(keys, kind="stable")
+        order = order[np.searchsorted(keys[order], 0) :]
+        ordered = keys[order]
+        first = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=bool)
+        unique = ordered[first]
+        counts = np.bincount(unique // trial.size, minlength=test.size)
+        index = np.int32 if max(len(unique), trial.size) < 2**31 else np.int64
+        self.csr = (
+            np.concatenate([[0], np.cumsum(counts)]).astype(index),
+            (unique % trial.size).astype(index),
+        )
+        device = test.quadrature.weights.device
+        self._entries = len(unique)
+        self._order = torch.from_numpy(order).to(device)
+        self._slot = torch.from_numpy(np.cumsum(first) - 1).to(device)
+
+    def scatter(self, local: Tensor) -> Tensor:
+        """Element matrices (S, elements, a, b) -> CSR data (S, nnz)."""
+        flat = local.reshape(local.shape[0], -1)[:, self._order]
+        return flat.new_zeros(local.shape[0], self._entries).index_add_(1, self._slot, flat)
+
+
+def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:
+    """Export the values and gradients of a scalar scikit-fem basis, of cells or of facets."""
+    fields = [field[0] for field in basis.basis]
+    shape = basis.dx.shape
+    tables = [_table([field.value for field in fields], shape, device)]
+    dim = basis.mesh.dim()
+    tables += [_table([field.grad[axis] for field in fields], shape, device) for axis in range(dim)]
+    quadrature = Quadrature(
+        torch.as_tensor(np.ascontiguousarray(np.asarray(basis.global_coordinates())), device=device),
+        torch.as_tensor(np.ascontiguousarray(basis.dx), device=device),
+    )
+    dofs = np.ascontiguousarray(basis.element_dofs.T)
+    return Evaluation(tuple(tables), dofs, int(basis.N), quadrature)
+
+
+def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.device) -> Tensor:
+    table = np.stack([np.broadcast_to(value, shape) for value in values], axis=-1)
+    if (table == table[:, :1]).all():
+        table = table[:, :1]
+    return torch.as_tensor(np.ascontiguousarray(table), device=device)
+
+
+def gram_root(space: Evaluation, blocks: Blocks) -> SparseMatrix:
+    """G with G^T G the matrix of `blocks`, which must be symmetric and positive semidefinite at every point.
+
+    Rows are square root of (weight times coefficient) times the rows of E; a full gradient block takes its Cholesky
+    factor point by point. It turns white noise z into G^T z with covariance G^T G.
+
+    Raises:
+        ValueError: a coefficient is negative, or the gradient block is not positive definite.
+    """
+    weights = space.quadrature.weights
+    rows: list[tuple[Tensor, Tensor]] = []  # (elements, points, functions) rows and their scale
+    off_diagonal = any(i != j for i, j in blocks)
+    if not off_diagonal:
+        for (i, _), coefficient in blocks.items():
+            table = space.tables[i]
+            weighted = coefficient[0] * weights
+            if table.shape[1] == 1:
+                weighted = weighted.sum(-1, keepdim=True)
+            if (weighted < 0).any():
+                raise ValueError("a form with a negative coefficient has no root")
+            rows.append((table, weighted.sqrt()))
+    else:
+        active = sorted({i for i, _ in blocks})
+        points = weights.shape[1]
+        dense = weights.new_zeros(*weights.shape, len(active), len(active))
+        for (i, j), coefficient in blocks.items():
+            dense[..., active.index(i), active.index(j)] = coefficient[0] * weights
+        factor, info = torch.linalg.cholesky_ex(dense)
+        if info.any():
+            raise ValueError("a form that is not positive definite at every point has no root")
+        for k in range(len(active)):
+            combined = sum(
+                factor[..., m, k, None] * space.tables[i].expand(-1, points, -1) for m, i in enumerate(active)
+            )
+            assert isinstance(combined, Tensor)
+            rows.append((combined, torch.ones_like(weights)))
+    parts = []
+    for table, scale in rows:
+        data = (table * scale[..., None]).cpu().numpy()
+        columns = np.broadcast_to(space.dofs[:, None, :], data.shape)
+        kept = columns >= 0
+        pointers = np.concatenate([[0], np.cumsum(kept.sum(axis=-1).reshape(-1))])
+        parts.append(sp.csr_matrix((data[kept], columns[kept], pointers), shape=(len(pointers) - 1, space.size)))
+    return SparseMatrix(sp.vstack(parts, format="csr"), weights.device)

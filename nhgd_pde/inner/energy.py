@@ -1,0 +1,108 @@
+"""The energy form, for affine self-adjoint coercive equations: J = G^T G with G the scaled flux operator.
+
+    y = G u* + sigma z,   z ~ N(0, I),   l = |y - G u|^2 / (2 sigma^2),   grad l = (R(u) - sigma G^T z) / sigma^2
+
+It is correctly specified, needs neither u* nor a solve, and its Fisher information and Hessian are J / sigma^2: half
+the exponent of the condition number that the residual form has.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ..engine.bilevel import InnerBatch, StateFactors
+from ..fem.evaluation import gram_root
+from ..linalg.factorisation import ScenarioFactorisation
+from ..linalg.riesz import RieszMap
+from ..linalg.sparse import SparseMatrix
+from ..pde.equation import StateEquation
+from .model import Observation, gaussian, matched_noise
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyModel:
+    """The energy form of a state equation.
+
+    Attributes:
+        equation: R, affine with a symmetric positive definite J.
+        riesz: J itself, so that a dual norm of the residual is the error of the state in the energy norm. With several
+            scenarios, the mean of their J.
+        observation: options.
+    """
+
+    equation: StateEquation
+    riesz: RieszMap
+    observation: Observation
+    name: str = "energy"
+
+    @cached_property
+    def root(self) -> SparseMatrix:
+        """G, (rows, n)."""
+        derivative = self.equation.constant_linearisation
+        parts = [
+            gram_root(test, blocks).host
+            for test, blocks in zip(self.equation.tests, derivative.blocks, strict=True)
+            if blocks
+        ]
+        return SparseMatrix(sp.vstack(parts, format="csr"), self.equation.lift.device)
+
+    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+        scenarios, n = u.shape
+        white = gaussian((scenarios * count, self.root.shape[0]), generator, u)
+        noise = self.root.rmv(white).reshape(scenarios, count, n)
+        gradient = self.equation.residual(u, v)
+        residual = self.riesz.dual_norm_bound(gradient)
+        if self.observation.scores == "model":
+            return InnerBatch(gradient, noise.transpose(1, 2).reshape(-1, count), residual, 1.0)
+        matched = self.observation.noise is None
+        sigma = matched_noise(residual / math.sqrt(n)) if matched else self.observation.noise
+        assert sigma is not None
+        scores = gradient[:, None] / sigma - noise
+        step = count / (count + n + 1)
+        gradient = gradient - sigma * noise.mean(1)
+        return InnerBatch(gradient, scores.transpose(1, 2).reshape(-1, count), residual, step)
+
+    def gradient(self, u: Tensor, v: Tensor) -> Tensor:
+        """R(u, v), (S, n)."""
+        return self.equation.residual(u, v)
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J w, (S, n)."""
+        return self.equation.state_product(u, v, w)
+
+    def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        """R_v^T q, (p,)."""
+        return self.equation.control_product_transposed(u, v, q)
+
+    def factors(self, u: Tensor, v: Tensor) -> EnergyFactors:
+        """A = Jbar^-1, Jbar the mean of the scenarios' J."""
+        return EnergyFactors(self.riesz)
+
+    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
+        """The factors of every scenario's J; those of the Riesz map where the scenarios share it."""
+        state = self.equation.linearise(u, v).state
+        return EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
+
+    def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        """The adjoint variable p of J^T p = grad_u f, of which q is the very same."""
+        return q
+
+
+@dataclass(frozen=True)
+class EnergyFactors:
+    """The inverse of J, by the factors the Riesz map has already."""
+
+    riesz: RieszMap
+    description: str = "J^-1"
+
+    def solve(self, g: Tensor) -> Tensor:
+        return self.riesz.gradient(g)
+
+    def solve_transposed(self, g: Tensor) -> Tensor:
+        return self.riesz.gradient(g)

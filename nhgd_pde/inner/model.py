@@ -1,0 +1,54 @@
+"""What an inner statistical model offers, and what its variants share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..engine.bilevel import FisherFactors, InnerBatch, StateFactors
+from ..linalg.riesz import RieszMap
+
+# How scores are made: with the observation noise integrated out, or the stochastic gradients as they are.
+Scores = Literal["model", "observed"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Options of the stochastic inner objective.
+
+    Attributes:
+        scores: see `Scores`.
+        noise: standard deviation sigma of the observations; None matches it to the running residual. It cancels
+            from everything but observed scores and gradients.
+    """
+
+    scores: Scores = "model"
+    noise: float | None = 1.0
+
+
+class InnerModel(Protocol):
+    """A negative log-likelihood in u whose minimiser solves R(u, v) = 0, in units in which sigma = 1."""
+
+    riesz: RieszMap
+    name: str
+
+    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch: ...
+    def gradient(self, u: Tensor, v: Tensor) -> Tensor: ...
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
+    def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor: ...
+    def factors(self, u: Tensor, v: Tensor) -> FisherFactors: ...
+    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
+    def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor: ...
+
+
+def gaussian(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers, drawn on the generator's device so that runs agree across devices."""
+    return torch.randn(shape, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
+
+
+def matched_noise(rms: float) -> float:
+    """A noise that follows the tested residual, with a floor that keeps the scores defined where it vanishes."""
+    return max(rms, 1e-100)

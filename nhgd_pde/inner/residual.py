@@ -1,0 +1,130 @@
+"""The residual form: random tests of the weak residual.
+
+    y = <w, R(u, v)> + sigma eps,   w ~ N(0, K^-1),   l = (<w, R> - sigma eps)^2 / (2 sigma^2)
+
+E l is half the squared dual norm of the residual over sigma^2 (plus a constant), for any PDE; with J = dR/du the
+Fisher information is J^T K^-1 J / sigma^2, and at the solution it is the Hessian.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..engine.bilevel import InnerBatch, StateFactors
+from ..linalg.factorisation import Factorisation, ScenarioFactorisation
+from ..linalg.riesz import RieszMap
+from ..linalg.sparse import SparseMatrix
+from ..pde.equation import StateEquation
+from .model import Observation, gaussian, matched_noise
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualModel:
+    """The residual form of a state equation.
+
+    Attributes:
+        equation: R.
+        riesz: K, the inner product of the test space.
+        root: G with K = G^T G.
+        observation: options.
+    """
+
+    equation: StateEquation
+    riesz: RieszMap
+    root: SparseMatrix
+    observation: Observation
+    name: str = "residual"
+
+    def tests(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Test functions w = K^-1 G^T z, z ~ N(0, I), so that w ~ N(0, K^-1); (S, m, n) for shape (S, m)."""
+        scenarios, count = shape
+        white = gaussian((scenarios * count, self.root.shape[0]), generator, self.equation.lift)
+        return self.riesz.gradient(self.root.rmv(white)).reshape(scenarios, count, -1)
+
+    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+        scenarios, n = u.shape
+        w = self.tests((scenarios, count), generator)
+        tested = torch.einsum("smn,sn->sm", w, self.equation.residual(u, v))
+        images = self._transposed_products(u, v, w)
+        rms = float(tested.square().mean().sqrt())
+        misfit = tested
+        if self.observation.scores == "observed":
+            sigma = matched_noise(rms) if self.observation.noise is None else self.observation.noise
+            misfit = tested - sigma * gaussian((scenarios, count), generator, w)
+            factors = misfit / sigma
+        else:
+            factors = torch.ones_like(tested)
+        gradient = torch.einsum("smn,sm->sn", images, misfit) / count
+        scores = _columns(images * factors[..., None])
+        # E w w^T B w w^T for Gaussian w gives the mean-square contraction 1 - m / (m + n + 1) at this step.
+        return InnerBatch(gradient, scores, rms * math.sqrt(scenarios), count / (count + n + 1))
+
+    def _transposed_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J_s^T w for every test of every scenario, (S, m, n)."""
+        jacobian = self.equation.linearise(u, v).state
+        self.equation.counts.products += w.shape[0] * w.shape[1]
+        if jacobian.shared:
+            return jacobian.rmv(w.reshape(-1, w.shape[-1])).reshape(w.shape)
+        return torch.stack([jacobian.rmv(w[:, k]) for k in range(w.shape[1])], dim=1)
+
+    def gradient(self, u: Tensor, v: Tensor) -> Tensor:
+        """J^T K^-1 R, (S, n)."""
+        weighted = self.riesz.gradient(self.equation.residual(u, v))
+        return self.equation.state_product_transposed(u, v, weighted)
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J^T K^-1 J w, (S, n)."""
+        image = self.riesz.gradient(self.equation.state_product(u, v, w))
+        return self.equation.state_product_transposed(u, v, image)
+
+    def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        """R_v^T K^-1 J q, (p,)."""
+        weighted = self.riesz.gradient(self.equation.state_product(u, v, q))
+        return self.equation.control_product_transposed(u, v, weighted)
+
+    def factors(self, u: Tensor, v: Tensor) -> ResidualFactors:
+        """A = Jbar^-1 K Jbar^-T, Jbar the mean of the scenarios' Jacobians."""
+        state = self.equation.linearise(u, v).state
+        return ResidualFactors(Factorisation(state.mean(), self.equation.counts, state.symmetric), self.riesz)
+
+    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
+        """The factors of every scenario's J."""
+        if self.equation.affine:
+            return self._constant_factors
+        return ScenarioFactorisation(self.equation.linearise(u, v).state, self.equation.counts)
+
+    @cached_property
+    def _constant_factors(self) -> ScenarioFactorisation:
+        return ScenarioFactorisation(self.equation.constant_linearisation.state, self.equation.counts)
+
+    def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        """The adjoint variable p = K^-1 J q of J^T p = grad_u f, (S, n)."""
+        return self.riesz.gradient(self.equation.state_product(u, v, q))
+
+
+def _columns(rows: Tensor) -> Tensor:
+    """(S, m, n) test images -> (S n, m): each test of each scenario is one score, zero in the other scenarios."""
+    scenarios, count, n = rows.shape
+    if scenarios == 1:
+        return rows[0].T
+    # One joint draw has a score in every scenario at once; independent tests make the cross terms average out.
+    return rows.transpose(1, 2).reshape(scenarios * n, count)
+
+
+@dataclass(frozen=True)
+class ResidualFactors:
+    """The inverse of J^T K^-1 J by the factors of J."""
+
+    jacobian: Factorisation
+    riesz: RieszMap
+    description: str = "J^-1 K J^-T"
+
+    def solve(self, g: Tensor) -> Tensor:
+        return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
+
+

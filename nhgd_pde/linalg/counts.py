@@ -1,0 +1,24 @@
+"""Counts of the work a run has done: the machine-independent side of every timing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass
+class Counts:
+    """Work done so far. One object a problem; whoever does the work adds to it.
+
+    `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose or of K),
+    `factorisations` those factorisations, `residuals` evaluations of R a scenario, `products` applications of J or its
+    transpose to one vector, `riesz_solves` solves with the Riesz map of the control space.
+    """
+
+    solves: int = 0
+    factorisations: int = 0
+    residuals: int = 0
+    products: int = 0
+    riesz_solves: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)

@@ -1,0 +1,107 @@
+"""A sparse matrix factorised once, for solves with it and with its transpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg
+import torch
+from torch import Tensor
+
+from .counts import Counts
+from .riesz import RieszMap
+from .sparse import ScenarioMatrix, SparseMatrix
+
+
+class SingularMatrixError(ArithmeticError):
+    """A factorisation met a zero or non-finite pivot."""
+
+
+class Factorisation:
+    """LU factors of a sparse (n, n) matrix, computed on the host by SuperLU.
+
+    Vectors may live on any device: they are copied to the host and back.
+
+    Args:
+        matrix: the matrix.
+        counts: where the factorisation and every solve are counted.
+        symmetric: the matrix is symmetric positive definite. Minimum degree on A + A^T without pivoting then has
+            about 40 % less fill than the default column ordering.
+
+    Raises:
+        SingularMatrixError: the matrix is singular to working precision or not finite.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, counts: Counts, symmetric: bool) -> None:
+        if not np.isfinite(matrix.data).all():
+            raise SingularMatrixError("the matrix to be factorised has entries that are not finite")
+        options: dict[str, object] = {}
+        if symmetric:
+            options = dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        try:
+            self._lu = scipy.sparse.linalg.splu(sp.csc_matrix(matrix), **options)
+        except RuntimeError as error:
+            raise SingularMatrixError(
+                f"the {matrix.shape[0]:,} x {matrix.shape[1]:,} matrix is singular: is a boundary condition missing?"
+            ) from error
+        self._counts = counts
+        self._symmetric = symmetric
+        counts.factorisations += 1
+
+    @property
+    def size(self) -> int:
+        return int(self._lu.shape[0])
+
+    @property
+    def fill(self) -> int:
+        """Entries in both factors."""
+        return int(self._lu.nnz)
+
+    def solve(self, b: Tensor) -> Tensor:
+        """A^-1 b for every row of (k, n)."""
+        return self._solve(b, "N")
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        """A^-T b for every row of (k, n)."""
+        return self._solve(b, "N" if self._symmetric else "T")
+
+    def _solve(self, b: Tensor, trans: str) -> Tensor:
+        self._counts.solves += b.shape[0]
+        host = b.detach().cpu().numpy()
+        solution = self._lu.solve(np.asfortranarray(host.T), trans=trans)
+        return torch.from_numpy(np.ascontiguousarray(solution.T)).to(b.device)
+
+    def __repr__(self) -> str:
+        return f"Factorisation({self.size:,} unknowns, {self.fill:,} entries)"
+
+
+class ScenarioFactorisation:
+    """The matrices of all scenarios factorised one by one; once where they share one."""
+
+    def __init__(self, matrix: ScenarioMatrix, counts: Counts) -> None:
+        count = matrix.data.shape[0]
+        self._factors = [Factorisation(matrix.host(s), counts, matrix.symmetric) for s in range(count)]
+
+    def solve(self, b: Tensor) -> Tensor:
+        """A_s^-1 b_s, (S, n)."""
+        if len(self._factors) == 1:
+            return self._factors[0].solve(b)
+        return torch.cat([factor.solve(row[None]) for factor, row in zip(self._factors, b, strict=True)])
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        """A_s^-T b_s, (S, n)."""
+        if len(self._factors) == 1:
+            return self._factors[0].solve_transposed(b)
+        return torch.cat([factor.solve_transposed(row[None]) for factor, row in zip(self._factors, b, strict=True)])
+
+
+def factorised_riesz_map(matrix: SparseMatrix, counts: Counts) -> RieszMap:
+    """The Riesz map of a Gram matrix inverted by its factors, which are computed when first needed."""
+    factors: list[Factorisation] = []
+
+    def solve(derivative: Tensor) -> Tensor:
+        if not factors:
+            factors.append(Factorisation(matrix.host, counts, symmetric=True))
+        return factors[0].solve(derivative)
+
+    return RieszMap(matrix, solve)

@@ -1,0 +1,135 @@
+"""The preconditioned conjugate gradient method, for operators given as functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Operator = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class KrylovResult:
+    """What a Krylov method found.
+
+    Attributes:
+        solution: the last iterate, of the shape of the right-hand side.
+        residual: right-hand side minus operator times solution, as recurred.
+        iterations: steps taken.
+        error: relative residual of the solution, as measured by the caller's function, or in the preconditioner's norm.
+        converged: the tolerance was reached.
+        message: a sentence.
+    """
+
+    solution: Tensor
+    residual: Tensor
+    iterations: int
+    error: float
+    converged: bool
+    message: str
+
+
+def conjugate_gradients(
+    operator: Operator,
+    b: Tensor,
+    preconditioner: Operator,
+    start: Tensor | None = None,
+    rtol: float = 1e-10,
+    iterations: int = 200,
+    error: Callable[[Tensor, Tensor], float] | None = None,
+) -> KrylovResult:
+    """Solve A x = b for a symmetric positive definite A (Hestenes and Stiefel, 1952, preconditioned).
+
+    Args:
+        operator: x -> A x, shapes as b.
+        b: right-hand side, any shape.
+        preconditioner: r -> P r, symmetric positive definite.
+        start: first iterate; zero by default.
+        rtol: stop at an error of at most this.
+        iterations: most steps.
+        error: (x, b - A x) -> relative error, asked from the first step on; |b - A x|_P / |b|_P, |r|_P = sqrt(r . P r),
+            by default. A function that is cheaper than the preconditioner saves its last application.
+    """
+    x = torch.zeros_like(b) if start is None else start
+    r = b if start is None else b - operator(x)
+    z: Tensor | None = None
+    if error is None:
+        z = preconditioner(r)
+        squared_scale = dot(b, z) if start is None else dot(b, preconditioner(b))
+    else:
+        squared_scale = dot(b, b)
+    if squared_scale == 0.0:
+        return KrylovResult(torch.zeros_like(b), torch.zeros_like(b), 0, 0.0, True, "the right-hand side is zero")
+    scale = math.sqrt(max(squared_scale, 0.0))
+
+    def measure() -> float:
+        if error is None:
+            assert z is not None
+            return math.sqrt(max(dot(r, z), 0.0)) / scale
+        return error(x, r) if step else math.inf
+
+    previous = 1.0
+    direction = torch.zeros_like(b)
+    for step in range(iterations + 1):
+        relative = measure()
+        if relative <= rtol:
+            return KrylovResult(x, r, step, relative, True, f"{step} steps to a relative residual of {relative:.1e}")
+        if step == iterations:
+            break
+        if z is None:
+            z = preconditioner(r)
+        rz = dot(r, z)
+        direction = z + (rz / previous) * direction if step else z
+        image = operator(direction)
+        curvature = dot(direction, image)
+        if not (math.isfinite(curvature) and math.isfinite(rz)):
+            message = "the conjugate gradient method met a number that is not finite"
+            return KrylovResult(x, r, step, relative, False, message)
+        if curvature <= 0.0 or rz <= 0.0:
+            message = "the operator or its preconditioner is not positive definite"
+            return KrylovResult(x, r, step, relative, False, message)
+        alpha = rz / curvature
+        x = x + alpha * direction
+        r = r - alpha * image
+        previous, z = rz, preconditioner(r) if error is None else None
+    message = f"{iterations} steps left a relative residual of {relative:.1e}"
+    return KrylovResult(x, r, iterations, relative, False, message)
+
+
+def extreme_eigenvalues(
+    operator: Operator, inner: Callable[[Tensor, Tensor], float], start: Tensor, steps: int = 20
+) -> tuple[float, float]:
+    """Estimates of the smallest and largest eigenvalue of an operator that is symmetric in an inner product.
+
+    The extreme Ritz values of `steps` steps of the Lanczos method, with full reorthogonalisation: inside the spectrum,
+    and close to its ends after few steps where the condition number is moderate.
+    """
+    basis = [start / math.sqrt(inner(start, start))]
+    diagonal: list[float] = []
+    off: list[float] = []
+    for _ in range(min(steps, start.numel())):
+        image = operator(basis[-1])
+        diagonal.append(inner(basis[-1], image))
+        for vector in basis:
+            image = image - inner(vector, image) * vector
+        length = math.sqrt(max(inner(image, image), 0.0))
+        if length <= 1e-12 * abs(diagonal[0]):
+            break
+        off.append(length)
+        basis.append(image / length)
+    k = len(diagonal)
+    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    if k > 1:
+        side = torch.tensor(off[: k - 1], dtype=torch.float64)
+        tridiagonal = tridiagonal + torch.diag(side, 1) + torch.diag(side, -1)
+    values = torch.linalg.eigvalsh(tridiagonal)
+    return float(values[0]), float(values[-1])
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    """The sum of a * b over every axis."""
+    return float(torch.dot(a.reshape(-1), b.reshape(-1)))

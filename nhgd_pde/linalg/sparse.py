@@ -1,0 +1,156 @@
+"""Sparse matrices in torch, applied to rows of vectors: (k, n) in, (k, m) out."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+
+def torch_csr(matrix: sp.csr_matrix, device: torch.device) -> Tensor:
+    """Copy a scipy CSR matrix to a torch CSR tensor."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr),
+            torch.from_numpy(matrix.indices),
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+            device=device,
+            check_invariants=False,
+        )
+
+
+class SparseMatrix:
+    """A real sparse matrix (m, n) on a torch device.
+
+    The transpose is stored as a CSR matrix of its own, because products with a transposed CSR tensor are many times
+    slower than products with a CSR tensor.
+
+    Args:
+        host: the matrix; its data is shared, not copied, on the CPU.
+        device: where products are computed.
+        symmetric: the matrix equals its transpose (not checked), so that one copy serves both.
+    """
+
+    def __init__(self, host: sp.csr_matrix, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
+        self.host = sp.csr_matrix(host)
+        self.device = torch.device(device)
+        self.symmetric = symmetric
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.host.shape
+
+    @cached_property
+    def _tensor(self) -> Tensor:
+        return torch_csr(self.host, self.device)
+
+    @cached_property
+    def _transposed(self) -> Tensor:
+        return self._tensor if self.symmetric else torch_csr(self.host.T.tocsr(), self.device)
+
+    def mv(self, x: Tensor) -> Tensor:
+        """A x for every row x of (k, n); (k, m)."""
+        return _apply(self._tensor, x)
+
+    def rmv(self, y: Tensor) -> Tensor:
+        """A^T y for every row y of (k, m); (k, n)."""
+        return _apply(self._transposed, y)
+
+    def diagonal(self) -> Tensor:
+        return torch.from_numpy(self.host.diagonal()).to(self.device)
+
+    def __repr__(self) -> str:
+        m, n = self.shape
+        return f"SparseMatrix({m:,} x {n:,}, {self.host.nnz:,} entries, {self.device})"
+
+
+def _apply(matrix: Tensor, x: Tensor) -> Tensor:
+    if x.shape[0] == 1:
+        return torch.mv(matrix, x[0])[None]
+    return (matrix @ x.T).T
+
+
+class ScenarioMatrix:
+    """One square matrix a scenario, all of one sparsity pattern; or one matrix shared by all of them.
+
+    Args:
+        pattern: (indptr, indices) of a CSR matrix.
+        data: (S, nnz), or (1, nnz) where the scenarios share the matrix.
+        shape: (n, m) of one matrix.
+        symmetric: every matrix equals its transpose.
+    """
+
+    def __init__(
+        self,
+        pattern: tuple[np.ndarray, np.ndarray],
+        data: Tensor,
+        shape: tuple[int, int],
+        symmetric: bool = False,
+    ) -> None:
+        self.pattern, self.data, self.shape, self.symmetric = pattern, data, shape, symmetric
+
+    @property
+    def shared(self) -> bool:
+        return self.data.shape[0] == 1
+
+    def host(self, scenario: int = 0) -> sp.csr_matrix:
+        """The matrix of one scenario."""
+        return self._host(self.data[0 if self.shared else scenario])
+
+    def mean(self) -> sp.csr_matrix:
+        """The mean over the scenarios."""
+        return self._host(self.data.mean(0))
+
+    def _host(self, data: Tensor) -> sp.csr_matrix:
+        indptr, indices = self.pattern
+        return sp.csr_matrix((data.cpu().numpy(), indices, indptr), shape=self.shape)
+
+    def __add__(self, other: ScenarioMatrix) -> ScenarioMatrix:
+        if self.shape != other.shape:
+            raise ValueError(f"matrices of shapes {self.shape} and {other.shape} cannot be added")
+        # Explicit zeros are kept, so that the pattern does not depend on the numbers.
+        mine, theirs = self._keys(), other._keys()
+        keys = np.union1d(mine, theirs)
+        data = self.data.new_zeros(max(self.data.shape[0], other.data.shape[0]), len(keys))
+        for part, own in ((self.data, mine), (other.data, theirs)):
+            data[:, torch.from_numpy(np.searchsorted(keys, own)).to(data.device)] += part
+        n, m = self.shape
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(keys // m, minlength=n))])
+        index = self.pattern[0].dtype
+        pattern = (pointers.astype(index), (keys % m).astype(index))
+        return ScenarioMatrix(pattern, data, self.shape, self.symmetric and other.symmetric)
+
+    def _keys(self) -> np.ndarray:
+        indptr, indices = self.pattern
+        rows = np.repeat(np.arange(self.shape[0], dtype=np.int64), np.diff(indptr))
+        return rows * self.shape[1] + indices
+
+    @cached_property
+    def _operator(self) -> SparseMatrix:
+        if self.shared:
+            return SparseMatrix(self.host(), self.data.device, self.symmetric)
+        # One block-diagonal matrix: a single product for all the scenarios.
+        indptr, indices = self.pattern
+        count, nnz = self.data.shape
+        n, m = self.shape
+        pointers = (indptr[None, :-1].astype(np.int64) + nnz * np.arange(count)[:, None]).reshape(-1)
+        columns = (indices[None].astype(np.int64) + m * np.arange(count)[:, None]).reshape(-1)
+        block = sp.csr_matrix(
+            (self.data.cpu().numpy().reshape(-1), columns, np.append(pointers, count * nnz)),
+            shape=(count * n, count * m),
+        )
+        return SparseMatrix(block, self.data.device, self.symmetric)
+
+    def mv(self, x: Tensor) -> Tensor:
+        """A_s x_s for every scenario: (S, m) in, (S, n) out."""
+        return self._operator.mv(x) if self.shared else self._operator.mv(x.reshape(1, -1)).reshape(x.shape[0], -1)
+
+    def rmv(self, y: Tensor) -> Tensor:
+        """A_s^T y_s for every scenario: (S, n) in, (S, m) out."""
+        return self._operator.rmv(y) if self.shared else self._operator.rmv(y.reshape(1, -1)).reshape(y.shape[0], -1)

@@ -1,0 +1,91 @@
+"""The exact discrete adjoint: the reference for every hypergradient.
+
+    R(u, v) = 0 by Newton's method,   J^T p = grad_u f,   h = grad_v f - R_v^T p
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..engine.bilevel import ImplicitProblem, dual_scale, relative_dual_error
+from ..engine.minimise import Accuracy, finite
+from ..engine.outer.base import Evaluation, failed_evaluation
+from ..linalg.factorisation import SingularMatrixError
+
+
+@dataclass(frozen=True)
+class AdjointState:
+    """The state and the adjoint variable."""
+
+    u: Tensor
+    q: Tensor | None = None
+    description: str = "exact adjoint"
+
+    def blend(self, other: AdjointState, share: float) -> AdjointState:
+        q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
+        return AdjointState(torch.lerp(self.u, other.u, share), q)
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """Options; an `Oracle`.
+
+    Attributes:
+        steps: most Newton steps a state.
+    """
+
+    steps: int = 50
+    name: str = "adjoint"
+
+    def init(self, problem: ImplicitProblem, u: Tensor, v: Tensor) -> AdjointState:
+        return AdjointState(u)
+
+    def evaluate(
+        self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
+    ) -> tuple[Evaluation, AdjointState]:
+        try:
+            u, steps, error = self._newton(problem, v, state.u, accuracy.state)
+            if not finite(u):
+                return failed_evaluation(v, "Newton's method for the state diverged"), state
+            inner, outer = problem.outer_derivatives(u, v)
+            adjoint = problem.state_factors(u, v).solve_transposed(inner)
+        except SingularMatrixError as singular:
+            return failed_evaluation(v, str(singular)), state
+        indirect = -problem.control_product_transposed(u, v, adjoint)
+        derivative = outer + indirect
+        residual = inner - problem.state_product_transposed(u, v, adjoint)
+        scale = dual_scale(problem.inner_metric, inner, adjoint)
+        adjoint_error = relative_dual_error(problem.inner_metric, residual, scale, accuracy.adjoint)
+        evaluation = Evaluation(
+            v=v,
+            value=problem.outer_value(u, v),
+            derivative=derivative,
+            gradient=problem.outer_metric.gradient(derivative[None])[0],
+            state_error=error,
+            adjoint_error=adjoint_error,
+            gradient_error=problem.outer_metric.dual_norm_estimate(indirect[None]) * (error + adjoint_error),
+            inner_steps=steps,
+            message="" if error <= accuracy.state else f"Newton's method left a relative residual of {error:.1e}",
+        )
+        return evaluation, AdjointState(u, adjoint)
+
+    def _newton(
+        self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float
+    ) -> tuple[Tensor, int, float]:
+        """Newton steps, halved while they do not reduce the residual."""
+        before = float("inf")
+        for step in range(1, self.steps + 1):
+            direction = problem.state_factors(u, v).solve(problem.residual(u, v))
+            length, candidate = 1.0, u - direction
+            error = problem.inner_error(candidate, v, tolerance)
+            while not error < before and error > tolerance and length > 1e-4:
+                length *= 0.5
+                candidate = u - length * direction
+                error = problem.inner_error(candidate, v, tolerance)
+            u, before = candidate, error
+            if not error > tolerance:
+                break
+        return u, step, error

@@ -1,0 +1,211 @@
+"""The table a person watches while a run goes on: live on a terminal, thinned plain lines in a pipe."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+Mode = Literal["quiet", "normal", "verbose"]
+
+_TAIL = 20  # rows a live table keeps in sight after the first
+_REFRESH_SECONDS = 1 / 8
+
+
+class Progress:
+    """Title, a row an iteration, final message; as a context manager it restores the terminal on any exit.
+
+    `console` is a text stream or a rich Console. `mode` "quiet" shows the final message alone. "normal" is a
+    live table on a terminal and otherwise about forty lines at most, the first and the last row among them.
+    "verbose" prints every row as a line of its own, on a terminal too. Raises `ValueError` for another mode.
+    """
+
+    def __init__(self, console: TextIO | Console, mode: Mode = "normal") -> None:
+        if mode not in ("quiet", "normal", "verbose"):
+            raise ValueError(f"progress mode: expected quiet, normal or verbose, found {mode!r}")
+        self.mode = mode
+        self._target = console
+        self._stream = cast("TextIO", console if hasattr(console, "isatty") else console.file)
+        self._live: Live | None = None
+        self._reset()
+
+    def start(self, title: str) -> None:
+        """Begin a table, after ending one that is still open, and show its title line."""
+        self._close_table()
+        self._reset()
+        if self.mode != "quiet":
+            self._write(title)
+
+    def iteration(self, record: Mapping[str, object]) -> None:
+        """Show one outer iteration.
+
+        Keys: iteration, objective, gradient_norm, state_residual, adjoint_residual, solves, seconds. A value
+        that is missing or None is shown as `-`; other keys are ignored.
+        """
+        if self.mode == "quiet":
+            return
+        position = self._count
+        self._count += 1
+        if position == 0 and self.mode == "normal":
+            self._live = self._start_live()
+        line = format_row(record)
+        if self._live is not None:
+            self._show_live(self._live, line)
+        else:
+            self._print_row(position, line)
+
+    def finish(self, message: str) -> None:
+        """End the table, with its last row in sight, and show the message."""
+        self._close_table()
+        self._write(message)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_table()
+
+    def _reset(self) -> None:
+        self._count = 0
+        self._first = ""
+        self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._waiting: str | None = None  # the newest row, while it has been thinned out
+        self._refreshed = -math.inf
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def _print_row(self, position: int, line: str) -> None:
+        if position == 0:
+            self._write(header())
+        if self.mode == "verbose" or is_shown(position):
+            self._write(line)
+            self._waiting = None
+        else:
+            self._waiting = line
+
+    def _start_live(self) -> Live | None:
+        from rich.console import Console
+        from rich.live import Live
+
+        if isinstance(self._target, Console):
+            console = self._target
+        elif self._stream.isatty():
+            console = Console(file=self._stream)
+        else:  # FORCE_COLOR makes rich take any pipe for a terminal
+            return None
+        if not console.is_terminal or console.is_dumb_terminal:
+            return None
+        # Refreshed by hand: a refresh thread and fork do not mix. Only streams that are terminals are
+        # redirected, or output sent to a file would be drawn above the table instead.
+        live = Live(
+            console=console,
+            auto_refresh=False,
+            get_renderable=self._render,
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        live.start()
+        return live
+
+    def _show_live(self, live: Live, line: str) -> None:
+        if self._first:
+            self._tail.append(line)
+        else:
+            self._first = line
+        now = time.monotonic()
+        if now - self._refreshed >= _REFRESH_SECONDS:
+            self._refreshed = now
+            live.refresh()
+
+    def _render(self) -> Text:
+        from rich.text import Text
+
+        # Header, first row, dots and the cursor's line take four; a taller table could not be redrawn.
+        room = max(1, (self._live.console.height if self._live is not None else 24) - 4)
+        tail = list(self._tail)[-room:]
+        gap = ["  ..."] if self._count > len(tail) + 1 else []
+        rows = [self._first] if self._first else []
+        return Text("\n".join([header(), *rows, *gap, *tail]), no_wrap=True, overflow="crop")
+
+    def _close_table(self) -> None:
+        if self._live is not None:
+            try:
+                self._live.stop()
+            finally:
+                self._live = None
+        if self._waiting is not None:
+            line, self._waiting = self._waiting, None
+            self._write(line)
+
+
+def is_shown(position: int) -> bool:
+    """Whether a thinned table shows the row at `position` (0 is the first): 36 of 1001, then 3 a decade."""
+    if position <= 10:
+        return True
+    for end, stride in ((20, 2), (50, 5), (100, 10), (1000, 100)):
+        if position <= end:
+            return position % stride == 0
+    leading = int(str(position)[0])
+    return leading in (1, 2, 5) and position == leading * 10 ** (len(str(position)) - 1)
+
+
+def header() -> str:
+    """The heading line of the table."""
+    return "".join(f"{title:>{width}}" for title, _, width, _ in _COLUMNS)
+
+
+def format_row(record: Mapping[str, object]) -> str:
+    """One line of the table, as wide as the heading whatever the values."""
+    return "".join(f"{_text(record.get(key), show):>{width}}" for _, key, width, show in _COLUMNS)
+
+
+def _text(value: object, show: Callable[[float], str]) -> str:
+    if value is None:
+        return "-"
+    number = float(value)  # type: ignore[arg-type]  # numbers of numpy and torch have no common type
+    return show(number) if math.isfinite(number) else str(number)
+
+
+def _compact(number: float, room: int) -> str:
+    text = f"{number:.0f}"
+    digits = 3
+    while len(text) > room and digits:
+        digits -= 1
+        mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
+        text = f"{mantissa}e{int(exponent)}"
+    return text
+
+
+def _error(number: float) -> str:
+    return f"{number:.0e}" if number else "0"
+
+
+def _seconds(number: float) -> str:
+    if number < 99.95:
+        return f"{number:.1f} s"
+    return f"{number:.0f} s" if number < 99_999.5 else f"{_compact(number / 3600, 4)} h"
+
+
+# Heading, key in the record, width, format. Each format fits its width less a space between columns.
+_COLUMNS: tuple[tuple[str, str, int, Callable[[float], str]], ...] = (
+    ("iter", "iteration", 5, lambda number: _compact(number, 5)),
+    ("objective", "objective", 13, lambda number: f"{number:.4e}"),
+    ("|gradient|", "gradient_norm", 13, lambda number: f"{number:.1e}"),
+    ("state err", "state_residual", 11, _error),
+    ("adjoint err", "adjoint_residual", 13, _error),
+    ("solves", "solves", 8, lambda number: _compact(number, 7)),
+    ("time", "seconds", 8, _seconds),
+)

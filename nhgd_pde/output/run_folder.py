@@ -1,0 +1,304 @@
+"""The folder a run writes: problem, summary, history, log, checkpoint and fields, under fixed names.
+
+A folder is this program's own when its problem.yaml starts with `HEADER` (or, without one, when its
+summary.json is a run's). In its own folder a new run clears exactly the names it writes; any other folder
+that holds something is refused, so that a mistyped path costs nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from nhgd_pde.output.atomic import OutputError, target_of_temporary, write_atomically
+from nhgd_pde.output.fields import FieldData, FieldSeries, Grid, write_vtu
+
+__all__ = ["HEADER", "OutputError", "RunFolder", "read_history"]
+
+HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
+PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
+CHECKPOINT, FINAL, FIELDS, STEM = "checkpoint.pt", "final.vtu", "fields", "state"
+# In this order they are cleared: a checkpoint must not outlive the problem it belongs to, and the folder must
+# stay recognisable as ours until the last file is gone. problem.yaml is replaced afterwards.
+_CLEARED = (CHECKPOINT, HISTORY, LOG, FINAL, SUMMARY)
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_SUMMARY_KEYS = {"method", "status", "objective"}
+
+Cell = float | int | str | None
+
+
+class RunFolder:
+    """An open run folder; made by `create` or `resume`, closed by `close` or at the end of a `with` block."""
+
+    def __init__(self, path: Path, fields: FieldSeries, columns: tuple[str, ...] | None = None) -> None:
+        self.path = path
+        self.fields = fields
+        self._columns = columns
+        self._history: TextIO | None = None
+        self._log: TextIO | None = None
+        self._started = time.monotonic()
+        self._closed = False
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], problem_yaml: str) -> RunFolder:
+        """Make the folder, parents too, with its problem.yaml; an earlier run's folder is cleared first.
+
+        Raises `OutputError`, with nothing changed on disk, when `path` or a folder above it is a file, when
+        it holds anything but is not a run folder, or when a folder stands where a file of the run would go.
+        """
+        folder = Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OutputError(
+                f"{folder}: expected a folder or a new path, found a file at {error.filename}"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
+        _refuse_foreign(folder)
+        _clear(folder)
+        text = problem_yaml if problem_yaml.startswith(HEADER) else HEADER + problem_yaml
+        write_atomically(folder / PROBLEM, text)
+        return cls(folder, FieldSeries(folder / FIELDS, STEM))
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], *, up_to: int | None = None) -> RunFolder:
+        """Open an earlier run's folder to go on with it; nothing is cleared.
+
+        With `up_to`, the iteration of the checkpoint, rows and fields of later iterations leave the history
+        and the field index: the resumed run writes them again. An incomplete last row of a killed run is
+        dropped. Raises `OutputError` when `path` is not a run folder.
+        """
+        folder = Path(path)
+        if not _is_ours(folder / PROBLEM):
+            raise OutputError(
+                f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run"
+            )
+        columns = None
+        if (folder / HISTORY).exists():
+            columns = _mend_history(folder / HISTORY, up_to)
+        return cls(folder, FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to), columns)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint goes; write it through `atomic_path`."""
+        return self.path / CHECKPOINT
+
+    def append_history(self, row: Mapping[str, Cell]) -> None:
+        """Add one row to history.csv, on disk when this returns; the first row decides the columns.
+
+        None is an empty cell; numbers keep all their digits. Raises `OutputError` for a row with other
+        columns or none, or with a value that is neither a number nor one line of text.
+        """
+        if self._columns is not None and set(row) != set(self._columns):
+            missing = ", ".join(name for name in self._columns if name not in row) or "none"
+            extra = ", ".join(name for name in row if name not in self._columns) or "none"
+            raise OutputError(
+                f"{self.path / HISTORY}: columns missing from the row: {missing}; not in the file: {extra}"
+            )
+        if not row:
+            raise OutputError(f"{self.path / HISTORY}: expected a row with columns, found none")
+        columns = self._columns or tuple(row)
+        lines = _csv_line({name: name for name in columns}) if self._columns is None else ""
+        lines += _csv_line({name: row[name] for name in columns})
+        if self._history is None:
+            self._history = self._open(HISTORY)
+        self._history.write(lines)
+        self._history.flush()
+        self._columns = columns
+
+    def write_summary(self, summary: Mapping[str, object]) -> None:
+        """Write summary.json as strict JSON in the given order; NaN and infinities become null.
+
+        Numbers and arrays of numpy and torch, paths, lists and mappings are taken; anything else raises
+        `OutputError` naming the key.
+        """
+        text = json.dumps(_plain(summary, SUMMARY), indent=2, allow_nan=False, ensure_ascii=False)
+        write_atomically(self.path / SUMMARY, text + "\n")
+
+    def log(self, text: str) -> None:
+        """Append `text` to run.log, each of its lines after the seconds since the folder was opened."""
+        if self._log is None:
+            self._log = self._open(LOG)
+        elapsed = time.monotonic() - self._started
+        self._log.write("".join(f"{elapsed:10.2f} s  {line}\n" for line in text.splitlines() or [""]))
+        self._log.flush()
+
+    def write_final(self, grid: Grid, fields: FieldData) -> Path:
+        """Write final.vtu and return its path."""
+        write_vtu(self.path / FINAL, grid, fields)
+        return self.path / FINAL
+
+    def close(self) -> None:
+        """Close the history and the log; a second call does nothing."""
+        self._closed = True
+        for file in (self._history, self._log):
+            if file is not None:
+                file.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, name: str) -> TextIO:
+        if self._closed:
+            raise OutputError(f"{self.path / name}: the run folder has been closed")
+        return open(self.path / name, "a", encoding="utf-8", newline="")
+
+
+def read_history(path: str | os.PathLike[str]) -> list[dict[str, Cell]]:
+    """Rows of a history.csv, given as the file or its run folder.
+
+    A cell of digits is an int, any other number (nan and inf too) a float, an empty cell None, the rest text.
+    An incomplete last row, as a run killed in mid-write may leave, is not returned.
+    """
+    file = Path(path) / HISTORY if Path(path).is_dir() else Path(path)
+    columns, rows = _history_cells(file)
+    return [dict(zip(columns, map(_value, row), strict=True)) for row in rows]
+
+
+def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and complete rows as text; no cell holds a line break, so the last one ends a whole row."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise OutputError(f"{path}: no such file") from error
+    lines = list(csv.reader(io.StringIO(data[: data.rfind(b"\n") + 1].decode("utf-8"), newline="")))
+    if not lines:
+        return (), []
+    for number, row in enumerate(lines[1:], start=2):
+        if len(row) != len(lines[0]):
+            raise OutputError(f"{path}:{number}: expected {len(lines[0])} cells, found {len(row)}")
+    return tuple(lines[0]), lines[1:]
+
+
+def _mend_history(path: Path, up_to: int | None) -> tuple[str, ...] | None:
+    """Drop an incomplete last row and the rows after iteration `up_to`; return the columns, if any."""
+    columns, rows = _history_cells(path)
+    if up_to is not None and rows:
+        if "iteration" not in columns:
+            raise OutputError(f"{path}: expected a column 'iteration', found {', '.join(columns)}")
+        at = columns.index("iteration")
+        numbers = [_value(row[at]) for row in rows]
+        for line, number in enumerate(numbers, start=2):
+            if not isinstance(number, int):
+                raise OutputError(f"{path}:{line}: iteration: expected an integer, found {number!r}")
+        rows = [row for row, number in zip(rows, numbers, strict=True) if int(number or 0) <= up_to]
+    text = "".join(_csv_line(dict(zip(columns, row, strict=True))) for row in [list(columns), *rows] if row)
+    write_atomically(path, text)
+    return columns or None
+
+
+def _csv_line(row: Mapping[str, object]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\n").writerow([_cell(name, value) for name, value in row.items()])
+    return line.getvalue()
+
+
+def _cell(name: str, value: object) -> str:
+    value = _plain(value, f"{HISTORY}: column {name!r}", finite=False)
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, int | str) and not {"\n", "\r"} & set(str(value)):
+        return str(value)
+    raise OutputError(f"{HISTORY}: column {name!r}: expected a number or one line of text, found {value!r}")
+
+
+def _value(cell: str) -> Cell:
+    if not cell:
+        return None
+    if _INTEGER.fullmatch(cell):
+        return int(cell)
+    try:
+        return cell if "_" in cell else float(cell)
+    except ValueError:
+        return cell
+
+
+def _plain(value: object, place: str, finite: bool = True) -> object:
+    """`value` in JSON's own types; `finite` turns NaN and infinities, which JSON has no word for, to None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{place}.{key}", finite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{place}[{at}]", finite) for at, item in enumerate(value)]
+    to_list = getattr(value, "tolist", None)  # numpy and torch, arrays and scalars alike
+    if callable(to_list):
+        return _plain(to_list(), place, finite)
+    if isinstance(value, float):
+        return None if finite and not math.isfinite(value) else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise OutputError(f"{place}: expected numbers, text, lists or mappings, found {type(value).__name__}")
+
+
+def _is_ours(problem: Path) -> bool:
+    try:
+        with open(problem, "rb") as file:
+            return file.read(len(HEADER)) == HEADER.encode("ascii")
+    except OSError:
+        return False
+
+
+def _is_a_summary(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() >= _SUMMARY_KEYS
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `OutputError` unless the folder is empty or an earlier run's."""
+    found = sorted(item.name for item in folder.iterdir() if target_of_temporary(item.name) != PROBLEM)
+    if not found:
+        return
+    problem = folder / PROBLEM
+    if PROBLEM in found and not _is_ours(problem):
+        raise OutputError(
+            f"{folder}: expected a new, empty or run folder, found a {PROBLEM} that no run wrote"
+        )
+    if PROBLEM not in found and not _is_a_summary(folder / SUMMARY):
+        names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")
+    if (folder / FIELDS).exists() and not (folder / FIELDS).is_dir():
+        raise OutputError(f"{folder / FIELDS}: expected a folder, found a file")
+    for path in _own_files(folder):
+        if path.is_dir() and not path.is_symlink():
+            raise OutputError(f"{path}: expected a file, found a folder")
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files an earlier run wrote, and its temporaries, in the order in which they may be cleared."""
+    paths = [folder / name for name in _CLEARED]
+    fields = folder / FIELDS
+    if fields.is_dir():
+        paths.append(fields / f"{STEM}.pvd")  # before the files it names
+        frame = re.compile(rf"{STEM}_[0-9]{{5,}}\.vtu", re.ASCII)
+        names = sorted(item.name for item in fields.iterdir())
+        paths += [fields / name for name in names if frame.fullmatch(target_of_temporary(name) or name)]
+        paths += [fields / name for name in names if target_of_temporary(name) == f"{STEM}.pvd"]
+    ours = {*_CLEARED, PROBLEM}
+    paths += [item for item in folder.iterdir() if target_of_temporary(item.name) in ours]
+    return [path for path in paths if path.exists() or path.is_symlink()]
+
+
+def _clear(folder: Path) -> None:
+    for path in _own_files(folder):
+        path.unlink()

@@ -1,0 +1,1 @@
+"""PDE families as pointwise functions, and the state equation they make."""

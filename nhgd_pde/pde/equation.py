@@ -1,0 +1,161 @@
+"""The discrete state equation R(u, v) = 0: residual, derivatives and their products, over all scenarios at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fem.evaluation import Blocks, Evaluation
+from ..linalg.counts import Counts
+from ..linalg.sparse import ScenarioMatrix
+from .form import Integral
+
+
+@dataclass(frozen=True, eq=False)
+class Linearisation:
+    """The derivatives of R at one point (u, v).
+
+    Attributes:
+        state: J = dR/du, (n, n) a scenario.
+        control: R_v = dR/dv, (n, p) a scenario.
+        blocks: the derivative of each integrand at its points, of which J is assembled.
+    """
+
+    state: ScenarioMatrix
+    control: ScenarioMatrix
+    blocks: tuple[Blocks, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class StateEquation:
+    """R(u, v) = sum of integrals, tested with the free functions of the state space.
+
+    Dirichlet values are condensed: the unknowns are the free coefficients, the others are the constant `lift`, and
+    J stays symmetric where the form is.
+
+    Attributes:
+        integrals: what R is the sum of; all with the same state space.
+        size: N, functions of the state space.
+        controls: p.
+        free: (n,) indices of the unknowns.
+        lift: (N,) Dirichlet values, zero at the unknowns.
+        scenarios: S.
+        affine: R is affine in (u, v) jointly; its derivatives are then assembled once.
+        symmetric: J is symmetric.
+        counts: where work is counted.
+    """
+
+    integrals: tuple[Integral, ...]
+    size: int
+    controls: int
+    free: np.ndarray
+    lift: Tensor
+    scenarios: int = 1
+    affine: bool = False
+    symmetric: bool = False
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def unknowns(self) -> int:
+        """n."""
+        return len(self.free)
+
+    def embed(self, u: Tensor) -> Tensor:
+        """Unknowns (S, n) -> all coefficients (S, N), Dirichlet values included."""
+        full = self.lift.expand(u.shape[0], -1).clone()
+        full[:, self._free] = u
+        return full
+
+    def restrict(self, covector: Tensor) -> Tensor:
+        """A covector (S, N) on the whole space -> (S, n) on the unknowns."""
+        return covector[:, self._free]
+
+    @cached_property
+    def _free(self) -> Tensor:
+        return torch.from_numpy(np.asarray(self.free, dtype=np.int64)).to(self.lift.device)
+
+    @cached_property
+    def tests(self) -> tuple[Evaluation, ...]:
+        """The free functions of the state space, at the points of each integral."""
+        return tuple(integral.evaluation.columns(self.free) for integral in self.integrals)
+
+    def residual(self, u: Tensor, v: Tensor) -> Tensor:
+        """R(u, v), a dual vector (S, n)."""
+        self.counts.residuals += u.shape[0]
+        if self.affine:
+            derivative, constant = self._affine_parts
+            return derivative.state.mv(u) + derivative.control.mv(v[None]) + constant
+        return self._integrate(u, v)
+
+    def _integrate(self, u: Tensor, v: Tensor) -> Tensor:
+        full = self.embed(u)
+        total = torch.zeros_like(u)
+        for integral, test in zip(self.integrals, self.tests, strict=True):
+            density = integral.density(integral.evaluation.evaluate(full), integral.control_values(v))
+            total = total + test.test(density)
+        return total
+
+    def linearise(self, u: Tensor, v: Tensor) -> Linearisation:
+        """J and R_v at (u, v)."""
+        return self._affine_parts[0] if self.affine else self._linearise(u, v)
+
+    @property
+    def constant_linearisation(self) -> Linearisation:
+        """The derivatives of an affine equation."""
+        return self._affine_parts[0]
+
+    @cached_property
+    def _affine_parts(self) -> tuple[Linearisation, Tensor]:
+        u = self.lift.new_zeros(self.scenarios, self.unknowns)
+        v = self.lift.new_zeros(self.controls)
+        return self._linearise(u, v), self._integrate(u, v)
+
+    def _linearise(self, u: Tensor, v: Tensor) -> Linearisation:
+        full = self.embed(u)
+        state: ScenarioMatrix | None = None
+        control: ScenarioMatrix | None = None
+        blocks = []
+        for integral, test in zip(self.integrals, self.tests, strict=True):
+            at_points, control_at_points = integral.evaluation.evaluate(full), integral.control_values(v)
+            blocks.append(integral.state_blocks(at_points, control_at_points))
+            state = _sum(state, test.assemble(test, _shared(blocks[-1]), self.symmetric))
+            if integral.control_evaluation is not None:
+                part = integral.control_blocks(at_points, control_at_points)
+                control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))
+        assert state is not None
+        if control is None:
+            raise ValueError("the control does not enter the equation")
+        return Linearisation(state, control, tuple(blocks))
+
+    def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J w, (S, n)."""
+        self.counts.products += w.shape[0]
+        return self.linearise(u, v).state.mv(w)
+
+    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J^T w, (S, n)."""
+        self.counts.products += w.shape[0]
+        return self.linearise(u, v).state.rmv(w)
+
+    def control_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v w for a control direction w (p,); (S, n)."""
+        return self.linearise(u, v).control.mv(w.expand(u.shape[0], -1)).expand(u.shape[0], -1)
+
+    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w for w (S, n), summed over the scenarios; (p,)."""
+        return self.linearise(u, v).control.rmv(w).sum(0)
+
+
+def _shared(blocks: Blocks) -> Blocks:
+    """One scenario for all where the blocks of the scenarios agree, so that one matrix serves them."""
+    return {
+        key: block[:1] if block.shape[0] > 1 and (block == block[:1]).all() else block for key, block in blocks.items()
+    }
+
+
+def _sum(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
+    return b if a is None else a + b

@@ -1,0 +1,82 @@
+"""Weak forms: pointwise functions, integrated over the cells or over a part of the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..fem.evaluation import Blocks, Evaluation
+
+Coefficients = Mapping[str, Tensor]
+
+# (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. u (S, P) values and
+# grad (dim, S, P) gradients of the state, coefficients that broadcast against (S, P), x (dim, P) points. f1 is None
+# where the gradient of the test function does not appear, as on a boundary.
+Pointwise = Callable[[Tensor, Tensor, Coefficients, Tensor], tuple[Tensor, Tensor | None]]
+
+# (coefficients, control values (1, P)) -> coefficients: how a control enters them.
+ControlMap = Callable[[Coefficients, Tensor], Coefficients]
+
+
+@dataclass(frozen=True, eq=False)
+class Integral:
+    """One integral of a residual: int f0(u, v) phi + f1(u, v) . grad phi.
+
+    Attributes:
+        evaluation: every function of the state space, at the quadrature points of the region.
+        form: the integrand.
+        coefficients: name -> values at the points, (P,), (1, P) or (S, P).
+        control: how the control enters the coefficients; None where it does not.
+        control_evaluation: the control's functions at the same points.
+    """
+
+    evaluation: Evaluation
+    form: Pointwise
+    coefficients: Coefficients
+    control: ControlMap | None = None
+    control_evaluation: Evaluation | None = None
+
+    def density(self, state: Tensor, control: Tensor | None) -> Tensor:
+        """The integrand (components, S, P) at a state (components, S, P) and control values (1, P)."""
+        coefficients = self.coefficients
+        if self.control is not None and control is not None:
+            coefficients = self.control(coefficients, control)
+        x = self.evaluation.quadrature.x.reshape(self.evaluation.quadrature.x.shape[0], -1)
+        value, flux = self.form(state[0], state[1:], coefficients, x)
+        value = value.expand(state[0].shape)
+        if flux is None:
+            return torch.cat([value[None], torch.zeros_like(state[1:])])
+        return torch.cat([value[None], flux.expand(state[1:].shape)])
+
+    def control_values(self, v: Tensor) -> Tensor | None:
+        """The control (p,) at the points, (1, P)."""
+        return None if self.control_evaluation is None else self.control_evaluation.evaluate(v[None])[0]
+
+    def state_blocks(self, state: Tensor, control: Tensor | None) -> Blocks:
+        """dF/d(u, grad u) at the points, block by block, zero blocks left out."""
+        return self._blocks(lambda s: self.density(s, control), state)
+
+    def control_blocks(self, state: Tensor, control: Tensor | None) -> Blocks:
+        """dF/dv at the points."""
+        if self.control is None or control is None:
+            return {}
+        scenarios = state.shape[1]
+        # The control is shared by the scenarios; its derivative is not.
+        return self._blocks(lambda c: self.density(state, c[0]), control[None].expand(1, scenarios, -1))
+
+    def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
+        # The integrand acts point by point, so that one jvp with a constant direction a component of the argument gives
+        # a whole column of its derivative at all the points.
+        blocks = {}
+        shape = self.evaluation.quadrature.weights.shape
+        for j in range(point.shape[0]):
+            direction = torch.zeros_like(point)
+            direction[j] = 1.0
+            _, column = torch.func.jvp(density, (point,), (direction,))
+            for i, entry in enumerate(column):
+                if torch.count_nonzero(entry):
+                    blocks[i, j] = entry.reshape(-1, *shape)
+        return blocks

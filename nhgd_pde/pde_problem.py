@@ -1,0 +1,141 @@
+"""A PDE-constrained optimisation problem as a bilevel problem: the one place where the engine and the PDE meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .control import ControlSpace
+from .engine.bilevel import FisherFactors, InnerBatch, StateFactors, relative_dual_error
+from .fem.evaluation import Evaluation
+from .fem.spaces import Space
+from .inner.model import InnerModel
+from .linalg.counts import Counts
+from .linalg.riesz import RieszMap
+from .linalg.sparse import SparseMatrix
+from .objective import Objective
+from .pde.equation import StateEquation
+
+
+@dataclass(frozen=True, eq=False)
+class PDEProblem:
+    """Minimise f(u, v) over the control v, with R(u, v) = 0 as the inner problem. Implements `ImplicitProblem`.
+
+    Attributes:
+        name: for people.
+        space: the state space.
+        equation: R.
+        control: the discrete control.
+        objective: f.
+        model: the inner statistical model.
+        fields: further named nodal fields of the state space for output (target, ...).
+    """
+
+    name: str
+    space: Space
+    equation: StateEquation
+    control: ControlSpace
+    objective: Objective
+    model: InnerModel
+    fields: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def inner_shape(self) -> tuple[int, int]:
+        return self.equation.scenarios, self.equation.unknowns
+
+    @property
+    def outer_size(self) -> int:
+        return self.control.size
+
+    @property
+    def inner_metric(self) -> RieszMap:
+        return self.model.riesz
+
+    @property
+    def outer_metric(self) -> RieszMap:
+        return self.control.riesz
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        lower, upper = self.control.lower, self.control.upper
+        return None if lower is None or upper is None else (lower, upper)
+
+    @property
+    def quadratic(self) -> bool:
+        """Every objective term is quadratic, so that an affine equation is all it takes."""
+        return self.equation.affine
+
+    @property
+    def counts(self) -> Counts:
+        return self.equation.counts
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        return self.equation.lift.new_zeros(self.inner_shape), self.control.initial.clone()
+
+    # Inner problem
+
+    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+        return self.model.batch(u, v, count, generator)
+
+    def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:
+        return self.model.gradient(u, v)
+
+    def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
+        """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
+        residual = self.equation.residual(u, v)
+        return relative_dual_error(self.inner_metric, residual, self.state_norm(u), tolerance)
+
+    def state_norm(self, u: Tensor) -> float:
+        """|u|_K of the whole field, Dirichlet values included."""
+        if not torch.count_nonzero(self.equation.lift):
+            return self.inner_metric.norm(u)
+        full = self.equation.embed(u)
+        return float((full * self._seminorm.mv(full)).sum().clamp(min=0.0).sqrt())
+
+    @cached_property
+    def _seminorm(self) -> SparseMatrix:
+        """int grad u . grad w on the whole space."""
+        cells: Evaluation = self.space.cells
+        one = torch.ones_like(cells.quadrature.weights)[None]
+        blocks = {(i, i): one for i in range(1, cells.components)}
+        return SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, symmetric=True)
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return self.model.hessian_product(u, v, w)
+
+    def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        return self.model.cross_product(u, v, q)
+
+    def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors:
+        return self.model.factors(u, v)
+
+    # Outer problem
+
+    def outer_value(self, u: Tensor, v: Tensor) -> float:
+        return self.objective.value(self.equation.embed(u), v)
+
+    def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        full = self.equation.embed(u)
+        return self.equation.restrict(self.objective.state_derivative(full)), self.objective.control_derivative(v)
+
+    # The state equation itself, for exact adjoint methods
+
+    def residual(self, u: Tensor, v: Tensor) -> Tensor:
+        return self.equation.residual(u, v)
+
+    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
+        return self.model.state_factors(u, v)
+
+    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return self.equation.control_product_transposed(u, v, w)
+
+    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return self.equation.state_product_transposed(u, v, w)
+
+    def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        """The adjoint variable p of J^T p = df/du that an inner-Hessian solution q stands for, (S, n)."""
+        return self.model.adjoint_state(u, v, q)

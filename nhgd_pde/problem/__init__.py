@@ -1,0 +1,1 @@
+"""The problem file: its vocabulary, its expressions, and how it is read and checked."""

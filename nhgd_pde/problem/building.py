@@ -1,0 +1,423 @@
+"""From a checked problem file to the objects it stands for: mesh, spaces, state equation, control, objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..control import ControlSpace, source_control
+from ..fem import mesh as meshes
+from ..fem.evaluation import Evaluation, gram_root
+from ..fem.mesh import Domain
+from ..fem.spaces import Space, space
+from ..inner.energy import EnergyModel
+from ..inner.model import InnerModel, Observation
+from ..inner.residual import ResidualModel
+from ..linalg.counts import Counts
+from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
+from ..linalg.sparse import SparseMatrix
+from ..objective import Objective, Regularisation, Tracking
+from ..pde.equation import StateEquation
+from ..pde.form import Integral
+from ..pde.poisson import neumann, poisson, robin
+from ..pde_problem import PDEProblem
+from .errors import Issue, ProblemError, suggest
+from .expressions import Expression, ExpressionError
+from .loading import ProblemFile
+from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh, TrackingTerm
+
+
+def build(file: ProblemFile) -> PDEProblem:
+    """Build the problem that a file describes.
+
+    Raises:
+        ProblemError: names that the mesh does not have, coefficients out of range, a device that is not there, ...;
+            every mistake that can be found without the others mended.
+    """
+    builder = _Builder(file, build_device(file))
+    return builder.build(build_domain(file))
+
+
+def build_device(file: ProblemFile) -> torch.device:
+    """The device of the inner role. `auto` is the CPU, where the factorisations are."""
+    names = file.spec.devices
+    inner = "cpu" if names.inner == "auto" else names.inner
+    if names.curvature not in ("auto", names.inner):
+        raise file.error(
+            "devices.curvature", f"expected auto or {names.inner!r}, the inner device, in a run of one role"
+        )
+    device = torch.device(inner)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise file.error("devices.inner", f"expected a device of this machine, found {inner!r}: it has "
+                         f"{torch.cuda.device_count()} CUDA devices")  # fmt: skip
+    return device
+
+
+def build_domain(file: ProblemFile) -> Domain:
+    """Make or read the mesh."""
+    spec = file.spec.mesh
+    match spec:
+        case IntervalMesh():
+            mesh = meshes.interval(spec.size[0], spec.origin[0], spec.cells[0])
+        case RectangleMesh():
+            mesh = meshes.rectangle(spec.size, spec.origin, spec.cells)
+        case BoxMesh():
+            mesh = meshes.box(spec.size, spec.origin, spec.cells)
+        case DiskMesh():
+            mesh = meshes.disk(spec.size, spec.origin, spec.refine)
+            return meshes.domain(mesh)
+        case LShapeMesh():
+            mesh = meshes.l_shape(spec.size, spec.origin, spec.refine)
+            return meshes.domain(mesh)
+        case FileMesh():
+            path = file.resolve(spec.file)
+            if path is None:
+                raise file.error("mesh.file", f"expected a mesh file, found nothing at {spec.file!r}")
+            try:
+                mesh = meshes.read_mesh(path)
+            except meshes.MeshFileError as error:
+                raise file.error("mesh.file", str(error)) from None
+    return meshes.domain(mesh, spec.refine)
+
+
+@dataclass
+class _Builder:
+    """Builds the parts in order, and collects mistakes on the way."""
+
+    file: ProblemFile
+    device: torch.device
+    issues: list[Issue] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+    def build(self, domain: Domain) -> PDEProblem:
+        spec = self.file.spec
+        state = space(domain, spec.element, self.device)
+        control_space = space(domain, spec.control.space, self.device, like=state)
+        x = state.cells.quadrature.x.reshape(domain.dim, -1)
+
+        facets = self._boundary_facets(domain)
+        lift, free = self._dirichlet(state, facets)
+        coefficients, symmetric, coercive = self._coefficients(domain, x)
+        control = self._control(domain, control_space)
+        gain = self._formula("control.gain", spec.control.gain, x)
+        coefficients["gain"] = self._tensor(
+            gain * self._indicator(domain, "control.on", spec.control.on, state.cells)
+        )
+        boundary, absorbing, boundary_coercive = self._boundary_integrals(state, facets)
+        objective, fields = self._objective(domain, state, control)
+        if not self.issues:
+            self._well_posed(free, state, coefficients, absorbing)
+        if self.issues:
+            raise ProblemError(self.issues)
+
+        cells = Integral(state.cells, poisson, coefficients, source_control, control.cells)
+        equation = StateEquation(
+            (cells, *boundary),
+            state.size,
+            control.size,
+            free,
+            lift,
+            affine=True,
+            symmetric=symmetric,
+            counts=self.counts,
+        )
+        model = self._model(state, equation, symmetric and coercive and boundary_coercive)
+        return PDEProblem(spec.name, state, equation, control, objective, model, fields)
+
+    # Values
+
+    def _formula(self, key: str, expression: Expression, x: Tensor | np.ndarray) -> np.ndarray:
+        """Values at points (dim, ...), which must be finite; zeros after a complaint."""
+        points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
+        try:
+            values = expression.numpy(points)
+        except ExpressionError as error:
+            self._complain(key, str(error))
+            return np.zeros(points.shape[1:])
+        if not np.isfinite(values).all():
+            where = np.flatnonzero(~np.isfinite(values.reshape(-1)))[0]
+            bad = values.reshape(-1)[where]
+            self._complain(key, f"expected finite values, found {bad} at {_point(points, where)}")
+            return np.zeros(points.shape[1:])
+        return values
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float64), device=self.device)
+
+    def _complain(self, key: str, message: str) -> None:
+        self.issues.append(self.file.issue(key, message))
+
+    def _indicator(self, domain: Domain, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
+        """(P,) one at the points of a named subdomain, zero elsewhere."""
+        shape = cells.quadrature.weights.shape
+        values = np.ones(shape) if name is None else np.zeros(shape)
+        if name is not None:
+            values[self._subdomain(domain, key, name)] = 1.0
+        return values.reshape(-1)
+
+    def _subdomain(self, domain: Domain, key: str, name: str) -> np.ndarray:
+        if name not in domain.subdomains:
+            known = ", ".join(sorted(domain.subdomains)) or "none"
+            self._complain(
+                key, f"unknown subdomain {name!r}{suggest(name, domain.subdomains)}; this mesh has: {known}"
+            )
+            return np.arange(0)
+        return domain.subdomains[name]
+
+    def _regional(
+        self, domain: Domain, key: str, value: Expression | dict[str, Expression], x: Tensor
+    ) -> np.ndarray:
+        """A coefficient (P,) given by one expression, or by one a subdomain."""
+        if isinstance(value, Expression):
+            return self._formula(key, value, x)
+        points = x.reshape(domain.dim, domain.mesh.nelements, -1)
+        values = np.full(points.shape[1:], np.nan)
+        if "default" in value:
+            values[:] = self._formula(f"{key}.default", value["default"], points)
+        before = len(self.issues)
+        for name, expression in value.items():
+            if name != "default":
+                cells = self._subdomain(domain, f"{key}.{name}", name)
+                values[cells] = self._formula(f"{key}.{name}", expression, points[:, cells])
+        missing = np.isnan(values).any(axis=-1)
+        if missing.any() and len(self.issues) == before:
+            count = int(missing.sum())
+            self._complain(
+                key, f"{count:,} cells belong to none of {', '.join(value)}; add a value named default"
+            )
+        return np.nan_to_num(values).reshape(-1)
+
+    # Parts
+
+    def _boundary_facets(self, domain: Domain) -> dict[str, np.ndarray]:
+        """The facets of every condition; `all` stands for those that no other condition names."""
+        conditions = self.file.spec.pde.boundary
+        facets = {}
+        for name in conditions:
+            if name not in domain.boundaries:
+                known = ", ".join(sorted(domain.boundaries))
+                hint = suggest(name, domain.boundaries)
+                self._complain(
+                    f"pde.boundary.{name}", f"unknown boundary {name!r}{hint}; this mesh has: {known}"
+                )
+                continue
+            facets[name] = domain.boundaries[name]
+        if "all" in facets:
+            named = [facets[name] for name in facets if name != "all"]
+            facets["all"] = np.setdiff1d(facets["all"], np.concatenate(named)) if named else facets["all"]
+        return facets
+
+    def _dirichlet(self, state: Space, facets: dict[str, np.ndarray]) -> tuple[Tensor, np.ndarray]:
+        """Lift (N,) and indices of the free coefficients."""
+        values = np.zeros(state.size)
+        fixed = np.zeros(state.size, dtype=bool)
+        for name, indices in facets.items():
+            condition = self.file.spec.pde.boundary[name]
+            if condition.dirichlet is not None:
+                dofs = state.facet_dofs(indices)
+                key = f"pde.boundary.{name}.dirichlet"
+                values[dofs] = self._formula(key, condition.dirichlet, state.nodes[:, dofs])
+                fixed[dofs] = True
+        free = np.flatnonzero(~fixed)
+        if not len(free):
+            self._complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
+        return self._tensor(values), free
+
+    def _coefficients(self, domain: Domain, x: Tensor) -> tuple[dict[str, Tensor], bool, bool]:
+        """Coefficients at the points; whether the form is symmetric, and whether its energy is positive."""
+        pde = self.file.spec.pde
+        symmetric = True
+        if isinstance(pde.conductivity, tuple):
+            dim = domain.dim
+            if len(pde.conductivity) != dim:
+                self._complain("pde.conductivity", f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found "
+                               f"{len(pde.conductivity)} x {len(pde.conductivity)}")  # fmt: skip
+                conductivity = np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1]))
+            else:
+                rows = [
+                    np.stack(
+                        [self._formula(f"pde.conductivity.{i}.{j}", entry, x) for j, entry in enumerate(row)]
+                    )
+                    for i, row in enumerate(pde.conductivity)
+                ]
+                conductivity = np.stack(rows)[:, :, None]
+                symmetric = bool((conductivity == conductivity.swapaxes(0, 1)).all())
+            even = np.moveaxis(0.5 * (conductivity + conductivity.swapaxes(0, 1))[:, :, 0], -1, 0)
+            smallest = np.linalg.eigvalsh(even)[:, 0]
+        else:
+            conductivity = self._regional(domain, "pde.conductivity", pde.conductivity, x)
+            smallest = conductivity
+        if not self.issues and (smallest <= 0.0).any():
+            where = int(np.argmin(smallest))
+            kind = (
+                "a positive definite conductivity"
+                if isinstance(pde.conductivity, tuple)
+                else "a positive conductivity"
+            )
+            self._complain(
+                "pde.conductivity", f"expected {kind}, found {smallest[where]:g} at {_point(x, where)}"
+            )
+        reaction = self._regional(domain, "pde.reaction", pde.reaction, x)
+        coefficients = {
+            "conductivity": self._tensor(conductivity),
+            "reaction": self._tensor(reaction),
+            "source": self._tensor(self._regional(domain, "pde.source", pde.source, x)),
+        }
+        return coefficients, symmetric, bool((reaction >= 0.0).all())
+
+    def _boundary_integrals(
+        self, state: Space, facets: dict[str, np.ndarray]
+    ) -> tuple[list[Integral], bool, bool]:
+        """Integrals over the boundary; whether one of them fixes the level of u; whether all have positive energy."""
+        integrals, absorbing, coercive = [], False, True
+        for name, indices in facets.items():
+            condition = self.file.spec.pde.boundary[name]
+            if condition.dirichlet is not None or not len(indices):
+                continue
+            evaluation = state.facets(indices)
+            x = evaluation.quadrature.x.reshape(state.domain.dim, -1)
+            key = f"pde.boundary.{name}"
+            if condition.neumann is not None:
+                flux = self._formula(f"{key}.neumann", condition.neumann, x)
+                integrals.append(Integral(evaluation, neumann, {"flux": self._tensor(flux)}))
+            elif condition.robin is not None:
+                transfer = self._formula(f"{key}.robin.coefficient", condition.robin.coefficient, x)
+                value = self._formula(f"{key}.robin.value", condition.robin.value, x)
+                data = {"coefficient": self._tensor(transfer), "value": self._tensor(value)}
+                integrals.append(Integral(evaluation, robin, data))
+                absorbing = absorbing or bool((transfer != 0.0).any())
+                coercive = coercive and bool((transfer >= 0.0).all())
+        return integrals, absorbing, coercive
+
+    def _well_posed(
+        self, free: np.ndarray, state: Space, coefficients: dict[str, Tensor], absorbing: bool
+    ) -> None:
+        if len(free) == state.size and not absorbing and not torch.count_nonzero(coefficients["reaction"]):
+            self._complain("pde.boundary", "no Dirichlet or Robin condition and no reaction: u is determined up to a "
+                           "constant only")  # fmt: skip
+
+    def _control(self, domain: Domain, control_space: Space) -> ControlSpace:
+        spec = self.file.spec.control
+        dofs = np.arange(control_space.size)
+        if spec.on is not None:
+            before = len(self.issues)
+            cells = self._subdomain(domain, "control.on", spec.on)
+            dofs = control_space.cell_dofs(cells) if len(cells) else dofs
+            if not len(cells) and len(self.issues) == before:
+                self._complain("control.on", f"subdomain {spec.on!r} has no cells: the control is empty")
+        evaluation = control_space.cells.columns(dofs)
+        known = spec.on is None or spec.on in domain.subdomains
+        weight = self._indicator(domain, "control.on", spec.on if known else None, control_space.cells)
+        region = self._tensor(weight.reshape(evaluation.quadrature.weights.shape))[None]
+        mass = SparseMatrix(evaluation.assemble(evaluation, {(0, 0): region}, True).host(), self.device, True)
+
+        nodes = control_space.nodes[:, dofs]
+        initial = self._formula("control.initial", spec.initial, nodes)
+        bounds = [
+            np.full(len(dofs), sign * np.inf)
+            if bound is None
+            else self._formula(f"control.bounds.{i}", bound, nodes)
+            for i, (bound, sign) in enumerate(zip(spec.bounds, (-1.0, 1.0), strict=True))
+        ]
+        bounded = any(bound is not None for bound in spec.bounds)
+        crossed = np.flatnonzero(bounds[0] > bounds[1])
+        if len(crossed):
+            k = int(crossed[0])
+            self._complain("control.bounds", f"expected lower <= upper, found lower {bounds[0][k]:g} above upper "
+                           f"{bounds[1][k]:g} at {_point(nodes, k)}")  # fmt: skip
+        riesz = self._control_metric(evaluation, mass, region, bounded)
+        lower, upper = (self._tensor(bound) for bound in bounds) if bounded else (None, None)
+        return ControlSpace(
+            control_space, dofs, evaluation, riesz, self._tensor(initial), lower, upper, region
+        )
+
+    def _control_metric(
+        self, evaluation: Evaluation, mass: SparseMatrix, region: Tensor, bounded: bool
+    ) -> RieszMap:
+        """L2; lumped with bounds, where projection has to act node by node; H1 where the gradient is penalised."""
+        spec = self.file.spec
+        smooth = any(
+            not isinstance(term, TrackingTerm) and term.norm == "h1" and term.weight > 0
+            for term in spec.objective
+        )
+        if bounded:
+            weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(self.device)
+            lumped = SparseMatrix(_diagonal(weights), self.device, symmetric=True)
+            return diagonal_riesz_map(weights, lumped)
+        if spec.control.space == "P0":
+            return diagonal_riesz_map(mass.diagonal(), mass)
+        if smooth:
+            blocks = {(i, i): region for i in range(evaluation.components)}
+            gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), self.device, True)
+            return factorised_riesz_map(gram, Counts())
+        return mass_riesz_map(mass, self.counts)
+
+    def _objective(
+        self, domain: Domain, state: Space, control: ControlSpace
+    ) -> tuple[Objective, dict[str, np.ndarray]]:
+        tracking, regularisation = [], []
+        fields: dict[str, np.ndarray] = {}
+        for k, term in enumerate(self.file.spec.objective):
+            key = f"objective.{k}"
+            if isinstance(term, TrackingTerm):
+                target = self._formula(f"{key}.target", term.target, state.nodes)
+                region = self._indicator(domain, f"{key}.on", term.on, state.cells)
+                weights = self._tensor(term.weight * region.reshape(state.cells.quadrature.weights.shape))[
+                    None
+                ]
+                mass = state.cells.assemble(state.cells, {(0, 0): weights}, symmetric=True).host()
+                tracking.append(
+                    Tracking(SparseMatrix(mass, self.device, symmetric=True), self._tensor(target))
+                )
+                fields["target" if "target" not in fields else f"target_{k}"] = target
+            else:
+                if term.norm == "h1" and control.space.element == "P0":
+                    self._complain(
+                        f"{key}.norm", "expected l2 for a P0 control, which has no gradient, found 'h1'"
+                    )
+                    continue
+                reference = self._formula(
+                    f"{key}.reference", term.reference, control.space.nodes[:, control.dofs]
+                )
+                components = range(1, control.cells.components) if term.norm == "h1" else range(1)
+                blocks = {(i, i): term.weight * control.region for i in components}
+                gram = control.cells.assemble(control.cells, blocks, symmetric=True).host()
+                matrix = SparseMatrix(gram, self.device, symmetric=True)
+                regularisation.append(Regularisation(matrix, self._tensor(reference)))
+        return Objective(tuple(tracking), tuple(regularisation)), fields
+
+    def _model(self, state: Space, equation: StateEquation, coercive: bool) -> InnerModel:
+        spec = self.file.spec.inner
+        noise = None if spec.noise == "matched" else float(spec.noise)
+        observation = Observation(self.file.spec.curvature.scores, noise)
+        if spec.model == "energy" and not coercive:
+            raise self.file.error("inner.model", "expected auto or residual: the equation is not self-adjoint and "
+                                  "coercive, as the energy form needs")  # fmt: skip
+        if coercive and spec.model != "residual":
+            jacobian = SparseMatrix(equation.constant_linearisation.state.mean(), self.device, symmetric=True)
+            return EnergyModel(equation, factorised_riesz_map(jacobian, self.counts), observation)
+        tests = state.cells.columns(equation.free)
+        one = torch.ones_like(tests.quadrature.weights)[None]
+        # Without Dirichlet values the gradient alone is no norm.
+        first = 1 if equation.unknowns < state.size else 0
+        blocks = {(i, i): one for i in range(first, tests.components)}
+        gram = SparseMatrix(tests.assemble(tests, blocks, symmetric=True).host(), self.device, symmetric=True)
+        riesz = factorised_riesz_map(gram, self.counts)
+        return ResidualModel(equation, riesz, gram_root(tests, blocks), observation)
+
+
+def _diagonal(weights: Tensor) -> object:
+    import scipy.sparse as sp
+
+    return sp.diags_array(weights.cpu().numpy()).tocsr()
+
+
+def _point(x: Tensor | np.ndarray, index: int) -> str:
+    """Coordinates of one of the points (dim, ...), for people."""
+    points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
+    values = points.reshape(points.shape[0], -1)[:, index]
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"

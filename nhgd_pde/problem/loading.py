@@ -1,0 +1,298 @@
+"""Reading a problem file: YAML to a checked `ProblemSpec`, with every mistake at its file and line."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from nhgd_pde.problem.errors import Issue, ProblemError
+from nhgd_pde.problem.fields import found
+from nhgd_pde.problem.schema import ProblemSpec
+
+OVERRIDE = "--set"
+MAX_NODES = 100_000
+
+_TAG = "tag:yaml.org,2002:"
+
+
+@dataclass(frozen=True)
+class ProblemFile:
+    """A checked problem and where each of its keys was written."""
+
+    spec: ProblemSpec
+    path: Path | None = None
+    """The file; None for a problem that was given as a mapping."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """The line, from 1, of every key in the file."""
+    overridden: frozenset[str] = frozenset()
+    """The keys that overrides have set, and those above them that they have created."""
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the file, or the current one."""
+        return self.path.parent if self.path else Path()
+
+    def resolve(self, path_text: str) -> Path | None:
+        """The file that the problem means by `path_text`.
+
+        It is looked for in the folder of the problem file, in the folder above, and in the current one; None
+        if it is in none of them.
+        """
+        given = Path(path_text).expanduser()
+        for folder in (self.directory, self.directory.resolve().parent, Path()):
+            if (folder / given).is_file():
+                return folder / given
+        return None
+
+    def issue(self, key: str, message: str) -> Issue:
+        """A mistake at `key`, placed at the nearest line that is known."""
+        return _Places(self.path, self.lines, self.overridden).issue(key, message)
+
+    def error(self, key: str, message: str) -> ProblemError:
+        """The same as an exception."""
+        return ProblemError([self.issue(key, message)])
+
+    def dump(self) -> str:
+        """YAML with every value, defaults too; it reads back to an equal `spec`."""
+        yaml = YAML(typ="rt", pure=True)
+        yaml.width = 4096
+        yaml.default_flow_style = None
+        stream = io.StringIO()
+        yaml.dump(self.spec.model_dump(mode="json"), stream)
+        return stream.getvalue()
+
+
+def read_problem(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ProblemFile:
+    """Read and check a problem.
+
+    `source` is the path of a YAML file, or the same content as a mapping. `overrides` sets values by dotted
+    path (`{"objective.1.weight": 1e-4}`) before anything is checked.
+
+    Raises ProblemError with every mistake found.
+    """
+    path: Path | None = None
+    lines: dict[str, int] = {}
+    issues: list[Issue] = []
+    if isinstance(source, Mapping):
+        data: Any = _plain(source)
+    else:
+        path = Path(source)
+        data = _Tree(path, lines, issues).read()
+    overridden: set[str] = set()
+    places = _Places(path, lines, overridden)
+    if not isinstance(data, dict):
+        message = f"expected a mapping with {', '.join(ProblemSpec.model_fields)}, found {found(data)}"
+        raise ProblemError([*issues, places.issue("", message)])
+    for key, value in (overrides or {}).items():
+        complaint = _set(data, key, _plain(value), overridden)
+        if complaint:
+            issues.append(Issue(key, complaint, OVERRIDE))
+    try:
+        spec = ProblemSpec.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        checked = [places.issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
+        raise ProblemError(sorted([*issues, *checked], key=_reading_order)) from None
+    if issues:
+        raise ProblemError(issues)
+    return ProblemFile(spec, path, lines, frozenset(overridden))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` as the dotted key and its value, read as YAML (`outer.rtol=1e-6`, `mesh.cells=[8, 8]`).
+
+    Raises ProblemError for a text without a key or with a value that is no YAML.
+    """
+    key, separator, value = text.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise ProblemError([Issue("", f"expected key=value, found {text!r}", OVERRIDE)])
+    try:
+        tree = _Tree(None, {}, [])
+        parsed = tree.parse(value)
+    except ProblemError as error:
+        raise ProblemError([Issue(key, each.message, OVERRIDE) for each in error.issues]) from None
+    if tree.issues:
+        raise ProblemError([Issue(key, each.message, OVERRIDE) for each in tree.issues])
+    return key, parsed
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a key was written."""
+
+    path: Path | None
+    lines: Mapping[str, int]
+    overridden: set[str] | frozenset[str]
+
+    def issue(self, key: str, message: str) -> Issue:
+        return Issue(key, message, self._place(key))
+
+    def _place(self, key: str) -> str | None:
+        for prefix in _prefixes(key):
+            if prefix in self.overridden:
+                return OVERRIDE
+            if prefix in self.lines:
+                return f"{self.path}:{self.lines[prefix]}"
+        return None if self.path is None else f"{self.path}:1"
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    """`a.b.c`, `a.b`, `a`."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
+
+
+def _reading_order(issue: Issue) -> tuple[int, int]:
+    line = (issue.place or "").rpartition(":")[2]
+    return (1, 0) if issue.place == OVERRIDE else (0, int(line) if line.isdigit() else 0)
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences of any type as new dicts and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _set(data: dict[str, Any], key: str, value: Any, overridden: set[str]) -> str | None:
+    """Set the value at a dotted key, creating mappings on the way; a sentence if that cannot be done."""
+    parts = key.split(".")
+    if not all(parts):
+        return "expected names separated by single dots"
+    place: Any = data
+    for depth, part in enumerate(parts):
+        here = ".".join(parts[: depth + 1])
+        parent = ".".join(parts[:depth])
+        last = depth == len(parts) - 1
+        slot: Any = part
+        if isinstance(place, list):
+            if not re.fullmatch("[0-9]{1,6}", part) or int(part) >= len(place):
+                return f"expected an index below {len(place)} in {parent}, found {part!r}"
+            slot = int(part)
+        elif not isinstance(place, dict):
+            return f"{parent} is {found(place)}, which has no {part!r}; set {parent} as a whole"
+        if last:
+            place[slot] = value
+            overridden.add(here)
+        elif isinstance(place, dict) and part not in place:
+            place[slot] = {}
+            overridden.add(here)
+        place = place[slot]
+    return None
+
+
+class _Tree:
+    """The plain values of a YAML text, with the line of each key; mistakes are collected in `issues`."""
+
+    def __init__(self, path: Path | None, lines: dict[str, int], issues: list[Issue]) -> None:
+        self.path = path
+        self.lines = lines
+        self.issues = issues
+        self.nodes = 0
+        self.yaml = YAML(typ="safe", pure=True)
+
+    def read(self) -> Any:
+        assert self.path is not None
+        place = str(self.path)
+        try:
+            text = self.path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise ProblemError([Issue("", "no such file", place)]) from None
+        except IsADirectoryError:
+            raise ProblemError([Issue("", "expected a file, found a folder", place)]) from None
+        except OSError as error:
+            raise ProblemError([Issue("", f"cannot be read: {error.strerror}", place)]) from None
+        except UnicodeDecodeError:
+            raise ProblemError([Issue("", "cannot be read: not UTF-8 text", place)]) from None
+        return self.parse(text)
+
+    def parse(self, text: str) -> Any:
+        try:
+            root = self.yaml.compose(text)
+            return None if root is None else self._value(root, "")
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            reason = " ".join(str(error.problem or error.context).split())
+            raise ProblemError([self._issue("", f"not YAML: {reason}", mark)]) from None
+        except YAMLError as error:
+            reason = str(error).splitlines()[0]
+            raise ProblemError([self._issue("", f"not YAML: {reason}", None)]) from None
+        except RecursionError:
+            raise ProblemError([self._issue("", "nested too deeply", None)]) from None
+
+    def _issue(self, key: str, message: str, mark: Any) -> Issue:
+        place = None if self.path is None else f"{self.path}:{mark.line + 1 if mark else 1}"
+        return Issue(key, message, place)
+
+    def _value(self, node: Node, key: str) -> Any:
+        # An alias stands for the node it names, so a short text can stand for a huge or an endless one.
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise ProblemError([self._issue("", f"more than {MAX_NODES} values", node.start_mark)])
+        if isinstance(node, MappingNode):
+            return self._mapping(node, key)
+        if isinstance(node, SequenceNode):
+            values: list[Any] = []
+            for index, child in enumerate(node.value):
+                below = f"{key}.{index}" if key else str(index)
+                self.lines.setdefault(below, child.start_mark.line + 1)
+                values.append(self._value(child, below))
+            return values
+        assert isinstance(node, ScalarNode)
+        return self._scalar(node, key)
+
+    def _mapping(self, node: MappingNode, key: str) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name_node, child in node.value:
+            if not isinstance(name_node, ScalarNode):
+                self.issues.append(self._issue(key, "expected a name as key", name_node.start_mark))
+                continue
+            name = str(name_node.value)
+            below = f"{key}.{name}" if key else name
+            if name in values:
+                first = self.lines[below]
+                message = f"duplicate key {name!r}, first given in line {first}"
+                self.issues.append(self._issue(below, message, name_node.start_mark))
+                continue
+            self.lines.setdefault(below, name_node.start_mark.line + 1)
+            values[name] = self._value(child, below)
+        return values
+
+    def _scalar(self, node: ScalarNode, key: str) -> Any:
+        kind = str(node.tag).removeprefix(_TAG)
+        constructor = self.yaml.constructor
+        try:
+            match kind:
+                case "str":
+                    return str(node.value)
+                case "null":
+                    return None
+                case "bool":
+                    return bool(constructor.construct_yaml_bool(node))
+                case "int":
+                    return int(constructor.construct_yaml_int(node))
+                case "float":
+                    return float(constructor.construct_yaml_float(node))
+        except (ValueError, KeyError):
+            self.issues.append(self._issue(key, f"cannot read {node.value!r} as {kind}", node.start_mark))
+            return None
+        if kind == "timestamp":
+            return str(node.value)
+        message = f"the YAML tag {str(node.tag)!r} is not allowed"
+        self.issues.append(self._issue(key, message, node.start_mark))
+        return None

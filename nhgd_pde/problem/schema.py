@@ -1,0 +1,349 @@
+"""The vocabulary of the problem file: every key with its type, default, bounds and description.
+
+Help texts, the editor's JSON schema and the resolved copy in a run folder all come from here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem.fields import (
+    Formula,
+    Number,
+    OneOf,
+    PerAxis,
+    RegionFormula,
+    Section,
+    expectation,
+    issue,
+)
+
+Length = Annotated[float, Number(above=0)]
+Coordinate = Annotated[float, Number()]
+Count = Annotated[int, Number(whole=True, least=1)]
+Natural = Annotated[int, Number(whole=True, least=0)]
+Scalar = Annotated[Expression, Formula()]
+OptionalScalar = Annotated[Expression | None, Formula(null=True)]
+RegionCoefficient = Annotated[Expression | dict[str, Expression], RegionFormula()]
+TensorCoefficient = Annotated[
+    Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], RegionFormula(matrix=True)
+]
+
+Refinement = Annotated[
+    Natural,
+    Field(description="Times every edge is halved after the mesh is made or read."),
+]
+
+
+class IntervalMesh(Section):
+    """An interval, with the sides left and right."""
+
+    kind: Literal["interval"]
+    size: Annotated[tuple[Length], PerAxis(1)] = Field(default=(1.0,), description="Length.")
+    origin: Annotated[tuple[Coordinate], PerAxis(1)] = Field(default=(0.0,), description="Left end.")
+    cells: Annotated[tuple[Count], PerAxis(1)] = Field(default=(32,), description="Number of cells.")
+    refine: Refinement = 0
+
+
+class RectangleMesh(Section):
+    """A rectangle of triangles, with the sides left, right, bottom and top."""
+
+    kind: Literal["rectangle"]
+    size: Annotated[tuple[Length, Length], PerAxis(2)] = Field(
+        default=(1.0, 1.0), description="Edge lengths."
+    )
+    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(
+        default=(0.0, 0.0), description="Lower left corner."
+    )
+    cells: Annotated[tuple[Count, Count], PerAxis(2)] = Field(
+        default=(32, 32), description="Number of cells along each axis."
+    )
+    refine: Refinement = 0
+
+
+class BoxMesh(Section):
+    """A box of tetrahedra, with the sides left, right (x), bottom, top (y), front and back (z)."""
+
+    kind: Literal["box"]
+    size: Annotated[tuple[Length, Length, Length], PerAxis(3)] = Field(
+        default=(1.0, 1.0, 1.0), description="Edge lengths."
+    )
+    origin: Annotated[tuple[Coordinate, Coordinate, Coordinate], PerAxis(3)] = Field(
+        default=(0.0, 0.0, 0.0), description="Corner with the least coordinates."
+    )
+    cells: Annotated[tuple[Count, Count, Count], PerAxis(3)] = Field(
+        default=(32, 32, 32), description="Number of cells along each axis."
+    )
+    refine: Refinement = 0
+
+
+class DiskMesh(Section):
+    """A disk of triangles."""
+
+    kind: Literal["disk"]
+    size: Length = Field(default=1.0, description="Radius.")
+    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(
+        default=(0.0, 0.0), description="Centre."
+    )
+    refine: Refinement = 4
+
+
+class LShapeMesh(Section):
+    """Three squares about a re-entrant corner; the lower right one of four is missing."""
+
+    kind: Literal["l_shape"]
+    size: Length = Field(default=1.0, description="Edge of each square.")
+    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(
+        default=(0.0, 0.0), description="The re-entrant corner."
+    )
+    refine: Refinement = 4
+
+
+class FileMesh(Section):
+    """A mesh file; its physical names become the names of boundaries and subdomains."""
+
+    file: str = Field(
+        description="The path of a mesh file that meshio reads, from this file's folder or the one above it.",
+        min_length=1,
+    )
+    refine: Refinement = 0
+
+
+MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh, OneOf()]
+
+
+class RobinData(Section):
+    """flux + coefficient u = coefficient value, with the flux conductivity du/dn."""
+
+    coefficient: Scalar = Field(description="The transfer coefficient, an expression.")
+    value: Scalar = Field(description="The ambient value, an expression.")
+
+
+class BoundarySpec(Section):
+    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    dirichlet: OptionalScalar = Field(default=None, description="Value of u, interpolated at the nodes.")
+    neumann: OptionalScalar = Field(default=None, description="Flux conductivity du/dn into the domain.")
+    robin: RobinData | None = Field(
+        default=None, description="Conductivity du/dn = coefficient (value - u), as {coefficient, value}."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> BoundarySpec:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise issue(
+                f"expected exactly one of dirichlet, neumann, robin; found {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class PoissonSpec(Section):
+    """-div(conductivity grad u) + reaction u = source."""
+
+    kind: Literal["poisson"]
+    conductivity: TensorCoefficient = Field(
+        default=Expression(1.0),
+        description="Expression, mapping from subdomain (or default) to expression, or square matrix.",
+    )
+    reaction: RegionCoefficient = Field(
+        default=Expression(0), description="Expression, or mapping from subdomain (or default) to expression."
+    )
+    source: RegionCoefficient = Field(
+        default=Expression(0), description="Expression, or mapping from subdomain (or default) to expression."
+    )
+    boundary: dict[str, BoundarySpec] = Field(
+        default_factory=dict,
+        description="Conditions by the name of a side, or 'all'; a side without one has no flux.",
+    )
+
+
+class SourceControl(Section):
+    """The control v adds gain v to the source."""
+
+    kind: Literal["source"]
+    gain: Scalar = Field(default=Expression(1), description="Factor of the control in the source.")
+    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    space: Literal["P0", "P1"] = Field(default="P1", description="Finite elements of the control.")
+    initial: Scalar = Field(default=Expression(0), description="Starting values.")
+    bounds: tuple[OptionalScalar, OptionalScalar] = Field(
+        default=(None, None), description="Lower and upper bound, null where there is none."
+    )
+
+    @field_validator("bounds", mode="before")
+    @classmethod
+    def _two_bounds(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise expectation("a list [lower, upper]", value)
+        return value
+
+    @field_validator("bounds")
+    @classmethod
+    def _ordered(cls, value: tuple[Expression | None, Expression | None]) -> object:
+        lower, upper = (bound.constant if bound else None for bound in value)
+        if lower is not None and upper is not None and lower > upper:
+            raise issue(f"expected lower <= upper, found lower {lower:g} above upper {upper:g}")
+        return value
+
+
+ControlSpec = SourceControl
+
+
+class TrackingTerm(Section):
+    """weight/2 int (u - target)^2."""
+
+    kind: Literal["tracking"]
+    target: Scalar = Field(description="The wanted state, an expression.")
+    on: str | None = Field(default=None, description="Subdomain of the integral; null for the whole domain.")
+    weight: Annotated[float, Number(above=0)] = Field(default=1.0, description="Factor of the term.")
+
+
+class RegularisationTerm(Section):
+    """weight/2 int (v - reference)^2 for l2, weight/2 int |grad (v - reference)|^2 for h1."""
+
+    kind: Literal["regularisation"]
+    norm: Literal["l2", "h1"] = Field(default="l2", description="What is squared: values or gradients.")
+    weight: Annotated[float, Number(least=0)] = Field(description="Factor of the term, at least 0.")
+    reference: Scalar = Field(default=Expression(0), description="Control without a penalty.")
+
+
+ObjectiveTerm = Annotated[TrackingTerm | RegularisationTerm, OneOf()]
+
+
+class InnerSpec(Section):
+    """The statistical model of the state and how its parameters are found."""
+
+    model: Literal["auto", "residual", "energy"] = Field(
+        default="auto",
+        description="Residual form, or energy form where the equation is self-adjoint; auto prefers energy.",
+    )
+    steps: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
+        default="auto", description="Inner steps an outer iteration."
+    )
+    tests: Annotated[int | Literal["auto", "all"], Number(whole=True, least=1, words=("auto", "all"))] = (
+        Field(default="auto", description="Random test functions a batch; all for their expectation.")
+    )
+    noise: Annotated[float | Literal["matched"], Number(above=0, words=("matched",))] = Field(
+        default=1.0,
+        description="Standard deviation of the observation noise; matched follows the running RMS of <w, R>.",
+    )
+    optimiser: Literal["natural", "sgd"] = Field(
+        default="natural",
+        description="Natural gradient, or stochastic gradient in the test space's metric.",
+    )
+    tolerance: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto", description="Relative state residual at which the inner steps end."
+    )
+
+
+class CurvatureSpec(Section):
+    """The inverse of the empirical Fisher information matrix."""
+
+    kind: Literal["auto", "dense", "factored"] = Field(
+        default="auto", description="Full matrix by low-rank updates, or sparse factors of the expectation."
+    )
+    prior: Literal["riesz", "identity"] = Field(
+        default="riesz", description="Start from the inverse Riesz map, or from a multiple of the identity."
+    )
+    scores: Literal["model", "observed"] = Field(
+        default="model",
+        description="Scores with the noise integrated out, or the sampled gradients.",
+    )
+    prior_weight: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto", description="Number of samples the prior is worth."
+    )
+    forgetting: Annotated[float | None, Number(above=0, below=1, null=True)] = Field(
+        default=None, description="Constant weight of the newest batch; null for the running mean."
+    )
+
+
+class HypergradientSpec(Section):
+    """How far the hypergradient is refined beyond one product with the inverse."""
+
+    refine: Annotated[float | Literal["off", "auto"], Number(above=0, below=1, words=("off", "auto"))] = (
+        Field(
+            default="auto",
+            description="Relative adjoint residual to reach; auto follows outer progress; off: none.",
+        )
+    )
+
+
+class OuterSpec(Section):
+    """The iteration on the control."""
+
+    method: Literal["gradient", "lbfgs"] = Field(default="lbfgs", description="Descent or quasi-Newton.")
+    iterations: Count = Field(default=200, description="Most outer iterations.")
+    rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
+    atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
+    memory: Count = Field(default=20, description="Pairs that lbfgs remembers.")
+    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto", description="First trial step of the line search; auto scales it from the gradient."
+    )
+
+
+Device = Annotated[
+    str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N.")
+]
+
+
+class DevicesSpec(Section):
+    """Where the two roles run."""
+
+    inner: Device = "auto"
+    curvature: Device = "auto"
+
+
+class OutputSpec(Section):
+    """What is written while running."""
+
+    every: Natural = Field(default=10, description="Outer iterations between fields; 0: final ones only.")
+
+
+class ProblemSpec(Section):
+    """One experiment."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+        description="A name of letters, digits, '_', '-' and '.'; it names the output folder.",
+    )
+    method: Literal["nhgd", "adjoint"] = Field(
+        default="nhgd",
+        description="Natural hypergradient descent, or the exact discrete adjoint.",
+    )
+    mesh: MeshSpec = Field(description="The domain, by kind or by file.")
+    element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
+    pde: PoissonSpec = Field(description="The equation, a mapping with its kind and coefficients.")
+    control: ControlSpec = Field(description="What is optimised, a mapping with its kind.")
+    objective: tuple[ObjectiveTerm, ...] = Field(
+        description="A list of terms that are added up.", json_schema_extra={"minItems": 1}
+    )
+    inner: InnerSpec = Field(default_factory=InnerSpec)
+    curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
+    hypergradient: HypergradientSpec = Field(default_factory=HypergradientSpec)
+    outer: OuterSpec = Field(default_factory=OuterSpec)
+    devices: DevicesSpec = Field(default_factory=DevicesSpec)
+    seed: Natural = Field(default=0, description="Seed of every random number.")
+    output: OutputSpec = Field(default_factory=OutputSpec)
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _some_terms(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not value:
+            raise expectation("a list of at least one term", value)
+        return value

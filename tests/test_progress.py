@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from nhgd_pde.output.progress import Progress, format_row, header
+
+TITLE = "poisson_control: 3,969 state and 4,225 control unknowns; mesh [64, 64]; cpu, 2 threads"
+
+
+def record(iteration: int) -> dict[str, object]:
+    return {
+        "iteration": iteration,
+        "objective": 0.12346,
+        "gradient_norm": 1.3e-3,
+        "state_residual": 0.0,
+        "adjoint_residual": 2e-15,
+        "solves": 2 + iteration,
+        "seconds": 0.1 + iteration,
+    }
+
+
+def shown(count: int, mode: str = "normal") -> list[str]:
+    stream = io.StringIO()
+    with Progress(stream, mode) as progress:  # type: ignore[arg-type]
+        progress.start(TITLE)
+        for iteration in range(count):
+            progress.iteration(record(iteration))
+        progress.finish("converged")
+    return stream.getvalue().splitlines()
+
+
+def iterations(lines: list[str]) -> list[int]:
+    return [int(line.split()[0]) for line in lines if re.match(r" *\d+ ", line)]
+
+
+def test_plain_output() -> None:
+    assert shown(2) == [
+        TITLE,
+        " iter    objective   |gradient|  state err  adjoint err  solves    time",
+        "    0   1.2346e-01      1.3e-03          0        2e-15       2   0.1 s",
+        "    1   1.2346e-01      1.3e-03          0        2e-15       3   1.1 s",
+        "converged",
+    ]
+    assert shown(0) == [TITLE, "converged"]
+
+
+def test_quiet_shows_the_message_alone() -> None:
+    assert shown(5, "quiet") == ["converged"]
+
+
+def test_verbose_shows_every_row() -> None:
+    assert iterations(shown(300, "verbose")) == list(range(300))
+
+
+@pytest.mark.parametrize("count", [1, 2, 11, 12, 40, 200, 1000, 5001, 30_000])
+def test_a_long_plain_run_is_thinned_to_about_forty_lines(count: int) -> None:
+    lines = shown(count)
+    found = iterations(lines)
+    assert len(lines) <= 44
+    assert lines.count(header()) == 1
+    assert (found[0], found[-1]) == (0, count - 1)
+    assert found == sorted(set(found))
+    assert found[:11] == list(range(min(count, 11)))
+
+
+def test_rows_appear_while_the_run_goes_on() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start(TITLE)
+    progress.iteration(record(0))
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+EXTREMES = [
+    {},
+    {"iteration": 99_999, "solves": 1_234_567, "seconds": 99_999},
+    {"iteration": 100_000, "solves": 12_345_678, "seconds": 1e6},
+    {"iteration": 2**63, "solves": 2**63, "seconds": 1e12},
+    {"objective": -1.7976931348623157e308, "gradient_norm": 5e-324, "state_residual": 1e300},
+    {
+        "objective": float("nan"),
+        "gradient_norm": float("-inf"),
+        "solves": float("nan"),
+        "seconds": float("inf"),
+    },
+    {"objective": 0, "gradient_norm": 0, "adjoint_residual": -1e-300, "seconds": 99.96},
+    {"objective": np.float32(1.5), "iteration": np.int64(3), "state_residual": None},
+]
+
+
+@pytest.mark.parametrize("values", EXTREMES)
+def test_columns_stay_aligned_for_values_of_any_size(values: dict[str, object]) -> None:
+    line = format_row(values)
+    assert len(line) == len(header())
+    assert len(line.split()) - line.count(" s") - line.count(" h") == 7, "columns have run together"
+    for end in (
+        match.end() for match in re.finditer(r"(state err|adjoint err|[^ ]+(?<!err)(?= |$))", header())
+    ):
+        if header()[:end].endswith(("state", "adjoint")):
+            continue
+        assert line[end - 1] != " "
+        assert line[end : end + 1] in (" ", "")
+
+
+def test_missing_values_are_dashes() -> None:
+    assert format_row({"iteration": 3, "objective": None}).split() == ["3", "-", "-", "-", "-", "-", "-"]
+
+
+def test_a_row_thinned_out_is_shown_when_the_run_fails() -> None:
+    stream = io.StringIO()
+    with pytest.raises(ZeroDivisionError), Progress(stream) as progress:
+        progress.start(TITLE)
+        for iteration in range(100):
+            progress.iteration(record(iteration))
+            1 / (33 - iteration)
+    assert iterations(stream.getvalue().splitlines())[-2:] == [30, 33]
+    progress.finish("failed")
+    assert stream.getvalue().endswith("failed\n")
+    assert iterations(stream.getvalue().splitlines()).count(33) == 1
+
+
+def test_one_progress_shows_several_runs() -> None:
+    stream = io.StringIO()
+    with Progress(stream) as progress:
+        for name in ("first", "second"):
+            progress.start(name)
+            for iteration in range(13):
+                progress.iteration(record(iteration))
+            progress.finish(f"{name} done")
+    lines = stream.getvalue().splitlines()
+    assert lines.count(header()) == 2
+    assert iterations(lines) == [*range(11), 12] * 2
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected quiet, normal or verbose, found 'loud'"):
+        Progress(io.StringIO(), "loud")  # type: ignore[arg-type]
+
+
+def test_a_pipe_is_no_terminal_even_when_colour_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in "".join(shown(20))
+
+
+def terminal(height: int = 40, width: int = 100) -> tuple[io.StringIO, Console]:
+    stream = io.StringIO()
+    return stream, Console(
+        file=stream, force_terminal=True, height=height, width=width, _environ={"TERM": "xterm"}
+    )
+
+
+def screen(output: str) -> list[str]:
+    """The lines a terminal shows after `output`, from the control sequences that the live table uses."""
+    lines, row = [""], 0
+    for token in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", output):
+        if token == "\n":
+            row += 1
+            if row == len(lines):
+                lines.append("")
+        elif token == "\x1b[2K":
+            lines[row] = ""
+        elif token == "\x1b[1A":
+            row -= 1
+            assert row >= 0
+        elif not token.startswith(("\x1b", "\r")):
+            lines[row] = token
+    return [line.rstrip() for line in lines]
+
+
+def test_a_terminal_ends_with_the_first_row_and_the_last_twenty() -> None:
+    stream, console = terminal()
+    with Progress(console) as progress:
+        progress.start(TITLE)
+        for iteration in range(50):
+            progress.iteration(record(iteration))
+        progress.finish("converged")
+    lines = screen(stream.getvalue())
+    assert lines[:2] == [TITLE, header()]
+    assert iterations(lines) == [0, *range(30, 50)]
+    assert lines[3].strip() == "..."
+    assert lines[-2:] == ["converged", ""]
+
+
+def test_a_short_run_on_a_terminal_has_every_row_and_no_gap() -> None:
+    stream, console = terminal()
+    with Progress(console) as progress:
+        progress.start(TITLE)
+        for iteration in range(21):
+            progress.iteration(record(iteration))
+        progress.finish("converged")
+    lines = screen(stream.getvalue())
+    assert iterations(lines) == list(range(21))
+    assert len(lines) == 21 + 4
+
+
+def test_a_table_fits_a_small_terminal() -> None:
+    stream, console = terminal(height=10, width=40)
+    with Progress(console) as progress:
+        progress.start("title")
+        for iteration in range(30):
+            progress.iteration(record(iteration))
+            progress._refreshed = -1.0  # every row is drawn
+        progress.finish("converged")
+    lines = screen(stream.getvalue())
+    assert lines[:2] == ["title", header()[:40].rstrip()]
+    assert iterations(lines) == [0, *range(24, 30)]
+    assert max(map(len, lines)) <= 40
+
+
+def test_a_terminal_is_drawn_at_most_eight_times_a_second() -> None:
+    stream, console = terminal()
+    started = time.monotonic()
+    with Progress(console) as progress:
+        progress.start(TITLE)
+        for iteration in range(3000):
+            progress.iteration(record(iteration))
+        elapsed = time.monotonic() - started
+        progress.finish("converged")
+    assert stream.getvalue().count(header()) <= 8 * elapsed + 2
+
+
+def test_the_terminal_is_restored_after_an_exception() -> None:
+    stream, console = terminal()
+    with pytest.raises(KeyboardInterrupt), Progress(console) as progress:
+        progress.start(TITLE)
+        progress.iteration(record(0))
+        progress.iteration(record(1))
+        assert stream.getvalue().rfind("\x1b[?25l") > stream.getvalue().rfind("\x1b[?25h")
+        raise KeyboardInterrupt
+    assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l") >= 0
+    assert iterations(screen(stream.getvalue())) == [0, 1]
+
+
+CHILD = """
+import sys
+from nhgd_pde.output.progress import Progress
+with Progress(sys.stderr) as progress:
+    progress.start("title")
+    for iteration in range(3):
+        progress.iteration({"iteration": iteration})
+        print("result", iteration)
+        print("warning", iteration, file=sys.stderr)
+    progress.finish("done")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
+def test_on_a_real_terminal_other_output_goes_where_it_was_sent() -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+        check=True,
+    )
+    os.close(slave)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # how Linux reports the other end closed
+            break
+        if not chunk:
+            break
+        output += chunk
+    os.close(master)
+    assert done.stdout == "result 0\nresult 1\nresult 2\n"
+    text = output.decode()
+    lines = screen(text)
+    assert lines == [
+        "title",
+        "warning 0",
+        "warning 1",
+        "warning 2",
+        header(),
+        *(format_row({"iteration": iteration}) for iteration in range(3)),
+        "done",
+        "",
+    ]
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0
