@@ -1,0 +1,41 @@
+"""PDE-constrained optimisation and inverse design by natural hypergradient descent.
+
+    import nhgd_pde as nhgd
+    problem = nhgd.load("problems/poisson_control.yaml")
+    solution = nhgd.solve(problem, output="outputs/poisson_control")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api import Problem, load, solve, verify
+    from .problem.errors import ProblemError
+    from .solution import Solution
+    from .verify import Verification
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Problem": "api",
+    "load": "api",
+    "solve": "api",
+    "verify": "api",
+    "ProblemError": "problem.errors",
+    "Solution": "solution",
+    "Verification": "verify",
+}
+
+__all__ = ["Problem", "ProblemError", "Solution", "Verification", "__version__", "load", "solve", "verify"]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: the command line imports this package to print its help.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -45,8 +45,8 @@ class ControlSpace:
     def size(self) -> int:
         return len(self.dofs)
 
-    def on_mesh(self, v: Tensor) -> np.ndarray:
+    def on_mesh(self, v: np.ndarray) -> np.ndarray:
         """(p,) -> values of all the degrees of freedom of the space, zero where there is no control."""
         values = np.zeros(self.space.size)
-        values[self.dofs] = v.detach().cpu().numpy()
+        values[self.dofs] = v
         return values

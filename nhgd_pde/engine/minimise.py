@@ -15,7 +15,8 @@ from .outer.base import Evaluation, Feasible, OuterMethod
 
 Status = Literal["converged", "stopped", "interrupted", "failed"]
 
-_MOST_BAD_EVALUATIONS = 30
+# With a tenth of the step each time this is hopeless; a line search gives up a little later.
+_MOST_BAD_EVALUATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,8 @@ def minimise(
         oracle: how Phi and its derivative are found.
         outer: how v moves.
         stopping: when to stop.
-        callback: told every accepted iterate, the first one included.
-        interrupted: asked before every evaluation; true ends the run with the iterate it has.
-
+        callback: told every accepted iterate once, the first one included.
+        interrupted: asked before every evaluation but the first; true ends the run with the iterate it has.
     """
     space = Feasible(problem.outer_metric, problem.bounds, problem.quadratic and problem.bounds is None)
     tell = callback or (lambda iterate: None)
@@ -129,43 +129,29 @@ def minimise(
     if not evaluation.finite:
         message = evaluation.message or "the objective or its gradient is not finite"
         return Minimum(current, first, "failed", f"at the starting point: {message}")
-    tell(current)
     goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
-    state = outer.init(space, evaluation)
-    evaluations, bad = 1, 0
+    first = current = _confirmed(first, problem, oracle, space, goal, stopping, interrupted)
+    tell(current)
+    state = outer.init(space, current.evaluation)
+    knowledge, evaluations, bad = current.oracle, current.evaluations, 0
 
     while True:
         small = current.gradient_norm <= goal
-        certified = _worst(current.evaluation) <= stopping.certificate and not current.evaluation.blended
-        if small and certified:
+        if small and _certified(current.evaluation, stopping):
             return Minimum(current, first, "converged", _converged(current, first, stopping))
+        if interrupted():
+            return Minimum(
+                current, first, "interrupted", f"interrupted; {_standing(current, first, stopping)}"
+            )
+        if small:
+            return Minimum(current, first, "stopped", _uncertified(current, stopping))
         if current.iteration == stopping.iterations:
             return Minimum(current, first, "stopped", _out_of_iterations(current, goal, stopping))
         if state.failure:
-            return Minimum(current, first, "stopped", f"{state.failure}; {_standing(current, first, stopping)}")
-        if interrupted():
-            return Minimum(current, first, "interrupted", f"interrupted; {_standing(current, first, stopping)}")
+            message = f"{state.failure}; {_standing(current, first, stopping)}"
+            return Minimum(current, first, "stopped", message)
 
-        accuracy = _accuracy(current, goal, stopping)
-        if small:
-            # Small, but known from other points or not well enough: evaluate this very point.
-            point, accuracy = current.evaluation.v, Accuracy(stopping.certificate, stopping.certificate)
-            evaluation, knowledge = oracle.evaluate(problem, point, knowledge, accuracy)
-            evaluations += 1
-            if not current.evaluation.blended and not _worst(evaluation) < _worst(current.evaluation):
-                return Minimum(current, first, "stopped", _uncertified(current, stopping))
-            state = outer.init(space, evaluation)
-            current = replace(
-                current,
-                evaluation=evaluation,
-                gradient_norm=space.stationarity(evaluation),
-                evaluations=evaluations,
-                oracle=knowledge,
-            )
-            tell(current)
-            continue
-
-        previous = knowledge
+        previous, accuracy = knowledge, _accuracy(current, goal, stopping)
         evaluation, knowledge = oracle.evaluate(problem, outer.propose(space, state), previous, accuracy)
         evaluations += 1
         if not evaluation.finite:
@@ -182,10 +168,44 @@ def minimise(
             return Minimum(current, first, "failed", _diverged(state.best, first))
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
-        current = Iterate(
-            current.iteration + 1, state.best, space.stationarity(state.best), state.step, evaluations, knowledge
+        reached = Iterate(
+            iteration=current.iteration + 1,
+            evaluation=state.best,
+            gradient_norm=space.stationarity(state.best),
+            step=state.step,
+            evaluations=evaluations,
+            oracle=knowledge,
         )
+        current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
+        if current.evaluation is not reached.evaluation:
+            state = outer.init(space, current.evaluation)
+        knowledge, evaluations = current.oracle, current.evaluations
         tell(current)
+
+
+def _confirmed(
+    iterate: Iterate,
+    problem: BilevelProblem,
+    oracle: Oracle,
+    space: Feasible,
+    goal: float,
+    stopping: Stopping,
+    interrupted: Callable[[], bool],
+) -> Iterate:
+    """The iterate, evaluated once more where the run would end on what is known from other points or not well enough.
+
+    An evaluation starts from the last one, so that it is repeated as long as that halves the certificate.
+    """
+    accuracy = Accuracy(stopping.certificate, stopping.certificate)
+    while iterate.gradient_norm <= goal and not _certified(iterate.evaluation, stopping) and not interrupted():
+        evaluation, knowledge = oracle.evaluate(problem, iterate.evaluation.v, iterate.oracle, accuracy)
+        iterate = replace(iterate, evaluations=iterate.evaluations + 1)
+        better = iterate.evaluation.blended or _worst(evaluation) <= 0.5 * _worst(iterate.evaluation)
+        if not (evaluation.finite and better):
+            break
+        norm = space.stationarity(evaluation)
+        iterate = replace(iterate, evaluation=evaluation, gradient_norm=norm, oracle=knowledge)
+    return iterate
 
 
 def _accuracy(current: Iterate, goal: float, stopping: Stopping) -> Accuracy:
@@ -204,6 +224,10 @@ def _accuracy(current: Iterate, goal: float, stopping: Stopping) -> Accuracy:
 
 def _worst(evaluation: Evaluation) -> float:
     return max(evaluation.state_error, evaluation.adjoint_error)
+
+
+def _certified(evaluation: Evaluation, stopping: Stopping) -> bool:
+    return _worst(evaluation) <= stopping.certificate and not evaluation.blended
 
 
 def _relative(current: Iterate, first: Iterate) -> str:
@@ -233,6 +257,8 @@ def _out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str
 
 
 def _uncertified(current: Iterate, stopping: Stopping) -> str:
+    if current.evaluation.blended:
+        return "the gradient is small, but the point it was extrapolated to could not be evaluated"
     return (
         f"the gradient is small but not certified: {_certificates(current.evaluation)} "
         f"(goal {stopping.certificate:.0e} for both)"

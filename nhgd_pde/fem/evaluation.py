@@ -1,8 +1,8 @@
 """Evaluation operators: the basis functions of a space, and their gradients, at all quadrature points.
 
-Every integral of the package is E^T W F(E u): E evaluates, F acts point by point, W are quadrature weights, E^T tests
-(the decomposition of libCEED and MFEM, arXiv 1911.09220). E is kept as small dense tables an element, which serve
-products and assembly alike; `matrix` exports it as one sparse matrix.
+Every integral of the package is E^T W F(E u): E evaluates, F acts point by point, W are quadrature weights,
+E^T tests (the decomposition of libCEED and MFEM, arXiv 1911.09220). E is kept as small dense tables an
+element, which serve products and assembly alike; `matrix` exports it as one sparse matrix.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 
-# (i, j) -> coefficient of (component i of the test function) times (component j of the trial function) at the points,
-# (S or 1, elements, points); absent pairs are zero. Component 0 is the value, 1, 2, ... the partial derivatives.
+# (i, j) -> coefficient of (component i of the test function) times (component j of the trial function) at the
+# points, (S or 1, elements, points); absent pairs are zero. Component 0 is the value, 1, 2, ... the partial
+# derivatives.
 Blocks = Mapping[tuple[int, int], Tensor]
 
 
@@ -41,8 +42,8 @@ class Evaluation:
     """The functions of a space at quadrature points.
 
     Attributes:
-        tables: one (elements, points, functions) table a component: the value, then the partial derivatives. A
-            component that is constant on each element has one point only.
+        tables: one (elements, points, functions) table a component: the value, then the partial derivatives.
+            A component that is constant on each element has one point only.
         dofs: (elements, functions) column of each function; -1 where the function is left out.
         size: number of columns.
         quadrature: the points.
@@ -59,6 +60,8 @@ class Evaluation:
 
     def columns(self, kept: np.ndarray) -> Evaluation:
         """The same functions with only the columns `kept` (indices), renumbered."""
+        if len(kept) == self.size:
+            return self
         number = np.full(self.size + 1, -1)
         number[kept] = np.arange(len(kept))
         return Evaluation(self.tables, number[self.dofs], len(kept), self.quadrature)
@@ -143,7 +146,9 @@ class _Pattern:
         order = np.argsort(keys, kind="stable")
         order = order[np.searchsorted(keys[order], 0) :]
         ordered = keys[order]
-        first = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=bool)
+        first = (
+            np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=bool)
+        )
         unique = ordered[first]
         counts = np.bincount(unique // trial.size, minlength=test.size)
         index = np.int32 if max(len(unique), trial.size) < 2**31 else np.int64
@@ -187,8 +192,8 @@ def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.devic
 def gram_root(space: Evaluation, blocks: Blocks) -> SparseMatrix:
     """G with G^T G the matrix of `blocks`, which must be symmetric and positive semidefinite at every point.
 
-    Rows are square root of (weight times coefficient) times the rows of E; a full gradient block takes its Cholesky
-    factor point by point. It turns white noise z into G^T z with covariance G^T G.
+    Rows are square root of (weight times coefficient) times the rows of E; a full gradient block takes its
+    Cholesky factor point by point. It turns white noise z into G^T z with covariance G^T G.
 
     Raises:
         ValueError: a coefficient is negative, or the gradient block is not positive definite.
@@ -226,5 +231,7 @@ def gram_root(space: Evaluation, blocks: Blocks) -> SparseMatrix:
         columns = np.broadcast_to(space.dofs[:, None, :], data.shape)
         kept = columns >= 0
         pointers = np.concatenate([[0], np.cumsum(kept.sum(axis=-1).reshape(-1))])
-        parts.append(sp.csr_matrix((data[kept], columns[kept], pointers), shape=(len(pointers) - 1, space.size)))
+        parts.append(
+            sp.csr_matrix((data[kept], columns[kept], pointers), shape=(len(pointers) - 1, space.size))
+        )
     return SparseMatrix(sp.vstack(parts, format="csr"), weights.device)

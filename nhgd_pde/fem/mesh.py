@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 _SPURIOUS = "gmsh:"
 
 
+# Cells of each dimension in meshio's words: mesh class, dimension, facets.
+_KINDS = {
+    "tetra": (skfem.MeshTet1, 3, "triangle"),
+    "triangle": (skfem.MeshTri1, 2, "line"),
+    "line": (skfem.MeshLine1, 1, "vertex"),
+}
+
+
 class MeshFileError(ValueError):
     """A mesh file that cannot be read or used."""
 
@@ -45,9 +53,8 @@ class Domain:
         kind = {1: "intervals", 2: "triangles", 3: "tetrahedra"}[self.dim]
         names = ", ".join(f"{name} ({len(facets):,})" for name, facets in self.boundaries.items())
         parts = ", ".join(f"{name} ({len(cells):,})" for name, cells in self.subdomains.items()) or "none"
-        return (
-            f"{self.mesh.nelements:,} {kind}, {self.mesh.nvertices:,} vertices; boundaries: {names}; subdomains: {parts}"
-        )
+        size = f"{self.mesh.nelements:,} {kind}, {self.mesh.nvertices:,} vertices"
+        return f"{size}; boundaries: {names}; subdomains: {parts}"
 
 
 def interval(size: float = 1.0, origin: float = 0.0, cells: int = 32) -> skfem.Mesh:
@@ -66,12 +73,15 @@ def box(size: Sequence[float], origin: Sequence[float], cells: Sequence[int]) ->
 
 def disk(radius: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int = 4) -> skfem.Mesh:
     """A disk of triangles; `refine` refinements, each moving the new boundary vertices onto the circle."""
-    return skfem.MeshTri.init_circle(refine).scaled(radius).translated(tuple(origin))
+    return skfem.MeshTri.init_circle(refine).scaled(float(radius)).translated(tuple(origin))
 
 
 def l_shape(size: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int = 4) -> skfem.Mesh:
     """The square (-size, size)^2 about the origin without its lower right quarter."""
-    return skfem.MeshTri.init_lshaped().refined(refine).scaled(size).translated(tuple(origin))
+    mesh = skfem.MeshTri.init_lshaped().refined(refine)
+    # scikit-fem leaves out the upper right quarter: turn it clockwise.
+    turned = skfem.MeshTri(np.stack([mesh.p[1], -mesh.p[0]]), mesh.t)
+    return turned.scaled(float(size)).translated(tuple(origin))
 
 
 def _with_sides(mesh: skfem.Mesh) -> skfem.Mesh:
@@ -109,66 +119,86 @@ def read_mesh(path: Path) -> skfem.Mesh:
 
 
 def _to_skfem(found: meshio.Mesh, path: Path) -> skfem.Mesh:
-    kinds = {"tetra": (skfem.MeshTet1, 3, "triangle"), "triangle": (skfem.MeshTri1, 2, "line"),
-             "line": (skfem.MeshLine1, 1, "vertex")}  # fmt: skip
-    present = {block.type for block in found.cells}
-    kind = next((kind for kind in kinds if kind in present), None)
+    present = {block.type for block in found.cells if len(block.data)}
+    kind = next((kind for kind in _KINDS if kind in present), None)
     if kind is None:
-        raise MeshFileError(
-            f"mesh file {path} holds {', '.join(sorted(present)) or 'no cells'}; expected tetra, triangle or line"
-        )
-    too_rich = sorted(present - {"tetra", "triangle", "line", "vertex"})
+        cells = ", ".join(sorted(present)) or "no cells"
+        raise MeshFileError(f"mesh file {path} holds {cells}; expected tetra, triangle or line")
+    too_rich = sorted(present - {*_KINDS, "vertex"})
     if too_rich:
         raise MeshFileError(
             f"mesh file {path} holds {', '.join(too_rich)}; expected simplices of first order only "
             "(line, triangle, tetra)"
         )
-    mesh_type, dim, facet_kind = kinds[kind]
+    mesh_type, dim, facet_kind = _KINDS[kind]
     points = np.asarray(found.points, dtype=np.float64)
-    if not np.isfinite(points).all():
-        raise MeshFileError(f"mesh file {path} has vertices that are not finite")
-    if points.shape[1] > dim and np.ptp(points[:, dim:], axis=0).max() > 1e-12 * max(np.ptp(points), 1e-300):
-        raise MeshFileError(f"mesh file {path} holds {kind}s that do not lie in a {dim}-D plane z = constant")
     cells = np.concatenate([block.data for block in found.cells if block.type == kind])
     used, renumbered = np.unique(cells, return_inverse=True)
+    if used[0] < 0 or used[-1] >= len(points):
+        raise MeshFileError(f"mesh file {path} has cells of vertices that it does not have")
+    corners = points[used]
+    if not np.isfinite(corners).all():
+        raise MeshFileError(f"mesh file {path} has vertices that are not finite")
+    if corners.shape[1] < dim or (np.ptp(corners[:, dim:], axis=0) > 1e-12 * np.ptp(corners)).any():
+        plane = {1: "on the x axis", 2: "in a plane z = constant", 3: "in space"}[dim]
+        raise MeshFileError(f"mesh file {path} holds {kind} cells that do not lie {plane}")
+    _check_volumes(corners[renumbered.reshape(cells.shape)][..., :dim], kind, path)
+    mesh = mesh_type(
+        np.ascontiguousarray(corners[:, :dim].T), np.ascontiguousarray(renumbered.reshape(cells.shape).T)
+    )
+    if np.bincount(mesh.t2f.reshape(-1)).max() > 2:
+        raise MeshFileError(f"mesh file {path} has {kind} cells that overlap: three of them share a facet")
+
     new_index = np.full(len(points), -1)
     new_index[used] = np.arange(len(used))
-    mesh = mesh_type(np.ascontiguousarray(points[used, :dim].T), np.ascontiguousarray(renumbered.reshape(cells.shape).T))
-    if (_measures(mesh) <= 0.0).any():
-        raise MeshFileError(f"mesh file {path} has a degenerate {kind} (measure zero)")
-
-    boundaries, subdomains = {}, {}
     facet_of = {tuple(facet): i for i, facet in enumerate(np.sort(mesh.facets, axis=0).T.tolist())}
-    for name, members in _named_cells(found, kind).items():
-        subdomains[name] = members
+    boundaries = {}
     for name, facets in _named_facets(found, facet_kind).items():
         keys = np.sort(new_index[facets], axis=1).tolist()
-        boundaries[name] = np.array(sorted({facet_of[tuple(key)] for key in keys if tuple(key) in facet_of}), dtype=int)
-    return mesh.with_boundaries(boundaries).with_subdomains(subdomains)
+        known = {facet_of[tuple(key)] for key in keys if tuple(key) in facet_of}
+        boundaries[name] = np.array(sorted(known), dtype=int)
+    return mesh.with_boundaries(boundaries).with_subdomains(_named_cells(found, kind))
 
 
-def _measures(mesh: skfem.Mesh) -> np.ndarray:
-    corners = mesh.p[:, mesh.t]
+def _check_volumes(corners: np.ndarray, kind: str, path: Path) -> None:
+    """Refuse cells, given by their corners (cells, dim + 1, dim), that are flat to rounding."""
     edges = corners[:, 1:] - corners[:, :1]
-    return np.abs(np.linalg.det(np.moveaxis(edges, 2, 0)))
+    volumes = np.abs(np.linalg.det(edges))
+    flat = volumes <= 1e-14 * np.linalg.norm(edges, axis=2).max(axis=1) ** edges.shape[2]
+    if flat.any():
+        centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(flat)].mean(axis=0))
+        raise MeshFileError(f"mesh file {path} has a degenerate {kind} (measure zero) at ({centre})")
+
+
+def _sets(found: meshio.Mesh) -> dict[str, list[np.ndarray]]:
+    """Name -> indices in every block of cells."""
+    sets = {
+        name: [np.asarray([] if members is None else members, dtype=int) for members in blocks]
+        for name, blocks in found.cell_sets.items()
+        if not name.startswith(_SPURIOUS)
+    }
+    # Older gmsh formats bring numbers, and a table of their names.
+    numbers = found.cell_data.get("gmsh:physical")
+    for name, (number, dim) in found.field_data.items() if numbers is not None else ():
+        blocks = zip(found.cells, numbers, strict=True)
+        sets.setdefault(
+            name, [np.flatnonzero((tags == number) & (block.dim == dim)) for block, tags in blocks]
+        )
+    return sets
 
 
 def _named_cells(found: meshio.Mesh, kind: str) -> dict[str, np.ndarray]:
     """Indices, among all the cells of one kind, of those that carry a physical name."""
-    offsets = np.cumsum([0] + [len(block.data) for block in found.cells if block.type == kind])
     named = {}
-    for name, sets in found.cell_sets.items():
-        if name.startswith(_SPURIOUS):
-            continue
-        parts, seen = [], 0
+    for name, sets in _sets(found).items():
+        parts, before = [], 0
         for block, members in zip(found.cells, sets, strict=True):
-            if block.type != kind:
-                continue
-            if members is not None and len(members):
-                parts.append(offsets[seen] + np.asarray(members, dtype=int))
-            seen += 1
-        if parts:
-            named[name] = np.unique(np.concatenate(parts))
+            if block.type == kind:
+                parts.append(before + members)
+                before += len(block.data)
+        together = np.unique(np.concatenate(parts)) if parts else np.arange(0)
+        if len(together):
+            named[name] = together
     return named
 
 
@@ -183,11 +213,58 @@ def _named_facets(found: meshio.Mesh, kind: str) -> dict[str, np.ndarray]:
 
 def domain(mesh: skfem.Mesh, refine: int = 0) -> Domain:
     """Refine a mesh uniformly and collect the names of its parts."""
-    mesh = mesh.refined(refine) if refine else mesh
-    boundaries = {name: np.asarray(facets, dtype=int) for name, facets in (mesh.boundaries or {}).items()}
-    # Named facets inside the domain (an interface) are no boundary: a condition there would be silently wrong.
+    # Named facets inside the domain (an interface) are no boundary: a condition there would be silently
+    # wrong.
     outer = mesh.boundary_facets()
-    boundaries = {name: facets for name, facets in boundaries.items() if np.isin(facets, outer).all() and len(facets)}
-    boundaries["all"] = outer
+    boundaries = {
+        name: np.asarray(facets, dtype=int)
+        for name, facets in (mesh.boundaries or {}).items()
+        if len(facets) and np.isin(facets, outer).all()
+    }
     subdomains = {name: np.asarray(cells, dtype=int) for name, cells in (mesh.subdomains or {}).items()}
-    return Domain(mesh, boundaries, subdomains)
+    for _ in range(refine):
+        mesh, boundaries, subdomains = _halved(mesh, boundaries, subdomains)
+    return Domain(mesh, {**boundaries, "all": mesh.boundary_facets()}, subdomains)
+
+
+def _halved(
+    mesh: skfem.Mesh, boundaries: dict[str, np.ndarray], subdomains: dict[str, np.ndarray]
+) -> tuple[skfem.Mesh, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Halve every edge, and find the named parts again."""
+    if mesh.dim() == 2:
+        fine = mesh.with_boundaries(boundaries).with_subdomains(subdomains).refined()
+        return fine, dict(fine.boundaries or {}), dict(fine.subdomains or {})
+    if mesh.dim() == 1:
+        # scikit-fem puts both halves of a cell side by side, but looks for them elsewhere; vertices keep
+        # their number.
+        fine = skfem.MeshLine(mesh.p, mesh.t).refined()
+        halves = {name: np.sort(np.concatenate([2 * c, 2 * c + 1])) for name, c in subdomains.items()}
+        return fine, boundaries, halves
+    fine = mesh.with_subdomains(subdomains).refined()
+    return (
+        fine,
+        {name: _children(mesh, fine, facets) for name, facets in boundaries.items()},
+        dict(fine.subdomains),
+    )
+
+
+def _children(coarse: skfem.Mesh, fine: skfem.Mesh, facets: np.ndarray) -> np.ndarray:
+    """The boundary facets of a refined mesh of tetrahedra that some boundary facets of the coarse one consist of."""
+    a, b, c = np.sort(coarse.facets[:, facets], axis=0)
+    # scikit-fem numbers the midpoints of the edges after the vertices.
+    ab, bc, ac = (
+        coarse.nvertices + _positions(np.sort(coarse.edges, axis=0), np.stack(edge))
+        for edge in ((a, b), (b, c), (a, c))
+    )
+    triangles = ((a, ab, ac), (b, ab, bc), (c, bc, ac), (ab, bc, ac))
+    outer = fine.boundary_facets()
+    found = [_positions(np.sort(fine.facets[:, outer], axis=0), np.sort(each, axis=0)) for each in triangles]
+    return np.sort(outer[np.concatenate(found)])
+
+
+def _positions(table: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Where each of some columns stands in a table (k, n) of different columns, which must have it."""
+    _, number = np.unique(np.hstack([table, columns]), axis=1, return_inverse=True)
+    position = np.empty(number.max() + 1, dtype=int)
+    position[number[: table.shape[1]]] = np.arange(table.shape[1])
+    return position[number[table.shape[1] :]]

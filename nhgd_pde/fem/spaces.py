@@ -74,8 +74,10 @@ def space(domain: Domain, element: str, device: torch.device, like: Space | None
     """A space on a domain, with the quadrature points of another one where products of the two are integrated."""
     elem = _ELEMENTS[element, domain.dim]()
     if like is None:
-        # Exact for products of two functions of the space.
-        basis = skfem.Basis(domain.mesh, elem)
+        # Exact for products of two functions of the space. On tetrahedra the rule of order 4 has negative
+        # weights, with which a mass matrix has no root.
+        order = 2 * elem.maxdeg
+        basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.dim == 3 and order == 4 else order)
     else:
         basis = skfem.Basis(domain.mesh, elem, quadrature=like.basis.quadrature)
     return Space(domain, element, basis, device)

@@ -1,9 +1,10 @@
 """The energy form, for affine self-adjoint coercive equations: J = G^T G with G the scaled flux operator.
 
-    y = G u* + sigma z,   z ~ N(0, I),   l = |y - G u|^2 / (2 sigma^2),   grad l = (R(u) - sigma G^T z) / sigma^2
+    y = G u* + sigma z,   z ~ N(0, I),   l = |y - G u|^2 / (2 sigma^2),   grad l = (R(u) - sigma G^T z) /
+    sigma^2
 
-It is correctly specified, needs neither u* nor a solve, and its Fisher information and Hessian are J / sigma^2: half
-the exponent of the condition number that the residual form has.
+It is correctly specified, needs neither u* nor a solve, and its Fisher information and Hessian are J /
+sigma^2: half the exponent of the condition number that the residual form has.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class EnergyModel:
 
     Attributes:
         equation: R, affine with a symmetric positive definite J.
-        riesz: J itself, so that a dual norm of the residual is the error of the state in the energy norm. With several
-            scenarios, the mean of their J.
+        riesz: J itself, so that a dual norm of the residual is the error of the state in the energy norm.
+            With several scenarios, the mean of their J.
         observation: options.
     """
 
@@ -87,7 +88,9 @@ class EnergyModel:
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where the scenarios share it."""
         state = self.equation.linearise(u, v).state
-        return EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
+        return (
+            EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
+        )
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The adjoint variable p of J^T p = grad_u f, of which q is the very same."""

@@ -21,8 +21,8 @@ class Observation:
 
     Attributes:
         scores: see `Scores`.
-        noise: standard deviation sigma of the observations; None matches it to the running residual. It cancels
-            from everything but observed scores and gradients.
+        noise: standard deviation sigma of the observations; None matches it to the running residual. It
+            cancels from everything but observed scores and gradients.
     """
 
     scores: Scores = "model"

@@ -2,8 +2,8 @@
 
     y = <w, R(u, v)> + sigma eps,   w ~ N(0, K^-1),   l = (<w, R> - sigma eps)^2 / (2 sigma^2)
 
-E l is half the squared dual norm of the residual over sigma^2 (plus a constant), for any PDE; with J = dR/du the
-Fisher information is J^T K^-1 J / sigma^2, and at the solution it is the Hessian.
+E l is half the squared dual norm of the residual over sigma^2 (plus a constant), for any PDE; with J = dR/du
+the Fisher information is J^T K^-1 J / sigma^2, and at the solution it is the Hessian.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def _columns(rows: Tensor) -> Tensor:
     scenarios, count, n = rows.shape
     if scenarios == 1:
         return rows[0].T
-    # One joint draw has a score in every scenario at once; independent tests make the cross terms average out.
+    # One joint draw has a score in every scenario at once; independent tests make the cross terms average
+    # out.
     return rows.transpose(1, 2).reshape(scenarios * n, count)
 
 
@@ -126,5 +127,3 @@ class ResidualFactors:
 
     def solve(self, g: Tensor) -> Tensor:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
-
-

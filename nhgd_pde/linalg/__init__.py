@@ -1,1 +1,1 @@
-"""Sparse matrices, factorisations, Krylov methods and Riesz maps: everything below the mathematics of a problem."""
+"""Sparse matrices, factorisations, Krylov methods and Riesz maps: all that lies below a problem's mathematics."""

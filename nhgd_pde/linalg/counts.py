@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 class Counts:
     """Work done so far. One object a problem; whoever does the work adds to it.
 
-    `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose or of K),
-    `factorisations` those factorisations, `residuals` evaluations of R a scenario, `products` applications of J or its
-    transpose to one vector, `riesz_solves` solves with the Riesz map of the control space.
+    `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose
+    or of K), `factorisations` those factorisations, `residuals` evaluations of R a scenario, `products`
+    applications of J or its transpose to one vector, `riesz_solves` solves with the Riesz map of the control
+    space.
     """
 
     solves: int = 0

@@ -20,7 +20,8 @@ class KrylovResult:
         solution: the last iterate, of the shape of the right-hand side.
         residual: right-hand side minus operator times solution, as recurred.
         iterations: steps taken.
-        error: relative residual of the solution, as measured by the caller's function, or in the preconditioner's norm.
+        error: relative residual of the solution, as measured by the caller's function, or in the
+            preconditioner's norm.
         converged: the tolerance was reached.
         message: a sentence.
     """
@@ -51,8 +52,9 @@ def conjugate_gradients(
         start: first iterate; zero by default.
         rtol: stop at an error of at most this.
         iterations: most steps.
-        error: (x, b - A x) -> relative error, asked from the first step on; |b - A x|_P / |b|_P, |r|_P = sqrt(r . P r),
-            by default. A function that is cheaper than the preconditioner saves its last application.
+        error: (x, b - A x) -> relative error, asked from the first step on; by default |b - A x|_P / |b|_P
+            with |r|_P = sqrt(r . P r). A function that is cheaper than the preconditioner saves its last
+            application.
     """
     x = torch.zeros_like(b) if start is None else start
     r = b if start is None else b - operator(x)
@@ -63,21 +65,26 @@ def conjugate_gradients(
     else:
         squared_scale = dot(b, b)
     if squared_scale == 0.0:
-        return KrylovResult(torch.zeros_like(b), torch.zeros_like(b), 0, 0.0, True, "the right-hand side is zero")
-    scale = math.sqrt(max(squared_scale, 0.0))
-
-    def measure() -> float:
-        if error is None:
-            assert z is not None
-            return math.sqrt(max(dot(r, z), 0.0)) / scale
-        return error(x, r) if step else math.inf
+        return KrylovResult(
+            torch.zeros_like(b), torch.zeros_like(b), 0, 0.0, True, "the right-hand side is zero"
+        )
+    if start is not None and not torch.count_nonzero(r):
+        return KrylovResult(x, r, 0, 0.0, True, "the start is the solution")
 
     previous = 1.0
     direction = torch.zeros_like(b)
     for step in range(iterations + 1):
-        relative = measure()
+        if error is not None:
+            relative = error(x, r) if step else math.inf
+        else:
+            assert z is not None
+            # The square is negative where the preconditioner is not definite.
+            square = dot(r, z) / squared_scale
+            relative = math.sqrt(square) if square >= 0.0 else math.nan
         if relative <= rtol:
-            return KrylovResult(x, r, step, relative, True, f"{step} steps to a relative residual of {relative:.1e}")
+            return KrylovResult(
+                x, r, step, relative, True, f"{step} steps to a relative residual of {relative:.1e}"
+            )
         if step == iterations:
             break
         if z is None:
@@ -105,8 +112,8 @@ def extreme_eigenvalues(
 ) -> tuple[float, float]:
     """Estimates of the smallest and largest eigenvalue of an operator that is symmetric in an inner product.
 
-    The extreme Ritz values of `steps` steps of the Lanczos method, with full reorthogonalisation: inside the spectrum,
-    and close to its ends after few steps where the condition number is moderate.
+    The extreme Ritz values of `steps` steps of the Lanczos method, with full reorthogonalisation: inside the
+    spectrum, and close to its ends after few steps where the condition number is moderate.
     """
     basis = [start / math.sqrt(inner(start, start))]
     diagonal: list[float] = []

@@ -17,7 +17,8 @@ from .sparse import SparseMatrix
 class RieszMap:
     """The Riesz map x -> K x of a space with Gram matrix K, and its inverse.
 
-    Vectors are rows: (k, n). A covector (derivative, residual) becomes a vector (gradient, correction) by `gradient`.
+    Vectors are rows: (k, n). A covector (derivative, residual) becomes a vector (gradient, correction) by
+    `gradient`.
 
     Args:
         matrix: K, symmetric positive definite.
@@ -55,8 +56,9 @@ class RieszMap:
     def dual_norm_bound(self, derivative: Tensor) -> float:
         """A bound of the norm of a covector from above, without a solve.
 
-        |r|_{K^-1} <= |r|_{D^-1} / sqrt(lambda), D = diag(K), lambda the smallest eigenvalue of D^-1 K. It is sharp for
-        smooth r only, and loose by up to sqrt(cond(D^-1 K)), of order 1/h, for oscillating r such as rounding errors.
+        |r|_{K^-1} <= |r|_{D^-1} / sqrt(lambda), D = diag(K), lambda the smallest eigenvalue of D^-1 K. It is
+        sharp for smooth r only, and loose by up to sqrt(cond(D^-1 K)), of order 1/h, for oscillating r such
+        as rounding errors.
         """
         return self.dual_norm_estimate(derivative) / math.sqrt(self._smallest_eigenvalue)
 
@@ -72,8 +74,8 @@ class RieszMap:
     def _smallest_eigenvalue(self) -> float:
         """Of D^-1 K: half the Rayleigh quotient that four inverse iterations from a constant end with.
 
-        A constant is close to the smoothest eigenvector, and the quotient converges twice as fast as the vector; the
-        factor of one half makes up for what is left.
+        A constant is close to the smoothest eigenvector, and the quotient converges twice as fast as the
+        vector; the factor of one half makes up for what is left.
         """
         if self.diagonal:
             return 1.0
@@ -93,8 +95,9 @@ def diagonal_riesz_map(weights: Tensor, matrix: SparseMatrix) -> RieszMap:
 def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) -> RieszMap:
     """The Riesz map of a mass matrix, inverted by conjugate gradients with its diagonal.
 
-    The diagonally scaled mass matrix of a simplicial P1 mesh has condition number at most d + 2 whatever the mesh
-    (Wathen 1987, IMA J. Numer. Anal. 7), so that about 25 cheap steps reach rounding and no factors are stored.
+    The diagonally scaled mass matrix of a simplicial P1 mesh has condition number at most d + 2 whatever the
+    mesh (Wathen 1987, IMA J. Numer. Anal. 7), so that about 25 cheap steps reach rounding and no factors are
+    stored.
     """
     inverse = 1.0 / matrix.diagonal()
 
@@ -103,7 +106,9 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
         for row in derivative:
             counts.riesz_solves += 1
             rows.append(
-                conjugate_gradients(matrix.mv, row[None], lambda r: r * inverse, rtol=rtol, iterations=200).solution
+                conjugate_gradients(
+                    matrix.mv, row[None], lambda r: r * inverse, rtol=rtol, iterations=200
+                ).solution
             )
         return torch.cat(rows)
 

@@ -28,8 +28,8 @@ def torch_csr(matrix: sp.csr_matrix, device: torch.device) -> Tensor:
 class SparseMatrix:
     """A real sparse matrix (m, n) on a torch device.
 
-    The transpose is stored as a CSR matrix of its own, because products with a transposed CSR tensor are many times
-    slower than products with a CSR tensor.
+    The transpose is stored as a CSR matrix of its own, because products with a transposed CSR tensor are many
+    times slower than products with a CSR tensor.
 
     Args:
         host: the matrix; its data is shared, not copied, on the CPU.
@@ -37,7 +37,9 @@ class SparseMatrix:
         symmetric: the matrix equals its transpose (not checked), so that one copy serves both.
     """
 
-    def __init__(self, host: sp.csr_matrix, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
+    def __init__(
+        self, host: sp.csr_matrix, device: torch.device | str = "cpu", symmetric: bool = False
+    ) -> None:
         self.host = sp.csr_matrix(host)
         self.device = torch.device(device)
         self.symmetric = symmetric
@@ -126,6 +128,23 @@ class ScenarioMatrix:
         pattern = (pointers.astype(index), (keys % m).astype(index))
         return ScenarioMatrix(pattern, data, self.shape, self.symmetric and other.symmetric)
 
+    def restrict(self, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:
+        """The submatrices of some rows and columns, both given as sorted indices."""
+        if len(rows) == self.shape[0] and len(columns) == self.shape[1]:
+            return self
+        indptr, indices = self.pattern
+        number = np.full(self.shape[1], -1, dtype=indices.dtype)
+        number[columns] = np.arange(len(columns))
+        kept_rows = np.zeros(self.shape[0], dtype=bool)
+        kept_rows[rows] = True
+        renumbered = number[indices]
+        kept = np.repeat(kept_rows, np.diff(indptr)) & (renumbered >= 0)
+        before = np.concatenate([[0], np.cumsum(kept)])
+        counts = np.diff(before[indptr])[rows]
+        pointers = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
+        data = self.data[:, torch.from_numpy(kept).to(self.data.device)]
+        return ScenarioMatrix((pointers, renumbered[kept]), data, (len(rows), len(columns)), self.symmetric)
+
     def _keys(self) -> np.ndarray:
         indptr, indices = self.pattern
         rows = np.repeat(np.arange(self.shape[0], dtype=np.int64), np.diff(indptr))
@@ -149,8 +168,16 @@ class ScenarioMatrix:
 
     def mv(self, x: Tensor) -> Tensor:
         """A_s x_s for every scenario: (S, m) in, (S, n) out."""
-        return self._operator.mv(x) if self.shared else self._operator.mv(x.reshape(1, -1)).reshape(x.shape[0], -1)
+        return (
+            self._operator.mv(x)
+            if self.shared
+            else self._operator.mv(x.reshape(1, -1)).reshape(x.shape[0], -1)
+        )
 
     def rmv(self, y: Tensor) -> Tensor:
         """A_s^T y_s for every scenario: (S, n) in, (S, m) out."""
-        return self._operator.rmv(y) if self.shared else self._operator.rmv(y.reshape(1, -1)).reshape(y.shape[0], -1)
+        return (
+            self._operator.rmv(y)
+            if self.shared
+            else self._operator.rmv(y.reshape(1, -1)).reshape(y.shape[0], -1)
+        )

@@ -34,8 +34,8 @@ class Linearisation:
 class StateEquation:
     """R(u, v) = sum of integrals, tested with the free functions of the state space.
 
-    Dirichlet values are condensed: the unknowns are the free coefficients, the others are the constant `lift`, and
-    J stays symmetric where the form is.
+    Dirichlet values are condensed: the unknowns are the free coefficients, the others are the constant
+    `lift`, and J stays symmetric where the form is.
 
     Attributes:
         integrals: what R is the sum of; all with the same state space.
@@ -78,7 +78,7 @@ class StateEquation:
     def _free(self) -> Tensor:
         return torch.from_numpy(np.asarray(self.free, dtype=np.int64)).to(self.lift.device)
 
-    @cached_property
+    @property
     def tests(self) -> tuple[Evaluation, ...]:
         """The free functions of the state space, at the points of each integral."""
         return tuple(integral.evaluation.columns(self.free) for integral in self.integrals)
@@ -93,11 +93,11 @@ class StateEquation:
 
     def _integrate(self, u: Tensor, v: Tensor) -> Tensor:
         full = self.embed(u)
-        total = torch.zeros_like(u)
-        for integral, test in zip(self.integrals, self.tests, strict=True):
+        total = torch.zeros_like(full)
+        for integral in self.integrals:
             density = integral.density(integral.evaluation.evaluate(full), integral.control_values(v))
-            total = total + test.test(density)
-        return total
+            total = total + integral.evaluation.test(density)
+        return self.restrict(total)
 
     def linearise(self, u: Tensor, v: Tensor) -> Linearisation:
         """J and R_v at (u, v)."""
@@ -119,7 +119,8 @@ class StateEquation:
         state: ScenarioMatrix | None = None
         control: ScenarioMatrix | None = None
         blocks = []
-        for integral, test in zip(self.integrals, self.tests, strict=True):
+        for integral in self.integrals:
+            test = integral.evaluation
             at_points, control_at_points = integral.evaluation.evaluate(full), integral.control_values(v)
             blocks.append(integral.state_blocks(at_points, control_at_points))
             state = _sum(state, test.assemble(test, _shared(blocks[-1]), self.symmetric))
@@ -129,7 +130,13 @@ class StateEquation:
         assert state is not None
         if control is None:
             raise ValueError("the control does not enter the equation")
-        return Linearisation(state, control, tuple(blocks))
+        # One pattern on the whole space serves every matrix; the Dirichlet rows and columns are cut out of
+        # it.
+        return Linearisation(
+            state.restrict(self.free, self.free),
+            control.restrict(self.free, np.arange(self.controls)),
+            tuple(blocks),
+        )
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J w, (S, n)."""
@@ -153,7 +160,8 @@ class StateEquation:
 def _shared(blocks: Blocks) -> Blocks:
     """One scenario for all where the blocks of the scenarios agree, so that one matrix serves them."""
     return {
-        key: block[:1] if block.shape[0] > 1 and (block == block[:1]).all() else block for key, block in blocks.items()
+        key: block[:1] if block.shape[0] > 1 and (block == block[:1]).all() else block
+        for key, block in blocks.items()
     }
 
 

@@ -12,9 +12,9 @@ from ..fem.evaluation import Blocks, Evaluation
 
 Coefficients = Mapping[str, Tensor]
 
-# (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. u (S, P) values and
-# grad (dim, S, P) gradients of the state, coefficients that broadcast against (S, P), x (dim, P) points. f1 is None
-# where the gradient of the test function does not appear, as on a boundary.
+# (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. u (S, P)
+# values and grad (dim, S, P) gradients of the state, coefficients that broadcast against (S, P), x (dim, P)
+# points. f1 is None where the gradient of the test function does not appear, as on a boundary.
 Pointwise = Callable[[Tensor, Tensor, Coefficients, Tensor], tuple[Tensor, Tensor | None]]
 
 # (coefficients, control values (1, P)) -> coefficients: how a control enters them.
@@ -68,15 +68,19 @@ class Integral:
         return self._blocks(lambda c: self.density(state, c[0]), control[None].expand(1, scenarios, -1))
 
     def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
-        # The integrand acts point by point, so that one jvp with a constant direction a component of the argument gives
-        # a whole column of its derivative at all the points.
-        blocks = {}
+        # The integrand acts point by point, so that one sweep with a constant cotangent a component of the
+        # integrand gives a whole row of its derivative at all the points. Reverse mode, because the first use
+        # of torch.func or of forward mode imports a second's worth of torch's compiler.
+        blocks: dict[tuple[int, int], Tensor] = {}
         shape = self.evaluation.quadrature.weights.shape
-        for j in range(point.shape[0]):
-            direction = torch.zeros_like(point)
-            direction[j] = 1.0
-            _, column = torch.func.jvp(density, (point,), (direction,))
-            for i, entry in enumerate(column):
-                if torch.count_nonzero(entry):
-                    blocks[i, j] = entry.reshape(-1, *shape)
+        with torch.enable_grad():
+            argument = point.detach().clone().requires_grad_(True)
+            value = density(argument)
+            if not value.requires_grad:
+                return blocks
+            for i, component in enumerate(value):
+                (row,) = torch.autograd.grad(component.sum(), argument, retain_graph=True, allow_unused=True)
+                for j, entry in enumerate(row if row is not None else ()):
+                    if torch.count_nonzero(entry):
+                        blocks[i, j] = entry.reshape(-1, *shape)
         return blocks

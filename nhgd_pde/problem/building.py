@@ -96,7 +96,9 @@ class _Builder:
     def build(self, domain: Domain) -> PDEProblem:
         spec = self.file.spec
         state = space(domain, spec.element, self.device)
-        control_space = space(domain, spec.control.space, self.device, like=state)
+        control_space = state
+        if spec.control.space != spec.element:
+            control_space = space(domain, spec.control.space, self.device, like=state)
         x = state.cells.quadrature.x.reshape(domain.dim, -1)
 
         facets = self._boundary_facets(domain)

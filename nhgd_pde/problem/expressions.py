@@ -255,9 +255,7 @@ class _Parser:
 
     def parse(self) -> Node:
         if len(self.text) > MAX_LENGTH:
-            raise ExpressionError(
-                f"an expression has at most {MAX_LENGTH} characters, found {len(self.text)}"
-            )
+            raise ExpressionError(f"expected at most {MAX_LENGTH} characters, found {len(self.text)}")
         # Line breaks of a folded YAML text and leading blanks would be syntax errors; columns stay the same.
         source = "".join(" " if character.isspace() else character for character in self.text)
         if not source.strip():

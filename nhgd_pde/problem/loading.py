@@ -140,9 +140,10 @@ class _Places:
         return Issue(key, message, self._place(key))
 
     def _place(self, key: str) -> str | None:
+        # An override replaces all that the file said below its key.
+        if any(prefix in self.overridden for prefix in _prefixes(key)):
+            return OVERRIDE
         for prefix in _prefixes(key):
-            if prefix in self.overridden:
-                return OVERRIDE
             if prefix in self.lines:
                 return f"{self.path}:{self.lines[prefix]}"
         return None if self.path is None else f"{self.path}:1"

@@ -31,6 +31,7 @@ class Method:
     oracle: Oracle
     outer: OuterMethod
     stopping: Stopping
+    description: str
 
 
 def build_method(file: ProblemFile, unknowns: int) -> Method:
@@ -52,7 +53,15 @@ def build_method(file: ProblemFile, unknowns: int) -> Method:
         outer = GradientDescent(step)
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol)
     oracle: Oracle = Adjoint() if spec.method == "adjoint" else _nhgd(file, unknowns)
-    return Method(oracle, outer, stopping)
+    return Method(oracle, outer, stopping, _description(oracle))
+
+
+def _description(oracle: Oracle) -> str:
+    if not isinstance(oracle, NHGD):
+        return "exact adjoint"
+    kind = "dense" if isinstance(oracle.curvature, Dense) else "factored"
+    tests = f", {oracle.inner.tests} tests a batch" if oracle.inner.tests is not None else ""
+    return f"{kind} curvature{tests}" + ("" if oracle.hypergradient.refine else ", no refinement")
 
 
 def _nhgd(file: ProblemFile, unknowns: int) -> NHGD:

@@ -10,7 +10,7 @@ forgets (arXiv 2602.10905, with rank m in place of one).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,20 +28,29 @@ class DenseState:
         inverse: A (d, d), owned by this state and overwritten when it absorbs.
         samples: scores absorbed so far, T.
         prior_weight: n0.
-        trusted_prior: the prior is close to F, so that it counts in the stability of a step.
+        trusted_prior: the prior is not far below F, so that it counts in the stability of a step.
+        prior_share: weight of the prior in the F that A inverts.
+        squares: sum of the squared weights of the scores in that F.
     """
 
     inverse: Tensor
     samples: int
     prior_weight: float
     trusted_prior: bool
+    prior_share: float = 1.0
+    squares: float = 0.0
+
+    @property
+    def effective_samples(self) -> float:
+        """Equally weighted scores that would average as well: T for a running mean, fewer when A forgets."""
+        return (1.0 - self.prior_share) ** 2 / self.squares if self.squares > 0.0 else 0.0
 
     def solve(self, g: Tensor) -> Tensor:
         return (self.inverse @ g.reshape(-1)).reshape(g.shape)
 
     def estimate(self, g: Tensor) -> Tensor:
         # The inverse of a d x d Wishart matrix of T samples over-estimates by T / (T - d - 1).
-        d, samples = self.inverse.shape[0], self.samples
+        d, samples = self.inverse.shape[0], self.effective_samples
         correct = not self.trusted_prior and samples > 2 * d
         return self.solve(g) * ((samples - d - 1) / samples if correct else 1.0)
 
@@ -52,9 +61,9 @@ class DenseState:
         The sample mean of T scores has its smallest eigenvalue, relative to F, near (1 - sqrt(d / T))^2 (Marchenko and
         Pastur); a prior that is close to F adds its share.
         """
-        d, samples = self.inverse.shape[0], self.samples
+        d, samples = self.inverse.shape[0], self.effective_samples
         smallest = (1.0 - math.sqrt(d / samples)) ** 2 if samples > d else 0.0
-        share = self.prior_weight / (self.prior_weight + samples) if self.trusted_prior else 0.0
+        share = self.prior_share if self.trusted_prior else 0.0
         return share + (1.0 - share) * smallest
 
     @property
@@ -111,7 +120,12 @@ class Dense:
         factor = torch.linalg.cholesky(symmetric_(small))
         half = torch.linalg.solve_triangular(factor, image.T, upper=False)
         inverse.addmm_(half.T, half, alpha=-1.0).div_(1.0 - beta)
-        return DenseState(inverse, state.samples + m, state.prior_weight, state.trusted_prior)
+        return replace(
+            state,
+            samples=state.samples + m,
+            prior_share=(1.0 - beta) * state.prior_share,
+            squares=(1.0 - beta) ** 2 * state.squares + beta**2 / m,
+        )
 
     def refresh(self, state: DenseState, problem: BilevelProblem, u: Tensor, v: Tensor) -> DenseState:
         return state

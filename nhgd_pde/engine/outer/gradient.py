@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible
+from .base import Evaluation, Feasible, value_noise
 from .line_search import LineSearch, first_step
 
 
@@ -43,10 +43,9 @@ class GradientDescent:
     def update(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
         best = state.best
         moved = evaluation.v - best.v
-        slope = -dot(evaluation.derivative, best.gradient)
         if self.step is None:
-            noise = 1e-13 * abs(best.value) + 2.0 * min(evaluation.state_error, 0.1) * abs(best.value)
-            search = state.search.judge(evaluation.value, slope, noise, dot(best.derivative, moved))
+            slope, expected = dot(evaluation.derivative, moved) / state.search.trial, dot(best.derivative, moved)
+            search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
             if search is not None:
                 failure = "backtracking found no descent along the negative gradient" if search.exhausted else ""
                 return replace(state, search=search, accepted=False, failure=failure)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, blend
+from .base import Evaluation, Feasible, blend, value_noise
 from .line_search import LineSearch, exact_share, first_step
 
 
@@ -71,8 +71,10 @@ class LBFGS:
                 pairs = self._remember(space, state, evaluation)
                 exact = blend(best, evaluation, share)
                 return replace(self._search_from(space, exact, pairs, share * state.search.trial), share=share)
-        expected = None if space.bounds is None else dot(best.derivative, moved)
-        search = state.search.judge(evaluation.value, slope, _noise(best, evaluation), expected)
+        expected = None
+        if space.bounds is not None:
+            slope, expected = dot(evaluation.derivative, moved) / state.search.trial, dot(best.derivative, moved)
+        search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is not None and search.exhausted:
             if state.pairs:
                 # Curvature pairs may be spoilt (by noise, or by a change of the active set): forget them once.
@@ -146,9 +148,3 @@ def _longest(pairs: tuple[Pair, ...]) -> float:
     trial step, between two evaluations, where rounding errors do not grow.
     """
     return max(pair.radius for pair in pairs)
-
-
-def _noise(a: Evaluation, b: Evaluation) -> float:
-    """How far the difference of two values may be off: rounding, and the error of the inner solutions."""
-    relative = 1e-13 + 2.0 * min(a.state_error + b.state_error, 0.1)
-    return relative * max(abs(a.value), abs(b.value))

@@ -51,22 +51,22 @@ class LineSearch:
         Args:
             value, slope: phi(trial), phi'(trial); not finite counts as too long.
             noise: error of differences of values.
-            moved: slope at 0 times the step that was really taken, where a projection shortened it.
+            moved: slope at 0 times the step that was really taken, where a projection shortened it; `slope` is then
+                taken along that step too.
         """
-        expected = self.slope * self.trial if moved is None else moved
+        expected = self.slope * self.trial if moved is None else min(moved, 0.0)
         finite = math.isfinite(value) and math.isfinite(slope)
         decrease = finite and value <= self.value + self.DECREASE * expected
         if finite and not decrease and value <= self.value + noise:
-            decrease = slope <= (2 * self.DECREASE - 1) * self.slope
+            decrease = slope * self.trial <= (2 * self.DECREASE - 1) * expected
         if not decrease:
-            # Where phi would be quadratic through phi(0), phi'(0) and phi(trial), its minimiser.
-            guess = self.low + 0.5 * (self.trial - self.low)
+            # A try that cannot be evaluated costs the most and tells the least: go far back.
+            share = 0.5 if finite else 0.1
             if finite and self.low == 0.0 and value - self.value > noise:
-                gap = value - self.value - self.slope * self.trial
-                if gap > 0.0:
-                    guess = -0.5 * self.slope * self.trial**2 / gap
-            guess = min(max(guess, self.low + 0.1 * (self.trial - self.low)), self.low + 0.5 * (self.trial - self.low))
-            return replace(self, high=self.trial, trial=guess, trials=self.trials + 1)
+                # Where phi would be quadratic through phi(0), phi'(0) and phi(trial), its minimiser.
+                share = -0.5 * expected / (value - self.value - expected)
+            trial = self.low + min(max(share, 0.1), 0.5) * (self.trial - self.low)
+            return replace(self, high=self.trial, trial=trial, trials=self.trials + 1)
         if not self.wolfe or slope >= self.CURVATURE * self.slope:
             return None
         # Too short: the secant of the slopes points further.

@@ -1,0 +1,5 @@
+"""`python -m nhgd_pde`."""
+
+from .cli import main
+
+main()

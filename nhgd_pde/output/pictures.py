@@ -1,0 +1,48 @@
+"""Pictures of fields for a quick look; ParaView is for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .fields import FieldData, Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Figure:
+    """Draw some fields side by side; names that are not there are left out.
+
+    Raises:
+        ValueError: the grid is three-dimensional, or none of the names is there.
+    """
+    from matplotlib.figure import Figure
+
+    dim = grid.points.shape[1]
+    shown = [name for name in names if name in data.point or name in data.cell]
+    if dim == 3:
+        raise ValueError("pictures are for one and two dimensions; open final.vtu of a saved run in ParaView")
+    if not shown:
+        raise ValueError(f"expected one of {', '.join(names)}, found {', '.join([*data.point, *data.cell]) or 'nothing'}")
+    figure = Figure(figsize=(4.6 * len(shown), 4.0), layout="constrained")
+    figure.suptitle(title)
+    corners = grid.cells[:, : dim + 1]
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+        axes.set_title(name)
+        values = data.point[name] if name in data.point else data.cell[name]
+        if dim == 1:
+            x = grid.points[:, 0] if name in data.point else grid.points[corners, 0].mean(axis=1)
+            order = np.argsort(x)
+            axes.plot(x[order], values[order])
+            continue
+        axes.set_aspect("equal")
+        x, y = grid.points.T
+        if name in data.point:
+            drawn = axes.tripcolor(x, y, corners, values, shading="gouraud")
+        else:
+            drawn = axes.tripcolor(x, y, corners, facecolors=values)
+        figure.colorbar(drawn, ax=axes, shrink=0.8)
+    return figure

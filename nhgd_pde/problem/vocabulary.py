@@ -1,0 +1,41 @@
+"""What a problem file can say, listed for people; taken from the schema, so that nothing is said twice."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from . import schema
+
+
+def vocabulary() -> dict[str, dict[str, str]]:
+    """Heading -> name -> one line."""
+    return {
+        "meshes (mesh.kind, or mesh.file)": _sections(schema.MeshSpec),
+        "equations (pde.kind)": _sections(schema.PoissonSpec),
+        "controls (control.kind)": _sections(schema.ControlSpec),
+        "objective terms (objective[].kind)": _sections(schema.ObjectiveTerm),
+        "methods (method)": _choices("method"),
+        "elements (element)": _choices("element"),
+        "inner models (inner.model)": _choices("model", schema.InnerSpec),
+        "curvature backends (curvature.kind)": _choices("kind", schema.CurvatureSpec),
+        "outer methods (outer.method)": _choices("method", schema.OuterSpec),
+    }
+
+
+def _sections(annotation: Any) -> dict[str, str]:
+    """The sections of a union (or the only one), by kind, each with the first line of its docstring."""
+    members = [annotation] if isinstance(annotation, type) else get_args(get_args(annotation)[0])
+    named = {}
+    for member in members:
+        field = member.model_fields.get("kind")
+        name = get_args(field.annotation)[0] if field is not None else "file"
+        named[name] = (member.__doc__ or "").strip().splitlines()[0]
+    return named
+
+
+def _choices(name: str, model: type[BaseModel] = schema.ProblemSpec) -> dict[str, str]:
+    field = model.model_fields[name]
+    words = [str(word) for word in get_args(field.annotation)]
+    return {", ".join(words): (field.description or "").strip()}

@@ -1,0 +1,71 @@
+"""Writes a run into its folder while it goes on, and keeps its own time apart from the run's."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .engine.minimise import Iterate
+from .output.fields import FieldData
+from .output.run_folder import RunFolder
+from .pde_problem import PDEProblem
+from .solution import Row, control_fields, output_grid, state_fields
+
+if TYPE_CHECKING:
+    from .solution import Solution
+
+
+class Recorder:
+    """History, fields and summary of one run.
+
+    Args:
+        problem: what is solved.
+        folder: the open run folder.
+        every: outer iterations between fields; 0 writes final ones only.
+    """
+
+    def __init__(self, problem: PDEProblem, folder: RunFolder, every: int) -> None:
+        self._problem, self._folder, self._every = problem, folder, every
+        self._grid = output_grid(problem)
+        self._written = -1
+        self.seconds = 0.0
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.close()
+
+    def title(self, text: str) -> None:
+        self._folder.log(text)
+
+    def iterate(self, iterate: Iterate, row: Row) -> None:
+        """Record one outer iterate."""
+        start = time.perf_counter()
+        self._folder.append_history(row)
+        if self._every and iterate.iteration % self._every == 0:
+            self._fields(iterate)
+        self.seconds += time.perf_counter() - start
+
+    def _fields(self, iterate: Iterate) -> None:
+        state = self._problem.equation.embed(iterate.oracle.u).cpu().numpy()
+        point, cell = control_fields(self._problem, iterate.evaluation.v.cpu().numpy())
+        data = FieldData(point={**state_fields(self._problem, state), **point}, cell=cell)
+        self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
+        self._written = iterate.iteration
+
+    def finish(self, solution: Solution, last: Iterate) -> None:
+        """Write the last fields and final.vtu, then the log's last line."""
+        start = time.perf_counter()
+        if self._every and last.iteration != self._written:
+            self._fields(last)
+        self._folder.write_final(*solution.fields())
+        self._folder.log(f"{solution.status}: {solution.message}")
+        self.seconds += time.perf_counter() - start
+
+    def summarise(self, solution: Solution) -> None:
+        """Write summary.json, with the time that output took."""
+        self._folder.write_summary({**solution.stats, "seconds_output": self.seconds})

@@ -1,0 +1,186 @@
+"""Derivative tests of a problem, for its author: the numbers that say whether a gradient can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .engine.curvature.factored import Factored
+from .engine.inner import InnerOptions
+from .engine.minimise import Accuracy
+from .engine.nhgd import NHGD, HypergradientOptions
+from .linalg.krylov import dot
+from .methods.adjoint import Adjoint
+from .pde_problem import PDEProblem
+
+_TIGHT = Accuracy(1e-12, 1e-12)
+_DIRECTIONS = 16
+_SCORES = 512
+
+
+@dataclass(frozen=True)
+class Check:
+    """One test.
+
+    Attributes:
+        name: what was tested.
+        value: what came out.
+        expected: what should have, in words.
+        passed: whether it did.
+    """
+
+    name: str
+    value: float
+    expected: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All tests of a problem; prints as a table with a verdict."""
+
+    problem: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        width = max(len(check.name) for check in self.checks)
+        lines = [
+            f"  {'ok  ' if check.passed else 'FAIL'} {check.name:<{width}}  {check.value:10.3g}   {check.expected}"
+            for check in self.checks
+        ]
+        failed = sum(not check.passed for check in self.checks)
+        verdict = "every derivative is right" if not failed else f"{failed} of {len(self.checks)} tests failed"
+        return "\n".join([f"{self.problem}:", *lines, verdict])
+
+
+def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
+    """Run every test at a random state and control."""
+    generator = torch.Generator().manual_seed(seed)
+    u, v = problem.start()
+    v = v + _smooth(problem, generator)
+    u = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
+    checks = [
+        *_adjoint_tests(problem, u, v, generator),
+        _residual_taylor(problem, u, v, generator),
+        *_hypergradient_tests(problem, v, generator),
+        _fisher_test(problem, u, v, generator),
+    ]
+    return Verification(problem.name, tuple(checks))
+
+
+def _smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
+    """A random smooth control (p,) of size one: a few waves."""
+    nodes = torch.from_numpy(problem.control.space.nodes[:, problem.control.dofs])
+    waves = 3.0 * torch.randn((4, len(nodes)), generator=generator, dtype=nodes.dtype)
+    phases = 6.0 * torch.rand((4, 1), generator=generator, dtype=nodes.dtype)
+    return torch.cos(waves @ nodes + phases).sum(0).to(problem.equation.lift.device)
+
+
+def _gap(a: float, b: float, scale: float) -> float:
+    return abs(a - b) / scale if scale > 0.0 else abs(a - b)
+
+
+def _adjoint_tests(problem: PDEProblem, u: Tensor, v: Tensor, generator: torch.Generator) -> list[Check]:
+    """<J w, z> = <w, J^T z> and <R_v w, z> = <w, R_v^T z>, relative to the product of the lengths."""
+    equation = problem.equation
+    w, z = (torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device) for _ in range(2))
+    dv = _smooth(problem, generator)
+    forward, backward = equation.state_product(u, v, w), equation.state_product_transposed(u, v, z)
+    gap = _gap(dot(forward, z), dot(w, backward), float(forward.norm() * z.norm()))
+    checks = [Check("adjoint of dR/du", gap, "at most 1e-12", gap <= 1e-12)]
+    if equation.symmetric:
+        gap = float((forward - equation.state_product_transposed(u, v, w)).norm() / forward.norm())
+        checks.append(Check("symmetry of dR/du", gap, "at most 1e-12", gap <= 1e-12))
+    pushed, pulled = equation.control_product(u, v, dv), equation.control_product_transposed(u, v, z)
+    gap = _gap(dot(pushed, z), dot(dv, pulled), float(pushed.norm() * z.norm()))
+    checks.append(Check("adjoint of dR/dv", gap, "at most 1e-12", gap <= 1e-12))
+    return checks
+
+
+def _residual_taylor(problem: PDEProblem, u: Tensor, v: Tensor, generator: torch.Generator) -> Check:
+    """R against its derivatives: the remainder of first order vanishes, or falls with the square of the step."""
+    equation = problem.equation
+    du = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
+    dv = _smooth(problem, generator)
+    base = equation.residual(u, v)
+    linear = equation.state_product(u, v, du) + equation.control_product(u, v, dv)
+    steps = [0.5**k for k in range(2, 7)]
+    remainders = [float((equation.residual(u + t * du, v + t * dv) - base - t * linear).norm()) for t in steps]
+    if max(remainders) <= 1e-11 * float(base.norm() + linear.norm()):
+        worst = max(remainders) / float(base.norm() + linear.norm())
+        return Check("Taylor remainder of R (affine)", worst, "at most 1e-11", True)
+    rate = _rate(steps, remainders)
+    return Check("Taylor rate of R", rate, "at least 1.9", rate >= 1.9)
+
+
+def _rate(steps: list[float], remainders: list[float]) -> float:
+    """Least-squares slope of log remainder against log step."""
+    x = torch.log(torch.tensor(steps, dtype=torch.float64))
+    y = torch.log(torch.tensor(remainders, dtype=torch.float64).clamp(min=1e-300))
+    x = x - x.mean()
+    return float((x * y).sum() / (x * x).sum())
+
+
+def _hypergradient_tests(problem: PDEProblem, v: Tensor, generator: torch.Generator) -> list[Check]:
+    """The hypergradient against the exact adjoint, and against differences of the objective."""
+    u, _ = problem.start()
+    nhgd = NHGD(InnerOptions(), Factored(), HypergradientOptions(tolerance=1e-12))
+    adjoint = Adjoint()
+    ours, _ = nhgd.evaluate(problem, v, nhgd.init(problem, u, v), _TIGHT)
+    exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), _TIGHT)
+    if not (ours.finite and exact.finite):
+        message = ours.message or exact.message or "not finite"
+        return [Check("hypergradient", math.nan, f"the state could not be solved: {message}", False)]
+    metric = problem.outer_metric
+    gap = metric.norm((ours.gradient - exact.gradient)[None]) / max(metric.norm(exact.gradient[None]), 1e-300)
+    checks = [Check("hypergradient against exact adjoint", gap, "at most 1e-8", gap <= 1e-8)]
+
+    direction = _smooth(problem, generator)
+    slope = dot(ours.derivative, direction)
+
+    def remainder(t: float) -> float:
+        moved, _ = adjoint.evaluate(problem, v + t * direction, known, _TIGHT)
+        return abs(moved.value - ours.value - t * slope)
+
+    scale = _scale_for(remainder, ours.value)
+    steps = [scale * 0.5**k for k in range(5)]
+    rate = _rate(steps, [remainder(t) for t in steps])
+    checks.append(Check("Taylor rate of the objective", rate, "at least 1.9", rate >= 1.9))
+    return checks
+
+
+def _scale_for(remainder: Callable[[float], float], value: float) -> float:
+    """A first step at which the remainder is about the size of the objective: far above rounding, and of second order."""
+    t = 1.0
+    for _ in range(40):
+        size = remainder(t)
+        if not math.isfinite(size) or size > abs(value):
+            t *= 0.25
+        elif size < 1e-3 * abs(value):
+            t *= 4.0
+        else:
+            break
+    return t
+
+
+def _fisher_test(problem: PDEProblem, u: Tensor, v: Tensor, generator: torch.Generator) -> Check:
+    """Covariance of sampled scores against the Hessian, along random directions z: mean <s, z>^2 over <z, H z>."""
+    scenarios, n = u.shape
+    directions = torch.randn((_DIRECTIONS, scenarios, n), generator=generator, dtype=u.dtype).to(u.device)
+    squares = torch.zeros(_DIRECTIONS, dtype=u.dtype, device=u.device)
+    batch = 32
+    for _ in range(_SCORES // batch):
+        scores = problem.batch(u, v, batch, generator).scores
+        squares += (directions.reshape(_DIRECTIONS, -1) @ scores).square().sum(1)
+    expected = torch.stack([(z * problem.hessian_product(u, v, z)).sum() for z in directions])
+    deviation = float((squares / _SCORES / expected - 1.0).mean())
+    bound = 5.0 * math.sqrt(2.0 / (_SCORES * _DIRECTIONS))
+    return Check("Fisher against Hessian", deviation, f"at most {bound:.2g} (five standard errors)", abs(deviation) <= bound)

@@ -1,0 +1,383 @@
+"""Small explicit bilevel problems with dense matrices, made from a seed, with answers that are known otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from nhgd_pde.engine.bilevel import InnerBatch, relative_dual_error
+from nhgd_pde.engine.minimise import Accuracy, Iterate, Minimum, Stopping, minimise
+from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod, failed_evaluation
+from nhgd_pde.linalg.counts import Counts
+from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map
+from nhgd_pde.linalg.sparse import SparseMatrix
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def spd(size: int, condition: float, generator: torch.Generator) -> Tensor:
+    """A symmetric positive definite matrix with eigenvalues from 1 to `condition`, spread evenly in the logarithm."""
+    axes = torch.linalg.qr(normal(generator, size, size)).Q
+    values = torch.logspace(0.0, float(np.log10(condition)), size, dtype=torch.float64)
+    matrix = axes * values @ axes.T
+    return 0.5 * (matrix + matrix.T)
+
+
+def chain(size: int, shift: float = 0.5) -> Tensor:
+    """Tridiagonal (-1, 2 + shift, -1)."""
+    side = torch.ones(size - 1, dtype=torch.float64)
+    return torch.diag(torch.full((size,), 2.0 + shift, dtype=torch.float64)) - torch.diag(side, 1) - torch.diag(side, -1)
+
+
+def riesz(matrix: Tensor) -> RieszMap:
+    """The Riesz map of a dense Gram matrix, inverted by its Cholesky factor."""
+    factor = torch.linalg.cholesky(matrix)
+    sparse = SparseMatrix(sp.csr_matrix(matrix.numpy()), symmetric=True)
+    return RieszMap(sparse, lambda rows: torch.cholesky_solve(rows.T, factor).T)
+
+
+def diagonal_riesz(weights: Tensor) -> RieszMap:
+    return diagonal_riesz_map(weights, SparseMatrix(sp.diags(weights.numpy()).tocsr(), symmetric=True))
+
+
+def rows(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """A_s x_s for every scenario: (S, n, m) and (S, m) to (S, n)."""
+    return torch.einsum("snm,sm->sn", matrices, vectors)
+
+
+@dataclass(frozen=True)
+class DenseFactors:
+    """A matrix a scenario, or one for all of them, as `StateFactors` and `FisherFactors`."""
+
+    matrices: Tensor
+    description: str = "dense"
+
+    def solve(self, b: Tensor) -> Tensor:
+        return torch.linalg.solve(self.matrices, b[..., None])[..., 0]
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        return torch.linalg.solve(self.matrices.mT, b[..., None])[..., 0]
+
+
+@dataclass(eq=False)
+class Explicit:
+    """What both problems share: tracking in u, regularisation in v, and dense derivatives of a residual.
+
+    f(u, v) = |u - target|^2 / 2 + weight |v|_M^2 / 2
+    """
+
+    inner_metric: RieszMap
+    outer_metric: RieszMap
+    control: Tensor
+    target: Tensor
+    weight: float
+    bounds: tuple[Tensor, Tensor] | None = None
+    quadratic: bool = False
+    counts: Counts = field(default_factory=Counts)
+    u0: Tensor | None = None
+
+    @property
+    def inner_shape(self) -> tuple[int, int]:
+        return self.target.shape[0], self.target.shape[1]
+
+    @property
+    def outer_size(self) -> int:
+        return self.control.shape[2]
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        u = torch.zeros_like(self.target) if self.u0 is None else self.u0
+        return u.clone(), torch.zeros(self.outer_size, dtype=torch.float64)
+
+    def residual(self, u: Tensor, v: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def jacobian(self, u: Tensor) -> Tensor:
+        """(S, n, n)."""
+        raise NotImplementedError
+
+    def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
+        self.counts.residuals += 1
+        return relative_dual_error(self.inner_metric, self.residual(u, v), self.inner_metric.norm(u), tolerance)
+
+    def outer_value(self, u: Tensor, v: Tensor) -> float:
+        return float(0.5 * (u - self.target).square().sum()) + 0.5 * self.weight * self.outer_metric.norm(v[None]) ** 2
+
+    def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return u - self.target, self.weight * self.outer_metric.covector(v[None])[0]
+
+    def state_factors(self, u: Tensor, v: Tensor) -> DenseFactors:
+        return DenseFactors(self.jacobian(u))
+
+    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return torch.einsum("snp,sn->p", self.control, w)
+
+    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return rows(self.jacobian(u).mT, w)
+
+    def hessian(self, u: Tensor, v: Tensor) -> Tensor:
+        """The inner Hessian as one (d, d) matrix, column by column."""
+        d = self.target.numel()
+        columns = torch.eye(d, dtype=torch.float64).reshape(d, *self.inner_shape)
+        return torch.stack([self.hessian_product(u, v, column).reshape(-1) for column in columns], dim=1)
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def exact(self, v: Tensor) -> tuple[float, Tensor]:
+        """Phi and its derivative at v, by the implicit function theorem."""
+        u = self.solution(v)
+        inner, outer = self.outer_derivatives(u, v)
+        adjoint = torch.linalg.solve(self.jacobian(u).mT, inner[..., None])[..., 0]
+        return self.outer_value(u, v), outer - self.control_product_transposed(u, v, adjoint)
+
+    def solution(self, v: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class LeastSquares(Explicit):
+    """(a) l = |y - B u - C v|^2 / 2: u* is affine in v and Phi quadratic, everything known in closed form.
+
+    R = B^T (B u + C v - y) is the inner gradient, H = B^T B its derivative, and a score is B^T z with z ~ N(0, I).
+    """
+
+    design: Tensor = field(default_factory=lambda: torch.empty(0))
+    mixing: Tensor = field(default_factory=lambda: torch.empty(0))
+    data: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @cached_property
+    def hessians(self) -> Tensor:
+        return self.design.mT @ self.design
+
+    def jacobian(self, u: Tensor) -> Tensor:
+        return self.hessians
+
+    def residual(self, u: Tensor, v: Tensor) -> Tensor:
+        return rows(self.design.mT, rows(self.design, u) + self.mixing @ v - self.data)
+
+    def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:
+        return self.residual(u, v)
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        self.counts.products += 1
+        return rows(self.hessians, w)
+
+    def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        return self.control_product_transposed(u, v, q)
+
+    def fisher_factors(self, u: Tensor, v: Tensor) -> DenseFactors:
+        self.counts.factorisations += 1
+        return DenseFactors(self.hessians.mean(0))
+
+    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+        scenarios, k, _ = self.design.shape
+        scores = self.design.mT @ normal(generator, scenarios, k, count)
+        gradient = self.residual(u, v)
+        return InnerBatch(gradient, scores.reshape(-1, count), self.inner_metric.dual_norm(gradient), 1.0)
+
+    def solution(self, v: Tensor) -> Tensor:
+        return torch.linalg.lstsq(self.design, (self.data - self.mixing @ v)[..., None]).solution[..., 0]
+
+    def optimum(self) -> Tensor:
+        """The minimiser of Phi: one symmetric linear system, from u* = U v + u_0."""
+        slope = -torch.linalg.solve(self.hessians, self.control).reshape(-1, self.outer_size)
+        offset = (self.target - self.solution(torch.zeros(self.outer_size, dtype=torch.float64))).reshape(-1)
+        gram = self.outer_metric.covector(torch.eye(self.outer_size, dtype=torch.float64))
+        return torch.linalg.solve(slope.T @ slope + self.weight * gram, slope.T @ offset)
+
+
+def least_squares(seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 12, weight: float = 1e-2) -> LeastSquares:
+    g = seeded(seed)
+    k = 2 * n
+    shared = normal(g, 1, k, n)
+    design = shared + (0.1 * normal(g, scenarios, k, n) if scenarios > 1 else 0.0)
+    mixing = normal(g, scenarios, k, p)
+    return LeastSquares(
+        inner_metric=riesz(chain(n)),
+        outer_metric=riesz(spd(p, 20.0, g)),
+        control=design.mT @ mixing,
+        target=normal(g, scenarios, n),
+        weight=weight,
+        quadratic=True,
+        design=design,
+        mixing=mixing,
+        data=normal(g, scenarios, k),
+    )
+
+
+@dataclass(eq=False)
+class Cubic(Explicit):
+    """(b) R(u, v) = K u + cubic u^3 - C v in the residual form: l = <w, R>^2 / 2, w ~ N(0, K^-1), H = J^T K^-1 J.
+
+    `control` is -C. fisher_factors(u, v) counts as one factorisation.
+    """
+
+    matrix: Tensor = field(default_factory=lambda: torch.empty(0))
+    cubic: float = 0.1
+
+    def residual(self, u: Tensor, v: Tensor) -> Tensor:
+        return u @ self.matrix.T + self.cubic * u**3 + self.control @ v
+
+    def jacobian(self, u: Tensor) -> Tensor:
+        return self.matrix + torch.diag_embed(3.0 * self.cubic * u**2)
+
+    def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:
+        return rows(self.jacobian(u).mT, self.inner_metric.gradient(self.residual(u, v)))
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        jacobian = self.jacobian(u)
+        self.counts.products += 1
+        return rows(jacobian.mT, self.inner_metric.gradient(rows(jacobian, w)))
+
+    def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        return self.control_product_transposed(u, v, self.inner_metric.gradient(rows(self.jacobian(u), q)))
+
+    def fisher_factors(self, u: Tensor, v: Tensor) -> DenseFactors:
+        self.counts.factorisations += 1
+        jacobian = self.jacobian(u).mean(0)
+        return DenseFactors(jacobian.T @ self.inner_metric.gradient(jacobian.T).T)
+
+    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+        scenarios, n = u.shape
+        root = torch.linalg.cholesky(self.inner_metric.covector(torch.eye(n, dtype=torch.float64)))
+        tests = torch.linalg.solve_triangular(root.T, normal(generator, scenarios, n, count), upper=True)
+        scores = self.jacobian(u).mT @ tests
+        tested = rows(tests.mT, self.residual(u, v))
+        step = count / (count + n + 1)
+        return InnerBatch(
+            rows(scores, tested) / count,
+            scores.reshape(-1, count),
+            float(tested.square().mean().sqrt()) * scenarios**0.5,
+            step,
+        )
+
+    def solution(self, v: Tensor) -> Tensor:
+        """R is the gradient of a convex function for symmetric K: Newton's method, damped by nothing but patience."""
+        u = torch.linalg.solve(self.matrix, -(self.control @ v).T).T
+        for _ in range(60):
+            u = u - torch.linalg.solve(self.jacobian(u), self.residual(u, v)[..., None])[..., 0]
+        return u
+
+
+def cubic_problem(
+    seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 5, cubic: float = 0.1, weight: float = 1e-2
+) -> Cubic:
+    g = seeded(seed)
+    return Cubic(
+        inner_metric=riesz(chain(n)),
+        outer_metric=riesz(spd(p, 20.0, g)),
+        control=-normal(g, scenarios, n, p),
+        target=1.5 * normal(g, scenarios, n),
+        weight=weight,
+        matrix=chain(n),
+        cubic=cubic,
+    )
+
+
+# Outer functions alone
+
+
+@dataclass(frozen=True)
+class NoState:
+    """The state of an oracle without inner variables."""
+
+    u: Tensor
+    q: Tensor | None = None
+    description: str = "function"
+
+    def blend(self, other: NoState, share: float) -> NoState:
+        return other
+
+
+@dataclass(eq=False)
+class Function:
+    """(c) A plain function of v as problem and oracle at once; `tried` keeps every point it was asked for.
+
+    Attributes:
+        value: v -> Phi(v), differentiated by torch.
+        first: starting point.
+        outer_metric: the inner product.
+        certificate: reported as both errors.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    first: Tensor
+    outer_metric: RieszMap
+    bounds: tuple[Tensor, Tensor] | None = None
+    quadratic: bool = False
+    certificate: float = 0.0
+    tried: list[Tensor] = field(default_factory=list)
+    name: str = "function"
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1, 1, dtype=torch.float64), self.first
+
+    def init(self, problem: Function, u: Tensor, v: Tensor) -> NoState:
+        return NoState(u)
+
+    def evaluate(
+        self, problem: Function, v: Tensor, state: NoState, accuracy: Accuracy
+    ) -> tuple[Evaluation, NoState]:
+        self.tried.append(v)
+        with torch.enable_grad():
+            point = v.clone().requires_grad_()
+            value = self.value(point)
+            (derivative,) = torch.autograd.grad(value, point)
+        if not torch.isfinite(value):
+            return failed_evaluation(v, "outside the domain"), state
+        gradient = self.outer_metric.gradient(derivative[None])[0]
+        error = self.certificate
+        return Evaluation(v, value.item(), derivative, gradient, error, error, 0.0), state
+
+    @property
+    def space(self) -> Feasible:
+        return Feasible(self.outer_metric, self.bounds, self.quadratic)
+
+    def minimise(self, outer: OuterMethod, stopping: Stopping | None = None) -> tuple[Minimum, list[Iterate]]:
+        """The minimum and everything the callback was told."""
+        told: list[Iterate] = []
+        return minimise(self, self, outer, stopping or Stopping(rtol=1e-8), told.append), told
+
+    def transformed(self, matrix: Tensor) -> Function:
+        """The same function of w, v = T w, in the inner product T^T M T."""
+        gram = self.outer_metric.covector(torch.eye(len(self.first), dtype=torch.float64))
+        return replace(
+            self,
+            value=lambda w: self.value(matrix @ w),
+            first=torch.linalg.solve(matrix, self.first),
+            outer_metric=riesz(matrix.T @ gram @ matrix),
+            tried=[],
+        )
+
+
+def quadratic_function(
+    size: int, condition: float, seed: int = 0, metric: RieszMap | None = None, quadratic: bool = True
+) -> tuple[Function, Tensor, Tensor]:
+    """v . H v / 2 - c . v + 1 from v = 0, with H and c."""
+    g = seeded(seed)
+    hessian, linear = spd(size, condition, g), normal(g, size)
+    metric = metric or riesz(spd(size, 10.0, g))
+    start = torch.zeros(size, dtype=torch.float64)
+    function = Function(lambda v: 0.5 * v @ hessian @ v - linear @ v + 1.0, start, metric, quadratic=quadratic)
+    return function, hessian, linear
+
+
+def rosenbrock(size: int = 6, seed: int = 0) -> Function:
+    def value(v: Tensor) -> Tensor:
+        return (100.0 * (v[1:] - v[:-1] ** 2) ** 2 + (1.0 - v[:-1]) ** 2).sum()
+
+    start = torch.full((size,), -1.2, dtype=torch.float64)
+    start[1::2] = 1.0
+    return Function(value, start, riesz(spd(size, 10.0, seeded(seed))))
