@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .api import Problem, load, solve, verify
     from .problem.errors import ProblemError
     from .solution import Solution
-    from .verify import Verification
+    from .verification import Verification
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ _HOMES = {
     "verify": "api",
     "ProblemError": "problem.errors",
     "Solution": "solution",
-    "Verification": "verify",
+    "Verification": "verification",
 }
 
 __all__ = ["Problem", "ProblemError", "Solution", "Verification", "__version__", "load", "solve", "verify"]

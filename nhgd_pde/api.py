@@ -22,7 +22,7 @@ from .problem.methods import Method, build_method
 from .provenance import commit, peak_memory, versions
 from .recording import Recorder
 from .solution import Certificate, Row, Solution
-from .verify import Verification, verify_problem
+from .verification import Verification, verify_problem
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,7 +74,12 @@ class PDEProblem:
         return self.equation.counts
 
     def start(self) -> tuple[Tensor, Tensor]:
-        return self.equation.lift.new_zeros(self.inner_shape), self.control.initial.clone()
+        u = self.equation.lift.new_zeros(self.inner_shape)
+        if not self.equation.affine and torch.count_nonzero(self.equation.lift):
+            # The smoothest extension of the Dirichlet values: zero inside is far from any solution near the boundary.
+            steep = self.equation.restrict(self._seminorm.mv(self.equation.lift[None]))
+            u = u - self.inner_metric.gradient(steep)
+        return u, self.control.initial.clone()
 
     # Inner problem
 
@@ -87,9 +92,9 @@ class PDEProblem:
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
         residual = self.equation.residual(u, v)
-        return relative_dual_error(self.inner_metric, residual, self.state_norm(u), tolerance)
+        return relative_dual_error(self.inner_metric, residual, self.inner_length(u), tolerance)
 
-    def state_norm(self, u: Tensor) -> float:
+    def inner_length(self, u: Tensor) -> float:
         """|u|_K of the whole field, Dirichlet values included."""
         if not torch.count_nonzero(self.equation.lift):
             return self.inner_metric.norm(u)

@@ -1,4 +1,4 @@
-"""Small explicit bilevel problems with dense matrices, made from a seed, with answers that are known otherwise."""
+"""Small explicit bilevel problems with dense matrices, with answers that are known otherwise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def spd(size: int, condition: float, generator: torch.Generator) -> Tensor:
-    """A symmetric positive definite matrix with eigenvalues from 1 to `condition`, spread evenly in the logarithm."""
+    """A symmetric positive definite matrix with eigenvalues from 1 to `condition`, spread logarithmically."""
     axes = torch.linalg.qr(normal(generator, size, size)).Q
     values = torch.logspace(0.0, float(np.log10(condition)), size, dtype=torch.float64)
     matrix = axes * values @ axes.T
@@ -38,7 +38,11 @@ def spd(size: int, condition: float, generator: torch.Generator) -> Tensor:
 def chain(size: int, shift: float = 0.5) -> Tensor:
     """Tridiagonal (-1, 2 + shift, -1)."""
     side = torch.ones(size - 1, dtype=torch.float64)
-    return torch.diag(torch.full((size,), 2.0 + shift, dtype=torch.float64)) - torch.diag(side, 1) - torch.diag(side, -1)
+    return (
+        torch.diag(torch.full((size,), 2.0 + shift, dtype=torch.float64))
+        - torch.diag(side, 1)
+        - torch.diag(side, -1)
+    )
 
 
 def riesz(matrix: Tensor) -> RieszMap:
@@ -109,10 +113,18 @@ class Explicit:
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         self.counts.residuals += 1
-        return relative_dual_error(self.inner_metric, self.residual(u, v), self.inner_metric.norm(u), tolerance)
+        return relative_dual_error(
+            self.inner_metric, self.residual(u, v), self.inner_metric.norm(u), tolerance
+        )
+
+    def inner_length(self, u: Tensor) -> float:
+        return self.inner_metric.norm(u)
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
-        return float(0.5 * (u - self.target).square().sum()) + 0.5 * self.weight * self.outer_metric.norm(v[None]) ** 2
+        return (
+            float(0.5 * (u - self.target).square().sum())
+            + 0.5 * self.weight * self.outer_metric.norm(v[None]) ** 2
+        )
 
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return u - self.target, self.weight * self.outer_metric.covector(v[None])[0]
@@ -150,7 +162,7 @@ class Explicit:
 class LeastSquares(Explicit):
     """(a) l = |y - B u - C v|^2 / 2: u* is affine in v and Phi quadratic, everything known in closed form.
 
-    R = B^T (B u + C v - y) is the inner gradient, H = B^T B its derivative, and a score is B^T z with z ~ N(0, I).
+    R = B^T (B u + C v - y) is the inner gradient, H = B^T B its derivative, a score B^T z with z ~ N(0, I).
     """
 
     design: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -198,7 +210,9 @@ class LeastSquares(Explicit):
         return torch.linalg.solve(slope.T @ slope + self.weight * gram, slope.T @ offset)
 
 
-def least_squares(seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 12, weight: float = 1e-2) -> LeastSquares:
+def least_squares(
+    seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 12, weight: float = 1e-2
+) -> LeastSquares:
     g = seeded(seed)
     k = 2 * n
     shared = normal(g, 1, k, n)
@@ -219,9 +233,9 @@ def least_squares(seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 12, we
 
 @dataclass(eq=False)
 class Cubic(Explicit):
-    """(b) R(u, v) = K u + cubic u^3 - C v in the residual form: l = <w, R>^2 / 2, w ~ N(0, K^-1), H = J^T K^-1 J.
+    """(b) R(u, v) = K u + cubic u^3 - C v in the residual form.
 
-    `control` is -C. fisher_factors(u, v) counts as one factorisation.
+    l = <w, R>^2 / 2 with w ~ N(0, K^-1), so that H = J^T K^-1 J at the solution; `control` is -C.
     """
 
     matrix: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -264,7 +278,7 @@ class Cubic(Explicit):
         )
 
     def solution(self, v: Tensor) -> Tensor:
-        """R is the gradient of a convex function for symmetric K: Newton's method, damped by nothing but patience."""
+        """Newton's method; R is the derivative of a convex function, so that patience is all it takes."""
         u = torch.linalg.solve(self.matrix, -(self.control @ v).T).T
         for _ in range(60):
             u = u - torch.linalg.solve(self.jacobian(u), self.residual(u, v)[..., None])[..., 0]
@@ -324,6 +338,9 @@ class Function:
     def start(self) -> tuple[Tensor, Tensor]:
         return torch.zeros(1, 1, dtype=torch.float64), self.first
 
+    def outer_value(self, u: Tensor, v: Tensor) -> float:
+        return float(self.value(v))
+
     def init(self, problem: Function, u: Tensor, v: Tensor) -> NoState:
         return NoState(u)
 
@@ -370,7 +387,9 @@ def quadratic_function(
     hessian, linear = spd(size, condition, g), normal(g, size)
     metric = metric or riesz(spd(size, 10.0, g))
     start = torch.zeros(size, dtype=torch.float64)
-    function = Function(lambda v: 0.5 * v @ hessian @ v - linear @ v + 1.0, start, metric, quadratic=quadratic)
+    function = Function(
+        lambda v: 0.5 * v @ hessian @ v - linear @ v + 1.0, start, metric, quadratic=quadratic
+    )
     return function, hessian, linear
 
 

@@ -1,1 +1,1 @@
-"""Natural Hypergradient Descent for any bilevel problem; it knows `bilevel.py` and linear algebra, never a PDE."""
+"""Natural Hypergradient Descent for any bilevel problem: it knows linear algebra, never a PDE."""

@@ -2,9 +2,9 @@
 
     min_v f(u*(v), v)   with   u*(v) = argmin_u E l(u, v; xi)
 
-where l is a negative log-likelihood, so that the Hessian H of the inner objective is also its Fisher information.
-Inner variables are rows (S, n), one a scenario, d = S n; outer variables are (p,). Everything the inner model scales
-by its noise variance is given in units in which sigma = 1.
+where l is a negative log-likelihood, so that the Hessian H of the inner objective is also its Fisher
+information. Inner variables are rows (S, n), one a scenario, d = S n; outer variables are (p,). Everything
+the inner model scales by its noise variance is given in units in which sigma = 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.counts import Counts
-from ..linalg.krylov import dot
+from ..linalg.krylov import dot, extreme_eigenvalues
 from ..linalg.riesz import RieszMap
 
 
@@ -28,7 +28,8 @@ class InnerBatch:
         gradient: (S, n) its mean stochastic gradient.
         scores: (d, m) whose outer products have the Fisher information as expectation.
         residual: estimate of the dual norm of the inner residual, from this batch.
-        step: the natural-gradient step with which the mean-square error contracts fastest if the inverse is exact.
+        step: the natural-gradient step with which the mean-square error contracts fastest
+            if the inverse is exact.
     """
 
     gradient: Tensor
@@ -61,19 +62,27 @@ class BilevelProblem(Protocol):
     Attributes:
         inner_shape: (S, n).
         outer_size: p.
-        inner_metric, outer_metric: the inner products of both spaces; that of the inner space is for one scenario.
+        inner_metric, outer_metric: the inner products of both spaces; that of the inner space
+            is for one scenario.
         bounds: lower and upper bound (p,) of v.
         quadratic: u* is affine and Phi quadratic in v.
         counts: where work is counted.
     """
 
-    inner_shape: tuple[int, int]
-    outer_size: int
-    inner_metric: RieszMap
-    outer_metric: RieszMap
-    bounds: tuple[Tensor, Tensor] | None
-    quadratic: bool
-    counts: Counts
+    @property
+    def inner_shape(self) -> tuple[int, int]: ...
+    @property
+    def outer_size(self) -> int: ...
+    @property
+    def inner_metric(self) -> RieszMap: ...
+    @property
+    def outer_metric(self) -> RieszMap: ...
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor] | None: ...
+    @property
+    def quadratic(self) -> bool: ...
+    @property
+    def counts(self) -> Counts: ...
 
     def start(self) -> tuple[Tensor, Tensor]:
         """First inner (S, n) and outer (p,) variables."""
@@ -88,7 +97,11 @@ class BilevelProblem(Protocol):
         ...
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
-        """Certificate of u: a bound of the relative dual norm of the inner residual, sharp unless below `tolerance`."""
+        """Certificate of u: a bound of the residual's relative dual norm, sharp unless below `tolerance`."""
+        ...
+
+    def inner_length(self, u: Tensor) -> float:
+        """The norm of u that `inner_error` is relative to."""
         ...
 
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -109,7 +122,7 @@ class BilevelProblem(Protocol):
 
 
 class ImplicitProblem(BilevelProblem, Protocol):
-    """A bilevel problem whose inner solution is the root of a residual: what exact adjoint methods need as well."""
+    """A bilevel problem whose inner solution is the root of a residual: what exact adjoint methods need."""
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor: ...
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
@@ -118,7 +131,7 @@ class ImplicitProblem(BilevelProblem, Protocol):
 
 
 def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolerance: float) -> float:
-    """|residual| / scale in the dual norm: a cheap bound where that is below the tolerance, exact where it is not."""
+    """|residual| / scale in the dual norm: a cheap bound where that is below the tolerance, else exact."""
     if not torch.isfinite(residual).all():
         return float("nan")
     if not torch.count_nonzero(residual):
@@ -136,3 +149,13 @@ def dual_scale(metric: RieszMap, covector: Tensor, vector: Tensor) -> float:
     """
     length = metric.norm(vector)
     return abs(dot(covector, vector)) / length if length > 0.0 else 0.0
+
+
+def inner_spectrum(problem: BilevelProblem, u: Tensor, v: Tensor) -> tuple[float, float]:
+    """The ends (mu, L) of the spectrum of K^-1 H, by a few Lanczos steps in the K-inner product."""
+    rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
+
+    def operator(w: Tensor) -> Tensor:
+        return problem.inner_metric.gradient(problem.hessian_product(u, v, w))
+
+    return extreme_eigenvalues(operator, problem.inner_metric.inner, rough)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..linalg.krylov import extreme_eigenvalues
-from .bilevel import BilevelProblem
+from ..linalg.krylov import dot
+from .bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from .curvature.base import Curvature, CurvatureState
 
 _MOST_HALVINGS = 12
+# A residual that grows by more than this in one sampled step shows a step that was too long.
+_GROWTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class InnerOptions:
     """Options of the inner loop.
 
     Attributes:
-        tests: scores a batch; None takes expectations over all tests, which makes a natural-gradient step a Newton
-            step on the state equation.
+        tests: scores a batch; None takes expectations over all tests, which makes a natural-gradient step a
+            Newton step on the state equation.
         steps: most steps a loop; with sampled tests a fixed tolerance may end it earlier.
         tolerance: relative residual to reach; None ties it to the progress of the outer iteration.
         optimiser: `natural` steps along A g, `sgd` along the Riesz representative of g.
@@ -54,7 +57,7 @@ class InnerState:
 
 @dataclass(frozen=True)
 class InnerResult:
-    """The state after a loop, its certificate (relative dual norm of the residual) and a sentence on a failure."""
+    """The state after a loop, its certificate (see `inner_error`) and a sentence on a failure."""
 
     state: InnerState
     error: float
@@ -87,31 +90,42 @@ def _expected_steps(
 ) -> InnerResult:
     """Natural-gradient steps on the expected inner objective: Newton steps with a lagged inverse."""
     u, inverse, fresh = state.u, state.curvature, False
-    error = float("inf")
+    error = residual = math.inf
     for step in range(options.steps):
         direction = inverse.solve(problem.inner_gradient(u, v))
         candidate = u - direction
         reduced = problem.inner_error(candidate, v, tolerance)
         if not reduced <= tolerance:
-            if error == float("inf"):
+            # Steps are judged by the residual itself: the length of u, which errors are relative to, changes.
+            left = reduced * problem.inner_length(candidate)
+            if residual == math.inf:
                 error = problem.inner_error(u, v, tolerance)
-            if not reduced <= 0.3 * error and not fresh:
+                # From u = 0, to which nothing is relative, any first step will do.
+                length = problem.inner_length(u)
+                residual = error * length if length > 0.0 else math.inf
+            if not left <= 0.3 * residual and not fresh:
                 # The inverse belongs to an earlier point: renew it here and try again before damping.
                 inverse, fresh = curvature.refresh(inverse, problem, u, v), True
                 continue
             length = 1.0
-            while not reduced < error and length > 0.5**_MOST_HALVINGS:
+            while not left < residual and length > 0.5**_MOST_HALVINGS:
                 length *= 0.5
                 candidate = u - length * direction
                 reduced = problem.inner_error(candidate, v, tolerance)
-            if not reduced < error:
+                left = reduced * problem.inner_length(candidate)
+            if not left < residual:
                 message = f"no step reduces the inner residual {error:.1e}"
-                return InnerResult(InnerState(u, inverse, state.steps + step, state.spectrum), error, False, message)
+                return InnerResult(
+                    InnerState(u, inverse, state.steps + step, state.spectrum), error, False, message
+                )
+            residual = left
         u, error, fresh = candidate, reduced, False
         if error <= tolerance:
             break
     done = InnerState(u, inverse, state.steps + step + 1, state.spectrum)
-    message = "" if error <= tolerance else f"{options.steps} inner steps left a relative residual of {error:.1e}"
+    message = (
+        "" if error <= tolerance else f"{options.steps} inner steps left a relative residual of {error:.1e}"
+    )
     return InnerResult(done, error, error <= tolerance, message)
 
 
@@ -124,36 +138,49 @@ def _sampled_steps(
     tolerance: float,
     generator: torch.Generator,
 ) -> InnerResult:
-    """Stochastic steps, each on a batch of fresh tests whose scores renew the inverse (Algorithm 1, lines 4 to 8)."""
+    """Stochastic steps on fresh tests, whose scores renew the inverse (Algorithm 1, lines 4 to 8)."""
     assert options.tests is not None
     u, inverse, spectrum = state.u, state.curvature, state.spectrum
-    taken = 0
+    taken, damping, before, residual = 0, 1.0, u, 0.0
     for taken in range(1, options.steps + 1):
         batch = problem.batch(u, v, options.tests, generator)
+        if 0.0 < _GROWTH * residual < batch.residual and options.optimiser == "natural":
+            # The step went beyond what the inverse knows of: take it back before its scores spoil that.
+            u, damping = before, max(0.25 * damping, 1e-6)
+            continue
+        before, residual = u, batch.residual
         if options.optimiser == "sgd":
             spectrum = spectrum or inner_spectrum(problem, u, v)
             step = _scheduled(options.schedule, spectrum, batch.step, state.steps + taken)
             u = u - step * problem.inner_metric.gradient(batch.gradient)
         else:
-            u = u - batch.step * inverse.trust * inverse.solve(batch.gradient)
+            direction = inverse.solve(batch.gradient)
+            step = min(batch.step * inverse.trust, 1.5 * _cauchy_step(batch, direction))
+            u, damping = u - damping * step * direction, min(2.0 * damping, 1.0)
+        if not (torch.isfinite(u).all() and torch.isfinite(batch.scores).all()):
+            message = "the sampled inner steps diverged"
+            return InnerResult(
+                InnerState(u, inverse, state.steps + taken, spectrum), math.nan, False, message
+            )
         inverse = curvature.absorb(inverse, batch.scores)
-        length = problem.inner_metric.norm(u)
-        if length > 0.0 and batch.residual <= tolerance * length:
+        if batch.residual <= tolerance * problem.inner_metric.norm(u):
             break
     error = problem.inner_error(u, v, tolerance)
     done = InnerState(u, inverse, state.steps + taken, spectrum)
-    message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
+    message = (
+        "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
+    )
     return InnerResult(done, error, error <= tolerance, message)
 
 
-def inner_spectrum(problem: BilevelProblem, u: Tensor, v: Tensor) -> tuple[float, float]:
-    """The ends (mu, L) of the spectrum of K^-1 H, by a few Lanczos steps in the K-inner product."""
-    rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
+def _cauchy_step(batch: InnerBatch, direction: Tensor) -> float:
+    """The minimiser along -direction of the quadratic with the gradient and empirical Fisher of a batch.
 
-    def operator(w: Tensor) -> Tensor:
-        return problem.inner_metric.gradient(problem.hessian_product(u, v, w))
-
-    return extreme_eigenvalues(operator, problem.inner_metric.inner, rough)
+    The inverse is a mean over points that the inner loop has left; where the Fisher information has grown
+    since, a full natural step diverges.
+    """
+    curvature = float((batch.scores.T @ direction.reshape(-1)).square().mean())
+    return dot(batch.gradient, direction) / curvature if curvature > 0.0 else math.inf
 
 
 def _scheduled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,22 +37,10 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well the next evaluation has to be solved: relative residuals of the state and of the adjoint system."""
+    """How well the next evaluation has to be solved: relative residuals of state and adjoint system."""
 
     state: float
     adjoint: float
-
-
-class Oracle(Protocol):
-    """Evaluates the reduced objective and its derivative; what makes one method differ from another."""
-
-    name: str
-
-    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> OracleState: ...
-
-    def evaluate(
-        self, problem: BilevelProblem, v: Tensor, state: OracleState, accuracy: Accuracy
-    ) -> tuple[Evaluation, OracleState]: ...
 
 
 class OracleState(Protocol):
@@ -68,6 +56,23 @@ class OracleState(Protocol):
     def blend(self, other: Self, share: float) -> Self:
         """The state at self + share (other - self), where u* and the adjoint are affine in v."""
         ...
+
+
+Problem = TypeVar("Problem", bound=BilevelProblem, contravariant=True)
+State = TypeVar("State", bound=OracleState)
+
+
+class Oracle(Protocol[Problem, State]):
+    """Evaluates the reduced objective and its derivative; what makes one method differ from another."""
+
+    @property
+    def name(self) -> str: ...
+
+    def init(self, problem: Problem, u: Tensor, v: Tensor) -> State: ...
+
+    def evaluate(
+        self, problem: Problem, v: Tensor, state: State, accuracy: Accuracy
+    ) -> tuple[Evaluation, State]: ...
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def minimise(
         evaluation, knowledge = oracle.evaluate(problem, outer.propose(space, state), previous, accuracy)
         evaluations += 1
         if not evaluation.finite:
-            # A failed inner solve is a step that was too long: shorten it, and start again from what was good.
+            # A failed inner solve is a step that was too long: shorten it, from what was good.
             knowledge, bad = previous, bad + 1
             if bad > _MOST_BAD_EVALUATIONS:
                 reason = evaluation.message or "the objective or its gradient is not finite"
@@ -164,10 +169,12 @@ def minimise(
         if not state.accepted:
             continue
         bad = 0
-        if not state.best.finite or state.best.value > 1e6 * (abs(first.evaluation.value) + 1e-300):
-            return Minimum(current, first, "failed", _diverged(state.best, first))
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
+            # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
+            state = outer.revalued(state, problem.outer_value(knowledge.u, state.best.v))
+        if not state.best.finite or state.best.value > 1e6 * (abs(first.evaluation.value) + 1e-300):
+            return Minimum(current, first, "failed", _diverged(state.best, first))
         reached = Iterate(
             iteration=current.iteration + 1,
             evaluation=state.best,
@@ -192,12 +199,14 @@ def _confirmed(
     stopping: Stopping,
     interrupted: Callable[[], bool],
 ) -> Iterate:
-    """The iterate, evaluated once more where the run would end on what is known from other points or not well enough.
+    """The iterate, evaluated again where the run would end on what is known from other points or not well.
 
     An evaluation starts from the last one, so that it is repeated as long as that halves the certificate.
     """
-    accuracy = Accuracy(stopping.certificate, stopping.certificate)
-    while iterate.gradient_norm <= goal and not _certified(iterate.evaluation, stopping) and not interrupted():
+    accuracy = Accuracy(0.5 * stopping.certificate, 0.5 * stopping.certificate)
+    while iterate.gradient_norm <= goal and not _certified(iterate.evaluation, stopping):
+        if interrupted():
+            break
         evaluation, knowledge = oracle.evaluate(problem, iterate.evaluation.v, iterate.oracle, accuracy)
         iterate = replace(iterate, evaluations=iterate.evaluations + 1)
         better = iterate.evaluation.blended or _worst(evaluation) <= 0.5 * _worst(iterate.evaluation)
@@ -211,13 +220,10 @@ def _confirmed(
 def _accuracy(current: Iterate, goal: float, stopping: Stopping) -> Accuracy:
     """Tie the accuracy of the next evaluation to the gradient that is left.
 
-    `gradient_error` is about proportional to the residuals, so that residuals smaller by a tenth of |gradient| over
-    |gradient error| leave the direction of the gradient right.
+    Errors of a few per cent of the gradient cost the outer method no iterations, smaller ones inner steps.
     """
-    evaluation = current.evaluation
-    worst = _worst(evaluation)
-    sensitivity = evaluation.gradient_error / worst if worst > 0.0 else 0.0
-    wanted = 0.1 * max(current.gradient_norm, goal) / sensitivity if sensitivity > 0.0 else math.inf
+    sensitivity = current.evaluation.sensitivity
+    wanted = 0.03 * max(current.gradient_norm, goal) / sensitivity if sensitivity > 0.0 else math.inf
     value = min(max(wanted, 1e-2 * stopping.certificate), 1e-3)
     return Accuracy(value, value)
 
@@ -237,7 +243,8 @@ def _relative(current: Iterate, first: Iterate) -> str:
 def _converged(current: Iterate, first: Iterate, stopping: Stopping) -> str:
     return (
         f"relative gradient {_relative(current, first)} (goal {stopping.rtol:.0e}), "
-        f"objective {current.evaluation.value:.9e}, error of the gradient about {current.evaluation.gradient_error:.0e}"
+        f"objective {current.evaluation.value:.9e}, "
+        f"error of the gradient about {current.evaluation.gradient_error:.0e}"
     )
 
 
@@ -250,7 +257,8 @@ def _certificates(evaluation: Evaluation) -> str:
 
 
 def _out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
-    text = f"{stopping.iterations} outer iterations ended with gradient norm {current.gradient_norm:.1e} (goal {goal:.1e})"
+    norms = f"gradient norm {current.gradient_norm:.1e} (goal {goal:.1e})"
+    text = f"{stopping.iterations} outer iterations ended with {norms}"
     if _worst(current.evaluation) > stopping.certificate:
         text += f"; {_certificates(current.evaluation)}: the gradient is only as good as these"
     return text
@@ -268,7 +276,8 @@ def _uncertified(current: Iterate, stopping: Stopping) -> str:
 def _diverged(evaluation: Evaluation, first: Iterate) -> str:
     if not evaluation.finite:
         return evaluation.message or "the objective or its gradient is not finite"
-    return f"the objective grew from {first.evaluation.value:.3e} to {evaluation.value:.3e}: a smaller step is needed"
+    grown = f"from {first.evaluation.value:.3e} to {evaluation.value:.3e}"
+    return f"the objective grew {grown}: a smaller step is needed"
 
 
 def finite(*tensors: Tensor) -> bool:

@@ -1,21 +1,22 @@
 """Natural Hypergradient Descent (Kong, Chen, Zhang, Mou, arXiv 2602.10905).
 
-    for k = 0, 1, ...                                            (`minimise`)
-        for t = 1, ..., T                                        (`solve_inner`)
-            sample tests, take an inner step, renew the inverse A with the scores of the same tests
-        q = A grad_u f, refined until its residual is below the tolerance      (`hypergradient`)
-        h = grad_v f - (d2_vu g)^T q
-        v moves along -h in the inner product of the outer space               (an outer method)
+for k = 0, 1, ...                                            (`minimise`)
+    for t = 1, ..., T                                        (`solve_inner`)
+        sample tests, take an inner step, renew the inverse A with the scores of the same tests
+    q = A grad_u f, refined until its residual is below the tolerance      (`hypergradient`)
+    h = grad_v f - (d2_vu g)^T q
+    v moves along -h in the inner product of the outer space               (an outer method)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from .bilevel import BilevelProblem
+from .certificate import Sensitivity
 from .curvature.base import Curvature
 from .hypergradient import hypergradient
 from .inner import InnerOptions, InnerState, solve_inner
@@ -28,7 +29,8 @@ class HypergradientOptions:
     """Options of the hypergradient.
 
     Attributes:
-        refine: False takes q = A grad_u f as it is, the paper's estimator; its error is reported, never removed.
+        refine: False takes q = A grad_u f as it is, the paper's estimator; its error is reported, never
+            removed.
         tolerance: relative residual of the refinement; None ties it to the progress of the outer iteration.
         steps: most conjugate gradient steps.
     """
@@ -45,6 +47,7 @@ class NHGDState:
     inner: InnerState
     q: Tensor | None
     generator: torch.Generator
+    sensitivity: Sensitivity = field(default_factory=Sensitivity)
 
     @property
     def u(self) -> Tensor:
@@ -57,7 +60,7 @@ class NHGDState:
     def blend(self, other: NHGDState, share: float) -> NHGDState:
         inner = replace(other.inner, u=torch.lerp(self.u, other.u, share))
         q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
-        return NHGDState(inner, q, other.generator)
+        return replace(other, inner=inner, q=q)
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,22 @@ class NHGD:
     ) -> tuple[Evaluation, NHGDState]:
         """One evaluation of Phi and its hypergradient at v."""
         inner = solve_inner(
-            problem, v, state.inner, self.curvature, self.inner, self.inner.tolerance or accuracy.state, state.generator
+            problem,
+            v,
+            state.inner,
+            self.curvature,
+            self.inner,
+            self.inner.tolerance or accuracy.state,
+            state.generator,
         )
         u = inner.state.u
         if not finite(u):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), state
 
         tolerance = (self.hypergradient.tolerance or accuracy.adjoint) if self.hypergradient.refine else None
-        h = hypergradient(
-            problem, u, v, inner.state.curvature, state.q, tolerance, self.hypergradient.steps
-        )
+        h = hypergradient(problem, u, v, inner.state.curvature, state.q, tolerance, self.hypergradient.steps)
 
+        sensitivity = state.sensitivity.updated(problem, u, h.q, h.indirect, max(inner.error, h.error))
         gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
@@ -105,10 +113,9 @@ class NHGD:
             gradient=gradient,
             state_error=inner.error,
             adjoint_error=h.error,
-            gradient_error=problem.outer_metric.dual_norm_estimate(h.indirect[None]) * (inner.error + h.error),
+            sensitivity=sensitivity.value,
             inner_steps=inner.state.steps - state.inner.steps,
             refinement_steps=h.steps,
             message=inner.message,
         )
-        return evaluation, NHGDState(inner.state, h.q, state.generator)
-
+        return evaluation, NHGDState(inner.state, h.q, state.generator, sensitivity)

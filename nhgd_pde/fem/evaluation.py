@@ -89,7 +89,7 @@ class Evaluation:
         return torch.stack(values).reshape(self.components, coefficients.shape[0], -1)
 
     def test(self, densities: Tensor) -> Tensor:
-        """Integrate densities (components, S, elements * points) against every function: E^T W F, (S, size)."""
+        """Integrate densities F (components, S, elements * points) against functions: E^T W F, (S, size)."""
         weights = self.quadrature.weights
         scenarios = densities.shape[1]
         local: Tensor | float = 0.0
@@ -171,7 +171,7 @@ def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:
     """Export the values and gradients of a scalar scikit-fem basis, of cells or of facets."""
     fields = [field[0] for field in basis.basis]
     shape = basis.dx.shape
-    tables = [_table([field.value for field in fields], shape, device)]
+    tables = [_table([np.asarray(field) for field in fields], shape, device)]
     dim = basis.mesh.dim()
     tables += [_table([field.grad[axis] for field in fields], shape, device) for axis in range(dim)]
     quadrature = Quadrature(
@@ -189,42 +189,44 @@ def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.devic
     return torch.as_tensor(np.ascontiguousarray(table), device=device)
 
 
-def gram_root(space: Evaluation, blocks: Blocks) -> SparseMatrix:
+def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMatrix:
     """G with G^T G the matrix of `blocks`, which must be symmetric and positive semidefinite at every point.
 
-    Rows are square root of (weight times coefficient) times the rows of E; a full gradient block takes its
-    Cholesky factor point by point. It turns white noise z into G^T z with covariance G^T G.
+    Rows are square root of (weight times coefficient) times the rows of E; components that the blocks couple,
+    as those of the gradient in an anisotropic material, take their Cholesky factor point by point. G turns
+    white noise z into G^T z with covariance G^T G.
+
+    Args:
+        space: E.
+        blocks: coefficients, one for all scenarios or one a scenario.
+        scenario: which of them to take.
 
     Raises:
-        ValueError: a coefficient is negative, or the gradient block is not positive definite.
+        ValueError: a coefficient is negative, or a coupled block is not positive definite.
     """
     weights = space.quadrature.weights
+    weighted = {key: block[scenario if len(block) > 1 else 0] * weights for key, block in blocks.items()}
+    coupled = sorted({i for pair in blocks for i in pair if pair[0] != pair[1]})
     rows: list[tuple[Tensor, Tensor]] = []  # (elements, points, functions) rows and their scale
-    off_diagonal = any(i != j for i, j in blocks)
-    if not off_diagonal:
-        for (i, _), coefficient in blocks.items():
-            table = space.tables[i]
-            weighted = coefficient[0] * weights
-            if table.shape[1] == 1:
-                weighted = weighted.sum(-1, keepdim=True)
-            if (weighted < 0).any():
-                raise ValueError("a form with a negative coefficient has no root")
-            rows.append((table, weighted.sqrt()))
-    else:
-        active = sorted({i for i, _ in blocks})
-        points = weights.shape[1]
-        dense = weights.new_zeros(*weights.shape, len(active), len(active))
-        for (i, j), coefficient in blocks.items():
-            dense[..., active.index(i), active.index(j)] = coefficient[0] * weights
+    for (i, j), coefficient in weighted.items():
+        if i != j or i in coupled:
+            continue
+        table = space.tables[i]
+        square = coefficient.sum(-1, keepdim=True) if table.shape[1] == 1 else coefficient
+        if (square < 0).any():
+            raise ValueError("a form with a negative coefficient has no root")
+        rows.append((table, square.sqrt()))
+    if coupled:
+        dense = weights.new_zeros(*weights.shape, len(coupled), len(coupled))
+        for (i, j), coefficient in weighted.items():
+            if i in coupled and j in coupled:
+                dense[..., coupled.index(i), coupled.index(j)] = coefficient
         factor, info = torch.linalg.cholesky_ex(dense)
         if info.any():
             raise ValueError("a form that is not positive definite at every point has no root")
-        for k in range(len(active)):
-            combined = sum(
-                factor[..., m, k, None] * space.tables[i].expand(-1, points, -1) for m, i in enumerate(active)
-            )
-            assert isinstance(combined, Tensor)
-            rows.append((combined, torch.ones_like(weights)))
+        # Row k of L^T applied to the coupled components of E.
+        tables = torch.stack([space.tables[i].expand(-1, weights.shape[1], -1) for i in coupled])
+        rows += [(each, torch.ones_like(weights)) for each in torch.einsum("eqmk,meqa->keqa", factor, tables)]
     parts = []
     for table, scale in rows:
         data = (table * scale[..., None]).cpu().numpy()

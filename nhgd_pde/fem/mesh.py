@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +110,17 @@ def read_mesh(path: Path) -> skfem.Mesh:
         raise MeshFileError(f"mesh file {path} does not exist")
     try:
         # meshio prints its own complaint and ends the process on a file it cannot read.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),
+        ):
             file_format = "gmsh" if path.suffix == ".msh" else None
             found = meshio.read(path, file_format=file_format)
+    except ModuleNotFoundError as error:
+        raise MeshFileError(
+            f"mesh file {path} cannot be read: meshio needs the package {error.name}"
+        ) from None
     except (SystemExit, Exception) as error:
         reason = "" if isinstance(error, SystemExit) or not str(error) else f": {error}"
         raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
@@ -122,8 +131,8 @@ def _to_skfem(found: meshio.Mesh, path: Path) -> skfem.Mesh:
     present = {block.type for block in found.cells if len(block.data)}
     kind = next((kind for kind in _KINDS if kind in present), None)
     if kind is None:
-        cells = ", ".join(sorted(present)) or "no cells"
-        raise MeshFileError(f"mesh file {path} holds {cells}; expected tetra, triangle or line")
+        held = ", ".join(sorted(present)) or "no cells"
+        raise MeshFileError(f"mesh file {path} holds {held}; expected tetra, triangle or line")
     too_rich = sorted(present - {*_KINDS, "vertex"})
     if too_rich:
         raise MeshFileError(
@@ -213,8 +222,7 @@ def _named_facets(found: meshio.Mesh, kind: str) -> dict[str, np.ndarray]:
 
 def domain(mesh: skfem.Mesh, refine: int = 0) -> Domain:
     """Refine a mesh uniformly and collect the names of its parts."""
-    # Named facets inside the domain (an interface) are no boundary: a condition there would be silently
-    # wrong.
+    # Named facets inside the domain (an interface) are no boundary: a condition there would mislead.
     outer = mesh.boundary_facets()
     boundaries = {
         name: np.asarray(facets, dtype=int)
@@ -232,24 +240,20 @@ def _halved(
 ) -> tuple[skfem.Mesh, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Halve every edge, and find the named parts again."""
     if mesh.dim() == 2:
-        fine = mesh.with_boundaries(boundaries).with_subdomains(subdomains).refined()
+        fine = skfem.MeshTri(mesh.p, mesh.t).with_boundaries(boundaries).with_subdomains(subdomains).refined()
         return fine, dict(fine.boundaries or {}), dict(fine.subdomains or {})
     if mesh.dim() == 1:
-        # scikit-fem puts both halves of a cell side by side, but looks for them elsewhere; vertices keep
-        # their number.
+        # scikit-fem puts the halves of a cell side by side, but names others; vertices keep their numbers.
         fine = skfem.MeshLine(mesh.p, mesh.t).refined()
         halves = {name: np.sort(np.concatenate([2 * c, 2 * c + 1])) for name, c in subdomains.items()}
         return fine, boundaries, halves
-    fine = mesh.with_subdomains(subdomains).refined()
-    return (
-        fine,
-        {name: _children(mesh, fine, facets) for name, facets in boundaries.items()},
-        dict(fine.subdomains),
-    )
+    fine = skfem.MeshTet(mesh.p, mesh.t).with_subdomains(subdomains).refined()
+    pieces = {name: _children(mesh, fine, facets) for name, facets in boundaries.items()}
+    return fine, pieces, dict(fine.subdomains or {})
 
 
 def _children(coarse: skfem.Mesh, fine: skfem.Mesh, facets: np.ndarray) -> np.ndarray:
-    """The boundary facets of a refined mesh of tetrahedra that some boundary facets of the coarse one consist of."""
+    """The boundary facets of refined tetrahedra that make up some boundary facets of the coarse one."""
     a, b, c = np.sort(coarse.facets[:, facets], axis=0)
     # scikit-fem numbers the midpoints of the edges after the vertices.
     ab, bc, ac = (
@@ -265,6 +269,7 @@ def _children(coarse: skfem.Mesh, fine: skfem.Mesh, facets: np.ndarray) -> np.nd
 def _positions(table: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Where each of some columns stands in a table (k, n) of different columns, which must have it."""
     _, number = np.unique(np.hstack([table, columns]), axis=1, return_inverse=True)
+    number = number.reshape(-1)
     position = np.empty(number.max() + 1, dtype=int)
     position[number[: table.shape[1]]] = np.arange(table.shape[1])
     return position[number[table.shape[1] :]]

@@ -71,7 +71,7 @@ class Space:
 
 
 def space(domain: Domain, element: str, device: torch.device, like: Space | None = None) -> Space:
-    """A space on a domain, with the quadrature points of another one where products of the two are integrated."""
+    """A space on a domain, with the quadrature points of another where products of both are integrated."""
     elem = _ELEMENTS[element, domain.dim]()
     if like is None:
         # Exact for products of two functions of the space. On tetrahedra the rule of order 4 has negative

@@ -1,10 +1,9 @@
 """The energy form, for affine self-adjoint coercive equations: J = G^T G with G the scaled flux operator.
 
-    y = G u* + sigma z,   z ~ N(0, I),   l = |y - G u|^2 / (2 sigma^2),   grad l = (R(u) - sigma G^T z) /
-    sigma^2
+    y = G u* + sigma z,  z ~ N(0, I),  l = |y - G u|^2 / (2 sigma^2),  grad l = (R(u) - sigma G^T z) / sigma^2
 
-It is correctly specified, needs neither u* nor a solve, and its Fisher information and Hessian are J /
-sigma^2: half the exponent of the condition number that the residual form has.
+It is correctly specified, needs neither u* nor a solve, and its Fisher information and Hessian are
+J / sigma^2: half the exponent of the condition number that the residual form has.
 """
 
 from __future__ import annotations
@@ -43,26 +42,33 @@ class EnergyModel:
     name: str = "energy"
 
     @cached_property
-    def root(self) -> SparseMatrix:
-        """G, (rows, n)."""
+    def roots(self) -> tuple[SparseMatrix, ...]:
+        """G (rows, n) of every scenario; only one where they share it."""
         derivative = self.equation.constant_linearisation
+        integrals = list(zip(self.equation.tests, derivative.blocks, strict=True))
+        count = 1 if derivative.state.shared else self.equation.scenarios
         parts = [
-            gram_root(test, blocks).host
-            for test, blocks in zip(self.equation.tests, derivative.blocks, strict=True)
-            if blocks
+            [gram_root(test, blocks, s).host for test, blocks in integrals if blocks] for s in range(count)
         ]
-        return SparseMatrix(sp.vstack(parts, format="csr"), self.equation.lift.device)
+        return tuple(SparseMatrix(sp.vstack(each, format="csr"), self.equation.lift.device) for each in parts)
+
+    def noise(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """G^T z, z ~ N(0, I), with covariance J; (S, m, n) for shape (S, m)."""
+        scenarios, count = shape
+        white = gaussian((scenarios, count, self.roots[0].shape[0]), generator, self.equation.lift)
+        if len(self.roots) == 1:
+            return self.roots[0].rmv(white.flatten(0, 1)).reshape(scenarios, count, -1)
+        return torch.stack([root.rmv(each) for root, each in zip(self.roots, white, strict=True)])
 
     def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
         scenarios, n = u.shape
-        white = gaussian((scenarios * count, self.root.shape[0]), generator, u)
-        noise = self.root.rmv(white).reshape(scenarios, count, n)
+        noise = self.noise((scenarios, count), generator)
         gradient = self.equation.residual(u, v)
         residual = self.riesz.dual_norm_bound(gradient)
         if self.observation.scores == "model":
             return InnerBatch(gradient, noise.transpose(1, 2).reshape(-1, count), residual, 1.0)
         matched = self.observation.noise is None
-        sigma = matched_noise(residual / math.sqrt(n)) if matched else self.observation.noise
+        sigma = matched_noise(residual / math.sqrt(scenarios)) if matched else self.observation.noise
         assert sigma is not None
         scores = gradient[:, None] / sigma - noise
         step = count / (count + n + 1)
@@ -87,7 +93,11 @@ class EnergyModel:
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where the scenarios share it."""
-        state = self.equation.linearise(u, v).state
+        return self._constant_factors
+
+    @cached_property
+    def _constant_factors(self) -> StateFactors:
+        state = self.equation.constant_linearisation.state
         return (
             EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
         )

@@ -32,8 +32,10 @@ class Observation:
 class InnerModel(Protocol):
     """A negative log-likelihood in u whose minimiser solves R(u, v) = 0, in units in which sigma = 1."""
 
-    riesz: RieszMap
-    name: str
+    @property
+    def riesz(self) -> RieszMap: ...
+    @property
+    def name(self) -> str: ...
 
     def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch: ...
     def gradient(self, u: Tensor, v: Tensor) -> Tensor: ...
@@ -50,5 +52,5 @@ def gaussian(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -
 
 
 def matched_noise(rms: float) -> float:
-    """A noise that follows the tested residual, with a floor that keeps the scores defined where it vanishes."""
+    """A noise that follows the tested residual; its floor keeps the scores defined where that vanishes."""
     return max(rms, 1e-100)

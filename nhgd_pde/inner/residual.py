@@ -68,9 +68,7 @@ class ResidualModel:
         """J_s^T w for every test of every scenario, (S, m, n)."""
         jacobian = self.equation.linearise(u, v).state
         self.equation.counts.products += w.shape[0] * w.shape[1]
-        if jacobian.shared:
-            return jacobian.rmv(w.reshape(-1, w.shape[-1])).reshape(w.shape)
-        return torch.stack([jacobian.rmv(w[:, k]) for k in range(w.shape[1])], dim=1)
+        return jacobian.rmv(w.transpose(0, 1)).transpose(0, 1)
 
     def gradient(self, u: Tensor, v: Tensor) -> Tensor:
         """J^T K^-1 R, (S, n)."""
@@ -108,12 +106,11 @@ class ResidualModel:
 
 
 def _columns(rows: Tensor) -> Tensor:
-    """(S, m, n) test images -> (S n, m): each test of each scenario is one score, zero in the other scenarios."""
+    """(S, m, n) test images -> (S n, m) scores, each of them of all the scenarios at once."""
     scenarios, count, n = rows.shape
     if scenarios == 1:
         return rows[0].T
-    # One joint draw has a score in every scenario at once; independent tests make the cross terms average
-    # out.
+    # Scenarios have independent tests, so that the terms across them average out.
     return rows.transpose(1, 2).reshape(scenarios * n, count)
 
 

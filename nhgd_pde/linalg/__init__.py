@@ -1,1 +1,1 @@
-"""Sparse matrices, factorisations, Krylov methods and Riesz maps: all that lies below a problem's mathematics."""
+"""Sparse matrices, factorisations, Krylov methods and Riesz maps: all that lies below the equations."""

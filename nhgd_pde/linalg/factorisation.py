@@ -27,7 +27,11 @@ def _factors(matrix: sp.csr_matrix, symmetric: bool) -> Any:
     """SuperLU's factors, or None where they do not give a known vector back from its image."""
     options: dict[str, Any] = {}
     if symmetric:
-        options = dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        options = {
+            "permc_spec": "MMD_AT_PLUS_A",
+            "diag_pivot_thresh": 0.0,
+            "options": {"SymmetricMode": True},
+        }
     try:
         factors = scipy.sparse.linalg.splu(sp.csc_matrix(matrix), **options)
     except RuntimeError:
@@ -47,7 +51,7 @@ class Factorisation:
         matrix: the matrix.
         counts: where the factorisation and every solve are counted.
         symmetric: the matrix equals its transpose. Minimum degree on A + A^T without pivoting then has about
-            40 % less fill than the default column ordering; it is exact enough if A is definite, or nearly so.
+            40 % less fill than the default column ordering; it is exact if A is definite or nearly so.
 
     Raises:
         SingularMatrixError: the matrix is singular to working precision or not finite.

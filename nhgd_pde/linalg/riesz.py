@@ -63,7 +63,7 @@ class RieszMap:
         return self.dual_norm_estimate(derivative) / math.sqrt(self._smallest_eigenvalue)
 
     def dual_norm_estimate(self, derivative: Tensor) -> float:
-        """|derivative|_{D^-1}, D = diag(K): within a factor of two of the dual norm for a mass matrix; no solve."""
+        """|derivative|_{D^-1}, D = diag(K), without a solve: within a factor of two for a P1 mass matrix."""
         return math.sqrt(float((derivative**2 * self._inverse_diagonal).sum()))
 
     @cached_property
@@ -72,15 +72,16 @@ class RieszMap:
 
     @cached_property
     def _smallest_eigenvalue(self) -> float:
-        """Of D^-1 K: half the Rayleigh quotient that four inverse iterations from a constant end with.
+        """Of D^-1 K: half the Rayleigh quotient that four inverse iterations end with.
 
-        A constant is close to the smoothest eigenvector, and the quotient converges twice as fast as the
-        vector; the factor of one half makes up for what is left.
+        They start from a constant in the unknowns D^1/2 x, which counts every node alike however much the
+        coefficients differ, and is near the smoothest eigenvector. The quotient converges twice as fast as
+        the vector; the factor of one half makes up for what is left.
         """
         if self.diagonal:
             return 1.0
         d = self.matrix.diagonal()
-        x = torch.ones_like(d)[None]
+        x = d.rsqrt()[None]
         for _ in range(4):
             x = self.gradient(d * x)
             x = x / x.abs().max()
@@ -97,7 +98,7 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
 
     The diagonally scaled mass matrix of a simplicial P1 mesh has condition number at most d + 2 whatever the
     mesh (Wathen 1987, IMA J. Numer. Anal. 7), so that about 25 cheap steps reach rounding and no factors are
-    stored.
+    stored. Where they do not, the gradient is NaN.
     """
     inverse = 1.0 / matrix.diagonal()
 
@@ -105,11 +106,10 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
         rows = []
         for row in derivative:
             counts.riesz_solves += 1
-            rows.append(
-                conjugate_gradients(
-                    matrix.mv, row[None], lambda r: r * inverse, rtol=rtol, iterations=200
-                ).solution
+            found = conjugate_gradients(
+                matrix.mv, row[None], lambda r: r * inverse, rtol=rtol, iterations=200
             )
+            rows.append(found.solution if found.converged else torch.full_like(row[None], math.nan))
         return torch.cat(rows)
 
     return RieszMap(matrix, solve)

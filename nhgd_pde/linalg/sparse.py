@@ -167,17 +167,13 @@ class ScenarioMatrix:
         return SparseMatrix(block, self.data.device, self.symmetric)
 
     def mv(self, x: Tensor) -> Tensor:
-        """A_s x_s for every scenario: (S, m) in, (S, n) out."""
-        return (
-            self._operator.mv(x)
-            if self.shared
-            else self._operator.mv(x.reshape(1, -1)).reshape(x.shape[0], -1)
-        )
+        """A_s x_s for every scenario: (..., S, m) in, (..., S, n) out."""
+        return self._operator.mv(self._rows(x)).reshape(*x.shape[:-1], self.shape[0])
 
     def rmv(self, y: Tensor) -> Tensor:
-        """A_s^T y_s for every scenario: (S, n) in, (S, m) out."""
-        return (
-            self._operator.rmv(y)
-            if self.shared
-            else self._operator.rmv(y.reshape(1, -1)).reshape(y.shape[0], -1)
-        )
+        """A_s^T y_s for every scenario: (..., S, n) in, (..., S, m) out."""
+        return self._operator.rmv(self._rows(y)).reshape(*y.shape[:-1], self.shape[1])
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Vectors of the operator, which takes the scenarios together unless they share the matrix."""
+        return x.reshape(-1, x.shape[-1] * self.data.shape[0])

@@ -1,16 +1,18 @@
 """The exact discrete adjoint: the reference for every hypergradient.
 
-    R(u, v) = 0 by Newton's method,   J^T p = grad_u f,   h = grad_v f - R_v^T p
+R(u, v) = 0 by Newton's method,   J^T p = grad_u f,   h = grad_v f - R_v^T p
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..engine.bilevel import ImplicitProblem, dual_scale, relative_dual_error
+from ..engine.certificate import Sensitivity
 from ..engine.minimise import Accuracy, finite
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..linalg.factorisation import SingularMatrixError
@@ -23,10 +25,11 @@ class AdjointState:
     u: Tensor
     q: Tensor | None = None
     description: str = "exact adjoint"
+    sensitivity: Sensitivity = field(default_factory=Sensitivity)
 
     def blend(self, other: AdjointState, share: float) -> AdjointState:
         q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
-        return AdjointState(torch.lerp(self.u, other.u, share), q)
+        return replace(other, u=torch.lerp(self.u, other.u, share), q=q)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Adjoint:
         residual = inner - problem.state_product_transposed(u, v, adjoint)
         scale = dual_scale(problem.inner_metric, inner, adjoint)
         adjoint_error = relative_dual_error(problem.inner_metric, residual, scale, accuracy.adjoint)
+        worst = max(error, adjoint_error)
+        sensitivity = state.sensitivity.updated(problem, u, adjoint, indirect, worst)
         evaluation = Evaluation(
             v=v,
             value=problem.outer_value(u, v),
@@ -66,26 +71,39 @@ class Adjoint:
             gradient=problem.outer_metric.gradient(derivative[None])[0],
             state_error=error,
             adjoint_error=adjoint_error,
-            gradient_error=problem.outer_metric.dual_norm_estimate(indirect[None]) * (error + adjoint_error),
+            sensitivity=sensitivity.value,
             inner_steps=steps,
-            message="" if error <= accuracy.state else f"Newton's method left a relative residual of {error:.1e}",
+            message=""
+            if error <= accuracy.state
+            else f"Newton's method left a relative residual of {error:.1e}",
         )
-        return evaluation, AdjointState(u, adjoint)
+        return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity)
 
     def _newton(
         self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float
     ) -> tuple[Tensor, int, float]:
-        """Newton steps, halved while they do not reduce the residual."""
-        before = float("inf")
-        for step in range(1, self.steps + 1):
+        """Newton steps, halved while they do not reduce the residual; u stays where none does."""
+        error, residual, taken = math.inf, math.inf, 0
+        while taken < self.steps:
+            taken += 1
             direction = problem.state_factors(u, v).solve(problem.residual(u, v))
             length, candidate = 1.0, u - direction
-            error = problem.inner_error(candidate, v, tolerance)
-            while not error < before and error > tolerance and length > 1e-4:
-                length *= 0.5
-                candidate = u - length * direction
-                error = problem.inner_error(candidate, v, tolerance)
-            u, before = candidate, error
-            if not error > tolerance:
+            reduced = problem.inner_error(candidate, v, tolerance)
+            if not reduced <= tolerance:
+                if residual == math.inf:
+                    error = problem.inner_error(u, v, tolerance)
+                    size = problem.inner_length(u)
+                    residual = error * size if size > 0.0 else math.inf
+                left = reduced * problem.inner_length(candidate)
+                while not left < residual and length > 1e-4:
+                    length *= 0.5
+                    candidate = u - length * direction
+                    reduced = problem.inner_error(candidate, v, tolerance)
+                    left = reduced * problem.inner_length(candidate)
+                if not left < residual:
+                    break
+                residual = left
+            u, error = candidate, reduced
+            if error <= tolerance:
                 break
-        return u, step, error
+        return u, taken, error

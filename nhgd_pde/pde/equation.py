@@ -1,4 +1,4 @@
-"""The discrete state equation R(u, v) = 0: residual, derivatives and their products, over all scenarios at once."""
+"""The discrete state equation R(u, v) = 0: residual, derivatives and their products for all scenarios."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class StateEquation:
         self.counts.residuals += u.shape[0]
         if self.affine:
             derivative, constant = self._affine_parts
-            return derivative.state.mv(u) + derivative.control.mv(v[None]) + constant
+            return derivative.state.mv(u) + derivative.control.mv(v.expand(u.shape[0], -1)) + constant
         return self._integrate(u, v)
 
     def _integrate(self, u: Tensor, v: Tensor) -> Tensor:
@@ -130,8 +130,7 @@ class StateEquation:
         assert state is not None
         if control is None:
             raise ValueError("the control does not enter the equation")
-        # One pattern on the whole space serves every matrix; the Dirichlet rows and columns are cut out of
-        # it.
+        # One pattern on the whole space serves every matrix; Dirichlet rows and columns are cut out of it.
         return Linearisation(
             state.restrict(self.free, self.free),
             control.restrict(self.free, np.arange(self.controls)),
@@ -150,7 +149,7 @@ class StateEquation:
 
     def control_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v w for a control direction w (p,); (S, n)."""
-        return self.linearise(u, v).control.mv(w.expand(u.shape[0], -1)).expand(u.shape[0], -1)
+        return self.linearise(u, v).control.mv(w.expand(u.shape[0], -1))
 
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v^T w for w (S, n), summed over the scenarios; (p,)."""

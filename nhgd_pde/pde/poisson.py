@@ -1,4 +1,4 @@
-"""Diffusion: -div(conductivity grad u) + reaction u = source, with Dirichlet, Neumann and Robin conditions."""
+"""Diffusion: -div(conductivity grad u) + reaction u = source, with Neumann and Robin conditions."""
 
 from __future__ import annotations
 

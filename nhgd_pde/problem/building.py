@@ -1,4 +1,4 @@
-"""From a checked problem file to the objects it stands for: mesh, spaces, state equation, control, objective."""
+"""From a checked problem file to the objects it stands for: mesh, spaces, equation, control, objective."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def build(file: ProblemFile) -> PDEProblem:
     """Build the problem that a file describes.
 
     Raises:
-        ProblemError: names that the mesh does not have, coefficients out of range, a device that is not there, ...;
-            every mistake that can be found without the others mended.
+        ProblemError: names that the mesh does not have, coefficients out of range, a device that is not
+            there, ...; every mistake that can be found without the others mended.
     """
     builder = _Builder(file, build_device(file))
     return builder.build(build_domain(file))
@@ -46,14 +46,16 @@ def build_device(file: ProblemFile) -> torch.device:
     """The device of the inner role. `auto` is the CPU, where the factorisations are."""
     names = file.spec.devices
     inner = "cpu" if names.inner == "auto" else names.inner
-    if names.curvature not in ("auto", names.inner):
-        raise file.error(
-            "devices.curvature", f"expected auto or {names.inner!r}, the inner device, in a run of one role"
+    if names.curvature not in ("auto", inner):
+        message = (
+            f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
         )
+        raise file.error("devices.curvature", message)
     device = torch.device(inner)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise file.error("devices.inner", f"expected a device of this machine, found {inner!r}: it has "
-                         f"{torch.cuda.device_count()} CUDA devices")  # fmt: skip
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= there:
+        message = f"expected a device of this machine, found {inner!r}: it has {there} CUDA devices"
+        raise file.error("devices.inner", message)
     return device
 
 
@@ -106,9 +108,8 @@ class _Builder:
         coefficients, symmetric, coercive = self._coefficients(domain, x)
         control = self._control(domain, control_space)
         gain = self._formula("control.gain", spec.control.gain, x)
-        coefficients["gain"] = self._tensor(
-            gain * self._indicator(domain, "control.on", spec.control.on, state.cells)
-        )
+        # Zero outside the region where the control acts: its functions at the edge reach beyond.
+        coefficients["gain"] = self._tensor(gain) * control.region.reshape(-1)
         boundary, absorbing, boundary_coercive = self._boundary_integrals(state, facets)
         objective, fields = self._objective(domain, state, control)
         if not self.issues:
@@ -177,21 +178,22 @@ class _Builder:
         if isinstance(value, Expression):
             return self._formula(key, value, x)
         points = x.reshape(domain.dim, domain.mesh.nelements, -1)
-        values = np.full(points.shape[1:], np.nan)
-        if "default" in value:
-            values[:] = self._formula(f"{key}.default", value["default"], points)
+        values = np.zeros(points.shape[1:])
+        missing = np.ones(domain.mesh.nelements, dtype=bool)
         before = len(self.issues)
         for name, expression in value.items():
             if name != "default":
                 cells = self._subdomain(domain, f"{key}.{name}", name)
                 values[cells] = self._formula(f"{key}.{name}", expression, points[:, cells])
-        missing = np.isnan(values).any(axis=-1)
-        if missing.any() and len(self.issues) == before:
-            count = int(missing.sum())
-            self._complain(
-                key, f"{count:,} cells belong to none of {', '.join(value)}; add a value named default"
+                missing[cells] = False
+        if "default" in value:
+            values[missing] = self._formula(f"{key}.default", value["default"], points[:, missing])
+        elif missing.any() and len(self.issues) == before:
+            message = (
+                f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
             )
-        return np.nan_to_num(values).reshape(-1)
+            self._complain(key, message)
+        return values.reshape(-1)
 
     # Parts
 
@@ -233,11 +235,13 @@ class _Builder:
         """Coefficients at the points; whether the form is symmetric, and whether its energy is positive."""
         pde = self.file.spec.pde
         symmetric = True
+        before = len(self.issues)
         if isinstance(pde.conductivity, tuple):
             dim = domain.dim
             if len(pde.conductivity) != dim:
-                self._complain("pde.conductivity", f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found "
-                               f"{len(pde.conductivity)} x {len(pde.conductivity)}")  # fmt: skip
+                found = len(pde.conductivity)
+                message = f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {found} x {found}"
+                self._complain("pde.conductivity", message)
                 conductivity = np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1]))
             else:
                 rows = [
@@ -253,16 +257,12 @@ class _Builder:
         else:
             conductivity = self._regional(domain, "pde.conductivity", pde.conductivity, x)
             smallest = conductivity
-        if not self.issues and (smallest <= 0.0).any():
+        if len(self.issues) == before and (smallest <= 0.0).any():
             where = int(np.argmin(smallest))
-            kind = (
-                "a positive definite conductivity"
-                if isinstance(pde.conductivity, tuple)
-                else "a positive conductivity"
-            )
-            self._complain(
-                "pde.conductivity", f"expected {kind}, found {smallest[where]:g} at {_point(x, where)}"
-            )
+            matrix = isinstance(pde.conductivity, tuple)
+            kind = "a positive definite conductivity" if matrix else "a positive conductivity"
+            value = f"the eigenvalue {smallest[where]:g}" if matrix else f"{smallest[where]:g}"
+            self._complain("pde.conductivity", f"expected {kind}, found {value} at {_point(x, where)}")
         reaction = self._regional(domain, "pde.reaction", pde.reaction, x)
         coefficients = {
             "conductivity": self._tensor(conductivity),
@@ -274,7 +274,7 @@ class _Builder:
     def _boundary_integrals(
         self, state: Space, facets: dict[str, np.ndarray]
     ) -> tuple[list[Integral], bool, bool]:
-        """Integrals over the boundary; whether one of them fixes the level of u; whether all have positive energy."""
+        """Integrals over the boundary; whether one fixes the level of u; whether all have positive energy."""
         integrals, absorbing, coercive = [], False, True
         for name, indices in facets.items():
             condition = self.file.spec.pde.boundary[name]
@@ -299,8 +299,8 @@ class _Builder:
         self, free: np.ndarray, state: Space, coefficients: dict[str, Tensor], absorbing: bool
     ) -> None:
         if len(free) == state.size and not absorbing and not torch.count_nonzero(coefficients["reaction"]):
-            self._complain("pde.boundary", "no Dirichlet or Robin condition and no reaction: u is determined up to a "
-                           "constant only")  # fmt: skip
+            message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
+            self._complain("pde.boundary", message)
 
     def _control(self, domain: Domain, control_space: Space) -> ControlSpace:
         spec = self.file.spec.control
@@ -329,8 +329,8 @@ class _Builder:
         crossed = np.flatnonzero(bounds[0] > bounds[1])
         if len(crossed):
             k = int(crossed[0])
-            self._complain("control.bounds", f"expected lower <= upper, found lower {bounds[0][k]:g} above upper "
-                           f"{bounds[1][k]:g} at {_point(nodes, k)}")  # fmt: skip
+            values = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {_point(nodes, k)}"
+            self._complain("control.bounds", f"expected lower <= upper, {values}")
         riesz = self._control_metric(evaluation, mass, region, bounded)
         lower, upper = (self._tensor(bound) for bound in bounds) if bounded else (None, None)
         return ControlSpace(
@@ -340,7 +340,7 @@ class _Builder:
     def _control_metric(
         self, evaluation: Evaluation, mass: SparseMatrix, region: Tensor, bounded: bool
     ) -> RieszMap:
-        """L2; lumped with bounds, where projection has to act node by node; H1 where the gradient is penalised."""
+        """L2; lumped with bounds, where projection acts node by node; H1 where the gradient is penalised."""
         spec = self.file.spec
         smooth = any(
             not isinstance(term, TrackingTerm) and term.norm == "h1" and term.weight > 0
@@ -397,8 +397,11 @@ class _Builder:
         noise = None if spec.noise == "matched" else float(spec.noise)
         observation = Observation(self.file.spec.curvature.scores, noise)
         if spec.model == "energy" and not coercive:
-            raise self.file.error("inner.model", "expected auto or residual: the equation is not self-adjoint and "
-                                  "coercive, as the energy form needs")  # fmt: skip
+            message = (
+                "expected auto or residual, found 'energy': the equation is not self-adjoint and coercive, "
+                "as the energy form needs"
+            )
+            raise self.file.error("inner.model", message)
         if coercive and spec.model != "residual":
             jacobian = SparseMatrix(equation.constant_linearisation.state.mean(), self.device, symmetric=True)
             return EnergyModel(equation, factorised_riesz_map(jacobian, self.counts), observation)

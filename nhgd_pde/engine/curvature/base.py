@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,25 +18,29 @@ class CurvatureState(Protocol):
 
     @property
     def trust(self) -> float:
-        """In (0, 1]: how much of a natural-gradient step sampling errors in A leave stable; 0 for not usable yet."""
+        """In [0, 1]: the share of a natural-gradient step that sampling errors leave stable; 0: none yet."""
         ...
 
     @property
     def description(self) -> str: ...
 
 
-class Curvature(Protocol):
+State = TypeVar("State", bound=CurvatureState)
+
+
+class Curvature(Protocol[State]):
     """A backend: frozen options, and the verbs that make and renew its state."""
 
-    uses_scores: bool
+    @property
+    def uses_scores(self) -> bool: ...
 
-    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> CurvatureState: ...
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> State: ...
 
-    def absorb(self, state: CurvatureState, scores: Tensor) -> CurvatureState:
+    def absorb(self, state: State, scores: Tensor) -> State:
         """Take in a batch of scores (d, m)."""
         ...
 
-    def refresh(self, state: CurvatureState, problem: BilevelProblem, u: Tensor, v: Tensor) -> CurvatureState:
+    def refresh(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
         """Rebuild whatever is tied to one point (u, v)."""
         ...
 

@@ -3,8 +3,8 @@
     F+ = (1 - beta) F + (beta / m) S S^T
     A+ = [A - A S (m (1 - beta) / beta I + S^T A S)^-1 S^T A] / (1 - beta)
 
-beta_t = m / (n0 + T + m) after T scores is a running mean in which the prior counts as n0 samples; a constant beta
-forgets (arXiv 2602.10905, with rank m in place of one).
+beta_t = m / (n0 + T + m) after T scores is a running mean in which the prior counts as n0 samples; a constant
+beta forgets (arXiv 2602.10905, with rank m in place of one).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from ..bilevel import BilevelProblem
+from ..bilevel import BilevelProblem, inner_spectrum
 from .base import identity_like, symmetric_
 
 
@@ -28,7 +28,8 @@ class DenseState:
         inverse: A (d, d), owned by this state and overwritten when it absorbs.
         samples: scores absorbed so far, T.
         prior_weight: n0.
-        trusted_prior: the prior is not far below F, so that it counts in the stability of a step.
+        prior_floor: c with prior >= c F, so that the prior counts in the stability of a step; 0 where none is
+            known.
         prior_share: weight of the prior in the F that A inverts.
         squares: sum of the squared weights of the scores in that F.
     """
@@ -36,7 +37,7 @@ class DenseState:
     inverse: Tensor
     samples: int
     prior_weight: float
-    trusted_prior: bool
+    prior_floor: float
     prior_share: float = 1.0
     squares: float = 0.0
 
@@ -51,20 +52,19 @@ class DenseState:
     def estimate(self, g: Tensor) -> Tensor:
         # The inverse of a d x d Wishart matrix of T samples over-estimates by T / (T - d - 1).
         d, samples = self.inverse.shape[0], self.effective_samples
-        correct = not self.trusted_prior and samples > 2 * d
+        correct = self.prior_floor == 0.0 and samples > 2 * d
         return self.solve(g) * ((samples - d - 1) / samples if correct else 1.0)
 
     @property
     def trust(self) -> float:
-        """The reciprocal of the largest eigenvalue that A F is expected to have.
+        """The reciprocal of the largest eigenvalue that A F is expected to have, at most 1.
 
-        The sample mean of T scores has its smallest eigenvalue, relative to F, near (1 - sqrt(d / T))^2 (Marchenko and
-        Pastur); a prior that is close to F adds its share.
+        The sample mean of T scores has its smallest eigenvalue, relative to F, near (1 - sqrt(d / T))^2
+        (Marchenko and Pastur); the prior adds what it is known to have.
         """
         d, samples = self.inverse.shape[0], self.effective_samples
         smallest = (1.0 - math.sqrt(d / samples)) ** 2 if samples > d else 0.0
-        share = self.prior_share if self.trusted_prior else 0.0
-        return share + (1.0 - share) * smallest
+        return min(self.prior_share * self.prior_floor + (1.0 - self.prior_share) * smallest, 1.0)
 
     @property
     def description(self) -> str:
@@ -94,11 +94,12 @@ class Dense:
         if self.prior == "riesz":
             block = problem.inner_metric.gradient(identity_like(n, u))
             inverse = torch.block_diag(*[block] * scenarios)
-            return DenseState(symmetric_(inverse), 0, self.prior_weight or float(d), True)
+            _, largest = inner_spectrum(problem, u, v)
+            return DenseState(symmetric_(inverse), 0, self.prior_weight or float(d), 1.0 / largest)
         # lambda: a Rayleigh quotient of H, of the order of its mean eigenvalue for a rough vector.
         rough = (-1.0) ** torch.arange(d, dtype=u.dtype, device=u.device).reshape(u.shape)
         scale = dot(rough, problem.hessian_product(u, v, rough)) / d
-        return DenseState(identity_like(d, u) / scale, 0, self.prior_weight or 1.0, False)
+        return DenseState(identity_like(d, u) / scale, 0, self.prior_weight or 1.0, 0.0)
 
     def absorb(self, state: DenseState, scores: Tensor) -> DenseState:
         """One rank-m update, in place.
@@ -116,7 +117,7 @@ class Dense:
         image = inverse @ scores
         small = scores.T @ image
         small.diagonal().add_(m * (1.0 - beta) / beta)
-        # With the Cholesky factor L of the small matrix, A - (A S L^-T)(A S L^-T)^T keeps A symmetric to rounding.
+        # With L L^T the small matrix, A - (A S L^-T)(A S L^-T)^T keeps A symmetric to rounding.
         factor = torch.linalg.cholesky(symmetric_(small))
         half = torch.linalg.solve_triangular(factor, image.T, upper=False)
         inverse.addmm_(half.T, half, alpha=-1.0).div_(1.0 - beta)

@@ -34,7 +34,7 @@ class FactoredState:
 
 @dataclass(frozen=True)
 class Factored:
-    """A = Jbar^-1 K Jbar^-T (residual form) or Jbar^-1 (energy form); exact for a deterministic equation at its point.
+    """A = Jbar^-1 K Jbar^-T (residual form) or Jbar^-1 (energy form); exact at its point without scenarios.
 
     E[J^T w w^T J] = Jbar^T K^-1 Jbar where w is drawn from N(0, K^-1), so that no samples are needed.
     """

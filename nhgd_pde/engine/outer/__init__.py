@@ -1,1 +1,1 @@
-"""Outer methods: where to evaluate next, and what to learn from an evaluation. They never evaluate themselves."""
+"""Outer methods: where to evaluate next, and what to learn from it. They never evaluate themselves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ class Evaluation:
         derivative: (p,) the hypergradient, a covector.
         gradient: (p,) its Riesz representative.
         state_error, adjoint_error: certificates, relative.
-        gradient_error: estimate of the norm of the error that the certificates leave in the gradient.
+        sensitivity: estimate of the norm of the gradient's error for a relative error of one in state or
+            adjoint.
         inner_steps, refinement_steps: work done.
         message: a sentence on what went wrong, if anything did.
         blended: not evaluated here, but known from two evaluations of a quadratic function.
@@ -34,11 +35,16 @@ class Evaluation:
     gradient: Tensor
     state_error: float
     adjoint_error: float
-    gradient_error: float
+    sensitivity: float
     inner_steps: int = 0
     refinement_steps: int = 0
     message: str = ""
     blended: bool = False
+
+    @property
+    def gradient_error(self) -> float:
+        """Estimate of the norm of the error that the certificates leave in the gradient."""
+        return self.sensitivity * (self.state_error + self.adjoint_error)
 
     @property
     def finite(self) -> bool:
@@ -60,7 +66,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         gradient=a.gradient + share * (b.gradient - a.gradient),
         state_error=near * a.state_error + far * b.state_error,
         adjoint_error=near * a.adjoint_error + far * b.adjoint_error,
-        gradient_error=near * a.gradient_error + far * b.gradient_error,
+        sensitivity=max(a.sensitivity, b.sensitivity),
         inner_steps=b.inner_steps,
         refinement_steps=b.refinement_steps,
         message=b.message,
@@ -78,8 +84,8 @@ def failed_evaluation(v: Tensor, message: str) -> Evaluation:
 def value_noise(a: Evaluation, b: Evaluation) -> float:
     """How far the difference of two values may be off: rounding, and the error of the inner solutions.
 
-    A sum with cancellation is known less well than its own last digit; 1e-9 of the value allows for seven digits lost
-    (Hager and Zhang 2005 allow 1e-6).
+    A sum with cancellation is known less well than its own last digit; 1e-9 of the value allows for seven
+    digits lost (Hager and Zhang 2005 allow 1e-6).
     """
     relative = 1e-9 + 2.0 * min(a.state_error + b.state_error, 0.1)
     return relative * max(abs(a.value), abs(b.value))
@@ -94,8 +100,8 @@ class Feasible:
     Attributes:
         metric: the inner product.
         bounds: lower and upper (p,).
-        quadratic: without bounds, the reduced objective is a quadratic function, so that between two evaluations
-            everything is known.
+        quadratic: without bounds, the reduced objective is a quadratic function, so that between two
+            evaluations everything is known.
     """
 
     metric: RieszMap
@@ -112,7 +118,7 @@ class Feasible:
         return torch.minimum(torch.maximum(v, self.bounds[0]), self.bounds[1])
 
     def free(self, v: Tensor, derivative: Tensor) -> Tensor | None:
-        """Where a descent step may move: not at a bound with the descent direction pointing out. None: everywhere."""
+        """Where a descent step may move: not at a bound with the descent pointing out. None: everywhere."""
         if self.bounds is None:
             return None
         lower, upper = self.bounds
@@ -133,27 +139,39 @@ class OuterState(Protocol):
         best: the current iterate: the last evaluation that was accepted.
         accepted: the evaluation last told became the current iterate.
         step: length of the last accepted step, as a multiple of the direction.
-        share: the iterate is this share of the way from the previous one to the point last evaluated; 1 unless the
-            objective is quadratic.
+        share: the iterate is this share of the way from the previous one to the point last evaluated; 1
+            unless the objective is quadratic.
         failure: a sentence once the method cannot go on.
     """
 
-    best: Evaluation
-    accepted: bool
-    step: float
-    share: float
-    failure: str
+    @property
+    def best(self) -> Evaluation: ...
+    @property
+    def accepted(self) -> bool: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def failure(self) -> str: ...
 
 
-class OuterMethod(Protocol):
+State = TypeVar("State", bound=OuterState)
+
+
+class OuterMethod(Protocol[State]):
     """Frozen options; `init`, `propose` and `update` make states, which are never changed."""
 
-    def init(self, space: Feasible, first: Evaluation) -> OuterState: ...
+    def init(self, space: Feasible, first: Evaluation) -> State: ...
 
-    def propose(self, space: Feasible, state: OuterState) -> Tensor:
+    def propose(self, space: Feasible, state: State) -> Tensor:
         """The point (p,) to evaluate next."""
         ...
 
-    def update(self, space: Feasible, state: OuterState, evaluation: Evaluation) -> OuterState:
+    def update(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
         """Take in the evaluation at the proposed point."""
+        ...
+
+    def revalued(self, state: State, value: float) -> State:
+        """The state with another value of its blended iterate: the one that its inner variables give."""
         ...

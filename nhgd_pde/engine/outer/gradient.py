@@ -26,8 +26,8 @@ class GradientDescent:
     """v+ = P(v - t gradient).
 
     Attributes:
-        step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and Borwein's
-            t = <s, y> / <y, y> as first trial of a backtracking search.
+        step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and
+            Borwein's t = <s, y> / <y, y> as first trial of a backtracking search.
     """
 
     step: float | None = None
@@ -44,10 +44,13 @@ class GradientDescent:
         best = state.best
         moved = evaluation.v - best.v
         if self.step is None:
-            slope, expected = dot(evaluation.derivative, moved) / state.search.trial, dot(best.derivative, moved)
+            slope = dot(evaluation.derivative, moved) / state.search.trial
+            expected = dot(best.derivative, moved)
             search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
             if search is not None:
-                failure = "backtracking found no descent along the negative gradient" if search.exhausted else ""
+                failure = (
+                    "backtracking found no descent along the negative gradient" if search.exhausted else ""
+                )
                 return replace(state, search=search, accepted=False, failure=failure)
             change = evaluation.derivative - best.derivative
             curvature = dot(moved, change)
@@ -58,3 +61,7 @@ class GradientDescent:
         slope = -dot(evaluation.derivative, evaluation.gradient)
         search = LineSearch.start(evaluation.value, slope, trial, wolfe=False)
         return GradientState(evaluation, search, True, state.search.trial)
+
+    def revalued(self, state: GradientState, value: float) -> GradientState:
+        best, search = replace(state.best, value=value), replace(state.search, value=value)
+        return replace(state, best=best, search=search)

@@ -42,10 +42,11 @@ class LBFGSState:
 class LBFGS:
     """L-BFGS (Nocedal and Wright, Algorithm 7.5), every inner product that of the outer space.
 
-    A pairing of a vector with a covector needs no matrix, so that one Riesz map an evaluation is all it costs; iteration
-    counts do not depend on the mesh. With bounds, directions are taken in the free variables and steps projected.
-    Where the reduced objective is quadratic the steps are exact minimisers, and the method generates the iterates of
-    the conjugate gradient method (Nocedal and Wright, Section 7.2) at one evaluation each.
+    A pairing of a vector with a covector needs no matrix, so that one Riesz map an evaluation is all it
+    costs; iteration counts do not depend on the mesh. With bounds, directions are taken in the free variables
+    and steps projected. Where the reduced objective is quadratic the steps are exact minimisers, and the
+    method generates the iterates of the conjugate gradient method (Nocedal and Wright, Section 7.2) at one
+    evaluation each.
 
     Attributes:
         memory: pairs kept.
@@ -70,21 +71,30 @@ class LBFGS:
             if share is not None:
                 pairs = self._remember(space, state, evaluation)
                 exact = blend(best, evaluation, share)
-                return replace(self._search_from(space, exact, pairs, share * state.search.trial), share=share)
+                return replace(
+                    self._search_from(space, exact, pairs, share * state.search.trial), share=share
+                )
         expected = None
         if space.bounds is not None:
-            slope, expected = dot(evaluation.derivative, moved) / state.search.trial, dot(best.derivative, moved)
+            slope = dot(evaluation.derivative, moved) / state.search.trial
+            expected = dot(best.derivative, moved)
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is not None and search.exhausted:
             if state.pairs:
-                # Curvature pairs may be spoilt (by noise, or by a change of the active set): forget them once.
+                # Pairs may be spoilt (by noise, or by a change of the active set): forget them once.
                 scale = _scale(state.pairs)
                 return replace(self._search_from(space, best, (), 0.0, scale), accepted=False)
             failure = "the line search found no acceptable step along the negative gradient"
             return replace(state, search=search, accepted=False, failure=failure)
         if search is not None:
             return replace(state, search=search, accepted=False)
-        return self._search_from(space, evaluation, self._remember(space, state, evaluation), state.search.trial)
+        return self._search_from(
+            space, evaluation, self._remember(space, state, evaluation), state.search.trial
+        )
+
+    def revalued(self, state: LBFGSState, value: float) -> LBFGSState:
+        best, search = replace(state.best, value=value), replace(state.search, value=value)
+        return replace(state, best=best, search=search)
 
     def _remember(self, space: Feasible, state: LBFGSState, evaluation: Evaluation) -> tuple[Pair, ...]:
         best = state.best
@@ -97,7 +107,12 @@ class LBFGS:
         return (*state.pairs, Pair(step, derivative, gradient, length**2 / curvature))[-self.memory :]
 
     def _search_from(
-        self, space: Feasible, best: Evaluation, pairs: tuple[Pair, ...], step: float, scale: float | None = None
+        self,
+        space: Feasible,
+        best: Evaluation,
+        pairs: tuple[Pair, ...],
+        step: float,
+        scale: float | None = None,
     ) -> LBFGSState:
         free = space.free(best.v, best.derivative)
         scale_of = _longest if space.quadratic else _scale
@@ -105,7 +120,9 @@ class LBFGS:
         slope = dot(best.derivative, direction)
         if pairs and not slope < 0.0:
             return self._search_from(space, best, (), step, _scale(pairs))
-        trial = 1.0 if pairs else (scale or self.step or first_step(best.value, slope if slope < 0.0 else -1.0))
+        trial = (
+            1.0 if pairs else (scale or self.step or first_step(best.value, slope if slope < 0.0 else -1.0))
+        )
         search = LineSearch.start(best.value, slope, trial, wolfe=space.bounds is None)
         return LBFGSState(best, direction, search, pairs, True, step)
 
@@ -144,7 +161,7 @@ def _scale(pairs: tuple[Pair, ...]) -> float:
 def _longest(pairs: tuple[Pair, ...]) -> float:
     """The longest step along a negative gradient that any curvature seen calls for.
 
-    Where steps are exact their direction does not depend on the guess. A long one makes the exact step a part of the
-    trial step, between two evaluations, where rounding errors do not grow.
+    Where steps are exact their direction does not depend on the guess. A long one makes the exact step a part
+    of the trial step, between two evaluations, where rounding errors do not grow.
     """
     return max(pair.radius for pair in pairs)

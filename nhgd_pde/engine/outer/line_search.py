@@ -12,10 +12,10 @@ _MOST_TRIALS = 25
 class LineSearch:
     """One search along a direction; phi(t) the objective, phi'(t) its slope.
 
-    Bisection between a step that is too short and one that is too long (Lewis and Overton 2013, Math. Program. 141),
-    with the secant of the slopes as first guess. Close to an optimum differences of values drown in rounding or in the
-    error of the inner solution: within that noise a step is judged by its slope alone (the approximate Wolfe
-    conditions of Hager and Zhang 2005, SIAM J. Optim. 16).
+    Bisection between a step that is too short and one that is too long (Lewis and Overton 2013, Math.
+    Program. 141), with the secant of the slopes as first guess. Close to an optimum differences of values
+    drown in rounding or in the error of the inner solution: within that noise a step is judged by its slope
+    alone (the approximate Wolfe conditions of Hager and Zhang 2005, SIAM J. Optim. 16).
 
     Attributes:
         value, slope: phi(0) and phi'(0) < 0.
@@ -45,20 +45,24 @@ class LineSearch:
     def exhausted(self) -> bool:
         return self.trials >= _MOST_TRIALS
 
-    def judge(self, value: float, slope: float, noise: float, moved: float | None = None) -> LineSearch | None:
-        """Take in phi and phi' at the trial step: None if it is acceptable, else the search with its next trial.
+    def judge(
+        self, value: float, slope: float, noise: float, moved: float | None = None
+    ) -> LineSearch | None:
+        """Take in phi and phi' at the trial step: None if it is accepted, else the search with its next one.
 
         Args:
             value, slope: phi(trial), phi'(trial); not finite counts as too long.
             noise: error of differences of values.
-            moved: slope at 0 times the step that was really taken, where a projection shortened it; `slope` is then
-                taken along that step too.
+            moved: slope at 0 times the step that was really taken, where a projection shortened it; `slope`
+                is then taken along that step too.
         """
         expected = self.slope * self.trial if moved is None else min(moved, 0.0)
         finite = math.isfinite(value) and math.isfinite(slope)
         decrease = finite and value <= self.value + self.DECREASE * expected
         if finite and not decrease and value <= self.value + noise:
-            decrease = slope * self.trial <= (2 * self.DECREASE - 1) * expected
+            # Both conditions, whatever `wolfe` says: values this close rule out nothing, not even an ascent.
+            along = slope * self.trial
+            decrease = self.CURVATURE * expected <= along <= (2 * self.DECREASE - 1) * expected
         if not decrease:
             # A try that cannot be evaluated costs the most and tells the least: go far back.
             share = 0.5 if finite else 0.1
@@ -82,15 +86,15 @@ class LineSearch:
 
 
 def first_step(value: float, slope: float) -> float:
-    """The step that reaches zero where phi is quadratic with minimum zero: exact for a least-squares fit in one mode."""
+    """The step to the minimum of a quadratic if that is zero: exact for a least-squares fit in one mode."""
     return 2.0 * abs(value) / abs(slope) if value != 0.0 else 1.0
 
 
 def exact_share(slope: float, trial_slope: float) -> float | None:
     """The minimiser of a quadratic as a share of the trial step, from the slopes at its two ends.
 
-    None where the slopes show no convexity, or the minimiser is so far off that extrapolating to it loses digits that
-    matter: a share of 1000 loses three of sixteen.
+    None where the slopes show no convexity, or the minimiser is so far off that extrapolating to it loses
+    digits that matter: a share of 1000 loses three of sixteen.
     """
     bend = trial_slope - slope
     if not bend > 0.0:

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "nhgd_pde"
+
+# Parts of the package, and the parts that each may import besides itself.
+ALLOWED = {
+    "linalg": set(),
+    "fem": {"linalg"},
+    "pde": {"fem", "linalg"},
+    "engine": {"linalg"},
+    "methods": {"engine", "linalg"},
+    "inner": {"engine", "fem", "linalg", "pde"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, as dotted names below the package."""
+    inside = path.relative_to(PACKAGE).parent.parts
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name.split(".") for alias in node.names]
+            names |= {".".join(parts[1:]) for parts in found if parts[0] == PACKAGE.name}
+        elif isinstance(node, ast.ImportFrom):
+            parts = node.module.split(".") if node.module else []
+            if node.level:
+                parts = [*inside[: len(inside) - node.level + 1], *parts]
+            elif parts[:1] == [PACKAGE.name]:
+                parts = parts[1:]
+            else:
+                continue
+            # `from .. import x` imports the module x itself.
+            names |= (
+                {".".join([*parts, alias.name]) for alias in node.names} if not parts else {".".join(parts)}
+            )
+    return names
+
+
+def files(part: str = "") -> list[Path]:
+    found = sorted((PACKAGE / part).rglob("*.py"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_imports_point_down(part: str) -> None:
+    wrong = {
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in files(part)
+        for name in imported(path)
+        if name.split(".")[0] not in ALLOWED[part] | {part}
+    }
+    assert not wrong
+
+
+def test_nothing_imports_the_front_door() -> None:
+    front = {"api", "cli"}
+    door = {"api.py", "cli.py", "__init__.py", "__main__.py"}
+    wrong = {
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in files()
+        if str(path.relative_to(PACKAGE)) not in door
+        for name in imported(path)
+        if name.split(".")[0] in front
+    }
+    assert not wrong
+
+
+def test_the_reader_of_imports_sees_every_form() -> None:
+    assert imported(PACKAGE / "engine" / "hypergradient.py") == {"linalg.krylov", "engine.bilevel"}
+    assert {"linalg.krylov", "linalg.riesz"} <= imported(PACKAGE / "engine" / "outer" / "base.py")
+    assert {"api", "solution"} <= imported(PACKAGE / "__init__.py")
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    if not (PACKAGE / "cli.py").exists():
+        pytest.skip("no command line yet")
+    heavy = ("torch", "skfem", "meshio", "matplotlib", "scipy")
+    code = f"import sys, nhgd_pde.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,167 @@
+"""Runs and their folders: interrupted, killed, saved; what ParaView would find there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import meshio
+import numpy as np
+import pytest
+
+import nhgd_pde as nhgd
+from nhgd_pde.output.run_folder import read_history
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A long run in small steps: the gradient method with a constant step.
+SLOW = [
+    sys.executable, "-m", "nhgd_pde", "solve", "problems/poisson_control.yaml",
+    "--set", "mesh.cells=[32, 32]", "--set", "outer.method=gradient", "--set", "outer.step=1.0",
+    "--set", "outer.iterations=100000", "--set", "output.every=1",
+]  # fmt: skip
+
+
+def start(folder: Path, rows: int) -> subprocess.Popen[str]:
+    """Start a long run and wait until it has written some outer iterations."""
+    process = subprocess.Popen([*SLOW, "--output", str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60.0
+    history = folder / "history.csv"
+    while not history.exists() or history.read_text().count("\n") < rows:
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline, "the run wrote nothing"
+        time.sleep(0.02)
+    return process
+
+
+def series(folder: Path) -> list[Path]:
+    """The files a .pvd index names."""
+    tree = ElementTree.parse(folder / "fields" / "state.pvd")
+    return [folder / "fields" / entry.attrib["file"] for entry in tree.iter("DataSet")]
+
+
+def test_fields_have_the_names_and_values_of_the_solution(tmp_path: Path) -> None:
+    problem = nhgd.load(ROOT / "problems/poisson_plate.yaml")
+    solution = nhgd.solve(problem, output=tmp_path / "run")
+    final = meshio.read(tmp_path / "run" / "final.vtu")
+    assert set(final.point_data) == {"state", "control", "target", "adjoint", "sensitivity"}
+    np.testing.assert_array_equal(final.point_data["state"], solution.state[0])
+    np.testing.assert_array_equal(final.point_data["control"], problem.pde.control.on_mesh(solution.control))
+    files = series(tmp_path / "run")
+    last = meshio.read(files[-1])
+    np.testing.assert_array_equal(last.point_data["state"], solution.state[0])
+    x = last.points[:, 0]
+    assert np.abs(last.point_data["state"][np.isclose(np.abs(x), 1.0)]).max() == 0.0
+    rows = read_history(tmp_path / "run")
+    assert [row["iteration"] for row in rows] == list(range(solution.stats["outer_iterations"] + 1))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["objective"] == rows[-1]["objective"] == solution.objective
+    assert summary["seconds_output"] > 0.0
+
+
+def test_vtk_opens_the_series(tmp_path: Path) -> None:
+    pyvista = pytest.importorskip("pyvista")
+    nhgd.solve(nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [8, 8]}), output=tmp_path / "run")
+    reader = pyvista.get_reader(str(tmp_path / "run" / "fields" / "state.pvd"))
+    reader.set_active_time_value(reader.time_values[-1])
+    assert {"state", "control"} <= set(reader.read()[0].point_data)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        ({"element": "P2", "mesh.cells": [6, 6]}, "triangle6"),
+        ({"control.space": "P0", "mesh.cells": [6, 6]}, "triangle"),
+        ({"mesh": {"kind": "interval", "cells": 20}, "objective.0.target": "sin(pi*x)"}, "line"),
+    ],
+)
+def test_other_elements_are_written_on_their_own_nodes(
+    overrides: dict[str, object], kind: str, tmp_path: Path
+) -> None:
+    problem = nhgd.load(ROOT / "problems/poisson_control.yaml", overrides)
+    solution = nhgd.solve(problem, output=tmp_path / "run")
+    assert solution.status == "converged"
+    final = meshio.read(tmp_path / "run" / "final.vtu")
+    assert [block.type for block in final.cells] == [kind]
+    assert len(final.points) == problem.pde.space.size
+    if "control.space" in overrides:
+        np.testing.assert_array_equal(final.cell_data["control"][0], solution.control)
+    elif kind == "triangle6":
+        # The P1 control on the midpoints of edges is the mean of its two ends.
+        corners, nodes = final.points, final.cells[0].data
+        control = final.point_data["control"]
+        np.testing.assert_allclose(control[nodes[:, 3]], control[nodes[:, :2]].mean(axis=1), atol=1e-14)
+        np.testing.assert_allclose(corners[nodes[:, 3]], corners[nodes[:, :2]].mean(axis=1), atol=1e-14)
+
+
+def test_ctrl_c_leaves_a_complete_folder(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", rows=4)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "interrupted" in output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    rows = read_history(tmp_path / "run")
+    assert rows[-1]["iteration"] == summary["outer_iterations"]
+    assert meshio.read(tmp_path / "run" / "final.vtu").point_data["state"].shape == (33 * 33,)
+
+
+@pytest.mark.parametrize("rows", [3, 17])
+def test_kill_leaves_an_index_that_opens(rows: int, tmp_path: Path) -> None:
+    process = start(tmp_path / "run", rows)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    files = series(tmp_path / "run")
+    assert len(files) >= rows - 2
+    for file in files:
+        assert np.isfinite(meshio.read(file).point_data["state"]).all()
+    for row in read_history(tmp_path / "run")[:-1]:
+        assert isinstance(row["objective"], float)
+
+
+def test_save_and_plot(tmp_path: Path) -> None:
+    solution = nhgd.solve(nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [8, 8]}))
+    folder = solution.save(tmp_path / "saved")
+    assert nhgd.solve(nhgd.load(folder / "problem.yaml")).objective == solution.objective
+    assert len(read_history(folder)) == len(solution.history)
+    pytest.importorskip("matplotlib")
+    solution.plot().savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"<!-- example: run by the tests -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "problems").symlink_to(ROOT / "problems")
+    names: dict[str, object] = {}
+    exec(found.group(1), names)
+    solution = names["solution"]
+    assert isinstance(solution, nhgd.Solution)
+    assert solution.status == "converged"
+    assert (tmp_path / "outputs/weak_regularisation/final.vtu").exists()
+
+
+def test_callback_sees_every_iteration_and_interrupts() -> None:
+    seen: list[object] = []
+    problem = nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [16, 16]})
+    solution = nhgd.solve(problem, callback=lambda row: seen.append(row["iteration"]), interrupted=lambda: len(seen) > 2)
+    assert solution.status == "interrupted"
+    assert seen == [0, 1, 2]
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    overrides = {"mesh.cells": [8, 8], "outer.iterations": 3}
+    first, second = (nhgd.solve(nhgd.load(ROOT / "problems/poisson_nhgd_paper.yaml", overrides)) for _ in range(2))
+    other = nhgd.solve(nhgd.load(ROOT / "problems/poisson_nhgd_paper.yaml", {**overrides, "seed": 1}))
+    assert first.objective == second.objective
+    assert other.objective != first.objective
