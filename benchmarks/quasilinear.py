@@ -8,11 +8,9 @@ from torch import Tensor
 
 from nhgd_pde.control import ControlSpace, source_control
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.fem.evaluation import gram_root
 from nhgd_pde.fem.spaces import space
 from nhgd_pde.inner.model import Observation
-from nhgd_pde.inner.residual import ResidualModel
-from nhgd_pde.linalg.factorisation import factorised_riesz_map
+from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.riesz import mass_riesz_map
 from nhgd_pde.linalg.sparse import SparseMatrix
 from nhgd_pde.objective import Objective, Regularisation, Tracking
@@ -48,10 +46,6 @@ def quasilinear_problem(cells: int = 12, alpha: float = 1e-3, observation: Obser
     )
     weight = torch.ones_like(state.cells.quadrature.weights)[None]
     mass = SparseMatrix(state.cells.assemble(state.cells, {(0, 0): weight}, True).host(), CPU, True)
-    tests = state.cells.columns(free)
-    blocks = {(1, 1): weight, (2, 2): weight}
-    gram = SparseMatrix(tests.assemble(tests, blocks, True).host(), CPU, True)
-    riesz = factorised_riesz_map(gram, equation.counts)
     x, y = (torch.from_numpy(axis) for axis in state.nodes)
     control = ControlSpace(
         space=state,
@@ -65,5 +59,5 @@ def quasilinear_problem(cells: int = 12, alpha: float = 1e-3, observation: Obser
     )
     cost = SparseMatrix((alpha * mass.host).tocsr(), CPU, True)
     objective = Objective((Tracking(mass, 1.5 * x * (1.0 - x)),), (Regularisation(cost, torch.zeros(state.size).double()),))
-    model = ResidualModel(equation, riesz, gram_root(tests, blocks), observation or Observation())
+    model = residual_model(state, equation, observation or Observation())
     return PDEProblem("quasilinear", state, equation, control, objective, model)

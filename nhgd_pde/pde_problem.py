@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from .control import ControlSpace
 from .engine.bilevel import FisherFactors, InnerBatch, StateFactors, relative_dual_error
-from .fem.evaluation import Evaluation
 from .fem.spaces import Space
 from .inner.model import InnerModel
 from .linalg.counts import Counts
+from .linalg.krylov import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
 from .objective import Objective
@@ -77,7 +78,7 @@ class PDEProblem:
         u = self.equation.lift.new_zeros(self.inner_shape)
         if not self.equation.affine and torch.count_nonzero(self.equation.lift):
             # The smoothest extension of the Dirichlet values: zero inside is far from any solution near the boundary.
-            steep = self.equation.restrict(self._seminorm.mv(self.equation.lift[None]))
+            steep = self.equation.restrict(self.model.whole_gram.mv(self.equation.lift[None]))
             u = u - self.inner_metric.gradient(steep)
         return u, self.control.initial.clone()
 
@@ -95,19 +96,30 @@ class PDEProblem:
         return relative_dual_error(self.inner_metric, residual, self.inner_length(u), tolerance)
 
     def inner_length(self, u: Tensor) -> float:
-        """|u|_K of the whole field, Dirichlet values included."""
+        """|u|_K of the whole field, Dirichlet values included.
+
+        The energy of a field that does not vanish on the boundary says nothing of its level. Its L2 norm does:
+        times the smallest eigenvalue of K, at which it adds to the energy at most as much again.
+        """
         if not torch.count_nonzero(self.equation.lift):
             return self.inner_metric.norm(u)
         full = self.equation.embed(u)
-        return float((full * self._seminorm.mv(full)).sum().clamp(min=0.0).sqrt())
+        energy = dot(full, self.model.whole_gram.mv(full)) + self._level * dot(full, self._mass.mv(full))
+        return math.sqrt(max(energy, 0.0))
 
     @cached_property
-    def _seminorm(self) -> SparseMatrix:
-        """int grad u . grad w on the whole space."""
-        cells: Evaluation = self.space.cells
+    def _mass(self) -> SparseMatrix:
+        """The mass matrix of the whole state space."""
+        cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
-        blocks = {(i, i): one for i in range(1, cells.components)}
-        return SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, symmetric=True)
+        return SparseMatrix(cells.assemble(cells, {(0, 0): one}, symmetric=True).host(), one.device, symmetric=True)
+
+    @cached_property
+    def _level(self) -> float:
+        """The smallest eigenvalue of K against the mass matrix, by the Rayleigh quotient of a smooth field."""
+        x = self.inner_metric.smoothest
+        full = self.equation.embed(x) - self.equation.lift
+        return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))
 
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return self.model.hessian_product(u, v, w)

@@ -156,15 +156,6 @@ def equation_of(
     )
 
 
-def residual_model(
-    functions: Space, equation: StateEquation, observation: Observation | None = None
-) -> ResidualModel:
-    """The residual form with the H1_0 product as Riesz map."""
-    tests = functions.cells.columns(equation.free)
-    root = gram_root(tests, h1_blocks(functions))
-    return ResidualModel(equation, h1_riesz(functions, equation.free), root, observation or Observation())
-
-
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 

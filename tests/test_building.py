@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+import nhgd_pde as nhgd
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.inner.energy import EnergyModel
 from nhgd_pde.inner.residual import ResidualModel
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.objective import Regularisation, Tracking
-from nhgd_pde.problem.building import _Builder, build
+from nhgd_pde.problem.building import build, build_on
 from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.loading import read_problem
 from problems import BASE, CPU, PLATE, problem, random, write_mesh
@@ -207,7 +208,7 @@ def test_an_empty_region_is_no_control() -> None:
     with pytest.raises(
         ProblemError, match=r"control.on: subdomain 'core' has no cells: the control is empty"
     ):
-        _Builder(file, CPU).build(meshes.domain(mesh))
+        build_on(file, meshes.domain(mesh), CPU)
 
 
 def test_several_mistakes_are_told_at_once() -> None:
@@ -401,3 +402,22 @@ def test_an_objective_is_the_mean_over_scenarios() -> None:
 def test_devices_may_be_named_twice() -> None:
     for devices in ({"inner": "cpu"}, {"curvature": "cpu"}, {"inner": "cpu", "curvature": "cpu"}):
         assert problem({"devices": devices}).control.initial.device.type == "cpu"
+
+
+@pytest.mark.parametrize("model", ["energy", "residual"])
+@pytest.mark.parametrize(("level", "conductivity"), [(20.0, 1.0), (20.0, 1e4), (20.0, 1e-4), (1e-6, 1.0)])
+def test_the_certificate_does_not_depend_on_the_level_or_the_units_of_the_state(
+    model: str, level: float, conductivity: float
+) -> None:
+    """A nearly constant state: its energy is tiny, so that rounding would look like an error relative to it."""
+    overrides = {
+        "mesh.cells": [16, 16],
+        "pde.conductivity": conductivity,
+        "pde.boundary": {"all": {"dirichlet": level}},
+        "objective.0.target": f"{level}*(1 + 0.001*x*(1 - x))",
+        "objective.1.weight": 1e-6 / conductivity**2,
+        "inner.model": model,
+    }
+    solution = nhgd.solve(nhgd.load(BASE, overrides))
+    assert solution.status == "converged", solution.message
+    assert solution.certificate.state_residual <= 1e-11

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nhgd_pde.inner.energy import EnergyModel
+from nhgd_pde.inner.energy import energy_model
 from nhgd_pde.inner.model import InnerModel, Observation
-from nhgd_pde.linalg.factorisation import ScenarioFactorisation, factorised_riesz_map
+from nhgd_pde.inner.residual import residual_model
+from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.linalg.sparse import SparseMatrix
 from nhgd_pde.pde.equation import StateEquation
-from problems import equation_of, in_conductivity, quasilinear, random, residual_model, slope, space_of
+from problems import equation_of, in_conductivity, quasilinear, random, slope, space_of
 
 SAMPLES = [100, 316, 1000, 3162, 10000]
 
@@ -34,7 +35,7 @@ def residual_form(
         equation = equation_of(functions, scenarios=scenarios, affine=True, symmetric=True)
     else:
         equation = equation_of(functions, quasilinear, scenarios, control=in_conductivity)
-    return residual_model(functions, equation, observation)
+    return residual_model(functions, equation, observation or Observation())
 
 
 def energy_form(
@@ -42,8 +43,7 @@ def energy_form(
 ) -> InnerModel:
     functions = space_of(2, 3, "P1")
     equation = equation_of(functions, scenarios=scenarios, affine=True, symmetric=True, varied=varied)
-    mean = SparseMatrix(equation.constant_linearisation.state.mean(), symmetric=True)
-    return EnergyModel(equation, factorised_riesz_map(mean, equation.counts), observation or Observation())
+    return energy_model(equation, observation or Observation())
 
 
 forms = pytest.mark.parametrize("form", [residual_form, energy_form])

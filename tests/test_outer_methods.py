@@ -329,3 +329,11 @@ def test_the_exact_share_of_a_quadratic() -> None:
     assert exact_share(-2.0, -2.0) is None
     assert exact_share(-2.0, -3.0) is None
     assert exact_share(-1.0, -1.0 + 1e-9) is None
+
+
+def test_a_projected_step_that_does_not_descend_may_not_ascend() -> None:
+    # The clipped step has a positive slope: the sufficient decrease it "expects" must not allow an increase.
+    search = LineSearch.start(1.0, -1.0, 1.0, wolfe=False)
+    found = search.judge(1.0 + 1e-6, 0.5, noise=0.0, moved=0.5)
+    assert found is not None and found.trial == pytest.approx(0.1)
+    assert search.judge(1.0 - 1e-6, 0.5, noise=0.0, moved=0.5) is None

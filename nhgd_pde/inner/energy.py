@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, StateFactors
 from ..fem.evaluation import gram_root
-from ..linalg.factorisation import ScenarioFactorisation
+from ..linalg.factorisation import ScenarioFactorisation, factorised_riesz_map
 from ..linalg.riesz import RieszMap
 from ..linalg.sparse import SparseMatrix
 from ..pde.equation import StateEquation
@@ -51,6 +51,12 @@ class EnergyModel:
             [gram_root(test, blocks, s).host for test, blocks in integrals if blocks] for s in range(count)
         ]
         return tuple(SparseMatrix(sp.vstack(each, format="csr"), self.equation.lift.device) for each in parts)
+
+    @cached_property
+    def whole_gram(self) -> SparseMatrix:
+        """J on the whole state space, Dirichlet functions included, (N, N)."""
+        whole = self.equation.constant_linearisation.whole.mean()
+        return SparseMatrix(whole, self.equation.lift.device, symmetric=True)
 
     def noise(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """G^T z, z ~ N(0, I), with covariance J; (S, m, n) for shape (S, m)."""
@@ -119,3 +125,9 @@ class EnergyFactors:
 
     def solve_transposed(self, g: Tensor) -> Tensor:
         return self.riesz.gradient(g)
+
+
+def energy_model(equation: StateEquation, observation: Observation) -> EnergyModel:
+    """The energy form of an affine self-adjoint coercive equation, in its own energy product."""
+    jacobian = SparseMatrix(equation.constant_linearisation.state.mean(), equation.lift.device, symmetric=True)
+    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts), observation)

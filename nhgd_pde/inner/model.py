@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..engine.bilevel import FisherFactors, InnerBatch, StateFactors
 from ..linalg.riesz import RieszMap
+from ..linalg.sparse import SparseMatrix
 
 # How scores are made: with the observation noise integrated out, or the stochastic gradients as they are.
 Scores = Literal["model", "observed"]

@@ -12,13 +12,16 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, StateFactors
-from ..linalg.factorisation import Factorisation, ScenarioFactorisation
+from ..fem.evaluation import gram_root
+from ..fem.spaces import Space
+from ..linalg.factorisation import Factorisation, ScenarioFactorisation, factorised_riesz_map
 from ..linalg.riesz import RieszMap
-from ..linalg.sparse import SparseMatrix
+from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from ..pde.equation import StateEquation
 from .model import Observation, gaussian, matched_noise
 
@@ -31,12 +34,14 @@ class ResidualModel:
         equation: R.
         riesz: K, the inner product of the test space.
         root: G with K = G^T G.
+        whole_gram: K on the whole state space, Dirichlet functions included, (N, N).
         observation: options.
     """
 
     equation: StateEquation
     riesz: RieszMap
     root: SparseMatrix
+    whole_gram: SparseMatrix
     observation: Observation
     name: str = "residual"
 
@@ -124,3 +129,31 @@ class ResidualFactors:
 
     def solve(self, g: Tensor) -> Tensor:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
+
+
+def residual_model(space: Space, equation: StateEquation, observation: Observation) -> ResidualModel:
+    """The residual form of any equation for one field, tested in the H1 product of its state space.
+
+    The product of gradients alone where there are Dirichlet values, which make it a norm; times a number that
+    gives it the size and the units of J, so that residuals compare with |u|_K.
+    """
+    device = equation.lift.device
+    one = torch.ones_like(space.cells.quadrature.weights)[None]
+    first = 1 if equation.unknowns < space.size else 0
+    blocks = {(i, i): one for i in range(first, space.cells.components)}
+    whole = space.cells.assemble(space.cells, blocks, symmetric=True)
+    jacobian = equation.linearise(
+        equation.lift.new_zeros(equation.scenarios, equation.unknowns), equation.lift.new_zeros(equation.controls)
+    ).whole.mean()
+    size = float(np.median(np.abs(jacobian.diagonal()) / whole.host().diagonal()))
+    if math.isfinite(size) and size > 0.0:
+        blocks = {key: size * block for key, block in blocks.items()}
+        whole = ScenarioMatrix(whole.pattern, size * whole.data, whole.shape, symmetric=True)
+    gram = SparseMatrix(whole.restrict(equation.free, equation.free).host(), device, symmetric=True)
+    return ResidualModel(
+        equation,
+        riesz=factorised_riesz_map(gram, equation.counts),
+        root=gram_root(space.cells.columns(equation.free), blocks),
+        whole_gram=SparseMatrix(whole.host(), device, symmetric=True),
+        observation=observation,
+    )

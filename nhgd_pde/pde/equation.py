@@ -22,11 +22,13 @@ class Linearisation:
     Attributes:
         state: J = dR/du, (n, n) a scenario.
         control: R_v = dR/dv, (n, p) a scenario.
+        whole: dR/du before Dirichlet rows and columns are cut out, (N, N) a scenario.
         blocks: the derivative of each integrand at its points, of which J is assembled.
     """
 
     state: ScenarioMatrix
     control: ScenarioMatrix
+    whole: ScenarioMatrix
     blocks: tuple[Blocks, ...]
 
 
@@ -134,6 +136,7 @@ class StateEquation:
         return Linearisation(
             state.restrict(self.free, self.free),
             control.restrict(self.free, np.arange(self.controls)),
+            state,
             tuple(blocks),
         )
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..control import ControlSpace, source_control
 from ..fem import mesh as meshes
-from ..fem.evaluation import Evaluation, gram_root
+from ..fem.evaluation import Evaluation
 from ..fem.mesh import Domain
 from ..fem.spaces import Space, space
-from ..inner.energy import EnergyModel
+from ..inner.energy import energy_model
 from ..inner.model import InnerModel, Observation
-from ..inner.residual import ResidualModel
+from ..inner.residual import residual_model
 from ..linalg.counts import Counts
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
@@ -25,10 +25,10 @@ from ..pde.equation import StateEquation
 from ..pde.form import Integral
 from ..pde.poisson import neumann, poisson, robin
 from ..pde_problem import PDEProblem
-from .errors import Issue, ProblemError, suggest
-from .expressions import Expression, ExpressionError
+from .errors import ProblemError, suggest
 from .loading import ProblemFile
 from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh, TrackingTerm
+from .values import Values, point_text
 
 
 def build(file: ProblemFile) -> PDEProblem:
@@ -38,8 +38,13 @@ def build(file: ProblemFile) -> PDEProblem:
         ProblemError: names that the mesh does not have, coefficients out of range, a device that is not
             there, ...; every mistake that can be found without the others mended.
     """
-    builder = _Builder(file, build_device(file))
-    return builder.build(build_domain(file))
+    device = build_device(file)
+    return build_on(file, build_domain(file), device)
+
+
+def build_on(file: ProblemFile, domain: Domain, device: torch.device) -> PDEProblem:
+    """The same on a mesh in memory, whatever the file says of its mesh."""
+    return _Builder(file, device, Values(file, domain, device)).build(domain)
 
 
 def build_device(file: ProblemFile) -> torch.device:
@@ -92,7 +97,7 @@ class _Builder:
 
     file: ProblemFile
     device: torch.device
-    issues: list[Issue] = field(default_factory=list)
+    values: Values
     counts: Counts = field(default_factory=Counts)
 
     def build(self, domain: Domain) -> PDEProblem:
@@ -107,15 +112,15 @@ class _Builder:
         lift, free = self._dirichlet(state, facets)
         coefficients, symmetric, coercive = self._coefficients(domain, x)
         control = self._control(domain, control_space)
-        gain = self._formula("control.gain", spec.control.gain, x)
+        gain = self.values.formula("control.gain", spec.control.gain, x)
         # Zero outside the region where the control acts: its functions at the edge reach beyond.
-        coefficients["gain"] = self._tensor(gain) * control.region.reshape(-1)
+        coefficients["gain"] = self.values.tensor(gain) * control.region.reshape(-1)
         boundary, absorbing, boundary_coercive = self._boundary_integrals(state, facets)
         objective, fields = self._objective(domain, state, control)
-        if not self.issues:
+        if not self.values.issues:
             self._well_posed(free, state, coefficients, absorbing)
-        if self.issues:
-            raise ProblemError(self.issues)
+        if self.values.issues:
+            raise ProblemError(self.values.issues)
 
         cells = Integral(state.cells, poisson, coefficients, source_control, control.cells)
         equation = StateEquation(
@@ -131,72 +136,6 @@ class _Builder:
         model = self._model(state, equation, symmetric and coercive and boundary_coercive)
         return PDEProblem(spec.name, state, equation, control, objective, model, fields)
 
-    # Values
-
-    def _formula(self, key: str, expression: Expression, x: Tensor | np.ndarray) -> np.ndarray:
-        """Values at points (dim, ...), which must be finite; zeros after a complaint."""
-        points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
-        try:
-            values = expression.numpy(points)
-        except ExpressionError as error:
-            self._complain(key, str(error))
-            return np.zeros(points.shape[1:])
-        if not np.isfinite(values).all():
-            where = np.flatnonzero(~np.isfinite(values.reshape(-1)))[0]
-            bad = values.reshape(-1)[where]
-            self._complain(key, f"expected finite values, found {bad} at {_point(points, where)}")
-            return np.zeros(points.shape[1:])
-        return values
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float64), device=self.device)
-
-    def _complain(self, key: str, message: str) -> None:
-        self.issues.append(self.file.issue(key, message))
-
-    def _indicator(self, domain: Domain, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
-        """(P,) one at the points of a named subdomain, zero elsewhere."""
-        shape = cells.quadrature.weights.shape
-        values = np.ones(shape) if name is None else np.zeros(shape)
-        if name is not None:
-            values[self._subdomain(domain, key, name)] = 1.0
-        return values.reshape(-1)
-
-    def _subdomain(self, domain: Domain, key: str, name: str) -> np.ndarray:
-        if name not in domain.subdomains:
-            known = ", ".join(sorted(domain.subdomains)) or "none"
-            self._complain(
-                key, f"unknown subdomain {name!r}{suggest(name, domain.subdomains)}; this mesh has: {known}"
-            )
-            return np.arange(0)
-        return domain.subdomains[name]
-
-    def _regional(
-        self, domain: Domain, key: str, value: Expression | dict[str, Expression], x: Tensor
-    ) -> np.ndarray:
-        """A coefficient (P,) given by one expression, or by one a subdomain."""
-        if isinstance(value, Expression):
-            return self._formula(key, value, x)
-        points = x.reshape(domain.dim, domain.mesh.nelements, -1)
-        values = np.zeros(points.shape[1:])
-        missing = np.ones(domain.mesh.nelements, dtype=bool)
-        before = len(self.issues)
-        for name, expression in value.items():
-            if name != "default":
-                cells = self._subdomain(domain, f"{key}.{name}", name)
-                values[cells] = self._formula(f"{key}.{name}", expression, points[:, cells])
-                missing[cells] = False
-        if "default" in value:
-            values[missing] = self._formula(f"{key}.default", value["default"], points[:, missing])
-        elif missing.any() and len(self.issues) == before:
-            message = (
-                f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
-            )
-            self._complain(key, message)
-        return values.reshape(-1)
-
-    # Parts
-
     def _boundary_facets(self, domain: Domain) -> dict[str, np.ndarray]:
         """The facets of every condition; `all` stands for those that no other condition names."""
         conditions = self.file.spec.pde.boundary
@@ -205,7 +144,7 @@ class _Builder:
             if name not in domain.boundaries:
                 known = ", ".join(sorted(domain.boundaries))
                 hint = suggest(name, domain.boundaries)
-                self._complain(
+                self.values.complain(
                     f"pde.boundary.{name}", f"unknown boundary {name!r}{hint}; this mesh has: {known}"
                 )
                 continue
@@ -224,29 +163,29 @@ class _Builder:
             if condition.dirichlet is not None:
                 dofs = state.facet_dofs(indices)
                 key = f"pde.boundary.{name}.dirichlet"
-                values[dofs] = self._formula(key, condition.dirichlet, state.nodes[:, dofs])
+                values[dofs] = self.values.formula(key, condition.dirichlet, state.nodes[:, dofs])
                 fixed[dofs] = True
         free = np.flatnonzero(~fixed)
         if not len(free):
-            self._complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
-        return self._tensor(values), free
+            self.values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
+        return self.values.tensor(values), free
 
     def _coefficients(self, domain: Domain, x: Tensor) -> tuple[dict[str, Tensor], bool, bool]:
         """Coefficients at the points; whether the form is symmetric, and whether its energy is positive."""
         pde = self.file.spec.pde
         symmetric = True
-        before = len(self.issues)
+        before = len(self.values.issues)
         if isinstance(pde.conductivity, tuple):
             dim = domain.dim
             if len(pde.conductivity) != dim:
                 found = len(pde.conductivity)
                 message = f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {found} x {found}"
-                self._complain("pde.conductivity", message)
+                self.values.complain("pde.conductivity", message)
                 conductivity = np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1]))
             else:
                 rows = [
                     np.stack(
-                        [self._formula(f"pde.conductivity.{i}.{j}", entry, x) for j, entry in enumerate(row)]
+                        [self.values.formula(f"pde.conductivity.{i}.{j}", entry, x) for j, entry in enumerate(row)]
                     )
                     for i, row in enumerate(pde.conductivity)
                 ]
@@ -255,19 +194,19 @@ class _Builder:
             even = np.moveaxis(0.5 * (conductivity + conductivity.swapaxes(0, 1))[:, :, 0], -1, 0)
             smallest = np.linalg.eigvalsh(even)[:, 0]
         else:
-            conductivity = self._regional(domain, "pde.conductivity", pde.conductivity, x)
+            conductivity = self.values.regional("pde.conductivity", pde.conductivity, x)
             smallest = conductivity
-        if len(self.issues) == before and (smallest <= 0.0).any():
+        if len(self.values.issues) == before and (smallest <= 0.0).any():
             where = int(np.argmin(smallest))
             matrix = isinstance(pde.conductivity, tuple)
             kind = "a positive definite conductivity" if matrix else "a positive conductivity"
             value = f"the eigenvalue {smallest[where]:g}" if matrix else f"{smallest[where]:g}"
-            self._complain("pde.conductivity", f"expected {kind}, found {value} at {_point(x, where)}")
-        reaction = self._regional(domain, "pde.reaction", pde.reaction, x)
+            self.values.complain("pde.conductivity", f"expected {kind}, found {value} at {point_text(x, where)}")
+        reaction = self.values.regional("pde.reaction", pde.reaction, x)
         coefficients = {
-            "conductivity": self._tensor(conductivity),
-            "reaction": self._tensor(reaction),
-            "source": self._tensor(self._regional(domain, "pde.source", pde.source, x)),
+            "conductivity": self.values.tensor(conductivity),
+            "reaction": self.values.tensor(reaction),
+            "source": self.values.tensor(self.values.regional("pde.source", pde.source, x)),
         }
         return coefficients, symmetric, bool((reaction >= 0.0).all())
 
@@ -284,12 +223,12 @@ class _Builder:
             x = evaluation.quadrature.x.reshape(state.domain.dim, -1)
             key = f"pde.boundary.{name}"
             if condition.neumann is not None:
-                flux = self._formula(f"{key}.neumann", condition.neumann, x)
-                integrals.append(Integral(evaluation, neumann, {"flux": self._tensor(flux)}))
+                flux = self.values.formula(f"{key}.neumann", condition.neumann, x)
+                integrals.append(Integral(evaluation, neumann, {"flux": self.values.tensor(flux)}))
             elif condition.robin is not None:
-                transfer = self._formula(f"{key}.robin.coefficient", condition.robin.coefficient, x)
-                value = self._formula(f"{key}.robin.value", condition.robin.value, x)
-                data = {"coefficient": self._tensor(transfer), "value": self._tensor(value)}
+                transfer = self.values.formula(f"{key}.robin.coefficient", condition.robin.coefficient, x)
+                value = self.values.formula(f"{key}.robin.value", condition.robin.value, x)
+                data = {"coefficient": self.values.tensor(transfer), "value": self.values.tensor(value)}
                 integrals.append(Integral(evaluation, robin, data))
                 absorbing = absorbing or bool((transfer != 0.0).any())
                 coercive = coercive and bool((transfer >= 0.0).all())
@@ -300,41 +239,41 @@ class _Builder:
     ) -> None:
         if len(free) == state.size and not absorbing and not torch.count_nonzero(coefficients["reaction"]):
             message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
-            self._complain("pde.boundary", message)
+            self.values.complain("pde.boundary", message)
 
     def _control(self, domain: Domain, control_space: Space) -> ControlSpace:
         spec = self.file.spec.control
         dofs = np.arange(control_space.size)
         if spec.on is not None:
-            before = len(self.issues)
-            cells = self._subdomain(domain, "control.on", spec.on)
+            before = len(self.values.issues)
+            cells = self.values.subdomain("control.on", spec.on)
             dofs = control_space.cell_dofs(cells) if len(cells) else dofs
-            if not len(cells) and len(self.issues) == before:
-                self._complain("control.on", f"subdomain {spec.on!r} has no cells: the control is empty")
+            if not len(cells) and len(self.values.issues) == before:
+                self.values.complain("control.on", f"subdomain {spec.on!r} has no cells: the control is empty")
         evaluation = control_space.cells.columns(dofs)
         known = spec.on is None or spec.on in domain.subdomains
-        weight = self._indicator(domain, "control.on", spec.on if known else None, control_space.cells)
-        region = self._tensor(weight.reshape(evaluation.quadrature.weights.shape))[None]
+        weight = self.values.indicator("control.on", spec.on if known else None, control_space.cells)
+        region = self.values.tensor(weight.reshape(evaluation.quadrature.weights.shape))[None]
         mass = SparseMatrix(evaluation.assemble(evaluation, {(0, 0): region}, True).host(), self.device, True)
 
         nodes = control_space.nodes[:, dofs]
-        initial = self._formula("control.initial", spec.initial, nodes)
+        initial = self.values.formula("control.initial", spec.initial, nodes)
         bounds = [
             np.full(len(dofs), sign * np.inf)
             if bound is None
-            else self._formula(f"control.bounds.{i}", bound, nodes)
+            else self.values.formula(f"control.bounds.{i}", bound, nodes)
             for i, (bound, sign) in enumerate(zip(spec.bounds, (-1.0, 1.0), strict=True))
         ]
         bounded = any(bound is not None for bound in spec.bounds)
         crossed = np.flatnonzero(bounds[0] > bounds[1])
         if len(crossed):
             k = int(crossed[0])
-            values = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {_point(nodes, k)}"
-            self._complain("control.bounds", f"expected lower <= upper, {values}")
+            values = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {point_text(nodes, k)}"
+            self.values.complain("control.bounds", f"expected lower <= upper, {values}")
         riesz = self._control_metric(evaluation, mass, region, bounded)
-        lower, upper = (self._tensor(bound) for bound in bounds) if bounded else (None, None)
+        lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
         return ControlSpace(
-            control_space, dofs, evaluation, riesz, self._tensor(initial), lower, upper, region
+            control_space, dofs, evaluation, riesz, self.values.tensor(initial), lower, upper, region
         )
 
     def _control_metric(
@@ -366,30 +305,30 @@ class _Builder:
         for k, term in enumerate(self.file.spec.objective):
             key = f"objective.{k}"
             if isinstance(term, TrackingTerm):
-                target = self._formula(f"{key}.target", term.target, state.nodes)
-                region = self._indicator(domain, f"{key}.on", term.on, state.cells)
-                weights = self._tensor(term.weight * region.reshape(state.cells.quadrature.weights.shape))[
+                target = self.values.formula(f"{key}.target", term.target, state.nodes)
+                region = self.values.indicator(f"{key}.on", term.on, state.cells)
+                weights = self.values.tensor(term.weight * region.reshape(state.cells.quadrature.weights.shape))[
                     None
                 ]
                 mass = state.cells.assemble(state.cells, {(0, 0): weights}, symmetric=True).host()
                 tracking.append(
-                    Tracking(SparseMatrix(mass, self.device, symmetric=True), self._tensor(target))
+                    Tracking(SparseMatrix(mass, self.device, symmetric=True), self.values.tensor(target))
                 )
                 fields["target" if "target" not in fields else f"target_{k}"] = target
             else:
                 if term.norm == "h1" and control.space.element == "P0":
-                    self._complain(
+                    self.values.complain(
                         f"{key}.norm", "expected l2 for a P0 control, which has no gradient, found 'h1'"
                     )
                     continue
-                reference = self._formula(
+                reference = self.values.formula(
                     f"{key}.reference", term.reference, control.space.nodes[:, control.dofs]
                 )
                 components = range(1, control.cells.components) if term.norm == "h1" else range(1)
                 blocks = {(i, i): term.weight * control.region for i in components}
                 gram = control.cells.assemble(control.cells, blocks, symmetric=True).host()
                 matrix = SparseMatrix(gram, self.device, symmetric=True)
-                regularisation.append(Regularisation(matrix, self._tensor(reference)))
+                regularisation.append(Regularisation(matrix, self.values.tensor(reference)))
         return Objective(tuple(tracking), tuple(regularisation)), fields
 
     def _model(self, state: Space, equation: StateEquation, coercive: bool) -> InnerModel:
@@ -403,26 +342,11 @@ class _Builder:
             )
             raise self.file.error("inner.model", message)
         if coercive and spec.model != "residual":
-            jacobian = SparseMatrix(equation.constant_linearisation.state.mean(), self.device, symmetric=True)
-            return EnergyModel(equation, factorised_riesz_map(jacobian, self.counts), observation)
-        tests = state.cells.columns(equation.free)
-        one = torch.ones_like(tests.quadrature.weights)[None]
-        # Without Dirichlet values the gradient alone is no norm.
-        first = 1 if equation.unknowns < state.size else 0
-        blocks = {(i, i): one for i in range(first, tests.components)}
-        gram = SparseMatrix(tests.assemble(tests, blocks, symmetric=True).host(), self.device, symmetric=True)
-        riesz = factorised_riesz_map(gram, self.counts)
-        return ResidualModel(equation, riesz, gram_root(tests, blocks), observation)
+            return energy_model(equation, observation)
+        return residual_model(state, equation, observation)
 
 
 def _diagonal(weights: Tensor) -> object:
     import scipy.sparse as sp
 
     return sp.diags_array(weights.cpu().numpy()).tocsr()
-
-
-def _point(x: Tensor | np.ndarray, index: int) -> str:
-    """Coordinates of one of the points (dim, ...), for people."""
-    points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
-    values = points.reshape(points.shape[0], -1)[:, index]
-    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
