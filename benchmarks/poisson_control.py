@@ -41,7 +41,11 @@ print(json.dumps(dict(objective=s.objective, iterations=s.stats["outer_iteration
 def run(program: str, *arguments: str) -> dict[str, float]:
     """One solve in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result

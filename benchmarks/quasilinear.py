@@ -58,6 +58,8 @@ def quasilinear_problem(cells: int = 12, alpha: float = 1e-3, observation: Obser
         region=weight,
     )
     cost = SparseMatrix((alpha * mass.host).tocsr(), CPU, True)
-    objective = Objective((Tracking(mass, 1.5 * x * (1.0 - x)),), (Regularisation(cost, torch.zeros(state.size).double()),))
+    objective = Objective(
+        (Tracking(mass, 1.5 * x * (1.0 - x)),), (Regularisation(cost, torch.zeros(state.size).double()),)
+    )
     model = residual_model(state, equation, observation or Observation())
     return PDEProblem("quasilinear", state, equation, control, objective, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -59,7 +60,7 @@ def control_error(solution: nhgd.Solution, exact: Any) -> float:
 
 def orders(errors: list[float]) -> list[float]:
     """Observed orders of convergence where the mesh size halves from entry to entry."""
-    return [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
 
 
 def locally_refined() -> tuple[skfem.MeshTri, float]:

@@ -90,9 +90,7 @@ def solve(n: int, rtol: float = 1e-8, alpha: float = 1e-6, max_iterations: int =
     load = mass_rows @ target
     assembled = time.perf_counter()
 
-    factor = splu(
-        stiffness, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    )
+    factor = splu(stiffness, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     factorised = time.perf_counter()
 
     optimum = _conjugate_gradients(factor, mass_free, load, alpha, rtol, max_iterations)
@@ -178,9 +176,7 @@ def main() -> None:
     options = parser.parse_args()
 
     print("Wall seconds, medians of", options.repeats)
-    print(
-        "    n  control  iterations                J  assembly  factorisation  optimisation   total  peak MB"
-    )
+    print("    n  control  iterations                J  assembly  factorisation  optimisation   total  peak MB")
     for n in options.n:
         results = [solve(n) for _ in range(options.repeats)]
         last = results[-1]

@@ -1,6 +1,6 @@
 """The figures of docs/verification.md: every table there is printed by this script.
 
-    python benchmarks/verification.py [SECTION ...]
+python benchmarks/verification.py [SECTION ...]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import meshio
 import numpy as np
-import skfem
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

@@ -1,8 +1,8 @@
 """PDE-constrained optimisation and inverse design by natural hypergradient descent.
 
-    import nhgd_pde as nhgd
-    problem = nhgd.load("problems/poisson_control.yaml")
-    solution = nhgd.solve(problem, output="outputs/poisson_control")
+import nhgd_pde as nhgd
+problem = nhgd.load("problems/poisson_control.yaml")
+solution = nhgd.solve(problem, output="outputs/poisson_control")
 """
 
 from __future__ import annotations

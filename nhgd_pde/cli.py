@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +57,9 @@ def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> P
 
 
 _file = click.argument("file", type=click.Path(path_type=Path))
-_set = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a value by its dotted path.")
+_set = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a value by its dotted path."
+)
 
 
 @main.command()
@@ -93,7 +95,7 @@ def _run(problem: Problem, folder: Path, mode: str) -> str:
 
 
 @contextmanager
-def _stop_requested() -> Iterator[object]:
+def _stop_requested() -> Iterator[Callable[[], bool]]:
     """A question that is true after Ctrl-C or SIGTERM; a second Ctrl-C does not wait for the evaluation to end."""
     asked: list[int] = []
 

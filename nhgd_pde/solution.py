@@ -146,4 +146,3 @@ def final_fields(
         **gradient_points,
     }
     return output_grid(problem), FieldData(point=point, cell={**control_cells, **gradient_cells})
-

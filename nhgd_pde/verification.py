@@ -193,4 +193,9 @@ def _fisher_test(problem: PDEProblem, u: Tensor, v: Tensor, generator: torch.Gen
     expected = torch.stack([(z * problem.hessian_product(u, v, z)).sum() for z in directions])
     deviation = float((squares / _SCORES / expected - 1.0).mean())
     bound = 5.0 * math.sqrt(2.0 / (_SCORES * _DIRECTIONS))
-    return Check("Fisher against Hessian", deviation, f"at most {bound:.2g} (five standard errors)", abs(deviation) <= bound)
+    return Check(
+        "Fisher against Hessian",
+        deviation,
+        f"at most {bound:.2g} (five standard errors)",
+        abs(deviation) <= bound,
+    )

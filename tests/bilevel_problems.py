@@ -39,9 +39,7 @@ def chain(size: int, shift: float = 0.5) -> Tensor:
     """Tridiagonal (-1, 2 + shift, -1)."""
     side = torch.ones(size - 1, dtype=torch.float64)
     return (
-        torch.diag(torch.full((size,), 2.0 + shift, dtype=torch.float64))
-        - torch.diag(side, 1)
-        - torch.diag(side, -1)
+        torch.diag(torch.full((size,), 2.0 + shift, dtype=torch.float64)) - torch.diag(side, 1) - torch.diag(side, -1)
     )
 
 
@@ -113,18 +111,13 @@ class Explicit:
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         self.counts.residuals += 1
-        return relative_dual_error(
-            self.inner_metric, self.residual(u, v), self.inner_metric.norm(u), tolerance
-        )
+        return relative_dual_error(self.inner_metric, self.residual(u, v), self.inner_metric.norm(u), tolerance)
 
     def inner_length(self, u: Tensor) -> float:
         return self.inner_metric.norm(u)
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
-        return (
-            float(0.5 * (u - self.target).square().sum())
-            + 0.5 * self.weight * self.outer_metric.norm(v[None]) ** 2
-        )
+        return float(0.5 * (u - self.target).square().sum()) + 0.5 * self.weight * self.outer_metric.norm(v[None]) ** 2
 
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return u - self.target, self.weight * self.outer_metric.covector(v[None])[0]
@@ -210,9 +203,7 @@ class LeastSquares(Explicit):
         return torch.linalg.solve(slope.T @ slope + self.weight * gram, slope.T @ offset)
 
 
-def least_squares(
-    seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 12, weight: float = 1e-2
-) -> LeastSquares:
+def least_squares(seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 12, weight: float = 1e-2) -> LeastSquares:
     g = seeded(seed)
     k = 2 * n
     shared = normal(g, 1, k, n)
@@ -344,9 +335,7 @@ class Function:
     def init(self, problem: Function, u: Tensor, v: Tensor) -> NoState:
         return NoState(u)
 
-    def evaluate(
-        self, problem: Function, v: Tensor, state: NoState, accuracy: Accuracy
-    ) -> tuple[Evaluation, NoState]:
+    def evaluate(self, problem: Function, v: Tensor, state: NoState, accuracy: Accuracy) -> tuple[Evaluation, NoState]:
         self.tried.append(v)
         with torch.enable_grad():
             point = v.clone().requires_grad_()
@@ -387,9 +376,7 @@ def quadratic_function(
     hessian, linear = spd(size, condition, g), normal(g, size)
     metric = metric or riesz(spd(size, 10.0, g))
     start = torch.zeros(size, dtype=torch.float64)
-    function = Function(
-        lambda v: 0.5 * v @ hessian @ v - linear @ v + 1.0, start, metric, quadratic=quadratic
-    )
+    function = Function(lambda v: 0.5 * v @ hessian @ v - linear @ v + 1.0, start, metric, quadratic=quadratic)
     return function, hessian, linear
 
 

@@ -15,11 +15,8 @@ from torch import Tensor
 
 from nhgd_pde.control import source_control
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.fem.evaluation import gram_root
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.fem.spaces import Space, space
-from nhgd_pde.inner.model import Observation
-from nhgd_pde.inner.residual import ResidualModel
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import factorised_riesz_map
 from nhgd_pde.linalg.riesz import RieszMap

@@ -189,9 +189,7 @@ def test_a_mistake_names_the_key_and_the_place(overrides: dict[str, Any], key: s
 )
 def test_the_energy_form_is_refused_where_it_does_not_apply(pde: dict[str, Any]) -> None:
     (found,) = complaints({**pde, "inner.model": "energy"})
-    assert found.startswith(
-        "inner.model: expected auto or residual, found 'energy': the equation is not self-adj"
-    )
+    assert found.startswith("inner.model: expected auto or residual, found 'energy': the equation is not self-adj")
     assert isinstance(problem(pde).model, ResidualModel)
 
 
@@ -205,9 +203,7 @@ def test_a_control_lives_on_the_nodes_of_its_region(tmp_path: Path) -> None:
 def test_an_empty_region_is_no_control() -> None:
     file = read_problem(BASE, {"control.on": "core"})
     mesh = meshes.rectangle((1, 1), (0, 0), (2, 2)).with_subdomains({"core": np.arange(0)})
-    with pytest.raises(
-        ProblemError, match=r"control.on: subdomain 'core' has no cells: the control is empty"
-    ):
+    with pytest.raises(ProblemError, match=r"control.on: subdomain 'core' has no cells: the control is empty"):
         build_on(file, meshes.domain(mesh), CPU)
 
 
@@ -247,9 +243,7 @@ def test_a_mistake_in_a_file_has_its_line(tmp_path: Path) -> None:
     )
     with pytest.raises(ProblemError) as caught:
         build(read_problem(path))
-    assert str(caught.value).startswith(
-        f"{path}:5: pde.conductivity: expected a positive conductivity, found -1"
-    )
+    assert str(caught.value).startswith(f"{path}:5: pde.conductivity: expected a positive conductivity, found -1")
 
 
 # What is built
@@ -281,9 +275,7 @@ def test_scores_sample_the_hessian_for_every_element(dim: int, element: str, mod
 
 
 def test_all_stands_for_the_sides_that_no_other_condition_names() -> None:
-    built = problem(
-        {"pde.boundary": {"all": {"dirichlet": 3}, "left": {"neumann": 1}, "top": {"dirichlet": "5*x"}}}
-    )
+    built = problem({"pde.boundary": {"all": {"dirichlet": 3}, "left": {"neumann": 1}, "top": {"dirichlet": "5*x"}}})
     x, y = built.space.nodes
     lift, free = built.equation.lift.numpy(), built.equation.free
     inner_left = (x == 0) & (y > 0) & (y < 1)
@@ -296,11 +288,7 @@ def test_all_stands_for_the_sides_that_no_other_condition_names() -> None:
 def test_a_default_holds_only_where_no_other_value_does() -> None:
     """The logarithm is not finite inside the pad."""
     built = problem({**PAD, "pde.conductivity": {"pad": 7, "default": "1 - 0.01*log(r - 0.349)"}})
-    values = (
-        built.equation.integrals[0]
-        .coefficients["conductivity"]
-        .reshape(built.space.domain.mesh.nelements, -1)
-    )
+    values = built.equation.integrals[0].coefficients["conductivity"].reshape(built.space.domain.mesh.nelements, -1)
     assert (values[built.space.domain.subdomains["pad"]] == 7).all()
     assert (values[built.space.domain.subdomains["plate"]] < 2).all()
 
@@ -363,9 +351,7 @@ def test_objective_terms_are_the_integrals_they_stand_for() -> None:
     ]
     built = problem({"objective": terms})
     tracking, l2, h1 = (*built.objective.state, *built.objective.control)
-    assert (
-        isinstance(tracking, Tracking) and isinstance(l2, Regularisation) and isinstance(h1, Regularisation)
-    )
+    assert isinstance(tracking, Tracking) and isinstance(l2, Regularisation) and isinstance(h1, Regularisation)
     x, y = (torch.from_numpy(row.copy()) for row in built.space.nodes)
     # int (x + y)^2 = 7/6, int (2x)^2 = 4/3, int |grad (x - y)|^2 = 2.
     assert float(tracking.value(torch.zeros_like(x)[None])) == pytest.approx(1.5 * 7 / 6, rel=1e-12)
@@ -376,9 +362,7 @@ def test_objective_terms_are_the_integrals_they_stand_for() -> None:
 
 
 def test_objective_derivatives_are_derivatives() -> None:
-    built = problem(
-        {"objective.1.norm": "h1", "objective.1.reference": "x*y", "pde.boundary.all.dirichlet": 2}
-    )
+    built = problem({"objective.1.norm": "h1", "objective.1.reference": "x*y", "pde.boundary.all.dirichlet": 2})
     u, v = random(1, built.equation.unknowns), random(built.control.size, seed=1)
     in_u, in_v = built.outer_derivatives(u, v)
     w, d = random(*u.shape, seed=2), random(*v.shape, seed=3)

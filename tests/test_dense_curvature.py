@@ -127,9 +127,7 @@ def test_an_inverse_that_forgets_is_trusted_no_more_than_what_it_remembers(forge
 def test_a_prior_below_the_fisher_information_is_not_trusted() -> None:
     problem, matrix = fisher(40)
     state = Dense().init(problem, *problem.start())
-    assert state.trust * float(torch.linalg.eigvalsh(whitened(state, matrix))[-1]) == pytest.approx(
-        1.0, rel=0.02
-    )
+    assert state.trust * float(torch.linalg.eigvalsh(whitened(state, matrix))[-1]) == pytest.approx(1.0, rel=0.02)
     assert Dense("identity").init(problem, *problem.start()).trust == 0.0
     # Where the inner metric is the Fisher information itself, the prior is exact and a full step is safe.
     exact = least_squares(1, 1, 40)

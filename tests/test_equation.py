@@ -42,9 +42,7 @@ forms = pytest.mark.parametrize(
 elements = pytest.mark.parametrize("element", ["P1", "P2"])
 
 
-def equation(
-    form: Pointwise, control: ControlMap, element: str = "P1", dim: int = 2, **options: Any
-) -> StateEquation:
+def equation(form: Pointwise, control: ControlMap, element: str = "P1", dim: int = 2, **options: Any) -> StateEquation:
     return equation_of(space_of(dim, 4, element), form, scenarios=3, control=control, **options)
 
 
@@ -59,9 +57,7 @@ def remainders(of: Callable[[float], Tensor], derivative: Tensor, steps: list[fl
 
 @forms
 @elements
-def test_remainders_of_first_order_shrink_at_rate_two(
-    form: Pointwise, control: ControlMap, element: str
-) -> None:
+def test_remainders_of_first_order_shrink_at_rate_two(form: Pointwise, control: ControlMap, element: str) -> None:
     state = equation(form, control, element)
     u, v = point(state)
     w, d = random(*u.shape, seed=3), random(*v.shape, seed=4)
@@ -79,9 +75,7 @@ def test_remainders_of_first_order_shrink_at_rate_two(
 @forms
 @elements
 @pytest.mark.parametrize("dim", [1, 2, 3])
-def test_products_and_transposed_products_agree(
-    form: Pointwise, control: ControlMap, element: str, dim: int
-) -> None:
+def test_products_and_transposed_products_agree(form: Pointwise, control: ControlMap, element: str, dim: int) -> None:
     functions = space_of(dim, 2 if dim == 3 else 4, element)
     state = equation_of(functions, form, scenarios=3, control=control)
     u, v = point(state)
@@ -112,9 +106,7 @@ def single(state: StateEquation, scenario: int) -> StateEquation:
         (quasilinear, in_conductivity, False),
     ],
 )
-def test_a_batch_of_scenarios_is_that_many_single_runs(
-    form: Pointwise, control: ControlMap, affine: bool
-) -> None:
+def test_a_batch_of_scenarios_is_that_many_single_runs(form: Pointwise, control: ControlMap, affine: bool) -> None:
     state = equation(form, control, affine=affine)
     u, v = point(state)
     w, d = random(*u.shape, seed=3), random(*v.shape, seed=5)
@@ -167,9 +159,7 @@ def test_jacobians_are_symmetric_where_the_form_is(element: str) -> None:
     declared = equation(poisson, source_control, element, symmetric=True)
     w = random(3, declared.unknowns)
     straight = equation(poisson, source_control, element).state_product_transposed(*point(declared), w)
-    assert (
-        declared.state_product_transposed(*point(declared), w) - straight
-    ).norm() < 1e-13 * straight.norm()
+    assert (declared.state_product_transposed(*point(declared), w) - straight).norm() < 1e-13 * straight.norm()
 
 
 @elements
@@ -292,13 +282,9 @@ def observed_order(exact: str, pde: dict[str, Any], meshes_of: list[dict[str, An
 
 @elements
 @pytest.mark.parametrize("name", MANUFACTURED)
-def test_manufactured_solutions_converge_at_the_order_of_the_element(
-    tmp_path: Path, name: str, element: str
-) -> None:
+def test_manufactured_solutions_converge_at_the_order_of_the_element(tmp_path: Path, name: str, element: str) -> None:
     exact, pde = MANUFACTURED[name]
-    halves = write_mesh(
-        tmp_path / "halves.msh", meshes.rectangle((1, 1), (0, 0), (4, 4)), core=lambda x: x[0] > 0.5
-    )
+    halves = write_mesh(tmp_path / "halves.msh", meshes.rectangle((1, 1), (0, 0), (4, 4)), core=lambda x: x[0] > 0.5)
     specs = [{"file": str(halves), "refine": k} for k in range(4)]
     assert observed_order(exact, pde, specs, element) == pytest.approx(int(element[1]) + 1, abs=0.15)
 

@@ -144,9 +144,7 @@ def test_blocks_of_every_pair_of_components_and_spaces(dim: int) -> None:
     shape = state.cells.quadrature.weights.shape
     blocks = {(i, j): random(2, *shape, seed=i + 5 * j) for i in range(dim + 1) for j in range(dim + 1)}
     blocks[0, 0] = blocks[0, 0][:1]
-    left, right = (
-        each.cells.matrix.host.toarray().reshape(dim + 1, -1, each.size) for each in (state, control)
-    )
+    left, right = (each.cells.matrix.host.toarray().reshape(dim + 1, -1, each.size) for each in (state, control))
     found = state.cells.assemble(control.cells, blocks)
     weights = state.cells.quadrature.weights
     for s in range(2):
@@ -189,9 +187,7 @@ def anisotropic(test: Evaluation) -> Blocks:
 @every_space
 @pytest.mark.parametrize("kind", [isotropic, gradient_only, anisotropic])
 @pytest.mark.parametrize("restricted", [False, True])
-def test_a_root_squares_to_the_assembled_matrix(
-    dim: int, element: str, kind: object, restricted: bool
-) -> None:
+def test_a_root_squares_to_the_assembled_matrix(dim: int, element: str, kind: object, restricted: bool) -> None:
     assert callable(kind)
     test = case(dim, element).cells
     if restricted:
@@ -249,9 +245,7 @@ def test_piecewise_constants_have_a_node_in_each_cell() -> None:
     assert np.allclose(control.nodes, mesh.p[:, mesh.t].mean(axis=1))
     values = control.cells.evaluate(torch.arange(control.size, dtype=torch.float64)[None])
     per_cell = values[0].reshape(control.size, -1)
-    assert torch.equal(
-        per_cell, torch.arange(control.size, dtype=torch.float64)[:, None].expand(per_cell.shape)
-    )
+    assert torch.equal(per_cell, torch.arange(control.size, dtype=torch.float64)[:, None].expand(per_cell.shape))
     assert not values[1:].any()
 
 

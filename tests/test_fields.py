@@ -268,9 +268,7 @@ def test_resume_refuses_files_outside_the_series(tmp_path: Path) -> None:
     (tmp_path / "state.pvd").write_text(
         '<VTKFile><Collection><DataSet timestep="0" file="../state_00001.vtu"/></Collection></VTKFile>'
     )
-    with pytest.raises(
-        OutputError, match=r"expected files state_<number>\.vtu, found '\.\./state_00001\.vtu'"
-    ):
+    with pytest.raises(OutputError, match=r"expected files state_<number>\.vtu, found '\.\./state_00001\.vtu'"):
         FieldSeries.resume(tmp_path)
 
 

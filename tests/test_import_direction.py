@@ -37,9 +37,7 @@ def imported(path: Path) -> set[str]:
             else:
                 continue
             # `from .. import x` imports the module x itself.
-            names |= (
-                {".".join([*parts, alias.name]) for alias in node.names} if not parts else {".".join(parts)}
-            )
+            names |= {".".join([*parts, alias.name]) for alias in node.names} if not parts else {".".join(parts)}
     return names
 
 
@@ -84,7 +82,5 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
         pytest.skip("no command line yet")
     heavy = ("torch", "skfem", "meshio", "matplotlib", "scipy")
     code = f"import sys, nhgd_pde.cli; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"

@@ -32,9 +32,7 @@ class Loop:
         self.exact = self.problem.solution(self.v)
 
     def run(self, options: InnerOptions, tolerance: float = 0.0) -> InnerResult:
-        result = solve_inner(
-            self.problem, self.v, self.state, self.curvature, options, tolerance, self.generator
-        )
+        result = solve_inner(self.problem, self.v, self.state, self.curvature, options, tolerance, self.generator)
         self.state = result.state
         return result
 
@@ -178,9 +176,7 @@ def test_natural_steps_with_the_exact_inverse_contract_as_predicted(tests: int) 
 
 @pytest.mark.parametrize("curvature", [Dense(), Dense("identity"), Dense(forgetting=0.05)])
 @pytest.mark.parametrize("problem", [least_squares(1, 2), cubic_problem(), cubic_problem(1, 2, cubic=0.02)])
-def test_natural_steps_with_a_learnt_inverse_end_at_the_tolerance(
-    problem: Explicit, curvature: Dense
-) -> None:
+def test_natural_steps_with_a_learnt_inverse_end_at_the_tolerance(problem: Explicit, curvature: Dense) -> None:
     loop = Loop(problem, outer_point(problem, 0.5), curvature)
     result = loop.run(InnerOptions(tests=16, steps=600), 1e-8)
     assert loop.error < 1e-7

@@ -15,7 +15,6 @@ from nhgd_pde.inner.model import InnerModel, Observation
 from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
-from nhgd_pde.linalg.sparse import SparseMatrix
 from nhgd_pde.pde.equation import StateEquation
 from problems import equation_of, in_conductivity, quasilinear, random, slope, space_of
 
@@ -26,9 +25,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def residual_form(
-    scenarios: int = 1, observation: Observation | None = None, linear: bool = False
-) -> InnerModel:
+def residual_form(scenarios: int = 1, observation: Observation | None = None, linear: bool = False) -> InnerModel:
     """On a nonlinear equation with 12 unknowns, or a linear one."""
     functions = space_of(2, 3, "P1")
     if linear:
@@ -38,9 +35,7 @@ def residual_form(
     return residual_model(functions, equation, observation or Observation())
 
 
-def energy_form(
-    scenarios: int = 1, observation: Observation | None = None, varied: bool = True
-) -> InnerModel:
+def energy_form(scenarios: int = 1, observation: Observation | None = None, varied: bool = True) -> InnerModel:
     functions = space_of(2, 3, "P1")
     equation = equation_of(functions, scenarios=scenarios, affine=True, symmetric=True, varied=varied)
     return energy_model(equation, observation or Observation())
@@ -182,9 +177,7 @@ def test_matched_noise_has_a_floor(form: Form) -> None:
     equation = equation_in(model)
     (integral,) = equation.integrals
     silent = {**integral.coefficients, "source": torch.zeros_like(integral.coefficients["source"])}
-    quiet = replace(
-        equation, integrals=(replace(integral, coefficients=silent),), lift=torch.zeros_like(equation.lift)
-    )
+    quiet = replace(equation, integrals=(replace(integral, coefficients=silent),), lift=torch.zeros_like(equation.lift))
     model = replace(model, equation=quiet)  # type: ignore[type-var]
     u, v = (torch.zeros_like(each) for each in point(model))
     assert not quiet.residual(u, v).any()
@@ -227,9 +220,7 @@ def test_a_residual_above_the_noise_inflates_observed_scores(form: Form, relativ
 
 @forms
 @pytest.mark.parametrize("solved", [False, True])
-def test_matched_noise_inflates_by_a_known_amount_however_small_the_residual(
-    form: Form, solved: bool
-) -> None:
+def test_matched_noise_inflates_by_a_known_amount_however_small_the_residual(form: Form, solved: bool) -> None:
     """The residual form doubles; both have more along the gradient. A solved residual is rounding error."""
     model = form(1, Observation("observed", None))
     u, v = point(model)
@@ -341,9 +332,7 @@ def test_state_factors_invert_every_jacobian(form: Form, scenarios: int) -> None
     w = random(*u.shape, seed=3)
     factors, equation = model.state_factors(u, v), equation_in(model)
     assert (factors.solve(equation.state_product(u, v, w)) - w).norm() < 1e-10 * w.norm()
-    assert (
-        factors.solve_transposed(equation.state_product_transposed(u, v, w)) - w
-    ).norm() < 1e-10 * w.norm()
+    assert (factors.solve_transposed(equation.state_product_transposed(u, v, w)) - w).norm() < 1e-10 * w.norm()
 
 
 @pytest.mark.parametrize("linear", [True, False])
@@ -394,7 +383,5 @@ def test_the_hypergradient_is_the_derivative_of_the_reduced_objective(form: Form
     d = random(*v.shape, seed=9)
     value = objective(model, u, v)[0]
     steps = [1e-1, 3e-2, 1e-2, 3e-3]
-    left = [
-        abs(objective(model, solution(model, v + t * d), v + t * d)[0] - value - t * dot(h, d)) for t in steps
-    ]
+    left = [abs(objective(model, solution(model, v + t * d), v + t * d)[0] - value - t * dot(h, d)) for t in steps]
     assert slope(steps, left) == pytest.approx(2.0, abs=0.1)

@@ -35,9 +35,7 @@ def scenario_matrix(scenarios: int, n: int, m: int, seed: int = 0) -> tuple[Scen
     pattern = sparse(n, m, seed)
     data = random(scenarios, pattern.nnz, seed=seed)
     data[:, 1] = 0.0
-    dense = [
-        sp.csr_matrix((row.numpy(), pattern.indices, pattern.indptr), shape=(n, m)).toarray() for row in data
-    ]
+    dense = [sp.csr_matrix((row.numpy(), pattern.indices, pattern.indptr), shape=(n, m)).toarray() for row in data]
     return ScenarioMatrix((pattern.indptr, pattern.indices), data, (n, m)), dense
 
 
@@ -73,9 +71,7 @@ def test_scenario_products_equal_dense_ones(scenarios: int) -> None:
     torch.testing.assert_close(matrix.rmv(y), backward, rtol=1e-14, atol=1e-14)
     assert abs(dot(matrix.mv(x), y) - dot(x, matrix.rmv(y))) < 1e-13
     stacked = torch.stack([y, 2.0 * y])
-    torch.testing.assert_close(
-        matrix.rmv(stacked), torch.stack([backward, 2.0 * backward]), rtol=1e-14, atol=1e-14
-    )
+    torch.testing.assert_close(matrix.rmv(stacked), torch.stack([backward, 2.0 * backward]), rtol=1e-14, atol=1e-14)
     assert np.array_equal(matrix.host(2).toarray(), dense[2])
     assert np.allclose(matrix.mean().toarray(), np.mean(dense, axis=0), rtol=1e-14, atol=0)
 
@@ -169,9 +165,7 @@ def neumann_laplacian() -> sp.csr_matrix:
     ],
     ids=["rank one", "zero", "neumann", "nan", "inf"],
 )
-def test_singular_and_non_finite_matrices_are_refused(
-    matrix: sp.csr_matrix, words: str, symmetric: bool
-) -> None:
+def test_singular_and_non_finite_matrices_are_refused(matrix: sp.csr_matrix, words: str, symmetric: bool) -> None:
     counts = Counts()
     with pytest.raises(SingularMatrixError, match=words):
         Factorisation(matrix, counts, symmetric)
@@ -229,9 +223,7 @@ def test_a_warm_start_takes_fewer_steps() -> None:
     a, x = spd(40), random(1, 40)
     b = x @ a
     cold = conjugate_gradients(lambda v: v @ a, b, identity, rtol=1e-8)
-    warm = conjugate_gradients(
-        lambda v: v @ a, b, identity, start=x + 1e-6 * random(1, 40, seed=1), rtol=1e-8
-    )
+    warm = conjugate_gradients(lambda v: v @ a, b, identity, start=x + 1e-6 * random(1, 40, seed=1), rtol=1e-8)
     assert cold.converged and warm.converged and warm.iterations < cold.iterations
     assert relative(warm.solution, x) < 1e-6
     assert relative(warm.residual, b - warm.solution @ a) < 1e-4
@@ -304,9 +296,7 @@ def test_extreme_eigenvalues_are_those_of_the_operator() -> None:
         return dot(x, y @ k)
 
     low, high = extreme_eigenvalues(lambda v: v @ a @ inverse, inner, random(1, 12), steps=12)
-    assert low == pytest.approx(float(exact[0]), rel=1e-8) and high == pytest.approx(
-        float(exact[-1]), rel=1e-8
-    )
+    assert low == pytest.approx(float(exact[0]), rel=1e-8) and high == pytest.approx(float(exact[-1]), rel=1e-8)
     inside = extreme_eigenvalues(lambda v: v @ a @ inverse, inner, random(1, 12), steps=5)
     assert exact[0] < inside[0] < inside[1] < exact[-1]
     assert extreme_eigenvalues(lambda v: 3.0 * v, dot, random(1, 5)) == pytest.approx((3.0, 3.0), rel=1e-12)

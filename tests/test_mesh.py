@@ -99,9 +99,7 @@ def test_the_shipped_plate_has_its_names(refine: int) -> None:
     assert volume(pad) + volume(rest) == pytest.approx(2 - np.pi * 0.2**2, rel=1e-3)
     assert np.hypot(*pad.p).max() <= 0.35 + 1e-12
     for name, axis, value in (("left", 0, -1.0), ("right", 0, 1.0), ("bottom", 1, -0.5), ("top", 1, 0.5)):
-        assert np.allclose(
-            plate.mesh.p[axis, plate.mesh.facets[:, plate.boundaries[name]]], value, atol=1e-12
-        )
+        assert np.allclose(plate.mesh.p[axis, plate.mesh.facets[:, plate.boundaries[name]]], value, atol=1e-12)
     assert (np.hypot(*plate.mesh.p[:, plate.mesh.facets[:, plate.boundaries["hole"]]]) < 0.2 + 1e-12).all()
 
 
@@ -240,9 +238,7 @@ def test_cells_of_missing_vertices_are_refused(tmp_path: Path) -> None:
             meshes._to_skfem(found, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "suffix", [".msh", ".vtk", ".vtu", ".xdmf", ".stl", ".obj", ".inp", ".e", "", ".xyz"]
-)
+@pytest.mark.parametrize("suffix", [".msh", ".vtk", ".vtu", ".xdmf", ".stl", ".obj", ".inp", ".e", "", ".xyz"])
 @pytest.mark.parametrize("content", ["missing", "empty", "noise", "text", "cut", "folder"])
 def test_what_is_no_mesh_file_is_refused_in_silence(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str, content: str

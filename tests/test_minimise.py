@@ -79,9 +79,7 @@ def test_every_oracle_finds_the_optimum(make: Callable[[], Explicit], oracle: Or
     expected = optimum(problem)
     value, derivative = problem.exact(evaluation.v)
     assert evaluation.value == pytest.approx(value, rel=1e-7)
-    assert float((evaluation.v - expected).norm() / expected.norm()) < (
-        1e-3 if problem.weight == 1e-5 else 1e-6
-    )
+    assert float((evaluation.v - expected).norm() / expected.norm()) < (1e-3 if problem.weight == 1e-5 else 1e-6)
     assert problem.outer_metric.dual_norm(derivative[None]) < 3e-8 * found.first.gradient_norm
     # Inexact hypergradients cost few iterations more than exact ones.
     assert found.last.iteration <= 1.5 * run(make(), Adjoint())[0].last.iteration + 5
@@ -133,9 +131,7 @@ def test_sensitivity_is_learnt_from_what_changes_not_from_what_cancels() -> None
     ],
 )
 @pytest.mark.parametrize("rtol", [1e-1, 1e-8])
-def test_a_gradient_that_is_not_certified_never_converges(
-    problem: Explicit, oracle: NHGD, rtol: float
-) -> None:
+def test_a_gradient_that_is_not_certified_never_converges(problem: Explicit, oracle: NHGD, rtol: float) -> None:
     found, _ = run(problem, oracle, Stopping(iterations=40, rtol=rtol))
     assert found.last.evaluation.adjoint_error > 1e-4
     assert found.status == "stopped"
@@ -182,9 +178,7 @@ class Scripted:
     def init(self, problem: Explicit, u: Tensor, v: Tensor) -> object:
         return self.inner.init(problem, u, v)
 
-    def evaluate(
-        self, problem: Explicit, v: Tensor, state: object, accuracy: Accuracy
-    ) -> tuple[Evaluation, object]:
+    def evaluate(self, problem: Explicit, v: Tensor, state: object, accuracy: Accuracy) -> tuple[Evaluation, object]:
         self.count += 1
         if self.fails(self.count):
             return failed_evaluation(v, "no state"), state
@@ -209,9 +203,7 @@ def test_an_extrapolated_point_that_cannot_be_evaluated_is_not_converged() -> No
     last = plain.last.evaluations
     found, _ = run(least_squares(), Scripted(Adjoint(), lambda count: 0.0, lambda count: count >= last))
     assert found.status == "stopped" and found.last.evaluation.blended and found.last.evaluation.finite
-    assert (
-        found.message == "the gradient is small, but the point it was extrapolated to could not be evaluated"
-    )
+    assert found.message == "the gradient is small, but the point it was extrapolated to could not be evaluated"
 
 
 def test_evaluations_that_fail_shorten_the_step_and_leave_the_state_alone() -> None:
@@ -255,9 +247,7 @@ def test_the_state_of_the_last_iterate_belongs_to_it() -> None:
         assert last.evaluation.blended == (stopping.iterations == 4)
         exact = problem.solution(last.evaluation.v)
         assert torch.allclose(last.oracle.u, exact, rtol=0.0, atol=1e-11)
-        assert last.evaluation.value == pytest.approx(
-            problem.outer_value(exact, last.evaluation.v), rel=1e-12
-        )
+        assert last.evaluation.value == pytest.approx(problem.outer_value(exact, last.evaluation.v), rel=1e-12)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, 4.0])
@@ -271,9 +261,7 @@ def test_a_blend_is_the_evaluation_of_a_quadratic(share: float) -> None:
     mixed, exact = blend(a, b, share), at(a.v + share * (b.v - a.v))
     assert mixed.blended and not exact.blended
     assert mixed.value == pytest.approx(exact.value, rel=1e-12)
-    assert torch.allclose(mixed.derivative, exact.derivative) and torch.allclose(
-        mixed.gradient, exact.gradient
-    )
+    assert torch.allclose(mixed.derivative, exact.derivative) and torch.allclose(mixed.gradient, exact.gradient)
 
 
 def test_newton_of_the_adjoint_is_damped_and_reports_what_it_could_not_do() -> None:

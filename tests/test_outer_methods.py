@@ -55,9 +55,7 @@ def test_lbfgs_solves_an_ill_conditioned_quadratic(quadratic: bool) -> None:
     assert relative(hessian @ minimum.last.evaluation.v, linear) < 1e-6
 
 
-def conjugate_gradient_iterates(
-    function: Function, hessian: Tensor, linear: Tensor, count: int
-) -> list[Tensor]:
+def conjugate_gradient_iterates(function: Function, hessian: Tensor, linear: Tensor, count: int) -> list[Tensor]:
     """The textbook method with the inverse Gram matrix as preconditioner."""
     v, r = function.first, linear - hessian @ function.first
     p = z = function.outer_metric.gradient(r[None])[0]
@@ -90,10 +88,15 @@ def test_on_a_quadratic_of_twelve_variables_lbfgs_ends_in_twelve_iterations() ->
         assert minimum.status == "converged" and minimum.last.iteration <= 14
         assert relative(minimum.last.evaluation.v, torch.linalg.solve(hessian, linear)) < 1e-9
         # What ends the run was evaluated there, at the cost of one evaluation, and told once.
-        assert not minimum.last.evaluation.blended and torch.equal(
-            function.tried[-1], minimum.last.evaluation.v
-        )
+        assert not minimum.last.evaluation.blended and torch.equal(function.tried[-1], minimum.last.evaluation.v)
         assert [iterate.iteration for iterate in told] == list(range(len(told)))
+
+
+def test_on_a_quadratic_rounding_costs_few_iterations() -> None:
+    # Steps that end between two evaluations: a shorter guess of the inverse Hessian takes 200.
+    function, _, _ = quadratic_function(40, 1e3)
+    minimum, _ = function.minimise(LBFGS(), Stopping(iterations=100, rtol=1e-10))
+    assert minimum.status == "converged"
 
 
 @pytest.mark.parametrize("outer", [LBFGS(), GradientDescent()])
@@ -117,9 +120,7 @@ def box_problem(seed: int, size: int, width: float, condition: float = 1e3) -> t
     """A box-constrained quadratic in a diagonal metric and its solution by an active-set method."""
     g = seeded(100 + seed)
     weights = torch.logspace(-1.0, 1.0, size, dtype=torch.float64)
-    function, hessian, linear = quadratic_function(
-        size, condition, seed, diagonal_riesz(weights), quadratic=True
-    )
+    function, hessian, linear = quadratic_function(size, condition, seed, diagonal_riesz(weights), quadratic=True)
     scale = width * torch.linalg.solve(hessian, linear).abs().max()
     lower, upper = (sign * scale * torch.rand(size, generator=g, dtype=torch.float64) for sign in (-1.0, 1.0))
     factor = torch.linalg.cholesky(hessian)
@@ -150,16 +151,12 @@ def test_lbfgs_with_bounds_reaches_the_solution_of_the_active_set_method(outer: 
 
 
 def test_bounds_that_are_all_active_or_none() -> None:
-    function, hessian, linear = quadratic_function(
-        10, 10.0, 0, diagonal_riesz(torch.ones(10, dtype=torch.float64))
-    )
+    function, hessian, linear = quadratic_function(10, 10.0, 0, diagonal_riesz(torch.ones(10, dtype=torch.float64)))
     far = torch.full((10,), 1e3, dtype=torch.float64)
     loose, _ = replace(function, bounds=(-far, far)).minimise(LBFGS())
     assert relative(loose.last.evaluation.v, torch.linalg.solve(hessian, linear)) < 1e-7
     # In this corner every component of the derivative points into the bounds.
-    corner = torch.linalg.solve(hessian, linear) - torch.linalg.solve(
-        hessian, torch.ones(10, dtype=torch.float64)
-    )
+    corner = torch.linalg.solve(hessian, linear) - torch.linalg.solve(hessian, torch.ones(10, dtype=torch.float64))
     tight, told = replace(function, bounds=(corner - 1.0, corner), first=corner - 1.0).minimise(LBFGS())
     assert tight.status == "converged" and torch.equal(tight.last.evaluation.v, corner)
     again, told = replace(function, bounds=(corner - 1.0, corner), first=corner).minimise(LBFGS())

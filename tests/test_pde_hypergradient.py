@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
-from benchmarks.quasilinear import quasilinear_problem
-from benchmarks.reference import poisson_control
 
 import nhgd_pde as nhgd
+from benchmarks.quasilinear import quasilinear_problem
+from benchmarks.reference import poisson_control
 from nhgd_pde.engine.curvature.base import Curvature
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
@@ -71,8 +72,8 @@ def test_taylor_rate_of_the_objective_with_the_hypergradient() -> None:
     steps = [0.25 * 0.5**k for k in range(4)]
     first = [abs(evaluate(problem, oracle, v + t * direction).value - base.value) for t in steps]
     second = [abs(evaluate(problem, oracle, v + t * direction).value - base.value - t * slope) for t in steps]
-    assert min(math.log2(a / b) for a, b in zip(first, first[1:], strict=False)) == pytest.approx(1.0, abs=0.2)
-    assert min(math.log2(a / b) for a, b in zip(second, second[1:], strict=False)) > 1.9
+    assert min(math.log2(a / b) for a, b in itertools.pairwise(first)) == pytest.approx(1.0, abs=0.2)
+    assert min(math.log2(a / b) for a, b in itertools.pairwise(second)) > 1.9
 
 
 def test_verify_passes_on_a_nonlinear_equation_and_fails_on_a_wrong_derivative() -> None:

@@ -54,9 +54,7 @@ def complaints(tmp_path: Path, text: str, overrides: dict[str, Any] | None = Non
 
 def test_values_and_defaults(tmp_path: Path) -> None:
     spec = read(tmp_path, TEXT).spec
-    assert spec.mesh == RectangleMesh(
-        kind="rectangle", size=(1.0, 1.0), origin=(0.0, 0.0), cells=(8, 8), refine=0
-    )
+    assert spec.mesh == RectangleMesh(kind="rectangle", size=(1.0, 1.0), origin=(0.0, 0.0), cells=(8, 8), refine=0)
     assert spec.pde.conductivity == {"core": Expression(10), "default": Expression(1)}
     assert spec.pde.boundary["left"].dirichlet == Expression("x*y")
     assert spec.pde.boundary["top"].robin == RobinData(coefficient=Expression(5), value=Expression(1))
@@ -250,11 +248,7 @@ def test_a_mistake_is_named_and_placed(tmp_path: Path, old: str, new: str, expec
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = (
-        TEXT.replace("cells: 8", "cells: x")
-        .replace("core: 10", "core: q")
-        .replace("weight: 1e-6", "wieght: 1")
-    )
+    text = TEXT.replace("cells: 8", "cells: x").replace("core: 10", "core: q").replace("weight: 1e-6", "wieght: 1")
     found = complaints(tmp_path, text.replace("iterations: 30", "iterations: 1.5\nname: again"))
     places = [complaint.split(": ")[:2] for complaint in found]
     assert places == [

@@ -103,9 +103,7 @@ def test_columns_stay_aligned_for_values_of_any_size(values: dict[str, object]) 
     line = format_row(values)
     assert len(line) == len(header())
     assert len(line.split()) - line.count(" s") - line.count(" h") == 7, "columns have run together"
-    for end in (
-        match.end() for match in re.finditer(r"(state err|adjoint err|[^ ]+(?<!err)(?= |$))", header())
-    ):
+    for end in (match.end() for match in re.finditer(r"(state err|adjoint err|[^ ]+(?<!err)(?= |$))", header())):
         if header()[:end].endswith(("state", "adjoint")):
             continue
         assert line[end - 1] != " "
@@ -154,9 +152,7 @@ def test_a_pipe_is_no_terminal_even_when_colour_is_forced(monkeypatch: pytest.Mo
 
 def terminal(height: int = 40, width: int = 100) -> tuple[io.StringIO, Console]:
     stream = io.StringIO()
-    return stream, Console(
-        file=stream, force_terminal=True, height=height, width=width, _environ={"TERM": "xterm"}
-    )
+    return stream, Console(file=stream, force_terminal=True, height=height, width=width, _environ={"TERM": "xterm"})
 
 
 def screen(output: str) -> list[str]:

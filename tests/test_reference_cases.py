@@ -7,6 +7,8 @@ from pathlib import Path
 import meshio
 import numpy as np
 import pytest
+
+import nhgd_pde as nhgd
 from benchmarks.reference import (
     ALPHA,
     MOTHER_CONTROL,
@@ -21,8 +23,6 @@ from benchmarks.reference import (
     poisson_control,
     spectral_optimum,
 )
-
-import nhgd_pde as nhgd
 
 SIZES = (32, 64, 128, 256)
 CASES = {
@@ -51,7 +51,9 @@ def test_every_size_converges_with_its_certificates(family: tuple[str, list[nhgd
         assert solution.certificate.adjoint_residual <= 1e-8
 
 
-def test_objective_converges_to_the_exact_optimum_at_order_two(family: tuple[str, list[nhgd.Solution]]) -> None:
+def test_objective_converges_to_the_exact_optimum_at_order_two(
+    family: tuple[str, list[nhgd.Solution]],
+) -> None:
     name, solutions = family
     exact = CASES[name][2]
     errors = [abs(solution.objective - exact) / exact for solution in solutions]

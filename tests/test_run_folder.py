@@ -134,9 +134,7 @@ def file_named_fields(path: Path) -> None:
         (file_named_fields, r"fields: expected a folder, found a file"),
     ],
 )
-def test_a_foreign_folder_is_refused_untouched(
-    tmp_path: Path, prepare: Callable[[Path], object], message: str
-) -> None:
+def test_a_foreign_folder_is_refused_untouched(tmp_path: Path, prepare: Callable[[Path], object], message: str) -> None:
     folder = tmp_path / "there"
     prepare(folder)
     before = contents(folder)
@@ -159,9 +157,7 @@ def test_empty_and_half_made_folders_are_taken(tmp_path: Path) -> None:
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / ".problem.yaml.0123456789ab.tmp").write_text("name")
     (tmp_path / "summary").mkdir()
-    (tmp_path / "summary" / "summary.json").write_text(
-        '{"method": "a", "status": "failed", "objective": null}'
-    )
+    (tmp_path / "summary" / "summary.json").write_text('{"method": "a", "status": "failed", "objective": null}')
     for name in ("empty", "killed", "summary"):
         RunFolder.create(tmp_path / name, PROBLEM).close()
         assert contents(tmp_path / name).keys() == {"problem.yaml"}

@@ -82,9 +82,7 @@ def test_vtk_opens_the_series(tmp_path: Path) -> None:
         ({"mesh": {"kind": "interval", "cells": 20}, "objective.0.target": "sin(pi*x)"}, "line"),
     ],
 )
-def test_other_elements_are_written_on_their_own_nodes(
-    overrides: dict[str, object], kind: str, tmp_path: Path
-) -> None:
+def test_other_elements_are_written_on_their_own_nodes(overrides: dict[str, object], kind: str, tmp_path: Path) -> None:
     problem = nhgd.load(ROOT / "problems/poisson_control.yaml", overrides)
     solution = nhgd.solve(problem, output=tmp_path / "run")
     assert solution.status == "converged"
@@ -154,7 +152,9 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_callback_sees_every_iteration_and_interrupts() -> None:
     seen: list[object] = []
     problem = nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [16, 16]})
-    solution = nhgd.solve(problem, callback=lambda row: seen.append(row["iteration"]), interrupted=lambda: len(seen) > 2)
+    solution = nhgd.solve(
+        problem, callback=lambda row: seen.append(row["iteration"]), interrupted=lambda: len(seen) > 2
+    )
     assert solution.status == "interrupted"
     assert seen == [0, 1, 2]
 

@@ -30,9 +30,7 @@ class Sensitivity:
     indirect: Tensor | None = None
     error: float = 0.0
 
-    def updated(
-        self, problem: BilevelProblem, u: Tensor, q: Tensor, indirect: Tensor, error: float
-    ) -> Sensitivity:
+    def updated(self, problem: BilevelProblem, u: Tensor, q: Tensor, indirect: Tensor, error: float) -> Sensitivity:
         """Take in an evaluation: its u, q, indirect part (p,) and the larger of its certificates."""
         norm, dual_norm = problem.inner_metric.norm, problem.outer_metric.dual_norm_estimate
         value = max(self.value, dual_norm(indirect[None]))

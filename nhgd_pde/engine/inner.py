@@ -115,17 +115,13 @@ def _expected_steps(
                 left = reduced * problem.inner_length(candidate)
             if not left < residual:
                 message = f"no step reduces the inner residual {error:.1e}"
-                return InnerResult(
-                    InnerState(u, inverse, state.steps + step, state.spectrum), error, False, message
-                )
+                return InnerResult(InnerState(u, inverse, state.steps + step, state.spectrum), error, False, message)
             residual = left
         u, error, fresh = candidate, reduced, False
         if error <= tolerance:
             break
     done = InnerState(u, inverse, state.steps + step + 1, state.spectrum)
-    message = (
-        "" if error <= tolerance else f"{options.steps} inner steps left a relative residual of {error:.1e}"
-    )
+    message = "" if error <= tolerance else f"{options.steps} inner steps left a relative residual of {error:.1e}"
     return InnerResult(done, error, error <= tolerance, message)
 
 
@@ -159,17 +155,13 @@ def _sampled_steps(
             u, damping = u - damping * step * direction, min(2.0 * damping, 1.0)
         if not (torch.isfinite(u).all() and torch.isfinite(batch.scores).all()):
             message = "the sampled inner steps diverged"
-            return InnerResult(
-                InnerState(u, inverse, state.steps + taken, spectrum), math.nan, False, message
-            )
+            return InnerResult(InnerState(u, inverse, state.steps + taken, spectrum), math.nan, False, message)
         inverse = curvature.absorb(inverse, batch.scores)
         if batch.residual <= tolerance * problem.inner_metric.norm(u):
             break
     error = problem.inner_error(u, v, tolerance)
     done = InnerState(u, inverse, state.steps + taken, spectrum)
-    message = (
-        "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
-    )
+    message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
     return InnerResult(done, error, error <= tolerance, message)
 
 

@@ -70,9 +70,7 @@ class Oracle(Protocol[Problem, State]):
 
     def init(self, problem: Problem, u: Tensor, v: Tensor) -> State: ...
 
-    def evaluate(
-        self, problem: Problem, v: Tensor, state: State, accuracy: Accuracy
-    ) -> tuple[Evaluation, State]: ...
+    def evaluate(self, problem: Problem, v: Tensor, state: State, accuracy: Accuracy) -> tuple[Evaluation, State]: ...
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,7 @@ def minimise(
         if small and _certified(current.evaluation, stopping):
             return Minimum(current, first, "converged", _converged(current, first, stopping))
         if interrupted():
-            return Minimum(
-                current, first, "interrupted", f"interrupted; {_standing(current, first, stopping)}"
-            )
+            return Minimum(current, first, "interrupted", f"interrupted; {_standing(current, first, stopping)}")
         if small:
             return Minimum(current, first, "stopped", _uncertified(current, stopping))
         if current.iteration == stopping.iterations:

@@ -146,9 +146,7 @@ class _Pattern:
         order = np.argsort(keys, kind="stable")
         order = order[np.searchsorted(keys[order], 0) :]
         ordered = keys[order]
-        first = (
-            np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=bool)
-        )
+        first = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=bool)
         unique = ordered[first]
         counts = np.bincount(unique // trial.size, minlength=test.size)
         index = np.int32 if max(len(unique), trial.size) < 2**31 else np.int64
@@ -233,7 +231,5 @@ def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMat
         columns = np.broadcast_to(space.dofs[:, None, :], data.shape)
         kept = columns >= 0
         pointers = np.concatenate([[0], np.cumsum(kept.sum(axis=-1).reshape(-1))])
-        parts.append(
-            sp.csr_matrix((data[kept], columns[kept], pointers), shape=(len(pointers) - 1, space.size))
-        )
+        parts.append(sp.csr_matrix((data[kept], columns[kept], pointers), shape=(len(pointers) - 1, space.size)))
     return SparseMatrix(sp.vstack(parts, format="csr"), weights.device)

@@ -118,9 +118,7 @@ def read_mesh(path: Path) -> skfem.Mesh:
             file_format = "gmsh" if path.suffix == ".msh" else None
             found = meshio.read(path, file_format=file_format)
     except ModuleNotFoundError as error:
-        raise MeshFileError(
-            f"mesh file {path} cannot be read: meshio needs the package {error.name}"
-        ) from None
+        raise MeshFileError(f"mesh file {path} cannot be read: meshio needs the package {error.name}") from None
     except (SystemExit, Exception) as error:
         reason = "" if isinstance(error, SystemExit) or not str(error) else f": {error}"
         raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
@@ -152,9 +150,7 @@ def _to_skfem(found: meshio.Mesh, path: Path) -> skfem.Mesh:
         plane = {1: "on the x axis", 2: "in a plane z = constant", 3: "in space"}[dim]
         raise MeshFileError(f"mesh file {path} holds {kind} cells that do not lie {plane}")
     _check_volumes(corners[renumbered.reshape(cells.shape)][..., :dim], kind, path)
-    mesh = mesh_type(
-        np.ascontiguousarray(corners[:, :dim].T), np.ascontiguousarray(renumbered.reshape(cells.shape).T)
-    )
+    mesh = mesh_type(np.ascontiguousarray(corners[:, :dim].T), np.ascontiguousarray(renumbered.reshape(cells.shape).T))
     if np.bincount(mesh.t2f.reshape(-1)).max() > 2:
         raise MeshFileError(f"mesh file {path} has {kind} cells that overlap: three of them share a facet")
 
@@ -190,9 +186,7 @@ def _sets(found: meshio.Mesh) -> dict[str, list[np.ndarray]]:
     numbers = found.cell_data.get("gmsh:physical")
     for name, (number, dim) in found.field_data.items() if numbers is not None else ():
         blocks = zip(found.cells, numbers, strict=True)
-        sets.setdefault(
-            name, [np.flatnonzero((tags == number) & (block.dim == dim)) for block, tags in blocks]
-        )
+        sets.setdefault(name, [np.flatnonzero((tags == number) & (block.dim == dim)) for block, tags in blocks])
     return sets
 
 

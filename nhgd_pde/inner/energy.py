@@ -47,9 +47,7 @@ class EnergyModel:
         derivative = self.equation.constant_linearisation
         integrals = list(zip(self.equation.tests, derivative.blocks, strict=True))
         count = 1 if derivative.state.shared else self.equation.scenarios
-        parts = [
-            [gram_root(test, blocks, s).host for test, blocks in integrals if blocks] for s in range(count)
-        ]
+        parts = [[gram_root(test, blocks, s).host for test, blocks in integrals if blocks] for s in range(count)]
         return tuple(SparseMatrix(sp.vstack(each, format="csr"), self.equation.lift.device) for each in parts)
 
     @cached_property
@@ -104,9 +102,7 @@ class EnergyModel:
     @cached_property
     def _constant_factors(self) -> StateFactors:
         state = self.equation.constant_linearisation.state
-        return (
-            EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
-        )
+        return EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The adjoint variable p of J^T p = grad_u f, of which q is the very same."""

@@ -143,7 +143,8 @@ def residual_model(space: Space, equation: StateEquation, observation: Observati
     blocks = {(i, i): one for i in range(first, space.cells.components)}
     whole = space.cells.assemble(space.cells, blocks, symmetric=True)
     jacobian = equation.linearise(
-        equation.lift.new_zeros(equation.scenarios, equation.unknowns), equation.lift.new_zeros(equation.controls)
+        equation.lift.new_zeros(equation.scenarios, equation.unknowns),
+        equation.lift.new_zeros(equation.controls),
     ).whole.mean()
     size = float(np.median(np.abs(jacobian.diagonal()) / whole.host().diagonal()))
     if math.isfinite(size) and size > 0.0:

@@ -116,9 +116,7 @@ class ScenarioFactorisation:
         """A_s^-T b_s, (S, n)."""
         if len(self._factors) == 1:
             return self._factors[0].solve_transposed(b)
-        return torch.cat(
-            [factor.solve_transposed(row[None]) for factor, row in zip(self._factors, b, strict=True)]
-        )
+        return torch.cat([factor.solve_transposed(row[None]) for factor, row in zip(self._factors, b, strict=True)])
 
 
 def factorised_riesz_map(matrix: SparseMatrix, counts: Counts) -> RieszMap:

@@ -65,9 +65,7 @@ def conjugate_gradients(
     else:
         squared_scale = dot(b, b)
     if squared_scale == 0.0:
-        return KrylovResult(
-            torch.zeros_like(b), torch.zeros_like(b), 0, 0.0, True, "the right-hand side is zero"
-        )
+        return KrylovResult(torch.zeros_like(b), torch.zeros_like(b), 0, 0.0, True, "the right-hand side is zero")
     if start is not None and not torch.count_nonzero(r):
         return KrylovResult(x, r, 0, 0.0, True, "the start is the solution")
 
@@ -82,9 +80,7 @@ def conjugate_gradients(
             square = dot(r, z) / squared_scale
             relative = math.sqrt(square) if square >= 0.0 else math.nan
         if relative <= rtol:
-            return KrylovResult(
-                x, r, step, relative, True, f"{step} steps to a relative residual of {relative:.1e}"
-            )
+            return KrylovResult(x, r, step, relative, True, f"{step} steps to a relative residual of {relative:.1e}")
         if step == iterations:
             break
         if z is None:

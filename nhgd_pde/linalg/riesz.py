@@ -114,9 +114,7 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
         rows = []
         for row in derivative:
             counts.riesz_solves += 1
-            found = conjugate_gradients(
-                matrix.mv, row[None], lambda r: r * inverse, rtol=rtol, iterations=200
-            )
+            found = conjugate_gradients(matrix.mv, row[None], lambda r: r * inverse, rtol=rtol, iterations=200)
             rows.append(found.solution if found.converged else torch.full_like(row[None], math.nan))
         return torch.cat(rows)
 

@@ -37,9 +37,7 @@ class SparseMatrix:
         symmetric: the matrix equals its transpose (not checked), so that one copy serves both.
     """
 
-    def __init__(
-        self, host: sp.csr_matrix, device: torch.device | str = "cpu", symmetric: bool = False
-    ) -> None:
+    def __init__(self, host: sp.csr_matrix, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
         self.host = sp.csr_matrix(host)
         self.device = torch.device(device)
         self.symmetric = symmetric

@@ -73,15 +73,11 @@ class Adjoint:
             adjoint_error=adjoint_error,
             sensitivity=sensitivity.value,
             inner_steps=steps,
-            message=""
-            if error <= accuracy.state
-            else f"Newton's method left a relative residual of {error:.1e}",
+            message="" if error <= accuracy.state else f"Newton's method left a relative residual of {error:.1e}",
         )
         return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity)
 
-    def _newton(
-        self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float
-    ) -> tuple[Tensor, int, float]:
+    def _newton(self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float) -> tuple[Tensor, int, float]:
         """Newton steps, halved while they do not reduce the residual; u stays where none does."""
         error, residual, taken = math.inf, math.inf, 0
         while taken < self.steps:

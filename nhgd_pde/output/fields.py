@@ -53,15 +53,12 @@ class Grid:
             raise OutputError(f"grid cell_type: expected one of {known}, found {self.cell_type!r}")
         nodes = NODES_PER_CELL[self.cell_type]
         if cells.ndim != 2 or cells.shape[0] == 0 or cells.shape[1] != nodes:
-            raise OutputError(
-                f"grid cells: expected shape (M, {nodes}) for {self.cell_type}, found {cells.shape}"
-            )
+            raise OutputError(f"grid cells: expected shape (M, {nodes}) for {self.cell_type}, found {cells.shape}")
         if cells.dtype.kind not in "iu":
             raise OutputError(f"grid cells: expected integers, found {cells.dtype}")
         if cells.min() < 0 or cells.max() >= len(points):
             raise OutputError(
-                f"grid cells: expected point numbers 0 to {len(points) - 1}, "
-                f"found {cells.min()} to {cells.max()}"
+                f"grid cells: expected point numbers 0 to {len(points) - 1}, found {cells.min()} to {cells.max()}"
             )
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "cells", cells.astype(np.int64, copy=False))
@@ -148,9 +145,7 @@ class FieldSeries:
         self._times: dict[int, float] = {}
 
     @classmethod
-    def resume(
-        cls, folder: str | os.PathLike[str], stem: str = "state", *, up_to: int | None = None
-    ) -> FieldSeries:
+    def resume(cls, folder: str | os.PathLike[str], stem: str = "state", *, up_to: int | None = None) -> FieldSeries:
         """Go on with the series in `folder`, which may be empty or missing.
 
         Entries whose file is gone are dropped, and with `up_to` the entries of a later index (their files
@@ -251,9 +246,7 @@ def _vtk_array(array: np.ndarray, where: str) -> np.ndarray:
         gap = (0, 3 - shape[0])
         array = np.pad(array, ((0, 0), gap, gap)).reshape(-1, 9)
     elif len(shape) > 1 or shape == (0,):
-        raise OutputError(
-            f"{where}: expected shape (N,), (N, c) or (N, c, c) with c <= 3, found {array.shape}"
-        )
+        raise OutputError(f"{where}: expected shape (N,), (N, c) or (N, c, c) with c <= 3, found {array.shape}")
     return np.ascontiguousarray(array)
 
 

@@ -26,7 +26,9 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
     if dim == 3:
         raise ValueError("pictures are for one and two dimensions; open final.vtu of a saved run in ParaView")
     if not shown:
-        raise ValueError(f"expected one of {', '.join(names)}, found {', '.join([*data.point, *data.cell]) or 'nothing'}")
+        raise ValueError(
+            f"expected one of {', '.join(names)}, found {', '.join([*data.point, *data.cell]) or 'nothing'}"
+        )
     figure = Figure(figsize=(4.6 * len(shown), 4.0), layout="constrained")
     figure.suptitle(title)
     corners = grid.cells[:, : dim + 1]

@@ -59,9 +59,7 @@ class RunFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise OutputError(
-                f"{folder}: expected a folder or a new path, found a file at {error.filename}"
-            ) from error
+            raise OutputError(f"{folder}: expected a folder or a new path, found a file at {error.filename}") from error
         except OSError as error:
             raise OutputError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
         _refuse_foreign(folder)
@@ -80,9 +78,7 @@ class RunFolder:
         """
         folder = Path(path)
         if not _is_ours(folder / PROBLEM):
-            raise OutputError(
-                f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run"
-            )
+            raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
         columns = None
         if (folder / HISTORY).exists():
             columns = _mend_history(folder / HISTORY, up_to)
@@ -271,9 +267,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     problem = folder / PROBLEM
     if PROBLEM in found and not _is_ours(problem):
-        raise OutputError(
-            f"{folder}: expected a new, empty or run folder, found a {PROBLEM} that no run wrote"
-        )
+        raise OutputError(f"{folder}: expected a new, empty or run folder, found a {PROBLEM} that no run wrote")
     if PROBLEM not in found and not _is_a_summary(folder / SUMMARY):
         names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")

@@ -162,8 +162,7 @@ class StateEquation:
 def _shared(blocks: Blocks) -> Blocks:
     """One scenario for all where the blocks of the scenarios agree, so that one matrix serves them."""
     return {
-        key: block[:1] if block.shape[0] > 1 and (block == block[:1]).all() else block
-        for key, block in blocks.items()
+        key: block[:1] if block.shape[0] > 1 and (block == block[:1]).all() else block for key, block in blocks.items()
     }
 
 

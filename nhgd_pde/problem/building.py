@@ -52,9 +52,7 @@ def build_device(file: ProblemFile) -> torch.device:
     names = file.spec.devices
     inner = "cpu" if names.inner == "auto" else names.inner
     if names.curvature not in ("auto", inner):
-        message = (
-            f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
-        )
+        message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
         raise file.error("devices.curvature", message)
     device = torch.device(inner)
     there = torch.cuda.device_count()
@@ -144,9 +142,7 @@ class _Builder:
             if name not in domain.boundaries:
                 known = ", ".join(sorted(domain.boundaries))
                 hint = suggest(name, domain.boundaries)
-                self.values.complain(
-                    f"pde.boundary.{name}", f"unknown boundary {name!r}{hint}; this mesh has: {known}"
-                )
+                self.values.complain(f"pde.boundary.{name}", f"unknown boundary {name!r}{hint}; this mesh has: {known}")
                 continue
             facets[name] = domain.boundaries[name]
         if "all" in facets:
@@ -210,9 +206,7 @@ class _Builder:
         }
         return coefficients, symmetric, bool((reaction >= 0.0).all())
 
-    def _boundary_integrals(
-        self, state: Space, facets: dict[str, np.ndarray]
-    ) -> tuple[list[Integral], bool, bool]:
+    def _boundary_integrals(self, state: Space, facets: dict[str, np.ndarray]) -> tuple[list[Integral], bool, bool]:
         """Integrals over the boundary; whether one fixes the level of u; whether all have positive energy."""
         integrals, absorbing, coercive = [], False, True
         for name, indices in facets.items():
@@ -234,9 +228,7 @@ class _Builder:
                 coercive = coercive and bool((transfer >= 0.0).all())
         return integrals, absorbing, coercive
 
-    def _well_posed(
-        self, free: np.ndarray, state: Space, coefficients: dict[str, Tensor], absorbing: bool
-    ) -> None:
+    def _well_posed(self, free: np.ndarray, state: Space, coefficients: dict[str, Tensor], absorbing: bool) -> None:
         if len(free) == state.size and not absorbing and not torch.count_nonzero(coefficients["reaction"]):
             message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
             self.values.complain("pde.boundary", message)
@@ -272,18 +264,13 @@ class _Builder:
             self.values.complain("control.bounds", f"expected lower <= upper, {values}")
         riesz = self._control_metric(evaluation, mass, region, bounded)
         lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
-        return ControlSpace(
-            control_space, dofs, evaluation, riesz, self.values.tensor(initial), lower, upper, region
-        )
+        return ControlSpace(control_space, dofs, evaluation, riesz, self.values.tensor(initial), lower, upper, region)
 
-    def _control_metric(
-        self, evaluation: Evaluation, mass: SparseMatrix, region: Tensor, bounded: bool
-    ) -> RieszMap:
+    def _control_metric(self, evaluation: Evaluation, mass: SparseMatrix, region: Tensor, bounded: bool) -> RieszMap:
         """L2; lumped with bounds, where projection acts node by node; H1 where the gradient is penalised."""
         spec = self.file.spec
         smooth = any(
-            not isinstance(term, TrackingTerm) and term.norm == "h1" and term.weight > 0
-            for term in spec.objective
+            not isinstance(term, TrackingTerm) and term.norm == "h1" and term.weight > 0 for term in spec.objective
         )
         if bounded:
             weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(self.device)
@@ -307,13 +294,9 @@ class _Builder:
             if isinstance(term, TrackingTerm):
                 target = self.values.formula(f"{key}.target", term.target, state.nodes)
                 region = self.values.indicator(f"{key}.on", term.on, state.cells)
-                weights = self.values.tensor(term.weight * region.reshape(state.cells.quadrature.weights.shape))[
-                    None
-                ]
+                weights = self.values.tensor(term.weight * region.reshape(state.cells.quadrature.weights.shape))[None]
                 mass = state.cells.assemble(state.cells, {(0, 0): weights}, symmetric=True).host()
-                tracking.append(
-                    Tracking(SparseMatrix(mass, self.device, symmetric=True), self.values.tensor(target))
-                )
+                tracking.append(Tracking(SparseMatrix(mass, self.device, symmetric=True), self.values.tensor(target)))
                 fields["target" if "target" not in fields else f"target_{k}"] = target
             else:
                 if term.norm == "h1" and control.space.element == "P0":

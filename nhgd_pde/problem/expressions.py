@@ -156,9 +156,7 @@ class Expression:
             return torch.full((), float(value), dtype=x.dtype, device=x.device)
 
         def number(value: Any) -> Any:
-            return (
-                value.to(x.dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.bool else value
-            )
+            return value.to(x.dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.bool else value
 
         arithmetic = _Arithmetic(_torch_functions(), tensor, number)
         radius = torch.sqrt(torch.sum(x**2, dim=0)) if "r" in self.variables else None
@@ -371,9 +369,7 @@ class _Parser:
         name = node.func.id
         if name not in FUNCTIONS:
             allowed = ", ".join(FUNCTIONS)
-            self._refuse(
-                node, f"function {name!r} is not allowed{suggest(name, FUNCTIONS)}; allowed: {allowed}"
-            )
+            self._refuse(node, f"function {name!r} is not allowed{suggest(name, FUNCTIONS)}; allowed: {allowed}")
         if node.keywords:
             self._refuse(node, f"{name!r} takes no named arguments")
         count = FUNCTIONS[name]

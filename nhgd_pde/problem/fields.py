@@ -296,9 +296,7 @@ class RegionFormula:
             return dict(_each("subdomains", value.items(), scalar.check))
         if isinstance(value, list | tuple) and self.matrix:
             size = len(value)
-            if not 1 <= size <= 3 or any(
-                not isinstance(row, list | tuple) or len(row) != size for row in value
-            ):
+            if not 1 <= size <= 3 or any(not isinstance(row, list | tuple) or len(row) != size for row in value):
                 raise issue("expected a square matrix, a list of 1 to 3 rows with as many expressions each")
             rows = _each("matrix", enumerate(value), self._row)
             return tuple(row for _, row in rows)
@@ -356,9 +354,7 @@ class OneOf:
             if "kind" in member.model_fields
             for word in words_of(member.model_fields["kind"].annotation)
         }
-        by_key = {
-            next(iter(member.model_fields)): member for member in members if "kind" not in member.model_fields
-        }
+        by_key = {next(iter(member.model_fields)): member for member in members if "kind" not in member.model_fields}
         kinds = ", ".join(by_kind)
         expected = " or ".join([f"kind: one of {kinds}", *(f"{key}: ..." for key in by_key)])
 

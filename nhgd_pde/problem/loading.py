@@ -71,9 +71,7 @@ class ProblemFile:
         return stream.getvalue()
 
 
-def read_problem(
-    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
-) -> ProblemFile:
+def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ProblemFile:
     """Read and check a problem.
 
     `source` is the path of a YAML file, or the same content as a mapping. `overrides` sets values by dotted

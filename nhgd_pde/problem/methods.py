@@ -47,10 +47,7 @@ def build_method(file: ProblemFile, unknowns: int) -> Method:
     spec = file.spec
     outer: OuterMethod
     step = None if spec.outer.step == "auto" else float(spec.outer.step)
-    if spec.outer.method == "lbfgs":
-        outer = LBFGS(spec.outer.memory, step)
-    else:
-        outer = GradientDescent(step)
+    outer = LBFGS(spec.outer.memory, step) if spec.outer.method == "lbfgs" else GradientDescent(step)
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol)
     oracle: Oracle = Adjoint() if spec.method == "adjoint" else _nhgd(file, unknowns)
     return Method(oracle, outer, stopping, _description(oracle))
@@ -71,9 +68,7 @@ def _nhgd(file: ProblemFile, unknowns: int) -> NHGD:
     if kind == "auto":
         kind = "dense" if sampled and unknowns <= _MOST_DENSE else "factored"
     if kind == "dense" and not sampled:
-        raise file.error(
-            "inner.tests", "expected a number: a dense inverse is made from sampled tests, found 'all'"
-        )
+        raise file.error("inner.tests", "expected a number: a dense inverse is made from sampled tests, found 'all'")
     if kind == "dense" and unknowns > _MOST_DENSE:
         gigabytes = 8e-9 * unknowns**2
         raise file.error("curvature.kind", f"a dense inverse of {unknowns:,} unknowns takes {gigabytes:,.0f} GB; "
@@ -81,13 +76,9 @@ def _nhgd(file: ProblemFile, unknowns: int) -> NHGD:
     curvature: Curvature = Factored()
     if kind == "dense":
         weight = spec.curvature.prior_weight
-        curvature = Dense(
-            spec.curvature.prior, None if weight == "auto" else weight, spec.curvature.forgetting
-        )
+        curvature = Dense(spec.curvature.prior, None if weight == "auto" else weight, spec.curvature.forgetting)
     tests = spec.inner.tests if isinstance(spec.inner.tests, int) else _TESTS
-    steps = (
-        spec.inner.steps if spec.inner.steps != "auto" else (_SAMPLED_STEPS if sampled else _EXPECTED_STEPS)
-    )
+    steps = spec.inner.steps if spec.inner.steps != "auto" else (_SAMPLED_STEPS if sampled else _EXPECTED_STEPS)
     tolerance = None if spec.inner.tolerance == "auto" else spec.inner.tolerance
     inner = InnerOptions(tests if sampled else None, steps, tolerance, spec.inner.optimiser)
     refine = spec.hypergradient.refine

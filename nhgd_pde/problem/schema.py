@@ -59,9 +59,7 @@ class RectangleMesh(Section):
     """A rectangle of triangles, with the sides left, right, bottom and top."""
 
     kind: Literal["rectangle"]
-    size: Annotated[tuple[Length, Length], PerAxis(2)] = Field(
-        default=(1.0, 1.0), description="Edge lengths."
-    )
+    size: Annotated[tuple[Length, Length], PerAxis(2)] = Field(default=(1.0, 1.0), description="Edge lengths.")
     origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(
         default=(0.0, 0.0), description="Lower left corner."
     )
@@ -92,9 +90,7 @@ class DiskMesh(Section):
 
     kind: Literal["disk"]
     size: Length = Field(default=1.0, description="Radius.")
-    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(
-        default=(0.0, 0.0), description="Centre."
-    )
+    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(default=(0.0, 0.0), description="Centre.")
     refine: Refinement = 4
 
 
@@ -144,9 +140,7 @@ class BoundarySpec(Section):
     def _exactly_one(self) -> BoundarySpec:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise issue(
-                f"expected exactly one of dirichlet, neumann, robin; found {' and '.join(given) or 'none'}"
-            )
+            raise issue(f"expected exactly one of dirichlet, neumann, robin; found {' and '.join(given) or 'none'}")
         return self
 
     @model_serializer(mode="wrap")
@@ -236,8 +230,8 @@ class InnerSpec(Section):
     steps: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
         default="auto", description="Inner steps an outer iteration."
     )
-    tests: Annotated[int | Literal["auto", "all"], Number(whole=True, least=1, words=("auto", "all"))] = (
-        Field(default="auto", description="Random test functions a batch; all for their expectation.")
+    tests: Annotated[int | Literal["auto", "all"], Number(whole=True, least=1, words=("auto", "all"))] = Field(
+        default="auto", description="Random test functions a batch; all for their expectation."
     )
     noise: Annotated[float | Literal["matched"], Number(above=0, words=("matched",))] = Field(
         default=1.0,
@@ -276,11 +270,9 @@ class CurvatureSpec(Section):
 class HypergradientSpec(Section):
     """How far the hypergradient is refined beyond one product with the inverse."""
 
-    refine: Annotated[float | Literal["off", "auto"], Number(above=0, below=1, words=("off", "auto"))] = (
-        Field(
-            default="auto",
-            description="Relative adjoint residual to reach; auto follows outer progress; off: none.",
-        )
+    refine: Annotated[float | Literal["off", "auto"], Number(above=0, below=1, words=("off", "auto"))] = Field(
+        default="auto",
+        description="Relative adjoint residual to reach; auto follows outer progress; off: none.",
     )
 
 
@@ -297,9 +289,7 @@ class OuterSpec(Section):
     )
 
 
-Device = Annotated[
-    str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N.")
-]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N.")]
 
 
 class DevicesSpec(Section):

@@ -60,14 +60,13 @@ class Values:
         if name not in self.domain.subdomains:
             known = ", ".join(sorted(self.domain.subdomains)) or "none"
             self.complain(
-                key, f"unknown subdomain {name!r}{suggest(name, self.domain.subdomains)}; this mesh has: {known}"
+                key,
+                f"unknown subdomain {name!r}{suggest(name, self.domain.subdomains)}; this mesh has: {known}",
             )
             return np.arange(0)
         return self.domain.subdomains[name]
 
-    def regional(
-        self, key: str, value: Expression | dict[str, Expression], x: Tensor
-    ) -> np.ndarray:
+    def regional(self, key: str, value: Expression | dict[str, Expression], x: Tensor) -> np.ndarray:
         """A coefficient (P,) given by one expression, or by one a subdomain."""
         if isinstance(value, Expression):
             return self.formula(key, value, x)
@@ -83,9 +82,7 @@ class Values:
         if "default" in value:
             values[missing] = self.formula(f"{key}.default", value["default"], points[:, missing])
         elif missing.any() and len(self.issues) == before:
-            message = (
-                f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
-            )
+            message = f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
             self.complain(key, message)
         return values.reshape(-1)
 

@@ -26,7 +26,7 @@ def vocabulary() -> dict[str, dict[str, str]]:
 
 def _sections(annotation: Any) -> dict[str, str]:
     """The sections of a union (or the only one), by kind, each with the first line of its docstring."""
-    members = [annotation] if isinstance(annotation, type) else get_args(get_args(annotation)[0])
+    members: list[Any] = [annotation] if isinstance(annotation, type) else list(get_args(get_args(annotation)[0]))
     named = {}
     for member in members:
         field = member.model_fields.get("kind")

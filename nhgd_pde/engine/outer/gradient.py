@@ -48,9 +48,7 @@ class GradientDescent:
             expected = dot(best.derivative, moved)
             search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
             if search is not None:
-                failure = (
-                    "backtracking found no descent along the negative gradient" if search.exhausted else ""
-                )
+                failure = "backtracking found no descent along the negative gradient" if search.exhausted else ""
                 return replace(state, search=search, accepted=False, failure=failure)
             change = evaluation.derivative - best.derivative
             curvature = dot(moved, change)

@@ -71,9 +71,7 @@ class LBFGS:
             if share is not None:
                 pairs = self._remember(space, state, evaluation)
                 exact = blend(best, evaluation, share)
-                return replace(
-                    self._search_from(space, exact, pairs, share * state.search.trial), share=share
-                )
+                return replace(self._search_from(space, exact, pairs, share * state.search.trial), share=share)
         expected = None
         if space.bounds is not None:
             slope = dot(evaluation.derivative, moved) / state.search.trial
@@ -88,9 +86,7 @@ class LBFGS:
             return replace(state, search=search, accepted=False, failure=failure)
         if search is not None:
             return replace(state, search=search, accepted=False)
-        return self._search_from(
-            space, evaluation, self._remember(space, state, evaluation), state.search.trial
-        )
+        return self._search_from(space, evaluation, self._remember(space, state, evaluation), state.search.trial)
 
     def revalued(self, state: LBFGSState, value: float) -> LBFGSState:
         best, search = replace(state.best, value=value), replace(state.search, value=value)
@@ -120,9 +116,7 @@ class LBFGS:
         slope = dot(best.derivative, direction)
         if pairs and not slope < 0.0:
             return self._search_from(space, best, (), step, _scale(pairs))
-        trial = (
-            1.0 if pairs else (scale or self.step or first_step(best.value, slope if slope < 0.0 else -1.0))
-        )
+        trial = 1.0 if pairs else (scale or self.step or first_step(best.value, slope if slope < 0.0 else -1.0))
         search = LineSearch.start(best.value, slope, trial, wolfe=space.bounds is None)
         return LBFGSState(best, direction, search, pairs, True, step)
 

@@ -45,9 +45,7 @@ class LineSearch:
     def exhausted(self) -> bool:
         return self.trials >= _MOST_TRIALS
 
-    def judge(
-        self, value: float, slope: float, noise: float, moved: float | None = None
-    ) -> LineSearch | None:
+    def judge(self, value: float, slope: float, noise: float, moved: float | None = None) -> LineSearch | None:
         """Take in phi and phi' at the trial step: None if it is accepted, else the search with its next one.
 
         Args:
