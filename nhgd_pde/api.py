@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .engine.minimise import Iterate, Minimum, minimise
+from .linalg.threads import at_most_threads
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem
 from .problem.building import build
@@ -49,7 +50,11 @@ class Problem:
         scenarios, unknowns = self.pde.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
         device = self.pde.equation.lift.device
-        threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        if device.type == "cpu":
+            count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
+            threads = f"{count} thread" + ("s" if count > 1 else "")
+        else:
+            threads = torch.cuda.get_device_name(device)
         return (
             f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns; "
             f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}"
@@ -129,7 +134,8 @@ def solve(
         if recorder is not None:
             recorder.title(str(problem))
         try:
-            found = minimise(pde, method.oracle, method.outer, method.stopping, tell, interrupted)
+            with at_most_threads(method.threads):
+                found = minimise(pde, method.oracle, method.outer, method.stopping, tell, interrupted)
         except KeyboardInterrupt:
             if first is None or last is None:
                 raise
@@ -143,7 +149,8 @@ def solve(
 
 def verify(problem: Problem) -> Verification:
     """Test every derivative of a problem: Taylor, adjoint, symmetry, Fisher and hypergradient tests."""
-    return verify_problem(problem.pde, problem.file.spec.seed)
+    with at_most_threads(problem.method.threads):
+        return verify_problem(problem.pde, problem.file.spec.seed)
 
 
 def history_row(iterate: Iterate, pde: PDEProblem, seconds: float) -> Row:

@@ -89,6 +89,7 @@ class Explicit:
     quadratic: bool = False
     counts: Counts = field(default_factory=Counts)
     u0: Tensor | None = None
+    v0: Tensor | None = None
 
     @property
     def inner_shape(self) -> tuple[int, int]:
@@ -100,7 +101,7 @@ class Explicit:
 
     def start(self) -> tuple[Tensor, Tensor]:
         u = torch.zeros_like(self.target) if self.u0 is None else self.u0
-        return u.clone(), torch.zeros(self.outer_size, dtype=torch.float64)
+        return u.clone(), torch.zeros(self.outer_size, dtype=torch.float64) if self.v0 is None else self.v0
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError

@@ -227,6 +227,14 @@ def test_the_schedule_uses_the_ends_of_the_inner_spectrum() -> None:
     smallest, largest = inner_spectrum(problem, u, v)
     assert smallest == pytest.approx(float(values.min()), rel=0.05)
     assert largest == pytest.approx(float(values.max()), rel=1e-6)
+    # The first step of `sgd`: mu = spectrum[0], L = spectrum[1] over the stable step m / (m + n + 1) of a batch.
+    small = cubic_problem(cubic=0.0)
+    loop = Loop(small, outer_point(small), Dense())
+    batch = small.batch(loop.state.u, loop.v, 16, seeded(0))
+    result = loop.run(InnerOptions(tests=16, steps=1, optimiser="sgd"))
+    mu, smoothness = result.state.spectrum[0], result.state.spectrum[1] * 25 / 16
+    expected = -4.0 / (mu * (1 + 8.0 * (smoothness / mu) ** 2)) * small.inner_metric.gradient(batch.gradient)
+    assert torch.allclose(loop.state.u, expected, rtol=1e-12)
 
 
 def test_sampled_steps_end_as_soon_as_the_tolerance_is_reached() -> None:

@@ -157,7 +157,7 @@ def _sampled_steps(
             message = "the sampled inner steps diverged"
             return InnerResult(InnerState(u, inverse, state.steps + taken, spectrum), math.nan, False, message)
         inverse = curvature.absorb(inverse, batch.scores)
-        if batch.residual <= tolerance * problem.inner_metric.norm(u):
+        if batch.residual <= tolerance * problem.inner_length(u):
             break
     error = problem.inner_error(u, v, tolerance)
     done = InnerState(u, inverse, state.steps + taken, spectrum)

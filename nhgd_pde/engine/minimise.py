@@ -137,6 +137,7 @@ def minimise(
     tell(current)
     state = outer.init(space, current.evaluation)
     knowledge, evaluations, bad = current.oracle, current.evaluations, 0
+    sensitivity = current.evaluation.sensitivity
 
     while True:
         small = current.gradient_norm <= goal
@@ -152,7 +153,7 @@ def minimise(
             message = f"{state.failure}; {_standing(current, first, stopping)}"
             return Minimum(current, first, "stopped", message)
 
-        previous, accuracy = knowledge, _accuracy(current, goal, stopping)
+        previous, accuracy = knowledge, _accuracy(current.gradient_norm, sensitivity, goal, stopping)
         evaluation, knowledge = oracle.evaluate(problem, outer.propose(space, state), previous, accuracy)
         evaluations += 1
         if not evaluation.finite:
@@ -161,6 +162,8 @@ def minimise(
             if bad > _MOST_BAD_EVALUATIONS:
                 reason = evaluation.message or "the objective or its gradient is not finite"
                 return Minimum(current, first, "failed", f"every step tried fails: {reason}")
+        else:
+            sensitivity = max(sensitivity, evaluation.sensitivity)
         state = outer.update(space, state, evaluation)
         if not state.accepted:
             continue
@@ -213,14 +216,13 @@ def _confirmed(
     return iterate
 
 
-def _accuracy(current: Iterate, goal: float, stopping: Stopping) -> Accuracy:
+def _accuracy(gradient_norm: float, sensitivity: float, goal: float, stopping: Stopping) -> Accuracy:
     """Tie the accuracy of the next evaluation to the gradient that is left.
 
     Errors of a few per cent of the gradient cost the outer method no iterations, smaller ones inner steps.
     """
-    sensitivity = current.evaluation.sensitivity
-    wanted = 0.03 * max(current.gradient_norm, goal) / sensitivity if sensitivity > 0.0 else math.inf
-    value = min(max(wanted, 1e-2 * stopping.certificate), 1e-3)
+    wanted = 0.03 * max(gradient_norm, goal) / sensitivity if sensitivity > 0.0 else math.inf
+    value = min(max(wanted, 1e-4 * stopping.certificate), 1e-3)
     return Accuracy(value, value)
 
 

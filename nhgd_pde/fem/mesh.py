@@ -95,7 +95,15 @@ def _with_sides(mesh: skfem.Mesh) -> skfem.Mesh:
         low, high = mesh.p[axis].min(), mesh.p[axis].max()
         for name, value in zip(names, (low, high), strict=True):
             named[name] = facets[np.isclose(midpoints[axis], value, rtol=0.0, atol=1e-10 * (high - low))]
-    return mesh.with_boundaries(named)
+    return _keep_facets(mesh, mesh.with_boundaries(named))
+
+
+def _keep_facets(mesh: skfem.Mesh, copy: skfem.Mesh) -> skfem.Mesh:
+    """Hand the facets that scikit-fem has found to a copy of the mesh, which would look for them again."""
+    for name in ("_facets", "_t2f", "_f2t"):
+        if hasattr(mesh, name):
+            setattr(copy, name, getattr(mesh, name))
+    return copy
 
 
 def read_mesh(path: Path) -> skfem.Mesh:

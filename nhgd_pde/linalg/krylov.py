@@ -69,7 +69,7 @@ def conjugate_gradients(
     if start is not None and not torch.count_nonzero(r):
         return KrylovResult(x, r, 0, 0.0, True, "the start is the solution")
 
-    previous = 1.0
+    previous, rz = 1.0, 0.0
     direction = torch.zeros_like(b)
     for step in range(iterations + 1):
         if error is not None:
@@ -77,7 +77,8 @@ def conjugate_gradients(
         else:
             assert z is not None
             # The square is negative where the preconditioner is not definite.
-            square = dot(r, z) / squared_scale
+            rz = dot(r, z)
+            square = rz / squared_scale
             relative = math.sqrt(square) if square >= 0.0 else math.nan
         if relative <= rtol:
             return KrylovResult(x, r, step, relative, True, f"{step} steps to a relative residual of {relative:.1e}")
@@ -85,8 +86,8 @@ def conjugate_gradients(
             break
         if z is None:
             z = preconditioner(r)
-        rz = dot(r, z)
-        direction = z + (rz / previous) * direction if step else z
+            rz = dot(r, z)
+        direction = torch.add(z, direction, alpha=rz / previous) if step else z
         image = operator(direction)
         curvature = dot(direction, image)
         if not (math.isfinite(curvature) and math.isfinite(rz)):
@@ -96,8 +97,8 @@ def conjugate_gradients(
             message = "the operator or its preconditioner is not positive definite"
             return KrylovResult(x, r, step, relative, False, message)
         alpha = rz / curvature
-        x = x + alpha * direction
-        r = r - alpha * image
+        x = torch.add(x, direction, alpha=alpha)
+        r = torch.sub(r, image, alpha=alpha)
         previous, z = rz, preconditioner(r) if error is None else None
     message = f"{iterations} steps left a relative residual of {relative:.1e}"
     return KrylovResult(x, r, iterations, relative, False, message)

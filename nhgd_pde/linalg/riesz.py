@@ -101,11 +101,11 @@ def diagonal_riesz_map(weights: Tensor, matrix: SparseMatrix) -> RieszMap:
     return RieszMap(matrix, lambda derivative: derivative / weights, diagonal=True)
 
 
-def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) -> RieszMap:
+def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-12) -> RieszMap:
     """The Riesz map of a mass matrix, inverted by conjugate gradients with its diagonal.
 
     The diagonally scaled mass matrix of a simplicial P1 mesh has condition number at most d + 2 whatever the
-    mesh (Wathen 1987, IMA J. Numer. Anal. 7), so that about 25 cheap steps reach rounding and no factors are
+    mesh (Wathen 1987, IMA J. Numer. Anal. 7), so that about 20 cheap steps are enough and no factors are
     stored. Where they do not, the gradient is NaN.
     """
     inverse = 1.0 / matrix.diagonal()

@@ -20,18 +20,29 @@ from .loading import ProblemFile
 _TESTS = 64
 _SAMPLED_STEPS = 400
 _EXPECTED_STEPS = 50
+# Up to here a vector operation is too short for a second thread.
+_SERIAL_UNKNOWNS = 250_000
 # A dense inverse beyond this is refused: it would take over 8 GB.
 _MOST_DENSE = 32_000
 
 
 @dataclass(frozen=True)
 class Method:
-    """Everything that `minimise` needs besides the problem."""
+    """Everything that `minimise` needs besides the problem.
+
+    Attributes:
+        oracle: how the objective and its derivative are found.
+        outer: how the control moves.
+        stopping: when to stop.
+        description: a few words for people.
+        threads: most threads of torch that pay; None for as many as it has.
+    """
 
     oracle: Oracle
     outer: OuterMethod
     stopping: Stopping
     description: str
+    threads: int | None
 
 
 def build_method(file: ProblemFile, unknowns: int) -> Method:
@@ -50,7 +61,9 @@ def build_method(file: ProblemFile, unknowns: int) -> Method:
     outer = LBFGS(spec.outer.memory, step) if spec.outer.method == "lbfgs" else GradientDescent(step)
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol)
     oracle: Oracle = Adjoint() if spec.method == "adjoint" else _nhgd(file, unknowns)
-    return Method(oracle, outer, stopping, _description(oracle))
+    dense = isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense)
+    threads = None if dense or unknowns > _SERIAL_UNKNOWNS else 1
+    return Method(oracle, outer, stopping, _description(oracle), threads)
 
 
 def _description(oracle: Oracle) -> str:

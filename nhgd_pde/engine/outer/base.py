@@ -112,6 +112,19 @@ class Feasible:
         if self.bounds is not None and not self.metric.diagonal:
             raise ValueError("bounds need a diagonal inner product in the outer space")
 
+    def first_step(self, first: Evaluation) -> float:
+        """Length of a first trial along the negative gradient, as a multiple of it.
+
+        It goes to the minimum of a quadratic if that is zero, exact for a least-squares fit in one mode; but not
+        further than v is long, because near an optimum with a value above zero that is far too far.
+        """
+        squared = dot(first.derivative, first.gradient)
+        if first.value == 0.0 or not squared > 0.0:
+            return 1.0
+        step = 2.0 * abs(first.value) / squared
+        length = self.metric.norm(first.v[None])
+        return step if self.quadratic or length == 0.0 else min(step, length / squared**0.5)
+
     def project(self, v: Tensor) -> Tensor:
         if self.bounds is None:
             return v

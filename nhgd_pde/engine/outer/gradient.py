@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...linalg.krylov import dot
 from .base import Evaluation, Feasible, value_noise
-from .line_search import LineSearch, first_step
+from .line_search import LineSearch
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class GradientDescent:
 
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
         slope = -dot(first.derivative, first.gradient)
-        trial = self.step or first_step(first.value, slope if slope < 0.0 else -1.0)
+        trial = self.step or space.first_step(first)
         return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False))
 
     def propose(self, space: Feasible, state: GradientState) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...linalg.krylov import dot
 from .base import Evaluation, Feasible, blend, value_noise
-from .line_search import LineSearch, exact_share, first_step
+from .line_search import LineSearch, exact_share
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class LBFGS:
         slope = dot(best.derivative, direction)
         if pairs and not slope < 0.0:
             return self._search_from(space, best, (), step, _scale(pairs))
-        trial = 1.0 if pairs else (scale or self.step or first_step(best.value, slope if slope < 0.0 else -1.0))
+        trial = 1.0 if pairs else (scale or self.step or space.first_step(best))
         search = LineSearch.start(best.value, slope, trial, wolfe=space.bounds is None)
         return LBFGSState(best, direction, search, pairs, True, step)
 

@@ -63,11 +63,11 @@ class LineSearch:
             decrease = self.CURVATURE * expected <= along <= (2 * self.DECREASE - 1) * expected
         if not decrease:
             # A try that cannot be evaluated costs the most and tells the least: go far back.
-            share = 0.5 if finite else 0.1
-            if finite and self.low == 0.0 and value - self.value > noise:
+            share = 0.5 if finite and expected < 0.0 else 0.1
+            if finite and expected < 0.0 and self.low == 0.0 and value - self.value > noise:
                 # Where phi would be quadratic through phi(0), phi'(0) and phi(trial), its minimiser.
-                share = -0.5 * expected / (value - self.value - expected)
-            trial = self.low + min(max(share, 0.1), 0.5) * (self.trial - self.low)
+                share = min(max(-0.5 * expected / (value - self.value - expected), 0.01), 0.5)
+            trial = self.low + share * (self.trial - self.low)
             return replace(self, high=self.trial, trial=trial, trials=self.trials + 1)
         if not self.wolfe or slope >= self.CURVATURE * self.slope:
             return None
@@ -81,11 +81,6 @@ class LineSearch:
             gap = self.high - self.trial
             guess = min(max(guess, self.trial + 0.1 * gap), self.high - 0.1 * gap)
         return replace(self, low=self.trial, low_slope=slope, trial=guess, trials=self.trials + 1)
-
-
-def first_step(value: float, slope: float) -> float:
-    """The step to the minimum of a quadratic if that is zero: exact for a least-squares fit in one mode."""
-    return 2.0 * abs(value) / abs(slope) if value != 0.0 else 1.0
 
 
 def exact_share(slope: float, trial_slope: float) -> float | None:
