@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .engine.minimise import Iterate, Minimum, minimise
+from .linalg.counts import Counts
 from .linalg.threads import at_most_threads
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem
@@ -78,7 +79,8 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     """
     start = time.perf_counter()
     file = read_problem(source, overrides)
-    pde = build(file)
+    with at_most_threads(1):
+        pde = build(file)
     scenarios, unknowns = pde.inner_shape
     method = build_method(file, scenarios * unknowns)
     return Problem(file, pde, method, time.perf_counter() - start)
@@ -109,6 +111,7 @@ def solve(
     text = problem.yaml()
     every = problem.file.spec.output.every
     recorder = Recorder(pde, RunFolder.create(output, text), every) if output is not None else None
+    before = replace(pde.counts)
     aside = 0.0
     rows: list[Row] = []
     first: Iterate | None = None
@@ -120,7 +123,7 @@ def solve(
 
     def tell(iterate: Iterate) -> None:
         nonlocal aside, first, last
-        row = history_row(iterate, pde, seconds())
+        row = history_row(iterate, pde.counts - before, seconds())
         began = time.perf_counter()
         first, last = first or iterate, iterate
         rows.append(row)
@@ -140,7 +143,7 @@ def solve(
             if first is None or last is None:
                 raise
             found = Minimum(last, first, "interrupted", "interrupted in the middle of an iteration")
-        solution = _solution(problem, found, tuple(rows), seconds(), text)
+        solution = _solution(problem, found, tuple(rows), pde.counts - before, seconds(), text)
         if recorder is not None:
             recorder.finish(solution, found.last)
             recorder.summarise(solution)
@@ -153,7 +156,7 @@ def verify(problem: Problem) -> Verification:
         return verify_problem(problem.pde, problem.file.spec.seed)
 
 
-def history_row(iterate: Iterate, pde: PDEProblem, seconds: float) -> Row:
+def history_row(iterate: Iterate, counts: Counts, seconds: float) -> Row:
     """One row of history.csv."""
     evaluation = iterate.evaluation
     return {
@@ -167,18 +170,19 @@ def history_row(iterate: Iterate, pde: PDEProblem, seconds: float) -> Row:
         "evaluations": iterate.evaluations,
         "inner_steps": evaluation.inner_steps,
         "refinement_steps": evaluation.refinement_steps,
-        "solves": pde.counts.solves,
-        "factorisations": pde.counts.factorisations,
+        "solves": counts.solves,
+        "factorisations": counts.factorisations,
         "seconds": seconds,
     }
 
 
-def _solution(problem: Problem, found: Minimum, rows: tuple[Row, ...], seconds: float, text: str) -> Solution:
+def _solution(
+    problem: Problem, found: Minimum, rows: tuple[Row, ...], counts: Counts, seconds: float, text: str
+) -> Solution:
     pde, spec = problem.pde, problem.file.spec
     last, evaluation = found.last, found.last.evaluation
     scenarios, unknowns = pde.inner_shape
     certificate = Certificate(evaluation.state_error, evaluation.adjoint_error, evaluation.gradient_error)
-    solves = pde.counts.as_dict()
     stats = {
         "name": problem.name,
         "method": spec.method,
@@ -196,7 +200,7 @@ def _solution(problem: Problem, found: Minimum, rows: tuple[Row, ...], seconds: 
         "state_dofs": unknowns,
         "control_dofs": pde.outer_size,
         "scenarios": scenarios,
-        "solves": solves,
+        "solves": counts.as_dict(),
         "seconds": seconds,
         "seconds_output": 0.0,
         "peak_memory_bytes": peak_memory(),

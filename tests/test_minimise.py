@@ -118,10 +118,10 @@ def test_sensitivity_is_learnt_from_what_changes_not_from_what_cancels() -> None
     second, near = seen(first, v + 1e-3 * step)
     assert near < 1.1 * length and second.value > 3.0 * length
     far, _ = seen(first, v + step)
-    assert far.value == pytest.approx(second.value, rel=0.3)
+    assert second.value < far.value < 3.0 * second.value
     # A move that is not larger than the errors says nothing; what has been learnt stays.
     noisy, _ = seen(replace(first, error=1.0), v + 1e-3 * step)
-    assert noisy.value == max(length, near)
+    assert noisy.value == pytest.approx(max(length, near), rel=1e-9)
     assert seen(replace(far, error=1.0), v)[0].value == far.value
 
 

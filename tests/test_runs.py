@@ -165,3 +165,28 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     other = nhgd.solve(nhgd.load(ROOT / "problems/poisson_nhgd_paper.yaml", {**overrides, "seed": 1}))
     assert first.objective == second.objective
     assert other.objective != first.objective
+
+
+@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+def test_a_singular_equation_is_a_failed_run_with_a_sentence(method: str, tmp_path: Path) -> None:
+    """Three cells, two unknowns: the stiffness of the mode (1, 1) is 1/h - 10.8 * 5 h / 6 = 0."""
+    problem = {
+        "name": "singular",
+        "method": method,
+        "mesh": {"kind": "interval", "cells": 3},
+        "pde": {"kind": "poisson", "reaction": -10.8, "source": 1, "boundary": {"all": {"dirichlet": 0}}},
+        "control": {"kind": "source"},
+        "objective": [{"kind": "tracking", "target": 1}, {"kind": "regularisation", "weight": 1}],
+    }
+    solution = nhgd.solve(nhgd.load(problem), output=tmp_path / "run")
+    assert solution.status == "failed"
+    assert solution.message.startswith("at the starting point: ")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
+
+
+def test_a_second_solve_of_the_same_problem_counts_its_own_work() -> None:
+    problem = nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [16, 16]})
+    first, second = nhgd.solve(problem), nhgd.solve(problem)
+    assert second.objective == first.objective
+    assert second.stats["solves"]["residuals"] == first.stats["solves"]["residuals"]
+    assert second.stats["solves"]["factorisations"] == 0

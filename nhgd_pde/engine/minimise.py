@@ -10,8 +10,9 @@ from typing import Literal, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from ..linalg.factorisation import SingularMatrixError
 from .bilevel import BilevelProblem
-from .outer.base import Evaluation, Feasible, OuterMethod
+from .outer.base import Evaluation, Feasible, OuterMethod, failed_evaluation
 
 Status = Literal["converged", "stopped", "interrupted", "failed"]
 
@@ -74,6 +75,18 @@ class Oracle(Protocol[Problem, State]):
 
 
 @dataclass(frozen=True)
+class Unsolved:
+    """The state of an oracle that could not even be set up."""
+
+    u: Tensor
+    q: Tensor | None = None
+    description: str = "none"
+
+    def blend(self, other: Unsolved, share: float) -> Unsolved:
+        return other
+
+
+@dataclass(frozen=True)
 class Iterate:
     """One accepted outer iterate, as told to the callback and kept in the history."""
 
@@ -125,7 +138,12 @@ def minimise(
 
     u, v = problem.start()
     v = space.project(v)
-    knowledge = oracle.init(problem, u, v)
+    try:
+        knowledge = oracle.init(problem, u, v)
+    except SingularMatrixError as singular:
+        nothing = failed_evaluation(v, str(singular))
+        start = Iterate(0, nothing, nothing.value, 0.0, 0, Unsolved(u))
+        return Minimum(start, start, "failed", f"at the starting point: {singular}")
     accuracy = Accuracy(stopping.certificate, stopping.certificate)
     evaluation, knowledge = oracle.evaluate(problem, v, knowledge, accuracy)
     first = current = Iterate(0, evaluation, space.stationarity(evaluation), 0.0, 1, knowledge)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..linalg.factorisation import SingularMatrixError
 from .bilevel import BilevelProblem
 from .certificate import Sensitivity
 from .curvature.base import Curvature
@@ -87,7 +88,15 @@ class NHGD:
     def evaluate(
         self, problem: BilevelProblem, v: Tensor, state: NHGDState, accuracy: Accuracy
     ) -> tuple[Evaluation, NHGDState]:
-        """One evaluation of Phi and its hypergradient at v."""
+        """One evaluation of Phi and its hypergradient at v; a singular linearisation makes it a failed one."""
+        try:
+            return self._evaluate(problem, v, state, accuracy)
+        except SingularMatrixError as singular:
+            return failed_evaluation(v, str(singular)), state
+
+    def _evaluate(
+        self, problem: BilevelProblem, v: Tensor, state: NHGDState, accuracy: Accuracy
+    ) -> tuple[Evaluation, NHGDState]:
         inner = solve_inner(
             problem,
             v,

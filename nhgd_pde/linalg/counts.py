@@ -21,5 +21,9 @@ class Counts:
     products: int = 0
     riesz_solves: int = 0
 
+    def __sub__(self, earlier: Counts) -> Counts:
+        """The work done since an earlier copy."""
+        return Counts(**{name: value - getattr(earlier, name) for name, value in self.as_dict().items()})
+
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
