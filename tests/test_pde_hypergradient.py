@@ -105,7 +105,7 @@ def sampled(cells: int, refine: str, model: str) -> tuple[nhgd.Solution, nhgd.So
         "inner": {"model": model, "tests": 64},
         "curvature": {"kind": "dense"},
         "hypergradient": {"refine": refine},
-        "outer": {"iterations": 25},
+        "outer": {"iterations": 8},
     }
     return nhgd.solve(nhgd.load(problem)), nhgd.solve(nhgd.load({**problem, "method": "adjoint"}))
 

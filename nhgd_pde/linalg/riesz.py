@@ -101,7 +101,7 @@ def diagonal_riesz_map(weights: Tensor, matrix: SparseMatrix) -> RieszMap:
     return RieszMap(matrix, lambda derivative: derivative / weights, diagonal=True)
 
 
-def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-12) -> RieszMap:
+def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) -> RieszMap:
     """The Riesz map of a mass matrix, inverted by conjugate gradients with its diagonal.
 
     The diagonally scaled mass matrix of a simplicial P1 mesh has condition number at most d + 2 whatever the
