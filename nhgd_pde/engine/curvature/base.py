@@ -31,9 +31,6 @@ State = TypeVar("State", bound=CurvatureState)
 class Curvature(Protocol[State]):
     """A backend: frozen options, and the verbs that make and renew its state."""
 
-    @property
-    def uses_scores(self) -> bool: ...
-
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> State: ...
 
     def absorb(self, state: State, scores: Tensor) -> State:

@@ -86,7 +86,6 @@ class Dense:
     prior: Literal["riesz", "identity"] = "riesz"
     prior_weight: float | None = None
     forgetting: float | None = None
-    uses_scores: bool = True
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> DenseState:
         scenarios, n = problem.inner_shape

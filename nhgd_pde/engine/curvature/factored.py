@@ -39,8 +39,6 @@ class Factored:
     E[J^T w w^T J] = Jbar^T K^-1 Jbar where w is drawn from N(0, K^-1), so that no samples are needed.
     """
 
-    uses_scores: bool = False
-
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
         return FactoredState(problem.fisher_factors(u, v))
 
