@@ -5,6 +5,9 @@ solve itself: mesh, assembly, factorisation and optimisation, for nhgd-pde readi
 imports and the writing of fields are left out on both sides. The ratio is the median of the ratios of the turns.
 
     python benchmarks/poisson_control.py [N ...] [--repeats R]
+
+Exits with 1 if a solve does not converge, or at n = 256 takes more than three times the seconds of the opponent or
+more than 2 GiB.
 """
 
 from __future__ import annotations
@@ -82,18 +85,33 @@ def compare(n: int, repeats: int) -> list[dict[str, object]]:
     return rows
 
 
+def misses(row: dict[str, object]) -> list[str]:
+    """What a row falls short of."""
+    name = f"{row['solver']} at n = {row['n']}"
+    found = [] if row["status"] == "converged" else [f"{name}: {row['status']}"]
+    if row["n"] == 256 and float(str(row["ratio"])) > 3.0:
+        found.append(f"{name}: {row['ratio']} times the seconds of the opponent, expected at most 3")
+    if row["n"] == 256 and float(str(row["peak MB"])) > 2147:
+        found.append(f"{name}: {row['peak MB']} MB, expected at most 2 GiB")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", nargs="*", type=int, default=[64, 128, 256])
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     header: list[str] = []
+    missed: list[str] = []
     for n in arguments.sizes:
         for row in compare(n, arguments.repeats):
             if not header:
                 header = list(row)
                 print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
             print("| " + " | ".join(str(row[name]) for name in header) + " |", flush=True)
+            missed += misses(row)
+    if missed:
+        sys.exit("; ".join(missed))
 
 
 if __name__ == "__main__":
