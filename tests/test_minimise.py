@@ -199,8 +199,7 @@ class Scripted:
     ) -> tuple[Evaluation, AdjointState]:
         self.count += 1
         if self.fails(self.count):
-            # What an inner loop that diverged leaves behind is of no use to the next evaluation.
-            return failed_evaluation(v, "no state"), replace(state, u=torch.full_like(state.u, float("nan")))
+            return failed_evaluation(v, "no state"), state
         evaluation, state = self.inner.evaluate(problem, v, state, accuracy)
         return replace(evaluation, state_error=self.errors(self.count)), state
 
@@ -225,7 +224,7 @@ def test_an_extrapolated_point_that_cannot_be_evaluated_is_not_converged() -> No
     assert found.message == "the gradient is small, but the point it was extrapolated to could not be evaluated"
 
 
-def test_evaluations_that_fail_shorten_the_step_and_leave_the_state_alone() -> None:
+def test_evaluations_that_fail_shorten_the_step() -> None:
     problem = cubic_problem()
     oracle = Scripted(Adjoint(), lambda count: 0.0, lambda count: count in (3, 4, 9))
     found, told = run(problem, oracle)
@@ -236,6 +235,24 @@ def test_evaluations_that_fail_shorten_the_step_and_leave_the_state_alone() -> N
     assert nothing.last is told[-1] and nothing.last.evaluation.finite
     never, told = run(problem, Scripted(Adjoint(), lambda count: 0.0, lambda count: True))
     assert never.status == "failed" and never.message == "at the starting point: no state" and told == []
+
+
+def test_a_failed_evaluation_leaves_a_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = least_squares()
+    u, v = problem.start()
+    accuracy = Accuracy(1e-6, 1e-6)
+    sampled = NHGD(InnerOptions(tests=16, steps=5), Dense(), HypergradientOptions())
+    for oracle in (sampled, Adjoint()):
+        _, before = oracle.evaluate(problem, v, oracle.init(problem, u, v), accuracy)
+        with monkeypatch.context() as patch:
+            patch.setattr(problem, "outer_value", lambda u, v: float("inf"), raising=False)
+            failed, after = oracle.evaluate(problem, v + 1.0, before, accuracy)
+        assert not failed.finite
+        assert after.u is before.u
+        if isinstance(oracle, NHGD):
+            # The matrix is overwritten in place: its count of samples has to go with it.
+            assert after.inner.curvature.inverse is before.inner.curvature.inverse
+            assert after.inner.curvature.samples > before.inner.curvature.samples
 
 
 def test_gradient_descent_of_the_paper_ends_on_a_floor_that_refinement_removes() -> None:

@@ -71,7 +71,9 @@ class Oracle(Protocol[Problem, State]):
 
     def init(self, problem: Problem, u: Tensor, v: Tensor) -> State: ...
 
-    def evaluate(self, problem: Problem, v: Tensor, state: State, accuracy: Accuracy) -> tuple[Evaluation, State]: ...
+    def evaluate(self, problem: Problem, v: Tensor, state: State, accuracy: Accuracy) -> tuple[Evaluation, State]:
+        """Evaluate at v, and give the state to go on from; where the evaluation is not finite, one that is good."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,12 @@ def minimise(
             message = f"{state.failure}; {_standing(current, first, stopping)}"
             return Minimum(current, first, "stopped", message)
 
-        previous, accuracy = knowledge, _accuracy(current.gradient_norm, sensitivity, goal, stopping)
-        evaluation, knowledge = oracle.evaluate(problem, outer.propose(space, state), previous, accuracy)
+        accuracy = _accuracy(current.gradient_norm, sensitivity, goal, stopping)
+        evaluation, knowledge = oracle.evaluate(problem, outer.propose(space, state), knowledge, accuracy)
         evaluations += 1
         if not evaluation.finite:
-            # A failed inner solve is a step that was too long: shorten it, from what was good.
-            knowledge, bad = previous, bad + 1
+            # A failed inner solve is a step that was too long: shorten it.
+            bad += 1
             if bad > _MOST_BAD_EVALUATIONS:
                 reason = evaluation.message or "the objective or its gradient is not finite"
                 return Minimum(current, first, "failed", f"every step tried fails: {reason}")

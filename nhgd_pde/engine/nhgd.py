@@ -107,8 +107,10 @@ class NHGD:
             state.generator,
         )
         u = inner.state.u
+        # What the inverse has absorbed stays in it, whatever becomes of this evaluation.
+        before = replace(state, inner=replace(state.inner, curvature=inner.state.curvature))
         if not finite(u):
-            return failed_evaluation(v, inner.message or "the inner variables are not finite"), state
+            return failed_evaluation(v, inner.message or "the inner variables are not finite"), before
 
         tolerance = (self.hypergradient.tolerance or accuracy.adjoint) if self.hypergradient.refine else None
         h = hypergradient(problem, u, v, inner.state.curvature, state.q, tolerance, self.hypergradient.steps)
@@ -127,4 +129,4 @@ class NHGD:
             refinement_steps=h.steps,
             message=inner.message,
         )
-        return evaluation, NHGDState(inner.state, h.q, state.generator, sensitivity)
+        return evaluation, NHGDState(inner.state, h.q, state.generator, sensitivity) if evaluation.finite else before

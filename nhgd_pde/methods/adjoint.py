@@ -75,7 +75,7 @@ class Adjoint:
             inner_steps=steps,
             message="" if error <= accuracy.state else f"Newton's method left a relative residual of {error:.1e}",
         )
-        return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity)
+        return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity) if evaluation.finite else state
 
     def _newton(self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float) -> tuple[Tensor, int, float]:
         """Newton steps, halved while they do not reduce the residual; u stays where none does."""
