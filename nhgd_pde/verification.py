@@ -192,7 +192,7 @@ def _fisher_test(problem: PDEProblem, u: Tensor, v: Tensor, generator: torch.Gen
         squares += (directions.reshape(_DIRECTIONS, -1) @ scores).square().sum(1)
     expected = torch.stack([(z * problem.hessian_product(u, v, z)).sum() for z in directions])
     deviation = float((squares / _SCORES / expected - 1.0).mean())
-    bound = 5.0 * math.sqrt(2.0 / (_SCORES * _DIRECTIONS))
+    bound = 5.0 * math.sqrt(2.0 / (_SCORES * min(_DIRECTIONS, scenarios * n)))
     return Check(
         "Fisher against Hessian",
         deviation,

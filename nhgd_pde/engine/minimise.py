@@ -162,15 +162,15 @@ def minimise(
     while True:
         small = current.gradient_norm <= goal
         if small and _certified(current.evaluation, stopping):
-            return Minimum(current, first, "converged", _converged(current, first, stopping))
+            return Minimum(current, first, "converged", _converged(current, first, goal))
         if interrupted():
-            return Minimum(current, first, "interrupted", f"interrupted; {_standing(current, first, stopping)}")
+            return Minimum(current, first, "interrupted", f"interrupted; {_standing(current, first, goal, stopping)}")
         if small:
             return Minimum(current, first, "stopped", _uncertified(current, stopping))
         if current.iteration == stopping.iterations:
             return Minimum(current, first, "stopped", _out_of_iterations(current, goal, stopping))
         if state.failure:
-            message = f"{state.failure}; {_standing(current, first, stopping)}"
+            message = f"{state.failure}; {_standing(current, first, goal, stopping)}"
             return Minimum(current, first, "stopped", message)
 
         accuracy = _accuracy(current.gradient_norm, sensitivity, goal, stopping)
@@ -258,16 +258,26 @@ def _relative(current: Iterate, first: Iterate) -> str:
     return f"{current.gradient_norm / first.gradient_norm:.1e}" if first.gradient_norm > 0.0 else "0"
 
 
-def _converged(current: Iterate, first: Iterate, stopping: Stopping) -> str:
+def _converged(current: Iterate, first: Iterate, goal: float) -> str:
     return (
-        f"relative gradient {_relative(current, first)} (goal {stopping.rtol:.0e}), "
-        f"objective {current.evaluation.value:.9e}, "
+        f"{_gradient(current, first, goal)}, objective {current.evaluation.value:.9e}, "
         f"error of the gradient about {current.evaluation.gradient_error:.0e}"
     )
 
 
-def _standing(current: Iterate, first: Iterate, stopping: Stopping) -> str:
-    return f"relative gradient {_relative(current, first)} (goal {stopping.rtol:.0e})"
+def _gradient(current: Iterate, first: Iterate, goal: float) -> str:
+    relative = f"{goal / first.gradient_norm:.0e}" if first.gradient_norm > 0.0 else "0"
+    return f"relative gradient {_relative(current, first)} (goal {relative})"
+
+
+def _standing(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
+    return _gradient(current, first, goal) + _doubt(current, stopping)
+
+
+def _doubt(current: Iterate, stopping: Stopping) -> str:
+    if _worst(current.evaluation) <= stopping.certificate:
+        return ""
+    return f"; {_certificates(current.evaluation)}: the gradient is only as good as these"
 
 
 def _certificates(evaluation: Evaluation) -> str:
@@ -276,10 +286,7 @@ def _certificates(evaluation: Evaluation) -> str:
 
 def _out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
     norms = f"gradient norm {current.gradient_norm:.1e} (goal {goal:.1e})"
-    text = f"{stopping.iterations} outer iterations ended with {norms}"
-    if _worst(current.evaluation) > stopping.certificate:
-        text += f"; {_certificates(current.evaluation)}: the gradient is only as good as these"
-    return text
+    return f"{stopping.iterations} outer iterations ended with {norms}{_doubt(current, stopping)}"
 
 
 def _uncertified(current: Iterate, stopping: Stopping) -> str:

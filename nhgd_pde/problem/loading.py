@@ -84,6 +84,8 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
     issues: list[Issue] = []
     if isinstance(source, Mapping):
         data: Any = _plain(source)
+    elif not isinstance(source, str | Path):
+        raise ProblemError([Issue("", f"expected a path or a mapping, found {found(source)}")])
     else:
         path = Path(source)
         data = _Tree(path, lines, issues).read()
