@@ -204,3 +204,11 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "solve" in done.stdout
+
+
+def test_verify_of_a_singular_equation_is_a_failed_test(run: Callable[..., Result]) -> None:
+    text = edited("{all: {dirichlet: 0}}", "{left: {robin: {coefficient: 1.0e-18, value: 0}}}")
+    result = run("verify", "problem.yaml", text=text)
+    assert result.exit_code == 1
+    assert "FAIL hypergradient" in result.output
+    assert "singular" in result.output
