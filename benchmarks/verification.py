@@ -66,7 +66,7 @@ def fisher() -> None:
         for count in counts:
             squares = []
             for seed in range(5):
-                scores = pde.batch(u, v, count, torch.Generator().manual_seed(seed)).scores
+                scores = pde.batch(u, v, pde.sample(count, torch.Generator().manual_seed(seed))).scores
                 squares.append(float((scores @ scores.T / count - exact).norm() / exact.norm()) ** 2)
             errors.append(math.sqrt(sum(squares) / len(squares)))
         slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
@@ -86,7 +86,7 @@ def dense() -> None:
         weight = state.prior_weight
         total = weight * torch.linalg.inv(state.inverse)
         for batches in range(1, 101):
-            scores = pde.batch(u, v, 32, generator).scores
+            scores = pde.batch(u, v, pde.sample(32, generator)).scores
             state = curvature.absorb(state, scores)
             total += scores @ scores.T
             if batches in (1, 10, 100):

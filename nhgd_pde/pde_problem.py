@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .control import ControlSpace
-from .engine.bilevel import FisherFactors, InnerBatch, StateFactors, relative_dual_error
+from .engine.bilevel import FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .fem.spaces import Space
 from .inner.model import InnerModel
 from .linalg.counts import Counts
@@ -84,8 +84,11 @@ class PDEProblem:
 
     # Inner problem
 
-    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
-        return self.model.batch(u, v, count, generator)
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        return self.model.sample(count, generator)
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
+        return self.model.batch(u, v, sample)
 
     def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:
         return self.model.gradient(u, v)

@@ -188,7 +188,7 @@ def _fisher_test(problem: PDEProblem, u: Tensor, v: Tensor, generator: torch.Gen
     squares = torch.zeros(_DIRECTIONS, dtype=u.dtype, device=u.device)
     batch = 32
     for _ in range(_SCORES // batch):
-        scores = problem.batch(u, v, batch, generator).scores
+        scores = problem.batch(u, v, problem.sample(batch, generator)).scores
         squares += (directions.reshape(_DIRECTIONS, -1) @ scores).square().sum(1)
     expected = torch.stack([(z * problem.hessian_product(u, v, z)).sum() for z in directions])
     deviation = float((squares / _SCORES / expected - 1.0).mean())

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from nhgd_pde.engine.bilevel import InnerBatch, relative_dual_error
+from nhgd_pde.engine.bilevel import InnerBatch, Sample, relative_dual_error
 from nhgd_pde.engine.minimise import Accuracy, Iterate, Minimum, Stopping, minimise
 from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod, failed_evaluation
 from nhgd_pde.linalg.counts import Counts
@@ -187,11 +187,21 @@ class LeastSquares(Explicit):
         self.counts.factorisations += 1
         return DenseFactors(self.hessians.mean(0))
 
-    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
         scenarios, k, _ = self.design.shape
-        scores = self.design.mT @ normal(generator, scenarios, k, count)
+        return Sample(normal(generator, scenarios, k, count).mT)
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
+        scores = self.design.mT @ sample.tests.mT
         gradient = self.residual(u, v)
-        return InnerBatch(gradient, scores.reshape(-1, count), self.inner_metric.dual_norm(gradient), 1.0)
+        return InnerBatch(
+            gradient,
+            scores.reshape(-1, sample.count),
+            self.inner_metric.dual_norm(gradient),
+            1.0,
+            hessian=lambda w: self.hessian_product(u, v, w),
+            cross=lambda q: self.cross_product(u, v, q),
+        )
 
     def solution(self, v: Tensor) -> Tensor:
         return torch.linalg.lstsq(self.design, (self.data - self.mixing @ v)[..., None]).solution[..., 0]
@@ -255,18 +265,23 @@ class Cubic(Explicit):
         jacobian = self.jacobian(u).mean(0)
         return DenseFactors(jacobian.T @ self.inner_metric.gradient(jacobian.T).T)
 
-    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
-        scenarios, n = u.shape
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        scenarios, n = self.inner_shape
         root = torch.linalg.cholesky(self.inner_metric.covector(torch.eye(n, dtype=torch.float64)))
-        tests = torch.linalg.solve_triangular(root.T, normal(generator, scenarios, n, count), upper=True)
+        return Sample(torch.linalg.solve_triangular(root.T, normal(generator, scenarios, n, count), upper=True).mT)
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
+        scenarios, n = u.shape
+        tests, count = sample.tests.mT, sample.count
         scores = self.jacobian(u).mT @ tests
         tested = rows(tests.mT, self.residual(u, v))
-        step = count / (count + n + 1)
         return InnerBatch(
             rows(scores, tested) / count,
             scores.reshape(-1, count),
             float(tested.square().mean().sqrt()) * scenarios**0.5,
-            step,
+            count / (count + n + 1),
+            hessian=lambda q: rows(scores, rows(scores.mT, q)) / count,
+            cross=lambda q: self.control_product_transposed(u, v, rows(tests, rows(scores.mT, q)) / count),
         )
 
     def solution(self, v: Tensor) -> Tensor:

@@ -268,7 +268,7 @@ def test_scores_sample_the_hessian_for_every_element(dim: int, element: str, mod
     pde = {"pde.boundary": boundary, "pde.reaction": "1+x"}
     built = problem({**mesh, **pde, "element": element, "inner.model": model})
     u, v = built.start()
-    scores = built.batch(u, v, 4000, torch.Generator().manual_seed(0)).scores
+    scores = built.batch(u, v, built.sample(4000, torch.Generator().manual_seed(0))).scores
     w = random(*u.shape)
     sampled = float((scores.T @ w[0]).square().mean())
     assert sampled == pytest.approx(dot(w, built.hessian_product(u, v, w)), rel=0.1)

@@ -21,7 +21,7 @@ def fisher(n: int) -> tuple[LeastSquares, Tensor]:
 def absorbed(options: Dense, problem: LeastSquares, samples: int, batch: int, seed: int = 0) -> DenseState:
     state, generator = options.init(problem, *problem.start()), seeded(seed)
     for _ in range(samples // batch):
-        state = options.absorb(state, problem.batch(*problem.start(), batch, generator).scores)
+        state = options.absorb(state, problem.batch(*problem.start(), problem.sample(batch, generator)).scores)
     return state
 
 
@@ -52,7 +52,7 @@ def test_the_inverse_is_that_of_the_directly_summed_matrix(
     address, total = state.inverse.data_ptr(), state.prior_weight
     assert total == weight or (weight is None and total == (20 if prior == "riesz" else 1))
     for count in (1, 3, 16, 64, 5):
-        scores = problem.batch(*problem.start(), count, generator).scores
+        scores = problem.batch(*problem.start(), problem.sample(count, generator)).scores
         total += count
         beta = forgetting or count / total
         expected = (1.0 - beta) * expected + beta / count * scores @ scores.T
@@ -66,7 +66,7 @@ def test_the_inverse_is_that_of_the_directly_summed_matrix(
 
 def test_a_running_mean_does_not_see_how_scores_are_batched() -> None:
     problem, _ = fisher(12)
-    scores = problem.batch(*problem.start(), 48, seeded(0)).scores
+    scores = problem.batch(*problem.start(), problem.sample(48, seeded(0))).scores
     inverses = []
     for size in (1, 8, 48):
         state = Dense().init(problem, *problem.start())

@@ -230,7 +230,7 @@ def test_the_schedule_uses_the_ends_of_the_inner_spectrum() -> None:
     # The first step of `sgd`: mu = spectrum[0], L = spectrum[1] over the stable step m / (m + n + 1) of a batch.
     small = cubic_problem(cubic=0.0)
     loop = Loop(small, outer_point(small), Dense())
-    batch = small.batch(loop.state.u, loop.v, 16, seeded(0))
+    batch = small.batch(loop.state.u, loop.v, small.sample(16, seeded(0)))
     result = loop.run(InnerOptions(tests=16, steps=1, optimiser="sgd"))
     mu, smoothness = result.state.spectrum[0], result.state.spectrum[1] * 25 / 16
     expected = -4.0 / (mu * (1 + 8.0 * (smoothness / mu) ** 2)) * small.inner_metric.gradient(batch.gradient)

@@ -86,7 +86,7 @@ def fisher(model: InnerModel, u: Tensor, v: Tensor) -> Tensor:
 
 def moment(model: InnerModel, u: Tensor, v: Tensor, count: int, seed: int) -> Tensor:
     """S S^T / m of one batch."""
-    scores = model.batch(u, v, count, seeded(seed)).scores
+    scores = model.batch(u, v, model.sample(count, seeded(seed))).scores
     assert scores.shape == (u.numel(), count)
     return scores @ scores.T / count
 
@@ -133,7 +133,7 @@ def test_the_mean_of_sampled_gradients_converges_to_the_expected_gradient(form: 
     exact = model.gradient(u, v)
 
     def error(count: int, seed: int) -> Tensor:
-        return model.batch(u, v, count, seeded(seed)).gradient - exact
+        return model.batch(u, v, model.sample(count, seeded(seed))).gradient - exact
 
     if form is energy_form and scores == "model":
         assert error(1, 0).norm() < 1e-13 * exact.norm()
@@ -238,12 +238,12 @@ def test_matched_noise_inflates_by_a_known_amount_however_small_the_residual(for
 def test_batches_are_reproducible(form: Form, scores: str) -> None:
     model = form(2, Observation(scores, None))
     u, v = point(model)
-    first, again, other = (model.batch(u, v, 5, seeded(seed)) for seed in (1, 1, 2))
+    first, again, other = (model.batch(u, v, model.sample(5, seeded(seed))) for seed in (1, 1, 2))
     assert torch.equal(first.scores, again.scores) and torch.equal(first.gradient, again.gradient)
     assert (first.residual, first.step) == (again.residual, again.step)
     assert not torch.equal(first.scores, other.scores)
     generator = seeded(1)
-    following = [model.batch(u, v, 5, generator).scores for _ in range(2)]
+    following = [model.batch(u, v, model.sample(5, generator)).scores for _ in range(2)]
     assert torch.equal(following[0], first.scores) and not torch.equal(following[1], first.scores)
 
 
@@ -251,11 +251,11 @@ def test_the_residual_of_a_batch_estimates_the_dual_norm() -> None:
     model = residual_form(3)
     u, v = point(model)
     exact = model.riesz.dual_norm(equation_in(model).residual(u, v))
-    assert model.batch(u, v, 20000, seeded(0)).residual == pytest.approx(exact, rel=0.02)
+    assert model.batch(u, v, model.sample(20000, seeded(0))).residual == pytest.approx(exact, rel=0.02)
     certain = energy_form(3)
     u, v = point(certain)
     exact = certain.riesz.dual_norm(equation_in(certain).residual(u, v))
-    assert exact <= certain.batch(u, v, 4, seeded(0)).residual < 10.0 * exact
+    assert exact <= certain.batch(u, v, certain.sample(4, seeded(0))).residual < 10.0 * exact
 
 
 @pytest.mark.parametrize("count", [4, 32])
@@ -270,7 +270,7 @@ def test_the_step_of_a_batch_contracts_the_error_as_fast_as_it_says(count: int) 
     before = model.riesz.dual_norm(equation.residual(u, v)) ** 2
     after = []
     for _ in range(400):
-        batch = model.batch(u, v, count, generator)
+        batch = model.batch(u, v, model.sample(count, generator))
         new = u - batch.step * inverse.solve(batch.gradient)
         after.append(model.riesz.dual_norm(equation.residual(new, v)) ** 2 / before)
     n = u.shape[1]
@@ -385,3 +385,34 @@ def test_the_hypergradient_is_the_derivative_of_the_reduced_objective(form: Form
     steps = [1e-1, 3e-2, 1e-2, 3e-3]
     left = [abs(objective(model, solution(model, v + t * d), v + t * d)[0] - value - t * dot(h, d)) for t in steps]
     assert slope(steps, left) == pytest.approx(2.0, abs=0.1)
+
+
+@forms
+@pytest.mark.parametrize("scores", ["model", "observed"])
+def test_sampled_second_derivatives_average_to_the_expected_ones(form: Form, scores: str) -> None:
+    model = form(3, Observation(scores, 2.0))
+    u, v = point(model)
+    w = random(*u.shape, seed=3)
+
+    def hessian_error(count: int, seed: int) -> Tensor:
+        return model.batch(u, v, model.sample(count, seeded(seed))).hessian(w) - model.hessian_product(u, v, w)
+
+    def cross_error(count: int, seed: int) -> Tensor:
+        return model.batch(u, v, model.sample(count, seeded(seed))).cross(w) - model.cross_product(u, v, w)
+
+    if model.name == "energy":  # every term has the Hessian of the expectation
+        assert not hessian_error(5, 0).norm() and not cross_error(5, 0).norm()
+        return
+    assert rate(hessian_error, model.hessian_product(u, v, w)) == pytest.approx(-0.5, abs=0.1)
+    assert rate(cross_error, model.cross_product(u, v, w)) == pytest.approx(-0.5, abs=0.1)
+
+
+@forms
+def test_a_sample_does_not_depend_on_where_it_is_evaluated(form: Form) -> None:
+    model = form(3)
+    u, v = point(model)
+    sample = model.sample(7, seeded(0))
+    first, again = (model.batch(u, v, sample) for _ in range(2))
+    assert torch.equal(first.gradient, again.gradient) and torch.equal(first.scores, again.scores)
+    half = model.batch(0.5 * u, v, sample)
+    assert sample.count == half.scores.shape[1] == 7

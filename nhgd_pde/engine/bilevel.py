@@ -9,6 +9,7 @@ the inner model scales by its noise variance is given in units in which sigma = 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +22,26 @@ from ..linalg.riesz import RieszMap
 
 
 @dataclass(frozen=True)
+class Sample:
+    """The random numbers of one minibatch, which do not depend on where it is evaluated.
+
+    Attributes:
+        tests: (S, m, k) test functions, or the noise of the observed fluxes.
+        noise: (S, m) observation noise; None where it is part of the tests or integrated out.
+    """
+
+    tests: Tensor
+    noise: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """m."""
+        return self.tests.shape[1]
+
+
+@dataclass(frozen=True)
 class InnerBatch:
-    """What one minibatch of the inner objective gives.
+    """What one minibatch of the inner objective gives at a point (u, v).
 
     Attributes:
         gradient: (S, n) its mean stochastic gradient.
@@ -30,12 +49,16 @@ class InnerBatch:
         residual: estimate of the dual norm of the inner residual, from this batch.
         step: the natural-gradient step with which the mean-square error contracts fastest
             if the inverse is exact.
+        hessian: w (S, n) -> product (S, n) with the batch's stochastic Hessian (its Fisher form).
+        cross: q (S, n) -> product (p,) with the transpose of the batch's stochastic cross derivative d2 / dv du.
     """
 
     gradient: Tensor
     scores: Tensor
     residual: float
     step: float
+    hessian: Callable[[Tensor], Tensor]
+    cross: Callable[[Tensor], Tensor]
 
 
 class FisherFactors(Protocol):
@@ -88,8 +111,12 @@ class BilevelProblem(Protocol):
         """First inner (S, n) and outer (p,) variables."""
         ...
 
-    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
-        """Sample `count` terms of the inner objective."""
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        """Draw `count` terms of the inner objective."""
+        ...
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
+        """Evaluate the terms drawn at (u, v)."""
         ...
 
     def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:

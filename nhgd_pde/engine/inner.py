@@ -139,7 +139,7 @@ def _sampled_steps(
     u, inverse, spectrum = state.u, state.curvature, state.spectrum
     taken, damping, before, residual = 0, 1.0, u, 0.0
     for taken in range(1, options.steps + 1):
-        batch = problem.batch(u, v, options.tests, generator)
+        batch = problem.batch(u, v, problem.sample(options.tests, generator))
         if 0.0 < _GROWTH * residual < batch.residual and options.optimiser == "natural":
             # The step went beyond what the inverse knows of: take it back before its scores spoil that.
             u, damping = before, max(0.25 * damping, 1e-6)

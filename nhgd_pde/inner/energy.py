@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import InnerBatch, StateFactors
+from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
 from ..linalg.factorisation import ScenarioFactorisation, factorised_riesz_map
 from ..linalg.riesz import RieszMap
@@ -64,20 +64,31 @@ class EnergyModel:
             return self.roots[0].rmv(white.flatten(0, 1)).reshape(scenarios, count, -1)
         return torch.stack([root.rmv(each) for root, each in zip(self.roots, white, strict=True)])
 
-    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
-        scenarios, n = u.shape
-        noise = self.noise((scenarios, count), generator)
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        """G^T z for `count` observations."""
+        return Sample(self.noise((self.equation.scenarios, count), generator))
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
+        """The Hessian and the cross derivative of every term are those of the expectation."""
+        n, count = u.shape[1], sample.count
         gradient = self.equation.residual(u, v)
         residual = self.riesz.dual_norm_bound(gradient)
-        if self.observation.scores == "model":
-            return InnerBatch(gradient, noise.transpose(1, 2).reshape(-1, count), residual, 1.0)
-        matched = self.observation.noise is None
-        sigma = matched_noise(residual / math.sqrt(scenarios)) if matched else self.observation.noise
-        assert sigma is not None
-        scores = gradient[:, None] / sigma - noise
-        step = count / (count + n + 1)
-        gradient = gradient - sigma * noise.mean(1)
-        return InnerBatch(gradient, scores.transpose(1, 2).reshape(-1, count), residual, step)
+        scores, step = sample.tests, 1.0
+        if self.observation.scores == "observed":
+            matched = self.observation.noise is None
+            sigma = matched_noise(residual / math.sqrt(u.shape[0])) if matched else self.observation.noise
+            assert sigma is not None
+            scores = gradient[:, None] / sigma - sample.tests
+            step = count / (count + n + 1)
+            gradient = gradient - sigma * sample.tests.mean(1)
+        return InnerBatch(
+            gradient=gradient,
+            scores=scores.transpose(1, 2).reshape(-1, count),
+            residual=residual,
+            step=step,
+            hessian=lambda w: self.hessian_product(u, v, w),
+            cross=lambda q: self.cross_product(u, v, q),
+        )
 
     def gradient(self, u: Tensor, v: Tensor) -> Tensor:
         """R(u, v), (S, n)."""

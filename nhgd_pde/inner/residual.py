@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import InnerBatch, StateFactors
+from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
 from ..fem.spaces import Space
 from ..linalg.factorisation import Factorisation, ScenarioFactorisation, factorised_riesz_map
@@ -51,23 +51,41 @@ class ResidualModel:
         white = gaussian((scenarios * count, self.root.shape[0]), generator, self.equation.lift)
         return self.riesz.gradient(self.root.rmv(white)).reshape(scenarios, count, -1)
 
-    def batch(self, u: Tensor, v: Tensor, count: int, generator: torch.Generator) -> InnerBatch:
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        """Test functions, and observation noise where the scores are to show it."""
+        shape = (self.equation.scenarios, count)
+        w = self.tests(shape, generator)
+        return Sample(w, gaussian(shape, generator, w) if self.observation.scores == "observed" else None)
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
         scenarios, n = u.shape
-        w = self.tests((scenarios, count), generator)
+        w, count = sample.tests, sample.count
         tested = torch.einsum("smn,sn->sm", w, self.equation.residual(u, v))
         images = self._transposed_products(u, v, w)
         rms = float(tested.square().mean().sqrt())
-        misfit = tested
-        if self.observation.scores == "observed":
+        misfit, factors = tested, torch.ones_like(tested)
+        if sample.noise is not None:
             sigma = matched_noise(rms) if self.observation.noise is None else self.observation.noise
-            misfit = tested - sigma * gaussian((scenarios, count), generator, w)
+            misfit = tested - sigma * sample.noise
             factors = misfit / sigma
-        else:
-            factors = torch.ones_like(tested)
-        gradient = torch.einsum("smn,sm->sn", images, misfit) / count
-        scores = _columns(images * factors[..., None])
-        # E w w^T B w w^T for Gaussian w gives the mean-square contraction 1 - m / (m + n + 1) at this step.
-        return InnerBatch(gradient, scores, rms * math.sqrt(scenarios), count / (count + n + 1))
+
+        def weighted(q: Tensor) -> Tensor:
+            """<w, J q> of every test."""
+            return torch.einsum("smn,sn->sm", images, q)
+
+        def cross(q: Tensor) -> Tensor:
+            mixture = torch.einsum("smn,sm->sn", w, weighted(q)) / count
+            return self.equation.control_product_transposed(u, v, mixture)
+
+        return InnerBatch(
+            gradient=torch.einsum("smn,sm->sn", images, misfit) / count,
+            scores=_columns(images * factors[..., None]),
+            residual=rms * math.sqrt(scenarios),
+            # E w w^T B w w^T for Gaussian w gives the mean-square contraction 1 - m / (m + n + 1) at this step.
+            step=count / (count + n + 1),
+            hessian=lambda q: torch.einsum("smn,sm->sn", images, weighted(q)) / count,
+            cross=cross,
+        )
 
     def _transposed_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J_s^T w for every test of every scenario, (S, m, n)."""
