@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from .engine.minimise import Iterate, Minimum, minimise
+from .checkpoint import Checkpoint, read_checkpoint
+from .engine.minimise import Iterate, LoopState, Minimum, Oracle, minimise
+from .engine.nhgd import NHGD
+from .engine.roles.link import RoleLostError
+from .engine.roles.remote import Remote
 from .linalg.counts import Counts
 from .linalg.threads import at_most_threads
-from .output.run_folder import RunFolder
+from .output.run_folder import OutputError, RunFolder, read_history
 from .pde_problem import PDEProblem
 from .problem.building import build
 from .problem.loading import ProblemFile, read_problem
 from .problem.methods import Method, build_method
 from .provenance import commit, peak_memory, versions
 from .recording import Recorder
+from .roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
 from .solution import Certificate, Row, Solution
 from .verification import Verification, verify_problem
 
@@ -91,6 +96,8 @@ def solve(
     callback: Callable[[Row], None] | None = None,
     output: str | Path | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    roles: int = 1,
+    resume: bool = False,
 ) -> Solution:
     """Solve a problem.
 
@@ -99,55 +106,139 @@ def solve(
         callback: told the row of history.csv of every outer iteration.
         output: a run folder to write while solving; none by default.
         interrupted: asked before every evaluation; true stops the run with what it has.
+        roles: 2 puts the inverse Fisher information into a process of its own, on `devices.curvature`.
+        resume: go on from the checkpoint in `output`.
 
     Returns:
         The solution. Numerical failure is its status, not an exception; a KeyboardInterrupt ends the run as
-        `interrupted` once there is a first iterate.
+        `interrupted` once there is a first iterate, and a curvature role that dies ends it as `failed`.
 
     Raises:
-        OutputError: `output` is not a folder that may be written to.
+        OutputError: `output` is not a folder that may be written to, or has no checkpoint of this problem.
+        ProblemError: the method has no curvature role, or its device is not that of the one role there is.
+        RoleFailedError, RoleLostError: the curvature role could not be set up, or died before the first iterate.
     """
-    pde, method = problem.pde, problem.method
-    text = problem.yaml()
-    every = problem.file.spec.output.every
-    recorder = Recorder(pde, RunFolder.create(output, text), every) if output is not None else None
-    before = replace(pde.counts)
-    aside = 0.0
-    rows: list[Row] = []
-    first: Iterate | None = None
-    last: Iterate | None = None
-    start = time.perf_counter()
+    if resume and output is None:
+        raise OutputError("resume: expected the folder of the run to go on with, found none")
+    path = Path(output) if output is not None else None
+    check_roles(problem.file, problem.method.oracle, roles)
+    with ExitStack() as stack:
+        oracle, threads = problem.method.oracle, problem.method.threads
+        if roles == 2:
+            assert isinstance(oracle, NHGD)
+            device = problem.pde.equation.lift.device
+            link = stack.enter_context(curvature_role(problem.file, path, device))
+            remote = Remote(link, oracle.curvature.pointwise, checkpoint_files(path))
+            oracle = replace(oracle, curvature=remote)
+            threads = min(threads or threads_of_a_role(), threads_of_a_role())
+        with at_most_threads(threads):
+            return _Run(problem, oracle, callback, interrupted).solve(path, resume)
 
-    def seconds() -> float:
-        return problem.seconds + time.perf_counter() - start - aside
 
-    def tell(iterate: Iterate) -> None:
-        nonlocal aside, first, last
-        row = history_row(iterate, pde.counts - before, seconds())
+class _Run:
+    """One run: the loop, its records and its clock, which stands still while records are made."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        oracle: Oracle,
+        callback: Callable[[Row], None] | None,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self._problem, self._oracle, self._callback = problem, oracle, callback
+        self._interrupted = interrupted
+        self._spec = problem.file.spec.model_dump(mode="json")
+        self._rows: list[Row] = []
+        self._first: Iterate | None = None
+        self._last: Iterate | None = None
+        self._warnings: list[str] = []
+        self._recorder: Recorder | None = None
+        self._aside, self._earlier = 0.0, problem.seconds
+        self._start = time.perf_counter()
+        self._before = replace(problem.pde.counts)
+
+    @property
+    def _seconds(self) -> float:
+        return self._earlier + time.perf_counter() - self._start - self._aside
+
+    @property
+    def _counts(self) -> Counts:
+        return self._problem.pde.counts - self._before
+
+    def solve(self, path: Path | None, resume: bool) -> Solution:
+        problem, method = self._problem, self._problem.method
+        text = problem.yaml()
+        resumed = self._resumed(path) if resume and path is not None else None
+        if path is not None:
+            if resumed is not None:
+                folder = RunFolder.resume(path, up_to=resumed.current.iteration, problem_yaml=text)
+            else:
+                folder = RunFolder.create(path, text)
+            self._recorder = Recorder(problem.pde, folder, problem.file.spec.output.every)
+        with self._recorder or nullcontext():
+            if self._recorder is not None:
+                self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
+            try:
+                found = minimise(
+                    problem.pde,
+                    self._oracle,
+                    method.outer,
+                    method.stopping,
+                    self._tell,
+                    self._interrupted,
+                    self._keep,
+                    resumed,
+                )
+            except KeyboardInterrupt:
+                if self._first is None or self._last is None:
+                    raise
+                found = Minimum(self._last, self._first, "interrupted", "interrupted in the middle of an iteration")
+            except RoleLostError as lost:
+                if self._first is None or self._last is None:
+                    raise
+                found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
+            solution = _solution(
+                problem, found, tuple(self._rows), self._counts, self._seconds, text, tuple(self._warnings)
+            )
+            if self._recorder is not None:
+                self._recorder.finish(solution, found.last)
+                self._recorder.summarise(solution)
+        return solution
+
+    def _resumed(self, path: Path) -> LoopState:
+        checkpoint = read_checkpoint(path, self._oracle, self._problem.pde, self._spec)
+        loop = checkpoint.loop
+        self._first, self._last = loop.first, loop.current
+        self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= loop.current.iteration]
+        self._earlier += checkpoint.seconds
+        for name, done in checkpoint.counts.as_dict().items():
+            setattr(self._before, name, getattr(self._before, name) - done)
+        return loop
+
+    def _tell(self, iterate: Iterate) -> None:
+        row = history_row(iterate, self._counts, self._seconds)
         began = time.perf_counter()
-        first, last = first or iterate, iterate
-        rows.append(row)
-        if recorder is not None:
-            recorder.iterate(iterate, row)
-        if callback is not None:
-            callback(row)
-        aside += time.perf_counter() - began
+        self._first, self._last = self._first or iterate, iterate
+        self._rows.append(row)
+        warning = iterate.evaluation.warning
+        # A warning that differs from an earlier one in its numbers only is the same.
+        if warning and not any(warning.split()[0:4] == told.split()[0:4] for told in self._warnings):
+            self._warnings.append(warning)
+        if self._recorder is not None:
+            self._recorder.iterate(iterate, row)
+        if self._callback is not None:
+            self._callback(row)
+        self._aside += time.perf_counter() - began
 
-    with recorder or nullcontext():
-        if recorder is not None:
-            recorder.title(str(problem))
-        try:
-            with at_most_threads(method.threads):
-                found = minimise(pde, method.oracle, method.outer, method.stopping, tell, interrupted)
-        except KeyboardInterrupt:
-            if first is None or last is None:
-                raise
-            found = Minimum(last, first, "interrupted", "interrupted in the middle of an iteration")
-        solution = _solution(problem, found, tuple(rows), pde.counts - before, seconds(), text)
-        if recorder is not None:
-            recorder.finish(solution, found.last)
-            recorder.summarise(solution)
-    return solution
+    def _keep(self, loop: LoopState, last: bool) -> None:
+        """Write a checkpoint where one is due."""
+        every = self._problem.file.spec.output.checkpoint
+        if self._recorder is None or not (last or (every and loop.current.iteration % every == 0)):
+            return
+        checkpoint = Checkpoint(loop, self._counts, self._seconds)
+        began = time.perf_counter()
+        self._recorder.checkpoint(self._oracle, self._spec, checkpoint)
+        self._aside += time.perf_counter() - began
 
 
 def verify(problem: Problem) -> Verification:
@@ -177,7 +268,13 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float) -> Row:
 
 
 def _solution(
-    problem: Problem, found: Minimum, rows: tuple[Row, ...], counts: Counts, seconds: float, text: str
+    problem: Problem,
+    found: Minimum,
+    rows: tuple[Row, ...],
+    counts: Counts,
+    seconds: float,
+    text: str,
+    warnings: tuple[str, ...],
 ) -> Solution:
     pde, spec = problem.pde, problem.file.spec
     last, evaluation = found.last, found.last.evaluation
@@ -204,7 +301,8 @@ def _solution(
         "seconds": seconds,
         "seconds_output": 0.0,
         "peak_memory_bytes": peak_memory(),
-        "devices": {"inner": str(pde.equation.lift.device), "curvature": str(pde.equation.lift.device)},
+        "warnings": list(warnings),
+        "devices": {"inner": str(pde.equation.lift.device), "curvature": _curvature_device(problem)},
         "model": pde.model.name,
         "curvature": last.oracle.description,
         "seed": spec.seed,
@@ -229,6 +327,11 @@ def _solution(
         problem=pde,
         problem_yaml=text,
     )
+
+
+def _curvature_device(problem: Problem) -> str:
+    name = problem.file.spec.devices.curvature
+    return "cpu" if name == "auto" else name
 
 
 def _adjoint_variable(problem: Problem, last: Iterate) -> torch.Tensor:

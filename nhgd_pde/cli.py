@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ import click
 
 if TYPE_CHECKING:
     from .api import Problem
+    from .bench.results import ProblemResults
+    from .bench.runs import Task
+    from .bench.suite import Plan
 
 # Exit codes: 0 converged or completed, 1 ran but did not converge or failed, 2 bad input.
 _NOT_CONVERGED = 1
@@ -31,12 +35,13 @@ def main() -> None:
 @contextmanager
 def _bad_input() -> Iterator[None]:
     """Turn mistakes of the user into a message and exit code 2."""
+    from .engine.roles.rendezvous import RoleFailedError
     from .output.atomic import OutputError
     from .problem.errors import ProblemError
 
     try:
         yield
-    except (ProblemError, OutputError) as error:
+    except (ProblemError, OutputError, RoleFailedError) as error:
         click.echo(str(error), err=True)
         sys.exit(_BAD_INPUT)
 
@@ -67,30 +72,83 @@ _set = click.option(
 @_set
 @click.option("--output", type=click.Path(path_type=Path), help="Run folder; outputs/NAME by default.")
 @click.option("--method", help="The same as --set method=...; see `nhgd-pde list`.")
+@click.option("--roles", type=click.IntRange(1, 2), default=1, help="2 gives the inverse a process of its own.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
 @click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
 @click.option("-q", "--quiet", "mode", flag_value="quiet", help="The last line only.")
-def solve(file: Path, settings: tuple[str, ...], output: Path | None, method: str | None, mode: str | None) -> None:
-    """Solve the problem in FILE and write its run folder."""
+def solve(
+    file: Path,
+    settings: tuple[str, ...],
+    output: Path | None,
+    method: str | None,
+    roles: int,
+    resume: bool,
+    mode: str | None,
+) -> None:
+    """Solve the problem in FILE and write its run folder.
+
+    Started as two processes (torchrun --nproc-per-node 2 -m nhgd_pde solve FILE), each takes one role.
+    """
     with _bad_input():
+        rank = _launched_rank()
+        if rank == 1:
+            _be_curvature_role(file, settings, output, method)
+            return
         problem = _load(file, settings, method)
         folder = output or Path("outputs") / problem.name
-        status = _run(problem, folder, mode or "normal")
+        status = _run(problem, folder, mode or "normal", 2 if rank == 0 else roles, resume)
     sys.exit(0 if status == "converged" else _NOT_CONVERGED)
 
 
-def _run(problem: Problem, folder: Path, mode: str) -> str:
+def _launched_rank() -> int | None:
+    from os import environ
+
+    if "WORLD_SIZE" not in environ:
+        return None
+    from .roles import launched_rank
+
+    try:
+        return launched_rank()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | None, method: str | None) -> None:
+    """The second of the processes that a launcher has started."""
+    from .engine.roles.link import RoleLostError
+    from .problem.loading import read_problem
+    from .roles import join_as_curvature_role
+
+    overrides = _overrides(settings)
+    if method is not None:
+        overrides["method"] = method
+    problem = read_problem(file, overrides)
+    try:
+        join_as_curvature_role(problem, output or Path("outputs") / problem.spec.name)
+    except RoleLostError as lost:
+        click.echo(f"curvature role: {lost}", err=True)
+        sys.exit(_NOT_CONVERGED)
+
+
+def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool) -> str:
     from typing import cast
 
     from .api import solve
+    from .engine.roles.link import RoleLostError
     from .output.progress import Mode, Progress
 
     with _stop_requested() as interrupted, Progress(sys.stdout, cast(Mode, mode)) as progress:
-        progress.start(str(problem))
-        solution = solve(problem, progress.iteration, folder, interrupted)
+        progress.start(f"{problem}; two roles" if roles == 2 else str(problem))
+        try:
+            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume)
+        except RoleLostError as lost:
+            progress.finish(f"failed: {lost}")
+            return "failed"
         where = f"{folder}: open fields/state.pvd or final.vtu in ParaView"
         if problem.file.spec.output.every == 0:
             where = f"{folder}: open final.vtu in ParaView"
-        progress.finish(f"{solution.status}: {solution.message}\n{where}")
+        warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
+        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{where}")
     return solution.status
 
 
@@ -138,6 +196,74 @@ def verify(file: Path, settings: tuple[str, ...]) -> None:
     result = run(problem)
     click.echo(str(result))
     sys.exit(0 if result.passed else _NOT_CONVERGED)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--methods",
+    multiple=True,
+    metavar="LIST",
+    help="METHOD or LABEL=METHOD[:KEY=VALUE,...], with commas between; nhgd,adjoint by default.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of every method on every problem.")
+@click.option("--budget-seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, help="Of a run; 60.")
+@click.option("--budget-solves", type=click.IntRange(min=1), help="Of a run; no limit by default.")
+@click.option("--grid", is_flag=True, help="Search for constant outer steps first, with a seed of its own.")
+@click.option("--gap", type=click.FloatRange(0, 1, True, True), default=1e-4, help="What the search aims at; 1e-4.")
+@click.option("--peers", is_flag=True, help="Compare with the hypergradients of other libraries too.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("outputs/bench"), help="outputs/bench")
+@_set
+def bench(
+    files: tuple[Path, ...],
+    methods: tuple[str, ...],
+    seeds: int,
+    budget_seconds: float,
+    budget_solves: int | None,
+    grid: bool,
+    gap: float,
+    peers: bool,
+    output: Path,
+    settings: tuple[str, ...],
+) -> None:
+    """Run several methods side by side on the problems in FILES; writes tables and figures."""
+    with _bad_input():
+        from .bench.contenders import parse_contenders
+        from .bench.report import open_folder
+        from .bench.runs import Budget
+        from .bench.suite import Plan
+
+        budget = Budget(budget_seconds, budget_solves or float("inf"))
+        contenders = parse_contenders(methods or ("nhgd,adjoint",))
+        plan = Plan(contenders, seeds, budget, _overrides(settings), grid, gap, peers)
+        tasks = plan.tasks(files)
+        folder = open_folder(output)
+    sys.exit(_bench(plan, tasks, folder))
+
+
+def _bench(plan: Plan, tasks: dict[str, Task], folder: Path) -> int:
+    """Run a benchmark and write what it has found, to the end or not; returns the exit code."""
+    from .bench.report import write_figures, write_tables
+    from .bench.suite import bench
+
+    found: dict[str, ProblemResults] = {}
+    command = shlex.join(["nhgd-pde", *sys.argv[1:]])
+    stopped = False
+    try:
+        with _stop_requested() as interrupted:
+            for results in bench(plan, tasks, interrupted, lambda line: click.echo(line, err=True)):
+                if results.name not in found and found:
+                    write_tables(folder, list(found.values()), command)
+                found[results.name] = results
+            stopped = interrupted()
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        if found:
+            remarks = ["cut short: these are the runs that there are"] if stopped else []
+            click.echo(write_tables(folder, list(found.values()), command, remarks))
+            click.echo(f"{folder}: results.csv, table.md; {write_figures(folder, list(found.values()))}")
+    return _NOT_CONVERGED if stopped else 0
 
 
 @main.command()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .control import ControlSpace
 from .engine.bilevel import FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
+from .fem.patches import patches
 from .fem.spaces import Space
 from .inner.model import InnerModel
 from .linalg.counts import Counts
@@ -129,6 +130,13 @@ class PDEProblem:
 
     def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         return self.model.cross_product(u, v, q)
+
+    def inner_patches(self, size: int) -> Tensor:
+        """Patches of the mesh, the same for every scenario."""
+        scenarios, _ = self.inner_shape
+        one = patches(self.space.nodes[:, self.equation.free], size)
+        every = one + (one.max() + 1) * np.arange(scenarios)[:, None]
+        return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
 
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors:
         return self.model.factors(u, v)

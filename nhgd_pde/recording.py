@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .engine.minimise import Iterate
+from .checkpoint import Checkpoint, write_checkpoint
+from .engine.minimise import Iterate, Oracle
 from .output.fields import FieldData
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem
@@ -48,6 +50,12 @@ class Recorder:
         self._folder.append_history(row)
         if self._every and iterate.iteration % self._every == 0:
             self._fields(iterate)
+        self.seconds += time.perf_counter() - start
+
+    def checkpoint(self, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, after everything that it must not be ahead of."""
+        start = time.perf_counter()
+        write_checkpoint(self._folder.path, oracle, spec, checkpoint)
         self.seconds += time.perf_counter() - start
 
     def _fields(self, iterate: Iterate) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nhgd_pde.engine.bilevel import InnerBatch, Sample, relative_dual_error
 from nhgd_pde.engine.minimise import Accuracy, Iterate, Minimum, Stopping, minimise
-from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod, failed_evaluation
+from nhgd_pde.engine.outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map
 from nhgd_pde.linalg.sparse import SparseMatrix
@@ -122,6 +122,11 @@ class Explicit:
 
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return u - self.target, self.weight * self.outer_metric.covector(v[None])[0]
+
+    def inner_patches(self, size: int) -> Tensor:
+        """Contiguous ranges of every scenario."""
+        scenarios, n = self.inner_shape
+        return (torch.arange(n) // size + -(-n // size) * torch.arange(scenarios)[:, None]).reshape(-1)
 
     def state_factors(self, u: Tensor, v: Tensor) -> DenseFactors:
         return DenseFactors(self.jacobian(u))
@@ -324,7 +329,9 @@ class NoState:
 
 @dataclass(eq=False)
 class Function:
-    """(c) A plain function of v as problem and oracle at once; `tried` keeps every point it was asked for.
+    """(c) A plain function of v as problem and oracle at once.
+
+    `tried` keeps every point it was asked for, `products` the directions that its Hessian was applied to.
 
     Attributes:
         value: v -> Phi(v), differentiated by torch.
@@ -340,6 +347,7 @@ class Function:
     quadratic: bool = False
     certificate: float = 0.0
     tried: list[Tensor] = field(default_factory=list)
+    products: list[Tensor] = field(default_factory=list)
     name: str = "function"
 
     def start(self) -> tuple[Tensor, Tensor]:
@@ -362,6 +370,16 @@ class Function:
         gradient = self.outer_metric.gradient(derivative[None])[0]
         error = self.certificate
         return Evaluation(v, value.item(), derivative, gradient, error, error, 0.0), state
+
+    def hessian(self, problem: Function, v: Tensor, state: NoState) -> HessianProduct:
+        def product(d: Tensor) -> Tensor:
+            self.products.append(d)
+            with torch.enable_grad():
+                point = v.clone().requires_grad_()
+                (derivative,) = torch.autograd.grad(self.value(point), point, create_graph=True)
+                return torch.autograd.grad(derivative @ d, point)[0]
+
+        return product
 
     @property
     def space(self) -> Feasible:

@@ -210,15 +210,15 @@ def test_an_exhausted_search_starts_again_without_pairs_once() -> None:
     space, method = function.space, LBFGS()
     state: LBFGSState = method.init(space, evaluated(function, function.first))
     while len(state.pairs) < 2:
-        state = method.update(space, state, evaluated(function, method.propose(space, state)))
+        state = method.update(space, state, evaluated(function, method.propose(space, state)[0]))
     best, trials = state.best, 0
     while state.pairs:
-        state = method.update(space, state, replace(best, v=method.propose(space, state), value=NAN))
+        state = method.update(space, state, replace(best, v=method.propose(space, state)[0], value=NAN))
         trials += 1
     assert state.best is best and not state.accepted and not state.failure and trials == 25
     assert torch.allclose(state.direction, -best.gradient)
     while not state.failure:
-        state = method.update(space, state, replace(best, v=method.propose(space, state), value=NAN))
+        state = method.update(space, state, replace(best, v=method.propose(space, state)[0], value=NAN))
         trials += 1
     assert state.best is best and trials == 50
 

@@ -51,6 +51,8 @@ class InnerBatch:
             if the inverse is exact.
         hessian: w (S, n) -> product (S, n) with the batch's stochastic Hessian (its Fisher form).
         cross: q (S, n) -> product (p,) with the transpose of the batch's stochastic cross derivative d2 / dv du.
+        inflation: how many times too large the scores make the Fisher information in the direction of the
+            residual, less one; positive where they show the residual beside the noise.
     """
 
     gradient: Tensor
@@ -59,6 +61,7 @@ class InnerBatch:
     step: float
     hessian: Callable[[Tensor], Tensor]
     cross: Callable[[Tensor], Tensor]
+    inflation: float = 0.0
 
 
 class FisherFactors(Protocol):
@@ -137,6 +140,13 @@ class BilevelProblem(Protocol):
 
     def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """(d2 / dv du)^T q, (p,), for q (S, n)."""
+        ...
+
+    def inner_patches(self, size: int) -> Tensor:
+        """(d,) long: the patch, 0, 1, ..., of every inner unknown, neighbours together, each of at most `size` unknowns.
+
+        No patch has unknowns of two scenarios.
+        """
         ...
 
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ from .curvature.base import Curvature, CurvatureState
 _MOST_HALVINGS = 12
 # A residual that grows by more than this in one sampled step shows a step that was too long.
 _GROWTH = 10.0
+# Observed scores that inflate the Fisher information more than this, on average over a loop, are warned about.
+_INFLATION = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class InnerOptions:
         tolerance: relative residual to reach; None ties it to the progress of the outer iteration.
         optimiser: `natural` steps along A g, `sgd` along the Riesz representative of g.
         schedule: of `sgd`; `paper` is eta_t = 4 / (mu (t + 8 L^2 / mu^2)), a number is a constant step.
+        keep_cross: keep the batches' cross derivatives, of which the hypergradient takes the mean.
+        lag: batches of scores that the inverse may be behind where an inner loop ends. They are absorbed while
+            the next loop goes on.
     """
 
     tests: int | None = None
@@ -36,6 +42,8 @@ class InnerOptions:
     tolerance: float | None = None
     optimiser: Literal["natural", "sgd"] = "natural"
     schedule: float | Literal["paper"] = "paper"
+    keep_cross: bool = False
+    lag: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,22 +55,35 @@ class InnerState:
         curvature: the inverse Fisher information.
         steps: inner steps taken since the start of the run.
         spectrum: estimates (mu, L) of the ends of the inner spectrum, made when a schedule first needs them.
+        held: batches of scores that the inverse has still to absorb.
     """
 
     u: Tensor
     curvature: CurvatureState
     steps: int = 0
     spectrum: tuple[float, float] | None = None
+    held: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class InnerResult:
-    """The state after a loop, its certificate (see `inner_error`) and a sentence on a failure."""
+    """What a loop leaves.
+
+    Attributes:
+        state: after it.
+        error: its certificate, see `inner_error`.
+        converged: the error is at most the tolerance.
+        message: a sentence on a failure.
+        warning: a sentence on what spoils the inverse.
+        crosses: the cross derivatives of the batches, where they are kept.
+    """
 
     state: InnerState
     error: float
     converged: bool
     message: str = ""
+    warning: str = ""
+    crosses: tuple[Callable[[Tensor], Tensor], ...] = ()
 
 
 def solve_inner(
@@ -136,10 +157,22 @@ def _sampled_steps(
 ) -> InnerResult:
     """Stochastic steps on fresh tests, whose scores renew the inverse (Algorithm 1, lines 4 to 8)."""
     assert options.tests is not None
-    u, inverse, spectrum = state.u, state.curvature, state.spectrum
-    taken, damping, before, residual = 0, 1.0, u, 0.0
+    u, inverse, spectrum, held = state.u, state.curvature, state.spectrum, list(state.held)
+    taken, damping, before, residual, inflation = 0, 1.0, u, 0.0, 0.0
+    crosses: list[Callable[[Tensor], Tensor]] = []
     for taken in range(1, options.steps + 1):
+        # Scores are handed over before the next batch is made, so that one goes on while the other does.
+        while len(held) >= max(options.lag, 1):
+            inverse = curvature.absorb(inverse, held.pop(0))
         batch = problem.batch(u, v, problem.sample(options.tests, generator))
+        bad = int((~torch.isfinite(batch.scores)).sum())
+        if bad or not torch.isfinite(batch.gradient).all():
+            message = "the sampled inner steps diverged"
+            if bad:
+                where = f"the scores of inner step {state.steps + taken}"
+                message += f": {bad:,} of {batch.scores.numel():,} numbers in {where} are not finite"
+            lost = InnerState(before, inverse, state.steps + taken, spectrum, tuple(held))
+            return InnerResult(lost, math.nan, False, message)
         if 0.0 < _GROWTH * residual < batch.residual and options.optimiser == "natural":
             # The step went beyond what the inverse knows of: take it back before its scores spoil that.
             u, damping = before, max(0.25 * damping, 1e-6)
@@ -153,16 +186,34 @@ def _sampled_steps(
             direction = inverse.solve(batch.gradient)
             step = min(batch.step * inverse.trust, 1.5 * _cauchy_step(batch, direction))
             u, damping = u - damping * step * direction, min(2.0 * damping, 1.0)
-        if not (torch.isfinite(u).all() and torch.isfinite(batch.scores).all()):
+        held.append(batch.scores)
+        inflation += batch.inflation
+        if options.keep_cross:
+            crosses.append(batch.cross)
+        if not torch.isfinite(u).all():
             message = "the sampled inner steps diverged"
-            return InnerResult(InnerState(u, inverse, state.steps + taken, spectrum), math.nan, False, message)
-        inverse = curvature.absorb(inverse, batch.scores)
+            return InnerResult(
+                InnerState(u, inverse, state.steps + taken, spectrum, tuple(held)), math.nan, False, message
+            )
         if batch.residual <= tolerance * problem.inner_length(u):
             break
+    while len(held) > options.lag:
+        inverse = curvature.absorb(inverse, held.pop(0))
     error = problem.inner_error(u, v, tolerance)
-    done = InnerState(u, inverse, state.steps + taken, spectrum)
+    done = InnerState(u, inverse, state.steps + taken, spectrum, tuple(held))
     message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
-    return InnerResult(done, error, error <= tolerance, message)
+    warning = _inflated(inflation / max(taken, 1))
+    return InnerResult(done, error, error <= tolerance, message, warning, tuple(crosses))
+
+
+def _inflated(inflation: float) -> str:
+    """Observed scores are those of the model only while the tested residual is small against the noise."""
+    if inflation <= _INFLATION:
+        return ""
+    return (
+        f"observed scores show a residual whose square is {inflation:.1e} times that of the noise, and make the "
+        "Fisher information too large by as much: set inner.noise to matched, or curvature.scores to model"
+    )
 
 
 def _cauchy_step(batch: InnerBatch, direction: Tensor) -> float:

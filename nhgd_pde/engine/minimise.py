@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from .bilevel import BilevelProblem
-from .outer.base import Evaluation, Feasible, OuterMethod, failed_evaluation
+from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, OuterState, failed_evaluation
 
 Status = Literal["converged", "stopped", "interrupted", "failed"]
 
@@ -76,6 +76,15 @@ class Oracle(Protocol[Problem, State]):
         ...
 
 
+@runtime_checkable
+class SecondOrderOracle(Protocol):
+    """An oracle that also has second derivatives, for the outer methods that ask for them."""
+
+    def hessian(self, problem: Any, v: Tensor, state: Any) -> HessianProduct:
+        """The Hessian of Phi at v, where an evaluation has left `state`; costs nothing until it is applied."""
+        ...
+
+
 @dataclass(frozen=True)
 class Unsolved:
     """The state of an oracle that could not even be set up."""
@@ -117,6 +126,28 @@ class Minimum:
     message: str
 
 
+@dataclass(frozen=True)
+class LoopState:
+    """Where the loop stands between two evaluations: with the problem and the options, all it needs to go on.
+
+    Attributes:
+        first, current: the starting point and the current iterate.
+        outer: what the outer method knows.
+        knowledge: the oracle's state after the last evaluation.
+        evaluations: so far.
+        bad: evaluations that failed since the current iterate.
+        sensitivity: the largest seen.
+    """
+
+    first: Iterate
+    current: Iterate
+    outer: OuterState
+    knowledge: OracleState
+    evaluations: int
+    bad: int
+    sensitivity: float
+
+
 def minimise(
     problem: BilevelProblem,
     oracle: Oracle,
@@ -124,6 +155,8 @@ def minimise(
     stopping: Stopping,
     callback: Callable[[Iterate], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    keep: Callable[[LoopState, bool], None] = lambda state, last: None,
+    resumed: LoopState | None = None,
 ) -> Minimum:
     """Minimise Phi(v) = f(u*(v), v).
 
@@ -134,48 +167,30 @@ def minimise(
         stopping: when to stop.
         callback: told every accepted iterate once, the first one included.
         interrupted: asked before every evaluation but the first; true ends the run with the iterate it has.
+        keep: given the state after every accepted iterate, and with true where the run ends and may be resumed.
+        resumed: such a state to go on from, in place of the start.
     """
     space = Feasible(problem.outer_metric, problem.bounds, problem.quadratic and problem.bounds is None)
     tell = callback or (lambda iterate: None)
 
-    u, v = problem.start()
-    v = space.project(v)
-    try:
-        knowledge = oracle.init(problem, u, v)
-    except SingularMatrixError as singular:
-        nothing = failed_evaluation(v, str(singular))
-        start = Iterate(0, nothing, nothing.value, 0.0, 0, Unsolved(u))
-        return Minimum(start, start, "failed", f"at the starting point: {singular}")
-    accuracy = Accuracy(stopping.certificate, stopping.certificate)
-    evaluation, knowledge = oracle.evaluate(problem, v, knowledge, accuracy)
-    first = current = Iterate(0, evaluation, space.stationarity(evaluation), 0.0, 1, knowledge)
-    if not evaluation.finite:
-        message = evaluation.message or "the objective or its gradient is not finite"
-        return Minimum(current, first, "failed", f"at the starting point: {message}")
+    loop = resumed or _start(problem, oracle, outer, stopping, space, interrupted)
+    if isinstance(loop, Minimum):
+        return loop
+    first = loop.first
     goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
-    first = current = _confirmed(first, problem, oracle, space, goal, stopping, interrupted)
-    tell(current)
-    state = outer.init(space, current.evaluation)
-    knowledge, evaluations, bad = current.oracle, current.evaluations, 0
-    sensitivity = current.evaluation.sensitivity
+    if resumed is None:
+        tell(first)
+        keep(loop, False)
 
     while True:
-        small = current.gradient_norm <= goal
-        if small and _certified(current.evaluation, stopping):
-            return Minimum(current, first, "converged", _converged(current, first, goal))
-        if interrupted():
-            return Minimum(current, first, "interrupted", f"interrupted; {_standing(current, first, goal, stopping)}")
-        if small:
-            return Minimum(current, first, "stopped", _uncertified(current, stopping))
-        if current.iteration == stopping.iterations:
-            return Minimum(current, first, "stopped", _out_of_iterations(current, goal, stopping))
-        if state.failure:
-            message = f"{state.failure}; {_standing(current, first, goal, stopping)}"
-            return Minimum(current, first, "stopped", message)
-
-        accuracy = _accuracy(current.gradient_norm, sensitivity, goal, stopping)
-        evaluation, knowledge = oracle.evaluate(problem, outer.propose(space, state), knowledge, accuracy)
-        evaluations += 1
+        end = _end(loop, goal, stopping, interrupted)
+        if end is not None:
+            keep(loop, True)
+            return end
+        current, evaluations, bad, sensitivity = loop.current, loop.evaluations + 1, loop.bad, loop.sensitivity
+        proposal, state = outer.propose(space, loop.outer, _hessian(problem, oracle, current))
+        accuracy = _accuracy(state.reduction * current.gradient_norm, sensitivity, goal, stopping)
+        evaluation, knowledge = oracle.evaluate(problem, proposal, loop.knowledge, accuracy)
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
@@ -186,8 +201,8 @@ def minimise(
             sensitivity = max(sensitivity, evaluation.sensitivity)
         state = outer.update(space, state, evaluation)
         if not state.accepted:
+            loop = LoopState(first, current, state, knowledge, evaluations, bad, sensitivity)
             continue
-        bad = 0
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
             # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
@@ -205,8 +220,56 @@ def minimise(
         current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not reached.evaluation:
             state = outer.init(space, current.evaluation)
-        knowledge, evaluations = current.oracle, current.evaluations
+        loop = LoopState(first, current, state, current.oracle, current.evaluations, 0, sensitivity)
         tell(current)
+        keep(loop, False)
+
+
+def _start(
+    problem: BilevelProblem,
+    oracle: Oracle,
+    outer: OuterMethod,
+    stopping: Stopping,
+    space: Feasible,
+    interrupted: Callable[[], bool],
+) -> LoopState | Minimum:
+    """The state after the first evaluation, or the reason why there is none."""
+    u, v = problem.start()
+    v = space.project(v)
+    try:
+        knowledge = oracle.init(problem, u, v)
+    except SingularMatrixError as singular:
+        nothing = failed_evaluation(v, str(singular))
+        start = Iterate(0, nothing, nothing.value, 0.0, 0, Unsolved(u))
+        return Minimum(start, start, "failed", f"at the starting point: {singular}")
+    accuracy = Accuracy(stopping.certificate, stopping.certificate)
+    evaluation, knowledge = oracle.evaluate(problem, v, knowledge, accuracy)
+    first = Iterate(0, evaluation, space.stationarity(evaluation), 0.0, 1, knowledge)
+    if not evaluation.finite:
+        message = evaluation.message or "the objective or its gradient is not finite"
+        return Minimum(first, first, "failed", f"at the starting point: {message}")
+    goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
+    first = _confirmed(first, problem, oracle, space, goal, stopping, interrupted)
+    state = outer.init(space, first.evaluation)
+    return LoopState(first, first, state, first.oracle, first.evaluations, 0, first.evaluation.sensitivity)
+
+
+def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable[[], bool]) -> Minimum | None:
+    """The result, where it is time to stop."""
+    first, current = loop.first, loop.current
+    small = current.gradient_norm <= goal
+    if small and _certified(current.evaluation, stopping):
+        return Minimum(current, first, "converged", _converged(current, first, goal))
+    if interrupted():
+        return Minimum(current, first, "interrupted", f"interrupted; {_standing(current, first, goal, stopping)}")
+    if small:
+        return Minimum(current, first, "stopped", _uncertified(current, stopping))
+    if current.iteration >= stopping.iterations:
+        return Minimum(current, first, "stopped", _out_of_iterations(current, goal, stopping))
+    if loop.outer.failure:
+        message = f"{loop.outer.failure}; {_standing(current, first, goal, stopping)}"
+        return Minimum(current, first, "stopped", message)
+    return None
 
 
 def _confirmed(
@@ -236,8 +299,14 @@ def _confirmed(
     return iterate
 
 
+def _hessian(problem: BilevelProblem, oracle: Oracle, current: Iterate) -> HessianProduct | None:
+    if not isinstance(oracle, SecondOrderOracle):
+        return None
+    return oracle.hessian(problem, current.evaluation.v, current.oracle)
+
+
 def _accuracy(gradient_norm: float, sensitivity: float, goal: float, stopping: Stopping) -> Accuracy:
-    """Tie the accuracy of the next evaluation to the gradient that is left.
+    """Tie the accuracy of the next evaluation to the gradient that is meant to be left.
 
     Errors of a few per cent of the gradient cost the outer method no iterations, smaller ones inner steps.
     """

@@ -10,7 +10,10 @@ for k = 0, 1, ...                                            (`minimise`)
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +23,10 @@ from .bilevel import BilevelProblem
 from .certificate import Sensitivity
 from .curvature.base import Curvature
 from .hypergradient import hypergradient
-from .inner import InnerOptions, InnerState, solve_inner
+from .inner import InnerOptions, InnerResult, InnerState, solve_inner
 from .minimise import Accuracy, finite
 from .outer.base import Evaluation, failed_evaluation
+from .plain import from_plain, to_plain
 
 
 @dataclass(frozen=True)
@@ -34,21 +38,33 @@ class HypergradientOptions:
             removed.
         tolerance: relative residual of the refinement; None ties it to the progress of the outer iteration.
         steps: most conjugate gradient steps.
+        cross: the cross derivative d2_vu g: `expected`, its `running` mean over the batches of the inner loop, or
+            a number of fresh samples at the end of it (both as in the paper).
     """
 
     refine: bool = True
     tolerance: float | None = None
     steps: int = 300
+    cross: Literal["expected", "running"] | int = "expected"
 
 
 @dataclass(frozen=True)
 class NHGDState:
-    """What is carried from one evaluation to the next."""
+    """What is carried from one evaluation to the next.
+
+    Attributes:
+        inner: the inner loop's.
+        q: solution of the last adjoint system, (S, n).
+        generator: of every random number.
+        sensitivity: see there.
+        point: (u, v) of the last evaluation, where the inverse is to be rebuilt before the next.
+    """
 
     inner: InnerState
     q: Tensor | None
     generator: torch.Generator
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    point: tuple[Tensor, Tensor] | None = None
 
     @property
     def u(self) -> Tensor:
@@ -97,10 +113,13 @@ class NHGD:
     def _evaluate(
         self, problem: BilevelProblem, v: Tensor, state: NHGDState, accuracy: Accuracy
     ) -> tuple[Evaluation, NHGDState]:
+        start = state.inner
+        if state.point is not None and self._ahead(problem):
+            start = replace(start, curvature=self.curvature.refresh(start.curvature, problem, *state.point))
         inner = solve_inner(
             problem,
             v,
-            state.inner,
+            start,
             self.curvature,
             self.inner,
             self.inner.tolerance or accuracy.state,
@@ -108,12 +127,15 @@ class NHGD:
         )
         u = inner.state.u
         # What the inverse has absorbed stays in it, whatever becomes of this evaluation.
-        before = replace(state, inner=replace(state.inner, curvature=inner.state.curvature))
-        if not finite(u):
+        absorbed = replace(state.inner, curvature=inner.state.curvature, held=inner.state.held)
+        before = replace(state, inner=absorbed)
+        if not finite(u) or math.isnan(inner.error):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), before
 
         tolerance = (self.hypergradient.tolerance or accuracy.adjoint) if self.hypergradient.refine else None
-        h = hypergradient(problem, u, v, inner.state.curvature, state.q, tolerance, self.hypergradient.steps)
+        cross = self._cross(problem, u, v, inner, state.generator)
+        inverse, steps = inner.state.curvature, self.hypergradient.steps
+        h = hypergradient(problem, u, v, inverse, state.q, tolerance, steps, cross)
 
         sensitivity = state.sensitivity.updated(problem, u, h.q, h.indirect, max(inner.error, h.error))
         gradient = problem.outer_metric.gradient(h.derivative[None])[0]
@@ -128,5 +150,38 @@ class NHGD:
             inner_steps=inner.state.steps - state.inner.steps,
             refinement_steps=h.steps,
             message=inner.message,
+            warning=inner.warning,
         )
-        return evaluation, NHGDState(inner.state, h.q, state.generator, sensitivity) if evaluation.finite else before
+        if not evaluation.finite:
+            return evaluation, before
+        reached, point = inner.state, None
+        if self._ahead(problem):
+            point = u, v
+            reached = replace(reached, curvature=self.curvature.anticipate(inverse, problem, u, v))
+        return evaluation, NHGDState(reached, h.q, state.generator, sensitivity, point)
+
+    def _ahead(self, problem: BilevelProblem) -> bool:
+        """The inverse is to be that of the last evaluation's point, rebuilt while other things go on."""
+        return self.inner.lag > 0 and self.curvature.pointwise and not problem.quadratic
+
+    def _cross(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, inner: InnerResult, generator: torch.Generator
+    ) -> Callable[[Tensor], Tensor] | None:
+        """The sampled cross derivative; None for its expectation."""
+        kind = self.hypergradient.cross
+        if kind == "expected" or (kind == "running" and not inner.crosses):
+            return None
+        if kind == "running":
+            return lambda q: torch.stack([cross(q) for cross in inner.crosses]).mean(0)
+        return problem.batch(u, v, problem.sample(int(kind), generator)).cross
+
+    def save(self, state: NHGDState) -> dict[str, Any]:
+        """The state as nested mappings, generators included."""
+        inner = replace(state.inner, curvature=self.curvature.save(state.inner.curvature))
+        return to_plain(replace(state, inner=inner))
+
+    def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> NHGDState:
+        """The state that was saved."""
+        state = from_plain(saved, problem.start()[0].device)
+        curvature = self.curvature.restore(problem, state.inner.curvature)
+        return replace(state, inner=replace(state.inner, curvature=curvature))

@@ -73,12 +73,13 @@ class EnergyModel:
         n, count = u.shape[1], sample.count
         gradient = self.equation.residual(u, v)
         residual = self.riesz.dual_norm_bound(gradient)
-        scores, step = sample.tests, 1.0
+        scores, step, inflation = sample.tests, 1.0, 0.0
         if self.observation.scores == "observed":
             matched = self.observation.noise is None
             sigma = matched_noise(residual / math.sqrt(u.shape[0])) if matched else self.observation.noise
             assert sigma is not None
             scores = gradient[:, None] / sigma - sample.tests
+            inflation = (residual / sigma) ** 2 / u.shape[0]
             step = count / (count + n + 1)
             gradient = gradient - sigma * sample.tests.mean(1)
         return InnerBatch(
@@ -88,6 +89,7 @@ class EnergyModel:
             step=step,
             hessian=lambda w: self.hessian_product(u, v, w),
             cross=lambda q: self.cross_product(u, v, q),
+            inflation=inflation,
         )
 
     def gradient(self, u: Tensor, v: Tensor) -> Tensor:

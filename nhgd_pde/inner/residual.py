@@ -63,11 +63,12 @@ class ResidualModel:
         tested = torch.einsum("smn,sn->sm", w, self.equation.residual(u, v))
         images = self._transposed_products(u, v, w)
         rms = float(tested.square().mean().sqrt())
-        misfit, factors = tested, torch.ones_like(tested)
+        misfit, factors, inflation = tested, torch.ones_like(tested), 0.0
         if sample.noise is not None:
             sigma = matched_noise(rms) if self.observation.noise is None else self.observation.noise
             misfit = tested - sigma * sample.noise
             factors = misfit / sigma
+            inflation = (rms / sigma) ** 2
 
         def weighted(q: Tensor) -> Tensor:
             """<w, J q> of every test."""
@@ -85,6 +86,7 @@ class ResidualModel:
             step=count / (count + n + 1),
             hessian=lambda q: torch.einsum("smn,sm->sn", images, weighted(q)) / count,
             cross=cross,
+            inflation=inflation,
         )
 
     def _transposed_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

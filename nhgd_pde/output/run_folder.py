@@ -27,6 +27,8 @@ __all__ = ["HEADER", "OutputError", "RunFolder", "read_history"]
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
 PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
 CHECKPOINT, FINAL, FIELDS, STEM = "checkpoint.pt", "final.vtu", "fields", "state"
+# What the curvature role of a run of two roles adds to a checkpoint.
+CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
 # In this order they are cleared: a checkpoint must not outlive the problem it belongs to, and the folder must
 # stay recognisable as ours until the last file is gone. problem.yaml is replaced afterwards.
 _CLEARED = (CHECKPOINT, HISTORY, LOG, FINAL, SUMMARY)
@@ -64,13 +66,14 @@ class RunFolder:
             raise OutputError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
         _refuse_foreign(folder)
         _clear(folder)
-        text = problem_yaml if problem_yaml.startswith(HEADER) else HEADER + problem_yaml
-        write_atomically(folder / PROBLEM, text)
+        write_atomically(folder / PROBLEM, _headed(problem_yaml))
         return cls(folder, FieldSeries(folder / FIELDS, STEM))
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], *, up_to: int | None = None) -> RunFolder:
-        """Open an earlier run's folder to go on with it; nothing is cleared.
+    def resume(
+        cls, path: str | os.PathLike[str], *, up_to: int | None = None, problem_yaml: str | None = None
+    ) -> RunFolder:
+        """Open an earlier run's folder to go on with it; nothing is cleared, problem.yaml replaced where given.
 
         With `up_to`, the iteration of the checkpoint, rows and fields of later iterations leave the history
         and the field index: the resumed run writes them again. An incomplete last row of a killed run is
@@ -82,6 +85,8 @@ class RunFolder:
         columns = None
         if (folder / HISTORY).exists():
             columns = _mend_history(folder / HISTORY, up_to)
+        if problem_yaml is not None:
+            write_atomically(folder / PROBLEM, _headed(problem_yaml))
         return cls(folder, FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to), columns)
 
     @property
@@ -153,6 +158,10 @@ class RunFolder:
         if self._closed:
             raise OutputError(f"{self.path / name}: the run folder has been closed")
         return open(self.path / name, "a", encoding="utf-8", newline="")
+
+
+def _headed(problem_yaml: str) -> str:
+    return problem_yaml if problem_yaml.startswith(HEADER) else HEADER + problem_yaml
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, Cell]]:
@@ -280,7 +289,8 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _own_files(folder: Path) -> list[Path]:
     """The files an earlier run wrote, and its temporaries, in the order in which they may be cleared."""
-    paths = [folder / name for name in _CLEARED]
+    paths = [folder / CHECKPOINT, *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
+    paths += [folder / name for name in _CLEARED if name != CHECKPOINT]
     fields = folder / FIELDS
     if fields.is_dir():
         paths.append(fields / f"{STEM}.pvd")  # before the files it names

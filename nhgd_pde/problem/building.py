@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,15 +31,17 @@ from .loading import ProblemFile
 from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh, TrackingTerm
 from .values import Values, point_text
 
+Role = Literal["inner", "curvature"]
 
-def build(file: ProblemFile) -> PDEProblem:
-    """Build the problem that a file describes.
+
+def build(file: ProblemFile, role: Role = "inner") -> PDEProblem:
+    """Build the problem that a file describes, on the device of a role.
 
     Raises:
         ProblemError: names that the mesh does not have, coefficients out of range, a device that is not
             there, ...; every mistake that can be found without the others mended.
     """
-    device = build_device(file)
+    device = build_device(file, role)
     return build_on(file, build_domain(file), device)
 
 
@@ -47,18 +50,15 @@ def build_on(file: ProblemFile, domain: Domain, device: torch.device) -> PDEProb
     return _Builder(file, device, Values(file, domain, device)).build(domain)
 
 
-def build_device(file: ProblemFile) -> torch.device:
-    """The device of the inner role. `auto` is the CPU, where the factorisations are."""
-    names = file.spec.devices
-    inner = "cpu" if names.inner == "auto" else names.inner
-    if names.curvature not in ("auto", inner):
-        message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
-        raise file.error("devices.curvature", message)
-    device = torch.device(inner)
+def build_device(file: ProblemFile, role: Role = "inner") -> torch.device:
+    """The device of a role. `auto` is the CPU, where the factorisations are."""
+    names = {"inner": file.spec.devices.inner, "curvature": file.spec.devices.curvature}
+    name = "cpu" if names[role] == "auto" else names[role]
+    device = torch.device(name)
     there = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= there:
-        message = f"expected a device of this machine, found {inner!r}: it has {there} CUDA devices"
-        raise file.error("devices.inner", message)
+        message = f"expected a device of this machine, found {name!r}: it has {there} CUDA devices"
+        raise file.error(f"devices.{role}", message)
     return device
 
 

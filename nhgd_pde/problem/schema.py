@@ -303,6 +303,9 @@ class OutputSpec(Section):
     """What is written while running."""
 
     every: Natural = Field(default=10, description="Outer iterations between fields; 0: final ones only.")
+    checkpoint: Natural = Field(
+        default=10, description="Outer iterations between checkpoints; 0: one where the run ends only."
+    )
 
 
 class ProblemSpec(Section):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from ..bilevel import BilevelProblem
@@ -18,7 +17,15 @@ class CurvatureState(Protocol):
 
     @property
     def trust(self) -> float:
-        """In [0, 1]: the share of a natural-gradient step that sampling errors leave stable; 0: none yet."""
+        """In [0, 1]: the share of a natural-gradient step that sampling errors leave stable; 0: none yet.
+
+        Where the eigenvalues of trust A F are at most one, the step m / (m + d + 1) with m Gaussian scores s
+        contracts the error e in mean square: in coordinates in which F = I, with M = trust A,
+
+            E (I - eta M W)^T M^-1 (I - eta M W) = M^-1 - 2 eta I + eta^2 ((m + 1) M + tr M I) / m,
+
+        W the mean of the m outer products, which is at most M^-1 - eta I.
+        """
         ...
 
     @property
@@ -29,23 +36,42 @@ State = TypeVar("State", bound=CurvatureState)
 
 
 class Curvature(Protocol[State]):
-    """A backend: frozen options, and the verbs that make and renew its state."""
+    """A backend: frozen options, and the verbs that make and renew its state.
+
+    Attributes:
+        pointwise: the inverse is that of one point, which `refresh` moves, and scores do not change it.
+    """
+
+    @property
+    def pointwise(self) -> bool: ...
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> State: ...
 
     def absorb(self, state: State, scores: Tensor) -> State:
-        """Take in a batch of scores (d, m)."""
+        """Take in a batch of scores (d, m); the state passed in may be overwritten."""
         ...
 
     def refresh(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
         """Rebuild whatever is tied to one point (u, v)."""
         ...
 
+    def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
+        """Say that the next `refresh` is likely to ask for this point; the inverse stays as it is."""
+        ...
 
-def symmetric_(a: Tensor) -> Tensor:
-    """Symmetrise in place."""
-    return a.add_(a.T.clone()).mul_(0.5)
+    def save(self, state: State) -> dict[str, Any]:
+        """The state as tensors, numbers, strings, tuples and None, without copies of its tensors."""
+        ...
+
+    def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> State:
+        """The state that was saved, which goes on with the same numbers; it takes over the tensors."""
+        ...
 
 
-def identity_like(size: int, like: Tensor) -> Tensor:
-    return torch.eye(size, dtype=like.dtype, device=like.device)
+class LocalBackend:
+    """What most backends of this process have in common: they are not pointwise, and cannot work ahead."""
+
+    pointwise: ClassVar[bool] = False
+
+    def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
+        return state

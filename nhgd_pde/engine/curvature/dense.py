@@ -9,62 +9,40 @@ beta forgets (arXiv 2602.10905, with rank m in place of one).
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ...linalg.krylov import dot
-from ..bilevel import BilevelProblem, inner_spectrum
-from .base import identity_like, symmetric_
+from ..bilevel import BilevelProblem
+from .average import Average, Forgetting, check_scores, cholesky, rayleigh_quotient, spectrum
+from .base import LocalBackend
+from .shrinkage import one_block
+
+# Rows of A that are updated at once: a matrix product is efficient with these, and little is computed twice.
+_PANEL = 256
 
 
-@dataclass(frozen=True)
-class DenseState:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DenseState(Average):
     """
     Attributes:
-        inverse: A (d, d), owned by this state and overwritten when it absorbs.
-        samples: scores absorbed so far, T.
-        prior_weight: n0.
-        prior_floor: c with prior >= c F, so that the prior counts in the stability of a step; 0 where none is
-            known.
-        prior_share: weight of the prior in the F that A inverts.
-        squares: sum of the squared weights of the scores in that F.
+        inverse: A (d, d), exactly symmetric, owned by this state and overwritten when it absorbs.
     """
 
     inverse: Tensor
-    samples: int
-    prior_weight: float
-    prior_floor: float
-    prior_share: float = 1.0
-    squares: float = 0.0
-
-    @property
-    def effective_samples(self) -> float:
-        """Equally weighted scores that would average as well: T for a running mean, fewer when A forgets."""
-        return (1.0 - self.prior_share) ** 2 / self.squares if self.squares > 0.0 else 0.0
 
     def solve(self, g: Tensor) -> Tensor:
         return (self.inverse @ g.reshape(-1)).reshape(g.shape)
 
     def estimate(self, g: Tensor) -> Tensor:
-        # The inverse of a d x d Wishart matrix of T samples over-estimates by T / (T - d - 1).
-        d, samples = self.inverse.shape[0], self.effective_samples
-        correct = self.prior_floor == 0.0 and samples > 2 * d
-        return self.solve(g) * ((samples - d - 1) / samples if correct else 1.0)
+        return self.solve(g) * self.unbiased(self.inverse.shape[0])
 
     @property
     def trust(self) -> float:
-        """The reciprocal of the largest eigenvalue that A F is expected to have, at most 1.
-
-        The sample mean of T scores has its smallest eigenvalue, relative to F, near (1 - sqrt(d / T))^2
-        (Marchenko and Pastur); the prior adds what it is known to have.
-        """
-        d, samples = self.inverse.shape[0], self.effective_samples
-        smallest = (1.0 - math.sqrt(d / samples)) ** 2 if samples > d else 0.0
-        return min(self.prior_share * self.prior_floor + (1.0 - self.prior_share) * smallest, 1.0)
+        """The reciprocal of the largest eigenvalue that A F is expected to have, at most 1."""
+        return self.smallest(self.inverse.shape[0])
 
     @property
     def description(self) -> str:
@@ -73,32 +51,30 @@ class DenseState:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(LocalBackend):
     """Options of the dense backend.
 
     Attributes:
         prior: `riesz` starts from the inverse Gram matrix of the state space (exact where it is the Fisher
             information), `identity` from a multiple of the identity, the paper's 1/lambda.
-        prior_weight: n0, samples the prior counts as; None for d (riesz) or 1 (identity).
-        forgetting: a constant beta in (0, 1) a batch, in place of the running mean.
+        prior_weight: n0, samples the prior counts as; None chooses it, and a scale of the prior, from the first
+            batch (see `shrinkage`).
+        forgetting: a constant beta in (0, 1) a batch, in place of the running mean; `auto` keeps the running mean
+            until a batch shows that F has changed, and then lets it count as few samples as it is worth.
     """
 
     prior: Literal["riesz", "identity"] = "riesz"
     prior_weight: float | None = None
-    forgetting: float | None = None
+    forgetting: Forgetting = None
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> DenseState:
-        scenarios, n = problem.inner_shape
-        d = scenarios * n
         if self.prior == "riesz":
-            block = problem.inner_metric.gradient(identity_like(n, u))
-            inverse = torch.block_diag(*[block] * scenarios)
-            _, largest = inner_spectrum(problem, u, v)
-            return DenseState(symmetric_(inverse), 0, self.prior_weight or float(d), 1.0 / largest)
-        # lambda: a Rayleigh quotient of H, of the order of its mean eigenvalue for a rough vector.
-        rough = (-1.0) ** torch.arange(d, dtype=u.dtype, device=u.device).reshape(u.shape)
-        scale = dot(rough, problem.hessian_product(u, v, rough)) / d
-        return DenseState(identity_like(d, u) / scale, 0, self.prior_weight or 1.0, 0.0)
+            inverse, metric = _inverse_gram(problem, u), problem.inner_metric
+            floor = 1.0 / spectrum(problem, u, v, metric.gradient)[1]
+            return DenseState(inverse=inverse, prior_weight=self.prior_weight, prior_floor=floor)
+        inverse = u.new_zeros(u.numel(), u.numel())
+        inverse.fill_diagonal_(1.0 / rayleigh_quotient(problem, u, v))
+        return DenseState(inverse=inverse, prior_weight=self.prior_weight)
 
     def absorb(self, state: DenseState, scores: Tensor) -> DenseState:
         """One rank-m update, in place.
@@ -106,26 +82,63 @@ class Dense:
         Raises:
             ValueError: scores of another dimension, or not finite.
         """
-        d, m = scores.shape
-        if d != state.inverse.shape[0]:
-            raise ValueError(f"scores of dimension {d}, expected {state.inverse.shape[0]}")
-        if not torch.isfinite(scores).all():
-            raise ValueError("a batch of scores holds numbers that are not finite")
-        beta = self.forgetting or m / (state.prior_weight + state.samples + m)
-        inverse = state.inverse
-        image = inverse @ scores
-        small = scores.T @ image
+        inverse, m = state.inverse, scores.shape[1]
+        check_scores(scores, inverse.shape[0])
+        # A is symmetric; as the second factor it is read by rows, nearly twice as fast.
+        image = scores.T @ inverse
+        gram = image @ scores
+        d = inverse.shape[0]
+        mean, beta, scale = state.absorbing(m, d, one_block(gram, d), self.forgetting)
+        small = gram / scale
         small.diagonal().add_(m * (1.0 - beta) / beta)
-        # With L L^T the small matrix, A - (A S L^-T)(A S L^-T)^T keeps A symmetric to rounding.
-        factor = torch.linalg.cholesky(symmetric_(small))
-        half = torch.linalg.solve_triangular(factor, image.T, upper=False)
-        inverse.addmm_(half.T, half, alpha=-1.0).div_(1.0 - beta)
-        return replace(
-            state,
-            samples=state.samples + m,
-            prior_share=(1.0 - beta) * state.prior_share,
-            squares=(1.0 - beta) ** 2 * state.squares + beta**2 / m,
-        )
+        # With L L^T the small matrix, the update is A - (A S L^-T)(A S L^-T)^T.
+        half = torch.linalg.solve_triangular(cholesky(small, state.samples), image, upper=False)
+        del image
+        _downdate(inverse, half.div_(scale), 1.0 / (scale * (1.0 - beta)), 1.0 / (1.0 - beta))
+        return mean
 
     def refresh(self, state: DenseState, problem: BilevelProblem, u: Tensor, v: Tensor) -> DenseState:
         return state
+
+    def save(self, state: DenseState) -> dict[str, Any]:
+        return {each.name: getattr(state, each.name) for each in fields(state)}
+
+    def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> DenseState:
+        return DenseState(**saved)
+
+
+def _inverse_gram(problem: BilevelProblem, u: Tensor) -> Tensor:
+    """K^-1 for every scenario, solved for a few columns at a time straight into the (d, d) matrix."""
+    scenarios, n = u.shape
+    inverse = u.new_zeros(u.numel(), u.numel())
+    # The solver holds a few copies of these columns.
+    width = max(1, u.numel() // 128)
+    for first in range(0, n, width):
+        last = min(first + width, n)
+        units = u.new_zeros(last - first, n)
+        units[:, first:last].fill_diagonal_(1.0)
+        rows = problem.inner_metric.gradient(units)
+        for start in range(0, scenarios * n, n):
+            inverse[start + first : start + last, start : start + last] = rows[:, :last]
+            _mirror(inverse, start + first, start + last)
+    return inverse
+
+
+def _downdate(a: Tensor, half: Tensor, keep: float, take: float) -> None:
+    """A <- keep A - take half^T half, in place and exactly symmetric.
+
+    Half the operations of a full product; and what a product leaves off symmetry would grow by 1 / (1 - beta)
+    a batch.
+    """
+    d = a.shape[0]
+    for first in range(0, d, _PANEL):
+        last = min(first + _PANEL, d)
+        a[first:last, :last].addmm_(half.T[first:last], half[:, :last], beta=keep, alpha=-take)
+        _mirror(a, first, last)
+
+
+def _mirror(a: Tensor, first: int, last: int) -> None:
+    """Copy some rows left of the diagonal to the columns above it."""
+    a[:first, first:last] = a[first:last, :first].T
+    corner = a[first:last, first:last]
+    corner.copy_(corner.tril() + corner.tril(-1).T)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from ..bilevel import BilevelProblem, FisherFactors
+from .base import LocalBackend
 
 
 @dataclass(frozen=True)
 class FactoredState:
-    """Attributes:
-    factors: the inverse at the point where it was last renewed.
+    """
+    Attributes:
+        factors: the inverse at the point where it was last renewed.
+        u, v: that point.
     """
 
     factors: FisherFactors
+    u: Tensor
+    v: Tensor
 
     def solve(self, g: Tensor) -> Tensor:
         return self.factors.solve(g)
@@ -33,17 +39,26 @@ class FactoredState:
 
 
 @dataclass(frozen=True)
-class Factored:
+class Factored(LocalBackend):
     """A = Jbar^-1 K Jbar^-T (residual form) or Jbar^-1 (energy form); exact at its point without scenarios.
 
     E[J^T w w^T J] = Jbar^T K^-1 Jbar where w is drawn from N(0, K^-1), so that no samples are needed.
     """
 
+    pointwise = True
+
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
-        return FactoredState(problem.fisher_factors(u, v))
+        return FactoredState(problem.fisher_factors(u, v), u, v)
 
     def absorb(self, state: FactoredState, scores: Tensor) -> FactoredState:
         return state
 
     def refresh(self, state: FactoredState, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
-        return FactoredState(problem.fisher_factors(u, v))
+        return FactoredState(problem.fisher_factors(u, v), u, v)
+
+    def save(self, state: FactoredState) -> dict[str, Any]:
+        """The point; the factors are made again from it."""
+        return {"u": state.u, "v": state.v}
+
+    def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> FactoredState:
+        return self.init(problem, saved["u"], saved["v"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from ...linalg.krylov import dot
 from ...linalg.riesz import RieszMap
+
+# A direction (p,) -> the product (p,), a covector, of the Hessian of Phi with it.
+HessianProduct = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Evaluation:
             adjoint.
         inner_steps, refinement_steps: work done.
         message: a sentence on what went wrong, if anything did.
+        warning: a sentence on what makes the result worse than it need be.
         blended: not evaluated here, but known from two evaluations of a quadratic function.
     """
 
@@ -39,6 +44,7 @@ class Evaluation:
     inner_steps: int = 0
     refinement_steps: int = 0
     message: str = ""
+    warning: str = ""
     blended: bool = False
 
     @property
@@ -70,6 +76,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         inner_steps=b.inner_steps,
         refinement_steps=b.refinement_steps,
         message=b.message,
+        warning=b.warning,
         blended=True,
     )
 
@@ -155,6 +162,8 @@ class OuterState(Protocol):
         share: the iterate is this share of the way from the previous one to the point last evaluated; 1
             unless the objective is quadratic.
         failure: a sentence once the method cannot go on.
+        reduction: the factor by which the proposed step is meant to shrink the gradient; 1 where the method
+            does not know.
     """
 
     @property
@@ -167,18 +176,27 @@ class OuterState(Protocol):
     def share(self) -> float: ...
     @property
     def failure(self) -> str: ...
+    @property
+    def reduction(self) -> float: ...
 
 
 State = TypeVar("State", bound=OuterState)
 
 
 class OuterMethod(Protocol[State]):
-    """Frozen options; `init`, `propose` and `update` make states, which are never changed."""
+    """Frozen options; `init`, `propose` and `update` make states, which are never changed.
+
+    Attributes:
+        second_order: `propose` needs products with the Hessian.
+    """
+
+    @property
+    def second_order(self) -> bool: ...
 
     def init(self, space: Feasible, first: Evaluation) -> State: ...
 
-    def propose(self, space: Feasible, state: State) -> Tensor:
-        """The point (p,) to evaluate next."""
+    def propose(self, space: Feasible, state: State, hessian: HessianProduct | None = None) -> tuple[Tensor, State]:
+        """The point (p,) to evaluate next; `hessian` is that of the reduced objective at `state.best`."""
         ...
 
     def update(self, space: Feasible, state: State, evaluation: Evaluation) -> State:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, value_noise
+from .base import Evaluation, Feasible, HessianProduct, value_noise
 from .line_search import LineSearch
 
 
@@ -19,6 +20,7 @@ class GradientState:
     step: float = 0.0
     share: float = 1.0
     failure: str = ""
+    reduction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,17 @@ class GradientDescent:
     """
 
     step: float | None = None
+    second_order: ClassVar[bool] = False
 
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
         slope = -dot(first.derivative, first.gradient)
         trial = self.step or space.first_step(first)
         return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False))
 
-    def propose(self, space: Feasible, state: GradientState) -> Tensor:
-        return space.project(state.best.v - state.search.trial * state.best.gradient)
+    def propose(
+        self, space: Feasible, state: GradientState, hessian: HessianProduct | None = None
+    ) -> tuple[Tensor, GradientState]:
+        return space.project(state.best.v - state.search.trial * state.best.gradient), state
 
     def update(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
         best = state.best

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, blend, value_noise
+from .base import Evaluation, Feasible, HessianProduct, blend, value_noise
 from .line_search import LineSearch, exact_share
 
 
@@ -36,6 +37,7 @@ class LBFGSState:
     step: float = 0.0
     share: float = 1.0
     failure: str = ""
+    reduction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,15 @@ class LBFGS:
 
     memory: int = 20
     step: float | None = None
+    second_order: ClassVar[bool] = False
 
     def init(self, space: Feasible, first: Evaluation) -> LBFGSState:
         return self._search_from(space, first, (), 0.0)
 
-    def propose(self, space: Feasible, state: LBFGSState) -> Tensor:
-        return space.project(state.best.v + state.search.trial * state.direction)
+    def propose(
+        self, space: Feasible, state: LBFGSState, hessian: HessianProduct | None = None
+    ) -> tuple[Tensor, LBFGSState]:
+        return space.project(state.best.v + state.search.trial * state.direction), state
 
     def update(self, space: Feasible, state: LBFGSState, evaluation: Evaluation) -> LBFGSState:
         best = state.best

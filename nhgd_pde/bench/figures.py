@@ -1,0 +1,162 @@
+"""The results as pictures, one file a problem and plot; needs the extra `plot`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .results import ProblemResults
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito (2008), without the yellow that white paper swallows; more lines differ in markers and dashes.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_DASHES = ("-", "--", "-.")
+_MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*", "<", ">")
+_SAMPLES = 400
+# What is below is rounding.
+_FLOOR = 1e-14
+
+
+@dataclass(frozen=True)
+class Line:
+    """Several runs of one contender: rows of (x, y), a seed each."""
+
+    label: str
+    runs: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure: its file name's ending, its axes, and the lines."""
+
+    ending: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+
+
+def plots(results: ProblemResults) -> tuple[Plot, ...]:
+    """What there is to draw of one problem; plots without a line are left out."""
+    gap = "relative gap (Phi - Phi*) / (Phi_0 - Phi*)"
+    found = [
+        Plot("time", "seconds", gap, _gaps(results, lambda judged: [point.seconds for point in judged.run.points])),
+        Plot(
+            "iterations",
+            "outer iterations",
+            gap,
+            _gaps(results, lambda judged: [point.iteration for point in judged.run.points]),
+        ),
+        Plot(
+            "solves",
+            "solves",
+            gap,
+            _gaps(results, lambda judged: [point.counts.solves for point in judged.run.points]),
+        ),
+        Plot("hypergradient", "inner steps", "relative error of the hypergradient", _errors(results)),
+    ]
+    return tuple(plot for plot in found if plot.lines)
+
+
+def _gaps(results: ProblemResults, x: Callable[..., Sequence[float]]) -> tuple[Line, ...]:
+    lines = []
+    for label in results.labels:
+        runs = [
+            (np.array(x(judged), dtype=float), np.array(results.gaps(judged)))
+            for judged in results.of(label)
+            if judged.truths
+        ]
+        if runs:
+            lines.append(Line(label, tuple(runs)))
+    return tuple(lines)
+
+
+def _errors(results: ProblemResults) -> tuple[Line, ...]:
+    lines = []
+    for label in results.labels:
+        runs = [
+            (
+                np.array([error.inner_steps for error in each.errors], dtype=float),
+                np.array([error.error for error in each.errors]),
+            )
+            for each in results.errors
+            if each.label == label and each.errors
+        ]
+        if runs:
+            lines.append(Line(label, tuple(runs)))
+    return tuple(lines)
+
+
+def draw(results: ProblemResults, plot: Plot) -> bytes:
+    """A PNG: the median over the seeds as a line, the band from the least to the largest behind it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
+    axes = figure.subplots()
+    everything = np.concatenate([x for line in plot.lines for x, _ in line.runs])
+    positive = everything[everything > 0]
+    for k, line in enumerate(plot.lines):
+        _band(axes, line, k, len(plot.lines))
+    axes.set_yscale("log")
+    if len(positive) and positive.max() > 30 * positive.min():
+        if len(positive) < len(everything):
+            # Zero, at the start, has a place too.
+            axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.3)
+            axes.set_xlim(left=0.0)
+        else:
+            axes.set_xscale("log")
+    axes.set(xlabel=plot.x, ylabel=plot.y, title=f"{results.name}: {results.description}")
+    axes.grid(True, which="major", color="0.88", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=150, format="png")
+    return stream.getvalue()
+
+
+def _band(axes: Axes, line: Line, number: int, lines: int) -> None:
+    """Median and range of runs, each of which holds a value to its next one, and is where it starts before its first.
+
+    Later lines are thinner, so that one that they cover can still be seen.
+    """
+    colour = _COLOURS[number % len(_COLOURS)]
+    x = np.unique(np.concatenate([x for x, _ in line.runs]))
+    if len(x) > _SAMPLES:
+        x = np.unique(x[np.linspace(0, len(x) - 1, _SAMPLES).astype(int)])
+    values = np.array([y[np.maximum(np.searchsorted(at, x, side="right") - 1, 0)] for at, y in line.runs])
+    # A run without a state there counts as infinite: a median of the others would flatter.
+    values = np.where(np.isnan(values), np.inf, np.maximum(values, _FLOOR))
+    low, median, high = values.min(axis=0), np.median(values, axis=0), values.max(axis=0)
+    shown = np.isfinite(median)
+    axes.fill_between(x, low, high, where=np.isfinite(high), color=colour, alpha=0.18, linewidth=0, step="post")
+    axes.plot(
+        x[shown],
+        median[shown],
+        color=colour,
+        linestyle=_DASHES[number % len(_DASHES)],
+        linewidth=1.3 + 2.2 * (lines - 1 - number) / max(lines - 1, 1),
+        marker=_MARKERS[number % len(_MARKERS)],
+        markersize=5,
+        markevery=max(len(x) // 12, 1),
+        drawstyle="steps-post",
+        label=line.label if len(line.label) <= 40 else f"{line.label[:37]}...",
+    )
+
+
+def pictures(results: Iterable[ProblemResults]) -> dict[str, bytes]:
+    """File name -> PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return {f"{each.name}_{plot.ending}.png": draw(each, plot) for each in results for plot in plots(each)}

@@ -1,0 +1,87 @@
+"""How fast a method's hypergradient becomes right at one outer point, as its inner steps go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ..engine.minimise import Accuracy
+from ..linalg.counts import Counts
+from ..linalg.riesz import RieszMap
+from ..linalg.threads import at_most_threads
+from .contenders import Contender
+from .measure import Judge
+from .runs import Budget
+
+# Enough to see where the error levels off; the second for methods that end their inner loop early.
+_MOST_STEPS = 1024
+_MOST_EVALUATIONS = 64
+_TIGHT = Accuracy(1e-12, 1e-12)
+_RIGHT = 1e-13
+
+
+@dataclass(frozen=True)
+class HypergradientError:
+    """The hypergradient after some inner steps at the starting point.
+
+    Attributes:
+        inner_steps, refinement_steps: taken so far, all evaluations together.
+        evaluations: how often the method was asked.
+        seconds, counts: used so far.
+        error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
+    """
+
+    inner_steps: int
+    refinement_steps: int
+    evaluations: int
+    seconds: float
+    counts: Counts
+    error: float
+
+
+def relative_error(metric: RieszMap, derivative: Tensor, exact: Tensor) -> float:
+    """|derivative - exact| / |exact| in the dual norm of a metric; covectors (p,)."""
+    length = metric.dual_norm(exact[None])
+    return metric.dual_norm((derivative - exact)[None]) / length if length > 0.0 else float("nan")
+
+
+def hypergradient_errors(
+    judge: Judge,
+    contender: Contender,
+    seed: int,
+    budget: Budget,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[HypergradientError, ...]:
+    """Evaluate a method again and again at the starting point, each time from where it has come to.
+
+    Where it has the option `inner.steps`, an evaluation takes as many as all before it together, so that the sums are
+    powers of two. It is asked for full accuracy, and stops when it has that, or at the end of its budget.
+    """
+    task = judge.task
+    problem = task.build(contender)
+    u, _ = problem.start()
+    v = judge.start()
+    exact = judge.evaluate(v).derivative
+    before = replace(problem.counts)
+    inner = refinement = evaluations = 0
+    elapsed = 0.0
+    found: list[HypergradientError] = []
+    state = None
+    while inner < _MOST_STEPS and evaluations < _MOST_EVALUATIONS:
+        method = task.method(contender.with_overrides({"inner.steps": max(inner, 1)}), seed, problem)
+        began = time.perf_counter()
+        with at_most_threads(method.threads):
+            state = method.oracle.init(problem, u, v) if state is None else state
+            evaluation, state = method.oracle.evaluate(problem, v, state, _TIGHT)
+        elapsed += time.perf_counter() - began
+        inner, refinement = inner + evaluation.inner_steps, refinement + evaluation.refinement_steps
+        evaluations += 1
+        counts = problem.counts - before
+        error = relative_error(judge.problem.outer_metric, evaluation.derivative, exact)
+        found.append(HypergradientError(inner, refinement, evaluations, elapsed, counts, error))
+        if error <= _RIGHT or interrupted() or budget.spent(elapsed, counts.solves):
+            break
+    return tuple(found)

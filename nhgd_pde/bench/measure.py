@@ -1,0 +1,126 @@
+"""The truth about a point: reduced objective and gradient by the exact adjoint, on a copy of the problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..engine.minimise import Accuracy
+from ..engine.outer.base import Evaluation, Feasible
+from ..linalg.threads import at_most_threads
+from ..methods.adjoint import Adjoint
+from .contenders import Contender
+from .runs import Budget, Run, Task, run
+
+_EXACT = Accuracy(1e-12, 1e-12)
+# Values of the same optimum found in different ways differ by this.
+_ROUNDING = 1e-12
+_SAME = Contender("adjoint", "adjoint")
+# The optimum that gaps are taken from: whatever the file says of the outer method.
+_REFERENCE = Contender(
+    "reference",
+    "adjoint",
+    {"outer.method": "lbfgs", "outer.step": "auto", "outer.rtol": 1e-10, "outer.atol": 0.0, "outer.iterations": 5000},
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Phi(v), and the norm of its gradient (with bounds, of the projected step); NaN where the state has none."""
+
+    objective: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A run, and the truth about each of its points."""
+
+    run: Run
+    truths: tuple[Truth, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The ends of the scale of relative gaps.
+
+    Attributes:
+        initial: Phi at the starting point.
+        optimum: the lowest Phi that is known.
+        source: who found it.
+    """
+
+    initial: float
+    optimum: float
+    source: str
+
+    def gap(self, objective: float) -> float:
+        """(Phi - Phi*) / (Phi_0 - Phi*)."""
+        above = objective - self.optimum
+        scale = self.initial - self.optimum
+        if above <= 0.0:
+            return 0.0
+        return above / scale if scale > 0.0 else math.inf
+
+    def lowered(self, judged: Judged) -> Reference:
+        """The same, or with the lowest value of a run where that is lower by more than rounding."""
+        lowest = min((truth.objective for truth in judged.truths if math.isfinite(truth.objective)), default=math.inf)
+        if not lowest < self.optimum - _ROUNDING * abs(self.optimum):
+            return self
+        return Reference(self.initial, lowest, judged.run.contender.label)
+
+
+class Judge:
+    """Evaluates the reduced objective of a task exactly; its work is on no contender's account.
+
+    Args:
+        task: the problem, of which the judge builds a copy.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.problem = task.build(_SAME)
+        self._threads = task.method(_SAME, None, self.problem).threads
+        self._oracle = Adjoint()
+        self.space = Feasible(self.problem.outer_metric, self.problem.bounds)
+        u, v = self.problem.start()
+        self._start = self._oracle.init(self.problem, u, v)
+        # Where the last point was: the state of the next one is not far.
+        self._near = self._start
+
+    def start(self) -> Tensor:
+        """The control (p,) that every run starts from."""
+        return self.space.project(self.problem.start()[1])
+
+    def evaluate(self, v: Tensor) -> Evaluation:
+        """Phi and its derivative; not finite where Newton's method finds no state."""
+        with at_most_threads(self._threads):
+            for known in (self._near, self._start):
+                evaluation, state = self._oracle.evaluate(self.problem, v, known, _EXACT)
+                if evaluation.finite and evaluation.state_error <= 1e-8:
+                    self._near = state
+                    return evaluation
+        return evaluation
+
+    def solution(self, v: Tensor) -> tuple[Evaluation, Tensor]:
+        """The same with the state (S, n)."""
+        return self.evaluate(v), self._near.u
+
+    def truth(self, v: Tensor) -> Truth:
+        evaluation = self.evaluate(v)
+        if not (evaluation.finite and evaluation.state_error <= 1e-8):
+            return Truth(math.nan, math.nan)
+        return Truth(evaluation.value, self.space.stationarity(evaluation))
+
+    def judge(self, finished: Run) -> Judged:
+        """The truth about every point of a run."""
+        return Judged(finished, tuple(self.truth(point.v) for point in finished.points))
+
+    def reference(self, budget: Budget, interrupted: Callable[[], bool] = lambda: False) -> Reference:
+        """The optimum as exact adjoints and L-BFGS find it, to a relative gradient of 1e-10."""
+        initial = self.truth(self.start()).objective
+        found = run(self.task, _REFERENCE, 0, budget, interrupted)
+        return Reference(initial, initial, "the start").lowered(self.judge(found))

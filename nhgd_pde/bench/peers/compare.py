@@ -1,0 +1,103 @@
+"""The comparison: errors at the exact inner solution, after the same numbers of conjugate-gradient steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...engine.bilevel import BilevelProblem
+from ...engine.curvature.factored import Factored
+from ...engine.hypergradient import hypergradient
+from ...linalg.threads import at_most_threads
+from ..hypergradients import relative_error
+from ..measure import Judge
+from . import betty, boat, torchopt
+from .bridge import version
+
+STEPS = (20, 500)
+_ADAPTERS = (torchopt, betty, boat)
+
+Derivative = Callable[[BilevelProblem, Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class PeerError:
+    """The hypergradient of one library at the starting point.
+
+    Attributes:
+        name: library and version.
+        setting: what of it ran.
+        steps: most conjugate-gradient steps.
+        error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
+        seconds: of this one hypergradient.
+        note: what to know before comparing, or why it failed.
+    """
+
+    name: str
+    setting: str
+    steps: int
+    error: float
+    seconds: float
+    note: str = ""
+
+
+class _Nothing:
+    """No curvature: conjugate gradients without a preconditioner."""
+
+    def solve(self, g: Tensor) -> Tensor:
+        return g
+
+    estimate = solve
+
+
+def certified(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> Tensor:
+    """Ours, with the factored curvature."""
+    return hypergradient(problem, u, v, Factored().init(problem, u, v), None, 1e-13, steps).derivative
+
+
+def without_curvature(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> Tensor:
+    """Ours, with plain conjugate gradients."""
+    return hypergradient(problem, u, v, _Nothing(), None, 1e-13, steps).derivative
+
+
+def unavailable() -> dict[str, str]:
+    """Name of every library that cannot be used -> why."""
+    return {adapter.NAME: reason for adapter in _ADAPTERS if (reason := adapter.available())}
+
+
+def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
+    """Every library that is installed, and ours, at the start of a problem; those that are not, with the reason."""
+    problem = judge.problem
+    exact, u = judge.solution(judge.start())
+    found = []
+    with at_most_threads(1):
+        for name, setting, note, derivative in _candidates():
+            # The first one is not shown: what is made on first use is on nobody's clock.
+            for steps in (1, *STEPS):
+                began = time.perf_counter()
+                try:
+                    h = derivative(problem, u, exact.v, steps)
+                    remark = note
+                except (ArithmeticError, RuntimeError, ValueError) as error:
+                    h, remark = torch.full_like(exact.v, math.nan), f"failed: {error}"
+                elapsed = time.perf_counter() - began
+                size = relative_error(problem.outer_metric, h, exact.derivative)
+                if steps > 1:
+                    found.append(PeerError(name, setting, steps, size, elapsed, remark))
+    missing = [PeerError(name, "", 0, math.nan, math.nan, reason) for name, reason in unavailable().items()]
+    return (*found, *missing)
+
+
+def _candidates() -> Iterator[tuple[str, str, str, Derivative]]:
+    yield "nhgd-pde", "certified, factored curvature", "", certified
+    yield "nhgd-pde", "certified, no curvature", "", without_curvature
+    for adapter in _ADAPTERS:
+        if adapter.available() is None:
+            yield version(adapter.NAME), adapter.SETTING, adapter.NOTE, adapter.hypergradient
+    if torchopt.available() is None:
+        yield version(torchopt.NAME), "solve_normal_cg, rtol 1e-14", "the default solver", torchopt.normal_hypergradient

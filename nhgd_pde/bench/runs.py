@@ -1,0 +1,173 @@
+"""One run of one contender: the loop of every solve, under a budget, with its iterates kept for judging."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..engine.minimise import Iterate, minimise
+from ..linalg.counts import Counts
+from ..linalg.threads import at_most_threads
+from ..pde_problem import PDEProblem
+from ..problem.building import build
+from ..problem.loading import ProblemFile
+from ..problem.methods import Method, build_method
+from .contenders import Contender
+
+Status = Literal["converged", "stopped", "interrupted", "failed", "budget"]
+
+# Of many iterates, those at least this much later than the one before: 150 of a hundred thousand.
+_SPACING = 1.06
+
+
+@dataclass(frozen=True)
+class Task:
+    """What everybody solves.
+
+    Attributes:
+        source: problem file, or its content as a mapping.
+        common: overrides for every contender, by dotted path.
+    """
+
+    source: str | Path | Mapping[str, Any]
+    common: Mapping[str, Any]
+
+    def read(self, contender: Contender, seed: int | None = None) -> ProblemFile:
+        """The file as a contender reads it; None leaves the file's seed."""
+        return contender.read(self.source, self.common, seed)
+
+    def build(self, contender: Contender) -> PDEProblem:
+        """The problem, always of the file's seed: another seed of a method is not another problem."""
+        with at_most_threads(1):
+            return build(self.read(contender))
+
+    def method(self, contender: Contender, seed: int | None, problem: PDEProblem) -> Method:
+        scenarios, unknowns = problem.inner_shape
+        return build_method(self.read(contender, seed), scenarios * unknowns)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may use: seconds, and solves as `Counts` counts them."""
+
+    seconds: float = math.inf
+    solves: float = math.inf
+
+    def spent(self, seconds: float, solves: int) -> str:
+        """A sentence once it is used up, nothing before."""
+        if solves >= self.solves:
+            return f"the budget of {self.solves:,.0f} solves is used up"
+        return f"the budget of {self.seconds:g} s is used up" if seconds >= self.seconds else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """An outer iterate as the method sees it.
+
+    Attributes:
+        iteration: its number.
+        seconds: since the first evaluation began, without the time that recording takes.
+        evaluations: of the objective so far.
+        counts: all work so far.
+        objective: what the method takes Phi(v) for.
+        v: (p,).
+    """
+
+    iteration: int
+    seconds: float
+    evaluations: int
+    counts: Counts
+    objective: float
+    v: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What became of it.
+
+    Attributes:
+        contender, seed: who ran.
+        points: outer iterates, all of the first ones, then ever fewer, and the last one.
+        status: of the run, or `budget` where that ended it.
+        message: a sentence that says why it ended.
+        seconds, counts: of the whole run, what came after the last iterate included.
+    """
+
+    contender: Contender
+    seed: int
+    points: tuple[Point, ...]
+    status: Status
+    message: str
+    seconds: float
+    counts: Counts
+
+
+def run(
+    task: Task,
+    contender: Contender,
+    seed: int,
+    budget: Budget,
+    interrupted: Callable[[], bool] = lambda: False,
+    enough: Callable[[Point], bool] = lambda point: False,
+) -> Run:
+    """Run a contender on a problem of its own, so that nothing is left over from others.
+
+    Reading, meshing and assembling come before the clock starts; they are the same for all. Factorisations and
+    whatever else is made on first use belong to the run.
+
+    Args:
+        task: the problem.
+        contender, seed: who runs.
+        budget: asked before every evaluation but the first.
+        interrupted: asked at the same time; true ends the run as `interrupted`.
+        enough: told the kept iterates, off the clock; true ends the run as `stopped`.
+    """
+    problem = task.build(contender)
+    method = task.method(contender, seed, problem)
+    before = replace(problem.counts)
+    points: list[Point] = []
+    latest: Point | None = None
+    aside, due, reason = 0.0, 0, ""
+    status: Status = "failed"
+    start = time.perf_counter()
+
+    def seconds() -> float:
+        return time.perf_counter() - start - aside
+
+    def tell(iterate: Iterate) -> None:
+        nonlocal aside, due, latest, reason, status
+        elapsed, began = seconds(), time.perf_counter()
+        evaluation = iterate.evaluation
+        counts = problem.counts - before
+        latest = Point(iterate.iteration, elapsed, iterate.evaluations, counts, evaluation.value, evaluation.v.clone())
+        if iterate.iteration >= due:
+            points.append(latest)
+            due = max(iterate.iteration + 1, math.ceil(_SPACING * iterate.iteration))
+            if enough(latest):
+                status, reason = "stopped", "far enough"
+        aside += time.perf_counter() - began
+
+    def ended() -> bool:
+        nonlocal reason, status
+        if not reason:
+            reason = budget.spent(seconds(), (problem.counts - before).solves)
+            status = "budget"
+        return bool(reason) or interrupted()
+
+    try:
+        with at_most_threads(method.threads):
+            found = minimise(problem, method.oracle, method.outer, method.stopping, tell, ended)
+        if not reason or found.status != "interrupted":
+            status, reason = found.status, found.message
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "interrupted in the middle of an iteration"
+    total = seconds()
+    if latest is not None and latest is not points[-1]:
+        points.append(latest)
+    return Run(contender, seed, tuple(points), status, reason, total, problem.counts - before)

@@ -1,0 +1,164 @@
+"""Checkpoints: the whole state of a run in its folder, from which `resume` goes on with the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .engine.bilevel import BilevelProblem
+from .engine.minimise import Iterate, LoopState, Oracle, Unsolved
+from .engine.plain import from_plain, to_plain
+from .engine.roles.remote import Remote
+from .engine.roles.service import STEM
+from .linalg.counts import Counts
+from .output.atomic import OutputError, atomic_path
+from .output.run_folder import CHECKPOINT
+
+_FORMAT = 1
+# What may differ between a run and its continuation: how long it goes on, where, and what it writes.
+_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "devices", "output")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    Attributes:
+        loop: where the outer loop stands.
+        counts: work done so far.
+        seconds: time it took.
+    """
+
+    loop: LoopState
+    counts: Counts
+    seconds: float
+
+
+def write_checkpoint(folder: Path, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all; the one before stays until then.
+
+    Args:
+        folder: the run folder.
+        oracle: whose states are in the loop.
+        spec: the resolved problem file.
+        checkpoint: what to write.
+    """
+    loop = checkpoint.loop
+    same = loop.knowledge is loop.current.oracle
+    content = {
+        "format": _FORMAT,
+        "spec": dict(spec),
+        "first": _without_oracle(loop.first),
+        "current": _without_oracle(loop.current),
+        "state": _save(oracle, loop.current.oracle),
+        "knowledge": None if same else _save(oracle, loop.knowledge),
+        "outer": to_plain(loop.outer),
+        "evaluations": loop.evaluations,
+        "bad": loop.bad,
+        "sensitivity": loop.sensitivity,
+        "counts": checkpoint.counts.as_dict(),
+        "seconds": checkpoint.seconds,
+    }
+    with atomic_path(folder / CHECKPOINT) as path:
+        torch.save(content, path)
+    named = set(_files(content))
+    for file in folder.glob(f"{STEM}*.pt"):
+        if file.name not in named:
+            file.unlink()
+
+
+def read_checkpoint(folder: Path, oracle: Oracle, problem: BilevelProblem, spec: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of a folder.
+
+    Raises:
+        OutputError: there is none, it cannot be read, or it is of another problem; what differs is named.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise OutputError(f"{path}: expected a checkpoint to resume from, found none")
+    try:
+        content = torch.load(path, weights_only=True)
+        known = content["format"]
+    except Exception as error:  # torch.load has a dozen ways to object
+        raise OutputError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from error
+    if known != _FORMAT:
+        raise OutputError(f"{path}: expected a checkpoint of format {_FORMAT}, found format {known!r}")
+    for key, then, now in _differences(content["spec"], spec):
+        raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
+    if not isinstance(getattr(oracle, "curvature", None), Remote):
+        content = _inlined(content, folder)
+    try:
+        current = _restore(oracle, problem, content["state"])
+        knowledge = current
+        if content["knowledge"] is not None:
+            knowledge = _restore(oracle, problem, content["knowledge"])
+        device = problem.start()[0].device
+        loop = LoopState(
+            first=from_plain(content["first"], device),
+            current=replace(from_plain(content["current"], device), oracle=current),
+            outer=from_plain(content["outer"], device),
+            knowledge=knowledge,
+            evaluations=content["evaluations"],
+            bad=content["bad"],
+            sensitivity=content["sensitivity"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
+    return Checkpoint(loop, Counts(**content["counts"]), content["seconds"])
+
+
+def _without_oracle(iterate: Iterate) -> Any:
+    return to_plain(replace(iterate, oracle=Unsolved(iterate.evaluation.v[:0])))
+
+
+def _save(oracle: Any, state: Any) -> Any:
+    return oracle.save(state) if hasattr(oracle, "save") else to_plain(state)
+
+
+def _restore(oracle: Any, problem: BilevelProblem, saved: Any) -> Any:
+    if hasattr(oracle, "restore"):
+        return oracle.restore(problem, saved)
+    return from_plain(saved, problem.start()[0].device)
+
+
+def _files(content: Any) -> Iterator[str]:
+    """The names of the files in which the curvature role has put its part."""
+    if isinstance(content, dict):
+        if set(content) == {"file"}:
+            yield content["file"]
+        for each in content.values():
+            yield from _files(each)
+
+
+def _inlined(content: Any, folder: Path) -> Any:
+    """The same with the content of those files in place of their names."""
+    if not isinstance(content, dict):
+        return content
+    if set(content) == {"file"}:
+        return torch.load(folder / content["file"], weights_only=True)
+    return {name: _inlined(each, folder) for name, each in content.items()}
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys whose values differ, with both; the keys that may differ are left out."""
+    old, new = _flat(then), _flat(now)
+    for key in sorted({*old, *new}):
+        free = any(key == name or key.startswith(f"{name}.") for name in _FREE)
+        if not free and old.get(key) != new.get(key):
+            yield key, old.get(key), new.get(key)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {prefix: type(value).__name__} if not value else {}
+    for name, each in items:
+        flat.update(_flat(each, f"{prefix}.{name}" if prefix else str(name)))
+    return flat

@@ -1,0 +1,152 @@
+"""The Fisher information as a weighted mean of a prior and of scores: what the sampled backends share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from ...linalg.factorisation import SingularMatrixError
+from ...linalg.krylov import dot, extreme_eigenvalues
+from ..bilevel import BilevelProblem
+from .shrinkage import Moments, prior_scale_and_weight, samples_worth
+
+# How old scores fade: never (None), by a constant weight of every batch, or where fresh scores contradict them.
+Forgetting = float | Literal["auto"] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Average:
+    """How the F that a state inverts is made up of a prior and of scores.
+
+    Attributes:
+        samples: scores absorbed so far, T.
+        prior_weight: n0, samples the prior counts as; None until the first batch decides.
+        prior_floor: c with prior >= c F, so that the prior counts in the stability of a step; 0 where none is
+            known.
+        prior_share: weight of the prior in F.
+        squares: sum of the squared weights of the scores in F.
+        forgotten: how many of n0 + T no longer count.
+    """
+
+    samples: int = 0
+    prior_weight: float | None = None
+    prior_floor: float = 0.0
+    prior_share: float = 1.0
+    squares: float = 0.0
+    forgotten: float = 0.0
+
+    @property
+    def effective_samples(self) -> float:
+        """Equally weighted scores that would average as well: T for a running mean, fewer when F forgets."""
+        return (1.0 - self.prior_share) ** 2 / self.squares if self.squares > 0.0 else 0.0
+
+    def smallest(self, size: int, overlap: float = 1.0) -> float:
+        """The smallest eigenvalue that the estimate of F is expected to have relative to F, at most 1.
+
+        The sample mean of T scores of dimension `size` has its smallest eigenvalue, relative to its expectation,
+        near (1 - sqrt(size / T))^2 (Marchenko and Pastur), that expectation its own relative to F: `overlap`.
+        The prior adds what it is known to have.
+        """
+        samples = self.effective_samples
+        sampled = (1.0 - math.sqrt(size / samples)) ** 2 if samples > size else 0.0
+        return min(self.prior_share * self.prior_floor + (1.0 - self.prior_share) * overlap * sampled, 1.0)
+
+    def unbiased(self, size: int) -> float:
+        """The factor that takes off what inverting a sampled matrix adds.
+
+        In expectation the inverse of rho P + (1 - rho) W, W the mean of T outer products of dimension d, is close
+        to that of rho P + (1 - rho) y F, y = 1 / (1 + (1 - rho) tr(F A) / T) (Marchenko and Pastur). For P = F the
+        factor y is the root below, for rho = 0 it is the (T - d - 1) / T of a Wishart matrix; in between, these
+        are the two ends. With few samples neither is near, and the inverse is left alone.
+        """
+        samples, rho = self.effective_samples, self.prior_share
+        if samples <= 2 * size:
+            return 1.0
+        load = (1.0 - rho) * (size + 1) / samples
+        return 0.5 * (1.0 - load + math.sqrt((1.0 - load) ** 2 + 4.0 * rho * load))
+
+    def absorbing(self, count: int, size: int, moments: Moments | None, forgetting: Forgetting) -> tuple[Self, float, float]:
+        """What this becomes with a batch of `count` scores, their weight beta, and what the prior is scaled by.
+
+        Args:
+            count: m.
+            size: dimension of the matrices that are averaged.
+            moments: of the batch, in coordinates in which the F before it is the identity; None where they are not
+                needed, i.e. n0 is known and forgetting is not `auto`.
+            forgetting: how old scores fade.
+        """
+        scale, mean = 1.0, self
+        if self.prior_weight is None:
+            assert moments is not None
+            scale, weight = prior_scale_and_weight(moments)
+            mean = replace(self, prior_weight=weight, prior_floor=scale * self.prior_floor)
+        assert mean.prior_weight is not None
+        total = mean.prior_weight + mean.samples - mean.forgotten
+        # Before a few samples an unknown, the eigenvalues of A F are far from one for want of samples alone.
+        if forgetting == "auto" and moments is not None and mean.effective_samples > 4 * size:
+            worth = samples_worth(moments, total, mean.unbiased(size))
+            if worth < total or mean.forgotten > 0.0:
+                worth = min(worth, 8.0 * size)
+            mean = replace(mean, forgotten=mean.forgotten + total - worth)
+            total = worth
+        beta = forgetting if isinstance(forgetting, float) else count / (total + count)
+        mean = replace(
+            mean,
+            samples=mean.samples + count,
+            prior_share=(1.0 - beta) * mean.prior_share,
+            squares=(1.0 - beta) ** 2 * mean.squares + beta**2 / count,
+        )
+        return mean, beta, scale
+
+
+def check_scores(scores: Tensor, unknowns: int) -> None:
+    """
+    Raises:
+        ValueError: scores of another dimension, or not finite.
+    """
+    if scores.shape[0] != unknowns:
+        raise ValueError(f"scores of dimension {scores.shape[0]}, expected {unknowns}")
+    bad = int((~torch.isfinite(scores)).any(0).sum())
+    if bad:
+        raise ValueError(f"{bad} of {scores.shape[1]} scores of a batch are not finite")
+
+
+def cholesky(matrix: Tensor, samples: int) -> Tensor:
+    """The Cholesky factors of (..., m, m), whose rounding errors off symmetry are averaged.
+
+    Raises:
+        SingularMatrixError: a matrix is not positive definite.
+    """
+    factor, info = torch.linalg.cholesky_ex(0.5 * (matrix + matrix.mT))
+    if bool(info.any()):
+        raise SingularMatrixError(f"rounding errors made the inverse Fisher information indefinite after {samples:,} "
+                                  "scores; a larger prior weight prevents that")  # fmt: skip
+    return factor
+
+
+def spectrum(
+    problem: BilevelProblem, u: Tensor, v: Tensor, inverse: Callable[[Tensor], Tensor], steps: int = 20
+) -> tuple[float, float]:
+    """The ends of the spectrum of P^-1 H, for a P whose inverse only is known.
+
+    Lanczos steps on pairs (w, P w), of which the operator makes (P^-1 H w, H w).
+    """
+
+    def operator(pair: Tensor) -> Tensor:
+        image = problem.hessian_product(u, v, pair[0])
+        return torch.stack([inverse(image), image])
+
+    rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
+    start = operator(rough[None])
+    return extreme_eigenvalues(operator, lambda a, b: dot(a[0], b[1]), start, min(steps, u.numel()))
+
+
+def rayleigh_quotient(problem: BilevelProblem, u: Tensor, v: Tensor) -> float:
+    """x . H x / x . x of a rough x: of the order of the mean eigenvalue of H."""
+    x = (-1.0) ** torch.arange(u.numel(), dtype=u.dtype, device=u.device).reshape(u.shape)
+    return dot(x, problem.hessian_product(u, v, x)) / u.numel()

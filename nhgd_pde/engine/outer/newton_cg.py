@@ -1,0 +1,120 @@
+"""Newton-CG in the inner product of the outer space, between bounds where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...linalg.krylov import dot
+from .base import Evaluation, Feasible, HessianProduct, value_noise
+from .line_search import LineSearch
+from .quadratic_model import minimise_model
+
+# Products with the Hessian are solutions of linear systems themselves, and not better than this.
+_LEAST_FORCING = 1e-8
+
+
+@dataclass(frozen=True)
+class NewtonState:
+    """Attributes:
+    search: along `direction`; None until the Hessian at `best` has been seen.
+    forcing: relative residual of the Newton system that the next direction may leave.
+    reduction: what `direction` has left of it.
+    gradient_norm: at the iterate.
+    plain: `direction` is the negative gradient.
+    """
+
+    best: Evaluation
+    forcing: float
+    gradient_norm: float
+    direction: Tensor
+    search: LineSearch | None = None
+    plain: bool = False
+    accepted: bool = True
+    step: float = 0.0
+    share: float = 1.0
+    failure: str = ""
+    reduction: float = 1.0
+
+
+@dataclass(frozen=True)
+class NewtonCG:
+    """Newton's method with truncated conjugate gradients (Nocedal and Wright, Algorithm 7.1).
+
+    The conjugate gradients are preconditioned by the Riesz map, so that their number does not depend on the
+    mesh. They end at the forcing term 0.9 (|g_k| / |g_k-1|)^2 (Eisenstat and Walker 1996, choice 2), which
+    makes the convergence quadratic, or at a direction of negative curvature: with what they have by then, or
+    the negative gradient. With bounds, the quadratic model is minimised between them: its free variables are
+    those of the next iterate and not of the last, without which steps shorten at every bound that is met.
+
+    Attributes:
+        step: first trial along a negative gradient; None estimates it. A Newton step is tried in full.
+        forcing: the largest forcing term.
+        iterations: most products with the Hessian a direction.
+    """
+
+    step: float | None = None
+    forcing: float = 0.1
+    iterations: int = 500
+    second_order: ClassVar[bool] = True
+
+    def init(self, space: Feasible, first: Evaluation) -> NewtonState:
+        return NewtonState(first, self.forcing, space.stationarity(first), torch.zeros_like(first.v))
+
+    def propose(
+        self, space: Feasible, state: NewtonState, hessian: HessianProduct | None = None
+    ) -> tuple[Tensor, NewtonState]:
+        if state.search is None:
+            if hessian is None:
+                raise ValueError("Newton's method needs an oracle with products with the Hessian")
+            state = self._directed(space, state, hessian)
+        assert state.search is not None
+        return space.project(state.best.v + state.search.trial * state.direction), state
+
+    def update(self, space: Feasible, state: NewtonState, evaluation: Evaluation) -> NewtonState:
+        assert state.search is not None
+        best, trial = state.best, state.search.trial
+        slope, expected = dot(evaluation.derivative, state.direction), None
+        if space.bounds is not None:
+            moved = evaluation.v - best.v
+            slope, expected = dot(evaluation.derivative, moved) / trial, dot(best.derivative, moved)
+        search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
+        if search is None:
+            norm = space.stationarity(evaluation)
+            forcing = 0.9 * (norm / state.gradient_norm) ** 2 if state.gradient_norm > 0.0 else 0.0
+            return NewtonState(
+                best=evaluation,
+                forcing=min(max(forcing, _LEAST_FORCING), self.forcing),
+                gradient_norm=norm,
+                direction=torch.zeros_like(best.v),
+                step=trial,
+            )
+        if not search.exhausted:
+            return replace(state, search=search, accepted=False)
+        if not state.plain:
+            return replace(self._downhill(space, state), accepted=False)
+        failure = "the line search found no acceptable step along the negative gradient"
+        return replace(state, search=search, accepted=False, failure=failure)
+
+    def revalued(self, state: NewtonState, value: float) -> NewtonState:
+        return replace(state, best=replace(state.best, value=value))
+
+    def _directed(self, space: Feasible, state: NewtonState, hessian: HessianProduct) -> NewtonState:
+        model = minimise_model(space, state.best, hessian, state.forcing, self.iterations)
+        slope = dot(state.best.derivative, model.direction)
+        if not slope < 0.0:
+            return self._downhill(space, state)
+        search = LineSearch.start(state.best.value, slope, 1.0, wolfe=space.bounds is None)
+        return replace(state, direction=model.direction, search=search, plain=False, reduction=model.reduction)
+
+    def _downhill(self, space: Feasible, state: NewtonState) -> NewtonState:
+        """Along the negative gradient, in the free variables."""
+        best = state.best
+        free = space.free(best.v, best.derivative)
+        direction = -best.gradient if free is None else torch.where(free, -best.gradient, 0.0)
+        trial = self.step or space.first_step(best)
+        search = LineSearch.start(best.value, dot(best.derivative, direction), trial, wolfe=space.bounds is None)
+        return replace(state, direction=direction, search=search, plain=True, reduction=1.0)

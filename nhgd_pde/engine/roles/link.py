@@ -1,0 +1,160 @@
+"""Messages between two roles: a short header and tensors, by torch.distributed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# kind, number of tensors, then for each of them its type, its number of axes and their lengths
+_HEADER = 32
+_MOST_AXES = 4
+_TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
+
+
+class RoleLostError(RuntimeError):
+    """The process of the other role is gone, or answers no more."""
+
+
+class Message(IntEnum):
+    """What the inner role asks of the curvature role, and the answers."""
+
+    INIT = 1
+    ABSORB = 2
+    SOLVE = 3
+    ESTIMATE = 4
+    REFRESH = 5
+    ANTICIPATE = 6
+    ADOPT = 7
+    DESCRIBE = 8
+    SAVE = 9
+    RESTORE = 10
+    STOP = 11
+    ANSWER = 20
+    FAILURE = 21
+
+
+@dataclass
+class Traffic:
+    """What went over a link.
+
+    Attributes:
+        sent: bytes.
+        messages: messages sent.
+        waited: seconds spent waiting for the other role.
+    """
+
+    sent: int = 0
+    messages: int = 0
+    waited: float = 0.0
+
+
+@dataclass
+class Link:
+    """One end of the way between two roles.
+
+    Sends return at once; at most `ring` messages are on their way, so that memory stays bounded. One group a
+    direction, because a pair of NCCL ranks that send to each other in one group can block each other.
+
+    Attributes:
+        peer: rank of the other role.
+        name: of the other role, for messages.
+        outgoing, incoming: process groups of the two directions.
+        wire: device that tensors travel on: the GPU between two GPUs (NCCL), else the CPU (Gloo).
+        device: where received tensors are wanted.
+    """
+
+    peer: int
+    name: str
+    outgoing: Any
+    incoming: Any
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    wire: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    ring: int = 8
+    traffic: Traffic = field(default_factory=Traffic)
+    _flying: deque[tuple[list[Any], list[Tensor]]] = field(default_factory=deque)
+
+    def send(self, kind: Message, tensors: Sequence[Tensor] = ()) -> None:
+        """Send tensors, which must not be changed afterwards.
+
+        Raises:
+            RoleLostError: the other role is gone.
+        """
+        header = torch.zeros(_HEADER, dtype=torch.int64)
+        header[0], header[1] = int(kind), len(tensors)
+        place = 2
+        for tensor in tensors:
+            entry = [_TYPES.index(tensor.dtype), tensor.ndim, *tensor.shape]
+            header[place : place + len(entry)] = torch.tensor(entry)
+            place += 2 + _MOST_AXES
+        payload = [tensor.detach().contiguous().to(self.wire) for tensor in tensors]
+        try:
+            while len(self._flying) >= self.ring:
+                self._landed()
+            # Gloo takes the header even where the tensors go by NCCL, so that reading it needs no GPU.
+            works = [dist.isend(header, self.peer, group=self.outgoing[0])]
+            works += [dist.isend(tensor, self.peer, group=self._group(self.outgoing)) for tensor in payload]
+        except RuntimeError as error:
+            raise self._lost(error) from error
+        self._flying.append((works, [header, *payload]))
+        self.traffic.messages += 1
+        self.traffic.sent += sum(tensor.numel() * tensor.element_size() for tensor in (header, *payload))
+
+    def receive(self) -> tuple[Message, list[Tensor]]:
+        """Wait for the next message.
+
+        Raises:
+            RoleLostError: the other role is gone.
+        """
+        start = time.perf_counter()
+        header = torch.zeros(_HEADER, dtype=torch.int64)
+        try:
+            dist.recv(header, self.peer, group=self.incoming[0])
+            self.traffic.waited += time.perf_counter() - start
+            kind, count, *entries = header.tolist()
+            tensors = []
+            for k in range(count):
+                which, axes, *shape = entries[k * (2 + _MOST_AXES) : (k + 1) * (2 + _MOST_AXES)]
+                tensor = torch.empty(shape[:axes], dtype=_TYPES[which], device=self.wire)
+                dist.recv(tensor, self.peer, group=self._group(self.incoming))
+                tensors.append(tensor)
+        except RuntimeError as error:
+            raise self._lost(error) from error
+        return Message(kind), [t if t.dtype == torch.uint8 else t.to(self.device) for t in tensors]
+
+    def flush(self) -> None:
+        """Wait until everything sent has arrived."""
+        try:
+            while self._flying:
+                self._landed()
+        except RuntimeError as error:
+            raise self._lost(error) from error
+
+    def _landed(self) -> None:
+        works, _ = self._flying.popleft()
+        # A second wait on a Gloo send hangs: each is waited for once.
+        for work in works:
+            work.wait()
+
+    def _group(self, groups: Any) -> Any:
+        return groups[1] if self.wire.type == "cuda" else groups[0]
+
+    def _lost(self, error: RuntimeError) -> RoleLostError:
+        self._flying.clear()
+        reason = str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
+        return RoleLostError(f"the {self.name} role is gone ({reason})")
+
+
+def text_tensor(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()) or [32], dtype=torch.uint8)
+
+
+def tensor_text(tensor: Tensor) -> str:
+    return bytes(tensor.tolist()).decode()

@@ -1,0 +1,121 @@
+"""The inner role's view of a curvature role in another process: a backend like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...linalg.counts import Counts
+from ...linalg.factorisation import SingularMatrixError
+from ..bilevel import BilevelProblem
+from .link import Link, Message, tensor_text, text_tensor
+from .service import STEM
+
+
+class RemoteError(RuntimeError):
+    """The curvature role could not do what it was asked."""
+
+
+@dataclass(frozen=True)
+class RemoteState:
+    """A handle of the inverse that the other role owns.
+
+    Attributes:
+        link: the way there.
+        counts: where the work done there is counted.
+        anticipated: the point where the other role has begun to rebuild its inverse.
+    """
+
+    link: Link
+    counts: Counts
+    anticipated: tuple[Tensor, Tensor] | None = None
+    _last: dict[str, float] = field(default_factory=lambda: {"trust": 0.0})
+
+    def solve(self, g: Tensor) -> Tensor:
+        return self.ask(Message.SOLVE, g)[0]
+
+    def estimate(self, g: Tensor) -> Tensor:
+        return self.ask(Message.ESTIMATE, g)[0]
+
+    @property
+    def trust(self) -> float:
+        """That of the inverse which answered last."""
+        return self._last["trust"]
+
+    @property
+    def description(self) -> str:
+        return tensor_text(self.ask(Message.DESCRIBE)[0])
+
+    def ask(self, kind: Message, *tensors: Tensor) -> list[Tensor]:
+        """Send a question and wait for its answer."""
+        self.link.send(kind, tensors)
+        answer, found = self.link.receive()
+        if answer == Message.FAILURE:
+            name, _, text = tensor_text(found[0]).partition(": ")
+            raise SingularMatrixError(text) if name == "singular" else RemoteError(text)
+        *found, state = found
+        self._last["trust"] = float(state[0])
+        for name, more in zip(self.counts.as_dict(), state[1:].tolist(), strict=True):
+            setattr(self.counts, name, getattr(self.counts, name) + int(more))
+        return found
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A backend that lives in the curvature role.
+
+    Batches of scores are sent off and absorbed there while the inner role goes on; only what needs an answer
+    waits, and finds every batch absorbed that was sent before.
+
+    Attributes:
+        link: to the curvature role, which knows the options of the backend.
+        pointwise: see `Curvature`.
+        files: (name, content) writes what a run of one role has saved, for the other role to read.
+    """
+
+    link: Link
+    pointwise: bool = False
+    files: Callable[[str, dict[str, Any]], object] | None = None
+
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
+        state = RemoteState(self.link, problem.counts)
+        state.ask(Message.INIT, u, v)
+        return state
+
+    def absorb(self, state: RemoteState, scores: Tensor) -> RemoteState:
+        self.link.send(Message.ABSORB, (scores,))
+        return state
+
+    def refresh(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
+        if (
+            state.anticipated is not None
+            and torch.equal(state.anticipated[0], u)
+            and torch.equal(state.anticipated[1], v)
+        ):
+            state.ask(Message.ADOPT)
+        else:
+            state.ask(Message.REFRESH, u, v)
+        return replace(state, anticipated=None)
+
+    def anticipate(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
+        self.link.send(Message.ANTICIPATE, (u, v))
+        return replace(state, anticipated=(u, v))
+
+    def save(self, state: RemoteState) -> dict[str, Any]:
+        """The inverse is written by the role that owns it; here is only the name of its file."""
+        return {"file": tensor_text(state.ask(Message.SAVE)[0])}
+
+    def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> RemoteState:
+        name = saved.get("file")
+        if name is None:
+            if self.files is None:
+                raise ValueError("the inverse of a run of one role needs a folder to go to the curvature role")
+            name = f"{STEM}0.pt"
+            self.files(name, saved)
+        state = RemoteState(self.link, problem.counts)
+        state.ask(Message.RESTORE, text_tensor(name))
+        return state

@@ -1,0 +1,146 @@
+"""The curvature role: owns the inverse, absorbs scores while the inner role goes on, answers its questions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...linalg.factorisation import SingularMatrixError
+from ..bilevel import BilevelProblem
+from ..curvature.base import Curvature
+from .link import Link, Message, tensor_text, text_tensor
+
+# checkpoint-curvature-1.pt, checkpoint-curvature-2.pt, ...
+STEM = "checkpoint-curvature-"
+
+
+@dataclass
+class _Anticipated:
+    """A state that is being rebuilt in the background, so that questions go to the old one meanwhile.
+
+    Sparse factorisations let go of the interpreter while they run.
+    """
+
+    result: list[Any] = field(default_factory=list)
+    error: list[Exception] = field(default_factory=list)
+    thread: Thread | None = None
+
+    def begin(self, work: Callable[[], Any]) -> None:
+        def run() -> None:
+            try:
+                self.result.append(work())
+            except (ArithmeticError, ValueError, RuntimeError) as error:
+                self.error.append(error)
+
+        self.thread = Thread(target=run)
+        self.thread.start()
+
+    def end(self) -> Any:
+        assert self.thread is not None
+        self.thread.join()
+        if self.error:
+            raise self.error[0]
+        return self.result[0]
+
+
+@dataclass
+class CurvatureRole:
+    """The state of the role.
+
+    Attributes:
+        problem: the bilevel problem, of which only what the inverse is made from is used.
+        curvature: the backend.
+        link: to the inner role.
+        files: (name, content or None) -> content: writes a checkpoint of the inverse, or reads one.
+        busy: seconds spent on the inverse.
+    """
+
+    problem: BilevelProblem
+    curvature: Curvature[Any]
+    link: Link
+    files: Callable[[str, dict[str, Any] | None], dict[str, Any]]
+    busy: float = 0.0
+    _state: Any = None
+    _later: _Anticipated | None = None
+    _failure: Exception | None = None
+    _saved: int = 0
+
+    def serve(self) -> None:
+        """Answer until told to stop.
+
+        Raises:
+            RoleLostError: the inner role is gone.
+        """
+        told = replace(self.problem.counts)
+        while True:
+            kind, tensors = self.link.receive()
+            start = time.perf_counter()
+            if kind == Message.STOP:
+                return
+            answer: list[Tensor] | None = None
+            if self._failure is None:
+                try:
+                    answer = self._handle(kind, tensors)
+                except (ArithmeticError, ValueError, RuntimeError, OSError) as error:
+                    self._failure = error
+            self.busy += time.perf_counter() - start
+            if kind in (Message.ABSORB, Message.ANTICIPATE):
+                continue
+            # A failure of work that nobody waits for is told with the next answer.
+            if self._failure is not None:
+                self.link.send(Message.FAILURE, (text_tensor(_failure_text(self._failure)),))
+                self._failure = None
+                continue
+            done = self.problem.counts - told
+            told = replace(self.problem.counts)
+            trust = float(self._state.trust) if self._state is not None else 0.0
+            report = torch.tensor([trust, *done.as_dict().values()], dtype=torch.float64)
+            self.link.send(Message.ANSWER, (*(answer or ()), report))
+
+    def _handle(self, kind: Message, tensors: list[Tensor]) -> list[Tensor] | None:
+        match kind:
+            case Message.INIT:
+                self._state = self.curvature.init(self.problem, *tensors)
+            case Message.ABSORB:
+                self._state = self.curvature.absorb(self._state, tensors[0])
+            case Message.SOLVE:
+                return [self._state.solve(tensors[0])]
+            case Message.ESTIMATE:
+                return [self._state.estimate(tensors[0])]
+            case Message.REFRESH:
+                self._state = self.curvature.refresh(self._state, self.problem, *tensors)
+            case Message.ANTICIPATE:
+                u, v = tensors
+                state = self._state
+                self._later = _Anticipated()
+                self._later.begin(lambda: self.curvature.refresh(state, self.problem, u, v))
+            case Message.ADOPT:
+                assert self._later is not None
+                self._state = self._later.end()
+            case Message.DESCRIBE:
+                return [text_tensor(self._state.description)]
+            case Message.SAVE:
+                # A new name each time: that of the last checkpoint stays whole until the next one is.
+                self._saved += 1
+                name = f"{STEM}{self._saved}.pt"
+                self.files(name, self.curvature.save(self._state))
+                return [text_tensor(name)]
+            case Message.RESTORE:
+                name = tensor_text(tensors[0])
+                self._saved = int(Path(name).stem.removeprefix(STEM))
+                self._state = self.curvature.restore(self.problem, self.files(name, None))
+            case _:
+                raise ValueError(f"the curvature role does not know message {kind!r}")
+        return None
+
+
+def _failure_text(error: Exception) -> str:
+    kind = "singular" if isinstance(error, SingularMatrixError) else "failed"
+    return f"{kind}: {error}"

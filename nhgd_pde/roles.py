@@ -1,0 +1,217 @@
+"""Starts the curvature role beside this process, or takes this process' place among those a launcher started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from .engine.nhgd import NHGD
+from .engine.roles.link import Link, Message, RoleLostError
+from .engine.roles.rendezvous import CURVATURE, INNER, give_up, meet, part
+from .engine.roles.service import CurvatureRole
+from .linalg.threads import at_most_threads
+from .output.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from .problem.loading import ProblemFile
+
+_STORE_TIMEOUT = timedelta(seconds=60)
+_LAST_WORDS = 5.0
+
+
+def launched_rank() -> int | None:
+    """This process' rank where a launcher such as torchrun started it as one of two; None where none did.
+
+    Raises:
+        ValueError: a launcher started another number of processes.
+    """
+    size = os.environ.get("WORLD_SIZE")
+    if size is None or "RANK" not in os.environ:
+        return None
+    if size != "2":
+        raise ValueError(f"expected 2 processes, one a role, found {size}")
+    return int(os.environ["RANK"])
+
+
+def check_roles(file: ProblemFile, oracle: object, roles: int) -> None:
+    """Refuse a number of roles that the method or the devices do not go with.
+
+    Raises:
+        ProblemError: with what would be right.
+    """
+    names = file.spec.devices
+    inner = "cpu" if names.inner == "auto" else names.inner
+    if roles not in (1, 2):
+        raise ValueError(f"roles: expected 1 or 2, found {roles}")
+    if roles == 2 and not isinstance(oracle, NHGD):
+        raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
+    if roles == 1 and names.curvature not in ("auto", inner):
+        message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
+        raise file.error("devices.curvature", message + " (--roles 2 uses both)")
+
+
+def threads_of_a_role() -> int:
+    """Half of the cores, at least one."""
+    return max(torch.get_num_threads() // 2, 1)
+
+
+@contextmanager
+def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device) -> Iterator[Link]:
+    """The inner role's link to the curvature role, which is started unless a launcher has done so.
+
+    Args:
+        file: the problem file, which the curvature role builds for itself.
+        folder: where that role writes its part of a checkpoint.
+        device: of this role.
+
+    Raises:
+        RoleFailedError: the curvature role could not be set up, with its reason.
+        RoleLostError: it died.
+    """
+    if launched_rank() == INNER:
+        store, _, _ = next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))
+        with _connected(store, device, None) as link:
+            yield link
+        return
+    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=_STORE_TIMEOUT, wait_for_workers=False)
+    child = _start(file, folder, store.port)
+    try:
+        with _connected(store, device, child) as link:
+            yield link
+    finally:
+        # The role ends by itself when its standard input does.
+        assert child.stdin is not None
+        child.stdin.close()
+        try:
+            child.wait(_LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _start(file: ProblemFile, folder: Path | None, port: int) -> subprocess.Popen[str]:
+    work = {
+        "problem": file.spec.model_dump(mode="json"),
+        "path": str(file.path) if file.path is not None else None,
+        "folder": str(folder.resolve()) if folder is not None else None,
+        "port": port,
+        "threads": threads_of_a_role(),
+    }
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads_of_a_role())}
+    for name in ("RANK", "WORLD_SIZE"):
+        environment.pop(name, None)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "nhgd_pde.curvature_process"], stdin=subprocess.PIPE, text=True, env=environment
+    )
+    assert child.stdin is not None
+    try:
+        child.stdin.write(json.dumps(work) + "\n")
+        child.stdin.flush()
+    except BrokenPipeError:
+        pass  # It has died already, which waiting for it will tell.
+    return child
+
+
+@contextmanager
+def _connected(store: dist.Store, device: torch.device, child: subprocess.Popen[str] | None) -> Iterator[Link]:
+    def alive() -> str | None:
+        return None if child is None or child.poll() is None else f"the curvature role {_ending(child)}"
+
+    try:
+        link = meet(store, INNER, device, alive)
+        try:
+            yield link
+        except RoleLostError as lost:
+            raise RoleLostError(_explained(lost, child)) from lost
+        else:
+            link.send(Message.STOP)
+            link.flush()
+    finally:
+        part()
+
+
+def _explained(lost: RoleLostError, child: subprocess.Popen[str] | None) -> str:
+    if child is None:
+        return str(lost)
+    try:
+        child.wait(_LAST_WORDS)
+    except subprocess.TimeoutExpired:
+        return str(lost)
+    return f"the curvature role {_ending(child)}"
+
+
+def _ending(child: subprocess.Popen[str]) -> str:
+    code = child.returncode
+    if code is not None and code < 0:
+        return f"(process {child.pid}) was killed by signal {-code}"
+    return f"(process {child.pid}) ended with exit code {code}"
+
+
+def join_as_curvature_role(file: ProblemFile, folder: Path) -> None:
+    """Be the curvature role of a run whose two processes a launcher has started.
+
+    Raises:
+        RoleLostError: the inner role died.
+        ProblemError: this role could not be set up; the inner role has been told.
+    """
+    # Launchers pass Ctrl-C and their own end on to every process; when to stop is for the inner role to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    store, _, _ = next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))
+    serve_curvature(file, folder, store, None)
+
+
+def serve_curvature(file: ProblemFile, folder: Path | None, store: dist.Store, threads: int | None) -> None:
+    """Be the curvature role until the inner role is done.
+
+    Raises:
+        RoleLostError: the inner role died.
+        ProblemError: this role could not be set up; the inner role has been told.
+    """
+    from .problem.building import build
+    from .problem.errors import ProblemError
+    from .problem.methods import build_method
+
+    try:
+        with at_most_threads(1):
+            problem = build(file, "curvature")
+        scenarios, unknowns = problem.inner_shape
+        curvature: Any = getattr(build_method(file, scenarios * unknowns).oracle, "curvature", None)
+        if curvature is None:
+            raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
+    except ProblemError as error:
+        give_up(store, CURVATURE, str(error))
+        raise
+    with at_most_threads(threads):
+        try:
+            link = meet(store, CURVATURE, problem.equation.lift.device)
+            role = CurvatureRole(problem, curvature, link, checkpoint_files(folder))
+            role.serve()
+        finally:
+            part()
+
+
+def checkpoint_files(folder: Path | None) -> Callable[..., dict[str, Any]]:
+    """(name, content) writes a file of the folder, (name, None) reads it."""
+
+    def transfer(name: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+        if folder is None:
+            raise OSError("a run without a folder has no checkpoints")
+        if content is None:
+            return torch.load(folder / name, weights_only=True)
+        with atomic_path(folder / name) as path:
+            torch.save(content, path)
+        return content
+
+    return transfer
