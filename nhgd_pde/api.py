@@ -86,8 +86,8 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     file = read_problem(source, overrides)
     with at_most_threads(1):
         pde = build(file)
-    scenarios, unknowns = pde.inner_shape
-    method = build_method(file, scenarios * unknowns)
+    # A device that only the curvature role can see is checked there.
+    method = build_method(file, pde.inner_shape, pde.equation.lift.device)
     return Problem(file, pde, method, time.perf_counter() - start)
 
 
@@ -197,9 +197,8 @@ class _Run:
                 if self._first is None or self._last is None:
                     raise
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
-            solution = _solution(
-                problem, found, tuple(self._rows), self._counts, self._seconds, text, tuple(self._warnings)
-            )
+            more = {"warnings": list(self._warnings), "roles": _roles(self._oracle)}
+            solution = _solution(problem, found, tuple(self._rows), self._counts, self._seconds, text, more)
             if self._recorder is not None:
                 self._recorder.finish(solution, found.last)
                 self._recorder.summarise(solution)
@@ -274,7 +273,7 @@ def _solution(
     counts: Counts,
     seconds: float,
     text: str,
-    warnings: tuple[str, ...],
+    more: Mapping[str, Any],
 ) -> Solution:
     pde, spec = problem.pde, problem.file.spec
     last, evaluation = found.last, found.last.evaluation
@@ -301,7 +300,7 @@ def _solution(
         "seconds": seconds,
         "seconds_output": 0.0,
         "peak_memory_bytes": peak_memory(),
-        "warnings": list(warnings),
+        **more,
         "devices": {"inner": str(pde.equation.lift.device), "curvature": _curvature_device(problem)},
         "model": pde.model.name,
         "curvature": last.oracle.description,
@@ -327,6 +326,20 @@ def _solution(
         problem=pde,
         problem_yaml=text,
     )
+
+
+def _roles(oracle: Oracle) -> dict[str, float | int]:
+    """How the work was shared: seconds of the curvature role, and those the inner role waited for it."""
+    curvature = getattr(oracle, "curvature", None)
+    if not isinstance(curvature, Remote):
+        return {"count": 1}
+    traffic = curvature.link.traffic
+    return {
+        "count": 2,
+        "seconds_curvature": traffic.peer_busy,
+        "seconds_waited": traffic.waited,
+        "bytes_sent": traffic.sent,
+    }
 
 
 def _curvature_device(problem: Problem) -> str:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device)
 
     Raises:
         RoleFailedError: the curvature role could not be set up, with its reason.
-        RoleLostError: it died.
+        RoleLostError: it died before the two had met.
     """
     if launched_rank() == INNER:
         store, _, _ = next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))
@@ -130,25 +130,23 @@ def _connected(store: dist.Store, device: torch.device, child: subprocess.Popen[
 
     try:
         link = meet(store, INNER, device, alive)
-        try:
-            yield link
-        except RoleLostError as lost:
-            raise RoleLostError(_explained(lost, child)) from lost
-        else:
+        if child is not None:
+            link.explain = lambda: _last_words(child)
+        yield link
+        with suppress(RoleLostError):
             link.send(Message.STOP)
             link.flush()
     finally:
         part()
 
 
-def _explained(lost: RoleLostError, child: subprocess.Popen[str] | None) -> str:
-    if child is None:
-        return str(lost)
+def _last_words(child: subprocess.Popen[str]) -> str | None:
+    """How a process ended that has closed its connections; None if it has not ended yet."""
     try:
         child.wait(_LAST_WORDS)
     except subprocess.TimeoutExpired:
-        return str(lost)
-    return f"the curvature role {_ending(child)}"
+        return None
+    return _ending(child)
 
 
 def _ending(child: subprocess.Popen[str]) -> str:
@@ -186,8 +184,8 @@ def serve_curvature(file: ProblemFile, folder: Path | None, store: dist.Store, t
     try:
         with at_most_threads(1):
             problem = build(file, "curvature")
-        scenarios, unknowns = problem.inner_shape
-        curvature: Any = getattr(build_method(file, scenarios * unknowns).oracle, "curvature", None)
+        method = build_method(file, problem.inner_shape, problem.equation.lift.device)
+        curvature: Any = getattr(method.oracle, "curvature", None)
         if curvature is None:
             raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
     except ProblemError as error:

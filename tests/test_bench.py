@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from click.testing import CliRunner, Result
 import nhgd_pde as nhgd
 from nhgd_pde.bench.contenders import Contender, check_contenders, parse_contenders
 from nhgd_pde.bench.figures import Plot, plots
-from nhgd_pde.bench.grid import GRID_SEED, has_constant_step, search
-from nhgd_pde.bench.hypergradients import hypergradient_errors
+from nhgd_pde.bench.grid import GRID_SEED, search, with_constant_step
+from nhgd_pde.bench.hypergradients import hypergradient_errors, relative_error
 from nhgd_pde.bench.measure import Judge, Judged, Reference, Truth
 from nhgd_pde.bench.results import ProblemResults
 from nhgd_pde.bench.runs import Budget, Point, Run, Task, run
@@ -145,12 +146,12 @@ def test_seeds_differ_and_repeat(task: Task) -> None:
 def test_measuring_is_off_the_clock_and_changes_nothing(task: Task, judge: Judge) -> None:
     def slow(point: Point) -> bool:
         judge.truth(point.v)
-        time.sleep(0.5)
+        time.sleep(0.05)
         return False
 
     free, watched = run(task, ADJOINT, 0, Budget()), run(task, ADJOINT, 0, Budget(), enough=slow)
-    assert len(watched.points) > 3
-    assert watched.seconds < 0.5
+    assert watched.seconds < 0.05 * len(watched.points)
+    assert len(watched.points) > 5
     assert [point.counts for point in watched.points] == [point.counts for point in free.points]
     assert [point.objective for point in watched.points] == [point.objective for point in free.points]
 
@@ -167,7 +168,7 @@ def test_the_budget_in_solves_holds_within_one_evaluation(task: Task) -> None:
 def test_the_budget_in_seconds_holds(task: Task) -> None:
     found = run(task, SAMPLED, 0, Budget(seconds=0.2))
     assert found.status == "budget"
-    assert 0.2 <= found.seconds
+    assert found.seconds >= 0.2
     assert found.points[-2].seconds < 0.2
 
 
@@ -178,12 +179,12 @@ def test_a_run_can_be_interrupted_and_told_that_it_is_enough(task: Task) -> None
 
 
 def test_many_iterates_are_thinned_and_the_last_is_kept(task: Task) -> None:
-    slow = ADJOINT.with_overrides({"outer.method": "gradient", "outer.step": 1e-3, "outer.iterations": 997})
+    slow = ADJOINT.with_overrides({"outer.method": "gradient", "outer.step": 1e-3, "outer.iterations": 297})
     iterations = [point.iteration for point in run(task, slow, 0, Budget()).points]
     assert iterations[:10] == list(range(10))
-    assert iterations[-1] == 997
-    assert 60 < len(iterations) < 100
-    assert all(later <= 1.06 * earlier + 1 for earlier, later in zip(iterations[1:], iterations[2:], strict=False))
+    assert iterations[-1] == 297
+    assert 40 < len(iterations) < 80
+    assert all(later <= 1.06 * earlier + 1 for earlier, later in pairwise(iterations))
 
 
 def test_a_failed_start_is_a_run_without_points() -> None:
@@ -234,19 +235,24 @@ def test_who_is_lower_sets_the_optimum() -> None:
 def test_the_error_of_the_hypergradient(judge: Judge) -> None:
     (exact,) = hypergradient_errors(judge, ADJOINT, 0, Budget())
     assert exact.error <= 1e-13
-    single = SAMPLED.with_overrides({"inner.tests": 512, "hypergradient.refine": "off"})
-    errors = hypergradient_errors(judge, single, 0, Budget(solves=40_000))
-    assert errors[-1].error < 0.3 * errors[0].error
-    assert errors[-1].error > 1e-6
-    sums = [error.inner_steps for error in errors]
-    assert sums == sorted(set(sums))
+    errors = hypergradient_errors(judge, SAMPLED.with_overrides({"curvature.prior": "identity"}), 0, Budget())
+    assert [error.inner_steps for error in errors[:8]] == [2**k for k in range(8)]
+    assert 1e-6 < errors[-1].error < 0.5 * errors[0].error
+
+
+def test_the_error_of_the_hypergradient_is_relative_in_the_dual_norm(judge: Judge) -> None:
+    metric, exact = judge.problem.outer_metric, judge.evaluate(judge.start()).derivative
+    assert relative_error(metric, 1.25 * exact, exact) == pytest.approx(0.25)
+    unit = metric.covector(torch.eye(len(exact), dtype=exact.dtype)[:1])[0]
+    expected = metric.norm(torch.eye(len(exact), dtype=exact.dtype)[:1]) / metric.dual_norm(exact[None])
+    assert relative_error(metric, exact + unit, exact) == pytest.approx(expected)
 
 
 def test_the_grid_search_finds_a_good_step(task: Task, judge: Judge) -> None:
     reference = judge.reference(Budget())
     tiny = ADJOINT.with_overrides({"outer.method": "gradient", "outer.step": 1e-6})
-    assert has_constant_step(judge, tiny)
-    assert not has_constant_step(judge, ADJOINT)
+    assert with_constant_step(judge, tiny) == tiny
+    assert with_constant_step(judge, ADJOINT) is None
     budget = Budget(solves=200)
     choice = search(judge, reference, tiny, 1e-2, budget)
     solves = {}
@@ -256,6 +262,15 @@ def test_the_grid_search_finds_a_good_step(task: Task, judge: Judge) -> None:
         results = ProblemResults("", "", reference, ("adjoint",), (judged,))
         solves[factor] = results.median_to("adjoint", 1e-2, lambda point: point.counts.solves)
     assert solves[1.0] == min(solves.values()) < math.inf
+
+
+def test_a_step_that_passes_the_gap_and_diverges_does_not_win(task: Task, judge: Judge) -> None:
+    reference = judge.reference(Budget())
+    contender = ADJOINT.with_overrides({"outer.method": "gradient", "outer.step": 1.0})
+    choice = search(judge, reference, contender, 0.5, Budget(solves=400))
+    judged = judge.judge(run(task, choice.contender, 0, Budget(solves=400)))
+    assert judged.run.status != "failed"
+    assert reference.gap(judged.truths[-1].objective) < 0.5
 
 
 # What is told

@@ -21,6 +21,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*", "<", ">")
 _SAMPLES = 400
 # What is below is rounding.
 _FLOOR = 1e-14
+# A run that diverges leaves the picture here.
+_CEILING = 10.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def draw(results: ProblemResults, plot: Plot) -> bytes:
     for k, line in enumerate(plot.lines):
         _band(axes, line, k, len(plot.lines))
     axes.set_yscale("log")
+    if axes.get_ylim()[1] > _CEILING:
+        axes.set_ylim(top=_CEILING)
     if len(positive) and positive.max() > 30 * positive.min():
         if len(positive) < len(everything):
             # Zero, at the start, has a place too.

@@ -6,17 +6,24 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
+from ..engine.bilevel import inner_spectrum
 from ..engine.outer.adam import Adam
 from ..engine.outer.gradient import GradientDescent
+from ..methods.registry import METHODS
+from ..problem.schema import HypergradientSpec, InnerSpec
 from .contenders import Contender
 from .measure import Judge, Reference
-from .runs import Budget, Point, Run, run
+from .runs import Budget, Point, run
 
 # No run that is shown has this seed.
 GRID_SEED = 1_000_003
 _BASE = 3.0
 _FIRST = (0, 1, -1, 2, -2)
 _FURTHEST = 6
+# Iterations after the gap, besides as many as it took.
+_PROBATION = 5
 
 
 @dataclass(frozen=True, order=True)
@@ -40,10 +47,19 @@ class Choice:
         return ", ".join(f"{key}={value:.3g}" for key, value in self.steps.items()) or "no step found"
 
 
-def has_constant_step(judge: Judge, contender: Contender) -> bool:
-    """The outer method takes steps of one length throughout: Adam, or a gradient method that is given a number."""
+def with_constant_step(judge: Judge, contender: Contender) -> Contender | None:
+    """The contender as it takes part in the search: None where its steps are not of one length throughout.
+
+    They are for Adam, for a gradient method that is given a number, and for methods whose hypergradient belongs to the
+    point before, which no line search can use.
+    """
+    entry = METHODS.get(contender.method)
+    if entry is not None and entry.tracking:
+        fixed = judge.task.read(contender).spec.outer.method in ("gradient", "adam")
+        return contender if fixed else contender.with_overrides({"outer.method": "gradient"})
     outer = judge.task.method(contender, None, judge.problem).outer
-    return isinstance(outer, Adam) or (isinstance(outer, GradientDescent) and outer.step is not None)
+    constant = isinstance(outer, Adam) or (isinstance(outer, GradientDescent) and outer.step is not None)
+    return contender if constant else None
 
 
 def search(
@@ -66,7 +82,8 @@ def search(
         while waiting and not interrupted():
             exponent = waiting.pop(0)
             tried = contender.with_overrides({**steps, key: centre * _BASE**exponent})
-            scores[exponent] = _score(judge, reference, tried, gap, _tighter(budget, scores), interrupted)
+            fewest = min((score.solves for score in scores.values() if not score.missed), default=0)
+            scores[exponent] = _score(judge, reference, tried, gap, budget, fewest, interrupted)
             best = min(scores, key=lambda k: (scores[k], abs(k)))
             if not waiting and best in (min(scores), max(scores)) and abs(best) < _FURTHEST:
                 waiting = [best + (1 if best == max(scores) else -1)]
@@ -76,17 +93,29 @@ def search(
 
 
 def _knobs(judge: Judge, contender: Contender) -> dict[str, float]:
-    """Dotted path of every constant step -> its automatic value."""
-    outer = judge.task.method(contender, None, judge.problem).outer
+    """Dotted path of every constant step -> its automatic value.
+
+    For steps on the state and on the linear system that is the one the compared methods take by themselves.
+    """
+    method = judge.task.method(contender, None, judge.problem)
     first = judge.evaluate(judge.start())
-    automatic = Adam().init(judge.space, first).length if isinstance(outer, Adam) else judge.space.first_step(first)
-    return {"outer.step": automatic}
-
-
-def _tighter(budget: Budget, scores: Mapping[int, _Score]) -> Budget:
-    """No more solves than the best so far: who needs more cannot win."""
-    solves = min((score.solves for score in scores.values() if not score.missed), default=0)
-    return Budget(budget.seconds, min(budget.solves, solves + 1)) if solves else budget
+    adam = isinstance(method.outer, Adam)
+    knobs = {"outer.step": Adam().init(judge.space, first).length if adam else judge.space.first_step(first)}
+    inner = {
+        "inner.step": "step" in InnerSpec.model_fields and hasattr(method.oracle, "inner_step"),
+        "hypergradient.step": "step" in HypergradientSpec.model_fields and hasattr(method.oracle, "linear_step"),
+    }
+    if any(inner.values()):
+        problem = judge.task.build(contender)
+        u, v = problem.start()
+        least, largest = inner_spectrum(problem, u, v)
+        automatic = 2.0 / (least + largest)
+        tests = getattr(method.oracle, "tests", None)
+        if tests is not None:
+            sample = problem.sample(tests, torch.Generator().manual_seed(GRID_SEED))
+            automatic = problem.batch(u, v, sample).step / largest
+        knobs |= {key: automatic for key, there in inner.items() if there and key not in contender.overrides}
+    return knobs
 
 
 def _score(
@@ -95,16 +124,29 @@ def _score(
     contender: Contender,
     gap: float,
     budget: Budget,
+    best: int,
     interrupted: Callable[[], bool],
 ) -> _Score:
-    def there(point: Point) -> bool:
-        return reference.gap(judge.truth(point.v).objective) <= gap
+    """How a run does that is given up once it has used more solves than the best one, or has been there for a while.
 
-    finished: Run = run(judge.task, contender, GRID_SEED, budget, interrupted, there)
+    A step that is too long may pass the gap on its way up: it has to be there still after as many iterations again.
+    """
+    there: Point | None = None
+
+    def enough(point: Point) -> bool:
+        nonlocal there
+        if there is None and reference.gap(judge.truth(point.v).objective) <= gap:
+            there = point
+        if there is None:
+            return 0 < best < point.counts.solves
+        return point.iteration >= 2 * there.iteration + _PROBATION
+
+    finished = run(judge.task, contender, GRID_SEED, budget, interrupted, enough)
     if not finished.points:
         return _Score(True, 0, 0, math.inf)
-    last = finished.points[-1]
-    final = reference.gap(judge.truth(last.v).objective)
-    if final <= gap:
-        return _Score(False, last.counts.solves, last.counts.products, final)
+    if there is None:
+        enough(finished.points[-1])
+    final = reference.gap(judge.truth(finished.points[-1].v).objective)
+    if there is not None and final <= gap and finished.status != "failed":
+        return _Score(False, there.counts.solves, there.counts.products, final)
     return _Score(True, 0, 0, math.inf if math.isnan(final) or finished.status == "failed" else final)

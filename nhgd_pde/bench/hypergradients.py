@@ -25,7 +25,7 @@ _RIGHT = 1e-13
 
 @dataclass(frozen=True)
 class HypergradientError:
-    """The hypergradient after some inner steps at the starting point.
+    """The hypergradient after some inner steps at one point.
 
     Attributes:
         inner_steps, refinement_steps: taken so far, all evaluations together.
@@ -55,7 +55,7 @@ def hypergradient_errors(
     budget: Budget,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> tuple[HypergradientError, ...]:
-    """Evaluate a method again and again at the starting point, each time from where it has come to.
+    """Evaluate a method again and again at one point (`Judge.ahead`), each time from where it has come to.
 
     Where it has the option `inner.steps`, an evaluation takes as many as all before it together, so that the sums are
     powers of two. It is asked for full accuracy, and stops when it has that, or at the end of its budget.
@@ -63,7 +63,7 @@ def hypergradient_errors(
     task = judge.task
     problem = task.build(contender)
     u, _ = problem.start()
-    v = judge.start()
+    v = judge.ahead()
     exact = judge.evaluate(v).derivative
     before = replace(problem.counts)
     inner = refinement = evaluations = 0

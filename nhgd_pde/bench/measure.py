@@ -95,6 +95,20 @@ class Judge:
         """The control (p,) that every run starts from."""
         return self.space.project(self.problem.start()[1])
 
+    def ahead(self) -> Tensor:
+        """A control (p,) one step of steepest descent from the start.
+
+        Hypergradients are tried there: at a start of zero the state is often zero, and nothing is left to solve.
+        """
+        first = self.evaluate(self.start())
+        step = self.space.first_step(first)
+        for _ in range(30):
+            v = self.space.project(first.v - step * first.gradient)
+            if self.truth(v).objective <= first.value:
+                return v
+            step *= 0.5
+        return first.v
+
     def evaluate(self, v: Tensor) -> Evaluation:
         """Phi and its derivative; not finite where Newton's method finds no state."""
         with at_most_threads(self._threads):

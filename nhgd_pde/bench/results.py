@@ -35,7 +35,7 @@ class ProblemResults:
         reference: start and optimum.
         labels: of the contenders, in the order they were named.
         runs: every finished run and the truth about it.
-        errors: of hypergradients at the starting point.
+        errors: of hypergradients at one point.
         choices: by label, the steps that the grid search has chosen.
         peers: errors of the hypergradients of other libraries, and of ours beside them.
     """

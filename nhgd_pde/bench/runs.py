@@ -48,8 +48,7 @@ class Task:
             return build(self.read(contender))
 
     def method(self, contender: Contender, seed: int | None, problem: PDEProblem) -> Method:
-        scenarios, unknowns = problem.inner_shape
-        return build_method(self.read(contender, seed), scenarios * unknowns)
+        return build_method(self.read(contender, seed), problem.inner_shape, problem.equation.lift.device)
 
 
 @dataclass(frozen=True)

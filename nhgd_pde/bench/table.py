@@ -22,7 +22,7 @@ _DASH = "–"
 
 
 def csv_text(results: Iterable[ProblemResults]) -> str:
-    """Every record in a line: `run` an outer iterate, `hypergradient` an evaluation at the start, `peer` a library."""
+    """Every record in a line: `run` an outer iterate, `hypergradient` an evaluation at one point, `peer` a library."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -98,10 +98,13 @@ def _problem_lines(results: ProblemResults) -> list[str]:
     if results.runs:
         lines += ["", *_run_table(results)]
     if results.errors:
-        lines += ["", "Relative error of the hypergradient at the starting point, median over the seeds:"]
+        lines += [
+            "",
+            "Relative error of the hypergradient at one point, a step of steepest descent from the start; medians:",
+        ]
         lines += ["", *_error_table(results)]
     if results.peers:
-        lines += ["", "Relative error of the hypergradient at the exact inner solution, other libraries beside ours:"]
+        lines += ["", "The same at the exact inner solution, other libraries beside ours:"]
         lines += ["", *_peer_table(results)]
     return lines
 

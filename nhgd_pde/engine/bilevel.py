@@ -143,7 +143,7 @@ class BilevelProblem(Protocol):
         ...
 
     def inner_patches(self, size: int) -> Tensor:
-        """(d,) long: the patch, 0, 1, ..., of every inner unknown, neighbours together, each of at most `size` unknowns.
+        """(d,) long: the patch, 0, 1, ..., of every inner unknown, neighbours together, at most `size` of them each.
 
         No patch has unknowns of two scenarios.
         """

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..fem.evaluation import Blocks, Evaluation
 from ..linalg.counts import Counts
+from ..linalg.factorisation import ScenarioFactorisation
 from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
 
@@ -24,12 +25,23 @@ class Linearisation:
         control: R_v = dR/dv, (n, p) a scenario.
         whole: dR/du before Dirichlet rows and columns are cut out, (N, N) a scenario.
         blocks: the derivative of each integrand at its points, of which J is assembled.
+        counts: where factorisations and solves are counted.
     """
 
     state: ScenarioMatrix
     control: ScenarioMatrix
     whole: ScenarioMatrix
     blocks: tuple[Blocks, ...]
+    counts: Counts
+
+    @cached_property
+    def factors(self) -> ScenarioFactorisation:
+        """The factors of every scenario's J, computed once.
+
+        Raises:
+            SingularMatrixError: one of them is singular.
+        """
+        return ScenarioFactorisation(self.state, self.counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +84,12 @@ class StateEquation:
         full[:, self._free] = u
         return full
 
+    def _extend(self, w: Tensor) -> Tensor:
+        """A function of the unknowns (S, n) by zero, (S, N)."""
+        full = w.new_zeros(w.shape[0], self.size)
+        full[:, self._free] = w
+        return full
+
     def restrict(self, covector: Tensor) -> Tensor:
         """A covector (S, N) on the whole space -> (S, n) on the unknowns."""
         return covector[:, self._free]
@@ -102,8 +120,19 @@ class StateEquation:
         return self.restrict(total)
 
     def linearise(self, u: Tensor, v: Tensor) -> Linearisation:
-        """J and R_v at (u, v)."""
-        return self._affine_parts[0] if self.affine else self._linearise(u, v)
+        """J and R_v at (u, v). Those of the last point are kept, with their factors."""
+        if self.affine:
+            return self._affine_parts[0]
+        for at_u, at_v, derivative in self._last:
+            if torch.equal(at_u, u) and torch.equal(at_v, v):
+                return derivative
+        derivative = self._linearise(u, v)
+        self._last[:] = [(u.clone(), v.clone(), derivative)]
+        return derivative
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, Tensor, Linearisation]]:
+        return []
 
     @property
     def constant_linearisation(self) -> Linearisation:
@@ -138,6 +167,7 @@ class StateEquation:
             control.restrict(self.free, np.arange(self.controls)),
             state,
             tuple(blocks),
+            self.counts,
         )
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -157,6 +187,25 @@ class StateEquation:
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v^T w for w (S, n), summed over the scenarios; (p,)."""
         return self.linearise(u, v).control.rmv(w).sum(0)
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of (J^T w, R_v^T w), w (S, n) held fixed, in the direction (du, dv); (S, n) and (p,)."""
+        state, control = torch.zeros_like(self.lift.expand(u.shape[0], -1)), torch.zeros_like(v)
+        if self.affine:
+            return self.restrict(state), control
+        full, step, test = self.embed(u), self._extend(du), self._extend(w)
+        for integral in self.integrals:
+            evaluate, controls = integral.evaluation.evaluate, integral.control_evaluation
+            for_state, for_control = integral.second_derivative(
+                evaluate(full), integral.control_values(v), evaluate(test), evaluate(step), integral.control_values(dv)
+            )
+            if for_state is not None:
+                state = state + integral.evaluation.test(for_state)
+            if for_control is not None and controls is not None:
+                density = for_control.new_zeros(controls.components, *for_control.shape)
+                density[0] = for_control
+                control = control + controls.test(density)[0]
+        return self.restrict(state), control
 
 
 def _shared(blocks: Blocks) -> Blocks:

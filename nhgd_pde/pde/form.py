@@ -67,6 +67,34 @@ class Integral:
         # The control is shared by the scenarios; its derivative is not.
         return self._blocks(lambda c: self.density(state, c[0]), control[None].expand(1, scenarios, -1))
 
+    def second_derivative(
+        self, state: Tensor, control: Tensor | None, tests: Tensor, state_step: Tensor, control_step: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The derivatives of dF/d(state, control)^T tests in a direction, at the points.
+
+        Args:
+            state, control: values, as in `density`.
+            tests: values (components, S, P) of the function that the integrand is tested with.
+            state_step, control_step: the direction, of the shapes of `state` and `control`.
+
+        Returns:
+            (components, S, P) and (1, P), the scenarios summed; None where they vanish.
+        """
+        with torch.enable_grad():
+            # Reverse over reverse mode, for the same reason as in `_blocks`.
+            at = [each.detach().clone().requires_grad_(True) for each in (state, control) if each is not None]
+            steps = [each for each in (state_step, control_step) if each is not None]
+            value = self.density(at[0], at[1] if len(at) > 1 else None)
+            if not value.requires_grad:
+                return None, None
+            first = torch.autograd.grad((value * tests).sum(), at, create_graph=True, allow_unused=True)
+            parts = [(g * step).sum() for g, step in zip(first, steps, strict=True) if g is not None]
+            along = sum(parts[1:], parts[0])
+            if not along.requires_grad:
+                return None, None
+            second = torch.autograd.grad(along, at, allow_unused=True)
+        return second[0], second[1] if len(second) > 1 else None
+
     def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
         # The integrand acts point by point, so that one sweep with a constant cotangent a component of the
         # integrand gives a whole row of its derivative at all the points. Reverse mode, because the first use

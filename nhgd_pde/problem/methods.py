@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..engine.curvature.base import Curvature
+import torch
+
 from ..engine.curvature.dense import Dense
-from ..engine.curvature.factored import Factored
 from ..engine.inner import InnerOptions
 from ..engine.minimise import Oracle, Stopping
 from ..engine.nhgd import NHGD, HypergradientOptions
@@ -14,6 +14,8 @@ from ..engine.outer.base import OuterMethod
 from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.lbfgs import LBFGS
 from ..methods.adjoint import Adjoint
+from ..methods.registry import METHODS
+from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
 
 # A batch of the sampled inner loop where the file does not say: large enough for matrix products to be efficient.
@@ -22,8 +24,8 @@ _SAMPLED_STEPS = 400
 _EXPECTED_STEPS = 50
 # Up to here a vector operation is too short for a second thread.
 _SERIAL_UNKNOWNS = 250_000
-# A dense inverse beyond this is refused: it would take over 8 GB.
-_MOST_DENSE = 32_000
+# From here the products of a dense inverse are long enough for more than one thread.
+_PARALLEL_DENSE = 2_000
 
 
 @dataclass(frozen=True)
@@ -45,55 +47,90 @@ class Method:
     threads: int | None
 
 
-def build_method(file: ProblemFile, unknowns: int) -> Method:
+def build_method(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> Method:
     """The method that a file asks for.
 
     Args:
         file: the problem file.
-        unknowns: d, inner unknowns of all scenarios together.
+        shape: (S, n) of the inner variables.
+        device: where the inverse will be.
 
     Raises:
-        ProblemError: options that contradict each other, or a dense inverse that is too large.
+        ProblemError: options that contradict each other, or a dense inverse that is too large for the device.
     """
     spec = file.spec
-    outer: OuterMethod
-    step = None if spec.outer.step == "auto" else float(spec.outer.step)
-    outer = LBFGS(spec.outer.memory, step) if spec.outer.method == "lbfgs" else GradientDescent(step)
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol)
-    oracle: Oracle = Adjoint() if spec.method == "adjoint" else _nhgd(file, unknowns)
-    dense = isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense)
-    threads = None if dense or unknowns > _SERIAL_UNKNOWNS else 1
-    return Method(oracle, outer, stopping, _description(oracle), threads)
+    oracle, description = _oracle(file, shape, device)
+    unknowns = shape[0] * shape[1]
+    parallel = unknowns > _SERIAL_UNKNOWNS
+    if isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense):
+        parallel = unknowns >= _PARALLEL_DENSE
+    return Method(oracle, _outer(file), stopping, description, None if parallel else 1)
 
 
-def _description(oracle: Oracle) -> str:
-    if not isinstance(oracle, NHGD):
-        return "exact adjoint"
-    kind = "dense" if isinstance(oracle.curvature, Dense) else "factored"
-    tests = f", {oracle.inner.tests} tests a batch" if oracle.inner.tests is not None else ""
-    return f"{kind} curvature{tests}" + ("" if oracle.hypergradient.refine else ", no refinement")
+def _outer(file: ProblemFile) -> OuterMethod:
+    spec, compared = file.spec.outer, METHODS.get(file.spec.method)
+    step = None if spec.step == "auto" else float(spec.step)
+    tracking = compared is not None and compared.tracking
+    name = spec.method
+    if name == "auto":
+        name = "gradient" if tracking else "lbfgs"
+    if name == "lbfgs":
+        return LBFGS(spec.memory, step)
+    return GradientDescent(step, search=not tracking)
 
 
-def _nhgd(file: ProblemFile, unknowns: int) -> NHGD:
+def _oracle(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tuple[Oracle, str]:
+    """The oracle, and a few words on it for people."""
+    spec = file.spec
+    if spec.method == "nhgd":
+        nhgd, choice = _nhgd(file, shape, device)
+        tests = f", {nhgd.inner.tests} tests a batch" if nhgd.inner.tests is not None else ""
+        return nhgd, f"{choice}{tests}" + ("" if nhgd.hypergradient.refine else ", no refinement")
+    if spec.method == "adjoint":
+        return Adjoint(), "exact adjoint"
+    method = METHODS[spec.method]
+    if method.stochastic and spec.inner.tests == "all":
+        raise file.error("inner.tests", f"expected a number: {spec.method} draws samples, found 'all'")
+
+    def given(value: float | str) -> float | None:
+        return None if isinstance(value, str) else value
+
+    oracle = method.factory(
+        tests=spec.inner.tests if isinstance(spec.inner.tests, int) else _TESTS,
+        steps=None if spec.hypergradient.steps == "auto" else spec.hypergradient.steps,
+        inner_step=given(spec.inner.step),
+        linear_step=given(spec.hypergradient.step),
+        seed=spec.seed,
+        inner_steps=None if spec.inner.steps == "auto" else spec.inner.steps,
+    )
+    return oracle, method.description
+
+
+def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tuple[NHGD, Choice]:
     spec = file.spec
     kind = spec.curvature.kind
-    sampled = isinstance(spec.inner.tests, int) or (spec.inner.tests == "auto" and kind == "dense")
-    if kind == "auto":
-        kind = "dense" if sampled and unknowns <= _MOST_DENSE else "factored"
-    if kind == "dense" and not sampled:
-        raise file.error("inner.tests", "expected a number: a dense inverse is made from sampled tests, found 'all'")
-    if kind == "dense" and unknowns > _MOST_DENSE:
-        gigabytes = 8e-9 * unknowns**2
-        raise file.error("curvature.kind", f"a dense inverse of {unknowns:,} unknowns takes {gigabytes:,.0f} GB; "
-                         "use factored")  # fmt: skip
-    curvature: Curvature = Factored()
-    if kind == "dense":
-        weight = spec.curvature.prior_weight
-        curvature = Dense(spec.curvature.prior, None if weight == "auto" else weight, spec.curvature.forgetting)
+    sampled = isinstance(spec.inner.tests, int) or (
+        spec.inner.tests == "auto" and kind in ("dense", "block", "low_rank")
+    )
+    choice = choose_curvature(file, shape, sampled, device)
     tests = spec.inner.tests if isinstance(spec.inner.tests, int) else _TESTS
     steps = spec.inner.steps if spec.inner.steps != "auto" else (_SAMPLED_STEPS if sampled else _EXPECTED_STEPS)
     tolerance = None if spec.inner.tolerance == "auto" else spec.inner.tolerance
-    inner = InnerOptions(tests if sampled else None, steps, tolerance, spec.inner.optimiser)
-    refine = spec.hypergradient.refine
-    hypergradient = HypergradientOptions(refine != "off", refine if isinstance(refine, float) else None)
-    return NHGD(inner, curvature, hypergradient, spec.seed)
+    refine, cross = spec.hypergradient.refine, spec.hypergradient.cross
+    inner = InnerOptions(
+        tests=tests if sampled else None,
+        steps=steps,
+        tolerance=tolerance,
+        optimiser=spec.inner.optimiser,
+        schedule="paper" if spec.inner.step == "auto" else spec.inner.step,
+        keep_cross=cross == "running",
+        lag=spec.curvature.lag,
+    )
+    hypergradient = HypergradientOptions(
+        refine=refine != "off",
+        tolerance=refine if isinstance(refine, float) else None,
+        steps=HypergradientOptions.steps if spec.hypergradient.steps == "auto" else spec.hypergradient.steps,
+        cross=cross,
+    )
+    return NHGD(inner, choice.backend, hypergradient, spec.seed), choice

@@ -230,6 +230,10 @@ class InnerSpec(Section):
     steps: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
         default="auto", description="Inner steps an outer iteration."
     )
+    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Length of the inner steps of sgd and of the compared methods; auto takes it from the spectrum.",
+    )
     tests: Annotated[int | Literal["auto", "all"], Number(whole=True, least=1, words=("auto", "all"))] = Field(
         default="auto", description="Random test functions a batch; all for their expectation."
     )
@@ -249,8 +253,10 @@ class InnerSpec(Section):
 class CurvatureSpec(Section):
     """The inverse of the empirical Fisher information matrix."""
 
-    kind: Literal["auto", "dense", "factored"] = Field(
-        default="auto", description="Full matrix by low-rank updates, or sparse factors of the expectation."
+    kind: Literal["auto", "dense", "block", "factored", "low_rank"] = Field(
+        default="auto",
+        description="Full matrix by low-rank updates, its diagonal blocks, sparse factors of the expectation, or a "
+        "structured prior with corrections of low rank; auto goes by structure, size and memory.",
     )
     prior: Literal["riesz", "identity"] = Field(
         default="riesz", description="Start from the inverse Riesz map, or from a multiple of the identity."
@@ -265,6 +271,13 @@ class CurvatureSpec(Section):
     forgetting: Annotated[float | None, Number(above=0, below=1, null=True)] = Field(
         default=None, description="Constant weight of the newest batch; null for the running mean."
     )
+    block: Count = Field(default=64, description="Most unknowns of a block.")
+    rank: Count = Field(default=32, description="Most directions that low_rank corrects.")
+    lag: Natural = Field(
+        default=0,
+        description="Batches of scores the inverse may be behind where an inner loop ends; above 0 a factored one is "
+        "rebuilt at each outer iterate while the run goes on.",
+    )
 
 
 class HypergradientSpec(Section):
@@ -274,12 +287,31 @@ class HypergradientSpec(Section):
         default="auto",
         description="Relative adjoint residual to reach; auto follows outer progress; off: none.",
     )
+    steps: Annotated[int | Literal["auto"], Number(whole=True, least=0, words=("auto",))] = Field(
+        default="auto",
+        description="Steps or terms of the linear solver, at most; the stochastic compared methods take all of them.",
+    )
+    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Length of the linear solver's steps in the compared methods; auto takes it from the spectrum.",
+    )
+    cross: Annotated[
+        int | Literal["expected", "running"], Number(whole=True, least=1, words=("expected", "running"))
+    ] = Field(
+        default="expected",
+        description="Cross derivative: its expectation, its running mean over the inner loop, or that of a number of "
+        "fresh samples.",
+    )
 
 
 class OuterSpec(Section):
     """The iteration on the control."""
 
-    method: Literal["gradient", "lbfgs"] = Field(default="lbfgs", description="Descent or quasi-Newton.")
+    method: Literal["auto", "gradient", "lbfgs"] = Field(
+        default="auto",
+        description="Descent or quasi-Newton; auto is lbfgs, and gradient with a constant step for methods that only "
+        "track the state.",
+    )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
     atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
@@ -315,9 +347,22 @@ class ProblemSpec(Section):
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
         description="A name of letters, digits, '_', '-' and '.'; it names the output folder.",
     )
-    method: Literal["nhgd", "adjoint"] = Field(
+    method: Literal[
+        "nhgd",
+        "adjoint",
+        "truncated_cg",
+        "neumann",
+        "broyden",
+        "stocbio",
+        "amigo",
+        "soba",
+        "saba",
+        "nbo_gd",
+        "nbo_cg",
+        "nsbo_sgd",
+    ] = Field(
         default="nhgd",
-        description="Natural hypergradient descent, or the exact discrete adjoint.",
+        description="Natural hypergradient descent, the exact discrete adjoint, or a compared method.",
     )
     mesh: MeshSpec = Field(description="The domain, by kind or by file.")
     element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")

@@ -16,7 +16,7 @@ def vocabulary() -> dict[str, dict[str, str]]:
         "equations (pde.kind)": _sections(schema.PoissonSpec),
         "controls (control.kind)": _sections(schema.ControlSpec),
         "objective terms (objective[].kind)": _sections(schema.ObjectiveTerm),
-        "methods (method)": _choices("method"),
+        "methods (method)": _methods(),
         "elements (element)": _choices("element"),
         "inner models (inner.model)": _choices("model", schema.InnerSpec),
         "curvature backends (curvature.kind)": _choices("kind", schema.CurvatureSpec),
@@ -33,6 +33,14 @@ def _sections(annotation: Any) -> dict[str, str]:
         name = get_args(field.annotation)[0] if field is not None else "file"
         named[name] = (member.__doc__ or "").strip().splitlines()[0]
     return named
+
+
+def _methods() -> dict[str, str]:
+    # Only here, because methods load torch.
+    from ..methods.registry import METHODS
+
+    own = {"nhgd": "natural hypergradient descent", "adjoint": "exact discrete adjoint"}
+    return {**own, **{name: method.description for name, method in METHODS.items()}}
 
 
 def _choices(name: str, model: type[BaseModel] = schema.ProblemSpec) -> dict[str, str]:

@@ -27,7 +27,7 @@ Derivative = Callable[[BilevelProblem, Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class PeerError:
-    """The hypergradient of one library at the starting point.
+    """The hypergradient of one library at one point.
 
     Attributes:
         name: library and version.
@@ -71,9 +71,9 @@ def unavailable() -> dict[str, str]:
 
 
 def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
-    """Every library that is installed, and ours, at the start of a problem; those that are not, with the reason."""
+    """Every library that is installed, and ours, at `Judge.ahead`; those that are not, with the reason."""
     problem = judge.problem
-    exact, u = judge.solution(judge.start())
+    exact, u = judge.solution(judge.ahead())
     found = []
     with at_most_threads(1):
         for name, setting, note, derivative in _candidates():

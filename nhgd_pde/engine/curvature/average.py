@@ -70,7 +70,9 @@ class Average:
         load = (1.0 - rho) * (size + 1) / samples
         return 0.5 * (1.0 - load + math.sqrt((1.0 - load) ** 2 + 4.0 * rho * load))
 
-    def absorbing(self, count: int, size: int, moments: Moments | None, forgetting: Forgetting) -> tuple[Self, float, float]:
+    def absorbing(
+        self, count: int, size: int, moments: Moments | None, forgetting: Forgetting
+    ) -> tuple[Self, float, float]:
         """What this becomes with a batch of `count` scores, their weight beta, and what the prior is scaled by.
 
         Args:
@@ -111,7 +113,8 @@ def check_scores(scores: Tensor, unknowns: int) -> None:
     """
     if scores.shape[0] != unknowns:
         raise ValueError(f"scores of dimension {scores.shape[0]}, expected {unknowns}")
-    bad = int((~torch.isfinite(scores)).any(0).sum())
+    # Sums of whole columns, so that nothing of the size of the scores is stored.
+    bad = int((~torch.isfinite(scores.sum(0))).sum())
     if bad:
         raise ValueError(f"{bad} of {scores.shape[1]} scores of a batch are not finite")
 

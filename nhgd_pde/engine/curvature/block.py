@@ -189,4 +189,3 @@ def _chunks(blocks: Tensor) -> Iterator[slice]:
     width = max(1, _CHUNK // size**2)
     for first in range(0, count, width):
         yield slice(first, first + width)
-

@@ -20,8 +20,8 @@ from .average import Average, Forgetting, check_scores, cholesky, rayleigh_quoti
 from .base import LocalBackend
 from .shrinkage import one_block
 
-# Rows of A that are updated at once: a matrix product is efficient with these, and little is computed twice.
-_PANEL = 256
+# Rows of A that are updated at once, at least: a matrix product is efficient with these, and little is done twice.
+_PANEL = 128
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,10 +91,11 @@ class Dense(LocalBackend):
         mean, beta, scale = state.absorbing(m, d, one_block(gram, d), self.forgetting)
         small = gram / scale
         small.diagonal().add_(m * (1.0 - beta) / beta)
-        # With L L^T the small matrix, the update is A - (A S L^-T)(A S L^-T)^T.
-        half = torch.linalg.solve_triangular(cholesky(small, state.samples), image, upper=False)
-        del image
-        _downdate(inverse, half.div_(scale), 1.0 / (scale * (1.0 - beta)), 1.0 / (1.0 - beta))
+        # With L L^T the small matrix, the update is A - (A S L^-T)(A S L^-T)^T. It takes the place of A S in pieces.
+        factor = cholesky(small, state.samples) * scale
+        for piece in image.split(_PANEL, dim=1):
+            piece.copy_(torch.linalg.solve_triangular(factor, piece, upper=False))
+        _downdate(inverse, image, 1.0 / (scale * (1.0 - beta)), 1.0 / (1.0 - beta))
         return mean
 
     def refresh(self, state: DenseState, problem: BilevelProblem, u: Tensor, v: Tensor) -> DenseState:
@@ -112,7 +113,7 @@ def _inverse_gram(problem: BilevelProblem, u: Tensor) -> Tensor:
     scenarios, n = u.shape
     inverse = u.new_zeros(u.numel(), u.numel())
     # The solver holds a few copies of these columns.
-    width = max(1, u.numel() // 128)
+    width = max(8, u.numel() // 512)
     for first in range(0, n, width):
         last = min(first + width, n)
         units = u.new_zeros(last - first, n)
@@ -131,8 +132,10 @@ def _downdate(a: Tensor, half: Tensor, keep: float, take: float) -> None:
     a batch.
     """
     d = a.shape[0]
-    for first in range(0, d, _PANEL):
-        last = min(first + _PANEL, d)
+    # A large matrix has few panels, so that a GPU does not wait for each.
+    width = max(_PANEL, d // 64)
+    for first in range(0, d, width):
+        last = min(first + width, d)
         a[first:last, :last].addmm_(half.T[first:last], half[:, :last], beta=keep, alpha=-take)
         _mirror(a, first, last)
 

@@ -25,7 +25,7 @@ from .base import LocalBackend
 from .shrinkage import one_block
 
 # Directions whose share of the energy is a rounding error.
-_NOTHING = 1e-14
+_NOTHING = 1e-13
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,6 +39,7 @@ class LowRankState(Average):
         images: (d, r) P^-1 `vectors`.
         values: (r,) eigenvalues, the largest first.
         cut: sum of the eigenvalues that were cut.
+        unknowns: n, of one scenario.
         scale: of the prior.
         significant: only directions that stand out of the sampling noise count.
     """
@@ -48,6 +49,7 @@ class LowRankState(Average):
     vectors: Tensor
     images: Tensor
     values: Tensor
+    unknowns: int
     cut: float = 0.0
     scale: float = 1.0
     significant: bool = True
@@ -68,37 +70,145 @@ class LowRankState(Average):
         """c and the l_i of the directions that are corrected.
 
         With T samples the eigenvalues of pure noise of variance c end near c (1 + sqrt(d / T))^2 (Marchenko and
-        Pastur). An eigenvalue beyond it is put right by the shrinker that is best in the Frobenius norm (Donoho,
-        Gavish and Johnstone, 2018, Ann. Statist. 46).
+        Pastur): what lies below counts as noise.
         """
+        d, most = self.vectors.shape
+        kept = most
+        if self.significant and self.samples:
+            edge = (1.0 + math.sqrt(d / self.effective_samples)) ** 2
+            values, kept = self.values.tolist(), 0
+            rest = self.cut + sum(values)
+            while kept < most and values[kept] > edge * rest / (d - kept):
+                rest -= values[kept]
+                kept += 1
+        bulk = (self.cut + float(self.values[kept:].sum())) / max(d - kept, 1)
         prior = self.prior_share * self.scale
-        d, share = self.vectors.shape[0], 1.0 - self.prior_share
-        if not len(self.values):
-            return prior + self.cut / d, self.values
-        if not self.significant:
-            bulk = prior + self.cut / max(d - len(self.values), 1)
-            return bulk, self.values + prior
-        ratio = d / self.effective_samples
-        values = (self.values / share).tolist()
-        total = self.cut / share + sum(values)
-        kept, noise = 0, total / d
-        while kept < len(values) and kept < d - 1 and values[kept] > noise * (1.0 + math.sqrt(ratio)) ** 2:
-            kept += 1
-            noise = (total - sum(values[:kept])) / (d - kept)
-        shrunk = [noise * _shrunk(value / noise, ratio) for value in values[:kept]]
-        noise = (total - sum(shrunk)) / (d - kept)
-        return prior + share * noise, prior + share * self.values.new_tensor(shrunk)
+        return prior + bulk, prior + self.values[:kept]
 
     @property
     def trust(self) -> float:
         """The reciprocal of a bound of the largest eigenvalue of A F: that of P^-1 F over c.
 
-        F has at least c P; what the correction adds is not counted, because directions that it has missed
-        cannot be told from those that are not there.
+        What the correction adds to c P is not counted, because directions that it has missed cannot be told from
+        those that are not there; unless nothing was ever cut, so that F is the mean of all scores.
         """
-        return min(self.model[0] * self.prior_floor / self.scale, 1.0) if self.samples else self.smallest(1)
+        bulk, values = self.model
+        complete = len(values) == len(self.values) and self.cut <= _NOTHING * float(values.sum())
+        return max(
+            min(bulk * self.prior_floor / self.scale, 1.0), self.smallest(len(self.vectors)) if complete else 0.0
+        )
 
     @property
     def description(self) -> str:
-        kept = len(self.model[1])
-        return f"a prior and {kept} of at most {self.vectors.shape[1]} corrections from {self.samples:,} scores"
+        prior = "riesz" if self.point is None else "factored"
+        return f"{prior} prior with {len(self.model[1])} corrections from {self.samples:,} scores"
+
+
+@dataclass(frozen=True)
+class LowRank(LocalBackend):
+    """Options of the low-rank backend.
+
+    A batch of m scores takes m applications of P^-1, an application of A one.
+
+    Attributes:
+        rank: r, most directions that are corrected.
+        prior: P is the Gram matrix of the state space (`riesz`), or the Fisher information of the mean
+            Jacobian (`factored`), which `refresh` renews.
+        prior_weight: n0, samples the prior counts as; None chooses it, and a scale of the prior, from the first
+            batch (see `shrinkage`).
+        forgetting: a constant beta in (0, 1) a batch, in place of the running mean.
+        significant: keep only directions that stand out of the sampling noise; without it, all of them.
+    """
+
+    rank: int = 32
+    prior: Literal["riesz", "factored"] = "riesz"
+    prior_weight: float | None = None
+    forgetting: float | None = None
+    significant: bool = True
+
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> LowRankState:
+        invert, point = self._inverse(problem, (u, v))
+        none = u.new_zeros(u.numel(), 0)
+        return LowRankState(
+            invert=invert,
+            point=point,
+            vectors=none,
+            images=none,
+            values=u.new_zeros(0),
+            unknowns=u.shape[1],
+            significant=self.significant,
+            prior_weight=self.prior_weight,
+            prior_floor=1.0 / spectrum(problem, u, v, invert)[1],
+        )
+
+    def absorb(self, state: LowRankState, scores: Tensor) -> LowRankState:
+        """Enlarge the basis by a batch and compress it again.
+
+        Raises:
+            ValueError: scores of another dimension, or not finite.
+        """
+        d, m = scores.shape
+        check_scores(scores, state.vectors.shape[0])
+        images = _inverted(state, scores)
+        gram = scores.T @ images
+        gram = 0.5 * (gram + gram.T)
+        whitened = one_block(gram / state.scale, d)
+        mean, beta, scale = state.absorbing(m, d, whitened, self.forgetting)
+        old, new = 1.0 - beta, beta / m
+        mixed = math.sqrt(old * new) * (state.images.T @ scores)
+        joint = torch.cat(
+            [torch.cat([torch.diag(old * state.values), mixed], 1), torch.cat([mixed.T, new * gram], 1)], 0
+        )
+        values, axes, cut = _leading(joint, self.rank)
+        above, below = math.sqrt(old) * axes[: len(state.values)], math.sqrt(new) * axes[len(state.values) :]
+        return replace(
+            mean,
+            vectors=torch.addmm(scores @ below, state.vectors, above),
+            images=torch.addmm(images @ below, state.images, above),
+            values=values,
+            cut=old * state.cut + cut,
+            scale=scale * state.scale,
+        )
+
+    def refresh(self, state: LowRankState, problem: BilevelProblem, u: Tensor, v: Tensor) -> LowRankState:
+        """Renew a factored prior, and the correction's images in it."""
+        if self.prior == "riesz":
+            return state
+        invert, point = self._inverse(problem, (u, v))
+        moved = replace(state, invert=invert, point=point)
+        images = _inverted(moved, state.vectors)
+        gram = state.vectors.T @ images
+        values, axes, _ = _leading(0.5 * (gram + gram.T), self.rank)
+        floor = state.scale / spectrum(problem, u, v, invert)[1]
+        return replace(moved, vectors=state.vectors @ axes, images=images @ axes, values=values, prior_floor=floor)
+
+    def save(self, state: LowRankState) -> dict[str, Any]:
+        """All but the prior's inverse, which is made again at its point."""
+        return {each.name: getattr(state, each.name) for each in fields(state) if each.name != "invert"}
+
+    def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> LowRankState:
+        invert, _ = self._inverse(problem, saved["point"])
+        return LowRankState(invert=invert, **saved)
+
+    def _inverse(
+        self, problem: BilevelProblem, point: tuple[Tensor, Tensor] | None
+    ) -> tuple[Callable[[Tensor], Tensor], tuple[Tensor, Tensor] | None]:
+        """P^-1, and the point it belongs to."""
+        if self.prior == "riesz":
+            return problem.inner_metric.gradient, None
+        assert point is not None
+        return problem.fisher_factors(*point).solve, point
+
+
+def _inverted(state: LowRankState, covectors: Tensor) -> Tensor:
+    """P^-1 of the columns of (d, m), every scenario by itself."""
+    d, m = covectors.shape
+    return state.invert(covectors.T.reshape(-1, state.unknowns)).reshape(m, d).T
+
+
+def _leading(gram: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
+    """The largest eigenvalues of a Gram matrix, their eigenvectors, and the sum of the other eigenvalues."""
+    values, axes = torch.linalg.eigh(gram)
+    values, axes = values.flip(0), axes.flip(1)
+    count = min(rank, int((values > _NOTHING * values[:1]).sum())) if len(values) else 0
+    return values[:count], axes[:, :count], float(values[count:].clamp(min=0.0).sum())

@@ -92,7 +92,7 @@ def prior_scale_and_weight(batch: Moments) -> tuple[float, float]:
 
     Two errors of the estimates bound n0 from above: a^2 is not seen below its standard error, which leaves n0 at
     most near d m / 2, and mu itself comes from m scores, which adds 2 tr F^2 / (d m) to a^2 and leaves n0 at most
-    m for d = 1. From below, tr F^2 <= (tr F)^2 keeps n0 above one.
+    m for d = 1. From below, tr F^2 <= (tr F)^2 leaves n0 at least one.
     """
     d, m, mu = batch.unknowns, batch.count, batch.trace / batch.unknowns
     if not mu > 0.0:
@@ -101,7 +101,7 @@ def prior_scale_and_weight(batch: Moments) -> tuple[float, float]:
     least = max((batch.trace**2 - batch.lengths.var().item() / m if m > 1 else batch.squared_traces) / d, 0.0)
     square = min(max(batch.square, least), batch.squared_traces)
     distance = max(square - least, mu**2 * batch.noise) + 2.0 * square / (d * m)
-    return mu, (batch.squared_traces + square) / distance
+    return mu, max((batch.squared_traces + square) / distance, 1.0)
 
 
 def samples_worth(batch: Moments, weight: float, unbiased: float) -> float:

@@ -11,9 +11,21 @@ from ...linalg.krylov import dot
 from .base import Evaluation, Feasible, HessianProduct, value_noise
 from .line_search import LineSearch
 
+# Of an estimated constant step: its share of the first trial of a line search.
+_CAUTION = 0.1
+# It is halved where the objective exceeds all of the latest values by this factor, and taken back by this one.
+_LATEST = 10
+_RISE = 1.1
+_JUMP = 10.0
+_MOST_RETREATS = 6
+
 
 @dataclass(frozen=True)
 class GradientState:
+    """Attributes:
+    latest: values of the latest iterates, of a constant step that is estimated.
+    """
+
     best: Evaluation
     search: LineSearch
     accepted: bool = True
@@ -21,6 +33,7 @@ class GradientState:
     share: float = 1.0
     failure: str = ""
     reduction: float = 1.0
+    latest: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,15 +43,19 @@ class GradientDescent:
     Attributes:
         step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and
             Borwein's t = <s, y> / <y, y> as first trial of a backtracking search.
+        search: without it, and without a step, t is a tenth of the first trial, and halved for good where the
+            objective rises above its latest values: for gradients that are sampled or behind, which a line search
+            cannot be made with.
     """
 
     step: float | None = None
+    search: bool = True
     second_order: ClassVar[bool] = False
 
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
         slope = -dot(first.derivative, first.gradient)
-        trial = self.step or space.first_step(first)
-        return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False))
+        trial = self.step or (1.0 if self.search else _CAUTION) * space.first_step(first)
+        return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False), latest=(first.value,))
 
     def propose(
         self, space: Feasible, state: GradientState, hessian: HessianProduct | None = None
@@ -48,7 +65,8 @@ class GradientDescent:
     def update(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
         best = state.best
         moved = evaluation.v - best.v
-        if self.step is None:
+        latest: tuple[float, ...] = ()
+        if self.step is None and self.search:
             slope = dot(evaluation.derivative, moved) / state.search.trial
             expected = dot(best.derivative, moved)
             search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
@@ -59,11 +77,19 @@ class GradientDescent:
             curvature = dot(moved, change)
             length = dot(change, evaluation.gradient - best.gradient)
             trial = curvature / length if curvature > 0.0 and length > 0.0 else 2.0 * state.search.trial
+        elif self.step is None:
+            trial, retreats, highest = state.search.trial, state.search.trials, max(state.latest, default=best.value)
+            if not evaluation.finite or (evaluation.value > _JUMP * abs(highest) and retreats < _MOST_RETREATS):
+                search = replace(state.search, trial=0.25 * trial, trials=retreats + 1)
+                return replace(state, search=search, accepted=False)
+            latest = (*state.latest, evaluation.value)[-_LATEST:]
+            if evaluation.value > highest + (_RISE - 1.0) * abs(highest):
+                trial = 0.5 * trial
         else:
             trial = self.step
         slope = -dot(evaluation.derivative, evaluation.gradient)
         search = LineSearch.start(evaluation.value, slope, trial, wolfe=False)
-        return GradientState(evaluation, search, True, state.search.trial)
+        return GradientState(evaluation, search, True, state.search.trial, latest=latest)
 
     def revalued(self, state: GradientState, value: float) -> GradientState:
         best, search = replace(state.best, value=value), replace(state.search, value=value)

@@ -16,6 +16,7 @@ from .base import Evaluation, Feasible, HessianProduct
 
 # Of the gradient of the model, in one face: more is wasted on a face that is not the last.
 _FACE_REDUCTION = 0.1
+_MOST_HALVINGS = 6
 
 
 @dataclass(frozen=True)
@@ -62,54 +63,71 @@ def minimise_model(
 def _between_bounds(
     space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
 ) -> ModelStep:
-    """Projected gradient steps, which find the active bounds, by turns with conjugate gradients on the free ones.
+    """Projected gradient steps, which find and leave bounds, by turns with conjugate gradients between the bounds.
 
-    Nocedal and Wright, Algorithm 16.5 (More and Toraldo 1991, SIAM J. Optim. 1). A step that bounds have cut
-    short is followed by the exact minimiser on the way to it, so that q falls throughout.
+    Nocedal and Wright, Algorithm 16.5 (More and Toraldo 1991, SIAM J. Optim. 1). Conjugate gradients keep what
+    is at a bound there, and go on with fewer variables each time they meet more bounds.
     """
+    assert space.bounds is not None
+    lower, upper = space.bounds
+    counted = _Counted(hessian)
     # The point itself, not the step to it, so that a bound is met exactly.
-    v, slope = best.v, best.derivative
+    point = _Point(best.v, best.derivative)
     first = left = space.stationarity(best)
-    products = 0
-    while left > forcing * first and products < iterations:
-        before = products
-        for limit in (1, iterations - products):
-            free = space.free(v, slope)
-            gradient = space.metric.gradient(slope[None])[0]
-            goal = _FACE_REDUCTION * _dual_norm(slope, gradient if free is None else torch.where(free, gradient, 0.0))
-            counted = _Counted(hessian)
-            move = _conjugate_gradients(space, counted, slope, free, max(goal, 0.5 * forcing * first), limit)
-            v, image = _cut(space, v, slope, move, counted)
-            slope = slope + image
-            products += counted.count
-            if move.curved:
-                break
-        left = space.metric.norm((v - space.project(v - space.metric.gradient(slope[None])[0]))[None])
-        if move.curved or products == before:
+    while left > forcing * first and counted.count < iterations:
+        before = counted.count
+        free = space.free(point.v, point.slope)
+        move = _conjugate_gradients(space, counted, point.slope, free, 0.0, 1)
+        point, _ = _moved(space, point, move, counted)
+        met = True
+        while met and not move.curved and counted.count < iterations:
+            free = (point.v > lower) & (point.v < upper)
+            gradient = torch.where(free, space.metric.gradient(point.slope[None])[0], 0.0)
+            goal = max(_FACE_REDUCTION * _dual_norm(point.slope, gradient), 0.5 * forcing * first)
+            move = _conjugate_gradients(space, counted, point.slope, free, goal, iterations - counted.count)
+            point, met = _moved(space, point, move, counted)
+        gradient = space.metric.gradient(point.slope[None])[0]
+        left = space.metric.norm((point.v - space.project(point.v - gradient))[None])
+        if move.curved or counted.count == before:
             break
-    return ModelStep(v - best.v, _share(left, first))
+    return ModelStep(point.v - best.v, _share(left, first))
 
 
-def _cut(
-    space: Feasible, start: Tensor, slope: Tensor, move: _Move, hessian: HessianProduct
-) -> tuple[Tensor, Tensor]:
-    """Where a move ends that stays between the bounds, and the product of H with the way there."""
-    end = start + move.step
+@dataclass(frozen=True)
+class _Point:
+    """A point and the derivative of q there."""
+
+    v: Tensor
+    slope: Tensor
+
+
+def _moved(space: Feasible, start: _Point, move: _Move, hessian: HessianProduct) -> tuple[_Point, bool]:
+    """The end of a move that stays between the bounds, and whether they cut it short.
+
+    As much of its projection is taken as lets q fall, and no more than is best; q falls all the way to the
+    first bound.
+    """
+    end = start.v + move.step
     inside = space.project(end)
     if torch.equal(inside, end):
-        return end, move.image
-    descent = dot(slope, inside - start)
-    if descent < 0.0:
-        image = hessian(inside - start)
-        curvature = dot(inside - start, image)
-        share = -descent / curvature if curvature > 0.0 else 1.0
-        if share >= 1.0:
-            return inside, image
-        return space.project(start + share * (inside - start)), share * image
-    # Up to the first bound q falls all the way.
-    shares = torch.where(move.step != 0.0, (inside - start) / move.step, 1.0)
+        return _Point(end, start.slope + move.image), False
+    share = 1.0
+    for _ in range(_MOST_HALVINGS):
+        way = inside - start.v
+        descent = dot(start.slope, way)
+        if descent < 0.0:
+            image = hessian(way)
+            curvature = dot(way, image)
+            best = min(1.0, -descent / curvature) if curvature > 0.0 else 1.0
+            reached = inside if best == 1.0 else space.project(start.v + best * way)
+            return _Point(reached, start.slope + best * image), True
+        share *= 0.5
+        inside = space.project(start.v + share * move.step)
+    inside = space.project(end)
+    shares = torch.where(move.step != 0.0, (inside - start.v) / move.step, 1.0)
     share = float(shares.min())
-    return torch.where(shares <= share, inside, start + share * move.step), share * move.image
+    reached = torch.where(shares <= share, inside, start.v + share * move.step)
+    return _Point(reached, start.slope + share * move.image), True
 
 
 @dataclass

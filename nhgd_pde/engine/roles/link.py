@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -49,11 +49,13 @@ class Traffic:
         sent: bytes.
         messages: messages sent.
         waited: seconds spent waiting for the other role.
+        peer_busy: seconds the other role has worked, as it told last.
     """
 
     sent: int = 0
     messages: int = 0
     waited: float = 0.0
+    peer_busy: float = 0.0
 
 
 @dataclass
@@ -69,6 +71,9 @@ class Link:
         outgoing, incoming: process groups of the two directions.
         wire: device that tensors travel on: the GPU between two GPUs (NCCL), else the CPU (Gloo).
         device: where received tensors are wanted.
+        ring: most messages on their way.
+        traffic: what went over the link from this end.
+        explain: asked when the other role is gone: how it ended, as a clause, where that is known.
     """
 
     peer: int
@@ -79,6 +84,7 @@ class Link:
     wire: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ring: int = 8
     traffic: Traffic = field(default_factory=Traffic)
+    explain: Callable[[], str | None] = lambda: None
     _flying: deque[tuple[list[Any], list[Tensor]]] = field(default_factory=deque)
 
     def send(self, kind: Message, tensors: Sequence[Tensor] = ()) -> None:
@@ -149,7 +155,7 @@ class Link:
     def _lost(self, error: RuntimeError) -> RoleLostError:
         self._flying.clear()
         reason = str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
-        return RoleLostError(f"the {self.name} role is gone ({reason})")
+        return RoleLostError(f"the {self.name} role {self.explain() or f'is gone ({reason})'}")
 
 
 def text_tensor(text: str) -> Tensor:

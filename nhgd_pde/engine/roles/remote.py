@@ -12,7 +12,7 @@ from torch import Tensor
 from ...linalg.counts import Counts
 from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
-from .link import Link, Message, tensor_text, text_tensor
+from .link import Link, Message, RoleLostError, tensor_text, text_tensor
 from .service import STEM
 
 
@@ -48,7 +48,10 @@ class RemoteState:
 
     @property
     def description(self) -> str:
-        return tensor_text(self.ask(Message.DESCRIBE)[0])
+        try:
+            return tensor_text(self.ask(Message.DESCRIBE)[0])
+        except RoleLostError:
+            return "lost with its role"
 
     def ask(self, kind: Message, *tensors: Tensor) -> list[Tensor]:
         """Send a question and wait for its answer."""
@@ -59,7 +62,8 @@ class RemoteState:
             raise SingularMatrixError(text) if name == "singular" else RemoteError(text)
         *found, state = found
         self._last["trust"] = float(state[0])
-        for name, more in zip(self.counts.as_dict(), state[1:].tolist(), strict=True):
+        self.link.traffic.peer_busy = float(state[1])
+        for name, more in zip(self.counts.as_dict(), state[2:].tolist(), strict=True):
             setattr(self.counts, name, getattr(self.counts, name) + int(more))
         return found
 

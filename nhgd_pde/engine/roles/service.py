@@ -101,7 +101,7 @@ class CurvatureRole:
             done = self.problem.counts - told
             told = replace(self.problem.counts)
             trust = float(self._state.trust) if self._state is not None else 0.0
-            report = torch.tensor([trust, *done.as_dict().values()], dtype=torch.float64)
+            report = torch.tensor([trust, self.busy, *done.as_dict().values()], dtype=torch.float64)
             self.link.send(Message.ANSWER, (*(answer or ()), report))
 
     def _handle(self, kind: Message, tensors: list[Tensor]) -> list[Tensor] | None:

@@ -1,0 +1,120 @@
+"""Broyden's method in the inner product of a space, with its inverse in limited-memory form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .krylov import dot
+from .riesz import RieszMap
+
+
+@dataclass(frozen=True)
+class LowRankInverse:
+    """A = t K^-1 + sum_i u_i v_i^T, from covectors to vectors.
+
+    Attributes:
+        scale: t.
+        left, right: (r, k, n) the u_i and v_i, the latest last.
+    """
+
+    scale: float
+    left: Tensor
+    right: Tensor
+
+    @staticmethod
+    def scaled(scale: float, like: Tensor) -> LowRankInverse:
+        """t K^-1 for vectors of the shape (k, n) of `like`."""
+        return LowRankInverse(scale, like.new_zeros((0, *like.shape)), like.new_zeros((0, *like.shape)))
+
+    @property
+    def rank(self) -> int:
+        return self.left.shape[0]
+
+    def solve(self, x: Tensor, riesz: Tensor) -> Tensor:
+        """A x for a covector x with `riesz` = K^-1 x."""
+        return self.scale * riesz + torch.tensordot(_dots(self.right, x), self.left, 1)
+
+    def solve_transposed(self, x: Tensor, riesz: Tensor) -> Tensor:
+        """A^T x, with the same arguments."""
+        return self.scale * riesz + torch.tensordot(_dots(self.left, x), self.right, 1)
+
+    def updated(self, metric: RieszMap, s: Tensor, image: Tensor, memory: int) -> LowRankInverse:
+        """Broyden's good update in the inner product K: A+ = A + (s - A y) (A^T K s)^T / (s . K A y).
+
+        Args:
+            metric: K.
+            s: (k, n) a step; y is the change of the residual over it.
+            image: A y.
+            memory: most pairs kept; the oldest go first.
+        """
+        steep = metric.covector(s)
+        pivot = dot(steep, image)
+        if not abs(pivot) > 1e-8 * dot(steep, s):
+            return self
+        left = torch.cat([self.left, (s - image)[None]])[-memory:]
+        right = torch.cat([self.right, self.solve_transposed(steep, s)[None] / pivot])[-memory:]
+        return replace(self, left=left, right=right)
+
+
+@dataclass(frozen=True)
+class BroydenResult:
+    """The root as far as it was found, the inverse, the dual norm of the residual that is left, and the steps taken."""
+
+    solution: Tensor
+    inverse: LowRankInverse
+    length: float
+    steps: int
+
+
+def broyden(
+    residual: Callable[[Tensor], Tensor],
+    x: Tensor,
+    inverse: LowRankInverse,
+    metric: RieszMap,
+    goal: Callable[[Tensor], float],
+    steps: int,
+    memory: int,
+) -> BroydenResult:
+    """Solve residual(x) = 0 by x <- x - A residual(x), where A is made to map the residual's change to the step.
+
+    Broyden 1965, Math. Comp. 19, with the "good" update. A step that doubles the dual norm of the residual is taken
+    back and all pairs are forgotten, or the scale is halved where there are none.
+
+    Args:
+        residual: vectors (k, n) -> covectors (k, n).
+        x: the start.
+        inverse: A to start with.
+        metric: K.
+        goal: x -> dual norm of the residual to reach.
+        steps: most steps, with one residual and one solve with K each.
+        memory: most pairs of A.
+    """
+    r = residual(x)
+    riesz = metric.gradient(r)
+    length, taken = _dual_norm(r, riesz), 0
+    while taken < steps and not length <= goal(x):
+        s = -inverse.solve(r, riesz)
+        after = residual(x + s)
+        after_riesz = metric.gradient(after)
+        after_length, taken = _dual_norm(after, after_riesz), taken + 1
+        if not after_length <= 2.0 * length:
+            inverse = LowRankInverse.scaled(inverse.scale if inverse.rank else 0.5 * inverse.scale, x)
+            continue
+        # A y = A (after - r), where A r = -s.
+        inverse = inverse.updated(metric, s, inverse.solve(after, after_riesz) + s, memory)
+        x, r, riesz, length = x + s, after, after_riesz, after_length
+    return BroydenResult(x, inverse, length, taken)
+
+
+def _dual_norm(covector: Tensor, riesz: Tensor) -> float:
+    return math.sqrt(max(dot(covector, riesz), 0.0))
+
+
+def _dots(rows: Tensor, x: Tensor) -> Tensor:
+    """The inner product of every row (r, k, n) with x (k, n)."""
+    return torch.tensordot(rows, x, x.ndim)

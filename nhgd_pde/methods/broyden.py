@@ -1,0 +1,97 @@
+"""Hypergradients from the limited-memory Broyden inverse of a quasi-Newton inner solver.
+
+    A = t K^-1 + sum_i u_i v_i^T ~ H^-1, of which only t, U and V exist                 (`linalg.broyden`)
+    u <- u - A grad_u E l,            then A y = s for the step s and the change y of the gradient       (T times)
+    q <- q + A^T (grad_u f - H q)                                          the inverse as it is: SHINE for q = 0
+    q <- q - A (H q - grad_u f),      then A y = s again                                      (k times: BPN)
+    h = grad_v f - (d2_vu g)^T q
+
+SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau 2022, arXiv 2106.00553; with k = 0 that is all.
+BPN: Hao, Ying, Su, Zhu, Song, Cheng 2023, arXiv 2209.07075, where Broyden's method solves the adjoint system. As both
+systems have the same matrix, the pairs of either serve the other, and those of the last evaluation the next.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ..engine.bilevel import BilevelProblem
+from ..engine.minimise import Accuracy
+from ..engine.outer.base import Evaluation
+from ..linalg.broyden import LowRankInverse, broyden
+from ..linalg.krylov import dot
+from .common import MethodState, conclude, gradient_step, start
+
+
+@dataclass(frozen=True)
+class BroydenState(MethodState):
+    """With the inverse of the last evaluation."""
+
+    inverse: LowRankInverse | None = None
+
+
+@dataclass(frozen=True)
+class Broyden:
+    """Options; an `Oracle`.
+
+    Attributes:
+        inner_steps: T, most steps of the inner solver.
+        steps: k, most steps on the adjoint system; 0 takes q = A^T grad_u f.
+        memory: most pairs of U and V.
+    """
+
+    inner_steps: int = 50
+    steps: int = 50
+    memory: int = 30
+    name: str = "broyden"
+
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> BroydenState:
+        plain = start(problem, u, v, "limited-memory Broyden inverse")
+        inverse = LowRankInverse.scaled(gradient_step(plain.spectrum), u)
+        return BroydenState(u, None, plain.generator, plain.spectrum, u, plain.description, inverse=inverse)
+
+    def evaluate(
+        self, problem: BilevelProblem, v: Tensor, state: BroydenState, accuracy: Accuracy
+    ) -> tuple[Evaluation, BroydenState]:
+        metric, mu = problem.inner_metric, state.spectrum[0]
+        assert state.inverse is not None
+        solved = broyden(
+            lambda u: problem.inner_gradient(u, v),
+            state.u,
+            state.inverse,
+            metric,
+            lambda u: mu * accuracy.state * metric.norm(u),
+            self.inner_steps,
+            self.memory,
+        )
+        u, inverse = solved.solution, solved.inverse
+        inner, outer = problem.outer_derivatives(u, v)
+        riesz = metric.gradient(inner)
+        scale = math.sqrt(max(dot(inner, riesz), 0.0))
+        q = inverse.solve_transposed(inner, riesz)
+        if state.q is not None and self.steps > 0:
+            left = inner - problem.hessian_product(u, v, state.q)
+            q = state.q + inverse.solve_transposed(left, metric.gradient(left))
+        found = broyden(
+            lambda q: problem.hessian_product(u, v, q) - inner,
+            q,
+            inverse,
+            metric,
+            lambda q: accuracy.adjoint * scale,
+            self.steps,
+            self.memory,
+        )
+        q = found.solution
+        return conclude(
+            problem,
+            v,
+            before=state,
+            after=replace(state, u=u, q=q, inverse=found.inverse),
+            at=(u, q),
+            parts=(outer, -problem.cross_product(u, v, q)),
+            errors=(problem.inner_error(u, v, accuracy.state), found.length / scale if scale > 0.0 else 0.0),
+            steps=(solved.steps, found.steps),
+        )

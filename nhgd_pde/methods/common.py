@@ -1,0 +1,197 @@
+"""What the compared methods share: their state, gradient steps in the inner metric, and how an evaluation ends.
+
+Every method takes its steps in the inner product K of the inner space, in which K^-1 H is well conditioned. In
+their papers the metric is the identity; with it every one of them would be as slow as H is ill-conditioned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
+from ..engine.certificate import Sensitivity
+from ..engine.minimise import finite
+from ..engine.outer.base import Evaluation, failed_evaluation
+from ..linalg.krylov import dot
+
+# Errors fall by a factor of e a relaxation time, so that 5 % of them are left after three.
+_RELAXATIONS = 3.0
+_MOST_STEPS = 1000
+# A spectrum is estimated again once u has moved by this share of its length.
+_MOVED = 0.1
+# A relative gradient below this is rounding.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class MethodState:
+    """What a compared method keeps between evaluations.
+
+    Attributes:
+        u: (S, n) inner variables.
+        q: (S, n) the solution of H q = df/du as far as it is known; None before the first evaluation.
+        generator: of the random numbers.
+        spectrum: estimates (mu, L) of the ends of the spectrum of K^-1 H.
+        spectrum_at: (S, n) the u it belongs to.
+        sensitivity: what errors of u and q do to the hypergradient.
+        description: a few words for people.
+    """
+
+    u: Tensor
+    q: Tensor | None
+    generator: torch.Generator
+    spectrum: tuple[float, float]
+    spectrum_at: Tensor
+    description: str
+    sensitivity: Sensitivity = field(default_factory=Sensitivity)
+
+    def blend(self, other: Self, share: float) -> Self:
+        q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
+        return replace(other, u=torch.lerp(self.u, other.u, share), q=q)
+
+
+State = TypeVar("State", bound=MethodState)
+
+
+def start(problem: BilevelProblem, u: Tensor, v: Tensor, description: str, seed: int = 0) -> MethodState:
+    """The state before the first evaluation; the spectrum takes 20 products with the expected Hessian."""
+    generator = torch.Generator().manual_seed(seed)
+    return MethodState(u, None, generator, inner_spectrum(problem, u, v), u, description)
+
+
+def surveyed(problem: BilevelProblem, u: Tensor, v: Tensor, state: State) -> State:
+    """The state with the spectrum at (u, v), estimated again where u has moved and H is not constant."""
+    norm = problem.inner_metric.norm
+    if problem.quadratic or norm(u - state.spectrum_at) <= _MOVED * norm(u) or not finite(u):
+        return state
+    return replace(state, spectrum=inner_spectrum(problem, u, v), spectrum_at=u)
+
+
+def gradient_step(spectrum: tuple[float, float]) -> float:
+    """2 / (mu + L), with which gradient steps on the expected objective contract fastest."""
+    return 2.0 / (spectrum[0] + spectrum[1])
+
+
+def sampled_step(batch: InnerBatch, spectrum: tuple[float, float]) -> float:
+    """The step of a batch that is stable in mean square where K^-1 H is at most L."""
+    return batch.step / spectrum[1]
+
+
+def relaxation_steps(spectrum: tuple[float, float], step: float, times: float = _RELAXATIONS) -> int:
+    """Gradient steps that leave exp(-times) of an error: of the order of the condition number of a batch."""
+    return min(max(math.ceil(times / (step * spectrum[0])), 1), _MOST_STEPS)
+
+
+def draw(problem: BilevelProblem, u: Tensor, v: Tensor, tests: int, state: MethodState) -> InnerBatch:
+    """A fresh batch at (u, v)."""
+    return problem.batch(u, v, problem.sample(tests, state.generator))
+
+
+def gradient_descent(
+    problem: BilevelProblem,
+    v: Tensor,
+    state: State,
+    steps: int,
+    step: float | None,
+    tolerance: float,
+) -> tuple[Tensor, int, State]:
+    """At most `steps` steps u <- u - step K^-1 grad_u E l; the new u, the steps taken, the state with its spectrum.
+
+    They end where |K^-1 g| <= mu tolerance |u|, which bounds the relative error of u in a strongly convex problem
+    (Pedregosa 2016, arXiv 1602.02355, Algorithm 1). Without a step of their own they take the best one of the
+    spectrum; a gradient that grows shows that L has grown since it was estimated, and L is doubled.
+    """
+    metric, (mu, largest) = problem.inner_metric, state.spectrum
+    u = before = state.u
+    previous, taken = math.inf, 0
+    for _ in range(steps):
+        gradient = problem.inner_gradient(u, v)
+        direction = metric.gradient(gradient)
+        length = math.sqrt(max(dot(gradient, direction), 0.0))
+        if length <= mu * max(tolerance, _ROUNDING) * metric.norm(u):
+            break
+        if step is None and not length <= 1.1 * previous:
+            u, largest = before, 2.0 * largest
+            continue
+        before, previous, taken = u, length, taken + 1
+        u = u - (step or gradient_step((mu, largest))) * direction
+    return u, taken, surveyed(problem, u, v, replace(state, spectrum=(mu, largest)))
+
+
+def sampled_descent(
+    problem: BilevelProblem, v: Tensor, state: State, tests: int, steps: int | None, step: float | None
+) -> tuple[Tensor, int, State]:
+    """Steps u <- u - step K^-1 g with the gradient g of a fresh batch each; as many as a relaxation takes if None.
+
+    Returns:
+        The new u, the steps taken, and the state with the spectrum at the new u.
+    """
+    state = surveyed(problem, state.u, v, state)
+    u, taken = state.u, 0
+    while steps is None or taken < steps:
+        batch = draw(problem, u, v, tests, state)
+        length = step or sampled_step(batch, state.spectrum)
+        steps = steps or relaxation_steps(state.spectrum, length)
+        u = u - length * problem.inner_metric.gradient(batch.gradient)
+        taken += 1
+    return u, taken, surveyed(problem, u, v, state)
+
+
+def sampled_state_error(problem: BilevelProblem, batch: InnerBatch, u: Tensor) -> float:
+    """Relative residual of the state as a batch at u estimates it; 1 for u = 0, to which nothing is relative."""
+    length = problem.inner_length(u)
+    if length > 0.0:
+        return batch.residual / length
+    return 1.0 if batch.residual > 0.0 else 0.0
+
+
+def sampled_adjoint_error(problem: BilevelProblem, residual: Tensor, right: Tensor) -> float:
+    """Relative size of the residual df/du - H q with a batch's H, in a norm that takes no solve."""
+    scale = problem.inner_metric.dual_norm_estimate(right)
+    return problem.inner_metric.dual_norm_estimate(residual) / scale if scale > 0.0 else 0.0
+
+
+def conclude(
+    problem: BilevelProblem,
+    v: Tensor,
+    before: State,
+    after: State,
+    at: tuple[Tensor, Tensor],
+    parts: tuple[Tensor, Tensor],
+    errors: tuple[float, float],
+    steps: tuple[int, int],
+) -> tuple[Evaluation, State]:
+    """The evaluation and the state of a method; a failed one and the state before it where the method diverged.
+
+    Args:
+        before, after: the states.
+        at: u and q (S, n) that the hypergradient was formed with.
+        parts: df/dv and -(d2_vu g)^T q, (p,); their sum is the hypergradient.
+        errors: relative residuals of the state and of the linear system.
+        steps: inner and linear steps taken.
+    """
+    (u, q), (direct, indirect) = at, parts
+    known = u if after.q is None else after.q
+    if not finite(after.u, known, u, q, direct, indirect):
+        return failed_evaluation(v, f"{after.description}: the iteration diverged; a smaller step is needed"), before
+    # A residual is the error of u or q itself up to the condition number.
+    mu, largest = after.spectrum
+    sensitivity = before.sensitivity.updated(problem, u, q, indirect, max(errors) * largest / mu)
+    derivative = direct + indirect
+    evaluation = Evaluation(
+        v=v,
+        value=problem.outer_value(u, v),
+        derivative=derivative,
+        gradient=problem.outer_metric.gradient(derivative[None])[0],
+        state_error=errors[0],
+        adjoint_error=errors[1],
+        sensitivity=sensitivity.value,
+        inner_steps=steps[0],
+        refinement_steps=steps[1],
+    )
+    return evaluation, replace(after, sensitivity=sensitivity) if evaluation.finite else before

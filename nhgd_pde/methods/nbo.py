@@ -1,0 +1,182 @@
+"""NBO: a Newton step on the inner problem and the linear system, which share their Hessian.
+
+    H = H(u_k, v):   H (d, q) = (grad_u E l, grad_u f) at (u_k, v), inexactly, d from zero and q from q_k
+    u_{k+1} = u_k - d,   q_{k+1} = q
+    h = grad_v f - (d2_vu g)^T q_{k+1} at (u_{k+1}, v)
+
+Dong, Yang, Yao, Zhang 2025, arXiv 2505.02101. The systems are solved by T steps of gradient descent (NBO-GD), of
+conjugate gradients (NBO-CG), or of stochastic gradient descent with a fresh sample each, the same for both systems
+(NSBO-SGD). The error of u is squared by a step, up to that of the linear solver; q belongs to u_k, so that the error of
+h is of first order in |u_k - u*| unless the step is repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..engine.bilevel import BilevelProblem
+from ..engine.minimise import Accuracy
+from ..engine.outer.base import Evaluation
+from ..linalg.krylov import Operator, conjugate_gradients
+from .common import (
+    MethodState,
+    conclude,
+    draw,
+    gradient_step,
+    relaxation_steps,
+    sampled_adjoint_error,
+    sampled_state_error,
+    sampled_step,
+    start,
+    surveyed,
+)
+
+
+class Solved(NamedTuple):
+    """d and q, (S, n), the relative residual that q leaves, and the steps taken."""
+
+    d: Tensor
+    q: Tensor
+    error: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class NBO:
+    """What the three methods share.
+
+    Attributes:
+        steps: T.
+        rounds: Newton steps an evaluation, one in the paper; the second one makes q belong to u.
+    """
+
+    steps: int | None = 10
+    rounds: int = 1
+    name: str = "nbo"
+    seed: int = 0
+
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
+        return start(problem, u, v, self.name, self.seed)
+
+    def evaluate(
+        self, problem: BilevelProblem, v: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> tuple[Evaluation, MethodState]:
+        u, q, steps = state.u, torch.zeros_like(state.u) if state.q is None else state.q, 0
+        known = state
+        for _ in range(self.rounds):
+            known = surveyed(problem, u, v, known)
+            solved = self._solve(problem, u, v, q, known, accuracy)
+            u, q, steps = u - solved.d, solved.q, steps + solved.steps
+        indirect, state_error = self._ended(problem, u, v, q, state, accuracy)
+        length, moved = problem.inner_metric.norm(u), problem.inner_metric.norm(solved.d)
+        return conclude(
+            problem,
+            v,
+            before=state,
+            after=replace(known, u=u, q=q),
+            at=(u, q),
+            parts=(problem.outer_derivatives(u, v)[1], indirect),
+            # q solves the system of the u before the last step.
+            errors=(state_error, solved.error + (moved / length if length > 0.0 else 0.0)),
+            steps=(self.rounds, steps),
+        )
+
+    def _solve(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> Solved:
+        raise NotImplementedError
+
+    def _ended(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> tuple[Tensor, float]:
+        """-(d2_vu g)^T q and the relative residual of the state."""
+        return -problem.cross_product(u, v, q), problem.inner_error(u, v, accuracy.state)
+
+
+@dataclass(frozen=True)
+class NBOCG(NBO):
+    """NBO-CG; an `Oracle`."""
+
+    name: str = "nbo_cg"
+
+    def _solve(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> Solved:
+        def hessian(w: Tensor) -> Tensor:
+            return problem.hessian_product(u, v, w)
+
+        steps, riesz = self.steps or 0, problem.inner_metric.gradient
+        d = conjugate_gradients(hessian, problem.inner_gradient(u, v), riesz, None, accuracy.state, steps)
+        inner = problem.outer_derivatives(u, v)[0]
+        found = conjugate_gradients(hessian, inner, riesz, q, accuracy.adjoint, steps)
+        return Solved(d.solution, found.solution, found.error, d.iterations + found.iterations)
+
+
+@dataclass(frozen=True)
+class NBOGD(NBO):
+    """NBO-GD; an `Oracle`.
+
+    Attributes:
+        linear_step: of gradient descent; None is the best step of the inner spectrum.
+    """
+
+    linear_step: float | None = None
+    name: str = "nbo_gd"
+
+    def _solve(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> Solved:
+        t, g = self.linear_step or gradient_step(state.spectrum), problem.inner_gradient(u, v)
+        inner, d = problem.outer_derivatives(u, v)[0], torch.zeros_like(u)
+        for _ in range(self.steps or 0):
+            d, q, residual = _descended(problem, lambda w: problem.hessian_product(u, v, w), g, inner, d, q, t)
+        return Solved(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
+
+
+@dataclass(frozen=True)
+class NSBOSGD(NBO):
+    """NSBO-SGD; an `Oracle`.
+
+    Attributes:
+        steps: T; None takes them of the order of the condition number.
+        tests: size of every sample.
+        linear_step: of the stochastic gradient descent; None is the step that is stable in mean square.
+        seed: of the samples.
+    """
+
+    steps: int | None = None
+    tests: int = 64
+    linear_step: float | None = None
+    name: str = "nsbo_sgd"
+
+    def _solve(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> Solved:
+        inner, d, steps, taken = problem.outer_derivatives(u, v)[0], torch.zeros_like(u), self.steps, 0
+        residual = inner
+        while steps is None or taken < steps:
+            batch = draw(problem, u, v, self.tests, state)
+            t = self.linear_step or sampled_step(batch, state.spectrum)
+            steps = relaxation_steps(state.spectrum, t) if steps is None else steps
+            d, q, residual = _descended(problem, batch.hessian, batch.gradient, inner, d, q, t)
+            taken += 1
+        return Solved(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
+
+    def _ended(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> tuple[Tensor, float]:
+        batch = draw(problem, u, v, self.tests, state)
+        return -batch.cross(q), sampled_state_error(problem, batch, u)
+
+
+def _descended(
+    problem: BilevelProblem, hessian: Operator, g: Tensor, inner: Tensor, d: Tensor, q: Tensor, t: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """d and q after a gradient step on both quadratics with the Hessian, and the residual that q had before."""
+    residual = inner - hessian(q)
+    riesz = problem.inner_metric.gradient
+    return d - t * riesz(hessian(d) - g), q + t * riesz(residual), residual
