@@ -57,6 +57,10 @@ class Regularisation:
         """(p,)."""
         return self.gram.mv((v - self.reference)[None])[0]
 
+    def second_derivative(self, direction: Tensor) -> Tensor:
+        """Applied to a direction (p,)."""
+        return self.gram.mv(direction[None])[0]
+
 
 @dataclass(frozen=True, eq=False)
 class Objective:
@@ -82,4 +86,18 @@ class Objective:
         total = torch.zeros_like(v)
         for term in self.control:
             total = total + term.derivative(v)
+        return total
+
+    def state_second_derivative(self, du: Tensor) -> Tensor:
+        """d2f/du2 applied to du (S, N), zero where the state has Dirichlet values."""
+        total = torch.zeros_like(du)
+        for term in self.state:
+            total = total + term.second_derivative(du)
+        return total / du.shape[0]
+
+    def control_second_derivative(self, dv: Tensor) -> Tensor:
+        """d2f/dv2 applied to dv (p,)."""
+        total = torch.zeros_like(dv)
+        for term in self.control:
+            total = total + term.second_derivative(dv)
         return total

@@ -25,7 +25,9 @@ from .pde.equation import StateEquation
 
 @dataclass(frozen=True, eq=False)
 class PDEProblem:
-    """Minimise f(u, v) over the control v, with R(u, v) = 0 as the inner problem. Implements `ImplicitProblem`.
+    """Minimise f(u, v) over the control v, with R(u, v) = 0 as the inner problem.
+
+    Implements `ImplicitProblem` and `SecondOrderProblem`.
 
     Attributes:
         name: for people.
@@ -161,8 +163,24 @@ class PDEProblem:
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return self.equation.control_product_transposed(u, v, w)
 
+    def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
+        return self.equation.control_product(u, v, d)
+
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return self.equation.state_product_transposed(u, v, w)
+
+    # Second derivatives
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        return self.equation.second_derivative(u, v, w, du, dv)
+
+    def outer_second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """f has no term in which u and v meet."""
+        state = self.objective.state_second_derivative(self.equation.extend(du))
+        return self.equation.restrict(state), self.objective.control_second_derivative(dv)
+
+    def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
+        return self.model.inner_covector(u, v, b)
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The adjoint variable p of J^T p = df/du that an inner-Hessian solution q stands for, (S, n)."""

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 import nhgd_pde as nhgd
 from nhgd_pde.bench.contenders import Contender, check_contenders, parse_contenders
 from nhgd_pde.bench.figures import Plot, plots
-from nhgd_pde.bench.grid import GRID_SEED, search, with_constant_step
+from nhgd_pde.bench.grid import GRID_SEED, has_constant_step, search
 from nhgd_pde.bench.hypergradients import hypergradient_errors, relative_error
 from nhgd_pde.bench.measure import Judge, Judged, Reference, Truth
 from nhgd_pde.bench.results import ProblemResults
@@ -101,6 +101,7 @@ def test_contenders_as_they_are_written() -> None:
         ("nhgd:iner.tests=3", "did you mean 'inner'"),
         ("nhgd:mesh.cells=[4, 4]", "solve the same problem"),
         ("nhgd:seed=3", "solve the same problem"),
+        ("nhgd,element=P2", "solve the same problem"),
         ("nhgd:inner.tests", "expected key=value"),
         ("adjont", "did you mean 'adjoint'"),
         ("nhgd:outer.method=gradiant", "did you mean 'gradient'"),
@@ -117,6 +118,11 @@ def test_a_mistake_in_the_file_is_told_once() -> None:
     with pytest.raises(ProblemError) as caught:
         check_contenders(parse_contenders(["nhgd,adjoint"]), {**PROBLEM, "element": "P7"}, {})
     assert len(caught.value.issues) == 1
+
+
+def test_a_budget_ends_runs_not_a_number_of_iterations(task: Task) -> None:
+    assert task.read(ADJOINT).spec.outer.iterations >= 10**6
+    assert Task(PROBLEM, {"outer.iterations": 7}).read(ADJOINT).spec.outer.iterations == 7
 
 
 # Runs
@@ -251,8 +257,9 @@ def test_the_error_of_the_hypergradient_is_relative_in_the_dual_norm(judge: Judg
 def test_the_grid_search_finds_a_good_step(task: Task, judge: Judge) -> None:
     reference = judge.reference(Budget())
     tiny = ADJOINT.with_overrides({"outer.method": "gradient", "outer.step": 1e-6})
-    assert with_constant_step(judge, tiny) == tiny
-    assert with_constant_step(judge, ADJOINT) is None
+    assert has_constant_step(judge, tiny)
+    assert has_constant_step(judge, Contender("soba", "soba"))
+    assert not has_constant_step(judge, ADJOINT)
     budget = Budget(solves=200)
     choice = search(judge, reference, tiny, 1e-2, budget)
     solves = {}
@@ -264,13 +271,31 @@ def test_the_grid_search_finds_a_good_step(task: Task, judge: Judge) -> None:
     assert solves[1.0] == min(solves.values()) < math.inf
 
 
-def test_a_step_that_passes_the_gap_and_diverges_does_not_win(task: Task, judge: Judge) -> None:
+def automatic_step(judge: Judge) -> float:
+    return judge.space.first_step(judge.evaluate(judge.start()))
+
+
+def test_a_step_that_passes_the_gap_and_diverges_does_not_win() -> None:
+    # A step that removes the large component of the target at once blows up the small one, of a lower mode.
+    target = "sin(2*pi*x)*sin(pi*y) + 0.01*sin(pi*x)*sin(pi*y)"
+    judge = Judge(Task(PROBLEM, {"objective.0.target": target}))
     reference = judge.reference(Budget())
     contender = ADJOINT.with_overrides({"outer.method": "gradient", "outer.step": 1.0})
-    choice = search(judge, reference, contender, 0.5, Budget(solves=400))
-    judged = judge.judge(run(task, choice.contender, 0, Budget(solves=400)))
-    assert judged.run.status != "failed"
-    assert reference.gap(judged.truths[-1].objective) < 0.5
+    (step,) = search(judge, reference, contender, 0.1, Budget(solves=400)).steps.values()
+    assert step < 0.5 * automatic_step(judge)
+    passing = contender.with_overrides({"outer.step": automatic_step(judge), "outer.iterations": 1})
+    assert reference.gap(judge.judge(run(judge.task, passing, 0, Budget())).truths[1].objective) < 0.1
+
+
+def test_the_grid_search_goes_on_beyond_its_first_steps() -> None:
+    # With a heavy penalty most of the objective cannot be removed, for which the automatic step is far too long.
+    judge = Judge(Task(PROBLEM, {"objective.1.weight": 1.0}))
+    contender = ADJOINT.with_overrides({"outer.method": "gradient", "outer.step": 1.0})
+    reference = judge.reference(Budget())
+    choice = search(judge, reference, contender, 1e-2, Budget(solves=400))
+    assert choice.steps["outer.step"] < automatic_step(judge) / 100
+    found = judge.judge(run(judge.task, choice.contender.with_overrides({"outer.iterations": 8}), 0, Budget()))
+    assert reference.gap(found.truths[-1].objective) < 1e-2
 
 
 # What is told
@@ -405,3 +430,12 @@ def test_an_interrupted_benchmark_keeps_what_there_is(task: Task) -> None:
     assert [judged.run.contender.label for judged in found[-1].runs] == ["adjoint", "nhgd"]
     assert "gap" in lines[-1]
     assert replace(found[-1], runs=()).errors == ()
+
+
+def test_a_run_that_beats_the_reference_sets_the_optimum(task: Task) -> None:
+    # The second question is asked by the run for the reference, which ends at the start.
+    answers = iter([False, True])
+    found = list(bench(Plan((ADJOINT,), 1, Budget(), {}), {"small": task}, lambda: next(answers, False)))
+    assert found[0].reference == Reference(found[0].reference.initial, found[0].reference.initial, "the start")
+    assert found[-1].reference.source == "adjoint"
+    assert found[-1].final_gap("adjoint") == 0.0

@@ -122,7 +122,7 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
         (
             "outer:\n  iterations: 30",
             "curvature: {forgetting: 1}",
-            "expected a number above 0 and below 1, or null, found 1",
+            "expected a number above 0 and below 1, or auto, or null, found 1",
         ),
         ("outer:\n  iterations: 30", "seed: -1", "13: seed: expected a whole number of at least 0, found -1"),
         ("outer:\n  iterations: 30", "obective: []", "13: obective: unknown key (did you mean 'objective'?)"),
@@ -155,7 +155,7 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
             "file: a.msh, cells: 8",
             "2: mesh.cells: unknown key; known: file, refine",
         ),
-        ("kind: poisson", "kind: heat", "4: pde.kind: expected poisson, found 'heat'"),
+        ("kind: poisson", "kind: heat", "4: pde.kind: expected one of poisson, semilinear, found 'heat'"),
         (
             "core: 10",
             "core: sni(x)",
@@ -348,7 +348,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("objective.one.weight", 1, "expected an index below 2 in objective, found 'one'"),
         ("name.x", 1, "--set: name.x: name is 'example', which has no 'x'; set name as a whole"),
         ("outer..rtol", 1, "--set: outer..rtol: expected names separated by single dots"),
-        ("pde", {"kind": "heat"}, "--set: pde.kind: expected poisson, found 'heat'"),
+        ("pde", {"kind": "heat"}, "--set: pde.kind: expected one of poisson, semilinear, found 'heat'"),
         ("control.bounds", [2, 1], "--set: control.bounds: expected lower <= upper"),
     ],
 )

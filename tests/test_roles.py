@@ -47,7 +47,7 @@ def solve(case: str, folder: Path | None = None, roles: int = 1, **more: Any) ->
 
 def inverse(folder: Path) -> torch.Tensor:
     """A of the last checkpoint of a dense run."""
-    content = torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["inner"]["curvature"]
+    content = torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["inverse"]
     if "file" in content:
         content = torch.load(folder / content["file"], weights_only=True)
     return find(content, "inverse")
@@ -167,9 +167,8 @@ def test_the_inner_role_survives_the_death_of_the_other_to_say_so(when: str, tmp
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "failed" and str(child) in summary["message"]
     assert (folder / "final.vtu").exists()
-    resumed = subprocess.run(
-        [*command(folder, "outer.iterations=2"), "--resume"], capture_output=True, text=True, env=ONE_THREAD, timeout=120
-    )
+    again = [*command(folder, "outer.iterations=2"), "--resume"]
+    resumed = subprocess.run(again, capture_output=True, text=True, env=ONE_THREAD, timeout=120)
     assert resumed.returncode == 1 and "2 outer iterations" in resumed.stdout
 
 

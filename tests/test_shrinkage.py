@@ -118,7 +118,7 @@ def test_the_weight_stays_within_its_bounds() -> None:
     for m in (1, 2, 64):
         for size in (1, 3, 100):
             weights = [prior_scale_and_weight(of(normal(seeded(s), size, m)))[1] for s in range(50)]
-            assert 1.0 <= min(weights) and max(weights) <= 1.0001 * size * m
+            assert min(weights) >= 1.0 and max(weights) <= 1.0001 * size * m
     # In one dimension the scale is all there is, and the batch it comes from is worth as many samples as it has.
     assert prior_scale_and_weight(of(normal(seeded(0), 1, 500)))[1] == pytest.approx(500, rel=0.25)
     # All scores along one direction: the prior is worth next to nothing.

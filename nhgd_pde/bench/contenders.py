@@ -134,10 +134,9 @@ def _split(text: str) -> list[str]:
 
 
 def _is_override(piece: str) -> bool:
-    """KEY=VALUE of a problem file, in contrast to LABEL=METHOD: the key is dotted, or a key of problem files."""
+    """KEY=VALUE with a section of problem files as key, in contrast to LABEL=METHOD; labels have no dots."""
     key, separator, _ = piece.partition("=")
-    key = key.strip()
-    return bool(separator) and ":" not in key and ("." in key or key in ProblemSpec.model_fields)
+    return bool(separator) and key.strip() in ProblemSpec.model_fields
 
 
 def _overridden(contender: Contender, text: str) -> tuple[Contender, list[Issue]]:

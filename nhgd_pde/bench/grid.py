@@ -11,7 +11,6 @@ import torch
 from ..engine.bilevel import inner_spectrum
 from ..engine.outer.adam import Adam
 from ..engine.outer.gradient import GradientDescent
-from ..methods.registry import METHODS
 from ..problem.schema import HypergradientSpec, InnerSpec
 from .contenders import Contender
 from .measure import Judge, Reference
@@ -47,19 +46,12 @@ class Choice:
         return ", ".join(f"{key}={value:.3g}" for key, value in self.steps.items()) or "no step found"
 
 
-def with_constant_step(judge: Judge, contender: Contender) -> Contender | None:
-    """The contender as it takes part in the search: None where its steps are not of one length throughout.
-
-    They are for Adam, for a gradient method that is given a number, and for methods whose hypergradient belongs to the
-    point before, which no line search can use.
-    """
-    entry = METHODS.get(contender.method)
-    if entry is not None and entry.tracking:
-        fixed = judge.task.read(contender).spec.outer.method in ("gradient", "adam")
-        return contender if fixed else contender.with_overrides({"outer.method": "gradient"})
+def has_constant_step(judge: Judge, contender: Contender) -> bool:
+    """The outer method takes steps of one length throughout: Adam, or a gradient method without a search."""
     outer = judge.task.method(contender, None, judge.problem).outer
-    constant = isinstance(outer, Adam) or (isinstance(outer, GradientDescent) and outer.step is not None)
-    return contender if constant else None
+    if isinstance(outer, GradientDescent):
+        return outer.step is not None or not outer.search
+    return isinstance(outer, Adam)
 
 
 def search(
@@ -72,8 +64,8 @@ def search(
 ) -> Choice:
     """The steps with which a contender needs the fewest solves to a relative gap.
 
-    Where none gets there it is those that come closest. It starts with factors from 1/9 to 9 and goes on while the
-    best one is at an end.
+    Where none gets there it is those that come closest. It starts with factors from 1/9 to 9, and goes on while the
+    best one is at an end or all diverge.
     """
     steps: dict[str, float] = {}
     for key, centre in _knobs(judge, contender).items():
@@ -84,12 +76,23 @@ def search(
             tried = contender.with_overrides({**steps, key: centre * _BASE**exponent})
             fewest = min((score.solves for score in scores.values() if not score.missed), default=0)
             scores[exponent] = _score(judge, reference, tried, gap, budget, fewest, interrupted)
-            best = min(scores, key=lambda k: (scores[k], abs(k)))
-            if not waiting and best in (min(scores), max(scores)) and abs(best) < _FURTHEST:
-                waiting = [best + (1 if best == max(scores) else -1)]
+            if not waiting:
+                waiting = _next(scores)
         if scores:
-            steps[key] = centre * _BASE ** min(scores, key=lambda k: (scores[k], abs(k)))
+            steps[key] = centre * _BASE ** _best(scores)
     return Choice(contender.with_overrides(steps), steps)
+
+
+def _best(scores: Mapping[int, _Score]) -> int:
+    return min(scores, key=lambda k: (scores[k], abs(k)))
+
+
+def _next(scores: Mapping[int, _Score]) -> list[int]:
+    """The exponent to go on with: beyond the best one where that is at an end, down where all diverge."""
+    best = min(scores) if all(score.gap == math.inf for score in scores.values()) else _best(scores)
+    if abs(best) == _FURTHEST or best not in (min(scores), max(scores)):
+        return []
+    return [best + 1 if best == max(scores) else best - 1]
 
 
 def _knobs(judge: Judge, contender: Contender) -> dict[str, float]:

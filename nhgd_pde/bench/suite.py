@@ -9,7 +9,7 @@ from typing import Any
 
 from ..problem.errors import Issue, ProblemError
 from .contenders import PLACE, Contender, check_contenders
-from .grid import search, with_constant_step
+from .grid import has_constant_step, search
 from .hypergradients import hypergradient_errors
 from .measure import Judge
 from .peers import compare_peers
@@ -116,9 +116,8 @@ def _problem(
         chosen[contender.label] = contender
         if interrupted():
             return
-        candidate = with_constant_step(judge, contender) if plan.grid else None
-        if candidate is not None:
-            choice = search(judge, results.reference, candidate, plan.gap, plan.budget, interrupted)
+        if plan.grid and has_constant_step(judge, contender):
+            choice = search(judge, results.reference, contender, plan.gap, plan.budget, interrupted)
             chosen[contender.label] = choice.contender
             results = replace(results, choices={**results.choices, contender.label: choice})
             tell(f"{results.name} {contender.label}: {choice}")

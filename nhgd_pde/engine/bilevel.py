@@ -167,6 +167,34 @@ class ImplicitProblem(BilevelProblem, Protocol):
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
 
 
+class SecondOrderProblem(BilevelProblem, Protocol):
+    """A bilevel problem whose inner solution is the root of a residual R that is known with its second derivatives."""
+
+    def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
+        """R_v d (S, n) for d (p,)."""
+        ...
+
+    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w (p,) for w (S, n)."""
+        ...
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of (J^T w, R_v^T w), w (S, n) held fixed, in the direction (du, dv); (S, n) and (p,)."""
+        ...
+
+    def outer_second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of (df/du, df/dv) in the direction (du, dv); (S, n) and (p,)."""
+        ...
+
+    def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
+        """What H x is, (S, n), where J x = b."""
+        ...
+
+    def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        """The solution p of J^T p = g, (S, n), where H q = g."""
+        ...
+
+
 def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolerance: float) -> float:
     """|residual| / scale in the dual norm: a cheap bound where that is below the tolerance, else exact."""
     if not torch.isfinite(residual).all():

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 from .bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from .curvature.base import Curvature, CurvatureState
@@ -17,7 +18,7 @@ from .curvature.base import Curvature, CurvatureState
 _MOST_HALVINGS = 12
 # A residual that grows by more than this in one sampled step shows a step that was too long.
 _GROWTH = 10.0
-# Observed scores that inflate the Fisher information more than this, on average over a loop, are warned about.
+# Observed scores that inflate the Fisher information more than this in some batch of a loop are warned about.
 _INFLATION = 10.0
 
 
@@ -155,7 +156,11 @@ def _sampled_steps(
     tolerance: float,
     generator: torch.Generator,
 ) -> InnerResult:
-    """Stochastic steps on fresh tests, whose scores renew the inverse (Algorithm 1, lines 4 to 8)."""
+    """Stochastic steps on fresh tests, whose scores renew the inverse (Algorithm 1, lines 4 to 8).
+
+    Raises:
+        SingularMatrixError: the inverse has broken down; with the reason where the scores show it.
+    """
     assert options.tests is not None
     u, inverse, spectrum, held = state.u, state.curvature, state.spectrum, list(state.held)
     taken, damping, before, residual, inflation = 0, 1.0, u, 0.0, 0.0
@@ -163,7 +168,7 @@ def _sampled_steps(
     for taken in range(1, options.steps + 1):
         # Scores are handed over before the next batch is made, so that one goes on while the other does.
         while len(held) >= max(options.lag, 1):
-            inverse = curvature.absorb(inverse, held.pop(0))
+            inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
         batch = problem.batch(u, v, problem.sample(options.tests, generator))
         bad = int((~torch.isfinite(batch.scores)).sum())
         if bad or not torch.isfinite(batch.gradient).all():
@@ -187,7 +192,7 @@ def _sampled_steps(
             step = min(batch.step * inverse.trust, 1.5 * _cauchy_step(batch, direction))
             u, damping = u - damping * step * direction, min(2.0 * damping, 1.0)
         held.append(batch.scores)
-        inflation += batch.inflation
+        inflation = max(inflation, batch.inflation)
         if options.keep_cross:
             crosses.append(batch.cross)
         if not torch.isfinite(u).all():
@@ -198,12 +203,19 @@ def _sampled_steps(
         if batch.residual <= tolerance * problem.inner_length(u):
             break
     while len(held) > options.lag:
-        inverse = curvature.absorb(inverse, held.pop(0))
+        inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
     error = problem.inner_error(u, v, tolerance)
     done = InnerState(u, inverse, state.steps + taken, spectrum, tuple(held))
     message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
-    warning = _inflated(inflation / max(taken, 1))
+    warning = _inflated(inflation)
     return InnerResult(done, error, error <= tolerance, message, warning, tuple(crosses))
+
+
+def _absorbed(curvature: Curvature, inverse: CurvatureState, scores: Tensor, inflation: float) -> CurvatureState:
+    try:
+        return curvature.absorb(inverse, scores)
+    except SingularMatrixError as broken:
+        raise SingularMatrixError("; ".join(filter(None, (str(broken), _inflated(inflation))))) from broken
 
 
 def _inflated(inflation: float) -> str:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from .bilevel import BilevelProblem
+from ..linalg.krylov import dot
+from .bilevel import BilevelProblem, SecondOrderProblem
 from .certificate import Sensitivity
 from .curvature.base import Curvature
 from .hypergradient import hypergradient
@@ -27,6 +28,10 @@ from .inner import InnerOptions, InnerResult, InnerState, solve_inner
 from .minimise import Accuracy, finite
 from .outer.base import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
+from .reduced_hessian import FisherSolves, ReducedHessian
+
+# An error of the state that the value of the objective need not be corrected for.
+_EXACT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,14 @@ class HypergradientOptions:
         steps: most conjugate gradient steps.
         cross: the cross derivative d2_vu g: `expected`, its `running` mean over the batches of the inner loop, or
             a number of fresh samples at the end of it (both as in the paper).
+        hessian_tolerance: relative residual of the systems in a product with the reduced Hessian.
     """
 
     refine: bool = True
     tolerance: float | None = None
     steps: int = 300
     cross: Literal["expected", "running"] | int = "expected"
+    hessian_tolerance: float = 1e-10
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class NHGD:
         gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
-            value=problem.outer_value(u, v),
+            value=self._value(problem, u, v, h.q, inner.error),
             derivative=h.derivative,
             gradient=gradient,
             state_error=inner.error,
@@ -160,6 +167,31 @@ class NHGD:
             reached = replace(reached, curvature=self.curvature.anticipate(inverse, problem, u, v))
         return evaluation, NHGDState(reached, h.q, state.generator, sensitivity, point)
 
+    def _value(self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, error: float) -> float:
+        """f(u*, v) = f(u, v) - q . g + O(|g|^2), g the inner gradient at u and H q = grad_u f.
+
+        Without the second term values are off in the first order of the state's error and contradict the slopes,
+        which the line search trusts as much.
+        """
+        value = problem.outer_value(u, v)
+        if not self.hypergradient.refine or error <= _EXACT:
+            return value
+        return value - dot(q, problem.inner_gradient(u, v))
+
+    def hessian(self, problem: SecondOrderProblem, v: Tensor, state: NHGDState) -> ReducedHessian:
+        """The Hessian of Phi at v, by conjugate gradients that the inverse Fisher information preconditions."""
+        u, q = state.u, state.q
+        assert q is not None
+        options = self.hypergradient
+
+        def solves() -> FisherSolves:
+            # There are many systems at this one point: here a pointwise inverse pays that was made for it.
+            fresh = self.curvature.pointwise and not problem.quadratic
+            inverse = problem.fisher_factors(u, v) if fresh else state.inner.curvature
+            return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
+
+        return ReducedHessian(problem, u, v, lambda: problem.adjoint_state(u, v, q), solves)
+
     def _ahead(self, problem: BilevelProblem) -> bool:
         """The inverse is to be that of the last evaluation's point, rebuilt while other things go on."""
         return self.inner.lag > 0 and self.curvature.pointwise and not problem.quadratic
@@ -177,11 +209,12 @@ class NHGD:
 
     def save(self, state: NHGDState) -> dict[str, Any]:
         """The state as nested mappings, generators included."""
-        inner = replace(state.inner, curvature=self.curvature.save(state.inner.curvature))
-        return to_plain(replace(state, inner=inner))
+        inner: Any = replace(state.inner, curvature=None)  # type: ignore[arg-type]
+        return {"state": to_plain(replace(state, inner=inner)), "inverse": self.curvature.save(state.inner.curvature)}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> NHGDState:
         """The state that was saved."""
-        state = from_plain(saved, problem.start()[0].device)
-        curvature = self.curvature.restore(problem, state.inner.curvature)
+        device = problem.start()[0].device
+        state = from_plain(saved["state"], device)
+        curvature = self.curvature.restore(problem, from_plain(saved["inverse"], device))
         return replace(state, inner=replace(state.inner, curvature=curvature))

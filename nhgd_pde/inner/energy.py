@@ -117,6 +117,10 @@ class EnergyModel:
         state = self.equation.constant_linearisation.state
         return EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
 
+    def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
+        """What H x is where J x = b: the very same."""
+        return b
+
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The adjoint variable p of J^T p = grad_u f, of which q is the very same."""
         return q

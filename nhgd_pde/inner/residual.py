@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
 from ..fem.spaces import Space
-from ..linalg.factorisation import Factorisation, ScenarioFactorisation, factorised_riesz_map
+from ..linalg.factorisation import Factorisation, factorised_riesz_map
 from ..linalg.riesz import RieszMap
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from ..pde.equation import StateEquation
@@ -117,13 +116,11 @@ class ResidualModel:
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J."""
-        if self.equation.affine:
-            return self._constant_factors
-        return ScenarioFactorisation(self.equation.linearise(u, v).state, self.equation.counts)
+        return self.equation.linearise(u, v).factors
 
-    @cached_property
-    def _constant_factors(self) -> ScenarioFactorisation:
-        return ScenarioFactorisation(self.equation.constant_linearisation.state, self.equation.counts)
+    def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
+        """What H x is where J x = b: J^T K^-1 b, (S, n)."""
+        return self.equation.state_product_transposed(u, v, self.riesz.gradient(b))
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The adjoint variable p = K^-1 J q of J^T p = grad_u f, (S, n)."""

@@ -12,6 +12,8 @@ from torch import Tensor
 from .krylov import dot
 from .riesz import RieszMap
 
+_MOST_RETREATS = 20
+
 
 @dataclass(frozen=True)
 class LowRankInverse:
@@ -43,21 +45,26 @@ class LowRankInverse:
         """A^T x, with the same arguments."""
         return self.scale * riesz + torch.tensordot(_dots(self.left, x), self.right, 1)
 
-    def updated(self, metric: RieszMap, s: Tensor, image: Tensor, memory: int) -> LowRankInverse:
+    def updated(self, metric: RieszMap, s: Tensor, y: Tensor, image: Tensor, memory: int) -> LowRankInverse:
         """Broyden's good update in the inner product K: A+ = A + (s - A y) (A^T K s)^T / (s . K A y).
 
         Args:
             metric: K.
-            s: (k, n) a step; y is the change of the residual over it.
+            s: (k, n) a step.
+            y: (k, n) the change of the residual over it.
             image: A y.
-            memory: most pairs kept; the oldest go first.
+            memory: most pairs kept, at least 1; the oldest is dropped before the update, so that A+ y = s.
         """
+        old = self
+        if self.rank == memory:
+            image = image - float(_dots(self.right[:1], y)) * self.left[0]
+            old = replace(self, left=self.left[1:], right=self.right[1:])
         steep = metric.covector(s)
         pivot = dot(steep, image)
         if not abs(pivot) > 1e-8 * dot(steep, s):
             return self
-        left = torch.cat([self.left, (s - image)[None]])[-memory:]
-        right = torch.cat([self.right, self.solve_transposed(steep, s)[None] / pivot])[-memory:]
+        left = torch.cat([old.left, (s - image)[None]])
+        right = torch.cat([old.right, old.solve_transposed(steep, s)[None] / pivot])
         return replace(self, left=left, right=right)
 
 
@@ -79,11 +86,12 @@ def broyden(
     goal: Callable[[Tensor], float],
     steps: int,
     memory: int,
+    transposed: bool = False,
 ) -> BroydenResult:
     """Solve residual(x) = 0 by x <- x - A residual(x), where A is made to map the residual's change to the step.
 
-    Broyden 1965, Math. Comp. 19, with the "good" update. A step that doubles the dual norm of the residual is taken
-    back and all pairs are forgotten, or the scale is halved where there are none.
+    Broyden 1965, Math. Comp. 19, with the "good" update. A step that doubles the dual norm of the residual is not
+    taken: all pairs are forgotten, or the scale is halved where there are none.
 
     Args:
         residual: vectors (k, n) -> covectors (k, n).
@@ -93,21 +101,24 @@ def broyden(
         goal: x -> dual norm of the residual to reach.
         steps: most steps, with one residual and one solve with K each.
         memory: most pairs of A.
+        transposed: the first step is -A^T residual(x), not taken where it makes the residual longer.
     """
     r = residual(x)
     riesz = metric.gradient(r)
-    length, taken = _dual_norm(r, riesz), 0
-    while taken < steps and not length <= goal(x):
-        s = -inverse.solve(r, riesz)
+    length, taken, retreats = _dual_norm(r, riesz), 0, 0
+    while taken < steps and retreats < _MOST_RETREATS and not length <= goal(x):
+        image = inverse.solve(r, riesz)
+        first = transposed and taken == retreats == 0
+        s = -inverse.solve_transposed(r, riesz) if first else -image
         after = residual(x + s)
         after_riesz = metric.gradient(after)
-        after_length, taken = _dual_norm(after, after_riesz), taken + 1
-        if not after_length <= 2.0 * length:
+        after_length = _dual_norm(after, after_riesz)
+        if not after_length <= (1.0 if first else 2.0) * length:
             inverse = LowRankInverse.scaled(inverse.scale if inverse.rank else 0.5 * inverse.scale, x)
+            retreats += 1
             continue
-        # A y = A (after - r), where A r = -s.
-        inverse = inverse.updated(metric, s, inverse.solve(after, after_riesz) + s, memory)
-        x, r, riesz, length = x + s, after, after_riesz, after_length
+        inverse = inverse.updated(metric, s, after - r, inverse.solve(after, after_riesz) - image, memory)
+        x, r, riesz, length, taken = x + s, after, after_riesz, after_length, taken + 1
     return BroydenResult(x, inverse, length, taken)
 
 

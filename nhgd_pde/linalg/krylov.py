@@ -118,7 +118,8 @@ def extreme_eigenvalues(
     for _ in range(min(steps, start.numel())):
         image = operator(basis[-1])
         diagonal.append(inner(basis[-1], image))
-        for vector in basis:
+        # The latest first: what is left of it would otherwise come back through the older ones.
+        for vector in reversed(basis):
             image = image - inner(vector, image) * vector
         length = math.sqrt(max(inner(image, image), 0.0))
         if length <= 1e-12 * abs(diagonal[0]):

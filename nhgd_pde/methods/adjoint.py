@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import ImplicitProblem, dual_scale, relative_dual_error
+from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, dual_scale, relative_dual_error
 from ..engine.certificate import Sensitivity
 from ..engine.minimise import Accuracy, finite
 from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.reduced_hessian import ReducedHessian
 from ..linalg.factorisation import SingularMatrixError
+
+
+class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):
+    """What the Hessian of the reduced objective needs."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,12 @@ class Adjoint:
             message="" if error <= accuracy.state else f"Newton's method left a relative residual of {error:.1e}",
         )
         return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity) if evaluation.finite else state
+
+    def hessian(self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState) -> ReducedHessian:
+        """The Hessian of Phi at v, by the factors of J."""
+        u, q = state.u, state.q
+        assert q is not None
+        return ReducedHessian(problem, u, v, lambda: q, lambda: problem.state_factors(u, v))
 
     def _newton(self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float) -> tuple[Tensor, int, float]:
         """Newton steps, halved while they do not reduce the residual; u stays where none does."""

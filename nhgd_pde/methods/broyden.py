@@ -6,24 +6,25 @@
     q <- q - A (H q - grad_u f),      then A y = s again                                      (k times: BPN)
     h = grad_v f - (d2_vu g)^T q
 
-SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau 2022, arXiv 2106.00553; with k = 0 that is all.
+SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau 2022, arXiv 2106.00553; with k = 0 that is all. Near the end of a
+linear solve A can be far from H^-1 in the directions that it has not seen. In the spirit of the paper's fallback, an
+estimate that is worse than none gives way to one gradient step.
 BPN: Hao, Ying, Su, Zhu, Song, Cheng 2023, arXiv 2209.07075, where Broyden's method solves the adjoint system. As both
 systems have the same matrix, the pairs of either serve the other, and those of the last evaluation the next.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.minimise import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.broyden import LowRankInverse, broyden
-from ..linalg.krylov import dot
-from .common import MethodState, conclude, gradient_step, start
+from .common import ROUNDING, MethodState, conclude, gradient_step, start
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Broyden:
 
     Attributes:
         inner_steps: T, most steps of the inner solver.
-        steps: k, most steps on the adjoint system; 0 takes q = A^T grad_u f.
+        steps: k, most steps on the adjoint system after the estimate; 0 is SHINE.
         memory: most pairs of U and V.
     """
 
@@ -63,26 +64,22 @@ class Broyden:
             state.u,
             state.inverse,
             metric,
-            lambda u: mu * accuracy.state * metric.norm(u),
+            lambda u: mu * max(accuracy.state, ROUNDING) * metric.norm(u),
             self.inner_steps,
             self.memory,
         )
         u, inverse = solved.solution, solved.inverse
         inner, outer = problem.outer_derivatives(u, v)
-        riesz = metric.gradient(inner)
-        scale = math.sqrt(max(dot(inner, riesz), 0.0))
-        q = inverse.solve_transposed(inner, riesz)
-        if state.q is not None and self.steps > 0:
-            left = inner - problem.hessian_product(u, v, state.q)
-            q = state.q + inverse.solve_transposed(left, metric.gradient(left))
+        scale = metric.dual_norm(inner)
         found = broyden(
             lambda q: problem.hessian_product(u, v, q) - inner,
-            q,
+            torch.zeros_like(u) if state.q is None or self.steps == 0 else state.q,
             inverse,
             metric,
-            lambda q: accuracy.adjoint * scale,
-            self.steps,
+            lambda q: max(accuracy.adjoint, ROUNDING) * scale,
+            self.steps + 1,
             self.memory,
+            transposed=True,
         )
         q = found.solution
         return conclude(

@@ -24,8 +24,8 @@ _RELAXATIONS = 3.0
 _MOST_STEPS = 1000
 # A spectrum is estimated again once u has moved by this share of its length.
 _MOVED = 0.1
-# A relative gradient below this is rounding.
-_ROUNDING = 1e-12
+# A relative residual below this is rounding, and steps against it are noise.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def gradient_descent(
         gradient = problem.inner_gradient(u, v)
         direction = metric.gradient(gradient)
         length = math.sqrt(max(dot(gradient, direction), 0.0))
-        if length <= mu * max(tolerance, _ROUNDING) * metric.norm(u):
+        if length <= mu * max(tolerance, ROUNDING) * metric.norm(u):
             break
         if step is None and not length <= 1.1 * previous:
             u, largest = before, 2.0 * largest

@@ -84,7 +84,7 @@ class StateEquation:
         full[:, self._free] = u
         return full
 
-    def _extend(self, w: Tensor) -> Tensor:
+    def extend(self, w: Tensor) -> Tensor:
         """A function of the unknowns (S, n) by zero, (S, N)."""
         full = w.new_zeros(w.shape[0], self.size)
         full[:, self._free] = w
@@ -193,7 +193,7 @@ class StateEquation:
         state, control = torch.zeros_like(self.lift.expand(u.shape[0], -1)), torch.zeros_like(v)
         if self.affine:
             return self.restrict(state), control
-        full, step, test = self.embed(u), self._extend(du), self._extend(w)
+        full, step, test = self.embed(u), self.extend(du), self.extend(w)
         for integral in self.integrals:
             evaluate, controls = integral.evaluation.evaluate, integral.control_evaluation
             for_state, for_control = integral.second_derivative(

@@ -9,13 +9,14 @@ from .form import Coefficients
 
 
 def poisson(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
-    """int (reaction u - source) phi + conductivity grad u . grad phi.
+    """int (reaction u - source) phi + conductivity grad u . grad phi."""
+    return c["reaction"] * u - c["source"], conduction(u, grad, c)
 
-    `conductivity` is (P,) or (S, P), or (dim, dim, S or 1, P) for an anisotropic material.
-    """
+
+def conduction(u: Tensor, grad: Tensor, c: Coefficients) -> Tensor:
+    """conductivity grad u, with `conductivity` (P,) or (S, P), or (dim, dim, S or 1, P) if it is anisotropic."""
     k = c["conductivity"]
-    flux = k * grad if k.ndim <= 2 else torch.einsum("ijsp,jsp->isp", k.expand(-1, -1, *u.shape), grad)
-    return c["reaction"] * u - c["source"], flux
+    return k * grad if k.ndim <= 2 else torch.einsum("ijsp,jsp->isp", k.expand(-1, -1, *u.shape), grad)
 
 
 def neumann(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:

@@ -24,8 +24,9 @@ from ..linalg.sparse import SparseMatrix
 from ..objective import Objective, Regularisation, Tracking
 from ..pde.equation import StateEquation
 from ..pde.form import Integral
-from ..pde.poisson import neumann, poisson, robin
+from ..pde.poisson import neumann, robin
 from ..pde_problem import PDEProblem
+from .equations import interior
 from .errors import ProblemError, suggest
 from .loading import ProblemFile
 from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh, TrackingTerm
@@ -108,30 +109,30 @@ class _Builder:
 
         facets = self._boundary_facets(domain)
         lift, free = self._dirichlet(state, facets)
-        coefficients, symmetric, coercive = self._coefficients(domain, x)
+        cells = interior(self.values, spec.pde, x)
         control = self._control(domain, control_space)
         gain = self.values.formula("control.gain", spec.control.gain, x)
         # Zero outside the region where the control acts: its functions at the edge reach beyond.
-        coefficients["gain"] = self.values.tensor(gain) * control.region.reshape(-1)
+        coefficients = {**cells.coefficients, "gain": self.values.tensor(gain) * control.region.reshape(-1)}
         boundary, absorbing, boundary_coercive = self._boundary_integrals(state, facets)
         objective, fields = self._objective(domain, state, control)
         if not self.values.issues:
-            self._well_posed(free, state, coefficients, absorbing)
+            self._well_posed(free, state, absorbing or cells.absorbing)
         if self.values.issues:
             raise ProblemError(self.values.issues)
 
-        cells = Integral(state.cells, poisson, coefficients, source_control, control.cells)
+        integral = Integral(state.cells, cells.form, coefficients, source_control, control.cells)
         equation = StateEquation(
-            (cells, *boundary),
+            (integral, *boundary),
             state.size,
             control.size,
             free,
             lift,
-            affine=True,
-            symmetric=symmetric,
+            affine=cells.affine,
+            symmetric=cells.symmetric,
             counts=self.counts,
         )
-        model = self._model(state, equation, symmetric and coercive and boundary_coercive)
+        model = self._model(state, equation, cells.symmetric and cells.coercive and boundary_coercive)
         return PDEProblem(spec.name, state, equation, control, objective, model, fields)
 
     def _boundary_facets(self, domain: Domain) -> dict[str, np.ndarray]:
@@ -166,46 +167,6 @@ class _Builder:
             self.values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
         return self.values.tensor(values), free
 
-    def _coefficients(self, domain: Domain, x: Tensor) -> tuple[dict[str, Tensor], bool, bool]:
-        """Coefficients at the points; whether the form is symmetric, and whether its energy is positive."""
-        pde = self.file.spec.pde
-        symmetric = True
-        before = len(self.values.issues)
-        if isinstance(pde.conductivity, tuple):
-            dim = domain.dim
-            if len(pde.conductivity) != dim:
-                found = len(pde.conductivity)
-                message = f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {found} x {found}"
-                self.values.complain("pde.conductivity", message)
-                conductivity = np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1]))
-            else:
-                rows = [
-                    np.stack(
-                        [self.values.formula(f"pde.conductivity.{i}.{j}", entry, x) for j, entry in enumerate(row)]
-                    )
-                    for i, row in enumerate(pde.conductivity)
-                ]
-                conductivity = np.stack(rows)[:, :, None]
-                symmetric = bool((conductivity == conductivity.swapaxes(0, 1)).all())
-            even = np.moveaxis(0.5 * (conductivity + conductivity.swapaxes(0, 1))[:, :, 0], -1, 0)
-            smallest = np.linalg.eigvalsh(even)[:, 0]
-        else:
-            conductivity = self.values.regional("pde.conductivity", pde.conductivity, x)
-            smallest = conductivity
-        if len(self.values.issues) == before and (smallest <= 0.0).any():
-            where = int(np.argmin(smallest))
-            matrix = isinstance(pde.conductivity, tuple)
-            kind = "a positive definite conductivity" if matrix else "a positive conductivity"
-            value = f"the eigenvalue {smallest[where]:g}" if matrix else f"{smallest[where]:g}"
-            self.values.complain("pde.conductivity", f"expected {kind}, found {value} at {point_text(x, where)}")
-        reaction = self.values.regional("pde.reaction", pde.reaction, x)
-        coefficients = {
-            "conductivity": self.values.tensor(conductivity),
-            "reaction": self.values.tensor(reaction),
-            "source": self.values.tensor(self.values.regional("pde.source", pde.source, x)),
-        }
-        return coefficients, symmetric, bool((reaction >= 0.0).all())
-
     def _boundary_integrals(self, state: Space, facets: dict[str, np.ndarray]) -> tuple[list[Integral], bool, bool]:
         """Integrals over the boundary; whether one fixes the level of u; whether all have positive energy."""
         integrals, absorbing, coercive = [], False, True
@@ -228,8 +189,8 @@ class _Builder:
                 coercive = coercive and bool((transfer >= 0.0).all())
         return integrals, absorbing, coercive
 
-    def _well_posed(self, free: np.ndarray, state: Space, coefficients: dict[str, Tensor], absorbing: bool) -> None:
-        if len(free) == state.size and not absorbing and not torch.count_nonzero(coefficients["reaction"]):
+    def _well_posed(self, free: np.ndarray, state: Space, absorbing: bool) -> None:
+        if len(free) == state.size and not absorbing:
             message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
             self.values.complain("pde.boundary", message)
 
@@ -319,10 +280,8 @@ class _Builder:
         noise = None if spec.noise == "matched" else float(spec.noise)
         observation = Observation(self.file.spec.curvature.scores, noise)
         if spec.model == "energy" and not coercive:
-            message = (
-                "expected auto or residual, found 'energy': the equation is not self-adjoint and coercive, "
-                "as the energy form needs"
-            )
+            lack = "self-adjoint and coercive" if equation.affine else "linear"
+            message = f"expected auto or residual, found 'energy': the equation is not {lack}, as the energy form needs"
             raise self.file.error("inner.model", message)
         if coercive and spec.model != "residual":
             return energy_model(equation, observation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -52,6 +53,9 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
     if kind != "factored" and not sampled:
         raise file.error("inner.tests", f"expected a number: a {kind} inverse is made from sampled tests, found 'all'")
     weight = None if spec.prior_weight == "auto" else float(spec.prior_weight)
+    if weight is None and spec.prior == "identity":
+        # A multiple of the identity knows nothing; the weight that makes F best makes its inverse worse.
+        weight = 1.0
     if kind == "dense":
         _check_memory(file, scenarios * n, device)
         return Choice(Dense(spec.prior, weight, spec.forgetting), kind, reason)
@@ -63,8 +67,9 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
                 "curvature.prior", "expected riesz: low_rank corrects a structured prior, found 'identity'"
             )
         # With several scenarios the mean of their Jacobians is nearer to each of them than the Riesz map is.
-        prior = "riesz" if scenarios == 1 else "factored"
-        return Choice(LowRank(spec.rank, prior, weight, spec.forgetting), kind, reason)
+        prior: Literal["riesz", "factored"] = "riesz" if scenarios == 1 else "factored"
+        fading = spec.forgetting if isinstance(spec.forgetting, float) else None
+        return Choice(LowRank(spec.rank, prior, weight, fading), kind, reason)
     return Choice(Factored(), kind, reason)
 
 

@@ -243,9 +243,10 @@ def _first_if_scalar(value: object, inner: Callable[[object], object], entries: 
 
 @dataclass(frozen=True)
 class Formula:
-    """An expression in the coordinates, written as a number or a text; null where allowed."""
+    """An expression in the coordinates and further `names`, written as a number or a text; null where allowed."""
 
     null: bool = False
+    names: tuple[str, ...] = ()
 
     def check(self, value: object) -> Expression | None:
         if value is None and self.null:
@@ -255,7 +256,7 @@ class Formula:
         if not isinstance(value, str) and not is_number(value):
             raise expectation(f"a number or an expression{' or null' * self.null}", value)
         try:
-            expression = Expression(value if isinstance(value, str) else plain_number(value))
+            expression = Expression(value if isinstance(value, str) else plain_number(value), self.names)
         except ExpressionError as error:
             raise issue(str(error)) from None
         if "t" in expression.variables:

@@ -8,11 +8,13 @@ import torch
 
 from ..engine.curvature.dense import Dense
 from ..engine.inner import InnerOptions
-from ..engine.minimise import Oracle, Stopping
+from ..engine.minimise import Oracle, SecondOrderOracle, Stopping
 from ..engine.nhgd import NHGD, HypergradientOptions
+from ..engine.outer.adam import Adam
 from ..engine.outer.base import OuterMethod
 from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.lbfgs import LBFGS
+from ..engine.outer.newton_cg import NewtonCG
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
 from .curvature import Choice, choose_curvature
@@ -65,7 +67,11 @@ def build_method(file: ProblemFile, shape: tuple[int, int], device: torch.device
     parallel = unknowns > _SERIAL_UNKNOWNS
     if isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense):
         parallel = unknowns >= _PARALLEL_DENSE
-    return Method(oracle, _outer(file), stopping, description, None if parallel else 1)
+    outer = _outer(file)
+    if outer.second_order and not isinstance(oracle, SecondOrderOracle):
+        message = f"expected auto, gradient, adam or lbfgs: {spec.method} has no products with a Hessian"
+        raise file.error("outer.method", f"{message}, found {spec.outer.method!r}")
+    return Method(oracle, outer, stopping, description, None if parallel else 1)
 
 
 def _outer(file: ProblemFile) -> OuterMethod:
@@ -77,6 +83,10 @@ def _outer(file: ProblemFile) -> OuterMethod:
         name = "gradient" if tracking else "lbfgs"
     if name == "lbfgs":
         return LBFGS(spec.memory, step)
+    if name == "newton_cg":
+        return NewtonCG(step)
+    if name == "adam":
+        return Adam(step)
     return GradientDescent(step, search=not tracking)
 
 

@@ -148,24 +148,42 @@ class BoundarySpec(Section):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
+Conductivity = Annotated[
+    TensorCoefficient,
+    Field(description="Expression, mapping from subdomain (or default) to expression, or square matrix."),
+]
+Coefficient = Annotated[
+    RegionCoefficient, Field(description="Expression, or mapping from subdomain (or default) to expression.")
+]
+Conditions = Annotated[
+    dict[str, BoundarySpec],
+    Field(description="Conditions by the name of a side, or 'all'; a side without one has no flux."),
+]
+
+
 class PoissonSpec(Section):
     """-div(conductivity grad u) + reaction u = source."""
 
     kind: Literal["poisson"]
-    conductivity: TensorCoefficient = Field(
-        default=Expression(1.0),
-        description="Expression, mapping from subdomain (or default) to expression, or square matrix.",
+    conductivity: Conductivity = Expression(1.0)
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+
+
+class SemilinearSpec(Section):
+    """-div(conductivity grad u) + nonlinearity(u) = source."""
+
+    kind: Literal["semilinear"]
+    conductivity: Conductivity = Expression(1.0)
+    nonlinearity: Annotated[Expression, Formula(names=("u",))] = Field(
+        description="An expression in u and the coordinates, such as 'u**3'."
     )
-    reaction: RegionCoefficient = Field(
-        default=Expression(0), description="Expression, or mapping from subdomain (or default) to expression."
-    )
-    source: RegionCoefficient = Field(
-        default=Expression(0), description="Expression, or mapping from subdomain (or default) to expression."
-    )
-    boundary: dict[str, BoundarySpec] = Field(
-        default_factory=dict,
-        description="Conditions by the name of a side, or 'all'; a side without one has no flux.",
-    )
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+
+
+PDESpec = Annotated[PoissonSpec | SemilinearSpec, OneOf()]
 
 
 class SourceControl(Section):
@@ -268,8 +286,10 @@ class CurvatureSpec(Section):
     prior_weight: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
         default="auto", description="Number of samples the prior is worth."
     )
-    forgetting: Annotated[float | None, Number(above=0, below=1, null=True)] = Field(
-        default=None, description="Constant weight of the newest batch; null for the running mean."
+    forgetting: Annotated[float | Literal["auto"] | None, Number(above=0, below=1, null=True, words=("auto",))] = Field(
+        default="auto",
+        description="Constant weight of the newest batch; null for the running mean; auto for a running mean that fades "
+        "once scores show that the Fisher information has changed.",
     )
     block: Count = Field(default=64, description="Most unknowns of a block.")
     rank: Count = Field(default=32, description="Most directions that low_rank corrects.")
@@ -307,17 +327,18 @@ class HypergradientSpec(Section):
 class OuterSpec(Section):
     """The iteration on the control."""
 
-    method: Literal["auto", "gradient", "lbfgs"] = Field(
+    method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg"] = Field(
         default="auto",
-        description="Descent or quasi-Newton; auto is lbfgs, and gradient with a constant step for methods that only "
-        "track the state.",
+        description="Descent, Adam, quasi-Newton or Newton with conjugate gradients; auto is lbfgs, and gradient with "
+        "a constant step for methods that only track the state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
     atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
     memory: Count = Field(default=20, description="Pairs that lbfgs remembers.")
     step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
-        default="auto", description="First trial step of the line search; auto scales it from the gradient."
+        default="auto",
+        description="First trial step of the line search, constant step of gradient and adam; auto estimates it.",
     )
 
 
@@ -366,7 +387,7 @@ class ProblemSpec(Section):
     )
     mesh: MeshSpec = Field(description="The domain, by kind or by file.")
     element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
-    pde: PoissonSpec = Field(description="The equation, a mapping with its kind and coefficients.")
+    pde: PDESpec = Field(description="The equation, a mapping with its kind and coefficients.")
     control: ControlSpec = Field(description="What is optimised, a mapping with its kind.")
     objective: tuple[ObjectiveTerm, ...] = Field(
         description="A list of terms that are added up.", json_schema_extra={"minItems": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +42,18 @@ class Values:
             self.complain(key, f"expected finite values, found {bad} at {point_text(points, where)}")
             return np.zeros(points.shape[1:])
         return values
+
+    def function(self, key: str, expression: Expression, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """(u, points) -> values of an expression in u and the coordinates; it is tried at the points x for u = 0."""
+
+        def evaluate(u: Tensor, points: Tensor) -> Tensor:
+            return expression.torch(points, u=u)
+
+        try:
+            evaluate(x.new_zeros(x.shape[1:]), x)
+        except ExpressionError as error:
+            self.complain(key, str(error))
+        return evaluate
 
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float64), device=self.device)

@@ -13,7 +13,7 @@ def vocabulary() -> dict[str, dict[str, str]]:
     """Heading -> name -> one line."""
     return {
         "meshes (mesh.kind, or mesh.file)": _sections(schema.MeshSpec),
-        "equations (pde.kind)": _sections(schema.PoissonSpec),
+        "equations (pde.kind)": _sections(schema.PDESpec),
         "controls (control.kind)": _sections(schema.ControlSpec),
         "objective terms (objective[].kind)": _sections(schema.ObjectiveTerm),
         "methods (method)": _methods(),

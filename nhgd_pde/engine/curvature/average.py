@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
-from ...linalg.krylov import dot, extreme_eigenvalues
+from ...linalg.krylov import dot
 from ..bilevel import BilevelProblem
 from .shrinkage import Moments, prior_scale_and_weight, samples_worth
 
@@ -135,18 +135,36 @@ def cholesky(matrix: Tensor, samples: int) -> Tensor:
 def spectrum(
     problem: BilevelProblem, u: Tensor, v: Tensor, inverse: Callable[[Tensor], Tensor], steps: int = 20
 ) -> tuple[float, float]:
-    """The ends of the spectrum of P^-1 H, for a P whose inverse only is known.
+    """Estimates of the ends of the spectrum of P^-1 H, for a P whose inverse only is known.
 
-    Lanczos steps on pairs (w, P w), of which the operator makes (P^-1 H w, H w).
+    The extreme Ritz values of Lanczos steps on covectors p, orthogonal in the inner product of P^-1, each of which
+    takes one product and one solve. Vectors P^-1 p are not combined but solved for: what combining would leave of
+    their equation is amplified by every step.
     """
-
-    def operator(pair: Tensor) -> Tensor:
-        image = problem.hessian_product(u, v, pair[0])
-        return torch.stack([inverse(image), image])
-
     rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
-    start = operator(rough[None])
-    return extreme_eigenvalues(operator, lambda a, b: dot(a[0], b[1]), start, min(steps, u.numel()))
+    image = problem.hessian_product(u, v, rough)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    diagonal: list[float] = []
+    off: list[float] = []
+    for _ in range(min(steps, u.numel())):
+        # The newest first: it takes off most, and the older ones what its own errors leave.
+        for vector, covector in reversed(pairs):
+            image = image - dot(vector, image) * covector
+        vector = inverse(image)
+        length = math.sqrt(max(dot(image, vector), 0.0))
+        if diagonal:
+            if length <= 1e-12 * abs(diagonal[0]):
+                break
+            off.append(length)
+        pairs.append((vector / length, image / length))
+        image = problem.hessian_product(u, v, pairs[-1][0])
+        diagonal.append(dot(pairs[-1][0], image))
+    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    if off:
+        side = torch.tensor(off, dtype=torch.float64)
+        tridiagonal = tridiagonal + torch.diag(side, 1) + torch.diag(side, -1)
+    values = torch.linalg.eigvalsh(tridiagonal)
+    return float(values[0]), float(values[-1])
 
 
 def rayleigh_quotient(problem: BilevelProblem, u: Tensor, v: Tensor) -> float:

@@ -77,18 +77,30 @@ class Dense(LocalBackend):
         return DenseState(inverse=inverse, prior_weight=self.prior_weight)
 
     def absorb(self, state: DenseState, scores: Tensor) -> DenseState:
-        """One rank-m update, in place.
+        """One rank-m update, in place; more scores than unknowns in pieces that add up to the same.
 
         Raises:
             ValueError: scores of another dimension, or not finite.
         """
+        check_scores(scores, state.inverse.shape[0])
+        forgetting, count = self.forgetting, scores.shape[1]
+        kept = 1.0 - forgetting if isinstance(forgetting, float) else 0.0
+        for piece in scores.split(max(state.inverse.shape[0], _PANEL), dim=1):
+            if isinstance(self.forgetting, float):
+                # The weights of all the pieces, once later ones have faded them, are those in one batch.
+                share = self.forgetting * piece.shape[1] / count
+                kept += share
+                forgetting = share / kept
+            state = self._absorbed(state, piece, forgetting)
+        return state
+
+    def _absorbed(self, state: DenseState, scores: Tensor, forgetting: Forgetting) -> DenseState:
         inverse, m = state.inverse, scores.shape[1]
-        check_scores(scores, inverse.shape[0])
         # A is symmetric; as the second factor it is read by rows, nearly twice as fast.
         image = scores.T @ inverse
         gram = image @ scores
         d = inverse.shape[0]
-        mean, beta, scale = state.absorbing(m, d, one_block(gram, d), self.forgetting)
+        mean, beta, scale = state.absorbing(m, d, one_block(gram, d), forgetting)
         small = gram / scale
         small.diagonal().add_(m * (1.0 - beta) / beta)
         # With L L^T the small matrix, the update is A - (A S L^-T)(A S L^-T)^T. It takes the place of A S in pieces.

@@ -12,7 +12,7 @@ from .base import Evaluation, Feasible, HessianProduct, value_noise
 from .line_search import LineSearch
 
 # Of an estimated constant step: its share of the first trial of a line search.
-_CAUTION = 0.1
+_CAUTION = 0.05
 # It is halved where the objective exceeds all of the latest values by this factor, and taken back by this one.
 _LATEST = 10
 _RISE = 1.1
@@ -43,7 +43,7 @@ class GradientDescent:
     Attributes:
         step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and
             Borwein's t = <s, y> / <y, y> as first trial of a backtracking search.
-        search: without it, and without a step, t is a tenth of the first trial, and halved for good where the
+        search: without it, and without a step, t is a twentieth of the first trial, and halved for good where the
             objective rises above its latest values: for gradients that are sampled or behind, which a line search
             cannot be made with.
     """

@@ -1,0 +1,196 @@
+"""The options of arXiv 2602.10905: observed scores of single samples, sampled cross derivatives, its step sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from bilevel_problems import Explicit, cubic_problem, least_squares, seeded
+from torch import Tensor
+
+import nhgd_pde as nhgd
+from nhgd_pde.engine.curvature.dense import Dense
+from nhgd_pde.engine.curvature.factored import Factored
+from nhgd_pde.engine.hypergradient import hypergradient
+from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
+from nhgd_pde.engine.minimise import Accuracy
+from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from problems import slope
+
+POISSON = {
+    "name": "small",
+    "mesh": {"kind": "rectangle", "cells": [6, 6]},
+    "pde": {"kind": "poisson", "boundary": {"all": {"dirichlet": 0}}},
+    "control": {"kind": "source"},
+    "objective": [
+        {"kind": "tracking", "target": "sin(2*pi*x)*sin(2*pi*y) + x*y"},
+        {"kind": "regularisation", "weight": 1e-4},
+    ],
+}
+
+
+def test_the_hypergradient_of_a_sampled_inverse_converges_at_the_monte_carlo_rate() -> None:
+    """Its error falls as 1/sqrt(T) over two decades of samples."""
+    problem = cubic_problem(n=6)
+    _, v = problem.start()
+    v = v + 0.3
+    u = problem.solution(v)
+    _, exact = problem.exact(v)
+    counts = [200, 632, 2000, 6325, 20000]
+
+    def error(count: int, seed: int) -> float:
+        backend = Dense("identity", prior_weight=1e-6)
+        inverse = backend.init(problem, u, v)
+        for scores in problem.batch(u, v, problem.sample(count, seeded(seed))).scores.split(100, dim=1):
+            inverse = backend.absorb(inverse, scores)
+        found = hypergradient(problem, u, v, inverse, None, None)
+        return float((found.derivative - exact).norm() / exact.norm())
+
+    errors = [float(np.sqrt(np.mean([error(count, seed) ** 2 for seed in range(20)]))) for count in counts]
+    assert slope([float(count) for count in counts], errors) == pytest.approx(-0.5, abs=0.1)
+    assert errors[-1] < 0.03
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_fresh_cross_derivatives_are_unbiased_with_variance_one_over_their_number(scale: float) -> None:
+    problem = cubic_problem(n=6)
+    _, v = problem.start()
+    v = v + 0.3 * scale
+    u = problem.solution(v)
+    _, exact = problem.exact(v)
+    inverse = Factored().init(problem, u, v)
+
+    def derivative(count: int, seed: int) -> Tensor:
+        cross = problem.batch(u, v, problem.sample(count, seeded(seed))).cross
+        return hypergradient(problem, u, v, inverse, None, 1e-12, 100, cross).derivative
+
+    mean = torch.stack([derivative(50, seed) for seed in range(400)])
+    standard_error = mean.std(0) / 20.0
+    assert ((mean.mean(0) - exact).abs() < 4.0 * standard_error).all()
+    spread = [torch.stack([derivative(count, seed) for seed in range(200)]).var(0).sum() for count in (10, 160)]
+    assert float(spread[0] / spread[1]) == pytest.approx(16.0, rel=0.35)
+
+
+@pytest.mark.parametrize("problem", [least_squares(n=5), cubic_problem(n=5)])
+def test_a_running_cross_derivative_is_the_mean_over_the_batches_of_the_loop(problem: Explicit) -> None:
+    u, v = problem.start()
+    v = v + 0.5
+    backend, q = Dense(), torch.ones(problem.inner_shape, dtype=torch.float64)
+    options = InnerOptions(tests=8, steps=3, keep_cross=True)
+
+    def start() -> InnerState:
+        return InnerState(u, backend.init(problem, u, v))
+
+    whole = solve_inner(problem, v, start(), backend, options, 1e-14, seeded(0))
+    state, generator, one_by_one = start(), seeded(0), []
+    for _ in range(3):
+        step = solve_inner(problem, v, state, backend, replace(options, steps=1), 1e-14, generator)
+        state = step.state
+        one_by_one += [cross(q) for cross in step.crosses]
+    torch.testing.assert_close(torch.stack([cross(q) for cross in whole.crosses]), torch.stack(one_by_one))
+
+    oracle = NHGD(options, backend, HypergradientOptions(cross="running"))
+    evaluation, after = oracle.evaluate(problem, v, oracle.init(problem, u, v), Accuracy(1e-14, 1e-10))
+    direct = problem.outer_derivatives(after.u, v)[1]
+    mean = torch.stack([cross(after.q) for cross in whole.crosses]).mean(0)
+    torch.testing.assert_close(evaluation.derivative, direct - mean)
+
+
+def test_the_cross_derivative_of_the_energy_form_needs_no_samples() -> None:
+    expected, running, fresh = (
+        nhgd.solve(nhgd.load(POISSON, {"hypergradient.cross": cross, "inner.tests": 8, "curvature.kind": "dense"}))
+        for cross in ("expected", "running", 4)
+    )
+    assert expected.status == running.status == fresh.status == "converged"
+    assert running.objective == pytest.approx(expected.objective, rel=1e-10)
+    assert fresh.objective == pytest.approx(expected.objective, rel=1e-10)
+
+
+def test_sampled_cross_derivatives_leave_an_error_that_falls_with_their_number() -> None:
+    """In the residual form, with everything else exact, the derivative of a run is off by their noise alone."""
+    errors = []
+    for count in (16, 256, 4096):
+        overrides = {"inner.model": "residual", "hypergradient.cross": count, "outer.iterations": 1}
+        found, exact = (nhgd.solve(nhgd.load(POISSON, {**overrides, **more})) for more in ({}, {"method": "adjoint"}))
+        first = [solution.history[0]["gradient_norm"] for solution in (found, exact)]
+        errors.append(abs(first[0] / first[1] - 1.0))  # type: ignore[operator]
+    assert errors[0] > 4.0 * errors[2] and errors[2] < 0.1
+
+
+# Observed scores
+
+
+SMALL_SIGMA = {"curvature.kind": "dense", "inner.tests": 16, "curvature.scores": "observed", "inner.noise": 1e-3}
+
+
+@pytest.mark.parametrize("model", ["energy", "residual"])
+def test_a_noise_that_is_too_small_for_observed_scores_is_warned_about(model: str) -> None:
+    small, matched, scored = (
+        nhgd.solve(nhgd.load(POISSON, {**SMALL_SIGMA, "inner.model": model, "outer.iterations": 2, **more}))
+        for more in ({}, {"inner.noise": "matched"}, {"curvature.scores": "model"})
+    )
+    # A run that breaks down gives the reason, one that goes on a warning.
+    (warning,) = small.stats["warnings"] or [small.message]
+    assert "inner.noise to matched" in warning and "observed scores" in warning
+    assert not matched.stats["warnings"] and not scored.stats["warnings"]
+
+
+def test_the_inflation_that_is_warned_about_is_that_of_the_fisher_information() -> None:
+    """F of observed scores is that of the model plus terms of the size of the squared tested residual."""
+    problem = nhgd.load(POISSON, {"inner.model": "residual", "curvature.scores": "observed", "inner.noise": 0.01}).pde
+    u, v = problem.start()
+    v = v + 1.0
+    batch = problem.batch(u, v, problem.sample(20000, seeded(0)))
+    model = nhgd.load(POISSON, {"inner.model": "residual"}).pde
+    plain = model.batch(u, v, model.sample(20000, seeded(1)))
+    direction = problem.inner_metric.gradient(problem.inner_gradient(u, v)).reshape(-1)
+    seen, meant = ((each.scores.T @ direction).square().mean() for each in (batch, plain))
+    # Along the residual a Gaussian test sees three times its square: E z^4 = 3.
+    assert float(seen / meant) == pytest.approx(1.0 + 3.0 * batch.inflation, rel=0.1)
+    assert batch.inflation > 10.0
+
+
+def test_single_observed_scores_give_the_rank_one_formula() -> None:
+    """A+ = [A - A s s^T A / ((1 - beta) / beta + s^T A s)] / (1 - beta), Sherman and Morrison."""
+    problem = cubic_problem(n=5)
+    u, v = problem.start()
+    backend = Dense("identity", prior_weight=3.0)
+    state = backend.init(problem, u, v)
+    a, generator = state.inverse.clone(), seeded(0)
+    for t in range(6):
+        scores = problem.batch(u, v, problem.sample(1, generator)).scores
+        state = backend.absorb(state, scores)
+        beta, image = 1.0 / (3.0 + t + 1.0), a @ scores
+        a = (a - image @ image.T / ((1.0 - beta) / beta + float(scores.T @ image))) / (1.0 - beta)
+    torch.testing.assert_close(state.inverse, a)
+    forgetting = Dense("identity", prior_weight=3.0, forgetting=0.2)
+    state = forgetting.init(problem, u, v)
+    image = state.inverse @ scores
+    expected = (state.inverse - image @ image.T / (4.0 + float(scores.T @ image))) / 0.8
+    torch.testing.assert_close(forgetting.absorb(state, scores).inverse, expected)
+
+
+def test_the_letter_of_the_paper_runs_from_a_problem_file() -> None:
+    """Single observed samples, SGD with its step sizes, identity prior, running cross derivative, no refinement."""
+    letter = {
+        "inner.model": "residual",
+        "inner.tests": 1,
+        "inner.steps": 200,
+        "inner.optimiser": "sgd",
+        "inner.noise": "matched",
+        "curvature.kind": "dense",
+        "curvature.prior": "identity",
+        "curvature.scores": "observed",
+        "hypergradient.refine": "off",
+        "hypergradient.cross": "running",
+        "outer.method": "gradient",
+        "outer.step": 30,
+        "outer.iterations": 20,
+    }
+    found = nhgd.solve(nhgd.load(POISSON, letter))
+    assert found.status == "stopped" and "200 scores" not in found.stats["curvature"]
+    # At v = 0 the state is zero, and steps that are taken back are not learnt from.
+    assert int(found.stats["curvature"].split()[5].replace(",", "")) >= 15 * 200
+    assert found.objective < 0.95 * found.stats["objective_initial"]
