@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .engine.curvature.block import Block
 from .engine.curvature.dense import Dense
+from .engine.curvature.low_rank import LowRank
 from .engine.nhgd import NHGD
 from .pde_problem import PDEProblem
+from .problem.curvature import dense_bytes
 from .problem.methods import Method
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes, rounded guesses: `factors` of one sparse factorisation, `dense` of a full inverse, `total` of the run."""
+    """Bytes, rounded guesses: `factors` of one sparse factorisation, `inverse` of a sampled one, `total` of the run."""
 
     factors: float
-    dense: float
+    inverse: float
     total: float
 
     def __str__(self) -> str:
-        dense = f", the dense inverse {_size(self.dense)}" if self.dense else ""
-        return f"memory: about {_size(self.total)}; sparse factors about {_size(self.factors)}{dense}"
+        inverse = f", the sampled inverse {_size(self.inverse)}" if self.inverse else ""
+        return f"memory: about {_size(self.total)}; sparse factors about {_size(self.factors)}{inverse}"
 
 
 def estimate(problem: PDEProblem, method: Method) -> Estimate:
@@ -33,13 +36,24 @@ def estimate(problem: PDEProblem, method: Method) -> Estimate:
     dim = problem.space.domain.dim
     entries = {1: 4.0 * n, 2: 8.0 * n**1.215, 3: 4.6 * n**1.5}[dim]
     factors = 12.0 * entries
-    dense = 0.0
-    if isinstance(method.oracle, NHGD) and isinstance(method.oracle.curvature, Dense):
-        dense = 8.0 * (scenarios * n) ** 2
+    inverse = 0.0
+    if isinstance(method.oracle, NHGD):
+        inverse = _inverse_bytes(method.oracle.curvature, scenarios * n)
     # Libraries, and tables, matrices and vectors: fitted to the peak of runs with 4e3 to 2.6e5 unknowns in two
     # dimensions and 7e3 to 1.6e4 in three.
     rest = 3e8 + (2e4 if dim == 3 else 4e3) * problem.space.size
-    return Estimate(factors, dense, rest + factors + dense)
+    return Estimate(factors, inverse, rest + factors + inverse)
+
+
+def _inverse_bytes(backend: object, unknowns: int) -> float:
+    match backend:
+        case Dense():
+            return dense_bytes(unknowns)
+        case Block(size=size):
+            return 8.0 * size * unknowns
+        case LowRank(rank=rank):
+            return 16.0 * rank * unknowns
+    return 0.0
 
 
 def _size(count: float) -> str:

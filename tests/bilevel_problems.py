@@ -137,6 +137,12 @@ class Explicit:
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return rows(self.jacobian(u).mT, w)
 
+    def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
+        return self.control @ d
+
+    def outer_second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        return du, self.weight * self.outer_metric.covector(dv[None])[0]
+
     def hessian(self, u: Tensor, v: Tensor) -> Tensor:
         """The inner Hessian as one (d, d) matrix, column by column."""
         d = self.target.numel()
@@ -213,10 +219,27 @@ class LeastSquares(Explicit):
 
     def optimum(self) -> Tensor:
         """The minimiser of Phi: one symmetric linear system, from u* = U v + u_0."""
-        slope = -torch.linalg.solve(self.hessians, self.control).reshape(-1, self.outer_size)
         offset = (self.target - self.solution(torch.zeros(self.outer_size, dtype=torch.float64))).reshape(-1)
+        return torch.linalg.solve(self.reduced_hessian, self.slope.T @ offset)
+
+    @property
+    def slope(self) -> Tensor:
+        """du*/dv, (d, p)."""
+        return -torch.linalg.solve(self.hessians, self.control).reshape(-1, self.outer_size)
+
+    @property
+    def reduced_hessian(self) -> Tensor:
         gram = self.outer_metric.covector(torch.eye(self.outer_size, dtype=torch.float64))
-        return torch.linalg.solve(slope.T @ slope + self.weight * gram, slope.T @ offset)
+        return self.slope.T @ self.slope + self.weight * gram
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(u), torch.zeros_like(v)
+
+    def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
+        return b
+
+    def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        return q
 
 
 def least_squares(seed: int = 0, scenarios: int = 1, n: int = 8, p: int = 12, weight: float = 1e-2) -> LeastSquares:
@@ -264,6 +287,15 @@ class Cubic(Explicit):
 
     def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         return self.control_product_transposed(u, v, self.inner_metric.gradient(rows(self.jacobian(u), q)))
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        return 6.0 * self.cubic * u * du * w, torch.zeros_like(v)
+
+    def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
+        return rows(self.jacobian(u).mT, self.inner_metric.gradient(b))
+
+    def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
+        return self.inner_metric.gradient(rows(self.jacobian(u), q))
 
     def fisher_factors(self, u: Tensor, v: Tensor) -> DenseFactors:
         self.counts.factorisations += 1

@@ -21,6 +21,7 @@ from bilevel_problems import (
 from torch import Tensor
 
 from nhgd_pde.engine.minimise import Stopping
+from nhgd_pde.engine.outer.adam import Adam
 from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS, LBFGSState
@@ -261,6 +262,49 @@ def test_too_long_a_constant_step_fails_with_the_last_good_iterate(radius: float
     assert minimum.status == "failed"
     reason = "a smaller step is needed" if radius == math.inf else "outside the domain"
     assert reason in minimum.message
+    assert minimum.last is told[-1] and minimum.last.evaluation.finite
+
+
+# Adam
+
+
+def test_adam_takes_the_steps_of_torchs_on_the_riesz_representatives() -> None:
+    function, _, _ = quadratic_function(6, 10.0)
+    _, told = function.minimise(Adam(step=0.05, relative_floor=1e-3), Stopping(iterations=40, rtol=0.0))
+    v = function.first.clone().requires_grad_()
+    floor = 1e-3 * float(told[0].evaluation.gradient.abs().max())
+    peer = torch.optim.Adam([v], lr=0.05, eps=floor)
+    for iterate in told:
+        assert torch.allclose(iterate.evaluation.v, v.detach(), rtol=0.0, atol=1e-12)
+        (derivative,) = torch.autograd.grad(function.value(v), v)
+        v.grad = function.outer_metric.gradient(derivative[None])[0]
+        peer.step()
+    assert [iterate.step for iterate in told[1:]] == [0.05] * 40
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_adam_by_itself_comes_close_whatever_the_scale_of_the_objective(scale: float) -> None:
+    function, hessian, linear = quadratic_function(10, 100.0)
+    inside = function.value
+    function.value = lambda v: scale * inside(v)
+    minimum, _ = function.minimise(Adam(), Stopping(iterations=300))
+    assert relative(minimum.last.evaluation.v, torch.linalg.solve(hessian, linear)) < 1e-3
+    assert len(function.tried) == 301
+
+
+def test_adam_stays_between_bounds() -> None:
+    function, expected = box_problem(0, 10, 0.3, condition=10.0)
+    lower, upper = function.bounds
+    minimum, _ = function.minimise(Adam(), Stopping(iterations=500))
+    assert all(((v >= lower) & (v <= upper)).all() for v in function.tried)
+    assert relative(minimum.last.evaluation.v, expected) < 1e-2
+    assert torch.equal(minimum.last.evaluation.v == lower, expected <= lower)
+
+
+def test_too_long_a_step_of_adam_fails_with_the_last_good_iterate() -> None:
+    function, _, _ = quadratic_function(6, 10.0)
+    minimum, told = function.minimise(Adam(step=1e6))
+    assert minimum.status == "failed" and "a smaller step is needed" in minimum.message
     assert minimum.last is told[-1] and minimum.last.evaluation.finite
 
 

@@ -75,7 +75,7 @@ class FisherSolves:
     Attributes:
         problem, u, v: where J is taken.
         inverse: g -> A g, the preconditioner.
-        tolerance: relative residual in its norm.
+        tolerance: relative residual, in the dual norm of the inner metric's diagonal.
         iterations: most steps.
     """
 
@@ -96,5 +96,11 @@ class FisherSolves:
         def hessian(w: Tensor) -> Tensor:
             return self.problem.hessian_product(self.u, self.v, w)
 
-        found = conjugate_gradients(hessian, g, self.inverse, rtol=self.tolerance, iterations=self.iterations)
+        length = self.problem.inner_metric.dual_norm_estimate
+        scale = length(g)
+
+        def error(x: Tensor, residual: Tensor) -> float:
+            return length(residual) / scale
+
+        found = conjugate_gradients(hessian, g, self.inverse, None, self.tolerance, self.iterations, error)
         return found.solution if found.converged else torch.full_like(g, float("nan"))

@@ -10,7 +10,8 @@ SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau 2022, arXiv 2106.00553; with k
 linear solve A can be far from H^-1 in the directions that it has not seen. In the spirit of the paper's fallback, an
 estimate that is worse than none gives way to one gradient step.
 BPN: Hao, Ying, Su, Zhu, Song, Cheng 2023, arXiv 2209.07075, where Broyden's method solves the adjoint system. As both
-systems have the same matrix, the pairs of either serve the other, and those of the last evaluation the next.
+systems have the same matrix, the pairs of the first serve the second. Every evaluation starts without pairs: those of
+other points were measured to double the steps where H changes, and to save none where it does not.
 """
 
 from __future__ import annotations
@@ -24,14 +25,7 @@ from ..engine.bilevel import BilevelProblem
 from ..engine.minimise import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.broyden import LowRankInverse, broyden
-from .common import ROUNDING, MethodState, conclude, gradient_step, start
-
-
-@dataclass(frozen=True)
-class BroydenState(MethodState):
-    """With the inverse of the last evaluation."""
-
-    inverse: LowRankInverse | None = None
+from .common import ROUNDING, MethodState, conclude, gradient_step, start, surveyed
 
 
 @dataclass(frozen=True)
@@ -49,32 +43,30 @@ class Broyden:
     memory: int = 30
     name: str = "broyden"
 
-    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> BroydenState:
-        plain = start(problem, u, v, "limited-memory Broyden inverse")
-        inverse = LowRankInverse.scaled(gradient_step(plain.spectrum), u)
-        return BroydenState(u, None, plain.generator, plain.spectrum, u, plain.description, inverse=inverse)
+    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
+        return start(problem, u, v, "limited-memory Broyden inverse")
 
     def evaluate(
-        self, problem: BilevelProblem, v: Tensor, state: BroydenState, accuracy: Accuracy
-    ) -> tuple[Evaluation, BroydenState]:
-        metric, mu = problem.inner_metric, state.spectrum[0]
-        assert state.inverse is not None
+        self, problem: BilevelProblem, v: Tensor, state: MethodState, accuracy: Accuracy
+    ) -> tuple[Evaluation, MethodState]:
+        known = surveyed(problem, state.u, v, state)
+        metric, mu = problem.inner_metric, known.spectrum[0]
         solved = broyden(
             lambda u: problem.inner_gradient(u, v),
             state.u,
-            state.inverse,
+            LowRankInverse.scaled(gradient_step(known.spectrum), state.u),
             metric,
             lambda u: mu * max(accuracy.state, ROUNDING) * metric.norm(u),
             self.inner_steps,
             self.memory,
         )
-        u, inverse = solved.solution, solved.inverse
+        u = solved.solution
         inner, outer = problem.outer_derivatives(u, v)
         scale = metric.dual_norm(inner)
         found = broyden(
             lambda q: problem.hessian_product(u, v, q) - inner,
             torch.zeros_like(u) if state.q is None or self.steps == 0 else state.q,
-            inverse,
+            solved.inverse,
             metric,
             lambda q: max(accuracy.adjoint, ROUNDING) * scale,
             self.steps + 1,
@@ -86,7 +78,7 @@ class Broyden:
             problem,
             v,
             before=state,
-            after=replace(state, u=u, q=q, inverse=found.inverse),
+            after=replace(known, u=u, q=q),
             at=(u, q),
             parts=(outer, -problem.cross_product(u, v, q)),
             errors=(problem.inner_error(u, v, accuracy.state), found.length / scale if scale > 0.0 else 0.0),

@@ -1,6 +1,8 @@
 """The quadratic model of the reduced objective, and its approximate minimiser between the bounds.
 
     q(d) = h . d + d . H d / 2,   lower <= v + d <= upper
+
+H is known by its products only.
 """
 
 from __future__ import annotations
