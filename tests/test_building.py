@@ -166,11 +166,6 @@ def complaints(overrides: dict[str, Any]) -> list[str]:
             "devices.inner",
             "expected a device of this machine, found 'cuda:99': it has",
         ),
-        (
-            {"devices.curvature": "cuda:0"},
-            "devices.curvature",
-            "expected auto or 'cpu', the inner device, in a run of one role",
-        ),
     ],
 )
 def test_a_mistake_names_the_key_and_the_place(overrides: dict[str, Any], key: str, message: str) -> None:

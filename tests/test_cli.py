@@ -45,7 +45,7 @@ def test_solve_writes_the_run_folder_and_says_where(run: Callable[..., Result], 
     assert "converged: relative gradient" in result.output
     folder = tmp_path / "outputs" / "small"
     assert {path.name for path in folder.iterdir()} == {
-        "problem.yaml", "summary.json", "history.csv", "fields", "final.vtu", "run.log"
+        "problem.yaml", "summary.json", "history.csv", "fields", "final.vtu", "run.log", "checkpoint.pt"
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text())["status"] == "converged"
 

@@ -148,9 +148,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds p
 @pytest.mark.parametrize("when", ["starting", "running"])
 def test_the_inner_role_survives_the_death_of_the_other_to_say_so(when: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run = subprocess.Popen(
-        command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD
-    )
+    run = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD)
     child = child_of(run)
     if when == "running":
         while not (folder / "checkpoint.pt").exists():
@@ -176,9 +174,7 @@ def test_the_inner_role_survives_the_death_of_the_other_to_say_so(when: str, tmp
 @pytest.mark.parametrize("when", ["starting", "running"])
 def test_the_curvature_role_ends_with_the_other(when: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run = subprocess.Popen(
-        command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD
-    )
+    run = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD)
     child = child_of(run)
     if when == "running":
         while not (folder / "checkpoint.pt").exists():
@@ -197,6 +193,12 @@ def test_a_device_that_the_curvature_role_does_not_have_is_bad_input(tmp_path: P
     )
     assert found.returncode == 2 and not (tmp_path / "run").exists()
     assert "devices.curvature: expected a device of this machine, found 'cuda:7'" in found.stderr
+
+
+def test_one_role_has_one_device() -> None:
+    problem = nhgd.load(PROBLEMS / "poisson_control.yaml", {"devices.curvature": "cuda:0", "mesh.cells": [4, 4]})
+    with pytest.raises(nhgd.ProblemError, match=r"devices\.curvature: expected auto or 'cpu', .* --roles 2 uses both"):
+        nhgd.solve(problem)
 
 
 def test_torchrun_starts_both_roles(tmp_path: Path) -> None:

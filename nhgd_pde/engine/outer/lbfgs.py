@@ -13,6 +13,9 @@ from ...linalg.krylov import dot
 from .base import Evaluation, Feasible, HessianProduct, blend, value_noise
 from .line_search import LineSearch, exact_share
 
+# No step is trusted to shrink the gradient by more than this.
+_LEAST_REDUCTION = 0.05
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -76,7 +79,8 @@ class LBFGS:
             if share is not None:
                 pairs = self._remember(space, state, evaluation)
                 exact = blend(best, evaluation, share)
-                return replace(self._search_from(space, exact, pairs, share * state.search.trial), share=share)
+                reached = self._search_from(space, exact, pairs, share * state.search.trial)
+                return replace(reached, share=share, reduction=_reduction(space, best, exact))
         expected = None
         if space.bounds is not None:
             slope = dot(evaluation.derivative, moved) / state.search.trial
@@ -91,7 +95,8 @@ class LBFGS:
             return replace(state, search=search, accepted=False, failure=failure)
         if search is not None:
             return replace(state, search=search, accepted=False)
-        return self._search_from(space, evaluation, self._remember(space, state, evaluation), state.search.trial)
+        reached = self._search_from(space, evaluation, self._remember(space, state, evaluation), state.search.trial)
+        return replace(reached, reduction=_reduction(space, best, evaluation))
 
     def revalued(self, state: LBFGSState, value: float) -> LBFGSState:
         best, search = replace(state.best, value=value), replace(state.search, value=value)
@@ -124,6 +129,14 @@ class LBFGS:
         trial = 1.0 if pairs else (scale or self.step or space.first_step(best))
         search = LineSearch.start(best.value, slope, trial, wolfe=space.bounds is None)
         return LBFGSState(best, direction, search, pairs, True, step)
+
+
+def _reduction(space: Feasible, before: Evaluation, after: Evaluation) -> float:
+    """What the next step may be expected to leave of the gradient: as much as the last one did.
+
+    An error of a few per cent of the gradient now would be most of it after a step as good as that.
+    """
+    return min(max(space.stationarity(after) / space.stationarity(before), _LEAST_REDUCTION), 1.0)
 
 
 def _inverse_hessian(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 _MOST_TRIALS = 25
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ class LineSearch:
         finite = math.isfinite(value) and math.isfinite(slope)
         decrease = finite and value <= self.value + self.DECREASE * expected
         if finite and not decrease and value <= self.value + noise:
-            # Both conditions, whatever `wolfe` says: values this close rule out nothing, not even an ascent.
+            # Both conditions, whatever `wolfe` says: values this close rule out nothing, not even an ascent. Where
+            # they agree to rounding, a slope as steep as at the start calls for a longer step, not a shorter one.
             along = slope * self.trial
-            decrease = self.CURVATURE * expected <= along <= (2 * self.DECREASE - 1) * expected
+            equal = value <= self.value + _ROUNDING * abs(self.value)
+            steepest = -math.inf if equal else self.CURVATURE * expected
+            decrease = steepest <= along <= (2 * self.DECREASE - 1) * expected
         if not decrease:
             # A try that cannot be evaluated costs the most and tells the least: go far back.
             share = 0.5 if finite and expected < 0.0 else 0.1

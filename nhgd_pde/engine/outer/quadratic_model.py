@@ -34,7 +34,7 @@ class ModelStep:
 
 
 @dataclass(frozen=True)
-class _Move:
+class Move:
     """A step d, its product H d, and whether a direction without positive curvature ended it."""
 
     step: Tensor
@@ -74,20 +74,20 @@ def _between_bounds(
     lower, upper = space.bounds
     counted = _Counted(hessian)
     # The point itself, not the step to it, so that a bound is met exactly.
-    point = _Point(best.v, best.derivative)
+    point = Point(best.v, best.derivative)
     first = left = space.stationarity(best)
     while left > forcing * first and counted.count < iterations:
         before = counted.count
         free = space.free(point.v, point.slope)
         move = _conjugate_gradients(space, counted, point.slope, free, 0.0, 1)
-        point, _ = _moved(space, point, move, counted)
+        point, _ = moved(space, point, move, counted)
         met = True
         while met and not move.curved and counted.count < iterations:
             free = (point.v > lower) & (point.v < upper)
             gradient = torch.where(free, space.metric.gradient(point.slope[None])[0], 0.0)
             goal = max(_FACE_REDUCTION * _dual_norm(point.slope, gradient), 0.5 * forcing * first)
             move = _conjugate_gradients(space, counted, point.slope, free, goal, iterations - counted.count)
-            point, met = _moved(space, point, move, counted)
+            point, met = moved(space, point, move, counted)
         gradient = space.metric.gradient(point.slope[None])[0]
         left = space.metric.norm((point.v - space.project(point.v - gradient))[None])
         if move.curved or counted.count == before:
@@ -96,15 +96,15 @@ def _between_bounds(
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
     """A point and the derivative of q there."""
 
     v: Tensor
     slope: Tensor
 
 
-def _moved(space: Feasible, start: _Point, move: _Move, hessian: HessianProduct) -> tuple[_Point, bool]:
-    """The end of a move that stays between the bounds, and whether they cut it short.
+def moved(space: Feasible, start: Point, move: Move, hessian: HessianProduct) -> tuple[Point, bool]:
+    """The end of a move, within the bounds, and whether they cut it short.
 
     As much of its projection is taken as lets q fall, and no more than is best; q falls all the way to the
     first bound.
@@ -112,7 +112,7 @@ def _moved(space: Feasible, start: _Point, move: _Move, hessian: HessianProduct)
     end = start.v + move.step
     inside = space.project(end)
     if torch.equal(inside, end):
-        return _Point(end, start.slope + move.image), False
+        return Point(end, start.slope + move.image), False
     share = 1.0
     for _ in range(_MOST_HALVINGS):
         way = inside - start.v
@@ -122,14 +122,14 @@ def _moved(space: Feasible, start: _Point, move: _Move, hessian: HessianProduct)
             curvature = dot(way, image)
             best = min(1.0, -descent / curvature) if curvature > 0.0 else 1.0
             reached = inside if best == 1.0 else space.project(start.v + best * way)
-            return _Point(reached, start.slope + best * image), True
+            return Point(reached, start.slope + best * image), True
         share *= 0.5
         inside = space.project(start.v + share * move.step)
     inside = space.project(end)
     shares = torch.where(move.step != 0.0, (inside - start.v) / move.step, 1.0)
     share = float(shares.min())
     reached = torch.where(shares <= share, inside, start.v + share * move.step)
-    return _Point(reached, start.slope + share * move.image), True
+    return Point(reached, start.slope + share * move.image), True
 
 
 @dataclass
@@ -146,7 +146,7 @@ class _Counted:
 
 def _conjugate_gradients(
     space: Feasible, hessian: HessianProduct, slope: Tensor, free: Tensor | None, goal: float, iterations: int
-) -> _Move:
+) -> Move:
     """Steps on q in the free variables from a point where its derivative is `slope`, to a gradient of norm `goal`."""
 
     def masked(x: Tensor) -> Tensor:
@@ -162,14 +162,14 @@ def _conjugate_gradients(
         curvature = dot(direction, bent)
         # Also where the product is not a number.
         if not curvature > 0.0:
-            return _Move(step, image, True)
+            return Move(step, image, True)
         length = squared / curvature
         step, image = step + length * direction, image + length * bent
         residual = slope + image
         gradient = masked(space.metric.gradient(residual[None])[0])
         before, squared = squared, dot(residual, gradient)
         direction = squared / before * direction - gradient
-    return _Move(step, image, False)
+    return Move(step, image, False)
 
 
 def _dual_norm(derivative: Tensor, gradient: Tensor) -> float:
