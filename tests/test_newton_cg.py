@@ -213,7 +213,7 @@ def test_the_model_is_minimised_between_the_bounds() -> None:
         assert model < 0.0 and torch.equal(space.project(best.v + rough), best.v + rough)
 
 
-def test_a_move_that_ascends_on_its_projection_ends_at_the_first_bound() -> None:
+def test_a_move_whose_projection_ascends_ends_at_the_first_bound() -> None:
     hessian = torch.tensor([[2.5, -1.5, 0.0], [-1.5, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     step = torch.tensor([1.0, 1.0, 0.1], dtype=torch.float64)
     bound = torch.tensor([1e-4 / 3.0, 10.0, 10.0], dtype=torch.float64)

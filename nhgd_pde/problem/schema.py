@@ -288,8 +288,8 @@ class CurvatureSpec(Section):
     )
     forgetting: Annotated[float | Literal["auto"] | None, Number(above=0, below=1, null=True, words=("auto",))] = Field(
         default="auto",
-        description="Constant weight of the newest batch; null for the running mean; auto for a running mean that fades "
-        "once scores show that the Fisher information has changed.",
+        description="Constant weight of the newest batch; null for the running mean; auto for a running mean that "
+        "fades once scores show that the Fisher information has changed.",
     )
     block: Count = Field(default=64, description="Most unknowns of a block.")
     rank: Count = Field(default=32, description="Most directions that low_rank corrects.")

@@ -18,7 +18,6 @@ from .base import Evaluation, Feasible, HessianProduct
 
 # Of the gradient of the model, in one face: more is wasted on a face that is not the last.
 _FACE_REDUCTION = 0.1
-_MOST_HALVINGS = 6
 
 
 @dataclass(frozen=True)
@@ -106,27 +105,22 @@ class Point:
 def moved(space: Feasible, start: Point, move: Move, hessian: HessianProduct) -> tuple[Point, bool]:
     """The end of a move, within the bounds, and whether they cut it short.
 
-    As much of its projection is taken as lets q fall, and no more than is best; q falls all the way to the
-    first bound.
+    Of its projection as much is taken as is best for q; where q rises along it, the move goes to the first bound,
+    up to which q falls.
     """
     end = start.v + move.step
     inside = space.project(end)
     if torch.equal(inside, end):
         return Point(end, start.slope + move.image), False
-    share = 1.0
-    for _ in range(_MOST_HALVINGS):
-        way = inside - start.v
-        descent = dot(start.slope, way)
-        if descent < 0.0:
-            image = hessian(way)
-            curvature = dot(way, image)
-            best = min(1.0, -descent / curvature) if curvature > 0.0 else 1.0
-            reached = inside if best == 1.0 else space.project(start.v + best * way)
-            return Point(reached, start.slope + best * image), True
-        share *= 0.5
-        inside = space.project(start.v + share * move.step)
-    inside = space.project(end)
-    shares = torch.where(move.step != 0.0, (inside - start.v) / move.step, 1.0)
+    way = inside - start.v
+    descent = dot(start.slope, way)
+    if descent < 0.0:
+        image = hessian(way)
+        curvature = dot(way, image)
+        share = min(1.0, -descent / curvature) if curvature > 0.0 else 1.0
+        reached = inside if share == 1.0 else space.project(start.v + share * way)
+        return Point(reached, start.slope + share * image), True
+    shares = torch.where(move.step != 0.0, way / move.step, 1.0)
     share = float(shares.min())
     reached = torch.where(shares <= share, inside, start.v + share * move.step)
     return Point(reached, start.slope + share * move.image), True
