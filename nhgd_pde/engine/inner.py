@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
-from .bilevel import BilevelProblem, InnerBatch, inner_spectrum
-from .curvature.base import Curvature, CurvatureState
+from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
+from .curvature.base import Curvature, CurvatureState, begin_solve
 
 _MOST_HALVINGS = 12
 # A residual that grows by more than this in one sampled step shows a step that was too long.
@@ -57,6 +57,7 @@ class InnerState:
         steps: inner steps taken since the start of the run.
         spectrum: estimates (mu, L) of the ends of the inner spectrum, made when a schedule first needs them.
         held: batches of scores that the inverse has still to absorb.
+        sample: drawn already for the next sampled step.
     """
 
     u: Tensor
@@ -64,6 +65,7 @@ class InnerState:
     steps: int = 0
     spectrum: tuple[float, float] | None = None
     held: tuple[Tensor, ...] = ()
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -165,47 +167,50 @@ def _sampled_steps(
     u, inverse, spectrum, held = state.u, state.curvature, state.spectrum, list(state.held)
     taken, damping, before, residual, inflation = 0, 1.0, u, 0.0, 0.0
     crosses: list[Callable[[Tensor], Tensor]] = []
+    sample = state.sample or problem.sample(options.tests, generator)
+
+    def reached(u: Tensor) -> InnerState:
+        return InnerState(u, inverse, state.steps + taken, spectrum, tuple(held), sample)
+
     for taken in range(1, options.steps + 1):
-        # Scores are handed over before the next batch is made, so that one goes on while the other does.
-        while len(held) >= max(options.lag, 1):
-            inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
-        batch = problem.batch(u, v, problem.sample(options.tests, generator))
+        batch = problem.batch(u, v, sample)
         bad = int((~torch.isfinite(batch.scores)).sum())
         if bad or not torch.isfinite(batch.gradient).all():
             message = "the sampled inner steps diverged"
             if bad:
                 where = f"the scores of inner step {state.steps + taken}"
                 message += f": {bad:,} of {batch.scores.numel():,} numbers in {where} are not finite"
-            lost = InnerState(before, inverse, state.steps + taken, spectrum, tuple(held))
-            return InnerResult(lost, math.nan, False, message)
+            return InnerResult(reached(before), math.nan, False, message)
         if 0.0 < _GROWTH * residual < batch.residual and options.optimiser == "natural":
             # The step went beyond what the inverse knows of: take it back before its scores spoil that.
-            u, damping = before, max(0.25 * damping, 1e-6)
+            u, damping, sample = before, max(0.25 * damping, 1e-6), problem.sample(options.tests, generator)
             continue
-        before, residual = u, batch.residual
-        if options.optimiser == "sgd":
+        before, residual, inflation = u, batch.residual, max(inflation, batch.inflation)
+        asked = inverse
+        answer = begin_solve(asked, batch.gradient) if options.optimiser == "natural" else None
+        # Neither these scores nor the next draw depend on the step: where the inverse is in another process, it
+        # goes on with them while this one draws.
+        held.append(batch.scores)
+        while len(held) > options.lag:
+            inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
+        sample = problem.sample(options.tests, generator)
+        if answer is None:
             spectrum = spectrum or inner_spectrum(problem, u, v)
             step = _scheduled(options.schedule, spectrum, batch.step, state.steps + taken)
             u = u - step * problem.inner_metric.gradient(batch.gradient)
         else:
-            direction = inverse.solve(batch.gradient)
-            step = min(batch.step * inverse.trust, 1.5 * _cauchy_step(batch, direction))
+            direction = answer()
+            step = min(batch.step * asked.trust, 1.5 * _cauchy_step(batch, direction))
             u, damping = u - damping * step * direction, min(2.0 * damping, 1.0)
-        held.append(batch.scores)
-        inflation = max(inflation, batch.inflation)
         if options.keep_cross:
             crosses.append(batch.cross)
         if not torch.isfinite(u).all():
             message = "the sampled inner steps diverged"
-            return InnerResult(
-                InnerState(u, inverse, state.steps + taken, spectrum, tuple(held)), math.nan, False, message
-            )
+            return InnerResult(reached(u), math.nan, False, message)
         if batch.residual <= tolerance * problem.inner_length(u):
             break
-    while len(held) > options.lag:
-        inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
     error = problem.inner_error(u, v, tolerance)
-    done = InnerState(u, inverse, state.steps + taken, spectrum, tuple(held))
+    done = reached(u)
     message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
     warning = _inflated(inflation)
     return InnerResult(done, error, error <= tolerance, message, warning, tuple(crosses))

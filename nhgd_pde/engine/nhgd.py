@@ -134,7 +134,9 @@ class NHGD:
         )
         u = inner.state.u
         # What the inverse has absorbed stays in it, whatever becomes of this evaluation.
-        absorbed = replace(state.inner, curvature=inner.state.curvature, held=inner.state.held)
+        absorbed = replace(
+            state.inner, curvature=inner.state.curvature, held=inner.state.held, sample=inner.state.sample
+        )
         before = replace(state, inner=absorbed)
         if not finite(u) or math.isnan(inner.error):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), before

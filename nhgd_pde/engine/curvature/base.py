@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -30,6 +31,23 @@ class CurvatureState(Protocol):
 
     @property
     def description(self) -> str: ...
+
+
+@runtime_checkable
+class ElsewhereState(Protocol):
+    """A state whose inverse is in another process, which need not be waited for at once."""
+
+    def begin(self, g: Tensor) -> Callable[[], Tensor]:
+        """Ask for A g; the function returned waits for it. One question at a time."""
+        ...
+
+
+def begin_solve(state: CurvatureState, g: Tensor) -> Callable[[], Tensor]:
+    """A function that gives A g, of the inverse as it is now; computed meanwhile where that is possible."""
+    if isinstance(state, ElsewhereState):
+        return state.begin(g)
+    found = state.solve(g)
+    return lambda: found
 
 
 State = TypeVar("State", bound=CurvatureState)

@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# kind, number of tensors, then for each of them its type, its number of axes and their lengths
+# Bytes of a frame, the first piece of every message: a header of integers (kind, number of tensors, then for each
+# of them its type, its number of axes and their lengths), and the tensors, as far as they all fit in.
+_FRAME = 2**15
 _HEADER = 32
 _MOST_AXES = 4
 _TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
@@ -93,7 +95,8 @@ class Link:
         Raises:
             RoleLostError: the other role is gone.
         """
-        header = torch.zeros(_HEADER, dtype=torch.int64)
+        frame = torch.zeros(_FRAME, dtype=torch.uint8)
+        header = frame[: 8 * _HEADER].view(torch.int64)
         header[0], header[1] = int(kind), len(tensors)
         place = 2
         for tensor in tensors:
@@ -101,17 +104,24 @@ class Link:
             header[place : place + len(entry)] = torch.tensor(entry)
             place += 2 + _MOST_AXES
         payload = [tensor.detach().contiguous().to(self.wire) for tensor in tensors]
+        if self._framed(payload):
+            place = 8 * _HEADER
+            for tensor in payload:
+                raw = tensor.view(-1).view(torch.uint8)
+                frame[place : place + raw.numel()] = raw
+                place += _padded(raw.numel())
+            payload = []
         try:
             while len(self._flying) >= self.ring:
                 self._landed()
-            # Gloo takes the header even where the tensors go by NCCL, so that reading it needs no GPU.
-            works = [dist.isend(header, self.peer, group=self.outgoing[0])]
+            # Gloo takes the frame even where tensors go by NCCL, so that reading it needs no GPU.
+            works = [dist.isend(frame, self.peer, group=self.outgoing[0])]
             works += [dist.isend(tensor, self.peer, group=self._group(self.outgoing)) for tensor in payload]
         except RuntimeError as error:
             raise self._lost(error) from error
-        self._flying.append((works, [header, *payload]))
+        self._flying.append((works, [frame, *payload]))
         self.traffic.messages += 1
-        self.traffic.sent += sum(tensor.numel() * tensor.element_size() for tensor in (header, *payload))
+        self.traffic.sent += sum(tensor.numel() * tensor.element_size() for tensor in (frame, *payload))
 
     def receive(self) -> tuple[Message, list[Tensor]]:
         """Wait for the next message.
@@ -120,17 +130,24 @@ class Link:
             RoleLostError: the other role is gone.
         """
         start = time.perf_counter()
-        header = torch.zeros(_HEADER, dtype=torch.int64)
+        frame = torch.empty(_FRAME, dtype=torch.uint8)
         try:
-            dist.recv(header, self.peer, group=self.incoming[0])
+            dist.recv(frame, self.peer, group=self.incoming[0])
             self.traffic.waited += time.perf_counter() - start
-            kind, count, *entries = header.tolist()
+            kind, count, *entries = frame[: 8 * _HEADER].view(torch.int64).tolist()
             tensors = []
             for k in range(count):
                 which, axes, *shape = entries[k * (2 + _MOST_AXES) : (k + 1) * (2 + _MOST_AXES)]
-                tensor = torch.empty(shape[:axes], dtype=_TYPES[which], device=self.wire)
-                dist.recv(tensor, self.peer, group=self._group(self.incoming))
-                tensors.append(tensor)
+                tensors.append(torch.empty(shape[:axes], dtype=_TYPES[which], device=self.wire))
+            if self._framed(tensors):
+                place = 8 * _HEADER
+                for tensor in tensors:
+                    raw = tensor.view(-1).view(torch.uint8)
+                    raw.copy_(frame[place : place + raw.numel()])
+                    place += _padded(raw.numel())
+            else:
+                for tensor in tensors:
+                    dist.recv(tensor, self.peer, group=self._group(self.incoming))
         except RuntimeError as error:
             raise self._lost(error) from error
         return Message(kind), [t if t.dtype == torch.uint8 else t.to(self.device) for t in tensors]
@@ -149,6 +166,11 @@ class Link:
         for work in works:
             work.wait()
 
+    def _framed(self, tensors: Sequence[Tensor]) -> bool:
+        """All of the tensors fit into the frame: a short message is one piece."""
+        size = sum(_padded(tensor.numel() * tensor.element_size()) for tensor in tensors)
+        return self.wire.type == "cpu" and 8 * _HEADER + size <= _FRAME
+
     def _group(self, groups: Any) -> Any:
         return groups[1] if self.wire.type == "cuda" else groups[0]
 
@@ -156,6 +178,10 @@ class Link:
         self._flying.clear()
         reason = str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
         return RoleLostError(f"the {self.name} role {self.explain() or f'is gone ({reason})'}")
+
+
+def _padded(size: int) -> int:
+    return -(-size // 8) * 8
 
 
 def text_tensor(text: str) -> Tensor:

@@ -38,6 +38,10 @@ class RemoteState:
     def solve(self, g: Tensor) -> Tensor:
         return self.ask(Message.SOLVE, g)[0]
 
+    def begin(self, g: Tensor) -> Callable[[], Tensor]:
+        self.link.send(Message.SOLVE, (g,))
+        return lambda: self._answer()[0]
+
     def estimate(self, g: Tensor) -> Tensor:
         return self.ask(Message.ESTIMATE, g)[0]
 
@@ -56,6 +60,9 @@ class RemoteState:
     def ask(self, kind: Message, *tensors: Tensor) -> list[Tensor]:
         """Send a question and wait for its answer."""
         self.link.send(kind, tensors)
+        return self._answer()
+
+    def _answer(self) -> list[Tensor]:
         answer, found = self.link.receive()
         if answer == Message.FAILURE:
             name, _, text = tensor_text(found[0]).partition(": ")
