@@ -110,7 +110,8 @@ def extreme_eigenvalues(
     """Estimates of the smallest and largest eigenvalue of an operator that is symmetric in an inner product.
 
     The extreme Ritz values of `steps` steps of the Lanczos method, with full reorthogonalisation: inside the
-    spectrum, and close to its ends after few steps where the condition number is moderate.
+    spectrum, and close to its ends after few steps where the condition number is moderate; NaN where the
+    operator's values are not finite.
     """
     basis = [start / math.sqrt(inner(start, start))]
     diagonal: list[float] = []
@@ -131,6 +132,8 @@ def extreme_eigenvalues(
     if k > 1:
         side = torch.tensor(off[: k - 1], dtype=torch.float64)
         tridiagonal = tridiagonal + torch.diag(side, 1) + torch.diag(side, -1)
+    if not torch.isfinite(tridiagonal).all():
+        return math.nan, math.nan
     values = torch.linalg.eigvalsh(tridiagonal)
     return float(values[0]), float(values[-1])
 
