@@ -29,6 +29,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"mesh.cells": [6, 6], "inner.model": "residual", "inner.tests": 32, "outer.iterations": 4, **SAMPLED},
     ),
     "semilinear, factored": ("semilinear_control.yaml", {"mesh.cells": [12, 12]}),
+    "semilinear, Newton-CG": (
+        "semilinear_control.yaml",
+        {"mesh.cells": [8, 8], "outer.method": "newton_cg", "curvature.lag": 1},
+    ),
     "paper": ("poisson_nhgd_paper.yaml", {"mesh.cells": [8, 8], "outer.iterations": 6, "inner.steps": 40}),
 }
 

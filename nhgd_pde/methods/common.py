@@ -83,7 +83,12 @@ def sampled_step(batch: InnerBatch, spectrum: tuple[float, float]) -> float:
 
 
 def relaxation_steps(spectrum: tuple[float, float], step: float, times: float = _RELAXATIONS) -> int:
-    """Gradient steps that leave exp(-times) of an error: of the order of the condition number of a batch."""
+    """Gradient steps that leave exp(-times) of an error: of the order of the condition number of a batch.
+
+    One where the spectrum is not finite, as after a step of v that was far too long: it fails all the same.
+    """
+    if not math.isfinite(step * spectrum[0]):
+        return 1
     return min(max(math.ceil(times / (step * spectrum[0])), 1), _MOST_STEPS)
 
 
