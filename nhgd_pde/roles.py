@@ -208,6 +208,8 @@ def checkpoint_files(folder: Path | None) -> Callable[..., dict[str, Any]]:
             raise OSError("a run without a folder has no checkpoints")
         if content is None:
             return torch.load(folder / name, weights_only=True)
+        # The curvature role may be on a host of its own, where the inner role has made no folder.
+        folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / name) as path:
             torch.save(content, path)
         return content
