@@ -2,74 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from .checkpoint import Checkpoint, read_checkpoint
-from .engine.minimise import Iterate, LoopState, Minimum, Oracle, minimise
 from .engine.nhgd import NHGD
-from .engine.roles.link import RoleLostError
 from .engine.roles.remote import Remote
-from .linalg.counts import Counts
 from .linalg.threads import at_most_threads
-from .output.run_folder import OutputError, RunFolder, read_history
-from .pde_problem import PDEProblem
+from .output.run_folder import OutputError
 from .problem.building import build
-from .problem.loading import ProblemFile, read_problem
-from .problem.methods import Method, build_method
-from .provenance import commit, peak_memory, versions
-from .recording import Recorder
+from .problem.loading import read_problem
+from .problem.methods import build_method
 from .roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
-from .solution import Certificate, Row, Solution
+from .running import Problem, Run
+from .solution import Row, Solution
 from .verification import Verification, verify_problem
 
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A problem that is ready to be solved.
-
-    Attributes:
-        file: the checked problem file; `file.spec` has every option.
-        pde: mesh, spaces, state equation, control and objective.
-        method: what `solve` will use.
-        seconds: time it took to read and build.
-    """
-
-    file: ProblemFile
-    pde: PDEProblem
-    method: Method
-    seconds: float
-
-    @property
-    def name(self) -> str:
-        return self.pde.name
-
-    def __str__(self) -> str:
-        scenarios, unknowns = self.pde.inner_shape
-        many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
-        device = self.pde.equation.lift.device
-        if device.type == "cpu":
-            count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
-            threads = f"{count} thread" + ("s" if count > 1 else "")
-        else:
-            threads = torch.cuda.get_device_name(device)
-        return (
-            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns; "
-            f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}"
-        )
-
-    def yaml(self) -> str:
-        """The resolved problem file, with what made it in comments."""
-        made = ", ".join(f"{name} {version}" for name, version in versions().items())
-        return f"# {made}; commit {commit() or 'unknown'}\n{self.file.dump()}"
+__all__ = ["Problem", "load", "solve", "verify"]
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Problem:
@@ -132,224 +84,10 @@ def solve(
             oracle = replace(oracle, curvature=remote)
             threads = min(threads or threads_of_a_role(), threads_of_a_role())
         with at_most_threads(threads):
-            return _Run(problem, oracle, callback, interrupted).solve(path, resume)
-
-
-class _Run:
-    """One run: the loop, its records and its clock, which stands still while records are made."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        oracle: Oracle,
-        callback: Callable[[Row], None] | None,
-        interrupted: Callable[[], bool],
-    ) -> None:
-        self._problem, self._oracle, self._callback = problem, oracle, callback
-        self._interrupted = interrupted
-        self._spec = problem.file.spec.model_dump(mode="json")
-        self._rows: list[Row] = []
-        self._first: Iterate | None = None
-        self._last: Iterate | None = None
-        self._warnings: list[str] = []
-        self._recorder: Recorder | None = None
-        self._aside, self._earlier = 0.0, problem.seconds
-        self._start = time.perf_counter()
-        self._before = replace(problem.pde.counts)
-
-    @property
-    def _seconds(self) -> float:
-        return self._earlier + time.perf_counter() - self._start - self._aside
-
-    @property
-    def _counts(self) -> Counts:
-        return self._problem.pde.counts - self._before
-
-    def solve(self, path: Path | None, resume: bool) -> Solution:
-        problem, method = self._problem, self._problem.method
-        text = problem.yaml()
-        resumed = self._resumed(path) if resume and path is not None else None
-        if path is not None:
-            if resumed is not None:
-                folder = RunFolder.resume(path, up_to=resumed.current.iteration, problem_yaml=text)
-            else:
-                folder = RunFolder.create(path, text)
-            self._recorder = Recorder(problem.pde, folder, problem.file.spec.output.every)
-        with self._recorder or nullcontext():
-            if self._recorder is not None:
-                self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
-            try:
-                found = minimise(
-                    problem.pde,
-                    self._oracle,
-                    method.outer,
-                    method.stopping,
-                    self._tell,
-                    self._interrupted,
-                    self._keep,
-                    resumed,
-                )
-            except KeyboardInterrupt:
-                if self._first is None or self._last is None:
-                    raise
-                found = Minimum(self._last, self._first, "interrupted", "interrupted in the middle of an iteration")
-            except RoleLostError as lost:
-                if self._first is None or self._last is None:
-                    raise
-                found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
-            more = {"warnings": list(self._warnings), "roles": _roles(self._oracle)}
-            solution = _solution(problem, found, tuple(self._rows), self._counts, self._seconds, text, more)
-            if self._recorder is not None:
-                self._recorder.finish(solution, found.last)
-                self._recorder.summarise(solution)
-        return solution
-
-    def _resumed(self, path: Path) -> LoopState:
-        checkpoint = read_checkpoint(path, self._oracle, self._problem.pde, self._spec)
-        loop = checkpoint.loop
-        self._first, self._last = loop.first, loop.current
-        self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= loop.current.iteration]
-        self._earlier += checkpoint.seconds
-        for name, done in checkpoint.counts.as_dict().items():
-            setattr(self._before, name, getattr(self._before, name) - done)
-        return loop
-
-    def _tell(self, iterate: Iterate) -> None:
-        row = history_row(iterate, self._counts, self._seconds)
-        began = time.perf_counter()
-        self._first, self._last = self._first or iterate, iterate
-        self._rows.append(row)
-        warning = iterate.evaluation.warning
-        # A warning that differs from an earlier one in its numbers only is the same.
-        if warning and not any(warning.split()[0:4] == told.split()[0:4] for told in self._warnings):
-            self._warnings.append(warning)
-        if self._recorder is not None:
-            self._recorder.iterate(iterate, row)
-        if self._callback is not None:
-            self._callback(row)
-        self._aside += time.perf_counter() - began
-
-    def _keep(self, loop: LoopState, last: bool) -> None:
-        """Write a checkpoint where one is due."""
-        every = self._problem.file.spec.output.checkpoint
-        if self._recorder is None or not (last or (every and loop.current.iteration % every == 0)):
-            return
-        checkpoint = Checkpoint(loop, self._counts, self._seconds)
-        began = time.perf_counter()
-        self._recorder.checkpoint(self._oracle, self._spec, checkpoint)
-        self._aside += time.perf_counter() - began
+            return Run(problem, oracle, callback, interrupted).solve(path, resume)
 
 
 def verify(problem: Problem) -> Verification:
     """Test every derivative of a problem: Taylor, adjoint, symmetry, Fisher and hypergradient tests."""
     with at_most_threads(problem.method.threads):
         return verify_problem(problem.pde, problem.file.spec.seed)
-
-
-def history_row(iterate: Iterate, counts: Counts, seconds: float) -> Row:
-    """One row of history.csv."""
-    evaluation = iterate.evaluation
-    return {
-        "iteration": iterate.iteration,
-        "objective": evaluation.value,
-        "gradient_norm": iterate.gradient_norm,
-        "state_residual": evaluation.state_error,
-        "adjoint_residual": evaluation.adjoint_error,
-        "gradient_error": evaluation.gradient_error,
-        "step": iterate.step,
-        "evaluations": iterate.evaluations,
-        "inner_steps": evaluation.inner_steps,
-        "refinement_steps": evaluation.refinement_steps,
-        "solves": counts.solves,
-        "factorisations": counts.factorisations,
-        "seconds": seconds,
-    }
-
-
-def _solution(
-    problem: Problem,
-    found: Minimum,
-    rows: tuple[Row, ...],
-    counts: Counts,
-    seconds: float,
-    text: str,
-    more: Mapping[str, Any],
-) -> Solution:
-    pde, spec = problem.pde, problem.file.spec
-    last, evaluation = found.last, found.last.evaluation
-    scenarios, unknowns = pde.inner_shape
-    certificate = Certificate(evaluation.state_error, evaluation.adjoint_error, evaluation.gradient_error)
-    stats = {
-        "name": problem.name,
-        "method": spec.method,
-        "status": found.status,
-        "message": found.message,
-        "objective": evaluation.value,
-        "objective_initial": found.first.evaluation.value,
-        "gradient_norm": last.gradient_norm,
-        "gradient_norm_initial": found.first.gradient_norm,
-        "outer_iterations": last.iteration,
-        "evaluations": last.evaluations,
-        "state_residual": certificate.state_residual,
-        "adjoint_residual": certificate.adjoint_residual,
-        "gradient_error": certificate.gradient_error,
-        "state_dofs": unknowns,
-        "control_dofs": pde.outer_size,
-        "scenarios": scenarios,
-        "solves": counts.as_dict(),
-        "seconds": seconds,
-        "seconds_output": 0.0,
-        "peak_memory_bytes": peak_memory(),
-        **more,
-        "devices": {"inner": str(pde.equation.lift.device), "curvature": _curvature_device(problem)},
-        "model": pde.model.name,
-        "curvature": last.oracle.description,
-        "seed": spec.seed,
-        "versions": versions(),
-        "commit": commit(),
-    }
-    adjoint = np.zeros((scenarios, pde.space.size))
-    if last.oracle.q is not None and math.isfinite(evaluation.value):
-        variable = _adjoint_variable(problem, last)
-        adjoint[:, pde.equation.free] = variable.cpu().numpy()
-    return Solution(
-        status=found.status,
-        message=found.message,
-        objective=evaluation.value,
-        control=evaluation.v.cpu().numpy(),
-        state=pde.equation.embed(last.oracle.u).cpu().numpy(),
-        adjoint=adjoint,
-        gradient=evaluation.gradient.cpu().numpy(),
-        certificate=certificate,
-        history=rows,
-        stats=stats,
-        problem=pde,
-        problem_yaml=text,
-    )
-
-
-def _roles(oracle: Oracle) -> dict[str, float | int]:
-    """How the work was shared: seconds of the curvature role, and those the inner role waited for it."""
-    curvature = getattr(oracle, "curvature", None)
-    if not isinstance(curvature, Remote):
-        return {"count": 1}
-    traffic = curvature.link.traffic
-    return {
-        "count": 2,
-        "seconds_curvature": traffic.peer_busy,
-        "seconds_waited": traffic.waited,
-        "bytes_sent": traffic.sent,
-    }
-
-
-def _curvature_device(problem: Problem) -> str:
-    name = problem.file.spec.devices.curvature
-    return "cpu" if name == "auto" else name
-
-
-def _adjoint_variable(problem: Problem, last: Iterate) -> torch.Tensor:
-    """The adjoint variable (S, n) behind the last gradient."""
-    assert last.oracle.q is not None
-    if problem.file.spec.method == "adjoint":
-        return last.oracle.q
-    return problem.pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)
