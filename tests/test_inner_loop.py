@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import pytest
@@ -9,7 +9,7 @@ import torch
 from bilevel_problems import Cubic, Explicit, cubic_problem, least_squares, normal, seeded
 from torch import Tensor
 
-from nhgd_pde.engine.bilevel import inner_spectrum
+from nhgd_pde.engine.bilevel import InnerBatch, Sample, inner_spectrum
 from nhgd_pde.engine.curvature.base import Curvature
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
@@ -259,3 +259,28 @@ def test_the_same_seed_gives_the_same_numbers(optimiser: str) -> None:
         ends.append((loop.state.u, loop.state.curvature.inverse))
     assert torch.equal(ends[0][0], ends[1][0]) and torch.equal(ends[0][1], ends[1][1])
     assert not torch.equal(ends[0][0], ends[2][0])
+
+
+@dataclass(eq=False)
+class Spoilt(Cubic):
+    """Whose third batch has scores that are not numbers."""
+
+    drawn: int = 0
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
+        found = super().batch(u, v, sample)
+        self.drawn += 1
+        if self.drawn == 3:
+            found.scores[2, 1] = math.nan
+        return found
+
+
+def test_scores_that_are_not_finite_end_the_loop_before_they_reach_the_inverse() -> None:
+    sound = cubic_problem()
+    problem = Spoilt(**{each.name: getattr(sound, each.name) for each in fields(sound)})
+    loop = Loop(problem, outer_point(problem), Dense())
+    result = loop.run(InnerOptions(tests=4, steps=10))
+    assert math.isnan(result.error) and not result.converged
+    assert "1 of 32 numbers in the scores of inner step 3 are not finite" in result.message
+    assert torch.isfinite(result.state.curvature.inverse).all() and torch.isfinite(result.state.u).all()
+    assert result.state.curvature.samples == 8
