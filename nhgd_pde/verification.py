@@ -152,6 +152,21 @@ def _hypergradient_tests(problem: PDEProblem, v: Tensor, generator: torch.Genera
 
     rate = _taylor_rate(remainder, ours.value)
     checks.append(Check("Taylor rate of the objective", rate, "at least 1.9", rate >= 1.9))
+    hessian = adjoint.hessian(problem, v, known)
+    other = _smooth(problem, generator)
+    image, across = hessian(direction), hessian(other)
+    gap = _gap(dot(image, other), dot(across, direction), float(image.norm() * other.norm()))
+    checks.append(Check("symmetry of the reduced Hessian", gap, "at most 1e-10", gap <= 1e-10))
+
+    def difference(t: float) -> float:
+        """Central difference of the derivative against the Hessian, relative."""
+        ends = [adjoint.evaluate(problem, v + sign * t * direction, known, _TIGHT)[0] for sign in (1.0, -1.0)]
+        error = (ends[0].derivative - ends[1].derivative) / (2.0 * t) - image
+        return float(error.norm() / image.norm())
+
+    # Of order t^2, and rounding over t: the best of a range of steps has few digits of neither.
+    gap = min((difference(8.0**-k) for k in range(7)), default=math.nan)
+    checks.append(Check("reduced Hessian against differences", gap, "at most 1e-6", gap <= 1e-6))
     return checks
 
 
