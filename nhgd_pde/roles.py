@@ -92,7 +92,9 @@ def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device)
     finally:
         # The role ends by itself when its standard input does.
         assert child.stdin is not None
-        child.stdin.close()
+        # What a child that died at once has not read cannot be written any more.
+        with suppress(BrokenPipeError):
+            child.stdin.close()
         try:
             child.wait(_LAST_WORDS)
         except subprocess.TimeoutExpired:
