@@ -12,7 +12,7 @@ import torch
 from .engine.bilevel import BilevelProblem
 from .engine.minimise import Iterate, LoopState, Oracle, Unsolved
 from .engine.plain import from_plain, to_plain
-from .engine.roles.remote import Remote
+from .engine.roles.remote import Remote, RemoteError
 from .engine.roles.service import STEM
 from .linalg.counts import Counts
 from .output.atomic import OutputError, atomic_path
@@ -88,9 +88,9 @@ def read_checkpoint(folder: Path, oracle: Oracle, problem: BilevelProblem, spec:
         raise OutputError(f"{path}: expected a checkpoint of format {_FORMAT}, found format {known!r}")
     for key, then, now in _differences(content["spec"], spec):
         raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
-    if not isinstance(getattr(oracle, "curvature", None), Remote):
-        content = _inlined(content, folder)
     try:
+        if not isinstance(getattr(oracle, "curvature", None), Remote):
+            content = _inlined(content, folder)
         current = _restore(oracle, problem, content["state"])
         knowledge = current
         if content["knowledge"] is not None:
@@ -105,6 +105,8 @@ def read_checkpoint(folder: Path, oracle: Oracle, problem: BilevelProblem, spec:
             bad=content["bad"],
             sensitivity=content["sensitivity"],
         )
+    except (OSError, RemoteError) as error:
+        raise OutputError(f"{path}: the inverse that belongs to the checkpoint cannot be read ({error})") from error
     except (ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
     return Checkpoint(loop, Counts(**content["counts"]), content["seconds"])

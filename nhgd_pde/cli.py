@@ -134,14 +134,14 @@ def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool) ->
     from typing import cast
 
     from .api import solve
-    from .engine.roles.link import RoleLostError
+    from .engine.roles.link import RoleError
     from .output.progress import Mode, Progress
 
     with _stop_requested() as interrupted, Progress(sys.stdout, cast(Mode, mode)) as progress:
         progress.start(f"{problem}; two roles" if roles == 2 else str(problem))
         try:
             solution = solve(problem, progress.iteration, folder, interrupted, roles, resume)
-        except RoleLostError as lost:
+        except RoleError as lost:
             progress.finish(f"failed: {lost}")
             return "failed"
         where = f"{folder}: open fields/state.pvd or final.vtu in ParaView"

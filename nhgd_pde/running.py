@@ -15,7 +15,7 @@ import torch
 
 from .checkpoint import Checkpoint, read_checkpoint
 from .engine.minimise import Iterate, LoopState, Minimum, Oracle, minimise
-from .engine.roles.link import RoleLostError
+from .engine.roles.link import RoleError
 from .engine.roles.remote import Remote
 from .linalg.counts import Counts
 from .output.run_folder import RunFolder, read_history
@@ -125,7 +125,7 @@ class Run:
                 if self._first is None or self._last is None:
                     raise
                 found = Minimum(self._last, self._first, "interrupted", "interrupted in the middle of an iteration")
-            except RoleLostError as lost:
+            except RoleError as lost:
                 if self._first is None or self._last is None:
                     raise
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.output.atomic import OutputError
 
 PROBLEMS = Path(__file__).parents[1] / "problems"
 # Half of the cores are one core here, so that sums are in the same order in both runs.
@@ -137,6 +138,12 @@ def child_of(process: subprocess.Popen[str]) -> int:
     raise AssertionError("no curvature role was started")
 
 
+def await_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
+    while not (folder / "checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
 def await_end(pid: int, seconds: float) -> float:
     start = time.monotonic()
     while Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
@@ -155,9 +162,7 @@ def test_the_inner_role_survives_the_death_of_the_other_to_say_so(when: str, tmp
     run = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD)
     child = child_of(run)
     if when == "running":
-        while not (folder / "checkpoint.pt").exists():
-            assert run.poll() is None
-            time.sleep(0.01)
+        await_checkpoint(run, folder)
     os.kill(child, signal.SIGKILL)
     start = time.monotonic()
     text, _ = run.communicate(timeout=60)
@@ -181,9 +186,7 @@ def test_the_curvature_role_ends_with_the_other(when: str, tmp_path: Path) -> No
     run = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD)
     child = child_of(run)
     if when == "running":
-        while not (folder / "checkpoint.pt").exists():
-            assert run.poll() is None
-            time.sleep(0.01)
+        await_checkpoint(run, folder)
     run.kill()
     await_end(child, 10)
     run.communicate(timeout=10)
@@ -197,6 +200,20 @@ def test_a_device_that_the_curvature_role_does_not_have_is_bad_input(tmp_path: P
     )
     assert found.returncode == 2 and not (tmp_path / "run").exists()
     assert "devices.curvature: expected a device of this machine, found 'cuda:7'" in found.stderr
+
+
+@pytest.mark.parametrize("then", [1, 2])
+def test_a_checkpoint_without_its_inverse_is_refused(then: int, tmp_path: Path) -> None:
+    case = "energy form, dense"
+    folder = tmp_path / "run"
+    solve(case, folder, roles=2, outer__iterations=1)
+    (part,) = folder.glob("checkpoint-curvature-*.pt")
+    part.unlink()
+    before = sorted(folder.iterdir())
+    name, overrides = CASES[case]
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: the inverse that belongs .* cannot be read .*No such file"):
+        nhgd.solve(nhgd.load(PROBLEMS / name, overrides), output=folder, roles=then, resume=True)
+    assert sorted(folder.iterdir()) == before
 
 
 def test_one_role_has_one_device() -> None:

@@ -21,7 +21,11 @@ _MOST_AXES = 4
 _TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
 
 
-class RoleLostError(RuntimeError):
+class RoleError(RuntimeError):
+    """A run of two roles cannot go on."""
+
+
+class RoleLostError(RoleError):
     """The process of the other role is gone, or answers no more."""
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from ...linalg.counts import Counts
 from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
-from .link import Link, Message, RoleLostError, tensor_text, text_tensor
+from .link import Link, Message, RoleError, RoleLostError, tensor_text, text_tensor
 from .service import STEM
 
 
-class RemoteError(RuntimeError):
+class RemoteError(RoleError):
     """The curvature role could not do what it was asked."""
 
 
@@ -66,7 +66,7 @@ class RemoteState:
         answer, found = self.link.receive()
         if answer == Message.FAILURE:
             name, _, text = tensor_text(found[0]).partition(": ")
-            raise SingularMatrixError(text) if name == "singular" else RemoteError(text)
+            raise SingularMatrixError(text) if name == "singular" else RemoteError(f"the curvature role failed: {text}")
         *found, state = found
         self._last["trust"] = float(state[0])
         self.link.traffic.peer_busy = float(state[1])
