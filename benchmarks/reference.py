@@ -51,7 +51,7 @@ def control_error(solution: nhgd.Solution, exact: Any) -> float:
     """L2 error of a control against a function of points (dim, ...), by the quadrature of the problem."""
     import torch
 
-    cells = solution.problem.control.cells
+    cells = solution.problem.control.parts[0].evaluation
     values = cells.evaluate(torch.from_numpy(solution.control)[None])[0, 0].numpy()
     x = cells.quadrature.x.reshape(cells.quadrature.x.shape[0], -1).numpy()
     weights = cells.quadrature.weights.reshape(-1).numpy()

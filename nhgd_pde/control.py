@@ -1,52 +1,177 @@
-"""Controls: the space they live in, their bounds, and how they enter the coefficients of a PDE."""
+"""Controls: the spaces they live in, their bounds, and how they enter the coefficients of a PDE."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .fem.evaluation import Evaluation
 from .fem.spaces import Space
-from .linalg.riesz import RieszMap
-from .pde.form import Coefficients
+from .linalg.riesz import RieszMap, block_riesz_map
+from .pde.form import Coefficients, ControlMap
+from .pde.rows import ControlRows
 
 
-def source_control(coefficients: Coefficients, v: Tensor) -> Coefficients:
-    """Add gain * v to the source."""
-    return {**coefficients, "source": coefficients["source"] + coefficients["gain"] * v}
+def added(name: str, gain: str = "gain", component: int | None = None) -> ControlMap:
+    """The map that adds gain * v to a coefficient, or to one component of it."""
+
+    def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
+        contribution = coefficients[gain] * v
+        before = coefficients[name]
+        if component is None:
+            return {**coefficients, name: before + contribution}
+        rows = list(before)
+        rows[component] = rows[component] + contribution
+        return {**coefficients, name: torch.stack(list(torch.broadcast_tensors(*rows)))}
+
+    return enter
+
+
+# Adds gain * v to the source.
+source_control = added("source")
+
+
+def replaced(name: str, by: Callable[[Tensor], Tensor], region: Tensor | None = None) -> ControlMap:
+    """The map that makes a coefficient a function of v, in a region (P,) of ones where it is not everywhere."""
+
+    def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
+        value = by(v)
+        if region is not None:
+            value = torch.where(region > 0.0, value, coefficients[name])
+        return {**coefficients, name: value}
+
+    return enter
+
+
+class Filter(Protocol):
+    """A symmetric-in-its-metric smoothing of design variables: a linear map and its transpose."""
+
+    def apply(self, v: Tensor) -> Tensor:
+        """(m,) design variables -> (m,) filtered ones."""
+        ...
+
+    def transposed(self, covector: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
 class ControlSpace:
-    """The discrete control.
+    """One discrete control.
 
     Attributes:
-        space: its finite element space on the whole mesh.
-        dofs: (p,) the degrees of freedom that are controlled.
-        cells: evaluation of the p functions on the cells.
-        riesz: the inner product in which gradients, steps and projections are taken.
-        initial: (p,) starting value.
-        lower, upper: (p,) bounds, -inf and inf where there are none; None without any bound.
-        region: (1, elements, points) one where the control acts, zero elsewhere.
+        name: for people and output.
+        nodes: (dim, m) the point of each of its degrees of freedom, those of a second component after the first.
+        evaluation: its functions, a field a component, at the points of the region that its integrals are over.
+        riesz: the inner product, in one time step, in which gradients, steps and projections are taken.
+        initial: (size,) starting value.
+        lower, upper: (size,) bounds, -inf and inf where there are none; None without any bound.
+        weight: (1, elements, points) one where the control acts, zero elsewhere.
+        steps: time steps in which it has values of its own; None where it is steady.
+        measure: length of a time step, the weight of its inner product in time; 1 where it is steady.
+        components: fields.
+        space: its finite element space on the whole mesh; None for numbers.
+        dofs: (m / components,) the degrees of freedom of that space that are controlled.
+        filter: from the design variables to the control; None where they are the same.
     """
 
-    space: Space
-    dofs: np.ndarray
-    cells: Evaluation
+    name: str
+    nodes: np.ndarray
+    evaluation: Evaluation
     riesz: RieszMap
     initial: Tensor
     lower: Tensor | None
     upper: Tensor | None
-    region: Tensor
+    weight: Tensor
+    steps: int | None = None
+    measure: float = 1.0
+    components: int = 1
+    space: Space | None = None
+    dofs: np.ndarray | None = None
+    filter: Filter | None = None
+
+    @property
+    def columns(self) -> int:
+        """m."""
+        return self.nodes.shape[1]
 
     @property
     def size(self) -> int:
-        return len(self.dofs)
+        return self.columns * (self.steps or 1)
 
     def on_mesh(self, v: np.ndarray) -> np.ndarray:
-        """(p,) -> values of all the degrees of freedom of the space, zero where there is no control."""
-        values = np.zeros(self.space.size)
-        values[self.dofs] = v
+        """Values (..., m) -> (components, ..., size of the space), zero where there is no control."""
+        assert self.space is not None and self.dofs is not None
+        parts = np.split(v, self.components, axis=-1)
+        values = np.zeros((self.components, *v.shape[:-1], self.space.size))
+        values[..., self.dofs] = np.stack(parts)
         return values
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """All controls of a problem side by side.
+
+    Attributes:
+        parts: one or more.
+        steps: rows of the state equation.
+    """
+
+    parts: tuple[ControlSpace, ...]
+    steps: int = 1
+
+    @cached_property
+    def rows(self) -> ControlRows:
+        columns = tuple(part.columns for part in self.parts)
+        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps)
+
+    @property
+    def size(self) -> int:
+        return self.rows.size
+
+    @cached_property
+    def riesz(self) -> RieszMap:
+        return block_riesz_map([(part.riesz, part.steps or 1, part.measure) for part in self.parts])
+
+    @cached_property
+    def initial(self) -> Tensor:
+        return torch.cat([part.initial for part in self.parts])
+
+    @cached_property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        if all(part.lower is None for part in self.parts):
+            return None
+        return self._bound("lower", -np.inf), self._bound("upper", np.inf)
+
+    def _bound(self, side: str, none: float) -> Tensor:
+        return torch.cat(
+            [
+                torch.full_like(part.initial, none) if getattr(part, side) is None else getattr(part, side)
+                for part in self.parts
+            ]
+        )
+
+    def split(self, v: Tensor) -> tuple[Tensor, ...]:
+        return self.rows.split(v)
+
+    @cached_property
+    def _filtered(self) -> bool:
+        return any(part.filter is not None for part in self.parts)
+
+    def physical(self, v: Tensor) -> Tensor:
+        """Design variables (p,) -> what enters the equation, (p,): the filtered ones."""
+        return self._mapped(v, "apply") if self._filtered else v
+
+    def pull_back(self, covector: Tensor) -> Tensor:
+        """A derivative by the physical controls -> by the design variables."""
+        return self._mapped(covector, "transposed") if self._filtered else covector
+
+    def _mapped(self, x: Tensor, verb: str) -> Tensor:
+        pieces = zip(self.split(x), self.parts, strict=True)
+        return torch.cat(
+            [piece if part.filter is None else getattr(part.filter, verb)(piece) for piece, part in pieces]
+        )

@@ -1,8 +1,9 @@
-"""Objectives: sums of quadratic terms in the state and in the control."""
+"""Objectives: sums of terms in the state and in the control."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,30 +12,115 @@ from .linalg.krylov import dot
 from .linalg.sparse import SparseMatrix
 
 
-@dataclass(frozen=True, eq=False)
-class Tracking:
-    """weight/2 int (u - target)^2 over a region.
+class StateTerm(Protocol):
+    """A term in the state, whose value is one number a scenario.
 
     Attributes:
-        mass: (N, N) weighted mass matrix of the state space on the region.
-        target: (N,) nodal values.
+        quadratic: its second derivative is constant.
+    """
+
+    @property
+    def quadratic(self) -> bool: ...
+
+    def value(self, u: Tensor) -> Tensor:
+        """(S, N) -> (S,)."""
+        ...
+
+    def derivative(self, u: Tensor) -> Tensor:
+        """(S, N), a covector a scenario."""
+        ...
+
+    def second_derivative(self, u: Tensor, direction: Tensor) -> Tensor:
+        """At u, applied to a direction (S, N)."""
+        ...
+
+
+class ControlTerm(Protocol):
+    """A term in the control (p,)."""
+
+    @property
+    def quadratic(self) -> bool: ...
+    def value(self, v: Tensor) -> float: ...
+
+    def derivative(self, v: Tensor) -> Tensor:
+        """(p,)."""
+        ...
+
+    def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
+        """At v, applied to a direction (p,)."""
+        ...
+
+
+class JointTerm(Protocol):
+    """A term in which state and control meet."""
+
+    @property
+    def quadratic(self) -> bool: ...
+
+    def value(self, u: Tensor, v: Tensor) -> Tensor:
+        """(S, N), (p,) -> (S,)."""
+        ...
+
+    def derivative(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """By u (S, N), and by v (p,) of the sum over the scenarios."""
+        ...
+
+    def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivative of `derivative` in a direction."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Tracking:
+    """1/2 (C u - target)^T M (C u - target), C a sparse matrix or the identity.
+
+    Attributes:
+        mass: (k, k), such as the weighted mass matrix of the state space on a region.
+        target: (k,).
+        rows: C (k, N): values at some times, at sensors, ...; None for the identity.
     """
 
     mass: SparseMatrix
     target: Tensor
+    rows: SparseMatrix | None = None
+    quadratic: bool = True
 
     def value(self, u: Tensor) -> Tensor:
-        """(S, N) -> one value a scenario (S,)."""
-        misfit = u - self.target
+        misfit = self._seen(u) - self.target
         return 0.5 * (misfit * self.mass.mv(misfit)).sum(-1)
 
     def derivative(self, u: Tensor) -> Tensor:
-        """(S, N), a covector a scenario."""
-        return self.mass.mv(u - self.target)
+        return self._back(self.mass.mv(self._seen(u) - self.target))
 
-    def second_derivative(self, direction: Tensor) -> Tensor:
-        """Applied to a direction (S, N)."""
-        return self.mass.mv(direction)
+    def second_derivative(self, u: Tensor, direction: Tensor) -> Tensor:
+        return self._back(self.mass.mv(self._seen(direction)))
+
+    def _seen(self, u: Tensor) -> Tensor:
+        return u if self.rows is None else self.rows.mv(u)
+
+    def _back(self, covector: Tensor) -> Tensor:
+        return covector if self.rows is None else self.rows.rmv(covector)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearState:
+    """<covector, u>, such as int weight u, or the compliance int source . u.
+
+    Attributes:
+        covector: (N,).
+    """
+
+    covector: Tensor
+    quadratic: bool = True
+
+    def value(self, u: Tensor) -> Tensor:
+        return u @ self.covector
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return self.covector.expand(u.shape)
+
+    def second_derivative(self, u: Tensor, direction: Tensor) -> Tensor:
+        return torch.zeros_like(direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,56 +134,78 @@ class Regularisation:
 
     gram: SparseMatrix
     reference: Tensor
+    quadratic: bool = True
 
     def value(self, v: Tensor) -> float:
         deviation = (v - self.reference)[None]
         return 0.5 * dot(deviation, self.gram.mv(deviation))
 
     def derivative(self, v: Tensor) -> Tensor:
-        """(p,)."""
         return self.gram.mv((v - self.reference)[None])[0]
 
-    def second_derivative(self, direction: Tensor) -> Tensor:
-        """Applied to a direction (p,)."""
+    def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
         return self.gram.mv(direction[None])[0]
 
 
 @dataclass(frozen=True, eq=False)
-class Objective:
-    """f(u, v) = mean over scenarios of the state terms, plus the control terms."""
+class LinearControl:
+    """<covector, v>, such as int weight v.
 
-    state: tuple[Tracking, ...]
-    control: tuple[Regularisation, ...]
+    Attributes:
+        covector: (p,).
+    """
+
+    covector: Tensor
+    quadratic: bool = True
+
+    def value(self, v: Tensor) -> float:
+        return float(v @ self.covector)
+
+    def derivative(self, v: Tensor) -> Tensor:
+        return self.covector
+
+    def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
+        return torch.zeros_like(direction)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """f(u, v) = mean over scenarios of the terms with the state, plus the control terms."""
+
+    state: tuple[StateTerm, ...]
+    control: tuple[ControlTerm, ...]
+    joint: tuple[JointTerm, ...] = ()
+
+    @property
+    def quadratic(self) -> bool:
+        return all(term.quadratic for term in (*self.state, *self.control, *self.joint))
 
     def value(self, u: Tensor, v: Tensor) -> float:
         """u (S, N) with its Dirichlet values, v (p,)."""
         misfit = sum((float(term.value(u).mean()) for term in self.state), 0.0)
+        misfit += sum((float(term.value(u, v).mean()) for term in self.joint), 0.0)
         return misfit + sum((term.value(v) for term in self.control), 0.0)
 
-    def state_derivative(self, u: Tensor) -> Tensor:
-        """df/du (S, N)."""
-        total = torch.zeros_like(u)
+    def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """df/du (S, N) and df/dv at fixed u (p,)."""
+        state, control = torch.zeros_like(u), torch.zeros_like(v)
         for term in self.state:
-            total = total + term.derivative(u)
-        return total / u.shape[0]
+            state = state + term.derivative(u)
+        for joint in self.joint:
+            for_state, for_control = joint.derivative(u, v)
+            state, control = state + for_state, control + for_control / u.shape[0]
+        for own in self.control:
+            control = control + own.derivative(v)
+        return state / u.shape[0], control
 
-    def control_derivative(self, v: Tensor) -> Tensor:
-        """df/dv at fixed u, (p,)."""
-        total = torch.zeros_like(v)
-        for term in self.control:
-            total = total + term.derivative(v)
-        return total
-
-    def state_second_derivative(self, du: Tensor) -> Tensor:
-        """d2f/du2 applied to du (S, N), zero where the state has Dirichlet values."""
-        total = torch.zeros_like(du)
+    def second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivative of `derivatives` in the direction (du, dv)."""
+        state, control = torch.zeros_like(u), torch.zeros_like(v)
         for term in self.state:
-            total = total + term.second_derivative(du)
-        return total / du.shape[0]
-
-    def control_second_derivative(self, dv: Tensor) -> Tensor:
-        """d2f/dv2 applied to dv (p,)."""
-        total = torch.zeros_like(dv)
-        for term in self.control:
-            total = total + term.second_derivative(dv)
-        return total
+            state = state + term.second_derivative(u, du)
+        for joint in self.joint:
+            for_state, for_control = joint.second_derivative(u, v, du, dv)
+            state, control = state + for_state, control + for_control / u.shape[0]
+        for own in self.control:
+            control = control + own.second_derivative(v, dv)
+        return state / u.shape[0], control

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .control import ControlSpace
+from .control import Controls
 from .engine.bilevel import FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .fem.patches import patches
-from .fem.spaces import Space
+from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.krylov import dot
@@ -27,22 +28,23 @@ from .pde.equation import StateEquation
 class PDEProblem:
     """Minimise f(u, v) over the control v, with R(u, v) = 0 as the inner problem.
 
-    Implements `ImplicitProblem` and `SecondOrderProblem`.
+    Implements `ImplicitProblem` and `SecondOrderProblem`. Between them and the equation stands the filter of the
+    controls: the v of the methods here are design variables.
 
     Attributes:
         name: for people.
         space: the state space.
         equation: R.
-        control: the discrete control.
+        control: the discrete controls.
         objective: f.
         model: the inner statistical model.
-        fields: further named nodal fields of the state space for output (target, ...).
+        fields: further named fields for output, nodal values of the state space (target, ...).
     """
 
     name: str
-    space: Space
+    space: StateSpace
     equation: StateEquation
-    control: ControlSpace
+    control: Controls
     objective: Objective
     model: InnerModel
     fields: dict[str, np.ndarray] = field(default_factory=dict)
@@ -65,25 +67,23 @@ class PDEProblem:
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
-        lower, upper = self.control.lower, self.control.upper
-        return None if lower is None or upper is None else (lower, upper)
+        return self.control.bounds
 
     @property
     def quadratic(self) -> bool:
-        """Every objective term is quadratic, so that an affine equation is all it takes."""
-        return self.equation.affine
+        return self.equation.affine and self.objective.quadratic
 
     @property
     def counts(self) -> Counts:
         return self.equation.counts
 
     def start(self) -> tuple[Tensor, Tensor]:
-        u = self.equation.lift.new_zeros(self.inner_shape)
-        if not self.equation.affine and torch.count_nonzero(self.equation.lift):
-            # The smoothest extension of the Dirichlet values: zero inside is far from any solution near the boundary.
-            steep = self.equation.restrict(self.model.whole_gram.mv(self.equation.lift[None]))
-            u = u - self.inner_metric.gradient(steep)
-        return u, self.control.initial.clone()
+        v = self.control.initial.clone()
+        return self.model.start(self.control.physical(v)), v
+
+    def state(self, u: Tensor, v: Tensor) -> Tensor:
+        """All coefficients (S, N) of the state with unknowns u (S, n), Dirichlet values included."""
+        return self.equation.embed(u, self.control.physical(v))
 
     # Inner problem
 
@@ -91,14 +91,15 @@ class PDEProblem:
         return self.model.sample(count, generator)
 
     def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
-        return self.model.batch(u, v, sample)
+        batch = self.model.batch(u, self.control.physical(v), sample)
+        return replace(batch, cross=lambda q: self.control.pull_back(batch.cross(q)))
 
     def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:
-        return self.model.gradient(u, v)
+        return self.model.gradient(u, self.control.physical(v))
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
-        residual = self.equation.residual(u, v)
+        residual = self.equation.residual(u, self.control.physical(v))
         return relative_dual_error(self.inner_metric, residual, self.inner_length(u), tolerance)
 
     def inner_length(self, u: Tensor) -> float:
@@ -115,10 +116,13 @@ class PDEProblem:
 
     @cached_property
     def _mass(self) -> SparseMatrix:
-        """The mass matrix of the whole state space."""
+        """The mass matrix of the whole state space, at every level of an evolution."""
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
-        return SparseMatrix(cells.assemble(cells, {(0, 0): one}, symmetric=True).host(), one.device, symmetric=True)
+        values = range(0, cells.components, cells.components // cells.fields)
+        mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
+        copies = self.equation.size // self.space.size
+        return SparseMatrix(self.equation.measure * sp.kron(sp.identity(copies), mass), one.device, symmetric=True)
 
     @cached_property
     def _level(self) -> float:
@@ -128,60 +132,69 @@ class PDEProblem:
         return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))
 
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return self.model.hessian_product(u, v, w)
+        return self.model.hessian_product(u, self.control.physical(v), w)
 
     def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
-        return self.model.cross_product(u, v, q)
+        return self.control.pull_back(self.model.cross_product(u, self.control.physical(v), q))
 
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
         scenarios, _ = self.inner_shape
-        one = patches(self.space.nodes[:, self.equation.free], size)
+        one = patches(np.tile(self.space.nodes[:, self.equation.spatial_free], self.equation.repeats), size)
         every = one + (one.max() + 1) * np.arange(scenarios)[:, None]
         return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
 
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors:
-        return self.model.factors(u, v)
+        return self.model.factors(u, self.control.physical(v))
 
     # Outer problem
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
-        return self.objective.value(self.equation.embed(u), v)
+        m = self.control.physical(v)
+        return self.objective.value(self.equation.embed(u, m), m)
 
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        full = self.equation.embed(u)
-        return self.equation.restrict(self.objective.state_derivative(full)), self.objective.control_derivative(v)
+        m = self.control.physical(v)
+        state, control = self.objective.derivatives(self.equation.embed(u, m), m)
+        return self._outer(state, control)
+
+    def _outer(self, state: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+        """Covectors on all coefficients (S, N) and on the controls, on the unknowns and on the design variables."""
+        whole = control + self.equation.restrict_data(state)
+        return self.equation.restrict(state), self.control.pull_back(whole)
 
     # The state equation itself, for exact adjoint methods
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
-        return self.equation.residual(u, v)
+        return self.equation.residual(u, self.control.physical(v))
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
-        return self.model.state_factors(u, v)
+        return self.model.state_factors(u, self.control.physical(v))
 
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return self.equation.control_product_transposed(u, v, w)
+        return self.control.pull_back(self.equation.control_product_transposed(u, self.control.physical(v), w))
 
     def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
-        return self.equation.control_product(u, v, d)
+        return self.equation.control_product(u, self.control.physical(v), self.control.physical(d))
 
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return self.equation.state_product_transposed(u, v, w)
+        return self.equation.state_product_transposed(u, self.control.physical(v), w)
 
     # Second derivatives
 
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        return self.equation.second_derivative(u, v, w, du, dv)
+        m, dm = self.control.physical(v), self.control.physical(dv)
+        state, control = self.equation.second_derivative(u, m, w, du, dm)
+        return state, self.control.pull_back(control)
 
     def outer_second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """f has no term in which u and v meet."""
-        state = self.objective.state_second_derivative(self.equation.extend(du))
-        return self.equation.restrict(state), self.objective.control_second_derivative(dv)
+        m, dm = self.control.physical(v), self.control.physical(dv)
+        full, step = self.equation.embed(u, m), self.equation.extend(du, dm)
+        return self._outer(*self.objective.second_derivatives(full, m, step, dm))
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
-        return self.model.inner_covector(u, v, b)
+        return self.model.inner_covector(u, self.control.physical(v), b)
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The adjoint variable p of J^T p = df/du that an inner-Hessian solution q stands for, (S, n)."""
-        return self.model.adjoint_state(u, v, q)
+        return self.model.adjoint_state(u, self.control.physical(v), q)

@@ -12,7 +12,8 @@ from .engine.minimise import Iterate, Oracle
 from .output.fields import FieldData
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem
-from .solution import Row, control_fields, output_grid, state_fields
+from .drawing import control_fields, output_grid, state_fields
+from .solution import Row
 
 if TYPE_CHECKING:
     from .solution import Solution
@@ -59,7 +60,7 @@ class Recorder:
         self.seconds += time.perf_counter() - start
 
     def _fields(self, iterate: Iterate) -> None:
-        state = self._problem.equation.embed(iterate.oracle.u).cpu().numpy()
+        state = self._problem.state(iterate.oracle.u, iterate.evaluation.v).cpu().numpy()
         point, cell = control_fields(self._problem, iterate.evaluation.v.cpu().numpy())
         data = FieldData(point={**state_fields(self._problem, state), **point}, cell=cell)
         self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)

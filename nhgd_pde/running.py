@@ -234,7 +234,7 @@ def _solution(
         "versions": versions(),
         "commit": commit(),
     }
-    adjoint = np.zeros((scenarios, pde.space.size))
+    adjoint = np.zeros((scenarios, pde.equation.size))
     if last.oracle.q is not None and math.isfinite(evaluation.value):
         variable = _adjoint_variable(problem, last)
         adjoint[:, pde.equation.free] = variable.cpu().numpy()
@@ -243,7 +243,7 @@ def _solution(
         message=found.message,
         objective=evaluation.value,
         control=evaluation.v.cpu().numpy(),
-        state=pde.equation.embed(last.oracle.u).cpu().numpy(),
+        state=pde.state(last.oracle.u, evaluation.v).cpu().numpy(),
         adjoint=adjoint,
         gradient=evaluation.gradient.cpu().numpy(),
         certificate=certificate,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .engine.minimise import Status
+from .drawing import final_fields
 from .output.fields import FieldData, Grid
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem
@@ -93,56 +94,3 @@ class Solution:
 
         grid, data = self.fields()
         return picture(grid, data, ("state", "control", "target"), f"{self.problem.name}: {self.status}")
-
-
-def output_grid(problem: PDEProblem) -> Grid:
-    """The mesh with the nodes of the state space: its P2 nodes too."""
-    basis, mesh = problem.space.basis, problem.space.domain.mesh
-    if problem.space.element == "P2":
-        kind = {1: "line3", 2: "triangle6", 3: "tetra10"}[mesh.dim()]
-        return Grid(np.asarray(basis.doflocs).T, np.asarray(basis.element_dofs).T, kind)
-    kind = {1: "line", 2: "triangle", 3: "tetra"}[mesh.dim()]
-    return Grid(mesh.p.T, mesh.t.T, kind)
-
-
-def state_fields(problem: PDEProblem, state: np.ndarray, name: str = "state") -> dict[str, np.ndarray]:
-    """(S, N) as named point fields; several scenarios are numbered."""
-    if len(state) == 1:
-        return {name: state[0]}
-    return {f"{name}_{s:04d}": row for s, row in enumerate(state)}
-
-
-def control_fields(
-    problem: PDEProblem, control: np.ndarray, name: str = "control"
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(p,) as a point field or, for P0, a cell field: (point fields, cell fields)."""
-    values = problem.control.on_mesh(control)
-    space = problem.control.space
-    if space.element == "P0":
-        return {}, {name: values[np.asarray(space.basis.element_dofs)[0]]}
-    if problem.space.element == space.element:
-        return {name: values}, {}
-    # A P1 control on the nodes of a P2 state: vertices first, then the midpoints of edges.
-    dofs = np.asarray(problem.space.basis.element_dofs)
-    corners = values[np.asarray(space.basis.element_dofs)]
-    reference = np.asarray(problem.space.basis.elem.doflocs)
-    barycentric = np.vstack([1.0 - reference.sum(axis=1), reference.T])
-    nodes = np.zeros(problem.space.size)
-    nodes[dofs] = np.einsum("ck,ce->ke", barycentric, corners)
-    return {name: nodes}, {}
-
-
-def final_fields(
-    problem: PDEProblem, state: np.ndarray, control: np.ndarray, adjoint: np.ndarray, gradient: np.ndarray
-) -> tuple[Grid, FieldData]:
-    """The fields of final.vtu. The sensitivity is the gradient: what the objective gains a unit of control there."""
-    control_points, control_cells = control_fields(problem, control)
-    gradient_points, gradient_cells = control_fields(problem, gradient, "sensitivity")
-    point = {
-        **state_fields(problem, state),
-        **control_points,
-        **problem.fields,
-        **state_fields(problem, adjoint, "adjoint"),
-        **gradient_points,
-    }
-    return output_grid(problem), FieldData(point=point, cell={**control_cells, **gradient_cells})

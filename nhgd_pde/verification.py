@@ -77,11 +77,16 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
 
 
 def _smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
-    """A random smooth control (p,) of size one: a few waves."""
-    nodes = torch.from_numpy(problem.control.space.nodes[:, problem.control.dofs])
-    waves = 3.0 * torch.randn((4, len(nodes)), generator=generator, dtype=nodes.dtype)
-    phases = 6.0 * torch.rand((4, 1), generator=generator, dtype=nodes.dtype)
-    return torch.cos(waves @ nodes + phases).sum(0).to(problem.equation.lift.device)
+    """A random smooth control (p,) of size one: a few waves in space and time."""
+    found = []
+    for part in problem.control.parts:
+        steps = part.steps or 1
+        nodes = torch.from_numpy(part.nodes)
+        where = torch.cat([nodes.repeat(1, steps), torch.linspace(0, 1, steps).repeat_interleave(part.columns)[None]])
+        waves = 3.0 * torch.randn((4, len(where)), generator=generator, dtype=nodes.dtype)
+        phases = 6.0 * torch.rand((4, 1), generator=generator, dtype=nodes.dtype)
+        found.append(torch.cos(waves @ where.to(nodes.dtype) + phases).sum(0))
+    return torch.cat(found).to(problem.equation.lift.device)
 
 
 def _gap(a: float, b: float, scale: float) -> float:

@@ -24,6 +24,7 @@ from nhgd_pde.linalg.sparse import SparseMatrix
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import Coefficients, ControlMap, Integral, Pointwise
 from nhgd_pde.pde.poisson import poisson
+from nhgd_pde.pde.rows import steady
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
 from nhgd_pde.problem.loading import read_problem
@@ -142,14 +143,15 @@ def equation_of(
     lift = torch.zeros(functions.size, dtype=x.dtype)
     lift[fixed] = torch.from_numpy(1.0 + functions.nodes.sum(axis=0)[fixed])
     return StateEquation(
-        (Integral(functions.cells, form, coefficients, control, functions.cells),),
+        (Integral(functions.cells, form, coefficients, (control,), functions.cells),),
         functions.size,
-        functions.size,
+        steady(functions.size),
         np.setdiff1d(np.arange(functions.size), fixed),
         lift,
         scenarios,
         affine,
         symmetric,
+        linear=affine,
     )
 
 

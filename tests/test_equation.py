@@ -179,7 +179,7 @@ def test_the_lift_carries_the_dirichlet_values(element: str) -> None:
 def test_a_control_has_to_enter_the_equation() -> None:
     state = equation(poisson, source_control)
     (integral,) = state.integrals
-    deaf = replace(state, integrals=(replace(integral, control=None, control_evaluation=None),))
+    deaf = replace(state, integrals=(replace(integral, controls=(), control_evaluation=None),))
     with pytest.raises(ValueError, match="does not enter"):
         deaf.linearise(*point(state))
 

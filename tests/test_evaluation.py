@@ -213,7 +213,7 @@ def test_a_root_of_one_scenario_takes_its_coefficients() -> None:
     [
         ({(0, 0): -1.0}, "negative coefficient"),
         ({(0, 0): 1.0, (1, 1): 1.0, (2, 2): -1e-3}, "negative coefficient"),
-        ({(1, 1): 1.0, (1, 2): 2.0, (2, 1): 2.0, (2, 2): 1.0}, "not positive definite"),
+        ({(1, 1): 1.0, (1, 2): 2.0, (2, 1): 2.0, (2, 2): 1.0}, "not positive semidefinite"),
         ({(0, 0): -1.0, (1, 1): 2.0, (1, 2): 1.0, (2, 1): 1.0, (2, 2): 1.0}, "negative coefficient"),
     ],
 )

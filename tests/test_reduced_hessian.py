@@ -95,7 +95,7 @@ def test_the_taylor_remainder_of_second_order_falls_with_the_cube_of_the_step(
     make: Callable[[], PDEProblem], oracle: Oracle
 ) -> None:
     built = make()
-    x, y = torch.from_numpy(built.control.space.nodes)
+    x, y = torch.from_numpy(built.control.parts[0].nodes)
     v, d = torch.cos(3.0 * x), 5.0 * torch.sin(2.0 * x + y)
     product, state = known(oracle, built, v)
     accuracy = Accuracy(1e-14, 1e-14)

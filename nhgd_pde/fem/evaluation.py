@@ -7,8 +7,8 @@ element, which serve products and assembly alike; `matrix` exports it as one spa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 
 # (i, j) -> coefficient of (component i of the test function) times (component j of the trial function) at the
 # points, (S or 1, elements, points); absent pairs are zero. Component 0 is the value, 1, 2, ... the partial
-# derivatives.
+# derivatives; those of a second field follow.
 Blocks = Mapping[tuple[int, int], Tensor]
 
 
@@ -41,22 +41,35 @@ class Quadrature:
 class Evaluation:
     """The functions of a space at quadrature points.
 
+    A space of several fields has its fields' functions side by side: `stacked`.
+
     Attributes:
         tables: one (elements, points, functions) table a component: the value, then the partial derivatives.
             A component that is constant on each element has one point only.
         dofs: (elements, functions) column of each function; -1 where the function is left out.
         size: number of columns.
         quadrature: the points.
+        parts: for each component, which of the functions it is made of; empty: all of them.
     """
 
     tables: tuple[Tensor, ...]
     dofs: np.ndarray
     size: int
     quadrature: Quadrature
+    parts: tuple[slice, ...] = ()
 
     @property
     def components(self) -> int:
         return len(self.tables)
+
+    @property
+    def fields(self) -> int:
+        """Fields, each of which has a value and partial derivatives."""
+        return self.components // (1 + self.quadrature.x.shape[0])
+
+    @cached_property
+    def _parts(self) -> tuple[slice, ...]:
+        return self.parts or (slice(0, self.dofs.shape[1]),) * self.components
 
     def columns(self, kept: np.ndarray) -> Evaluation:
         """The same functions with only the columns `kept` (indices), renumbered."""
@@ -64,41 +77,50 @@ class Evaluation:
             return self
         number = np.full(self.size + 1, -1)
         number[kept] = np.arange(len(kept))
-        return Evaluation(self.tables, number[self.dofs], len(kept), self.quadrature)
+        return replace(self, dofs=number[self.dofs], size=len(kept))
+
+    def shifted(self, first: int, size: int) -> Evaluation:
+        """The same functions as the columns from `first` on of a space with `size` columns."""
+        return replace(self, dofs=np.where(self.dofs < 0, -1, self.dofs + first), size=size)
 
     @cached_property
     def matrix(self) -> SparseMatrix:
         """E, rows ordered (component, element, point)."""
-        elements, points = self.quadrature.weights.shape
-        data = torch.stack([table.expand(-1, points, -1) for table in self.tables]).cpu().numpy()
-        columns = np.broadcast_to(self.dofs[None, :, None, :], data.shape)
+        points = self.quadrature.weights.shape[1]
+        rows = [
+            self._rows(table.expand(-1, points, -1), part) for table, part in zip(self.tables, self._parts, strict=True)
+        ]
+        return SparseMatrix(sp.vstack(rows, format="csr"), self.quadrature.weights.device)
+
+    def _rows(self, table: Tensor, part: slice) -> sp.csr_matrix:
+        """A table (elements, points, functions) as a matrix (elements * points, size)."""
+        data = table.cpu().numpy()
+        columns = np.broadcast_to(self.dofs[:, None, part], data.shape)
         kept = columns >= 0
-        lengths = kept.sum(axis=-1).reshape(-1)
-        host = sp.csr_matrix(
-            (data[kept], columns[kept], np.concatenate([[0], np.cumsum(lengths)])),
-            shape=(self.components * elements * points, self.size),
-        )
-        return SparseMatrix(host, self.quadrature.weights.device)
+        pointers = np.concatenate([[0], np.cumsum(kept.sum(axis=-1).reshape(-1))])
+        return sp.csr_matrix((data[kept], columns[kept], pointers), shape=(len(pointers) - 1, self.size))
 
     def evaluate(self, coefficients: Tensor) -> Tensor:
         """E u: (S, size) -> (components, S, elements * points)."""
         padded = torch.cat([coefficients, coefficients.new_zeros(coefficients.shape[0], 1)], dim=1)
         local = padded[:, self._gather]
         points = self.quadrature.weights.shape[1]
-        values = [torch.einsum("eqa,sea->seq", table, local).expand(-1, -1, points) for table in self.tables]
+        values = [
+            torch.einsum("eqa,sea->seq", table, local[:, :, part]).expand(-1, -1, points)
+            for table, part in zip(self.tables, self._parts, strict=True)
+        ]
         return torch.stack(values).reshape(self.components, coefficients.shape[0], -1)
 
     def test(self, densities: Tensor) -> Tensor:
         """Integrate densities F (components, S, elements * points) against functions: E^T W F, (S, size)."""
         weights = self.quadrature.weights
         scenarios = densities.shape[1]
-        local: Tensor | float = 0.0
-        for table, density in zip(self.tables, densities, strict=True):
+        local = densities.new_zeros(scenarios, *self.dofs.shape)
+        for table, part, density in zip(self.tables, self._parts, densities, strict=True):
             weighted = density.reshape(scenarios, *weights.shape) * weights
             if table.shape[1] == 1:
                 weighted = weighted.sum(-1, keepdim=True)
-            local = local + torch.einsum("eqa,seq->sea", table, weighted)
-        assert isinstance(local, Tensor)
+            local[:, :, part] += torch.einsum("eqa,seq->sea", table, weighted)
         total = local.new_zeros(scenarios, self.size + 1)
         return total.index_add_(1, self._gather.reshape(-1), local.reshape(scenarios, -1))[:, : self.size]
 
@@ -119,16 +141,14 @@ class Evaluation:
         pattern = self._patterns[id(trial.dofs)]
         weights = self.quadrature.weights
         shape = (self.dofs.shape[1], trial.dofs.shape[1])
-        local: Tensor | None = None
+        scenarios = max((len(coefficient) for coefficient in blocks.values()), default=1)
+        local = weights.new_zeros(scenarios, weights.shape[0], *shape)
         for (i, j), coefficient in blocks.items():
             weighted = coefficient * weights
             left, right = self.tables[i], trial.tables[j]
             if left.shape[1] == right.shape[1] == 1:
                 weighted = weighted.sum(-1, keepdim=True)
-            part = torch.einsum("eqa,seq,eqb->seab", left, weighted, right)
-            local = part if local is None else local + part
-        if local is None:
-            local = weights.new_zeros(1, weights.shape[0], *shape)
+            local[:, :, self._parts[i], trial._parts[j]] += torch.einsum("eqa,seq,eqb->seab", left, weighted, right)
         return ScenarioMatrix(pattern.csr, pattern.scatter(local), (self.size, trial.size), symmetric)
 
     def __hash__(self) -> int:
@@ -187,11 +207,30 @@ def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.devic
     return torch.as_tensor(np.ascontiguousarray(table), device=device)
 
 
+def stacked(spaces: Sequence[Evaluation]) -> Evaluation:
+    """Several fields at the same points as one: components and columns of the first, then of the second, ..."""
+    if len(spaces) == 1:
+        return spaces[0]
+    ends = np.cumsum([space.size for space in spaces])
+    return side_by_side([space.shifted(end - space.size, ends[-1]) for space, end in zip(spaces, ends, strict=True)])
+
+
+def side_by_side(spaces: Sequence[Evaluation]) -> Evaluation:
+    """Several fields at the same points whose columns are those of one common space already."""
+    parts, function = [], 0
+    for space in spaces:
+        parts += [slice(part.start + function, part.stop + function) for part in space._parts]
+        function += space.dofs.shape[1]
+    tables = tuple(table for space in spaces for table in space.tables)
+    dofs = np.concatenate([space.dofs for space in spaces], axis=1)
+    return Evaluation(tables, dofs, spaces[0].size, spaces[0].quadrature, tuple(parts))
+
+
 def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMatrix:
     """G with G^T G the matrix of `blocks`, which must be symmetric and positive semidefinite at every point.
 
     Rows are square root of (weight times coefficient) times the rows of E; components that the blocks couple,
-    as those of the gradient in an anisotropic material, take their Cholesky factor point by point. G turns
+    as those of the gradient in an anisotropic material, take a root of their matrix point by point. G turns
     white noise z into G^T z with covariance G^T G.
 
     Args:
@@ -200,12 +239,12 @@ def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMat
         scenario: which of them to take.
 
     Raises:
-        ValueError: a coefficient is negative, or a coupled block is not positive definite.
+        ValueError: a coefficient is negative, or a coupled block is not positive semidefinite.
     """
     weights = space.quadrature.weights
     weighted = {key: block[scenario if len(block) > 1 else 0] * weights for key, block in blocks.items()}
     coupled = sorted({i for pair in blocks for i in pair if pair[0] != pair[1]})
-    rows: list[tuple[Tensor, Tensor]] = []  # (elements, points, functions) rows and their scale
+    rows: list[sp.csr_matrix] = []
     for (i, j), coefficient in weighted.items():
         if i != j or i in coupled:
             continue
@@ -213,23 +252,33 @@ def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMat
         square = coefficient.sum(-1, keepdim=True) if table.shape[1] == 1 else coefficient
         if (square < 0).any():
             raise ValueError("a form with a negative coefficient has no root")
-        rows.append((table, square.sqrt()))
+        rows.append(space._rows(table * square.sqrt()[..., None], space._parts[i]))
     if coupled:
         dense = weights.new_zeros(*weights.shape, len(coupled), len(coupled))
         for (i, j), coefficient in weighted.items():
             if i in coupled and j in coupled:
                 dense[..., coupled.index(i), coupled.index(j)] = coefficient
-        factor, info = torch.linalg.cholesky_ex(dense)
-        if info.any():
-            raise ValueError("a form that is not positive definite at every point has no root")
+        factor = _pointwise_root(dense)
+        whole = weights.new_zeros(len(coupled), *weights.shape, space.dofs.shape[1])
+        for k, i in enumerate(coupled):
+            whole[k][..., space._parts[i]] = space.tables[i]
         # Row k of L^T applied to the coupled components of E.
-        tables = torch.stack([space.tables[i].expand(-1, weights.shape[1], -1) for i in coupled])
-        rows += [(each, torch.ones_like(weights)) for each in torch.einsum("eqmk,meqa->keqa", factor, tables)]
-    parts = []
-    for table, scale in rows:
-        data = (table * scale[..., None]).cpu().numpy()
-        columns = np.broadcast_to(space.dofs[:, None, :], data.shape)
-        kept = columns >= 0
-        pointers = np.concatenate([[0], np.cumsum(kept.sum(axis=-1).reshape(-1))])
-        parts.append(sp.csr_matrix((data[kept], columns[kept], pointers), shape=(len(pointers) - 1, space.size)))
-    return SparseMatrix(sp.vstack(parts, format="csr"), weights.device)
+        every = slice(0, space.dofs.shape[1])
+        rows += [space._rows(each, every) for each in torch.einsum("eqmk,meqa->keqa", factor, whole)]
+    return SparseMatrix(sp.vstack(rows, format="csr"), weights.device)
+
+
+def _pointwise_root(squares: Tensor) -> Tensor:
+    """L (..., k, k) with L L^T = squares, which are symmetric and positive semidefinite.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    factor, info = torch.linalg.cholesky_ex(squares)
+    if not info.any():
+        return factor
+    # Singular where the form does not see some combination, as an elastic energy does not see rotations.
+    values, vectors = torch.linalg.eigh(squares)
+    if (values < -1e-10 * values.abs().amax(-1, keepdim=True)).any():
+        raise ValueError("a form that is not positive semidefinite at every point has no root")
+    return vectors * values.clamp(min=0.0).sqrt()[..., None, :]

@@ -57,9 +57,20 @@ class Space:
         """Evaluation on the cells."""
         return evaluation(self.basis, self.device)
 
-    def facets(self, facets: np.ndarray) -> Evaluation:
-        """Evaluation on some facets."""
-        return evaluation(skfem.FacetBasis(self.domain.mesh, self.basis.elem, facets=facets), self.device)
+    def facets(self, facets: np.ndarray, like: Space | None = None) -> Evaluation:
+        """Evaluation on some facets, at the points of another space where products of both are integrated."""
+        quadrature = None if like is None else like.facet_basis(facets).quadrature
+        return self.on(self.facet_basis(facets, quadrature))
+
+    def facet_basis(self, facets: np.ndarray, quadrature: tuple[np.ndarray, np.ndarray] | None = None) -> skfem.FacetBasis:
+        """The basis on some facets, by default with points that are exact for products of two of its functions."""
+        if quadrature is None:
+            return skfem.FacetBasis(self.domain.mesh, self.basis.elem, facets=facets)
+        return skfem.FacetBasis(self.domain.mesh, self.basis.elem, facets=facets, quadrature=quadrature)
+
+    def on(self, basis: skfem.AbstractBasis) -> Evaluation:
+        """Evaluation at the points of a basis of this space."""
+        return evaluation(basis, self.device)
 
     def facet_dofs(self, facets: np.ndarray) -> np.ndarray:
         """Indices of the degrees of freedom on some facets, sorted."""

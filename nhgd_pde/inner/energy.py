@@ -1,14 +1,16 @@
-"""The energy form, for affine self-adjoint coercive equations: J = G^T G with G the scaled flux operator.
+"""The energy form, for linear self-adjoint coercive equations: J = G^T G with G the scaled flux operator.
 
     y = G u* + sigma z,  z ~ N(0, I),  l = |y - G u|^2 / (2 sigma^2),  grad l = (R(u) - sigma G^T z) / sigma^2
 
 It is correctly specified, needs neither u* nor a solve, and its Fisher information and Hessian are
-J / sigma^2: half the exponent of the condition number that the residual form has.
+J / sigma^2: half the exponent of the condition number that the residual form has. Where the control enters J, all of
+this holds at every control.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,10 +20,10 @@ from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
-from ..linalg.factorisation import ScenarioFactorisation, factorised_riesz_map
+from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap
-from ..linalg.sparse import SparseMatrix
-from ..pde.equation import StateEquation
+from ..linalg.sparse import ScenarioMatrix, SparseMatrix
+from ..pde.equation import Linearisation, StateEquation
 from .model import Observation, gaussian, matched_noise
 
 
@@ -30,21 +32,28 @@ class EnergyModel:
     """The energy form of a state equation.
 
     Attributes:
-        equation: R, affine with a symmetric positive definite J.
+        equation: R, linear in the state with a symmetric positive definite J.
         riesz: J itself, so that a dual norm of the residual is the error of the state in the energy norm.
-            With several scenarios, the mean of their J.
+            With several scenarios, the mean of their J; where the control enters it, that of `reference`.
         observation: options.
+        reference: (p,) the control at which J gives the norm.
     """
 
     equation: StateEquation
     riesz: RieszMap
     observation: Observation
+    reference: Tensor
     name: str = "energy"
+
+    def start(self, v: Tensor) -> Tensor:
+        return self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)
 
     @cached_property
     def roots(self) -> tuple[SparseMatrix, ...]:
-        """G (rows, n) of every scenario; only one where they share it."""
-        derivative = self.equation.constant_linearisation
+        """G (rows, n) of every scenario at the reference; only one where they share it."""
+        return self._roots(self.equation.linearise(self.start(self.reference), self.reference))
+
+    def _roots(self, derivative: Linearisation) -> tuple[SparseMatrix, ...]:
         integrals = list(zip(self.equation.tests, derivative.blocks, strict=True))
         count = 1 if derivative.state.shared else self.equation.scenarios
         parts = [[gram_root(test, blocks, s).host for test, blocks in integrals if blocks] for s in range(count)]
@@ -53,23 +62,25 @@ class EnergyModel:
     @cached_property
     def whole_gram(self) -> SparseMatrix:
         """J on the whole state space, Dirichlet functions included, (N, N)."""
-        whole = self.equation.constant_linearisation.whole.mean()
+        whole = self.equation.linearise(self.start(self.reference), self.reference).whole.mean()
         return SparseMatrix(whole, self.equation.lift.device, symmetric=True)
 
     def noise(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """G^T z, z ~ N(0, I), with covariance J; (S, m, n) for shape (S, m)."""
-        scenarios, count = shape
-        white = gaussian((scenarios, count, self.roots[0].shape[0]), generator, self.equation.lift)
-        if len(self.roots) == 1:
-            return self.roots[0].rmv(white.flatten(0, 1)).reshape(scenarios, count, -1)
-        return torch.stack([root.rmv(each) for root, each in zip(self.roots, white, strict=True)])
+        return _coloured(self.roots, self._white(shape, generator))
+
+    def _white(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        return gaussian((*shape, self.roots[0].shape[0]), generator, self.equation.lift)
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
-        """G^T z for `count` observations."""
-        return Sample(self.noise((self.equation.scenarios, count), generator))
+        """G^T z for `count` observations; z itself where G depends on the control."""
+        white = self._white((self.equation.scenarios, count), generator)
+        return Sample(_coloured(self.roots, white) if self.equation.affine else white)
 
     def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
         """The Hessian and the cross derivative of every term are those of the expectation."""
+        if not self.equation.affine:
+            sample = Sample(_coloured(self._roots(self.equation.linearise(u, v)), sample.tests))
         n, count = u.shape[1], sample.count
         gradient = self.equation.residual(u, v)
         residual = self.riesz.dual_norm_bound(gradient)
@@ -106,16 +117,17 @@ class EnergyModel:
 
     def factors(self, u: Tensor, v: Tensor) -> EnergyFactors:
         """A = Jbar^-1, Jbar the mean of the scenarios' J."""
-        return EnergyFactors(self.riesz)
+        if self.equation.affine:
+            return EnergyFactors(self.riesz.gradient, self.riesz.gradient)
+        factors = self.equation.linearise(u, v).jacobian.mean_factors
+        return EnergyFactors(factors.solve, factors.solve_transposed)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where the scenarios share it."""
-        return self._constant_factors
-
-    @cached_property
-    def _constant_factors(self) -> StateFactors:
-        state = self.equation.constant_linearisation.state
-        return EnergyFactors(self.riesz) if state.shared else ScenarioFactorisation(state, self.equation.counts)
+        derivative = self.equation.linearise(u, v)
+        if self.equation.affine and derivative.state.shared:
+            return self.factors(u, v)
+        return derivative.factors
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
         """What H x is where J x = b: the very same."""
@@ -126,21 +138,26 @@ class EnergyModel:
         return q
 
 
+def _coloured(roots: tuple[SparseMatrix, ...], white: Tensor) -> Tensor:
+    """G^T z for white noise z (S, m, rows); (S, m, n)."""
+    if len(roots) == 1:
+        return roots[0].rmv(white.flatten(0, 1)).reshape(*white.shape[:2], -1)
+    return torch.stack([root.rmv(each) for root, each in zip(roots, white, strict=True)])
+
+
 @dataclass(frozen=True)
 class EnergyFactors:
-    """The inverse of J, by the factors the Riesz map has already."""
+    """The inverse of J."""
 
-    riesz: RieszMap
+    solve: Callable[[Tensor], Tensor]
+    solve_transposed: Callable[[Tensor], Tensor]
     description: str = "J^-1"
 
-    def solve(self, g: Tensor) -> Tensor:
-        return self.riesz.gradient(g)
 
-    def solve_transposed(self, g: Tensor) -> Tensor:
-        return self.riesz.gradient(g)
-
-
-def energy_model(equation: StateEquation, observation: Observation) -> EnergyModel:
-    """The energy form of an affine self-adjoint coercive equation, in its own energy product."""
-    jacobian = SparseMatrix(equation.constant_linearisation.state.mean(), equation.lift.device, symmetric=True)
-    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts), observation)
+def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -> EnergyModel:
+    """The energy form of a linear self-adjoint coercive equation, in its own energy product at a control v (p,)."""
+    u = equation.lift.new_zeros(equation.scenarios, equation.unknowns)
+    state = equation.linearise(u, v).state
+    assert isinstance(state, ScenarioMatrix)
+    jacobian = SparseMatrix(state.mean(), equation.lift.device, symmetric=True)
+    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts), observation, v)

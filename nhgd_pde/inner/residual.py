@@ -9,20 +9,27 @@ the Fisher information is J^T K^-1 J / sigma^2, and at the solution it is the He
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
-from ..fem.spaces import Space
-from ..linalg.factorisation import Factorisation, factorised_riesz_map
-from ..linalg.riesz import RieszMap
-from ..linalg.sparse import ScenarioMatrix, SparseMatrix
-from ..pde.equation import StateEquation
+from ..fem.state_space import StateSpace
+from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.riesz import RieszMap, block_riesz_map
+from ..linalg.sparse import SparseMatrix
+from ..pde.equation import Factors, StateEquation
+from ..pde.evolution import EvolutionEquation
 from .model import Observation, gaussian, matched_noise
+
+# The product that a field's tests are drawn in: h1, or l2 for a multiplier.
+TestNorm = Literal["h1", "l2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +50,19 @@ class ResidualModel:
     whole_gram: SparseMatrix
     observation: Observation
     name: str = "residual"
+
+    def start(self, v: Tensor) -> Tensor:
+        """Zero, or for a nonlinear equation the smoothest extension of the Dirichlet values: zero inside is far from
+        any solution near the boundary. An evolution is marched through."""
+        u = self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)
+        if self.equation.linear:
+            return u
+        if isinstance(self.equation, EvolutionEquation):
+            return self.equation.march(v)
+        full = self.equation.embed(u, v)
+        if not torch.count_nonzero(full):
+            return u
+        return u - self.riesz.gradient(self.equation.restrict(self.whole_gram.mv(full)))
 
     def tests(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Test functions w = K^-1 G^T z, z ~ N(0, I), so that w ~ N(0, K^-1); (S, m, n) for shape (S, m)."""
@@ -111,8 +131,7 @@ class ResidualModel:
 
     def factors(self, u: Tensor, v: Tensor) -> ResidualFactors:
         """A = Jbar^-1 K Jbar^-T, Jbar the mean of the scenarios' Jacobians."""
-        state = self.equation.linearise(u, v).state
-        return ResidualFactors(Factorisation(state.mean(), self.equation.counts, state.symmetric), self.riesz)
+        return ResidualFactors(self.equation.linearise(u, v).jacobian.mean_factors, self.riesz)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J."""
@@ -140,7 +159,7 @@ def _columns(rows: Tensor) -> Tensor:
 class ResidualFactors:
     """The inverse of J^T K^-1 J by the factors of J."""
 
-    jacobian: Factorisation
+    jacobian: Factors
     riesz: RieszMap
     description: str = "J^-1 K J^-T"
 
@@ -148,30 +167,52 @@ class ResidualFactors:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
 
 
-def residual_model(space: Space, equation: StateEquation, observation: Observation) -> ResidualModel:
-    """The residual form of any equation for one field, tested in the H1 product of its state space.
+def residual_model(
+    space: StateSpace, equation: StateEquation, observation: Observation, v: Tensor, norms: Sequence[TestNorm] = ("h1",)
+) -> ResidualModel:
+    """The residual form of any equation.
 
-    The product of gradients alone where there are Dirichlet values, which make it a norm; times a number that
-    gives it the size and the units of J, so that residuals compare with |u|_K.
+    A field is tested in its H1 product, that of gradients alone where it has Dirichlet values, which make it a norm;
+    times a number that gives it the size and the units of J, so that residuals compare with |u|_K. A multiplier, such
+    as a pressure, is tested in L2, times the reciprocal of that number. In time both are integrated.
+
+    Args:
+        space: of the state, at one time.
+        equation: R.
+        observation: options.
+        v: (p,) a control at which J has its usual size.
+        norms: of each field.
     """
     device = equation.lift.device
+    free = equation.spatial_free
     one = torch.ones_like(space.cells.quadrature.weights)[None]
-    first = 1 if equation.unknowns < space.size else 0
-    blocks = {(i, i): one for i in range(first, space.cells.components)}
+    u = equation.lift.new_zeros(equation.scenarios, equation.unknowns)
+    diagonal = equation.linearise(u, v).whole.mean().diagonal()
+    stride = space.cells.components // space.cells.fields
+    blocks: dict[tuple[int, int], Tensor] = {}
+    main = 1.0
+    for k, (norm, first, end) in enumerate(zip(norms, space.offsets[:-1], space.offsets[1:], strict=True)):
+        value = k * stride
+        gradients = range(value + 1, value + stride)
+        if norm == "l2":
+            blocks[value, value] = one / main
+            continue
+        fixed = np.isin(np.arange(first, end), free, invert=True).any()
+        kept = [*([] if fixed else [value]), *gradients]
+        unscaled = space.cells.assemble(space.cells, {(i, i): one for i in kept}, symmetric=True).host()
+        size = float(np.median(np.abs(diagonal[first:end]) / unscaled.diagonal()[first:end]))
+        main = size if math.isfinite(size) and size > 0.0 else 1.0
+        blocks.update({(i, i): main * one for i in kept})
     whole = space.cells.assemble(space.cells, blocks, symmetric=True)
-    jacobian = equation.linearise(
-        equation.lift.new_zeros(equation.scenarios, equation.unknowns),
-        equation.lift.new_zeros(equation.controls),
-    ).whole.mean()
-    size = float(np.median(np.abs(jacobian.diagonal()) / whole.host().diagonal()))
-    if math.isfinite(size) and size > 0.0:
-        blocks = {key: size * block for key, block in blocks.items()}
-        whole = ScenarioMatrix(whole.pattern, size * whole.data, whole.shape, symmetric=True)
-    gram = SparseMatrix(whole.restrict(equation.free, equation.free).host(), device, symmetric=True)
+    gram = whole.restrict(free, free).host()
+    root = gram_root(space.cells.columns(free), blocks)
+    levels = equation.size // space.size
+    steps, measure = equation.repeats, equation.measure
+    riesz = factorised_riesz_map(SparseMatrix(gram, device, symmetric=True), equation.counts)
     return ResidualModel(
         equation,
-        riesz=factorised_riesz_map(gram, equation.counts),
-        root=gram_root(space.cells.columns(equation.free), blocks),
-        whole_gram=SparseMatrix(whole.host(), device, symmetric=True),
+        riesz=block_riesz_map([(riesz, steps, measure)]),
+        root=root if steps == 1 else SparseMatrix(math.sqrt(measure) * sp.kron(sp.identity(steps), root.host), device),
+        whole_gram=SparseMatrix(measure * sp.kron(sp.identity(levels), whole.host()), device, symmetric=True),
         observation=observation,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -119,3 +120,21 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
         return torch.cat(rows)
 
     return RieszMap(matrix, solve)
+
+
+def block_riesz_map(parts: Sequence[tuple[RieszMap, int, float]]) -> RieszMap:
+    """The inner product of a product of spaces: each so many times, with a weight. Gram matrices stay side by side."""
+    if len(parts) == 1 and parts[0][1:] == (1, 1.0):
+        return parts[0][0]
+    blocks = [weight * sp.kron(sp.identity(copies), part.matrix.host) for part, copies, weight in parts]
+    matrix = SparseMatrix(sp.block_diag(blocks, format="csr"), parts[0][0].matrix.device, symmetric=True)
+    sizes = [copies * part.matrix.shape[0] for part, copies, _ in parts]
+
+    def solve(derivative: Tensor) -> Tensor:
+        found = []
+        for piece, (part, _, weight) in zip(torch.split(derivative, sizes, dim=1), parts, strict=True):
+            single = part.gradient(piece.reshape(-1, part.matrix.shape[0]))
+            found.append(single.reshape(piece.shape) / weight)
+        return torch.cat(found, dim=1)
+
+    return RieszMap(matrix, solve, diagonal=all(part.diagonal for part, _, _ in parts))

@@ -126,6 +126,9 @@ class ScenarioMatrix:
         pattern = (pointers.astype(index), (keys % m).astype(index))
         return ScenarioMatrix(pattern, data, self.shape, self.symmetric and other.symmetric)
 
+    def scaled(self, factor: float) -> ScenarioMatrix:
+        return ScenarioMatrix(self.pattern, factor * self.data, self.shape, self.symmetric)
+
     def restrict(self, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:
         """The submatrices of some rows and columns, both given as sorted indices."""
         if len(rows) == self.shape[0] and len(columns) == self.shape[1]:

@@ -2,18 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..fem.evaluation import Blocks, Evaluation
+from ..linalg.bidiagonal import BidiagonalMatrix
 from ..linalg.counts import Counts
-from ..linalg.factorisation import ScenarioFactorisation
-from ..linalg.sparse import ScenarioMatrix
+from ..linalg.factorisation import Factorisation, ScenarioFactorisation
+from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from .form import Integral
+from .rows import ControlRows
+
+
+class Factors(Protocol):
+    """Solves with a matrix and with its transpose."""
+
+    def solve(self, b: Tensor) -> Tensor: ...
+    def solve_transposed(self, b: Tensor) -> Tensor: ...
+
+
+class ControlDerivative(Protocol):
+    """R_v = dR/dv."""
+
+    def mv(self, d: Tensor) -> Tensor:
+        """(p,) -> (S, n)."""
+        ...
+
+    def rmv(self, w: Tensor) -> Tensor:
+        """(S, n) -> (p,), the scenarios summed."""
+        ...
+
+
+class StateDerivative(Protocol):
+    """J = dR/du: products with (..., S, n)."""
+
+    @property
+    def shared(self) -> bool:
+        """One matrix for all scenarios."""
+        ...
+
+    @property
+    def symmetric(self) -> bool: ...
+    def mv(self, x: Tensor) -> Tensor: ...
+    def rmv(self, y: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Jacobian:
+    """J at one point, and its factors once they are needed.
+
+    Attributes:
+        matrix: J on the unknowns.
+        whole: before Dirichlet rows and columns are cut out, of the integrals alone, (N, N) a scenario.
+        counts: where factorisations and solves are counted.
+    """
+
+    matrix: StateDerivative
+    whole: ScenarioMatrix
+    counts: Counts
+
+    @cached_property
+    def factors(self) -> Factors:
+        """Of every scenario.
+
+        Raises:
+            SingularMatrixError: one of them is singular.
+        """
+        if isinstance(self.matrix, ScenarioMatrix):
+            return ScenarioFactorisation(self.matrix, self.counts)
+        assert isinstance(self.matrix, BidiagonalMatrix)
+        return self.matrix.factorise(self.counts)
+
+    @cached_property
+    def mean_factors(self) -> Factors:
+        """Of the mean over the scenarios."""
+        if isinstance(self.matrix, ScenarioMatrix) and not self.matrix.shared:
+            return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric)
+        return self.factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,78 +91,147 @@ class Linearisation:
     """The derivatives of R at one point (u, v).
 
     Attributes:
-        state: J = dR/du, (n, n) a scenario.
-        control: R_v = dR/dv, (n, p) a scenario.
-        whole: dR/du before Dirichlet rows and columns are cut out, (N, N) a scenario.
+        jacobian: J = dR/du.
+        control: R_v = dR/dv.
         blocks: the derivative of each integrand at its points, of which J is assembled.
-        counts: where factorisations and solves are counted.
     """
 
-    state: ScenarioMatrix
-    control: ScenarioMatrix
-    whole: ScenarioMatrix
+    jacobian: Jacobian
+    control: ControlDerivative
     blocks: tuple[Blocks, ...]
-    counts: Counts
 
-    @cached_property
-    def factors(self) -> ScenarioFactorisation:
-        """The factors of every scenario's J, computed once.
+    @property
+    def state(self) -> StateDerivative:
+        return self.jacobian.matrix
 
-        Raises:
-            SingularMatrixError: one of them is singular.
-        """
-        return ScenarioFactorisation(self.state, self.counts)
+    @property
+    def whole(self) -> ScenarioMatrix:
+        return self.jacobian.whole
+
+    @property
+    def factors(self) -> Factors:
+        return self.jacobian.factors
+
+
+@dataclass(frozen=True, eq=False)
+class SteadyControlDerivative:
+    """
+    Attributes:
+        rows: the controls.
+        direct: (n, width), what the controls change in the integrands; None where they do not.
+        through: (n, N), what a change of all coefficients changes; used with `data` only.
+        data: (N, p) the coefficients that controls fix.
+        scenarios: S.
+    """
+
+    rows: ControlRows
+    direct: ScenarioMatrix | None
+    through: ScenarioMatrix | None
+    data: SparseMatrix | None
+    scenarios: int
+
+    def mv(self, d: Tensor) -> Tensor:
+        total: Tensor | float = 0.0
+        if self.direct is not None:
+            total = self.direct.mv(self.rows.spread(d).expand(self.scenarios, -1))
+        if self.data is not None and self.through is not None:
+            total = total + self.through.mv(self.data.mv(d[None]).expand(self.scenarios, -1))
+        assert isinstance(total, Tensor)
+        return total
+
+    def rmv(self, w: Tensor) -> Tensor:
+        total: Tensor | float = 0.0
+        if self.direct is not None:
+            total = self.rows.gather(self.direct.rmv(w))
+        if self.data is not None and self.through is not None:
+            total = total + self.data.rmv(self.through.rmv(w).sum(0, keepdim=True))[0]
+        assert isinstance(total, Tensor)
+        return total
 
 
 @dataclass(frozen=True, eq=False)
 class StateEquation:
     """R(u, v) = sum of integrals, tested with the free functions of the state space.
 
-    Dirichlet values are condensed: the unknowns are the free coefficients, the others are the constant
-    `lift`, and J stays symmetric where the form is.
+    Dirichlet values are condensed: the unknowns are the free coefficients, the others are the constant `lift`, or what
+    controls make of them, and J stays symmetric where the form is.
 
     Attributes:
         integrals: what R is the sum of; all with the same state space.
-        size: N, functions of the state space.
-        controls: p.
+        size: N, coefficients of the state.
+        rows: how the controls stand at the rows of the integrals.
         free: (n,) indices of the unknowns.
         lift: (N,) Dirichlet values, zero at the unknowns.
         scenarios: S.
         affine: R is affine in (u, v) jointly; its derivatives are then assembled once.
         symmetric: J is symmetric.
         counts: where work is counted.
+        data: (N, p) what the controls add to the coefficients that are not free; None where they do not.
+        linear: R is affine in u, whatever v; affine equations are.
     """
 
     integrals: tuple[Integral, ...]
     size: int
-    controls: int
+    rows: ControlRows
     free: np.ndarray
     lift: Tensor
     scenarios: int = 1
     affine: bool = False
     symmetric: bool = False
     counts: Counts = field(default_factory=Counts)
+    data: SparseMatrix | None = None
+    linear: bool = False
 
     @property
     def unknowns(self) -> int:
         """n."""
         return len(self.free)
 
-    def embed(self, u: Tensor) -> Tensor:
-        """Unknowns (S, n) -> all coefficients (S, N), Dirichlet values included."""
+    @property
+    def controls(self) -> int:
+        """p."""
+        return self.rows.size
+
+    @property
+    def repeats(self) -> int:
+        """Copies of the state space that the unknowns consist of: the steps of an evolution."""
+        return 1
+
+    @property
+    def spatial_free(self) -> np.ndarray:
+        """Unknowns of one such copy."""
+        return self.free
+
+    @property
+    def measure(self) -> float:
+        """The length of a step in time."""
+        return 1.0
+
+    def embed(self, u: Tensor, v: Tensor | None = None) -> Tensor:
+        """Unknowns (S, n) -> all coefficients (S, N), Dirichlet values included; those of a control where v is given."""
         full = self.lift.expand(u.shape[0], -1).clone()
+        if v is not None and self.data is not None:
+            full = full + self.data.mv(v[None])
         full[:, self._free] = u
         return full
 
-    def extend(self, w: Tensor) -> Tensor:
-        """A function of the unknowns (S, n) by zero, (S, N)."""
+    def extend(self, w: Tensor, d: Tensor | None = None) -> Tensor:
+        """The change of all coefficients (S, N) with changes w (S, n) of the unknowns and d (p,) of the controls."""
         full = w.new_zeros(w.shape[0], self.size)
+        if d is not None and self.data is not None:
+            full = full + self.data.mv(d[None])
         full[:, self._free] = w
         return full
 
     def restrict(self, covector: Tensor) -> Tensor:
         """A covector (S, N) on the whole space -> (S, n) on the unknowns."""
         return covector[:, self._free]
+
+    def restrict_data(self, covector: Tensor) -> Tensor:
+        """A covector (S, N) on the whole space -> (p,) on the controls that fix coefficients, the scenarios summed."""
+        if self.data is None:
+            return covector.new_zeros(self.controls)
+        return self.data.rmv(covector.sum(0, keepdim=True))[0]
 
     @cached_property
     def _free(self) -> Tensor:
@@ -101,32 +240,42 @@ class StateEquation:
     @property
     def tests(self) -> tuple[Evaluation, ...]:
         """The free functions of the state space, at the points of each integral."""
-        return tuple(integral.evaluation.columns(self.free) for integral in self.integrals)
+        return tuple(integral.evaluation.columns(self.spatial_free) for integral in self.integrals)
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
         """R(u, v), a dual vector (S, n)."""
         self.counts.residuals += u.shape[0]
         if self.affine:
             derivative, constant = self._affine_parts
-            return derivative.state.mv(u) + derivative.control.mv(v.expand(u.shape[0], -1)) + constant
-        return self._integrate(u, v)
+            return derivative.state.mv(u) + derivative.control.mv(v) + constant
+        return self._residual(self.embed(u, v), v)
 
-    def _integrate(self, u: Tensor, v: Tensor) -> Tensor:
-        full = self.embed(u)
-        total = torch.zeros_like(full)
+    def _residual(self, full: Tensor, v: Tensor) -> Tensor:
+        return self.restrict(self._integrate(full, v))
+
+    def _integrate(self, stages: Tensor, v: Tensor) -> Tensor:
+        """The integrals, tested with every function, at coefficients of the state, both (rows, size of the space)."""
+        total = torch.zeros_like(stages)
+        rows = self.rows.spread(v)
         for integral in self.integrals:
-            density = integral.density(integral.evaluation.evaluate(full), integral.control_values(v))
+            density = integral.density(integral.evaluation.evaluate(stages), integral.control_values(rows))
             total = total + integral.evaluation.test(density)
-        return self.restrict(total)
+        return total
 
     def linearise(self, u: Tensor, v: Tensor) -> Linearisation:
         """J and R_v at (u, v). Those of the last point are kept, with their factors."""
         if self.affine:
             return self._affine_parts[0]
+        known: Jacobian | None = None
         for at_u, at_v, derivative in self._last:
-            if torch.equal(at_u, u) and torch.equal(at_v, v):
-                return derivative
-        derivative = self._linearise(u, v)
+            if torch.equal(at_v, v):
+                if torch.equal(at_u, u):
+                    return derivative
+                # The factors are kept where only R_v has changed.
+                known = derivative.jacobian if self.linear else None
+        derivative = self._linearise(self.embed(u, v), v)
+        if known is not None:
+            derivative = replace(derivative, jacobian=known)
         self._last[:] = [(u.clone(), v.clone(), derivative)]
         return derivative
 
@@ -141,34 +290,41 @@ class StateEquation:
 
     @cached_property
     def _affine_parts(self) -> tuple[Linearisation, Tensor]:
-        u = self.lift.new_zeros(self.scenarios, self.unknowns)
         v = self.lift.new_zeros(self.controls)
-        return self._linearise(u, v), self._integrate(u, v)
+        full = self.embed(self.lift.new_zeros(self.scenarios, self.unknowns), v)
+        return self._linearise(full, v), self._residual(full, v)
 
-    def _linearise(self, u: Tensor, v: Tensor) -> Linearisation:
-        full = self.embed(u)
+    def _assemble(self, stages: Tensor, v: Tensor) -> tuple[ScenarioMatrix, ScenarioMatrix | None, tuple[Blocks, ...]]:
+        """The derivatives of the integrals by the coefficients (N, N) and the controls (N, width), and the blocks."""
         state: ScenarioMatrix | None = None
         control: ScenarioMatrix | None = None
         blocks = []
+        rows = self.rows.spread(v)
         for integral in self.integrals:
             test = integral.evaluation
-            at_points, control_at_points = integral.evaluation.evaluate(full), integral.control_values(v)
-            blocks.append(integral.state_blocks(at_points, control_at_points))
+            at_points, controls = integral.evaluation.evaluate(stages), integral.control_values(rows)
+            blocks.append(integral.state_blocks(at_points, controls))
             state = _sum(state, test.assemble(test, _shared(blocks[-1]), self.symmetric))
-            if integral.control_evaluation is not None:
-                part = integral.control_blocks(at_points, control_at_points)
+            if integral.control_evaluation is not None and controls is not None:
+                part = integral.control_blocks(at_points, controls)
                 control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))
         assert state is not None
-        if control is None:
+        if control is None and self.data is None:
             raise ValueError("the control does not enter the equation")
+        return state, control, tuple(blocks)
+
+    def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
+        state, control, blocks = self._assemble(full, v)
         # One pattern on the whole space serves every matrix; Dirichlet rows and columns are cut out of it.
-        return Linearisation(
-            state.restrict(self.free, self.free),
-            control.restrict(self.free, np.arange(self.controls)),
-            state,
-            tuple(blocks),
-            self.counts,
+        every = np.arange(self.rows.width)
+        derivative = SteadyControlDerivative(
+            self.rows,
+            None if control is None else control.restrict(self.free, every),
+            None if self.data is None else state.restrict(self.free, np.arange(self.size)),
+            self.data,
+            self.scenarios,
         )
+        return Linearisation(Jacobian(state.restrict(self.free, self.free), state, self.counts), derivative, blocks)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J w, (S, n)."""
@@ -182,30 +338,56 @@ class StateEquation:
 
     def control_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v w for a control direction w (p,); (S, n)."""
-        return self.linearise(u, v).control.mv(w.expand(u.shape[0], -1))
+        return self.linearise(u, v).control.mv(w)
 
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v^T w for w (S, n), summed over the scenarios; (p,)."""
-        return self.linearise(u, v).control.rmv(w).sum(0)
+        return self.linearise(u, v).control.rmv(w)
 
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """The derivatives of (J^T w, R_v^T w), w (S, n) held fixed, in the direction (du, dv); (S, n) and (p,)."""
-        state, control = torch.zeros_like(self.lift.expand(u.shape[0], -1)), torch.zeros_like(v)
         if self.affine:
-            return self.restrict(state), control
-        full, step, test = self.embed(u), self.extend(du), self.extend(w)
+            return torch.zeros_like(u), torch.zeros_like(v)
+        state, control = self._second_derivative(
+            self._stages(self.embed(u, v)), v, self._tests(w), self._stages(self.extend(du, dv)), dv
+        )
+        whole = self._stages_transposed(state)
+        return self.restrict(whole), control + self.restrict_data(whole)
+
+    def _second_derivative(
+        self, stages: Tensor, v: Tensor, tests: Tensor, step: Tensor, dv: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """By the coefficients (rows, size of the space) and by the controls (p,)."""
+        state, control = torch.zeros_like(stages), torch.zeros_like(v)
+        rows, moves = self.rows.spread(v), self.rows.spread(dv)
         for integral in self.integrals:
-            evaluate, controls = integral.evaluation.evaluate, integral.control_evaluation
+            evaluate = integral.evaluation.evaluate
             for_state, for_control = integral.second_derivative(
-                evaluate(full), integral.control_values(v), evaluate(test), evaluate(step), integral.control_values(dv)
+                evaluate(stages),
+                integral.control_values(rows),
+                evaluate(tests),
+                evaluate(step),
+                integral.control_values(moves),
             )
             if for_state is not None:
                 state = state + integral.evaluation.test(for_state)
-            if for_control is not None and controls is not None:
-                density = for_control.new_zeros(controls.components, *for_control.shape)
-                density[0] = for_control
-                control = control + controls.test(density)[0]
-        return self.restrict(state), control
+            if for_control is not None:
+                control = control + self.rows.gather(integral.control_test(for_control))
+        return state, control
+
+    # Where the integrals are taken: of an evolution, between the levels in time.
+
+    def _stages(self, full: Tensor) -> Tensor:
+        """Coefficients at which the integrands are evaluated, from all of them (S, N)."""
+        return full
+
+    def _stages_transposed(self, covector: Tensor) -> Tensor:
+        """(S, N)."""
+        return covector
+
+    def _tests(self, w: Tensor) -> Tensor:
+        """A combination w (S, n) of tests as functions of the space, at each row."""
+        return self.extend(w)
 
 
 def _shared(blocks: Blocks) -> Blocks:

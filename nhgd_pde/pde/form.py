@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,12 +12,13 @@ from ..fem.evaluation import Blocks, Evaluation
 
 Coefficients = Mapping[str, Tensor]
 
-# (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. u (S, P)
-# values and grad (dim, S, P) gradients of the state, coefficients that broadcast against (S, P), x (dim, P)
-# points. f1 is None where the gradient of the test function does not appear, as on a boundary.
+# (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. A state of one field has
+# values u (S, P) and gradients grad (dim, S, P), a state of several (fields, S, P) and (fields, dim, S, P);
+# coefficients broadcast against (S, P), x (dim, P) are the points. f1 is None where the gradient of the test function
+# does not appear, as on a boundary.
 Pointwise = Callable[[Tensor, Tensor, Coefficients, Tensor], tuple[Tensor, Tensor | None]]
 
-# (coefficients, control values (1, P)) -> coefficients: how a control enters them.
+# (coefficients, control values (R, P)) -> coefficients: how a control enters them.
 ControlMap = Callable[[Coefficients, Tensor], Coefficients]
 
 
@@ -25,64 +26,99 @@ ControlMap = Callable[[Coefficients, Tensor], Coefficients]
 class Integral:
     """One integral of a residual: int f0(u, v) phi + f1(u, v) . grad phi.
 
+    Rows S are scenarios, or the time steps of an evolution.
+
     Attributes:
         evaluation: every function of the state space, at the quadrature points of the region.
         form: the integrand.
-        coefficients: name -> values at the points, (P,), (1, P) or (S, P).
-        control: how the control enters the coefficients; None where it does not.
-        control_evaluation: the control's functions at the same points.
+        coefficients: name -> values at the points, (P,), (1, P) or (S, P), with leading axes where they are no
+            scalars.
+        controls: how each of the controls that act here enters the coefficients.
+        control_evaluation: the functions of those controls at the same points, a field each; its columns are those of
+            all the controls of the equation.
     """
 
     evaluation: Evaluation
     form: Pointwise
     coefficients: Coefficients
-    control: ControlMap | None = None
+    controls: tuple[ControlMap, ...] = ()
     control_evaluation: Evaluation | None = None
 
-    def density(self, state: Tensor, control: Tensor | None) -> Tensor:
-        """The integrand (components, S, P) at a state (components, S, P) and control values (1, P)."""
+    def row(self, k: int) -> Integral:
+        """This integral at one of the rows that its coefficients have."""
+        own = {
+            name: values[..., min(k, values.shape[-2] - 1) : min(k, values.shape[-2] - 1) + 1, :]
+            if values.ndim > 1
+            else values
+            for name, values in self.coefficients.items()
+        }
+        return replace(self, coefficients=own)
+
+    def density(self, state: Tensor, controls: Tensor | None) -> Tensor:
+        """The integrand (components, S, P) at a state (components, S, P) and control values (controls, R, P)."""
         coefficients = self.coefficients
-        if self.control is not None and control is not None:
-            coefficients = self.control(coefficients, control)
+        if controls is not None:
+            for enter, values in zip(self.controls, controls, strict=True):
+                coefficients = enter(coefficients, values)
         x = self.evaluation.quadrature.x.reshape(self.evaluation.quadrature.x.shape[0], -1)
-        value, flux = self.form(state[0], state[1:], coefficients, x)
-        value = value.expand(state[0].shape)
-        if flux is None:
-            return torch.cat([value[None], torch.zeros_like(state[1:])])
-        return torch.cat([value[None], flux.expand(state[1:].shape)])
+        fields = state.reshape(self.evaluation.fields, -1, *state.shape[1:])
+        if len(fields) == 1:
+            value, flux = self.form(fields[0, 0], fields[0, 1:], coefficients, x)
+        else:
+            value, flux = self.form(fields[:, 0], fields[:, 1:], coefficients, x)
+        u, grad = (fields[0, :1], fields[0, 1:]) if len(fields) == 1 else (fields[:, :1], fields[:, 1:])
+        axis = 0 if len(fields) == 1 else 1
+        value = value.unsqueeze(axis).expand(u.shape)
+        flux = torch.zeros_like(grad) if flux is None else flux.expand(grad.shape)
+        return torch.cat([value, flux], dim=axis).reshape(state.shape)
 
-    def control_values(self, v: Tensor) -> Tensor | None:
-        """The control (p,) at the points, (1, P)."""
-        return None if self.control_evaluation is None else self.control_evaluation.evaluate(v[None])[0]
+    def control_values(self, rows: Tensor) -> Tensor | None:
+        """Control coefficients (R, columns) at the points, (controls, R, P)."""
+        if self.control_evaluation is None or not self.controls:
+            return None
+        return self.control_evaluation.evaluate(rows)[:: self._stride]
 
-    def state_blocks(self, state: Tensor, control: Tensor | None) -> Blocks:
+    @property
+    def _stride(self) -> int:
+        """Components of a control's field, of which its value is the first."""
+        return 1 + self.evaluation.quadrature.x.shape[0]
+
+    def state_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/d(u, grad u) at the points, block by block, zero blocks left out."""
-        return self._blocks(lambda s: self.density(s, control), state)
+        return self._blocks(lambda s: self.density(s, controls), state)
 
-    def control_blocks(self, state: Tensor, control: Tensor | None) -> Blocks:
+    def control_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/dv at the points."""
-        if self.control is None or control is None:
+        if controls is None:
             return {}
-        scenarios = state.shape[1]
         # The control is shared by the scenarios; its derivative is not.
-        return self._blocks(lambda c: self.density(state, c[0]), control[None].expand(1, scenarios, -1))
+        spread = controls.expand(-1, state.shape[1], -1)
+        blocks = self._blocks(lambda c: self.density(state, c), spread)
+        return {(i, j * self._stride): block for (i, j), block in blocks.items()}
+
+    def control_test(self, densities: Tensor) -> Tensor:
+        """Integrate (controls, R, P) against the controls' functions: (R, columns)."""
+        assert self.control_evaluation is not None
+        whole = densities.new_zeros(self.control_evaluation.components, *densities.shape[1:])
+        whole[:: self._stride] = densities
+        return self.control_evaluation.test(whole)
 
     def second_derivative(
-        self, state: Tensor, control: Tensor | None, tests: Tensor, state_step: Tensor, control_step: Tensor | None
+        self, state: Tensor, controls: Tensor | None, tests: Tensor, state_step: Tensor, control_step: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The derivatives of dF/d(state, control)^T tests in a direction, at the points.
+        """The derivatives of dF/d(state, controls)^T tests in a direction, at the points.
 
         Args:
-            state, control: values, as in `density`.
+            state, controls: values, as in `density`.
             tests: values (components, S, P) of the function that the integrand is tested with.
-            state_step, control_step: the direction, of the shapes of `state` and `control`.
+            state_step, control_step: the direction, of the shapes of `state` and `controls`.
 
         Returns:
-            (components, S, P) and (1, P), the scenarios summed; None where they vanish.
+            (components, S, P) and (controls, R, P), the scenarios summed; None where they vanish.
         """
         with torch.enable_grad():
             # Reverse over reverse mode, for the same reason as in `_blocks`.
-            at = [each.detach().clone().requires_grad_(True) for each in (state, control) if each is not None]
+            at = [each.detach().clone().requires_grad_(True) for each in (state, controls) if each is not None]
             steps = [each for each in (state_step, control_step) if each is not None]
             value = self.density(at[0], at[1] if len(at) > 1 else None)
             if not value.requires_grad:

@@ -1,4 +1,4 @@
-"""Diffusion: -div(conductivity grad u) + reaction u = source, with Neumann and Robin conditions."""
+"""Diffusion: -div(conductivity grad u) + reaction u = source."""
 
 from __future__ import annotations
 
@@ -17,13 +17,3 @@ def conduction(u: Tensor, grad: Tensor, c: Coefficients) -> Tensor:
     """conductivity grad u, with `conductivity` (P,) or (S, P), or (dim, dim, S or 1, P) if it is anisotropic."""
     k = c["conductivity"]
     return k * grad if k.ndim <= 2 else torch.einsum("ijsp,jsp->isp", k.expand(-1, -1, *u.shape), grad)
-
-
-def neumann(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
-    """Boundary flux conductivity du/dn = flux."""
-    return -c["flux"], None
-
-
-def robin(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
-    """Exchange with surroundings at `value`: conductivity du/dn = coefficient (value - u)."""
-    return c["coefficient"] * (u - c["value"]), None

@@ -6,31 +6,33 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import ControlSpace, source_control
+from ..control import Controls
 from ..fem import mesh as meshes
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.mesh import Domain
-from ..fem.spaces import Space, space
+from ..fem.state_space import StateSpace, state_space
 from ..inner.energy import energy_model
 from ..inner.model import InnerModel, Observation
 from ..inner.residual import residual_model
 from ..linalg.counts import Counts
-from ..linalg.factorisation import factorised_riesz_map
-from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from ..linalg.sparse import SparseMatrix
-from ..objective import Objective, Regularisation, Tracking
+from ..pde.boundary import neumann, robin
 from ..pde.equation import StateEquation
-from ..pde.form import Integral
-from ..pde.poisson import neumann, robin
+from ..pde.evolution import EvolutionEquation
+from ..pde.form import Integral, Pointwise
 from ..pde_problem import PDEProblem
-from .equations import interior
+from .control_spec import ParameterControl
+from .controls import ControlBuilder, Entry
 from .errors import ProblemError, suggest
+from .families import FAMILIES, Interior
 from .loading import ProblemFile
-from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh, TrackingTerm
-from .values import Values, point_text
+from .objectives import Clock, ObjectiveBuilder
+from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
+from .values import Values
 
 Role = Literal["inner", "curvature"]
 
@@ -90,6 +92,21 @@ def build_domain(file: ProblemFile) -> Domain:
     return meshes.domain(mesh, spec.refine)
 
 
+@dataclass(frozen=True)
+class _Condition:
+    """An integral over a part of the boundary, before controls are added.
+
+    Attributes:
+        evaluation: the state's functions there.
+        form: the integrand.
+        coefficients: what it uses.
+    """
+
+    evaluation: Evaluation
+    form: Pointwise
+    coefficients: dict[str, Tensor]
+
+
 @dataclass
 class _Builder:
     """Builds the parts in order, and collects mistakes on the way."""
@@ -100,40 +117,67 @@ class _Builder:
     counts: Counts = field(default_factory=Counts)
 
     def build(self, domain: Domain) -> PDEProblem:
-        spec = self.file.spec
-        state = space(domain, spec.element, self.device)
-        control_space = state
-        if spec.control.space != spec.element:
-            control_space = space(domain, spec.control.space, self.device, like=state)
-        x = state.cells.quadrature.x.reshape(domain.dim, -1)
-
+        spec, values = self.file.spec, self.values
+        clock = self._clock()
+        values.times = None if clock is None else clock.stages
+        values.parameters = self._parameters(domain)
+        family = FAMILIES[spec.pde.kind]
+        state = state_space(domain, family.groups(spec.pde, domain.dim, spec.element), self.device)
+        interior = family.interior(values, spec.pde, state)
         facets = self._boundary_facets(domain)
-        lift, free = self._dirichlet(state, facets)
-        cells = interior(self.values, spec.pde, x)
-        control = self._control(domain, control_space)
-        gain = self.values.formula("control.gain", spec.control.gain, x)
-        # Zero outside the region where the control acts: its functions at the edge reach beyond.
-        coefficients = {**cells.coefficients, "gain": self.values.tensor(gain) * control.region.reshape(-1)}
-        boundary, absorbing, boundary_coercive = self._boundary_integrals(state, facets)
-        objective, fields = self._objective(domain, state, control)
-        if not self.values.issues:
-            self._well_posed(free, state, absorbing or cells.absorbing)
-        if self.values.issues:
-            raise ProblemError(self.values.issues)
+        step = None if clock is None else clock.step
+        entries = ControlBuilder(values, state, interior, domain.boundaries, self.counts, step).build()
+        controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
+        lift, fixed = self._dirichlet(state, facets, entries, clock)
+        conditions, absorbing, boundary_coercive = self._conditions(state, facets, entries)
+        terms = ObjectiveBuilder(values, state, controls, domain.boundaries, clock)
+        objective = terms.build()
+        if not values.issues:
+            self._well_posed(fixed, absorbing or interior.absorbing)
+        if values.issues:
+            raise ProblemError(values.issues)
 
-        integral = Integral(state.cells, cells.form, coefficients, source_control, control.cells)
-        equation = StateEquation(
-            (integral, *boundary),
-            state.size,
-            control.size,
-            free,
-            lift,
-            affine=cells.affine,
-            symmetric=cells.symmetric,
-            counts=self.counts,
-        )
-        model = self._model(state, equation, cells.symmetric and cells.coercive and boundary_coercive)
-        return PDEProblem(spec.name, state, equation, control, objective, model, fields)
+        cells = _Condition(state.cells, interior.form, interior.coefficients)
+        integrals = [self._integral(cells, None, entries, controls)]
+        integrals += [self._integral(condition, name, entries, controls) for name, condition in conditions.items()]
+        additive = all(entry.additive for entry in entries)
+        data = self._data(state, entries, clock, fixed)
+        common = {
+            "integrals": tuple(integrals),
+            "rows": controls.rows,
+            "affine": interior.affine and additive,
+            "linear": interior.affine,
+            "counts": self.counts,
+            "data": data,
+        }
+        if clock is None:
+            free = np.flatnonzero(~fixed)
+            equation = StateEquation(
+                size=state.size, free=free, lift=lift, symmetric=interior.symmetric, **common  # type: ignore[arg-type]
+            )
+        else:
+            equation = self._evolution(state, interior, clock, fixed, lift, common)
+        coercive = interior.symmetric and interior.coercive and boundary_coercive and clock is None
+        model = self._model(state, equation, interior, controls, coercive)
+        return PDEProblem(spec.name, state, equation, controls, objective, model, terms.fields)
+
+    def _clock(self) -> Clock | None:
+        time = self.file.spec.time
+        if time is None:
+            return None
+        return Clock(time.steps, time.end / time.steps, 1.0 if time.scheme == "implicit_euler" else 0.5)
+
+    def _parameters(self, domain: Domain) -> dict[str, float]:
+        """Starting values of the parameters."""
+        found = {}
+        for k, each in enumerate(self.file.spec.controls):
+            if isinstance(each, ParameterControl):
+                key = f"control.{k}.initial" if isinstance(self.file.spec.control, tuple) else "control.initial"
+                value = each.initial.constant if not isinstance(each.initial, tuple) else None
+                if value is None:
+                    self.values.complain(key, f"expected a number for a parameter, found {each.initial}")
+                found[each.name] = value or 0.0
+        return found
 
     def _boundary_facets(self, domain: Domain) -> dict[str, np.ndarray]:
         """The facets of every condition; `all` stands for those that no other condition names."""
@@ -151,25 +195,81 @@ class _Builder:
             facets["all"] = np.setdiff1d(facets["all"], np.concatenate(named)) if named else facets["all"]
         return facets
 
-    def _dirichlet(self, state: Space, facets: dict[str, np.ndarray]) -> tuple[Tensor, np.ndarray]:
-        """Lift (N,) and indices of the free coefficients."""
-        values = np.zeros(state.size)
+    def _dirichlet(
+        self, state: StateSpace, facets: dict[str, np.ndarray], entries: list[Entry], clock: Clock | None
+    ) -> tuple[Tensor, np.ndarray]:
+        """Given coefficients (N,), those of every level of an evolution, and which of the state space's are fixed."""
+        rows = 1 if clock is None else clock.steps + 1
+        lift = np.zeros((rows, state.size))
+        times = None if clock is None else clock.levels
         fixed = np.zeros(state.size, dtype=bool)
+        count = state.groups[0].components
         for name, indices in facets.items():
-            condition = self.file.spec.pde.boundary[name]
-            if condition.dirichlet is not None:
-                dofs = state.facet_dofs(indices)
-                key = f"pde.boundary.{name}.dirichlet"
-                values[dofs] = self.values.formula(key, condition.dirichlet, state.nodes[:, dofs])
+            given = self.file.spec.pde.boundary[name].dirichlet
+            key = f"pde.boundary.{name}.dirichlet"
+            if given is None:
+                continue
+            if isinstance(given, tuple) and len(given) != count:
+                self.values.complain(key, f"expected {count} values, one a component, found {len(given)}")
+                continue
+            if count > 1 and not isinstance(given, tuple) and given.constant != 0.0:
+                self.values.complain(key, f"expected a list of {count} values, one a component, found a scalar")
+                continue
+            for i in range(count):
+                value = given[i] if isinstance(given, tuple) else given
+                if value is None:
+                    continue
+                dofs = state.facet_dofs(indices, i)
+                at = f"{key}.{i}" if isinstance(given, tuple) else key
+                lift[:, dofs] = self.values.formula(at, value, state.nodes[:, dofs], times)
                 fixed[dofs] = True
-        free = np.flatnonzero(~fixed)
-        if not len(free):
+        for entry in entries:
+            if entry.data is not None and not entry.initial:
+                fixed[np.flatnonzero(np.diff(entry.data.indptr))] = True
+        if fixed[: state.offsets[count]].all():
             self.values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
-        return self.values.tensor(values), free
+        if clock is not None:
+            assert self.file.spec.time is not None
+            nodes = state.parts[0].nodes
+            initial = self.values.components("time.initial", self.file.spec.time.initial, count, nodes, times[:1])
+            lift[0] = 0.0
+            lift[0, : state.offsets[count]] = initial[:, 0].reshape(-1)
+        return self.values.tensor(lift.reshape(-1)), fixed
 
-    def _boundary_integrals(self, state: Space, facets: dict[str, np.ndarray]) -> tuple[list[Integral], bool, bool]:
+    def _data(
+        self, state: StateSpace, entries: list[Entry], clock: Clock | None, fixed: np.ndarray
+    ) -> SparseMatrix | None:
+        """(N, p) what the controls add to given coefficients; None where they do not."""
+        if all(entry.data is None for entry in entries):
+            return None
+        levels = 1 if clock is None else clock.steps + 1
+        blocks = []
+        for entry in entries:
+            part = entry.part
+            if entry.data is None:
+                blocks.append(sp.csr_matrix((levels * state.size, part.size)))
+            elif clock is None:
+                blocks.append(entry.data)
+            elif entry.initial:
+                blocks.append(sp.kron(sp.identity(levels, format="csr")[:, :1], entry.data))
+            else:
+                times = sp.identity(levels, format="csr")[:, 1:]
+                blocks.append(sp.kron(times if part.steps is not None else times.sum(axis=1), entry.data))
+        return SparseMatrix(sp.csr_matrix(sp.hstack(blocks)), self.device)
+
+    def _conditions(
+        self, state: StateSpace, facets: dict[str, np.ndarray], entries: list[Entry]
+    ) -> tuple[dict[str, _Condition], bool, bool]:
         """Integrals over the boundary; whether one fixes the level of u; whether all have positive energy."""
-        integrals, absorbing, coercive = [], False, True
+        conditions: dict[str, _Condition] = {}
+        absorbing, coercive = False, True
+        count = state.groups[0].components
+
+        def data(key: str, value: object, x: Tensor) -> Tensor:
+            if count == 1:
+                return self.values.tensor(self.values.formula(key, value, x))  # type: ignore[arg-type]
+            return self.values.tensor(self.values.components(key, value, count, x))  # type: ignore[arg-type]
+
         for name, indices in facets.items():
             condition = self.file.spec.pde.boundary[name]
             if condition.dirichlet is not None or not len(indices):
@@ -178,117 +278,109 @@ class _Builder:
             x = evaluation.quadrature.x.reshape(state.domain.dim, -1)
             key = f"pde.boundary.{name}"
             if condition.neumann is not None:
-                flux = self.values.formula(f"{key}.neumann", condition.neumann, x)
-                integrals.append(Integral(evaluation, neumann, {"flux": self.values.tensor(flux)}))
+                flux = data(f"{key}.neumann", condition.neumann, x)
+                conditions[name] = _Condition(evaluation, neumann, {"flux": flux})
             elif condition.robin is not None:
                 transfer = self.values.formula(f"{key}.robin.coefficient", condition.robin.coefficient, x)
-                value = self.values.formula(f"{key}.robin.value", condition.robin.value, x)
-                data = {"coefficient": self.values.tensor(transfer), "value": self.values.tensor(value)}
-                integrals.append(Integral(evaluation, robin, data))
+                value = data(f"{key}.robin.value", condition.robin.value, x)
+                conditions[name] = _Condition(
+                    evaluation, robin, {"coefficient": self.values.tensor(transfer), "value": value}
+                )
                 absorbing = absorbing or bool((transfer != 0.0).any())
                 coercive = coercive and bool((transfer >= 0.0).all())
-        return integrals, absorbing, coercive
+        self._controlled(state, conditions, entries, facets)
+        return conditions, absorbing, coercive
 
-    def _well_posed(self, free: np.ndarray, state: Space, absorbing: bool) -> None:
-        if len(free) == state.size and not absorbing:
+    def _controlled(
+        self,
+        state: StateSpace,
+        conditions: dict[str, _Condition],
+        entries: list[Entry],
+        facets: dict[str, np.ndarray],
+    ) -> None:
+        """Add the integrals that controls act in and the file does not name; complain where they cannot act."""
+        for entry in entries:
+            name = entry.where
+            if name is None or name not in state.domain.boundaries:
+                continue
+            wanted = neumann if "flux" in entry.acts_on else robin
+            given = conditions.get(name)
+            kind = "neumann" if wanted is neumann else "robin"
+            if given is not None and given.form is not wanted or (given is None and name in facets):
+                message = f"expected a {kind} condition or none on {name!r}, which a {kind} control acts on"
+                self.values.complain(f"pde.boundary.{name}", message)
+            elif given is None and wanted is robin:
+                message = f"expected a robin condition on {name!r}, whose value a robin control changes; found none"
+                self.values.complain(f"{entry.key}.on", message)
+            elif given is None:
+                indices = state.domain.boundaries[name]
+                others = [facets[other] for other in facets if other != name]
+                if others and np.isin(indices, np.concatenate(others)).any() and "all" not in facets:
+                    message = f"{name!r} has facets in common with another boundary that has a condition"
+                    self.values.complain(f"{entry.key}.on", message)
+                evaluation = state.facets(indices)
+                count = state.groups[0].components
+                zero = evaluation.quadrature.weights.new_zeros(*([count, 1] if count > 1 else []), evaluation.quadrature.points)
+                conditions[name] = _Condition(evaluation, neumann, {"flux": zero})
+
+    def _integral(self, condition: _Condition, name: str | None, entries: list[Entry], controls: Controls) -> Integral:
+        """An integral with the controls that act in it."""
+        coefficients, maps, functions, first = dict(condition.coefficients), [], [], 0
+        for entry in entries:
+            placed = entry.placed(first, controls.rows.width)
+            if placed is not None and entry.where == name:
+                coefficients.update(entry.coefficients)
+                maps += entry.maps
+                functions.append(placed)
+            first += entry.part.columns
+        evaluation = side_by_side(functions) if functions else None
+        return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation)
+
+    def _well_posed(self, fixed: np.ndarray, absorbing: bool) -> None:
+        if not fixed.any() and not absorbing:
             message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
             self.values.complain("pde.boundary", message)
 
-    def _control(self, domain: Domain, control_space: Space) -> ControlSpace:
-        spec = self.file.spec.control
-        dofs = np.arange(control_space.size)
-        if spec.on is not None:
-            before = len(self.values.issues)
-            cells = self.values.subdomain("control.on", spec.on)
-            dofs = control_space.cell_dofs(cells) if len(cells) else dofs
-            if not len(cells) and len(self.values.issues) == before:
-                self.values.complain("control.on", f"subdomain {spec.on!r} has no cells: the control is empty")
-        evaluation = control_space.cells.columns(dofs)
-        known = spec.on is None or spec.on in domain.subdomains
-        weight = self.values.indicator("control.on", spec.on if known else None, control_space.cells)
-        region = self.values.tensor(weight.reshape(evaluation.quadrature.weights.shape))[None]
-        mass = SparseMatrix(evaluation.assemble(evaluation, {(0, 0): region}, True).host(), self.device, True)
-
-        nodes = control_space.nodes[:, dofs]
-        initial = self.values.formula("control.initial", spec.initial, nodes)
-        bounds = [
-            np.full(len(dofs), sign * np.inf)
-            if bound is None
-            else self.values.formula(f"control.bounds.{i}", bound, nodes)
-            for i, (bound, sign) in enumerate(zip(spec.bounds, (-1.0, 1.0), strict=True))
-        ]
-        bounded = any(bound is not None for bound in spec.bounds)
-        crossed = np.flatnonzero(bounds[0] > bounds[1])
-        if len(crossed):
-            k = int(crossed[0])
-            values = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {point_text(nodes, k)}"
-            self.values.complain("control.bounds", f"expected lower <= upper, {values}")
-        riesz = self._control_metric(evaluation, mass, region, bounded)
-        lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
-        return ControlSpace(control_space, dofs, evaluation, riesz, self.values.tensor(initial), lower, upper, region)
-
-    def _control_metric(self, evaluation: Evaluation, mass: SparseMatrix, region: Tensor, bounded: bool) -> RieszMap:
-        """L2; lumped with bounds, where projection acts node by node; H1 where the gradient is penalised."""
-        spec = self.file.spec
-        smooth = any(
-            not isinstance(term, TrackingTerm) and term.norm == "h1" and term.weight > 0 for term in spec.objective
+    def _evolution(
+        self,
+        state: StateSpace,
+        interior: Interior,
+        clock: Clock,
+        fixed: np.ndarray,
+        lift: Tensor,
+        common: dict[str, object],
+    ) -> EvolutionEquation:
+        assert interior.capacity is not None
+        cells = state.cells
+        weight = interior.capacity.reshape(1, *cells.quadrature.weights.shape)
+        stride = cells.components // cells.fields
+        values = range(0, stride * state.groups[0].components, stride)
+        mass = cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)
+        free = np.flatnonzero(~fixed)
+        every = (np.arange(1, clock.steps + 1)[:, None] * state.size + free).reshape(-1)
+        return EvolutionEquation(
+            size=(clock.steps + 1) * state.size,
+            free=every,
+            lift=lift,
+            mass=mass,
+            theta=clock.theta,
+            step=clock.step,
+            **common,  # type: ignore[arg-type]
         )
-        if bounded:
-            weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(self.device)
-            lumped = SparseMatrix(_diagonal(weights), self.device, symmetric=True)
-            return diagonal_riesz_map(weights, lumped)
-        if spec.control.space == "P0":
-            return diagonal_riesz_map(mass.diagonal(), mass)
-        if smooth:
-            blocks = {(i, i): region for i in range(evaluation.components)}
-            gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), self.device, True)
-            return factorised_riesz_map(gram, Counts())
-        return mass_riesz_map(mass, self.counts)
 
-    def _objective(
-        self, domain: Domain, state: Space, control: ControlSpace
-    ) -> tuple[Objective, dict[str, np.ndarray]]:
-        tracking, regularisation = [], []
-        fields: dict[str, np.ndarray] = {}
-        for k, term in enumerate(self.file.spec.objective):
-            key = f"objective.{k}"
-            if isinstance(term, TrackingTerm):
-                target = self.values.formula(f"{key}.target", term.target, state.nodes)
-                region = self.values.indicator(f"{key}.on", term.on, state.cells)
-                weights = self.values.tensor(term.weight * region.reshape(state.cells.quadrature.weights.shape))[None]
-                mass = state.cells.assemble(state.cells, {(0, 0): weights}, symmetric=True).host()
-                tracking.append(Tracking(SparseMatrix(mass, self.device, symmetric=True), self.values.tensor(target)))
-                fields["target" if "target" not in fields else f"target_{k}"] = target
-            else:
-                if term.norm == "h1" and control.space.element == "P0":
-                    self.values.complain(
-                        f"{key}.norm", "expected l2 for a P0 control, which has no gradient, found 'h1'"
-                    )
-                    continue
-                reference = self.values.formula(
-                    f"{key}.reference", term.reference, control.space.nodes[:, control.dofs]
-                )
-                components = range(1, control.cells.components) if term.norm == "h1" else range(1)
-                blocks = {(i, i): term.weight * control.region for i in components}
-                gram = control.cells.assemble(control.cells, blocks, symmetric=True).host()
-                matrix = SparseMatrix(gram, self.device, symmetric=True)
-                regularisation.append(Regularisation(matrix, self.values.tensor(reference)))
-        return Objective(tuple(tracking), tuple(regularisation)), fields
-
-    def _model(self, state: Space, equation: StateEquation, coercive: bool) -> InnerModel:
+    def _model(
+        self, state: StateSpace, equation: StateEquation, interior: Interior, controls: Controls, coercive: bool
+    ) -> InnerModel:
         spec = self.file.spec.inner
         noise = None if spec.noise == "matched" else float(spec.noise)
         observation = Observation(self.file.spec.curvature.scores, noise)
+        start = controls.physical(controls.initial)
+        if controls.bounds is not None:
+            start = start.clamp(*controls.bounds)
         if spec.model == "energy" and not coercive:
-            lack = "self-adjoint and coercive" if equation.affine else "linear"
+            lack = "self-adjoint and coercive" if equation.linear else "linear"
             message = f"expected auto or residual, found 'energy': the equation is not {lack}, as the energy form needs"
             raise self.file.error("inner.model", message)
         if coercive and spec.model != "residual":
-            return energy_model(equation, observation)
-        return residual_model(state, equation, observation)
-
-
-def _diagonal(weights: Tensor) -> object:
-    import scipy.sparse as sp
-
-    return sp.diags_array(weights.cpu().numpy()).tocsr()
+            return energy_model(equation, observation, start)
+        return residual_model(state, equation, observation, start, interior.norms)

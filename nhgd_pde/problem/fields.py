@@ -10,7 +10,7 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, SupportsFloat, TypeGuard, get_args, get_origin
 
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
@@ -29,6 +30,19 @@ from nhgd_pde.problem.expressions import Expression, ExpressionError
 
 Location = tuple[int | str, ...]
 Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the rest of a file makes known to its expressions.
+
+    Attributes:
+        time: the problem evolves in time.
+        parameters: names of the controls of kind parameter.
+    """
+
+    time: bool = False
+    parameters: tuple[str, ...] = ()
 
 
 def found(value: object) -> str:
@@ -243,33 +257,55 @@ def _first_if_scalar(value: object, inner: Callable[[object], object], entries: 
 
 @dataclass(frozen=True)
 class Formula:
-    """An expression in the coordinates and further `names`, written as a number or a text; null where allowed."""
+    """An expression in the coordinates and further `names`, written as a number or a text.
+
+    Attributes:
+        null: null is allowed.
+        names: further names.
+        vector: so is a list of expressions, one a component.
+        null_entries: null is allowed in such a list.
+    """
 
     null: bool = False
     names: tuple[str, ...] = ()
+    vector: bool = False
+    null_entries: bool = False
 
-    def check(self, value: object) -> Expression | None:
+    def check(self, value: object, context: Context | None = None) -> Expression | tuple[Expression | None, ...] | None:
+        context = context or Context()
         if value is None and self.null:
             return None
         if isinstance(value, Expression):
             return value
+        if self.vector and isinstance(value, list | tuple):
+            if not value:
+                raise expectation("a list with an expression a component", value)
+            entry = replace(self, vector=False, null=self.null_entries)
+            return tuple(each for _, each in _each("list", enumerate(value), lambda each: entry.check(each, context)))
         if not isinstance(value, str) and not is_number(value):
-            raise expectation(f"a number or an expression{' or null' * self.null}", value)
+            listed = " or a list of expressions" * self.vector
+            raise expectation(f"a number or an expression{listed}{' or null' * self.null}", value)
+        names = (*self.names, *(name for name in context.parameters if name not in self.names))
         try:
-            expression = Expression(value if isinstance(value, str) else plain_number(value), self.names)
+            expression = Expression(value if isinstance(value, str) else plain_number(value), names)
         except ExpressionError as error:
             raise issue(str(error)) from None
-        if "t" in expression.variables:
+        if "t" in expression.variables and not context.time:
             raise issue("uses the time 't', but the problem does not depend on time")
         return expression
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.check, serialization=core_schema.plain_serializer_function_ser_schema(_written)
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: self.check(value, info.context),
+            serialization=core_schema.plain_serializer_function_ser_schema(_written),
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        return {"type": ["number", "string", *(["null"] if self.null else [])]}
+        types = ["number", "string", *(["null"] if self.null else [])]
+        if not self.vector:
+            return {"type": types}
+        entry = ["number", "string", *(["null"] if self.null_entries else [])]
+        return {"anyOf": [{"type": types}, {"type": "array", "items": {"type": entry}, "minItems": 1}]}
 
 
 def _written(value: Any) -> Any:
@@ -285,43 +321,45 @@ def _written(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class RegionFormula:
-    """An expression, one for each subdomain (`{core: 10, default: 1}`), or a square matrix of expressions."""
+    """An expression, one for each subdomain (`{core: 10, default: 1}`), a list of them, or a square matrix."""
 
     matrix: bool = False
+    vector: bool = False
 
-    def check(self, value: object) -> Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...]:
+    def check(self, value: object, context: Context | None = None) -> Any:
         scalar = Formula()
         if isinstance(value, Mapping):
             if not value:
                 raise expectation("an expression for at least one subdomain", value, " without entries")
-            return dict(_each("subdomains", value.items(), scalar.check))
+            return dict(_each("subdomains", value.items(), lambda each: scalar.check(each, context)))
+        if isinstance(value, list | tuple) and self.vector:
+            return Formula(vector=True).check(value, context)
         if isinstance(value, list | tuple) and self.matrix:
             size = len(value)
             if not 1 <= size <= 3 or any(not isinstance(row, list | tuple) or len(row) != size for row in value):
                 raise issue("expected a square matrix, a list of 1 to 3 rows with as many expressions each")
-            rows = _each("matrix", enumerate(value), self._row)
-            return tuple(row for _, row in rows)
+            row = Formula(vector=True)
+            return tuple(each for _, each in _each("matrix", enumerate(value), lambda each: row.check(each, context)))
         try:
-            return scalar.check(value)  # type: ignore[return-value]
+            return scalar.check(value, context)
         except PydanticCustomError:
             if isinstance(value, str) or is_number(value):
                 raise
-            matrix = ", or a matrix as a list of rows" * self.matrix
-            raise expectation(f"a number, an expression or a mapping by subdomain{matrix}", value) from None
-
-    @staticmethod
-    def _row(value: Sequence[object]) -> tuple[Any, ...]:
-        return tuple(entry for _, entry in _each("row", enumerate(value), Formula().check))
+            more = ", or a matrix as a list of rows" * self.matrix + ", or a list of expressions" * self.vector
+            raise expectation(f"a number, an expression or a mapping by subdomain{more}", value) from None
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.check, serialization=core_schema.plain_serializer_function_ser_schema(_written)
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: self.check(value, info.context),
+            serialization=core_schema.plain_serializer_function_ser_schema(_written),
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         formula: dict[str, Any] = {"type": ["number", "string"]}
         row = {"type": "array", "items": formula, "minItems": 1, "maxItems": 3}
         shapes = [formula, {"type": "object", "additionalProperties": formula, "minProperties": 1}]
+        if self.vector:
+            shapes.append({"type": "array", "items": formula, "minItems": 1})
         if self.matrix:
             shapes.append({"type": "array", "items": row, "minItems": 1, "maxItems": 3})
         return {"anyOf": shapes}
@@ -359,7 +397,7 @@ class OneOf:
         kinds = ", ".join(by_kind)
         expected = " or ".join([f"kind: one of {kinds}", *(f"{key}: ..." for key in by_key)])
 
-        def choose(value: object, _: Callable[[object], object]) -> object:
+        def choose(value: object, _: Callable[[object], object], info: ValidationInfo) -> object:
             if isinstance(value, members):
                 return value
             if not isinstance(value, Mapping):
@@ -367,12 +405,38 @@ class OneOf:
             if "kind" not in value:
                 for key, member in by_key.items():
                     if key in value:
-                        return member.model_validate(value)
+                        return member.model_validate(value, context=info.context)
                 raise_issues("kind", [(("kind",), issue(f"missing; expected {expected}"))])
             kind = value["kind"]
             if not isinstance(kind, str) or kind not in by_kind:
                 hint = suggest(kind, by_kind) if isinstance(kind, str) else ""
                 raise_issues("kind", [(("kind",), expectation(f"one of {kinds}", kind, hint))])
-            return by_kind[kind].model_validate(value)
+            return by_kind[kind].model_validate(value, context=info.context)
 
-        return core_schema.no_info_wrap_validator_function(choose, handler(source))
+        return core_schema.with_info_wrap_validator_function(choose, handler(source))
+
+
+@dataclass(frozen=True)
+class OneOrMore:
+    """A section, or a list of at least one; mistakes are told of what was written."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        single = handler.generate_schema(get_args(source)[0])
+
+        def choose(value: object, inner: Callable[[object], object]) -> object:
+            if not isinstance(value, list | tuple):
+                return inner(value)
+            if not value:
+                raise expectation("a mapping, or a list of at least one", value)
+            return tuple(each for _, each in _each("list", enumerate(value), inner))
+
+        def dumped(value: Any) -> Any:
+            several = isinstance(value, tuple)
+            return [each.model_dump(mode="json") for each in value] if several else value.model_dump(mode="json")
+
+        serialization = core_schema.plain_serializer_function_ser_schema(dumped)
+        return core_schema.no_info_wrap_validator_function(choose, single, serialization=serialization)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        single = handler(schema)
+        return {"anyOf": [single, {"type": "array", "items": single, "minItems": 1}]}

@@ -15,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from nhgd_pde.problem.errors import Issue, ProblemError
-from nhgd_pde.problem.fields import found
+from nhgd_pde.problem.fields import Context, found
 from nhgd_pde.problem.schema import ProblemSpec
 
 OVERRIDE = "--set"
@@ -99,7 +99,7 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
         if complaint:
             issues.append(Issue(key, complaint, OVERRIDE))
     try:
-        spec = ProblemSpec.model_validate(data)
+        spec = ProblemSpec.model_validate(data, context=_context(data))
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         checked = [places.issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
@@ -126,6 +126,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     if tree.issues:
         raise ProblemError([Issue(key, each.message, OVERRIDE) for each in tree.issues])
     return key, parsed
+
+
+def _context(data: Mapping[str, Any]) -> Context:
+    """What expressions may use besides the coordinates, as far as it can be told before anything is checked."""
+    controls = data.get("control")
+    listed = controls if isinstance(controls, list) else [controls]
+    named = [each.get("name") for each in listed if isinstance(each, dict) and each.get("kind") == "parameter"]
+    names = tuple(name for name in named if isinstance(name, str) and name.isidentifier())
+    return Context(isinstance(data.get("time"), dict), tuple(dict.fromkeys(names)))
 
 
 @dataclass(frozen=True)

@@ -5,40 +5,19 @@ Help texts, the editor's JSON schema and the resolved copy in a run folder all c
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import (
-    Formula,
-    Number,
-    OneOf,
-    PerAxis,
-    RegionFormula,
-    Section,
-    expectation,
-    issue,
-)
+from nhgd_pde.problem.control_spec import AllControls, ControlSpec
+from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue
+from nhgd_pde.problem.objective_spec import ObjectiveTerm
+from nhgd_pde.problem.pde_spec import HeatSpec, PDESpec, TimeSpec
 
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
 Count = Annotated[int, Number(whole=True, least=1)]
 Natural = Annotated[int, Number(whole=True, least=0)]
-Scalar = Annotated[Expression, Formula()]
-OptionalScalar = Annotated[Expression | None, Formula(null=True)]
-RegionCoefficient = Annotated[Expression | dict[str, Expression], RegionFormula()]
-TensorCoefficient = Annotated[
-    Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], RegionFormula(matrix=True)
-]
-
 Refinement = Annotated[
     Natural,
     Field(description="Times every edge is halved after the mesh is made or read."),
@@ -116,126 +95,6 @@ class FileMesh(Section):
 
 
 MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh, OneOf()]
-
-
-class RobinData(Section):
-    """flux + coefficient u = coefficient value, with the flux conductivity du/dn."""
-
-    coefficient: Scalar = Field(description="The transfer coefficient, an expression.")
-    value: Scalar = Field(description="The ambient value, an expression.")
-
-
-class BoundarySpec(Section):
-    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
-
-    dirichlet: OptionalScalar = Field(default=None, description="Value of u, interpolated at the nodes.")
-    neumann: OptionalScalar = Field(default=None, description="Flux conductivity du/dn into the domain.")
-    robin: RobinData | None = Field(
-        default=None, description="Conductivity du/dn = coefficient (value - u), as {coefficient, value}."
-    )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> BoundarySpec:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise issue(f"expected exactly one of dirichlet, neumann, robin; found {' and '.join(given) or 'none'}")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
-
-
-Conductivity = Annotated[
-    TensorCoefficient,
-    Field(description="Expression, mapping from subdomain (or default) to expression, or square matrix."),
-]
-Coefficient = Annotated[
-    RegionCoefficient, Field(description="Expression, or mapping from subdomain (or default) to expression.")
-]
-Conditions = Annotated[
-    dict[str, BoundarySpec],
-    Field(description="Conditions by the name of a side, or 'all'; a side without one has no flux."),
-]
-
-
-class PoissonSpec(Section):
-    """-div(conductivity grad u) + reaction u = source."""
-
-    kind: Literal["poisson"]
-    conductivity: Conductivity = Expression(1.0)
-    reaction: Coefficient = Expression(0)
-    source: Coefficient = Expression(0)
-    boundary: Conditions = Field(default_factory=dict)
-
-
-class SemilinearSpec(Section):
-    """-div(conductivity grad u) + nonlinearity(u) = source."""
-
-    kind: Literal["semilinear"]
-    conductivity: Conductivity = Expression(1.0)
-    nonlinearity: Annotated[Expression, Formula(names=("u",))] = Field(
-        description="An expression in u and the coordinates, such as 'u**3'."
-    )
-    source: Coefficient = Expression(0)
-    boundary: Conditions = Field(default_factory=dict)
-
-
-PDESpec = Annotated[PoissonSpec | SemilinearSpec, OneOf()]
-
-
-class SourceControl(Section):
-    """The control v adds gain v to the source."""
-
-    kind: Literal["source"]
-    gain: Scalar = Field(default=Expression(1), description="Factor of the control in the source.")
-    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
-    space: Literal["P0", "P1"] = Field(default="P1", description="Finite elements of the control.")
-    initial: Scalar = Field(default=Expression(0), description="Starting values.")
-    bounds: tuple[OptionalScalar, OptionalScalar] = Field(
-        default=(None, None), description="Lower and upper bound, null where there is none."
-    )
-
-    @field_validator("bounds", mode="before")
-    @classmethod
-    def _two_bounds(cls, value: object) -> object:
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise expectation("a list [lower, upper]", value)
-        return value
-
-    @field_validator("bounds")
-    @classmethod
-    def _ordered(cls, value: tuple[Expression | None, Expression | None]) -> object:
-        lower, upper = (bound.constant if bound else None for bound in value)
-        if lower is not None and upper is not None and lower > upper:
-            raise issue(f"expected lower <= upper, found lower {lower:g} above upper {upper:g}")
-        return value
-
-
-ControlSpec = SourceControl
-
-
-class TrackingTerm(Section):
-    """weight/2 int (u - target)^2."""
-
-    kind: Literal["tracking"]
-    target: Scalar = Field(description="The wanted state, an expression.")
-    on: str | None = Field(default=None, description="Subdomain of the integral; null for the whole domain.")
-    weight: Annotated[float, Number(above=0)] = Field(default=1.0, description="Factor of the term.")
-
-
-class RegularisationTerm(Section):
-    """weight/2 int (v - reference)^2 for l2, weight/2 int |grad (v - reference)|^2 for h1."""
-
-    kind: Literal["regularisation"]
-    norm: Literal["l2", "h1"] = Field(default="l2", description="What is squared: values or gradients.")
-    weight: Annotated[float, Number(least=0)] = Field(description="Factor of the term, at least 0.")
-    reference: Scalar = Field(default=Expression(0), description="Control without a penalty.")
-
-
-ObjectiveTerm = Annotated[TrackingTerm | RegularisationTerm, OneOf()]
 
 
 class InnerSpec(Section):
@@ -388,7 +247,8 @@ class ProblemSpec(Section):
     mesh: MeshSpec = Field(description="The domain, by kind or by file.")
     element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
     pde: PDESpec = Field(description="The equation, a mapping with its kind and coefficients.")
-    control: ControlSpec = Field(description="What is optimised, a mapping with its kind.")
+    time: TimeSpec | None = Field(default=None, description="Of an evolution: its end, steps, scheme, initial state.")
+    control: AllControls = Field(description="What is optimised, a mapping with its kind, or a list of them.")
     objective: tuple[ObjectiveTerm, ...] = Field(
         description="A list of terms that are added up.", json_schema_extra={"minItems": 1}
     )
@@ -406,3 +266,16 @@ class ProblemSpec(Section):
         if not isinstance(value, list | tuple) or not value:
             raise expectation("a list of at least one term", value)
         return value
+
+    @model_validator(mode="after")
+    def _time_where_it_is_needed(self) -> ProblemSpec:
+        if self.time is None and isinstance(self.pde, HeatSpec):
+            raise issue(f"time: missing; an equation of kind {self.pde.kind} evolves in time")
+        if self.time is not None and not isinstance(self.pde, HeatSpec):
+            raise issue(f"time: an equation of kind {self.pde.kind} does not evolve in time")
+        return self
+
+    @property
+    def controls(self) -> tuple[ControlSpec, ...]:
+        """All the controls, also where there is one."""
+        return self.control if isinstance(self.control, tuple) else (self.control,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,27 +21,74 @@ class Values:
     """Evaluates what a problem file says on a mesh; `issues` grows by every mistake found.
 
     After a mistake the values are zeros, so that the rest of the file can be looked at as well.
+
+    Attributes:
+        times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
+        parameters: starting values of the controls that expressions name.
+        dependent: coefficient -> how it follows from the parameters, for the coefficients that do.
+        used: the parameters among them.
     """
 
     file: ProblemFile
     domain: Domain
     device: torch.device
     issues: list[Issue] = field(default_factory=list)
+    times: np.ndarray | None = None
+    parameters: dict[str, float] = field(default_factory=dict)
+    dependent: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
-    def formula(self, key: str, expression: Expression, x: Tensor | np.ndarray) -> np.ndarray:
-        """Values at points (dim, ...), which must be finite; zeros after a complaint."""
+    def formula(
+        self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Values at points (dim, ...), which must be finite; zeros after a complaint.
+
+        An expression in t gives (times, ...), by default at those of the integrals.
+        """
+        used = sorted(expression.variables & self.parameters.keys())
+        if used:
+            self.complain(key, f"expected an expression without parameters here, found {used[0]!r}")
+        return self._evaluate(key, expression, x, times)
+
+    def _evaluate(
+        self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
+    ) -> np.ndarray:
         points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
+        named = {name: value for name, value in self.parameters.items() if name in expression.variables}
+        shape = points.shape[1:]
+        if "t" in expression.variables:
+            given = self.times if times is None else times
+            assert given is not None
+            named["t"] = given.reshape(-1, *[1] * len(shape))
+            points = np.broadcast_to(points[:, None], (len(points), len(given), *shape))
+            shape = points.shape[1:]
         try:
-            values = expression.numpy(points)
+            values = expression.numpy(points, **named)
         except ExpressionError as error:
             self.complain(key, str(error))
-            return np.zeros(points.shape[1:])
+            return np.zeros(shape)
         if not np.isfinite(values).all():
             where = np.flatnonzero(~np.isfinite(values.reshape(-1)))[0]
             bad = values.reshape(-1)[where]
             self.complain(key, f"expected finite values, found {bad} at {point_text(points, where)}")
-            return np.zeros(points.shape[1:])
+            return np.zeros(shape)
         return values
+
+    def coefficient(self, name: str, key: str, expression: Expression, x: Tensor) -> np.ndarray:
+        """The values of a coefficient of the equation, which parameters may change later."""
+        if expression.variables & self.parameters.keys():
+            times = None if self.times is None else self.tensor(self.times)[:, None]
+
+            def follow(parameters: Mapping[str, Tensor]) -> Tensor:
+                named = {each: parameters[each] for each in parameters if each in expression.variables}
+                if "t" in expression.variables:
+                    assert times is not None
+                    return expression.torch(x[:, None].expand(-1, len(times), -1), t=times, **named)
+                return expression.torch(x, **named)
+
+            self.dependent[name] = follow
+            self.used |= expression.variables & self.parameters.keys()
+        return self._evaluate(key, expression, x)
 
     def function(self, key: str, expression: Expression, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """(u, points) -> values of an expression in u and the coordinates; it is tried at the points x for u = 0."""
@@ -56,13 +103,13 @@ class Values:
         return evaluate
 
     def tensor(self, values: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float64), device=self.device)
+        return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
     def complain(self, key: str, message: str) -> None:
         self.issues.append(self.file.issue(key, message))
 
     def indicator(self, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
-        """(P,) one at the points of a named subdomain, zero elsewhere."""
+        """(P,), one at the points of a named subdomain, zero elsewhere."""
         shape = cells.quadrature.weights.shape
         values = np.ones(shape) if name is None else np.zeros(shape)
         if name is not None:
@@ -80,28 +127,64 @@ class Values:
         return self.domain.subdomains[name]
 
     def regional(self, key: str, value: Expression | dict[str, Expression], x: Tensor) -> np.ndarray:
-        """A coefficient (P,) given by one expression, or by one a subdomain."""
+        """A coefficient (P,), or (steps, P) where it depends on time, given by one expression or one a subdomain."""
         if isinstance(value, Expression):
-            return self.formula(key, value, x)
+            return self.coefficient(key.rpartition(".")[2], key, value, x)
         points = x.reshape(self.domain.dim, self.domain.mesh.nelements, -1)
-        values = np.zeros(points.shape[1:])
+        moving = any("t" in expression.variables for expression in value.values())
+        shape = (*((len(self.times),) if moving and self.times is not None else ()), *points.shape[1:])
+        values = np.zeros(shape)
         missing = np.ones(self.domain.mesh.nelements, dtype=bool)
         before = len(self.issues)
         for name, expression in value.items():
             if name != "default":
                 cells = self.subdomain(f"{key}.{name}", name)
-                values[cells] = self.formula(f"{key}.{name}", expression, points[:, cells])
+                values[..., cells, :] = self.formula(f"{key}.{name}", expression, points[:, cells])
                 missing[cells] = False
         if "default" in value:
-            values[missing] = self.formula(f"{key}.default", value["default"], points[:, missing])
+            values[..., missing, :] = self.formula(f"{key}.default", value["default"], points[:, missing])
         elif missing.any() and len(self.issues) == before:
             message = f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
             self.complain(key, message)
-        return values.reshape(-1)
+        return values.reshape(*shape[:-2], -1)
+
+    def positive(self, key: str, values: np.ndarray, x: Tensor) -> np.ndarray:
+        """The values (..., P) of a coefficient that must be positive."""
+        if not self.issues and (values <= 0.0).any():
+            where = int(np.argmin(values))
+            self.complain(key, f"expected a positive value, found {values.reshape(-1)[where]:g} at {point_text(x, where)}")
+        return values
+
+    def components(
+        self,
+        key: str,
+        value: Expression | tuple[Expression, ...] | dict[str, Expression],
+        count: int,
+        x: Tensor | np.ndarray,
+        times: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """A vector (count, rows, ...) given by a list of expressions, rows the times or one; a single 0 stands for all.
+
+        Without a list, the expression is that of a scalar.
+        """
+        shape = tuple(x.shape[1:])
+        if isinstance(value, tuple):
+            if len(value) != count:
+                self.complain(key, f"expected {count} expressions, one a component, found {len(value)}")
+                return np.zeros((count, 1, *shape))
+            entries = [self.formula(f"{key}.{i}", each, x, times) for i, each in enumerate(value)]
+        else:
+            single = self.regional(key, value, x) if isinstance(x, Tensor) else self.formula(key, value, x, times)  # type: ignore[arg-type]
+            if count > 1 and single.any():
+                self.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")
+            entries = [single] * count
+        rows = [each if each.ndim > len(shape) else each[None] for each in entries]
+        return np.stack(np.broadcast_arrays(*rows))
 
 
 def point_text(x: Tensor | np.ndarray, index: int) -> str:
     """Coordinates of one of the points (dim, ...), for people."""
     points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
-    values = points.reshape(points.shape[0], -1)[:, index]
+    flat = points.reshape(points.shape[0], -1)
+    values = flat[:, index % flat.shape[1]]
     return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"

@@ -1,30 +1,35 @@
-"""The integrand that an equation of a problem file has in the cells, with its coefficients checked."""
+"""What a family of equations is to the builder, and what several of them share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ..pde.form import Pointwise
-from ..pde.poisson import poisson
-from ..pde.semilinear import semilinear
-from .expressions import Expression
-from .schema import PoissonSpec, SemilinearSpec
-from .values import Values, point_text
+from ...fem.state_space import FieldGroup, StateSpace
+from ...inner.residual import TestNorm
+from ...pde.form import Pointwise
+from ..expressions import Expression
+from ..values import Values, point_text
 
 
 @dataclass(frozen=True)
 class Interior:
-    """
+    """The equation in the cells.
+
     Attributes:
         form: the integrand.
         coefficients: by the names it uses.
-        affine: it is affine in u and the source.
-        symmetric: its derivative in u is.
-        coercive: affine, with an energy that is not negative.
-        absorbing: it may fix the level of u without any condition on the boundary.
+        affine: it is affine in the state and in what a control may add to sources.
+        symmetric: its derivative in the state is.
+        coercive: affine in the state, with an energy that is not negative.
+        absorbing: it may fix the level of the state without any condition on the boundary.
+        capacity: factor (P,) of the time derivative of every field; None in a steady equation.
+        norms: the product that each field is tested in.
+        vector: components of `source`; None where it is a scalar.
     """
 
     form: Pointwise
@@ -33,25 +38,34 @@ class Interior:
     symmetric: bool
     coercive: bool
     absorbing: bool
+    capacity: Tensor | None = None
+    norms: tuple[TestNorm, ...] = ("h1",)
+    vector: int | None = None
 
 
-def interior(values: Values, pde: PoissonSpec | SemilinearSpec, x: Tensor) -> Interior:
-    """The integrand at the quadrature points x (dim, P); `values` collects what is wrong."""
-    conductivity, symmetric = _conductivity(values, pde.conductivity, x)
-    coefficients = {"conductivity": values.tensor(conductivity)}
-    if isinstance(pde, SemilinearSpec):
-        form = semilinear(values.function("pde.nonlinearity", pde.nonlinearity, x))
-        affine, coercive, absorbing = False, False, "u" in pde.nonlinearity.variables
-    else:
-        reaction = values.regional("pde.reaction", pde.reaction, x)
-        coefficients["reaction"] = values.tensor(reaction)
-        form, affine = poisson, True
-        coercive, absorbing = bool((reaction >= 0.0).all()), bool((reaction != 0.0).any())
-    coefficients["source"] = values.tensor(values.regional("pde.source", pde.source, x))
-    return Interior(form, coefficients, affine, symmetric, coercive, absorbing)
+@dataclass(frozen=True)
+class Family:
+    """
+    Attributes:
+        groups: (section, dimension, element) -> the fields of the state, the one that sources act on first.
+        interior: (values, section, space) -> the equation in the cells; `values` collects what is wrong.
+    """
+
+    groups: Callable[[Any, int, str], tuple[FieldGroup, ...]]
+    interior: Callable[[Values, Any, StateSpace], Interior]
 
 
-def _conductivity(
+def scalar_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:
+    """One scalar field."""
+    return (FieldGroup("state", 1, element),)
+
+
+def points(space: StateSpace) -> Tensor:
+    """(dim, P) the quadrature points in the cells."""
+    return space.cells.quadrature.x.reshape(space.domain.dim, -1)
+
+
+def conductivity_of(
     values: Values, given: Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], x: Tensor
 ) -> tuple[np.ndarray, bool]:
     """The conductivity (P,) or (dim, dim, 1, P), which must be positive definite; whether it is symmetric."""

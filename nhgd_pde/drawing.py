@@ -1,0 +1,148 @@
+"""The fields of a problem as ParaView and pictures take them: nodal values on the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .control import ControlSpace
+from .fem.interpolation import interpolation
+from .fem.mesh import CELLS
+from .fem.state_space import FieldGroup
+from .output.fields import FieldData, Grid
+from .pde_problem import PDEProblem
+
+Fields = dict[str, np.ndarray]
+
+# By kind of cell: its name with the nodes of P2, and scikit-fem's number of each node in VTK's order.
+_P2_CELLS = {
+    "line": ("line3", tuple(range(3))),
+    "triangle": ("triangle6", tuple(range(6))),
+    "quad": ("quad9", tuple(range(9))),
+    "tetra": ("tetra10", tuple(range(10))),
+    "hexahedron": (
+        "hexahedron27",
+        # Vertices; edges of the bottom, of the top, upright ones; facets left, right, front, back, bottom, top.
+        (*CELLS["hexahedron"].order, 10, 16, 14, 9, 12, 18, 17, 11, 8, 15, 19, 13, 20, 25, 22, 23, 21, 24, 26),
+    ),
+}
+
+
+def output_grid(problem: PDEProblem) -> Grid:
+    """The mesh with the nodes of the first field of the state: its P2 nodes too."""
+    basis, domain = problem.space.basis, problem.space.domain
+    if problem.space.element == "P2":
+        kind, order = _P2_CELLS[domain.cell]
+        return Grid(np.asarray(basis.doflocs).T, np.asarray(basis.element_dofs)[list(order)].T, kind)
+    return Grid(domain.mesh.p.T, domain.mesh.t[list(CELLS[domain.cell].order)].T, domain.cell)
+
+
+def levels(problem: PDEProblem) -> int:
+    """Times at which an evolution has a state; 1 of a steady problem."""
+    return problem.equation.size // problem.space.size
+
+
+def state_fields(problem: PDEProblem, state: np.ndarray, name: str = "state", level: int = -1) -> Fields:
+    """Coefficients (S, N) as named point fields, of an evolution at one of its levels; several scenarios are numbered.
+
+    A state of one group of fields is called `name`, one of several by the names of the groups.
+    """
+    found: Fields = {}
+    for s, row in enumerate(state.reshape(len(state), -1, problem.space.size)[:, level]):
+        suffix = "" if len(state) == 1 else f"_{s:04d}"
+        parts, first = problem.space.split(row), 0
+        for group in problem.space.groups:
+            components = [
+                _on_nodes(problem, first + i, parts[first + i]) for i in range(group.components)
+            ]
+            first += group.components
+            for label, values in _named(_title(group, name, len(problem.space.groups)), group, components):
+                found[label + suffix] = values
+    return found
+
+
+def _title(group: FieldGroup, name: str, groups: int) -> str:
+    if groups == 1:
+        return name
+    return group.name if name == "state" else f"{name}_{group.name}"
+
+
+def _named(name: str, group: FieldGroup, components: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    if group.labels:
+        yield from ((f"{name}_{label}", values) for label, values in zip(group.labels, components, strict=True))
+    elif len(components) == 1:
+        yield name, components[0]
+    else:
+        yield name, np.stack(components, axis=-1)
+
+
+def _on_nodes(problem: PDEProblem, field: int, values: np.ndarray) -> np.ndarray:
+    """Values of one field at the nodes of the grid."""
+    space, first = problem.space.parts[field], problem.space.parts[0]
+    return values if space is first or space.element == first.element else interpolation(space, first) @ values
+
+
+def control_fields(
+    problem: PDEProblem, control: np.ndarray, name: str = "control", step: int = -1
+) -> tuple[Fields, Fields]:
+    """(p,) as (point fields, cell fields); of controls that vary in time the values in one step.
+
+    Controls that are mere numbers are left out.
+    """
+    points: Fields = {}
+    cells: Fields = {}
+    firsts = np.concatenate([[0], np.cumsum(problem.control.rows.sizes)])
+    for part, first in zip(problem.control.parts, firsts, strict=False):
+        own = control[first : first + part.size].reshape(part.steps or 1, part.columns)
+        if part.space is None:
+            continue
+        label = name if len(problem.control.parts) == 1 else f"{name}_{part.name}"
+        values, on_cells = _control_values(problem, part, own[min(step, len(own) - 1)])
+        (cells if on_cells else points)[label] = values[0] if len(values) == 1 else values.T
+    return points, cells
+
+
+def _control_values(problem: PDEProblem, part: ControlSpace, row: np.ndarray) -> tuple[np.ndarray, bool]:
+    """(components, nodes or cells), and whether they are values of cells."""
+    values, space = part.on_mesh(row), part.space
+    assert space is not None
+    if space.element == "P0":
+        return values[:, np.asarray(space.basis.element_dofs)[0]], True
+    if problem.space.element == space.element:
+        return values, False
+    return (interpolation(space, problem.space.parts[0]) @ values.T).T, False
+
+
+def target_fields(problem: PDEProblem) -> Fields:
+    """What the objective compares the state with."""
+    found: Fields = {}
+    group = problem.space.groups[0]
+    for name, values in problem.fields.items():
+        found.update(_named(name, group, problem.space.split(values)[: group.components]))
+    return found
+
+
+def final_fields(
+    problem: PDEProblem,
+    state: np.ndarray,
+    control: np.ndarray,
+    adjoint: np.ndarray,
+    gradient: np.ndarray,
+    level: int = -1,
+) -> tuple[Grid, FieldData]:
+    """The fields of final.vtu, of an evolution at one of its levels.
+
+    The sensitivity is the gradient: what the objective gains a unit of control there.
+    """
+    step = level if level < 0 else max(level - 1, 0)
+    control_points, control_cells = control_fields(problem, control, step=step)
+    gradient_points, gradient_cells = control_fields(problem, gradient, "sensitivity", step)
+    point = {
+        **state_fields(problem, state, level=level),
+        **control_points,
+        **target_fields(problem),
+        **state_fields(problem, adjoint, "adjoint", level),
+        **gradient_points,
+    }
+    return output_grid(problem), FieldData(point=point, cell={**control_cells, **gradient_cells})

@@ -1,0 +1,30 @@
+"""Conditions on the boundary: fluxes or tractions, and exchange with surroundings.
+
+Of a state of several fields they act on the first ones, as many as the data has components.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .form import Coefficients
+
+
+def neumann(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
+    """Boundary flux conductivity du/dn = flux."""
+    return _of_first(-c["flux"], u), None
+
+
+def robin(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
+    """Exchange with surroundings at `value`: conductivity du/dn = coefficient (value - u)."""
+    first = u if u.ndim == 2 else u[: len(c["value"])]
+    return _of_first(c["coefficient"] * (first - c["value"]), u), None
+
+
+def _of_first(density: Tensor, u: Tensor) -> Tensor:
+    """A density of the first fields as one of all the fields (fields, S, P); of a scalar as it is."""
+    if u.ndim == 2:
+        return density
+    density = density.expand(-1, *u.shape[1:])
+    return density if len(density) == len(u) else torch.cat([density, torch.zeros_like(u[len(density) :])])

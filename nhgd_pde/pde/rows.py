@@ -1,0 +1,70 @@
+"""How the control variables stand at the rows of an equation: one row where it is steady, one a time step else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ControlRows:
+    """Controls v (p,) side by side, some of them with values of their own in every time step.
+
+    A control with m columns that varies in time takes steps * m entries of v, those of the first step first.
+
+    Attributes:
+        columns: of each control.
+        varying: whether it varies in time.
+        steps: rows of the equation.
+    """
+
+    columns: tuple[int, ...]
+    varying: tuple[bool, ...]
+    steps: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Entries of each control in v."""
+        return tuple(
+            count * self.steps if varies else count for count, varies in zip(self.columns, self.varying, strict=True)
+        )
+
+    @property
+    def size(self) -> int:
+        """p."""
+        return sum(self.sizes)
+
+    @property
+    def width(self) -> int:
+        """Columns of all the controls."""
+        return sum(self.columns)
+
+    def split(self, v: Tensor) -> tuple[Tensor, ...]:
+        """The part of each control, (its size,)."""
+        return torch.split(v, list(self.sizes))
+
+    def spread(self, v: Tensor) -> Tensor:
+        """v (p,) -> rows (steps, width); one row where no control varies."""
+        if not any(self.varying):
+            return v[None]
+        parts = [
+            part.reshape(self.steps, count) if varies else part.expand(self.steps, -1)
+            for part, count, varies in zip(self.split(v), self.columns, self.varying, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The transpose of `spread`, rows (any, width) that it was broadcast to summed up; (p,)."""
+        if not any(self.varying):
+            return rows.sum(0)
+        parts = torch.split(rows, list(self.columns), dim=1)
+        return torch.cat(
+            [part.reshape(-1) if varies else part.sum(0) for part, varies in zip(parts, self.varying, strict=True)]
+        )
+
+
+def steady(size: int) -> ControlRows:
+    """Controls (p,) of a steady equation."""
+    return ControlRows((size,), (False,))

@@ -1,0 +1,131 @@
+"""The vocabulary of `control`: what is optimised, and how it enters the equation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem.fields import Formula, Number, OneOf, OneOrMore, Section, expectation, issue
+from nhgd_pde.problem.pde_spec import Scalar, Vector
+
+OptionalScalar = Annotated[Expression | None, Formula(null=True)]
+InitialValue = Annotated[Expression | Vector, Formula(vector=True)]
+FieldSpace = Literal["P0", "P1", "time", "constant"]
+
+
+class _Control(Section):
+    """What all controls have in common."""
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Name in the output; needed where two controls are of the same kind.",
+    )
+    initial: InitialValue = Field(default=Expression(0), description="Starting values.")
+    bounds: tuple[OptionalScalar, OptionalScalar] = Field(
+        default=(None, None), description="Lower and upper bound, null where there is none."
+    )
+
+    @field_validator("bounds", mode="before")
+    @classmethod
+    def _two_bounds(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise expectation("a list [lower, upper]", value)
+        return value
+
+    @field_validator("bounds")
+    @classmethod
+    def _ordered(cls, value: tuple[Expression | None, Expression | None]) -> object:
+        lower, upper = (bound.constant if bound else None for bound in value)
+        if lower is not None and upper is not None and lower > upper:
+            raise issue(f"expected lower <= upper, found lower {lower:g} above upper {upper:g}")
+        return value
+
+
+Space = Annotated[
+    FieldSpace,
+    Field(description="Finite elements of the control; time: one number a time step; constant: one number."),
+]
+Side = Annotated[str, Field(description="Name of the part of the boundary it acts on.")]
+
+
+class SourceControl(_Control):
+    """The control v adds gain v to the source."""
+
+    kind: Literal["source"]
+    gain: Scalar = Field(default=Expression(1), description="Factor of the control in the source.")
+    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    space: Space = "P1"
+
+
+class NeumannControl(_Control):
+    """The control v adds gain v to the flux through a part of the boundary."""
+
+    kind: Literal["neumann"]
+    on: Side
+    gain: Scalar = Field(default=Expression(1), description="Factor of the control in the flux.")
+    space: Space = "P1"
+
+
+class RobinControl(_Control):
+    """The control v adds gain v to the ambient value of a Robin condition."""
+
+    kind: Literal["robin"]
+    on: Side
+    gain: Scalar = Field(default=Expression(1), description="Factor of the control in the ambient value.")
+    space: Space = "P1"
+
+
+class DirichletControl(_Control):
+    """The control v adds gain v to the boundary value, interpolated at the nodes."""
+
+    kind: Literal["dirichlet"]
+    on: Side
+    gain: Scalar = Field(default=Expression(1), description="Factor of the control in the boundary value.")
+    space: Space = "P1"
+
+
+class InitialControl(_Control):
+    """The control v adds v to the state at time 0."""
+
+    kind: Literal["initial"]
+    space: Literal["P1"] = Field(default="P1", description="Finite elements of the control.")
+
+
+class ConductivityControl(_Control):
+    """The conductivity is v, which needs a positive lower bound."""
+
+    kind: Literal["conductivity"]
+    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    space: Literal["P0", "P1", "constant"] = Field(default="P1", description="Finite elements of the control.")
+
+
+class LogConductivityControl(_Control):
+    """The conductivity is exp(v)."""
+
+    kind: Literal["log_conductivity"]
+    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    space: Literal["P0", "P1", "constant"] = Field(default="P1", description="Finite elements of the control.")
+
+
+class ParameterControl(_Control):
+    """The control is a number with a name, which the expressions of the equation use."""
+
+    kind: Literal["parameter"]
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The name that expressions of pde use.")
+
+
+ControlSpec = Annotated[
+    SourceControl
+    | NeumannControl
+    | RobinControl
+    | DirichletControl
+    | InitialControl
+    | ConductivityControl
+    | LogConductivityControl
+    | ParameterControl,
+    OneOf(),
+]
+AllControls = Annotated[ControlSpec | tuple[ControlSpec, ...], OneOrMore()]

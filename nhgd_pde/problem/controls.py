@@ -1,0 +1,350 @@
+"""From the `control` section to the discrete controls, and how each of them enters the equation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ..control import ControlSpace, added, replaced
+from ..fem.evaluation import Evaluation, side_by_side, stacked
+from ..fem.interpolation import interpolation
+from ..fem.spaces import Space, space
+from ..fem.state_space import StateSpace
+from ..linalg.counts import Counts
+from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
+from ..linalg.sparse import SparseMatrix
+from ..pde.form import Coefficients, ControlMap
+from .control_spec import (
+    ConductivityControl,
+    ControlSpec,
+    DirichletControl,
+    InitialControl,
+    LogConductivityControl,
+    NeumannControl,
+    ParameterControl,
+    RobinControl,
+    SourceControl,
+)
+from .errors import suggest
+from .families import Interior
+from .objective_spec import RegularisationTerm
+from .values import Values, point_text
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One control and its way into the equation.
+
+    Attributes:
+        key: where it stands in the file.
+        part: the control.
+        where: the part of the boundary whose integral it enters; None for the cells.
+        maps: how each component enters the coefficients there; empty for a control that fixes coefficients.
+        functions: each component's functions at the points of that integral; columns of this control.
+        coefficients: what the maps need besides.
+        acts_on: the coefficients there that it changes.
+        additive: it only adds to sources, fluxes and the like, so that an affine equation stays affine.
+        data: (coefficients of the state in a time step, columns) what it fixes; None where it does not.
+        initial: it fixes the coefficients at time 0.
+    """
+
+    key: str
+    part: ControlSpace
+    where: str | None = None
+    maps: tuple[ControlMap, ...] = ()
+    functions: tuple[Evaluation, ...] = ()
+    coefficients: dict[str, Tensor] = field(default_factory=dict)
+    acts_on: frozenset[str] = frozenset()
+    additive: bool = True
+    data: sp.csr_matrix | None = None
+    initial: bool = False
+
+    def placed(self, first: int, width: int) -> Evaluation | None:
+        """Its functions as the columns from `first` on of those of all controls."""
+        if not self.maps:
+            return None
+        parts, column = [], first
+        for each in self.functions:
+            parts.append(each.shifted(column, width))
+            column += each.size
+        return side_by_side(parts)
+
+
+@dataclass
+class ControlBuilder:
+    """Makes the controls of a file one after the other.
+
+    Attributes:
+        values: evaluates expressions and collects mistakes.
+        state: the state space.
+        interior: the equation in the cells.
+        facets: facets of every boundary that is named in the mesh.
+        counts: where work is counted.
+        step: length of a time step; None of a steady problem.
+    """
+
+    values: Values
+    state: StateSpace
+    interior: Interior
+    facets: dict[str, np.ndarray]
+    counts: Counts
+    step: float | None
+
+    def build(self) -> list[Entry]:
+        spec = self.values.file.spec
+        several = isinstance(spec.control, tuple)
+        entries = [
+            self._entry(f"control.{k}" if several else "control", each, k) for k, each in enumerate(spec.controls)
+        ]
+        names = [entry.part.name for entry in entries]
+        for k, name in enumerate(names):
+            if name in names[:k]:
+                message = f"expected names that differ, found {name!r} twice: give the controls names"
+                self.values.complain(f"control.{k}.name", message)
+        return entries
+
+    def _entry(self, key: str, spec: ControlSpec, number: int) -> Entry:
+        gain = f"gain_{number}" if number else "gain"
+        match spec:
+            case SourceControl():
+                return self._source(key, spec, gain)
+            case NeumannControl():
+                return self._boundary(key, spec, gain, "flux")
+            case RobinControl():
+                return self._boundary(key, spec, gain, "value")
+            case DirichletControl():
+                return self._dirichlet(key, spec)
+            case InitialControl():
+                return self._initial(key, spec)
+            case ConductivityControl():
+                return self._conductivity(key, spec, lambda v: v)
+            case LogConductivityControl():
+                return self._conductivity(key, spec, torch.exp)
+            case ParameterControl():
+                return self._parameter(key, spec)
+
+    # Kinds
+
+    def _source(self, key: str, spec: SourceControl, gain: str) -> Entry:
+        if "source" not in self.interior.coefficients:
+            self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
+        x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
+        part, functions, weight = self._in_cells(key, spec, self.interior.vector or 1)
+        factor = self.values.formula(f"{key}.gain", spec.gain, x)
+        coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
+        if self.interior.vector is None:
+            maps: tuple[ControlMap, ...] = (added("source", gain),)
+        else:
+            maps = tuple(added("source", gain, i) for i in range(self.interior.vector))
+        return Entry(key, part, None, maps, functions, coefficients)
+
+    def _boundary(self, key: str, spec: NeumannControl | RobinControl, gain: str, name: str) -> Entry:
+        facets = self._facets(key, spec.on)
+        count = self.interior.vector or 1
+        functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
+        evaluation = stacked(functions)
+        points = functions[0].quadrature.x.reshape(self.state.domain.dim, -1)
+        factor = self.values.tensor(self.values.formula(f"{key}.gain", spec.gain, points))
+        weight = torch.ones_like(functions[0].quadrature.weights)[None]
+        part = self._part(key, spec, spec.space, evaluation, nodes, weight, count, space_, dofs)
+        maps = (added(name, gain),) if count == 1 else tuple(added(name, gain, i) for i in range(count))
+        return Entry(key, part, spec.on, maps, functions, {gain: factor}, frozenset({name}))
+
+    def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
+        facets = self._facets(key, spec.on)
+        count = self.state.groups[0].components
+        functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
+        weight = torch.ones_like(functions[0].quadrature.weights)[None]
+        part = self._part(key, spec, spec.space, stacked(functions), nodes, weight, count, space_, dofs)
+        blocks = []
+        for i in range(count):
+            fixed = self.state.facet_dofs(facets, i)
+            here = fixed - self.state.offsets[i]
+            points = self.state.parts[i].nodes[:, here]
+            factor = self.values.formula(f"{key}.gain", spec.gain, points)
+            if space_ is None or dofs is None:
+                values = sp.csr_matrix(factor[:, None])
+            else:
+                values = sp.diags_array(factor) @ interpolation(space_, self.state.parts[i])[here][:, dofs]
+            rows = sp.csr_matrix((np.ones(len(fixed)), (fixed, np.arange(len(fixed)))), (self.state.size, len(fixed)))
+            blocks.append(rows @ values)
+        return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)))
+
+    def _initial(self, key: str, spec: InitialControl) -> Entry:
+        if self.step is None:
+            self.values.complain(f"{key}.kind", "expected a problem with time, found a steady one")
+        count = self.state.groups[0].components
+        part, _, _ = self._in_cells(key, spec, count, varying=False)
+        assert part.space is not None
+        one = interpolation(part.space, self.state.parts[0])
+        rest = self.state.size - count * one.shape[0]
+        data = sp.block_diag([*[one] * count, sp.csr_matrix((rest, 0))], format="csr")
+        return Entry(key, part, data=data, initial=True)
+
+    def _conductivity(
+        self, key: str, spec: ConductivityControl | LogConductivityControl, by: Callable[[Tensor], Tensor]
+    ) -> Entry:
+        given = self.interior.coefficients.get("conductivity")
+        if given is None or given.ndim > 2:
+            message = "expected an equation with a scalar conductivity, found one without"
+            self.values.complain(f"{key}.kind", message)
+        part, functions, weight = self._in_cells(key, spec, 1, varying=False)
+        if isinstance(spec, ConductivityControl):
+            lowest = -np.inf if part.lower is None else float(part.lower.min())
+            if lowest <= 0.0:
+                message = f"expected a positive lower bound for a conductivity, found {lowest:g}"
+                self.values.complain(f"{key}.bounds", message if part.lower is not None else message.replace("-inf", "null"))
+        region = None if spec.on is None else weight.reshape(-1)
+        return Entry(key, part, None, (replaced("conductivity", by, region),), functions, additive=False)
+
+    def _parameter(self, key: str, spec: ParameterControl) -> Entry:
+        name, values = spec.name, self.values
+        part, functions, _ = self._numbers(key, spec)
+        dependent = dict(values.dependent)
+        starts = dict(values.parameters)
+
+        def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
+            known = {each: coefficients.get(f"parameter {each}", torch.full_like(v, start)) for each, start in starts.items()}
+            known[name] = v
+            after = {coefficient: follow(known) for coefficient, follow in dependent.items()}
+            return {**coefficients, f"parameter {name}": v, **after}
+
+        if name not in values.used:
+            values.complain(f"{key}.name", f"expected a parameter that an expression of pde uses, found {name!r}")
+        return Entry(key, part, None, (enter,), functions, additive=False)
+
+    # Spaces
+
+    def _facets(self, key: str, name: str) -> np.ndarray:
+        if name in self.facets:
+            return self.facets[name]
+        known = ", ".join(sorted(self.facets))
+        self.values.complain(f"{key}.on", f"unknown boundary {name!r}{suggest(name, self.facets)}; this mesh has: {known}")
+        return self.facets["all"]
+
+    def _in_cells(
+        self, key: str, spec: ControlSpec, count: int, varying: bool = True
+    ) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
+        """A control on the cells, the functions of its components, and where it acts (1, elements, points)."""
+        kind = getattr(spec, "space", "constant")
+        cells = self.state.cells
+        on = getattr(spec, "on", None)
+        known = on is None or on in self.state.domain.subdomains
+        elements = None
+        if on is not None:
+            before = len(self.values.issues)
+            elements = self.values.subdomain(f"{key}.on", on)
+            if not len(elements) and len(self.values.issues) == before:
+                self.values.complain(f"{key}.on", f"subdomain {on!r} has no cells: the control is empty")
+        indicator = self.values.indicator(f"{key}.on", on if known else None, cells)
+        weight = self.values.tensor(indicator.reshape(cells.quadrature.weights.shape))[None]
+        space_, dofs = None, None
+        if kind in ("P0", "P1"):
+            space_ = self.state.parts[0] if kind == self.state.element else self._space(kind)
+            dofs = np.arange(space_.size)
+            if elements is not None and len(elements):
+                dofs = space_.cell_dofs(elements)
+            one, nodes = space_.cells.columns(dofs), space_.nodes[:, dofs]
+        else:
+            one, nodes = _one_number(cells), np.zeros((self.state.domain.dim, 1))
+        functions = (one,) * count
+        nodes = np.tile(nodes, count)
+        part = self._part(key, spec, kind, stacked(functions), nodes, weight, count, space_, dofs, varying)
+        return part, functions, weight
+
+    def _numbers(self, key: str, spec: ControlSpec) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
+        return self._in_cells(key, spec, 1, varying=False)
+
+    def _space(self, element: str) -> Space:
+        return space(self.state.domain, element, self.state.device, like=self.state.parts[0])
+
+    def _on_facets(
+        self, kind: str, facets: np.ndarray, count: int
+    ) -> tuple[tuple[Evaluation, ...], Space | None, np.ndarray | None, np.ndarray]:
+        like = self.state.parts[0]
+        if kind in ("P0", "P1"):
+            space_ = like if kind == self.state.element else self._space(kind)
+            dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
+            one, nodes = space_.facets(facets, like).columns(dofs), space_.nodes[:, dofs]
+            return (one,) * count, space_, dofs, np.tile(nodes, count)
+        one = _one_number(like.facets(facets))
+        return (one,) * count, None, None, np.zeros((self.state.domain.dim, count))
+
+    def _part(
+        self,
+        key: str,
+        spec: ControlSpec,
+        kind: str,
+        evaluation: Evaluation,
+        nodes: np.ndarray,
+        weight: Tensor,
+        count: int,
+        space_: Space | None,
+        dofs: np.ndarray | None,
+        varying: bool = True,
+    ) -> ControlSpace:
+        steps = len(self.values.times) if self.values.times is not None else 0
+        moves = varying and self.step is not None and kind != "constant"
+        times = self.values.times if moves else np.zeros(1)
+        copies = steps if moves else 1
+
+        initial = self.values.components(f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times)
+        start = np.broadcast_to(initial, (count, copies, initial.shape[2])).swapaxes(0, 1).reshape(-1)
+        bounds = [
+            np.full(len(start), sign * np.inf)
+            if bound is None
+            else np.broadcast_to(self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), (copies, nodes.shape[1])).reshape(-1)
+            for i, (bound, sign) in enumerate(zip(spec.bounds, (-1.0, 1.0), strict=True))
+        ]
+        bounded = any(bound is not None for bound in spec.bounds)
+        crossed = np.flatnonzero(bounds[0] > bounds[1])
+        if len(crossed):
+            k = int(crossed[0])
+            values = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {point_text(nodes, k)}"
+            self.values.complain(f"{key}.bounds", f"expected lower <= upper, {values}")
+        lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
+        name = spec.name or ("control" if key == "control" else spec.kind)
+        riesz = self._metric(name, kind, evaluation, weight, bounded)
+        return ControlSpace(
+            name, nodes, evaluation, riesz, self.values.tensor(start), lower, upper, weight,
+            copies if moves else None, self.step if moves and self.step is not None else 1.0, count, space_, dofs,
+        )  # fmt: skip
+
+    def _metric(self, name: str, kind: str, evaluation: Evaluation, weight: Tensor, bounded: bool) -> RieszMap:
+        """L2; lumped with bounds, where projection acts node by node; H1 where the gradient is penalised."""
+        device = self.state.device
+        if kind in ("time", "constant"):
+            unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
+            return diagonal_riesz_map(unit.diagonal(), unit)
+        stride = evaluation.components // evaluation.fields
+        values = {(i, i): weight for i in range(0, evaluation.components, stride)}
+        mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
+        smooth = any(
+            isinstance(term, RegularisationTerm) and term.norm == "h1" and term.weight > 0 and term.control in (None, name)
+            for term in self.values.file.spec.objective
+        )
+        if bounded:
+            weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
+            lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
+            return diagonal_riesz_map(weights, lumped)
+        if kind == "P0":
+            return diagonal_riesz_map(mass.diagonal(), mass)
+        if smooth:
+            blocks = {(i, i): weight for i in range(evaluation.components)}
+            gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
+            return factorised_riesz_map(gram, Counts())
+        return mass_riesz_map(mass, self.counts)
+
+
+def _one_number(like: Evaluation) -> Evaluation:
+    """The one function that is 1 everywhere, at the points of another evaluation."""
+    elements = like.quadrature.weights.shape[0]
+    one = like.quadrature.weights.new_ones(elements, 1, 1)
+    tables = (one, *[torch.zeros_like(one)] * like.quadrature.x.shape[0])
+    return Evaluation(tables, np.zeros((elements, 1), dtype=np.int64), 1, like.quadrature)

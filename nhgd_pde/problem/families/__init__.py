@@ -1,0 +1,10 @@
+"""The families of equations: what each makes of its section of a problem file."""
+
+from __future__ import annotations
+
+from .base import Family, Interior
+from .diffusion import HEAT, POISSON, SEMILINEAR
+
+FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT}
+
+__all__ = ["FAMILIES", "Family", "Interior"]

@@ -1,0 +1,70 @@
+"""The vocabulary of `objective`: terms that are added up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem.fields import Formula, Number, OneOf, Section
+from nhgd_pde.problem.pde_spec import Scalar, Vector
+
+Weight = Annotated[float, Number(above=0)]
+
+
+class TrackingTerm(Section):
+    """weight/2 int (u - target)^2."""
+
+    kind: Literal["tracking"]
+    target: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        description="The wanted state, an expression; of a vector a list."
+    )
+    on: str | None = Field(
+        default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
+    )
+    time: Literal["final", "all"] = Field(
+        default="all", description="Of an evolution: at the end, or integrated over time."
+    )
+    component: Annotated[int | None, Number(whole=True, least=0, null=True)] = Field(
+        default=None, description="Component of a vector, from 0; null for all of them."
+    )
+    weight: Weight = Field(default=1.0, description="Factor of the term.")
+
+
+class LinearStateTerm(Section):
+    """int weight u."""
+
+    kind: Literal["linear_state"]
+    weight: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        default=Expression(1), description="Factor of the state, an expression; of a vector a list."
+    )
+    on: str | None = Field(
+        default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
+    )
+    time: Literal["final", "all"] = Field(
+        default="all", description="Of an evolution: at the end, or integrated over time."
+    )
+
+
+class RegularisationTerm(Section):
+    """weight/2 int (v - reference)^2 for l2, weight/2 int |grad (v - reference)|^2 for h1."""
+
+    kind: Literal["regularisation"]
+    norm: Literal["l2", "h1"] = Field(default="l2", description="What is squared: values or gradients.")
+    weight: Annotated[float, Number(least=0)] = Field(description="Factor of the term, at least 0.")
+    reference: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        default=Expression(0), description="Control without a penalty."
+    )
+    control: str | None = Field(default=None, description="Name of the control it is for; null for every control.")
+
+
+class LinearControlTerm(Section):
+    """int weight v."""
+
+    kind: Literal["linear_control"]
+    weight: Scalar = Field(description="Factor of the control, an expression.")
+    control: str | None = Field(default=None, description="Name of the control it is for; null for every control.")
+
+
+ObjectiveTerm = Annotated[TrackingTerm | LinearStateTerm | RegularisationTerm | LinearControlTerm, OneOf()]

@@ -1,0 +1,241 @@
+"""From the `objective` section to the terms of the objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+from torch import Tensor
+
+from ..control import Controls, ControlSpace
+from ..fem.evaluation import Evaluation
+from ..fem.state_space import StateSpace
+from ..linalg.sparse import SparseMatrix
+from ..objective import ControlTerm, LinearControl, LinearState, Objective, Regularisation, StateTerm, Tracking
+from .objective_spec import LinearControlTerm, LinearStateTerm, RegularisationTerm, TrackingTerm
+from .values import Values
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The times of an evolution.
+
+    Attributes:
+        steps: of time.
+        step: their length.
+        theta: share of the end of a step in the point where integrals are taken.
+    """
+
+    steps: int
+    step: float
+    theta: float
+
+    @property
+    def levels(self) -> np.ndarray:
+        return np.arange(self.steps + 1) * self.step
+
+    @property
+    def stages(self) -> np.ndarray:
+        return (np.arange(self.steps) + self.theta) * self.step
+
+    @property
+    def averages(self) -> sp.csr_matrix:
+        """(steps, steps + 1): values at the levels -> at the stages."""
+        rows = np.arange(self.steps)
+        shape = (self.steps, self.steps + 1)
+        end = sp.csr_matrix((np.full(self.steps, self.theta), (rows, rows + 1)), shape)
+        return sp.csr_matrix(end + sp.csr_matrix((np.full(self.steps, 1.0 - self.theta), (rows, rows)), shape))
+
+
+@dataclass
+class ObjectiveBuilder:
+    """Makes the terms one after the other; `fields` grows by what there is to draw.
+
+    Attributes:
+        values: evaluates expressions and collects mistakes.
+        state: the state space.
+        controls: the discrete controls.
+        facets: facets of every boundary that is named in the mesh.
+        clock: the times of an evolution; None of a steady problem.
+    """
+
+    values: Values
+    state: StateSpace
+    controls: Controls
+    facets: dict[str, np.ndarray]
+    clock: Clock | None
+    fields: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def build(self) -> Objective:
+        state: list[StateTerm] = []
+        control: list[ControlTerm] = []
+        for k, term in enumerate(self.values.file.spec.objective):
+            key = f"objective.{k}"
+            match term:
+                case TrackingTerm():
+                    state.append(self._tracking(key, term))
+                case LinearStateTerm():
+                    state.append(self._linear_state(key, term))
+                case RegularisationTerm():
+                    control += self._regularisation(key, term)
+                case LinearControlTerm():
+                    control += self._linear_control(key, term)
+        return Objective(tuple(state), tuple(control))
+
+    # Terms in the state
+
+    def _region(self, key: str, on: str | None) -> tuple[Evaluation, np.ndarray]:
+        """The state's functions at the points of an integral, and where it counts (elements, points)."""
+        if on is not None and on in self.facets and on not in self.state.domain.subdomains:
+            evaluation = self.state.facets(self.facets[on])
+            return evaluation, np.ones(tuple(evaluation.quadrature.weights.shape))
+        cells = self.state.cells
+        return cells, self.values.indicator(key, on, cells).reshape(cells.quadrature.weights.shape)
+
+    def _chosen(self, key: str, component: int | None) -> range:
+        """Fields that a term is about: those of the first group, or one of them."""
+        count = self.state.groups[0].components
+        if component is None:
+            return range(count)
+        if component >= count:
+            self.values.complain(f"{key}.component", f"expected a component below {count}, found {component}")
+            return range(1)
+        return range(component, component + 1)
+
+    def _over_time(self, key: str, matrix: sp.csr_matrix, time: str) -> tuple[sp.csr_matrix, sp.csr_matrix | None]:
+        """A matrix of the state space at the end, or at all stages with their weight; and values -> values there."""
+        if self.clock is None:
+            return matrix, None
+        steps = self.clock.steps
+        if time == "final":
+            last = sp.csr_matrix(([1.0], ([0], [steps])), (1, steps + 1))
+            return matrix, sp.csr_matrix(sp.kron(last, sp.identity(self.state.size)))
+        rows = sp.csr_matrix(sp.kron(self.clock.averages, sp.identity(self.state.size)))
+        return sp.csr_matrix(sp.kron(self.clock.step * sp.identity(steps), matrix)), rows
+
+    def _times(self, time: str) -> np.ndarray | None:
+        if self.clock is None:
+            return None
+        return self.clock.levels[-1:] if time == "final" else self.clock.stages
+
+    def _tracking(self, key: str, term: TrackingTerm) -> StateTerm:
+        chosen = self._chosen(key, term.component)
+        times = self._times(term.time)
+        target = self._nodal(f"{key}.target", term.target, chosen, times)
+        evaluation, region = self._region(f"{key}.on", term.on)
+        weights = self.values.tensor(term.weight * region)[None]
+        stride = evaluation.components // evaluation.fields
+        blocks = {(k * stride, k * stride): weights for k in chosen}
+        mass, rows = self._over_time(key, evaluation.assemble(evaluation, blocks, symmetric=True).host(), term.time)
+        wanted = np.broadcast_to(target, (mass.shape[0] // self.state.size, self.state.size))
+        self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted[-1]
+        return Tracking(
+            SparseMatrix(mass, self.state.device, symmetric=True),
+            self.values.tensor(wanted.reshape(-1)),
+            None if rows is None else SparseMatrix(rows, self.state.device),
+        )
+
+    def _nodal(self, key: str, value: object, chosen: range, times: np.ndarray | None) -> np.ndarray:
+        """(rows, size of the state space), zero in fields that are not chosen."""
+        nodes = self.state.parts[chosen[0]].nodes
+        given = self.values.components(key, value, len(chosen), nodes, times)  # type: ignore[arg-type]
+        found = np.zeros((given.shape[1], self.state.size))
+        for k, each in zip(chosen, given, strict=True):
+            found[:, self.state.offsets[k] : self.state.offsets[k + 1]] = each
+        return found
+
+    def _linear_state(self, key: str, term: LinearStateTerm) -> StateTerm:
+        chosen = self._chosen(key, None)
+        evaluation, region = self._region(f"{key}.on", term.on)
+        x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
+        times = self._times(term.time)
+        weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
+        stride = evaluation.components // evaluation.fields
+        density = np.zeros((evaluation.components, *weight.shape[1:]))
+        density[[k * stride for k in chosen]] = weight
+        rows = evaluation.test(self.values.tensor(density)).cpu().numpy()
+        if self.clock is not None:
+            steps = self.clock.steps
+            if term.time == "final":
+                share = sp.csr_matrix(([1.0], ([0], [steps])), (1, steps + 1))
+            else:
+                share = self.clock.step * self.clock.averages
+            rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
+        return LinearState(self.values.tensor(rows.reshape(-1)))
+
+    # Terms in the control
+
+    def _parts(self, key: str, name: str | None) -> list[tuple[int, ControlSpace]]:
+        """The controls that a term is about, each with its first entry in v."""
+        firsts = np.concatenate([[0], np.cumsum(self.controls.rows.sizes)])
+        found = [
+            (int(first), part)
+            for first, part in zip(firsts, self.controls.parts, strict=False)
+            if name is None or part.name == name
+        ]
+        if not found:
+            known = ", ".join(part.name for part in self.controls.parts)
+            self.values.complain(f"{key}.control", f"expected the name of a control ({known}), found {name!r}")
+        return found
+
+    def _spread(self, first: int, part: ControlSpace, one: sp.csr_matrix) -> sp.csr_matrix:
+        """A matrix of one time step of a control as one (p, p) of all controls."""
+        copies = part.steps or 1
+        whole = sp.block_diag([one] * copies, format="csr") if copies > 1 else one
+        before, after = first, self.controls.size - first - part.size
+        return sp.block_diag(
+            [sp.csr_matrix((before, before)), part.measure * whole, sp.csr_matrix((after, after))], format="csr"
+        )
+
+    def _regularisation(self, key: str, term: RegularisationTerm) -> list[ControlTerm]:
+        found: list[ControlTerm] = []
+        for first, part in self._parts(key, term.control):
+            numbers = part.space is None
+            element = "P0" if part.space is not None and part.space.element == "P0" else ""
+            if term.norm == "h1" and (numbers or element == "P0"):
+                kind = "a P0 control" if element == "P0" else "a control of numbers"
+                self.values.complain(f"{key}.norm", f"expected l2 for {kind}, which has no gradient, found 'h1'")
+                continue
+            if numbers:
+                gram = term.weight * sp.identity(part.columns, format="csr")
+            else:
+                stride = part.evaluation.components // part.evaluation.fields
+                blocks = {
+                    (i, i): term.weight * part.weight
+                    for i in range(part.evaluation.components)
+                    if (i % stride == 0) == (term.norm == "l2")
+                }
+                gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
+            matrix = SparseMatrix(self._spread(first, part, gram), self.state.device, symmetric=True)
+            found.append(Regularisation(matrix, self._reference(f"{key}.reference", term, first, part)))
+        return found
+
+    def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
+        times = self.clock.stages if self.clock is not None and part.steps is not None else None
+        nodes = part.nodes[:, : part.columns // part.components]
+        given = self.values.components(key, term.reference, part.components, nodes, times)
+        copies = part.steps or 1
+        own = np.broadcast_to(given, (part.components, copies, nodes.shape[1])).swapaxes(0, 1).reshape(-1)
+        whole = np.zeros(self.controls.size)
+        whole[first : first + part.size] = own
+        return self.values.tensor(whole)
+
+    def _linear_control(self, key: str, term: LinearControlTerm) -> list[ControlTerm]:
+        found: list[ControlTerm] = []
+        for first, part in self._parts(key, term.control):
+            x = part.evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
+            times = self.clock.stages if self.clock is not None and part.steps is not None else None
+            weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
+            if part.space is None:
+                one = np.broadcast_to(weight.mean(axis=1, keepdims=True), (len(weight), part.columns))
+            else:
+                stride = part.evaluation.components // part.evaluation.fields
+                density = np.zeros((part.evaluation.components, *weight.shape))
+                density[::stride] = weight * part.weight.cpu().numpy().reshape(-1)
+                one = part.evaluation.test(self.values.tensor(density)).cpu().numpy()
+            whole = np.zeros(self.controls.size)
+            rows = np.broadcast_to(part.measure * one, (part.steps or 1, part.columns))
+            whole[first : first + part.size] = rows.reshape(-1)
+            found.append(LinearControl(self.values.tensor(whole)))
+        return found

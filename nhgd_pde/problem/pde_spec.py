@@ -1,0 +1,120 @@
+"""The vocabulary of `pde` and `time`: equations, their coefficients and boundary conditions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem.fields import Formula, Number, OneOf, RegionFormula, Section, issue
+
+Vector = tuple[Expression, ...]
+Scalar = Annotated[Expression, Formula()]
+RegionCoefficient = Annotated[Expression | dict[str, Expression], RegionFormula()]
+VectorCoefficient = Annotated[Expression | dict[str, Expression] | Vector, RegionFormula(vector=True)]
+TensorCoefficient = Annotated[
+    Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], RegionFormula(matrix=True)
+]
+Components = Annotated[
+    Expression | tuple[Expression | None, ...] | None, Formula(null=True, vector=True, null_entries=True)
+]
+
+
+class RobinData(Section):
+    """flux + coefficient u = coefficient value, with the flux conductivity du/dn."""
+
+    coefficient: Scalar = Field(description="The transfer coefficient, an expression.")
+    value: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        description="The ambient value, an expression, or a list of them for a vector."
+    )
+
+
+class BoundarySpec(Section):
+    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    dirichlet: Components = Field(
+        default=None, description="Value of u, interpolated at the nodes; of a vector a list, null where it is free."
+    )
+    neumann: Annotated[Expression | Vector | None, Formula(null=True, vector=True)] = Field(
+        default=None, description="Flux conductivity du/dn into the domain; of a vector a list, the traction."
+    )
+    robin: RobinData | None = Field(
+        default=None, description="Conductivity du/dn = coefficient (value - u), as {coefficient, value}."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> BoundarySpec:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            known = ", ".join(type(self).model_fields)
+            raise issue(f"expected exactly one of {known}; found {' and '.join(given) or 'none'}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+Conductivity = Annotated[
+    TensorCoefficient,
+    Field(description="Expression, mapping from subdomain (or default) to expression, or square matrix."),
+]
+Coefficient = Annotated[
+    RegionCoefficient, Field(description="Expression, or mapping from subdomain (or default) to expression.")
+]
+Conditions = Annotated[
+    dict[str, BoundarySpec],
+    Field(description="Conditions by the name of a side, or 'all'; a side without one has no flux."),
+]
+
+
+class PoissonSpec(Section):
+    """-div(conductivity grad u) + reaction u = source."""
+
+    kind: Literal["poisson"]
+    conductivity: Conductivity = Expression(1.0)
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+
+
+class SemilinearSpec(Section):
+    """-div(conductivity grad u) + nonlinearity(u) = source."""
+
+    kind: Literal["semilinear"]
+    conductivity: Conductivity = Expression(1.0)
+    nonlinearity: Annotated[Expression, Formula(names=("u",))] = Field(
+        description="An expression in u and the coordinates, such as 'u**3'."
+    )
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+
+
+class HeatSpec(Section):
+    """capacity u_t - div(conductivity grad u) + reaction u = source; needs `time`."""
+
+    kind: Literal["heat"]
+    capacity: Coefficient = Expression(1.0)
+    conductivity: Conductivity = Expression(1.0)
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+
+
+PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec, OneOf()]
+
+
+class TimeSpec(Section):
+    """From 0 to the end in equal steps."""
+
+    end: Annotated[float, Number(above=0)] = Field(description="Time at which the evolution ends.")
+    steps: Annotated[int, Number(whole=True, least=1)] = Field(description="Steps in time.")
+    scheme: Literal["implicit_euler", "crank_nicolson"] = Field(
+        default="implicit_euler", description="First or second order; the latter is the implicit midpoint rule."
+    )
+    initial: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        default=Expression(0), description="State at time 0, interpolated at the nodes; of a vector a list."
+    )
