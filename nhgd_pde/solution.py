@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .engine.minimise import Status
+from .fem.mesh import CELLS
 from .output.fields import FieldData, Grid
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem
@@ -95,14 +96,27 @@ class Solution:
         return picture(grid, data, ("state", "control", "target"), f"{self.problem.name}: {self.status}")
 
 
+# By kind of cell: its name with the nodes of P2, and scikit-fem's number of each node in VTK's order.
+_P2_CELLS = {
+    "line": ("line3", tuple(range(3))),
+    "triangle": ("triangle6", tuple(range(6))),
+    "quad": ("quad9", tuple(range(9))),
+    "tetra": ("tetra10", tuple(range(10))),
+    "hexahedron": (
+        "hexahedron27",
+        # Vertices; edges of the bottom, of the top, upright ones; facets left, right, front, back, bottom, top.
+        (*CELLS["hexahedron"].order, 10, 16, 14, 9, 12, 18, 17, 11, 8, 15, 19, 13, 20, 25, 22, 23, 21, 24, 26),
+    ),
+}
+
+
 def output_grid(problem: PDEProblem) -> Grid:
     """The mesh with the nodes of the state space: its P2 nodes too."""
-    basis, mesh = problem.space.basis, problem.space.domain.mesh
+    basis, domain = problem.space.basis, problem.space.domain
     if problem.space.element == "P2":
-        kind = {1: "line3", 2: "triangle6", 3: "tetra10"}[mesh.dim()]
-        return Grid(np.asarray(basis.doflocs).T, np.asarray(basis.element_dofs).T, kind)
-    kind = {1: "line", 2: "triangle", 3: "tetra"}[mesh.dim()]
-    return Grid(mesh.p.T, mesh.t.T, kind)
+        kind, order = _P2_CELLS[domain.cell]
+        return Grid(np.asarray(basis.doflocs).T, np.asarray(basis.element_dofs)[list(order)].T, kind)
+    return Grid(domain.mesh.p.T, domain.mesh.t[list(CELLS[domain.cell].order)].T, domain.cell)
 
 
 def state_fields(problem: PDEProblem, state: np.ndarray, name: str = "state") -> dict[str, np.ndarray]:
@@ -122,13 +136,13 @@ def control_fields(
         return {}, {name: values[np.asarray(space.basis.element_dofs)[0]]}
     if problem.space.element == space.element:
         return {name: values}, {}
-    # A P1 control on the nodes of a P2 state: vertices first, then the midpoints of edges.
+    # A P1 control on the nodes of a P2 state.
     dofs = np.asarray(problem.space.basis.element_dofs)
     corners = values[np.asarray(space.basis.element_dofs)]
-    reference = np.asarray(problem.space.basis.elem.doflocs)
-    barycentric = np.vstack([1.0 - reference.sum(axis=1), reference.T])
+    reference = np.asarray(problem.space.basis.elem.doflocs).T
+    functions = np.stack([space.basis.elem.lbasis(reference, c)[0] for c in range(len(corners))])
     nodes = np.zeros(problem.space.size)
-    nodes[dofs] = np.einsum("ck,ce->ke", barycentric, corners)
+    nodes[dofs] = np.einsum("ck,ce->ke", functions, corners)
     return {name: nodes}, {}
 
 

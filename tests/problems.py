@@ -73,7 +73,7 @@ def split(mesh: skfem.Mesh, **regions: Any) -> Domain:
 def write_mesh(path: Path, mesh: skfem.Mesh, **regions: Any) -> Path:
     """A gmsh file with named boundaries and subdomains; the cells of none of these have no name."""
     named = mesh.with_subdomains(regions)
-    kinds = {1: ("vertex", "line"), 2: ("line", "triangle"), 3: ("triangle", "tetra")}[mesh.dim()]
+    kind = meshes.domain(mesh).cell
     tags = np.full(mesh.nelements, 99)
     names, blocks, numbers = {}, [], []
     for k, (name, cells) in enumerate(named.subdomains.items(), start=1):
@@ -81,9 +81,9 @@ def write_mesh(path: Path, mesh: skfem.Mesh, **regions: Any) -> Path:
         tags[cells] = k
     for k, (name, facets) in enumerate(mesh.boundaries.items(), start=1):
         names[name] = np.array([k, mesh.dim() - 1])
-        blocks.append((kinds[0], mesh.facets[:, facets].T))
+        blocks.append((meshes.CELLS[kind].facet, mesh.facets[:, facets].T))
         numbers.append(np.full(len(facets), k))
-    blocks.append((kinds[1], mesh.t.T))
+    blocks.append((kind, mesh.t[list(meshes.CELLS[kind].order)].T))
     numbers.append(tags)
     data = {"gmsh:physical": numbers, "gmsh:geometrical": numbers}
     points = np.pad(mesh.p.T, ((0, 0), (0, 3 - mesh.dim())))

@@ -13,15 +13,21 @@ from .evaluation import Evaluation, evaluation
 from .mesh import Domain
 
 _ELEMENTS = {
-    ("P0", 1): skfem.ElementLineP0,
-    ("P0", 2): skfem.ElementTriP0,
-    ("P0", 3): skfem.ElementTetP0,
-    ("P1", 1): skfem.ElementLineP1,
-    ("P1", 2): skfem.ElementTriP1,
-    ("P1", 3): skfem.ElementTetP1,
-    ("P2", 1): skfem.ElementLineP2,
-    ("P2", 2): skfem.ElementTriP2,
-    ("P2", 3): skfem.ElementTetP2,
+    ("P0", "line"): skfem.ElementLineP0,
+    ("P0", "triangle"): skfem.ElementTriP0,
+    ("P0", "quad"): skfem.ElementQuad0,
+    ("P0", "tetra"): skfem.ElementTetP0,
+    ("P0", "hexahedron"): skfem.ElementHex0,
+    ("P1", "line"): skfem.ElementLineP1,
+    ("P1", "triangle"): skfem.ElementTriP1,
+    ("P1", "quad"): skfem.ElementQuad1,
+    ("P1", "tetra"): skfem.ElementTetP1,
+    ("P1", "hexahedron"): skfem.ElementHex1,
+    ("P2", "line"): skfem.ElementLineP2,
+    ("P2", "triangle"): skfem.ElementTriP2,
+    ("P2", "quad"): skfem.ElementQuad2,
+    ("P2", "tetra"): skfem.ElementTetP2,
+    ("P2", "hexahedron"): skfem.ElementHex2,
 }
 
 
@@ -31,7 +37,8 @@ class Space:
 
     Attributes:
         domain: the mesh and its names.
-        element: P0, P1 or P2.
+        element: P0, P1 or P2, of this degree in all coordinates together on simplices, and in each of them on
+            quadrilaterals and hexahedra (Q0, Q1, Q2).
         basis: the scikit-fem basis on the cells.
         device: where evaluation operators live.
     """
@@ -59,7 +66,9 @@ class Space:
 
     def facets(self, facets: np.ndarray) -> Evaluation:
         """Evaluation on some facets."""
-        return evaluation(skfem.FacetBasis(self.domain.mesh, self.basis.elem, facets=facets), self.device)
+        order = 2 * _degree(self.element)
+        basis = skfem.FacetBasis(self.domain.mesh, self.basis.elem, facets=facets, intorder=order)
+        return evaluation(basis, self.device)
 
     def facet_dofs(self, facets: np.ndarray) -> np.ndarray:
         """Indices of the degrees of freedom on some facets, sorted."""
@@ -70,14 +79,19 @@ class Space:
         return np.unique(self.basis.element_dofs[:, cells])
 
 
+def _degree(element: str) -> int:
+    return int(element[1:])
+
+
 def space(domain: Domain, element: str, device: torch.device, like: Space | None = None) -> Space:
     """A space on a domain, with the quadrature points of another where products of both are integrated."""
-    elem = _ELEMENTS[element, domain.dim]()
+    elem = _ELEMENTS[element, domain.cell]()
     if like is None:
-        # Exact for products of two functions of the space. On tetrahedra the rule of order 4 has negative
-        # weights, with which a mass matrix has no root.
-        order = 2 * elem.maxdeg
-        basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.dim == 3 and order == 4 else order)
+        # Exact for products of two functions of the space; the order of a rule on quadrilaterals and hexahedra
+        # counts in each coordinate. On tetrahedra the rule of order 4 has negative weights, with which a mass
+        # matrix has no root.
+        order = 2 * _degree(element)
+        basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
     else:
         basis = skfem.Basis(domain.mesh, elem, quadrature=like.basis.quadrature)
     return Space(domain, element, basis, device)

@@ -70,9 +70,9 @@ def build_domain(file: ProblemFile) -> Domain:
         case IntervalMesh():
             mesh = meshes.interval(spec.size[0], spec.origin[0], spec.cells[0])
         case RectangleMesh():
-            mesh = meshes.rectangle(spec.size, spec.origin, spec.cells)
+            mesh = meshes.rectangle(spec.size, spec.origin, spec.cells, spec.cell)
         case BoxMesh():
-            mesh = meshes.box(spec.size, spec.origin, spec.cells)
+            mesh = meshes.box(spec.size, spec.origin, spec.cells, spec.cell)
         case DiskMesh():
             mesh = meshes.disk(spec.size, spec.origin, spec.refine)
             return meshes.domain(mesh)
