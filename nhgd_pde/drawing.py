@@ -53,9 +53,7 @@ def state_fields(problem: PDEProblem, state: np.ndarray, name: str = "state", le
         suffix = "" if len(state) == 1 else f"_{s:04d}"
         parts, first = problem.space.split(row), 0
         for group in problem.space.groups:
-            components = [
-                _on_nodes(problem, first + i, parts[first + i]) for i in range(group.components)
-            ]
+            components = [_on_nodes(problem, first + i, parts[first + i]) for i in range(group.components)]
             first += group.components
             for label, values in _named(_title(group, name, len(problem.space.groups)), group, components):
                 found[label + suffix] = values

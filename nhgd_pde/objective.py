@@ -178,7 +178,8 @@ class Objective:
 
     @property
     def quadratic(self) -> bool:
-        return all(term.quadratic for term in (*self.state, *self.control, *self.joint))
+        of_state = all(term.quadratic for term in self.state) and all(term.quadratic for term in self.joint)
+        return of_state and all(term.quadratic for term in self.control)
 
     def value(self, u: Tensor, v: Tensor) -> float:
         """u (S, N) with its Dirichlet values, v (p,)."""

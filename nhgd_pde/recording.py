@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint import Checkpoint, write_checkpoint
+from .drawing import control_fields, output_grid, state_fields
 from .engine.minimise import Iterate, Oracle
 from .output.fields import FieldData
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem
-from .drawing import control_fields, output_grid, state_fields
 from .solution import Row
 
 if TYPE_CHECKING:

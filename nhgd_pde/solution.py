@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .engine.minimise import Status
 from .drawing import final_fields
+from .engine.minimise import Status
 from .output.fields import FieldData, Grid
 from .output.run_folder import RunFolder
 from .pde_problem import PDEProblem

@@ -17,6 +17,7 @@ from nhgd_pde.control import source_control
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.fem.spaces import Space, space
+from nhgd_pde.fem.state_space import FieldGroup, StateSpace
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import factorised_riesz_map
 from nhgd_pde.linalg.riesz import RieszMap
@@ -74,7 +75,7 @@ def split(mesh: skfem.Mesh, **regions: Any) -> Domain:
 def write_mesh(path: Path, mesh: skfem.Mesh, **regions: Any) -> Path:
     """A gmsh file with named boundaries and subdomains; the cells of none of these have no name."""
     named = mesh.with_subdomains(regions)
-    kinds = {1: ("vertex", "line"), 2: ("line", "triangle"), 3: ("triangle", "tetra")}[mesh.dim()]
+    kind = meshes.domain(mesh).cell
     tags = np.full(mesh.nelements, 99)
     names, blocks, numbers = {}, [], []
     for k, (name, cells) in enumerate(named.subdomains.items(), start=1):
@@ -82,9 +83,9 @@ def write_mesh(path: Path, mesh: skfem.Mesh, **regions: Any) -> Path:
         tags[cells] = k
     for k, (name, facets) in enumerate(mesh.boundaries.items(), start=1):
         names[name] = np.array([k, mesh.dim() - 1])
-        blocks.append((kinds[0], mesh.facets[:, facets].T))
+        blocks.append((meshes.CELLS[kind].facet, mesh.facets[:, facets].T))
         numbers.append(np.full(len(facets), k))
-    blocks.append((kinds[1], mesh.t.T))
+    blocks.append((kind, mesh.t[list(meshes.CELLS[kind].order)].T))
     numbers.append(tags)
     data = {"gmsh:physical": numbers, "gmsh:geometrical": numbers}
     points = np.pad(mesh.p.T, ((0, 0), (0, 3 - mesh.dim())))
@@ -153,6 +154,11 @@ def equation_of(
         symmetric,
         linear=affine,
     )
+
+
+def of_one_field(functions: Space) -> StateSpace:
+    """The state space of one scalar field."""
+    return StateSpace((FieldGroup("state", 1, functions.element),), (functions,))
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

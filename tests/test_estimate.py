@@ -17,7 +17,9 @@ from nhgd_pde.linalg.factorisation import Factorisation
         {"kind": "interval", "cells": 500},
         {"kind": "rectangle", "cells": 100},
         {"kind": "rectangle", "cells": [200, 50]},
+        {"kind": "rectangle", "cells": 100, "cell": "quadrilateral"},
         {"kind": "box", "cells": 16},
+        {"kind": "box", "cells": 16, "cell": "hexahedron"},
     ],
 )
 def test_fill_is_within_forty_per_cent(mesh: dict[str, Any]) -> None:

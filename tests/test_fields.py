@@ -16,7 +16,7 @@ from nhgd_pde.output.atomic import OutputError, atomic_path, target_of_temporary
 from nhgd_pde.output.fields import NODES_PER_CELL, FieldData, FieldSeries, Grid, read_vtu, write_vtu
 
 ROOT = Path(__file__).parents[1]
-DIMENSION = {"line": 1, "line3": 1, "triangle": 2, "triangle6": 2, "quad": 2, "tetra": 3, "tetra10": 3}
+DIMENSION = {"line": 1, "line3": 1, "triangle": 2, "triangle6": 2, "quad": 2, "quad9": 2, "tetra": 3, "tetra10": 3}
 TRIANGLES = Grid(np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), np.array([[0, 1, 2], [0, 2, 3]]), "triangle")
 
 

@@ -16,7 +16,7 @@ from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.pde.equation import StateEquation
-from problems import equation_of, in_conductivity, quasilinear, random, slope, space_of
+from problems import equation_of, in_conductivity, of_one_field, quasilinear, random, slope, space_of
 
 SAMPLES = [100, 316, 1000, 3162, 10000]
 
@@ -32,13 +32,15 @@ def residual_form(scenarios: int = 1, observation: Observation | None = None, li
         equation = equation_of(functions, scenarios=scenarios, affine=True, symmetric=True)
     else:
         equation = equation_of(functions, quasilinear, scenarios, control=in_conductivity)
-    return residual_model(functions, equation, observation or Observation())
+    return residual_model(
+        of_one_field(functions), equation, observation or Observation(), torch.zeros(equation.controls).double()
+    )
 
 
 def energy_form(scenarios: int = 1, observation: Observation | None = None, varied: bool = True) -> InnerModel:
     functions = space_of(2, 3, "P1")
     equation = equation_of(functions, scenarios=scenarios, affine=True, symmetric=True, varied=varied)
-    return energy_model(equation, observation or Observation())
+    return energy_model(equation, observation or Observation(), torch.zeros(equation.controls).double())
 
 
 forms = pytest.mark.parametrize("form", [residual_form, energy_form])

@@ -19,23 +19,26 @@ SIDES = [("left", 0, 0), ("right", 0, 1), ("bottom", 1, 0), ("top", 1, 1), ("fro
 ORIGIN, SIZE = (1.0, -2.0, 0.5), (2.0, 1.0, 3.0)
 
 
-def built(dim: int) -> skfem.Mesh:
-    if dim == 1:
-        return meshes.interval(SIZE[0], ORIGIN[0], 3)
-    return (meshes.rectangle if dim == 2 else meshes.box)(SIZE[:dim], ORIGIN[:dim], (2, 3, 2)[:dim])
+BUILT = {
+    "line": lambda: meshes.interval(SIZE[0], ORIGIN[0], 3),
+    "triangle": lambda: meshes.rectangle(SIZE[:2], ORIGIN[:2], (2, 3)),
+    "quad": lambda: meshes.rectangle(SIZE[:2], ORIGIN[:2], (2, 3), "quadrilateral"),
+    "tetra": lambda: meshes.box(SIZE, ORIGIN, (2, 3, 2)),
+    "hexahedron": lambda: meshes.box(SIZE, ORIGIN, (2, 3, 2), "hexahedron"),
+}
+kinds = pytest.mark.parametrize("kind", BUILT)
 
 
 def volume(mesh: skfem.Mesh) -> float:
-    corners = mesh.p[:, mesh.t]
-    edges = np.moveaxis(corners[:, 1:] - corners[:, :1], 2, 0)
-    return float(np.abs(np.linalg.det(edges)).sum()) / [1, 1, 2, 6][mesh.dim()]
+    return float(skfem.Basis(mesh, mesh.elem(), intorder=2).dx.sum())
 
 
 @pytest.mark.parametrize("refine", [0, 1, 2])
-@pytest.mark.parametrize("dim", [1, 2, 3])
-def test_sides_are_named_by_their_coordinates(dim: int, refine: int) -> None:
-    found = domain(built(dim), refine)
-    assert found.dim == dim and volume(found.mesh) == pytest.approx(np.prod(SIZE[:dim]), rel=1e-14)
+@kinds
+def test_sides_are_named_by_their_coordinates(kind: str, refine: int) -> None:
+    found = domain(BUILT[kind](), refine)
+    dim = found.dim
+    assert found.cell == kind and volume(found.mesh) == pytest.approx(np.prod(SIZE[:dim]), rel=1e-14)
     assert list(found.boundaries) == [name for name, axis, _ in SIDES if axis < dim] + ["all"]
     outer = found.mesh.boundary_facets()
     for name, axis, end in SIDES[: 2 * dim]:
@@ -47,9 +50,9 @@ def test_sides_are_named_by_their_coordinates(dim: int, refine: int) -> None:
     assert np.array_equal(np.sort(together), outer)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3])
-def test_subdomains_stay_where_they_are_under_refinement(dim: int) -> None:
-    mesh = built(dim)
+@kinds
+def test_subdomains_stay_where_they_are_under_refinement(kind: str) -> None:
+    mesh = BUILT[kind]()
     cells = np.array([0, mesh.nelements - 2])
     first = mesh.p[:, mesh.t[:, cells]].mean(axis=1)
     found = domain(mesh.with_subdomains({"core": cells}), 2)
@@ -77,12 +80,12 @@ def test_an_l_shape_lacks_its_lower_right_quarter(refine: int) -> None:
 
 
 def test_the_description_counts_and_names() -> None:
-    mesh = built(2)
-    text = repr(split(mesh, core=lambda x: x[0] < 2))
-    assert text == (
-        "12 triangles, 12 vertices; boundaries: left (3), right (3), bottom (2), top (2), all (10); "
-        "subdomains: core (6)"
-    )
+    for kind, cells, core in (("triangle", "12 triangles", 6), ("quad", "6 quadrilaterals", 3)):
+        assert repr(split(BUILT[kind](), core=lambda x: x[0] < 2)) == (
+            f"{cells}, 12 vertices; boundaries: left (3), right (3), bottom (2), top (2), all (10); "
+            f"subdomains: core ({core})"
+        )
+    assert repr(domain(BUILT["hexahedron"]())).startswith("12 hexahedra, 36 vertices; boundaries: left (6), ")
     assert repr(domain(meshes.l_shape(refine=0))).endswith("subdomains: none")
 
 
@@ -177,15 +180,21 @@ def test_several_blocks_of_cells_count_on(tmp_path: Path) -> None:
 CUBE = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
 QUAD = np.array([[0, 1, 2, 3]])
 TENT = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1, 0]])
+SIX = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 0, 0], [2, 1, 0]])
+BRICK = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
+OCTET = np.arange(8)[None]
 
 
 @pytest.mark.parametrize("suffix", [".vtk", ".vtu", ".msh"])
 @pytest.mark.parametrize(
     ("points", "cells", "words"),
     [
-        (SQUARE, {"quad": QUAD}, "holds quad; expected tetra, triangle or line"),
-        (SQUARE, {"quad": QUAD, "line": QUAD[:, :2]}, "holds quad; expected simplices of first order only"),
-        (SQUARE, {"vertex": QUAD[:, :1]}, "holds vertex; expected tetra, triangle or line"),
+        (SIX, {"wedge": np.arange(6)[None]}, "holds wedge; expected tetra, hexahedron, triangle, quad or line"),
+        (SIX, {"triangle6": np.arange(6)[None], "line": QUAD[:, :2]}, "holds triangle6; expected cells of first order"),
+        (SIX, {"triangle": np.array([[1, 4, 2]]), "quad": QUAD}, "mixes triangle with quad; expected cells of one"),
+        (CUBE, {"tetra": QUAD, "quad": QUAD}, "mixes tetra with quad; .* with triangle for parts of the boundary"),
+        (BRICK, {"hexahedron": OCTET, "tetra": QUAD}, "mixes tetra with hexahedron"),
+        (SQUARE, {"vertex": QUAD[:, :1]}, "holds vertex; expected tetra, hexahedron, triangle, quad or line"),
         (TENT, {"triangle": HALVES}, "triangle cells that do not lie in a plane z = constant"),
         (SQUARE, {"line": np.array([[0, 2]])}, "line cells that do not lie on the x axis"),
         (SQUARE * [1, 0], {"triangle": HALVES}, r"a degenerate triangle \(measure zero\) at \(0.6667, 0\)"),
@@ -193,9 +202,24 @@ TENT = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1, 0]])
         (CUBE * [1, 1, 0], {"tetra": QUAD}, "degenerate tetra"),
         (SQUARE, {"triangle": HALVES[[0, 1, 0]]}, "overlap"),
         (np.where(SQUARE > 0.5, np.nan, SQUARE), {"triangle": HALVES}, "not finite"),
+        (TENT, {"quad": QUAD}, "quad cells that do not lie in a plane z = constant"),
+        (SQUARE * [1, 0], {"quad": QUAD}, r"a degenerate quad \(measure zero\) at \(0.5, 0\)"),
+        (BRICK * [1, 1, 0], {"hexahedron": OCTET}, "a degenerate hexahedron"),
+        (SQUARE, {"quad": QUAD[:, [0, 2, 1, 3]]}, "a folded quad .* vertices out of order"),
+        (np.array([[0.0, 0], [1, 0], [0.1, 0.1], [0, 1]]), {"quad": QUAD}, "a folded quad .not convex"),
+        (np.array([[0.0, 0], [1, 0], [0.5, 0.5], [0, 1]]), {"quad": QUAD}, "a folded quad .*flat at a corner"),
+        (BRICK, {"hexahedron": OCTET[:, [0, 1, 3, 2, 4, 5, 7, 6]]}, "a folded hexahedron"),
+        (BRICK, {"hexahedron": OCTET[:, [0, 1, 2, 3, 6, 7, 4, 5]]}, "a folded hexahedron"),
+        (SQUARE, {"quad": QUAD[[0, 0, 0]]}, "quad cells that overlap"),
+        (BRICK, {"hexahedron": OCTET[[0, 0, 0]]}, "hexahedron cells that overlap"),
     ],
-    ids=["quads", "mixed", "vertices", "curved", "slanted", "flat", "sliver", "flat tetra", "twice", "nan"],
-)
+    ids=[
+        "wedges", "second order", "mixed", "foreign facets", "two solids", "vertices", "curved", "slanted", "flat",
+        "sliver", "flat tetra", "twice", "nan", "curved quad", "flat quad", "flat hexahedron", "crossed quad",
+        "dented quad", "straight corner", "crossed hexahedron", "twisted hexahedron", "thrice a quad",
+        "thrice a hexahedron",
+    ],
+)  # fmt: skip
 def test_unusable_cells_are_explained(
     tmp_path: Path, suffix: str, points: np.ndarray, cells: dict[str, np.ndarray], words: str
 ) -> None:
@@ -271,5 +295,6 @@ def test_named_facets_inside_are_no_boundary() -> None:
 
 
 def test_refinement_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    assert isinstance(domain(built(3), 2), Domain)
+    for kind in BUILT:
+        assert isinstance(domain(BUILT[kind](), 2), Domain)
     assert not caplog.records

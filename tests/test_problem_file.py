@@ -15,7 +15,9 @@ from nhgd_pde.problem.errors import Issue, ProblemError, suggest
 from nhgd_pde.problem.expressions import Expression
 from nhgd_pde.problem.json_schema import json_schema, json_schema_text
 from nhgd_pde.problem.loading import ProblemFile, parse_override, read_problem
-from nhgd_pde.problem.schema import IntervalMesh, RectangleMesh, RegularisationTerm, RobinData, TrackingTerm
+from nhgd_pde.problem.objective_spec import RegularisationTerm, TrackingTerm
+from nhgd_pde.problem.pde_spec import RobinData
+from nhgd_pde.problem.schema import IntervalMesh, RectangleMesh
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "problems").glob("*.yaml"))

@@ -56,9 +56,11 @@ def in_the_conductivity() -> PDEProblem:
     (integral,) = built.equation.integrals
     one = torch.ones_like(integral.coefficients["source"])
     coefficients = {**integral.coefficients, "conductivity": one}
-    integral = replace(integral, form=quasilinear, coefficients=coefficients, control=in_conductivity)
+    integral = replace(integral, form=quasilinear, coefficients=coefficients, controls=(in_conductivity,))
     equation = replace(built.equation, integrals=(integral,))
-    return replace(built, equation=equation, model=residual_model(built.space, equation, Observation()))
+    return replace(
+        built, equation=equation, model=residual_model(built.space, equation, Observation(), built.control.initial)
+    )
 
 
 NONLINEAR = [semilinear, in_the_conductivity]

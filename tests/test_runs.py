@@ -53,7 +53,9 @@ def test_fields_have_the_names_and_values_of_the_solution(tmp_path: Path) -> Non
     final = meshio.read(tmp_path / "run" / "final.vtu")
     assert set(final.point_data) == {"state", "control", "target", "adjoint", "sensitivity"}
     np.testing.assert_array_equal(final.point_data["state"], solution.state[0])
-    np.testing.assert_array_equal(final.point_data["control"], problem.pde.control.parts[0].on_mesh(solution.control)[0])
+    np.testing.assert_array_equal(
+        final.point_data["control"], problem.pde.control.parts[0].on_mesh(solution.control)[0]
+    )
     files = series(tmp_path / "run")
     last = meshio.read(files[-1])
     np.testing.assert_array_equal(last.point_data["state"], solution.state[0])

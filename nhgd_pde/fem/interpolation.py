@@ -15,7 +15,10 @@ def interpolation(source: Space, target: Space) -> sp.csr_matrix:
     """
     reference = np.asarray(target.basis.elem.doflocs).T
     values = np.stack(
-        [np.broadcast_to(source.basis.elem.lbasis(reference, i)[0], reference.shape[1:]) for i in range(source.basis.Nbfun)]
+        [
+            np.broadcast_to(source.basis.elem.lbasis(reference, i)[0], reference.shape[1:])
+            for i in range(source.basis.Nbfun)
+        ]
     )
     rows = np.asarray(target.basis.element_dofs)
     columns = np.asarray(source.basis.element_dofs)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import skfem
@@ -20,11 +20,32 @@ if TYPE_CHECKING:
 _SPURIOUS = "gmsh:"
 
 
-# Cells of each dimension in meshio's words: mesh class, dimension, facets.
-_KINDS = {
-    "tetra": (skfem.MeshTet1, 3, "triangle"),
-    "triangle": (skfem.MeshTri1, 2, "line"),
-    "line": (skfem.MeshLine1, 1, "vertex"),
+@dataclass(frozen=True)
+class Cell:
+    """A kind of cell.
+
+    Attributes:
+        plural: what many of them are called.
+        mesh: scikit-fem's class of their meshes.
+        dim: dimension.
+        facet: meshio's name of their facets.
+        order: scikit-fem's number of each vertex in VTK's order, which is meshio's too.
+    """
+
+    plural: str
+    mesh: type[skfem.Mesh]
+    dim: int
+    facet: str
+    order: tuple[int, ...]
+
+
+# By meshio's names.
+CELLS = {
+    "tetra": Cell("tetrahedra", skfem.MeshTet1, 3, "triangle", (0, 1, 2, 3)),
+    "hexahedron": Cell("hexahedra", skfem.MeshHex1, 3, "quad", (0, 3, 6, 2, 1, 5, 7, 4)),
+    "triangle": Cell("triangles", skfem.MeshTri1, 2, "line", (0, 1, 2)),
+    "quad": Cell("quadrilaterals", skfem.MeshQuad1, 2, "line", (0, 1, 2, 3)),
+    "line": Cell("intervals", skfem.MeshLine1, 1, "vertex", (0, 1)),
 }
 
 
@@ -37,7 +58,7 @@ class Domain:
     """A mesh and the names of its parts.
 
     Attributes:
-        mesh: scikit-fem mesh of intervals, triangles or tetrahedra.
+        mesh: scikit-fem mesh of cells of one kind, of first order.
         boundaries: name -> facet indices; always has `all`, every facet of the boundary.
         subdomains: name -> element indices.
     """
@@ -50,26 +71,46 @@ class Domain:
     def dim(self) -> int:
         return int(self.mesh.dim())
 
+    @property
+    def cell(self) -> str:
+        """The kind of its cells, a key of `CELLS`."""
+        return _cell_of(self.mesh)
+
     def __repr__(self) -> str:
-        kind = {1: "intervals", 2: "triangles", 3: "tetrahedra"}[self.dim]
         names = ", ".join(f"{name} ({len(facets):,})" for name, facets in self.boundaries.items())
         parts = ", ".join(f"{name} ({len(cells):,})" for name, cells in self.subdomains.items()) or "none"
-        size = f"{self.mesh.nelements:,} {kind}, {self.mesh.nvertices:,} vertices"
+        size = f"{self.mesh.nelements:,} {CELLS[self.cell].plural}, {self.mesh.nvertices:,} vertices"
         return f"{size}; boundaries: {names}; subdomains: {parts}"
+
+
+def _cell_of(mesh: skfem.Mesh) -> str:
+    return next(name for name, cell in CELLS.items() if cell.mesh.elem.refdom is mesh.elem.refdom)
 
 
 def interval(size: float = 1.0, origin: float = 0.0, cells: int = 32) -> skfem.Mesh:
     return _with_sides(skfem.MeshLine.init_tensor(origin + np.linspace(0.0, size, cells + 1)))
 
 
-def rectangle(size: Sequence[float], origin: Sequence[float], cells: Sequence[int]) -> skfem.Mesh:
+def rectangle(
+    size: Sequence[float],
+    origin: Sequence[float],
+    cells: Sequence[int],
+    cell: Literal["triangle", "quadrilateral"] = "triangle",
+) -> skfem.Mesh:
     axes = [o + np.linspace(0.0, s, n + 1) for s, o, n in zip(size, origin, cells, strict=True)]
-    return _with_sides(skfem.MeshTri.init_tensor(*axes))
+    kind = {"triangle": skfem.MeshTri, "quadrilateral": skfem.MeshQuad}[cell]
+    return _with_sides(kind.init_tensor(*axes))
 
 
-def box(size: Sequence[float], origin: Sequence[float], cells: Sequence[int]) -> skfem.Mesh:
+def box(
+    size: Sequence[float],
+    origin: Sequence[float],
+    cells: Sequence[int],
+    cell: Literal["tetrahedron", "hexahedron"] = "tetrahedron",
+) -> skfem.Mesh:
     axes = [o + np.linspace(0.0, s, n + 1) for s, o, n in zip(size, origin, cells, strict=True)]
-    return _with_sides(skfem.MeshTet.init_tensor(*axes))
+    kind = {"tetrahedron": skfem.MeshTet, "hexahedron": skfem.MeshHex}[cell]
+    return _with_sides(kind.init_tensor(*axes))
 
 
 def disk(radius: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int = 4) -> skfem.Mesh:
@@ -110,7 +151,7 @@ def read_mesh(path: Path) -> skfem.Mesh:
     """Read a mesh file through meshio; physical names become boundary and subdomain names.
 
     Raises:
-        MeshFileError: the file cannot be read, or holds no intervals, triangles or tetrahedra.
+        MeshFileError: the file cannot be read, or does not hold sound cells of one kind of `CELLS`.
     """
     import meshio
 
@@ -135,17 +176,24 @@ def read_mesh(path: Path) -> skfem.Mesh:
 
 def _to_skfem(found: meshio.Mesh, path: Path) -> skfem.Mesh:
     present = {block.type for block in found.cells if len(block.data)}
-    kind = next((kind for kind in _KINDS if kind in present), None)
+    kind = next((kind for kind in CELLS if kind in present), None)
     if kind is None:
         held = ", ".join(sorted(present)) or "no cells"
-        raise MeshFileError(f"mesh file {path} holds {held}; expected tetra, triangle or line")
-    too_rich = sorted(present - {*_KINDS, "vertex"})
+        raise MeshFileError(f"mesh file {path} holds {held}; expected tetra, hexahedron, triangle, quad or line")
+    too_rich = sorted(present - {*CELLS, "vertex"})
     if too_rich:
         raise MeshFileError(
-            f"mesh file {path} holds {', '.join(too_rich)}; expected simplices of first order only "
-            "(line, triangle, tetra)"
+            f"mesh file {path} holds {', '.join(too_rich)}; expected cells of first order only "
+            "(line, triangle, quad, tetra, hexahedron)"
         )
-    mesh_type, dim, facet_kind = _KINDS[kind]
+    cell = CELLS[kind]
+    dim = cell.dim
+    foreign = sorted(present - {kind, cell.facet, "line", "vertex"})
+    if foreign:
+        raise MeshFileError(
+            f"mesh file {path} mixes {kind} with {', '.join(foreign)}; expected cells of one kind, here {kind}, "
+            f"with {cell.facet} for parts of the boundary"
+        )
     points = np.asarray(found.points, dtype=np.float64)
     cells = np.concatenate([block.data for block in found.cells if block.type == kind])
     used, renumbered = np.unique(cells, return_inverse=True)
@@ -157,8 +205,10 @@ def _to_skfem(found: meshio.Mesh, path: Path) -> skfem.Mesh:
     if corners.shape[1] < dim or (np.ptp(corners[:, dim:], axis=0) > 1e-12 * np.ptp(corners)).any():
         plane = {1: "on the x axis", 2: "in a plane z = constant", 3: "in space"}[dim]
         raise MeshFileError(f"mesh file {path} holds {kind} cells that do not lie {plane}")
-    _check_volumes(corners[renumbered.reshape(cells.shape)][..., :dim], kind, path)
-    mesh = mesh_type(np.ascontiguousarray(corners[:, :dim].T), np.ascontiguousarray(renumbered.reshape(cells.shape).T))
+    vertices = np.empty(cells.shape[::-1], dtype=np.int64)
+    vertices[list(cell.order)] = renumbered.reshape(cells.shape).T
+    _check_shapes(corners[vertices.T][..., :dim], kind, path)
+    mesh = cell.mesh(np.ascontiguousarray(corners[:, :dim].T), vertices)
     if np.bincount(mesh.t2f.reshape(-1)).max() > 2:
         raise MeshFileError(f"mesh file {path} has {kind} cells that overlap: three of them share a facet")
 
@@ -166,21 +216,40 @@ def _to_skfem(found: meshio.Mesh, path: Path) -> skfem.Mesh:
     new_index[used] = np.arange(len(used))
     facet_of = {tuple(facet): i for i, facet in enumerate(np.sort(mesh.facets, axis=0).T.tolist())}
     boundaries = {}
-    for name, facets in _named_facets(found, facet_kind).items():
+    for name, facets in _named_facets(found, cell.facet).items():
         keys = np.sort(new_index[facets], axis=1).tolist()
         known = {facet_of[tuple(key)] for key in keys if tuple(key) in facet_of}
         boundaries[name] = np.array(sorted(known), dtype=int)
     return mesh.with_boundaries(boundaries).with_subdomains(_named_cells(found, kind))
 
 
-def _check_volumes(corners: np.ndarray, kind: str, path: Path) -> None:
-    """Refuse cells, given by their corners (cells, dim + 1, dim), that are flat to rounding."""
-    edges = corners[:, 1:] - corners[:, :1]
-    volumes = np.abs(np.linalg.det(edges))
-    flat = volumes <= 1e-14 * np.linalg.norm(edges, axis=2).max(axis=1) ** edges.shape[2]
-    if flat.any():
-        centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(flat)].mean(axis=0))
-        raise MeshFileError(f"mesh file {path} has a degenerate {kind} (measure zero) at ({centre})")
+def _check_shapes(corners: np.ndarray, kind: str, path: Path) -> None:
+    """Refuse cells, given by their corners (cells, vertices, dim), that are flat to rounding or folded.
+
+    The map from the reference cell must keep its orientation. On simplices its determinant is a constant, on
+    quadrilaterals affine, so that corners tell; on hexahedra, where it is quadratic in each coordinate, the
+    nodes of the triquadratic element stand for all points.
+    """
+    elem, dim = CELLS[kind].mesh.elem(), CELLS[kind].dim
+    nodes = np.indices((3,) * dim).reshape(dim, -1) / 2.0
+    if corners.shape[1] == dim + 1:
+        nodes = nodes[:, :1]
+    low, high = np.full(len(corners), np.inf), np.full(len(corners), -np.inf)
+    edges = corners - corners[:, :1]
+    for node in nodes.T:
+        gradients = np.stack([elem.lbasis(node[:, None], i)[1][:, 0] for i in range(corners.shape[1])])
+        determinants = np.linalg.det(np.einsum("evd,vk->edk", edges, gradients))
+        low, high = np.minimum(low, determinants), np.maximum(high, determinants)
+    rounding = 1e-14 * np.linalg.norm(edges, axis=2).max(axis=1) ** dim
+    flat = np.maximum(high, -low) <= rounding
+    folded = (low <= rounding) & (high >= -rounding)
+    for wrong, name, reason in (
+        (flat, "degenerate", "measure zero"),
+        (folded, "folded", "not convex, flat at a corner, or with its vertices out of order"),
+    ):
+        if wrong.any():
+            centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(wrong)].mean(axis=0))
+            raise MeshFileError(f"mesh file {path} has a {name} {kind} ({reason}) at ({centre})")
 
 
 def _sets(found: meshio.Mesh) -> dict[str, list[np.ndarray]]:
@@ -241,10 +310,20 @@ def _halved(
     mesh: skfem.Mesh, boundaries: dict[str, np.ndarray], subdomains: dict[str, np.ndarray]
 ) -> tuple[skfem.Mesh, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Halve every edge, and find the named parts again."""
-    if mesh.dim() == 2:
+    cell = _cell_of(mesh)
+    if cell in ("quad", "hexahedron"):
+        fine = type(mesh)(mesh.p, mesh.t).with_subdomains(subdomains).refined()
+        # scikit-fem numbers the midpoints of facets after the vertices and, in space, the midpoints of edges; the
+        # greatest vertex of a piece of a boundary facet is the midpoint of the whole.
+        before = mesh.nvertices + (mesh.nedges if cell == "hexahedron" else 0)
+        outer = fine.boundary_facets()
+        whole = fine.facets[:, outer].max(axis=0) - before
+        pieces = {name: outer[np.isin(whole, facets)] for name, facets in boundaries.items()}
+        return fine, pieces, dict(fine.subdomains or {})
+    if cell == "triangle":
         fine = skfem.MeshTri(mesh.p, mesh.t).with_boundaries(boundaries).with_subdomains(subdomains).refined()
         return fine, dict(fine.boundaries or {}), dict(fine.subdomains or {})
-    if mesh.dim() == 1:
+    if cell == "line":
         # scikit-fem puts the halves of a cell side by side, but names others; vertices keep their numbers.
         fine = skfem.MeshLine(mesh.p, mesh.t).refined()
         halves = {name: np.sort(np.concatenate([2 * c, 2 * c + 1])) for name, c in subdomains.items()}

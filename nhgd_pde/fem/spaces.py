@@ -13,15 +13,21 @@ from .evaluation import Evaluation, evaluation
 from .mesh import Domain
 
 _ELEMENTS = {
-    ("P0", 1): skfem.ElementLineP0,
-    ("P0", 2): skfem.ElementTriP0,
-    ("P0", 3): skfem.ElementTetP0,
-    ("P1", 1): skfem.ElementLineP1,
-    ("P1", 2): skfem.ElementTriP1,
-    ("P1", 3): skfem.ElementTetP1,
-    ("P2", 1): skfem.ElementLineP2,
-    ("P2", 2): skfem.ElementTriP2,
-    ("P2", 3): skfem.ElementTetP2,
+    ("P0", "line"): skfem.ElementLineP0,
+    ("P0", "triangle"): skfem.ElementTriP0,
+    ("P0", "quad"): skfem.ElementQuad0,
+    ("P0", "tetra"): skfem.ElementTetP0,
+    ("P0", "hexahedron"): skfem.ElementHex0,
+    ("P1", "line"): skfem.ElementLineP1,
+    ("P1", "triangle"): skfem.ElementTriP1,
+    ("P1", "quad"): skfem.ElementQuad1,
+    ("P1", "tetra"): skfem.ElementTetP1,
+    ("P1", "hexahedron"): skfem.ElementHex1,
+    ("P2", "line"): skfem.ElementLineP2,
+    ("P2", "triangle"): skfem.ElementTriP2,
+    ("P2", "quad"): skfem.ElementQuad2,
+    ("P2", "tetra"): skfem.ElementTetP2,
+    ("P2", "hexahedron"): skfem.ElementHex2,
 }
 
 
@@ -31,7 +37,8 @@ class Space:
 
     Attributes:
         domain: the mesh and its names.
-        element: P0, P1 or P2.
+        element: P0, P1 or P2, of this degree in all coordinates together on simplices, and in each of them on
+            quadrilaterals and hexahedra (Q0, Q1, Q2).
         basis: the scikit-fem basis on the cells.
         device: where evaluation operators live.
     """
@@ -62,11 +69,14 @@ class Space:
         quadrature = None if like is None else like.facet_basis(facets).quadrature
         return self.on(self.facet_basis(facets, quadrature))
 
-    def facet_basis(self, facets: np.ndarray, quadrature: tuple[np.ndarray, np.ndarray] | None = None) -> skfem.FacetBasis:
+    def facet_basis(
+        self, facets: np.ndarray, quadrature: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> skfem.FacetBasis:
         """The basis on some facets, by default with points that are exact for products of two of its functions."""
+        mesh, elem = self.domain.mesh, self.basis.elem
         if quadrature is None:
-            return skfem.FacetBasis(self.domain.mesh, self.basis.elem, facets=facets)
-        return skfem.FacetBasis(self.domain.mesh, self.basis.elem, facets=facets, quadrature=quadrature)
+            return skfem.FacetBasis(mesh, elem, facets=facets, intorder=2 * _degree(self.element))
+        return skfem.FacetBasis(mesh, elem, facets=facets, quadrature=quadrature)
 
     def on(self, basis: skfem.AbstractBasis) -> Evaluation:
         """Evaluation at the points of a basis of this space."""
@@ -81,14 +91,19 @@ class Space:
         return np.unique(self.basis.element_dofs[:, cells])
 
 
+def _degree(element: str) -> int:
+    return int(element[1:])
+
+
 def space(domain: Domain, element: str, device: torch.device, like: Space | None = None) -> Space:
     """A space on a domain, with the quadrature points of another where products of both are integrated."""
-    elem = _ELEMENTS[element, domain.dim]()
+    elem = _ELEMENTS[element, domain.cell]()
     if like is None:
-        # Exact for products of two functions of the space. On tetrahedra the rule of order 4 has negative
-        # weights, with which a mass matrix has no root.
-        order = 2 * elem.maxdeg
-        basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.dim == 3 and order == 4 else order)
+        # Exact for products of two functions of the space; the order of a rule on quadrilaterals and hexahedra
+        # counts in each coordinate. On tetrahedra the rule of order 4 has negative weights, with which a mass
+        # matrix has no root.
+        order = 2 * _degree(element)
+        basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
     else:
         basis = skfem.Basis(domain.mesh, elem, quadrature=like.basis.quadrature)
     return Space(domain, element, basis, device)

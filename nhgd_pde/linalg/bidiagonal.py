@@ -79,7 +79,9 @@ class BidiagonalFactors:
         rows = b.reshape(b.shape[0], self._matrix.steps, -1)
         found: list[Tensor] = []
         for k in range(self._matrix.steps):
-            right = rows[:, k] - self._below[min(k, len(self._below) - 1)].mv(found[-1][:, None])[:, 0] if k else rows[:, k]
+            right = rows[:, k]
+            if found:
+                right = right - self._link(k).mv(found[-1][:, None])[:, 0]
             found.append(self._factor(k).solve(right))
         return torch.stack(found, dim=1).reshape(b.shape)
 
@@ -90,9 +92,12 @@ class BidiagonalFactors:
         for k in reversed(range(self._matrix.steps)):
             right = rows[:, k]
             if found:
-                right = right - self._below[min(k + 1, len(self._below) - 1)].rmv(found[-1][:, None])[:, 0]
+                right = right - self._link(k + 1).rmv(found[-1][:, None])[:, 0]
             found.append(self._factor(k).solve_transposed(right))
         return torch.stack(found[::-1], dim=1).reshape(b.shape)
+
+    def _link(self, k: int) -> ScenarioMatrix:
+        return self._below[min(k, len(self._below) - 1)]
 
     def _factor(self, k: int) -> Factorisation:
         return self._factors[min(k, len(self._factors) - 1)]

@@ -28,7 +28,9 @@ NODES_PER_CELL: Mapping[str, int] = {
     "hexahedron": 8,
     "line3": 3,
     "triangle6": 6,
+    "quad9": 9,
     "tetra10": 10,
+    "hexahedron27": 27,
 }
 _TIME = "TimeValue"  # the name under which VTK looks for the time of a single file
 

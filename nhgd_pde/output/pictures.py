@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_CORNERS = {"line": 2, "line3": 2, "triangle": 3, "triangle6": 3, "quad": 4, "quad9": 4}
+
+
 def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Figure:
     """Draw some fields side by side; names that are not there are left out.
 
@@ -31,7 +34,9 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
         )
     figure = Figure(figsize=(4.6 * len(shown), 4.0), layout="constrained")
     figure.suptitle(title)
-    corners = grid.cells[:, : dim + 1]
+    corners = grid.cells[:, : _CORNERS[grid.cell_type]]
+    # A quadrilateral is drawn as two triangles.
+    triangles = np.concatenate([corners[:, [0, k, k + 1]] for k in range(1, corners.shape[1] - 1)] or [corners])
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
         axes.set_title(name)
         values = data.point[name] if name in data.point else data.cell[name]
@@ -43,8 +48,8 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
         axes.set_aspect("equal")
         x, y = grid.points.T
         if name in data.point:
-            drawn = axes.tripcolor(x, y, corners, values, shading="gouraud")
+            drawn = axes.tripcolor(x, y, triangles, values, shading="gouraud")
         else:
-            drawn = axes.tripcolor(x, y, corners, facecolors=values)
+            drawn = axes.tripcolor(x, y, triangles, facecolors=np.tile(values, len(triangles) // len(corners)))
         figure.colorbar(drawn, ax=axes, shrink=0.8)
     return figure

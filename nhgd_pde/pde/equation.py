@@ -208,7 +208,7 @@ class StateEquation:
         return 1.0
 
     def embed(self, u: Tensor, v: Tensor | None = None) -> Tensor:
-        """Unknowns (S, n) -> all coefficients (S, N), Dirichlet values included; those of a control where v is given."""
+        """Unknowns (S, n) -> all coefficients (S, N), Dirichlet values included, and those of a control v if given."""
         full = self.lift.expand(u.shape[0], -1).clone()
         if v is not None and self.data is not None:
             full = full + self.data.mv(v[None])

@@ -23,7 +23,7 @@ from ..linalg.sparse import SparseMatrix
 from ..pde.boundary import neumann, robin
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
-from ..pde.form import Integral, Pointwise
+from ..pde.form import ControlMap, Integral, Pointwise
 from ..pde_problem import PDEProblem
 from .control_spec import ParameterControl
 from .controls import ControlBuilder, Entry
@@ -72,9 +72,9 @@ def build_domain(file: ProblemFile) -> Domain:
         case IntervalMesh():
             mesh = meshes.interval(spec.size[0], spec.origin[0], spec.cells[0])
         case RectangleMesh():
-            mesh = meshes.rectangle(spec.size, spec.origin, spec.cells)
+            mesh = meshes.rectangle(spec.size, spec.origin, spec.cells, spec.cell)
         case BoxMesh():
-            mesh = meshes.box(spec.size, spec.origin, spec.cells)
+            mesh = meshes.box(spec.size, spec.origin, spec.cells, spec.cell)
         case DiskMesh():
             mesh = meshes.disk(spec.size, spec.origin, spec.refine)
             return meshes.domain(mesh)
@@ -153,7 +153,11 @@ class _Builder:
         if clock is None:
             free = np.flatnonzero(~fixed)
             equation = StateEquation(
-                size=state.size, free=free, lift=lift, symmetric=interior.symmetric, **common  # type: ignore[arg-type]
+                size=state.size,
+                free=free,
+                lift=lift,
+                symmetric=interior.symmetric,
+                **common,  # type: ignore[arg-type]
             )
         else:
             equation = self._evolution(state, interior, clock, fixed, lift, common)
@@ -229,7 +233,7 @@ class _Builder:
         if fixed[: state.offsets[count]].all():
             self.values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
         if clock is not None:
-            assert self.file.spec.time is not None
+            assert self.file.spec.time is not None and times is not None
             nodes = state.parts[0].nodes
             initial = self.values.components("time.initial", self.file.spec.time.initial, count, nodes, times[:1])
             lift[0] = 0.0
@@ -306,7 +310,7 @@ class _Builder:
             wanted = neumann if "flux" in entry.acts_on else robin
             given = conditions.get(name)
             kind = "neumann" if wanted is neumann else "robin"
-            if given is not None and given.form is not wanted or (given is None and name in facets):
+            if (given is not None and given.form is not wanted) or (given is None and name in facets):
                 message = f"expected a {kind} condition or none on {name!r}, which a {kind} control acts on"
                 self.values.complain(f"pde.boundary.{name}", message)
             elif given is None and wanted is robin:
@@ -320,12 +324,16 @@ class _Builder:
                     self.values.complain(f"{entry.key}.on", message)
                 evaluation = state.facets(indices)
                 count = state.groups[0].components
-                zero = evaluation.quadrature.weights.new_zeros(*([count, 1] if count > 1 else []), evaluation.quadrature.points)
+                zero = evaluation.quadrature.weights.new_zeros(
+                    *([count, 1] if count > 1 else []), evaluation.quadrature.points
+                )
                 conditions[name] = _Condition(evaluation, neumann, {"flux": zero})
 
     def _integral(self, condition: _Condition, name: str | None, entries: list[Entry], controls: Controls) -> Integral:
         """An integral with the controls that act in it."""
-        coefficients, maps, functions, first = dict(condition.coefficients), [], [], 0
+        coefficients, first = dict(condition.coefficients), 0
+        maps: list[ControlMap] = []
+        functions: list[Evaluation] = []
         for entry in entries:
             placed = entry.placed(first, controls.rows.width)
             if placed is not None and entry.where == name:

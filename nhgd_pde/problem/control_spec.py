@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Number, OneOf, OneOrMore, Section, expectation, issue
+from nhgd_pde.problem.fields import Formula, OneOf, OneOrMore, Section, expectation, issue
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 OptionalScalar = Annotated[Expression | None, Formula(null=True)]

@@ -199,7 +199,9 @@ class ControlBuilder:
             lowest = -np.inf if part.lower is None else float(part.lower.min())
             if lowest <= 0.0:
                 message = f"expected a positive lower bound for a conductivity, found {lowest:g}"
-                self.values.complain(f"{key}.bounds", message if part.lower is not None else message.replace("-inf", "null"))
+                self.values.complain(
+                    f"{key}.bounds", message if part.lower is not None else message.replace("-inf", "null")
+                )
         region = None if spec.on is None else weight.reshape(-1)
         return Entry(key, part, None, (replaced("conductivity", by, region),), functions, additive=False)
 
@@ -210,7 +212,9 @@ class ControlBuilder:
         starts = dict(values.parameters)
 
         def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
-            known = {each: coefficients.get(f"parameter {each}", torch.full_like(v, start)) for each, start in starts.items()}
+            known = {
+                each: coefficients.get(f"parameter {each}", torch.full_like(v, start)) for each, start in starts.items()
+            }
             known[name] = v
             after = {coefficient: follow(known) for coefficient, follow in dependent.items()}
             return {**coefficients, f"parameter {name}": v, **after}
@@ -225,7 +229,9 @@ class ControlBuilder:
         if name in self.facets:
             return self.facets[name]
         known = ", ".join(sorted(self.facets))
-        self.values.complain(f"{key}.on", f"unknown boundary {name!r}{suggest(name, self.facets)}; this mesh has: {known}")
+        self.values.complain(
+            f"{key}.on", f"unknown boundary {name!r}{suggest(name, self.facets)}; this mesh has: {known}"
+        )
         return self.facets["all"]
 
     def _in_cells(
@@ -294,20 +300,24 @@ class ControlBuilder:
         times = self.values.times if moves else np.zeros(1)
         copies = steps if moves else 1
 
-        initial = self.values.components(f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times)
+        initial = self.values.components(
+            f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times
+        )
         start = np.broadcast_to(initial, (count, copies, initial.shape[2])).swapaxes(0, 1).reshape(-1)
         bounds = [
             np.full(len(start), sign * np.inf)
             if bound is None
-            else np.broadcast_to(self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), (copies, nodes.shape[1])).reshape(-1)
+            else np.broadcast_to(
+                self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), (copies, nodes.shape[1])
+            ).reshape(-1)
             for i, (bound, sign) in enumerate(zip(spec.bounds, (-1.0, 1.0), strict=True))
         ]
         bounded = any(bound is not None for bound in spec.bounds)
         crossed = np.flatnonzero(bounds[0] > bounds[1])
         if len(crossed):
             k = int(crossed[0])
-            values = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {point_text(nodes, k)}"
-            self.values.complain(f"{key}.bounds", f"expected lower <= upper, {values}")
+            crossing = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {point_text(nodes, k)}"
+            self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
         lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
         name = spec.name or ("control" if key == "control" else spec.kind)
         riesz = self._metric(name, kind, evaluation, weight, bounded)
@@ -326,7 +336,10 @@ class ControlBuilder:
         values = {(i, i): weight for i in range(0, evaluation.components, stride)}
         mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
         smooth = any(
-            isinstance(term, RegularisationTerm) and term.norm == "h1" and term.weight > 0 and term.control in (None, name)
+            isinstance(term, RegularisationTerm)
+            and term.norm == "h1"
+            and term.weight > 0
+            and term.control in (None, name)
             for term in self.values.file.spec.objective
         )
         if bounded:

@@ -35,7 +35,7 @@ class IntervalMesh(Section):
 
 
 class RectangleMesh(Section):
-    """A rectangle of triangles, with the sides left, right, bottom and top."""
+    """A rectangle of triangles or quadrilaterals, with the sides left, right, bottom and top."""
 
     kind: Literal["rectangle"]
     size: Annotated[tuple[Length, Length], PerAxis(2)] = Field(default=(1.0, 1.0), description="Edge lengths.")
@@ -45,11 +45,14 @@ class RectangleMesh(Section):
     cells: Annotated[tuple[Count, Count], PerAxis(2)] = Field(
         default=(32, 32), description="Number of cells along each axis."
     )
+    cell: Literal["triangle", "quadrilateral"] = Field(
+        default="triangle", description="Their kind; of triangles two make a cell of the grid."
+    )
     refine: Refinement = 0
 
 
 class BoxMesh(Section):
-    """A box of tetrahedra, with the sides left, right (x), bottom, top (y), front and back (z)."""
+    """A box of tetrahedra or hexahedra, with the sides left, right (x), bottom, top (y), front and back (z)."""
 
     kind: Literal["box"]
     size: Annotated[tuple[Length, Length, Length], PerAxis(3)] = Field(
@@ -60,6 +63,9 @@ class BoxMesh(Section):
     )
     cells: Annotated[tuple[Count, Count, Count], PerAxis(3)] = Field(
         default=(32, 32, 32), description="Number of cells along each axis."
+    )
+    cell: Literal["tetrahedron", "hexahedron"] = Field(
+        default="tetrahedron", description="Their kind; of tetrahedra six make a cell of the grid."
     )
     refine: Refinement = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Values:
         self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
     ) -> np.ndarray:
         points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
-        named = {name: value for name, value in self.parameters.items() if name in expression.variables}
+        named: dict[str, Any] = {name: value for name, value in self.parameters.items() if name in expression.variables}
         shape = points.shape[1:]
         if "t" in expression.variables:
             given = self.times if times is None else times
@@ -152,7 +153,9 @@ class Values:
         """The values (..., P) of a coefficient that must be positive."""
         if not self.issues and (values <= 0.0).any():
             where = int(np.argmin(values))
-            self.complain(key, f"expected a positive value, found {values.reshape(-1)[where]:g} at {point_text(x, where)}")
+            self.complain(
+                key, f"expected a positive value, found {values.reshape(-1)[where]:g} at {point_text(x, where)}"
+            )
         return values
 
     def components(

@@ -27,7 +27,9 @@ def _poisson(values: Values, pde: PoissonSpec | HeatSpec, space: StateSpace) -> 
 
 def _heat(values: Values, pde: HeatSpec, space: StateSpace) -> Interior:
     steady = _poisson(values, pde, space)
-    capacity = values.positive("pde.capacity", values.regional("pde.capacity", pde.capacity, points(space)), points(space))
+    capacity = values.positive(
+        "pde.capacity", values.regional("pde.capacity", pde.capacity, points(space)), points(space)
+    )
     return replace(steady, capacity=values.tensor(capacity), absorbing=True)
 
 
