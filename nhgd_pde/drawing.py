@@ -81,6 +81,19 @@ def _on_nodes(problem: PDEProblem, field: int, values: np.ndarray) -> np.ndarray
     return values if space is first or space.element == first.element else interpolation(space, first) @ values
 
 
+def split_controls(problem: PDEProblem, control: np.ndarray) -> Fields:
+    """(p,) as the coefficients of each control by its name, (m,), or (steps, m) where it varies in time."""
+    ends = np.cumsum(problem.control.rows.sizes)[:-1]
+    pieces = zip(problem.control.parts, np.split(control, ends), strict=True)
+    return {part.name: own.reshape(part.steps, -1) if part.steps else own for part, own in pieces}
+
+
+def control_numbers(problem: PDEProblem, control: np.ndarray) -> dict[str, list[float]]:
+    """The values of those controls that are mere numbers, of which there is nothing to draw."""
+    numbers = {part.name for part in problem.control.parts if part.space is None}
+    return {name: own.tolist() for name, own in split_controls(problem, control).items() if name in numbers}
+
+
 def control_fields(
     problem: PDEProblem, control: np.ndarray, name: str = "control", step: int = -1
 ) -> tuple[Fields, Fields]:

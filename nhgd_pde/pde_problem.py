@@ -17,6 +17,7 @@ from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
+from .linalg.factorisation import FreeRieszMap
 from .linalg.krylov import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
@@ -66,6 +67,10 @@ class PDEProblem:
         return self.control.riesz
 
     @property
+    def free_metric(self) -> FreeRieszMap | None:
+        return self.control.free_riesz
+
+    @property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         return self.control.bounds
 
@@ -100,17 +105,17 @@ class PDEProblem:
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
         residual = self.equation.residual(u, self.control.physical(v))
-        return relative_dual_error(self.inner_metric, residual, self.inner_length(u), tolerance)
+        return relative_dual_error(self.inner_metric, residual, self.inner_length(u, v), tolerance)
 
-    def inner_length(self, u: Tensor) -> float:
+    def inner_length(self, u: Tensor, v: Tensor) -> float:
         """|u|_K of the whole field, Dirichlet values included.
 
         The energy of a field that does not vanish on the boundary says nothing of its level. Its L2 norm does:
         times the smallest eigenvalue of K, at which it adds to the energy at most as much again.
         """
-        if not torch.count_nonzero(self.equation.lift):
+        full = self.equation.embed(u, self.control.physical(v))
+        if torch.equal(full, self.equation.extend(u)):
             return self.inner_metric.norm(u)
-        full = self.equation.embed(u)
         energy = dot(full, self.model.whole_gram.mv(full)) + self._level * dot(full, self._mass.mv(full))
         return math.sqrt(max(energy, 0.0))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .drawing import final_fields
+from .drawing import final_fields, split_controls
 from .engine.minimise import Status
 from .output.fields import FieldData, Grid
 from .output.run_folder import RunFolder
@@ -67,6 +67,11 @@ class Solution:
     stats: Mapping[str, Any]
     problem: PDEProblem
     problem_yaml: str
+
+    @property
+    def controls(self) -> dict[str, np.ndarray]:
+        """The coefficients of each control by its name, (m,), or (steps, m) where it varies in time."""
+        return split_controls(self.problem, self.control)
 
     def fields(self) -> tuple[Grid, FieldData]:
         """Everything for ParaView: state, control, target, adjoint, sensitivity."""

@@ -114,7 +114,7 @@ class Explicit:
         self.counts.residuals += 1
         return relative_dual_error(self.inner_metric, self.residual(u, v), self.inner_metric.norm(u), tolerance)
 
-    def inner_length(self, u: Tensor) -> float:
+    def inner_length(self, u: Tensor, v: Tensor) -> float:
         return self.inner_metric.norm(u)
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:

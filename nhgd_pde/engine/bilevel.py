@@ -130,8 +130,8 @@ class BilevelProblem(Protocol):
         """Certificate of u: a bound of the residual's relative dual norm, sharp unless below `tolerance`."""
         ...
 
-    def inner_length(self, u: Tensor) -> float:
-        """The norm of u that `inner_error` is relative to."""
+    def inner_length(self, u: Tensor, v: Tensor) -> float:
+        """The norm of u, with what v fixes of the state, that `inner_error` is relative to."""
         ...
 
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

@@ -121,11 +121,11 @@ def _expected_steps(
         reduced = problem.inner_error(candidate, v, tolerance)
         if not reduced <= tolerance:
             # Steps are judged by the residual itself: the length of u, which errors are relative to, changes.
-            left = reduced * problem.inner_length(candidate)
+            left = reduced * problem.inner_length(candidate, v)
             if residual == math.inf:
                 error = problem.inner_error(u, v, tolerance)
                 # From u = 0, to which nothing is relative, any first step will do.
-                length = problem.inner_length(u)
+                length = problem.inner_length(u, v)
                 residual = error * length if length > 0.0 else math.inf
             if not left <= 0.3 * residual and not fresh:
                 # The inverse belongs to an earlier point: renew it here and try again before damping.
@@ -136,7 +136,7 @@ def _expected_steps(
                 length *= 0.5
                 candidate = u - length * direction
                 reduced = problem.inner_error(candidate, v, tolerance)
-                left = reduced * problem.inner_length(candidate)
+                left = reduced * problem.inner_length(candidate, v)
             if not left < residual:
                 message = f"no step reduces the inner residual {error:.1e}"
                 return InnerResult(InnerState(u, inverse, state.steps + step, state.spectrum), error, False, message)
@@ -207,7 +207,7 @@ def _sampled_steps(
         if not torch.isfinite(u).all():
             message = "the sampled inner steps diverged"
             return InnerResult(reached(u), math.nan, False, message)
-        if batch.residual <= tolerance * problem.inner_length(u):
+        if batch.residual <= tolerance * problem.inner_length(u, v):
             break
     error = problem.inner_error(u, v, tolerance)
     done = reached(u)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from .bilevel import BilevelProblem
-from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, OuterState, failed_evaluation
+from .outer.base import Evaluation, Feasible, FreeMetric, HessianProduct, OuterMethod, OuterState, failed_evaluation
 
 Status = Literal["converged", "stopped", "interrupted", "failed"]
 
@@ -74,6 +74,14 @@ class Oracle(Protocol[Problem, State]):
     def evaluate(self, problem: Problem, v: Tensor, state: State, accuracy: Accuracy) -> tuple[Evaluation, State]:
         """Evaluate at v, and give the state to go on from; where the evaluation is not finite, one that is good."""
         ...
+
+
+@runtime_checkable
+class TwoMetricProblem(Protocol):
+    """A problem whose directions between bounds are best taken in an inner product that cannot project."""
+
+    @property
+    def free_metric(self) -> FreeMetric | None: ...
 
 
 @runtime_checkable
@@ -170,7 +178,9 @@ def minimise(
         keep: given the state after every accepted iterate, and with true where the run ends and may be resumed.
         resumed: such a state to go on from, in place of the start.
     """
-    space = Feasible(problem.outer_metric, problem.bounds, problem.quadratic and problem.bounds is None)
+    bounded = problem.bounds is not None
+    free_metric = problem.free_metric if bounded and isinstance(problem, TwoMetricProblem) else None
+    space = Feasible(problem.outer_metric, problem.bounds, problem.quadratic and not bounded, free_metric)
     tell = callback or (lambda iterate: None)
 
     loop = resumed or _start(problem, oracle, outer, stopping, space, interrupted)

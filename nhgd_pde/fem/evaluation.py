@@ -200,6 +200,14 @@ def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:
     return Evaluation(tuple(tables), dofs, int(basis.N), quadrature)
 
 
+def tangential(on_facets: Evaluation, normals: Tensor) -> Evaluation:
+    """Functions on facets with their gradients projected along the facets; unit normals (dim, facets, points)."""
+    value, *gradient = on_facets.tables
+    across = torch.stack([n[..., None] * table for n, table in zip(normals, gradient, strict=True)]).sum(0)
+    along = [table - n[..., None] * across for n, table in zip(normals, gradient, strict=True)]
+    return replace(on_facets, tables=(value, *along))
+
+
 def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.device) -> Tensor:
     table = np.stack([np.broadcast_to(value, shape) for value in values], axis=-1)
     if (table == table[:, :1]).all():

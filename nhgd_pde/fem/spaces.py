@@ -9,7 +9,7 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation import Evaluation, evaluation
+from .evaluation import Evaluation, evaluation, tangential
 from .mesh import Domain
 
 _ELEMENTS = {
@@ -68,6 +68,11 @@ class Space:
         """Evaluation on some facets, at the points of another space where products of both are integrated."""
         quadrature = None if like is None else like.facet_basis(facets).quadrature
         return self.on(self.facet_basis(facets, quadrature))
+
+    def traces(self, facets: np.ndarray, like: Space | None = None) -> Evaluation:
+        """The same functions on the boundary alone: their gradients are the tangential ones."""
+        basis = self.facet_basis(facets, None if like is None else like.facet_basis(facets).quadrature)
+        return tangential(self.on(basis), torch.as_tensor(np.ascontiguousarray(basis.normals), device=self.device))
 
     def facet_basis(
         self, facets: np.ndarray, quadrature: tuple[np.ndarray, np.ndarray] | None = None

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
-from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.factorisation import SingularMatrixError, factorised_riesz_map
 from ..linalg.riesz import RieszMap
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from ..pde.equation import Linearisation, StateEquation
@@ -56,7 +56,12 @@ class EnergyModel:
     def _roots(self, derivative: Linearisation) -> tuple[SparseMatrix, ...]:
         integrals = list(zip(self.equation.tests, derivative.blocks, strict=True))
         count = 1 if derivative.state.shared else self.equation.scenarios
-        parts = [[gram_root(test, blocks, s).host for test, blocks in integrals if blocks] for s in range(count)]
+        try:
+            parts = [[gram_root(test, blocks, s).host for test, blocks in integrals if blocks] for s in range(count)]
+        except ValueError as negative:
+            raise SingularMatrixError(
+                f"at this control the energy is not positive at every point: {negative}"
+            ) from None
         return tuple(SparseMatrix(sp.vstack(each, format="csr"), self.equation.lift.device) for each in parts)
 
     @cached_property

@@ -129,3 +129,27 @@ def factorised_riesz_map(matrix: SparseMatrix, counts: Counts) -> RieszMap:
         return factors[0].solve(derivative)
 
     return RieszMap(matrix, solve)
+
+
+class FreeRieszMap:
+    """The inverse of a Gram matrix K on those variables that are free at the time.
+
+    Args:
+        matrix: K (n, n), symmetric positive definite.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix) -> None:
+        self._matrix = matrix
+        self._last: tuple[Tensor, Factorisation | None] = (torch.zeros(0, dtype=torch.bool), None)
+
+    def gradient(self, derivative: Tensor, free: Tensor) -> Tensor:
+        """K_FF^-1 derivative_F (n,), zero in the other variables; the factors of the last free set are kept."""
+        known, factors = self._last
+        if factors is None or not torch.equal(known, free):
+            kept = np.flatnonzero(free.cpu().numpy())
+            factors = Factorisation(sp.csr_matrix(self._matrix[kept][:, kept]), Counts(), True) if len(kept) else None
+            self._last = (free.clone(), factors)
+        found = torch.zeros_like(derivative)
+        if factors is not None:
+            found[free] = factors.solve(derivative[free][None])[0]
+        return found

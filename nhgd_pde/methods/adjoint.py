@@ -100,14 +100,14 @@ class Adjoint:
             if not reduced <= tolerance:
                 if residual == math.inf:
                     error = problem.inner_error(u, v, tolerance)
-                    size = problem.inner_length(u)
+                    size = problem.inner_length(u, v)
                     residual = error * size if size > 0.0 else math.inf
-                left = reduced * problem.inner_length(candidate)
+                left = reduced * problem.inner_length(candidate, v)
                 while not left < residual and length > 1e-4:
                     length *= 0.5
                     candidate = u - length * direction
                     reduced = problem.inner_error(candidate, v, tolerance)
-                    left = reduced * problem.inner_length(candidate)
+                    left = reduced * problem.inner_length(candidate, v)
                 if not left < residual:
                     break
                 residual = left

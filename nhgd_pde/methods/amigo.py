@@ -73,7 +73,7 @@ class AmIGO:
             at=(u, q),
             parts=(outer, -batch.cross(q)),
             errors=(
-                sampled_state_error(problem, batch, u),
+                sampled_state_error(problem, batch, u, v),
                 sampled_adjoint_error(problem, inner - batch.hessian(q), inner),
             ),
             steps=(taken, steps),

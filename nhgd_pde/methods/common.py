@@ -147,9 +147,9 @@ def sampled_descent(
     return u, taken, surveyed(problem, u, v, state)
 
 
-def sampled_state_error(problem: BilevelProblem, batch: InnerBatch, u: Tensor) -> float:
+def sampled_state_error(problem: BilevelProblem, batch: InnerBatch, u: Tensor, v: Tensor) -> float:
     """Relative residual of the state as a batch at u estimates it; 1 for u = 0, to which nothing is relative."""
-    length = problem.inner_length(u)
+    length = problem.inner_length(u, v)
     if length > 0.0:
         return batch.residual / length
     return 1.0 if batch.residual > 0.0 else 0.0

@@ -170,7 +170,7 @@ class NSBOSGD(NBO):
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
     ) -> tuple[Tensor, float]:
         batch = draw(problem, u, v, self.tests, state)
-        return -batch.cross(q), sampled_state_error(problem, batch, u)
+        return -batch.cross(q), sampled_state_error(problem, batch, u, v)
 
 
 def _descended(

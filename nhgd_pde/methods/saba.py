@@ -119,7 +119,7 @@ class SABA:
             at=(state.u, state.q),
             parts=(outer, -terms.cross),
             errors=(
-                sampled_state_error(problem, batch, state.u),
+                sampled_state_error(problem, batch, state.u, v),
                 sampled_adjoint_error(problem, inner - terms.image, inner),
             ),
             steps=(1, 1),

@@ -79,7 +79,7 @@ class SOBA:
             after=self._moved(problem, v, state, batch, residual),
             at=(u, q),
             parts=(outer, -batch.cross(q)),
-            errors=(sampled_state_error(problem, batch, u), sampled_adjoint_error(problem, residual, inner)),
+            errors=(sampled_state_error(problem, batch, u, v), sampled_adjoint_error(problem, residual, inner)),
             steps=(1, 1),
         )
 

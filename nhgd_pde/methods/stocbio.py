@@ -76,6 +76,6 @@ class StocBiO:
             at=(u, q),
             parts=(outer, -batch.cross(q)),
             # The sum telescopes: r_Q is what it leaves of K^-1 grad_u f.
-            errors=(sampled_state_error(problem, batch, u), metric.norm(r) / first if first > 0.0 else 0.0),
+            errors=(sampled_state_error(problem, batch, u, v), metric.norm(r) / first if first > 0.0 else 0.0),
             steps=(taken, steps),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -126,7 +127,8 @@ class _Builder:
         interior = family.interior(values, spec.pde, state)
         facets = self._boundary_facets(domain)
         step = None if clock is None else clock.step
-        entries = ControlBuilder(values, state, interior, domain.boundaries, self.counts, step).build()
+        named = {**domain.boundaries, "all": self._rest(domain)}
+        entries = ControlBuilder(values, state, interior, named, self._fixed(state, facets), self.counts, step).build()
         controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         lift, fixed = self._dirichlet(state, facets, entries, clock)
         conditions, absorbing, boundary_coercive = self._conditions(state, facets, entries)
@@ -195,9 +197,23 @@ class _Builder:
                 continue
             facets[name] = domain.boundaries[name]
         if "all" in facets:
-            named = [facets[name] for name in facets if name != "all"]
-            facets["all"] = np.setdiff1d(facets["all"], np.concatenate(named)) if named else facets["all"]
+            facets["all"] = self._rest(domain)
         return facets
+
+    def _rest(self, domain: Domain) -> np.ndarray:
+        """The facets that no condition but `all` names."""
+        names = [name for name in self.file.spec.pde.boundary if name != "all" and name in domain.boundaries]
+        return np.setdiff1d(domain.boundaries["all"], np.concatenate([[], *(domain.boundaries[n] for n in names)]))
+
+    def _fixed(self, state: StateSpace, facets: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The facets on which the file fixes each component of the state."""
+        found: list[list[np.ndarray]] = [[] for _ in range(state.groups[0].components)]
+        for name, indices in facets.items():
+            given = self.file.spec.pde.boundary[name].dirichlet
+            for i, each in enumerate(found):
+                if given is not None and not (isinstance(given, tuple) and given[i : i + 1] in ((), (None,))):
+                    each.append(indices)
+        return tuple(np.unique(np.concatenate([np.zeros(0, int), *each])) for each in found)
 
     def _dirichlet(
         self, state: StateSpace, facets: dict[str, np.ndarray], entries: list[Entry], clock: Clock | None
@@ -303,25 +319,35 @@ class _Builder:
         facets: dict[str, np.ndarray],
     ) -> None:
         """Add the integrals that controls act in and the file does not name; complain where they cannot act."""
+        fixing = {each.key: each.facets for each in entries if each.data is not None and each.facets is not None}
+        fixed = self._fixed(state, facets)
+        everywhere = reduce(np.intersect1d, fixed)
         for entry in entries:
-            name = entry.where
-            if name is None or name not in state.domain.boundaries:
+            name, indices = entry.side, entry.facets
+            if name is None or indices is None or name not in state.domain.boundaries:
+                continue
+            if entry.data is not None:
+                self._only_fixed(entry, facets)
                 continue
             wanted = neumann if "flux" in entry.acts_on else robin
             given = conditions.get(name)
             kind = "neumann" if wanted is neumann else "robin"
-            if (given is not None and given.form is not wanted) or (given is None and name in facets):
+            other = next((key for key, its in fixing.items() if len(np.intersect1d(its, indices))), None)
+            if len(np.intersect1d(indices, everywhere)) or other is not None:
+                by = next((f"pde.boundary.{n}" for n in facets if self._fixes(n, facets, indices)), other)
+                hint = f"; give {name} a condition of its own" if by == "pde.boundary.all" and name != "all" else ""
+                message = f"expected a part of the boundary where u is free, found {name!r}, where {by} fixes it{hint}"
+                self.values.complain(f"{entry.key}.on", message)
+            elif (given is not None and given.form is not wanted) or (given is None and name in facets):
                 message = f"expected a {kind} condition or none on {name!r}, which a {kind} control acts on"
                 self.values.complain(f"pde.boundary.{name}", message)
             elif given is None and wanted is robin:
                 message = f"expected a robin condition on {name!r}, whose value a robin control changes; found none"
                 self.values.complain(f"{entry.key}.on", message)
+            elif wanted is robin and given is not None and not torch.count_nonzero(given.coefficients["coefficient"]):
+                message = "expected a coefficient that is not zero everywhere, as a robin control acts through it"
+                self.values.complain(f"pde.boundary.{name}.robin.coefficient", message)
             elif given is None:
-                indices = state.domain.boundaries[name]
-                others = [facets[other] for other in facets if other != name]
-                if others and np.isin(indices, np.concatenate(others)).any() and "all" not in facets:
-                    message = f"{name!r} has facets in common with another boundary that has a condition"
-                    self.values.complain(f"{entry.key}.on", message)
                 evaluation = state.facets(indices)
                 count = state.groups[0].components
                 zero = evaluation.quadrature.weights.new_zeros(
@@ -329,18 +355,36 @@ class _Builder:
                 )
                 conditions[name] = _Condition(evaluation, neumann, {"flux": zero})
 
+    def _fixes(self, name: str, facets: dict[str, np.ndarray], indices: np.ndarray) -> bool:
+        given = self.file.spec.pde.boundary[name].dirichlet
+        return given is not None and len(np.intersect1d(facets[name], indices)) > 0
+
+    def _only_fixed(self, entry: Entry, facets: dict[str, np.ndarray]) -> None:
+        """A flux or an exchange where a control fixes the state would have no effect."""
+        assert entry.facets is not None
+        for name, indices in facets.items():
+            condition = self.file.spec.pde.boundary[name]
+            nothing = condition.neumann is not None and getattr(condition.neumann, "constant", None) == 0.0
+            if condition.dirichlet is None and not nothing and len(np.intersect1d(indices, entry.facets)):
+                kind = "neumann" if condition.neumann is not None else "robin"
+                message = f"expected a dirichlet condition or none on {entry.side!r}, whose values {entry.key} controls"
+                self.values.complain(f"pde.boundary.{name}", f"{message}; found {kind}")
+
     def _integral(self, condition: _Condition, name: str | None, entries: list[Entry], controls: Controls) -> Integral:
         """An integral with the controls that act in it."""
         coefficients, first = dict(condition.coefficients), 0
         maps: list[ControlMap] = []
         functions: list[Evaluation] = []
+        acting: list[tuple[Entry, Evaluation]] = []
         for entry in entries:
             placed = entry.placed(first, controls.rows.width)
             if placed is not None and entry.where == name:
-                coefficients.update(entry.coefficients)
-                maps += entry.maps
-                functions.append(placed)
+                acting.append((entry, placed))
             first += entry.part.columns
+        for entry, placed in sorted(acting, key=lambda each: each[0].order):
+            coefficients.update(entry.coefficients)
+            maps += entry.maps
+            functions.append(placed)
         evaluation = side_by_side(functions) if functions else None
         return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation)
 

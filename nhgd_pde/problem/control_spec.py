@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem.expressions import CONSTANTS, FUNCTIONS, VARIABLES, Expression
 from nhgd_pde.problem.fields import Formula, OneOf, OneOrMore, Section, expectation, issue
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
@@ -115,6 +115,14 @@ class ParameterControl(_Control):
 
     kind: Literal["parameter"]
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The name that expressions of pde use.")
+
+    @field_validator("name")
+    @classmethod
+    def _of_its_own(cls, value: str) -> str:
+        taken = {*VARIABLES, *CONSTANTS, *FUNCTIONS, "u"}
+        if value in taken:
+            raise issue(f"the name {value!r} is taken: it means something else in expressions")
+        return value
 
 
 ControlSpec = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,7 +16,7 @@ from ..fem.interpolation import interpolation
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
 from ..linalg.counts import Counts
-from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.factorisation import SingularMatrixError, factorised_riesz_map
 from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from ..linalg.sparse import SparseMatrix
 from ..pde.form import Coefficients, ControlMap
@@ -32,6 +32,7 @@ from .control_spec import (
     SourceControl,
 )
 from .errors import suggest
+from .expressions import Expression
 from .families import Interior
 from .objective_spec import RegularisationTerm
 from .values import Values, point_text
@@ -52,6 +53,8 @@ class Entry:
         additive: it only adds to sources, fluxes and the like, so that an affine equation stays affine.
         data: (coefficients of the state in a time step, columns) what it fixes; None where it does not.
         initial: it fixes the coefficients at time 0.
+        side: the part of the boundary that it acts on, and its facets; None for the cells.
+        cells: those whose conductivity it makes; None where it makes none.
     """
 
     key: str
@@ -64,6 +67,14 @@ class Entry:
     additive: bool = True
     data: sp.csr_matrix | None = None
     initial: bool = False
+    side: str | None = None
+    facets: np.ndarray | None = None
+    cells: np.ndarray | None = None
+
+    @property
+    def order(self) -> int:
+        """Parameters make whole coefficients, conductivities parts of one, and what is added comes last."""
+        return 2 if self.additive else 1 if self.cells is not None else 0
 
     def placed(self, first: int, width: int) -> Evaluation | None:
         """Its functions as the columns from `first` on of those of all controls."""
@@ -84,7 +95,9 @@ class ControlBuilder:
         values: evaluates expressions and collects mistakes.
         state: the state space.
         interior: the equation in the cells.
-        facets: facets of every boundary that is named in the mesh.
+        facets: facets of every boundary that is named in the mesh; `all` as in pde.boundary those without another
+            name there.
+        fixed: facets on which the file gives Dirichlet values, of each component.
         counts: where work is counted.
         step: length of a time step; None of a steady problem.
     """
@@ -93,6 +106,7 @@ class ControlBuilder:
     state: StateSpace
     interior: Interior
     facets: dict[str, np.ndarray]
+    fixed: tuple[np.ndarray, ...]
     counts: Counts
     step: float | None
 
@@ -107,7 +121,24 @@ class ControlBuilder:
             if name in names[:k]:
                 message = f"expected names that differ, found {name!r} twice: give the controls names"
                 self.values.complain(f"control.{k}.name", message)
-        return entries
+        self._one_conductivity(entries)
+        return _shared_nodes(entries)
+
+    def _one_conductivity(self, entries: list[Entry]) -> None:
+        """Every cell has its conductivity from one control, or from the file."""
+        made = [entry for entry in entries if entry.cells is not None]
+        for k, entry in enumerate(made):
+            assert entry.cells is not None
+            for other in made[:k]:
+                assert other.cells is not None
+                if len(np.intersect1d(entry.cells, other.cells)):
+                    message = f"expected cells whose conductivity no other control makes, found some of {other.key}"
+                    self.values.complain(f"{entry.key}.on", message)
+        given = getattr(self.values.file.spec.pde, "conductivity", None)
+        everywhere = sum(len(entry.cells) for entry in made if entry.cells is not None)
+        if made and everywhere == self.values.domain.mesh.nelements and getattr(given, "constant", None) != 1.0:
+            message = f"expected none, as {made[0].key} makes the conductivity of every cell"
+            self.values.complain("pde.conductivity", message)
 
     def _entry(self, key: str, spec: ControlSpec, number: int) -> Entry:
         gain = f"gain_{number}" if number else "gain"
@@ -136,7 +167,7 @@ class ControlBuilder:
             self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
         x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
         part, functions, weight = self._in_cells(key, spec, self.interior.vector or 1)
-        factor = self.values.formula(f"{key}.gain", spec.gain, x)
+        factor = self._gain(key, spec.gain, x)
         coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
         if self.interior.vector is None:
             maps: tuple[ControlMap, ...] = (added("source", gain),)
@@ -150,31 +181,44 @@ class ControlBuilder:
         functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
         evaluation = stacked(functions)
         points = functions[0].quadrature.x.reshape(self.state.domain.dim, -1)
-        factor = self.values.tensor(self.values.formula(f"{key}.gain", spec.gain, points))
+        factor = self.values.tensor(self._gain(key, spec.gain, points))
         weight = torch.ones_like(functions[0].quadrature.weights)[None]
         part = self._part(key, spec, spec.space, evaluation, nodes, weight, count, space_, dofs)
         maps = (added(name, gain),) if count == 1 else tuple(added(name, gain, i) for i in range(count))
-        return Entry(key, part, spec.on, maps, functions, {gain: factor}, frozenset({name}))
+        acts_on = frozenset({name})
+        return Entry(key, part, spec.on, maps, functions, {gain: factor}, acts_on, side=spec.on, facets=facets)
 
     def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
         facets = self._facets(key, spec.on)
         count = self.state.groups[0].components
         functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
-        weight = torch.ones_like(functions[0].quadrature.weights)[None]
-        part = self._part(key, spec, spec.space, stacked(functions), nodes, weight, count, space_, dofs)
         blocks = []
         for i in range(count):
-            fixed = self.state.facet_dofs(facets, i)
+            # Where the file fixes the state on another side, it keeps the nodes that both have in common.
+            others = np.setdiff1d(self.fixed[i], facets)
+            fixed = np.setdiff1d(self.state.facet_dofs(facets, i), self.state.facet_dofs(others, i))
             here = fixed - self.state.offsets[i]
-            points = self.state.parts[i].nodes[:, here]
-            factor = self.values.formula(f"{key}.gain", spec.gain, points)
+            factor = self._gain(key, spec.gain, self.state.parts[i].nodes[:, here])
             if space_ is None or dofs is None:
                 values = sp.csr_matrix(factor[:, None])
             else:
-                values = sp.diags_array(factor) @ interpolation(space_, self.state.parts[i])[here][:, dofs]
+                shares = interpolation(space_, self.state.parts[i])[here][:, dofs]
+                # Cells that are not controlled count for nothing in the mean of those around a node.
+                means = 1.0 if space_.element != "P0" else 1.0 / np.asarray(shares.sum(axis=1)).reshape(-1)
+                values = sp.diags_array(factor * means) @ shares
             rows = sp.csr_matrix((np.ones(len(fixed)), (fixed, np.arange(len(fixed)))), (self.state.size, len(fixed)))
-            blocks.append(rows @ values)
-        return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)))
+            blocks.append(sp.csr_matrix(rows @ values))
+        if space_ is not None and dofs is not None:
+            acting = np.flatnonzero(sum(abs(block).sum(axis=0) for block in blocks))
+            if not len(acting):
+                self.values.complain(f"{key}.on", f"every node of {spec.on!r} has a Dirichlet value of another side")
+            elif len(acting) < len(dofs):
+                functions = tuple(each.columns(acting) for each in functions)
+                nodes = np.tile(nodes[:, : len(dofs)][:, acting], count)
+                blocks, dofs = [block[:, acting] for block in blocks], dofs[acting]
+        weight = torch.ones_like(functions[0].quadrature.weights)[None]
+        part = self._part(key, spec, spec.space, stacked(functions), nodes, weight, count, space_, dofs)
+        return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)), side=spec.on, facets=facets)
 
     def _initial(self, key: str, spec: InitialControl) -> Entry:
         if self.step is None:
@@ -203,7 +247,9 @@ class ControlBuilder:
                     f"{key}.bounds", message if part.lower is not None else message.replace("-inf", "null")
                 )
         region = None if spec.on is None else weight.reshape(-1)
-        return Entry(key, part, None, (replaced("conductivity", by, region),), functions, additive=False)
+        cells = np.flatnonzero(weight.reshape(weight.shape[1], -1)[:, 0].cpu().numpy())
+        maps = (replaced("conductivity", by, region),)
+        return Entry(key, part, None, maps, functions, additive=False, cells=cells)
 
     def _parameter(self, key: str, spec: ParameterControl) -> Entry:
         name, values = spec.name, self.values
@@ -217,17 +263,39 @@ class ControlBuilder:
             }
             known[name] = v
             after = {coefficient: follow(known) for coefficient, follow in dependent.items()}
+            for coefficient in values.positives & after.keys():
+                if not (after[coefficient] > 0.0).all():
+                    least = float(after[coefficient].min())
+                    raise SingularMatrixError(f"{coefficient} must be positive and falls to {least:.3g}: bound {name}")
             return {**coefficients, f"parameter {name}": v, **after}
 
         if name not in values.used:
             values.complain(f"{key}.name", f"expected a parameter that an expression of pde uses, found {name!r}")
         return Entry(key, part, None, (enter,), functions, additive=False)
 
+    def _gain(self, key: str, gain: Expression, x: Tensor | np.ndarray) -> np.ndarray:
+        before = len(self.values.issues)
+        factor = self.values.formula(f"{key}.gain", gain, x)
+        if len(self.values.issues) == before and not factor.any():
+            message = f"expected a gain that is not zero wherever the control acts, found {gain}"
+            self.values.complain(f"{key}.gain", message)
+        return factor
+
+    @property
+    def _bounded(self) -> bool:
+        """Some control has a bound: steps of all of them are projected together."""
+        return any(bound is not None for each in self.values.file.spec.controls for bound in each.bounds)
+
     # Spaces
 
     def _facets(self, key: str, name: str) -> np.ndarray:
         if name in self.facets:
-            return self.facets[name]
+            if len(self.facets[name]):
+                return self.facets[name]
+            others = ", ".join(each for each in self.values.file.spec.pde.boundary if each != "all")
+            message = f"expected facets to act on, found none: as in pde.boundary, 'all' leaves out {others}"
+            self.values.complain(f"{key}.on", message)
+            return self.values.domain.boundaries["all"]
         known = ", ".join(sorted(self.facets))
         self.values.complain(
             f"{key}.on", f"unknown boundary {name!r}{suggest(name, self.facets)}; this mesh has: {known}"
@@ -277,7 +345,7 @@ class ControlBuilder:
         if kind in ("P0", "P1"):
             space_ = like if kind == self.state.element else self._space(kind)
             dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
-            one, nodes = space_.facets(facets, like).columns(dofs), space_.nodes[:, dofs]
+            one, nodes = space_.traces(facets, like).columns(dofs), space_.nodes[:, dofs]
             return (one,) * count, space_, dofs, np.tile(nodes, count)
         one = _one_number(like.facets(facets))
         return (one,) * count, None, None, np.zeros((self.state.domain.dim, count))
@@ -295,6 +363,11 @@ class ControlBuilder:
         dofs: np.ndarray | None,
         varying: bool = True,
     ) -> ControlSpace:
+        if kind == "time" and self.step is None:
+            self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
+        if space_ is None:
+            for end, given in (("initial", spec.initial), *((f"bounds.{i}", b) for i, b in enumerate(spec.bounds))):
+                self.values.number(f"{key}.{end}", given)
         steps = len(self.values.times) if self.values.times is not None else 0
         moves = varying and self.step is not None and kind != "constant"
         times = self.values.times if moves else np.zeros(1)
@@ -320,18 +393,21 @@ class ControlBuilder:
             self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
         lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
         name = spec.name or ("control" if key == "control" else spec.kind)
-        riesz = self._metric(name, kind, evaluation, weight, bounded)
+        riesz, smooth = self._metrics(name, kind, evaluation, weight, self._bounded)
         return ControlSpace(
             name, nodes, evaluation, riesz, self.values.tensor(start), lower, upper, weight,
             copies if moves else None, self.step if moves and self.step is not None else 1.0, count, space_, dofs,
+            smooth=smooth, boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )  # fmt: skip
 
-    def _metric(self, name: str, kind: str, evaluation: Evaluation, weight: Tensor, bounded: bool) -> RieszMap:
-        """L2; lumped with bounds, where projection acts node by node; H1 where the gradient is penalised."""
+    def _metrics(
+        self, name: str, kind: str, evaluation: Evaluation, weight: Tensor, bounded: bool
+    ) -> tuple[RieszMap, SparseMatrix | None]:
+        """The inner product; and where bounds forbid it that of H1, for directions between the bounds."""
         device = self.state.device
         if kind in ("time", "constant"):
             unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
-            return diagonal_riesz_map(unit.diagonal(), unit)
+            return diagonal_riesz_map(unit.diagonal(), unit), None
         stride = evaluation.components // evaluation.fields
         values = {(i, i): weight for i in range(0, evaluation.components, stride)}
         mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
@@ -342,17 +418,41 @@ class ControlBuilder:
             and term.control in (None, name)
             for term in self.values.file.spec.objective
         )
+        gram = None
+        if smooth and kind != "P0":
+            # One wave over the region has as much of its norm in its values as in its gradient, whatever the unit.
+            x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)[:, weight.reshape(-1) > 0.0]
+            length = float((x.amax(dim=1) - x.amin(dim=1)).max()) or 1.0
+            value = (2.0 * np.pi / length) ** 2
+            blocks = {(i, i): weight * (1.0 if i % stride else value) for i in range(evaluation.components)}
+            gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
         if bounded:
             weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
             lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
-            return diagonal_riesz_map(weights, lumped)
+            return diagonal_riesz_map(weights, lumped), gram
         if kind == "P0":
-            return diagonal_riesz_map(mass.diagonal(), mass)
-        if smooth:
-            blocks = {(i, i): weight for i in range(evaluation.components)}
-            gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
-            return factorised_riesz_map(gram, Counts())
-        return mass_riesz_map(mass, self.counts)
+            return diagonal_riesz_map(mass.diagonal(), mass), None
+        if gram is not None:
+            return factorised_riesz_map(gram, Counts()), None
+        return mass_riesz_map(mass, self.counts), None
+
+
+def _shared_nodes(entries: list[Entry]) -> list[Entry]:
+    """Where Dirichlet controls of several sides meet, the state is the mean of what each side's would make it."""
+    sides: dict[str, np.ndarray] = {}
+    for entry in entries:
+        if entry.data is not None and entry.side is not None:
+            rows = np.diff(entry.data.indptr) > 0
+            sides[entry.side] = sides[entry.side] | rows if entry.side in sides else rows
+    if len(sides) < 2:
+        return entries
+    share = sp.diags_array(1.0 / np.maximum(np.sum(list(sides.values()), axis=0), 1))
+    return [
+        replace(entry, data=sp.csr_matrix(share @ entry.data))
+        if entry.data is not None and entry.side is not None
+        else entry
+        for entry in entries
+    ]
 
 
 def _one_number(like: Evaluation) -> Evaluation:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Number, OneOf, Section
+from nhgd_pde.problem.fields import Formula, Number, OneOf, Section, issue
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 Weight = Annotated[float, Number(above=0)]
 
 
 class TrackingTerm(Section):
-    """weight/2 int (u - target)^2."""
+    """weight/2 int (u - target)^2, or weight/2 times the sum of those squares at sensors."""
 
     kind: Literal["tracking"]
-    target: Annotated[Expression | Vector, Formula(vector=True)] = Field(
-        description="The wanted state, an expression; of a vector a list."
+    target: Annotated[Expression | Vector | None, Formula(vector=True, null=True)] = Field(
+        default=None, description="The wanted state, an expression; of a vector a list."
+    )
+    at: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A text file of sensors in place of target and on: a row each of coordinates, measured values and "
+        "maybe a weight.",
     )
     on: str | None = Field(
         default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
@@ -30,6 +36,16 @@ class TrackingTerm(Section):
         default=None, description="Component of a vector, from 0; null for all of them."
     )
     weight: Weight = Field(default=1.0, description="Factor of the term.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TrackingTerm:
+        if self.at is None and self.target is None:
+            raise issue("target: missing")
+        if self.at is not None and self.target is not None:
+            raise issue("target: expected none beside `at`, whose file has the values")
+        if self.at is not None and self.on is not None:
+            raise issue("on: expected none beside `at`, whose file has the points")
+        return self
 
 
 class LinearStateTerm(Section):

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..control import Controls, ControlSpace
 from ..fem.evaluation import Evaluation
+from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective import ControlTerm, LinearControl, LinearState, Objective, Regularisation, StateTerm, Tracking
 from .objective_spec import LinearControlTerm, LinearStateTerm, RegularisationTerm, TrackingTerm
+from .sensors import SensorFileError, Sensors, read_sensors
 from .values import Values
 
 
@@ -121,6 +123,8 @@ class ObjectiveBuilder:
 
     def _tracking(self, key: str, term: TrackingTerm) -> StateTerm:
         chosen = self._chosen(key, term.component)
+        if term.at is not None:
+            return self._sensors(key, term, term.at, chosen)
         times = self._times(term.time)
         target = self._nodal(f"{key}.target", term.target, chosen, times)
         evaluation, region = self._region(f"{key}.on", term.on)
@@ -134,6 +138,44 @@ class ObjectiveBuilder:
             SparseMatrix(mass, self.state.device, symmetric=True),
             self.values.tensor(wanted.reshape(-1)),
             None if rows is None else SparseMatrix(rows, self.state.device),
+        )
+
+    def _sensors(self, key: str, term: TrackingTerm, name: str, chosen: range) -> StateTerm:
+        """weight/2 sum of weights (u - values)^2 at points."""
+        dim, size = self.state.domain.dim, self.state.size
+        found = Sensors(np.zeros((dim, 0)), np.zeros((len(chosen), 0)), np.zeros(0), ())
+        path = self.values.file.resolve(name)
+        if self.clock is not None and term.time != "final":
+            self.values.complain(
+                f"{key}.time", "expected final with `at`, whose file has one value a sensor; found 'all'"
+            )
+        if path is None:
+            self.values.complain(f"{key}.at", f"expected a file of sensors, found nothing at {name!r}")
+        else:
+            try:
+                found = read_sensors(path, dim, len(chosen))
+            except SensorFileError as error:
+                self.values.complain(f"{key}.at", f"{name}: {error}")
+        rows = []
+        for k in chosen:
+            try:
+                one = at_points(self.state.parts[k], found.points)
+            except OutsideMeshError as outside:
+                message = f"{name}: line {found.lines[outside.index]}: {outside}"
+                self.values.complain(f"{key}.at", message)
+                return LinearState(self.values.tensor(np.zeros(size)))
+            before, after = self.state.offsets[k], size - self.state.offsets[k + 1]
+            empty = [sp.csr_matrix((one.shape[0], int(width))) for width in (before, after)]
+            rows.append(sp.hstack([empty[0], one, empty[1]]))
+        seen = sp.csr_matrix(sp.vstack(rows))
+        if self.clock is not None:
+            steps = self.clock.steps
+            seen = sp.csr_matrix(sp.hstack([sp.csr_matrix((seen.shape[0], steps * size)), seen]))
+        weights = np.tile(term.weight * found.weights, len(chosen))
+        return Tracking(
+            SparseMatrix(sp.diags_array(weights).tocsr(), self.state.device, symmetric=True),
+            self.values.tensor(found.values.reshape(-1)),
+            SparseMatrix(seen, self.state.device),
         )
 
     def _nodal(self, key: str, value: object, chosen: range, times: np.ndarray | None) -> np.ndarray:
@@ -193,8 +235,13 @@ class ObjectiveBuilder:
         for first, part in self._parts(key, term.control):
             numbers = part.space is None
             element = "P0" if part.space is not None and part.space.element == "P0" else ""
-            if term.norm == "h1" and (numbers or element == "P0"):
-                kind = "a P0 control" if element == "P0" else "a control of numbers"
+            points = part.boundary and self.state.domain.dim == 1
+            if numbers:
+                self.values.number(f"{key}.reference", term.reference)
+            if term.norm == "h1" and (numbers or element == "P0" or points):
+                kind = (
+                    "a P0 control" if element == "P0" else "a control of numbers" if numbers else "a control of points"
+                )
                 self.values.complain(f"{key}.norm", f"expected l2 for {kind}, which has no gradient, found 'h1'")
                 continue
             if numbers:
@@ -228,6 +275,7 @@ class ObjectiveBuilder:
             times = self.clock.stages if self.clock is not None and part.steps is not None else None
             weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
             if part.space is None:
+                self.values.number(f"{key}.weight", term.weight)
                 one = np.broadcast_to(weight.mean(axis=1, keepdims=True), (len(weight), part.columns))
             else:
                 stride = part.evaluation.components // part.evaluation.fields

@@ -28,6 +28,7 @@ class Values:
         parameters: starting values of the controls that expressions name.
         dependent: coefficient -> how it follows from the parameters, for the coefficients that do.
         used: the parameters among them.
+        positives: coefficients that must be positive.
     """
 
     file: ProblemFile
@@ -38,6 +39,7 @@ class Values:
     parameters: dict[str, float] = field(default_factory=dict)
     dependent: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    positives: set[str] = field(default_factory=set)
 
     def formula(
         self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
@@ -103,6 +105,12 @@ class Values:
             self.complain(key, str(error))
         return evaluate
 
+    def number(self, key: str, value: Expression | tuple[Expression, ...] | None) -> None:
+        """Complain of an expression that is not one number at a time."""
+        for each in value if isinstance(value, tuple) else () if value is None else (value,):
+            if each.variables - {"t"}:
+                self.complain(key, f"expected a number, as the control is one, found {each}")
+
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
@@ -137,20 +145,56 @@ class Values:
         values = np.zeros(shape)
         missing = np.ones(self.domain.mesh.nelements, dtype=bool)
         before = len(self.issues)
-        for name, expression in value.items():
+        parts: list[tuple[Expression, np.ndarray]] = []
+
+        def fill(name: str, cells: np.ndarray) -> None:
+            expression = value[name]
+            values[..., cells, :] = self._evaluate(f"{key}.{name}", expression, points[:, cells])
+            if expression.variables & self.parameters.keys():
+                parts.append((expression, cells))
+                if moving:
+                    message = "expected parameters or the time 't' in the values of subdomains, found both"
+                    self.complain(f"{key}.{name}", message)
+
+        for name in value:
             if name != "default":
                 cells = self.subdomain(f"{key}.{name}", name)
-                values[..., cells, :] = self.formula(f"{key}.{name}", expression, points[:, cells])
+                fill(name, cells)
                 missing[cells] = False
         if "default" in value:
-            values[..., missing, :] = self.formula(f"{key}.default", value["default"], points[:, missing])
+            fill("default", np.flatnonzero(missing))
         elif missing.any() and len(self.issues) == before:
             message = f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
             self.complain(key, message)
+        if parts:
+            self._follow_regions(key.rpartition(".")[2], values, parts, points)
         return values.reshape(*shape[:-2], -1)
+
+    def _follow_regions(
+        self, name: str, values: np.ndarray, parts: list[tuple[Expression, np.ndarray]], points: Tensor
+    ) -> None:
+        """The same as in `coefficient` for expressions on some of the cells each."""
+        base = self.tensor(values)
+
+        def follow(parameters: Mapping[str, Tensor]) -> Tensor:
+            rows = max(len(each) for each in parameters.values())
+            whole = base.expand(rows, *base.shape).clone()
+            for expression, cells in parts:
+                at = {
+                    each: known.reshape(len(known), *base.shape)[:, cells]
+                    for each, known in parameters.items()
+                    if each in expression.variables
+                }
+                whole[:, cells] = expression.torch(points[:, cells], **at)
+            return whole.reshape(rows, -1)
+
+        self.dependent[name] = follow
+        for expression, _ in parts:
+            self.used |= expression.variables & self.parameters.keys()
 
     def positive(self, key: str, values: np.ndarray, x: Tensor) -> np.ndarray:
         """The values (..., P) of a coefficient that must be positive."""
+        self.positives.add(key.rpartition(".")[2])
         if not self.issues and (values <= 0.0).any():
             where = int(np.argmin(values))
             self.complain(

@@ -98,6 +98,12 @@ def value_noise(a: Evaluation, b: Evaluation) -> float:
     return relative * max(abs(a.value), abs(b.value))
 
 
+class FreeMetric(Protocol):
+    def gradient(self, derivative: Tensor, free: Tensor) -> Tensor:
+        """The vector (p,) of some free variables that represents a covector there, zero in the others."""
+        ...
+
+
 @dataclass(frozen=True)
 class Feasible:
     """The outer space: its inner product, and bounds where there are any.
@@ -107,6 +113,8 @@ class Feasible:
     Attributes:
         metric: the inner product.
         bounds: lower and upper (p,).
+        free_metric: the inner product in which directions between the bounds are taken; None: `metric` too. Steps are
+            projected in `metric` all the same (the two-metric projection of Bertsekas 1982).
         quadratic: without bounds, the reduced objective is a quadratic function, so that between two
             evaluations everything is known.
     """
@@ -114,18 +122,19 @@ class Feasible:
     metric: RieszMap
     bounds: tuple[Tensor, Tensor] | None = None
     quadratic: bool = False
+    free_metric: FreeMetric | None = None
 
     def __post_init__(self) -> None:
         if self.bounds is not None and not self.metric.diagonal:
             raise ValueError("bounds need a diagonal inner product in the outer space")
 
-    def first_step(self, first: Evaluation) -> float:
-        """Length of a first trial along the negative gradient, as a multiple of it.
+    def first_step(self, first: Evaluation, slope: float | None = None) -> float:
+        """Length of a first trial along the negative gradient, as a multiple of it; of another direction with a slope.
 
         It goes to the minimum of a quadratic if that is zero, exact for a least-squares fit in one mode; but not
         further than v is long, because near an optimum with a value above zero that is far too far.
         """
-        squared = dot(first.derivative, first.gradient)
+        squared = dot(first.derivative, first.gradient) if slope is None else -slope
         if first.value == 0.0 or not squared > 0.0:
             return 1.0
         step = 2.0 * abs(first.value) / squared

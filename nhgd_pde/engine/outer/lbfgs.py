@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, blend, value_noise
+from .base import Evaluation, Feasible, FreeMetric, HessianProduct, blend, value_noise
 from .line_search import LineSearch, exact_share
 
 # No step is trusted to shrink the gradient by more than this.
@@ -122,11 +122,11 @@ class LBFGS:
     ) -> LBFGSState:
         free = space.free(best.v, best.derivative)
         scale_of = _longest if space.quadratic else _scale
-        direction = -_inverse_hessian(best, pairs, free, scale_of)
+        direction = -_inverse_hessian(best, pairs, free, scale_of, space.free_metric)
         slope = dot(best.derivative, direction)
         if pairs and not slope < 0.0:
             return self._search_from(space, best, (), step, _scale(pairs))
-        trial = 1.0 if pairs else (scale or self.step or space.first_step(best))
+        trial = 1.0 if pairs else (scale or self.step or space.first_step(best, slope if space.free_metric else None))
         search = LineSearch.start(best.value, slope, trial, wolfe=space.bounds is None)
         return LBFGSState(best, direction, search, pairs, True, step)
 
@@ -140,9 +140,13 @@ def _reduction(space: Feasible, before: Evaluation, after: Evaluation) -> float:
 
 
 def _inverse_hessian(
-    best: Evaluation, pairs: tuple[Pair, ...], free: Tensor | None, scale: Callable[[tuple[Pair, ...]], float]
+    best: Evaluation,
+    pairs: tuple[Pair, ...],
+    free: Tensor | None,
+    scale: Callable[[tuple[Pair, ...]], float],
+    metric: FreeMetric | None = None,
 ) -> Tensor:
-    """The two-loop recursion, applied to the gradient, in the free variables."""
+    """The two-loop recursion, applied to the gradient, in the free variables, whose own product is `metric` if given."""
 
     def masked(x: Tensor) -> Tensor:
         return x if free is None else torch.where(free, x, 0.0)
@@ -157,7 +161,12 @@ def _inverse_hessian(
         alpha = dot(step, covector) / curvature
         covector, vector = covector - alpha * derivative, vector - alpha * gradient
         used.append((alpha, curvature, step, derivative))
-    if pairs:
+    if metric is not None and free is not None:
+        vector = metric.gradient(covector, free)
+        if used:
+            last = used[0]
+            vector = vector * (last[1] / dot(last[3], metric.gradient(last[3], free)))
+    elif pairs:
         vector = vector * scale(pairs)
     for alpha, curvature, step, derivative in reversed(used):
         vector = vector + (alpha - dot(derivative, vector) / curvature) * step

@@ -70,6 +70,7 @@ def conductivity_of(
 ) -> tuple[np.ndarray, bool]:
     """The conductivity (P,) or (dim, dim, 1, P), which must be positive definite; whether it is symmetric."""
     symmetric, dim = True, x.shape[0]
+    values.positives.add("conductivity")
     before = len(values.issues)
     if isinstance(given, tuple):
         if len(given) != dim:

@@ -1,0 +1,70 @@
+"""Measurements at points, from a text file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+class SensorFileError(ValueError):
+    """A file that is not a table of measurements."""
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """
+    Attributes:
+        points: (dim, count).
+        values: (components, count).
+        weights: (count,) of the squares.
+        lines: (count,) where each stands in the file, from 1.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    weights: np.ndarray
+    lines: tuple[int, ...]
+
+
+def read_sensors(path: Path, dim: int, components: int) -> Sensors:
+    """A row a sensor: coordinates, values and, if there is one more column, the weight.
+
+    Columns are separated by commas or blanks; what follows a # is a comment.
+
+    Raises:
+        SensorFileError: not such a table; the message names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SensorFileError(f"cannot be read as text: {error}") from None
+    wanted = dim + components
+    axes = ", ".join("xyz"[:dim])
+    columns = f"{wanted} or {wanted + 1} columns ({axes}, {components} value{'s' * (components > 1)}, maybe a weight)"
+    rows: list[list[float]] = []
+    lines: list[int] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        words = [word.strip() for word in content.split(",")] if "," in content else content.split()
+        try:
+            row = [float(word) for word in words]
+        except ValueError:
+            raise SensorFileError(f"line {number}: expected numbers, found {content[:60]!r}") from None
+        if len(row) not in (wanted, wanted + 1) or (rows and len(row) != len(rows[0])):
+            expected = columns if not rows or len(rows[0]) not in (wanted, wanted + 1) else f"{len(rows[0])} as above"
+            raise SensorFileError(f"line {number}: expected {expected}, found {len(row)}")
+        if not np.isfinite(row).all():
+            raise SensorFileError(f"line {number}: expected finite numbers, found {content[:60]!r}")
+        if len(row) > wanted and row[-1] < 0.0:
+            raise SensorFileError(f"line {number}: expected a weight of at least 0, found {row[-1]:g}")
+        rows.append(row)
+        lines.append(number)
+    if not rows:
+        raise SensorFileError(f"expected rows of {columns}, found none")
+    table = np.array(rows).T
+    weights = table[wanted] if len(table) > wanted else np.ones(table.shape[1])
+    return Sensors(table[:dim], table[dim:wanted], weights, tuple(lines))
