@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,8 +148,16 @@ def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool) ->
         if problem.file.spec.output.every == 0:
             where = f"{folder}: open final.vtu in ParaView"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
-        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{where}")
+        numbers = _numbers(solution.stats["controls"])
+        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
     return solution.status
+
+
+def _numbers(controls: Mapping[str, Sequence[float]]) -> str:
+    """Controls that are numbers as a line of text, those that vary in time left out."""
+    short = {name: values for name, values in controls.items() if len(values) <= 3}
+    texts = (f"{name} = {', '.join(f'{value:.9g}' for value in values)}" for name, values in short.items())
+    return f"{'; '.join(texts)}\n" if short else ""
 
 
 @contextmanager

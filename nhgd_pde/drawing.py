@@ -91,7 +91,7 @@ def split_controls(problem: PDEProblem, control: np.ndarray) -> Fields:
 def control_numbers(problem: PDEProblem, control: np.ndarray) -> dict[str, list[float]]:
     """The values of those controls that are mere numbers, of which there is nothing to draw."""
     numbers = {part.name for part in problem.control.parts if part.space is None}
-    return {name: own.tolist() for name, own in split_controls(problem, control).items() if name in numbers}
+    return {name: own.reshape(-1).tolist() for name, own in split_controls(problem, control).items() if name in numbers}
 
 
 def control_fields(

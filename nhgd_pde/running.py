@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .checkpoint import Checkpoint, read_checkpoint
+from .drawing import control_numbers
 from .engine.minimise import Iterate, LoopState, Minimum, Oracle, minimise
 from .engine.roles.link import RoleError
 from .engine.roles.remote import Remote
@@ -222,6 +223,7 @@ def _solution(
         "state_dofs": unknowns,
         "control_dofs": pde.outer_size,
         "scenarios": scenarios,
+        "controls": control_numbers(pde, evaluation.v.cpu().numpy()),
         "solves": counts.as_dict(),
         "seconds": seconds,
         "seconds_output": 0.0,

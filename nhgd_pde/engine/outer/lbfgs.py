@@ -146,7 +146,7 @@ def _inverse_hessian(
     scale: Callable[[tuple[Pair, ...]], float],
     metric: FreeMetric | None = None,
 ) -> Tensor:
-    """The two-loop recursion, applied to the gradient, in the free variables, whose own product is `metric` if given."""
+    """The two-loop recursion, applied to the gradient, in the free variables; `metric` is their own product."""
 
     def masked(x: Tensor) -> Tensor:
         return x if free is None else torch.where(free, x, 0.0)
