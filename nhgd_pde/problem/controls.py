@@ -393,7 +393,7 @@ class ControlBuilder:
             self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
         lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
         name = spec.name or ("control" if key == "control" else spec.kind)
-        riesz, smooth = self._metrics(name, kind, evaluation, weight, self._bounded)
+        riesz, smooth = self._metrics(name, kind, evaluation, nodes, weight)
         return ControlSpace(
             name, nodes, evaluation, riesz, self.values.tensor(start), lower, upper, weight,
             copies if moves else None, self.step if moves and self.step is not None else 1.0, count, space_, dofs,
@@ -401,7 +401,7 @@ class ControlBuilder:
         )  # fmt: skip
 
     def _metrics(
-        self, name: str, kind: str, evaluation: Evaluation, weight: Tensor, bounded: bool
+        self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor
     ) -> tuple[RieszMap, SparseMatrix | None]:
         """The inner product; and where bounds forbid it that of H1, for directions between the bounds."""
         device = self.state.device
@@ -421,12 +421,11 @@ class ControlBuilder:
         gram = None
         if smooth and kind != "P0":
             # One wave over the region has as much of its norm in its values as in its gradient, whatever the unit.
-            x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)[:, weight.reshape(-1) > 0.0]
-            length = float((x.amax(dim=1) - x.amin(dim=1)).max()) or 1.0
-            value = (2.0 * np.pi / length) ** 2
-            blocks = {(i, i): weight * (1.0 if i % stride else value) for i in range(evaluation.components)}
+            length = float(np.ptp(nodes, axis=1).max()) or 1.0
+            share = (0.5 * length / np.pi) ** 2
+            blocks = {(i, i): weight * (share if i % stride else 1.0) for i in range(evaluation.components)}
             gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
-        if bounded:
+        if self._bounded:
             weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
             lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
             return diagonal_riesz_map(weights, lumped), gram
