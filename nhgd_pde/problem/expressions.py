@@ -82,13 +82,13 @@ class Expression:
     """An arithmetic expression in x, y, z, r (distance from the origin), t and the further `names`.
 
     `original` is the text or the number it was written as; two expressions are equal when they were written
-    alike over the same names. A comparison is 1 where it holds and 0 elsewhere.
+    alike. A comparison is 1 where it holds and 0 elsewhere.
 
     Raises ExpressionError, naming the part and its column, for anything that is not in the grammar.
     """
 
     original: str | float
-    names: frozenset[str] = frozenset()
+    names: frozenset[str] = field(default=frozenset(), compare=False)
     _tree: Node = field(init=False, repr=False, compare=False)
     variables: frozenset[str] = field(init=False, repr=False, compare=False)
     """The variables it uses, pi and e not among them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from nhgd_pde.problem.expressions import Expression
 from nhgd_pde.problem.fields import Formula, Number, OneOf, Section, issue
@@ -17,14 +17,14 @@ class TrackingTerm(Section):
     """weight/2 int (u - target)^2, or weight/2 times the sum of those squares at sensors."""
 
     kind: Literal["tracking"]
-    target: Annotated[Expression | Vector | None, Formula(vector=True, null=True)] = Field(
-        default=None, description="The wanted state, an expression; of a vector a list."
-    )
     at: str | None = Field(
         default=None,
         min_length=1,
         description="A text file of sensors in place of target and on: a row each of coordinates, measured values and "
         "maybe a weight.",
+    )
+    target: Annotated[Expression | Vector | None, Formula(vector=True, null=True)] = Field(
+        default=None, validate_default=True, description="The wanted state, an expression; of a vector a list."
     )
     on: str | None = Field(
         default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
@@ -37,15 +37,21 @@ class TrackingTerm(Section):
     )
     weight: Weight = Field(default=1.0, description="Factor of the term.")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> TrackingTerm:
-        if self.at is None and self.target is None:
-            raise issue("target: missing")
-        if self.at is not None and self.target is not None:
-            raise issue("target: expected none beside `at`, whose file has the values")
-        if self.at is not None and self.on is not None:
-            raise issue("on: expected none beside `at`, whose file has the points")
-        return self
+    @field_validator("target")
+    @classmethod
+    def _one_source(cls, value: object, info: ValidationInfo) -> object:
+        if "at" in info.data and (value is None) == (info.data["at"] is None):
+            if value is None:
+                raise issue("missing; expected the wanted state, or a file of sensors under `at`")
+            raise issue("expected none beside `at`, whose file has the values")
+        return value
+
+    @field_validator("on")
+    @classmethod
+    def _of_integrals(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and info.data.get("at") is not None:
+            raise issue("expected none beside `at`, whose file has the points")
+        return value
 
 
 class LinearStateTerm(Section):
