@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
+from .python import PYTHON
 
-FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT}
+FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT, "python": PYTHON}
 
 __all__ = ["FAMILIES", "Family", "Interior"]
