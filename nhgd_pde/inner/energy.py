@@ -139,6 +139,12 @@ class EnergyFactors:
     def solve_transposed(self, g: Tensor) -> Tensor:
         return self.riesz.gradient(g)
 
+    def newton_step(self, residual: Tensor) -> Tensor:
+        return self.riesz.gradient(residual)
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.riesz.gradient(g)
+
 
 def energy_model(equation: StateEquation, observation: Observation) -> EnergyModel:
     """The energy form of an affine self-adjoint coercive equation, in its own energy product."""

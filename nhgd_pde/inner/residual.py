@@ -147,6 +147,13 @@ class ResidualFactors:
     def solve(self, g: Tensor) -> Tensor:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
 
+    def newton_step(self, residual: Tensor) -> Tensor:
+        """Jbar^-1 R; nearer to J^-1 R at another point than A J^T K^-1 R is, which squares how far J and Jbar differ."""
+        return self.jacobian.solve(residual)
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.jacobian.solve_transposed(g)
+
 
 def residual_model(space: Space, equation: StateEquation, observation: Observation) -> ResidualModel:
     """The residual form of any equation for one field, tested in the H1 product of its state space.

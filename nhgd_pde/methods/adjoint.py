@@ -5,16 +5,17 @@ R(u, v) = 0 by Newton's method,   J^T p = grad_u f,   h = grad_v f - R_v^T p
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, dual_scale, relative_dual_error
+from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, dual_scale, relative_dual_error
 from ..engine.certificate import Sensitivity
-from ..engine.minimise import Accuracy, finite
+from ..engine.minimise import Accuracy
+from ..engine.newton import newton
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..linalg.factorisation import SingularMatrixError
@@ -39,6 +40,28 @@ class AdjointState:
 
 
 @dataclass(frozen=True)
+class _Exact:
+    """Newton directions by the factors of every scenario's J at one point, made when first asked for."""
+
+    problem: ImplicitProblem
+    v: Tensor
+    u: Tensor
+
+    @cached_property
+    def _factors(self) -> StateFactors:
+        return self.problem.state_factors(self.u, self.v)
+
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
+        return self._factors.solve(residual)
+
+    def belongs(self, u: Tensor) -> bool:
+        return self.problem.linear or torch.equal(u, self.u)
+
+    def renewed(self, u: Tensor) -> _Exact:
+        return replace(self, u=u)
+
+
+@dataclass(frozen=True)
 class Adjoint:
     """Options; an `Oracle`.
 
@@ -56,9 +79,10 @@ class Adjoint:
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
     ) -> tuple[Evaluation, AdjointState]:
         try:
-            u, steps, error = self._newton(problem, v, state.u, accuracy.state)
-            if not finite(u):
-                return failed_evaluation(v, "Newton's method for the state diverged"), state
+            root = newton(problem, v, state.u, _Exact(problem, v, state.u), accuracy.state, self.steps)
+            if root.failed:
+                return failed_evaluation(v, root.message), state
+            u, error = root.u, root.error
             inner, outer = problem.outer_derivatives(u, v)
             adjoint = problem.state_factors(u, v).solve_transposed(inner)
         except SingularMatrixError as singular:
@@ -78,8 +102,8 @@ class Adjoint:
             state_error=error,
             adjoint_error=adjoint_error,
             sensitivity=sensitivity.value,
-            inner_steps=steps,
-            message="" if error <= accuracy.state else f"Newton's method left a relative residual of {error:.1e}",
+            inner_steps=root.steps,
+            message=root.message,
         )
         return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity) if evaluation.finite else state
 
@@ -88,30 +112,3 @@ class Adjoint:
         u, q = state.u, state.q
         assert q is not None
         return ReducedHessian(problem, u, v, lambda: q, lambda: problem.state_factors(u, v))
-
-    def _newton(self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float) -> tuple[Tensor, int, float]:
-        """Newton steps, halved while they do not reduce the residual; u stays where none does."""
-        error, residual, taken = math.inf, math.inf, 0
-        while taken < self.steps:
-            taken += 1
-            direction = problem.state_factors(u, v).solve(problem.residual(u, v))
-            length, candidate = 1.0, u - direction
-            reduced = problem.inner_error(candidate, v, tolerance)
-            if not reduced <= tolerance:
-                if residual == math.inf:
-                    error = problem.inner_error(u, v, tolerance)
-                    size = problem.inner_length(u)
-                    residual = error * size if size > 0.0 else math.inf
-                left = reduced * problem.inner_length(candidate)
-                while not left < residual and length > 1e-4:
-                    length *= 0.5
-                    candidate = u - length * direction
-                    reduced = problem.inner_error(candidate, v, tolerance)
-                    left = reduced * problem.inner_length(candidate)
-                if not left < residual:
-                    break
-                residual = left
-            u, error = candidate, reduced
-            if error <= tolerance:
-                break
-        return u, taken, error

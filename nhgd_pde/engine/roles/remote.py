@@ -27,11 +27,13 @@ class RemoteState:
     Attributes:
         link: the way there.
         counts: where the work done there is counted.
+        point: (u, v) of a pointwise inverse.
         anticipated: the point where the other role has begun to rebuild its inverse.
     """
 
     link: Link
     counts: Counts
+    point: tuple[Tensor, Tensor]
     anticipated: tuple[Tensor, Tensor] | None = None
     _last: dict[str, float] = field(default_factory=lambda: {"trust": 0.0})
 
@@ -44,6 +46,12 @@ class RemoteState:
 
     def estimate(self, g: Tensor) -> Tensor:
         return self.ask(Message.ESTIMATE, g)[0]
+
+    def newton_step(self, residual: Tensor) -> Tensor:
+        return self.ask(Message.NEWTON_STEP, residual)[0]
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.ask(Message.ADJOINT, g)[0]
 
     @property
     def trust(self) -> float:
@@ -93,7 +101,7 @@ class Remote:
     files: Callable[[str, dict[str, Any]], object] | None = None
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
-        state = RemoteState(self.link, problem.counts)
+        state = RemoteState(self.link, problem.counts, (u, v))
         state.ask(Message.INIT, u, v)
         return state
 
@@ -110,7 +118,7 @@ class Remote:
             state.ask(Message.ADOPT)
         else:
             state.ask(Message.REFRESH, u, v)
-        return replace(state, anticipated=None)
+        return replace(state, point=(u, v), anticipated=None)
 
     def anticipate(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
         self.link.send(Message.ANTICIPATE, (u, v))
@@ -127,6 +135,6 @@ class Remote:
                 raise ValueError("the inverse of a run of one role needs a folder to go to the curvature role")
             name = f"{STEM}0.pt"
             self.files(name, saved)
-        state = RemoteState(self.link, problem.counts)
-        state.ask(Message.RESTORE, text_tensor(name))
-        return state
+        state = RemoteState(self.link, problem.counts, problem.start())
+        point = state.ask(Message.RESTORE, text_tensor(name))
+        return replace(state, point=(point[0], point[1])) if point else state
