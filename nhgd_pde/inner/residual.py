@@ -111,7 +111,11 @@ class ResidualModel:
 
     def factors(self, u: Tensor, v: Tensor) -> ResidualFactors:
         """A = Jbar^-1 K Jbar^-T, Jbar the mean of the scenarios' Jacobians."""
-        state = self.equation.linearise(u, v).state
+        derivative = self.equation.linearise(u, v)
+        state = derivative.state
+        # What the scenarios share is factorised once a point, whoever asks.
+        if state.shared:
+            return ResidualFactors(derivative.factors, self.riesz)
         return ResidualFactors(Factorisation(state.mean(), self.equation.counts, state.symmetric), self.riesz)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
@@ -140,7 +144,7 @@ def _columns(rows: Tensor) -> Tensor:
 class ResidualFactors:
     """The inverse of J^T K^-1 J by the factors of J."""
 
-    jacobian: Factorisation
+    jacobian: StateFactors
     riesz: RieszMap
     description: str = "J^-1 K J^-T"
 

@@ -121,7 +121,7 @@ def preconditioned_residuals(
     rtol: float = 1e-2,
     iterations: int = 30,
     error: Callable[[Tensor, Tensor], float] | None = None,
-    enough: Callable[[float, int], bool] = lambda contraction, step: False,
+    hopeless: Callable[[float, float, int], bool] = lambda contraction, error, step: False,
 ) -> KrylovResult:
     """Solve A x = b for any A near P^-1, by generalised conjugate residuals for P A x = P b.
 
@@ -138,7 +138,7 @@ def preconditioned_residuals(
         rtol: stop at an error of at most this.
         iterations: most applications of P.
         error: (x, b - A x) -> relative error; by default |P (b - A x)| / |x|.
-        enough: (contraction of the last step, steps) -> give up.
+        hopeless: (contraction by the last step, error before it, applications of P) -> give up.
     """
     x = torch.zeros_like(b) if start is None else start
     r = b if start is None else b - operator(x)
@@ -179,7 +179,7 @@ def preconditioned_residuals(
             relative = metric.norm(s) / max(metric.norm(x), 1e-300)
             if relative <= rtol:
                 return KrylovResult(x, r, step, relative, True, f"{step} steps to an error of {relative:.1e}")
-        if enough(metric.norm(s) / size, step):
+        if hopeless(metric.norm(s) / size, relative, step):
             break
     return KrylovResult(x, r, step, relative, False, f"{step} steps left an error of {relative:.1e}")
 

@@ -34,6 +34,11 @@ class AdjointState:
     description: str = "exact adjoint"
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
 
+    @property
+    def p(self) -> Tensor | None:
+        """q is the adjoint variable itself."""
+        return self.q
+
     def blend(self, other: AdjointState, share: float) -> AdjointState:
         q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
         return replace(other, u=torch.lerp(self.u, other.u, share), q=q)

@@ -27,15 +27,14 @@ class RemoteState:
     Attributes:
         link: the way there.
         counts: where the work done there is counted.
-        point: (u, v) of a pointwise inverse.
         anticipated: the point where the other role has begun to rebuild its inverse.
+        _last: what it told last, and the point of a pointwise inverse; every handle shares it, as it does the inverse.
     """
 
     link: Link
     counts: Counts
-    point: tuple[Tensor, Tensor]
     anticipated: tuple[Tensor, Tensor] | None = None
-    _last: dict[str, float] = field(default_factory=lambda: {"trust": 0.0})
+    _last: dict[str, Any] = field(default_factory=lambda: {"trust": 0.0})
 
     def solve(self, g: Tensor) -> Tensor:
         return self.ask(Message.SOLVE, g)[0]
@@ -52,6 +51,11 @@ class RemoteState:
 
     def adjoint(self, g: Tensor) -> Tensor:
         return self.ask(Message.ADJOINT, g)[0]
+
+    @property
+    def point(self) -> tuple[Tensor, Tensor]:
+        """That of the inverse as it is in the other role, whichever handle of it this is."""
+        return self._last["point"]
 
     @property
     def trust(self) -> float:
@@ -101,8 +105,9 @@ class Remote:
     files: Callable[[str, dict[str, Any]], object] | None = None
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
-        state = RemoteState(self.link, problem.counts, (u, v))
+        state = RemoteState(self.link, problem.counts)
         state.ask(Message.INIT, u, v)
+        state._last["point"] = (u, v)
         return state
 
     def absorb(self, state: RemoteState, scores: Tensor) -> RemoteState:
@@ -118,7 +123,8 @@ class Remote:
             state.ask(Message.ADOPT)
         else:
             state.ask(Message.REFRESH, u, v)
-        return replace(state, point=(u, v), anticipated=None)
+        state._last["point"] = (u, v)
+        return replace(state, anticipated=None)
 
     def anticipate(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
         self.link.send(Message.ANTICIPATE, (u, v))
@@ -135,6 +141,6 @@ class Remote:
                 raise ValueError("the inverse of a run of one role needs a folder to go to the curvature role")
             name = f"{STEM}0.pt"
             self.files(name, saved)
-        state = RemoteState(self.link, problem.counts, problem.start())
-        point = state.ask(Message.RESTORE, text_tensor(name))
-        return replace(state, point=(point[0], point[1])) if point else state
+        state = RemoteState(self.link, problem.counts)
+        state._last["point"] = tuple(state.ask(Message.RESTORE, text_tensor(name)))
+        return state
