@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..linalg.factorisation import SingularMatrixError
 from .bilevel import BilevelProblem
 
 # Shortenings of one step.
@@ -26,6 +27,8 @@ _MOST_TRIALS = 16
 _POOR = 0.5
 # Steps with kept factors that are worth a factorisation.
 _PATIENCE = 5
+# Shorter steps lead nowhere.
+_SHORTEST = 1e-5
 # Nothing is gained by steps shorter than this, relative to u: those of rounding errors.
 _ROUNDING = 1e-12
 # A relative residual at which no step helps any more that is not a matter of rounding.
@@ -44,7 +47,7 @@ class Directions(Protocol):
         ...
 
     def renewed(self, u: Tensor) -> Directions:
-        """Those with the factors of u."""
+        """Those with the factors of u; a `SingularMatrixError` where there are none."""
         ...
 
 
@@ -98,7 +101,7 @@ def newton(
         steps: most steps.
 
     Raises:
-        SingularMatrixError: J is singular where it was to be factorised.
+        SingularMatrixError: J is singular at the start.
     """
     u, residual = start, problem.residual(start, v)
     if not torch.isfinite(residual).all():
@@ -113,6 +116,15 @@ def newton(
             directions, fresh = directions.renewed(u), True
             d = directions.direction(u, residual)
             step = _step(problem, v, u, d, directions, tolerance, 1.0, fresh)
+        renewed: Directions | None = None
+        while step is not None and not step.converged and taken < steps and not _lasts(problem, step, tolerance, fresh):
+            try:
+                renewed = directions.renewed(step.u)
+                break
+            except SingularMatrixError:
+                # No way leads on from there: a step too long, as one to where R is not finite.
+                shorter = 0.5 * step.length
+                step = _step(problem, v, u, d, directions, tolerance, shorter, fresh) if shorter > _SHORTEST else None
         if step is None:
             return _stuck(problem, u, residual, start, taken - 1, directions, tolerance)
         u, residual = step.u, step.residual
@@ -121,10 +133,10 @@ def newton(
         if taken == steps:
             break
         assert step.following is not None
-        if step.length == 1.0 and _lasts(problem, u, step, tolerance, fresh):
+        if renewed is None:
             d, length = step.following, 1.0
             continue
-        directions = directions.renewed(u)
+        directions = renewed
         following = directions.direction(u, residual)
         length = _predicted(problem, d, step, following)
         d = following
@@ -181,23 +193,23 @@ def _bounded(problem: BilevelProblem, residual: Tensor, norm: float, tolerance: 
     return norm > 0.0 and problem.inner_metric.dual_norm_bound(residual) <= tolerance * norm
 
 
-def _lasts(problem: BilevelProblem, u: Tensor, step: _Step, tolerance: float, fresh: bool) -> bool:
+def _lasts(problem: BilevelProblem, step: _Step, tolerance: float, fresh: bool) -> bool:
     """The factors are good for what is left to do.
 
     After a step with factors of its own point, the next ones contract by about twice its factor.
     """
     assert step.following is not None
     rate = 2.0 * step.contraction if fresh else step.contraction
-    if rate >= _POOR:
+    if step.length < 1.0 or rate >= _POOR:
         return False
-    left = problem.inner_metric.norm(step.following) / max(problem.inner_length(u), 1e-300)
+    left = problem.inner_metric.norm(step.following) / max(problem.inner_length(step.u), 1e-300)
     goal = max(0.5 * tolerance, 1e-16)
     return rate == 0.0 or left <= goal or math.log(goal / left) / math.log(rate) <= _PATIENCE
 
 
 def _predicted(problem: BilevelProblem, d: Tensor, step: _Step, following: Tensor) -> float:
-    """The length of the next step, from how the last direction turned (Deuflhard, equation 3.47)."""
-    if step.length == 1.0 and step.contraction <= 0.25:
+    """The length of the next step: full after a full one, else by how the direction turned (Deuflhard, equation 3.47)."""
+    if step.length == 1.0:
         return 1.0
     assert step.following is not None
     metric = problem.inner_metric

@@ -63,7 +63,9 @@ class _Exact:
         return self.problem.linear or torch.equal(u, self.u)
 
     def renewed(self, u: Tensor) -> _Exact:
-        return replace(self, u=u)
+        there = replace(self, u=u)
+        _ = there._factors
+        return there
 
 
 @dataclass(frozen=True)
