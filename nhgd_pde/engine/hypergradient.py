@@ -146,7 +146,9 @@ def adjoint_hypergradient(
                 return contraction > 0.0
             return step + math.log(tolerance / error) / math.log(contraction) > most
 
-        return preconditioned_residuals(product, inner, inverse.adjoint, metric, start, tolerance, most, error_of, hopeless)
+        return preconditioned_residuals(
+            product, inner, inverse.adjoint, metric, start, tolerance, most, error_of, hopeless
+        )
 
     here = belongs(inverse, problem, u, v)
     found = solved(None if here else start, _MOST if here else patience)

@@ -16,6 +16,8 @@ from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
 from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
 from .newton import newton
 
+# Relative error of a Newton direction that is found by iteration.
+_INEXACT = 1e-2
 # A residual that grows by more than this in one sampled step shows a step that was too long.
 _GROWTH = 10.0
 # Observed scores that inflate the Fisher information more than this in some batch of a loop are warned about.
@@ -79,6 +81,7 @@ class InnerResult:
         message: a sentence on a failure.
         warning: a sentence on what spoils the inverse.
         crosses: the cross derivatives of the batches, where they are kept.
+        residual: R where the loop has ended, if it is known.
     """
 
     state: InnerState
@@ -87,6 +90,7 @@ class InnerResult:
     message: str = ""
     warning: str = ""
     crosses: tuple[Callable[[Tensor], Tensor], ...] = ()
+    residual: Tensor | None = None
 
 
 def solve_inner(
@@ -112,6 +116,7 @@ class _Natural:
     v: Tensor
     curvature: Curvature
     state: Any
+    tolerance: float
 
     def direction(self, u: Tensor, residual: Tensor) -> Tensor:
         return self.state.solve(self.problem.inner_gradient(u, self.v))
@@ -138,7 +143,9 @@ class _Pointwise(_Natural):
         def product(w: Tensor) -> Tensor:
             return problem.state_product(u, v, w)
 
-        return preconditioned_residuals(product, residual, self.state.newton_step, problem.inner_metric).solution
+        rtol = 0.1 * self.tolerance if problem.linear else _INEXACT
+        step, metric = self.state.newton_step, problem.inner_metric
+        return preconditioned_residuals(product, residual, step, metric, rtol=rtol).solution
 
     def belongs(self, u: Tensor) -> bool:
         return belongs(self.state, self.problem, u, self.v)
@@ -152,14 +159,14 @@ def _expected_steps(
     options: InnerOptions,
     tolerance: float,
 ) -> InnerResult:
-    """Natural-gradient steps on the expected inner objective: Newton steps, with an inverse that may be an earlier one."""
+    """Natural-gradient steps on the expected inner objective: Newton steps, with an inverse that may be older."""
     kind = _Pointwise if curvature.pointwise else _Natural
-    directions = kind(problem, v, curvature, state.curvature)
+    directions = kind(problem, v, curvature, state.curvature, tolerance)
     root = newton(problem, v, state.u, directions, tolerance, options.steps)
     assert isinstance(root.directions, _Natural)
     done = InnerState(root.u, root.directions.state, state.steps + root.steps, state.spectrum)
     error = math.nan if root.failed else root.error
-    return InnerResult(done, error, error <= tolerance, root.message)
+    return InnerResult(done, error, error <= tolerance, root.message, residual=root.residual)
 
 
 def _sampled_steps(

@@ -4,8 +4,8 @@ With J_k = dR/du factorised at some point, which may be an earlier one, a step i
 
     d = J_k^-1 R(u),   u+ = u - length d,   d+ = J_k^-1 R(u+)
 
-and is judged by the natural monotonicity test |d+| <= (1 - length / 4) |d| (Deuflhard 2011, Newton Methods for Nonlinear
-Problems, Section 3.3), in the norm of the inner metric. It sees errors, not residuals, which far from a solution of
+and is judged by the natural monotonicity test |d+| <= (1 - length / 4) |d| in the norm of the inner metric (Deuflhard
+2011, Newton Methods for Nonlinear Problems, Section 3.3). It sees errors, not residuals, which far from a solution of
 a stiff equation allow tiny steps only; and d+ is no waste: while the factors are kept it is the next step.
 """
 
@@ -57,6 +57,7 @@ class Root:
 
     Attributes:
         u: the last iterate; where the method failed, the start.
+        residual: R at the last iterate.
         error: its certificate, see `BilevelProblem.inner_error`.
         steps: taken.
         directions: with the last factors.
@@ -65,6 +66,7 @@ class Root:
     """
 
     u: Tensor
+    residual: Tensor
     error: float
     steps: int
     directions: Directions
@@ -129,7 +131,7 @@ def newton(
             return _stuck(problem, u, residual, start, taken - 1, directions, tolerance)
         u, residual = step.u, step.residual
         if step.converged:
-            return Root(u, problem.residual_error(residual, u, tolerance), taken, directions)
+            return Root(u, residual, problem.residual_error(residual, u, tolerance), taken, directions)
         if taken == steps:
             break
         assert step.following is not None
@@ -142,7 +144,7 @@ def newton(
         d = following
     error = problem.residual_error(residual, u, tolerance)
     message = "" if error <= tolerance else f"{steps} inner steps left a relative residual of {error:.1e}"
-    return Root(u, error, steps, directions, message=message)
+    return Root(u, residual, error, steps, directions, message=message)
 
 
 def _step(
@@ -208,7 +210,7 @@ def _lasts(problem: BilevelProblem, step: _Step, tolerance: float, fresh: bool) 
 
 
 def _predicted(problem: BilevelProblem, d: Tensor, step: _Step, following: Tensor) -> float:
-    """The length of the next step: full after a full one, else by how the direction turned (Deuflhard, equation 3.47)."""
+    """The length of the next step: full after a full one, else by how the direction has turned (Deuflhard)."""
     if step.length == 1.0:
         return 1.0
     assert step.following is not None
@@ -231,7 +233,7 @@ def _stuck(
 ) -> Root:
     error = problem.residual_error(residual, u, tolerance)
     if error <= tolerance:
-        return Root(u, error, taken, directions)
+        return Root(u, residual, error, taken, directions)
     failed = not error <= _USELESS
     message = f"no step reduces the inner residual {error:.1e}"
-    return Root(start if failed else u, error, taken, directions, failed, message)
+    return Root(start if failed else u, residual, error, taken, directions, failed, message)

@@ -159,7 +159,7 @@ class NHGD:
         gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
-            value=self._value(problem, u, v, h, inner.error),
+            value=self._value(problem, u, v, h, inner),
             derivative=h.derivative,
             gradient=gradient,
             state_error=inner.error,
@@ -204,17 +204,17 @@ class NHGD:
         cross = self._cross(problem, u, v, inner, state.generator)
         return hypergradient(problem, u, v, inverse, state.q, tolerance, options.steps, cross), inverse
 
-    def _value(self, problem: BilevelProblem, u: Tensor, v: Tensor, h: Hypergradient, error: float) -> float:
+    def _value(self, problem: BilevelProblem, u: Tensor, v: Tensor, h: Hypergradient, inner: InnerResult) -> float:
         """f(u*, v) = f(u, v) - q . g + O(|g|^2), g the inner gradient at u and H q = grad_u f; q . g = p . R.
 
         Without the second term values are off in the first order of the state's error and contradict the slopes,
         which the line search trusts as much.
         """
         value = problem.outer_value(u, v)
-        if not self.hypergradient.refine or error <= _EXACT:
+        if not self.hypergradient.refine or inner.error <= _EXACT:
             return value
         if h.p is not None:
-            return value - dot(h.p, problem.residual(u, v))
+            return value - dot(h.p, problem.residual(u, v) if inner.residual is None else inner.residual)
         assert h.q is not None
         return value - dot(h.q, problem.inner_gradient(u, v))
 

@@ -152,7 +152,7 @@ class ResidualFactors:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
 
     def newton_step(self, residual: Tensor) -> Tensor:
-        """Jbar^-1 R; nearer to J^-1 R at another point than A J^T K^-1 R is, which squares how far J and Jbar differ."""
+        """Jbar^-1 R: at another point nearer to J^-1 R than A J^T K^-1 R, which squares how far J and Jbar differ."""
         return self.jacobian.solve(residual)
 
     def adjoint(self, g: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from ..engine.newton import newton
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..linalg.factorisation import SingularMatrixError
+from ..linalg.krylov import dot
 
 
 class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):
@@ -103,7 +104,8 @@ class Adjoint:
         sensitivity = state.sensitivity.updated(problem, u, adjoint, indirect, worst)
         evaluation = Evaluation(
             v=v,
-            value=problem.outer_value(u, v),
+            # f(u*, v) = f(u, v) - p . R + O(|R|^2): else values contradict the slopes in the first order.
+            value=problem.outer_value(u, v) - dot(adjoint, root.residual),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
             state_error=error,
