@@ -17,7 +17,7 @@ from .curvature.base import PointwiseState, belongs
 _RECURRED = 1e-11
 # Solves with factors of another point that are worth a factorisation, and the most with those of this one, which
 # are exact unless the scenarios differ.
-_PATIENCE = 4
+_PATIENCE = 3
 _MOST = 30
 
 

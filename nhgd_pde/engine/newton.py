@@ -103,7 +103,7 @@ def newton(
         steps: most steps.
 
     Raises:
-        SingularMatrixError: J is singular at the start.
+        SingularMatrixError: J is singular at the start, or where kept factors have led.
     """
     u, residual = start, problem.residual(start, v)
     if not torch.isfinite(residual).all():
@@ -112,21 +112,23 @@ def newton(
         directions = directions.renewed(u)
     d, length = directions.direction(u, residual), 1.0
     for taken in range(1, steps + 1):
-        fresh = directions.belongs(u)
+        fresh, renewed = directions.belongs(u), None
         step = _step(problem, v, u, d, directions, tolerance, length, fresh)
-        if step is None and not fresh:
-            directions, fresh = directions.renewed(u), True
-            d = directions.direction(u, residual)
-            step = _step(problem, v, u, d, directions, tolerance, 1.0, fresh)
-        renewed: Directions | None = None
-        while step is not None and not step.converged and taken < steps and not _lasts(problem, step, tolerance, fresh):
+        while True:
+            if step is None and not fresh:
+                directions, fresh = directions.renewed(u), True
+                d = directions.direction(u, residual)
+                step = _step(problem, v, u, d, directions, tolerance, 1.0, fresh)
+            if step is None or step.converged or taken == steps or _lasts(problem, step, tolerance, fresh):
+                break
             try:
                 renewed = directions.renewed(step.u)
                 break
             except SingularMatrixError:
                 # No way leads on from there: a step too long, as one to where R is not finite.
-                shorter = 0.5 * step.length
-                step = _step(problem, v, u, d, directions, tolerance, shorter, fresh) if shorter > _SHORTEST else None
+                length = 0.5 * step.length
+                again = fresh and length > _SHORTEST
+                step = _step(problem, v, u, d, directions, tolerance, length, fresh) if again else None
         if step is None:
             return _stuck(problem, u, residual, start, taken - 1, directions, tolerance)
         u, residual = step.u, step.residual
