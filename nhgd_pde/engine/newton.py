@@ -5,8 +5,8 @@ With J_k = dR/du factorised at some point, which may be an earlier one, a step i
     d = J_k^-1 R(u),   u+ = u - length d,   d+ = J_k^-1 R(u+)
 
 and is judged by the natural monotonicity test |d+| <= (1 - length / 4) |d| in the norm of the inner metric (Deuflhard
-2011, Newton Methods for Nonlinear Problems, Section 3.3). It sees errors, not residuals, which far from a solution of
-a stiff equation allow tiny steps only; and d+ is no waste: while the factors are kept it is the next step.
+2011, Newton Methods for Nonlinear Problems, Section 3.3). It sees errors, not residuals, which allow tiny steps only
+where convection dominates; and d+ is no waste: while the factors are kept it is the next step.
 """
 
 from __future__ import annotations
