@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, value_noise
+from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, takes_no_l1, value_noise
 from .line_search import LineSearch
 
 # Of an estimated constant step: its share of the first trial of a line search.
@@ -51,6 +51,9 @@ class GradientDescent:
     step: float | None = None
     search: bool = True
     second_order: ClassVar[bool] = False
+
+    def objection(self, space: Feasible) -> str:
+        return takes_no_constraint(space) or takes_no_l1(space)
 
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
         slope = -dot(first.derivative, first.gradient)

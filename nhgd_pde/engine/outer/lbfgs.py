@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, blend, value_noise
+from .base import Evaluation, Feasible, HessianProduct, blend, takes_no_constraint, takes_no_l1, value_noise
 from .line_search import LineSearch, exact_share
 
 # No step is trusted to shrink the gradient by more than this.
@@ -61,6 +61,9 @@ class LBFGS:
     memory: int = 20
     step: float | None = None
     second_order: ClassVar[bool] = False
+
+    def objection(self, space: Feasible) -> str:
+        return takes_no_constraint(space) or takes_no_l1(space)
 
     def init(self, space: Feasible, first: Evaluation) -> LBFGSState:
         return self._search_from(space, first, (), 0.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, value_noise
+from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, takes_no_l1, value_noise
 from .line_search import LineSearch
 from .quadratic_model import minimise_model
 
@@ -60,6 +60,9 @@ class NewtonCG:
     forcing: float = 0.1
     iterations: int = 500
     second_order: ClassVar[bool] = True
+
+    def objection(self, space: Feasible) -> str:
+        return takes_no_constraint(space) or takes_no_l1(space)
 
     def init(self, space: Feasible, first: Evaluation) -> NewtonState:
         return NewtonState(first, self.forcing, space.stationarity(first), torch.zeros_like(first.v))
