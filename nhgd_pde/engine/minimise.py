@@ -222,7 +222,8 @@ def minimise(
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
             # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
-            state = outer.revalued(state, problem.outer_value(knowledge.u, state.best.v))
+            value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
+            state = outer.revalued(state, value)
         if not state.best.finite or state.best.value > 1e6 * (abs(first.evaluation.value) + 1e-300):
             return Minimum(current, first, "failed", _diverged(state.best, first))
         reached = Iterate(
@@ -246,7 +247,7 @@ def outer_space(problem: BilevelProblem) -> Feasible:
     """The space that the outer variables of a problem move in."""
     constraint, weights = constraint_of(problem), l1_weights_of(problem)
     space = Feasible(problem.outer_metric, problem.bounds, False, constraint, weights)
-    return replace(space, quadratic=problem.quadratic and space.smooth)
+    return replace(space, quadratic=problem.quadratic and constraint is None)
 
 
 def _start(

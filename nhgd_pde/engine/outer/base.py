@@ -112,8 +112,8 @@ class Feasible:
     Attributes:
         metric: the inner product.
         bounds: lower and upper (p,).
-        quadratic: without bounds, the reduced objective is a quadratic function, so that between two
-            evaluations everything is known.
+        quadratic: Phi, without the l1 term, is a quadratic function, so that between two evaluations everything
+            is known.
         constraint: an inequality besides the bounds.
         weights: (p,) w of an l1 term sum_i w_i |v_i|, at least 0, in the units of a derivative.
     """
@@ -172,18 +172,19 @@ class Feasible:
         """sum_i w_i |v_i|."""
         return 0.0 if self.weights is None else dot(self.weights, v.abs())
 
+    def rate(self, derivative: Tensor, start: Tensor, end: Tensor) -> float:
+        """What the objective changes by on the way from start to end, its smooth part taken as linear."""
+        return dot(derivative, end - start) + self.l1(end) - self.l1(start)
+
+    def distance(self, v: Tensor, gradient: Tensor) -> float:
+        """The norm of v - prox(v - gradient)."""
+        return self.metric.norm((v - self.prox(v - gradient))[None])
+
     def completed(self, evaluation: Evaluation) -> Evaluation:
         """An evaluation of Phi with the l1 term in its value."""
         if self.weights is None:
             return evaluation
         return replace(evaluation, value=evaluation.value + self.l1(evaluation.v))
-
-    def free(self, v: Tensor, derivative: Tensor) -> Tensor | None:
-        """Where a descent step may move: not at a bound with the descent pointing out. None: everywhere."""
-        if self.bounds is None:
-            return None
-        lower, upper = self.bounds
-        return ~(((v <= lower) & (derivative > 0.0)) | ((v >= upper) & (derivative < 0.0)))
 
     def stationarity(self, evaluation: Evaluation) -> float:
         """How far a point is from satisfying the necessary conditions, in the units of the gradient.
@@ -197,7 +198,7 @@ class Feasible:
             return max(dot(evaluation.derivative, evaluation.gradient), 0.0) ** 0.5
         v = evaluation.v
         if self.constraint is None:
-            return self.metric.norm((v - self.prox(v - evaluation.gradient))[None])
+            return self.distance(v, evaluation.gradient)
         value, derivative = self.constraint.value(v), self.constraint.derivative(v)
         normal = self.metric.gradient(derivative[None])[0]
 
