@@ -174,7 +174,10 @@ class Feasible:
 
     def rate(self, derivative: Tensor, start: Tensor, end: Tensor) -> float:
         """What the objective changes by on the way from start to end, its smooth part taken as linear."""
-        return dot(derivative, end - start) + self.l1(end) - self.l1(start)
+        if self.weights is None:
+            return dot(derivative, end - start)
+        # Component by component: near an optimum both parts are large and cancel.
+        return float((derivative * (end - start) + self.weights * (end.abs() - start.abs())).sum())
 
     def distance(self, v: Tensor, gradient: Tensor) -> float:
         """The norm of v - prox(v - gradient)."""

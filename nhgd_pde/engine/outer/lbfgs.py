@@ -127,15 +127,17 @@ class LBFGS:
             direction = -_inverse_hessian(best, pairs, _longest if space.quadratic else _scale)
             end = best.v + direction
         else:
-            curvature = 1.0 / (first if not pairs else pairs[-1].radius if space.quadratic else _scale(pairs))
+            # The curvature along the last step, not the larger one of `_scale`: where no pair has been there is little.
+            curvature = 1.0 / (pairs[-1].radius if pairs else first)
             end = minimise_between_kinks(space, best, QuasiNewton.of(space.mass, pairs, curvature))
             direction = end - best.v
-        slope = dot(best.derivative, direction) + space.l1(end) - space.l1(best.v)
+        slope = space.rate(best.derivative, best.v, end)
         if pairs and not slope < 0.0:
             return self._search_from(space, best, (), step, _scale(pairs))
         trial = first if space.smooth else 1.0
         search = LineSearch.start(best.value, slope, trial, wolfe=space.smooth)
-        return LBFGSState(best, direction, end, search, pairs, True, step)
+        failure = "" if slope < 0.0 or space.smooth else "no step descends by more than rounding"
+        return LBFGSState(best, direction, end, search, pairs, True, step, failure=failure)
 
 
 def _share(space: Feasible, state: LBFGSState, slope: float) -> float | None:

@@ -5,15 +5,30 @@ q(d) = h . d + d . B d / 2 + sum_i w_i (|v_i + d_i| - |v_i|),   lower <= v + d <
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from ...linalg.krylov import dot
 from .base import Evaluation, Feasible
 from .quasi_newton import QuasiNewton
 
 # A little more accuracy in the model saves no evaluations.
 _REDUCTION = 0.01
 _MOST_ROUNDS = 50
+_MOST_FACES = 20
+# Of a semismooth Newton step: where less of it is best for q, it tells little of the kinks.
+_LEAST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point (p,), the derivative of the smooth part of q there, and the share of the way there that was taken."""
+
+    x: Tensor
+    slope: Tensor
+    share: float = 1.0
 
 
 def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewton) -> Tensor:
@@ -21,46 +36,88 @@ def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewto
 
     A semismooth Newton method (Hintermueller, Ito and Kunisch 2003, SIAM J. Optim. 13; with an l1 term Stadler 2009,
     Comput. Optim. Appl. 44): prox(x - gradient / c) says which variables will be at a kink; they are put there, and
-    q is minimised in the others. Of such a step, cut off at kinks, as much is taken as is best for q, and where it
-    does not descend the step of the proximal gradient method, so that q falls in every round and no two repeat.
-    c is the curvature that B has in every direction that it knows nothing of.
+    q is minimised in the others. c is the curvature that B has in every direction that it knows nothing of. Of such
+    a step, cut off at kinks, as much is taken as is best for q. Where that is little a step of the proximal gradient
+    method takes its place, and q is minimised in the face that is reached (More and Toraldo 1991, SIAM J. Optim. 1).
+    So q falls in every round, and no two repeat.
     """
-    x, slope = best.v, best.derivative
-    first = left = space.stationarity(best)
+    point = Point(best.v, best.derivative)
+    first = space.stationarity(best)
     for _ in range(_MOST_ROUNDS):
-        if not left > _REDUCTION * first:
+        if not space.distance(point.x, point.slope / space.mass) > _REDUCTION * first:
             break
-        target = space.prox(x - slope / (matrix.scale * space.mass), 1.0 / matrix.scale)
-        end = _newton_point(space, x, slope, target, matrix)
-        rate = space.rate(slope, x, end)
-        if not rate < 0.0:
-            end = target
-            rate = space.rate(slope, x, end)
-        if not rate < 0.0:
-            break
-        way = end - x
-        image = matrix.product(way)
-        share = min(1.0, -rate / float(way @ image))
-        x = end if share == 1.0 else x + share * way
-        slope = slope + share * image
-        left = space.distance(x, slope / space.mass)
-    return x
+        reached = _towards(space, point, _semismooth_point(space, point, matrix), matrix)
+        if reached is None or reached.share < _LEAST_SHARE:
+            reached = _towards(space, point, _cauchy_point(space, point, matrix), matrix)
+            if reached is None:
+                break
+            reached = _face_minimiser(space, reached, matrix)
+        point = reached
+    return point.x
 
 
-def _newton_point(space: Feasible, x: Tensor, slope: Tensor, target: Tensor, matrix: QuasiNewton) -> Tensor:
-    """The minimiser of q with the variables at a kink where `target` is at one, the others cut off at kinks.
+def _towards(space: Feasible, start: Point, end: Tensor, matrix: QuasiNewton) -> Point | None:
+    """The best point for q on the way to another; None where q does not fall that way.
 
-    Where variables are free q is smooth, with the signs that they are going to have.
+    The l1 term is convex: taken as linear along the way it is not underestimated.
     """
-    fixed = torch.zeros_like(x, dtype=torch.bool)
+    rate = space.rate(start.slope, start.x, end)
+    if not rate < 0.0:
+        return None
+    way = end - start.x
+    image = matrix.product(way)
+    share = min(1.0, -rate / dot(way, image))
+    return Point(end if share == 1.0 else start.x + share * way, start.slope + share * image, share)
+
+
+def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
+    """Where q is least with the variables at a kink that are going to be there, the others cut off at kinks."""
+    target = space.prox(start.x - start.slope / (matrix.scale * space.mass), 1.0 / matrix.scale)
+    free = _free(space, target)
+    jump = torch.where(free, 0.0, target - start.x)
+    step = matrix.newton_step(_smooth(space, start.slope + matrix.product(jump), target), free)
+    return _cut(space, torch.where(free, start.x + step, target), target)
+
+
+def _cauchy_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
+    """The step of the proximal gradient method whose length is best for q where no kink is met."""
+    way = space.prox(start.x - start.slope / space.mass) - start.x
+    length = dot(way, space.mass * way) / dot(way, matrix.product(way))
+    return space.prox(start.x - length * start.slope / space.mass, length)
+
+
+def _face_minimiser(space: Feasible, start: Point, matrix: QuasiNewton) -> Point:
+    """Where q is least in the face of a point, or in a face of that: what meets a kink stays there."""
+    for _ in range(_MOST_FACES):
+        free = _free(space, start.x)
+        whole = start.x + matrix.newton_step(_smooth(space, start.slope, start.x), free)
+        end = _cut(space, torch.where(free, whole, start.x), start.x)
+        reached = _towards(space, start, end, matrix)
+        if reached is None:
+            break
+        start = reached
+        if reached.share == 1.0 and torch.equal(end[free], whole[free]):
+            break
+    return start
+
+
+def _free(space: Feasible, x: Tensor) -> Tensor:
+    """Which variables are at no kink."""
+    free = torch.ones_like(x, dtype=torch.bool)
     if space.bounds is not None:
-        fixed = (target <= space.bounds[0]) | (target >= space.bounds[1])
+        free = (x > space.bounds[0]) & (x < space.bounds[1])
     if space.weights is not None:
-        fixed = fixed | ((target == 0.0) & (space.weights > 0.0))
-        slope = slope + space.weights * target.sign()
-    jump = torch.where(fixed, target - x, 0.0)
-    end = torch.where(fixed, target, x + matrix.newton_step(slope + matrix.product(jump), ~fixed))
+        free = free & ((x != 0.0) | (space.weights == 0.0))
+    return free
+
+
+def _smooth(space: Feasible, slope: Tensor, signs: Tensor) -> Tensor:
+    """The derivative of q where variables have the signs given."""
+    return slope if space.weights is None else slope + space.weights * signs.sign()
+
+
+def _cut(space: Feasible, x: Tensor, signs: Tensor) -> Tensor:
+    """A point within the bounds, zero where the l1 term has a kink between it and the signs given."""
     if space.weights is not None:
-        crossed = ~fixed & (space.weights > 0.0) & (end * target < 0.0)
-        end = torch.where(crossed, 0.0, end)
-    return space.project(end)
+        x = torch.where((space.weights > 0.0) & (x * signs < 0.0), 0.0, x)
+    return space.project(x)
