@@ -283,8 +283,8 @@ class Formula:
             entry = replace(self, vector=False, null=self.null_entries)
             return tuple(each for _, each in _each("list", enumerate(value), lambda each: entry.check(each, context)))
         if not isinstance(value, str) and not is_number(value):
-            listed = " or a list of expressions" * self.vector
-            raise expectation(f"a number or an expression{listed}{' or null' * self.null}", value)
+            single = "a number, an expression or a list of expressions" if self.vector else "a number or an expression"
+            raise expectation(f"{single}{' or null' * self.null}", value)
         names = (*self.names, *(name for name in context.parameters if name not in self.names))
         try:
             expression = Expression(value if isinstance(value, str) else plain_number(value), names)
