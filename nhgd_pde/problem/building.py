@@ -137,7 +137,7 @@ class _Builder:
         if values.issues:
             raise ProblemError(values.issues)
 
-        cells = _Condition(state.cells, interior.form, interior.coefficients)
+        cells = _Condition(interior.evaluation or state.cells, interior.form, interior.coefficients)
         integrals = [self._integral(cells, None, entries, controls)]
         integrals += [self._integral(condition, name, entries, controls) for name, condition in conditions.items()]
         additive = all(entry.additive for entry in entries)

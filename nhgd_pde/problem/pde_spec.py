@@ -104,7 +104,25 @@ class HeatSpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec, OneOf()]
+class AdvectionDiffusionSpec(Section):
+    """-div(conductivity grad u) + velocity . grad u + reaction u = source."""
+
+    kind: Literal["advection_diffusion"]
+    conductivity: Conductivity = Expression(1.0)
+    velocity: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        description="A list of expressions, one a coordinate."
+    )
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    stabilisation: Literal["auto", "none", "supg"] = Field(
+        default="auto",
+        description="Streamline-upwind weighting of the residual: in cells with a Peclet number above 1, nowhere, or "
+        "everywhere.",
+    )
+    boundary: Conditions = Field(default_factory=dict)
+
+
+PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | AdvectionDiffusionSpec, OneOf()]
 
 
 class TimeSpec(Section):

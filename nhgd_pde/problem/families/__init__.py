@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from .advection import ADVECTION_DIFFUSION
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
 
-FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT}
+FAMILIES: dict[str, Family] = {
+    "poisson": POISSON,
+    "semilinear": SEMILINEAR,
+    "heat": HEAT,
+    "advection_diffusion": ADVECTION_DIFFUSION,
+}
 
 __all__ = ["FAMILIES", "Family", "Interior"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...fem.evaluation import Evaluation
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.form import Pointwise
@@ -30,6 +31,7 @@ class Interior:
         capacity: factor (P,) of the time derivative of every field; None in a steady equation.
         norms: the product that each field is tested in.
         vector: components of `source`; None where it is a scalar.
+        evaluation: the state's functions as the form takes them; None for those of the state space.
     """
 
     form: Pointwise
@@ -41,6 +43,7 @@ class Interior:
     capacity: Tensor | None = None
     norms: tuple[TestNorm, ...] = ("h1",)
     vector: int | None = None
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""Second derivatives of basis functions, which strong residuals need, as a further field beside a space's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import skfem
+import torch
+
+from .evaluation import Evaluation
+
+
+def second_derivatives(basis: skfem.CellBasis, step: float = 2.0**-10) -> np.ndarray:
+    """d2 phi / dx_i dx_j at the quadrature points, (dim, dim, elements, points, functions).
+
+    Gradients are polynomials of degree two at most along each reference coordinate where the map of a cell is affine,
+    so that their central differences are exact but for rounding; on other cells they are of order step^2.
+    """
+    inverse = np.asarray(basis.mapping.invDF(basis.X))
+    points = np.broadcast_to(np.asarray(basis.X), (basis.mesh.dim(), *basis.X.shape[1:]))
+    inverse = np.broadcast_to(inverse, (*inverse.shape[:2], *basis.dx.shape))
+    found = np.zeros((*inverse.shape[:2], *basis.dx.shape, basis.Nbfun))
+    for k in range(len(points)):
+        move = np.zeros_like(points)
+        move[k] = step
+        for a in range(basis.Nbfun):
+            ends = [basis.elem.gbasis(basis.mapping, points + sign * move, a)[0].grad for sign in (1.0, -1.0)]
+            along = np.broadcast_to((ends[0] - ends[1]) / (2.0 * step), (len(points), *basis.dx.shape))
+            found[..., a] += np.einsum("ieq,jeq->ijeq", along, inverse[k])
+    return found
+
+
+def with_second_derivatives(cells: Evaluation, table: np.ndarray) -> Evaluation:
+    """The functions of a scalar space with a second field beside them, made of the same functions.
+
+    Its value is a combination of their second derivatives, (elements, points, functions), and its gradient is zero.
+    """
+    extra = torch.as_tensor(np.ascontiguousarray(table), device=cells.quadrature.weights.device)
+    if (extra == extra[:, :1]).all():
+        extra = extra[:, :1]
+    zero = torch.zeros_like(cells.tables[0][:, :1])
+    zero = zero.expand(len(cells.dofs), 1, cells.dofs.shape[1])
+    return replace(cells, tables=(*cells.tables, extra, *[zero] * (cells.components - 1)))
