@@ -11,23 +11,28 @@ import torch
 from .evaluation import Evaluation
 
 
-def second_derivatives(basis: skfem.CellBasis, step: float = 2.0**-10) -> np.ndarray:
-    """d2 phi / dx_i dx_j at the quadrature points, (dim, dim, elements, points, functions).
+def second_derivatives(basis: skfem.CellBasis, factors: np.ndarray, step: float = 2.0**-10) -> np.ndarray:
+    """sum_ij factors_ij d2 phi / dx_i dx_j at the quadrature points, (elements, points, functions).
 
     Gradients are polynomials of degree two at most along each reference coordinate where the map of a cell is affine,
     so that their central differences are exact but for rounding; on other cells they are of order step^2.
+
+    Args:
+        basis: of a scalar space.
+        factors: (dim, dim, elements or 1, points or 1); the identity makes it the Laplacian.
+        step: of the differences, in reference coordinates.
     """
-    inverse = np.asarray(basis.mapping.invDF(basis.X))
-    points = np.broadcast_to(np.asarray(basis.X), (basis.mesh.dim(), *basis.X.shape[1:]))
-    inverse = np.broadcast_to(inverse, (*inverse.shape[:2], *basis.dx.shape))
-    found = np.zeros((*inverse.shape[:2], *basis.dx.shape, basis.Nbfun))
+    points, shape = np.asarray(basis.X), tuple(basis.dx.shape)
+    found = np.zeros((*shape, basis.Nbfun))
+    inverse = np.asarray(basis.mapping.invDF(points))
     for k in range(len(points)):
+        # By the chain rule, the derivative along reference coordinate k counts with row k of the inverse Jacobian.
+        weights = np.einsum("ijeq,jeq->ieq", factors, inverse[k])
         move = np.zeros_like(points)
         move[k] = step
         for a in range(basis.Nbfun):
             ends = [basis.elem.gbasis(basis.mapping, points + sign * move, a)[0].grad for sign in (1.0, -1.0)]
-            along = np.broadcast_to((ends[0] - ends[1]) / (2.0 * step), (len(points), *basis.dx.shape))
-            found[..., a] += np.einsum("ieq,jeq->ijeq", along, inverse[k])
+            found[..., a] += ((ends[0] - ends[1]) / (2.0 * step) * weights).sum(axis=0)
     return found
 
 

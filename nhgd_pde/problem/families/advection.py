@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -83,14 +85,11 @@ def _cell_length(space: StateSpace, velocity: list[np.ndarray]) -> np.ndarray:
 
 def _curved(space: StateSpace, conductivity: np.ndarray) -> Evaluation | None:
     """The state's functions with their second derivatives beside them; None where all of these vanish."""
-    found = second_derivatives(space.basis)
-    shape = space.cells.quadrature.weights.shape
+    dim, shape = space.domain.dim, tuple(space.cells.quadrature.weights.shape)
+    factors = np.eye(dim)[:, :, None, None]
     if conductivity.ndim > 2:
-        dim = len(conductivity)
-        factors = np.broadcast_to(conductivity[:, :, 0], (dim, dim, shape.numel())).reshape(dim, dim, *shape)
-        table = np.einsum("ijeq,ijeqa->eqa", factors, found)
-    else:
-        table = np.einsum("iieqa->eqa", found)
+        factors = np.broadcast_to(conductivity[:, :, 0], (dim, dim, math.prod(shape))).reshape(dim, dim, *shape)
+    table = second_derivatives(space.basis, factors)
     return with_second_derivatives(space.cells, table) if table.any() else None
 
 
