@@ -192,12 +192,12 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
         (
             'dirichlet: "x*y"',
             "dirichlet: 0, neumann: 1",
-            "7: pde.boundary.left: expected exactly one of dirichlet, neumann, robin; found dirichlet and",
+            "7: pde.boundary.left: expected exactly one of dirichlet, neumann, robin, absorbing; found dirichlet and",
         ),
         (
             'dirichlet: "x*y"',
             "",
-            "7: pde.boundary.left: expected exactly one of dirichlet, neumann, robin; found none",
+            "7: pde.boundary.left: expected exactly one of dirichlet, neumann, robin, absorbing; found none",
         ),
         (
             'dirichlet: "x*y"',

@@ -175,7 +175,12 @@ class ResidualFactors:
 
 
 def residual_model(
-    space: StateSpace, equation: StateEquation, observation: Observation, v: Tensor, norms: Sequence[TestNorm] = ("h1",)
+    space: StateSpace,
+    equation: StateEquation,
+    observation: Observation,
+    v: Tensor,
+    norms: Sequence[TestNorm] = ("h1",),
+    level: Tensor | None = None,
 ) -> ResidualModel:
     """The residual form of any equation.
 
@@ -189,6 +194,7 @@ def residual_model(
         observation: options.
         v: (p,) a control at which J has its usual size.
         norms: of each field.
+        level: (P,) factor of the value beside the gradient in H1, with Dirichlet values and without.
     """
     device = equation.lift.device
     free = equation.spatial_free
@@ -205,11 +211,15 @@ def residual_model(
             blocks[value, value] = one / main
             continue
         fixed = np.isin(np.arange(first, end), free, invert=True).any()
-        kept = [*([] if fixed else [value]), *gradients]
-        unscaled = space.cells.assemble(space.cells, {(i, i): one for i in kept}, symmetric=True).host()
+        product = {(i, i): one for i in gradients}
+        if level is not None:
+            product[value, value] = level.reshape(one.shape)
+        elif not fixed:
+            product[value, value] = one
+        unscaled = space.cells.assemble(space.cells, product, symmetric=True).host()
         size = float(np.median(np.abs(diagonal[first:end]) / unscaled.diagonal()[first:end]))
         main = size if math.isfinite(size) and size > 0.0 else 1.0
-        blocks.update({(i, i): main * one for i in kept})
+        blocks.update({key: main * weight for key, weight in product.items()})
     whole = space.cells.assemble(space.cells, blocks, symmetric=True)
     gram = whole.restrict(free, free).host()
     root = gram_root(space.cells.columns(free), blocks)

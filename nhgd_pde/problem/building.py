@@ -28,6 +28,7 @@ from ..pde_problem import PDEProblem
 from .control_spec import ParameterControl
 from .controls import ControlBuilder, Entry
 from .errors import ProblemError, suggest
+from .expressions import Expression
 from .families import FAMILIES, Interior
 from .loading import ProblemFile
 from .objectives import Clock, ObjectiveBuilder
@@ -123,6 +124,7 @@ class _Builder:
         values.parameters = self._parameters(domain)
         family = FAMILIES[spec.pde.kind]
         state = state_space(domain, family.groups(spec.pde, domain.dim, spec.element), self.device)
+        values.complex = state.groups[0].complex
         interior = family.interior(values, spec.pde, state)
         facets = self._boundary_facets(domain)
         step = None if clock is None else clock.step
@@ -137,7 +139,7 @@ class _Builder:
         if values.issues:
             raise ProblemError(values.issues)
 
-        cells = _Condition(state.cells, interior.form, interior.coefficients)
+        cells = _Condition(interior.evaluation or state.cells, interior.form, interior.coefficients)
         integrals = [self._integral(cells, None, entries, controls)]
         integrals += [self._integral(condition, name, entries, controls) for name, condition in conditions.items()]
         additive = all(entry.additive for entry in entries)
@@ -216,11 +218,12 @@ class _Builder:
             if isinstance(given, tuple) and len(given) != count:
                 self.values.complain(key, f"expected {count} values, one a component, found {len(given)}")
                 continue
-            if count > 1 and not isinstance(given, tuple) and given.constant != 0.0:
+            real = self.values.complex and not isinstance(given, tuple)
+            if count > 1 and not isinstance(given, tuple) and given.constant != 0.0 and not real:
                 self.values.complain(key, f"expected a list of {count} values, one a component, found a scalar")
                 continue
             for i in range(count):
-                value = given[i] if isinstance(given, tuple) else given
+                value = given[i] if isinstance(given, tuple) else given if i == 0 or not real else Expression(0)
                 if value is None:
                     continue
                 dofs = state.facet_dofs(indices, i)
@@ -229,7 +232,11 @@ class _Builder:
                 fixed[dofs] = True
         for entry in entries:
             if entry.data is not None and not entry.initial:
-                fixed[np.flatnonzero(np.diff(entry.data.indptr))] = True
+                those = np.flatnonzero(np.diff(entry.data.indptr))
+                fixed[those] = True
+                if state.groups[0].complex:
+                    # A control of the real part alone leaves the imaginary part to the given values.
+                    fixed[those[those < state.offsets[1]] + state.offsets[1]] = True
         if fixed[: state.offsets[count]].all():
             self.values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
         if clock is not None:
@@ -292,6 +299,17 @@ class _Builder:
                 )
                 absorbing = absorbing or bool((transfer != 0.0).any())
                 coercive = coercive and bool((transfer >= 0.0).all())
+            elif condition.absorbing:
+                pde = self.file.spec.pde
+                make = FAMILIES[pde.kind].absorbing
+                if make is None:
+                    known = ", ".join(kind for kind, family in FAMILIES.items() if family.absorbing is not None)
+                    message = f"expected an equation of kind {known} for an absorbing boundary, found {pde.kind!r}"
+                    self.values.complain(f"{key}.absorbing", message)
+                    continue
+                conditions[name] = _Condition(
+                    evaluation, *make(self.values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices]))
+                )
         self._controlled(state, conditions, entries, facets)
         return conditions, absorbing, coercive
 
@@ -391,4 +409,4 @@ class _Builder:
             raise self.file.error("inner.model", message)
         if coercive and spec.model != "residual":
             return energy_model(equation, observation, start)
-        return residual_model(state, equation, observation, start, interior.norms)
+        return residual_model(state, equation, observation, start, interior.norms, interior.level)

@@ -222,6 +222,26 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """True or false; with `only`, no more than true."""
+
+    only: bool = False
+
+    def check(self, value: object) -> bool | None:
+        if not isinstance(value, bool) or (self.only and not value):
+            raise expectation("true" if self.only else "true or false", value)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: None if value is None and self.only else self.check(value)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return {"const": True} if self.only else {"type": "boolean"}
+
+
+@dataclass(frozen=True)
 class PerAxis:
     """A list with one entry an axis; a single value stands for all axes."""
 

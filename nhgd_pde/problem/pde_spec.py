@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Function, Number, OneOf, RegionFormula, Section, issue
+from nhgd_pde.problem.fields import Flag, Formula, Function, Number, OneOf, RegionFormula, Section, issue
 
 Vector = tuple[Expression, ...]
 Scalar = Annotated[Expression, Formula()]
@@ -31,7 +31,7 @@ class RobinData(Section):
 
 
 class BoundarySpec(Section):
-    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin."""
+    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin, absorbing."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
@@ -43,6 +43,9 @@ class BoundarySpec(Section):
     )
     robin: RobinData | None = Field(
         default=None, description="Conductivity du/dn = coefficient (value - u), as {coefficient, value}."
+    )
+    absorbing: Annotated[bool | None, Flag(only=True)] = Field(
+        default=None, description="Waves go out: conductivity du/dn = i wavenumber sqrt(conductivity) u; of helmholtz."
     )
 
     @model_validator(mode="after")
@@ -104,6 +107,36 @@ class HeatSpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
+class AdvectionDiffusionSpec(Section):
+    """-div(conductivity grad u) + velocity . grad u + reaction u = source."""
+
+    kind: Literal["advection_diffusion"]
+    conductivity: Conductivity = Expression(1.0)
+    velocity: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        description="A list of expressions, one a coordinate."
+    )
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    stabilisation: Literal["auto", "none", "supg"] = Field(
+        default="auto",
+        description="Streamline-upwind weighting of the residual: in cells with a Peclet number above 1, nowhere, or "
+        "everywhere.",
+    )
+    boundary: Conditions = Field(default_factory=dict)
+
+
+class HelmholtzSpec(Section):
+    """-div(conductivity grad u) - wavenumber^2 u = source, for a complex u."""
+
+    kind: Literal["helmholtz"]
+    conductivity: Conductivity = Expression(1.0)
+    wavenumber: Coefficient = Field(description="Positive; expression, or mapping from subdomain to expression.")
+    source: Annotated[VectorCoefficient, Field(description="Its real part, or a list [real, imaginary].")] = Expression(
+        0
+    )
+    boundary: Conditions = Field(default_factory=dict)
+
+
 class PythonSpec(Section):
     """A weak form of your own, a function (u, grad, c, x) -> (f0, f1). Runs the code of the file it is in."""
 
@@ -121,7 +154,15 @@ class PythonSpec(Section):
         return "python"
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | PythonSpec, OneOf()]
+PDESpec = Annotated[
+    PoissonSpec
+    | SemilinearSpec
+    | AdvectionDiffusionSpec
+    | HeatSpec
+    | HelmholtzSpec
+    | PythonSpec,
+    OneOf(),
+]  # fmt: skip
 
 
 class TimeSpec(Section):

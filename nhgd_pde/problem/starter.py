@@ -43,6 +43,8 @@ STARTERS: dict[str, Starter] = {
     "poisson": Starter(),
     "semilinear": Starter(pde={"nonlinearity": '"u**3"'}),
     "heat": Starter(more=_TIME),
+    "advection_diffusion": Starter(pde={"conductivity": "0.01", "velocity": "[1, 0]"}),
+    "helmholtz": Starter(pde={"wavenumber": "5"}, boundary={"all": "{absorbing: true}"}),
 }
 
 

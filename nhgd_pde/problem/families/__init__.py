@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from .advection import ADVECTION_DIFFUSION
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
+from .helmholtz import HELMHOLTZ
 from .python import PYTHON
 
-FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT, "python": PYTHON}
+FAMILIES: dict[str, Family] = {
+    "poisson": POISSON,
+    "semilinear": SEMILINEAR,
+    "advection_diffusion": ADVECTION_DIFFUSION,
+    "heat": HEAT,
+    "helmholtz": HELMHOLTZ,
+    "python": PYTHON,
+}
 
 __all__ = ["FAMILIES", "Family", "Interior"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...fem.evaluation import Evaluation
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.form import Pointwise
@@ -30,6 +31,9 @@ class Interior:
         capacity: factor (P,) of the time derivative of every field; None in a steady equation.
         norms: the product that each field is tested in.
         vector: components of `source`; None where it is a scalar.
+        evaluation: the state's functions as the form takes them; None for those of the state space.
+        level: (P,) factor of the value beside the gradient in the product of `norms`; None: none where there are
+            Dirichlet values, else 1.
     """
 
     form: Pointwise
@@ -41,6 +45,8 @@ class Interior:
     capacity: Tensor | None = None
     norms: tuple[TestNorm, ...] = ("h1",)
     vector: int | None = None
+    evaluation: Evaluation | None = None
+    level: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,13 @@ class Family:
     Attributes:
         groups: (section, dimension, element) -> the fields of the state, the one that sources act on first.
         interior: (values, section, space) -> the equation in the cells; `values` collects what is wrong.
+        absorbing: (values, section, points (dim, P) of facets, the cell of each facet) -> the condition that lets waves
+            out, and its coefficients; None of an equation without waves.
     """
 
     groups: Callable[[Any, int, str], tuple[FieldGroup, ...]]
     interior: Callable[[Values, Any, StateSpace], Interior]
+    absorbing: Callable[[Values, Any, Tensor, np.ndarray], tuple[Pointwise, dict[str, Tensor]]] | None = None
 
 
 def scalar_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:
