@@ -104,7 +104,22 @@ class HeatSpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec, OneOf()]
+class ElasticitySpec(Section):
+    """-div sigma(u) = source with the stress sigma of an isotropic linear elastic material; u is a vector."""
+
+    kind: Literal["elasticity"]
+    young: Coefficient = Expression(1.0)
+    poisson_ratio: Coefficient = Expression(0.3)
+    plane: Literal["strain", "stress"] = Field(
+        default="strain", description="In 2-D: no displacement across the plane, or no stress."
+    )
+    source: VectorCoefficient = Field(
+        default=Expression(0), description="Body force, a list of expressions; a single 0 stands for none."
+    )
+    boundary: Conditions = Field(default_factory=dict)
+
+
+PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | ElasticitySpec, OneOf()]
 
 
 class TimeSpec(Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
+from .elasticity import ELASTICITY
 
-FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT}
+FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT, "elasticity": ELASTICITY}
 
 __all__ = ["FAMILIES", "Family", "Interior"]
