@@ -130,7 +130,10 @@ class _Builder:
         controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         lift, fixed = self._dirichlet(state, facets, entries, clock)
         conditions, absorbing, boundary_coercive = self._conditions(state, facets, entries)
-        terms = ObjectiveBuilder(values, state, controls, domain.boundaries, clock)
+        loads = [(c.evaluation, c.coefficients["flux"]) for c in conditions.values() if c.form is neumann]
+        if "source" in interior.coefficients:
+            loads.append((state.cells, interior.coefficients["source"]))
+        terms = ObjectiveBuilder(values, state, controls, domain.boundaries, clock, loads)
         objective = terms.build()
         if not values.issues:
             if interior.unseen:
