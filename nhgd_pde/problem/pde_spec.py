@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Number, OneOf, RegionFormula, Section, issue
+from nhgd_pde.problem.fields import Formula, Function, Number, OneOf, RegionFormula, Section, issue
 
 Vector = tuple[Expression, ...]
 Scalar = Annotated[Expression, Formula()]
@@ -119,7 +119,24 @@ class ElasticitySpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | ElasticitySpec, OneOf()]
+class PythonSpec(Section):
+    """A weak form of your own, a function (u, grad, c, x) -> (f0, f1). Runs the code of the file it is in."""
+
+    python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
+    components: Annotated[int, Number(whole=True, least=1)] = Field(default=1, description="Fields of the state.")
+    coefficients: dict[str, VectorCoefficient] = Field(
+        default_factory=dict, description="What the function finds in c, by name: expressions, or lists of them."
+    )
+    source: VectorCoefficient = Field(default=Expression(0), description="What it finds as c['source'].")
+    capacity: Coefficient = Field(default=Expression(1.0), description="Factor of the time derivative, with time.")
+    boundary: Conditions = Field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return "python"
+
+
+PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | ElasticitySpec | PythonSpec, OneOf()]
 
 
 class TimeSpec(Section):
