@@ -71,7 +71,7 @@ WAVE, SIZE = np.array([2.0, 1.0, -1.0]), np.array([1.0, -0.5, 0.7])
 
 
 def manufactured(dim: int, plane: str | None) -> tuple[list[str], dict[str, Any]]:
-    """The displacement, and the equation with displacements, tractions and an elastic foundation on its boundary."""
+    """The displacement, and the equation with displacements and tractions; in the plane on a foundation below."""
     lame, shear = moduli(2.0, 0.3, plane)
     w, a = WAVE[:dim], SIZE[:dim]
     phase = " + ".join(f"({k})*{x}" for k, x in zip(w, "xyz", strict=False))
@@ -81,14 +81,10 @@ def manufactured(dim: int, plane: str | None) -> tuple[list[str], dict[str, Any]
     source = [f"(1 + x)*({f})*sin({phase}) - ({s})*cos({phase})" for f, s in zip(force, stress[0], strict=True)]
     across = [[f"(1 + x)*({s})*cos({phase})" for s in row] for row in stress]
     foundation = [f"{u} - ({t})/(3 + y)" for u, t in zip(exact, across[1], strict=True)]
-    boundary: dict[str, Any] = {
-        "left": {"dirichlet": exact},
-        "right": {"neumann": across[0]},
-        "top": {"neumann": across[1]},
-        "bottom": {"robin": {"coefficient": "3 + y", "value": foundation}},
-    }
-    if dim == 3:
-        boundary["all"] = {"dirichlet": exact}
+    boundary: dict[str, Any] = {"all": {"dirichlet": exact}, "right": {"neumann": across[0]}}
+    if dim == 2:
+        boundary["top"] = {"neumann": across[1]}
+        boundary["bottom"] = {"robin": {"coefficient": "3 + y", "value": foundation}}
     pde = {"young": "2*(1 + x)", "poisson_ratio": 0.3, "source": source, "boundary": boundary}
     return exact, {**pde, **({"plane": plane} if plane else {})}
 
@@ -118,7 +114,7 @@ def test_plane_displacements_converge_at_the_order_of_the_element(plane: str, ce
 @pytest.mark.parametrize(
     ("cell", "element", "cells"),
     [
-        ("tetrahedron", "P1", (4, 6, 8, 10)),
+        ("tetrahedron", "P1", (3, 4, 6, 8)),
         ("tetrahedron", "P2", (2, 3, 4, 5)),
         ("hexahedron", "P1", (3, 4, 6, 8)),
         ("hexahedron", "P2", (1, 2, 3, 4)),
