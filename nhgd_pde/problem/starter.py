@@ -43,6 +43,12 @@ STARTERS: dict[str, Starter] = {
     "poisson": Starter(),
     "semilinear": Starter(pde={"nonlinearity": '"u**3"'}),
     "heat": Starter(more=_TIME),
+    "elasticity": Starter(
+        pde={"source": "[0, 0]"},
+        boundary={"left": "{dirichlet: [0, 0]}", "right": "{neumann: [0, 0]}"},
+        target='[0, "0.1*x**2"]',
+        mesh="{kind: rectangle, size: [4, 1], cells: [32, 8]}",
+    ),
 }
 
 
