@@ -47,6 +47,17 @@ class LinearStateTerm(Section):
     )
 
 
+class ComplianceTerm(Section):
+    """weight times int source . u and int traction . u over the given loads: the work that they do.
+
+    Of a scalar equation the loads are its source and its boundary fluxes, of an evolution their work is integrated over
+    time. What controls add to loads is not counted.
+    """
+
+    kind: Literal["compliance"]
+    weight: Weight = Field(default=1.0, description="Factor of the term.")
+
+
 class RegularisationTerm(Section):
     """weight/2 int (v - reference)^2 for l2, weight/2 int |grad (v - reference)|^2 for h1."""
 
@@ -78,4 +89,6 @@ class PythonTerm(Section):
     weight: Weight = Field(default=1.0, description="Factor of the term.")
 
 
-ObjectiveTerm = Annotated[TrackingTerm | LinearStateTerm | RegularisationTerm | LinearControlTerm | PythonTerm, OneOf()]
+ObjectiveTerm = Annotated[
+    TrackingTerm | LinearStateTerm | ComplianceTerm | RegularisationTerm | LinearControlTerm | PythonTerm, OneOf()
+]

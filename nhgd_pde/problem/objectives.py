@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +26,14 @@ from ..objective import (
 )
 from ..objective_integral import Density, IntegralTerm, trial_of_density
 from .fields import Function
-from .objective_spec import LinearControlTerm, LinearStateTerm, PythonTerm, RegularisationTerm, TrackingTerm
+from .objective_spec import (
+    ComplianceTerm,
+    LinearControlTerm,
+    LinearStateTerm,
+    PythonTerm,
+    RegularisationTerm,
+    TrackingTerm,
+)
 from .python_code import load_function
 from .values import Values
 
@@ -71,6 +79,7 @@ class ObjectiveBuilder:
         controls: the discrete controls.
         facets: facets of every boundary that is named in the mesh.
         clock: the times of an evolution; None of a steady problem.
+        loads: the state's functions at the points of every integral with a source or a flux, and its values there.
     """
 
     values: Values
@@ -78,6 +87,7 @@ class ObjectiveBuilder:
     controls: Controls
     facets: dict[str, np.ndarray]
     clock: Clock | None
+    loads: Sequence[tuple[Evaluation, Tensor]] = ()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
 
     def build(self) -> Objective:
@@ -91,6 +101,8 @@ class ObjectiveBuilder:
                     state.append(self._tracking(key, term))
                 case LinearStateTerm():
                     state.append(self._linear_state(key, term))
+                case ComplianceTerm():
+                    state.append(self._compliance(key, term))
                 case RegularisationTerm():
                     control += self._regularisation(key, term)
                 case LinearControlTerm():
@@ -167,18 +179,38 @@ class ObjectiveBuilder:
         x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
         times = self._times(term.time)
         weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
+        return LinearState(self._over_levels(self._tested(evaluation, weight), term.time))
+
+    def _compliance(self, key: str, term: ComplianceTerm) -> StateTerm:
+        if "source" in self.values.dependent:
+            self.values.complain(f"{key}.kind", "expected a source without parameters, which change the loads")
+        count = self.state.groups[0].components
+        total = np.zeros((1, self.state.size))
+        for evaluation, load in self.loads:
+            total = total + self._tested(evaluation, load.cpu().numpy().reshape(count, -1, load.shape[-1]))
+        if not total.any():
+            self.values.complain(
+                f"{key}.kind", "expected a source or a neumann condition, whose work it is; found none"
+            )
+        return LinearState(self._over_levels(term.weight * total, "all"))
+
+    def _tested(self, evaluation: Evaluation, weight: np.ndarray) -> np.ndarray:
+        """int weight . phi for a weight (components, rows, P) of the first group: (rows, size of the state space)."""
         stride = evaluation.components // evaluation.fields
         density = np.zeros((evaluation.components, *weight.shape[1:]))
-        density[[k * stride for k in chosen]] = weight
-        rows = evaluation.test(self.values.tensor(density)).cpu().numpy()
+        density[[k * stride for k in range(len(weight))]] = weight
+        return evaluation.test(self.values.tensor(density)).cpu().numpy()
+
+    def _over_levels(self, rows: np.ndarray, time: str) -> Tensor:
+        """Covectors (one or the steps, size of the state space) -> one on all coefficients, (N,)."""
         if self.clock is not None:
             steps = self.clock.steps
-            if term.time == "final":
+            if time == "final":
                 share = sp.csr_matrix(([1.0], ([0], [steps])), (1, steps + 1))
             else:
                 share = self.clock.step * self.clock.averages
             rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
-        return LinearState(self.values.tensor(rows.reshape(-1)))
+        return self.values.tensor(rows.reshape(-1))
 
     # Terms in both
 

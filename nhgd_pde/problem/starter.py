@@ -45,6 +45,12 @@ STARTERS: dict[str, Starter] = {
     "heat": Starter(more=_TIME),
     "advection_diffusion": Starter(pde={"conductivity": "0.01", "velocity": "[1, 0]"}),
     "helmholtz": Starter(pde={"wavenumber": "5"}, boundary={"all": "{absorbing: true}"}),
+    "elasticity": Starter(
+        pde={"source": "[0, 0]"},
+        boundary={"left": "{dirichlet: [0, 0]}", "right": "{neumann: [0, 0]}"},
+        target='[0, "0.1*x**2"]',
+        mesh="{kind: rectangle, size: [4, 1], cells: [32, 8]}",
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .advection import ADVECTION_DIFFUSION
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
+from .elasticity import ELASTICITY
 from .helmholtz import HELMHOLTZ
 from .python import PYTHON
 
@@ -13,6 +14,7 @@ FAMILIES: dict[str, Family] = {
     "semilinear": SEMILINEAR,
     "advection_diffusion": ADVECTION_DIFFUSION,
     "heat": HEAT,
+    "elasticity": ELASTICITY,
     "helmholtz": HELMHOLTZ,
     "python": PYTHON,
 }

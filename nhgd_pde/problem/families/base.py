@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Interior:
         evaluation: the state's functions as the form takes them; None for those of the state space.
         level: (P,) factor of the value beside the gradient in the product of `norms`; None: none where there are
             Dirichlet values, else 1.
+        unseen: by what people call them, the states (N,) of a vector equation without energy, which conditions on the
+            boundary have to rule out.
     """
 
     form: Pointwise
@@ -47,6 +49,7 @@ class Interior:
     vector: int | None = None
     evaluation: Evaluation | None = None
     level: Tensor | None = None
+    unseen: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
