@@ -104,7 +104,36 @@ class HeatSpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec, OneOf()]
+class _Flow(Section):
+    viscosity: Annotated[
+        RegionCoefficient,
+        Field(description="Positive expression, or mapping from subdomain (or default) to expression."),
+    ] = Expression(1.0)
+    source: Annotated[
+        VectorCoefficient, Field(description="Force a unit of volume, a list with one expression a component; or 0.")
+    ] = Expression(0)
+    boundary: Annotated[
+        dict[str, BoundarySpec],
+        Field(
+            description="Velocities (dirichlet, a list with null where a component is free) and tractions viscosity "
+            "du/dn - p n (neumann, a list) by the name of a side, or 'all'; a side without one has no traction."
+        ),
+    ] = Field(default_factory=dict)
+
+
+class StokesSpec(_Flow):
+    """-viscosity lap u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["stokes"]
+
+
+class NavierStokesSpec(_Flow):
+    """-viscosity lap u + (u . grad) u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["navier_stokes"]
+
+
+PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | StokesSpec | NavierStokesSpec, OneOf()]
 
 
 class TimeSpec(Section):

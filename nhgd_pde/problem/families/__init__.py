@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
+from .flow import NAVIER_STOKES, STOKES
 
-FAMILIES: dict[str, Family] = {"poisson": POISSON, "semilinear": SEMILINEAR, "heat": HEAT}
+FAMILIES: dict[str, Family] = {
+    "poisson": POISSON,
+    "semilinear": SEMILINEAR,
+    "heat": HEAT,
+    "stokes": STOKES,
+    "navier_stokes": NAVIER_STOKES,
+}
 
 __all__ = ["FAMILIES", "Family", "Interior"]

@@ -17,6 +17,19 @@ from ..values import Values, point_text
 
 
 @dataclass(frozen=True)
+class Level:
+    """A field, such as a pressure, that is undetermined up to a constant where nothing can flow out.
+
+    Attributes:
+        field: its number.
+        outflow: (N,) the net flux through the boundary of each function of the state space.
+    """
+
+    field: int
+    outflow: np.ndarray
+
+
+@dataclass(frozen=True)
 class Interior:
     """The equation in the cells.
 
@@ -30,6 +43,8 @@ class Interior:
         capacity: factor (P,) of the time derivative of every field; None in a steady equation.
         norms: the product that each field is tested in.
         vector: components of `source`; None where it is a scalar.
+        eased: share -> the integrand with that share of what makes it nonlinear; None where there is nothing such.
+        level: a field that conditions on the boundary may leave undetermined up to a constant.
     """
 
     form: Pointwise
@@ -41,6 +56,8 @@ class Interior:
     capacity: Tensor | None = None
     norms: tuple[TestNorm, ...] = ("h1",)
     vector: int | None = None
+    eased: Callable[[float], Pointwise] | None = None
+    level: Level | None = None
 
 
 @dataclass(frozen=True)
