@@ -39,6 +39,9 @@ class PDEProblem:
         objective: f.
         model: the inner statistical model.
         fields: further named fields for output, nodal values of the state space (target, ...).
+        earlier: the same problem with milder parameters (a penalty, the slope of a projection), to be solved before it,
+            each from the solution of the one before.
+        origin: unknowns and controls to start from in place of the initial ones.
     """
 
     name: str
@@ -48,6 +51,8 @@ class PDEProblem:
     objective: Objective
     model: InnerModel
     fields: dict[str, np.ndarray] = field(default_factory=dict)
+    earlier: tuple[PDEProblem, ...] = ()
+    origin: tuple[Tensor, Tensor] | None = None
 
     @property
     def inner_shape(self) -> tuple[int, int]:
@@ -78,6 +83,8 @@ class PDEProblem:
         return self.equation.counts
 
     def start(self) -> tuple[Tensor, Tensor]:
+        if self.origin is not None:
+            return self.origin
         v = self.control.initial.clone()
         return self.model.start(self.control.physical(v)), v
 

@@ -357,7 +357,9 @@ class _Builder:
         for i in range(count):
             if not fixed[state.offsets[i] : state.offsets[i + 1]].any() and not absorbing:
                 which = "u" if count == 1 else f"component {i} of the {state.groups[0].name}"
-                message = f"no Dirichlet or Robin condition and no reaction: {which} is determined up to a constant only"
+                message = (
+                    f"no Dirichlet or Robin condition and no reaction: {which} is determined up to a constant only"
+                )
                 self.values.complain("pde.boundary", message)
 
     def _evolution(
@@ -405,8 +407,6 @@ class _Builder:
         return residual_model(state, equation, observation, start, interior.norms)
 
 
-def _easier(
-    integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float
-) -> tuple[Integral, ...]:
+def _easier(integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float) -> tuple[Integral, ...]:
     """The integrals of an equation, the first of which are over the cells, with an easier integrand there."""
     return replace(integrals[0], form=form(share)), *integrals[1:]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, OneOf, OneOrMore, Section, expectation, issue
+from nhgd_pde.problem.fields import Formula, Function, OneOf, OneOrMore, Section, expectation, issue
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 OptionalScalar = Annotated[Expression | None, Formula(null=True)]
@@ -117,6 +117,15 @@ class ParameterControl(_Control):
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The name that expressions of pde use.")
 
 
+class PythonControl(_Control):
+    """The control enters by a function (coefficients, v) -> coefficients. Runs the code of the file it is in."""
+
+    kind: Literal["python"]
+    python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
+    on: str | None = Field(default=None, description="Subdomain its integrals are over; null for the whole domain.")
+    space: Space = "P1"
+
+
 ControlSpec = Annotated[
     SourceControl
     | NeumannControl
@@ -125,7 +134,8 @@ ControlSpec = Annotated[
     | InitialControl
     | ConductivityControl
     | LogConductivityControl
-    | ParameterControl,
+    | ParameterControl
+    | PythonControl,
     OneOf(),
 ]
 AllControls = Annotated[ControlSpec | tuple[ControlSpec, ...], OneOrMore()]

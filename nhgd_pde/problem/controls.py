@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,12 +28,15 @@ from .control_spec import (
     LogConductivityControl,
     NeumannControl,
     ParameterControl,
+    PythonControl,
     RobinControl,
     SourceControl,
 )
 from .errors import suggest
 from .families import Interior
+from .fields import Function
 from .objective_spec import RegularisationTerm
+from .python_code import load_function
 from .values import Values, point_text
 
 
@@ -128,6 +131,8 @@ class ControlBuilder:
                 return self._conductivity(key, spec, torch.exp)
             case ParameterControl():
                 return self._parameter(key, spec)
+            case PythonControl():
+                return self._python(key, spec)
 
     # Kinds
 
@@ -221,6 +226,22 @@ class ControlBuilder:
 
         if name not in values.used:
             values.complain(f"{key}.name", f"expected a parameter that an expression of pde uses, found {name!r}")
+        return Entry(key, part, None, (enter,), functions, additive=False)
+
+    def _python(self, key: str, spec: PythonControl) -> Entry:
+        part, functions, _ = self._in_cells(key, spec, 1)
+        enter = load_function(self.values.file, f"{key}.python", spec.python)
+        name = Function.written(spec.python)
+        trial = torch.zeros_like(functions[0].quadrature.weights).reshape(1, -1)
+        try:
+            found = enter(dict(self.interior.coefficients), trial)
+        except Exception as error:
+            raise self.values.file.error(f"{key}.python", f"{name} raised {type(error).__name__}: {error}") from error
+        if not isinstance(found, Mapping) or not found.keys() >= self.interior.coefficients.keys():
+            kind = f"a mapping of {', '.join(found)}" if isinstance(found, Mapping) else type(found).__name__
+            known = ", ".join(self.interior.coefficients)
+            message = f"{name} returned {kind}; expected the coefficients {known}, some of them changed"
+            self.values.complain(f"{key}.python", message)
         return Entry(key, part, None, (enter,), functions, additive=False)
 
     # Spaces

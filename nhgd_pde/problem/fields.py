@@ -382,6 +382,28 @@ def _each(title: str, items: Iterable[tuple[Any, Any]], check: Callable[[Any], A
 
 
 @dataclass(frozen=True)
+class Function:
+    """A function of the user's own: `file.py:name`, or from Python the function itself."""
+
+    def check(self, value: object) -> Any:
+        if callable(value) or (isinstance(value, str) and re.fullmatch(r".+\.py:[A-Za-z_][A-Za-z0-9_]*", value)):
+            return value
+        raise expectation("a function as file.py:name", value)
+
+    @staticmethod
+    def written(value: Any) -> str:
+        return value if isinstance(value, str) else f"{getattr(value, '__module__', '?')}.py:{value.__qualname__}"
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.check, serialization=core_schema.plain_serializer_function_ser_schema(self.written)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return {"type": "string", "pattern": r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"}
+
+
+@dataclass(frozen=True)
 class OneOf:
     """One of several sections, told apart by their `kind`, or by their first key where they have none."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Number, OneOf, Section
+from nhgd_pde.problem.fields import Formula, Function, Number, OneOf, Section
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 Weight = Annotated[float, Number(above=0)]
@@ -67,4 +67,15 @@ class LinearControlTerm(Section):
     control: str | None = Field(default=None, description="Name of the control it is for; null for every control.")
 
 
-ObjectiveTerm = Annotated[TrackingTerm | LinearStateTerm | RegularisationTerm | LinearControlTerm, OneOf()]
+class PythonTerm(Section):
+    """weight int density(u, grad, v, x), a function of your own. Runs the code of the file it is in."""
+
+    kind: Literal["python"]
+    python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
+    on: str | None = Field(
+        default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
+    )
+    weight: Weight = Field(default=1.0, description="Factor of the term.")
+
+
+ObjectiveTerm = Annotated[TrackingTerm | LinearStateTerm | RegularisationTerm | LinearControlTerm | PythonTerm, OneOf()]

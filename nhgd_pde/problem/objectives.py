@@ -6,14 +6,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from torch import Tensor
 
 from ..control import Controls, ControlSpace
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
-from ..objective import ControlTerm, LinearControl, LinearState, Objective, Regularisation, StateTerm, Tracking
-from .objective_spec import LinearControlTerm, LinearStateTerm, RegularisationTerm, TrackingTerm
+from ..objective import (
+    ControlTerm,
+    JointTerm,
+    LinearControl,
+    LinearState,
+    Objective,
+    Regularisation,
+    StateTerm,
+    Tracking,
+)
+from ..objective_integral import Density, IntegralTerm, trial_of_density
+from .fields import Function
+from .objective_spec import LinearControlTerm, LinearStateTerm, PythonTerm, RegularisationTerm, TrackingTerm
+from .python_code import load_function
 from .values import Values
 
 
@@ -70,6 +83,7 @@ class ObjectiveBuilder:
     def build(self) -> Objective:
         state: list[StateTerm] = []
         control: list[ControlTerm] = []
+        joint: list[JointTerm] = []
         for k, term in enumerate(self.values.file.spec.objective):
             key = f"objective.{k}"
             match term:
@@ -81,7 +95,9 @@ class ObjectiveBuilder:
                     control += self._regularisation(key, term)
                 case LinearControlTerm():
                     control += self._linear_control(key, term)
-        return Objective(tuple(state), tuple(control))
+                case PythonTerm():
+                    joint.append(self._python(key, term))
+        return Objective(tuple(state), tuple(control), tuple(joint))
 
     # Terms in the state
 
@@ -163,6 +179,43 @@ class ObjectiveBuilder:
                 share = self.clock.step * self.clock.averages
             rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
         return LinearState(self.values.tensor(rows.reshape(-1)))
+
+    # Terms in both
+
+    def integral(self, density: Density, key: str, on: str | None, weight: float) -> IntegralTerm:
+        """weight times the integral of a density over a region, in time over all of it."""
+        evaluation, region = self._region(f"{key}.on", on)
+        stages = None
+        if self.clock is not None:
+            averages = sp.kron(self.clock.averages, sp.identity(self.state.size))
+            stages = SparseMatrix(sp.csr_matrix(averages), self.state.device)
+        placed, first, width = [], 0, self.controls.rows.width
+        for part in self.controls.parts:
+            if torch.equal(part.evaluation.quadrature.x, evaluation.quadrature.x):
+                placed.append(part.evaluation.shifted(first, width))
+            first += part.columns
+        return IntegralTerm(
+            density,
+            evaluation,
+            side_by_side(placed) if placed else None,
+            self.controls.rows,
+            self.values.tensor(weight * region),
+            stages,
+            1.0 if self.clock is None else self.clock.step,
+        )
+
+    def _python(self, key: str, term: PythonTerm) -> IntegralTerm:
+        name = Function.written(term.python)
+        function = load_function(self.values.file, f"{key}.python", term.python)
+
+        def density(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor) -> Tensor:
+            return function(u, grad, v, x)
+
+        found = self.integral(density, key, term.on, term.weight)
+        problem = trial_of_density(name, found)
+        if problem:
+            self.values.complain(f"{key}.python", problem)
+        return found
 
     # Terms in the control
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Number, OneOf, RegionFormula, Section, issue
+from nhgd_pde.problem.fields import Formula, Function, Number, OneOf, RegionFormula, Section, issue
 
 Vector = tuple[Expression, ...]
 Scalar = Annotated[Expression, Formula()]
@@ -104,36 +104,56 @@ class HeatSpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
-class _Flow(Section):
-    viscosity: Annotated[
-        RegionCoefficient,
-        Field(description="Positive expression, or mapping from subdomain (or default) to expression."),
-    ] = Expression(1.0)
-    source: Annotated[
-        VectorCoefficient, Field(description="Force a unit of volume, a list with one expression a component; or 0.")
-    ] = Expression(0)
-    boundary: Annotated[
-        dict[str, BoundarySpec],
-        Field(
-            description="Velocities (dirichlet, a list with null where a component is free) and tractions viscosity "
-            "du/dn - p n (neumann, a list) by the name of a side, or 'all'; a side without one has no traction."
-        ),
-    ] = Field(default_factory=dict)
+Viscosity = Annotated[
+    RegionCoefficient,
+    Field(description="Positive expression, or mapping from subdomain (or default) to expression."),
+]
+Force = Annotated[VectorCoefficient, Field(description="Force a unit of volume, a list with one entry a component.")]
+FlowConditions = Annotated[
+    dict[str, BoundarySpec],
+    Field(
+        description="Velocities (dirichlet, a list with null where a component is free) and tractions viscosity du/dn "
+        "- p n (neumann, a list) by the name of a side, or 'all'; a side without one has no traction."
+    ),
+]
 
 
-class StokesSpec(_Flow):
+class StokesSpec(Section):
     """-viscosity lap u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
 
     kind: Literal["stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
 
 
-class NavierStokesSpec(_Flow):
+class NavierStokesSpec(Section):
     """-viscosity lap u + (u . grad) u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
 
     kind: Literal["navier_stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | StokesSpec | NavierStokesSpec, OneOf()]
+class PythonSpec(Section):
+    """A weak form of your own, a function (u, grad, c, x) -> (f0, f1). Runs the code of the file it is in."""
+
+    python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
+    components: Annotated[int, Number(whole=True, least=1)] = Field(default=1, description="Fields of the state.")
+    coefficients: dict[str, VectorCoefficient] = Field(
+        default_factory=dict, description="What the function finds in c, by name: expressions, or lists of them."
+    )
+    source: VectorCoefficient = Field(default=Expression(0), description="What it finds as c['source'].")
+    capacity: Coefficient = Field(default=Expression(1.0), description="Factor of the time derivative, with time.")
+    boundary: Conditions = Field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return "python"
+
+
+PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | StokesSpec | NavierStokesSpec | PythonSpec, OneOf()]
 
 
 class TimeSpec(Section):

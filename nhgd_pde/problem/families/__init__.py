@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
 from .flow import NAVIER_STOKES, STOKES
+from .python import PYTHON
 
 FAMILIES: dict[str, Family] = {
     "poisson": POISSON,
@@ -12,6 +13,7 @@ FAMILIES: dict[str, Family] = {
     "heat": HEAT,
     "stokes": STOKES,
     "navier_stokes": NAVIER_STOKES,
+    "python": PYTHON,
 }
 
 __all__ = ["FAMILIES", "Family", "Interior"]

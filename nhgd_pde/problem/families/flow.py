@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ...fem.state_space import FieldGroup, StateSpace
+from ...inner.residual import TestNorm
 from ...pde.flow import navier_stokes, stokes
 from ..pde_spec import NavierStokesSpec, StokesSpec
 from ..values import Values
@@ -26,6 +27,7 @@ def _interior(values: Values, pde: StokesSpec | NavierStokesSpec, space: StateSp
         "viscosity": values.tensor(viscosity),
         "source": values.tensor(values.components("pde.source", pde.source, dim, x)),
     }
+    velocity: list[TestNorm] = ["h1"] * dim
     convective = isinstance(pde, NavierStokesSpec)
     return Interior(
         navier_stokes() if convective else stokes,
@@ -34,7 +36,7 @@ def _interior(values: Values, pde: StokesSpec | NavierStokesSpec, space: StateSp
         symmetric=not convective,
         coercive=False,
         absorbing=False,
-        norms=(*["h1"] * dim, "l2"),
+        norms=(*velocity, "l2"),
         vector=dim,
         eased=navier_stokes if convective else None,
         level=Level(dim, _outflow(space, dim)),
