@@ -337,6 +337,33 @@ def test_state_factors_invert_every_jacobian(form: Form, scenarios: int) -> None
     assert (factors.solve_transposed(equation.state_product_transposed(u, v, w)) - w).norm() < 1e-10 * w.norm()
 
 
+@forms
+def test_factors_give_the_natural_step_and_the_adjoint_variable_by_one_solve(form: Form) -> None:
+    """A g is J^-1 R, g the inner gradient, and K^-1 J A f_u is J^-T f_u."""
+    model = form()
+    u, v = point(model)
+    factors, equation = model.factors(u, v), equation_in(model)
+    residual, f_u = equation.residual(u, v), random(*u.shape, seed=4)
+    before = replace(equation.counts)
+    step, p = factors.newton_step(residual), factors.adjoint(f_u)
+    assert (equation.counts - before).solves == 2
+    natural = factors.solve(model.gradient(u, v))
+    assert (step - natural).norm() < 1e-9 * natural.norm()
+    literal = model.adjoint_state(u, v, factors.solve(f_u))
+    assert (p - literal).norm() < 1e-9 * literal.norm()
+
+
+@forms
+def test_one_point_is_factorised_once_whoever_asks(form: Form) -> None:
+    model = form()
+    u, v = point(model)
+    model.factors(u, v).newton_step(u)
+    made = equation_in(model).counts.factorisations
+    model.state_factors(u, v).solve(u)
+    model.factors(u.clone(), v.clone()).adjoint(u)
+    assert equation_in(model).counts.factorisations == made
+
+
 @pytest.mark.parametrize("linear", [True, False])
 def test_constant_factors_are_made_once(linear: bool) -> None:
     made = []

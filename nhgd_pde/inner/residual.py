@@ -173,6 +173,13 @@ class ResidualFactors:
     def solve(self, g: Tensor) -> Tensor:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
 
+    def newton_step(self, residual: Tensor) -> Tensor:
+        """Jbar^-1 R: at another point nearer to J^-1 R than A J^T K^-1 R, which squares how far J and Jbar differ."""
+        return self.jacobian.solve(residual)
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.jacobian.solve_transposed(g)
+
 
 def residual_model(
     space: StateSpace, equation: StateEquation, observation: Observation, v: Tensor, norms: Sequence[TestNorm] = ("h1",)
