@@ -60,8 +60,10 @@ class Factorisation:
     def __init__(self, matrix: sp.csr_matrix, counts: Counts, symmetric: bool) -> None:
         if not np.isfinite(matrix.data).all():
             raise SingularMatrixError("the matrix to be factorised has entries that are not finite")
-        factors = _factors(matrix, symmetric)
-        if factors is None and symmetric:
+        # A saddle point shows by the zeros on its diagonal, and needs pivots.
+        definite = symmetric and bool(matrix.diagonal().all())
+        factors = _factors(matrix, definite)
+        if factors is None and definite:
             # Symmetric, but so far from definite that it needs pivots.
             factors = _factors(matrix, False)
         if factors is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -30,6 +32,7 @@ from .controls import ControlBuilder, Entry
 from .errors import ProblemError, suggest
 from .expressions import Expression
 from .families import FAMILIES, Interior
+from .levels import undetermined
 from .loading import ProblemFile
 from .objectives import Clock, ObjectiveBuilder
 from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
@@ -131,6 +134,9 @@ class _Builder:
         entries = ControlBuilder(values, state, interior, domain.boundaries, self.counts, step).build()
         controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         lift, fixed = self._dirichlet(state, facets, entries, clock)
+        zero_mean = undetermined(values, state, interior.undetermined, fixed, lift, entries)
+        if zero_mean is not None:
+            fixed[zero_mean.pinned] = True
         conditions, absorbing, boundary_coercive = self._conditions(state, facets, entries)
         loads = [(c.evaluation, c.coefficients["flux"]) for c in conditions.values() if c.form is neumann]
         if "source" in interior.coefficients:
@@ -141,7 +147,7 @@ class _Builder:
             if interior.unseen:
                 self._held(state, interior.unseen, fixed, facets, conditions)
             else:
-                self._well_posed(fixed, absorbing or interior.absorbing)
+                self._well_posed(state, fixed, absorbing or interior.absorbing)
         if values.issues:
             raise ProblemError(values.issues)
 
@@ -165,6 +171,8 @@ class _Builder:
                 free=free,
                 lift=lift,
                 symmetric=interior.symmetric,
+                zero_mean=zero_mean,
+                easier=None if interior.eased is None else partial(_easier, tuple(integrals), interior.eased),
                 **common,  # type: ignore[arg-type]
             )
         else:
@@ -368,10 +376,15 @@ class _Builder:
         evaluation = side_by_side(functions) if functions else None
         return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation)
 
-    def _well_posed(self, fixed: np.ndarray, absorbing: bool) -> None:
-        if not fixed.any() and not absorbing:
-            message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
-            self.values.complain("pde.boundary", message)
+    def _well_posed(self, state: StateSpace, fixed: np.ndarray, absorbing: bool) -> None:
+        count = state.groups[0].components
+        for i in range(count):
+            if not fixed[state.offsets[i] : state.offsets[i + 1]].any() and not absorbing:
+                which = "u" if count == 1 else f"component {i} of the {state.groups[0].name}"
+                message = (
+                    f"no Dirichlet or Robin condition and no reaction: {which} is determined up to a constant only"
+                )
+                self.values.complain("pde.boundary", message)
 
     def _held(
         self,
@@ -441,3 +454,8 @@ class _Builder:
         if coercive and spec.model != "residual":
             return energy_model(equation, observation, start)
         return residual_model(state, equation, observation, start, interior.norms, interior.level)
+
+
+def _easier(integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float) -> tuple[Integral, ...]:
+    """The integrals of an equation, the first of which are over the cells, with an easier integrand there."""
+    return replace(integrals[0], form=form(share)), *integrals[1:]

@@ -152,6 +152,38 @@ class ElasticitySpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
+Viscosity = Annotated[
+    RegionCoefficient,
+    Field(description="Positive expression, or mapping from subdomain (or default) to expression."),
+]
+Force = Annotated[VectorCoefficient, Field(description="Force a unit of volume, a list with one entry a component.")]
+FlowConditions = Annotated[
+    dict[str, BoundarySpec],
+    Field(
+        description="Velocities (dirichlet, a list with null where a component is free) and tractions viscosity du/dn "
+        "- p n (neumann, a list) by the name of a side, or 'all'; a side without one has no traction."
+    ),
+]
+
+
+class StokesSpec(Section):
+    """-viscosity lap u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
+
+
+class NavierStokesSpec(Section):
+    """-viscosity lap u + (u . grad) u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["navier_stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
+
+
 class PythonSpec(Section):
     """A weak form of your own, a function (u, grad, c, x) -> (f0, f1). Runs the code of the file it is in."""
 
@@ -175,6 +207,8 @@ PDESpec = Annotated[
     | AdvectionDiffusionSpec
     | HeatSpec
     | ElasticitySpec
+    | StokesSpec
+    | NavierStokesSpec
     | HelmholtzSpec
     | PythonSpec,
     OneOf(),

@@ -5,14 +5,15 @@ Help texts, the editor's JSON schema and the resolved copy in a run folder all c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from nhgd_pde.problem.control_spec import AllControls, ControlSpec
-from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue
+from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
-from nhgd_pde.problem.pde_spec import HeatSpec, PDESpec, PythonSpec, TimeSpec
+from nhgd_pde.problem.pde_spec import HeatSpec, NavierStokesSpec, PDESpec, PythonSpec, StokesSpec, TimeSpec
 
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
@@ -281,6 +282,21 @@ class ProblemSpec(Section):
         if not isinstance(value, list | tuple) or not value:
             raise expectation("a list of at least one term", value)
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _elements_of_flow(cls, data: Any) -> Any:
+        """Where no element is named, a flow has that of its velocity."""
+        pde = data.get("pde") if isinstance(data, Mapping) else None
+        flow = isinstance(pde, Mapping) and pde.get("kind") in ("stokes", "navier_stokes")
+        return {"element": "P2", **data} if flow else data
+
+    @model_validator(mode="after")
+    def _stable_elements(self) -> ProblemSpec:
+        if self.element == "P1" and isinstance(self.pde, StokesSpec | NavierStokesSpec):
+            message = f"expected P2 or none: {self.pde.kind} takes P2 velocities and P1 pressures; found 'P1'"
+            raise_issues("ProblemSpec", [(("element",), issue(message))])
+        return self
 
     @model_validator(mode="after")
     def _time_where_it_is_needed(self) -> ProblemSpec:

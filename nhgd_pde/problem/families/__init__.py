@@ -6,6 +6,7 @@ from .advection import ADVECTION_DIFFUSION
 from .base import Family, Interior
 from .diffusion import HEAT, POISSON, SEMILINEAR
 from .elasticity import ELASTICITY
+from .flow import NAVIER_STOKES, STOKES
 from .helmholtz import HELMHOLTZ
 from .python import PYTHON
 
@@ -15,6 +16,8 @@ FAMILIES: dict[str, Family] = {
     "advection_diffusion": ADVECTION_DIFFUSION,
     "heat": HEAT,
     "elasticity": ELASTICITY,
+    "stokes": STOKES,
+    "navier_stokes": NAVIER_STOKES,
     "helmholtz": HELMHOLTZ,
     "python": PYTHON,
 }

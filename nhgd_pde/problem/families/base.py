@@ -18,6 +18,19 @@ from ..values import Values, point_text
 
 
 @dataclass(frozen=True)
+class Level:
+    """A field, such as a pressure, that is undetermined up to a constant where nothing can flow out.
+
+    Attributes:
+        field: its number.
+        outflow: (N,) the net flux through the boundary of each function of the state space.
+    """
+
+    field: int
+    outflow: np.ndarray
+
+
+@dataclass(frozen=True)
 class Interior:
     """The equation in the cells.
 
@@ -36,6 +49,8 @@ class Interior:
             Dirichlet values, else 1.
         unseen: by what people call them, the states (N,) of a vector equation without energy, which conditions on the
             boundary have to rule out.
+        eased: share -> the integrand with that share of what makes it nonlinear; None where there is nothing such.
+        undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
     """
 
     form: Pointwise
@@ -50,6 +65,8 @@ class Interior:
     evaluation: Evaluation | None = None
     level: Tensor | None = None
     unseen: dict[str, np.ndarray] = field(default_factory=dict)
+    eased: Callable[[float], Pointwise] | None = None
+    undetermined: Level | None = None
 
 
 @dataclass(frozen=True)
