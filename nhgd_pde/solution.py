@@ -93,4 +93,6 @@ class Solution:
         from .output.pictures import picture
 
         grid, data = self.fields()
-        return picture(grid, data, ("state", "control", "target"), f"{self.problem.name}: {self.status}")
+        groups = self.problem.space.groups
+        state = ("state",) if len(groups) == 1 else tuple(group.name for group in groups)
+        return picture(grid, data, (*state, "control", "target"), f"{self.problem.name}: {self.status}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 import skfem
 import torch
 
@@ -15,6 +16,8 @@ import nhgd_pde as nhgd
 from nhgd_pde.drawing import output_grid, state_fields
 from nhgd_pde.engine.minimise import Accuracy
 from nhgd_pde.inner.continuation import newton
+from nhgd_pde.linalg.counts import Counts
+from nhgd_pde.linalg.factorisation import Factorisation
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.errors import ProblemError
@@ -190,6 +193,17 @@ def test_sampled_tests_have_the_covariance_of_the_product() -> None:
     expected = built.model.riesz.inner(direction, direction)
     seen = float((built.model.riesz.covector(direction) @ samples.T).square().mean())
     assert seen == pytest.approx(expected, rel=5 * math.sqrt(2 / 40_000))
+
+
+@pytest.mark.parametrize("kind", ["stokes", "navier_stokes"])
+def test_factors_without_pivoting_have_less_fill(kind: str) -> None:
+    equation = flow({"mesh.cells": [32, 32]}, kind=kind, viscosity=0.02).equation
+    jacobian = equation.linearise(0.1 * random(1, equation.unknowns), flow_point(equation)[1]).state
+    ours = Factorisation(jacobian.host(), Counts(), jacobian.symmetric)
+    x = random(1, equation.unknowns, seed=1)
+    assert (ours.solve(jacobian.mv(x)) - x).norm() < 1e-10 * x.norm()
+    assert (ours.solve_transposed(jacobian.rmv(x)) - x).norm() < 1e-10 * x.norm()
+    assert ours.fill < 0.8 * scipy.sparse.linalg.splu(jacobian.host().tocsc()).nnz
 
 
 # The cavity

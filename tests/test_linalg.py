@@ -148,6 +148,31 @@ def test_a_symmetric_matrix_that_needs_pivots_gets_them() -> None:
     assert relative(solved, x) < 1e-14
 
 
+@pytest.mark.parametrize("turned", [0.0, 0.3])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_saddle_points_are_factorised_without_pivoting_as_accurately_as_with_it(sign: float, turned: float) -> None:
+    """[A B; B^T 0] with a definite A, symmetric or not; B takes differences of neighbours."""
+    functions = space_of(2, 14, "P1")
+    free = np.setdiff1d(np.arange(functions.size), functions.facet_dofs(functions.domain.boundaries["all"]))
+    a = h1_matrix(functions, free).host
+    n, m = len(free), len(free) // 3
+    b = sp.diags_array([np.ones(n), -0.5 * np.ones(n)], offsets=[0, 1], shape=(n, n)).tocsr()[:, :m]
+    a = a + turned * (sp.triu(a) - sp.tril(a))
+    matrix = sp.csr_matrix(sp.block_array([[sign * a, b], [b.T, None]]))
+    x = random(3, n + m)
+    image, back = (torch.from_numpy((each @ x.numpy().T).T) for each in (matrix, matrix.T))
+    factors = Factorisation(matrix, Counts(), symmetric=not turned)
+    assert relative(factors.solve(image), x) < 1e-11
+    assert relative(factors.solve_transposed(back), x) < 1e-11
+
+
+def test_a_saddle_point_without_an_inverse_is_singular() -> None:
+    """Two equal constraints."""
+    a, b = sp.identity(4), sp.csr_matrix(np.ones((4, 2)))
+    with pytest.raises(SingularMatrixError):
+        Factorisation(sp.csr_matrix(sp.block_array([[a, b], [b.T, None]])), Counts(), symmetric=True)
+
+
 def neumann_laplacian() -> sp.csr_matrix:
     functions = space_of(2, 12, "P1")
     return h1_matrix(functions, np.arange(functions.size)).host
