@@ -38,7 +38,8 @@ class PDEProblem:
         control: the discrete controls.
         objective: f.
         model: the inner statistical model.
-        fields: further named fields for output, nodal values of the state space (target, ...).
+        fields: further named fields for output (target, ...): coefficients (rows, size of the state space), a row a
+            time step where they vary in time.
     """
 
     name: str

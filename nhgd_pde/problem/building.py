@@ -28,7 +28,7 @@ from ..pde_problem import PDEProblem
 from .control_spec import ParameterControl
 from .controls import ControlBuilder, Entry
 from .errors import ProblemError, suggest
-from .families import FAMILIES, Interior
+from .families import FAMILIES, Family, Interior
 from .loading import ProblemFile
 from .objectives import Clock, ObjectiveBuilder
 from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
@@ -122,6 +122,7 @@ class _Builder:
         values.times = None if clock is None else clock.stages
         values.parameters = self._parameters(domain)
         family = FAMILIES[spec.pde.kind]
+        self._timely(family)
         state = state_space(domain, family.groups(spec.pde, domain.dim, spec.element), self.device)
         interior = family.interior(values, spec.pde, state)
         facets = self._boundary_facets(domain)
@@ -164,6 +165,13 @@ class _Builder:
         coercive = interior.symmetric and interior.coercive and boundary_coercive and clock is None
         model = self._model(state, equation, interior, controls, coercive)
         return PDEProblem(spec.name, state, equation, controls, objective, model, terms.fields)
+
+    def _timely(self, family: Family) -> None:
+        kind, evolves = self.file.spec.pde.kind, self.file.spec.time is not None
+        if family.time == "always" and not evolves:
+            self.values.complain("time", f"missing; an equation of kind {kind} evolves in time")
+        elif family.time == "never" and evolves:
+            self.values.complain("time", f"an equation of kind {kind} does not evolve in time")
 
     def _clock(self) -> Clock | None:
         time = self.file.spec.time

@@ -129,7 +129,7 @@ class ObjectiveBuilder:
         blocks = {(k * stride, k * stride): weights for k in chosen}
         mass, rows = self._over_time(key, evaluation.assemble(evaluation, blocks, symmetric=True).host(), term.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // self.state.size, self.state.size))
-        self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted[-1]
+        self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted
         return Tracking(
             SparseMatrix(mass, self.state.device, symmetric=True),
             self.values.tensor(wanted.reshape(-1)),

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from nhgd_pde.problem.control_spec import AllControls, ControlSpec
-from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue
+from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
-from nhgd_pde.problem.pde_spec import HeatSpec, PDESpec, TimeSpec
+from nhgd_pde.problem.pde_spec import PDESpec, TimeSpec
 
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
@@ -272,14 +272,6 @@ class ProblemSpec(Section):
         if not isinstance(value, list | tuple) or not value:
             raise expectation("a list of at least one term", value)
         return value
-
-    @model_validator(mode="after")
-    def _time_where_it_is_needed(self) -> ProblemSpec:
-        if self.time is None and isinstance(self.pde, HeatSpec):
-            raise issue(f"time: missing; an equation of kind {self.pde.kind} evolves in time")
-        if self.time is not None and not isinstance(self.pde, HeatSpec):
-            raise issue(f"time: an equation of kind {self.pde.kind} does not evolve in time")
-        return self
 
     @property
     def controls(self) -> tuple[ControlSpec, ...]:

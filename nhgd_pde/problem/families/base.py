@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -49,10 +49,12 @@ class Family:
     Attributes:
         groups: (section, dimension, element) -> the fields of the state, the one that sources act on first.
         interior: (values, section, space) -> the equation in the cells; `values` collects what is wrong.
+        time: whether the equation evolves in time.
     """
 
     groups: Callable[[Any, int, str], tuple[FieldGroup, ...]]
     interior: Callable[[Values, Any, StateSpace], Interior]
+    time: Literal["never", "may", "always"] = "never"
 
 
 def scalar_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:

@@ -45,5 +45,5 @@ def _semilinear(values: Values, pde: SemilinearSpec, space: StateSpace) -> Inter
 
 
 POISSON = Family(scalar_state, _poisson)
-HEAT = Family(scalar_state, _heat)
+HEAT = Family(scalar_state, _heat, time="always")
 SEMILINEAR = Family(scalar_state, _semilinear)
