@@ -36,6 +36,7 @@ class EvolutionEquation(StateEquation):
 
     Attributes:
         mass: M, one matrix (size of the space, the same).
+        symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
         step: dt.
     """
@@ -43,6 +44,11 @@ class EvolutionEquation(StateEquation):
     mass: ScenarioMatrix | None = None
     theta: float = 1.0
     step: float = 1.0
+    symmetric_steps: bool = False
+
+    @property
+    def _symmetric_integrals(self) -> bool:
+        return self.symmetric_steps
 
     @property
     def steps(self) -> int:
@@ -166,7 +172,7 @@ class _Step:
         for integral in self.integrals:
             test = integral.evaluation
             blocks = integral.state_blocks(test.evaluate(stage), None)
-            total = total + test.assemble(test, blocks, equation.symmetric).scaled(equation.theta * equation.step)
+            total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(equation.theta * equation.step)
         free = equation.spatial_free
         factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric)
         return lambda b: factors.solve(b[None])[0]

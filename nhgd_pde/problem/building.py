@@ -381,6 +381,7 @@ class _Builder:
             mass=mass,
             theta=clock.theta,
             step=clock.step,
+            symmetric_steps=interior.symmetric,
             **common,  # type: ignore[arg-type]
         )
 
