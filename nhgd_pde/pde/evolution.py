@@ -35,7 +35,7 @@ class EvolutionEquation(StateEquation):
     values. Rows of the integrals are steps in time. One scenario.
 
     Attributes:
-        mass: M, one matrix (size of the space, the same).
+        mass: M (size of the space, the same), one matrix or one a step.
         symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
         step: dt.
@@ -111,11 +111,13 @@ class EvolutionEquation(StateEquation):
         A step in which that fails leaves its last iterate, from where the march goes on: what comes of it is a start
         for the equations of all steps at once, whose residual shows what is missing.
         """
+        assert self.mass is not None
         levels = self._levels(self.embed(self.lift.new_zeros(1, self.unknowns), v)[0]).clone()
         rows, free = self.rows.spread(v), self._spatial
         integrals = [integral.with_controls(rows) for integral in self.integrals]
         for k in range(self.steps):
-            step = _Step(self, tuple(integral.row(k) for integral in integrals), levels[k], levels[k + 1])
+            own = tuple(integral.row(k) for integral in integrals)
+            step = _Step(self, self.mass.row(k), own, levels[k], levels[k + 1])
             levels[k + 1, free] = newton(step.residual, step.solver, levels[k, free], rtol, iterations).solution
         return levels[1:, free].reshape(1, -1)
 
@@ -143,23 +145,24 @@ class _Step:
 
     Attributes:
         equation: of all steps.
+        mass: M in this step.
         integrals: those of this step, controls included.
         before: (size of the space,) coefficients at its beginning.
         given: (size of the space,) what is given of those at its end.
     """
 
     equation: EvolutionEquation
+    mass: ScenarioMatrix
     integrals: tuple[Integral, ...]
     before: Tensor
     given: Tensor
 
     def residual(self, u: Tensor) -> Tensor:
         equation = self.equation
-        assert equation.mass is not None
         equation.counts.residuals += 1
         after = self._end(u)
         stage = self._stage(after)
-        total = equation.mass.mv((after - self.before)[None])
+        total = self.mass.mv((after - self.before)[None])
         for integral in self.integrals:
             density = integral.density(integral.evaluation.evaluate(stage), None)
             total = total + equation.step * integral.evaluation.test(density)
@@ -167,8 +170,7 @@ class _Step:
 
     def solver(self, u: Tensor) -> Callable[[Tensor], Tensor]:
         equation = self.equation
-        assert equation.mass is not None
-        stage, total = self._stage(self._end(u)), equation.mass
+        stage, total = self._stage(self._end(u)), self.mass
         for integral in self.integrals:
             test = integral.evaluation
             blocks = integral.state_blocks(test.evaluate(stage), None)

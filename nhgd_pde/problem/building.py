@@ -368,7 +368,7 @@ class _Builder:
     ) -> EvolutionEquation:
         assert interior.capacity is not None
         cells = state.cells
-        weight = interior.capacity.reshape(1, *cells.quadrature.weights.shape)
+        weight = interior.capacity.reshape(-1, *cells.quadrature.weights.shape)
         stride = cells.components // cells.fields
         values = range(0, stride * state.groups[0].components, stride)
         mass = cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)

@@ -13,6 +13,7 @@ from ..fem.evaluation import Evaluation
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective import ControlTerm, LinearControl, LinearState, Objective, Regularisation, StateTerm, Tracking
+from .expressions import Expression
 from .objective_spec import LinearControlTerm, LinearStateTerm, RegularisationTerm, TrackingTerm
 from .values import Values
 
@@ -211,8 +212,17 @@ class ObjectiveBuilder:
             found.append(Regularisation(matrix, self._reference(f"{key}.reference", term, first, part)))
         return found
 
+    def _stages(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
+        """Times at which an expression for a control is taken; a control that does not vary takes none in t."""
+        if self.clock is None:
+            return None
+        if part.steps is None:
+            self.values.constant_in_time(key, value)
+            return np.zeros(1)
+        return self.clock.stages
+
     def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
-        times = self.clock.stages if self.clock is not None and part.steps is not None else None
+        times = self._stages(key, term.reference, part)
         nodes = part.nodes[:, : part.columns // part.components]
         given = self.values.components(key, term.reference, part.components, nodes, times)
         copies = part.steps or 1
@@ -225,7 +235,7 @@ class ObjectiveBuilder:
         found: list[ControlTerm] = []
         for first, part in self._parts(key, term.control):
             x = part.evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
-            times = self.clock.stages if self.clock is not None and part.steps is not None else None
+            times = self._stages(f"{key}.weight", term.weight, part)
             weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
             if part.space is None:
                 one = np.broadcast_to(weight.mean(axis=1, keepdims=True), (len(weight), part.columns))

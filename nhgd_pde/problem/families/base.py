@@ -27,7 +27,7 @@ class Interior:
         symmetric: its derivative in the state is.
         coercive: affine in the state, with an energy that is not negative.
         absorbing: it may fix the level of the state without any condition on the boundary.
-        capacity: factor (P,) of the time derivative of every field; None in a steady equation.
+        capacity: factor (P,) or (steps, P) of the time derivative of the first fields; None in a steady equation.
         norms: the product that each field is tested in.
         vector: components of `source`; None where it is a scalar.
     """
