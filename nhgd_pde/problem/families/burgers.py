@@ -19,7 +19,7 @@ def _groups(pde: BurgersSpec, dim: int, element: str) -> tuple[FieldGroup, ...]:
 
 def _burgers(values: Values, pde: BurgersSpec, space: StateSpace) -> Interior:
     x, dim = points(space), space.domain.dim
-    norms: tuple[TestNorm, ...] = ("h1",) * dim
+    norm: tuple[TestNorm, ...] = ("h1",)
     viscosity = values.positive("pde.viscosity", values.regional("pde.viscosity", pde.viscosity, x), x)
     coefficients = {
         "viscosity": values.tensor(viscosity),
@@ -33,7 +33,7 @@ def _burgers(values: Values, pde: BurgersSpec, space: StateSpace) -> Interior:
         coercive=False,
         absorbing=values.times is not None,
         capacity=x.new_ones(x.shape[1]),
-        norms=norms,
+        norms=norm * dim,
         vector=dim if dim > 1 else None,
     )
 
