@@ -38,7 +38,8 @@ class PDEProblem:
         control: the discrete controls.
         objective: f.
         model: the inner statistical model.
-        fields: further named fields for output, nodal values of the state space (target, ...).
+        fields: further named fields for output (target, ...): coefficients (rows, size of the state space), a row a
+            time step where they vary in time.
         earlier: the same problem with milder parameters (a penalty, the slope of a projection), to be solved before it,
             each from the solution of the one before.
         origin: unknowns and controls to start from in place of the initial ones.

@@ -53,6 +53,7 @@ class Problem:
     def __str__(self) -> str:
         scenarios, unknowns = self.pde.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
+        steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
         device = self.pde.equation.lift.device
         if device.type == "cpu":
             count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
@@ -60,7 +61,7 @@ class Problem:
         else:
             threads = torch.cuda.get_device_name(device)
         return (
-            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns; "
+            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
             f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}"
         )
 

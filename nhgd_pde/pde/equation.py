@@ -252,6 +252,11 @@ class StateEquation:
         return torch.from_numpy(np.asarray(self.free, dtype=np.int64)).to(self.lift.device)
 
     @property
+    def _symmetric_integrals(self) -> bool:
+        """The derivatives of the integrals by the coefficients are symmetric."""
+        return self.symmetric
+
+    @property
     def tests(self) -> tuple[Evaluation, ...]:
         """The free functions of the state space, at the points of each integral."""
         return tuple(integral.evaluation.columns(self.spatial_free) for integral in self.integrals)
@@ -319,7 +324,7 @@ class StateEquation:
             at_points, controls = integral.evaluation.evaluate(stages), integral.control_values(rows)
             blocks.append(integral.state_blocks(at_points, controls))
             if blocks[-1] or state is None:
-                state = _sum(state, test.assemble(test, _shared(blocks[-1]), self.symmetric))
+                state = _sum(state, test.assemble(test, _shared(blocks[-1]), self._symmetric_integrals))
             if integral.control_evaluation is not None and controls is not None:
                 part = integral.control_blocks(at_points, controls)
                 control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))

@@ -31,7 +31,7 @@ from .control_spec import ParameterControl
 from .controls import ControlBuilder, Entry
 from .errors import ProblemError, suggest
 from .expressions import Expression
-from .families import FAMILIES, Interior
+from .families import FAMILIES, Family, Interior
 from .levels import undetermined
 from .loading import ProblemFile
 from .objectives import Clock, ObjectiveBuilder
@@ -126,6 +126,7 @@ class _Builder:
         values.times = None if clock is None else clock.stages
         values.parameters = self._parameters(domain)
         family = FAMILIES[spec.pde.kind]
+        self._timely(family)
         state = state_space(domain, family.groups(spec.pde, domain.dim, spec.element), self.device)
         values.complex = state.groups[0].complex
         interior = family.interior(values, spec.pde, state)
@@ -180,6 +181,13 @@ class _Builder:
         coercive = interior.symmetric and interior.coercive and boundary_coercive and clock is None
         model = self._model(state, equation, interior, controls, coercive)
         return PDEProblem(spec.name, state, equation, controls, objective, model, terms.fields)
+
+    def _timely(self, family: Family) -> None:
+        kind, evolves = self.file.spec.pde.kind, self.file.spec.time is not None
+        if family.time == "always" and not evolves:
+            self.values.complain("time", f"missing; an equation of kind {kind} evolves in time")
+        elif family.time == "never" and evolves:
+            self.values.complain("time", f"an equation of kind {kind} does not evolve in time")
 
     def _clock(self) -> Clock | None:
         time = self.file.spec.time
@@ -422,7 +430,7 @@ class _Builder:
     ) -> EvolutionEquation:
         assert interior.capacity is not None
         cells = state.cells
-        weight = interior.capacity.reshape(1, *cells.quadrature.weights.shape)
+        weight = interior.capacity.reshape(-1, *cells.quadrature.weights.shape)
         stride = cells.components // cells.fields
         values = range(0, stride * state.groups[0].components, stride)
         mass = cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)
@@ -435,6 +443,7 @@ class _Builder:
             mass=mass,
             theta=clock.theta,
             step=clock.step,
+            symmetric_steps=interior.symmetric,
             **common,  # type: ignore[arg-type]
         )
 

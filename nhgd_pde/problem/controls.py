@@ -169,12 +169,13 @@ class ControlBuilder:
         functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
         weight = torch.ones_like(functions[0].quadrature.weights)[None]
         part = self._part(key, spec, spec.space, stacked(functions), nodes, weight, count, space_, dofs)
+        self.values.constant_in_time(f"{key}.gain", spec.gain)
         blocks = []
         for i in range(count):
             fixed = self.state.facet_dofs(facets, i)
             here = fixed - self.state.offsets[i]
             points = self.state.parts[i].nodes[:, here]
-            factor = self.values.formula(f"{key}.gain", spec.gain, points)
+            factor = self.values.formula(f"{key}.gain", spec.gain, points, np.zeros(1)).reshape(-1)
             if space_ is None or dofs is None:
                 values = sp.csr_matrix(factor[:, None])
             else:
@@ -328,6 +329,11 @@ class ControlBuilder:
     ) -> ControlSpace:
         steps = len(self.values.times) if self.values.times is not None else 0
         moves = varying and self.step is not None and kind != "constant"
+        if not moves:
+            self.values.constant_in_time(f"{key}.initial", spec.initial)
+            for i, bound in enumerate(spec.bounds):
+                if bound is not None:
+                    self.values.constant_in_time(f"{key}.bounds.{i}", bound)
         times = self.values.times if moves else np.zeros(1)
         copies = steps if moves else 1
 

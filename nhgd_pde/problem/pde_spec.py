@@ -107,6 +107,28 @@ class HeatSpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
+class BurgersSpec(Section):
+    """u_t - viscosity lap u + u . grad u = source, u a scalar in 1-D, else a vector; steady without `time`."""
+
+    kind: Literal["burgers"]
+    viscosity: Coefficient = Expression(1.0)
+    source: Annotated[
+        VectorCoefficient, Field(description="Expression in 1-D; else a list, an expression a component, or 0.")
+    ] = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+
+
+class AllenCahnSpec(Section):
+    """u_t - epsilon lap u + (u^3 - u)/epsilon = source; needs `time`."""
+
+    kind: Literal["allen_cahn"]
+    epsilon: Coefficient = Field(
+        description="Thickness of the layers between phases; expression, or mapping from subdomain to expression."
+    )
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+
+
 class AdvectionDiffusionSpec(Section):
     """-div(conductivity grad u) + velocity . grad u + reaction u = source."""
 
@@ -206,6 +228,8 @@ PDESpec = Annotated[
     | SemilinearSpec
     | AdvectionDiffusionSpec
     | HeatSpec
+    | BurgersSpec
+    | AllenCahnSpec
     | ElasticitySpec
     | StokesSpec
     | NavierStokesSpec

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from nhgd_pde.problem.control_spec import AllControls, ControlSpec
 from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
-from nhgd_pde.problem.pde_spec import HeatSpec, NavierStokesSpec, PDESpec, PythonSpec, StokesSpec, TimeSpec
+from nhgd_pde.problem.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
 
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
@@ -296,16 +296,6 @@ class ProblemSpec(Section):
         if self.element == "P1" and isinstance(self.pde, StokesSpec | NavierStokesSpec):
             message = f"expected P2 or none: {self.pde.kind} takes P2 velocities and P1 pressures; found 'P1'"
             raise_issues("ProblemSpec", [(("element",), issue(message))])
-        return self
-
-    @model_validator(mode="after")
-    def _time_where_it_is_needed(self) -> ProblemSpec:
-        if isinstance(self.pde, PythonSpec):
-            return self
-        if self.time is None and isinstance(self.pde, HeatSpec):
-            raise issue(f"time: missing; an equation of kind {self.pde.kind} evolves in time")
-        if self.time is not None and not isinstance(self.pde, HeatSpec):
-            raise issue(f"time: an equation of kind {self.pde.kind} does not evolve in time")
         return self
 
     @property

@@ -53,6 +53,14 @@ STARTERS: dict[str, Starter] = {
     "poisson": Starter(),
     "semilinear": Starter(pde={"nonlinearity": '"u**3"'}),
     "heat": Starter(more=_TIME),
+    "burgers": Starter(
+        pde={"viscosity": "0.05"},
+        target='"sin(pi*x)"',
+        weight="1.0e-3",
+        more=_TIME,
+        mesh="{kind: interval, size: 1, cells: 64}",
+    ),
+    "allen_cahn": Starter(pde={"epsilon": "0.1"}, boundary={"all": "{neumann: 0}"}, more=_TIME),
     "advection_diffusion": Starter(pde={"conductivity": "0.01", "velocity": "[1, 0]"}),
     "helmholtz": Starter(pde={"wavenumber": "5"}, boundary={"all": "{absorbing: true}"}),
     "elasticity": Starter(

@@ -108,6 +108,12 @@ class Values:
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
+    def constant_in_time(self, key: str, value: Expression | tuple[Expression, ...]) -> None:
+        """Complain of an expression in t for something that has one value for all times."""
+        for each in value if isinstance(value, tuple) else (value,):
+            if "t" in each.variables:
+                self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
+
     def complain(self, key: str, message: str) -> None:
         self.issues.append(self.file.issue(key, message))
 
@@ -185,7 +191,8 @@ class Values:
                 return np.zeros((count, 1, *shape))
             entries = [self.formula(f"{key}.{i}", each, x, times) for i, each in enumerate(value)]
         else:
-            single = self.regional(key, value, x) if isinstance(x, Tensor) else self.formula(key, value, x, times)  # type: ignore[arg-type]
+            regional = isinstance(value, dict) and isinstance(x, Tensor)
+            single = self.regional(key, value, x) if regional else self.formula(key, value, x, times)  # type: ignore[arg-type]
             real = self.complex and count == 2
             if count > 1 and single.any() and not real:
                 self.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -41,7 +41,7 @@ class Interior:
         symmetric: its derivative in the state is.
         coercive: affine in the state, with an energy that is not negative.
         absorbing: it may fix the level of the state without any condition on the boundary.
-        capacity: factor (P,) of the time derivative of every field; None in a steady equation.
+        capacity: factor (P,) or (steps, P) of the time derivative of the first fields; None in a steady equation.
         norms: the product that each field is tested in.
         vector: components of `source`; None where it is a scalar.
         evaluation: the state's functions as the form takes them; None for those of the state space.
@@ -77,11 +77,13 @@ class Family:
         interior: (values, section, space) -> the equation in the cells; `values` collects what is wrong.
         absorbing: (values, section, points (dim, P) of facets, the cell of each facet) -> the condition that lets waves
             out, and its coefficients; None of an equation without waves.
+        time: whether the equation evolves in time.
     """
 
     groups: Callable[[Any, int, str], tuple[FieldGroup, ...]]
     interior: Callable[[Values, Any, StateSpace], Interior]
     absorbing: Callable[[Values, Any, Tensor, np.ndarray], tuple[Pointwise, dict[str, Tensor]]] | None = None
+    time: Literal["never", "may", "always"] = "never"
 
 
 def scalar_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:
