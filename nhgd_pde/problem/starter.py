@@ -60,7 +60,13 @@ STARTERS: dict[str, Starter] = {
         more=_TIME,
         mesh="{kind: interval, size: 1, cells: 64}",
     ),
-    "allen_cahn": Starter(pde={"epsilon": "0.1"}, boundary={"all": "{neumann: 0}"}, more=_TIME),
+    "allen_cahn": Starter(
+        pde={"epsilon": "0.2"},
+        boundary={"all": "{neumann: 0}"},
+        target='"cos(pi*x)*cos(pi*y)"',
+        weight="1.0e-2",
+        more=('time: {end: 0.2, steps: 10, scheme: implicit_euler, initial: "cos(pi*x)"}',),
+    ),
     "advection_diffusion": Starter(pde={"conductivity": "0.01", "velocity": "[1, 0]"}),
     "helmholtz": Starter(pde={"wavenumber": "5"}, boundary={"all": "{absorbing: true}"}),
     "elasticity": Starter(
