@@ -350,7 +350,7 @@ CONTROLS = {
 @pytest.mark.parametrize("name", sorted(CONTROLS))
 def test_boundary_controls_of_a_channel(name: str) -> None:
     data = copy.deepcopy(BASE)
-    data["pde"] = {"kind": "navier_stokes", "viscosity": 0.2, "boundary": copy.deepcopy(CHANNEL)}
+    data["pde"] = {"kind": "navier_stokes", "viscosity": 0.05, "boundary": copy.deepcopy(CHANNEL)}
     data["control"] = CONTROLS[name]
     data["objective"][0] = {"kind": "tracking", "target": "1", "component": 0}
     problem = nhgd.load(data)
