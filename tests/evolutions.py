@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -55,15 +54,3 @@ def l2_error(built: PDEProblem, values: torch.Tensor, exact: list[str], t: float
         named = {"t": t} if "t" in expression.variables else {}
         square += float(((np.asarray(basis.interpolate(own)) - expression.numpy(x, **named)) ** 2 * basis.dx).sum())
     return math.sqrt(square)
-
-
-def orders(errors: list[float]) -> list[float]:
-    """Observed orders where the mesh size or the time step halves from entry to entry."""
-    return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
-
-
-def extrapolated(values: list[float], powers: tuple[int, ...]) -> float:
-    """Richardson's extrapolation of values at steps that halve, of an error in these powers of the step."""
-    for power in powers[: len(values) - 1]:
-        values = [after + (after - before) / (2**power - 1) for before, after in itertools.pairwise(values)]
-    return values[-1]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evolutions import evolution, extrapolated, l2_error, orders, solved
+from evolutions import evolution, l2_error, solved
 
 import nhgd_pde as nhgd
+from benchmarks.reference import extrapolated, orders
 from nhgd_pde.pde.evolution import EvolutionEquation
 from nhgd_pde.problem.errors import ProblemError
 

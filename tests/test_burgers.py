@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evolutions import LINE, evolution, extrapolated, l2_error, orders, solved
+from evolutions import LINE, evolution, l2_error, solved
 
 import nhgd_pde as nhgd
+from benchmarks.reference import extrapolated, orders
 from nhgd_pde.inner.residual import ResidualModel
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.problem.errors import ProblemError

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from evolutions import LINE, evolution, extrapolated, l2_error, orders, solved
+from evolutions import LINE, evolution, l2_error, solved
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from benchmarks.reference import MPDIST2, extrapolated, mpdist2, orders
 from nhgd_pde.linalg.bidiagonal import BidiagonalMatrix
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import SingularMatrixError
@@ -369,34 +370,15 @@ def test_linear_terms_in_time(scheme: str) -> None:
 
 # Exact optima
 
-# Optimal objectives of problem mpdist2 of OPTPDE, by dimension and weight.
-MPDIST2 = {(1, 0.05): 21.4409103853, (1, 0.01): 71.1223346834, (2, 0.05): 36.4257981435, (2, 0.01): 86.1072224416}
 
-
-def mpdist2(dim: int, beta: float, n: int) -> nhgd.Solution:
-    rate, shape = f"({dim}*pi**2/4)", "*".join(f"cos(pi*{axis}/2)" for axis in "xy"[:dim])
-    target = f"(({rate} + 1/({rate}*{beta}))*e + (1 - {rate} - 1/((1 + {rate})*{beta}))*exp(t))*{shape}"
-    start = f"(e/({rate}*{beta}) - 1/((1 + {rate})*{beta}))*{shape}"
-    mesh = {"kind": ("interval", "rectangle")[dim - 1], "size": [2] * dim, "origin": [-1] * dim, "cells": [n] * dim}
-    return nhgd.solve(
-        nhgd.load(
-            {
-                "name": "mpdist2",
-                "mesh": mesh,
-                "pde": {"kind": "heat", "boundary": {"all": {"dirichlet": 0}}},
-                "time": {"end": 1, "steps": n, "scheme": "crank_nicolson", "initial": start},
-                "control": {"kind": "source"},
-                "objective": [{"kind": "tracking", "target": target}, {"kind": "regularisation", "weight": beta}],
-                "outer": {"rtol": 1e-10},
-            }
-        )
-    )
+def distributed(dim: int, beta: float, n: int) -> nhgd.Solution:
+    return nhgd.solve(nhgd.load(mpdist2(dim, beta, n)))
 
 
 @pytest.mark.parametrize(("dim", "beta"), MPDIST2)
 def test_distributed_control_of_heat_has_its_published_optimum(dim: int, beta: float) -> None:
     sizes = {1: (8, 16, 32, 64), 2: (4, 8, 16, 32)}[dim]
-    solutions = [mpdist2(dim, beta, n) for n in sizes]
+    solutions = [distributed(dim, beta, n) for n in sizes]
     assert all(solution.status == "converged" for solution in solutions)
     exact = MPDIST2[dim, beta]
     values = [solution.objective for solution in solutions]
@@ -465,7 +447,7 @@ def test_nhgd_and_the_adjoint_find_the_same_optimum(name: str) -> None:
 
 
 def test_the_adjoint_variable_is_that_of_the_continuous_problem() -> None:
-    solution = mpdist2(1, 0.05, 32)
+    solution = distributed(1, 0.05, 32)
     adjoint = solution.adjoint[0].reshape(33, -1)
     control = solution.control.reshape(32, -1)
     inside = solution.problem.space.nodes[0] % 1.0 != 0.0
@@ -473,7 +455,7 @@ def test_the_adjoint_variable_is_that_of_the_continuous_problem() -> None:
 
 
 def test_iterations_do_not_depend_on_mesh_and_steps() -> None:
-    counts = [mpdist2(1, 0.01, n).stats["outer_iterations"] for n in (8, 16, 32, 64)]
+    counts = [distributed(1, 0.01, n).stats["outer_iterations"] for n in (8, 16, 32, 64)]
     assert max(counts) - min(counts) <= 0.2 * max(counts) + 1
 
 
