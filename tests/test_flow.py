@@ -15,7 +15,7 @@ import torch
 import nhgd_pde as nhgd
 from nhgd_pde.drawing import output_grid, state_fields
 from nhgd_pde.engine.minimise import Accuracy
-from nhgd_pde.inner.continuation import newton
+from nhgd_pde.inner.continuation import root
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import Factorisation
 from nhgd_pde.methods.adjoint import Adjoint
@@ -265,9 +265,9 @@ def test_continuation_solves_where_newtons_method_from_the_linear_state_does_not
     built = flow({"mesh.cells": [10, 10]}, kind="navier_stokes", viscosity=5e-4, boundary=CAVITY)
     equation, metric = built.equation, built.model.riesz
     u, v = flow_point(equation)
-    linear = newton(equation.eased(0.0), metric, v, u, 1e-6)
+    linear = root(equation.eased(0.0), metric, v, u, 1e-6)
     assert linear is not None
-    assert newton(equation, metric, v, linear, 1e-6) is None
+    assert root(equation, metric, v, linear, 1e-6) is None
     start, _ = built.start()
     assert built.inner_error(start, v, 1e-12) < 1e-5
 

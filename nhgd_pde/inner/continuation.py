@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
-from ..linalg.factorisation import SingularMatrixError
+from ..linalg.newton import newton
 from ..linalg.riesz import RieszMap
 from ..pde.equation import StateEquation
 
-# Shortenings of one Newton step.
-_MOST_TRIALS = 10
+# Newton steps on one of the equations; one that takes more is better reached by way of another.
+_STEPS = 15
 
 
 def followed(
@@ -30,12 +27,12 @@ def followed(
         rtol: relative length of the step that ends Newton's method.
         least: length of a part of the path below which the state reached is returned, which is then not a solution.
     """
-    found = newton(equation.eased(0.0), metric, v, start, rtol)
+    found = root(equation.eased(0.0), metric, v, start, rtol)
     if found is None:
         return start
     u, share, target = found, 0.0, 1.0
     while share < 1.0 and target - share >= least:
-        found = newton(equation.eased(target), metric, v, u, rtol)
+        found = root(equation.eased(target), metric, v, u, rtol)
         if found is None:
             target = 0.5 * (share + target)
         else:
@@ -44,34 +41,14 @@ def followed(
     return u
 
 
-def newton(
-    equation: StateEquation, metric: RieszMap, v: Tensor, start: Tensor, rtol: float, steps: int = 15
-) -> Tensor | None:
-    """A root of R(., v) by damped Newton steps, or None.
-
-    A step is long enough where the next one with the same factors is shorter (the natural monotonicity test; Deuflhard
-    2011, Newton Methods for Nonlinear Problems, Section 3.3).
-    """
-    u, residual = start, equation.residual(start, v)
-    try:
-        for _ in range(steps):
-            factors = equation.linearise(u, v).factors
-            direction = factors.solve(residual)
-            size, length = metric.norm(direction), 1.0
-            if not math.isfinite(size):
-                return None
-            for _ in range(_MOST_TRIALS):
-                candidate = u - length * direction
-                residual = equation.residual(candidate, v)
-                left = metric.norm(factors.solve(residual)) if torch.isfinite(residual).all() else math.inf
-                if left <= (1.0 - 0.25 * length) * size or left <= rtol * metric.norm(candidate):
-                    break
-                length *= 0.5
-            else:
-                return None
-            u = candidate
-            if length == 1.0 and left <= rtol * metric.norm(u):
-                return u
-    except SingularMatrixError:
-        pass
-    return None
+def root(equation: StateEquation, metric: RieszMap, v: Tensor, start: Tensor, rtol: float) -> Tensor | None:
+    """A root of R(., v) by damped Newton steps, or None where they do not arrive."""
+    found = newton(
+        lambda u: equation.residual(u, v),
+        lambda u: equation.linearise(u, v).factors.solve,
+        start,
+        rtol,
+        _STEPS,
+        metric.norm,
+    )
+    return found.solution if found.converged else None

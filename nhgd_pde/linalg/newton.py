@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +31,14 @@ class Root:
     message: str
 
 
-def newton(residual: Map, solver: Callable[[Tensor], Map], start: Tensor, rtol: float, iterations: int) -> Root:
+def newton(
+    residual: Map,
+    solver: Callable[[Tensor], Map],
+    start: Tensor,
+    rtol: float,
+    iterations: int,
+    norm: Callable[[Tensor], float] = lambda x: float(x.norm()),
+) -> Root:
     """Solve residual(x) = 0.
 
     A step d = J(x)^-1 R(x) is halved until J(x)^-1 R(x - t d) is shorter than d, the restricted natural monotonicity
@@ -43,6 +51,7 @@ def newton(residual: Map, solver: Callable[[Tensor], Map], start: Tensor, rtol: 
         start: first iterate, any shape.
         rtol: length of the correction to reach, relative to that of x.
         iterations: most steps.
+        norm: of x and of corrections.
     """
     x = start
     for step in range(iterations):
@@ -51,23 +60,22 @@ def newton(residual: Map, solver: Callable[[Tensor], Map], start: Tensor, rtol: 
         except SingularMatrixError as singular:
             return Root(x, False, str(singular))
         direction = solve(residual(x))
-        size = float(direction.norm())
+        size = norm(direction)
         if not torch.isfinite(direction).all():
             return Root(x, False, "the first residual is not finite" if step == 0 else "the Newton step is not finite")
         length = 1.0
         while True:
             candidate = x - length * direction
             correction = solve(residual(candidate))
-            left = float(correction.norm())
-            # Not a number is not shorter.
+            left = norm(correction) if torch.isfinite(correction).all() else math.inf
             if left <= (1.0 - 0.25 * length) * size:
                 break
-            if size <= rtol * float(x.norm()):
+            if size <= rtol * norm(x):
                 return Root(x, True, f"{step} Newton steps")
             length *= 0.5
             if length < _SHORTEST:
                 return Root(x, False, f"no step along the Newton direction shortens the correction {size:.1e}")
         x = candidate
-        if left <= rtol * float(x.norm()):
+        if left <= rtol * norm(x):
             return Root(x - correction, True, f"{step + 1} Newton steps")
     return Root(x, False, f"{iterations} Newton steps left a correction of {left:.1e}")
