@@ -71,11 +71,6 @@ class EvolutionEquation(StateEquation):
         """Unknowns of one step."""
         return self.free[: len(self.free) // self.steps] - self._width
 
-    @property
-    def stage_times(self) -> np.ndarray:
-        """Times at which the integrals are taken."""
-        return (np.arange(self.steps) + self.theta) * self.step
-
     def _levels(self, full: Tensor) -> Tensor:
         return full.reshape(self.steps + 1, self._width)
 
