@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from .linalg.counts import Counts
 from .output.atomic import OutputError, atomic_path
 from .output.run_folder import CHECKPOINT
 
-_FORMAT = 1
+_FORMAT = 2
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.
-_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "devices", "output")
+_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,17 @@ class Checkpoint:
         loop: where the outer loop stands.
         counts: work done so far.
         seconds: time it took.
+        stage: which of the problems of a continuation the loop is about.
+        before: outer iterations of the stages before.
+        reference: the first gradient norm of the run.
     """
 
     loop: LoopState
     counts: Counts
     seconds: float
+    stage: int = 0
+    before: int = 0
+    reference: float = 0.0
 
 
 def write_checkpoint(folder: Path, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
@@ -61,6 +67,9 @@ def write_checkpoint(folder: Path, oracle: Oracle, spec: Mapping[str, Any], chec
         "sensitivity": loop.sensitivity,
         "counts": checkpoint.counts.as_dict(),
         "seconds": checkpoint.seconds,
+        "stage": checkpoint.stage,
+        "before": checkpoint.before,
+        "reference": checkpoint.reference,
     }
     with atomic_path(folder / CHECKPOINT) as path:
         torch.save(content, path)
@@ -70,8 +79,10 @@ def write_checkpoint(folder: Path, oracle: Oracle, spec: Mapping[str, Any], chec
             file.unlink()
 
 
-def read_checkpoint(folder: Path, oracle: Oracle, problem: BilevelProblem, spec: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint of a folder.
+def read_checkpoint(
+    folder: Path, oracle: Oracle, stages: Sequence[BilevelProblem], spec: Mapping[str, Any]
+) -> Checkpoint:
+    """The checkpoint of a folder, of a run of one problem or of several stages of it.
 
     Raises:
         OutputError: there is none, it cannot be read, or it is of another problem; what differs is named.
@@ -89,6 +100,7 @@ def read_checkpoint(folder: Path, oracle: Oracle, problem: BilevelProblem, spec:
     for key, then, now in _differences(content["spec"], spec):
         raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
     try:
+        problem = stages[content["stage"]]
         if not isinstance(getattr(oracle, "curvature", None), Remote):
             content = _inlined(content, folder)
         current = _restore(oracle, problem, content["state"])
@@ -107,9 +119,16 @@ def read_checkpoint(folder: Path, oracle: Oracle, problem: BilevelProblem, spec:
         )
     except (OSError, RemoteError) as error:
         raise OutputError(f"{path}: the inverse that belongs to the checkpoint cannot be read ({error})") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, IndexError) as error:
         raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
-    return Checkpoint(loop, Counts(**content["counts"]), content["seconds"])
+    return Checkpoint(
+        loop,
+        Counts(**content["counts"]),
+        content["seconds"],
+        content["stage"],
+        content["before"],
+        content["reference"],
+    )
 
 
 def _without_oracle(iterate: Iterate) -> Any:

@@ -8,15 +8,12 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from .fem.evaluation import Evaluation
 from .fem.spaces import Space
-from .linalg.factorisation import FreeRieszMap
 from .linalg.riesz import RieszMap, block_riesz_map
-from .linalg.sparse import SparseMatrix
 from .pde.form import Coefficients, ControlMap
 from .pde.rows import ControlRows
 
@@ -80,8 +77,6 @@ class ControlSpace:
         space: its finite element space on the whole mesh; None for numbers.
         dofs: (m / components,) the degrees of freedom of that space that are controlled.
         filter: from the design variables to the control; None where they are the same.
-        smooth: Gram matrix, in one time step, of the product that directions between bounds are taken in; None where
-            that is `riesz`.
         boundary: its integrals are over a part of the boundary, where its gradient is the tangential one.
     """
 
@@ -99,7 +94,6 @@ class ControlSpace:
     space: Space | None = None
     dofs: np.ndarray | None = None
     filter: Filter | None = None
-    smooth: SparseMatrix | None = None
     boundary: bool = False
 
     @property
@@ -144,17 +138,6 @@ class Controls:
     @cached_property
     def riesz(self) -> RieszMap:
         return block_riesz_map([(part.riesz, part.steps or 1, part.measure) for part in self.parts])
-
-    @cached_property
-    def free_riesz(self) -> FreeRieszMap | None:
-        """The product that directions between bounds are taken in; None where that is `riesz`."""
-        if all(part.smooth is None for part in self.parts):
-            return None
-        blocks = [
-            part.measure * sp.kron(sp.identity(part.steps or 1), (part.smooth or part.riesz.matrix).host)
-            for part in self.parts
-        ]
-        return FreeRieszMap(sp.csr_matrix(sp.block_diag(blocks)))
 
     @cached_property
     def initial(self) -> Tensor:

@@ -17,7 +17,6 @@ from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
-from .linalg.factorisation import FreeRieszMap
 from .linalg.krylov import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
@@ -39,7 +38,11 @@ class PDEProblem:
         control: the discrete controls.
         objective: f.
         model: the inner statistical model.
-        fields: further named fields for output, nodal values of the state space (target, ...).
+        fields: further named fields for output (target, ...): coefficients (rows, size of the state space), a row a
+            time step where they vary in time.
+        earlier: the same problem with milder parameters (a penalty, the slope of a projection), to be solved before it,
+            each from the solution of the one before.
+        origin: unknowns and controls to start from in place of the initial ones.
     """
 
     name: str
@@ -49,6 +52,8 @@ class PDEProblem:
     objective: Objective
     model: InnerModel
     fields: dict[str, np.ndarray] = field(default_factory=dict)
+    earlier: tuple[PDEProblem, ...] = ()
+    origin: tuple[Tensor, Tensor] | None = None
 
     @property
     def inner_shape(self) -> tuple[int, int]:
@@ -67,10 +72,6 @@ class PDEProblem:
         return self.control.riesz
 
     @property
-    def free_metric(self) -> FreeRieszMap | None:
-        return self.control.free_riesz
-
-    @property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         return self.control.bounds
 
@@ -79,10 +80,16 @@ class PDEProblem:
         return self.equation.affine and self.objective.quadratic
 
     @property
+    def linear(self) -> bool:
+        return self.equation.linear
+
+    @property
     def counts(self) -> Counts:
         return self.equation.counts
 
     def start(self) -> tuple[Tensor, Tensor]:
+        if self.origin is not None:
+            return self.origin
         v = self.control.initial.clone()
         return self.model.start(self.control.physical(v)), v
 
@@ -104,7 +111,9 @@ class PDEProblem:
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
-        residual = self.equation.residual(u, self.control.physical(v))
+        return self.residual_error(self.residual(u, v), u, v, tolerance)
+
+    def residual_error(self, residual: Tensor, u: Tensor, v: Tensor, tolerance: float) -> float:
         return relative_dual_error(self.inner_metric, residual, self.inner_length(u, v), tolerance)
 
     def inner_length(self, u: Tensor, v: Tensor) -> float:
@@ -181,6 +190,9 @@ class PDEProblem:
 
     def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
         return self.equation.control_product(u, self.control.physical(v), self.control.physical(d))
+
+    def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return self.equation.state_product(u, self.control.physical(v), w)
 
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return self.equation.state_product_transposed(u, self.control.physical(v), w)

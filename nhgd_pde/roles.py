@@ -44,7 +44,7 @@ def launched_rank() -> int | None:
     return int(os.environ["RANK"])
 
 
-def check_roles(file: ProblemFile, oracle: object, roles: int) -> None:
+def check_roles(file: ProblemFile, oracle: object, roles: int, stages: int = 1) -> None:
     """Refuse a number of roles that the method or the devices do not go with.
 
     Raises:
@@ -56,6 +56,9 @@ def check_roles(file: ProblemFile, oracle: object, roles: int) -> None:
         raise ValueError(f"roles: expected 1 or 2, found {roles}")
     if roles == 2 and not isinstance(oracle, NHGD):
         raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
+    if roles == 2 and stages > 1:
+        # The curvature role builds the last of them only.
+        raise file.error("name", f"expected a problem of one stage in a run of two roles, found {stages}: use one role")
     if roles == 1 and names.curvature not in ("auto", inner):
         message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
         raise file.error("devices.curvature", message + " (--roles 2 uses both)")

@@ -27,6 +27,9 @@ from .provenance import commit, peak_memory, versions
 from .recording import Recorder
 from .solution import Certificate, Row, Solution
 
+# How far the gradient is reduced in a stage of a continuation that is not the last.
+_STAGE_RTOL = 1e-2
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -51,6 +54,7 @@ class Problem:
     def __str__(self) -> str:
         scenarios, unknowns = self.pde.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
+        steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
         device = self.pde.equation.lift.device
         if device.type == "cpu":
             count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
@@ -58,7 +62,7 @@ class Problem:
         else:
             threads = torch.cuda.get_device_name(device)
         return (
-            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns; "
+            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
             f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}"
         )
 
@@ -81,6 +85,9 @@ class Run:
         self._problem, self._oracle, self._callback = problem, oracle, callback
         self._interrupted = interrupted
         self._spec = problem.file.spec.model_dump(mode="json")
+        self._problems = (*problem.pde.earlier, problem.pde)
+        self._current = self._problems[0]
+        self._stage, self._before_stage, self._reference = 0, 0, 0.0
         self._rows: list[Row] = []
         self._first: Iterate | None = None
         self._last: Iterate | None = None
@@ -99,12 +106,13 @@ class Run:
         return self._problem.pde.counts - self._before
 
     def solve(self, path: Path | None, resume: bool) -> Solution:
-        problem, method = self._problem, self._problem.method
+        problem = self._problem
         text = problem.yaml()
         resumed = self._resumed(path) if resume and path is not None else None
         if path is not None:
             if resumed is not None:
-                folder = RunFolder.resume(path, up_to=resumed.current.iteration, problem_yaml=text)
+                last = self._before_stage + resumed.current.iteration
+                folder = RunFolder.resume(path, up_to=last, problem_yaml=text)
             else:
                 folder = RunFolder.create(path, text)
             self._recorder = Recorder(problem.pde, folder, problem.file.spec.output.every)
@@ -112,16 +120,7 @@ class Run:
             if self._recorder is not None:
                 self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
             try:
-                found = minimise(
-                    problem.pde,
-                    self._oracle,
-                    method.outer,
-                    method.stopping,
-                    self._tell,
-                    self._interrupted,
-                    self._keep,
-                    resumed,
-                )
+                found = self._stages(resumed)
             except KeyboardInterrupt:
                 if self._first is None or self._last is None:
                     raise
@@ -131,23 +130,65 @@ class Run:
                     raise
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
             more = {"warnings": list(self._warnings), "roles": _roles(self._oracle)}
-            solution = _solution(problem, found, tuple(self._rows), self._counts, self._seconds, text, more)
+            found = replace(found, first=self._first or found.first, last=self._last or found.last)
+            solution = _solution(
+                self._current, problem, found, tuple(self._rows), self._counts, self._seconds, text, more
+            )
             if self._recorder is not None:
                 self._recorder.finish(solution, found.last)
                 self._recorder.summarise(solution)
         return solution
 
+    def _stages(self, resumed: LoopState | None) -> Minimum:
+        """Solve the problems of a continuation one after the other, each from the solution of the one before."""
+        method = self._problem.method
+        while True:
+            last = self._stage == len(self._problems) - 1
+            stopping = method.stopping
+            if self._stage:
+                # What counts is how small the gradient has become since the run began.
+                stopping = replace(stopping, atol=max(stopping.atol, stopping.rtol * self._reference))
+            if not last:
+                stopping = replace(stopping, rtol=max(stopping.rtol, _STAGE_RTOL))
+            found = minimise(
+                self._current,
+                self._oracle,
+                method.outer,
+                stopping,
+                self._tell,
+                self._interrupted,
+                self._keep,
+                resumed,
+            )
+            if last or found.status not in ("converged", "stopped"):
+                return found
+            resumed = None
+            self._stage += 1
+            self._before_stage += found.last.iteration + 1
+            following = self._problems[self._stage]
+            self._current = replace(following, origin=(found.last.oracle.u, found.last.evaluation.v))
+
     def _resumed(self, path: Path) -> LoopState:
-        checkpoint = read_checkpoint(path, self._oracle, self._problem.pde, self._spec)
+        checkpoint = read_checkpoint(path, self._oracle, self._problems, self._spec)
         loop = checkpoint.loop
-        self._first, self._last = loop.first, loop.current
-        self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= loop.current.iteration]
+        self._stage, self._before_stage = checkpoint.stage, checkpoint.before
+        self._reference = checkpoint.reference
+        self._current = self._problems[self._stage]
+        self._first, self._last = self._placed(loop.first), self._placed(loop.current)
+        reached = self._last.iteration
+        self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= reached]
         self._earlier += checkpoint.seconds
         for name, done in checkpoint.counts.as_dict().items():
             setattr(self._before, name, getattr(self._before, name) - done)
         return loop
 
+    def _placed(self, iterate: Iterate) -> Iterate:
+        """The iterate, counted from the beginning of the run."""
+        return replace(iterate, iteration=self._before_stage + iterate.iteration) if self._before_stage else iterate
+
     def _tell(self, iterate: Iterate) -> None:
+        iterate = self._placed(iterate)
+        self._reference = self._reference or iterate.gradient_norm
         row = history_row(iterate, self._counts, self._seconds)
         began = time.perf_counter()
         self._first, self._last = self._first or iterate, iterate
@@ -167,7 +208,7 @@ class Run:
         every = self._problem.file.spec.output.checkpoint
         if self._recorder is None or not (last or (every and loop.current.iteration % every == 0)):
             return
-        checkpoint = Checkpoint(loop, self._counts, self._seconds)
+        checkpoint = Checkpoint(loop, self._counts, self._seconds, self._stage, self._before_stage, self._reference)
         began = time.perf_counter()
         self._recorder.checkpoint(self._oracle, self._spec, checkpoint)
         self._aside += time.perf_counter() - began
@@ -194,6 +235,7 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float) -> Row:
 
 
 def _solution(
+    pde: PDEProblem,
     problem: Problem,
     found: Minimum,
     rows: tuple[Row, ...],
@@ -202,7 +244,7 @@ def _solution(
     text: str,
     more: Mapping[str, Any],
 ) -> Solution:
-    pde, spec = problem.pde, problem.file.spec
+    spec = problem.file.spec
     last, evaluation = found.last, found.last.evaluation
     scenarios, unknowns = pde.inner_shape
     certificate = Certificate(evaluation.state_error, evaluation.adjoint_error, evaluation.gradient_error)
@@ -237,8 +279,8 @@ def _solution(
         "commit": commit(),
     }
     adjoint = np.zeros((scenarios, pde.equation.size))
-    if last.oracle.q is not None and math.isfinite(evaluation.value):
-        variable = _adjoint_variable(problem, last)
+    variable = _adjoint_variable(pde, last)
+    if variable is not None and math.isfinite(evaluation.value):
         adjoint[:, pde.equation.free] = variable.cpu().numpy()
     return Solution(
         status=found.status,
@@ -275,9 +317,9 @@ def _curvature_device(problem: Problem) -> str:
     return "cpu" if name == "auto" else name
 
 
-def _adjoint_variable(problem: Problem, last: Iterate) -> torch.Tensor:
-    """The adjoint variable (S, n) behind the last gradient."""
-    assert last.oracle.q is not None
-    if problem.file.spec.method == "adjoint":
-        return last.oracle.q
-    return problem.pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)
+def _adjoint_variable(pde: PDEProblem, last: Iterate) -> torch.Tensor | None:
+    """The adjoint variable (S, n) behind the last gradient; None where the run failed before there was one."""
+    known: torch.Tensor | None = getattr(last.oracle, "p", None)
+    if known is not None or last.oracle.q is None:
+        return known
+    return pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)

@@ -130,7 +130,9 @@ def _adjoint_tests(problem: PDEProblem, u: Tensor, v: Tensor, dv: Tensor, genera
     gap = _gap(dot(forward, z), dot(w, backward), float(forward.norm() * z.norm()))
     checks = [Check("adjoint of dR/du", gap, "at most 1e-12", gap <= 1e-12)]
     if equation.symmetric:
-        gap = float((forward - equation.state_product_transposed(u, v, w)).norm() / forward.norm())
+        # Of the matrix itself: products with a transpose that is known to be equal say nothing.
+        matrix = equation.linearise(u, v).whole.host()
+        gap = float(abs(matrix - matrix.T).max() / abs(matrix).max())
         checks.append(Check("symmetry of dR/du", gap, "at most 1e-12", gap <= 1e-12))
     pushed, pulled = equation.control_product(u, v, dv), equation.control_product_transposed(u, v, z)
     gap = _gap(dot(pushed, z), dot(dv, pulled), float(pushed.norm() * z.norm()))
@@ -144,12 +146,14 @@ def _residual_taylor(problem: PDEProblem, u: Tensor, v: Tensor, dv: Tensor, gene
     du = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
     base = equation.residual(u, v)
     linear = equation.state_product(u, v, du) + equation.control_product(u, v, dv)
-    steps = [0.5**k for k in range(2, 7)]
+    scale = float(base.norm() + linear.norm())
+    # A rough state is far from where the second order dominates; down from there as far as rounding allows.
+    steps = [0.5**k for k in range(2, 20)]
     remainders = [float((equation.residual(u + t * du, v + t * dv) - base - t * linear).norm()) for t in steps]
-    if max(remainders) <= 1e-11 * float(base.norm() + linear.norm()):
-        worst = max(remainders) / float(base.norm() + linear.norm())
-        return Check("Taylor remainder of R (affine)", worst, "at most 1e-11", True)
-    rate = _rate(steps, remainders)
+    if max(remainders) <= 1e-11 * scale:
+        return Check("Taylor remainder of R (affine)", max(remainders) / scale, "at most 1e-11", True)
+    clear = max(sum(remainder > 1e-10 * scale for remainder in remainders), 5)
+    rate = _rate(steps[clear - 5 : clear], remainders[clear - 5 : clear])
     return Check("Taylor rate of R", rate, "at least 1.9", rate >= 1.9)
 
 
@@ -180,9 +184,9 @@ def _hypergradient_tests(problem: PDEProblem, v: Tensor, along: Callable[[], Ten
 
     def remainder(t: float) -> float:
         moved, _ = adjoint.evaluate(problem, v + t * direction, known, _TIGHT)
-        return abs(moved.value - ours.value - t * slope)
+        return abs(moved.value - exact.value - t * slope)
 
-    rate = _taylor_rate(remainder, ours.value, 1.0 if problem.bounds is not None else math.inf)
+    rate = _taylor_rate(remainder, exact.value, 1.0 if problem.bounds is not None else math.inf)
     checks.append(Check("Taylor rate of the objective", rate, "at least 1.9", rate >= 1.9))
     hessian = adjoint.hessian(problem, v, known)
     other = along()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,10 +65,29 @@ class InnerBatch:
 
 
 class FisherFactors(Protocol):
-    """A structured inverse of the Fisher information at one point."""
+    """A structured inverse A of the Fisher information at one point.
+
+    Where the inner gradient is J^T K^-1 R and A = J^-1 K J^-T, the natural-gradient direction is Newton's,
+
+        A (J^T K^-1 R) = J^-1 R,
+
+    and the adjoint variable of the estimator q = A grad_u f, through which alone q enters the hypergradient, is
+
+        K^-1 J q = K^-1 J A grad_u f = J^-T grad_u f :
+
+    one solve each, where the products of three factors take three. K, which has cancelled, decides about neither.
+    """
 
     def solve(self, g: Tensor) -> Tensor:
         """A g for covectors (k, n)."""
+        ...
+
+    def newton_step(self, residual: Tensor) -> Tensor:
+        """A times the inner gradient that belongs to a residual (k, n): J^-1 R."""
+        ...
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        """The adjoint variable of q = A g for covectors (k, n): J^-T g."""
         ...
 
     @property
@@ -92,6 +111,7 @@ class BilevelProblem(Protocol):
             is for one scenario.
         bounds: lower and upper bound (p,) of v.
         quadratic: u* is affine and Phi quadratic in v.
+        linear: R(u, v) is affine in u, so that J depends on v only, if at all.
         counts: where work is counted.
     """
 
@@ -107,6 +127,8 @@ class BilevelProblem(Protocol):
     def bounds(self) -> tuple[Tensor, Tensor] | None: ...
     @property
     def quadratic(self) -> bool: ...
+    @property
+    def linear(self) -> bool: ...
     @property
     def counts(self) -> Counts: ...
 
@@ -126,8 +148,28 @@ class BilevelProblem(Protocol):
         """Expected inner gradient (S, n)."""
         ...
 
+    def residual(self, u: Tensor, v: Tensor) -> Tensor:
+        """R (S, n), which vanishes at the inner solution; the inner gradient, where a problem has no other."""
+        ...
+
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """Certificate of u: a bound of the residual's relative dual norm, sharp unless below `tolerance`."""
+        ...
+
+    def residual_error(self, residual: Tensor, u: Tensor, v: Tensor, tolerance: float) -> float:
+        """The same from the residual at u."""
+        ...
+
+    def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J w (S, n), J = dR/du."""
+        ...
+
+    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J^T w (S, n)."""
+        ...
+
+    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w (p,) for w (S, n)."""
         ...
 
     def inner_length(self, u: Tensor, v: Tensor) -> float:
@@ -159,12 +201,9 @@ class BilevelProblem(Protocol):
 
 
 class ImplicitProblem(BilevelProblem, Protocol):
-    """A bilevel problem whose inner solution is the root of a residual: what exact adjoint methods need."""
+    """A bilevel problem that factorises the J of every scenario: what exact adjoint methods need."""
 
-    def residual(self, u: Tensor, v: Tensor) -> Tensor: ...
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
-    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
-    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
 
 
 class SecondOrderProblem(BilevelProblem, Protocol):
@@ -172,10 +211,6 @@ class SecondOrderProblem(BilevelProblem, Protocol):
 
     def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
         """R_v d (S, n) for d (p,)."""
-        ...
-
-    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        """R_v^T w (p,) for w (S, n)."""
         ...
 
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,6 +228,52 @@ class SecondOrderProblem(BilevelProblem, Protocol):
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The solution p of J^T p = g, (S, n), where H q = g."""
         ...
+
+
+class Constraint(Protocol):
+    """One inequality g(v) <= 0 of the outer variables alone, nonlinear in general."""
+
+    @property
+    def description(self) -> str:
+        """A few words for people."""
+        ...
+
+    def value(self, v: Tensor) -> float:
+        """g(v); feasible where it is at most 0."""
+        ...
+
+    def derivative(self, v: Tensor) -> Tensor:
+        """g'(v), a covector (p,)."""
+        ...
+
+
+@runtime_checkable
+class ConstrainedProblem(Protocol):
+    """What a bilevel problem with a constraint has besides."""
+
+    @property
+    def constraint(self) -> Constraint | None: ...
+
+
+@runtime_checkable
+class SparseProblem(Protocol):
+    """What a bilevel problem has besides whose objective is Phi(v) + sum_i w_i |v_i|.
+
+    `outer_value` and its derivatives are those of Phi alone: the engine adds the term to the values it reports.
+    """
+
+    @property
+    def l1_weights(self) -> Tensor | None:
+        """w (p,), at least 0, in the units of a derivative: the integral of |v| has the weights of a lumped mass."""
+        ...
+
+
+def constraint_of(problem: BilevelProblem) -> Constraint | None:
+    return problem.constraint if isinstance(problem, ConstrainedProblem) else None
+
+
+def l1_weights_of(problem: BilevelProblem) -> Tensor | None:
+    return problem.l1_weights if isinstance(problem, SparseProblem) else None
 
 
 def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolerance: float) -> float:

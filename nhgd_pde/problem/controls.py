@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,13 +28,16 @@ from .control_spec import (
     LogConductivityControl,
     NeumannControl,
     ParameterControl,
+    PythonControl,
     RobinControl,
     SourceControl,
 )
 from .errors import suggest
 from .expressions import Expression
 from .families import Interior
+from .fields import Function
 from .objective_spec import RegularisationTerm
+from .python_code import load_function
 from .values import Values, point_text
 
 
@@ -159,6 +162,8 @@ class ControlBuilder:
                 return self._conductivity(key, spec, torch.exp)
             case ParameterControl():
                 return self._parameter(key, spec)
+            case PythonControl():
+                return self._python(key, spec)
 
     # Kinds
 
@@ -166,39 +171,42 @@ class ControlBuilder:
         if "source" not in self.interior.coefficients:
             self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
         x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
-        part, functions, weight = self._in_cells(key, spec, self.interior.vector or 1)
+        count = self._components(key, spec)
+        part, functions, weight = self._in_cells(key, spec, count)
         factor = self._gain(key, spec.gain, x)
         coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
         if self.interior.vector is None:
             maps: tuple[ControlMap, ...] = (added("source", gain),)
         else:
-            maps = tuple(added("source", gain, i) for i in range(self.interior.vector))
+            maps = tuple(added("source", gain, i) for i in range(count))
         return Entry(key, part, None, maps, functions, coefficients)
 
     def _boundary(self, key: str, spec: NeumannControl | RobinControl, gain: str, name: str) -> Entry:
         facets = self._facets(key, spec.on)
-        count = self.interior.vector or 1
+        count = self._components(key, spec)
         functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
         evaluation = stacked(functions)
         points = functions[0].quadrature.x.reshape(self.state.domain.dim, -1)
         factor = self.values.tensor(self._gain(key, spec.gain, points))
         weight = torch.ones_like(functions[0].quadrature.weights)[None]
         part = self._part(key, spec, spec.space, evaluation, nodes, weight, count, space_, dofs)
-        maps = (added(name, gain),) if count == 1 else tuple(added(name, gain, i) for i in range(count))
+        whole = self.interior.vector is None
+        maps = (added(name, gain),) if whole else tuple(added(name, gain, i) for i in range(count))
         acts_on = frozenset({name})
         return Entry(key, part, spec.on, maps, functions, {gain: factor}, acts_on, side=spec.on, facets=facets)
 
     def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
         facets = self._facets(key, spec.on)
-        count = self.state.groups[0].components
+        count = self._components(key, spec)
         functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
+        self.values.constant_in_time(f"{key}.gain", spec.gain)
         blocks = []
         for i in range(count):
             # Where the file fixes the state on another side, it keeps the nodes that both have in common.
             others = np.setdiff1d(self.fixed[i], facets)
             fixed = np.setdiff1d(self.state.facet_dofs(facets, i), self.state.facet_dofs(others, i))
             here = fixed - self.state.offsets[i]
-            factor = self._gain(key, spec.gain, self.state.parts[i].nodes[:, here])
+            factor = self._gain(key, spec.gain, self.state.parts[i].nodes[:, here], np.zeros(1)).reshape(-1)
             if space_ is None or dofs is None:
                 values = sp.csr_matrix(factor[:, None])
             else:
@@ -273,9 +281,25 @@ class ControlBuilder:
             values.complain(f"{key}.name", f"expected a parameter that an expression of pde uses, found {name!r}")
         return Entry(key, part, None, (enter,), functions, additive=False)
 
-    def _gain(self, key: str, gain: Expression, x: Tensor | np.ndarray) -> np.ndarray:
+    def _python(self, key: str, spec: PythonControl) -> Entry:
+        part, functions, _ = self._in_cells(key, spec, 1)
+        enter = load_function(self.values.file, f"{key}.python", spec.python)
+        name = Function.written(spec.python)
+        trial = torch.zeros_like(functions[0].quadrature.weights).reshape(1, -1)
+        try:
+            found = enter(dict(self.interior.coefficients), trial)
+        except Exception as error:
+            raise self.values.file.error(f"{key}.python", f"{name} raised {type(error).__name__}: {error}") from error
+        if not isinstance(found, Mapping) or not found.keys() >= self.interior.coefficients.keys():
+            kind = f"a mapping of {', '.join(found)}" if isinstance(found, Mapping) else type(found).__name__
+            known = ", ".join(self.interior.coefficients)
+            message = f"{name} returned {kind}; expected the coefficients {known}, some of them changed"
+            self.values.complain(f"{key}.python", message)
+        return Entry(key, part, None, (enter,), functions, additive=False)
+
+    def _gain(self, key: str, gain: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
         before = len(self.values.issues)
-        factor = self.values.formula(f"{key}.gain", gain, x)
+        factor = self.values.formula(f"{key}.gain", gain, x, times)
         if len(self.values.issues) == before and not factor.any():
             message = f"expected a gain that is not zero wherever the control acts, found {gain}"
             self.values.complain(f"{key}.gain", message)
@@ -285,6 +309,14 @@ class ControlBuilder:
     def _bounded(self) -> bool:
         """Some control has a bound: steps of all of them are projected together."""
         return any(bound is not None for each in self.values.file.spec.controls for bound in each.bounds)
+
+    def _components(self, key: str, spec: SourceControl | NeumannControl | RobinControl | DirichletControl) -> int:
+        """Fields that a control acts on: those of the first group, or the real part of a complex one."""
+        group = self.state.groups[0]
+        if spec.complex and not group.complex:
+            kind = self.values.file.spec.pde.kind
+            self.values.complain(f"{key}.complex", f"expected false, found true: the field of {kind} is real")
+        return 1 if group.complex and not spec.complex else group.components
 
     # Spaces
 
@@ -370,6 +402,11 @@ class ControlBuilder:
                 self.values.number(f"{key}.{end}", given)
         steps = len(self.values.times) if self.values.times is not None else 0
         moves = varying and self.step is not None and kind != "constant"
+        if not moves:
+            self.values.constant_in_time(f"{key}.initial", spec.initial)
+            for i, bound in enumerate(spec.bounds):
+                if bound is not None:
+                    self.values.constant_in_time(f"{key}.bounds.{i}", bound)
         times = self.values.times if moves else np.zeros(1)
         copies = steps if moves else 1
 
@@ -393,24 +430,28 @@ class ControlBuilder:
             self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
         lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
         name = spec.name or ("control" if key == "control" else spec.kind)
-        riesz, smooth = self._metrics(name, kind, evaluation, nodes, weight)
+        riesz = self._metric(name, kind, evaluation, nodes, weight)
         return ControlSpace(
             name, nodes, evaluation, riesz, self.values.tensor(start), lower, upper, weight,
             copies if moves else None, self.step if moves and self.step is not None else 1.0, count, space_, dofs,
-            smooth=smooth, boundary=spec.kind in ("neumann", "robin", "dirichlet"),
+            boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )  # fmt: skip
 
-    def _metrics(
-        self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor
-    ) -> tuple[RieszMap, SparseMatrix | None]:
-        """The inner product; and where bounds forbid it that of H1, for directions between the bounds."""
+    def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
+        """L2, lumped under bounds; H1 where the gradient is penalised and there are none."""
         device = self.state.device
         if kind in ("time", "constant"):
             unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
-            return diagonal_riesz_map(unit.diagonal(), unit), None
+            return diagonal_riesz_map(unit.diagonal(), unit)
         stride = evaluation.components // evaluation.fields
         values = {(i, i): weight for i in range(0, evaluation.components, stride)}
         mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
+        if self._bounded:
+            weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
+            lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
+            return diagonal_riesz_map(weights, lumped)
+        if kind == "P0":
+            return diagonal_riesz_map(mass.diagonal(), mass)
         smooth = any(
             isinstance(term, RegularisationTerm)
             and term.norm == "h1"
@@ -418,22 +459,14 @@ class ControlBuilder:
             and term.control in (None, name)
             for term in self.values.file.spec.objective
         )
-        gram = None
-        if smooth and kind != "P0":
-            # One wave over the region has as much of its norm in its values as in its gradient, whatever the unit.
-            length = float(np.ptp(nodes, axis=1).max()) or 1.0
-            share = (0.5 * length / np.pi) ** 2
-            blocks = {(i, i): weight * (share if i % stride else 1.0) for i in range(evaluation.components)}
-            gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
-        if self._bounded:
-            weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
-            lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
-            return diagonal_riesz_map(weights, lumped), gram
-        if kind == "P0":
-            return diagonal_riesz_map(mass.diagonal(), mass), None
-        if gram is not None:
-            return factorised_riesz_map(gram, Counts()), None
-        return mass_riesz_map(mass, self.counts), None
+        if not smooth:
+            return mass_riesz_map(mass, self.counts)
+        # One wave over the region has as much of its norm in its values as in its gradient, whatever the unit.
+        length = float(np.ptp(nodes, axis=1).max()) or 1.0
+        share = (0.5 * length / np.pi) ** 2
+        blocks = {(i, i): weight * (share if i % stride else 1.0) for i in range(evaluation.components)}
+        gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
+        return factorised_riesz_map(gram, Counts())
 
 
 def _shared_nodes(entries: list[Entry]) -> list[Entry]:

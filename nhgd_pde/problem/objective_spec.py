@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Number, OneOf, Section, issue
+from nhgd_pde.problem.fields import Formula, Function, Number, OneOf, Section, issue
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 Weight = Annotated[float, Number(above=0)]
@@ -69,6 +69,17 @@ class LinearStateTerm(Section):
     )
 
 
+class ComplianceTerm(Section):
+    """weight times int source . u and int traction . u over the given loads: the work that they do.
+
+    Of a scalar equation the loads are its source and its boundary fluxes, of an evolution their work is integrated over
+    time. What controls add to loads is not counted.
+    """
+
+    kind: Literal["compliance"]
+    weight: Weight = Field(default=1.0, description="Factor of the term.")
+
+
 class RegularisationTerm(Section):
     """weight/2 int (v - reference)^2 for l2, weight/2 int |grad (v - reference)|^2 for h1."""
 
@@ -89,4 +100,17 @@ class LinearControlTerm(Section):
     control: str | None = Field(default=None, description="Name of the control it is for; null for every control.")
 
 
-ObjectiveTerm = Annotated[TrackingTerm | LinearStateTerm | RegularisationTerm | LinearControlTerm, OneOf()]
+class PythonTerm(Section):
+    """weight int density(u, grad, v, x), a function of your own. Runs the code of the file it is in."""
+
+    kind: Literal["python"]
+    python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
+    on: str | None = Field(
+        default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
+    )
+    weight: Weight = Field(default=1.0, description="Factor of the term.")
+
+
+ObjectiveTerm = Annotated[
+    TrackingTerm | LinearStateTerm | ComplianceTerm | RegularisationTerm | LinearControlTerm | PythonTerm, OneOf()
+]

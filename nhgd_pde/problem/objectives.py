@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from torch import Tensor
 
 from ..control import Controls, ControlSpace
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
-from ..objective import ControlTerm, LinearControl, LinearState, Objective, Regularisation, StateTerm, Tracking
-from .objective_spec import LinearControlTerm, LinearStateTerm, RegularisationTerm, TrackingTerm
+from ..objective import (
+    ControlTerm,
+    JointTerm,
+    LinearControl,
+    LinearState,
+    Objective,
+    Regularisation,
+    StateTerm,
+    Tracking,
+)
+from ..objective_integral import Density, IntegralTerm, trial_of_density
+from .expressions import Expression
+from .fields import Function
+from .objective_spec import (
+    ComplianceTerm,
+    LinearControlTerm,
+    LinearStateTerm,
+    PythonTerm,
+    RegularisationTerm,
+    TrackingTerm,
+)
+from .python_code import load_function
 from .sensors import SensorFileError, Sensors, read_sensors
 from .values import Values
 
@@ -60,6 +82,7 @@ class ObjectiveBuilder:
         controls: the discrete controls.
         facets: facets of every boundary that is named in the mesh.
         clock: the times of an evolution; None of a steady problem.
+        loads: the state's functions at the points of every integral with a source or a flux, and its values there.
     """
 
     values: Values
@@ -67,11 +90,13 @@ class ObjectiveBuilder:
     controls: Controls
     facets: dict[str, np.ndarray]
     clock: Clock | None
+    loads: Sequence[tuple[Evaluation, Tensor]] = ()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
 
     def build(self) -> Objective:
         state: list[StateTerm] = []
         control: list[ControlTerm] = []
+        joint: list[JointTerm] = []
         for k, term in enumerate(self.values.file.spec.objective):
             key = f"objective.{k}"
             match term:
@@ -79,11 +104,15 @@ class ObjectiveBuilder:
                     state.append(self._tracking(key, term))
                 case LinearStateTerm():
                     state.append(self._linear_state(key, term))
+                case ComplianceTerm():
+                    state.append(self._compliance(key, term))
                 case RegularisationTerm():
                     control += self._regularisation(key, term)
                 case LinearControlTerm():
                     control += self._linear_control(key, term)
-        return Objective(tuple(state), tuple(control))
+                case PythonTerm():
+                    joint.append(self._python(key, term))
+        return Objective(tuple(state), tuple(control), tuple(joint))
 
     # Terms in the state
 
@@ -133,7 +162,7 @@ class ObjectiveBuilder:
         blocks = {(k * stride, k * stride): weights for k in chosen}
         mass, rows = self._over_time(key, evaluation.assemble(evaluation, blocks, symmetric=True).host(), term.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // self.state.size, self.state.size))
-        self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted[-1]
+        self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted
         return Tracking(
             SparseMatrix(mass, self.state.device, symmetric=True),
             self.values.tensor(wanted.reshape(-1)),
@@ -193,18 +222,75 @@ class ObjectiveBuilder:
         x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
         times = self._times(term.time)
         weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
+        return LinearState(self._over_levels(self._tested(evaluation, weight), term.time))
+
+    def _compliance(self, key: str, term: ComplianceTerm) -> StateTerm:
+        if "source" in self.values.dependent:
+            self.values.complain(f"{key}.kind", "expected a source without parameters, which change the loads")
+        count = self.state.groups[0].components
+        total = np.zeros((1, self.state.size))
+        for evaluation, load in self.loads:
+            total = total + self._tested(evaluation, load.cpu().numpy().reshape(count, -1, load.shape[-1]))
+        if not total.any():
+            self.values.complain(
+                f"{key}.kind", "expected a source or a neumann condition, whose work it is; found none"
+            )
+        return LinearState(self._over_levels(term.weight * total, "all"))
+
+    def _tested(self, evaluation: Evaluation, weight: np.ndarray) -> np.ndarray:
+        """int weight . phi for a weight (components, rows, P) of the first group: (rows, size of the state space)."""
         stride = evaluation.components // evaluation.fields
         density = np.zeros((evaluation.components, *weight.shape[1:]))
-        density[[k * stride for k in chosen]] = weight
-        rows = evaluation.test(self.values.tensor(density)).cpu().numpy()
+        density[[k * stride for k in range(len(weight))]] = weight
+        return evaluation.test(self.values.tensor(density)).cpu().numpy()
+
+    def _over_levels(self, rows: np.ndarray, time: str) -> Tensor:
+        """Covectors (one or the steps, size of the state space) -> one on all coefficients, (N,)."""
         if self.clock is not None:
             steps = self.clock.steps
-            if term.time == "final":
+            if time == "final":
                 share = sp.csr_matrix(([1.0], ([0], [steps])), (1, steps + 1))
             else:
                 share = self.clock.step * self.clock.averages
             rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
-        return LinearState(self.values.tensor(rows.reshape(-1)))
+        return self.values.tensor(rows.reshape(-1))
+
+    # Terms in both
+
+    def integral(self, density: Density, key: str, on: str | None, weight: float) -> IntegralTerm:
+        """weight times the integral of a density over a region, in time over all of it."""
+        evaluation, region = self._region(f"{key}.on", on)
+        stages = None
+        if self.clock is not None:
+            averages = sp.kron(self.clock.averages, sp.identity(self.state.size))
+            stages = SparseMatrix(sp.csr_matrix(averages), self.state.device)
+        placed, first, width = [], 0, self.controls.rows.width
+        for part in self.controls.parts:
+            if torch.equal(part.evaluation.quadrature.x, evaluation.quadrature.x):
+                placed.append(part.evaluation.shifted(first, width))
+            first += part.columns
+        return IntegralTerm(
+            density,
+            evaluation,
+            side_by_side(placed) if placed else None,
+            self.controls.rows,
+            self.values.tensor(weight * region),
+            stages,
+            1.0 if self.clock is None else self.clock.step,
+        )
+
+    def _python(self, key: str, term: PythonTerm) -> IntegralTerm:
+        name = Function.written(term.python)
+        function = load_function(self.values.file, f"{key}.python", term.python)
+
+        def density(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor) -> Tensor:
+            return function(u, grad, v, x)
+
+        found = self.integral(density, key, term.on, term.weight)
+        problem = trial_of_density(name, found)
+        if problem:
+            self.values.complain(f"{key}.python", problem)
+        return found
 
     # Terms in the control
 
@@ -258,8 +344,17 @@ class ObjectiveBuilder:
             found.append(Regularisation(matrix, self._reference(f"{key}.reference", term, first, part)))
         return found
 
+    def _stages(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
+        """Times at which an expression for a control is taken; a control that does not vary takes none in t."""
+        if self.clock is None:
+            return None
+        if part.steps is None:
+            self.values.constant_in_time(key, value)
+            return np.zeros(1)
+        return self.clock.stages
+
     def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
-        times = self.clock.stages if self.clock is not None and part.steps is not None else None
+        times = self._stages(key, term.reference, part)
         nodes = part.nodes[:, : part.columns // part.components]
         given = self.values.components(key, term.reference, part.components, nodes, times)
         copies = part.steps or 1
@@ -272,7 +367,7 @@ class ObjectiveBuilder:
         found: list[ControlTerm] = []
         for first, part in self._parts(key, term.control):
             x = part.evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
-            times = self.clock.stages if self.clock is not None and part.steps is not None else None
+            times = self._stages(f"{key}.weight", term.weight, part)
             weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
             if part.space is None:
                 self.values.number(f"{key}.weight", term.weight)

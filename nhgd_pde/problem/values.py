@@ -29,6 +29,7 @@ class Values:
         dependent: coefficient -> how it follows from the parameters, for the coefficients that do.
         used: the parameters among them.
         positives: coefficients that must be positive.
+        complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
     """
 
     file: ProblemFile
@@ -40,6 +41,7 @@ class Values:
     dependent: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     positives: set[str] = field(default_factory=set)
+    complex: bool = False
 
     def formula(
         self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
@@ -114,6 +116,12 @@ class Values:
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
+    def constant_in_time(self, key: str, value: Expression | tuple[Expression, ...]) -> None:
+        """Complain of an expression in t for something that has one value for all times."""
+        for each in value if isinstance(value, tuple) else (value,):
+            if "t" in each.variables:
+                self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
+
     def complain(self, key: str, message: str) -> None:
         self.issues.append(self.file.issue(key, message))
 
@@ -135,22 +143,29 @@ class Values:
             return np.arange(0)
         return self.domain.subdomains[name]
 
-    def regional(self, key: str, value: Expression | dict[str, Expression], x: Tensor) -> np.ndarray:
-        """A coefficient (P,), or (steps, P) where it depends on time, given by one expression or one a subdomain."""
+    def regional(
+        self, key: str, value: Expression | dict[str, Expression], x: Tensor, at: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A coefficient (P,), or (steps, P) where it depends on time, given by one expression or one a subdomain.
+
+        The points x (dim, P) are those of every cell in turn, or of the cells `at`, where parameters change nothing.
+        """
         if isinstance(value, Expression):
             return self.coefficient(key.rpartition(".")[2], key, value, x)
-        points = x.reshape(self.domain.dim, self.domain.mesh.nelements, -1)
+        every = np.arange(self.domain.mesh.nelements) if at is None else at
+        points = x.reshape(self.domain.dim, len(every), -1)
         moving = any("t" in expression.variables for expression in value.values())
         shape = (*((len(self.times),) if moving and self.times is not None else ()), *points.shape[1:])
         values = np.zeros(shape)
-        missing = np.ones(self.domain.mesh.nelements, dtype=bool)
+        missing = np.ones(len(every), dtype=bool)
         before = len(self.issues)
         parts: list[tuple[Expression, np.ndarray]] = []
 
         def fill(name: str, cells: np.ndarray) -> None:
             expression = value[name]
-            values[..., cells, :] = self._evaluate(f"{key}.{name}", expression, points[:, cells])
-            if expression.variables & self.parameters.keys():
+            evaluate = self._evaluate if at is None else self.formula
+            values[..., cells, :] = evaluate(f"{key}.{name}", expression, points[:, cells])
+            if at is None and expression.variables & self.parameters.keys():
                 parts.append((expression, cells))
                 if moving:
                     message = "expected parameters or the time 't' in the values of subdomains, found both"
@@ -158,7 +173,7 @@ class Values:
 
         for name in value:
             if name != "default":
-                cells = self.subdomain(f"{key}.{name}", name)
+                cells = np.flatnonzero(np.isin(every, self.subdomain(f"{key}.{name}", name)))
                 fill(name, cells)
                 missing[cells] = False
         if "default" in value:
@@ -212,7 +227,7 @@ class Values:
     ) -> np.ndarray:
         """A vector (count, rows, ...) given by a list of expressions, rows the times or one; a single 0 stands for all.
 
-        Without a list, the expression is that of a scalar.
+        Without a list, the expression is that of a scalar, or of the real part of a complex field.
         """
         shape = tuple(x.shape[1:])
         if isinstance(value, tuple):
@@ -221,10 +236,13 @@ class Values:
                 return np.zeros((count, 1, *shape))
             entries = [self.formula(f"{key}.{i}", each, x, times) for i, each in enumerate(value)]
         else:
-            single = self.regional(key, value, x) if isinstance(x, Tensor) else self.formula(key, value, x, times)  # type: ignore[arg-type]
-            if count > 1 and single.any():
+            every = np.arange(self.domain.mesh.nelements)
+            regional = isinstance(value, dict) and isinstance(x, Tensor)
+            single = self.regional(key, value, x, every) if regional else self.formula(key, value, x, times)  # type: ignore[arg-type]
+            real = self.complex and count == 2
+            if count > 1 and single.any() and not real:
                 self.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")
-            entries = [single] * count
+            entries = [single, np.zeros_like(single)] if real else [single] * count
         rows = [each if each.ndim > len(shape) else each[None] for each in entries]
         return np.stack(np.broadcast_arrays(*rows))
 

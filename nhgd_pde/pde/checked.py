@@ -1,0 +1,173 @@
+"""A user's pointwise function, tried before it is used: shapes, derivatives, and what kind of equation it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fem.evaluation import Evaluation
+from .form import Integral, Pointwise
+
+# States at which a form is tried: small, of order one, large.
+_SCALES = (1e-3, 1.0, 30.0)
+# Points at which a kink may lie between the ends of a difference.
+_SHARE = 0.01
+NOT_ITS_DERIVATIVE = (
+    "its derivative is not that of its values; does it use detach, item, numpy, floor, round or sign, through which "
+    "derivatives do not pass, or does it mix points?"
+)
+
+
+class FormError(ValueError):
+    """A form that cannot be used; the message names it and what it should give."""
+
+
+@dataclass(frozen=True)
+class CheckedForm:
+    """A pointwise function whose results are checked each time it is called.
+
+    Attributes:
+        name: for messages, `file.py:function`.
+        form: the function itself.
+    """
+
+    name: str
+    form: Pointwise
+
+    def __call__(self, u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        try:
+            result = self.form(u, grad, c, x)
+        except FormError:
+            raise
+        except KeyError as error:
+            known = ", ".join(sorted(c)) or "none"
+            raise FormError(f"{self.name} asks for the coefficient {error}; the file gives: {known}") from error
+        except Exception as error:
+            raise FormError(f"{self.name} raised {type(error).__name__}: {error}") from error
+        if not isinstance(result, tuple) or len(result) != 2:
+            found = f"a tensor of shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+            raise FormError(
+                f"{self.name} returned {found}; expected a pair (f0, f1), the factors of the test function phi and of "
+                "its gradient in int f0 phi + f1 . grad phi"
+            )
+        value, flux = result
+        if value is None and flux is None:
+            raise FormError(f"{self.name} returned (None, None): no test function appears in the form")
+        value = torch.zeros_like(u) if value is None else self._shaped("f0", value, u)
+        return value, None if flux is None else self._shaped("f1", flux, grad)
+
+    def _shaped(self, which: str, found: object, like: Tensor) -> Tensor:
+        if not isinstance(found, Tensor):
+            if isinstance(found, int | float):
+                return torch.full_like(like, float(found))
+            raise FormError(f"{self.name}: {which} is of type {type(found).__name__}; expected a torch tensor")
+        try:
+            if which == "f1" and found.ndim != like.ndim:
+                raise RuntimeError
+            return found.expand(like.shape)
+        except RuntimeError:
+            raise FormError(
+                f"{self.name}: {which} has shape {tuple(found.shape)}; expected {tuple(like.shape)}, or what "
+                "broadcasts to it"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What a form is like, as its derivatives at a few random states show.
+
+    Attributes:
+        affine: they are the same everywhere.
+        symmetric: they are symmetric.
+        coercive: and not negative.
+        absorbing: the value of the state matters, not its gradient alone.
+    """
+
+    affine: bool
+    symmetric: bool
+    coercive: bool
+    absorbing: bool
+
+
+def examine(name: str, integral: Integral, rows: int, generator: torch.Generator) -> Nature:
+    """Try the form of an integral, without its controls, at states (components, rows, points).
+
+    Raises:
+        FormError: it does not give numbers, or its derivatives are not those of its values.
+    """
+    points = integral.evaluation.quadrature.points
+    components = integral.evaluation.components
+    like = integral.evaluation.quadrature.weights
+    first: dict[tuple[int, int], Tensor] = {}
+    affine = True
+    for k, scale in enumerate(_SCALES):
+        state = scale * torch.randn((components, rows, points), generator=generator, dtype=like.dtype).to(like.device)
+        blocks = dict(integral.state_blocks(state, None))
+        _compare(name, integral, state, blocks, generator)
+        if k == 0:
+            first = blocks
+        affine = affine and _same(first, blocks)
+    symmetric = all((j, i) in first and _close(block, first[j, i]) for (i, j), block in first.items())
+    dim = components // integral.evaluation.fields - 1
+    values = range(0, components, 1 + dim)
+    coercive = affine and symmetric and _not_negative(first, components, integral.evaluation)
+    return Nature(affine, symmetric, coercive, any(i in values and j in values for i, j in first))
+
+
+def _compare(
+    name: str, integral: Integral, state: Tensor, blocks: dict[tuple[int, int], Tensor], generator: torch.Generator
+) -> None:
+    """Derivatives against central differences."""
+    value = integral.density(state, None)
+    if not torch.isfinite(value).all():
+        raise FormError(f"{name} gives a value that is not finite at a state of size {float(state.abs().max()):.1g}")
+    direction = torch.randn(state.shape, generator=generator, dtype=state.dtype).to(state.device)
+    linear = torch.zeros_like(value)
+    for (i, j), block in blocks.items():
+        linear[i] += block.reshape(-1, state.shape[-1]) * direction[j]
+    t = 1e-6 * float(state.abs().max())
+    ends = [integral.density(state + sign * t * direction, None) for sign in (1.0, -1.0)]
+    difference = (ends[0] - ends[1]) / (2.0 * t)
+    size = float(difference.abs().max()) + float(linear.abs().max())
+    # A kink or two between the ends is no matter; most of the points are what counts.
+    wrong = (difference - linear).abs() > 1e-3 * size + 1e-9 * float(value.abs().max()) / t
+    if float(wrong.double().mean()) > _SHARE or _jumps(integral, state, direction):
+        raise FormError(f"{name}: {NOT_ITS_DERIVATIVE}")
+
+
+def _jumps(integral: Integral, state: Tensor, direction: Tensor) -> bool:
+    """Whether values change along a segment by something else than the mean of their derivative: a staircase."""
+    length = 0.1 * float(state.abs().mean())
+    change = integral.density(state + length * direction, None) - integral.density(state, None)
+    mean = torch.zeros_like(change)
+    nodes, weights = np.polynomial.legendre.leggauss(5)
+    for node, weight in zip(nodes, weights, strict=True):
+        at = state + 0.5 * (1.0 + float(node)) * length * direction
+        for (i, j), block in integral.state_blocks(at, None).items():
+            mean[i] += 0.5 * float(weight) * length * block.reshape(-1, state.shape[-1]) * direction[j]
+    if not torch.isfinite(change).all() or not torch.isfinite(mean).all():
+        return False
+    size = change.abs() + mean.abs()
+    off = (change - mean).abs() > 0.1 * size + 1e-3 * float(size.mean())
+    return float(off.double().mean()) > 0.05
+
+
+def _same(a: dict[tuple[int, int], Tensor], b: dict[tuple[int, int], Tensor]) -> bool:
+    return a.keys() == b.keys() and all(_close(a[key], b[key]) for key in a)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= 1e-12 * (a.abs().max() + b.abs().max()))
+
+
+def _not_negative(blocks: dict[tuple[int, int], Tensor], components: int, evaluation: Evaluation) -> bool:
+    weights = evaluation.quadrature.weights
+    dense = weights.new_zeros(*weights.shape, components, components)
+    for (i, j), block in blocks.items():
+        dense[..., i, j] = block[0]
+    values = torch.linalg.eigvalsh(dense)
+    return bool((values >= -1e-12 * values.abs().amax()).all())
