@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .engine.minimise import outer_space
 from .engine.nhgd import NHGD
 from .engine.roles.remote import Remote
 from .linalg.threads import at_most_threads
@@ -39,7 +40,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     with at_most_threads(1):
         pde = build(file)
     # A device that only the curvature role can see is checked there.
-    method = build_method(file, pde.inner_shape, pde.equation.lift.device)
+    method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde))
     return Problem(file, pde, method, time.perf_counter() - start)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..engine.minimise import Accuracy
-from ..engine.outer.base import Evaluation, Feasible
+from ..engine.minimise import Accuracy, outer_space
+from ..engine.outer.base import Evaluation
 from ..linalg.threads import at_most_threads
 from ..methods.adjoint import Adjoint
 from .contenders import Contender
@@ -23,7 +23,7 @@ _SAME = Contender("adjoint", "adjoint")
 _REFERENCE = Contender(
     "reference",
     "adjoint",
-    {"outer.method": "lbfgs", "outer.step": "auto", "outer.rtol": 1e-10, "outer.atol": 0.0, "outer.iterations": 5000},
+    {"outer.method": "auto", "outer.step": "auto", "outer.rtol": 1e-10, "outer.atol": 0.0, "outer.iterations": 5000},
 )
 
 
@@ -85,7 +85,7 @@ class Judge:
         self.problem = task.build(_SAME)
         self._threads = task.method(_SAME, None, self.problem).threads
         self._oracle = Adjoint()
-        self.space = Feasible(self.problem.outer_metric, self.problem.bounds)
+        self.space = replace(outer_space(self.problem), quadratic=False)
         u, v = self.problem.start()
         self._start = self._oracle.init(self.problem, u, v)
         # Where the last point was: the state of the next one is not far.
@@ -114,6 +114,7 @@ class Judge:
         with at_most_threads(self._threads):
             for known in (self._near, self._start):
                 evaluation, state = self._oracle.evaluate(self.problem, v, known, _EXACT)
+                evaluation = self.space.completed(evaluation)
                 if evaluation.finite and evaluation.state_error <= 1e-8:
                     self._near = state
                     return evaluation

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..engine.minimise import Iterate, minimise
+from ..engine.minimise import Iterate, minimise, outer_space
 from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem
@@ -48,7 +48,8 @@ class Task:
             return build(self.read(contender))
 
     def method(self, contender: Contender, seed: int | None, problem: PDEProblem) -> Method:
-        return build_method(self.read(contender, seed), problem.inner_shape, problem.equation.lift.device)
+        file, device = self.read(contender, seed), problem.equation.lift.device
+        return build_method(file, problem.inner_shape, device, outer_space(problem))
 
 
 @dataclass(frozen=True)

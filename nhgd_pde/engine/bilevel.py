@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -193,6 +193,52 @@ class SecondOrderProblem(BilevelProblem, Protocol):
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The solution p of J^T p = g, (S, n), where H q = g."""
         ...
+
+
+class Constraint(Protocol):
+    """One inequality g(v) <= 0 of the outer variables alone, nonlinear in general."""
+
+    @property
+    def description(self) -> str:
+        """A few words for people."""
+        ...
+
+    def value(self, v: Tensor) -> float:
+        """g(v); feasible where it is at most 0."""
+        ...
+
+    def derivative(self, v: Tensor) -> Tensor:
+        """g'(v), a covector (p,)."""
+        ...
+
+
+@runtime_checkable
+class ConstrainedProblem(Protocol):
+    """What a bilevel problem with a constraint has besides."""
+
+    @property
+    def constraint(self) -> Constraint | None: ...
+
+
+@runtime_checkable
+class SparseProblem(Protocol):
+    """What a bilevel problem has besides whose objective is Phi(v) + sum_i w_i |v_i|.
+
+    `outer_value` and its derivatives are those of Phi alone: the engine adds the term to the values it reports.
+    """
+
+    @property
+    def l1_weights(self) -> Tensor | None:
+        """w (p,), at least 0, in the units of a derivative: the integral of |v| has the weights of a lumped mass."""
+        ...
+
+
+def constraint_of(problem: BilevelProblem) -> Constraint | None:
+    return problem.constraint if isinstance(problem, ConstrainedProblem) else None
+
+
+def l1_weights_of(problem: BilevelProblem) -> Tensor | None:
+    return problem.l1_weights if isinstance(problem, SparseProblem) else None
 
 
 def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolerance: float) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from .bilevel import BilevelProblem
+from .bilevel import BilevelProblem, constraint_of, l1_weights_of
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, OuterState, failed_evaluation
 
 Status = Literal["converged", "stopped", "interrupted", "failed"]
@@ -28,12 +28,17 @@ class Stopping:
         iterations: most outer iterations.
         rtol, atol: goals for the norm of the gradient, relative to the first one and absolute.
         certificate: both relative residuals (state and adjoint) must be at most this as well.
+        change: enough, too, is a step that changes no component of v by more than this; None: it is not.
     """
 
     iterations: int = 200
     rtol: float = 1e-8
     atol: float = 0.0
     certificate: float = 1e-8
+    change: float | None = None
+
+    def unchanged(self, change: float) -> bool:
+        return self.change is not None and change <= self.change
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,10 @@ class Unsolved:
 
 @dataclass(frozen=True)
 class Iterate:
-    """One accepted outer iterate, as told to the callback and kept in the history."""
+    """One accepted outer iterate, as told to the callback and kept in the history.
+
+    `change` is the largest that the last step made to a component of v.
+    """
 
     iteration: int
     evaluation: Evaluation
@@ -107,6 +115,7 @@ class Iterate:
     step: float
     evaluations: int
     oracle: OracleState
+    change: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -169,8 +178,14 @@ def minimise(
         interrupted: asked before every evaluation but the first; true ends the run with the iterate it has.
         keep: given the state after every accepted iterate, and with true where the run ends and may be resumed.
         resumed: such a state to go on from, in place of the start.
+
+    Raises:
+        ValueError: the outer method does not take what the problem has, or needs what it has not.
     """
-    space = Feasible(problem.outer_metric, problem.bounds, problem.quadratic and problem.bounds is None)
+    space = outer_space(problem)
+    objection = outer.objection(space)
+    if objection:
+        raise ValueError(objection)
     tell = callback or (lambda iterate: None)
 
     loop = resumed or _start(problem, oracle, outer, stopping, space, interrupted)
@@ -191,6 +206,7 @@ def minimise(
         proposal, state = outer.propose(space, loop.outer, _hessian(problem, oracle, current))
         accuracy = _accuracy(state.reduction * current.gradient_norm, sensitivity, goal, stopping)
         evaluation, knowledge = oracle.evaluate(problem, proposal, loop.knowledge, accuracy)
+        evaluation = space.completed(evaluation)
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
@@ -206,7 +222,8 @@ def minimise(
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
             # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
-            state = outer.revalued(state, problem.outer_value(knowledge.u, state.best.v))
+            value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
+            state = outer.revalued(state, value)
         if not state.best.finite or state.best.value > 1e6 * (abs(first.evaluation.value) + 1e-300):
             return Minimum(current, first, "failed", _diverged(state.best, first))
         reached = Iterate(
@@ -216,6 +233,7 @@ def minimise(
             step=state.step,
             evaluations=evaluations,
             oracle=knowledge,
+            change=float((state.best.v - current.evaluation.v).abs().max()),
         )
         current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not reached.evaluation:
@@ -223,6 +241,13 @@ def minimise(
         loop = LoopState(first, current, state, current.oracle, current.evaluations, 0, sensitivity)
         tell(current)
         keep(loop, False)
+
+
+def outer_space(problem: BilevelProblem) -> Feasible:
+    """The space that the outer variables of a problem move in."""
+    constraint, weights = constraint_of(problem), l1_weights_of(problem)
+    space = Feasible(problem.outer_metric, problem.bounds, False, constraint, weights)
+    return replace(space, quadratic=problem.quadratic and constraint is None)
 
 
 def _start(
@@ -244,6 +269,7 @@ def _start(
         return Minimum(start, start, "failed", f"at the starting point: {singular}")
     accuracy = Accuracy(stopping.certificate, stopping.certificate)
     evaluation, knowledge = oracle.evaluate(problem, v, knowledge, accuracy)
+    evaluation = space.completed(evaluation)
     first = Iterate(0, evaluation, space.stationarity(evaluation), 0.0, 1, knowledge)
     if not evaluation.finite:
         message = evaluation.message or "the objective or its gradient is not finite"
@@ -258,11 +284,11 @@ def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable
     """The result, where it is time to stop."""
     first, current = loop.first, loop.current
     small = current.gradient_norm <= goal
-    if small and _certified(current.evaluation, stopping):
-        return Minimum(current, first, "converged", _converged(current, first, goal))
+    if (small or stopping.unchanged(current.change)) and _certified(current.evaluation, stopping):
+        return Minimum(current, first, "converged", _converged(current, first, goal, stopping))
     if interrupted():
         return Minimum(current, first, "interrupted", f"interrupted; {_standing(current, first, goal, stopping)}")
-    if small:
+    if small or stopping.unchanged(current.change):
         return Minimum(current, first, "stopped", _uncertified(current, stopping))
     if current.iteration >= stopping.iterations:
         return Minimum(current, first, "stopped", _out_of_iterations(current, goal, stopping))
@@ -286,7 +312,11 @@ def _confirmed(
     An evaluation starts from the last one, so that it is repeated as long as that halves the certificate.
     """
     accuracy = Accuracy(0.5 * stopping.certificate, 0.5 * stopping.certificate)
-    while iterate.gradient_norm <= goal and not _certified(iterate.evaluation, stopping):
+
+    def last() -> bool:
+        return iterate.gradient_norm <= goal or stopping.unchanged(iterate.change)
+
+    while last() and not _certified(iterate.evaluation, stopping):
         if interrupted():
             break
         evaluation, knowledge = oracle.evaluate(problem, iterate.evaluation.v, iterate.oracle, accuracy)
@@ -294,6 +324,7 @@ def _confirmed(
         better = iterate.evaluation.blended or _worst(evaluation) <= 0.5 * _worst(iterate.evaluation)
         if not (evaluation.finite and better):
             break
+        evaluation = space.completed(evaluation)
         norm = space.stationarity(evaluation)
         iterate = replace(iterate, evaluation=evaluation, gradient_norm=norm, oracle=knowledge)
     return iterate
@@ -327,9 +358,12 @@ def _relative(current: Iterate, first: Iterate) -> str:
     return f"{current.gradient_norm / first.gradient_norm:.1e}" if first.gradient_norm > 0.0 else "0"
 
 
-def _converged(current: Iterate, first: Iterate, goal: float) -> str:
+def _converged(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
+    reason = _gradient(current, first, goal)
+    if current.gradient_norm > goal:
+        reason = f"the last step changed v by at most {current.change:.1e} (goal {stopping.change:.0e}), {reason}"
     return (
-        f"{_gradient(current, first, goal)}, objective {current.evaluation.value:.9e}, "
+        f"{reason}, objective {current.evaluation.value:.9e}, "
         f"error of the gradient about {current.evaluation.gradient_error:.0e}"
     )
 
@@ -361,8 +395,9 @@ def _out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str
 def _uncertified(current: Iterate, stopping: Stopping) -> str:
     if current.evaluation.blended:
         return "the gradient is small, but the point it was extrapolated to could not be evaluated"
+    small = "change of v" if stopping.unchanged(current.change) else "gradient"
     return (
-        f"the gradient is small but not certified: {_certificates(current.evaluation)} "
+        f"the {small} is small but not certified: {_certificates(current.evaluation)} "
         f"(goal {stopping.certificate:.0e} for both)"
     )
 

@@ -11,10 +11,12 @@ from ..engine.inner import InnerOptions
 from ..engine.minimise import Oracle, SecondOrderOracle, Stopping
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.outer.adam import Adam
-from ..engine.outer.base import OuterMethod
+from ..engine.outer.base import Feasible, OuterMethod
 from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.lbfgs import LBFGS
+from ..engine.outer.mma import MMA
 from ..engine.outer.newton_cg import NewtonCG
+from ..engine.outer.oc import OC
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
 from .curvature import Choice, choose_curvature
@@ -24,6 +26,8 @@ from .loading import ProblemFile
 _TESTS = 64
 _SAMPLED_STEPS = 400
 _EXPECTED_STEPS = 50
+# Of the design, at which optimality criteria stop (Andreassen et al. 2011).
+_CHANGE = 0.01
 # Up to here a vector operation is too short for a second thread.
 _SERIAL_UNKNOWNS = 250_000
 # From here the products of a dense inverse are long enough for more than one thread.
@@ -49,42 +53,57 @@ class Method:
     threads: int | None
 
 
-def build_method(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> Method:
+def build_method(
+    file: ProblemFile, shape: tuple[int, int], device: torch.device, space: Feasible | None = None
+) -> Method:
     """The method that a file asks for.
 
     Args:
         file: the problem file.
         shape: (S, n) of the inner variables.
         device: where the inverse will be.
+        space: what the control moves in; None where only the inverse is asked for.
 
     Raises:
-        ProblemError: options that contradict each other, or a dense inverse that is too large for the device.
+        ProblemError: an outer method that does not take what the problem has, options that contradict each
+            other, or a dense inverse that is too large for the device.
     """
     spec = file.spec
-    stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol)
     oracle, description = _oracle(file, shape, device)
     unknowns = shape[0] * shape[1]
     parallel = unknowns > _SERIAL_UNKNOWNS
     if isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense):
         parallel = unknowns >= _PARALLEL_DENSE
-    outer = _outer(file)
+    outer = _outer(file, space)
+    change = spec.outer.change
+    if change == "auto":
+        change = _CHANGE if isinstance(outer, OC) else None
+    stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol, change=change)
+    objection = outer.objection(space) if space is not None else ""
+    if objection:
+        raise file.error("outer.method", f"{objection}, found {spec.outer.method!r}")
     if outer.second_order and not isinstance(oracle, SecondOrderOracle):
         message = f"expected auto, gradient, adam or lbfgs: {spec.method} has no products with a Hessian"
         raise file.error("outer.method", f"{message}, found {spec.outer.method!r}")
     return Method(oracle, outer, stopping, description, None if parallel else 1)
 
 
-def _outer(file: ProblemFile) -> OuterMethod:
+def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
     spec, compared = file.spec.outer, METHODS.get(file.spec.method)
     step = None if spec.step == "auto" else float(spec.step)
     tracking = compared is not None and compared.tracking
     name = spec.method
     if name == "auto":
-        name = "gradient" if tracking else "lbfgs"
+        constrained = space is not None and space.constraint is not None
+        name = "mma" if constrained else "gradient" if tracking else "lbfgs"
     if name == "lbfgs":
         return LBFGS(spec.memory, step)
     if name == "newton_cg":
         return NewtonCG(step)
+    if name == "mma":
+        return MMA() if spec.move == "auto" else MMA(move=spec.move)
+    if name == "oc":
+        return OC() if spec.move == "auto" else OC(move=spec.move)
     if name == "adam":
         return Adam(step)
     return GradientDescent(step, search=not tracking)

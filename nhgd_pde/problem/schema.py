@@ -192,10 +192,11 @@ class HypergradientSpec(Section):
 class OuterSpec(Section):
     """The iteration on the control."""
 
-    method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg"] = Field(
+    method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg", "mma", "oc"] = Field(
         default="auto",
-        description="Descent, Adam, quasi-Newton or Newton with conjugate gradients; auto is lbfgs, and gradient with "
-        "a constant step for methods that only track the state.",
+        description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
+        "criteria; auto is lbfgs, mma with a constraint, and gradient with a constant step for methods that only track "
+        "the state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
@@ -204,6 +205,14 @@ class OuterSpec(Section):
     step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
         default="auto",
         description="First trial step of the line search, constant step of gradient and adam; auto estimates it.",
+    )
+    move: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Longest step of a variable: of oc in its units (auto: 0.2), of mma in ranges of its bounds (0.5).",
+    )
+    change: Annotated[float | Literal["auto"] | None, Number(above=0, null=True, words=("auto",))] = Field(
+        default="auto",
+        description="A step that changes no variable by more than this ends the run; auto is 0.01 for oc, else null.",
     )
 
 

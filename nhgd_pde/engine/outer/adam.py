@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Feasible, HessianProduct
+from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, takes_no_l1
 
 # Share of the first trial of a line search that a default step is: Adam's steps do not get shorter by themselves.
 _CAUTION = 0.1
@@ -54,6 +54,9 @@ class Adam:
     decay: tuple[float, float] = (0.9, 0.999)
     relative_floor: float = 1e-8
     second_order: ClassVar[bool] = False
+
+    def objection(self, space: Feasible) -> str:
+        return takes_no_constraint(space) or takes_no_l1(space)
 
     def init(self, space: Feasible, first: Evaluation) -> AdamState:
         length = self.step

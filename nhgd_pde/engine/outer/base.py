@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from ...linalg.krylov import dot
 from ...linalg.riesz import RieszMap
+from ..bilevel import Constraint
+from .multiplier import find_multiplier
 
 # A direction (p,) -> the product (p,), a covector, of the Hessian of Phi with it.
 HessianProduct = Callable[[Tensor], Tensor]
@@ -100,24 +104,44 @@ def value_noise(a: Evaluation, b: Evaluation) -> float:
 
 @dataclass(frozen=True)
 class Feasible:
-    """The outer space: its inner product, and bounds where there are any.
+    """The outer space: its inner product, what v has to satisfy, and the part of the objective with kinks.
 
-    With bounds the inner product must be diagonal, so that clipping node by node is the projection in it.
+    With bounds or an l1 term the inner product must be diagonal, so that projection and shrinkage in it act node by
+    node.
 
     Attributes:
         metric: the inner product.
         bounds: lower and upper (p,).
-        quadratic: without bounds, the reduced objective is a quadratic function, so that between two
-            evaluations everything is known.
+        quadratic: Phi, without the l1 term, is a quadratic function, so that between two evaluations everything
+            is known.
+        constraint: an inequality besides the bounds.
+        weights: (p,) w of an l1 term sum_i w_i |v_i|, at least 0, in the units of a derivative.
     """
 
     metric: RieszMap
     bounds: tuple[Tensor, Tensor] | None = None
     quadratic: bool = False
+    constraint: Constraint | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.bounds is not None and not self.metric.diagonal:
-            raise ValueError("bounds need a diagonal inner product in the outer space")
+        for given, name in ((self.bounds, "bounds"), (self.weights, "an l1 term")):
+            if given is not None and not self.metric.diagonal:
+                raise ValueError(f"{name} need a diagonal inner product in the outer space")
+        if self.weights is not None and not bool((self.weights >= 0.0).all()):
+            raise ValueError("the weights of an l1 term must be at least 0")
+        if self.constraint is not None and self.weights is not None:
+            raise ValueError("no outer method takes a constraint and an l1 term at once")
+
+    @property
+    def smooth(self) -> bool:
+        """Nothing but a smooth function to minimise over a linear space."""
+        return self.bounds is None and self.constraint is None and self.weights is None
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """(p,) the entries of the diagonal inner product."""
+        return self.metric.matrix.diagonal()
 
     def first_step(self, first: Evaluation) -> float:
         """Length of a first trial along the negative gradient, as a multiple of it.
@@ -133,23 +157,67 @@ class Feasible:
         return step if self.quadratic or length == 0.0 else min(step, length / squared**0.5)
 
     def project(self, v: Tensor) -> Tensor:
+        """Onto the bounds."""
         if self.bounds is None:
             return v
         return torch.minimum(torch.maximum(v, self.bounds[0]), self.bounds[1])
 
-    def free(self, v: Tensor, derivative: Tensor) -> Tensor | None:
-        """Where a descent step may move: not at a bound with the descent pointing out. None: everywhere."""
-        if self.bounds is None:
-            return None
-        lower, upper = self.bounds
-        return ~(((v <= lower) & (derivative > 0.0)) | ((v >= upper) & (derivative < 0.0)))
+    def prox(self, v: Tensor, step: float = 1.0) -> Tensor:
+        """The minimiser of |x - v|^2 / 2 + step sum_i w_i |x_i| between the bounds: shrinkage, then projection."""
+        if self.weights is not None:
+            v = v.sign() * (v.abs() - step * self.weights / self.mass).clamp(min=0.0)
+        return self.project(v)
+
+    def l1(self, v: Tensor) -> float:
+        """sum_i w_i |v_i|."""
+        return 0.0 if self.weights is None else dot(self.weights, v.abs())
+
+    def rate(self, derivative: Tensor, start: Tensor, end: Tensor) -> float:
+        """What the objective changes by on the way from start to end, its smooth part taken as linear."""
+        if self.weights is None:
+            return dot(derivative, end - start)
+        # Component by component: near an optimum both parts are large and cancel.
+        return float((derivative * (end - start) + self.weights * (end.abs() - start.abs())).sum())
+
+    def distance(self, v: Tensor, gradient: Tensor) -> float:
+        """The norm of v - prox(v - gradient)."""
+        return self.metric.norm((v - self.prox(v - gradient))[None])
+
+    def completed(self, evaluation: Evaluation) -> Evaluation:
+        """An evaluation of Phi with the l1 term in its value."""
+        if self.weights is None:
+            return evaluation
+        return replace(evaluation, value=evaluation.value + self.l1(evaluation.v))
 
     def stationarity(self, evaluation: Evaluation) -> float:
-        """Norm of the gradient, or with bounds of v - P(v - gradient)."""
-        if self.bounds is None:
+        """How far a point is from satisfying the necessary conditions, in the units of the gradient.
+
+        The norm of the gradient; with bounds or an l1 term, of v - prox(v - gradient). With a constraint g, of
+        v - w, w the projection of v - gradient onto the points between the bounds with g(v) + g'(v) (w - v) <= 0:
+        with its multiplier lambda, w is the projection of v - gradient - lambda g'(v) onto the bounds, so that
+        v = w says all of the Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
+        """
+        if self.smooth:
             return max(dot(evaluation.derivative, evaluation.gradient), 0.0) ** 0.5
-        step = evaluation.v - self.project(evaluation.v - evaluation.gradient)
-        return self.metric.norm(step[None])
+        v = evaluation.v
+        if self.constraint is None:
+            return self.distance(v, evaluation.gradient)
+        value, derivative = self.constraint.value(v), self.constraint.derivative(v)
+        normal = self.metric.gradient(derivative[None])[0]
+
+        def reached(multiplier: float) -> Tensor:
+            return self.project(v - evaluation.gradient - multiplier * normal)
+
+        def excess(multiplier: float) -> float:
+            return value + dot(derivative, reached(multiplier) - v)
+
+        steepness = max(dot(derivative, normal), 0.0) ** 0.5
+        length = max(dot(evaluation.derivative, evaluation.gradient), 0.0) ** 0.5
+        unit = length / steepness if steepness > 0.0 and length > 0.0 else 1.0
+        multiplier = find_multiplier(excess, unit)
+        # Where the bounds leave no point that satisfies the linear constraint, what is missing counts.
+        missing = max(excess(multiplier), 0.0) / steepness if steepness > 0.0 else max(value, 0.0)
+        return math.hypot(self.metric.norm((v - reached(multiplier))[None]), missing)
 
 
 class OuterState(Protocol):
@@ -183,6 +251,18 @@ class OuterState(Protocol):
 State = TypeVar("State", bound=OuterState)
 
 
+def takes_no_constraint(space: Feasible) -> str:
+    """The objection of a method to a constraint."""
+    if space.constraint is None:
+        return ""
+    return f"mma and oc take a constraint ({space.constraint.description}), no other method does"
+
+
+def takes_no_l1(space: Feasible) -> str:
+    """The objection of a method to an l1 term."""
+    return "" if space.weights is None else "lbfgs, newton_cg and gradient take an l1 term, no other method does"
+
+
 class OuterMethod(Protocol[State]):
     """Frozen options; `init`, `propose` and `update` make states, which are never changed.
 
@@ -192,6 +272,10 @@ class OuterMethod(Protocol[State]):
 
     @property
     def second_order(self) -> bool: ...
+
+    def objection(self, space: Feasible) -> str:
+        """Why the method cannot work in a space, a sentence for people; empty where it can."""
+        ...
 
     def init(self, space: Feasible, first: Evaluation) -> State: ...
 

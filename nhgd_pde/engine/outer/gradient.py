@@ -1,4 +1,4 @@
-"""The projected gradient method in the inner product of the outer space."""
+"""The projected or proximal gradient method in the inner product of the outer space."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, value_noise
+from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, value_noise
 from .line_search import LineSearch
 
 # Of an estimated constant step: its share of the first trial of a line search.
@@ -38,7 +38,7 @@ class GradientState:
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """v+ = P(v - t gradient).
+    """v+ = prox(v - t gradient): the projection onto the bounds, after shrinkage where there is an l1 term.
 
     Attributes:
         step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and
@@ -52,6 +52,9 @@ class GradientDescent:
     search: bool = True
     second_order: ClassVar[bool] = False
 
+    def objection(self, space: Feasible) -> str:
+        return takes_no_constraint(space)
+
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
         slope = -dot(first.derivative, first.gradient)
         trial = self.step or (1.0 if self.search else _CAUTION) * space.first_step(first)
@@ -60,15 +63,16 @@ class GradientDescent:
     def propose(
         self, space: Feasible, state: GradientState, hessian: HessianProduct | None = None
     ) -> tuple[Tensor, GradientState]:
-        return space.project(state.best.v - state.search.trial * state.best.gradient), state
+        trial = state.search.trial
+        return space.prox(state.best.v - trial * state.best.gradient, trial), state
 
     def update(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
         best = state.best
         moved = evaluation.v - best.v
         latest: tuple[float, ...] = ()
         if self.step is None and self.search:
-            slope = dot(evaluation.derivative, moved) / state.search.trial
-            expected = dot(best.derivative, moved)
+            slope = space.rate(evaluation.derivative, best.v, evaluation.v) / state.search.trial
+            expected = space.rate(best.derivative, best.v, evaluation.v)
             search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
             if search is not None:
                 failure = "backtracking found no descent along the negative gradient" if search.exhausted else ""

@@ -1,4 +1,4 @@
-"""Limited-memory BFGS in the inner product of the outer space, with bounds by projection."""
+"""Limited-memory BFGS in the inner product of the outer space, between bounds and with an l1 term."""
 
 from __future__ import annotations
 
@@ -6,34 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, blend, value_noise
+from .base import Evaluation, Feasible, HessianProduct, blend, takes_no_constraint, value_noise
 from .line_search import LineSearch, exact_share
+from .quasi_newton import Pair, QuasiNewton
+from .semismooth import minimise_between_kinks
 
+# Of the model's minimiser, at which what lies beyond is not worth a point off the kinks.
+_ALMOST = 0.8
 # No step is trusted to shrink the gradient by more than this.
 _LEAST_REDUCTION = 0.05
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A step (vector), the change of the derivative (covector) and of the gradient (vector) over it.
-
-    `radius` is |step|^2 / <step, derivative>, the reciprocal of the curvature along the step.
+class LBFGSState:
+    """Attributes:
+    end: (p,) the iterate plus `direction`, to the last digit where kinks are.
     """
 
-    step: Tensor
-    derivative: Tensor
-    gradient: Tensor
-    radius: float
-
-
-@dataclass(frozen=True)
-class LBFGSState:
     best: Evaluation
     direction: Tensor
+    end: Tensor
     search: LineSearch
     pairs: tuple[Pair, ...] = ()
     accepted: bool = True
@@ -48,10 +43,13 @@ class LBFGS:
     """L-BFGS (Nocedal and Wright, Algorithm 7.5), every inner product that of the outer space.
 
     A pairing of a vector with a covector needs no matrix, so that one Riesz map an evaluation is all it
-    costs; iteration counts do not depend on the mesh. With bounds, directions are taken in the free variables
-    and steps projected. Where the reduced objective is quadratic the steps are exact minimisers, and the
-    method generates the iterates of the conjugate gradient method (Nocedal and Wright, Section 7.2) at one
-    evaluation each.
+    costs; iteration counts do not depend on the mesh. Where the reduced objective is quadratic the steps are
+    exact minimisers, and the method generates the iterates of the conjugate gradient method (Nocedal and Wright,
+    Section 7.2) at one evaluation each.
+
+    With bounds or an l1 term the model with the same matrix is minimised with them (Schmidt, van den Berg,
+    Friedlander and Murphy 2009; Lee, Sun and Saunders 2014, SIAM J. Optim. 24), which takes no evaluation, and the
+    step searched on the way there, that is between the bounds.
 
     Attributes:
         memory: pairs kept.
@@ -62,29 +60,33 @@ class LBFGS:
     step: float | None = None
     second_order: ClassVar[bool] = False
 
+    def objection(self, space: Feasible) -> str:
+        return takes_no_constraint(space)
+
     def init(self, space: Feasible, first: Evaluation) -> LBFGSState:
         return self._search_from(space, first, (), 0.0)
 
     def propose(
         self, space: Feasible, state: LBFGSState, hessian: HessianProduct | None = None
     ) -> tuple[Tensor, LBFGSState]:
+        if state.search.trial == 1.0:
+            return state.end, state
         return space.project(state.best.v + state.search.trial * state.direction), state
 
     def update(self, space: Feasible, state: LBFGSState, evaluation: Evaluation) -> LBFGSState:
         best = state.best
-        moved = evaluation.v - best.v
         slope = dot(evaluation.derivative, state.direction)
         if space.quadratic and evaluation.finite:
-            share = exact_share(state.search.slope, slope)
+            share = _share(space, state, slope)
             if share is not None:
                 pairs = self._remember(space, state, evaluation)
-                exact = blend(best, evaluation, share)
+                exact = evaluation if share == 1.0 else _blend(space, best, evaluation, share)
                 reached = self._search_from(space, exact, pairs, share * state.search.trial)
                 return replace(reached, share=share, reduction=_reduction(space, best, exact))
         expected = None
-        if space.bounds is not None:
-            slope = dot(evaluation.derivative, moved) / state.search.trial
-            expected = dot(best.derivative, moved)
+        if not space.smooth:
+            slope = space.rate(evaluation.derivative, best.v, evaluation.v) / state.search.trial
+            expected = space.rate(best.derivative, best.v, evaluation.v)
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is not None and search.exhausted:
             if state.pairs:
@@ -120,15 +122,43 @@ class LBFGS:
         step: float,
         scale: float | None = None,
     ) -> LBFGSState:
-        free = space.free(best.v, best.derivative)
-        scale_of = _longest if space.quadratic else _scale
-        direction = -_inverse_hessian(best, pairs, free, scale_of)
-        slope = dot(best.derivative, direction)
+        first = 1.0 if pairs else (scale or self.step or space.first_step(best))
+        if space.smooth:
+            direction = -_inverse_hessian(best, pairs, _longest if space.quadratic else _scale)
+            end = best.v + direction
+        else:
+            # The curvature along the last step, not the larger one of `_scale`: where no pair has been there is little.
+            curvature = 1.0 / (pairs[-1].radius if pairs else first)
+            end = minimise_between_kinks(space, best, QuasiNewton.of(space.mass, pairs, curvature))
+            direction = end - best.v
+        slope = space.rate(best.derivative, best.v, end)
         if pairs and not slope < 0.0:
             return self._search_from(space, best, (), step, _scale(pairs))
-        trial = 1.0 if pairs else (scale or self.step or space.first_step(best))
-        search = LineSearch.start(best.value, slope, trial, wolfe=space.bounds is None)
-        return LBFGSState(best, direction, search, pairs, True, step)
+        trial = first if space.smooth else 1.0
+        search = LineSearch.start(best.value, slope, trial, wolfe=space.smooth)
+        failure = "" if slope < 0.0 or space.smooth else "no step descends by more than rounding"
+        return LBFGSState(best, direction, end, search, pairs, True, step, failure=failure)
+
+
+def _share(space: Feasible, state: LBFGSState, slope: float) -> float | None:
+    """The best share of a trial step, for a quadratic function and, from above, its l1 term.
+
+    Between kinks no further than to the minimiser of the model, and that far where it is almost best: there
+    variables are at bounds and zeros exactly.
+    """
+    if space.smooth:
+        return exact_share(state.search.slope, slope)
+    share = exact_share(state.search.slope, state.search.slope + slope - dot(state.best.derivative, state.direction))
+    return share if share is None or share < _ALMOST else 1.0
+
+
+def _blend(space: Feasible, a: Evaluation, b: Evaluation, share: float) -> Evaluation:
+    """As `blend`, where the values have the l1 term."""
+    mixed = blend(a, b, share)
+    if space.weights is None:
+        return mixed
+    value = (1.0 - share) * space.l1(a.v) + share * space.l1(b.v)
+    return replace(mixed, value=mixed.value - value + space.l1(mixed.v))
 
 
 def _reduction(space: Feasible, before: Evaluation, after: Evaluation) -> float:
@@ -139,28 +169,19 @@ def _reduction(space: Feasible, before: Evaluation, after: Evaluation) -> float:
     return min(max(space.stationarity(after) / space.stationarity(before), _LEAST_REDUCTION), 1.0)
 
 
-def _inverse_hessian(
-    best: Evaluation, pairs: tuple[Pair, ...], free: Tensor | None, scale: Callable[[tuple[Pair, ...]], float]
-) -> Tensor:
-    """The two-loop recursion, applied to the gradient, in the free variables."""
-
-    def masked(x: Tensor) -> Tensor:
-        return x if free is None else torch.where(free, x, 0.0)
-
-    covector, vector = masked(best.derivative), masked(best.gradient)
+def _inverse_hessian(best: Evaluation, pairs: tuple[Pair, ...], scale: Callable[[tuple[Pair, ...]], float]) -> Tensor:
+    """The two-loop recursion, applied to the gradient."""
+    covector, vector = best.derivative, best.gradient
     used = []
     for pair in reversed(pairs):
-        step, derivative, gradient = masked(pair.step), masked(pair.derivative), masked(pair.gradient)
-        curvature = dot(step, derivative)
-        if curvature <= 0.0:
-            continue
-        alpha = dot(step, covector) / curvature
-        covector, vector = covector - alpha * derivative, vector - alpha * gradient
-        used.append((alpha, curvature, step, derivative))
+        curvature = dot(pair.step, pair.derivative)
+        alpha = dot(pair.step, covector) / curvature
+        covector, vector = covector - alpha * pair.derivative, vector - alpha * pair.gradient
+        used.append((alpha, curvature, pair))
     if pairs:
         vector = vector * scale(pairs)
-    for alpha, curvature, step, derivative in reversed(used):
-        vector = vector + (alpha - dot(derivative, vector) / curvature) * step
+    for alpha, curvature, pair in reversed(used):
+        vector = vector + (alpha - dot(pair.derivative, vector) / curvature) * pair.step
     return vector
 
 

@@ -1,4 +1,4 @@
-"""Newton-CG in the inner product of the outer space, between bounds where there are any."""
+"""Newton-CG in the inner product of the outer space, between bounds and with an l1 term where there are any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, value_noise
+from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, value_noise
 from .line_search import LineSearch
 from .quadratic_model import minimise_model
 
@@ -21,6 +21,7 @@ _LEAST_FORCING = 1e-8
 class NewtonState:
     """Attributes:
     search: along `direction`; None until the Hessian at `best` has been seen.
+    end: (p,) the iterate plus `direction`, to the last digit where kinks are.
     forcing: relative residual of the Newton system that the next direction may leave.
     reduction: what `direction` has left of it.
     gradient_norm: at the iterate.
@@ -31,6 +32,7 @@ class NewtonState:
     forcing: float
     gradient_norm: float
     direction: Tensor
+    end: Tensor
     search: LineSearch | None = None
     plain: bool = False
     accepted: bool = True
@@ -47,8 +49,8 @@ class NewtonCG:
     The conjugate gradients are preconditioned by the Riesz map, so that their number does not depend on the
     mesh. They end at the forcing term 0.9 (|g_k| / |g_k-1|)^2 (Eisenstat and Walker 1996, choice 2), which
     makes the convergence quadratic, or at a direction of negative curvature: with what they have by then, or
-    the negative gradient. With bounds, the quadratic model is minimised between them: its free variables are
-    those of the next iterate and not of the last, without which steps shorten at every bound that is met.
+    the negative gradient. With bounds or an l1 term, the quadratic model is minimised with them: its free variables
+    are those of the next iterate and not of the last, without which steps shorten at every bound that is met.
 
     Attributes:
         step: first trial along a negative gradient; None estimates it. A Newton step is tried in full.
@@ -61,8 +63,11 @@ class NewtonCG:
     iterations: int = 500
     second_order: ClassVar[bool] = True
 
+    def objection(self, space: Feasible) -> str:
+        return takes_no_constraint(space)
+
     def init(self, space: Feasible, first: Evaluation) -> NewtonState:
-        return NewtonState(first, self.forcing, space.stationarity(first), torch.zeros_like(first.v))
+        return NewtonState(first, self.forcing, space.stationarity(first), torch.zeros_like(first.v), first.v)
 
     def propose(
         self, space: Feasible, state: NewtonState, hessian: HessianProduct | None = None
@@ -72,15 +77,17 @@ class NewtonCG:
                 raise ValueError("Newton's method needs an oracle with products with the Hessian")
             state = self._directed(space, state, hessian)
         assert state.search is not None
+        if state.search.trial == 1.0:
+            return state.end, state
         return space.project(state.best.v + state.search.trial * state.direction), state
 
     def update(self, space: Feasible, state: NewtonState, evaluation: Evaluation) -> NewtonState:
         assert state.search is not None
         best, trial = state.best, state.search.trial
         slope, expected = dot(evaluation.derivative, state.direction), None
-        if space.bounds is not None:
-            moved = evaluation.v - best.v
-            slope, expected = dot(evaluation.derivative, moved) / trial, dot(best.derivative, moved)
+        if not space.smooth:
+            slope = space.rate(evaluation.derivative, best.v, evaluation.v) / trial
+            expected = space.rate(best.derivative, best.v, evaluation.v)
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is None:
             norm = space.stationarity(evaluation)
@@ -90,6 +97,7 @@ class NewtonCG:
                 forcing=min(max(forcing, _LEAST_FORCING), self.forcing),
                 gradient_norm=norm,
                 direction=torch.zeros_like(best.v),
+                end=evaluation.v,
                 step=trial,
             )
         if not search.exhausted:
@@ -104,17 +112,21 @@ class NewtonCG:
 
     def _directed(self, space: Feasible, state: NewtonState, hessian: HessianProduct) -> NewtonState:
         model = minimise_model(space, state.best, hessian, state.forcing, self.iterations)
-        slope = dot(state.best.derivative, model.direction)
+        direction = model.end - state.best.v
+        slope = space.rate(state.best.derivative, state.best.v, model.end)
         if not slope < 0.0:
             return self._downhill(space, state)
-        search = LineSearch.start(state.best.value, slope, 1.0, wolfe=space.bounds is None)
-        return replace(state, direction=model.direction, search=search, plain=False, reduction=model.reduction)
+        search = LineSearch.start(state.best.value, slope, 1.0, wolfe=space.smooth)
+        return replace(state, direction=direction, end=model.end, search=search, plain=False, reduction=model.reduction)
 
     def _downhill(self, space: Feasible, state: NewtonState) -> NewtonState:
-        """Along the negative gradient, in the free variables."""
+        """Along the negative gradient, or to where the proximal gradient method goes."""
         best = state.best
-        free = space.free(best.v, best.derivative)
-        direction = -best.gradient if free is None else torch.where(free, -best.gradient, 0.0)
         trial = self.step or space.first_step(best)
-        search = LineSearch.start(best.value, dot(best.derivative, direction), trial, wolfe=space.bounds is None)
-        return replace(state, direction=direction, search=search, plain=True, reduction=1.0)
+        direction = -best.gradient
+        if not space.smooth:
+            direction = space.prox(best.v - trial * best.gradient, trial) - best.v
+            trial = 1.0
+        end = best.v + direction
+        search = LineSearch.start(best.value, space.rate(best.derivative, best.v, end), trial, wolfe=space.smooth)
+        return replace(state, direction=direction, end=end, search=search, plain=True, reduction=1.0)

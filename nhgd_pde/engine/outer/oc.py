@@ -1,0 +1,77 @@
+"""Optimality criteria: the fixed-point iteration of topology optimisation, for one constraint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Evaluation, Feasible, HessianProduct, takes_no_l1
+from .multiplier import find_multiplier
+
+
+@dataclass(frozen=True)
+class OCState:
+    best: Evaluation
+    accepted: bool = True
+    step: float = 0.0
+    share: float = 1.0
+    failure: str = ""
+    reduction: float = 1.0
+
+
+@dataclass(frozen=True)
+class OC:
+    """v+ = v (-f' / (lambda g'))^eta within the bounds and the move limit (Bendsoe; Andreassen et al. 2011).
+
+    Lambda is the multiplier with which the constraint g holds at v+. For an objective that falls with every
+    variable and a constraint that rises with it, such as compliance and volume; a derivative of the other sign
+    counts as zero. Every step is accepted.
+
+    Attributes:
+        move: longest step of a variable, in its own units.
+        exponent: eta.
+    """
+
+    move: float = 0.2
+    exponent: float = 0.5
+    second_order: ClassVar[bool] = False
+
+    def objection(self, space: Feasible) -> str:
+        if space.constraint is None:
+            return "oc needs a constraint"
+        if space.bounds is None or not bool((space.bounds[0] >= 0.0).all()):
+            return "oc needs lower bounds of at least 0 (control.bounds)"
+        return takes_no_l1(space)
+
+    def init(self, space: Feasible, first: Evaluation) -> OCState:
+        return OCState(first)
+
+    def propose(self, space: Feasible, state: OCState, hessian: HessianProduct | None = None) -> tuple[Tensor, OCState]:
+        assert space.constraint is not None
+        constraint, v = space.constraint, state.best.v
+        gain = (-state.best.derivative).clamp(min=0.0)
+        cost = constraint.derivative(v).clamp(min=0.0)
+        # Where nothing is gained the ratio is zero, also where nothing is paid.
+        ratio = torch.where(gain > 0.0, gain / cost, 0.0) ** self.exponent
+
+        def at(multiplier: float) -> Tensor:
+            grown = (
+                torch.where(v > 0.0, v * (ratio / multiplier**self.exponent), v) if multiplier > 0.0 else v + self.move
+            )
+            return space.project(torch.minimum(torch.maximum(grown, v - self.move), v + self.move))
+
+        paid = cost > 0.0
+        unit = float((gain[paid] / cost[paid]).max()) if bool(paid.any()) else 1.0
+        multiplier = find_multiplier(lambda trial: constraint.value(at(trial)), unit if unit > 0.0 else 1.0)
+        return at(multiplier), state
+
+    def update(self, space: Feasible, state: OCState, evaluation: Evaluation) -> OCState:
+        if not evaluation.finite:
+            return replace(state, accepted=False, failure="the objective or its gradient is not finite")
+        return OCState(evaluation, step=1.0)
+
+    def revalued(self, state: OCState, value: float) -> OCState:
+        return replace(state, best=replace(state.best, value=value))
