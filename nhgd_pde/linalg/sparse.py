@@ -116,7 +116,9 @@ class ScenarioMatrix:
             raise ValueError(f"matrices of shapes {self.shape} and {other.shape} cannot be added")
         # Explicit zeros are kept, so that the pattern does not depend on the numbers.
         mine, theirs = self._keys(), other._keys()
-        keys = np.union1d(mine, theirs)
+        # Both are sorted, which a stable sort merges in one pass.
+        keys = np.sort(np.concatenate([mine, theirs]), kind="stable")
+        keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
         data = self.data.new_zeros(max(self.data.shape[0], other.data.shape[0]), len(keys))
         for part, own in ((self.data, mine), (other.data, theirs)):
             data[:, torch.from_numpy(np.searchsorted(keys, own)).to(data.device)] += part

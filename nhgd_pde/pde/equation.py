@@ -304,7 +304,8 @@ class StateEquation:
             test = integral.evaluation
             at_points, controls = integral.evaluation.evaluate(stages), integral.control_values(rows)
             blocks.append(integral.state_blocks(at_points, controls))
-            state = _sum(state, test.assemble(test, _shared(blocks[-1]), self.symmetric))
+            if blocks[-1] or state is None:
+                state = _sum(state, test.assemble(test, _shared(blocks[-1]), self.symmetric))
             if integral.control_evaluation is not None and controls is not None:
                 part = integral.control_blocks(at_points, controls)
                 control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))

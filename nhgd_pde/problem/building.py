@@ -133,7 +133,10 @@ class _Builder:
         terms = ObjectiveBuilder(values, state, controls, domain.boundaries, clock)
         objective = terms.build()
         if not values.issues:
-            self._well_posed(fixed, absorbing or interior.absorbing)
+            if interior.unseen:
+                self._held(state, interior.unseen, fixed, facets, conditions)
+            else:
+                self._well_posed(fixed, absorbing or interior.absorbing)
         if values.issues:
             raise ProblemError(values.issues)
 
@@ -347,6 +350,31 @@ class _Builder:
     def _well_posed(self, fixed: np.ndarray, absorbing: bool) -> None:
         if not fixed.any() and not absorbing:
             message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
+            self.values.complain("pde.boundary", message)
+
+    def _held(
+        self,
+        state: StateSpace,
+        unseen: dict[str, np.ndarray],
+        fixed: np.ndarray,
+        facets: dict[str, np.ndarray],
+        conditions: dict[str, _Condition],
+    ) -> None:
+        """Complain of states without energy that neither Dirichlet nor Robin conditions rule out."""
+        held = fixed.copy()
+        for name, condition in conditions.items():
+            if condition.form is robin and bool((condition.coefficients["coefficient"] != 0.0).any()):
+                for i in range(state.groups[0].components):
+                    held[state.facet_dofs(facets[name], i)] = True
+        modes = np.stack(list(unseen.values()))
+        squares, combinations = np.linalg.eigh(modes[:, held] @ modes[:, held].T)
+        free = combinations[:, squares <= 1e-12 * held.sum()]
+        if free.size:
+            names = [name for name, share in zip(unseen, np.abs(free).max(axis=1), strict=True) if share > 1e-4]
+            message = (
+                f"expected Dirichlet or Robin conditions that hold the body; {free.shape[1]} of its {len(modes)} rigid "
+                f"motions {'is' if free.shape[1] == 1 else 'are'} free: {', '.join(names)}"
+            )
             self.values.complain("pde.boundary", message)
 
     def _evolution(

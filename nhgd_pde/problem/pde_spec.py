@@ -104,6 +104,21 @@ class HeatSpec(Section):
     boundary: Conditions = Field(default_factory=dict)
 
 
+class ElasticitySpec(Section):
+    """-div sigma(u) = source with the stress sigma of an isotropic linear elastic material; u is a vector."""
+
+    kind: Literal["elasticity"]
+    young: Coefficient = Expression(1.0)
+    poisson_ratio: Coefficient = Expression(0.3)
+    plane: Literal["strain", "stress"] = Field(
+        default="strain", description="In 2-D: no displacement across the plane, or no stress."
+    )
+    source: VectorCoefficient = Field(
+        default=Expression(0), description="Body force, a list of expressions; a single 0 stands for none."
+    )
+    boundary: Conditions = Field(default_factory=dict)
+
+
 class PythonSpec(Section):
     """A weak form of your own, a function (u, grad, c, x) -> (f0, f1). Runs the code of the file it is in."""
 
@@ -121,7 +136,7 @@ class PythonSpec(Section):
         return "python"
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | PythonSpec, OneOf()]
+PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | ElasticitySpec | PythonSpec, OneOf()]
 
 
 class TimeSpec(Section):

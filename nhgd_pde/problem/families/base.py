@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Interior:
         capacity: factor (P,) of the time derivative of every field; None in a steady equation.
         norms: the product that each field is tested in.
         vector: components of `source`; None where it is a scalar.
+        unseen: by what people call them, the states (N,) of a vector equation without energy, which conditions on the
+            boundary have to rule out.
     """
 
     form: Pointwise
@@ -41,6 +43,7 @@ class Interior:
     capacity: Tensor | None = None
     norms: tuple[TestNorm, ...] = ("h1",)
     vector: int | None = None
+    unseen: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+"""Linear elasticity of an isotropic material: -div sigma(u) = source, sigma = lambda tr(eps) I + 2 mu eps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .form import Coefficients, Pointwise
+
+# In 2-D: no displacement across the plane, or no stress. None in 3-D.
+Plane = Literal["strain", "stress"] | None
+
+
+def elasticity(plane: Plane) -> Pointwise:
+    """int sigma(u) : grad phi - source . phi, with `source` (dim, S or 1, P)."""
+
+    def form(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
+        return -c["source"], stress(grad, c, plane)
+
+    return form
+
+
+def stress(grad: Tensor, c: Coefficients, plane: Plane) -> Tensor:
+    """Hooke's law: displacement gradients (dim, dim, S, P), [i, j] = du_i/dx_j -> stresses of the same shape.
+
+    `young` and `poisson_ratio` are (P,) or (S, P). In plane stress lambda is 2 lambda mu / (lambda + 2 mu) of the
+    solid, at which the stress across the plane vanishes.
+    """
+    young, ratio = c["young"], c["poisson_ratio"]
+    shear = young / (1.0 + ratio)
+    lame = shear * ratio / (1.0 - (ratio if plane == "stress" else 2.0 * ratio))
+    pressure = lame * sum((grad[i, i] for i in range(1, len(grad))), grad[0, 0])
+    # Entry by entry: zeros that a whole matrix would add are not carried through derivatives.
+    rows = [
+        torch.stack(
+            [
+                shear * grad[i, i] + pressure if i == j else 0.5 * shear * (grad[i, j] + grad[j, i])
+                for j in range(len(grad))
+            ]
+        )
+        for i in range(len(grad))
+    ]
+    return torch.stack(rows)
