@@ -77,6 +77,7 @@ class ControlSpace:
         space: its finite element space on the whole mesh; None for numbers.
         dofs: (m / components,) the degrees of freedom of that space that are controlled.
         filter: from the design variables to the control; None where they are the same.
+        material: of a density, from its values to the share of material, pointwise; None where they are the same.
     """
 
     name: str
@@ -93,6 +94,7 @@ class ControlSpace:
     space: Space | None = None
     dofs: np.ndarray | None = None
     filter: Filter | None = None
+    material: Callable[[Tensor], Tensor] | None = None
 
     @property
     def columns(self) -> int:

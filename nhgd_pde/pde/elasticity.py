@@ -31,15 +31,13 @@ def stress(grad: Tensor, c: Coefficients, plane: Plane) -> Tensor:
     young, ratio = c["young"], c["poisson_ratio"]
     shear = young / (1.0 + ratio)
     lame = shear * ratio / (1.0 - (ratio if plane == "stress" else 2.0 * ratio))
-    pressure = lame * sum((grad[i, i] for i in range(1, len(grad))), grad[0, 0])
-    # Entry by entry: zeros that a whole matrix would add are not carried through derivatives.
-    rows = [
-        torch.stack(
-            [
-                shear * grad[i, i] + pressure if i == j else 0.5 * shear * (grad[i, j] + grad[j, i])
-                for j in range(len(grad))
-            ]
-        )
-        for i in range(len(grad))
+    # Entry by entry, and taken apart once: whole matrices would carry their zeros through every derivative.
+    slopes = [row.unbind() for row in grad.unbind()]
+    axes = range(len(slopes))
+    pressure = lame * sum((slopes[i][i] for i in axes[1:]), slopes[0][0])
+    stresses = [
+        shear * slopes[i][i] + pressure if i == j else 0.5 * shear * (slopes[i][j] + slopes[j][i])
+        for i in axes
+        for j in axes
     ]
-    return torch.stack(rows)
+    return torch.stack(stresses).reshape(grad.shape)

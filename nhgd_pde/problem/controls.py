@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import ControlSpace, added, replaced
+from ..control import ControlSpace, Filter, added, replaced
 from ..fem.evaluation import Evaluation, side_by_side, stacked
 from ..fem.interpolation import interpolation
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
+from ..density import Interpolation, Projection
+from ..filters import cone_filter, helmholtz_filter
 from ..linalg.counts import Counts
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
@@ -23,6 +25,7 @@ from ..pde.form import Coefficients, ControlMap
 from .control_spec import (
     ConductivityControl,
     ControlSpec,
+    DensityControl,
     DirichletControl,
     InitialControl,
     LogConductivityControl,
@@ -55,6 +58,8 @@ class Entry:
         additive: it only adds to sources, fluxes and the like, so that an affine equation stays affine.
         data: (coefficients of the state in a time step, columns) what it fixes; None where it does not.
         initial: it fixes the coefficients at time 0.
+        stages: of a continuation, what those coefficients are in each of its stages; the last is the problem.
+        density: how it becomes material; None of other controls.
     """
 
     key: str
@@ -67,6 +72,8 @@ class Entry:
     additive: bool = True
     data: sp.csr_matrix | None = None
     initial: bool = False
+    stages: tuple[dict[str, Tensor], ...] = ()
+    density: Interpolation | None = None
 
     def placed(self, first: int, width: int) -> Evaluation | None:
         """Its functions as the columns from `first` on of those of all controls."""
@@ -129,6 +136,8 @@ class ControlBuilder:
                 return self._conductivity(key, spec, lambda v: v)
             case LogConductivityControl():
                 return self._conductivity(key, spec, torch.exp)
+            case DensityControl():
+                return self._density(key, spec, f"_{number}" if number else "")
             case ParameterControl():
                 return self._parameter(key, spec)
             case PythonControl():
@@ -209,6 +218,60 @@ class ControlBuilder:
                 )
         region = None if spec.on is None else weight.reshape(-1)
         return Entry(key, part, None, (replaced("conductivity", by, region),), functions, additive=False)
+
+    def _density(self, key: str, spec: DensityControl, suffix: str) -> Entry:
+        coefficients = self.interior.coefficients
+        names = [name for name in ("young", "conductivity") if name in coefficients and coefficients[name].ndim <= 2]
+        if not names:
+            message = "expected an equation with a scalar conductivity or Young's modulus, found one without"
+            self.values.complain(f"{key}.kind", message)
+        if spec.low >= spec.high:
+            self.values.complain(f"{key}.low", f"expected less than high, {spec.high:g}, found {spec.low:g}")
+        part, functions, weight = self._in_cells(key, spec, 1, varying=False)
+        for bound, side, sign in ((part.lower, "lower", 1.0), (part.upper, "upper", -1.0)):
+            limit = 0.0 if sign > 0 else 1.0
+            worst = None if bound is None else float((sign * bound).min()) * sign
+            if worst is None or sign * worst < sign * limit:
+                found = "null" if worst is None or not np.isfinite(worst) else f"{worst:g}"
+                message = f"expected a {side} bound of a density between 0 and 1, found {found}"
+                self.values.complain(f"{key}.bounds", message)
+        penalties = spec.penalty if isinstance(spec.penalty, tuple) else (spec.penalty,)
+        projection, slopes = None, (1.0,)
+        if spec.projection is not None:
+            projection = Projection(spec.projection.threshold)
+            doublings = int(np.ceil(np.log2(max(spec.projection.slope, 1.0))))
+            slopes = (*(2.0**k for k in range(doublings)), spec.projection.slope)
+        name = names[0] if names else "conductivity"
+        density = Interpolation(name, spec.low, spec.high, f"penalty{suffix}", f"slope{suffix}", projection)
+        numbers = [(penalty, slopes[0]) for penalty in penalties] + [(penalties[-1], slope) for slope in slopes[1:]]
+        stages = tuple(
+            {density.penalty: part.initial.new_tensor(penalty), density.slope: part.initial.new_tensor(slope)}
+            for penalty, slope in numbers
+        )
+        last = stages[-1][density.slope]
+        material = None if projection is None else lambda v: density.material(v, last)
+        part = replace(part, filter=self._filter(key, spec, part, weight), material=material)
+        region = None if spec.on is None else weight.reshape(-1)
+        maps = (density.map(region),)
+        return Entry(
+            key, part, None, maps, functions, stages[-1], frozenset({name}), False, stages=stages, density=density
+        )
+
+    def _filter(self, key: str, spec: DensityControl, part: ControlSpace, weight: Tensor) -> Filter | None:
+        if spec.filter_radius is None or self.values.issues:
+            return None
+        if spec.filter == "cone":
+            if spec.space != "P0":
+                self.values.complain(f"{key}.filter", f"expected helmholtz for a {spec.space} density, found 'cone'")
+                return None
+            volumes = part.riesz.matrix.diagonal().cpu().numpy()
+            return cone_filter(spec.filter_radius, part.nodes, volumes, self.state.device)
+        if spec.space == "P1":
+            return helmholtz_filter(spec.filter_radius, part.evaluation, weight)
+        nodal = self.state.parts[0] if self.state.element == "P1" else self._space("P1")
+        cells = np.flatnonzero(weight.reshape(weight.shape[1], -1)[:, 0].cpu().numpy() > 0.0)
+        functions = nodal.cells.columns(nodal.cell_dofs(cells))
+        return helmholtz_filter(spec.filter_radius, functions, weight, part.evaluation)
 
     def _parameter(self, key: str, spec: ParameterControl) -> Entry:
         name, values = spec.name, self.values
@@ -348,7 +411,7 @@ class ControlBuilder:
         )  # fmt: skip
 
     def _metric(self, name: str, kind: str, evaluation: Evaluation, weight: Tensor, bounded: bool) -> RieszMap:
-        """L2; lumped with bounds, where projection acts node by node; H1 where the gradient is penalised."""
+        """L2; H1 where the gradient is penalised; lumped L2 with bounds or an l1 term, whose steps act node by node."""
         device = self.state.device
         if kind in ("time", "constant"):
             unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
@@ -358,12 +421,16 @@ class ControlBuilder:
         mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
         smooth = any(
             isinstance(term, RegularisationTerm)
-            and term.norm == "h1"
+            and term.norm in ("h1", "tv")
             and term.weight > 0
             and term.control in (None, name)
             for term in self.values.file.spec.objective
         )
-        if bounded:
+        sparse = any(
+            isinstance(term, RegularisationTerm) and term.norm == "l1" and term.control in (None, name)
+            for term in self.values.file.spec.objective
+        )
+        if bounded or sparse:
             weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
             lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
             return diagonal_riesz_map(weights, lumped)

@@ -19,6 +19,7 @@ from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.oc import OC
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
+from .control_spec import DensityControl
 from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
 
@@ -26,6 +27,9 @@ from .loading import ProblemFile
 _TESTS = 64
 _SAMPLED_STEPS = 400
 _EXPECTED_STEPS = 50
+# Of state and adjoint where the control is a density. Residuals are measured in the energy of the first design, in which
+# void counts as much as material: what is left there is up to the contrast of both times larger in energy.
+_DENSITY_TOLERANCE = 1e-9
 # Of the design, at which optimality criteria stop (Andreassen et al. 2011).
 _CHANGE = 0.01
 # Up to here a vector operation is too short for a second thread.
@@ -145,7 +149,8 @@ def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tu
     choice = choose_curvature(file, shape, sampled, device)
     tests = spec.inner.tests if isinstance(spec.inner.tests, int) else _TESTS
     steps = spec.inner.steps if spec.inner.steps != "auto" else (_SAMPLED_STEPS if sampled else _EXPECTED_STEPS)
-    tolerance = None if spec.inner.tolerance == "auto" else spec.inner.tolerance
+    default = _DENSITY_TOLERANCE if any(isinstance(each, DensityControl) for each in spec.controls) else None
+    tolerance = default if spec.inner.tolerance == "auto" else spec.inner.tolerance
     refine, cross = spec.hypergradient.refine, spec.hypergradient.cross
     inner = InnerOptions(
         tests=tests if sampled else None,
@@ -158,7 +163,7 @@ def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tu
     )
     hypergradient = HypergradientOptions(
         refine=refine != "off",
-        tolerance=refine if isinstance(refine, float) else None,
+        tolerance=refine if isinstance(refine, float) else default,
         steps=HypergradientOptions.steps if spec.hypergradient.steps == "auto" else spec.hypergradient.steps,
         cross=cross,
     )

@@ -47,11 +47,27 @@ class LinearStateTerm(Section):
     )
 
 
+class ComplianceTerm(Section):
+    """weight times int source . u and int traction . u over the given loads: the work that they do.
+
+    Of a scalar equation the loads are its source and its boundary fluxes, of an evolution their work is integrated over
+    time. What controls add to loads is not counted.
+    """
+
+    kind: Literal["compliance"]
+    weight: Weight = Field(default=1.0, description="Factor of the term.")
+
+
 class RegularisationTerm(Section):
-    """weight/2 int (v - reference)^2 for l2, weight/2 int |grad (v - reference)|^2 for h1."""
+    """weight/2 int (v - reference)^2 (l2) or |grad (v - reference)|^2 (h1), weight int |v| (l1) or |grad v| (tv)."""
 
     kind: Literal["regularisation"]
-    norm: Literal["l2", "h1"] = Field(default="l2", description="What is squared: values or gradients.")
+    norm: Literal["l2", "h1", "l1", "tv"] = Field(
+        default="l2", description="Squares of values or of gradients, or absolute values or lengths of gradients."
+    )
+    smoothing: Annotated[float, Number(above=0)] = Field(
+        default=1e-3, description="Of tv: sqrt(|grad v|^2 + smoothing^2) stands for |grad v|."
+    )
     weight: Annotated[float, Number(least=0)] = Field(description="Factor of the term, at least 0.")
     reference: Annotated[Expression | Vector, Formula(vector=True)] = Field(
         default=Expression(0), description="Control without a penalty."
@@ -78,4 +94,6 @@ class PythonTerm(Section):
     weight: Weight = Field(default=1.0, description="Factor of the term.")
 
 
-ObjectiveTerm = Annotated[TrackingTerm | LinearStateTerm | RegularisationTerm | LinearControlTerm | PythonTerm, OneOf()]
+ObjectiveTerm = Annotated[
+    TrackingTerm | LinearStateTerm | ComplianceTerm | RegularisationTerm | LinearControlTerm | PythonTerm, OneOf()
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,11 +22,19 @@ from ..objective import (
     Objective,
     Regularisation,
     StateTerm,
+    TotalVariation,
     Tracking,
 )
 from ..objective_integral import Density, IntegralTerm, trial_of_density
 from .fields import Function
-from .objective_spec import LinearControlTerm, LinearStateTerm, PythonTerm, RegularisationTerm, TrackingTerm
+from .objective_spec import (
+    ComplianceTerm,
+    LinearControlTerm,
+    LinearStateTerm,
+    PythonTerm,
+    RegularisationTerm,
+    TrackingTerm,
+)
 from .python_code import load_function
 from .values import Values
 
@@ -63,7 +72,7 @@ class Clock:
 
 @dataclass
 class ObjectiveBuilder:
-    """Makes the terms one after the other; `fields` grows by what there is to draw.
+    """Makes the terms one after the other; `fields` grows by what there is to draw, `l1_weights` by l1 terms.
 
     Attributes:
         values: evaluates expressions and collects mistakes.
@@ -71,6 +80,7 @@ class ObjectiveBuilder:
         controls: the discrete controls.
         facets: facets of every boundary that is named in the mesh.
         clock: the times of an evolution; None of a steady problem.
+        loads: the state's functions at the points of every integral with a source or a flux, and its values there.
     """
 
     values: Values
@@ -78,7 +88,9 @@ class ObjectiveBuilder:
     controls: Controls
     facets: dict[str, np.ndarray]
     clock: Clock | None
+    loads: Sequence[tuple[Evaluation, Tensor]] = ()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
+    l1_weights: Tensor | None = None
 
     def build(self) -> Objective:
         state: list[StateTerm] = []
@@ -91,6 +103,8 @@ class ObjectiveBuilder:
                     state.append(self._tracking(key, term))
                 case LinearStateTerm():
                     state.append(self._linear_state(key, term))
+                case ComplianceTerm():
+                    state.append(self._compliance(key, term))
                 case RegularisationTerm():
                     control += self._regularisation(key, term)
                 case LinearControlTerm():
@@ -101,7 +115,7 @@ class ObjectiveBuilder:
 
     # Terms in the state
 
-    def _region(self, key: str, on: str | None) -> tuple[Evaluation, np.ndarray]:
+    def region(self, key: str, on: str | None) -> tuple[Evaluation, np.ndarray]:
         """The state's functions at the points of an integral, and where it counts (elements, points)."""
         if on is not None and on in self.facets and on not in self.state.domain.subdomains:
             evaluation = self.state.facets(self.facets[on])
@@ -139,7 +153,7 @@ class ObjectiveBuilder:
         chosen = self._chosen(key, term.component)
         times = self._times(term.time)
         target = self._nodal(f"{key}.target", term.target, chosen, times)
-        evaluation, region = self._region(f"{key}.on", term.on)
+        evaluation, region = self.region(f"{key}.on", term.on)
         weights = self.values.tensor(term.weight * region)[None]
         stride = evaluation.components // evaluation.fields
         blocks = {(k * stride, k * stride): weights for k in chosen}
@@ -163,28 +177,48 @@ class ObjectiveBuilder:
 
     def _linear_state(self, key: str, term: LinearStateTerm) -> StateTerm:
         chosen = self._chosen(key, None)
-        evaluation, region = self._region(f"{key}.on", term.on)
+        evaluation, region = self.region(f"{key}.on", term.on)
         x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
         times = self._times(term.time)
         weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
+        return LinearState(self._over_levels(self._tested(evaluation, weight), term.time))
+
+    def _compliance(self, key: str, term: ComplianceTerm) -> StateTerm:
+        if "source" in self.values.dependent:
+            self.values.complain(f"{key}.kind", "expected a source without parameters, which change the loads")
+        count = self.state.groups[0].components
+        total = np.zeros((1, self.state.size))
+        for evaluation, load in self.loads:
+            total = total + self._tested(evaluation, load.cpu().numpy().reshape(count, -1, load.shape[-1]))
+        if not total.any():
+            self.values.complain(
+                f"{key}.kind", "expected a source or a neumann condition, whose work it is; found none"
+            )
+        return LinearState(self._over_levels(term.weight * total, "all"))
+
+    def _tested(self, evaluation: Evaluation, weight: np.ndarray) -> np.ndarray:
+        """int weight . phi for a weight (components, rows, P) of the first group: (rows, size of the state space)."""
         stride = evaluation.components // evaluation.fields
         density = np.zeros((evaluation.components, *weight.shape[1:]))
-        density[[k * stride for k in chosen]] = weight
-        rows = evaluation.test(self.values.tensor(density)).cpu().numpy()
+        density[[k * stride for k in range(len(weight))]] = weight
+        return evaluation.test(self.values.tensor(density)).cpu().numpy()
+
+    def _over_levels(self, rows: np.ndarray, time: str) -> Tensor:
+        """Covectors (one or the steps, size of the state space) -> one on all coefficients, (N,)."""
         if self.clock is not None:
             steps = self.clock.steps
-            if term.time == "final":
+            if time == "final":
                 share = sp.csr_matrix(([1.0], ([0], [steps])), (1, steps + 1))
             else:
                 share = self.clock.step * self.clock.averages
             rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
-        return LinearState(self.values.tensor(rows.reshape(-1)))
+        return self.values.tensor(rows.reshape(-1))
 
     # Terms in both
 
     def integral(self, density: Density, key: str, on: str | None, weight: float) -> IntegralTerm:
         """weight times the integral of a density over a region, in time over all of it."""
-        evaluation, region = self._region(f"{key}.on", on)
+        evaluation, region = self.region(f"{key}.on", on)
         stages = None
         if self.clock is not None:
             averages = sp.kron(self.clock.averages, sp.identity(self.state.size))
@@ -246,9 +280,19 @@ class ObjectiveBuilder:
         for first, part in self._parts(key, term.control):
             numbers = part.space is None
             element = "P0" if part.space is not None and part.space.element == "P0" else ""
-            if term.norm == "h1" and (numbers or element == "P0"):
+            if term.norm in ("h1", "tv") and (numbers or element == "P0"):
                 kind = "a P0 control" if element == "P0" else "a control of numbers"
-                self.values.complain(f"{key}.norm", f"expected l2 for {kind}, which has no gradient, found 'h1'")
+                message = f"expected l2 or l1 for {kind}, which has no gradient, found {term.norm!r}"
+                self.values.complain(f"{key}.norm", message)
+                continue
+            if term.norm in ("l1", "tv"):
+                reference = self._reference(f"{key}.reference", term, first, part)
+                if bool(reference.any()):
+                    self.values.complain(f"{key}.reference", f"expected 0, the only one of norm {term.norm}")
+                if term.norm == "l1":
+                    self._absolute(key, term, first, part)
+                else:
+                    found += self._variation(key, term, part)
                 continue
             if numbers:
                 gram = term.weight * sp.identity(part.columns, format="csr")
@@ -263,6 +307,26 @@ class ObjectiveBuilder:
             matrix = SparseMatrix(self._spread(first, part, gram), self.state.device, symmetric=True)
             found.append(Regularisation(matrix, self._reference(f"{key}.reference", term, first, part)))
         return found
+
+    def _absolute(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> None:
+        """weight int |v| with the lumped mass matrix, which is the part's inner product."""
+        if part.filter is not None:
+            self.values.complain(f"{key}.norm", "expected l2, h1 or tv for a filtered density, found 'l1'")
+        if self.l1_weights is None:
+            self.l1_weights = self.values.tensor(np.zeros(self.controls.size))
+        mass = part.riesz.matrix.diagonal().repeat(part.steps or 1)
+        self.l1_weights[first : first + part.size] += term.weight * part.measure * mass
+
+    def _variation(self, key: str, term: RegularisationTerm, part: ControlSpace) -> list[ControlTerm]:
+        if part.evaluation.quadrature.x.shape != self.state.cells.quadrature.x.shape:
+            self.values.complain(f"{key}.norm", "expected l2, h1 or l1 for a control of the boundary, found 'tv'")
+            return []
+        before = self.controls.parts.index(part)
+        columns = sum(each.columns for each in self.controls.parts[:before])
+        evaluation = part.evaluation.shifted(columns, self.controls.rows.width)
+        # A control that stands still has one row, which counts once.
+        weight = term.weight * part.measure * part.weight.reshape(-1)
+        return [TotalVariation(self.controls.rows, evaluation, weight, term.smoothing)]
 
     def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
         times = self.clock.stages if self.clock is not None and part.steps is not None else None

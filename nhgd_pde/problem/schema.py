@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nhgd_pde.problem.constraint_spec import ConstraintSpec
 from nhgd_pde.problem.control_spec import AllControls, ControlSpec
 from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
@@ -266,6 +267,9 @@ class ProblemSpec(Section):
     control: AllControls = Field(description="What is optimised, a mapping with its kind, or a list of them.")
     objective: tuple[ObjectiveTerm, ...] = Field(
         description="A list of terms that are added up.", json_schema_extra={"minItems": 1}
+    )
+    constraints: tuple[ConstraintSpec, ...] = Field(
+        default=(), description="A list of conditions on state and control besides bounds."
     )
     inner: InnerSpec = Field(default_factory=InnerSpec)
     curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
