@@ -284,3 +284,21 @@ def list_() -> None:
         width = max(len(name) for name in entries)
         for name, text in entries.items():
             click.echo(f"  {name:<{width}}  {text}")
+
+
+@main.command()
+@click.argument("kind")
+@click.option("--output", type=click.Path(path_type=Path), help="The file to write; KIND.yaml by default.")
+def new(kind: str, output: Path | None) -> None:
+    """Write a commented starter file for equations of KIND (see `nhgd-pde list`)."""
+    from .problem.starter import starter
+
+    try:
+        text = starter(kind)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    path = output or Path(f"{kind}.yaml")
+    if path.exists():
+        raise click.UsageError(f"{path} exists already; name another file with --output")
+    path.write_text(text, encoding="utf-8")
+    click.echo(f"{path}: edit it, then nhgd-pde solve {path}")

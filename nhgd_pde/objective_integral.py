@@ -10,10 +10,11 @@ from torch import Tensor
 
 from .fem.evaluation import Evaluation
 from .linalg.sparse import SparseMatrix
+from .pde.checked import NOT_ITS_DERIVATIVE
 from .pde.rows import ControlRows
 
-# (u, grad, v, grad_v, x) -> density (S, P): values u (S, P) and gradients grad (dim, S, P) of a state of one field, with
-# a leading axis of several; of the controls v (R, P) and grad_v (dim, R, P) likewise; points x (dim, P).
+# (u, grad, v, grad_v, x) -> density (S, P): values u (S, P) and gradients grad (dim, S, P) of a state of one field,
+# with a leading axis of several; of the controls v (R, P) and grad_v (dim, R, P) likewise; points x (dim, P).
 Density = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -85,7 +86,7 @@ class IntegralTerm:
         nothing = state.new_zeros(1 + dim, 1, state.shape[-1])
         u, grad = _values_and_gradients(state, dim)
         v, grad_v = _values_and_gradients(nothing if control is None else control, dim)
-        return self.density(u, grad, v, grad_v, x).expand(state.shape[1], -1)
+        return self.density(u, grad, v, grad_v, x).expand(state.shape[1:])
 
     @staticmethod
     def _grad(total: Tensor, at: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
@@ -142,5 +143,5 @@ def trial_of_density(name: str, term: IntegralTerm) -> str:
     difference = (ends[0] - ends[1]) / (2.0 * t)
     size = float(difference.abs().max()) + float(slope.abs().max())
     if float(((difference - slope).abs() > 1e-3 * size + 1e-9 * float(value.abs().max()) / t).double().mean()) > 0.01:
-        return f"{name}: its derivative is not that of its values; does it use detach, item, numpy, floor or sign?"
+        return f"{name}: {NOT_ITS_DERIVATIVE}"
     return ""

@@ -1,4 +1,4 @@
-"""Functions of one's own: the equation of a soap film, a flux that the objective penalises, a bounded actuator."""
+"""Functions of one's own: the equation of a soap film, its area as a term of the objective, and a bounded actuator."""
 
 import torch
 

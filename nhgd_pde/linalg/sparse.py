@@ -146,7 +146,8 @@ class ScenarioMatrix:
         counts = np.diff(before[indptr])[rows]
         pointers = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
         data = self.data[:, torch.from_numpy(kept).to(self.data.device)]
-        return ScenarioMatrix((pointers, renumbered[kept]), data, (len(rows), len(columns)), self.symmetric)
+        symmetric = self.symmetric and np.array_equal(rows, columns)
+        return ScenarioMatrix((pointers, renumbered[kept]), data, (len(rows), len(columns)), symmetric)
 
     def _keys(self) -> np.ndarray:
         indptr, indices = self.pattern

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,12 @@ from .form import Integral, Pointwise
 
 # States at which a form is tried: small, of order one, large.
 _SCALES = (1e-3, 1.0, 30.0)
+# Points at which a kink may lie between the ends of a difference.
+_SHARE = 0.01
+NOT_ITS_DERIVATIVE = (
+    "its derivative is not that of its values; does it use detach, item, numpy, floor, round or sign, through which "
+    "derivatives do not pass, or does it mix points?"
+)
 
 
 class FormError(ValueError):
@@ -59,6 +66,8 @@ class CheckedForm:
                 return torch.full_like(like, float(found))
             raise FormError(f"{self.name}: {which} is of type {type(found).__name__}; expected a torch tensor")
         try:
+            if which == "f1" and found.ndim != like.ndim:
+                raise RuntimeError
             return found.expand(like.shape)
         except RuntimeError:
             raise FormError(
@@ -84,8 +93,8 @@ class Nature:
     absorbing: bool
 
 
-def examine(name: str, integral: Integral, generator: torch.Generator) -> Nature:
-    """Try the form of an integral, without its controls.
+def examine(name: str, integral: Integral, rows: int, generator: torch.Generator) -> Nature:
+    """Try the form of an integral, without its controls, at states (components, rows, points).
 
     Raises:
         FormError: it does not give numbers, or its derivatives are not those of its values.
@@ -96,7 +105,7 @@ def examine(name: str, integral: Integral, generator: torch.Generator) -> Nature
     first: dict[tuple[int, int], Tensor] = {}
     affine = True
     for k, scale in enumerate(_SCALES):
-        state = scale * torch.randn((components, 1, points), generator=generator, dtype=like.dtype).to(like.device)
+        state = scale * torch.randn((components, rows, points), generator=generator, dtype=like.dtype).to(like.device)
         blocks = dict(integral.state_blocks(state, None))
         _compare(name, integral, state, blocks, generator)
         if k == 0:
@@ -125,12 +134,26 @@ def _compare(
     difference = (ends[0] - ends[1]) / (2.0 * t)
     size = float(difference.abs().max()) + float(linear.abs().max())
     # A kink or two between the ends is no matter; most of the points are what counts.
-    wrong = ((difference - linear).abs() > 1e-3 * size + 1e-9 * float(value.abs().max()) / t).double().mean()
-    if float(wrong) > 0.01:
-        raise FormError(
-            f"{name}: its derivative is not that of its values; does it use detach, item, numpy, floor, round or sign, "
-            "through which derivatives do not pass?"
-        )
+    wrong = (difference - linear).abs() > 1e-3 * size + 1e-9 * float(value.abs().max()) / t
+    if float(wrong.double().mean()) > _SHARE or _jumps(integral, state, direction):
+        raise FormError(f"{name}: {NOT_ITS_DERIVATIVE}")
+
+
+def _jumps(integral: Integral, state: Tensor, direction: Tensor) -> bool:
+    """Whether values change along a segment by something else than the mean of their derivative: a staircase."""
+    length = 0.1 * float(state.abs().mean())
+    change = integral.density(state + length * direction, None) - integral.density(state, None)
+    mean = torch.zeros_like(change)
+    nodes, weights = np.polynomial.legendre.leggauss(5)
+    for node, weight in zip(nodes, weights, strict=True):
+        at = state + 0.5 * (1.0 + float(node)) * length * direction
+        for (i, j), block in integral.state_blocks(at, None).items():
+            mean[i] += 0.5 * float(weight) * length * block.reshape(-1, state.shape[-1]) * direction[j]
+    if not torch.isfinite(change).all() or not torch.isfinite(mean).all():
+        return False
+    size = change.abs() + mean.abs()
+    off = (change - mean).abs() > 0.1 * size + 1e-3 * float(size.mean())
+    return float(off.double().mean()) > 0.05
 
 
 def _same(a: dict[tuple[int, int], Tensor], b: dict[tuple[int, int], Tensor]) -> bool:

@@ -36,7 +36,9 @@ def _python(values: Values, pde: PythonSpec, space: StateSpace) -> Interior:
         source = values.components("pde.source", pde.source, pde.components, x)
     coefficients["source"] = values.tensor(source)
     try:
-        nature = examine(form.name, Integral(space.cells, form, coefficients), torch.Generator().manual_seed(0))
+        rows = 1 if values.times is None else len(values.times)
+        integral = Integral(space.cells, form, coefficients)
+        nature = examine(form.name, integral, rows, torch.Generator().manual_seed(0))
     except FormError as error:
         raise values.file.error("pde.python", str(error)) from error
     norms: tuple[TestNorm, ...] = tuple("h1" for _ in range(pde.components))

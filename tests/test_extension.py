@@ -1,0 +1,209 @@
+"""Weak forms, objective terms and control maps of the user's own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import nhgd_pde as nhgd
+from nhgd_pde.problem.errors import ProblemError
+
+ROOT = Path(__file__).parents[1]
+DOCS = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+FILES: dict[str, str] = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", DOCS, re.DOTALL))
+(EXAMPLE,) = re.findall(r"<!-- example: run by the tests -->\n```python\n(.*?)```", DOCS, re.DOTALL)
+
+
+def of_form(form: Any, **more: Any) -> dict[str, Any]:
+    """A problem with a form of one's own."""
+    return {
+        "name": "own",
+        "mesh": {"kind": "rectangle", "cells": [6, 6]},
+        "pde": {"python": form, "boundary": {"all": {"dirichlet": 0}}, **more},
+        "control": {"kind": "source"},
+        "objective": [{"kind": "tracking", "target": "x*y"}, {"kind": "regularisation", "weight": 1e-3}],
+    }
+
+
+def diffusion(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    return -c["source"], grad
+
+
+def complaint(source: dict[str, Any]) -> str:
+    with pytest.raises(ProblemError) as caught:
+        nhgd.load(source)
+    return str(caught.value)
+
+
+# The example of the documentation
+
+
+def test_the_shipped_example_is_that_of_the_documentation() -> None:
+    assert set(FILES) == {"minimal_surface.py", "minimal_surface.yaml"}
+    for name, text in FILES.items():
+        assert (ROOT / "problems" / name).read_text(encoding="utf-8") == text
+
+
+def test_the_example_runs_on_the_command_line(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "nhgd_pde"]
+    small = ["--set", "mesh.cells=[10, 10]"]
+    for verb in ("verify", "solve"):
+        done = subprocess.run(
+            [*command, verb, str(tmp_path / "minimal_surface.yaml"), *small],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "converged" in done.stdout
+    assert (tmp_path / "outputs" / "minimal_surface" / "final.vtu").is_file()
+
+
+def test_the_example_in_python_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(EXAMPLE, "docs/extending.md", "exec"), {})
+    assert "every derivative is right" in capsys.readouterr().out
+
+
+def test_the_example_reaches_the_optimum_of_the_exact_adjoint(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    found = {}
+    for method in ("nhgd", "adjoint"):
+        problem = nhgd.load(tmp_path / "minimal_surface.yaml", {"mesh.cells": [10, 10], "method": method})
+        found[method] = nhgd.solve(problem)
+        assert found[method].status == "converged", found[method].message
+    assert found["nhgd"].objective == pytest.approx(found["adjoint"].objective, rel=1e-6)
+    # The actuator saturates, and the term of one's own is in the objective.
+    assert found["nhgd"].history[-1]["iteration"] <= 1.2 * found["adjoint"].history[-1]["iteration"] + 1
+
+
+# A form of one's own is worth as much as a built-in one
+
+
+def test_a_form_of_ones_own_is_that_of_the_library() -> None:
+    mine = nhgd.load(of_form(diffusion, source="1 + x"))
+    theirs = nhgd.load(
+        {**of_form(diffusion), "pde": {"kind": "poisson", "source": "1 + x", "boundary": {"all": {"dirichlet": 0}}}}
+    )
+    assert mine.pde.model.name == theirs.pde.model.name == "energy"
+    assert mine.pde.equation.affine and mine.pde.equation.symmetric
+    ours, known = nhgd.solve(mine), nhgd.solve(theirs)
+    assert ours.objective == pytest.approx(known.objective, rel=1e-12)
+    np.testing.assert_allclose(ours.state, known.state, atol=1e-10)
+
+
+def drift(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    return grad[0] - c["source"], grad
+
+
+def pair(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two fields that push each other."""
+    return torch.stack([u[0] - u[1] ** 3, u[1] + u[0]]) - c["source"], grad
+
+
+def test_what_kind_of_equation_it_is_shows_in_its_derivatives() -> None:
+    built = nhgd.load(of_form(drift)).pde
+    assert built.equation.affine and not built.equation.symmetric and built.model.name == "residual"
+    built = nhgd.load(of_form(lambda u, grad, c, x: (u**3 - c["source"], grad))).pde
+    assert not built.equation.affine and built.equation.symmetric and built.model.name == "residual"
+    built = nhgd.load(of_form(lambda u, grad, c, x: (-u - c["source"], grad))).pde
+    assert built.equation.affine and built.equation.symmetric and built.model.name == "residual"
+
+
+def test_two_fields_of_ones_own() -> None:
+    source = of_form(pair, components=2, source=[1, "x"])
+    source["objective"][0]["target"] = ["x*y", 0]
+    problem = nhgd.load(source)
+    verified = nhgd.verify(problem)
+    assert verified.passed, str(verified)
+    assert nhgd.solve(problem).status == "converged"
+
+
+def test_a_form_of_ones_own_in_time() -> None:
+    source = of_form(lambda u, grad, c, x: (u**3 - u - c["source"], 0.1 * grad), source="t")
+    source["time"] = {"end": 0.5, "steps": 5, "initial": "x*(1 - x)"}
+    problem = nhgd.load(source)
+    assert problem.pde.equation.unknowns == 5 * 25
+    verified = nhgd.verify(problem)
+    assert verified.passed, str(verified)
+
+
+# What is wrong with a function is said before anything is solved
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (lambda u, grad, c, x: grad, "expected a pair (f0, f1), the factors of the test function phi"),
+        (lambda u, grad, c, x: (None, None), "no test function appears"),
+        (lambda u, grad, c, x: (u[:, :5], grad), "f0 has shape (1, 5); expected (1, 216)"),
+        (lambda u, grad, c, x: (u, u), "f1 has shape (1, 216)"),
+        (lambda u, grad, c, x: (u, "grad"), "f1 is of type str; expected a torch tensor"),
+        (lambda u, grad, c, x: (u.detach() ** 2, grad), "its derivative is not that of its values"),
+        (lambda u, grad, c, x: (torch.floor(10 * u), grad), "its derivative is not that of its values"),
+        (lambda u, grad, c, x: (torch.as_tensor(np.sin(u.numpy())), grad), "raised RuntimeError: Can't call numpy()"),
+        (lambda u, grad, c, x: (c["alpha"] * u, grad), "asks for the coefficient 'alpha'; the file gives: source"),
+        (lambda u, grad, c, x: (torch.log(u), grad), "a value that is not finite"),
+        (lambda u, grad: (u, grad), "raised TypeError"),
+    ],
+    ids=["single", "none", "f0", "f1", "type", "detach", "floor", "numpy", "coefficient", "finite", "arguments"],
+)
+def test_a_form_that_cannot_be_used_is_told(form: Callable[..., Any], words: str) -> None:
+    told = complaint(of_form(form))
+    assert "pde.python" in told and words in told and "lambda" in told
+
+
+def test_a_wrong_f1_of_the_same_size_is_told() -> None:
+    told = complaint(of_form(lambda u, grad, c, x: (u, grad.transpose(0, 1))))
+    assert "expected (2, 1," in told
+
+
+@pytest.mark.parametrize(
+    ("density", "words"),
+    [
+        (lambda u, grad, v, x: u.mean(dim=1), "does it mix points?"),
+        (lambda u, grad, v, x: u[:, :7], "raised RuntimeError"),
+        (lambda u, grad, v, x: u.detach() ** 2, "its derivative is not that of its values"),
+        (lambda u: u, "raised TypeError"),
+    ],
+)
+def test_a_density_that_cannot_be_used_is_told(density: Callable[..., Any], words: str) -> None:
+    source = of_form(diffusion)
+    source["objective"].append({"kind": "python", "python": density})
+    told = complaint(source)
+    assert "objective.2.python" in told and words in told
+
+
+@pytest.mark.parametrize(
+    ("enter", "words"),
+    [
+        (lambda c, v: v, "returned Tensor; expected the coefficients source"),
+        (lambda c, v: {"sauce": v}, "returned a mapping of sauce"),
+        (lambda c: c, "raised TypeError"),
+    ],
+)
+def test_a_control_map_that_cannot_be_used_is_told(enter: Callable[..., Any], words: str) -> None:
+    source = of_form(diffusion)
+    source["control"] = {"kind": "python", "python": enter}
+    told = complaint(source)
+    assert "control.python" in told and words in told
+
+
+def test_files_and_functions_that_are_not_there_are_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def form(u, grad, c, x):\n    return u, grad\n", encoding="utf-8")
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
+    assert "expected a function as file.py:name, found 'form'" in complaint(of_form("form"))
+    assert "found nothing at 'absent.py'" in complaint(of_form("absent.py:form"))
+    assert "found 'fom'; it has: form" in complaint(of_form(f"{tmp_path}/mine.py:fom"))
+    assert "cannot be imported: ModuleNotFoundError" in complaint(of_form(f"{tmp_path}/broken.py:form"))
