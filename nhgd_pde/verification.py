@@ -66,7 +66,7 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
     """Run every test at a random state and control."""
     generator = torch.Generator().manual_seed(seed)
     u, v = problem.start()
-    v = v + _smooth(problem, generator)
+    v = _point(problem, v, generator)
     u = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
     checks = [*_adjoint_tests(problem, u, v, generator), _residual_taylor(problem, u, v, generator)]
     try:
@@ -77,7 +77,7 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
 
 
 def _smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
-    """A random smooth control (p,) of size one: a few waves in space and time."""
+    """A random smooth direction (p,): a few waves in space and time, of size one, or at most half the range of two bounds."""
     found = []
     for part in problem.control.parts:
         steps = part.steps or 1
@@ -86,7 +86,21 @@ def _smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
         waves = 3.0 * torch.randn((4, len(where)), generator=generator, dtype=nodes.dtype)
         phases = 6.0 * torch.rand((4, 1), generator=generator, dtype=nodes.dtype)
         found.append(torch.cos(waves @ where.to(nodes.dtype) + phases).sum(0))
-    return torch.cat(found).to(problem.equation.lift.device)
+    waves = torch.cat(found).to(problem.equation.lift.device)
+    if problem.bounds is None:
+        return waves
+    half = 0.5 * (problem.bounds[1] - problem.bounds[0])
+    return torch.where(torch.isfinite(half), half * waves / 4.0, waves)
+
+
+def _point(problem: PDEProblem, v: Tensor, generator: torch.Generator) -> Tensor:
+    """A random smooth control, between its bounds where it has two: an equation may make no sense beyond them."""
+    step = _smooth(problem, generator)
+    if problem.bounds is None:
+        return v + step
+    lower, upper = problem.bounds
+    middle = 0.5 * (lower + upper)
+    return torch.where(torch.isfinite(middle), middle + 0.5 * step, v + step)
 
 
 def _gap(a: float, b: float, scale: float) -> float:

@@ -19,6 +19,7 @@ from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.oc import OC
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
+from .constraint_spec import StateSpec
 from .control_spec import DensityControl
 from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
@@ -30,7 +31,7 @@ _EXPECTED_STEPS = 50
 # Of state and adjoint where the control is a density. Residuals are measured in the energy of the first design, in which
 # void counts as much as material: what is left there is up to the contrast of both times larger in energy.
 _DENSITY_TOLERANCE = 1e-9
-# Of the design, at which optimality criteria stop (Andreassen et al. 2011).
+# Of a density, at which optimality criteria and moving asymptotes stop (Andreassen et al. 2011).
 _CHANGE = 0.01
 # Up to here a vector operation is too short for a second thread.
 _SERIAL_UNKNOWNS = 250_000
@@ -81,7 +82,7 @@ def build_method(
     outer = _outer(file, space)
     change = spec.outer.change
     if change == "auto":
-        change = _CHANGE if isinstance(outer, OC) else None
+        change = _CHANGE if isinstance(outer, OC) or (isinstance(outer, MMA) and _designs(file)) else None
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol, change=change)
     objection = outer.objection(space) if space is not None else ""
     if objection:
@@ -99,7 +100,9 @@ def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
     name = spec.method
     if name == "auto":
         constrained = space is not None and space.constraint is not None
-        name = "mma" if constrained else "gradient" if tracking else "lbfgs"
+        # The penalty of a state constraint is far too steep for secants; its kinks are no obstacle to Newton's method.
+        steep = compared is None and any(isinstance(each, StateSpec) for each in file.spec.constraints)
+        name = "mma" if constrained else "gradient" if tracking else "newton_cg" if steep else "lbfgs"
     if name == "lbfgs":
         return LBFGS(spec.memory, step)
     if name == "newton_cg":
@@ -111,6 +114,11 @@ def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
     if name == "adam":
         return Adam(step)
     return GradientDescent(step, search=not tracking)
+
+
+def _designs(file: ProblemFile) -> bool:
+    """A control is the density of a material."""
+    return any(isinstance(each, DensityControl) for each in file.spec.controls)
 
 
 def _oracle(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tuple[Oracle, str]:
@@ -149,7 +157,7 @@ def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tu
     choice = choose_curvature(file, shape, sampled, device)
     tests = spec.inner.tests if isinstance(spec.inner.tests, int) else _TESTS
     steps = spec.inner.steps if spec.inner.steps != "auto" else (_SAMPLED_STEPS if sampled else _EXPECTED_STEPS)
-    default = _DENSITY_TOLERANCE if any(isinstance(each, DensityControl) for each in spec.controls) else None
+    default = _DENSITY_TOLERANCE if _designs(file) else None
     tolerance = default if spec.inner.tolerance == "auto" else spec.inner.tolerance
     refine, cross = spec.hypergradient.refine, spec.hypergradient.cross
     inner = InnerOptions(

@@ -324,8 +324,9 @@ class ObjectiveBuilder:
         before = self.controls.parts.index(part)
         columns = sum(each.columns for each in self.controls.parts[:before])
         evaluation = part.evaluation.shifted(columns, self.controls.rows.width)
-        # A control that stands still has one row, which counts once.
-        weight = term.weight * part.measure * part.weight.reshape(-1)
+        # Where other controls vary in time, one that stands still has equal rows, which count once together.
+        copies = self.controls.steps if part.steps is None and any(self.controls.rows.varying) else 1
+        weight = term.weight * part.measure / copies * part.weight.reshape(-1)
         return [TotalVariation(self.controls.rows, evaluation, weight, term.smoothing)]
 
     def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
