@@ -99,6 +99,32 @@ def cone_filter(radius: float, centres: np.ndarray, volumes: np.ndarray, device:
     return ConeFilter(SparseMatrix(sp.csr_matrix(sp.diags_array(1.0 / totals) @ weights), device))
 
 
+@dataclass(frozen=True, eq=False)
+class SensitivityFilter:
+    """The filter of derivatives of Sigmund (1997), in which nothing is optimised: it bends steps, not the objective.
+
+    f'_i is replaced by V_i / max(v_i, 1e-3) times the mean of v_j f'_j / V_j with the weights of a cone.
+
+    Attributes:
+        matrix: (m, m), with rows that sum to one.
+        volumes: (m,) V of the cells.
+    """
+
+    matrix: SparseMatrix
+    volumes: Tensor
+
+    def __call__(self, v: Tensor, derivative: Tensor) -> Tensor:
+        means = self.matrix.mv((v * derivative / self.volumes)[None])[0]
+        return means * self.volumes / v.clamp(min=1e-3)
+
+
+def sensitivity_filter(radius: float, centres: np.ndarray, volumes: Tensor) -> SensitivityFilter:
+    """The filter of cells with these centres (dim, m) and volumes (m,) (Andreassen et al. 2011, eq. 7)."""
+    weights = cone_weights(radius, centres)
+    rows = sp.diags_array(1.0 / np.asarray(weights.sum(axis=1)).reshape(-1)) @ weights
+    return SensitivityFilter(SparseMatrix(sp.csr_matrix(rows), volumes.device), volumes)
+
+
 def cone_weights(radius: float, centres: np.ndarray) -> sp.csr_matrix:
     """(m, m) radius - distance of two points (dim, m), where that is positive."""
     count = centres.shape[1]

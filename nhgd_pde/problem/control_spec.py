@@ -131,9 +131,10 @@ class DensityControl(_Control):
     filter_radius: Annotated[float | None, Number(above=0, null=True)] = Field(
         default=None, description="Radius over which the design is averaged, in the mesh's units; null for none."
     )
-    filter: Literal["helmholtz", "cone"] = Field(
+    filter: Literal["helmholtz", "cone", "sensitivity"] = Field(
         default="helmholtz",
-        description="An equation with the reach of a cone of that radius, or means of the cells in it (P0 only).",
+        description="An equation with the reach of a cone of that radius, or means of the cells in it (P0 only); "
+        "sensitivity leaves the density as it is and takes such means of the derivative in the steps of oc.",
     )
     projection: ProjectionSpec | None = Field(
         default=None, description="Of the filtered density towards 0 and 1, as {slope, threshold}; null for none."

@@ -16,7 +16,7 @@ from ..fem.interpolation import interpolation
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
 from ..density import Interpolation, Projection
-from ..filters import cone_filter, helmholtz_filter
+from ..filters import cone_filter, helmholtz_filter, sensitivity_filter
 from ..linalg.counts import Counts
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
@@ -251,6 +251,9 @@ class ControlBuilder:
         last = stages[-1][density.slope]
         material = None if projection is None else lambda v: density.material(v, last)
         part = replace(part, filter=self._filter(key, spec, part, weight), material=material)
+        if spec.filter == "sensitivity" and spec.filter_radius is not None and self._cellwise(key, spec):
+            smoothing = sensitivity_filter(spec.filter_radius, part.nodes, part.riesz.matrix.diagonal())
+            part = replace(part, smoothing=smoothing)
         region = None if spec.on is None else weight.reshape(-1)
         maps = (density.map(region),)
         return Entry(
@@ -258,11 +261,10 @@ class ControlBuilder:
         )
 
     def _filter(self, key: str, spec: DensityControl, part: ControlSpace, weight: Tensor) -> Filter | None:
-        if spec.filter_radius is None or self.values.issues:
+        if spec.filter_radius is None or self.values.issues or spec.filter == "sensitivity":
             return None
         if spec.filter == "cone":
-            if spec.space != "P0":
-                self.values.complain(f"{key}.filter", f"expected helmholtz for a {spec.space} density, found 'cone'")
+            if not self._cellwise(key, spec):
                 return None
             volumes = part.riesz.matrix.diagonal().cpu().numpy()
             return cone_filter(spec.filter_radius, part.nodes, volumes, self.state.device)
@@ -272,6 +274,12 @@ class ControlBuilder:
         cells = np.flatnonzero(weight.reshape(weight.shape[1], -1)[:, 0].cpu().numpy() > 0.0)
         functions = nodal.cells.columns(nodal.cell_dofs(cells))
         return helmholtz_filter(spec.filter_radius, functions, weight, part.evaluation)
+
+    def _cellwise(self, key: str, spec: DensityControl) -> bool:
+        if spec.space != "P0":
+            message = f"expected helmholtz for a {spec.space} density, found {spec.filter!r}"
+            self.values.complain(f"{key}.filter", message)
+        return spec.space == "P0"
 
     def _parameter(self, key: str, spec: ParameterControl) -> Entry:
         name, values = spec.name, self.values

@@ -16,7 +16,7 @@ from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.outer.newton_cg import NewtonCG
-from ..engine.outer.oc import OC
+from ..engine.outer.oc import OC, Smoothing
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
 from .constraint_spec import StateSpec
@@ -59,7 +59,11 @@ class Method:
 
 
 def build_method(
-    file: ProblemFile, shape: tuple[int, int], device: torch.device, space: Feasible | None = None
+    file: ProblemFile,
+    shape: tuple[int, int],
+    device: torch.device,
+    space: Feasible | None = None,
+    smoothing: Smoothing | None = None,
 ) -> Method:
     """The method that a file asks for.
 
@@ -68,6 +72,7 @@ def build_method(
         shape: (S, n) of the inner variables.
         device: where the inverse will be.
         space: what the control moves in; None where only the inverse is asked for.
+        smoothing: of the derivative, which `oc` alone takes.
 
     Raises:
         ProblemError: an outer method that does not take what the problem has, options that contradict each
@@ -79,7 +84,10 @@ def build_method(
     parallel = unknowns > _SERIAL_UNKNOWNS
     if isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense):
         parallel = unknowns >= _PARALLEL_DENSE
-    outer = _outer(file, space)
+    outer = _outer(file, space, smoothing)
+    if smoothing is not None and not isinstance(outer, OC):
+        message = f"expected oc, which alone takes a sensitivity filter, found {spec.outer.method!r}"
+        raise file.error("outer.method", message)
     change = spec.outer.change
     if change == "auto":
         change = _CHANGE if isinstance(outer, OC) or (isinstance(outer, MMA) and _designs(file)) else None
@@ -93,7 +101,7 @@ def build_method(
     return Method(oracle, outer, stopping, description, None if parallel else 1)
 
 
-def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
+def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | None) -> OuterMethod:
     spec, compared = file.spec.outer, METHODS.get(file.spec.method)
     step = None if spec.step == "auto" else float(spec.step)
     tracking = compared is not None and compared.tracking
@@ -102,7 +110,8 @@ def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
         constrained = space is not None and space.constraint is not None
         # The penalty of a state constraint is far too steep for secants; its kinks are no obstacle to Newton's method.
         steep = compared is None and any(isinstance(each, StateSpec) for each in file.spec.constraints)
-        name = "mma" if constrained else "gradient" if tracking else "newton_cg" if steep else "lbfgs"
+        design = "mma" if smoothing is None else "oc"
+        name = design if constrained else "gradient" if tracking else "newton_cg" if steep else "lbfgs"
     if name == "lbfgs":
         return LBFGS(spec.memory, step)
     if name == "newton_cg":
@@ -110,7 +119,7 @@ def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
     if name == "mma":
         return MMA() if spec.move == "auto" else MMA(move=spec.move)
     if name == "oc":
-        return OC() if spec.move == "auto" else OC(move=spec.move)
+        return OC(smoothing=smoothing) if spec.move == "auto" else OC(move=spec.move, smoothing=smoothing)
     if name == "adam":
         return Adam(step)
     return GradientDescent(step, search=not tracking)
