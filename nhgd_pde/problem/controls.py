@@ -228,12 +228,12 @@ class ControlBuilder:
         if spec.low >= spec.high:
             self.values.complain(f"{key}.low", f"expected less than high, {spec.high:g}, found {spec.low:g}")
         part, functions, weight = self._in_cells(key, spec, 1, varying=False)
-        for bound, side, sign in ((part.lower, "lower", 1.0), (part.upper, "upper", -1.0)):
+        for bound, side, sign in ((part.lower, "a lower", 1.0), (part.upper, "an upper", -1.0)):
             limit = 0.0 if sign > 0 else 1.0
             worst = None if bound is None else float((sign * bound).min()) * sign
             if worst is None or sign * worst < sign * limit:
                 found = "null" if worst is None or not np.isfinite(worst) else f"{worst:g}"
-                message = f"expected a {side} bound of a density between 0 and 1, found {found}"
+                message = f"expected lower and upper bounds from 0 to 1, found {side} bound of {found}"
                 self.values.complain(f"{key}.bounds", message)
         penalties = spec.penalty if isinstance(spec.penalty, tuple) else (spec.penalty,)
         projection, slopes = None, (1.0,)
