@@ -77,7 +77,7 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
 
 
 def _smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
-    """A random smooth direction (p,): a few waves in space and time, of size one, or at most half the range of two bounds."""
+    """A random smooth direction (p,): a few waves in space and time, of size one or at most half the range of bounds."""
     found = []
     for part in problem.control.parts:
         steps = part.steps or 1

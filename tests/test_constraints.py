@@ -210,6 +210,6 @@ def test_summary_and_last_line(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(overrides: dict[str, Any], message: str) -> None:
-    with pytest.raises(ProblemError, match="constraint|outer|subdomain") as error:
+    with pytest.raises(ProblemError) as error:
         nhgd.load(copy.deepcopy(DESIGN), overrides)
     assert message in str(error.value)

@@ -62,10 +62,8 @@ def test_material_in_a_region_and_after_projection() -> None:
 
 def test_stages_of_a_continuation() -> None:
     pde = build(read_problem(SINK, {"mesh.cells": [4, 4], "control.penalty": [1, 2, 5], "control.projection": {}}))
-    numbers = [
-        (float(each.equation.integrals[0].coefficients["penalty"]), float(each.equation.integrals[0].coefficients["slope"]))
-        for each in (*pde.earlier, pde)
-    ]  # fmt: skip
+    coefficients = [each.equation.integrals[0].coefficients for each in (*pde.earlier, pde)]
+    numbers = [(float(each["penalty"]), float(each["slope"])) for each in coefficients]
     assert numbers == [(1, 1), (2, 1), (5, 1), (5, 2), (5, 4), (5, 8)]
     assert all(each.control is pde.control and each.space is pde.space for each in pde.earlier)
 
@@ -232,8 +230,14 @@ def test_supports_at_points_hold_a_body() -> None:
         ({"control.low": 2}, "control.low: expected less than high, 1, found 2"),
         ({"control.penalty": []}, "control.penalty: expected a list of at least one number"),
         ({"control.penalty": [1, 0.5]}, "control.penalty.1: expected a number of at least 1, found 0.5"),
-        ({"control.bounds": [None, 1]}, "control.bounds: expected lower and upper bounds from 0 to 1, found a lower bound of null"),
-        ({"control.bounds": [0, 2]}, "control.bounds: expected lower and upper bounds from 0 to 1, found an upper bound of 2"),
+        (
+            {"control.bounds": [None, 1]},
+            "control.bounds: expected lower and upper bounds from 0 to 1, found a lower bound of null",
+        ),
+        (
+            {"control.bounds": [0, 2]},
+            "control.bounds: expected lower and upper bounds from 0 to 1, found an upper bound of 2",
+        ),
         ({"control.space": "P1"}, "control.filter: expected helmholtz for a P1 density, found 'cone'"),
         ({"control.projection": {"threshold": 1}}, "control.projection.threshold: expected a number above 0 and below"),
         (

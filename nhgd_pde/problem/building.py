@@ -25,8 +25,8 @@ from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
 from ..pde.form import ControlMap, Integral, Pointwise
 from ..pde_problem import PDEProblem
-from .control_spec import ParameterControl
 from .constraints import ConstraintBuilder
+from .control_spec import ParameterControl
 from .controls import ControlBuilder, Entry
 from .errors import ProblemError, suggest
 from .families import FAMILIES, Interior

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..control import ControlSpace, Filter, added, replaced
+from ..density import Interpolation, Projection
 from ..fem.evaluation import Evaluation, side_by_side, stacked
 from ..fem.interpolation import interpolation
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
-from ..density import Interpolation, Projection
 from ..filters import cone_filter, helmholtz_filter, sensitivity_filter
 from ..linalg.counts import Counts
 from ..linalg.factorisation import factorised_riesz_map
@@ -236,7 +236,8 @@ class ControlBuilder:
                 message = f"expected lower and upper bounds from 0 to 1, found {side} bound of {found}"
                 self.values.complain(f"{key}.bounds", message)
         penalties = spec.penalty if isinstance(spec.penalty, tuple) else (spec.penalty,)
-        projection, slopes = None, (1.0,)
+        projection: Projection | None = None
+        slopes: tuple[float, ...] = (1.0,)
         if spec.projection is not None:
             projection = Projection(spec.projection.threshold)
             doublings = int(np.ceil(np.log2(max(spec.projection.slope, 1.0))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -28,8 +29,8 @@ from .loading import ProblemFile
 _TESTS = 64
 _SAMPLED_STEPS = 400
 _EXPECTED_STEPS = 50
-# Of state and adjoint where the control is a density. Residuals are measured in the energy of the first design, in which
-# void counts as much as material: what is left there is up to the contrast of both times larger in energy.
+# Of state and adjoint where the control is a density. Residuals are measured in the energy of the first design, in
+# which void counts as much as material: what is left there is up to the contrast of both times larger in energy.
 _DENSITY_TOLERANCE = 1e-9
 # Of a density, at which optimality criteria and moving asymptotes stop (Andreassen et al. 2011).
 _CHANGE = 0.01
@@ -108,9 +109,8 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
     name = spec.method
     if name == "auto":
         constrained = space is not None and space.constraint is not None
-        # The penalty of a state constraint is far too steep for secants; its kinks are no obstacle to Newton's method.
-        steep = compared is None and any(isinstance(each, StateSpec) for each in file.spec.constraints)
-        design = "mma" if smoothing is None else "oc"
+        steep = compared is None and _steep(file)
+        design: Literal["mma", "oc"] = "mma" if smoothing is None else "oc"
         name = design if constrained else "gradient" if tracking else "newton_cg" if steep else "lbfgs"
     if name == "lbfgs":
         return LBFGS(spec.memory, step)
@@ -123,6 +123,15 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
     if name == "adam":
         return Adam(step)
     return GradientDescent(step, search=not tracking)
+
+
+def _steep(file: ProblemFile) -> bool:
+    """There is a term that is too curved for secants: the penalty of a state constraint, or a total variation.
+
+    To Newton's method the kinks of the one and the corners of the other are no obstacle.
+    """
+    constrained = any(isinstance(each, StateSpec) for each in file.spec.constraints)
+    return constrained or any(getattr(term, "norm", None) == "tv" for term in file.spec.objective)
 
 
 def _designs(file: ProblemFile) -> bool:

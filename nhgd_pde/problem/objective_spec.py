@@ -66,7 +66,8 @@ class RegularisationTerm(Section):
         default="l2", description="Squares of values or of gradients, or absolute values or lengths of gradients."
     )
     smoothing: Annotated[float, Number(above=0)] = Field(
-        default=1e-3, description="Of tv: sqrt(|grad v|^2 + smoothing^2) stands for |grad v|."
+        default=0.1,
+        description="Of tv: sqrt(|grad v|^2 + smoothing^2) stands for |grad v|; less takes more iterations.",
     )
     weight: Annotated[float, Number(least=0)] = Field(description="Factor of the term, at least 0.")
     reference: Annotated[Expression | Vector, Formula(vector=True)] = Field(

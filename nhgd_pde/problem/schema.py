@@ -196,8 +196,8 @@ class OuterSpec(Section):
     method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg", "mma", "oc"] = Field(
         default="auto",
         description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
-        "criteria; auto is lbfgs, mma with a volume constraint, newton_cg with a state constraint, and gradient with a constant step for methods that only track "
-        "the state.",
+        "criteria; auto is lbfgs, mma with a volume constraint, newton_cg with a state constraint or tv, and gradient "
+        "with a constant step for methods that only track the state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
@@ -213,7 +213,8 @@ class OuterSpec(Section):
     )
     change: Annotated[float | Literal["auto"] | None, Number(above=0, null=True, words=("auto",))] = Field(
         default="auto",
-        description="A step that changes no variable by more than this ends the run; auto is 0.01 for oc, and for mma with a density; else null.",
+        description="A step that changes no variable by more than this ends the run; auto is 0.01 for oc, and for mma "
+        "with a density; else null.",
     )
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from .base import Evaluation, Feasible, HessianProduct, takes_no_l1
 from .multiplier import find_multiplier
 
-
 # (v, derivative), both (p,) -> a derivative (p,).
 Smoothing = Callable[[Tensor, Tensor], Tensor]
 
