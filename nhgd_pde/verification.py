@@ -69,6 +69,7 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
     v = _point(problem, v, generator)
     u = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
     checks = [*_adjoint_tests(problem, u, v, generator), _residual_taylor(problem, u, v, generator)]
+    checks += _constraint_test(problem, v, generator)
     try:
         checks += [*_hypergradient_tests(problem, v, generator), _fisher_test(problem, u, v, generator)]
     except SingularMatrixError as singular:
@@ -77,7 +78,7 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
 
 
 def _smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
-    """A random smooth direction (p,): a few waves in space and time, of size one or at most half the range of bounds."""
+    """A random smooth direction (p,): waves in space and time of size one, or at most half the range of bounds."""
     found = []
     for part in problem.control.parts:
         steps = part.steps or 1
@@ -142,6 +143,23 @@ def _residual_taylor(problem: PDEProblem, u: Tensor, v: Tensor, generator: torch
     clear = max(sum(remainder > 1e-10 * scale for remainder in remainders), 5)
     rate = _rate(steps[clear - 5 : clear], remainders[clear - 5 : clear])
     return Check("Taylor rate of R", rate, "at least 1.9", rate >= 1.9)
+
+
+def _constraint_test(problem: PDEProblem, v: Tensor, generator: torch.Generator) -> list[Check]:
+    """The derivative of the constraint, where there is one: filter and projection of a design are in it."""
+    constraint = problem.constraint
+    if constraint is None:
+        return []
+    step = _smooth(problem, generator)
+    base, slope = constraint.value(v), dot(constraint.derivative(v), step)
+    scale = abs(base) + abs(slope)
+    steps = [0.5**k for k in range(3, 9)]
+    remainders = [abs(constraint.value(v + t * step) - base - t * slope) for t in steps]
+    if max(remainders) <= 1e-11 * scale:
+        value = max(remainders) / scale
+        return [Check("Taylor remainder of the constraint (affine)", value, "at most 1e-11", True)]
+    rate = _rate(steps, remainders)
+    return [Check("Taylor rate of the constraint", rate, "at least 1.9", rate >= 1.9)]
 
 
 def _rate(steps: list[float], remainders: list[float]) -> float:

@@ -27,14 +27,16 @@ from ..pde.form import ControlMap, Integral, Pointwise
 from ..pde_problem import PDEProblem
 from .constraints import ConstraintBuilder
 from .control_spec import ParameterControl
-from .controls import ControlBuilder, Entry
+from .controls import ControlBuilder
+from .entry import Entry
 from .errors import ProblemError, suggest
 from .families import FAMILIES, Interior
 from .loading import ProblemFile
 from .objectives import Clock, ObjectiveBuilder
+from .points import fix_point, point_of_mesh
 from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
 from .stages import staged
-from .values import Values, point_text
+from .values import Values
 
 Role = Literal["inner", "curvature"]
 
@@ -246,7 +248,7 @@ class _Builder:
                 fixed[dofs] = True
         for k, point in enumerate(self.file.spec.pde.points):
             if point.dirichlet is not None:
-                self._fix_point(state, k, lift, fixed, times)
+                fix_point(values=self.values, state=state, number=k, lift=lift, fixed=fixed, times=times)
         for entry in entries:
             if entry.data is not None and not entry.initial:
                 fixed[np.flatnonzero(np.diff(entry.data.indptr))] = True
@@ -259,35 +261,6 @@ class _Builder:
             lift[0] = 0.0
             lift[0, : state.offsets[count]] = initial[:, 0].reshape(-1)
         return self.values.tensor(lift.reshape(-1)), fixed
-
-    def _fix_point(
-        self, state: StateSpace, number: int, lift: np.ndarray, fixed: np.ndarray, times: np.ndarray | None
-    ) -> None:
-        """Write the values at a node into `lift` and `fixed`."""
-        count, key = state.groups[0].components, f"pde.points.{number}"
-        given, where = self.file.spec.pde.points[number].dirichlet, self._point(state, number)
-        if where is None:
-            return
-        if isinstance(given, tuple) != (count > 1) or (isinstance(given, tuple) and len(given) != count):
-            expected = f"a list of {count} values, one a component" if count > 1 else "one value"
-            found = f"a list of {len(given)}" if isinstance(given, tuple) else "one"
-            self.values.complain(f"{key}.dirichlet", f"expected {expected}, found {found}")
-            return
-        for i in range(count):
-            value = given[i] if isinstance(given, tuple) else given
-            if value is None:
-                continue
-            nodes = state.parts[i].nodes
-            distances = np.linalg.norm(nodes - where, axis=0)
-            nearest = int(np.argmin(distances))
-            if distances[nearest] > 1e-8 * np.ptp(nodes, axis=1).max():
-                message = f"expected a node of the mesh, found none at {point_text(where, 0)}; "
-                self.values.complain(f"{key}.at", message + f"the nearest is {point_text(nodes, nearest)}")
-                return
-            at = f"{key}.dirichlet.{i}" if isinstance(given, tuple) else f"{key}.dirichlet"
-            dof = state.offsets[i] + nearest
-            lift[:, dof] = self.values.formula(at, value, nodes[:, nearest : nearest + 1], times).reshape(-1)
-            fixed[dof] = True
 
     def _data(
         self, state: StateSpace, entries: list[Entry], clock: Clock | None, fixed: np.ndarray
@@ -343,25 +316,12 @@ class _Builder:
                 coercive = coercive and bool((transfer >= 0.0).all())
         self._controlled(state, conditions, entries, facets)
         for k, point in enumerate(self.file.spec.pde.points):
-            where = self._point(state, k)
-            if point.load is not None and where is not None:
+            where = None if point.load is None else point_of_mesh(self.values, state, k)
+            if where is not None:
                 evaluation = state.points(where)
                 flux = data(f"pde.points.{k}.load", point.load, evaluation.quadrature.x.reshape(state.domain.dim, -1))
                 conditions[f"pde.points.{k}"] = _Condition(evaluation, neumann, {"flux": flux})
         return conditions, absorbing, coercive
-
-    def _point(self, state: StateSpace, number: int) -> np.ndarray | None:
-        """(dim, 1), or None where it does not lie in the mesh, which is complained of."""
-        key, point = f"pde.points.{number}.at", self.file.spec.pde.points[number].at
-        dim = state.domain.dim
-        if len(point) != dim:
-            self.values.complain(key, f"expected {dim} coordinates, found {len(point)}")
-            return None
-        where = np.array(point)[:, None]
-        if not state.contains(where):
-            self.values.complain(key, f"expected a point of the mesh, found {point_text(where, 0)}, which is outside")
-            return None
-        return where
 
     def _controlled(
         self,

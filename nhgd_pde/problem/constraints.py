@@ -15,7 +15,7 @@ from ..control import Controls
 from ..linalg.sparse import SparseMatrix
 from ..objective_integral import IntegralTerm
 from .constraint_spec import StateSpec, VolumeSpec
-from .controls import Entry
+from .entry import Entry
 from .objectives import Clock, ObjectiveBuilder
 from .values import Values
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import ControlSpace, Filter, added, replaced
-from ..density import Interpolation, Projection
-from ..fem.evaluation import Evaluation, side_by_side, stacked
+from ..control import ControlSpace, added, replaced
+from ..fem.evaluation import Evaluation, stacked
 from ..fem.interpolation import interpolation
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
-from ..filters import cone_filter, helmholtz_filter, sensitivity_filter
 from ..linalg.counts import Counts
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
@@ -35,55 +33,14 @@ from .control_spec import (
     RobinControl,
     SourceControl,
 )
+from .densities import density_entry
+from .entry import Entry
 from .errors import suggest
 from .families import Interior
 from .fields import Function
 from .objective_spec import RegularisationTerm
 from .python_code import load_function
 from .values import Values, point_text
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One control and its way into the equation.
-
-    Attributes:
-        key: where it stands in the file.
-        part: the control.
-        where: the part of the boundary whose integral it enters; None for the cells.
-        maps: how each component enters the coefficients there; empty for a control that fixes coefficients.
-        functions: each component's functions at the points of that integral; columns of this control.
-        coefficients: what the maps need besides.
-        acts_on: the coefficients there that it changes.
-        additive: it only adds to sources, fluxes and the like, so that an affine equation stays affine.
-        data: (coefficients of the state in a time step, columns) what it fixes; None where it does not.
-        initial: it fixes the coefficients at time 0.
-        stages: of a continuation, what those coefficients are in each of its stages; the last is the problem.
-        density: how it becomes material; None of other controls.
-    """
-
-    key: str
-    part: ControlSpace
-    where: str | None = None
-    maps: tuple[ControlMap, ...] = ()
-    functions: tuple[Evaluation, ...] = ()
-    coefficients: dict[str, Tensor] = field(default_factory=dict)
-    acts_on: frozenset[str] = frozenset()
-    additive: bool = True
-    data: sp.csr_matrix | None = None
-    initial: bool = False
-    stages: tuple[dict[str, Tensor], ...] = ()
-    density: Interpolation | None = None
-
-    def placed(self, first: int, width: int) -> Evaluation | None:
-        """Its functions as the columns from `first` on of those of all controls."""
-        if not self.maps:
-            return None
-        parts, column = [], first
-        for each in self.functions:
-            parts.append(each.shifted(column, width))
-            column += each.size
-        return side_by_side(parts)
 
 
 @dataclass
@@ -137,7 +94,7 @@ class ControlBuilder:
             case LogConductivityControl():
                 return self._conductivity(key, spec, torch.exp)
             case DensityControl():
-                return self._density(key, spec, f"_{number}" if number else "")
+                return density_entry(self, key, spec, f"_{number}" if number else "")
             case ParameterControl():
                 return self._parameter(key, spec)
             case PythonControl():
@@ -149,7 +106,7 @@ class ControlBuilder:
         if "source" not in self.interior.coefficients:
             self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
         x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
-        part, functions, weight = self._in_cells(key, spec, self.interior.vector or 1)
+        part, functions, weight = self.in_cells(key, spec, self.interior.vector or 1)
         factor = self.values.formula(f"{key}.gain", spec.gain, x)
         coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
         if self.interior.vector is None:
@@ -194,7 +151,7 @@ class ControlBuilder:
         if self.step is None:
             self.values.complain(f"{key}.kind", "expected a problem with time, found a steady one")
         count = self.state.groups[0].components
-        part, _, _ = self._in_cells(key, spec, count, varying=False)
+        part, _, _ = self.in_cells(key, spec, count, varying=False)
         assert part.space is not None
         one = interpolation(part.space, self.state.parts[0])
         rest = self.state.size - count * one.shape[0]
@@ -208,7 +165,7 @@ class ControlBuilder:
         if given is None or given.ndim > 2:
             message = "expected an equation with a scalar conductivity, found one without"
             self.values.complain(f"{key}.kind", message)
-        part, functions, weight = self._in_cells(key, spec, 1, varying=False)
+        part, functions, weight = self.in_cells(key, spec, 1, varying=False)
         if isinstance(spec, ConductivityControl):
             lowest = -np.inf if part.lower is None else float(part.lower.min())
             if lowest <= 0.0:
@@ -218,69 +175,6 @@ class ControlBuilder:
                 )
         region = None if spec.on is None else weight.reshape(-1)
         return Entry(key, part, None, (replaced("conductivity", by, region),), functions, additive=False)
-
-    def _density(self, key: str, spec: DensityControl, suffix: str) -> Entry:
-        coefficients = self.interior.coefficients
-        names = [name for name in ("young", "conductivity") if name in coefficients and coefficients[name].ndim <= 2]
-        if not names:
-            message = "expected an equation with a scalar conductivity or Young's modulus, found one without"
-            self.values.complain(f"{key}.kind", message)
-        if spec.low >= spec.high:
-            self.values.complain(f"{key}.low", f"expected less than high, {spec.high:g}, found {spec.low:g}")
-        part, functions, weight = self._in_cells(key, spec, 1, varying=False)
-        for bound, side, sign in ((part.lower, "a lower", 1.0), (part.upper, "an upper", -1.0)):
-            limit = 0.0 if sign > 0 else 1.0
-            worst = None if bound is None else float((sign * bound).min()) * sign
-            if worst is None or sign * worst < sign * limit:
-                found = "null" if worst is None or not np.isfinite(worst) else f"{worst:g}"
-                message = f"expected lower and upper bounds from 0 to 1, found {side} bound of {found}"
-                self.values.complain(f"{key}.bounds", message)
-        penalties = spec.penalty if isinstance(spec.penalty, tuple) else (spec.penalty,)
-        projection: Projection | None = None
-        slopes: tuple[float, ...] = (1.0,)
-        if spec.projection is not None:
-            projection = Projection(spec.projection.threshold)
-            doublings = int(np.ceil(np.log2(max(spec.projection.slope, 1.0))))
-            slopes = (*(2.0**k for k in range(doublings)), spec.projection.slope)
-        name = names[0] if names else "conductivity"
-        density = Interpolation(name, spec.low, spec.high, f"penalty{suffix}", f"slope{suffix}", projection)
-        numbers = [(penalty, slopes[0]) for penalty in penalties] + [(penalties[-1], slope) for slope in slopes[1:]]
-        stages = tuple(
-            {density.penalty: part.initial.new_tensor(penalty), density.slope: part.initial.new_tensor(slope)}
-            for penalty, slope in numbers
-        )
-        last = stages[-1][density.slope]
-        material = None if projection is None else lambda v: density.material(v, last)
-        part = replace(part, filter=self._filter(key, spec, part, weight), material=material)
-        if spec.filter == "sensitivity" and spec.filter_radius is not None and self._cellwise(key, spec):
-            smoothing = sensitivity_filter(spec.filter_radius, part.nodes, part.riesz.matrix.diagonal())
-            part = replace(part, smoothing=smoothing)
-        region = None if spec.on is None else weight.reshape(-1)
-        maps = (density.map(region),)
-        return Entry(
-            key, part, None, maps, functions, stages[-1], frozenset({name}), False, stages=stages, density=density
-        )
-
-    def _filter(self, key: str, spec: DensityControl, part: ControlSpace, weight: Tensor) -> Filter | None:
-        if spec.filter_radius is None or self.values.issues or spec.filter == "sensitivity":
-            return None
-        if spec.filter == "cone":
-            if not self._cellwise(key, spec):
-                return None
-            volumes = part.riesz.matrix.diagonal().cpu().numpy()
-            return cone_filter(spec.filter_radius, part.nodes, volumes, self.state.device)
-        if spec.space == "P1":
-            return helmholtz_filter(spec.filter_radius, part.evaluation, weight)
-        nodal = self.state.parts[0] if self.state.element == "P1" else self._space("P1")
-        cells = np.flatnonzero(weight.reshape(weight.shape[1], -1)[:, 0].cpu().numpy() > 0.0)
-        functions = nodal.cells.columns(nodal.cell_dofs(cells))
-        return helmholtz_filter(spec.filter_radius, functions, weight, part.evaluation)
-
-    def _cellwise(self, key: str, spec: DensityControl) -> bool:
-        if spec.space != "P0":
-            message = f"expected helmholtz for a {spec.space} density, found {spec.filter!r}"
-            self.values.complain(f"{key}.filter", message)
-        return spec.space == "P0"
 
     def _parameter(self, key: str, spec: ParameterControl) -> Entry:
         name, values = spec.name, self.values
@@ -301,7 +195,7 @@ class ControlBuilder:
         return Entry(key, part, None, (enter,), functions, additive=False)
 
     def _python(self, key: str, spec: PythonControl) -> Entry:
-        part, functions, _ = self._in_cells(key, spec, 1)
+        part, functions, _ = self.in_cells(key, spec, 1)
         enter = load_function(self.values.file, f"{key}.python", spec.python)
         name = Function.written(spec.python)
         trial = torch.zeros_like(functions[0].quadrature.weights).reshape(1, -1)
@@ -327,7 +221,7 @@ class ControlBuilder:
         )
         return self.facets["all"]
 
-    def _in_cells(
+    def in_cells(
         self, key: str, spec: ControlSpec, count: int, varying: bool = True
     ) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
         """A control on the cells, the functions of its components, and where it acts (1, elements, points)."""
@@ -345,7 +239,7 @@ class ControlBuilder:
         weight = self.values.tensor(indicator.reshape(cells.quadrature.weights.shape))[None]
         space_, dofs = None, None
         if kind in ("P0", "P1"):
-            space_ = self.state.parts[0] if kind == self.state.element else self._space(kind)
+            space_ = self.state.parts[0] if kind == self.state.element else self.finite_elements(kind)
             dofs = np.arange(space_.size)
             if elements is not None and len(elements):
                 dofs = space_.cell_dofs(elements)
@@ -358,9 +252,9 @@ class ControlBuilder:
         return part, functions, weight
 
     def _numbers(self, key: str, spec: ControlSpec) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
-        return self._in_cells(key, spec, 1, varying=False)
+        return self.in_cells(key, spec, 1, varying=False)
 
-    def _space(self, element: str) -> Space:
+    def finite_elements(self, element: str) -> Space:
         return space(self.state.domain, element, self.state.device, like=self.state.parts[0])
 
     def _on_facets(
@@ -368,7 +262,7 @@ class ControlBuilder:
     ) -> tuple[tuple[Evaluation, ...], Space | None, np.ndarray | None, np.ndarray]:
         like = self.state.parts[0]
         if kind in ("P0", "P1"):
-            space_ = like if kind == self.state.element else self._space(kind)
+            space_ = like if kind == self.state.element else self.finite_elements(kind)
             dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
             one, nodes = space_.facets(facets, like).columns(dofs), space_.nodes[:, dofs]
             return (one,) * count, space_, dofs, np.tile(nodes, count)

@@ -11,7 +11,7 @@ from ..inner.model import InnerModel
 from ..pde.equation import StateEquation
 from ..pde_problem import PDEProblem
 from .constraints import ConstraintBuilder
-from .controls import Entry
+from .entry import Entry
 
 
 def staged(
