@@ -1,6 +1,7 @@
 # make solve                       set up once, then solve problems/poisson_control.yaml
 # make solve PROBLEM=my.yaml       another problem file
 # make test                        set up with the developers' tools, then lint, types and tests
+# make test-slow                   the tests that take long: every shipped problem at its size, ...
 # make ... PYTHON=python3.12       another interpreter (3.11 to 3.13) for the virtual environment
 #
 # Everything is installed into .venv, in the versions of constraints.txt.
@@ -16,7 +17,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help solve test lint types setup setup-dev clean
+.PHONY: help solve test test-slow lint types setup setup-dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,7 +27,10 @@ solve: $(VENV)/.ready
 	$(BIN)/nhgd-pde solve "$(PROBLEM)"
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -47,6 +47,38 @@ SPECTRAL_TARGET = "sin(2*pi*x)*sin(2*pi*y)"
 SPECTRAL_CONTROL, SPECTRAL_OBJECTIVE = spectral_optimum(1.0, 8.0 * math.pi**2, ALPHA, 0.25)
 
 
+# Optimal objectives of problem mpdist2 of OPTPDE (distributed control of heat), by dimension and weight.
+MPDIST2 = {(1, 0.05): 21.4409103853, (1, 0.01): 71.1223346834, (2, 0.05): 36.4257981435, (2, 0.01): 86.1072224416}
+
+
+def mpdist2(dim: int, beta: float, n: int) -> dict[str, Any]:
+    """That problem on n cells an axis and n steps, by the method of Crank and Nicolson."""
+    rate, shape = f"({dim}*pi**2/4)", "*".join(f"cos(pi*{axis}/2)" for axis in "xy"[:dim])
+    target = f"(({rate} + 1/({rate}*{beta}))*e + (1 - {rate} - 1/((1 + {rate})*{beta}))*exp(t))*{shape}"
+    start = f"(e/({rate}*{beta}) - 1/((1 + {rate})*{beta}))*{shape}"
+    return {
+        "name": "mpdist2",
+        "mesh": {
+            "kind": ("interval", "rectangle")[dim - 1],
+            "size": [2] * dim,
+            "origin": [-1] * dim,
+            "cells": [n] * dim,
+        },
+        "pde": {"kind": "heat", "boundary": {"all": {"dirichlet": 0}}},
+        "time": {"end": 1, "steps": n, "scheme": "crank_nicolson", "initial": start},
+        "control": {"kind": "source"},
+        "objective": [{"kind": "tracking", "target": target}, {"kind": "regularisation", "weight": beta}],
+        "outer": {"rtol": 1e-10},
+    }
+
+
+def extrapolated(values: list[float], powers: tuple[int, ...]) -> float:
+    """Richardson's extrapolation of values at steps that halve, of an error in these powers of the step."""
+    for power in powers[: len(values) - 1]:
+        values = [after + (after - before) / (2**power - 1) for before, after in itertools.pairwise(values)]
+    return values[-1]
+
+
 def control_error(solution: nhgd.Solution, exact: Any) -> float:
     """L2 error of a control against a function of points (dim, ...), by the quadrature of the problem."""
     import torch

@@ -20,7 +20,7 @@ from .output.run_folder import CHECKPOINT
 
 _FORMAT = 2
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.
-_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "devices", "output")
+_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
 
 
 @dataclass(frozen=True)

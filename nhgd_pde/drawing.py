@@ -131,11 +131,12 @@ def _control_values(problem: PDEProblem, part: ControlSpace, row: np.ndarray) ->
     return (interpolation(space, problem.space.parts[0]) @ values.T).T, False
 
 
-def target_fields(problem: PDEProblem) -> Fields:
-    """What the objective compares the state with."""
+def target_fields(problem: PDEProblem, step: int = -1) -> Fields:
+    """What the objective compares the state with, in one step where that varies in time."""
     found: Fields = {}
     group = problem.space.groups[0]
-    for name, values in problem.fields.items():
+    for name, rows in problem.fields.items():
+        values = rows[min(step, len(rows) - 1)]
         found.update(_named(name, group, problem.space.split(values)[: group.components]))
     return found
 
@@ -160,8 +161,11 @@ def final_fields(
         **state_fields(problem, state, level=level),
         **control_points,
         **density_points,
-        **target_fields(problem),
+        **target_fields(problem, step),
         **state_fields(problem, adjoint, "adjoint", level),
         **gradient_points,
     }
-    return output_grid(problem), FieldData(point=point, cell={**control_cells, **density_cells, **gradient_cells})
+    time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
+    return output_grid(problem), FieldData(
+        point=point, cell={**control_cells, **density_cells, **gradient_cells}, time=time
+    )

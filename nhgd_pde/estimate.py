@@ -34,14 +34,20 @@ def estimate(problem: PDEProblem, method: Method) -> Estimate:
     """
     scenarios, n = problem.inner_shape
     dim = problem.space.domain.dim
-    entries = {1: 4.0 * n, 2: 8.0 * n**1.215, 3: 4.6 * n**1.5}[dim]
-    factors = 12.0 * entries
+    equation = problem.equation
+    spatial = len(equation.spatial_free)
+    entries = {1: 4.0 * spatial, 2: 8.0 * spatial**1.215, 3: 4.6 * spatial**1.5}[dim]
+    # Of an evolution with constant coefficients all steps share one; of others each has its own.
+    factors = 12.0 * entries * (1 if equation.affine else equation.repeats)
     inverse = 0.0
     if isinstance(method.oracle, NHGD):
         inverse = _inverse_bytes(method.oracle.curvature, scenarios * n)
     # Libraries, and tables, matrices and vectors: fitted to the peak of runs with 4e3 to 2.6e5 unknowns in two
     # dimensions and 7e3 to 1.6e4 in three.
     rest = 3e8 + (2e4 if dim == 3 else 4e3) * problem.space.size
+    if equation.repeats > 1:
+        # Fitted to 2e4 to 1.6e5 unknowns in two dimensions: several sets of factors are alive where they change.
+        rest += (2.6e3 if equation.affine else 1.2e4) * n
     return Estimate(factors, inverse, rest + factors + inverse)
 
 

@@ -39,7 +39,8 @@ class PDEProblem:
         control: the discrete controls.
         objective: f.
         model: the inner statistical model.
-        fields: further named fields for output, nodal values of the state space (target, ...).
+        fields: further named fields for output (target, ...): coefficients (rows, size of the state space), a row a
+            time step where they vary in time.
         earlier: the same problem with milder parameters (a penalty, the slope of a projection), to be solved before it,
             each from the solution of the one before.
         origin: unknowns and controls to start from in place of the initial ones.
@@ -86,6 +87,10 @@ class PDEProblem:
         return self.equation.affine and self.objective.quadratic
 
     @property
+    def linear(self) -> bool:
+        return self.equation.linear
+
+    @property
     def counts(self) -> Counts:
         return self.equation.counts
 
@@ -113,7 +118,9 @@ class PDEProblem:
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
-        residual = self.equation.residual(u, self.control.physical(v))
+        return self.residual_error(self.residual(u, v), u, tolerance)
+
+    def residual_error(self, residual: Tensor, u: Tensor, tolerance: float) -> float:
         return relative_dual_error(self.inner_metric, residual, self.inner_length(u), tolerance)
 
     def inner_length(self, u: Tensor) -> float:
@@ -190,6 +197,9 @@ class PDEProblem:
 
     def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
         return self.equation.control_product(u, self.control.physical(v), self.control.physical(d))
+
+    def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return self.equation.state_product(u, self.control.physical(v), w)
 
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return self.equation.state_product_transposed(u, self.control.physical(v), w)

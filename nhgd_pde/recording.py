@@ -70,11 +70,12 @@ class Recorder:
         self._written = iterate.iteration
 
     def finish(self, solution: Solution, last: Iterate) -> None:
-        """Write the last fields and final.vtu, then the log's last line."""
+        """Write the last fields, final.vtu and the series in time, then the log's last line."""
         start = time.perf_counter()
         if self._every and last.iteration != self._written:
             self._fields(last)
         self._folder.write_final(*solution.fields())
+        self._folder.write_evolution(solution.frames())
         self._folder.log(f"{solution.status}: {solution.message}")
         self.seconds += time.perf_counter() - start
 

@@ -53,6 +53,7 @@ class Problem:
     def __str__(self) -> str:
         scenarios, unknowns = self.pde.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
+        steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
         device = self.pde.equation.lift.device
         if device.type == "cpu":
             count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
@@ -60,7 +61,7 @@ class Problem:
         else:
             threads = torch.cuda.get_device_name(device)
         return (
-            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns; "
+            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
             f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}"
         )
 
@@ -278,8 +279,8 @@ def _solution(
         "commit": commit(),
     }
     adjoint = np.zeros((scenarios, pde.equation.size))
-    if last.oracle.q is not None and math.isfinite(evaluation.value):
-        variable = _adjoint_variable(pde, spec.method, last)
+    variable = _adjoint_variable(pde, last)
+    if variable is not None and math.isfinite(evaluation.value):
         adjoint[:, pde.equation.free] = variable.cpu().numpy()
     return Solution(
         status=found.status,
@@ -330,9 +331,9 @@ def _curvature_device(problem: Problem) -> str:
     return "cpu" if name == "auto" else name
 
 
-def _adjoint_variable(pde: PDEProblem, method: str, last: Iterate) -> torch.Tensor:
-    """The adjoint variable (S, n) behind the last gradient."""
-    assert last.oracle.q is not None
-    if method == "adjoint":
-        return last.oracle.q
+def _adjoint_variable(pde: PDEProblem, last: Iterate) -> torch.Tensor | None:
+    """The adjoint variable (S, n) behind the last gradient; None where the run failed before there was one."""
+    known: torch.Tensor | None = getattr(last.oracle, "p", None)
+    if known is not None or last.oracle.q is None:
+        return known
     return pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .drawing import final_fields
+from .drawing import final_fields, levels
 from .engine.minimise import Status
 from .output.fields import FieldData, Grid
 from .output.run_folder import RunFolder
@@ -45,7 +45,8 @@ class Solution:
         message: a sentence that says why.
         objective: the value reached.
         control: (p,) the control's coefficients.
-        state: (S, N) coefficients of the state, one row a scenario, Dirichlet values included.
+        state: (S, N) coefficients of the state, one row a scenario, Dirichlet values included; of an evolution those
+            of all times, see `evolution`.
         adjoint: (S, N) coefficients of the adjoint variable; zeros where the run failed before there was one.
         gradient: (p,) the gradient in the control's inner product.
         certificate: how good state and gradient are.
@@ -68,9 +69,27 @@ class Solution:
     problem: PDEProblem
     problem_yaml: str
 
-    def fields(self) -> tuple[Grid, FieldData]:
-        """Everything for ParaView: state, control, target, adjoint, sensitivity."""
-        return final_fields(self.problem, self.state, self.control, self.adjoint, self.gradient)
+    @property
+    def times(self) -> np.ndarray:
+        """(levels,) of an evolution: 0, the ends of the steps; [0] of a steady problem."""
+        return self.problem.equation.measure * np.arange(levels(self.problem))
+
+    @property
+    def evolution(self) -> np.ndarray:
+        """(levels, nodes) coefficients of the state at each of `times`, the initial values first.
+
+        Of several fields, those of one after the other. A steady problem has one level.
+        """
+        return self.state[0].reshape(levels(self.problem), -1)
+
+    def fields(self, level: int = -1) -> tuple[Grid, FieldData]:
+        """Everything for ParaView: state, control, target, adjoint, sensitivity; of an evolution at one of `times`."""
+        return final_fields(self.problem, self.state, self.control, self.adjoint, self.gradient, level)
+
+    def frames(self) -> Iterator[tuple[Grid, FieldData]]:
+        """The fields of an evolution at each of `times`; none of a steady problem."""
+        count = levels(self.problem)
+        return (self.fields(level) for level in range(count if count > 1 else 0))
 
     def save(self, folder: str | Path) -> Path:
         """Write a run folder of this solution (without the fields of earlier iterations); returns its path."""
@@ -80,6 +99,7 @@ class Solution:
             grid, data = self.fields()
             run.fields.add(int(self.stats["outer_iterations"]), float(self.stats["outer_iterations"]), grid, data)
             run.write_final(grid, data)
+            run.write_evolution(self.frames())
             run.log(f"{self.status}: {self.message}")
             run.write_summary(self.stats)
             return run.path
@@ -93,4 +113,6 @@ class Solution:
         from .output.pictures import picture
 
         grid, data = self.fields()
-        return picture(grid, data, ("state", "control", "target"), f"{self.problem.name}: {self.status}")
+        groups = self.problem.space.groups
+        state = ("state",) if len(groups) == 1 else tuple(group.name for group in groups)
+        return picture(grid, data, (*state, "control", "target"), f"{self.problem.name}: {self.status}")

@@ -61,7 +61,7 @@ def rows(matrices: Tensor, vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DenseFactors:
-    """A matrix a scenario, or one for all of them, as `StateFactors` and `FisherFactors`."""
+    """A matrix a scenario, or one for all of them, as `StateFactors`."""
 
     matrices: Tensor
     description: str = "dense"
@@ -71,6 +71,24 @@ class DenseFactors:
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         return torch.linalg.solve(self.matrices.mT, b[..., None])[..., 0]
+
+
+@dataclass(frozen=True)
+class DenseFisherFactors:
+    """J^-1 K J^-T by a dense J; J^-1 without K, where the residual is the inner gradient."""
+
+    jacobian: Tensor
+    metric: RieszMap | None = None
+    description: str = "dense"
+
+    def solve(self, g: Tensor) -> Tensor:
+        return self.newton_step(g if self.metric is None else self.metric.covector(self.adjoint(g)))
+
+    def newton_step(self, residual: Tensor) -> Tensor:
+        return DenseFactors(self.jacobian).solve(residual)
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return DenseFactors(self.jacobian).solve_transposed(g)
 
 
 @dataclass(eq=False)
@@ -114,8 +132,18 @@ class Explicit:
         self.counts.residuals += 1
         return relative_dual_error(self.inner_metric, self.residual(u, v), self.inner_metric.norm(u), tolerance)
 
+    def residual_error(self, residual: Tensor, u: Tensor, tolerance: float) -> float:
+        return relative_dual_error(self.inner_metric, residual, self.inner_metric.norm(u), tolerance)
+
     def inner_length(self, u: Tensor) -> float:
         return self.inner_metric.norm(u)
+
+    @property
+    def linear(self) -> bool:
+        return self.quadratic
+
+    def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        return rows(self.jacobian(u), w)
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
         return float(0.5 * (u - self.target).square().sum()) + 0.5 * self.weight * self.outer_metric.norm(v[None]) ** 2
@@ -194,9 +222,9 @@ class LeastSquares(Explicit):
     def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         return self.control_product_transposed(u, v, q)
 
-    def fisher_factors(self, u: Tensor, v: Tensor) -> DenseFactors:
+    def fisher_factors(self, u: Tensor, v: Tensor) -> DenseFisherFactors:
         self.counts.factorisations += 1
-        return DenseFactors(self.hessians.mean(0))
+        return DenseFisherFactors(self.hessians.mean(0))
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
         scenarios, k, _ = self.design.shape
@@ -297,10 +325,9 @@ class Cubic(Explicit):
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         return self.inner_metric.gradient(rows(self.jacobian(u), q))
 
-    def fisher_factors(self, u: Tensor, v: Tensor) -> DenseFactors:
+    def fisher_factors(self, u: Tensor, v: Tensor) -> DenseFisherFactors:
         self.counts.factorisations += 1
-        jacobian = self.jacobian(u).mean(0)
-        return DenseFactors(jacobian.T @ self.inner_metric.gradient(jacobian.T).T)
+        return DenseFisherFactors(self.jacobian(u).mean(0), self.inner_metric)
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
         scenarios, n = self.inner_shape

@@ -192,7 +192,8 @@ def test_a_control_lives_on_the_nodes_of_its_region(tmp_path: Path) -> None:
     mesh = meshes.rectangle((1, 1), (0, 0), (2, 2))
     path = write_mesh(tmp_path / "a.msh", mesh, core=lambda x: x[0] < 0.5)
     found = problem({"mesh": {"file": str(path)}, "control.on": "core"})
-    assert found.control.size == 6 and (found.space.nodes[0, found.control.dofs] <= 0.5).all()
+    (part,) = found.control.parts
+    assert found.control.size == 6 and (found.space.nodes[0, part.dofs] <= 0.5).all()
 
 
 def test_an_empty_region_is_no_control() -> None:
@@ -217,13 +218,13 @@ def test_several_mistakes_are_told_at_once() -> None:
         }
     )
     assert [line.split(":")[0] for line in found] == [
-        "pde.boundary.lft",
-        "pde.boundary.top.dirichlet",
         "pde.conductivity",
         "pde.reaction.core",
         "pde.source",
+        "pde.boundary.lft",
         "control.on",
         "control.bounds",
+        "pde.boundary.top.dirichlet",
         "objective.0.target",
         "objective.0.on",
     ]

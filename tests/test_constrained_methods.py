@@ -11,8 +11,9 @@ import torch
 from bilevel_problems import Function, diagonal_riesz, normal, seeded
 from torch import Tensor
 
+import nhgd_pde as nhgd
 from nhgd_pde.engine.bilevel import Constraint
-from nhgd_pde.engine.minimise import Stopping
+from nhgd_pde.engine.minimise import LoopState, Stopping, minimise
 from nhgd_pde.engine.outer.adam import Adam
 from nhgd_pde.engine.outer.base import Feasible, OuterMethod
 from nhgd_pde.engine.outer.gradient import GradientDescent
@@ -21,6 +22,9 @@ from nhgd_pde.engine.outer.mma import MMA
 from nhgd_pde.engine.outer.multiplier import find_multiplier
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.outer.oc import OC
+from nhgd_pde.engine.plain import from_plain, to_plain
+from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem.methods import Method, build_method
 
 
 @dataclass(frozen=True)
@@ -233,3 +237,45 @@ def test_what_mma_and_optimality_criteria_need_is_named() -> None:
         replace(problem, bounds=(-ones(5), ones(5))).minimise(OC())
     with pytest.raises(ValueError, match="oc needs a constraint"):
         replace(problem, constraint=None).minimise(OC())
+
+
+def test_a_problem_file_asks_for_them() -> None:
+    for name, message in (("mma", r"mma needs a lower and an upper bound .*control\.bounds"), ("oc", "oc needs a con")):
+        with pytest.raises(nhgd.ProblemError, match=rf"outer\.method: {message}.*, found '{name}'"):
+            nhgd.load("problems/poisson_control.yaml", {"outer.method": name})
+    overrides = {"mesh.cells": [16, 16], "outer.rtol": 1e-5, "method": "adjoint"}
+    ours, theirs = (
+        nhgd.solve(nhgd.load("problems/poisson_bounds.yaml", {**overrides, "outer.method": name}))
+        for name in ("mma", "lbfgs")
+    )
+    assert ours.status == theirs.status == "converged"
+    assert ours.objective == pytest.approx(theirs.objective, rel=1e-9)
+    # The stopping rule for small changes belongs to every method.
+    rough = nhgd.solve(nhgd.load("problems/poisson_bounds.yaml", {**overrides, "outer.change": 0.5}))
+    assert rough.status == "converged" and "the last step changed v by at most" in rough.message
+
+
+def test_what_is_picked_where_there_is_a_constraint() -> None:
+    file, space = read_problem("problems/poisson_bounds.yaml"), bars(5).space
+
+    def built(method: str) -> Method:
+        options = read_problem("problems/poisson_bounds.yaml", {"outer.method": method, "method": "adjoint"})
+        return build_method(options, (1, 5), torch.device("cpu"), space)
+
+    assert isinstance(build_method(file, (1, 5), torch.device("cpu"), space).outer, MMA)
+    assert built("auto").stopping.change is None and built("oc").stopping.change == 0.01
+    assert built("oc").outer == OC() and built("mma").outer == MMA()
+    for method in ("lbfgs", "newton_cg", "gradient", "adam"):
+        with pytest.raises(nhgd.ProblemError, match=rf"outer\.method: mma and oc take a constraint .*found '{method}'"):
+            built(method)
+
+
+def test_a_run_of_mma_goes_on_from_its_state() -> None:
+    problem = bars(20, coupling=2.0)
+    kept: list[LoopState] = []
+    stopping = Stopping(iterations=8, rtol=1e-12)
+    whole = minimise(problem, problem, MMA(), stopping, keep=lambda state, last: kept.append(state))
+    middle = from_plain(to_plain(replace(kept[4].outer)))
+    rest = minimise(problem, problem, MMA(), stopping, resumed=replace(kept[4], outer=middle))
+    assert kept[4].current.iteration == 4 and rest.last.iteration == whole.last.iteration == 8
+    assert torch.equal(rest.last.evaluation.v, whole.last.evaluation.v)

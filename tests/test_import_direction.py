@@ -72,7 +72,11 @@ def test_nothing_imports_the_front_door() -> None:
 
 
 def test_the_reader_of_imports_sees_every_form() -> None:
-    assert imported(PACKAGE / "engine" / "hypergradient.py") == {"linalg.krylov", "engine.bilevel"}
+    assert imported(PACKAGE / "engine" / "hypergradient.py") == {
+        "linalg.krylov",
+        "engine.bilevel",
+        "engine.curvature.base",
+    }
     assert {"linalg.krylov", "linalg.riesz"} <= imported(PACKAGE / "engine" / "outer" / "base.py")
     assert {"api", "solution"} <= imported(PACKAGE / "__init__.py")
 

@@ -15,7 +15,7 @@ from nhgd_pde.inner.model import InnerModel, Observation
 from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
-from nhgd_pde.pde.equation import StateEquation
+from nhgd_pde.pde.equation import StateEquation, SteadyControlDerivative
 from problems import equation_of, in_conductivity, of_one_field, quasilinear, random, slope, space_of
 
 SAMPLES = [100, 316, 1000, 3162, 10000]
@@ -292,8 +292,9 @@ def test_hessian_and_cross_products_are_those_of_dense_matrices(form: Form, scen
     assert (model.hessian_product(u, v, q) - exact).norm() < 1e-12 * exact.norm()
     control = equation_in(model).linearise(u, v).control
     total = torch.zeros_like(v)
+    assert isinstance(control, SteadyControlDerivative) and control.direct is not None
     for s, p in enumerate(model.adjoint_state(u, v, q)):
-        total += torch.from_numpy(control.host(s).toarray()).T @ p
+        total += torch.from_numpy(control.direct.host(s).toarray()).T @ p
     assert (model.cross_product(u, v, q) - total).norm() < 1e-12 * total.norm()
 
 
@@ -335,6 +336,33 @@ def test_state_factors_invert_every_jacobian(form: Form, scenarios: int) -> None
     factors, equation = model.state_factors(u, v), equation_in(model)
     assert (factors.solve(equation.state_product(u, v, w)) - w).norm() < 1e-10 * w.norm()
     assert (factors.solve_transposed(equation.state_product_transposed(u, v, w)) - w).norm() < 1e-10 * w.norm()
+
+
+@forms
+def test_factors_give_the_natural_step_and_the_adjoint_variable_by_one_solve(form: Form) -> None:
+    """A g is J^-1 R, g the inner gradient, and K^-1 J A f_u is J^-T f_u."""
+    model = form()
+    u, v = point(model)
+    factors, equation = model.factors(u, v), equation_in(model)
+    residual, f_u = equation.residual(u, v), random(*u.shape, seed=4)
+    before = replace(equation.counts)
+    step, p = factors.newton_step(residual), factors.adjoint(f_u)
+    assert (equation.counts - before).solves == 2
+    natural = factors.solve(model.gradient(u, v))
+    assert (step - natural).norm() < 1e-9 * natural.norm()
+    literal = model.adjoint_state(u, v, factors.solve(f_u))
+    assert (p - literal).norm() < 1e-9 * literal.norm()
+
+
+@forms
+def test_one_point_is_factorised_once_whoever_asks(form: Form) -> None:
+    model = form()
+    u, v = point(model)
+    model.factors(u, v).newton_step(u)
+    made = equation_in(model).counts.factorisations
+    model.state_factors(u, v).solve(u)
+    model.factors(u.clone(), v.clone()).adjoint(u)
+    assert equation_in(model).counts.factorisations == made
 
 
 @pytest.mark.parametrize("linear", [True, False])

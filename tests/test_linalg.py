@@ -20,7 +20,7 @@ from nhgd_pde.linalg.factorisation import (
     SingularMatrixError,
     factorised_riesz_map,
 )
-from nhgd_pde.linalg.krylov import conjugate_gradients, dot, extreme_eigenvalues
+from nhgd_pde.linalg.krylov import conjugate_gradients, dot, extreme_eigenvalues, preconditioned_residuals
 from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from nhgd_pde.linalg.sparse import ScenarioMatrix, SparseMatrix
 from problems import CPU, h1_matrix, h1_riesz, random, space_of
@@ -146,6 +146,31 @@ def test_a_symmetric_matrix_that_needs_pivots_gets_them() -> None:
     x = random(1, 3)
     solved = Factorisation(sp.csr_matrix(block), Counts(), symmetric=True).solve(x @ torch.from_numpy(block))
     assert relative(solved, x) < 1e-14
+
+
+@pytest.mark.parametrize("turned", [0.0, 0.3])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_saddle_points_are_factorised_without_pivoting_as_accurately_as_with_it(sign: float, turned: float) -> None:
+    """[A B; B^T 0] with a definite A, symmetric or not; B takes differences of neighbours."""
+    functions = space_of(2, 14, "P1")
+    free = np.setdiff1d(np.arange(functions.size), functions.facet_dofs(functions.domain.boundaries["all"]))
+    a = h1_matrix(functions, free).host
+    n, m = len(free), len(free) // 3
+    b = sp.diags_array([np.ones(n), -0.5 * np.ones(n)], offsets=[0, 1], shape=(n, n)).tocsr()[:, :m]
+    a = a + turned * (sp.triu(a) - sp.tril(a))
+    matrix = sp.csr_matrix(sp.block_array([[sign * a, b], [b.T, None]]))
+    x = random(3, n + m)
+    image, back = (torch.from_numpy((each @ x.numpy().T).T) for each in (matrix, matrix.T))
+    factors = Factorisation(matrix, Counts(), symmetric=not turned)
+    assert relative(factors.solve(image), x) < 1e-11
+    assert relative(factors.solve_transposed(back), x) < 1e-11
+
+
+def test_a_saddle_point_without_an_inverse_is_singular() -> None:
+    """Two equal constraints."""
+    a, b = sp.identity(4), sp.csr_matrix(np.ones((4, 2)))
+    with pytest.raises(SingularMatrixError):
+        Factorisation(sp.csr_matrix(sp.block_array([[a, b], [b.T, None]])), Counts(), symmetric=True)
 
 
 def neumann_laplacian() -> sp.csr_matrix:
@@ -284,6 +309,67 @@ def test_the_error_is_measured_by_the_caller_after_every_step() -> None:
     found = conjugate_gradients(lambda v: v @ a, b, identity, rtol=1e-3, error=error)
     assert found.converged and found.error == relative(found.solution, x) <= 1e-3
     assert len(seen) == found.iterations and max(seen) < 1e-8
+
+
+def identity_metric(n: int) -> RieszMap:
+    return diagonal_riesz_map(torch.ones(n, dtype=torch.float64), SparseMatrix(sp.eye(n).tocsr(), symmetric=True))
+
+
+@pytest.mark.parametrize("near", [0.0, 0.3, 3.0])
+def test_preconditioned_residuals_solve_a_system_that_is_not_symmetric(near: float) -> None:
+    n = 30
+    exact, b = random(n, n) / n**0.5 + 3.0 * torch.eye(n, dtype=torch.float64), random(1, n, seed=1)
+    matrix = exact + near * random(n, n, seed=2) / n**0.5
+    applied = []
+
+    def preconditioner(r: Tensor) -> Tensor:
+        applied.append(r)
+        return torch.linalg.solve(exact, r.T).T
+
+    def error(x: Tensor, residual: Tensor) -> float:
+        assert torch.allclose(residual, b - x @ matrix.T, atol=1e-11)
+        return float(residual.norm() / b.norm())
+
+    found = preconditioned_residuals(
+        lambda x: x @ matrix.T, b, preconditioner, identity_metric(n), None, 1e-10, 40, error
+    )
+    solution = torch.linalg.solve(matrix, b.T).T
+    assert found.converged and found.iterations == len(applied)
+    assert (found.solution - solution).norm() <= 1e-8 * solution.norm()
+    # Iterative refinement would diverge with the last of them.
+    radius = torch.linalg.eigvals(torch.linalg.solve(exact, exact - matrix)).abs().max()
+    assert found.iterations == 1 if near == 0.0 else found.iterations <= n + 1
+    assert (radius > 1.0) == (near == 3.0)
+    again = preconditioned_residuals(
+        lambda x: x @ matrix.T, b, preconditioner, identity_metric(n), found.solution, 1e-9, 40, error
+    )
+    assert again.converged and again.iterations == 0 and torch.equal(again.solution, found.solution)
+
+
+def test_preconditioned_residuals_measure_by_their_own_norm_and_give_up_when_told() -> None:
+    n = 30
+    matrix, b = random(n, n) / n**0.5 + 3.0 * torch.eye(n, dtype=torch.float64), random(1, n, seed=1)
+    arguments = (lambda x: x @ matrix.T, b, lambda r: r / 3.0, identity_metric(n))
+    for rtol in (1e-2, 1e-6):
+        found = preconditioned_residuals(*arguments, rtol=rtol)
+        left = (b - found.solution @ matrix.T).norm() / 3.0
+        assert found.converged and found.error <= rtol
+        assert float(left / found.solution.norm()) == pytest.approx(found.error, rel=1e-6)
+    steps = []
+
+    def hopeless(contraction: float, error: float, step: int) -> bool:
+        steps.append(step)
+        return step == 3
+
+    stopped = preconditioned_residuals(*arguments, rtol=1e-12, hopeless=hopeless)
+    assert not stopped.converged and stopped.iterations == 3 and steps == [2, 3]
+    assert preconditioned_residuals(*arguments, rtol=1e-12, iterations=4).iterations == 4
+
+
+def test_preconditioned_residuals_of_nothing_are_nothing() -> None:
+    zero = torch.zeros(1, 4, dtype=torch.float64)
+    found = preconditioned_residuals(lambda x: x, zero, lambda r: r, identity_metric(4), torch.ones_like(zero))
+    assert found.converged and found.iterations == 0 and not torch.count_nonzero(found.solution)
 
 
 def test_extreme_eigenvalues_are_those_of_the_operator() -> None:

@@ -139,8 +139,8 @@ def test_a_point_is_factorised_once_however_many_products(name: str) -> None:
     before = replace(built.counts)
     product(d)
     first = built.counts - before
-    # The adjoint's last Newton step was factorised where the run has arrived; the inverse of NHGD lags behind.
-    assert first.factorisations == (0 if name == "adjoint" else 1)
+    # The adjoint system was solved by factors of this point; those of NHGD may be of an earlier one.
+    assert first.factorisations <= (0 if name == "adjoint" else 1)
     product(d)
     product(2.0 * d)
     more: Counts = built.counts - before

@@ -65,10 +65,29 @@ class InnerBatch:
 
 
 class FisherFactors(Protocol):
-    """A structured inverse of the Fisher information at one point."""
+    """A structured inverse A of the Fisher information at one point.
+
+    Where the inner gradient is J^T K^-1 R and A = J^-1 K J^-T, the natural-gradient direction is Newton's,
+
+        A (J^T K^-1 R) = J^-1 R,
+
+    and the adjoint variable of the estimator q = A grad_u f, through which alone q enters the hypergradient, is
+
+        K^-1 J q = K^-1 J A grad_u f = J^-T grad_u f :
+
+    one solve each, where the products of three factors take three. K, which has cancelled, decides about neither.
+    """
 
     def solve(self, g: Tensor) -> Tensor:
         """A g for covectors (k, n)."""
+        ...
+
+    def newton_step(self, residual: Tensor) -> Tensor:
+        """A times the inner gradient that belongs to a residual (k, n): J^-1 R."""
+        ...
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        """The adjoint variable of q = A g for covectors (k, n): J^-T g."""
         ...
 
     @property
@@ -92,6 +111,7 @@ class BilevelProblem(Protocol):
             is for one scenario.
         bounds: lower and upper bound (p,) of v.
         quadratic: u* is affine and Phi quadratic in v.
+        linear: R(u, v) is affine in u, so that J depends on v only, if at all.
         counts: where work is counted.
     """
 
@@ -107,6 +127,8 @@ class BilevelProblem(Protocol):
     def bounds(self) -> tuple[Tensor, Tensor] | None: ...
     @property
     def quadratic(self) -> bool: ...
+    @property
+    def linear(self) -> bool: ...
     @property
     def counts(self) -> Counts: ...
 
@@ -126,8 +148,28 @@ class BilevelProblem(Protocol):
         """Expected inner gradient (S, n)."""
         ...
 
+    def residual(self, u: Tensor, v: Tensor) -> Tensor:
+        """R (S, n), which vanishes at the inner solution; the inner gradient, where a problem has no other."""
+        ...
+
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """Certificate of u: a bound of the residual's relative dual norm, sharp unless below `tolerance`."""
+        ...
+
+    def residual_error(self, residual: Tensor, u: Tensor, tolerance: float) -> float:
+        """The same from the residual at u."""
+        ...
+
+    def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J w (S, n), J = dR/du."""
+        ...
+
+    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """J^T w (S, n)."""
+        ...
+
+    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w (p,) for w (S, n)."""
         ...
 
     def inner_length(self, u: Tensor) -> float:
@@ -159,12 +201,9 @@ class BilevelProblem(Protocol):
 
 
 class ImplicitProblem(BilevelProblem, Protocol):
-    """A bilevel problem whose inner solution is the root of a residual: what exact adjoint methods need."""
+    """A bilevel problem that factorises the J of every scenario: what exact adjoint methods need."""
 
-    def residual(self, u: Tensor, v: Tensor) -> Tensor: ...
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
-    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
-    def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor: ...
 
 
 class SecondOrderProblem(BilevelProblem, Protocol):
@@ -172,10 +211,6 @@ class SecondOrderProblem(BilevelProblem, Protocol):
 
     def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
         """R_v d (S, n) for d (p,)."""
-        ...
-
-    def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        """R_v^T w (p,) for w (S, n)."""
         ...
 
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:

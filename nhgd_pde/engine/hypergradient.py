@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from ..linalg.krylov import conjugate_gradients
+from ..linalg.krylov import KrylovResult, conjugate_gradients, preconditioned_residuals
 from .bilevel import BilevelProblem, dual_scale, relative_dual_error
+from .curvature.base import PointwiseState, belongs
 
 # Below this the residual that conjugate gradients recur, which falls without limit, is not the true one.
 _RECURRED = 1e-11
+# Solves with factors of another point that are worth a factorisation, and the most with those of this one, which
+# are exact unless the scenarios differ.
+_PATIENCE = 3
+_MOST = 30
 
 
 class InverseFisher(Protocol):
@@ -32,19 +38,21 @@ class Hypergradient:
     """
     Attributes:
         derivative: (p,) the hypergradient, a covector.
-        q: (S, n) the solution of H q = grad_u f.
-        error: relative dual norm of grad_u f - H q, a bound unless above the tolerance.
+        q: (S, n) the solution of H q = grad_u f; None where p was found without it.
+        error: relative dual norm of grad_u f - H q, or of grad_u f - J^T p: a bound unless above the tolerance.
         steps: refinement steps taken.
         converged: the error is at most the tolerance asked for.
         indirect: (p,) the part of the derivative that goes through the inner solution.
+        p: (S, n) the adjoint variable, the solution of J^T p = grad_u f, where it was solved for.
     """
 
     derivative: Tensor
-    q: Tensor
+    q: Tensor | None
     error: float
     steps: int
     converged: bool
     indirect: Tensor
+    p: Tensor | None = None
 
 
 def hypergradient(
@@ -89,3 +97,67 @@ def hypergradient(
         converged = error <= tolerance
     indirect = -(problem.cross_product(u, v, q) if cross is None else cross(q))
     return Hypergradient(outer + indirect, q, error, steps, converged, indirect)
+
+
+def adjoint_hypergradient(
+    problem: BilevelProblem,
+    u: Tensor,
+    v: Tensor,
+    inverse: PointwiseState,
+    renew: Callable[[], PointwiseState],
+    start: Tensor | None,
+    tolerance: float,
+    patience: int = _PATIENCE,
+) -> tuple[Hypergradient, PointwiseState]:
+    """The hypergradient at (u, v) by its adjoint variable, for an inverse that is made of factors of J.
+
+    The solution q of H q = grad_u f enters the hypergradient through p = K^-1 J q alone, and with H = J^T K^-1 J
+
+        J^T p = grad_u f,     (d2_vu g)^T q = R_v^T K^-1 J q = R_v^T p,
+
+    so that p is found directly: by the factors where they are those of (u, v), else by conjugate residuals that they
+    precondition, as long as these are the cheaper way; then the factors are renewed.
+
+    Args:
+        problem: the bilevel problem.
+        u, v: inner and outer variables.
+        inverse: the inverse as it stands.
+        renew: makes it anew at (u, v).
+        start: p of an earlier point, for factors that are not of this one.
+        tolerance: relative dual norm of grad_u f - J^T p to reach.
+        patience: solves with factors of another point that are worth a factorisation.
+
+    Returns:
+        The hypergradient, which is converged unless the scenarios' J are too different, and the inverse.
+    """
+    inner, outer = problem.outer_derivatives(u, v)
+    metric = problem.inner_metric
+
+    def product(w: Tensor) -> Tensor:
+        return problem.state_product_transposed(u, v, w)
+
+    def error_of(p: Tensor, residual: Tensor) -> float:
+        return relative_dual_error(metric, residual, dual_scale(metric, inner, p), tolerance)
+
+    def solved(start: Tensor | None, most: int) -> KrylovResult:
+        def hopeless(contraction: float, error: float, step: int) -> bool:
+            """At this rate, more steps are needed than are left."""
+            if not 0.0 < contraction < 1.0:
+                return contraction > 0.0
+            return step + math.log(tolerance / error) / math.log(contraction) > most
+
+        return preconditioned_residuals(
+            product, inner, inverse.adjoint, metric, start, tolerance, most, error_of, hopeless
+        )
+
+    here = belongs(inverse, problem, u, v)
+    found = solved(None if here else start, _MOST if here else patience)
+    steps = found.iterations
+    if not (found.converged or here):
+        inverse = renew()
+        found = solved(None, _MOST)
+        steps += found.iterations
+    p = found.solution
+    indirect = -problem.control_product_transposed(u, v, p)
+    done = Hypergradient(outer + indirect, None, found.error, steps, found.converged, indirect, p)
+    return done, inverse

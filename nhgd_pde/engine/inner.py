@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.krylov import dot, preconditioned_residuals
 from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
-from .curvature.base import Curvature, CurvatureState, begin_solve
+from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
+from .newton import newton
 
-_MOST_HALVINGS = 12
+# Relative error of a Newton direction that is found by iteration.
+_INEXACT = 1e-2
 # A residual that grows by more than this in one sampled step shows a step that was too long.
 _GROWTH = 10.0
 # Observed scores that inflate the Fisher information more than this in some batch of a loop are warned about.
@@ -79,6 +81,7 @@ class InnerResult:
         message: a sentence on a failure.
         warning: a sentence on what spoils the inverse.
         crosses: the cross derivatives of the batches, where they are kept.
+        residual: R where the loop has ended, if it is known.
     """
 
     state: InnerState
@@ -87,6 +90,7 @@ class InnerResult:
     message: str = ""
     warning: str = ""
     crosses: tuple[Callable[[Tensor], Tensor], ...] = ()
+    residual: Tensor | None = None
 
 
 def solve_inner(
@@ -104,6 +108,49 @@ def solve_inner(
     return _sampled_steps(problem, v, state, curvature, options, tolerance, generator)
 
 
+@dataclass(frozen=True)
+class _Natural:
+    """Natural-gradient directions A g, g the inner gradient, as `Directions`."""
+
+    problem: BilevelProblem
+    v: Tensor
+    curvature: Curvature
+    state: Any
+    tolerance: float
+
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
+        return self.state.solve(self.problem.inner_gradient(u, self.v))
+
+    def belongs(self, u: Tensor) -> bool:
+        return False
+
+    def renewed(self, u: Tensor) -> _Natural:
+        return replace(self, state=self.curvature.refresh(self.state, self.problem, u, self.v))
+
+
+@dataclass(frozen=True)
+class _Pointwise(_Natural):
+    """The same for factors of J at one point: there A g = J^-1 R, elsewhere this is the better direction.
+
+    A is that of the mean of the scenarios' J: with several of them it preconditions each one's system.
+    """
+
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
+        problem, v = self.problem, self.v
+        if u.shape[0] == 1:
+            return self.state.newton_step(residual)
+
+        def product(w: Tensor) -> Tensor:
+            return problem.state_product(u, v, w)
+
+        rtol = 0.1 * self.tolerance if problem.linear else _INEXACT
+        step, metric = self.state.newton_step, problem.inner_metric
+        return preconditioned_residuals(product, residual, step, metric, rtol=rtol).solution
+
+    def belongs(self, u: Tensor) -> bool:
+        return belongs(self.state, self.problem, u, self.v)
+
+
 def _expected_steps(
     problem: BilevelProblem,
     v: Tensor,
@@ -112,41 +159,14 @@ def _expected_steps(
     options: InnerOptions,
     tolerance: float,
 ) -> InnerResult:
-    """Natural-gradient steps on the expected inner objective: Newton steps with a lagged inverse."""
-    u, inverse, fresh = state.u, state.curvature, False
-    error = residual = math.inf
-    for step in range(options.steps):
-        direction = inverse.solve(problem.inner_gradient(u, v))
-        candidate = u - direction
-        reduced = problem.inner_error(candidate, v, tolerance)
-        if not reduced <= tolerance:
-            # Steps are judged by the residual itself: the length of u, which errors are relative to, changes.
-            left = reduced * problem.inner_length(candidate)
-            if residual == math.inf:
-                error = problem.inner_error(u, v, tolerance)
-                # From u = 0, to which nothing is relative, any first step will do.
-                length = problem.inner_length(u)
-                residual = error * length if length > 0.0 else math.inf
-            if not left <= 0.3 * residual and not fresh:
-                # The inverse belongs to an earlier point: renew it here and try again before damping.
-                inverse, fresh = curvature.refresh(inverse, problem, u, v), True
-                continue
-            length = 1.0
-            while not left < residual and length > 0.5**_MOST_HALVINGS:
-                length *= 0.5
-                candidate = u - length * direction
-                reduced = problem.inner_error(candidate, v, tolerance)
-                left = reduced * problem.inner_length(candidate)
-            if not left < residual:
-                message = f"no step reduces the inner residual {error:.1e}"
-                return InnerResult(InnerState(u, inverse, state.steps + step, state.spectrum), error, False, message)
-            residual = left
-        u, error, fresh = candidate, reduced, False
-        if error <= tolerance:
-            break
-    done = InnerState(u, inverse, state.steps + step + 1, state.spectrum)
-    message = "" if error <= tolerance else f"{options.steps} inner steps left a relative residual of {error:.1e}"
-    return InnerResult(done, error, error <= tolerance, message)
+    """Natural-gradient steps on the expected inner objective: Newton steps, with an inverse that may be older."""
+    kind = _Pointwise if curvature.pointwise else _Natural
+    directions = kind(problem, v, curvature, state.curvature, tolerance)
+    root = newton(problem, v, state.u, directions, tolerance, options.steps)
+    assert isinstance(root.directions, _Natural)
+    done = InnerState(root.u, root.directions.state, state.steps + root.steps, state.spectrum)
+    error = math.nan if root.failed else root.error
+    return InnerResult(done, error, error <= tolerance, root.message, residual=root.residual)
 
 
 def _sampled_steps(

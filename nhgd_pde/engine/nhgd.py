@@ -6,6 +6,10 @@ for k = 0, 1, ...                                            (`minimise`)
     q = A grad_u f, refined until its residual is below the tolerance      (`hypergradient`)
     h = grad_v f - (d2_vu g)^T q
     v moves along -h in the inner product of the outer space               (an outer method)
+
+Where A = J^-1 K J^-T is known by factors of J, the inner step A J^T K^-1 R is J^-1 R, and of q only p = K^-1 J q =
+J^-T grad_u f is needed: (d2_vu g)^T q = R_v^T p. The same step and the same h, at one solve each (`newton`,
+`adjoint_hypergradient`).
 """
 
 from __future__ import annotations
@@ -20,18 +24,20 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
-from .bilevel import BilevelProblem, SecondOrderProblem
+from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
 from .certificate import Sensitivity
-from .curvature.base import Curvature
-from .hypergradient import hypergradient
+from .curvature.base import Curvature, belongs
+from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
 from .inner import InnerOptions, InnerResult, InnerState, solve_inner
 from .minimise import Accuracy, finite
 from .outer.base import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
-from .reduced_hessian import FisherSolves, ReducedHessian
+from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
 
 # An error of the state that the value of the objective need not be corrected for.
 _EXACT = 1e-10
+# Solves with earlier factors in one adjoint system, where later ones are in the making.
+_BACKGROUND_PATIENCE = 12
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class NHGDState:
         generator: of every random number.
         sensitivity: see there.
         point: (u, v) of the last evaluation, where the inverse is to be rebuilt before the next.
+        p: the adjoint variable, (S, n), where it was solved for in place of q.
     """
 
     inner: InnerState
@@ -72,6 +79,7 @@ class NHGDState:
     generator: torch.Generator
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
     point: tuple[Tensor, Tensor] | None = None
+    p: Tensor | None = None
 
     @property
     def u(self) -> Tensor:
@@ -83,8 +91,11 @@ class NHGDState:
 
     def blend(self, other: NHGDState, share: float) -> NHGDState:
         inner = replace(other.inner, u=torch.lerp(self.u, other.u, share))
-        q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
-        return replace(other, inner=inner, q=q)
+        return replace(other, inner=inner, q=_blended(self.q, other.q, share), p=_blended(self.p, other.p, share))
+
+
+def _blended(a: Tensor | None, b: Tensor | None, share: float) -> Tensor | None:
+    return b if a is None or b is None else torch.lerp(a, b, share)
 
 
 @dataclass(frozen=True)
@@ -141,16 +152,14 @@ class NHGD:
         if not finite(u) or math.isnan(inner.error):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), before
 
-        tolerance = (self.hypergradient.tolerance or accuracy.adjoint) if self.hypergradient.refine else None
-        cross = self._cross(problem, u, v, inner, state.generator)
-        inverse, steps = inner.state.curvature, self.hypergradient.steps
-        h = hypergradient(problem, u, v, inverse, state.q, tolerance, steps, cross)
-
-        sensitivity = state.sensitivity.updated(problem, u, h.q, h.indirect, max(inner.error, h.error))
+        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy)
+        found = h.p if h.q is None else h.q
+        assert found is not None
+        sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(inner.error, h.error))
         gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
-            value=self._value(problem, u, v, h.q, inner.error),
+            value=self._value(problem, u, v, h, inner),
             derivative=h.derivative,
             gradient=gradient,
             state_error=inner.error,
@@ -163,36 +172,74 @@ class NHGD:
         )
         if not evaluation.finite:
             return evaluation, before
-        reached, point = inner.state, None
-        if self._ahead(problem):
+        reached, point = replace(inner.state, curvature=inverse), None
+        if self._ahead(problem) and not belongs(inverse, problem, u, v):
             point = u, v
             reached = replace(reached, curvature=self.curvature.anticipate(inverse, problem, u, v))
-        return evaluation, NHGDState(reached, h.q, state.generator, sensitivity, point)
+        return evaluation, NHGDState(reached, h.q, state.generator, sensitivity, point, h.p)
 
-    def _value(self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, error: float) -> float:
-        """f(u*, v) = f(u, v) - q . g + O(|g|^2), g the inner gradient at u and H q = grad_u f.
+    def _hypergradient(
+        self,
+        problem: BilevelProblem,
+        u: Tensor,
+        v: Tensor,
+        inner: InnerResult,
+        state: NHGDState,
+        accuracy: Accuracy,
+    ) -> tuple[Hypergradient, Any]:
+        """The hypergradient after the inner loop, and the inverse, which may have been renewed for it."""
+        options, curvature = self.hypergradient, self.curvature
+        inverse: Any = inner.state.curvature
+        tolerance = (options.tolerance or accuracy.adjoint) if options.refine else None
+        if curvature.pointwise and tolerance is not None and options.cross == "expected":
+            # Factors that are made in the background are not waited for.
+            patience = {"patience": _BACKGROUND_PATIENCE} if self._ahead(problem) else {}
+
+            def renew() -> Any:
+                return curvature.refresh(inverse, problem, u, v)
+
+            h, inverse = adjoint_hypergradient(problem, u, v, inverse, renew, state.p, tolerance, **patience)
+            if h.converged:
+                return h, inverse
+        cross = self._cross(problem, u, v, inner, state.generator)
+        return hypergradient(problem, u, v, inverse, state.q, tolerance, options.steps, cross), inverse
+
+    def _value(self, problem: BilevelProblem, u: Tensor, v: Tensor, h: Hypergradient, inner: InnerResult) -> float:
+        """f(u*, v) = f(u, v) - q . g + O(|g|^2), g the inner gradient at u and H q = grad_u f; q . g = p . R.
 
         Without the second term values are off in the first order of the state's error and contradict the slopes,
         which the line search trusts as much.
         """
         value = problem.outer_value(u, v)
-        if not self.hypergradient.refine or error <= _EXACT:
+        if not self.hypergradient.refine or inner.error <= _EXACT:
             return value
-        return value - dot(q, problem.inner_gradient(u, v))
+        if h.p is not None:
+            return value - dot(h.p, problem.residual(u, v) if inner.residual is None else inner.residual)
+        assert h.q is not None
+        return value - dot(h.q, problem.inner_gradient(u, v))
 
     def hessian(self, problem: SecondOrderProblem, v: Tensor, state: NHGDState) -> ReducedHessian:
-        """The Hessian of Phi at v, by conjugate gradients that the inverse Fisher information preconditions."""
-        u, q = state.u, state.q
-        assert q is not None
+        """The Hessian of Phi at v: by factors of its point, or conjugate gradients that the inverse preconditions."""
+        u, q, p = state.u, state.q, state.p
         options = self.hypergradient
 
-        def solves() -> FisherSolves:
-            # There are many systems at this one point: here a pointwise inverse pays that was made for it.
-            fresh = self.curvature.pointwise and not problem.quadratic
-            inverse = problem.fisher_factors(u, v) if fresh else state.inner.curvature
-            return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
+        def solves() -> StateFactors:
+            if not self.curvature.pointwise:
+                inverse = state.inner.curvature
+                return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
+            # There are many systems at this one point: here an inverse pays that was made for it.
+            factors: Any = state.inner.curvature if problem.quadratic else problem.fisher_factors(u, v)
+            if u.shape[0] == 1:
+                return PointwiseSolves(factors)
+            return FisherSolves(problem, u, v, factors.solve, options.hessian_tolerance, options.steps)
 
-        return ReducedHessian(problem, u, v, lambda: problem.adjoint_state(u, v, q), solves)
+        def adjoint() -> Tensor:
+            if p is not None:
+                return p
+            assert q is not None
+            return problem.adjoint_state(u, v, q)
+
+        return ReducedHessian(problem, u, v, adjoint, solves)
 
     def _ahead(self, problem: BilevelProblem) -> bool:
         """The inverse is to be that of the last evaluation's point, rebuilt while other things go on."""

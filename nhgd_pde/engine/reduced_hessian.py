@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import Operator, conjugate_gradients
-from .bilevel import SecondOrderProblem, StateFactors
+from .bilevel import FisherFactors, SecondOrderProblem, StateFactors
+from .curvature.base import PointwiseState
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,19 @@ class ReducedHessian:
     @cached_property
     def _factors(self) -> StateFactors:
         return self.make_factors()
+
+
+@dataclass(frozen=True, eq=False)
+class PointwiseSolves:
+    """Solves with J and J^T by an inverse that is made of their factors. Implements `StateFactors`."""
+
+    factors: FisherFactors | PointwiseState
+
+    def solve(self, b: Tensor) -> Tensor:
+        return self.factors.newton_step(b)
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        return self.factors.adjoint(b)
 
 
 @dataclass(frozen=True, eq=False)

@@ -258,29 +258,41 @@ def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMat
     """
     weights = space.quadrature.weights
     weighted = {key: block[scenario if len(block) > 1 else 0] * weights for key, block in blocks.items()}
-    coupled = sorted({i for pair in blocks for i in pair if pair[0] != pair[1]})
+    groups = _coupled(blocks)
     rows: list[sp.csr_matrix] = []
     for (i, j), coefficient in weighted.items():
-        if i != j or i in coupled:
+        if i != j or any(i in group for group in groups):
             continue
         table = space.tables[i]
         square = coefficient.sum(-1, keepdim=True) if table.shape[1] == 1 else coefficient
         if (square < 0).any():
             raise ValueError("a form with a negative coefficient has no root")
         rows.append(space._rows(table * square.sqrt()[..., None], space._parts[i]))
-    if coupled:
-        dense = weights.new_zeros(*weights.shape, len(coupled), len(coupled))
+    for group in groups:
+        dense = weights.new_zeros(*weights.shape, len(group), len(group))
         for (i, j), coefficient in weighted.items():
-            if i in coupled and j in coupled:
-                dense[..., coupled.index(i), coupled.index(j)] = coefficient
+            if i in group and j in group:
+                dense[..., group.index(i), group.index(j)] = coefficient
         factor = _pointwise_root(dense)
-        whole = weights.new_zeros(len(coupled), *weights.shape, space.dofs.shape[1])
-        for k, i in enumerate(coupled):
+        whole = weights.new_zeros(len(group), *weights.shape, space.dofs.shape[1])
+        for k, i in enumerate(group):
             whole[k][..., space._parts[i]] = space.tables[i]
         # Row k of L^T applied to the coupled components of E.
         every = slice(0, space.dofs.shape[1])
         rows += [space._rows(each, every) for each in torch.einsum("eqmk,meqa->keqa", factor, whole)]
-    return SparseMatrix(sp.vstack(rows, format="csr"), weights.device)
+    root = sp.vstack(rows, format="csr")
+    root.eliminate_zeros()
+    return SparseMatrix(root, weights.device)
+
+
+def _coupled(blocks: Blocks) -> list[list[int]]:
+    """The components that blocks couple, in groups without a block between them."""
+    groups: list[set[int]] = []
+    for pair in blocks:
+        if pair[0] != pair[1]:
+            joined = set(pair).union(*(group for group in groups if group & set(pair)))
+            groups = [group for group in groups if not group & joined] + [joined]
+    return [sorted(group) for group in groups]
 
 
 def _pointwise_root(squares: Tensor) -> Tensor:

@@ -23,13 +23,18 @@ class FieldGroup:
         name: for people and for output; the only group of a state is called `state`.
         components: scalar fields in it.
         element: P1 or P2.
-        label: what tells the components apart in output, where they are not those of a vector in space.
+        labels: what tells the components apart in output, where they are not those of a vector in space.
     """
 
     name: str
     components: int
     element: str
     labels: tuple[str, ...] = ()
+
+    @property
+    def complex(self) -> bool:
+        """Its components are the real and the imaginary part of a complex field."""
+        return self.labels == ("real", "imag")
 
 
 @dataclass(frozen=True, eq=False)

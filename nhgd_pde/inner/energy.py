@@ -153,6 +153,12 @@ class EnergyFactors:
     solve_transposed: Callable[[Tensor], Tensor]
     description: str = "J^-1"
 
+    def newton_step(self, residual: Tensor) -> Tensor:
+        return self.solve(residual)
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.solve_transposed(g)
+
 
 def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -> EnergyModel:
     """The energy form of a linear self-adjoint coercive equation, in its own energy product at a control v (p,)."""

@@ -26,7 +26,9 @@ from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.sparse import SparseMatrix
 from ..pde.equation import Factors, StateEquation
 from ..pde.evolution import EvolutionEquation
+from .continuation import followed
 from .model import Observation, gaussian, matched_noise
+from .quotient import quotient_riesz_map
 
 # The product that a field's tests are drawn in: h1, or l2 for a multiplier.
 TestNorm = Literal["h1", "l2"]
@@ -39,7 +41,8 @@ class ResidualModel:
     Attributes:
         equation: R.
         riesz: K, the inner product of the test space.
-        root: G with K = G^T G.
+        root: G with K = G^T G; where a field is determined up to a constant only, on the coefficients, of which the
+            unknowns are the free ones.
         whole_gram: K on the whole state space, Dirichlet functions included, (N, N).
         observation: options.
     """
@@ -53,22 +56,26 @@ class ResidualModel:
 
     def start(self, v: Tensor) -> Tensor:
         """Zero, or for a nonlinear equation the smoothest extension of the Dirichlet values: zero inside is far from
-        any solution near the boundary. An evolution is marched through."""
+        any solution near the boundary. An evolution is marched through, and an equation that has easier ones near it is
+        solved by way of these."""
         u = self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)
         if self.equation.linear:
             return u
         if isinstance(self.equation, EvolutionEquation):
             return self.equation.march(v)
         full = self.equation.embed(u, v)
-        if not torch.count_nonzero(full):
-            return u
-        return u - self.riesz.gradient(self.equation.restrict(self.whole_gram.mv(full)))
+        if torch.count_nonzero(full):
+            u = u - self.riesz.gradient(self.equation.restrict(self.whole_gram.mv(full)))
+        return u if self.equation.easier is None else followed(self.equation, self.riesz, v, u)
 
     def tests(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Test functions w = K^-1 G^T z, z ~ N(0, I), so that w ~ N(0, K^-1); (S, m, n) for shape (S, m)."""
         scenarios, count = shape
         white = gaussian((scenarios * count, self.root.shape[0]), generator, self.equation.lift)
-        return self.riesz.gradient(self.root.rmv(white)).reshape(scenarios, count, -1)
+        coloured = self.root.rmv(white)
+        if self.equation.zero_mean is not None:
+            coloured = self.equation.restrict(coloured)
+        return self.riesz.gradient(coloured).reshape(scenarios, count, -1)
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
         """Test functions, and observation noise where the scores are to show it."""
@@ -166,9 +173,21 @@ class ResidualFactors:
     def solve(self, g: Tensor) -> Tensor:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
 
+    def newton_step(self, residual: Tensor) -> Tensor:
+        """Jbar^-1 R: at another point nearer to J^-1 R than A J^T K^-1 R, which squares how far J and Jbar differ."""
+        return self.jacobian.solve(residual)
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.jacobian.solve_transposed(g)
+
 
 def residual_model(
-    space: StateSpace, equation: StateEquation, observation: Observation, v: Tensor, norms: Sequence[TestNorm] = ("h1",)
+    space: StateSpace,
+    equation: StateEquation,
+    observation: Observation,
+    v: Tensor,
+    norms: Sequence[TestNorm] = ("h1",),
+    level: Tensor | None = None,
 ) -> ResidualModel:
     """The residual form of any equation.
 
@@ -182,6 +201,7 @@ def residual_model(
         observation: options.
         v: (p,) a control at which J has its usual size.
         norms: of each field.
+        level: (P,) factor of the value beside the gradient in H1, with Dirichlet values and without.
     """
     device = equation.lift.device
     free = equation.spatial_free
@@ -198,21 +218,29 @@ def residual_model(
             blocks[value, value] = one / main
             continue
         fixed = np.isin(np.arange(first, end), free, invert=True).any()
-        kept = [*([] if fixed else [value]), *gradients]
-        unscaled = space.cells.assemble(space.cells, {(i, i): one for i in kept}, symmetric=True).host()
+        product = {(i, i): one for i in gradients}
+        if level is not None:
+            product[value, value] = level.reshape(one.shape)
+        elif not fixed:
+            product[value, value] = one
+        unscaled = space.cells.assemble(space.cells, product, symmetric=True).host()
         size = float(np.median(np.abs(diagonal[first:end]) / unscaled.diagonal()[first:end]))
         main = size if math.isfinite(size) and size > 0.0 else 1.0
-        blocks.update({(i, i): main * one for i in kept})
+        blocks.update({key: main * weight for key, weight in product.items()})
     whole = space.cells.assemble(space.cells, blocks, symmetric=True)
-    gram = whole.restrict(free, free).host()
-    root = gram_root(space.cells.columns(free), blocks)
     levels = equation.size // space.size
     steps, measure = equation.repeats, equation.measure
+    whole_gram = SparseMatrix(measure * sp.kron(sp.identity(levels), whole.host()), device, symmetric=True)
+    if equation.zero_mean is not None:
+        root = gram_root(space.cells, blocks)
+        return ResidualModel(equation, quotient_riesz_map(equation, whole_gram), root, whole_gram, observation)
+    gram = whole.restrict(free, free).host()
+    root = gram_root(space.cells.columns(free), blocks)
     riesz = factorised_riesz_map(SparseMatrix(gram, device, symmetric=True), equation.counts)
     return ResidualModel(
         equation,
         riesz=block_riesz_map([(riesz, steps, measure)]),
         root=root if steps == 1 else SparseMatrix(math.sqrt(measure) * sp.kron(sp.identity(steps), root.host), device),
-        whole_gram=SparseMatrix(measure * sp.kron(sp.identity(levels), whole.host()), device, symmetric=True),
+        whole_gram=whole_gram,
         observation=observation,
     )

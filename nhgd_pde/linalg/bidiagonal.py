@@ -72,7 +72,7 @@ class BidiagonalFactors:
         diagonal = matrix.diagonal
         self._matrix = matrix
         self._factors = [Factorisation(diagonal.host(k), counts, diagonal.symmetric) for k in range(len(diagonal.data))]
-        self._below = [_row(matrix.below, k) for k in range(len(matrix.below.data))]
+        self._below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
 
     def solve(self, b: Tensor) -> Tensor:
         """A^-1 b for every row of (k, n)."""
@@ -101,8 +101,3 @@ class BidiagonalFactors:
 
     def _factor(self, k: int) -> Factorisation:
         return self._factors[min(k, len(self._factors) - 1)]
-
-
-def _row(matrix: ScenarioMatrix, k: int) -> ScenarioMatrix:
-    """One of the matrices by itself."""
-    return ScenarioMatrix(matrix.pattern, matrix.data[k : k + 1], matrix.shape, matrix.symmetric)

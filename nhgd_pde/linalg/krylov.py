@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Operator = Callable[[Tensor], Tensor]
+
+
+class Metric(Protocol):
+    """An inner product."""
+
+    def inner(self, x: Tensor, y: Tensor) -> float: ...
+    def norm(self, x: Tensor) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,78 @@ def conjugate_gradients(
         previous, z = rz, preconditioner(r) if error is None else None
     message = f"{iterations} steps left a relative residual of {relative:.1e}"
     return KrylovResult(x, r, iterations, relative, False, message)
+
+
+def preconditioned_residuals(
+    operator: Operator,
+    b: Tensor,
+    preconditioner: Operator,
+    metric: Metric,
+    start: Tensor | None = None,
+    rtol: float = 1e-2,
+    iterations: int = 30,
+    error: Callable[[Tensor, Tensor], float] | None = None,
+    hopeless: Callable[[float, float, int], bool] = lambda contraction, error, step: False,
+) -> KrylovResult:
+    """Solve A x = b for any A near P^-1, by generalised conjugate residuals for P A x = P b.
+
+    The method of Eisenstat, Elman and Schultz (1983), which minimises |P (b - A x)| in the norm of a space over the
+    directions tried. Each step first tries that of iterative refinement, x + P (b - A x), so that an exact P takes
+    one application.
+
+    Args:
+        operator: x -> A x, shapes as b.
+        b: right-hand side, any shape.
+        preconditioner: P, which need not be symmetric.
+        metric: of the space of x.
+        start: first iterate; zero by default.
+        rtol: stop at an error of at most this.
+        iterations: most applications of P.
+        error: (x, b - A x) -> relative error; by default |P (b - A x)| / |x|.
+        hopeless: (contraction by the last step, error before it, applications of P) -> give up.
+    """
+    x = torch.zeros_like(b) if start is None else start
+    r = b if start is None else b - operator(x)
+    if not torch.count_nonzero(b):
+        return KrylovResult(torch.zeros_like(b), torch.zeros_like(b), 0, 0.0, True, "the right-hand side is zero")
+    relative = math.inf
+    if start is not None and error is not None:
+        relative = error(x, r)
+        if relative <= rtol:
+            return KrylovResult(x, r, 0, relative, True, "the start is good enough")
+    tried: list[tuple[Tensor, Tensor, Tensor]] = []
+    s, step = preconditioner(r), 1
+    while True:
+        image, size = operator(s), metric.norm(s)
+        near, left = x + s, r - image
+        if error is not None:
+            relative = error(near, left)
+            if relative <= rtol:
+                return KrylovResult(near, left, step, relative, True, f"{step} steps to an error of {relative:.1e}")
+        elif not torch.count_nonzero(left):
+            return KrylovResult(near, left, step, 0.0, True, f"{step} steps to the solution")
+        if step >= iterations or not math.isfinite(size) or size == 0.0:
+            break
+        beyond = preconditioner(left)
+        step += 1
+        d, w = s, s - beyond
+        for direction, product, moved in tried:
+            share = metric.inner(product, w)
+            d, w, image = d - share * direction, w - share * product, image - share * moved
+        length = metric.norm(w)
+        if not (math.isfinite(length) and length > 0.0):
+            break
+        d, w, image = d / length, w / length, image / length
+        tried.append((d, w, image))
+        share = metric.inner(w, s)
+        x, r, s = x + share * d, r - share * image, s - share * w
+        if error is None:
+            relative = metric.norm(s) / max(metric.norm(x), 1e-300)
+            if relative <= rtol:
+                return KrylovResult(x, r, step, relative, True, f"{step} steps to an error of {relative:.1e}")
+        if hopeless(metric.norm(s) / size, relative, step):
+            break
+    return KrylovResult(x, r, step, relative, False, f"{step} steps left an error of {relative:.1e}")
 
 
 def extreme_eigenvalues(

@@ -107,17 +107,20 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
 
     The diagonally scaled mass matrix of a simplicial P1 mesh has condition number at most d + 2 whatever the
     mesh (Wathen 1987, IMA J. Numer. Anal. 7), and that of a Q1 mesh of parallelepipeds at most 3^d, so that some
-    20 to 50 cheap steps are enough and no factors are stored. Where they do not, the gradient is NaN.
+    20 to 50 cheap steps are enough and no factors are stored. Where they are not, the gradient is NaN.
     """
     inverse = 1.0 / matrix.diagonal()
 
     def solve(derivative: Tensor) -> Tensor:
-        rows = []
-        for row in derivative:
-            counts.riesz_solves += 1
-            found = conjugate_gradients(matrix.mv, row[None], lambda r: r * inverse, rtol=rtol, iterations=200)
-            rows.append(found.solution if found.converged else torch.full_like(row[None], math.nan))
-        return torch.cat(rows)
+        counts.riesz_solves += derivative.shape[0]
+        # One iteration for all rows, each at length one so that none is lost among larger ones; rows that are zero or
+        # not finite are left out.
+        lengths = (derivative.square() * inverse).sum(1, keepdim=True).sqrt()
+        scaled = torch.where((lengths > 0.0) & lengths.isfinite(), derivative / lengths, 0.0)
+        found = conjugate_gradients(matrix.mv, scaled, lambda r: r * inverse, rtol=rtol, iterations=200)
+        if not found.converged:
+            return torch.full_like(derivative, math.nan)
+        return torch.where(lengths.isfinite(), lengths * found.solution, math.nan)
 
     return RieszMap(matrix, solve)
 

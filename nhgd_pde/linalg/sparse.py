@@ -103,6 +103,11 @@ class ScenarioMatrix:
         """The matrix of one scenario."""
         return self._host(self.data[0 if self.shared else scenario])
 
+    def row(self, scenario: int) -> ScenarioMatrix:
+        """The matrix of one scenario, by itself."""
+        k = 0 if self.shared else scenario
+        return ScenarioMatrix(self.pattern, self.data[k : k + 1], self.shape, self.symmetric)
+
     def mean(self) -> sp.csr_matrix:
         """The mean over the scenarios."""
         return self._host(self.data.mean(0))

@@ -5,19 +5,21 @@ R(u, v) = 0 by Newton's method,   J^T p = grad_u f,   h = grad_v f - R_v^T p
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, dual_scale, relative_dual_error
+from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, dual_scale, relative_dual_error
 from ..engine.certificate import Sensitivity
-from ..engine.minimise import Accuracy, finite
+from ..engine.minimise import Accuracy
+from ..engine.newton import newton
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..linalg.factorisation import SingularMatrixError
+from ..linalg.krylov import dot
 
 
 class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):
@@ -33,9 +35,38 @@ class AdjointState:
     description: str = "exact adjoint"
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
 
+    @property
+    def p(self) -> Tensor | None:
+        """q is the adjoint variable itself."""
+        return self.q
+
     def blend(self, other: AdjointState, share: float) -> AdjointState:
         q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
         return replace(other, u=torch.lerp(self.u, other.u, share), q=q)
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """Newton directions by the factors of every scenario's J at one point, made when first asked for."""
+
+    problem: ImplicitProblem
+    v: Tensor
+    u: Tensor
+
+    @cached_property
+    def _factors(self) -> StateFactors:
+        return self.problem.state_factors(self.u, self.v)
+
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
+        return self._factors.solve(residual)
+
+    def belongs(self, u: Tensor) -> bool:
+        return self.problem.linear or torch.equal(u, self.u)
+
+    def renewed(self, u: Tensor) -> _Exact:
+        there = replace(self, u=u)
+        _ = there._factors
+        return there
 
 
 @dataclass(frozen=True)
@@ -56,9 +87,10 @@ class Adjoint:
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
     ) -> tuple[Evaluation, AdjointState]:
         try:
-            u, steps, error = self._newton(problem, v, state.u, accuracy.state)
-            if not finite(u):
-                return failed_evaluation(v, "Newton's method for the state diverged"), state
+            root = newton(problem, v, state.u, _Exact(problem, v, state.u), accuracy.state, self.steps)
+            if root.failed:
+                return failed_evaluation(v, root.message), state
+            u, error = root.u, root.error
             inner, outer = problem.outer_derivatives(u, v)
             adjoint = problem.state_factors(u, v).solve_transposed(inner)
         except SingularMatrixError as singular:
@@ -72,14 +104,15 @@ class Adjoint:
         sensitivity = state.sensitivity.updated(problem, u, adjoint, indirect, worst)
         evaluation = Evaluation(
             v=v,
-            value=problem.outer_value(u, v),
+            # f(u*, v) = f(u, v) - p . R + O(|R|^2): else values contradict the slopes in the first order.
+            value=problem.outer_value(u, v) - dot(adjoint, root.residual),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
             state_error=error,
             adjoint_error=adjoint_error,
             sensitivity=sensitivity.value,
-            inner_steps=steps,
-            message="" if error <= accuracy.state else f"Newton's method left a relative residual of {error:.1e}",
+            inner_steps=root.steps,
+            message=root.message,
         )
         return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity) if evaluation.finite else state
 
@@ -88,30 +121,3 @@ class Adjoint:
         u, q = state.u, state.q
         assert q is not None
         return ReducedHessian(problem, u, v, lambda: q, lambda: problem.state_factors(u, v))
-
-    def _newton(self, problem: ImplicitProblem, v: Tensor, u: Tensor, tolerance: float) -> tuple[Tensor, int, float]:
-        """Newton steps, halved while they do not reduce the residual; u stays where none does."""
-        error, residual, taken = math.inf, math.inf, 0
-        while taken < self.steps:
-            taken += 1
-            direction = problem.state_factors(u, v).solve(problem.residual(u, v))
-            length, candidate = 1.0, u - direction
-            reduced = problem.inner_error(candidate, v, tolerance)
-            if not reduced <= tolerance:
-                if residual == math.inf:
-                    error = problem.inner_error(u, v, tolerance)
-                    size = problem.inner_length(u)
-                    residual = error * size if size > 0.0 else math.inf
-                left = reduced * problem.inner_length(candidate)
-                while not left < residual and length > 1e-4:
-                    length *= 0.5
-                    candidate = u - length * direction
-                    reduced = problem.inner_error(candidate, v, tolerance)
-                    left = reduced * problem.inner_length(candidate)
-                if not left < residual:
-                    break
-                residual = left
-            u, error = candidate, reduced
-            if error <= tolerance:
-                break
-        return u, taken, error

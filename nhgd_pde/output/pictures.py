@@ -17,7 +17,7 @@ _CORNERS = {"line": 2, "line3": 2, "triangle": 3, "triangle6": 3, "quad": 4, "qu
 
 
 def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Figure:
-    """Draw some fields side by side; names that are not there are left out.
+    """Draw some fields side by side, vectors by their length; names that are not there are left out.
 
     Raises:
         ValueError: the grid is three-dimensional, or none of the names is there.
@@ -38,8 +38,10 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
     # A quadrilateral is drawn as two triangles.
     triangles = np.concatenate([corners[:, [0, k, k + 1]] for k in range(1, corners.shape[1] - 1)] or [corners])
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
-        axes.set_title(name)
         values = data.point[name] if name in data.point else data.cell[name]
+        axes.set_title(name if values.ndim == 1 else f"|{name}|")
+        if values.ndim > 1:
+            values = np.linalg.norm(values, axis=1)
         if dim == 1:
             x = grid.points[:, 0] if name in data.point else grid.points[corners, 0].mean(axis=1)
             order = np.argsort(x)

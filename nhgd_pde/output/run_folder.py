@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -27,6 +27,8 @@ __all__ = ["HEADER", "OutputError", "RunFolder", "read_history"]
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
 PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
 CHECKPOINT, FINAL, FIELDS, STEM = "checkpoint.pt", "final.vtu", "fields", "state"
+# The series in time of the last iterate, of a problem that evolves: folder and stem.
+EVOLUTION = "evolution"
 # What the curvature role of a run of two roles adds to a checkpoint.
 CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
 # In this order they are cleared: a checkpoint must not outlive the problem it belongs to, and the folder must
@@ -138,6 +140,12 @@ class RunFolder:
         """Write final.vtu and return its path."""
         write_vtu(self.path / FINAL, grid, fields)
         return self.path / FINAL
+
+    def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
+        """Write the series in time of the last iterate, in the order of `frames` and at their times; none: nothing."""
+        series = FieldSeries(self.path / EVOLUTION, EVOLUTION)
+        for index, (grid, fields) in enumerate(frames):
+            series.add(index, fields.time, grid, fields)
 
     def close(self) -> None:
         """Close the history and the log; a second call does nothing."""
@@ -280,8 +288,9 @@ def _refuse_foreign(folder: Path) -> None:
     if PROBLEM not in found and not _is_a_summary(folder / SUMMARY):
         names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")
-    if (folder / FIELDS).exists() and not (folder / FIELDS).is_dir():
-        raise OutputError(f"{folder / FIELDS}: expected a folder, found a file")
+    for name in (FIELDS, EVOLUTION):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise OutputError(f"{folder / name}: expected a folder, found a file")
     for path in _own_files(folder):
         if path.is_dir() and not path.is_symlink():
             raise OutputError(f"{path}: expected a file, found a folder")
@@ -291,13 +300,13 @@ def _own_files(folder: Path) -> list[Path]:
     """The files an earlier run wrote, and its temporaries, in the order in which they may be cleared."""
     paths = [folder / CHECKPOINT, *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
     paths += [folder / name for name in _CLEARED if name != CHECKPOINT]
-    fields = folder / FIELDS
-    if fields.is_dir():
-        paths.append(fields / f"{STEM}.pvd")  # before the files it names
-        frame = re.compile(rf"{STEM}_[0-9]{{5,}}\.vtu", re.ASCII)
-        names = sorted(item.name for item in fields.iterdir())
-        paths += [fields / name for name in names if frame.fullmatch(target_of_temporary(name) or name)]
-        paths += [fields / name for name in names if target_of_temporary(name) == f"{STEM}.pvd"]
+    for fields, stem in ((folder / FIELDS, STEM), (folder / EVOLUTION, EVOLUTION)):
+        if fields.is_dir():
+            paths.append(fields / f"{stem}.pvd")  # before the files it names
+            frame = re.compile(rf"{stem}_[0-9]{{5,}}\.vtu", re.ASCII)
+            names = sorted(item.name for item in fields.iterdir())
+            paths += [fields / name for name in names if frame.fullmatch(target_of_temporary(name) or name)]
+            paths += [fields / name for name in names if target_of_temporary(name) == f"{stem}.pvd"]
     ours = {*_CLEARED, PROBLEM}
     paths += [item for item in folder.iterdir() if target_of_temporary(item.name) in ours]
     return [path for path in paths if path.exists() or path.is_symlink()]

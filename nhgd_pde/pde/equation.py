@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -17,6 +18,7 @@ from ..linalg.factorisation import Factorisation, ScenarioFactorisation
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from .form import Integral
 from .rows import ControlRows
+from .zero_mean import ZeroMean
 
 
 class Factors(Protocol):
@@ -168,6 +170,9 @@ class StateEquation:
         counts: where work is counted.
         data: (N, p) what the controls add to the coefficients that are not free; None where they do not.
         linear: R is affine in u, whatever v; affine equations are.
+        zero_mean: a field that R determines up to a constant; None where there is none.
+        easier: share -> the integrals with that share of what makes R nonlinear in u, 0 of a linear equation; None
+            where there is nothing of the kind.
     """
 
     integrals: tuple[Integral, ...]
@@ -181,6 +186,14 @@ class StateEquation:
     counts: Counts = field(default_factory=Counts)
     data: SparseMatrix | None = None
     linear: bool = False
+    zero_mean: ZeroMean | None = None
+    easier: Callable[[float], tuple[Integral, ...]] | None = None
+
+    def eased(self, share: float) -> StateEquation:
+        """The equation with a share of what makes it nonlinear in u; the equation itself at 1."""
+        if share == 1.0 or self.easier is None:
+            return self
+        return replace(self, integrals=self.easier(share), easier=None)
 
     @property
     def unknowns(self) -> int:
@@ -213,7 +226,7 @@ class StateEquation:
         if v is not None and self.data is not None:
             full = full + self.data.mv(v[None])
         full[:, self._free] = u
-        return full
+        return full if self.zero_mean is None else self.zero_mean.apply(full)
 
     def extend(self, w: Tensor, d: Tensor | None = None) -> Tensor:
         """The change of all coefficients (S, N) with changes w (S, n) of the unknowns and d (p,) of the controls."""
@@ -221,11 +234,12 @@ class StateEquation:
         if d is not None and self.data is not None:
             full = full + self.data.mv(d[None])
         full[:, self._free] = w
-        return full
+        return full if self.zero_mean is None else self.zero_mean.apply(full)
 
     def restrict(self, covector: Tensor) -> Tensor:
         """A covector (S, N) on the whole space -> (S, n) on the unknowns."""
-        return covector[:, self._free]
+        whole = covector if self.zero_mean is None else self.zero_mean.transposed(covector)
+        return whole[:, self._free]
 
     def restrict_data(self, covector: Tensor) -> Tensor:
         """A covector (S, N) on the whole space -> (p,) on the controls that fix coefficients, the scenarios summed."""
@@ -236,6 +250,11 @@ class StateEquation:
     @cached_property
     def _free(self) -> Tensor:
         return torch.from_numpy(np.asarray(self.free, dtype=np.int64)).to(self.lift.device)
+
+    @property
+    def _symmetric_integrals(self) -> bool:
+        """The derivatives of the integrals by the coefficients are symmetric."""
+        return self.symmetric
 
     @property
     def tests(self) -> tuple[Evaluation, ...]:
@@ -305,7 +324,7 @@ class StateEquation:
             at_points, controls = integral.evaluation.evaluate(stages), integral.control_values(rows)
             blocks.append(integral.state_blocks(at_points, controls))
             if blocks[-1] or state is None:
-                state = _sum(state, test.assemble(test, _shared(blocks[-1]), self.symmetric))
+                state = _sum(state, test.assemble(test, _shared(blocks[-1]), self._symmetric_integrals))
             if integral.control_evaluation is not None and controls is not None:
                 part = integral.control_blocks(at_points, controls)
                 control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))

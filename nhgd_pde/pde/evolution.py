@@ -10,8 +10,8 @@ each step, so that what is optimised is exactly what is solved.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,8 +19,11 @@ import torch
 from torch import Tensor
 
 from ..linalg.bidiagonal import BidiagonalMatrix
+from ..linalg.factorisation import Factorisation
+from ..linalg.newton import newton
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from .equation import Jacobian, Linearisation, StateEquation
+from .form import Integral
 from .rows import ControlRows
 
 
@@ -32,7 +35,8 @@ class EvolutionEquation(StateEquation):
     values. Rows of the integrals are steps in time. One scenario.
 
     Attributes:
-        mass: M, one matrix (size of the space, the same).
+        mass: M (size of the space, the same), one matrix or one a step.
+        symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
         step: dt.
     """
@@ -40,6 +44,11 @@ class EvolutionEquation(StateEquation):
     mass: ScenarioMatrix | None = None
     theta: float = 1.0
     step: float = 1.0
+    symmetric_steps: bool = False
+
+    @property
+    def _symmetric_integrals(self) -> bool:
+        return self.symmetric_steps
 
     @property
     def steps(self) -> int:
@@ -61,11 +70,6 @@ class EvolutionEquation(StateEquation):
     def spatial_free(self) -> np.ndarray:
         """Unknowns of one step."""
         return self.free[: len(self.free) // self.steps] - self._width
-
-    @property
-    def stage_times(self) -> np.ndarray:
-        """Times at which the integrals are taken."""
-        return (np.arange(self.steps) + self.theta) * self.step
 
     def _levels(self, full: Tensor) -> Tensor:
         return full.reshape(self.steps + 1, self._width)
@@ -96,47 +100,21 @@ class EvolutionEquation(StateEquation):
         total = self.mass.mv(levels[1:] - levels[:-1]) + self.step * self._integrate(self._stages(full), v)
         return total[:, self._spatial].reshape(1, -1)
 
-    def march(self, v: Tensor, rtol: float = 1e-8, iterations: int = 30) -> Tensor:
-        """A state (1, n) by Newton's method step by step; as far as it goes, the last step's values from there on."""
-        assert self.mass is not None
-        full = self.embed(self.lift.new_zeros(1, self.unknowns), v)
-        levels = self._levels(full).clone()
-        for k in range(self.steps):
-            alone = self._single_step(k)
-            start = levels[k : k + 2].clone()
-            start[1, self._spatial] = levels[k, self._spatial]
-            u, moved = start[1, self._spatial][None], math.inf
-            for _ in range(iterations):
-                pair = start.reshape(1, -1).clone()
-                pair[0, self._width + self._spatial] = u[0]
-                row = self.rows.spread(v)
-                piece = row[min(k, len(row) - 1)]
-                residual = alone._residual(pair, piece)
-                step = alone._linearise(pair, piece).factors.solve(residual)
-                moved = float(step.norm())
-                if not math.isfinite(moved):
-                    break
-                u = u - step
-                if moved <= rtol * float(u.norm()):
-                    break
-            if math.isfinite(moved):
-                levels[k + 1, self._spatial] = u[0]
-            else:
-                levels[k + 1, self._spatial] = levels[k, self._spatial]
-        return levels[1:, self._spatial].reshape(1, -1)
+    def march(self, v: Tensor, rtol: float = 1e-10, iterations: int = 50) -> Tensor:
+        """A first state (1, n) of a nonlinear evolution, by Newton's method step by step from the state before.
 
-    def _single_step(self, k: int) -> EvolutionEquation:
-        """The equation of one step, from level k, with the controls of that step."""
-        return replace(
-            self,
-            integrals=tuple(integral.row(k) for integral in self.integrals),
-            size=2 * self._width,
-            rows=ControlRows((self.rows.width,), (False,), 1),
-            free=self._width + self.spatial_free,
-            lift=self.lift[k * self._width : (k + 2) * self._width],
-            data=None,
-            counts=self.counts,
-        )
+        A step in which that fails leaves its last iterate, from where the march goes on: what comes of it is a start
+        for the equations of all steps at once, whose residual shows what is missing.
+        """
+        assert self.mass is not None
+        levels = self._levels(self.embed(self.lift.new_zeros(1, self.unknowns), v)[0]).clone()
+        rows, free = self.rows.spread(v), self._spatial
+        integrals = [integral.with_controls(rows) for integral in self.integrals]
+        for k in range(self.steps):
+            own = tuple(integral.row(k) for integral in integrals)
+            step = _Step(self, self.mass.row(k), own, levels[k], levels[k + 1])
+            levels[k + 1, free] = newton(step.residual, step.solver, levels[k, free], rtol, iterations).solution
+        return levels[1:, free].reshape(1, -1)
 
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         assert self.mass is not None
@@ -154,6 +132,55 @@ class EvolutionEquation(StateEquation):
             self.data,
         )
         return Linearisation(Jacobian(matrix, state, self.counts), derivative, blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """The equation of one step, for the unknowns (n of a step,) at its end.
+
+    Attributes:
+        equation: of all steps.
+        mass: M in this step.
+        integrals: those of this step, controls included.
+        before: (size of the space,) coefficients at its beginning.
+        given: (size of the space,) what is given of those at its end.
+    """
+
+    equation: EvolutionEquation
+    mass: ScenarioMatrix
+    integrals: tuple[Integral, ...]
+    before: Tensor
+    given: Tensor
+
+    def residual(self, u: Tensor) -> Tensor:
+        equation = self.equation
+        equation.counts.residuals += 1
+        after = self._end(u)
+        stage = self._stage(after)
+        total = self.mass.mv((after - self.before)[None])
+        for integral in self.integrals:
+            density = integral.density(integral.evaluation.evaluate(stage), None)
+            total = total + equation.step * integral.evaluation.test(density)
+        return total[0, equation._spatial]
+
+    def solver(self, u: Tensor) -> Callable[[Tensor], Tensor]:
+        equation = self.equation
+        stage, total = self._stage(self._end(u)), self.mass
+        for integral in self.integrals:
+            test = integral.evaluation
+            blocks = integral.state_blocks(test.evaluate(stage), None)
+            total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(equation.theta * equation.step)
+        free = equation.spatial_free
+        factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric)
+        return lambda b: factors.solve(b[None])[0]
+
+    def _end(self, u: Tensor) -> Tensor:
+        after = self.given.clone()
+        after[self.equation._spatial] = u
+        return after
+
+    def _stage(self, after: Tensor) -> Tensor:
+        return torch.lerp(self.before, after, self.equation.theta)[None]
 
 
 @dataclass(frozen=True, eq=False)

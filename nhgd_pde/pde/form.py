@@ -54,12 +54,22 @@ class Integral:
         }
         return replace(self, coefficients=own)
 
-    def density(self, state: Tensor, controls: Tensor | None) -> Tensor:
-        """The integrand (components, S, P) at a state (components, S, P) and control values (controls, R, P)."""
+    def with_controls(self, rows: Tensor) -> Integral:
+        """This integral with control coefficients (R, columns) held fixed: as coefficients, without controls."""
+        values = self.control_values(rows)
+        return replace(self, coefficients=self._entered(values), controls=(), control_evaluation=None)
+
+    def _entered(self, controls: Tensor | None) -> Coefficients:
+        """The coefficients that control values (controls, R, P) make of those that are given."""
         coefficients = self.coefficients
         if controls is not None:
             for enter, values in zip(self.controls, controls, strict=True):
                 coefficients = enter(coefficients, values)
+        return coefficients
+
+    def density(self, state: Tensor, controls: Tensor | None) -> Tensor:
+        """The integrand (components, S, P) at a state (components, S, P) and control values (controls, R, P)."""
+        coefficients = self._entered(controls)
         x = self.evaluation.quadrature.x.reshape(self.evaluation.quadrature.x.shape[0], -1)
         fields = state.reshape(self.evaluation.fields, -1, *state.shape[1:])
         if len(fields) == 1:

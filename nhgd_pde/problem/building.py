@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -30,7 +32,9 @@ from .control_spec import ParameterControl
 from .controls import ControlBuilder
 from .entry import Entry
 from .errors import ProblemError, suggest
-from .families import FAMILIES, Interior
+from .expressions import Expression
+from .families import FAMILIES, Family, Interior
+from .levels import undetermined
 from .loading import ProblemFile
 from .objectives import Clock, ObjectiveBuilder
 from .points import fix_point, point_of_mesh
@@ -126,13 +130,18 @@ class _Builder:
         values.times = None if clock is None else clock.stages
         values.parameters = self._parameters(domain)
         family = FAMILIES[spec.pde.kind]
+        self._timely(family)
         state = state_space(domain, family.groups(spec.pde, domain.dim, spec.element), self.device)
+        values.complex = state.groups[0].complex
         interior = family.interior(values, spec.pde, state)
         facets = self._boundary_facets(domain)
         step = None if clock is None else clock.step
         entries = ControlBuilder(values, state, interior, domain.boundaries, self.counts, step).build()
         controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         lift, fixed = self._dirichlet(state, facets, entries, clock)
+        zero_mean = undetermined(values, state, interior.undetermined, fixed, lift, entries)
+        if zero_mean is not None:
+            fixed[zero_mean.pinned] = True
         conditions, absorbing, boundary_coercive = self._conditions(state, facets, entries)
         loads = [(c.evaluation, c.coefficients["flux"]) for c in conditions.values() if c.form is neumann]
         if "source" in interior.coefficients:
@@ -145,11 +154,11 @@ class _Builder:
             if interior.unseen:
                 self._held(state, interior.unseen, fixed, facets, conditions)
             else:
-                self._well_posed(fixed, absorbing or interior.absorbing)
+                self._well_posed(state, fixed, absorbing or interior.absorbing)
         if values.issues:
             raise ProblemError(values.issues)
 
-        cells = _Condition(state.cells, interior.form, interior.coefficients)
+        cells = _Condition(interior.evaluation or state.cells, interior.form, interior.coefficients)
         integrals = [self._integral(cells, None, entries, controls)]
         integrals += [self._integral(condition, name, entries, controls) for name, condition in conditions.items()]
         additive = all(entry.additive for entry in entries)
@@ -169,6 +178,8 @@ class _Builder:
                 free=free,
                 lift=lift,
                 symmetric=interior.symmetric,
+                zero_mean=zero_mean,
+                easier=None if interior.eased is None else partial(_easier, tuple(integrals), interior.eased),
                 **common,  # type: ignore[arg-type]
             )
         else:
@@ -183,6 +194,13 @@ class _Builder:
             spec.name, state, equation, controls, objective, model, terms.fields, l1_weights=terms.l1_weights
         )
         return staged(problem, entries, constraints, model_of)
+
+    def _timely(self, family: Family) -> None:
+        kind, evolves = self.file.spec.pde.kind, self.file.spec.time is not None
+        if family.time == "always" and not evolves:
+            self.values.complain("time", f"missing; an equation of kind {kind} evolves in time")
+        elif family.time == "never" and evolves:
+            self.values.complain("time", f"an equation of kind {kind} does not evolve in time")
 
     def _clock(self) -> Clock | None:
         time = self.file.spec.time
@@ -235,11 +253,12 @@ class _Builder:
             if isinstance(given, tuple) and len(given) != count:
                 self.values.complain(key, f"expected {count} values, one a component, found {len(given)}")
                 continue
-            if count > 1 and not isinstance(given, tuple) and given.constant != 0.0:
+            real = self.values.complex and not isinstance(given, tuple)
+            if count > 1 and not isinstance(given, tuple) and given.constant != 0.0 and not real:
                 self.values.complain(key, f"expected a list of {count} values, one a component, found a scalar")
                 continue
             for i in range(count):
-                value = given[i] if isinstance(given, tuple) else given
+                value = given[i] if isinstance(given, tuple) else given if i == 0 or not real else Expression(0)
                 if value is None:
                     continue
                 dofs = state.facet_dofs(indices, i)
@@ -251,7 +270,11 @@ class _Builder:
                 fix_point(values=self.values, state=state, number=k, lift=lift, fixed=fixed, times=times)
         for entry in entries:
             if entry.data is not None and not entry.initial:
-                fixed[np.flatnonzero(np.diff(entry.data.indptr))] = True
+                those = np.flatnonzero(np.diff(entry.data.indptr))
+                fixed[those] = True
+                if state.groups[0].complex:
+                    # A control of the real part alone leaves the imaginary part to the given values.
+                    fixed[those[those < state.offsets[1]] + state.offsets[1]] = True
         if fixed[: state.offsets[count]].all():
             self.values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
         if clock is not None:
@@ -314,6 +337,17 @@ class _Builder:
                 )
                 absorbing = absorbing or bool((transfer != 0.0).any())
                 coercive = coercive and bool((transfer >= 0.0).all())
+            elif condition.absorbing:
+                pde = self.file.spec.pde
+                make = FAMILIES[pde.kind].absorbing
+                if make is None:
+                    known = ", ".join(kind for kind, family in FAMILIES.items() if family.absorbing is not None)
+                    message = f"expected an equation of kind {known} for an absorbing boundary, found {pde.kind!r}"
+                    self.values.complain(f"{key}.absorbing", message)
+                    continue
+                conditions[name] = _Condition(
+                    evaluation, *make(self.values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices]))
+                )
         self._controlled(state, conditions, entries, facets)
         for k, point in enumerate(self.file.spec.pde.points):
             where = None if point.load is None else point_of_mesh(self.values, state, k)
@@ -372,10 +406,15 @@ class _Builder:
         evaluation = side_by_side(functions) if functions else None
         return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation)
 
-    def _well_posed(self, fixed: np.ndarray, absorbing: bool) -> None:
-        if not fixed.any() and not absorbing:
-            message = "no Dirichlet or Robin condition and no reaction: u is determined up to a constant only"
-            self.values.complain("pde.boundary", message)
+    def _well_posed(self, state: StateSpace, fixed: np.ndarray, absorbing: bool) -> None:
+        count = state.groups[0].components
+        for i in range(count):
+            if not fixed[state.offsets[i] : state.offsets[i + 1]].any() and not absorbing:
+                which = "u" if count == 1 else f"component {i} of the {state.groups[0].name}"
+                message = (
+                    f"no Dirichlet or Robin condition and no reaction: {which} is determined up to a constant only"
+                )
+                self.values.complain("pde.boundary", message)
 
     def _held(
         self,
@@ -413,7 +452,7 @@ class _Builder:
     ) -> EvolutionEquation:
         assert interior.capacity is not None
         cells = state.cells
-        weight = interior.capacity.reshape(1, *cells.quadrature.weights.shape)
+        weight = interior.capacity.reshape(-1, *cells.quadrature.weights.shape)
         stride = cells.components // cells.fields
         values = range(0, stride * state.groups[0].components, stride)
         mass = cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)
@@ -426,6 +465,7 @@ class _Builder:
             mass=mass,
             theta=clock.theta,
             step=clock.step,
+            symmetric_steps=interior.symmetric,
             **common,  # type: ignore[arg-type]
         )
 
@@ -444,4 +484,9 @@ class _Builder:
             raise self.file.error("inner.model", message)
         if coercive and spec.model != "residual":
             return energy_model(equation, observation, start)
-        return residual_model(state, equation, observation, start, interior.norms)
+        return residual_model(state, equation, observation, start, interior.norms, interior.level)
+
+
+def _easier(integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float) -> tuple[Integral, ...]:
+    """The integrals of an equation, the first of which are over the cells, with an easier integrand there."""
+    return replace(integrals[0], form=form(share)), *integrals[1:]

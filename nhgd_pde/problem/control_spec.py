@@ -7,7 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Function, Number, Numbers, OneOf, OneOrMore, Section, expectation, issue
+from nhgd_pde.problem.fields import (
+    Flag,
+    Formula,
+    Function,
+    Number,
+    Numbers,
+    OneOf,
+    OneOrMore,
+    Section,
+    expectation,
+    issue,
+)
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 OptionalScalar = Annotated[Expression | None, Formula(null=True)]
@@ -48,6 +59,9 @@ Space = Annotated[
     FieldSpace,
     Field(description="Finite elements of the control; time: one number a time step; constant: one number."),
 ]
+Complex = Annotated[
+    bool, Flag(), Field(description="Of a complex field: a control with a real and an imaginary part; else real.")
+]
 Side = Annotated[str, Field(description="Name of the part of the boundary it acts on.")]
 
 
@@ -58,6 +72,7 @@ class SourceControl(_Control):
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the source.")
     on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
     space: Space = "P1"
+    complex: Complex = False
 
 
 class NeumannControl(_Control):
@@ -67,6 +82,7 @@ class NeumannControl(_Control):
     on: Side
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the flux.")
     space: Space = "P1"
+    complex: Complex = False
 
 
 class RobinControl(_Control):
@@ -76,6 +92,7 @@ class RobinControl(_Control):
     on: Side
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the ambient value.")
     space: Space = "P1"
+    complex: Complex = False
 
 
 class DirichletControl(_Control):
@@ -85,6 +102,7 @@ class DirichletControl(_Control):
     on: Side
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the boundary value.")
     space: Space = "P1"
+    complex: Complex = False
 
 
 class InitialControl(_Control):

@@ -106,39 +106,42 @@ class ControlBuilder:
         if "source" not in self.interior.coefficients:
             self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
         x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
-        part, functions, weight = self.in_cells(key, spec, self.interior.vector or 1)
+        count = self._components(key, spec)
+        part, functions, weight = self.in_cells(key, spec, count)
         factor = self.values.formula(f"{key}.gain", spec.gain, x)
         coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
         if self.interior.vector is None:
             maps: tuple[ControlMap, ...] = (added("source", gain),)
         else:
-            maps = tuple(added("source", gain, i) for i in range(self.interior.vector))
+            maps = tuple(added("source", gain, i) for i in range(count))
         return Entry(key, part, None, maps, functions, coefficients)
 
     def _boundary(self, key: str, spec: NeumannControl | RobinControl, gain: str, name: str) -> Entry:
         facets = self._facets(key, spec.on)
-        count = self.interior.vector or 1
+        count = self._components(key, spec)
         functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
         evaluation = stacked(functions)
         points = functions[0].quadrature.x.reshape(self.state.domain.dim, -1)
         factor = self.values.tensor(self.values.formula(f"{key}.gain", spec.gain, points))
         weight = torch.ones_like(functions[0].quadrature.weights)[None]
         part = self._part(key, spec, spec.space, evaluation, nodes, weight, count, space_, dofs)
-        maps = (added(name, gain),) if count == 1 else tuple(added(name, gain, i) for i in range(count))
+        whole = self.interior.vector is None
+        maps = (added(name, gain),) if whole else tuple(added(name, gain, i) for i in range(count))
         return Entry(key, part, spec.on, maps, functions, {gain: factor}, frozenset({name}))
 
     def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
         facets = self._facets(key, spec.on)
-        count = self.state.groups[0].components
+        count = self._components(key, spec)
         functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
         weight = torch.ones_like(functions[0].quadrature.weights)[None]
         part = self._part(key, spec, spec.space, stacked(functions), nodes, weight, count, space_, dofs)
+        self.values.constant_in_time(f"{key}.gain", spec.gain)
         blocks = []
         for i in range(count):
             fixed = self.state.facet_dofs(facets, i)
             here = fixed - self.state.offsets[i]
             points = self.state.parts[i].nodes[:, here]
-            factor = self.values.formula(f"{key}.gain", spec.gain, points)
+            factor = self.values.formula(f"{key}.gain", spec.gain, points, np.zeros(1)).reshape(-1)
             if space_ is None or dofs is None:
                 values = sp.csr_matrix(factor[:, None])
             else:
@@ -209,6 +212,14 @@ class ControlBuilder:
             message = f"{name} returned {kind}; expected the coefficients {known}, some of them changed"
             self.values.complain(f"{key}.python", message)
         return Entry(key, part, None, (enter,), functions, additive=False)
+
+    def _components(self, key: str, spec: SourceControl | NeumannControl | RobinControl | DirichletControl) -> int:
+        """Fields that a control acts on: those of the first group, or the real part of a complex one."""
+        group = self.state.groups[0]
+        if spec.complex and not group.complex:
+            kind = self.values.file.spec.pde.kind
+            self.values.complain(f"{key}.complex", f"expected false, found true: the field of {kind} is real")
+        return 1 if group.complex and not spec.complex else group.components
 
     # Spaces
 
@@ -284,6 +295,11 @@ class ControlBuilder:
     ) -> ControlSpace:
         steps = len(self.values.times) if self.values.times is not None else 0
         moves = varying and self.step is not None and kind != "constant"
+        if not moves:
+            self.values.constant_in_time(f"{key}.initial", spec.initial)
+            for i, bound in enumerate(spec.bounds):
+                if bound is not None:
+                    self.values.constant_in_time(f"{key}.bounds.{i}", bound)
         times = self.values.times if moves else np.zeros(1)
         copies = steps if moves else 1
 

@@ -247,6 +247,26 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """True or false; with `only`, no more than true."""
+
+    only: bool = False
+
+    def check(self, value: object) -> bool | None:
+        if not isinstance(value, bool) or (self.only and not value):
+            raise expectation("true" if self.only else "true or false", value)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: None if value is None and self.only else self.check(value)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return {"const": True} if self.only else {"type": "boolean"}
+
+
+@dataclass(frozen=True)
 class PerAxis:
     """A list with one entry an axis; a single value stands for all axes."""
 
@@ -308,8 +328,8 @@ class Formula:
             entry = replace(self, vector=False, null=self.null_entries)
             return tuple(each for _, each in _each("list", enumerate(value), lambda each: entry.check(each, context)))
         if not isinstance(value, str) and not is_number(value):
-            listed = " or a list of expressions" * self.vector
-            raise expectation(f"a number or an expression{listed}{' or null' * self.null}", value)
+            single = "a number, an expression or a list of expressions" if self.vector else "a number or an expression"
+            raise expectation(f"{single}{' or null' * self.null}", value)
         names = (*self.names, *(name for name in context.parameters if name not in self.names))
         try:
             expression = Expression(value if isinstance(value, str) else plain_number(value), names)

@@ -97,7 +97,7 @@ def build_method(
     if objection:
         raise file.error("outer.method", f"{objection}, found {spec.outer.method!r}")
     if outer.second_order and not isinstance(oracle, SecondOrderOracle):
-        message = f"expected auto, gradient, adam or lbfgs: {spec.method} has no products with a Hessian"
+        message = f"expected auto, gradient, adam, lbfgs, mma or oc: {spec.method} has no products with a Hessian"
         raise file.error("outer.method", f"{message}, found {spec.outer.method!r}")
     return Method(oracle, outer, stopping, description, None if parallel else 1)
 

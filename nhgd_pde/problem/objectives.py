@@ -26,6 +26,7 @@ from ..objective import (
     Tracking,
 )
 from ..objective_integral import Density, IntegralTerm, trial_of_density
+from .expressions import Expression
 from .fields import Function
 from .objective_spec import (
     ComplianceTerm,
@@ -159,7 +160,7 @@ class ObjectiveBuilder:
         blocks = {(k * stride, k * stride): weights for k in chosen}
         mass, rows = self._over_time(key, evaluation.assemble(evaluation, blocks, symmetric=True).host(), term.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // self.state.size, self.state.size))
-        self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted[-1]
+        self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted
         return Tracking(
             SparseMatrix(mass, self.state.device, symmetric=True),
             self.values.tensor(wanted.reshape(-1)),
@@ -329,8 +330,17 @@ class ObjectiveBuilder:
         weight = term.weight * part.measure / copies * part.weight.reshape(-1)
         return [TotalVariation(self.controls.rows, evaluation, weight, term.smoothing)]
 
+    def _stages(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
+        """Times at which an expression for a control is taken; a control that does not vary takes none in t."""
+        if self.clock is None:
+            return None
+        if part.steps is None:
+            self.values.constant_in_time(key, value)
+            return np.zeros(1)
+        return self.clock.stages
+
     def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
-        times = self.clock.stages if self.clock is not None and part.steps is not None else None
+        times = self._stages(key, term.reference, part)
         nodes = part.nodes[:, : part.columns // part.components]
         given = self.values.components(key, term.reference, part.components, nodes, times)
         copies = part.steps or 1
@@ -343,7 +353,7 @@ class ObjectiveBuilder:
         found: list[ControlTerm] = []
         for first, part in self._parts(key, term.control):
             x = part.evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
-            times = self.clock.stages if self.clock is not None and part.steps is not None else None
+            times = self._stages(f"{key}.weight", term.weight, part)
             weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
             if part.space is None:
                 one = np.broadcast_to(weight.mean(axis=1, keepdims=True), (len(weight), part.columns))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Formula, Function, Number, Numbers, OneOf, RegionFormula, Section, issue
+from nhgd_pde.problem.fields import Flag, Formula, Function, Number, Numbers, OneOf, RegionFormula, Section, issue
 
 Vector = tuple[Expression, ...]
 Scalar = Annotated[Expression, Formula()]
@@ -31,7 +31,7 @@ class RobinData(Section):
 
 
 class BoundarySpec(Section):
-    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin."""
+    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin, absorbing."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
@@ -43,6 +43,9 @@ class BoundarySpec(Section):
     )
     robin: RobinData | None = Field(
         default=None, description="Conductivity du/dn = coefficient (value - u), as {coefficient, value}."
+    )
+    absorbing: Annotated[bool | None, Flag(only=True)] = Field(
+        default=None, description="Waves go out: conductivity du/dn = i wavenumber sqrt(conductivity) u; of helmholtz."
     )
 
     @model_validator(mode="after")
@@ -135,6 +138,62 @@ class HeatSpec(Section):
     points: Points = ()
 
 
+class BurgersSpec(Section):
+    """u_t - viscosity lap u + u . grad u = source, u a scalar in 1-D, else a vector; steady without `time`."""
+
+    kind: Literal["burgers"]
+    viscosity: Coefficient = Expression(1.0)
+    source: Annotated[
+        VectorCoefficient, Field(description="Expression in 1-D; else a list, an expression a component, or 0.")
+    ] = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+
+class AllenCahnSpec(Section):
+    """u_t - epsilon lap u + (u^3 - u)/epsilon = source; needs `time`."""
+
+    kind: Literal["allen_cahn"]
+    epsilon: Coefficient = Field(
+        description="Thickness of the layers between phases; expression, or mapping from subdomain to expression."
+    )
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+
+class AdvectionDiffusionSpec(Section):
+    """-div(conductivity grad u) + velocity . grad u + reaction u = source."""
+
+    kind: Literal["advection_diffusion"]
+    conductivity: Conductivity = Expression(1.0)
+    velocity: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        description="A list of expressions, one a coordinate."
+    )
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    stabilisation: Literal["auto", "none", "supg"] = Field(
+        default="auto",
+        description="Streamline-upwind weighting of the residual: in cells with a Peclet number above 1, nowhere, or "
+        "everywhere.",
+    )
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+
+class HelmholtzSpec(Section):
+    """-div(conductivity grad u) - wavenumber^2 u = source, for a complex u."""
+
+    kind: Literal["helmholtz"]
+    conductivity: Conductivity = Expression(1.0)
+    wavenumber: Coefficient = Field(description="Positive; expression, or mapping from subdomain to expression.")
+    source: Annotated[VectorCoefficient, Field(description="Its real part, or a list [real, imaginary].")] = Expression(
+        0
+    )
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+
 class ElasticitySpec(Section):
     """-div sigma(u) = source with the stress sigma of an isotropic linear elastic material; u is a vector."""
 
@@ -148,6 +207,40 @@ class ElasticitySpec(Section):
         default=Expression(0), description="Body force, a list of expressions; a single 0 stands for none."
     )
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+
+Viscosity = Annotated[
+    RegionCoefficient,
+    Field(description="Positive expression, or mapping from subdomain (or default) to expression."),
+]
+Force = Annotated[VectorCoefficient, Field(description="Force a unit of volume, a list with one entry a component.")]
+FlowConditions = Annotated[
+    dict[str, BoundarySpec],
+    Field(
+        description="Velocities (dirichlet, a list with null where a component is free) and tractions viscosity du/dn "
+        "- p n (neumann, a list) by the name of a side, or 'all'; a side without one has no traction."
+    ),
+]
+
+
+class StokesSpec(Section):
+    """-viscosity lap u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
+    points: Points = ()
+
+
+class NavierStokesSpec(Section):
+    """-viscosity lap u + (u . grad) u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["navier_stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
     points: Points = ()
 
 
@@ -169,7 +262,20 @@ class PythonSpec(Section):
         return "python"
 
 
-PDESpec = Annotated[PoissonSpec | SemilinearSpec | HeatSpec | ElasticitySpec | PythonSpec, OneOf()]
+PDESpec = Annotated[
+    PoissonSpec
+    | SemilinearSpec
+    | AdvectionDiffusionSpec
+    | HeatSpec
+    | BurgersSpec
+    | AllenCahnSpec
+    | ElasticitySpec
+    | StokesSpec
+    | NavierStokesSpec
+    | HelmholtzSpec
+    | PythonSpec,
+    OneOf(),
+]  # fmt: skip
 
 
 class TimeSpec(Section):

@@ -5,15 +5,16 @@ Help texts, the editor's JSON schema and the resolved copy in a run folder all c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from nhgd_pde.problem.constraint_spec import ConstraintSpec
 from nhgd_pde.problem.control_spec import AllControls, ControlSpec
-from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue
+from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
-from nhgd_pde.problem.pde_spec import HeatSpec, PDESpec, PythonSpec, TimeSpec
+from nhgd_pde.problem.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
 
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
@@ -287,14 +288,19 @@ class ProblemSpec(Section):
             raise expectation("a list of at least one term", value)
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _elements_of_flow(cls, data: Any) -> Any:
+        """Where no element is named, a flow has that of its velocity."""
+        pde = data.get("pde") if isinstance(data, Mapping) else None
+        flow = isinstance(pde, Mapping) and pde.get("kind") in ("stokes", "navier_stokes")
+        return {"element": "P2", **data} if flow else data
+
     @model_validator(mode="after")
-    def _time_where_it_is_needed(self) -> ProblemSpec:
-        if isinstance(self.pde, PythonSpec):
-            return self
-        if self.time is None and isinstance(self.pde, HeatSpec):
-            raise issue(f"time: missing; an equation of kind {self.pde.kind} evolves in time")
-        if self.time is not None and not isinstance(self.pde, HeatSpec):
-            raise issue(f"time: an equation of kind {self.pde.kind} does not evolve in time")
+    def _stable_elements(self) -> ProblemSpec:
+        if self.element == "P1" and isinstance(self.pde, StokesSpec | NavierStokesSpec):
+            message = f"expected P2 or none: {self.pde.kind} takes P2 velocities and P1 pressures; found 'P1'"
+            raise_issues("ProblemSpec", [(("element",), issue(message))])
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
@@ -27,6 +27,7 @@ class Starter:
         weight: of the regularisation.
         more: whole lines after the mesh, such as the section `time`.
         mesh: the mesh.
+        element: the element, and what there is to say of it.
     """
 
     pde: dict[str, str] = field(default_factory=dict)
@@ -35,14 +36,47 @@ class Starter:
     weight: str = "1.0e-4"
     more: tuple[str, ...] = ()
     mesh: str = "{kind: rectangle, size: [1, 1], cells: [32, 32]}"
+    element: tuple[str, str] = ("P1", "P1 or P2")
 
 
 _TIME = ('time: {end: 1, steps: 20, scheme: implicit_euler, initial: "0"}',)
+
+_FLOW = Starter(
+    pde={"source": "[0, 0]"},
+    boundary={"top": "{dirichlet: [1, 0]}", "all": "{dirichlet: 0}"},
+    target='["y - 0.5", "0.5 - x"]',
+    mesh="{kind: rectangle, size: [1, 1], cells: [16, 16]}",
+    element=("P2", "of the velocity; pressures are P1"),
+)
 
 STARTERS: dict[str, Starter] = {
     "poisson": Starter(),
     "semilinear": Starter(pde={"nonlinearity": '"u**3"'}),
     "heat": Starter(more=_TIME),
+    "burgers": Starter(
+        pde={"viscosity": "0.05"},
+        target='"sin(pi*x)"',
+        weight="1.0e-3",
+        more=_TIME,
+        mesh="{kind: interval, size: 1, cells: 64}",
+    ),
+    "allen_cahn": Starter(
+        pde={"epsilon": "0.2"},
+        boundary={"all": "{neumann: 0}"},
+        target='"cos(pi*x)*cos(pi*y)"',
+        weight="1.0e-2",
+        more=('time: {end: 0.2, steps: 10, scheme: implicit_euler, initial: "cos(pi*x)"}',),
+    ),
+    "advection_diffusion": Starter(pde={"conductivity": "0.01", "velocity": "[1, 0]"}),
+    "helmholtz": Starter(pde={"wavenumber": "5"}, boundary={"all": "{absorbing: true}"}),
+    "elasticity": Starter(
+        pde={"source": "[0, 0]"},
+        boundary={"left": "{dirichlet: [0, 0]}", "right": "{neumann: [0, 0]}"},
+        target='[0, "0.1*x**2"]',
+        mesh="{kind: rectangle, size: [4, 1], cells: [32, 8]}",
+    ),
+    "stokes": _FLOW,
+    "navier_stokes": replace(_FLOW, pde={**_FLOW.pde, "viscosity": "0.01"}, weight="1.0e-2"),
 }
 
 
@@ -68,7 +102,7 @@ def starter(kind: str) -> str:
         "# Every key, also of what is left out here: docs/problem_file.md; `nhgd-pde check` finds mistakes.",
         f"name: my_{kind}",
         _line("mesh", given.mesh, "or interval, box, disk, l_shape, or {file: my.msh}"),
-        _line("element", "P1", "P1 or P2"),
+        _line("element", *given.element),
         *given.more,
         "pde:",
         f"  kind: {kind}",

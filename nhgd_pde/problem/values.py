@@ -28,6 +28,7 @@ class Values:
         parameters: starting values of the controls that expressions name.
         dependent: coefficient -> how it follows from the parameters, for the coefficients that do.
         used: the parameters among them.
+        complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
     """
 
     file: ProblemFile
@@ -38,6 +39,7 @@ class Values:
     parameters: dict[str, float] = field(default_factory=dict)
     dependent: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    complex: bool = False
 
     def formula(
         self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
@@ -106,6 +108,12 @@ class Values:
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
+    def constant_in_time(self, key: str, value: Expression | tuple[Expression, ...]) -> None:
+        """Complain of an expression in t for something that has one value for all times."""
+        for each in value if isinstance(value, tuple) else (value,):
+            if "t" in each.variables:
+                self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
+
     def complain(self, key: str, message: str) -> None:
         self.issues.append(self.file.issue(key, message))
 
@@ -127,19 +135,25 @@ class Values:
             return np.arange(0)
         return self.domain.subdomains[name]
 
-    def regional(self, key: str, value: Expression | dict[str, Expression], x: Tensor) -> np.ndarray:
-        """A coefficient (P,), or (steps, P) where it depends on time, given by one expression or one a subdomain."""
+    def regional(
+        self, key: str, value: Expression | dict[str, Expression], x: Tensor, at: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A coefficient (P,), or (steps, P) where it depends on time, given by one expression or one a subdomain.
+
+        The points x (dim, P) are those of every cell in turn, or of the cells `at`.
+        """
         if isinstance(value, Expression):
             return self.coefficient(key.rpartition(".")[2], key, value, x)
-        points = x.reshape(self.domain.dim, self.domain.mesh.nelements, -1)
+        every = np.arange(self.domain.mesh.nelements) if at is None else at
+        points = x.reshape(self.domain.dim, len(every), -1)
         moving = any("t" in expression.variables for expression in value.values())
         shape = (*((len(self.times),) if moving and self.times is not None else ()), *points.shape[1:])
         values = np.zeros(shape)
-        missing = np.ones(self.domain.mesh.nelements, dtype=bool)
+        missing = np.ones(len(every), dtype=bool)
         before = len(self.issues)
         for name, expression in value.items():
             if name != "default":
-                cells = self.subdomain(f"{key}.{name}", name)
+                cells = np.isin(every, self.subdomain(f"{key}.{name}", name))
                 values[..., cells, :] = self.formula(f"{key}.{name}", expression, points[:, cells])
                 missing[cells] = False
         if "default" in value:
@@ -168,7 +182,7 @@ class Values:
     ) -> np.ndarray:
         """A vector (count, rows, ...) given by a list of expressions, rows the times or one; a single 0 stands for all.
 
-        Without a list, the expression is that of a scalar.
+        Without a list, the expression is that of a scalar, or of the real part of a complex field.
         """
         shape = tuple(x.shape[1:])
         if isinstance(value, tuple):
@@ -177,10 +191,12 @@ class Values:
                 return np.zeros((count, 1, *shape))
             entries = [self.formula(f"{key}.{i}", each, x, times) for i, each in enumerate(value)]
         else:
-            single = self.regional(key, value, x) if isinstance(x, Tensor) else self.formula(key, value, x, times)  # type: ignore[arg-type]
-            if count > 1 and single.any():
+            regional = isinstance(value, dict) and isinstance(x, Tensor)
+            single = self.regional(key, value, x) if regional else self.formula(key, value, x, times)  # type: ignore[arg-type]
+            real = self.complex and count == 2
+            if count > 1 and single.any() and not real:
                 self.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")
-            entries = [single] * count
+            entries = [single, np.zeros_like(single)] if real else [single] * count
         rows = [each if each.ndim > len(shape) else each[None] for each in entries]
         return np.stack(np.broadcast_arrays(*rows))
 

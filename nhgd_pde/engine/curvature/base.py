@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ..bilevel import BilevelProblem
@@ -33,6 +34,24 @@ class CurvatureState(Protocol):
     def description(self) -> str: ...
 
 
+class PointwiseState(CurvatureState, Protocol):
+    """The inverse at one point, from factors of J there; see `FisherFactors`."""
+
+    def newton_step(self, residual: Tensor) -> Tensor: ...
+    def adjoint(self, g: Tensor) -> Tensor: ...
+
+    @property
+    def point(self) -> tuple[Tensor, Tensor]:
+        """(u, v) of the factors."""
+        ...
+
+
+def belongs(state: PointwiseState, problem: BilevelProblem, u: Tensor, v: Tensor) -> bool:
+    """The factors are those of (u, v)."""
+    at_u, at_v = state.point
+    return problem.quadratic or (torch.equal(at_v, v) and (problem.linear or torch.equal(at_u, u)))
+
+
 @runtime_checkable
 class ElsewhereState(Protocol):
     """A state whose inverse is in another process, which need not be waited for at once."""
@@ -57,7 +76,7 @@ class Curvature(Protocol[State]):
     """A backend: frozen options, and the verbs that make and renew its state.
 
     Attributes:
-        pointwise: the inverse is that of one point, which `refresh` moves, and scores do not change it.
+        pointwise: the inverse is that of one point, a `PointwiseState`; `refresh` moves it, scores do not change it.
     """
 
     @property

@@ -29,6 +29,16 @@ class FactoredState:
     def estimate(self, g: Tensor) -> Tensor:
         return self.factors.solve(g)
 
+    def newton_step(self, residual: Tensor) -> Tensor:
+        return self.factors.newton_step(residual)
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.factors.adjoint(g)
+
+    @property
+    def point(self) -> tuple[Tensor, Tensor]:
+        return self.u, self.v
+
     @property
     def trust(self) -> float:
         return 1.0

@@ -16,6 +16,8 @@ from .multiplier import find_multiplier
 _MOST_TRIALS = 40
 # Share of the derivative that the asymptote on its other side gets, so that every term is strictly convex.
 _BOTH_SIDES = 1e-3
+# Of the convexity that was enough for one iterate, for the next: most of it saves evaluations that are rejected.
+_KEPT = 0.8
 # Distances of asymptotes, in ranges.
 _NEAREST, _FARTHEST = 0.01, 10.0
 
@@ -70,7 +72,8 @@ class MMA:
     objective never rises and the constraint stays satisfied. The constraint costs no evaluation of the objective:
     its approximation is repaired first. The subproblem has one multiplier, found exactly. Asymptotes and move
     limits as published; the convexities are weighted by the diagonal inner product, so that they do not depend on
-    the mesh, and their least value is relative to the first gradient.
+    the mesh, their least value is relative to the first gradient, and those of the last iterate are kept for the most
+    part.
 
     Attributes:
         first: distance of the first asymptotes, in ranges upper - lower.
@@ -123,7 +126,9 @@ class MMA:
     def update(self, space: Feasible, state: MMAState, evaluation: Evaluation) -> MMAState:
         over = evaluation.value - state.expected
         if math.isfinite(over) and over <= value_noise(state.best, evaluation):
-            return self._iterate(space, evaluation, state.best.v, state.previous, state.least, state.asymptotes)
+            kept = max(state.least[0], _KEPT * state.convexity[0]), max(state.least[1], _KEPT * state.convexity[1])
+            reached = self._iterate(space, evaluation, state.best.v, state.previous, kept, state.asymptotes)
+            return replace(reached, least=state.least)
         trials = state.trials + 1
         failure = "no approximation of the objective was conservative" if trials > _MOST_TRIALS else ""
         missing = over / state.distance if math.isfinite(over) and state.distance > 0.0 else math.inf

@@ -43,6 +43,8 @@ class Message(IntEnum):
     SAVE = 9
     RESTORE = 10
     STOP = 11
+    NEWTON_STEP = 12
+    ADJOINT = 13
     ANSWER = 20
     FAILURE = 21
 

@@ -28,12 +28,13 @@ class RemoteState:
         link: the way there.
         counts: where the work done there is counted.
         anticipated: the point where the other role has begun to rebuild its inverse.
+        _last: what it told last, and the point of a pointwise inverse; every handle shares it, as it does the inverse.
     """
 
     link: Link
     counts: Counts
     anticipated: tuple[Tensor, Tensor] | None = None
-    _last: dict[str, float] = field(default_factory=lambda: {"trust": 0.0})
+    _last: dict[str, Any] = field(default_factory=lambda: {"trust": 0.0})
 
     def solve(self, g: Tensor) -> Tensor:
         return self.ask(Message.SOLVE, g)[0]
@@ -44,6 +45,17 @@ class RemoteState:
 
     def estimate(self, g: Tensor) -> Tensor:
         return self.ask(Message.ESTIMATE, g)[0]
+
+    def newton_step(self, residual: Tensor) -> Tensor:
+        return self.ask(Message.NEWTON_STEP, residual)[0]
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        return self.ask(Message.ADJOINT, g)[0]
+
+    @property
+    def point(self) -> tuple[Tensor, Tensor]:
+        """That of the inverse as it is in the other role, whichever handle of it this is."""
+        return self._last["point"]
 
     @property
     def trust(self) -> float:
@@ -95,6 +107,7 @@ class Remote:
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
         state = RemoteState(self.link, problem.counts)
         state.ask(Message.INIT, u, v)
+        state._last["point"] = (u, v)
         return state
 
     def absorb(self, state: RemoteState, scores: Tensor) -> RemoteState:
@@ -110,6 +123,7 @@ class Remote:
             state.ask(Message.ADOPT)
         else:
             state.ask(Message.REFRESH, u, v)
+        state._last["point"] = (u, v)
         return replace(state, anticipated=None)
 
     def anticipate(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
@@ -128,5 +142,5 @@ class Remote:
             name = f"{STEM}0.pt"
             self.files(name, saved)
         state = RemoteState(self.link, problem.counts)
-        state.ask(Message.RESTORE, text_tensor(name))
+        state._last["point"] = tuple(state.ask(Message.RESTORE, text_tensor(name)))
         return state

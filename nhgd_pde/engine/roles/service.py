@@ -114,6 +114,10 @@ class CurvatureRole:
                 return [self._state.solve(tensors[0])]
             case Message.ESTIMATE:
                 return [self._state.estimate(tensors[0])]
+            case Message.NEWTON_STEP:
+                return [self._state.newton_step(tensors[0])]
+            case Message.ADJOINT:
+                return [self._state.adjoint(tensors[0])]
             case Message.REFRESH:
                 self._state = self.curvature.refresh(self._state, self.problem, *tensors)
             case Message.ANTICIPATE:
@@ -136,6 +140,7 @@ class CurvatureRole:
                 name = tensor_text(tensors[0])
                 self._saved = int(Path(name).stem.removeprefix(STEM))
                 self._state = self.curvature.restore(self.problem, self.files(name, None))
+                return list(self._state.point) if self.curvature.pointwise else None
             case _:
                 raise ValueError(f"the curvature role does not know message {kind!r}")
         return None

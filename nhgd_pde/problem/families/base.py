@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
+from ...fem.evaluation import Evaluation
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.form import Pointwise
 from ..expressions import Expression
 from ..values import Values, point_text
+
+
+@dataclass(frozen=True)
+class Level:
+    """A field, such as a pressure, that is undetermined up to a constant where nothing can flow out.
+
+    Attributes:
+        field: its number.
+        outflow: (N,) the net flux through the boundary of each function of the state space.
+    """
+
+    field: int
+    outflow: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -27,11 +41,16 @@ class Interior:
         symmetric: its derivative in the state is.
         coercive: affine in the state, with an energy that is not negative.
         absorbing: it may fix the level of the state without any condition on the boundary.
-        capacity: factor (P,) of the time derivative of every field; None in a steady equation.
+        capacity: factor (P,) or (steps, P) of the time derivative of the first fields; None in a steady equation.
         norms: the product that each field is tested in.
         vector: components of `source`; None where it is a scalar.
+        evaluation: the state's functions as the form takes them; None for those of the state space.
+        level: (P,) factor of the value beside the gradient in the product of `norms`; None: none where there are
+            Dirichlet values, else 1.
         unseen: by what people call them, the states (N,) of a vector equation without energy, which conditions on the
             boundary have to rule out.
+        eased: share -> the integrand with that share of what makes it nonlinear; None where there is nothing such.
+        undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
     """
 
     form: Pointwise
@@ -43,7 +62,11 @@ class Interior:
     capacity: Tensor | None = None
     norms: tuple[TestNorm, ...] = ("h1",)
     vector: int | None = None
+    evaluation: Evaluation | None = None
+    level: Tensor | None = None
     unseen: dict[str, np.ndarray] = field(default_factory=dict)
+    eased: Callable[[float], Pointwise] | None = None
+    undetermined: Level | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +75,15 @@ class Family:
     Attributes:
         groups: (section, dimension, element) -> the fields of the state, the one that sources act on first.
         interior: (values, section, space) -> the equation in the cells; `values` collects what is wrong.
+        absorbing: (values, section, points (dim, P) of facets, the cell of each facet) -> the condition that lets waves
+            out, and its coefficients; None of an equation without waves.
+        time: whether the equation evolves in time.
     """
 
     groups: Callable[[Any, int, str], tuple[FieldGroup, ...]]
     interior: Callable[[Values, Any, StateSpace], Interior]
+    absorbing: Callable[[Values, Any, Tensor, np.ndarray], tuple[Pointwise, dict[str, Tensor]]] | None = None
+    time: Literal["never", "may", "always"] = "never"
 
 
 def scalar_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:

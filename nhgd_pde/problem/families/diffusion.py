@@ -7,6 +7,7 @@ from dataclasses import replace
 from ...fem.state_space import StateSpace
 from ...pde.poisson import poisson
 from ...pde.semilinear import semilinear
+from ..expressions import Expression
 from ..pde_spec import HeatSpec, PoissonSpec, SemilinearSpec
 from ..values import Values
 from .base import Family, Interior, conductivity_of, points, scalar_state
@@ -26,11 +27,11 @@ def _poisson(values: Values, pde: PoissonSpec | HeatSpec, space: StateSpace) -> 
 
 
 def _heat(values: Values, pde: HeatSpec, space: StateSpace) -> Interior:
-    steady = _poisson(values, pde, space)
-    capacity = values.positive(
-        "pde.capacity", values.regional("pde.capacity", pde.capacity, points(space)), points(space)
-    )
-    return replace(steady, capacity=values.tensor(capacity), absorbing=True)
+    x, given = points(space), pde.capacity
+    # No coefficient of the integrand, so that controls cannot enter it.
+    regional = values.formula if isinstance(given, Expression) else values.regional
+    capacity = values.positive("pde.capacity", regional("pde.capacity", given, x), x)  # type: ignore[arg-type]
+    return replace(_poisson(values, pde, space), capacity=values.tensor(capacity), absorbing=True)
 
 
 def _semilinear(values: Values, pde: SemilinearSpec, space: StateSpace) -> Interior:
@@ -45,5 +46,5 @@ def _semilinear(values: Values, pde: SemilinearSpec, space: StateSpace) -> Inter
 
 
 POISSON = Family(scalar_state, _poisson)
-HEAT = Family(scalar_state, _heat)
+HEAT = Family(scalar_state, _heat, time="always")
 SEMILINEAR = Family(scalar_state, _semilinear)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...fem.state_space import FieldGroup, StateSpace
+from ...inner.residual import TestNorm
 from ...pde.elasticity import Plane, elasticity
 from ..pde_spec import ElasticitySpec
 from ..values import Values, point_text
@@ -37,7 +38,18 @@ def _elasticity(values: Values, pde: ElasticitySpec, space: StateSpace) -> Inter
         "poisson_ratio": values.tensor(ratio),
         "source": values.tensor(values.components("pde.source", pde.source, dim, x)),
     }
-    return Interior(elasticity(plane), coefficients, True, True, True, False, vector=dim, unseen=_rigid_motions(space))
+    norms: list[TestNorm] = ["h1"] * dim
+    return Interior(
+        elasticity(plane),
+        coefficients,
+        affine=True,
+        symmetric=True,
+        coercive=True,
+        absorbing=False,
+        norms=tuple(norms),
+        vector=dim,
+        unseen=_rigid_motions(space),
+    )
 
 
 def _rigid_motions(space: StateSpace) -> dict[str, np.ndarray]:

@@ -56,4 +56,4 @@ def _python(values: Values, pde: PythonSpec, space: StateSpace) -> Interior:
     )
 
 
-PYTHON = Family(_groups, _python)
+PYTHON = Family(_groups, _python, time="may")

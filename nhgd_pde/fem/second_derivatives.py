@@ -1,0 +1,49 @@
+"""Second derivatives of basis functions, which strong residuals need, as a further field beside a space's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import skfem
+import torch
+
+from .evaluation import Evaluation
+
+
+def second_derivatives(basis: skfem.CellBasis, factors: np.ndarray, step: float = 2.0**-10) -> np.ndarray:
+    """sum_ij factors_ij d2 phi / dx_i dx_j at the quadrature points, (elements, points, functions).
+
+    Gradients are polynomials of degree two at most along each reference coordinate where the map of a cell is affine,
+    so that their central differences are exact but for rounding; on other cells they are of order step^2.
+
+    Args:
+        basis: of a scalar space.
+        factors: (dim, dim, elements or 1, points or 1); the identity makes it the Laplacian.
+        step: of the differences, in reference coordinates.
+    """
+    points, shape = np.asarray(basis.X), tuple(basis.dx.shape)
+    found = np.zeros((*shape, basis.Nbfun))
+    inverse = np.asarray(basis.mapping.invDF(points))
+    for k in range(len(points)):
+        # By the chain rule, the derivative along reference coordinate k counts with row k of the inverse Jacobian.
+        weights = np.einsum("ijeq,jeq->ieq", factors, inverse[k])
+        move = np.zeros_like(points)
+        move[k] = step
+        for a in range(basis.Nbfun):
+            ends = [basis.elem.gbasis(basis.mapping, points + sign * move, a)[0].grad for sign in (1.0, -1.0)]
+            found[..., a] += ((ends[0] - ends[1]) / (2.0 * step) * weights).sum(axis=0)
+    return found
+
+
+def with_second_derivatives(cells: Evaluation, table: np.ndarray) -> Evaluation:
+    """The functions of a scalar space with a second field beside them, made of the same functions.
+
+    Its value is a combination of their second derivatives, (elements, points, functions), and its gradient is zero.
+    """
+    extra = torch.as_tensor(np.ascontiguousarray(table), device=cells.quadrature.weights.device)
+    if (extra == extra[:, :1]).all():
+        extra = extra[:, :1]
+    zero = torch.zeros_like(cells.tables[0][:, :1])
+    zero = zero.expand(len(cells.dofs), 1, cells.dofs.shape[1])
+    return replace(cells, tables=(*cells.tables, extra, *[zero] * (cells.components - 1)))

@@ -1,0 +1,60 @@
+"""Whether a pressure is determined, and the data that it needs where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fem.state_space import StateSpace
+from ..pde.zero_mean import ZeroMean
+from .controls import Entry
+from .families.base import Level
+from .values import Values
+
+# Interpolated data that let nothing out leave this share of what flows through, on the coarsest meshes.
+_LEAST_BALANCE = 1e-2
+
+
+def undetermined(
+    values: Values, state: StateSpace, level: Level | None, fixed: np.ndarray, lift: Tensor, entries: Sequence[Entry]
+) -> ZeroMean | None:
+    """The pressure as the field of mean zero where no free velocity lets anything out; None where some does.
+
+    Args:
+        values: collects what is wrong with the data.
+        state: the state space.
+        level: the field in question, if any.
+        fixed: (N,) which coefficients are given.
+        lift: (N,) given coefficients.
+        entries: the controls.
+    """
+    if level is None:
+        return None
+    outflow = level.outflow
+    nothing = 1e-10 * np.abs(outflow).max()
+    if (np.abs(outflow[~fixed]) > nothing).any():
+        return None
+    given = lift.cpu().numpy()
+    net, through = float(outflow @ given), float(np.abs(outflow) @ np.abs(given))
+    if abs(net) > _LEAST_BALANCE * through + nothing * np.abs(given).sum():
+        message = (
+            "velocities are given all around and let nothing else in or out: expected a net flux of zero, found "
+            f"{net:.3g} (outwards) of {through:.3g} that flows through; correct them, or leave a part open"
+        )
+        values.complain("pde.boundary", message)
+    for entry in entries:
+        if entry.data is not None and (np.abs(entry.data.T @ outflow) > nothing).any():
+            message = (
+                "expected a part of the boundary that is left open, found velocities given all around: the control "
+                "would let in what cannot get out"
+            )
+            values.complain(f"{entry.key}.on", message)
+    first, end = (int(each) for each in state.offsets[level.field : level.field + 2])
+    cells = state.parts[level.field].cells
+    one = torch.zeros(cells.components, 1, cells.quadrature.points, dtype=lift.dtype, device=lift.device)
+    one[0] = 1.0
+    integrals = cells.test(one)[0]
+    return ZeroMean(first, end, first, integrals / integrals.sum())

@@ -1,0 +1,56 @@
+"""Small problems in time, and their states, that several tests share."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import skfem
+import torch
+
+from nhgd_pde.engine.minimise import Accuracy
+from nhgd_pde.methods.adjoint import Adjoint
+from nhgd_pde.pde_problem import PDEProblem
+from nhgd_pde.problem.building import build
+from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem.loading import read_problem
+
+LINE: dict[str, Any] = {
+    "name": "small",
+    "mesh": {"kind": "interval", "cells": [4]},
+    "pde": {"kind": "heat", "boundary": {"all": {"dirichlet": 0}}},
+    "time": {"end": 0.5, "steps": 3},
+    "control": {"kind": "source"},
+    "objective": [
+        {"kind": "tracking", "target": "sin(pi*x)*exp(-t)"},
+        {"kind": "regularisation", "weight": 1e-2},
+    ],
+}
+
+
+def evolution(overrides: Mapping[str, Any] | None = None) -> PDEProblem:
+    """Heat on four cells and three time steps, with some keys set to other values."""
+    return build(read_problem(copy.deepcopy(LINE), overrides))
+
+
+def solved(built: PDEProblem) -> torch.Tensor:
+    """All coefficients of the state (levels, size of the space) at the first control."""
+    u, v = built.start()
+    evaluation, state = Adjoint().evaluate(built, v, Adjoint().init(built, u, v), Accuracy(1e-12, 1.0))
+    assert evaluation.state_error <= 1e-12, evaluation.message
+    return built.state(state.u, v)[0].reshape(-1, built.space.size)
+
+
+def l2_error(built: PDEProblem, values: torch.Tensor, exact: list[str], t: float = 0.0) -> float:
+    """Of coefficients (size of the space,) by a quadrature much finer than that of the equation."""
+    basis = skfem.Basis(built.space.domain.mesh, built.space.basis.elem, intorder=8)
+    x = np.asarray(basis.global_coordinates())
+    square = 0.0
+    for own, text in zip(built.space.split(values.numpy()), exact, strict=True):
+        expression = Expression(text)
+        named = {"t": t} if "t" in expression.variables else {}
+        square += float(((np.asarray(basis.interpolate(own)) - expression.numpy(x, **named)) ** 2 * basis.dx).sum())
+    return math.sqrt(square)

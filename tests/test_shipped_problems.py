@@ -1,0 +1,36 @@
+"""Every shipped problem: it converges with its defaults, to the optimum that the exact adjoint finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nhgd_pde as nhgd
+from benchmarks.shipped import PROBLEMS, UNCONVERGED, agreement
+
+PATHS = [path for path in PROBLEMS if path.stem not in UNCONVERGED]
+paths = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+@pytest.mark.slow
+@paths
+def test_the_default_method_finds_the_optimum_of_the_exact_adjoint(path: Path) -> None:
+    ours, _, fault = agreement(path)
+    assert not fault
+    assert ours.certificate.state_residual <= 1e-8 and ours.certificate.adjoint_residual <= 1e-8
+
+
+@pytest.mark.slow
+@paths
+def test_every_derivative_of_it_is_right(path: Path) -> None:
+    verified = nhgd.verify(nhgd.load(path))
+    assert verified.passed, str(verified)
+
+
+@paths
+def test_it_says_in_a_comment_what_it_is(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# yaml-language-server: $schema=schema.json"
+    assert lines[1].startswith("# ") and len(lines[1]) > 20
+    assert nhgd.load(path).name == path.stem
