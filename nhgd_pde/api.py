@@ -40,7 +40,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     with at_most_threads(1):
         pde = build(file)
     # A device that only the curvature role can see is checked there.
-    method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde))
+    method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
     return Problem(file, pde, method, time.perf_counter() - start)
 
 

@@ -78,6 +78,8 @@ class ControlSpace:
         dofs: (m / components,) the degrees of freedom of that space that are controlled.
         filter: from the design variables to the control; None where they are the same.
         boundary: its integrals are over a part of the boundary, where its gradient is the tangential one.
+        smoothing: of derivatives, in the place of a filter, for the methods that take one.
+        material: of a density, from its values to the share of material, pointwise; None where they are the same.
     """
 
     name: str
@@ -95,6 +97,8 @@ class ControlSpace:
     dofs: np.ndarray | None = None
     filter: Filter | None = None
     boundary: bool = False
+    smoothing: Callable[[Tensor, Tensor], Tensor] | None = None
+    material: Callable[[Tensor], Tensor] | None = None
 
     @property
     def columns(self) -> int:
@@ -159,6 +163,18 @@ class Controls:
 
     def split(self, v: Tensor) -> tuple[Tensor, ...]:
         return self.rows.split(v)
+
+    @property
+    def smoothing(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Of the derivative by all design variables (p,); None where no control has one."""
+        if all(part.smoothing is None for part in self.parts):
+            return None
+
+        def smooth(v: Tensor, derivative: Tensor) -> Tensor:
+            pieces = zip(self.parts, self.split(v), self.split(derivative), strict=True)
+            return torch.cat([own if part.smoothing is None else part.smoothing(x, own) for part, x, own in pieces])
+
+        return smooth
 
     @cached_property
     def _filtered(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from .control import ControlSpace
 from .fem.interpolation import interpolation
@@ -114,6 +115,24 @@ def control_fields(
     return points, cells
 
 
+def density_fields(problem: PDEProblem, control: np.ndarray) -> tuple[Fields, Fields]:
+    """What the equation sees of densities that are filtered or projected, as (point fields, cell fields)."""
+    points: Fields = {}
+    cells: Fields = {}
+    changed = [part for part in problem.control.parts if part.filter is not None or part.material is not None]
+    if not changed:
+        return points, cells
+    v = torch.from_numpy(control).to(problem.equation.lift.device)
+    physical = problem.control.split(problem.control.physical(v))
+    for part, values in zip(problem.control.parts, physical, strict=True):
+        if part in changed:
+            share = values if part.material is None else part.material(values)
+            label = "density" if len(changed) == 1 else f"density_{part.name}"
+            found, on_cells = _control_values(problem, part, share.cpu().numpy())
+            (cells if on_cells else points)[label] = found[0]
+    return points, cells
+
+
 def _control_values(problem: PDEProblem, part: ControlSpace, row: np.ndarray) -> tuple[np.ndarray, bool]:
     """(components, nodes or cells), and whether they are values of cells."""
     values, space = part.on_mesh(row), part.space
@@ -149,13 +168,17 @@ def final_fields(
     """
     step = level if level < 0 else max(level - 1, 0)
     control_points, control_cells = control_fields(problem, control, step=step)
+    density_points, density_cells = density_fields(problem, control)
     gradient_points, gradient_cells = control_fields(problem, gradient, "sensitivity", step)
     point = {
         **state_fields(problem, state, level=level),
         **control_points,
+        **density_points,
         **target_fields(problem, step),
         **state_fields(problem, adjoint, "adjoint", level),
         **gradient_points,
     }
     time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
-    return output_grid(problem), FieldData(point=point, cell={**control_cells, **gradient_cells}, time=time)
+    return output_grid(problem), FieldData(
+        point=point, cell={**control_cells, **density_cells, **gradient_cells}, time=time
+    )

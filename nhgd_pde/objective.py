@@ -8,8 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .fem.evaluation import Evaluation
 from .linalg.krylov import dot
 from .linalg.sparse import SparseMatrix
+from .pde.rows import ControlRows
 
 
 class StateTerm(Protocol):
@@ -145,6 +147,46 @@ class Regularisation:
 
     def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
         return self.gram.mv(direction[None])[0]
+
+
+@dataclass(frozen=True, eq=False)
+class TotalVariation:
+    """int sqrt(|grad v|^2 + smoothing^2) of one control.
+
+    Attributes:
+        rows: how the controls stand in time.
+        evaluation: the functions of the control, with the columns of all of them.
+        weight: (P,) the factor of the integrand, length of a time step included.
+        smoothing: a gradient below it counts little.
+    """
+
+    rows: ControlRows
+    evaluation: Evaluation
+    weight: Tensor
+    smoothing: float
+    quadratic: bool = False
+
+    def value(self, v: Tensor) -> float:
+        _, length = self._gradients(v)
+        return float((length * self.weight * self.evaluation.quadrature.weights.reshape(-1)).sum())
+
+    def derivative(self, v: Tensor) -> Tensor:
+        grad, length = self._gradients(v)
+        return self._tested(grad / length)
+
+    def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
+        grad, length = self._gradients(v)
+        step, _ = self._gradients(direction)
+        return self._tested((step - grad * (grad * step).sum(0) / length**2) / length)
+
+    def _gradients(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(components, rows, P) the gradient, zero in place of the value, and its smoothed length."""
+        grad = self.evaluation.evaluate(self.rows.spread(v))
+        grad[:: 1 + self.evaluation.quadrature.x.shape[0]] = 0.0
+        return grad, (grad.square().sum(0) + self.smoothing**2).sqrt()
+
+    def _tested(self, fluxes: Tensor) -> Tensor:
+        return self.rows.gather(self.evaluation.test(fluxes * self.weight))
 
 
 @dataclass(frozen=True, eq=False)

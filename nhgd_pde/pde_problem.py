@@ -11,8 +11,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .constraints import ConstraintReport
 from .control import Controls
-from .engine.bilevel import FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
+from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.model import InnerModel
@@ -43,6 +44,9 @@ class PDEProblem:
         earlier: the same problem with milder parameters (a penalty, the slope of a projection), to be solved before it,
             each from the solution of the one before.
         origin: unknowns and controls to start from in place of the initial ones.
+        constraint: an inequality of the controls besides their bounds; None without.
+        l1_weights: (p,) of the absolute values of the controls in the objective, which `objective` does not have.
+        reports: every constraint of the file, for the summary.
     """
 
     name: str
@@ -54,6 +58,9 @@ class PDEProblem:
     fields: dict[str, np.ndarray] = field(default_factory=dict)
     earlier: tuple[PDEProblem, ...] = ()
     origin: tuple[Tensor, Tensor] | None = None
+    constraint: Constraint | None = None
+    l1_weights: Tensor | None = None
+    reports: tuple[ConstraintReport, ...] = ()
 
     @property
     def inner_shape(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint import Checkpoint, write_checkpoint
-from .drawing import control_fields, output_grid, state_fields
+from .drawing import control_fields, density_fields, output_grid, state_fields
 from .engine.minimise import Iterate, Oracle
 from .output.fields import FieldData
 from .output.run_folder import RunFolder
@@ -61,8 +61,11 @@ class Recorder:
 
     def _fields(self, iterate: Iterate) -> None:
         state = self._problem.state(iterate.oracle.u, iterate.evaluation.v).cpu().numpy()
-        point, cell = control_fields(self._problem, iterate.evaluation.v.cpu().numpy())
-        data = FieldData(point={**state_fields(self._problem, state), **point}, cell=cell)
+        control = iterate.evaluation.v.cpu().numpy()
+        point, cell = control_fields(self._problem, control)
+        more_points, more_cells = density_fields(self._problem, control)
+        point = {**state_fields(self._problem, state), **point, **more_points}
+        data = FieldData(point=point, cell={**cell, **more_cells})
         self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
         self._written = iterate.iteration
 

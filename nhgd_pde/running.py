@@ -131,6 +131,7 @@ class Run:
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
             more = {"warnings": list(self._warnings), "roles": _roles(self._oracle)}
             found = replace(found, first=self._first or found.first, last=self._last or found.last)
+            found = replace(found, message=found.message + _satisfied(self._current, found.last))
             solution = _solution(
                 self._current, problem, found, tuple(self._rows), self._counts, self._seconds, text, more
             )
@@ -259,6 +260,7 @@ def _solution(
         "gradient_norm_initial": found.first.gradient_norm,
         "outer_iterations": last.iteration,
         "evaluations": last.evaluations,
+        **_constraints(pde, last),
         "state_residual": certificate.state_residual,
         "adjoint_residual": certificate.adjoint_residual,
         "gradient_error": certificate.gradient_error,
@@ -296,6 +298,20 @@ def _solution(
         problem=pde,
         problem_yaml=text,
     )
+
+
+def _constraints(pde: PDEProblem, last: Iterate) -> dict[str, Any]:
+    """How well the constraints of the file are satisfied; nothing without them."""
+    v = last.evaluation.v
+    state = pde.state(last.oracle.u, v)
+    return {"constraints": [dict(each.report(state, v)) for each in pde.reports]} if pde.reports else {}
+
+
+def _satisfied(pde: PDEProblem, last: Iterate) -> str:
+    """The same as a part of the last sentence."""
+    v = last.evaluation.v
+    state = pde.state(last.oracle.u, v)
+    return "".join(f"; {each.sentence(state, v)}" for each in pde.reports)
 
 
 def _roles(oracle: Oracle) -> dict[str, float | int]:

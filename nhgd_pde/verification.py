@@ -75,6 +75,7 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
     checks = [
         *_adjoint_tests(problem, u, v, direction(), generator),
         _residual_taylor(problem, u, v, direction(), generator),
+        *_constraint_test(problem, v, direction()),
     ]
     try:
         checks += [*_hypergradient_tests(problem, v, direction), _fisher_test(problem, u, v, generator)]
@@ -84,7 +85,7 @@ def verify_problem(problem: PDEProblem, seed: int = 0) -> Verification:
 
 
 def _smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
-    """A random smooth control (p,) of size one: a few waves in space and time."""
+    """A random smooth direction (p,) of size one: a few waves in space and time."""
     found = []
     for part in problem.control.parts:
         steps = part.steps or 1
@@ -155,6 +156,22 @@ def _residual_taylor(problem: PDEProblem, u: Tensor, v: Tensor, dv: Tensor, gene
     clear = max(sum(remainder > 1e-10 * scale for remainder in remainders), 5)
     rate = _rate(steps[clear - 5 : clear], remainders[clear - 5 : clear])
     return Check("Taylor rate of R", rate, "at least 1.9", rate >= 1.9)
+
+
+def _constraint_test(problem: PDEProblem, v: Tensor, step: Tensor) -> list[Check]:
+    """The derivative of the constraint, where there is one: filter and projection of a design are in it."""
+    constraint = problem.constraint
+    if constraint is None:
+        return []
+    base, slope = constraint.value(v), dot(constraint.derivative(v), step)
+    scale = abs(base) + abs(slope)
+    steps = [0.5**k for k in range(3, 9)]
+    remainders = [abs(constraint.value(v + t * step) - base - t * slope) for t in steps]
+    if max(remainders) <= 1e-11 * scale:
+        value = max(remainders) / scale
+        return [Check("Taylor remainder of the constraint (affine)", value, "at most 1e-11", True)]
+    rate = _rate(steps, remainders)
+    return [Check("Taylor rate of the constraint", rate, "at least 1.9", rate >= 1.9)]
 
 
 def _rate(steps: list[float], remainders: list[float]) -> float:

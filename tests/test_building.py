@@ -152,7 +152,7 @@ def complaints(overrides: dict[str, Any]) -> list[str]:
         (
             {"control.space": "P0", "objective.1.norm": "h1"},
             "objective.1.norm",
-            "expected l2 for a P0 control, which has no gradient, found 'h1'",
+            "expected l2 or l1 for a P0 control, which has no gradient, found 'h1'",
         ),
         ({"mesh.cells": [1, 1]}, "mesh", "every node of the mesh has a Dirichlet value: use more cells"),
         (

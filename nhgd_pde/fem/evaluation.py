@@ -208,6 +208,21 @@ def tangential(on_facets: Evaluation, normals: Tensor) -> Evaluation:
     return replace(on_facets, tables=(value, *along))
 
 
+def point_evaluation(basis: skfem.CellBasis, cells: np.ndarray, x: np.ndarray, device: torch.device) -> Evaluation:
+    """The same at points x (dim, k), one in each of k cells: sums over points are integrals with the weight one."""
+    local = basis.mapping.invF(x[:, :, None], tind=cells)
+    fields = [basis.elem.gbasis(basis.mapping, local, i, tind=cells)[0] for i in range(basis.Nbfun)]
+    shape = (len(cells), 1)
+    tables = [_table([np.asarray(field) for field in fields], shape, device)]
+    tables += [_table([field.grad[axis] for field in fields], shape, device) for axis in range(len(x))]
+    quadrature = Quadrature(
+        torch.as_tensor(np.ascontiguousarray(x[:, :, None]), device=device),
+        torch.ones(shape, dtype=torch.float64, device=device),
+    )
+    dofs = np.ascontiguousarray(np.asarray(basis.element_dofs)[:, cells].T)
+    return Evaluation(tuple(tables), dofs, int(basis.N), quadrature)
+
+
 def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.device) -> Tensor:
     table = np.stack([np.broadcast_to(value, shape) for value in values], axis=-1)
     if (table == table[:, :1]).all():

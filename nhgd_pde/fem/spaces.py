@@ -9,7 +9,7 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation import Evaluation, evaluation, tangential
+from .evaluation import Evaluation, evaluation, point_evaluation, tangential
 from .mesh import Domain
 
 _ELEMENTS = {
@@ -86,6 +86,23 @@ class Space:
     def on(self, basis: skfem.AbstractBasis) -> Evaluation:
         """Evaluation at the points of a basis of this space."""
         return evaluation(basis, self.device)
+
+    def cells_at(self, x: np.ndarray) -> np.ndarray | None:
+        """A cell for each of some points (dim, k); None where one of them is outside."""
+        mesh = self.domain.mesh
+        low, high = mesh.p.min(axis=1, keepdims=True), mesh.p.max(axis=1, keepdims=True)
+        if ((x < low) | (x > high)).any():
+            return None
+        try:
+            return np.asarray(mesh.element_finder()(*x))
+        except ValueError:
+            return None
+
+    def points(self, x: np.ndarray) -> Evaluation:
+        """Evaluation at points (dim, k) of the mesh, each a cell of its own with the weight one."""
+        cells = self.cells_at(x)
+        assert cells is not None
+        return point_evaluation(self.basis, cells, x, self.device)
 
     def facet_dofs(self, facets: np.ndarray) -> np.ndarray:
         """Indices of the degrees of freedom on some facets, sorted."""

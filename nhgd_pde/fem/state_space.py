@@ -96,6 +96,14 @@ class StateSpace:
             bases.append(part.on(basis))
         return stacked(bases)
 
+    def contains(self, x: np.ndarray) -> bool:
+        """Whether a point (dim, 1) lies in the mesh."""
+        return self.parts[0].cells_at(x) is not None
+
+    def points(self, x: np.ndarray) -> Evaluation:
+        """Evaluation of all fields at points (dim, k) of the mesh, each with the weight one: a sum, not an integral."""
+        return stacked([part.points(x) for part in self.parts])
+
     def facet_dofs(self, facets: np.ndarray, field: int = 0) -> np.ndarray:
         """Indices of one field's degrees of freedom on some facets, sorted."""
         return self.offsets[field] + self.parts[field].facet_dofs(facets)

@@ -27,15 +27,19 @@ from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
 from ..pde.form import ControlMap, Integral, Pointwise
 from ..pde_problem import PDEProblem
+from .constraints import ConstraintBuilder
 from .control_spec import ParameterControl
-from .controls import ControlBuilder, Entry
+from .controls import ControlBuilder
+from .entry import Entry
 from .errors import ProblemError, suggest
 from .expressions import Expression
 from .families import FAMILIES, Family, Interior
 from .levels import undetermined
 from .loading import ProblemFile
 from .objectives import Clock, ObjectiveBuilder
+from .points import fix_point, point_of_mesh
 from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
+from .stages import staged
 from .values import Values
 
 Role = Literal["inner", "curvature"]
@@ -145,6 +149,8 @@ class _Builder:
             loads.append((state.cells, interior.coefficients["source"]))
         terms = ObjectiveBuilder(values, state, controls, domain.boundaries, clock, loads)
         objective = terms.build()
+        constraints = ConstraintBuilder(values, entries, controls, terms, clock)
+        constraints.build()
         if not values.issues:
             if interior.unseen:
                 self._held(state, interior.unseen, fixed, facets, conditions)
@@ -180,8 +186,15 @@ class _Builder:
         else:
             equation = self._evolution(state, interior, clock, fixed, lift, common)
         coercive = interior.symmetric and interior.coercive and boundary_coercive and clock is None
-        model = self._model(state, equation, interior, controls, coercive)
-        return PDEProblem(spec.name, state, equation, controls, objective, model, terms.fields)
+
+        def model_of(equation: StateEquation) -> InnerModel:
+            return self._model(state, equation, interior, controls, coercive)
+
+        model = model_of(equation)
+        problem = PDEProblem(
+            spec.name, state, equation, controls, objective, model, terms.fields, l1_weights=terms.l1_weights
+        )
+        return staged(problem, entries, constraints, model_of)
 
     def _timely(self, family: Family) -> None:
         kind, evolves = self.file.spec.pde.kind, self.file.spec.time is not None
@@ -267,6 +280,9 @@ class _Builder:
                 at = f"{key}.{i}" if isinstance(given, tuple) else key
                 lift[:, dofs] = self.values.formula(at, value, state.nodes[:, dofs], times)
                 fixed[dofs] = True
+        for k, point in enumerate(self.file.spec.pde.points):
+            if point.dirichlet is not None:
+                fix_point(values=self.values, state=state, number=k, lift=lift, fixed=fixed, times=times)
         for entry in entries:
             if entry.data is not None and not entry.initial:
                 those = np.flatnonzero(np.diff(entry.data.indptr))
@@ -348,6 +364,12 @@ class _Builder:
                     evaluation, *make(self.values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices]))
                 )
         self._controlled(state, conditions, entries, facets)
+        for k, point in enumerate(self.file.spec.pde.points):
+            where = None if point.load is None else point_of_mesh(self.values, state, k)
+            if where is not None:
+                evaluation = state.points(where)
+                flux = data(f"pde.points.{k}.load", point.load, evaluation.quadrature.x.reshape(state.domain.dim, -1))
+                conditions[f"pde.points.{k}"] = _Condition(evaluation, neumann, {"flux": flux})
         return conditions, absorbing, coercive
 
     def _controlled(

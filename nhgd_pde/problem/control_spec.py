@@ -7,7 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from nhgd_pde.problem.expressions import CONSTANTS, FUNCTIONS, VARIABLES, Expression
-from nhgd_pde.problem.fields import Flag, Formula, Function, OneOf, OneOrMore, Section, expectation, issue
+from nhgd_pde.problem.fields import (
+    Flag,
+    Formula,
+    Function,
+    Number,
+    Numbers,
+    OneOf,
+    OneOrMore,
+    Section,
+    expectation,
+    issue,
+)
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 OptionalScalar = Annotated[Expression | None, Formula(null=True)]
@@ -117,6 +128,43 @@ class LogConductivityControl(_Control):
     space: Literal["P0", "P1", "constant"] = Field(default="P1", description="Finite elements of the control.")
 
 
+class ProjectionSpec(Section):
+    """A smooth step that pushes densities to 0 and 1, steeper from stage to stage."""
+
+    slope: Annotated[float, Number(above=0)] = Field(
+        default=8.0, description="Slope of the step in the last stage; before, it doubles from stage to stage from 1."
+    )
+    threshold: Annotated[float, Number(above=0, below=1)] = Field(default=0.5, description="Where the step is.")
+
+
+class DensityControl(_Control):
+    """The conductivity or Young's modulus is low + (high - low) v^penalty."""
+
+    kind: Literal["density"]
+    low: Annotated[float, Number(above=0)] = Field(description="Value of the coefficient where v = 0.")
+    high: Annotated[float, Number(above=0)] = Field(default=1.0, description="Value of the coefficient where v = 1.")
+    penalty: Annotated[float | tuple[float, ...], Numbers(Number(least=1))] = Field(
+        default=3.0, description="Exponent, at least 1; a list has one for each stage of a continuation."
+    )
+    filter_radius: Annotated[float | None, Number(above=0, null=True)] = Field(
+        default=None, description="Radius over which the design is averaged, in the mesh's units; null for none."
+    )
+    filter: Literal["helmholtz", "cone", "sensitivity"] = Field(
+        default="helmholtz",
+        description="An equation with the reach of a cone of that radius, or means of the cells in it (P0 only); "
+        "sensitivity leaves the density as it is and takes such means of the derivative in the steps of oc.",
+    )
+    projection: ProjectionSpec | None = Field(
+        default=None, description="Of the filtered density towards 0 and 1, as {slope, threshold}; null for none."
+    )
+    initial: InitialValue = Field(default=Expression(0.5), description="Starting values.")
+    bounds: tuple[OptionalScalar, OptionalScalar] = Field(
+        default=(Expression(0), Expression(1)), description="Lower and upper bound."
+    )
+    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    space: Literal["P0", "P1"] = Field(default="P1", description="Finite elements of the design.")
+
+
 class ParameterControl(_Control):
     """The control is a number with a name, which the expressions of the equation use."""
 
@@ -149,6 +197,7 @@ ControlSpec = Annotated[
     | InitialControl
     | ConductivityControl
     | LogConductivityControl
+    | DensityControl
     | ParameterControl
     | PythonControl,
     OneOf(),

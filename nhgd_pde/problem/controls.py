@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..control import ControlSpace, added, replaced
-from ..fem.evaluation import Evaluation, side_by_side, stacked
+from ..fem.evaluation import Evaluation, stacked
 from ..fem.interpolation import interpolation
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
@@ -23,6 +23,7 @@ from ..pde.form import Coefficients, ControlMap
 from .control_spec import (
     ConductivityControl,
     ControlSpec,
+    DensityControl,
     DirichletControl,
     InitialControl,
     LogConductivityControl,
@@ -32,6 +33,8 @@ from .control_spec import (
     RobinControl,
     SourceControl,
 )
+from .densities import density_entry
+from .entry import Entry
 from .errors import suggest
 from .expressions import Expression
 from .families import Interior
@@ -39,55 +42,6 @@ from .fields import Function
 from .objective_spec import RegularisationTerm
 from .python_code import load_function
 from .values import Values, point_text
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One control and its way into the equation.
-
-    Attributes:
-        key: where it stands in the file.
-        part: the control.
-        where: the part of the boundary whose integral it enters; None for the cells.
-        maps: how each component enters the coefficients there; empty for a control that fixes coefficients.
-        functions: each component's functions at the points of that integral; columns of this control.
-        coefficients: what the maps need besides.
-        acts_on: the coefficients there that it changes.
-        additive: it only adds to sources, fluxes and the like, so that an affine equation stays affine.
-        data: (coefficients of the state in a time step, columns) what it fixes; None where it does not.
-        initial: it fixes the coefficients at time 0.
-        side: the part of the boundary that it acts on, and its facets; None for the cells.
-        cells: those whose conductivity it makes; None where it makes none.
-    """
-
-    key: str
-    part: ControlSpace
-    where: str | None = None
-    maps: tuple[ControlMap, ...] = ()
-    functions: tuple[Evaluation, ...] = ()
-    coefficients: dict[str, Tensor] = field(default_factory=dict)
-    acts_on: frozenset[str] = frozenset()
-    additive: bool = True
-    data: sp.csr_matrix | None = None
-    initial: bool = False
-    side: str | None = None
-    facets: np.ndarray | None = None
-    cells: np.ndarray | None = None
-
-    @property
-    def order(self) -> int:
-        """Parameters make whole coefficients, conductivities parts of one, and what is added comes last."""
-        return 2 if self.additive else 1 if self.cells is not None else 0
-
-    def placed(self, first: int, width: int) -> Evaluation | None:
-        """Its functions as the columns from `first` on of those of all controls."""
-        if not self.maps:
-            return None
-        parts, column = [], first
-        for each in self.functions:
-            parts.append(each.shifted(column, width))
-            column += each.size
-        return side_by_side(parts)
 
 
 @dataclass
@@ -160,6 +114,8 @@ class ControlBuilder:
                 return self._conductivity(key, spec, lambda v: v)
             case LogConductivityControl():
                 return self._conductivity(key, spec, torch.exp)
+            case DensityControl():
+                return density_entry(self, key, spec, f"_{number}" if number else "")
             case ParameterControl():
                 return self._parameter(key, spec)
             case PythonControl():
@@ -172,7 +128,7 @@ class ControlBuilder:
             self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
         x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
         count = self._components(key, spec)
-        part, functions, weight = self._in_cells(key, spec, count)
+        part, functions, weight = self.in_cells(key, spec, count)
         factor = self._gain(key, spec.gain, x)
         coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
         if self.interior.vector is None:
@@ -232,7 +188,7 @@ class ControlBuilder:
         if self.step is None:
             self.values.complain(f"{key}.kind", "expected a problem with time, found a steady one")
         count = self.state.groups[0].components
-        part, _, _ = self._in_cells(key, spec, count, varying=False)
+        part, _, _ = self.in_cells(key, spec, count, varying=False)
         assert part.space is not None
         one = interpolation(part.space, self.state.parts[0])
         rest = self.state.size - count * one.shape[0]
@@ -246,7 +202,7 @@ class ControlBuilder:
         if given is None or given.ndim > 2:
             message = "expected an equation with a scalar conductivity, found one without"
             self.values.complain(f"{key}.kind", message)
-        part, functions, weight = self._in_cells(key, spec, 1, varying=False)
+        part, functions, weight = self.in_cells(key, spec, 1, varying=False)
         if isinstance(spec, ConductivityControl):
             lowest = -np.inf if part.lower is None else float(part.lower.min())
             if lowest <= 0.0:
@@ -282,7 +238,7 @@ class ControlBuilder:
         return Entry(key, part, None, (enter,), functions, additive=False)
 
     def _python(self, key: str, spec: PythonControl) -> Entry:
-        part, functions, _ = self._in_cells(key, spec, 1)
+        part, functions, _ = self.in_cells(key, spec, 1)
         enter = load_function(self.values.file, f"{key}.python", spec.python)
         name = Function.written(spec.python)
         trial = torch.zeros_like(functions[0].quadrature.weights).reshape(1, -1)
@@ -306,9 +262,11 @@ class ControlBuilder:
         return factor
 
     @property
-    def _bounded(self) -> bool:
-        """Some control has a bound: steps of all of them are projected together."""
-        return any(bound is not None for each in self.values.file.spec.controls for bound in each.bounds)
+    def _nodewise(self) -> bool:
+        """Some control has a bound or an l1 term: steps of all of them are projected, node by node, together."""
+        spec = self.values.file.spec
+        sparse = any(isinstance(term, RegularisationTerm) and term.norm == "l1" for term in spec.objective)
+        return sparse or any(bound is not None for each in spec.controls for bound in each.bounds)
 
     def _components(self, key: str, spec: SourceControl | NeumannControl | RobinControl | DirichletControl) -> int:
         """Fields that a control acts on: those of the first group, or the real part of a complex one."""
@@ -334,7 +292,7 @@ class ControlBuilder:
         )
         return self.facets["all"]
 
-    def _in_cells(
+    def in_cells(
         self, key: str, spec: ControlSpec, count: int, varying: bool = True
     ) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
         """A control on the cells, the functions of its components, and where it acts (1, elements, points)."""
@@ -352,7 +310,7 @@ class ControlBuilder:
         weight = self.values.tensor(indicator.reshape(cells.quadrature.weights.shape))[None]
         space_, dofs = None, None
         if kind in ("P0", "P1"):
-            space_ = self.state.parts[0] if kind == self.state.element else self._space(kind)
+            space_ = self.state.parts[0] if kind == self.state.element else self.finite_elements(kind)
             dofs = np.arange(space_.size)
             if elements is not None and len(elements):
                 dofs = space_.cell_dofs(elements)
@@ -365,9 +323,9 @@ class ControlBuilder:
         return part, functions, weight
 
     def _numbers(self, key: str, spec: ControlSpec) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
-        return self._in_cells(key, spec, 1, varying=False)
+        return self.in_cells(key, spec, 1, varying=False)
 
-    def _space(self, element: str) -> Space:
+    def finite_elements(self, element: str) -> Space:
         return space(self.state.domain, element, self.state.device, like=self.state.parts[0])
 
     def _on_facets(
@@ -375,7 +333,7 @@ class ControlBuilder:
     ) -> tuple[tuple[Evaluation, ...], Space | None, np.ndarray | None, np.ndarray]:
         like = self.state.parts[0]
         if kind in ("P0", "P1"):
-            space_ = like if kind == self.state.element else self._space(kind)
+            space_ = like if kind == self.state.element else self.finite_elements(kind)
             dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
             one, nodes = space_.traces(facets, like).columns(dofs), space_.nodes[:, dofs]
             return (one,) * count, space_, dofs, np.tile(nodes, count)
@@ -438,7 +396,7 @@ class ControlBuilder:
         )  # fmt: skip
 
     def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
-        """L2, lumped under bounds; H1 where the gradient is penalised and there are none."""
+        """L2; H1 where the gradient is penalised; lumped L2 with bounds or an l1 term, whose steps act node by node."""
         device = self.state.device
         if kind in ("time", "constant"):
             unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
@@ -446,7 +404,7 @@ class ControlBuilder:
         stride = evaluation.components // evaluation.fields
         values = {(i, i): weight for i in range(0, evaluation.components, stride)}
         mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
-        if self._bounded:
+        if self._nodewise:
             weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
             lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
             return diagonal_riesz_map(weights, lumped)
@@ -454,7 +412,7 @@ class ControlBuilder:
             return diagonal_riesz_map(mass.diagonal(), mass)
         smooth = any(
             isinstance(term, RegularisationTerm)
-            and term.norm == "h1"
+            and term.norm in ("h1", "tv")
             and term.weight > 0
             and term.control in (None, name)
             for term in self.values.file.spec.objective

@@ -222,6 +222,31 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """A number, or where `single` is allowed to be one of many a list of at least one."""
+
+    entry: Number
+    single: bool = True
+
+    def check(self, value: object) -> Any:
+        if not isinstance(value, list | tuple):
+            if not self.single:
+                raise expectation("a list of numbers", value)
+            return self.entry.check(value)
+        if not value:
+            raise expectation("a list of at least one number", value)
+        return tuple(each for _, each in _each("numbers", enumerate(value), self.entry.check))
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        entry = self.entry.__get_pydantic_json_schema__(schema, handler)
+        listed: Schema = {"type": "array", "items": entry, "minItems": 1}
+        return {"anyOf": [entry, listed]} if self.single else listed
+
+
+@dataclass(frozen=True)
 class Flag:
     """True or false; with `only`, no more than true."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -16,9 +17,11 @@ from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.outer.newton_cg import NewtonCG
-from ..engine.outer.oc import OC
+from ..engine.outer.oc import OC, Smoothing
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
+from .constraint_spec import StateSpec
+from .control_spec import DensityControl
 from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
 
@@ -26,7 +29,10 @@ from .loading import ProblemFile
 _TESTS = 64
 _SAMPLED_STEPS = 400
 _EXPECTED_STEPS = 50
-# Of the design, at which optimality criteria stop (Andreassen et al. 2011).
+# Of state and adjoint where the control is a density. Residuals are measured in the energy of the first design, in
+# which void counts as much as material: what is left there is up to the contrast of both times larger in energy.
+_DENSITY_TOLERANCE = 1e-9
+# Of a density, at which optimality criteria and moving asymptotes stop (Andreassen et al. 2011).
 _CHANGE = 0.01
 # Up to here a vector operation is too short for a second thread.
 _SERIAL_UNKNOWNS = 250_000
@@ -54,7 +60,11 @@ class Method:
 
 
 def build_method(
-    file: ProblemFile, shape: tuple[int, int], device: torch.device, space: Feasible | None = None
+    file: ProblemFile,
+    shape: tuple[int, int],
+    device: torch.device,
+    space: Feasible | None = None,
+    smoothing: Smoothing | None = None,
 ) -> Method:
     """The method that a file asks for.
 
@@ -63,6 +73,7 @@ def build_method(
         shape: (S, n) of the inner variables.
         device: where the inverse will be.
         space: what the control moves in; None where only the inverse is asked for.
+        smoothing: of the derivative, which `oc` alone takes.
 
     Raises:
         ProblemError: an outer method that does not take what the problem has, options that contradict each
@@ -74,10 +85,13 @@ def build_method(
     parallel = unknowns > _SERIAL_UNKNOWNS
     if isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense):
         parallel = unknowns >= _PARALLEL_DENSE
-    outer = _outer(file, space)
+    outer = _outer(file, space, smoothing)
+    if smoothing is not None and not isinstance(outer, OC):
+        message = f"expected oc, which alone takes a sensitivity filter, found {spec.outer.method!r}"
+        raise file.error("outer.method", message)
     change = spec.outer.change
     if change == "auto":
-        change = _CHANGE if isinstance(outer, OC) else None
+        change = _CHANGE if isinstance(outer, OC) or (isinstance(outer, MMA) and _designs(file)) else None
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol, change=change)
     objection = outer.objection(space) if space is not None else ""
     if objection:
@@ -88,14 +102,16 @@ def build_method(
     return Method(oracle, outer, stopping, description, None if parallel else 1)
 
 
-def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
+def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | None) -> OuterMethod:
     spec, compared = file.spec.outer, METHODS.get(file.spec.method)
     step = None if spec.step == "auto" else float(spec.step)
     tracking = compared is not None and compared.tracking
     name = spec.method
     if name == "auto":
         constrained = space is not None and space.constraint is not None
-        name = "mma" if constrained else "gradient" if tracking else "lbfgs"
+        steep = compared is None and _steep(file)
+        design: Literal["mma", "oc"] = "mma" if smoothing is None else "oc"
+        name = design if constrained else "gradient" if tracking else "newton_cg" if steep else "lbfgs"
     if name == "lbfgs":
         return LBFGS(spec.memory, step)
     if name == "newton_cg":
@@ -103,10 +119,24 @@ def _outer(file: ProblemFile, space: Feasible | None) -> OuterMethod:
     if name == "mma":
         return MMA() if spec.move == "auto" else MMA(move=spec.move)
     if name == "oc":
-        return OC() if spec.move == "auto" else OC(move=spec.move)
+        return OC(smoothing=smoothing) if spec.move == "auto" else OC(move=spec.move, smoothing=smoothing)
     if name == "adam":
         return Adam(step)
     return GradientDescent(step, search=not tracking)
+
+
+def _steep(file: ProblemFile) -> bool:
+    """There is a term that is too curved for secants: the penalty of a state constraint, or a total variation.
+
+    To Newton's method the kinks of the one and the corners of the other are no obstacle.
+    """
+    constrained = any(isinstance(each, StateSpec) for each in file.spec.constraints)
+    return constrained or any(getattr(term, "norm", None) == "tv" for term in file.spec.objective)
+
+
+def _designs(file: ProblemFile) -> bool:
+    """A control is the density of a material."""
+    return any(isinstance(each, DensityControl) for each in file.spec.controls)
 
 
 def _oracle(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tuple[Oracle, str]:
@@ -145,7 +175,8 @@ def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tu
     choice = choose_curvature(file, shape, sampled, device)
     tests = spec.inner.tests if isinstance(spec.inner.tests, int) else _TESTS
     steps = spec.inner.steps if spec.inner.steps != "auto" else (_SAMPLED_STEPS if sampled else _EXPECTED_STEPS)
-    tolerance = None if spec.inner.tolerance == "auto" else spec.inner.tolerance
+    default = _DENSITY_TOLERANCE if _designs(file) else None
+    tolerance = default if spec.inner.tolerance == "auto" else spec.inner.tolerance
     refine, cross = spec.hypergradient.refine, spec.hypergradient.cross
     inner = InnerOptions(
         tests=tests if sampled else None,
@@ -158,7 +189,7 @@ def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tu
     )
     hypergradient = HypergradientOptions(
         refine=refine != "off",
-        tolerance=refine if isinstance(refine, float) else None,
+        tolerance=refine if isinstance(refine, float) else default,
         steps=HypergradientOptions.steps if spec.hypergradient.steps == "auto" else spec.hypergradient.steps,
         cross=cross,
     )

@@ -81,10 +81,16 @@ class ComplianceTerm(Section):
 
 
 class RegularisationTerm(Section):
-    """weight/2 int (v - reference)^2 for l2, weight/2 int |grad (v - reference)|^2 for h1."""
+    """weight/2 int (v - reference)^2 (l2) or |grad (v - reference)|^2 (h1), weight int |v| (l1) or |grad v| (tv)."""
 
     kind: Literal["regularisation"]
-    norm: Literal["l2", "h1"] = Field(default="l2", description="What is squared: values or gradients.")
+    norm: Literal["l2", "h1", "l1", "tv"] = Field(
+        default="l2", description="Squares of values or of gradients, or absolute values or lengths of gradients."
+    )
+    smoothing: Annotated[float, Number(above=0)] = Field(
+        default=0.1,
+        description="Of tv: sqrt(|grad v|^2 + smoothing^2) stands for |grad v|; less takes more iterations.",
+    )
     weight: Annotated[float, Number(least=0)] = Field(description="Factor of the term, at least 0.")
     reference: Annotated[Expression | Vector, Formula(vector=True)] = Field(
         default=Expression(0), description="Control without a penalty."

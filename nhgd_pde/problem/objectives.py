@@ -23,6 +23,7 @@ from ..objective import (
     Objective,
     Regularisation,
     StateTerm,
+    TotalVariation,
     Tracking,
 )
 from ..objective_integral import Density, IntegralTerm, trial_of_density
@@ -74,7 +75,7 @@ class Clock:
 
 @dataclass
 class ObjectiveBuilder:
-    """Makes the terms one after the other; `fields` grows by what there is to draw.
+    """Makes the terms one after the other; `fields` grows by what there is to draw, `l1_weights` by l1 terms.
 
     Attributes:
         values: evaluates expressions and collects mistakes.
@@ -92,6 +93,7 @@ class ObjectiveBuilder:
     clock: Clock | None
     loads: Sequence[tuple[Evaluation, Tensor]] = ()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
+    l1_weights: Tensor | None = None
 
     def build(self) -> Objective:
         state: list[StateTerm] = []
@@ -116,7 +118,7 @@ class ObjectiveBuilder:
 
     # Terms in the state
 
-    def _region(self, key: str, on: str | None) -> tuple[Evaluation, np.ndarray]:
+    def region(self, key: str, on: str | None) -> tuple[Evaluation, np.ndarray]:
         """The state's functions at the points of an integral, and where it counts (elements, points)."""
         if on is not None and on in self.facets and on not in self.state.domain.subdomains:
             evaluation = self.state.facets(self.facets[on])
@@ -156,7 +158,7 @@ class ObjectiveBuilder:
             return self._sensors(key, term, term.at, chosen)
         times = self._times(term.time)
         target = self._nodal(f"{key}.target", term.target, chosen, times)
-        evaluation, region = self._region(f"{key}.on", term.on)
+        evaluation, region = self.region(f"{key}.on", term.on)
         weights = self.values.tensor(term.weight * region)[None]
         stride = evaluation.components // evaluation.fields
         blocks = {(k * stride, k * stride): weights for k in chosen}
@@ -218,7 +220,7 @@ class ObjectiveBuilder:
 
     def _linear_state(self, key: str, term: LinearStateTerm) -> StateTerm:
         chosen = self._chosen(key, None)
-        evaluation, region = self._region(f"{key}.on", term.on)
+        evaluation, region = self.region(f"{key}.on", term.on)
         x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
         times = self._times(term.time)
         weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
@@ -259,7 +261,7 @@ class ObjectiveBuilder:
 
     def integral(self, density: Density, key: str, on: str | None, weight: float) -> IntegralTerm:
         """weight times the integral of a density over a region, in time over all of it."""
-        evaluation, region = self._region(f"{key}.on", on)
+        evaluation, region = self.region(f"{key}.on", on)
         stages = None
         if self.clock is not None:
             averages = sp.kron(self.clock.averages, sp.identity(self.state.size))
@@ -324,11 +326,21 @@ class ObjectiveBuilder:
             points = part.boundary and self.state.domain.dim == 1
             if numbers:
                 self.values.number(f"{key}.reference", term.reference)
-            if term.norm == "h1" and (numbers or element == "P0" or points):
+            if term.norm in ("h1", "tv") and (numbers or element == "P0" or points):
                 kind = (
                     "a P0 control" if element == "P0" else "a control of numbers" if numbers else "a control of points"
                 )
-                self.values.complain(f"{key}.norm", f"expected l2 for {kind}, which has no gradient, found 'h1'")
+                message = f"expected l2 or l1 for {kind}, which has no gradient, found {term.norm!r}"
+                self.values.complain(f"{key}.norm", message)
+                continue
+            if term.norm in ("l1", "tv"):
+                reference = self._reference(f"{key}.reference", term, first, part)
+                if bool(reference.any()):
+                    self.values.complain(f"{key}.reference", f"expected 0, the only one of norm {term.norm}")
+                if term.norm == "l1":
+                    self._absolute(key, term, first, part)
+                else:
+                    found += self._variation(key, term, part)
                 continue
             if numbers:
                 gram = term.weight * sp.identity(part.columns, format="csr")
@@ -343,6 +355,27 @@ class ObjectiveBuilder:
             matrix = SparseMatrix(self._spread(first, part, gram), self.state.device, symmetric=True)
             found.append(Regularisation(matrix, self._reference(f"{key}.reference", term, first, part)))
         return found
+
+    def _absolute(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> None:
+        """weight int |v| with the lumped mass matrix, which is the part's inner product."""
+        if part.filter is not None:
+            self.values.complain(f"{key}.norm", "expected l2, h1 or tv for a filtered density, found 'l1'")
+        if self.l1_weights is None:
+            self.l1_weights = self.values.tensor(np.zeros(self.controls.size))
+        mass = part.riesz.matrix.diagonal().repeat(part.steps or 1)
+        self.l1_weights[first : first + part.size] += term.weight * part.measure * mass
+
+    def _variation(self, key: str, term: RegularisationTerm, part: ControlSpace) -> list[ControlTerm]:
+        if part.evaluation.quadrature.x.shape != self.state.cells.quadrature.x.shape:
+            self.values.complain(f"{key}.norm", "expected l2, h1 or l1 for a control of the boundary, found 'tv'")
+            return []
+        before = self.controls.parts.index(part)
+        columns = sum(each.columns for each in self.controls.parts[:before])
+        evaluation = part.evaluation.shifted(columns, self.controls.rows.width)
+        # Where other controls vary in time, one that stands still has equal rows, which count once together.
+        copies = self.controls.steps if part.steps is None and any(self.controls.rows.varying) else 1
+        weight = term.weight * part.measure / copies * part.weight.reshape(-1)
+        return [TotalVariation(self.controls.rows, evaluation, weight, term.smoothing)]
 
     def _stages(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
         """Times at which an expression for a control is taken; a control that does not vary takes none in t."""

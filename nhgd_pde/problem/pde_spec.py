@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.fields import Flag, Formula, Function, Number, OneOf, RegionFormula, Section, issue
+from nhgd_pde.problem.fields import Flag, Formula, Function, Number, Numbers, OneOf, RegionFormula, Section, issue
 
 Vector = tuple[Expression, ...]
 Scalar = Annotated[Expression, Formula()]
@@ -61,6 +61,29 @@ class BoundarySpec(Section):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
+class PointSpec(Section):
+    """What holds at one point: exactly one of dirichlet, load."""
+
+    at: Annotated[tuple[float, ...], Numbers(Number(), single=False)] = Field(description="Coordinates of the point.")
+    dirichlet: Components = Field(
+        default=None, description="Value of u at a node of the mesh; of a vector a list, null where it is free."
+    )
+    load: Annotated[Expression | Vector | None, Formula(null=True, vector=True)] = Field(
+        default=None, description="A point source, of a vector a point force as a list."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> PointSpec:
+        given = [name for name in ("dirichlet", "load") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise issue(f"expected exactly one of dirichlet, load; found {' and '.join(given) or 'none'}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
 Conductivity = Annotated[
     TensorCoefficient,
     Field(description="Expression, mapping from subdomain (or default) to expression, or square matrix."),
@@ -74,6 +97,11 @@ Conditions = Annotated[
 ]
 
 
+Points = Annotated[
+    tuple[PointSpec, ...], Field(description="Loads and values at single points, a list of {at, load or dirichlet}.")
+]
+
+
 class PoissonSpec(Section):
     """-div(conductivity grad u) + reaction u = source."""
 
@@ -82,6 +110,7 @@ class PoissonSpec(Section):
     reaction: Coefficient = Expression(0)
     source: Coefficient = Expression(0)
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class SemilinearSpec(Section):
@@ -94,6 +123,7 @@ class SemilinearSpec(Section):
     )
     source: Coefficient = Expression(0)
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class HeatSpec(Section):
@@ -105,6 +135,7 @@ class HeatSpec(Section):
     reaction: Coefficient = Expression(0)
     source: Coefficient = Expression(0)
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class BurgersSpec(Section):
@@ -116,6 +147,7 @@ class BurgersSpec(Section):
         VectorCoefficient, Field(description="Expression in 1-D; else a list, an expression a component, or 0.")
     ] = Expression(0)
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class AllenCahnSpec(Section):
@@ -127,6 +159,7 @@ class AllenCahnSpec(Section):
     )
     source: Coefficient = Expression(0)
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class AdvectionDiffusionSpec(Section):
@@ -145,6 +178,7 @@ class AdvectionDiffusionSpec(Section):
         "everywhere.",
     )
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class HelmholtzSpec(Section):
@@ -157,6 +191,7 @@ class HelmholtzSpec(Section):
         0
     )
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class ElasticitySpec(Section):
@@ -172,6 +207,7 @@ class ElasticitySpec(Section):
         default=Expression(0), description="Body force, a list of expressions; a single 0 stands for none."
     )
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 Viscosity = Annotated[
@@ -195,6 +231,7 @@ class StokesSpec(Section):
     viscosity: Viscosity = Expression(1.0)
     source: Force = Expression(0)
     boundary: FlowConditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class NavierStokesSpec(Section):
@@ -204,6 +241,7 @@ class NavierStokesSpec(Section):
     viscosity: Viscosity = Expression(1.0)
     source: Force = Expression(0)
     boundary: FlowConditions = Field(default_factory=dict)
+    points: Points = ()
 
 
 class PythonSpec(Section):
@@ -217,6 +255,7 @@ class PythonSpec(Section):
     source: VectorCoefficient = Field(default=Expression(0), description="What it finds as c['source'].")
     capacity: Coefficient = Field(default=Expression(1.0), description="Factor of the time derivative, with time.")
     boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
     @property
     def kind(self) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nhgd_pde.problem.constraint_spec import ConstraintSpec
 from nhgd_pde.problem.control_spec import AllControls, ControlSpec
 from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
@@ -196,8 +197,8 @@ class OuterSpec(Section):
     method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg", "mma", "oc"] = Field(
         default="auto",
         description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
-        "criteria; auto is lbfgs, mma with a constraint, and gradient with a constant step for methods that only track "
-        "the state.",
+        "criteria; auto is lbfgs, mma with a volume constraint, newton_cg with a state constraint or tv, and gradient "
+        "with a constant step for methods that only track the state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
@@ -213,7 +214,8 @@ class OuterSpec(Section):
     )
     change: Annotated[float | Literal["auto"] | None, Number(above=0, null=True, words=("auto",))] = Field(
         default="auto",
-        description="A step that changes no variable by more than this ends the run; auto is 0.01 for oc, else null.",
+        description="A step that changes no variable by more than this ends the run; auto is 0.01 for oc, and for mma "
+        "with a density; else null.",
     )
 
 
@@ -267,6 +269,9 @@ class ProblemSpec(Section):
     control: AllControls = Field(description="What is optimised, a mapping with its kind, or a list of them.")
     objective: tuple[ObjectiveTerm, ...] = Field(
         description="A list of terms that are added up.", json_schema_extra={"minItems": 1}
+    )
+    constraints: tuple[ConstraintSpec, ...] = Field(
+        default=(), description="A list of conditions on state and control besides bounds."
     )
     inner: InnerSpec = Field(default_factory=InnerSpec)
     curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)

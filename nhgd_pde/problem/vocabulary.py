@@ -16,6 +16,7 @@ def vocabulary() -> dict[str, dict[str, str]]:
         "equations (pde.kind)": _sections(schema.PDESpec),
         "controls (control.kind)": _sections(schema.ControlSpec),
         "objective terms (objective[].kind)": _sections(schema.ObjectiveTerm),
+        "constraints (constraints[].kind)": _sections(schema.ConstraintSpec),
         "methods (method)": _methods(),
         "elements (element)": _choices("element"),
         "inner models (inner.model)": _choices("model", schema.InnerSpec),

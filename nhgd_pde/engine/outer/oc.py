@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from .base import Evaluation, Feasible, HessianProduct, takes_no_l1
 from .multiplier import find_multiplier
+
+# (v, derivative), both (p,) -> a derivative (p,).
+Smoothing = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,12 @@ class OC:
     Attributes:
         move: longest step of a variable, in its own units.
         exponent: eta.
+        smoothing: (v, f') -> what takes the place of f' in the step, such as the sensitivity filter.
     """
 
     move: float = 0.2
     exponent: float = 0.5
+    smoothing: Smoothing | None = None
     second_order: ClassVar[bool] = False
 
     def objection(self, space: Feasible) -> str:
@@ -52,7 +58,10 @@ class OC:
     def propose(self, space: Feasible, state: OCState, hessian: HessianProduct | None = None) -> tuple[Tensor, OCState]:
         assert space.constraint is not None
         constraint, v = space.constraint, state.best.v
-        gain = (-state.best.derivative).clamp(min=0.0)
+        derivative = state.best.derivative
+        if self.smoothing is not None:
+            derivative = self.smoothing(v, derivative)
+        gain = (-derivative).clamp(min=0.0)
         cost = constraint.derivative(v).clamp(min=0.0)
         # Where nothing is gained the ratio is zero, also where nothing is paid.
         ratio = torch.where(gain > 0.0, gain / cost, 0.0) ** self.exponent

@@ -1,0 +1,143 @@
+"""Constraints besides bounds: what they are to the engine, and how well a solution satisfies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .control import Controls
+from .fem.evaluation import Evaluation
+from .linalg.sparse import SparseMatrix
+
+
+class ConstraintReport(Protocol):
+    """How well one constraint of the file is satisfied, for the summary."""
+
+    def report(self, state: Tensor, v: Tensor) -> Mapping[str, float | str]:
+        """Named figures, of all coefficients (S, N) of the state and the design variables (p,)."""
+        ...
+
+    def sentence(self, state: Tensor, v: Tensor) -> str:
+        """The same in a few words."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeConstraint:
+    """The mean of a density over its region is at most a fraction; implements the engine's `Constraint`.
+
+    Attributes:
+        controls: all controls.
+        number: which of them is the density.
+        evaluation: its functions at the points.
+        weights: (P,) of the points, which sum to one.
+        fraction: the bound.
+        material: density -> share of material, pointwise; None where they are the same.
+    """
+
+    controls: Controls
+    number: int
+    evaluation: Evaluation
+    weights: Tensor
+    fraction: float
+    material: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def description(self) -> str:
+        return f"volume at most {self.fraction:g}"
+
+    def value(self, v: Tensor) -> float:
+        return self.volume(v) - self.fraction
+
+    def volume(self, v: Tensor) -> float:
+        """The share of the region that the material takes."""
+        if self.material is None:
+            return float(self._linear @ v)
+        return float(self.weights @ self.material(self._density(v)))
+
+    def derivative(self, v: Tensor) -> Tensor:
+        if self.material is None:
+            return self._linear
+        with torch.enable_grad():
+            density = self._density(v).requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.weights @ self.material(density), density)
+        return self._covector(slope)
+
+    @cached_property
+    def _linear(self) -> Tensor:
+        """(p,) the derivative of the mean density."""
+        return self._covector(self.weights)
+
+    def _density(self, v: Tensor) -> Tensor:
+        """(P,) at the points."""
+        own = self.controls.split(self.controls.physical(v))[self.number]
+        return self.evaluation.evaluate(own[None])[0, 0]
+
+    def _covector(self, slope: Tensor) -> Tensor:
+        """A derivative by the densities at the points (P,) -> by the design variables (p,)."""
+        whole = slope.new_zeros(self.evaluation.components, 1, len(slope))
+        whole[0, 0] = slope / self.evaluation.quadrature.weights.reshape(-1)
+        parts = [slope.new_zeros(size) for size in self.controls.rows.sizes]
+        parts[self.number] = self.evaluation.test(whole)[0]
+        return self.controls.pull_back(torch.cat(parts))
+
+    def report(self, state: Tensor, v: Tensor) -> Mapping[str, float | str]:
+        volume = self.volume(v)
+        return {"kind": "volume", "value": volume, "violation": max(volume - self.fraction, 0.0)}
+
+    def sentence(self, state: Tensor, v: Tensor) -> str:
+        return f"volume {self.volume(v):.4f} (at most {self.fraction:g})"
+
+
+@dataclass(frozen=True, eq=False)
+class StateConstraint:
+    """lower <= u <= upper at the points of the integrals.
+
+    Attributes:
+        evaluation: the state's functions there.
+        component: of the evaluation, the value of the field that is bounded.
+        lower, upper: (P,), or (steps, P) of an evolution; None without.
+        weights: (P,) of the integral.
+        stages: coefficients of an evolution where the integrals are taken; None of a steady problem.
+        measure: length of a time step.
+    """
+
+    evaluation: Evaluation
+    component: int
+    lower: Tensor | None
+    upper: Tensor | None
+    weights: Tensor
+    stages: SparseMatrix | None = None
+    measure: float = 1.0
+
+    def excess(self, values: Tensor) -> Tensor:
+        """What values (rows, P) exceed the bounds by, at least 0; both bounds are never exceeded at once."""
+        total = torch.zeros_like(values)
+        if self.upper is not None:
+            total = total + (values - self.upper).clamp(min=0.0)
+        if self.lower is not None:
+            total = total + (self.lower - values).clamp(min=0.0)
+        return total
+
+    def violation(self, state: Tensor) -> tuple[float, float]:
+        """The largest excess, and its L2 norm, the mean over the scenarios of its square."""
+        rows = state
+        if self.stages is not None:
+            rows = self.stages.mv(state).reshape(-1, self.evaluation.size)
+        counted = self.excess(self.evaluation.evaluate(rows)[self.component]) * (self.weights > 0.0)
+        scenarios = len(state) if self.stages is None else 1
+        square = self.measure * float((counted**2 * self.weights).sum()) / scenarios
+        return float(counted.max()), square**0.5
+
+    def report(self, state: Tensor, v: Tensor) -> Mapping[str, float | str]:
+        largest, norm = self.violation(state)
+        return {"kind": "state", "violation": largest, "violation_l2": norm}
+
+    def sentence(self, state: Tensor, v: Tensor) -> str:
+        largest, norm = self.violation(state)
+        return f"the state exceeds its bounds by at most {largest:.1e} ({norm:.1e} in L2)"

@@ -1,0 +1,134 @@
+"""Filters of design variables: from what is optimised to the density that the equation sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from .fem.evaluation import Evaluation
+from .linalg.counts import Counts
+from .linalg.factorisation import Factorisation
+from .linalg.sparse import SparseMatrix
+
+
+@dataclass(frozen=True, eq=False)
+class HelmholtzFilter:
+    """The solution w of w - r^2 lap w = v without flux through the boundary (Lazarov and Sigmund 2011).
+
+    Constants stay what they are, the integral of v too, and bounds of v are bounds of w where the mesh has no obtuse
+    angles, because the mass matrix is lumped.
+
+    Attributes:
+        solve: covectors on the nodes (1, n) -> their solutions.
+        load: (n, m) design variables -> covector of v on the nodes.
+        back: (m, n) w at the nodes -> filtered design variables; None where they are the same.
+    """
+
+    solve: Callable[[Tensor], Tensor]
+    load: SparseMatrix
+    back: SparseMatrix | None = None
+
+    def apply(self, v: Tensor) -> Tensor:
+        w = self.solve(self.load.mv(v[None]))
+        return (w if self.back is None else self.back.mv(w))[0]
+
+    def transposed(self, covector: Tensor) -> Tensor:
+        w = covector[None] if self.back is None else self.back.rmv(covector[None])
+        return self.load.rmv(self.solve(w))[0]
+
+
+def helmholtz_filter(
+    radius: float, nodal: Evaluation, weight: Tensor, piecewise: Evaluation | None = None
+) -> HelmholtzFilter:
+    """The filter whose Green's function has about the reach of a cone: r = radius / (2 sqrt 3).
+
+    Args:
+        radius: of the cone.
+        nodal: the functions that w is made of.
+        weight: (1, elements, points) one in the region where v lives, zero elsewhere.
+        piecewise: the functions of v, constant on cells, which get the means of w; by default those of w.
+    """
+    device = nodal.quadrature.weights.device
+    r = radius / (2.0 * np.sqrt(3.0))
+    gradients = {(i, i): r**2 * weight for i in range(1, nodal.components)}
+    stiffness = nodal.assemble(nodal, gradients, symmetric=True).host()
+    lumped = np.asarray(nodal.assemble(nodal, {(0, 0): weight}, symmetric=True).host().sum(axis=1)).reshape(-1)
+    factors = Factorisation(sp.csr_matrix(stiffness + sp.diags_array(lumped)), Counts(), True)
+    if piecewise is None:
+        return HelmholtzFilter(factors.solve, SparseMatrix(sp.csr_matrix(sp.diags_array(lumped)), device))
+    load = nodal.assemble(piecewise, {(0, 0): weight}).host()
+    volumes = np.asarray(load.sum(axis=0)).reshape(-1)
+    back = sp.csr_matrix(sp.diags_array(1.0 / volumes) @ load.T)
+    return HelmholtzFilter(factors.solve, SparseMatrix(load, device), SparseMatrix(back, device))
+
+
+@dataclass(frozen=True, eq=False)
+class ConeFilter:
+    """Means of the cells around each, weighted by volume and by how far inside a radius they are.
+
+    Attributes:
+        matrix: (m, m), with rows that sum to one.
+    """
+
+    matrix: SparseMatrix
+
+    def apply(self, v: Tensor) -> Tensor:
+        return self.matrix.mv(v[None])[0]
+
+    def transposed(self, covector: Tensor) -> Tensor:
+        return self.matrix.rmv(covector[None])[0]
+
+
+def cone_filter(radius: float, centres: np.ndarray, volumes: np.ndarray, device: torch.device) -> ConeFilter:
+    """The filter of Andreassen et al. 2011, eq. 8: weights volume * max(0, radius - distance of the centres).
+
+    Args:
+        radius: in the mesh's units.
+        centres: (dim, m) of the cells.
+        volumes: (m,) of the cells.
+        device: where the filter works.
+    """
+    weights = cone_weights(radius, centres) @ sp.diags_array(volumes)
+    totals = np.asarray(weights.sum(axis=1)).reshape(-1)
+    return ConeFilter(SparseMatrix(sp.csr_matrix(sp.diags_array(1.0 / totals) @ weights), device))
+
+
+@dataclass(frozen=True, eq=False)
+class SensitivityFilter:
+    """The filter of derivatives of Sigmund (1997), in which nothing is optimised: it bends steps, not the objective.
+
+    f'_i is replaced by V_i / max(v_i, 1e-3) times the mean of v_j f'_j / V_j with the weights of a cone.
+
+    Attributes:
+        matrix: (m, m), with rows that sum to one.
+        volumes: (m,) V of the cells.
+    """
+
+    matrix: SparseMatrix
+    volumes: Tensor
+
+    def __call__(self, v: Tensor, derivative: Tensor) -> Tensor:
+        means = self.matrix.mv((v * derivative / self.volumes)[None])[0]
+        return means * self.volumes / v.clamp(min=1e-3)
+
+
+def sensitivity_filter(radius: float, centres: np.ndarray, volumes: Tensor) -> SensitivityFilter:
+    """The filter of cells with these centres (dim, m) and volumes (m,) (Andreassen et al. 2011, eq. 7)."""
+    weights = cone_weights(radius, centres)
+    rows = sp.diags_array(1.0 / np.asarray(weights.sum(axis=1)).reshape(-1)) @ weights
+    return SensitivityFilter(SparseMatrix(sp.csr_matrix(rows), volumes.device), volumes)
+
+
+def cone_weights(radius: float, centres: np.ndarray) -> sp.csr_matrix:
+    """(m, m) radius - distance of two points (dim, m), where that is positive."""
+    count = centres.shape[1]
+    pairs = cKDTree(centres.T).query_pairs(radius, output_type="ndarray")
+    reach = radius - np.linalg.norm(centres[:, pairs[:, 0]] - centres[:, pairs[:, 1]], axis=0)
+    upper = sp.csr_matrix((reach, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return sp.csr_matrix(upper + upper.T + radius * sp.identity(count, format="csr"))

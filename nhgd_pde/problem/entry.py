@@ -1,0 +1,67 @@
+"""One control and its way into the equation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+from torch import Tensor
+
+from ..control import ControlSpace
+from ..density import Interpolation
+from ..fem.evaluation import Evaluation, side_by_side
+from ..pde.form import ControlMap
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One control and its way into the equation.
+
+    Attributes:
+        key: where it stands in the file.
+        part: the control.
+        where: the part of the boundary whose integral it enters; None for the cells.
+        maps: how each component enters the coefficients there; empty for a control that fixes coefficients.
+        functions: each component's functions at the points of that integral; columns of this control.
+        coefficients: what the maps need besides.
+        acts_on: the coefficients there that it changes.
+        additive: it only adds to sources, fluxes and the like, so that an affine equation stays affine.
+        data: (coefficients of the state in a time step, columns) what it fixes; None where it does not.
+        initial: it fixes the coefficients at time 0.
+        stages: of a continuation, what those coefficients are in each of its stages; the last is the problem.
+        density: how it becomes material; None of other controls.
+        side: the part of the boundary that it acts on, and its facets; None for the cells.
+        cells: those whose conductivity it makes; None where it makes none.
+    """
+
+    key: str
+    part: ControlSpace
+    where: str | None = None
+    maps: tuple[ControlMap, ...] = ()
+    functions: tuple[Evaluation, ...] = ()
+    coefficients: dict[str, Tensor] = field(default_factory=dict)
+    acts_on: frozenset[str] = frozenset()
+    additive: bool = True
+    data: sp.csr_matrix | None = None
+    initial: bool = False
+    stages: tuple[dict[str, Tensor], ...] = ()
+    density: Interpolation | None = None
+    side: str | None = None
+    facets: np.ndarray | None = None
+    cells: np.ndarray | None = None
+
+    @property
+    def order(self) -> int:
+        """Parameters make whole coefficients, conductivities parts of one, and what is added comes last."""
+        return 2 if self.additive else 1 if self.cells is not None else 0
+
+    def placed(self, first: int, width: int) -> Evaluation | None:
+        """Its functions as the columns from `first` on of those of all controls."""
+        if not self.maps:
+            return None
+        parts, column = [], first
+        for each in self.functions:
+            parts.append(each.shifted(column, width))
+            column += each.size
+        return side_by_side(parts)
