@@ -146,4 +146,4 @@ def _written(value: object) -> str:
         return f'"{value.original}"' if isinstance(value.original, str) else str(value.original)
     if value is PydanticUndefined:
         raise ValueError("a key without a default needs a value in its starter")
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload]
+    return {None: "null", True: "true", False: "false", (): "[]"}.get(value, str(value))  # type: ignore[call-overload]
