@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,12 +20,9 @@ from nhgd_pde.engine.newton import Root, newton
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.outer.base import Evaluation
 from nhgd_pde.engine.outer.lbfgs import LBFGS
-from nhgd_pde.inner.model import Observation
-from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.methods.adjoint import Adjoint
-from nhgd_pde.pde.form import Coefficients
 from nhgd_pde.pde_problem import PDEProblem
-from problems import equation_of, problem, space_of
+from problems import problem
 
 
 @dataclass(frozen=True)
@@ -97,9 +93,9 @@ def test_stiff_nonlinearities_are_solved_from_afar(
 
 def test_steps_are_not_judged_by_the_residual_where_it_allows_tiny_ones_only() -> None:
     """Convection with a layer inside: damped by the residual, Newton's method does not arrive in 200 steps."""
-    built = burgers(0.01, lambda x: torch.sin(2.0 * math.pi * x), cells=100)
+    built = burgers(0.01, "sin(2*pi*x)", cells=100)
     u = torch.ones(built.inner_shape, dtype=torch.float64)
-    v = torch.zeros(built.equation.controls, dtype=torch.float64)
+    v = torch.zeros(built.outer_size, dtype=torch.float64)
     assert by_the_residual(built, v, u) is None
     steps = by_the_next_step(built, v, u)
     assert steps is not None and steps <= 40
@@ -108,23 +104,17 @@ def test_steps_are_not_judged_by_the_residual_where_it_allows_tiny_ones_only() -
 NU = 0.01
 
 
-def convection(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
-    """-nu u'' + u u' = source."""
-    return u * grad[0] - c["source"], NU * grad
-
-
 @pytest.mark.parametrize("start", [0.0, 1.0, 10.0, 100.0])
 def test_convection_is_solved_from_afar(start: float) -> None:
-    functions = space_of(1, 200, "P1")
-    equation = equation_of(functions, convection)
-    model = residual_model(functions, equation, Observation())
-    built = PDEProblem("convection", functions, equation, None, None, model)  # type: ignore[arg-type]
-    v = torch.zeros(equation.controls, dtype=torch.float64)
+    """-nu u'' + u u' = 1 + x with u(0) = 1."""
+    pde = {"kind": "burgers", "viscosity": NU, "source": "1 + x", "boundary": {"left": {"dirichlet": 1}}}
+    built = problem({"mesh": {"kind": "interval", "cells": [200]}, "pde": pde, "objective.0.target": "x"})
+    v = torch.zeros(built.outer_size, dtype=torch.float64)
     u = torch.full(built.inner_shape, start, dtype=torch.float64)
     found = newton(built, v, u, Factors(built, v, u), 1e-10, 50)
     assert found.message == "" and found.steps <= 25
     # u = 1 + x but for a layer of width nu at the right end, where no value is given.
-    x = torch.from_numpy(functions.nodes[0, equation.free])
+    x = torch.from_numpy(built.space.nodes[0, built.equation.free])
     away = x < 0.8
     assert (found.u[0] - 1.0 - x)[away].abs().max() < 1e-3
 

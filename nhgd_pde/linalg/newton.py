@@ -61,7 +61,7 @@ def newton(
             return Root(x, False, str(singular))
         direction = solve(residual(x))
         size = norm(direction)
-        if not torch.isfinite(direction).all():
+        if not math.isfinite(size):
             return Root(x, False, "the first residual is not finite" if step == 0 else "the Newton step is not finite")
         length = 1.0
         while True:

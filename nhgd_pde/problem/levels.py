@@ -28,10 +28,10 @@ def undetermined(
         state: the state space.
         level: the field in question, if any.
         fixed: (N,) which coefficients are given.
-        lift: (N,) given coefficients.
+        lift: (N,) given coefficients. Those of several times, in an evolution, are not looked at: flow is steady.
         entries: the controls.
     """
-    if level is None:
+    if level is None or len(lift) != len(fixed):
         return None
     outflow = level.outflow
     nothing = 1e-10 * np.abs(outflow).max()
