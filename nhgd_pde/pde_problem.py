@@ -98,7 +98,10 @@ class PDEProblem:
         if self.origin is not None:
             return self.origin
         v = self.control.initial.clone()
-        return self.model.start(self.control.physical(v)), v
+        return self.cold_start(v), v
+
+    def cold_start(self, v: Tensor) -> Tensor:
+        return self.model.start(self.control.physical(v))
 
     def state(self, u: Tensor, v: Tensor) -> Tensor:
         """All coefficients (S, N) of the state with unknowns u (S, n), Dirichlet values included."""

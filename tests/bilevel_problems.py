@@ -121,6 +121,9 @@ class Explicit:
         u = torch.zeros_like(self.target) if self.u0 is None else self.u0
         return u.clone(), torch.zeros(self.outer_size, dtype=torch.float64) if self.v0 is None else self.v0
 
+    def cold_start(self, v: Tensor) -> Tensor:
+        return self.start()[0]
+
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError
 

@@ -136,6 +136,10 @@ class BilevelProblem(Protocol):
         """First inner (S, n) and outer (p,) variables."""
         ...
 
+    def cold_start(self, v: Tensor) -> Tensor:
+        """First inner variables (S, n) for some outer ones (p,), as if there had been none before."""
+        ...
+
     def sample(self, count: int, generator: torch.Generator) -> Sample:
         """Draw `count` terms of the inner objective."""
         ...

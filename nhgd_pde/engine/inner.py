@@ -14,7 +14,7 @@ from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot, preconditioned_residuals
 from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
 from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
-from .newton import newton
+from .newton import solve_from_anywhere
 
 # Relative error of a Newton direction that is found by iteration.
 _INEXACT = 1e-2
@@ -162,7 +162,7 @@ def _expected_steps(
     """Natural-gradient steps on the expected inner objective: Newton steps, with an inverse that may be older."""
     kind = _Pointwise if curvature.pointwise else _Natural
     directions = kind(problem, v, curvature, state.curvature, tolerance)
-    root = newton(problem, v, state.u, directions, tolerance, options.steps)
+    root = solve_from_anywhere(problem, v, state.u, directions, tolerance, options.steps)
     assert isinstance(root.directions, _Natural)
     done = InnerState(root.u, root.directions.state, state.steps + root.steps, state.spectrum)
     error = math.nan if root.failed else root.error

@@ -12,7 +12,7 @@ where convection dominates; and d+ is no waste: while the factors are kept it is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -84,6 +84,29 @@ class _Step:
     length: float
     following: Tensor | None = None
     contraction: float = 0.0
+
+
+def solve_from_anywhere(
+    problem: BilevelProblem, v: Tensor, start: Tensor, directions: Directions, tolerance: float, steps: int
+) -> Root:
+    """As `newton`; where it fails from the solution at earlier outer variables, from a start that forgets them.
+
+    After a long step of v the last solution may be worse than none: an evolution that has left it for another branch is
+    solved step by step from its beginning.
+    """
+    try:
+        found = newton(problem, v, start, directions, tolerance, steps)
+        if not found.failed or problem.linear:
+            return found
+    except SingularMatrixError:
+        if problem.linear:
+            raise
+        found = None
+    cold = problem.cold_start(v)
+    if torch.equal(cold, start):
+        return found if found is not None else newton(problem, v, start, directions, tolerance, steps)
+    again = newton(problem, v, cold, found.directions if found is not None else directions, tolerance, steps)
+    return replace(again, u=start) if again.failed else again
 
 
 def newton(

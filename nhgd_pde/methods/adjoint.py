@@ -15,7 +15,7 @@ from torch import Tensor
 from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, dual_scale, relative_dual_error
 from ..engine.certificate import Sensitivity
 from ..engine.minimise import Accuracy
-from ..engine.newton import newton
+from ..engine.newton import solve_from_anywhere
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..linalg.factorisation import SingularMatrixError
@@ -87,7 +87,8 @@ class Adjoint:
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
     ) -> tuple[Evaluation, AdjointState]:
         try:
-            root = newton(problem, v, state.u, _Exact(problem, v, state.u), accuracy.state, self.steps)
+            exact = _Exact(problem, v, state.u)
+            root = solve_from_anywhere(problem, v, state.u, exact, accuracy.state, self.steps)
             if root.failed:
                 return failed_evaluation(v, root.message), state
             u, error = root.u, root.error
