@@ -266,7 +266,7 @@ def test_nhgd_and_the_adjoint_find_the_same_optimum(conductivity: float, element
     [
         {},
         {"element": "P2", "pde.stabilisation": "supg"},
-        {"control": {"kind": "log_conductivity", "initial": -5}, "element": "P2"},
+        {"control": {"kind": "log_conductivity", "initial": -5}, "pde.conductivity": 1.0, "element": "P2"},
         {"control": {"kind": "parameter", "name": "a", "initial": 0.3}, "pde.velocity": ["1", "a"]},
         {"control": {"kind": "neumann", "on": "right"}, "pde.boundary": {"left": {"dirichlet": "y"}}},
     ],

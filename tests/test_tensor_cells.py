@@ -366,11 +366,11 @@ def test_final_fields_are_in_the_order_of_vtk(tmp_path: Path, kind: str, element
     assert len(final.points) == solution.problem.space.size
     assert np.array_equal(final.point_data["state"], solution.state[0])
     if control == "P0":
-        assert np.allclose(nodes.mean(axis=1).T, solution.problem.control.space.nodes, atol=1e-14)
+        assert np.allclose(nodes.mean(axis=1).T, solution.problem.control.parts[0].nodes, atol=1e-14)
         assert np.array_equal(final.cell_data["control"][0], solution.control)
     else:
         # The product of the coordinates is in the space of the control.
-        product = replace(solution, control=1 + np.prod(solution.problem.control.space.nodes, axis=0))
+        product = replace(solution, control=1 + np.prod(solution.problem.control.parts[0].nodes, axis=0))
         shown = product.fields()[1].point["control"]
         assert np.allclose(shown, 1 + np.prod(final.points[:, :dim], axis=1), rtol=1e-13)
 

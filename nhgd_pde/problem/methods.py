@@ -126,12 +126,16 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
 
 
 def _steep(file: ProblemFile) -> bool:
-    """There is a term that is too curved for secants: the penalty of a state constraint, or a total variation.
+    """There is a term that is too curved for secants: the penalty of a state constraint, a total variation, or a
+    penalised gradient beside bounds, with which steps have to be taken in L2, where its curvature has no bound.
 
-    To Newton's method the kinks of the one and the corners of the other are no obstacle.
+    To Newton's method none of these is an obstacle.
     """
-    constrained = any(isinstance(each, StateSpec) for each in file.spec.constraints)
-    return constrained or any(getattr(term, "norm", None) == "tv" for term in file.spec.objective)
+    spec = file.spec
+    norms = {getattr(term, "norm", None) for term in spec.objective if getattr(term, "weight", 0.0) != 0.0}
+    bounded = any(bound is not None for each in spec.controls for bound in each.bounds) and not _designs(file)
+    constrained = any(isinstance(each, StateSpec) for each in spec.constraints)
+    return constrained or "tv" in norms or ("h1" in norms and bounded)
 
 
 def _designs(file: ProblemFile) -> bool:
