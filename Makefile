@@ -26,11 +26,14 @@ help:
 solve: $(VENV)/.ready
 	$(BIN)/nhgd-pde solve "$(PROBLEM)"
 
+# A process a core, with one thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
