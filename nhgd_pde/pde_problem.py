@@ -11,8 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .constraints import ConstraintReport
-from .control import Controls
+from .control.spaces import Controls
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .fem.patches import patches
 from .fem.state_space import StateSpace
@@ -21,7 +20,8 @@ from .linalg.counts import Counts
 from .linalg.krylov import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
-from .objective import Objective
+from .objective.constraints import ConstraintReport
+from .objective.terms import Objective
 from .pde.equation import StateEquation
 
 

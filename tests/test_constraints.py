@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.constraints import VolumeConstraint
+from nhgd_pde.objective.constraints import VolumeConstraint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
 from nhgd_pde.problem.errors import ProblemError

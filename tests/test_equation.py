@@ -13,7 +13,7 @@ import skfem
 import torch
 from torch import Tensor
 
-from nhgd_pde.control import source_control
+from nhgd_pde.control.maps import source_control
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot

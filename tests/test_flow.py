@@ -13,7 +13,6 @@ import skfem
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.drawing import output_grid, state_fields
 from nhgd_pde.engine.minimise import Accuracy
 from nhgd_pde.inner.continuation import root
 from nhgd_pde.linalg.counts import Counts
@@ -22,6 +21,7 @@ from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.run.drawing import output_grid, state_fields
 from problems import random, slope
 
 STOKES, NAVIER_STOKES = "problems/stokes_control.yaml", "problems/navier_stokes_control.yaml"

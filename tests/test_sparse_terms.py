@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.objective import TotalVariation
+from nhgd_pde.objective.terms import TotalVariation
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
 from nhgd_pde.problem.errors import ProblemError

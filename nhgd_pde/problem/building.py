@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import Controls
+from ..control.spaces import Controls
 from ..fem import mesh as meshes
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.mesh import Domain

@@ -10,10 +10,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..constraints import ConstraintReport, StateConstraint, VolumeConstraint
-from ..control import Controls
+from ..control.spaces import Controls
 from ..linalg.sparse import SparseMatrix
-from ..objective_integral import IntegralTerm
+from ..objective.constraints import ConstraintReport, StateConstraint, VolumeConstraint
+from ..objective.integral import IntegralTerm
 from .constraint_spec import StateSpec, VolumeSpec
 from .entry import Entry
 from .objectives import Clock, ObjectiveBuilder

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import ControlSpace, added, replaced
+from ..control.maps import added, replaced
+from ..control.spaces import ControlSpace
 from ..fem.evaluation import Evaluation, stacked
 from ..fem.interpolation import interpolation
 from ..fem.spaces import Space, space

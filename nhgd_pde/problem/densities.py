@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..control import ControlSpace, Filter
-from ..density import Interpolation, Projection
-from ..filters import cone_filter, helmholtz_filter, sensitivity_filter
+from ..control.density import Interpolation, Projection
+from ..control.filters import cone_filter, helmholtz_filter, sensitivity_filter
+from ..control.spaces import ControlSpace, Filter
 from .control_spec import DensityControl
 from .entry import Entry
 

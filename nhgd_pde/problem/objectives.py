@@ -10,12 +10,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import Controls, ControlSpace
+from ..control.spaces import Controls, ControlSpace
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
-from ..objective import (
+from ..objective.integral import Density, IntegralTerm, trial_of_density
+from ..objective.terms import (
     ControlTerm,
     JointTerm,
     LinearControl,
@@ -26,7 +27,6 @@ from ..objective import (
     TotalVariation,
     Tracking,
 )
-from ..objective_integral import Density, IntegralTerm, trial_of_density
 from .expressions import Expression
 from .fields import Function
 from .objective_spec import (

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..engine.minimise import Iterate, Oracle
+from ..output.fields import FieldData
+from ..output.run_folder import RunFolder
+from ..pde_problem import PDEProblem
 from .checkpoint import Checkpoint, write_checkpoint
 from .drawing import control_fields, density_fields, output_grid, state_fields
-from .engine.minimise import Iterate, Oracle
-from .output.fields import FieldData
-from .output.run_folder import RunFolder
-from .pde_problem import PDEProblem
 from .solution import Row
 
 if TYPE_CHECKING:

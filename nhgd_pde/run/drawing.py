@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .control import ControlSpace
-from .fem.interpolation import interpolation
-from .fem.mesh import CELLS
-from .fem.state_space import FieldGroup
-from .output.fields import FieldData, Grid
-from .pde_problem import PDEProblem
+from ..control.spaces import ControlSpace
+from ..fem.interpolation import interpolation
+from ..fem.mesh import CELLS
+from ..fem.state_space import FieldGroup
+from ..output.fields import FieldData, Grid
+from ..pde_problem import PDEProblem
 
 Fields = dict[str, np.ndarray]
 
