@@ -11,7 +11,7 @@ import numpy as np
 import skfem
 import torch
 
-from nhgd_pde.engine.minimise import Accuracy
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build

@@ -13,7 +13,7 @@ import skfem
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.minimise import Accuracy
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.inner.continuation import root
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import Factorisation

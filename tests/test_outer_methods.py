@@ -20,7 +20,7 @@ from bilevel_problems import (
 )
 from torch import Tensor
 
-from nhgd_pde.engine.minimise import Stopping
+from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.outer.adam import Adam
 from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod
 from nhgd_pde.engine.outer.gradient import GradientDescent

@@ -13,7 +13,7 @@ import torch
 
 import nhgd_pde as nhgd
 from benchmarks.reference import control_error, orders
-from nhgd_pde.engine.minimise import Accuracy
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde.semilinear import semilinear

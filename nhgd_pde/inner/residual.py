@@ -24,8 +24,9 @@ from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.sparse import SparseMatrix
-from ..pde.equation import Factors, StateEquation
+from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
+from ..pde.linearisation import Factors
 from .continuation import followed
 from .model import Observation, gaussian, matched_noise
 from .quotient import quotient_riesz_map

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..engine.bilevel import BilevelProblem
-from ..engine.minimise import Iterate, LoopState, Oracle, Unsolved
+from ..engine.loop import Iterate, LoopState
+from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
 from ..engine.roles.remote import Remote, RemoteError
 from ..engine.roles.service import STEM

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..engine.minimise import Iterate, Oracle
+from ..engine.loop import Iterate
+from ..engine.oracle import Oracle
 from ..output.fields import FieldData
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem

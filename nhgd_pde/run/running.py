@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.minimise import Iterate, LoopState, Minimum, Oracle, minimise
+from ..engine.loop import Iterate, LoopState, Minimum
+from ..engine.minimise import minimise
+from ..engine.oracle import Oracle
 from ..engine.roles.link import RoleError
 from ..engine.roles.remote import Remote
 from ..linalg.counts import Counts

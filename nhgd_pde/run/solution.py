@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.minimise import Status
+from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
