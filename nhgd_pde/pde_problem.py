@@ -143,7 +143,7 @@ class PDEProblem:
         """The mass matrix of the whole state space, at every level of an evolution."""
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
-        values = range(0, cells.components, cells.components // cells.fields)
+        values = range(0, cells.components, cells.stride)
         mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
         copies = self.equation.size // self.space.size
         return SparseMatrix(self.equation.measure * sp.kron(sp.identity(copies), mass), one.device, symmetric=True)

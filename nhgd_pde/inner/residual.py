@@ -209,7 +209,7 @@ def residual_model(
     one = torch.ones_like(space.cells.quadrature.weights)[None]
     u = equation.lift.new_zeros(equation.scenarios, equation.unknowns)
     diagonal = equation.linearise(u, v).whole.mean().diagonal()
-    stride = space.cells.components // space.cells.fields
+    stride = space.cells.stride
     blocks: dict[tuple[int, int], Tensor] = {}
     main = 1.0
     for k, (norm, first, end) in enumerate(zip(norms, space.offsets[:-1], space.offsets[1:], strict=True)):

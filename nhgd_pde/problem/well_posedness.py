@@ -1,4 +1,4 @@
-"""Whether a pressure is determined, and the data that it needs where it is not."""
+"""Whether the boundary conditions determine the state, a pressure included."""
 
 from __future__ import annotations
 
@@ -9,13 +9,51 @@ import torch
 from torch import Tensor
 
 from ..fem.state_space import StateSpace
+from ..pde.boundary import robin
 from ..pde.zero_mean import ZeroMean
-from .controls import Entry
+from .conditions import Condition
+from .entry import Entry
 from .families.base import Level
 from .values import Values
 
 # Interpolated data that let nothing out leave this share of what flows through, on the coarsest meshes.
 _LEAST_BALANCE = 1e-2
+
+
+def check_level(values: Values, state: StateSpace, fixed: np.ndarray, absorbing: bool) -> None:
+    """Complain of a component that nothing but its derivatives is known of."""
+    count = state.groups[0].components
+    for i in range(count):
+        if not fixed[state.offsets[i] : state.offsets[i + 1]].any() and not absorbing:
+            which = "u" if count == 1 else f"component {i} of the {state.groups[0].name}"
+            message = f"no Dirichlet or Robin condition and no reaction: {which} is determined up to a constant only"
+            values.complain("pde.boundary", message)
+
+
+def check_held(
+    values: Values,
+    state: StateSpace,
+    unseen: dict[str, np.ndarray],
+    fixed: np.ndarray,
+    facets: dict[str, np.ndarray],
+    conditions: dict[str, Condition],
+) -> None:
+    """Complain of states without energy that neither Dirichlet nor Robin conditions rule out."""
+    held = fixed.copy()
+    for name, condition in conditions.items():
+        if condition.form is robin and bool((condition.coefficients["coefficient"] != 0.0).any()):
+            for i in range(state.groups[0].components):
+                held[state.facet_dofs(facets[name], i)] = True
+    modes = np.stack(list(unseen.values()))
+    squares, combinations = np.linalg.eigh(modes[:, held] @ modes[:, held].T)
+    free = combinations[:, squares <= 1e-12 * held.sum()]
+    if free.size:
+        names = [name for name, share in zip(unseen, np.abs(free).max(axis=1), strict=True) if share > 1e-4]
+        message = (
+            f"expected Dirichlet or Robin conditions that hold the body; {free.shape[1]} of its {len(modes)} rigid "
+            f"motions {'is' if free.shape[1] == 1 else 'are'} free: {', '.join(names)}"
+        )
+        values.complain("pde.boundary", message)
 
 
 def undetermined(
