@@ -55,8 +55,12 @@ def test_volume_of_a_known_density(space: str) -> None:
 
 
 def test_volume_is_that_of_the_region_alone() -> None:
-    pde = build(read_problem(copy.deepcopy({**DESIGN, "mesh": {"file": "meshes/plate.msh"}}), {
-        "pde.boundary": {"all": {"dirichlet": 0}}, "control.on": "pad"}))  # fmt: skip
+    pde = build(
+        read_problem(
+            copy.deepcopy({**DESIGN, "mesh": {"file": "meshes/plate.msh"}}),
+            {"pde.boundary": {"all": {"dirichlet": 0}}, "control.on": "pad"},
+        )
+    )
     assert volume(pde).volume(torch.ones(pde.outer_size, dtype=torch.float64)) == pytest.approx(1.0, rel=1e-14)
 
 

@@ -13,9 +13,8 @@ import nhgd_pde as nhgd
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build, build_on
-from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.loading import read_problem
-from problems import BASE, CPU, PLATE, mesh_of, problem, slope, split
+from problems import BASE, CPU, PLATE, complaints, mesh_of, problem, slope, split
 
 LEFT = {"left": {"dirichlet": 0}}
 FLUX = {"pde.boundary": LEFT, "control": {"kind": "neumann", "on": "right"}}
@@ -87,12 +86,6 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
 
 def loaded(overrides: dict[str, Any]) -> nhgd.Problem:
     return nhgd.load(copy.deepcopy(BASE), overrides)
-
-
-def complaints(overrides: dict[str, Any]) -> list[str]:
-    with pytest.raises(ProblemError) as caught:
-        problem(overrides)
-    return [f"{issue.key}: {issue.message}" for issue in caught.value.issues]
 
 
 # Derivatives and optima

@@ -23,7 +23,7 @@ from nhgd_pde.linalg.factorisation import (
 from nhgd_pde.linalg.krylov import conjugate_gradients, dot, extreme_eigenvalues, preconditioned_residuals
 from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from nhgd_pde.linalg.sparse import ScenarioMatrix, SparseMatrix
-from problems import CPU, h1_matrix, h1_riesz, random, space_of
+from problems import CPU, h1_matrix, h1_riesz, random, relative, space_of
 
 
 def sparse(rows: int, columns: int, seed: int = 0) -> sp.csr_matrix:
@@ -42,10 +42,6 @@ def scenario_matrix(scenarios: int, n: int, m: int, seed: int = 0) -> tuple[Scen
 def spd(n: int, seed: int = 0) -> Tensor:
     root = random(n, n, seed=seed)
     return root @ root.T + torch.eye(n, dtype=torch.float64)
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 # Sparse matrices

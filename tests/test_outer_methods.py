@@ -26,12 +26,9 @@ from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS, LBFGSState
 from nhgd_pde.engine.outer.line_search import LineSearch, exact_share
+from problems import relative
 
 NAN = float("nan")
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 # L-BFGS without bounds

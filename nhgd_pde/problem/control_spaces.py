@@ -133,10 +133,21 @@ class ControlSpaces:
         name = spec.name or ("control" if key == "control" else spec.kind)
         riesz = self._metric(name, kind, evaluation, nodes, weight)
         return ControlSpace(
-            name, nodes, evaluation, riesz, self.values.tensor(start), lower, upper, weight,
-            copies if moves else None, self.step if moves and self.step is not None else 1.0, count, space_, dofs,
+            name,
+            nodes,
+            evaluation,
+            riesz,
+            self.values.tensor(start),
+            lower,
+            upper,
+            weight,
+            copies if moves else None,
+            self.step if moves and self.step is not None else 1.0,
+            count,
+            space_,
+            dofs,
             boundary=spec.kind in ("neumann", "robin", "dirichlet"),
-        )  # fmt: skip
+        )
 
     def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
         """L2; H1 where the gradient is penalised; lumped L2 with bounds or an l1 term, whose steps act node by node."""
