@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +20,32 @@ from ..linalg.sparse import SparseMatrix
 from .control_spec import ControlSpec
 from .objective_spec import RegularisationTerm
 from .values import Values, point_text
+
+
+@dataclass(frozen=True, eq=False)
+class Functions:
+    """The functions that a control is made of, at the points of the integrals it acts in.
+
+    Attributes:
+        each: those of each component.
+        nodes: (dim, m) the point of each of its degrees of freedom, those of a second component after the first.
+        weight: (1, elements, points) one where the control acts, zero elsewhere.
+        space: the finite element space they are from; None for numbers.
+        dofs: (m / components,) their degrees of freedom in that space.
+    """
+
+    each: tuple[Evaluation, ...]
+    nodes: np.ndarray
+    weight: Tensor
+    space: Space | None = None
+    dofs: np.ndarray | None = None
+
+    def columns(self, kept: np.ndarray) -> Functions:
+        """Those of some degrees of freedom (indices) of every component."""
+        assert self.dofs is not None
+        nodes = np.tile(self.nodes[:, : len(self.dofs)][:, kept], len(self.each))
+        each = tuple(functions.columns(kept) for functions in self.each)
+        return replace(self, each=each, nodes=nodes, dofs=self.dofs[kept])
 
 
 @dataclass(frozen=True)
@@ -63,42 +89,39 @@ class ControlSpaces:
             one, nodes = space_.cells.columns(dofs), space_.nodes[:, dofs]
         else:
             one, nodes = _one_number(cells), np.zeros((self.state.domain.dim, 1))
-        functions = (one,) * count
-        nodes = np.tile(nodes, count)
-        part = self.part(key, spec, kind, stacked(functions), nodes, weight, count, space_, dofs, varying)
-        return part, functions, weight
+        functions = Functions((one,) * count, np.tile(nodes, count), weight, space_, dofs)
+        return self.part(key, spec, kind, functions, varying), functions.each, weight
 
     def finite_elements(self, element: str) -> Space:
         return space(self.state.domain, element, self.state.device, like=self.state.parts[0])
 
-    def on_facets(
-        self, kind: str, facets: np.ndarray, count: int
-    ) -> tuple[tuple[Evaluation, ...], Space | None, np.ndarray | None, np.ndarray]:
+    def on_facets(self, kind: str, facets: np.ndarray, count: int) -> Functions:
+        """Those of a control with `count` components on a part of the boundary."""
         like = self.state.parts[0]
+        space_, dofs = None, None
         if kind in ("P0", "P1"):
             space_ = like if kind == self.state.element else self.finite_elements(kind)
             dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
             one, nodes = space_.traces(facets, like).columns(dofs), space_.nodes[:, dofs]
-            return (one,) * count, space_, dofs, np.tile(nodes, count)
-        one = _one_number(like.facets(facets))
-        return (one,) * count, None, None, np.zeros((self.state.domain.dim, count))
+        else:
+            one, nodes = _one_number(like.facets(facets)), np.zeros((self.state.domain.dim, 1))
+        weight = torch.ones_like(one.quadrature.weights)[None]
+        return Functions((one,) * count, np.tile(nodes, count), weight, space_, dofs)
 
-    def part(
-        self,
-        key: str,
-        spec: ControlSpec,
-        kind: str,
-        evaluation: Evaluation,
-        nodes: np.ndarray,
-        weight: Tensor,
-        count: int,
-        space_: Space | None,
-        dofs: np.ndarray | None,
-        varying: bool = True,
-    ) -> ControlSpace:
+    def part(self, key: str, spec: ControlSpec, kind: str, functions: Functions, varying: bool = True) -> ControlSpace:
+        """The control with these functions, its values given by the file.
+
+        Args:
+            key: where it stands in the file.
+            spec: its section.
+            kind: `P0`, `P1`, `time` or `constant`.
+            functions: what it is made of.
+            varying: it may have values of its own in every time step.
+        """
+        nodes, count = functions.nodes, len(functions.each)
         if kind == "time" and self.step is None:
             self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
-        if space_ is None:
+        if functions.space is None:
             for end, given in (("initial", spec.initial), *((f"bounds.{i}", b) for i, b in enumerate(spec.bounds))):
                 self.values.number(f"{key}.{end}", given)
         steps = len(self.values.times) if self.values.times is not None else 0
@@ -115,39 +138,46 @@ class ControlSpaces:
             f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times
         )
         start = np.broadcast_to(initial, (count, copies, initial.shape[2])).swapaxes(0, 1).reshape(-1)
-        bounds = [
-            np.full(len(start), sign * np.inf)
-            if bound is None
-            else np.broadcast_to(
-                self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), (copies, nodes.shape[1])
-            ).reshape(-1)
-            for i, (bound, sign) in enumerate(zip(spec.bounds, (-1.0, 1.0), strict=True))
-        ]
-        bounded = any(bound is not None for bound in spec.bounds)
-        crossed = np.flatnonzero(bounds[0] > bounds[1])
-        if len(crossed):
-            k = int(crossed[0])
-            crossing = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {point_text(nodes, k)}"
-            self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
-        lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
+        lower, upper = self._bounds(key, spec, nodes, times, copies)
+        evaluation = stacked(functions.each)
         name = spec.name or ("control" if key == "control" else spec.kind)
-        riesz = self._metric(name, kind, evaluation, nodes, weight)
         return ControlSpace(
-            name,
-            nodes,
-            evaluation,
-            riesz,
-            self.values.tensor(start),
-            lower,
-            upper,
-            weight,
-            copies if moves else None,
-            self.step if moves and self.step is not None else 1.0,
-            count,
-            space_,
-            dofs,
+            name=name,
+            nodes=nodes,
+            evaluation=evaluation,
+            riesz=self._metric(name, kind, evaluation, nodes, functions.weight),
+            initial=self.values.tensor(start),
+            lower=lower,
+            upper=upper,
+            weight=functions.weight,
+            steps=copies if moves else None,
+            measure=self.step if moves and self.step is not None else 1.0,
+            components=count,
+            space=functions.space,
+            dofs=functions.dofs,
             boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )
+
+    def _bounds(
+        self, key: str, spec: ControlSpec, nodes: np.ndarray, times: np.ndarray | None, copies: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Lower and upper (copies * m,); None for both where neither is given."""
+        shape = copies, nodes.shape[1]
+        bounds = [
+            np.full(shape, none)
+            if bound is None
+            else np.broadcast_to(self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), shape)
+            for i, (bound, none) in enumerate(zip(spec.bounds, (-np.inf, np.inf), strict=True))
+        ]
+        lower, upper = (bound.reshape(-1) for bound in bounds)
+        crossed = np.flatnonzero(lower > upper)
+        if len(crossed):
+            k = int(crossed[0])
+            crossing = f"found lower {lower[k]:g} above upper {upper[k]:g} at {point_text(nodes, k)}"
+            self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
+        if all(bound is None for bound in spec.bounds):
+            return None, None
+        return self.values.tensor(lower), self.values.tensor(upper)
 
     def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
         """L2; H1 where the gradient is penalised; lumped L2 with bounds or an l1 term, whose steps act node by node."""

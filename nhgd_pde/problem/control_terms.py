@@ -51,11 +51,9 @@ class ControlTermBuilder:
     def _spread(self, first: int, part: ControlSpace, one: sp.csr_matrix) -> sp.csr_matrix:
         """A matrix of one time step of a control as one (p, p) of all controls."""
         copies = part.steps or 1
-        whole = sp.block_diag([one] * copies, format="csr") if copies > 1 else one
+        whole = part.measure * sp.kron(sp.identity(copies), one)
         before, after = first, self.controls.size - first - part.size
-        return sp.block_diag(
-            [sp.csr_matrix((before, before)), part.measure * whole, sp.csr_matrix((after, after))], format="csr"
-        )
+        return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
 
     def regularisation(self, key: str, term: RegularisationTerm) -> list[ControlTerm]:
         found: list[ControlTerm] = []

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..control.maps import added, replaced
-from ..fem.evaluation import stacked
 from ..fem.interpolation import interpolation
 from ..fem.state_space import StateSpace
 from ..linalg.factorisation import SingularMatrixError
@@ -133,21 +132,20 @@ class ControlBuilder:
     def _boundary(self, key: str, spec: NeumannControl | RobinControl, gain: str, name: str) -> Entry:
         facets = self._facets(key, spec.on)
         count = self._components(key, spec)
-        functions, space_, dofs, nodes = self.spaces.on_facets(spec.space, facets, count)
-        evaluation = stacked(functions)
-        points = functions[0].quadrature.x.reshape(self.state.domain.dim, -1)
+        functions = self.spaces.on_facets(spec.space, facets, count)
+        points = functions.each[0].quadrature.x.reshape(self.state.domain.dim, -1)
         factor = self.values.tensor(self._gain(key, spec.gain, points))
-        weight = torch.ones_like(functions[0].quadrature.weights)[None]
-        part = self.spaces.part(key, spec, spec.space, evaluation, nodes, weight, count, space_, dofs)
+        part = self.spaces.part(key, spec, spec.space, functions)
         whole = self.interior.vector is None
         maps = (added(name, gain),) if whole else tuple(added(name, gain, i) for i in range(count))
         acts_on = frozenset({name})
-        return Entry(key, part, spec.on, maps, functions, {gain: factor}, acts_on, side=spec.on, facets=facets)
+        return Entry(key, part, spec.on, maps, functions.each, {gain: factor}, acts_on, side=spec.on, facets=facets)
 
     def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
         facets = self._facets(key, spec.on)
         count = self._components(key, spec)
-        functions, space_, dofs, nodes = self.spaces.on_facets(spec.space, facets, count)
+        functions = self.spaces.on_facets(spec.space, facets, count)
+        space_, dofs = functions.space, functions.dofs
         self.values.constant_in_time(f"{key}.gain", spec.gain)
         blocks = []
         for i in range(count):
@@ -170,11 +168,8 @@ class ControlBuilder:
             if not len(acting):
                 self.values.complain(f"{key}.on", f"every node of {spec.on!r} has a Dirichlet value of another side")
             elif len(acting) < len(dofs):
-                functions = tuple(each.columns(acting) for each in functions)
-                nodes = np.tile(nodes[:, : len(dofs)][:, acting], count)
-                blocks, dofs = [block[:, acting] for block in blocks], dofs[acting]
-        weight = torch.ones_like(functions[0].quadrature.weights)[None]
-        part = self.spaces.part(key, spec, spec.space, stacked(functions), nodes, weight, count, space_, dofs)
+                functions, blocks = functions.columns(acting), [block[:, acting] for block in blocks]
+        part = self.spaces.part(key, spec, spec.space, functions)
         return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)), side=spec.on, facets=facets)
 
     def _initial(self, key: str, spec: InitialControl) -> Entry:

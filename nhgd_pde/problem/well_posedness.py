@@ -13,7 +13,7 @@ from ..pde.boundary import robin
 from ..pde.zero_mean import ZeroMean
 from .conditions import Condition
 from .entry import Entry
-from .families.base import Level
+from .families.base import UndeterminedField
 from .values import Values
 
 # Interpolated data that let nothing out leave this share of what flows through, on the coarsest meshes.
@@ -57,21 +57,26 @@ def check_held(
 
 
 def undetermined(
-    values: Values, state: StateSpace, level: Level | None, fixed: np.ndarray, lift: Tensor, entries: Sequence[Entry]
+    values: Values,
+    state: StateSpace,
+    candidate: UndeterminedField | None,
+    fixed: np.ndarray,
+    lift: Tensor,
+    entries: Sequence[Entry],
 ) -> ZeroMean | None:
     """The pressure as the field of mean zero where no free velocity lets anything out; None where some does.
 
     Args:
         values: collects what is wrong with the data.
         state: the state space.
-        level: the field in question, if any.
+        candidate: the field in question, if any.
         fixed: (N,) which coefficients are given.
         lift: (N,) given coefficients. Those of several times, in an evolution, are not looked at: flow is steady.
         entries: the controls.
     """
-    if level is None or len(lift) != len(fixed):
+    if candidate is None or len(lift) != len(fixed):
         return None
-    outflow = level.outflow
+    outflow = candidate.outflow
     nothing = 1e-10 * np.abs(outflow).max()
     if (np.abs(outflow[~fixed]) > nothing).any():
         return None
@@ -90,8 +95,8 @@ def undetermined(
                 "would let in what cannot get out"
             )
             values.complain(f"{entry.key}.on", message)
-    first, end = (int(each) for each in state.offsets[level.field : level.field + 2])
-    cells = state.parts[level.field].cells
+    first, end = (int(each) for each in state.offsets[candidate.field : candidate.field + 2])
+    cells = state.parts[candidate.field].cells
     one = torch.zeros(cells.components, 1, cells.quadrature.points, dtype=lift.dtype, device=lift.device)
     one[0] = 1.0
     integrals = cells.test(one)[0]
