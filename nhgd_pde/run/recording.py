@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engine.loop import Iterate
 from ..engine.oracle import Oracle
@@ -14,10 +14,7 @@ from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
 from .checkpoint import Checkpoint, write_checkpoint
 from .drawing import control_fields, density_fields, output_grid, state_fields
-from .solution import Row
-
-if TYPE_CHECKING:
-    from .solution import Solution
+from .solution import Row, Solution
 
 
 class Recorder:
