@@ -7,15 +7,7 @@ from itertools import pairwise
 import pytest
 import scipy.optimize
 import torch
-from bilevel_problems import (
-    Explicit,
-    LeastSquares,
-    cubic_problem,
-    least_squares,
-    normal,
-    quadratic_function,
-    seeded,
-)
+from bilevel_problems import Explicit, LeastSquares, cubic_problem, least_squares, normal, quadratic_function, seeded
 from torch import Tensor
 
 from nhgd_pde.engine.certificate import Sensitivity

@@ -8,16 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from bilevel_problems import (
-    Function,
-    diagonal_riesz,
-    normal,
-    quadratic_function,
-    riesz,
-    rosenbrock,
-    seeded,
-    spd,
-)
+from bilevel_problems import Function, diagonal_riesz, normal, quadratic_function, riesz, rosenbrock, seeded, spd
 from torch import Tensor
 
 from nhgd_pde.engine.loop import Stopping

@@ -16,14 +16,7 @@ from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm, trial_of_density
-from ..objective.terms import (
-    ControlTerm,
-    JointTerm,
-    LinearState,
-    Objective,
-    StateTerm,
-    Tracking,
-)
+from ..objective.terms import ControlTerm, JointTerm, LinearState, Objective, StateTerm, Tracking
 from .clock import Clock
 from .control_terms import ControlTermBuilder
 from .fields import Function
