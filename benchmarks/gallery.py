@@ -29,9 +29,9 @@ def caption(path: Path) -> str:
 
 def draw(path: Path) -> str:
     """Solve a problem and save its picture; a sentence on how the run ended."""
-    from nhgd_pde.drawing import final_fields
     from nhgd_pde.output.fields import FieldData, Grid
     from nhgd_pde.output.pictures import picture
+    from nhgd_pde.run.drawing import final_fields
 
     solution = nhgd.solve(nhgd.load(path))
     if solution.problem.space.domain.dim == 3:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,39 +66,28 @@ def by_the_residual(problem: PDEProblem, v: Tensor, u: Tensor) -> int | None:
     return None
 
 
-def semilinear(nonlinearity: str, source: str, cells: int) -> PDEProblem:
+def state(mesh: dict[str, Any], pde: dict[str, Any]) -> PDEProblem:
+    """An equation with u = 0 on the boundary, whose control and objective do not matter."""
     return nhgd.load(
         {
             "name": "state",
-            "mesh": {"kind": "rectangle", "size": [1, 1], "cells": [cells, cells]},
-            "pde": {
-                "kind": "semilinear",
-                "nonlinearity": nonlinearity,
-                "source": source,
-                "boundary": {"all": {"dirichlet": 0}},
-            },
+            "mesh": mesh,
+            "pde": {**pde, "boundary": {"all": {"dirichlet": 0}}},
             "control": {"kind": "source"},
             "objective": [{"kind": "tracking", "target": 0}, {"kind": "regularisation", "weight": 1}],
         }
     ).pde
+
+
+def semilinear(nonlinearity: str, source: str, cells: int) -> PDEProblem:
+    mesh = {"kind": "rectangle", "size": [1, 1], "cells": [cells, cells]}
+    return state(mesh, {"kind": "semilinear", "nonlinearity": nonlinearity, "source": source})
 
 
 def burgers(viscosity: float, source: str, cells: int = 400) -> PDEProblem:
     """-viscosity u'' + u u' = source on the unit interval, u = 0 at its ends."""
-    return nhgd.load(
-        {
-            "name": "state",
-            "mesh": {"kind": "interval", "cells": [cells]},
-            "pde": {
-                "kind": "burgers",
-                "viscosity": viscosity,
-                "source": source,
-                "boundary": {"all": {"dirichlet": 0}},
-            },
-            "control": {"kind": "source"},
-            "objective": [{"kind": "tracking", "target": 0}, {"kind": "regularisation", "weight": 1}],
-        }
-    ).pde
+    mesh = {"kind": "interval", "cells": [cells]}
+    return state(mesh, {"kind": "burgers", "viscosity": viscosity, "source": source})
 
 
 EXPONENTIAL = "-lap u + exp(u) = 1e4 sin(pi x) sin(pi y)"

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nhgd_pde.control import Controls, ControlSpace, source_control
+from nhgd_pde.control.maps import source_control
+from nhgd_pde.control.spaces import Controls, ControlSpace
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.state_space import FieldGroup, state_space
 from nhgd_pde.inner.model import Observation
 from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.riesz import mass_riesz_map
 from nhgd_pde.linalg.sparse import SparseMatrix
-from nhgd_pde.objective import Objective, Regularisation, Tracking
+from nhgd_pde.objective.terms import Objective, Regularisation, Tracking
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import Coefficients, Integral
 from nhgd_pde.pde.rows import steady

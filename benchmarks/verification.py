@@ -114,13 +114,22 @@ def reference() -> None:
         table(
             ["n", "J", "relative error", "order", "control error", "order", "iterations", "solves", "certificates"],
             [
-                [n, f"{s.objective:.9e}", f"{e:.2e}", f"{p:.2f}", f"{c:.2e}", f"{q:.2f}", s.stats["outer_iterations"],
-                 s.stats["solves"]["solves"],
-                 f"{s.certificate.state_residual:.0e}, {s.certificate.adjoint_residual:.0e}"]
-                for n, s, e, p, c, q in zip(sizes, solutions, errors, blank + orders(errors), controls,
-                                            blank + orders(controls), strict=True)
+                [
+                    n,
+                    f"{s.objective:.9e}",
+                    f"{e:.2e}",
+                    f"{p:.2f}",
+                    f"{c:.2e}",
+                    f"{q:.2f}",
+                    s.stats["outer_iterations"],
+                    s.stats["solves"]["solves"],
+                    f"{s.certificate.state_residual:.0e}, {s.certificate.adjoint_residual:.0e}",
+                ]
+                for n, s, e, p, c, q in zip(
+                    sizes, solutions, errors, blank + orders(errors), controls, blank + orders(controls), strict=True
+                )
             ],
-        )  # fmt: skip
+        )
 
 
 def mesh_independence() -> None:
@@ -173,8 +182,17 @@ def sampled() -> None:
             exact = nhgd.solve(nhgd.load({**problem, "method": "adjoint"})).objective
             s = nhgd.solve(nhgd.load(problem))
             gap = (s.objective - exact) / (s.stats["objective_initial"] - exact)
-            rows.append([model, refine, f"{gap:+.1e}", f"{s.certificate.state_residual:.0e}",
-                         f"{s.certificate.adjoint_residual:.0e}", s.stats["solves"]["solves"], s.status])  # fmt: skip
+            rows.append(
+                [
+                    model,
+                    refine,
+                    f"{gap:+.1e}",
+                    f"{s.certificate.state_residual:.0e}",
+                    f"{s.certificate.adjoint_residual:.0e}",
+                    s.stats["solves"]["solves"],
+                    s.status,
+                ]
+            )
     table(["form", "refine", "gap", "state residual", "adjoint residual", "solves", "status"], rows)
     s = nhgd.solve(nhgd.load("problems/poisson_nhgd_paper.yaml"))
     exact = nhgd.solve(nhgd.load(poisson_control(32, SPECTRAL_TARGET, ALPHA))).objective

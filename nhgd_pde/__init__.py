@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .api import Problem, load, solve, verify
     from .problem.errors import ProblemError
-    from .solution import Solution
+    from .run.solution import Solution
     from .verification import Verification
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ _HOMES = {
     "solve": "api",
     "verify": "api",
     "ProblemError": "problem.errors",
-    "Solution": "solution",
+    "Solution": "run.solution",
     "Verification": "verification",
 }
 

@@ -17,9 +17,9 @@ from .output.run_folder import OutputError
 from .problem.building import build
 from .problem.loading import read_problem
 from .problem.methods import build_method
-from .roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
-from .running import Problem, Run
-from .solution import Row, Solution
+from .run.roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
+from .run.running import Problem, Run
+from .run.solution import Row, Solution
 from .verification import Verification, verify_problem
 
 __all__ = ["Problem", "load", "solve", "verify"]

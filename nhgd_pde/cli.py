@@ -105,7 +105,7 @@ def _launched_rank() -> int | None:
 
     if "WORLD_SIZE" not in environ:
         return None
-    from .roles import launched_rank
+    from .run.roles import launched_rank
 
     try:
         return launched_rank()
@@ -117,7 +117,7 @@ def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | Non
     """The second of the processes that a launcher has started."""
     from .engine.roles.link import RoleLostError
     from .problem.loading import read_problem
-    from .roles import join_as_curvature_role
+    from .run.roles import join_as_curvature_role
 
     overrides = _overrides(settings)
     if method is not None:

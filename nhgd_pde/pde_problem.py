@@ -11,8 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .constraints import ConstraintReport
-from .control import Controls
+from .control.spaces import Controls
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .fem.patches import patches
 from .fem.state_space import StateSpace
@@ -21,7 +20,8 @@ from .linalg.counts import Counts
 from .linalg.krylov import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
-from .objective import Objective
+from .objective.constraints import ConstraintReport
+from .objective.terms import Objective
 from .pde.equation import StateEquation
 
 
@@ -143,7 +143,7 @@ class PDEProblem:
         """The mass matrix of the whole state space, at every level of an evolution."""
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
-        values = range(0, cells.components, cells.components // cells.fields)
+        values = range(0, cells.components, cells.stride)
         mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
         copies = self.equation.size // self.space.size
         return SparseMatrix(self.equation.measure * sp.kron(sp.identity(copies), mass), one.device, symmetric=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .engine.curvature.factored import Factored
 from .engine.inner import InnerOptions
-from .engine.minimise import Accuracy
 from .engine.nhgd import NHGD, HypergradientOptions
+from .engine.oracle import Accuracy
 from .linalg.factorisation import SingularMatrixError
 from .linalg.krylov import dot
 from .methods.adjoint import Adjoint

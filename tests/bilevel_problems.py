@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from nhgd_pde.engine.bilevel import InnerBatch, Sample, relative_dual_error
-from nhgd_pde.engine.minimise import Accuracy, Iterate, Minimum, Stopping, minimise
+from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
+from nhgd_pde.engine.minimise import minimise
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map

@@ -11,12 +11,11 @@ import numpy as np
 import skfem
 import torch
 
-from nhgd_pde.engine.minimise import Accuracy
-from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
 from nhgd_pde.problem.expressions import Expression
 from nhgd_pde.problem.loading import read_problem
+from problems import state_of
 
 LINE: dict[str, Any] = {
     "name": "small",
@@ -38,10 +37,7 @@ def evolution(overrides: Mapping[str, Any] | None = None) -> PDEProblem:
 
 def solved(built: PDEProblem) -> torch.Tensor:
     """All coefficients of the state (levels, size of the space) at the first control."""
-    u, v = built.start()
-    evaluation, state = Adjoint().evaluate(built, v, Adjoint().init(built, u, v), Accuracy(1e-12, 1.0))
-    assert evaluation.state_error <= 1e-12, evaluation.message
-    return built.state(state.u, v)[0].reshape(-1, built.space.size)
+    return state_of(built).reshape(-1, built.space.size)
 
 
 def l2_error(built: PDEProblem, values: torch.Tensor, exact: list[str], t: float = 0.0) -> float:

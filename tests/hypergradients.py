@@ -8,7 +8,7 @@ import torch
 from bilevel_problems import Explicit, normal, seeded
 from torch import Tensor
 
-from nhgd_pde.engine.minimise import Accuracy
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.base import Evaluation
 
 EXACT = Accuracy(0.0, 0.0)

@@ -9,11 +9,13 @@ from typing import Any
 
 import meshio
 import numpy as np
+import pytest
 import skfem
 import torch
 from torch import Tensor
 
-from nhgd_pde.control import source_control
+from nhgd_pde.control.maps import source_control
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.fem.spaces import Space, space
@@ -22,12 +24,14 @@ from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import factorised_riesz_map
 from nhgd_pde.linalg.riesz import RieszMap
 from nhgd_pde.linalg.sparse import SparseMatrix
+from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import Coefficients, ControlMap, Integral, Pointwise
 from nhgd_pde.pde.poisson import poisson
 from nhgd_pde.pde.rows import steady
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
+from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.loading import read_problem
 
 CPU = torch.device("cpu")
@@ -48,6 +52,21 @@ BASE: dict[str, Any] = {
 def problem(overrides: Mapping[str, Any] | None = None) -> PDEProblem:
     """Poisson control on 4 x 4 cells of the unit square, with some keys set to other values."""
     return build(read_problem(copy.deepcopy(BASE), overrides))
+
+
+def complaints(overrides: Mapping[str, Any]) -> list[str]:
+    """What is wrong with that problem, as text."""
+    with pytest.raises(ProblemError) as caught:
+        problem(overrides)
+    return [f"{issue.key}: {issue.message}" for issue in caught.value.issues]
+
+
+def state_of(built: PDEProblem, error: float = 1e-12) -> Tensor:
+    """All coefficients (N,) of the state at the first control, solved to that relative residual."""
+    u, v = built.start()
+    evaluation, state = Adjoint().evaluate(built, v, Adjoint().init(built, u, v), Accuracy(error, 1.0))
+    assert evaluation.state_error <= error, evaluation.message
+    return built.state(state.u, v)[0]
 
 
 def mesh_of(dim: int, cells: int) -> skfem.Mesh:
@@ -163,6 +182,11 @@ def of_one_field(functions: Space) -> StateSpace:
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """The Euclidean norm of a - b, relative to that of b."""
+    return float((a - b).norm() / b.norm())
 
 
 def slope(x: list[float], y: list[float]) -> float:

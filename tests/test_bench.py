@@ -324,9 +324,7 @@ def test_the_table_has_medians_and_dashes() -> None:
     lines = [line for line in markdown([results], ["made by hand"]).splitlines() if line.startswith("|")]
     good, bad = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:4])
     # Solves 10, 20, 30 to 1e-2; 20, 30, never to 1e-4; 30, never, never to 1e-6.
-    assert good == [
-        "good", "20 / 30 / –", "0 / 0 / –", "2 / 3 / –", "2 / 3 / –", "3 / 2 / 1 of 3", "1.0e-04", "budget"
-    ]  # fmt: skip
+    assert good == ["good", "20 / 30 / –", "0 / 0 / –", "2 / 3 / –", "2 / 3 / –", "3 / 2 / 1 of 3", "1.0e-04", "budget"]
     assert bad == ["bad", "– / – / –", "– / – / –", "– / – / –", "– / – / –", "0 / 0 / 0 of 1", "–", "budget"]
 
 

@@ -16,6 +16,7 @@ from nhgd_pde.engine.curvature.shrinkage import moments, prior_scale_and_weight
 from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
 from nhgd_pde.fem.patches import patches
 from problems import problem as pde
+from problems import relative
 
 
 def full(problem: BilevelProblem, operator: object) -> Tensor:
@@ -35,10 +36,6 @@ def absorbed(options: Block, problem: BilevelProblem, samples: int, batch: int, 
 
 def on_blocks(matrix: Tensor, labels: Tensor) -> Tensor:
     return torch.where(labels[:, None] == labels[None, :], matrix, 0.0)
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float(torch.linalg.matrix_norm(a - b) / torch.linalg.matrix_norm(b))
 
 
 def largest(problem: BilevelProblem, state: BlockState, u: Tensor, v: Tensor) -> float:

@@ -15,22 +15,15 @@ from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.inner.energy import EnergyModel
 from nhgd_pde.inner.residual import ResidualModel
 from nhgd_pde.linalg.krylov import dot
-from nhgd_pde.objective import Regularisation, Tracking
+from nhgd_pde.objective.terms import Regularisation, Tracking
 from nhgd_pde.problem.building import build, build_on
 from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.loading import read_problem
-from problems import BASE, CPU, PLATE, problem, random, write_mesh
+from problems import BASE, CPU, PLATE, complaints, problem, random, write_mesh
 
 PAD = {"mesh": {"file": str(PLATE)}, "objective.0.target": "x"}
 BOX = {"mesh": {"kind": "box", "cells": [2, 2, 2]}}
 LINE = {"mesh": {"kind": "interval", "cells": [4]}, "objective.0.target": "x", "pde.source": 1}
-
-
-def complaints(overrides: dict[str, Any]) -> list[str]:
-    """The issues as text."""
-    with pytest.raises(ProblemError) as caught:
-        problem(overrides)
-    return [f"{issue.key}: {issue.message}" for issue in caught.value.issues]
 
 
 @pytest.mark.parametrize(

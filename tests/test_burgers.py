@@ -111,8 +111,14 @@ def test_the_convection_of_a_vector_is_not_that_of_its_transpose() -> None:
     """u . grad u = sum_j u_j d_j u_i, tested against a linear field where the transpose differs."""
     pde = {"kind": "burgers", "viscosity": 1, "boundary": {}}
     mesh = {"kind": "rectangle", "cells": [2, 2]}
-    built = evolution({"mesh": mesh, "pde": {**pde, "boundary": {"left": {"dirichlet": [0, 0]}}}, "time": None,
-                       "objective.0.target": ["x", "y"]})  # fmt: skip
+    built = evolution(
+        {
+            "mesh": mesh,
+            "pde": {**pde, "boundary": {"left": {"dirichlet": [0, 0]}}},
+            "time": None,
+            "objective.0.target": ["x", "y"],
+        }
+    )
     x, y = built.space.parts[0].nodes
     # u = (x + 2 y, 3 x): u . grad u = (x + 8 y, 3 x + 6 y); the transpose gives (10 x + 2 y, 2 x + 4 y).
     full = torch.from_numpy(np.concatenate([x + 2 * y, 3 * x]))[None]

@@ -45,8 +45,14 @@ def test_solve_writes_the_run_folder_and_says_where(run: Callable[..., Result], 
     assert "converged: relative gradient" in result.output
     folder = tmp_path / "outputs" / "small"
     assert {path.name for path in folder.iterdir()} == {
-        "problem.yaml", "summary.json", "history.csv", "fields", "final.vtu", "run.log", "checkpoint.pt"
-    }  # fmt: skip
+        "problem.yaml",
+        "summary.json",
+        "history.csv",
+        "fields",
+        "final.vtu",
+        "run.log",
+        "checkpoint.pt",
+    }
     assert json.loads((folder / "summary.json").read_text())["status"] == "converged"
 
 
@@ -160,7 +166,7 @@ BAD = {
         ["problem.yaml:8: objective.0.target: ", "finite", "-inf"],
     ),
     "missing file": (GOOD, []),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

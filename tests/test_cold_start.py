@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.inner import InnerOptions
-from nhgd_pde.engine.minimise import Accuracy, Oracle
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from nhgd_pde.engine.oracle import Accuracy, Oracle
 from nhgd_pde.methods.adjoint import Adjoint
 
 TIGHT = Accuracy(1e-10, 1e-10)

@@ -12,7 +12,8 @@ from bilevel_problems import Explicit, cubic_problem, least_squares, quadratic_f
 from hypergradients import EXACT, gap, solved
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.minimise import Stopping, minimise
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.plain import from_plain, to_plain

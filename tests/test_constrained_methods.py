@@ -13,7 +13,8 @@ from torch import Tensor
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.bilevel import Constraint
-from nhgd_pde.engine.minimise import LoopState, Stopping, minimise
+from nhgd_pde.engine.loop import LoopState, Stopping
+from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.outer.adam import Adam
 from nhgd_pde.engine.outer.base import Feasible, OuterMethod
 from nhgd_pde.engine.outer.gradient import GradientDescent

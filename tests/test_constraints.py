@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.constraints import VolumeConstraint
+from nhgd_pde.objective.constraints import VolumeConstraint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
 from nhgd_pde.problem.errors import ProblemError
@@ -55,8 +55,12 @@ def test_volume_of_a_known_density(space: str) -> None:
 
 
 def test_volume_is_that_of_the_region_alone() -> None:
-    pde = build(read_problem(copy.deepcopy({**DESIGN, "mesh": {"file": "meshes/plate.msh"}}), {
-        "pde.boundary": {"all": {"dirichlet": 0}}, "control.on": "pad"}))  # fmt: skip
+    pde = build(
+        read_problem(
+            copy.deepcopy({**DESIGN, "mesh": {"file": "meshes/plate.msh"}}),
+            {"pde.boundary": {"all": {"dirichlet": 0}}, "control.on": "pad"},
+        )
+    )
     assert volume(pde).volume(torch.ones(pde.outer_size, dtype=torch.float64)) == pytest.approx(1.0, rel=1e-14)
 
 

@@ -18,6 +18,7 @@ from nhgd_pde.engine.curvature.dense import Dense, DenseState
 from nhgd_pde.engine.curvature.shrinkage import one_block, prior_scale_and_weight
 from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
 from nhgd_pde.linalg.factorisation import SingularMatrixError
+from problems import relative
 
 
 @lru_cache
@@ -32,10 +33,6 @@ def absorbed(options: Dense, problem: LeastSquares, samples: int, batch: int, se
     for _ in range(samples // batch):
         state = options.absorb(state, problem.batch(*problem.start(), problem.sample(batch, generator)).scores)
     return state
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float(torch.linalg.matrix_norm(a - b) / torch.linalg.matrix_norm(b))
 
 
 def whitened(state: DenseState, matrix: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from nhgd_pde.problem.building import build
 from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.expressions import Expression
 from nhgd_pde.problem.loading import read_problem
-from problems import mesh_of, slope, write_mesh
+from problems import mesh_of, slope, state_of, write_mesh
 
 FILE = "problems/elastic_control.yaml"
 elements = pytest.mark.parametrize("element", ["P1", "P2"])
@@ -46,10 +46,7 @@ def built(pde: dict[str, Any], mesh: dict[str, Any], **rest: Any) -> PDEProblem:
 
 def solved(problem: PDEProblem) -> torch.Tensor:
     """All coefficients (N,) of the state at the starting control."""
-    u, v = problem.start()
-    u = u - problem.state_factors(u, v).solve(problem.residual(u, v))
-    assert problem.inner_error(u, v, 1e-9) < 1e-9
-    return problem.state(u, v)[0]
+    return state_of(problem, 1e-9)
 
 
 def displacement(problem: PDEProblem) -> np.ndarray:
@@ -210,14 +207,16 @@ def value(problem: PDEProblem) -> float:
     ("term", "expected"),
     [
         ({"kind": "compliance", "weight": 2}, 2 * TENSION**2 / YOUNG * LENGTH * HEIGHT),
-        ({"kind": "linear_state", "weight": [1, "2"]},
-         TENSION / YOUNG * LENGTH * HEIGHT * (LENGTH / 2 - RATIO * HEIGHT)),
+        (
+            {"kind": "linear_state", "weight": [1, "2"]},
+            TENSION / YOUNG * LENGTH * HEIGHT * (LENGTH / 2 - RATIO * HEIGHT),
+        ),
         ({"kind": "linear_state", "weight": [0, 1], "on": "top"}, -RATIO * TENSION / YOUNG * HEIGHT * LENGTH),
         ({"kind": "tracking", "target": "0.1*x - 1", "component": 0}, 0.5 * LENGTH * HEIGHT),
         ({"kind": "tracking", "target": ["0.1*x - 1", "-0.03*y + 2"]}, 0.5 * (1 + 4) * LENGTH * HEIGHT),
         ({"kind": "tracking", "target": ["0.1*x - 1", 0], "on": "bottom"}, 0.5 * LENGTH),
     ],
-)  # fmt: skip
+)
 def test_terms_in_a_displacement_have_their_closed_forms(term: dict[str, Any], expected: float) -> None:
     problem = built(BAR, BAR_MESH, objective=[term])
     assert value(problem) == pytest.approx(expected, rel=1e-12)
@@ -497,9 +496,11 @@ def test_bad_terms_are_named(term: dict[str, Any], expected: str) -> None:
 
 
 def test_a_bar_of_one_dimension_and_a_plane_in_space_are_refused() -> None:
-    (found,) = complaints({"boundary": {"left": {"dirichlet": 0}}}, {"kind": "interval", "cells": [2]}, objective=[
-        {"kind": "tracking", "target": 0}
-    ])  # fmt: skip
+    (found,) = complaints(
+        {"boundary": {"left": {"dirichlet": 0}}},
+        {"kind": "interval", "cells": [2]},
+        objective=[{"kind": "tracking", "target": 0}],
+    )
     assert found.startswith("pde.kind: expected a mesh of two or three dimensions")
     (found,) = complaints(
         {"plane": "stress", "boundary": {"left": {"dirichlet": 0}}}, {"kind": "box", "cells": [1] * 3}

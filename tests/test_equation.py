@@ -13,7 +13,7 @@ import skfem
 import torch
 from torch import Tensor
 
-from nhgd_pde.control import source_control
+from nhgd_pde.control.maps import source_control
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
@@ -22,17 +22,7 @@ from nhgd_pde.pde.form import ControlMap, Pointwise
 from nhgd_pde.pde.poisson import poisson
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.expressions import Expression
-from problems import (
-    equation_of,
-    in_conductivity,
-    mesh_of,
-    problem,
-    quasilinear,
-    random,
-    slope,
-    space_of,
-    write_mesh,
-)
+from problems import equation_of, in_conductivity, mesh_of, problem, quasilinear, random, slope, space_of, write_mesh
 
 forms = pytest.mark.parametrize(
     ("form", "control"),

@@ -13,16 +13,14 @@ import skfem
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.drawing import output_grid, state_fields
-from nhgd_pde.engine.minimise import Accuracy
 from nhgd_pde.inner.continuation import root
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import Factorisation
-from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.expressions import Expression
-from problems import random, slope
+from nhgd_pde.run.drawing import output_grid, state_fields
+from problems import random, slope, state_of
 
 STOKES, NAVIER_STOKES = "problems/stokes_control.yaml", "problems/navier_stokes_control.yaml"
 # The velocity of both shipped problems, its Laplacian and (S . grad) S; a pressure of mean zero and its gradient.
@@ -60,10 +58,7 @@ def flow(overrides: dict[str, Any] | None = None, **pde: Any) -> PDEProblem:
 
 def solved(built: PDEProblem) -> np.ndarray:
     """All coefficients of the state at zero control."""
-    u, v = built.start()
-    evaluation, state = Adjoint().evaluate(built, v, Adjoint().init(built, u, v), Accuracy(1e-11, 1.0))
-    assert evaluation.state_error <= 1e-11, evaluation.message
-    return built.state(state.u, v)[0].numpy()
+    return state_of(built, 1e-11).numpy()
 
 
 def l2_error(built: PDEProblem, full: np.ndarray, field: int, exact: str) -> float:

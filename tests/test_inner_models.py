@@ -15,7 +15,8 @@ from nhgd_pde.inner.model import InnerModel, Observation
 from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
-from nhgd_pde.pde.equation import StateEquation, SteadyControlDerivative
+from nhgd_pde.pde.equation import StateEquation
+from nhgd_pde.pde.linearisation import SteadyControlDerivative
 from problems import equation_of, in_conductivity, of_one_field, quasilinear, random, slope, space_of
 
 SAMPLES = [100, 316, 1000, 3162, 10000]

@@ -11,7 +11,7 @@ from bilevel_problems import Function, diagonal_riesz, normal, riesz, seeded, sp
 from torch import Tensor
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.minimise import Stopping
+from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.outer.adam import Adam
 from nhgd_pde.engine.outer.base import Feasible, OuterMethod
 from nhgd_pde.engine.outer.gradient import GradientDescent

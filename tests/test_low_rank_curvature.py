@@ -16,6 +16,7 @@ from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.low_rank import LowRank, LowRankState
 from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
 from problems import problem as pde
+from problems import relative
 
 
 def full(problem: BilevelProblem, operator: object) -> Tensor:
@@ -36,10 +37,6 @@ def drawn(problem: BilevelProblem, sizes: list[int], seed: int = 0) -> list[Tens
     u, v = problem.start()
     generator = seeded(seed)
     return [problem.batch(u, v, problem.sample(size, generator)).scores for size in sizes]
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float(torch.linalg.matrix_norm(a - b) / torch.linalg.matrix_norm(b))
 
 
 def spiked(size: int, spikes: list[float]) -> LeastSquares:

@@ -7,23 +7,17 @@ from itertools import pairwise
 import pytest
 import scipy.optimize
 import torch
-from bilevel_problems import (
-    Explicit,
-    LeastSquares,
-    cubic_problem,
-    least_squares,
-    normal,
-    quadratic_function,
-    seeded,
-)
+from bilevel_problems import Explicit, LeastSquares, cubic_problem, least_squares, normal, quadratic_function, seeded
 from torch import Tensor
 
 from nhgd_pde.engine.certificate import Sensitivity
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.inner import InnerOptions
-from nhgd_pde.engine.minimise import Accuracy, Iterate, Minimum, Oracle, Stopping, minimise
+from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
+from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from nhgd_pde.engine.oracle import Accuracy, Oracle
 from nhgd_pde.engine.outer.base import Evaluation, blend, failed_evaluation
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS

@@ -17,8 +17,10 @@ from benchmarks.reference import ALPHA, MOTHER_OBJECTIVE, MOTHER_TARGET, poisson
 from nhgd_pde.engine.bilevel import BilevelProblem
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.inner import InnerOptions
-from nhgd_pde.engine.minimise import Iterate, Minimum, Oracle, Stopping, minimise
+from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
+from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from nhgd_pde.engine.oracle import Oracle
 from nhgd_pde.engine.outer.base import Feasible, HessianProduct
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.newton_cg import NewtonCG

@@ -8,30 +8,18 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from bilevel_problems import (
-    Function,
-    diagonal_riesz,
-    normal,
-    quadratic_function,
-    riesz,
-    rosenbrock,
-    seeded,
-    spd,
-)
+from bilevel_problems import Function, diagonal_riesz, normal, quadratic_function, riesz, rosenbrock, seeded, spd
 from torch import Tensor
 
-from nhgd_pde.engine.minimise import Stopping
+from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.outer.adam import Adam
 from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS, LBFGSState
 from nhgd_pde.engine.outer.line_search import LineSearch, exact_share
+from problems import relative
 
 NAN = float("nan")
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 # L-BFGS without bounds

@@ -15,8 +15,10 @@ from nhgd_pde.engine.curvature.base import Curvature
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.inner import InnerOptions
-from nhgd_pde.engine.minimise import Accuracy, Stopping, minimise
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.base import Evaluation
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.linalg.krylov import dot

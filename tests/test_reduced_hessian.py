@@ -15,8 +15,10 @@ from benchmarks.quasilinear import quasilinear_problem
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.inner import InnerOptions
-from nhgd_pde.engine.minimise import Accuracy, Oracle, SecondOrderOracle, Stopping, minimise
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from nhgd_pde.engine.oracle import Accuracy, Oracle, SecondOrderOracle
 from nhgd_pde.engine.outer.base import HessianProduct
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.reduced_hessian import FisherSolves

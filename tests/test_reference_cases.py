@@ -100,8 +100,13 @@ def test_shipped_problem_reaches_the_published_discrete_optimum(n: int, objectiv
 
 def test_nhgd_and_the_exact_adjoint_find_the_same_optimum() -> None:
     for problem in sorted(Path("problems").glob("poisson_*.yaml")):
-        overrides = {"outer.method": "lbfgs", "outer.step": "auto", "hypergradient.refine": "auto",
-                     "inner": {}, "curvature": {}}  # fmt: skip
+        overrides = {
+            "outer.method": "lbfgs",
+            "outer.step": "auto",
+            "hypergradient.refine": "auto",
+            "inner": {},
+            "curvature": {},
+        }
         nhgd_run = nhgd.solve(nhgd.load(problem, overrides))
         adjoint_run = nhgd.solve(nhgd.load(problem, {**overrides, "method": "adjoint"}))
         assert (nhgd_run.status, adjoint_run.status) == ("converged", "converged")

@@ -13,7 +13,9 @@ from bilevel_problems import Explicit, cubic_problem, least_squares, normal, see
 from hypergradients import EXACT, adjoint, at, dense, error, gap, solved
 from torch import Tensor
 
-from nhgd_pde.engine.minimise import Oracle, Stopping, minimise
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
+from nhgd_pde.engine.oracle import Oracle
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.methods.amigo import AmIGO

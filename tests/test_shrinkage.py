@@ -6,13 +6,7 @@ import torch
 from bilevel_problems import normal, seeded, spd
 from torch import Tensor
 
-from nhgd_pde.engine.curvature.shrinkage import (
-    Moments,
-    moments,
-    one_block,
-    prior_scale_and_weight,
-    samples_worth,
-)
+from nhgd_pde.engine.curvature.shrinkage import Moments, moments, one_block, prior_scale_and_weight, samples_worth
 
 
 def drawn(fisher: Tensor, count: int, seed: int) -> Tensor:

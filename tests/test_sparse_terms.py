@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.objective import TotalVariation
+from nhgd_pde.objective.terms import TotalVariation
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
 from nhgd_pde.problem.errors import ProblemError
@@ -73,8 +73,9 @@ def test_the_control_is_exactly_zero_where_the_adjoint_is_small() -> None:
 
 def test_without_room_for_a_gain_nothing_is_done() -> None:
     """Above the largest |p| of the zero control, the control is zero everywhere."""
-    solution = nhgd.solve(nhgd.load(copy.deepcopy(BASE), {
-        "objective.1": {"kind": "regularisation", "norm": "l1", "weight": 1.0}}))  # fmt: skip
+    solution = nhgd.solve(
+        nhgd.load(copy.deepcopy(BASE), {"objective.1": {"kind": "regularisation", "norm": "l1", "weight": 1.0}})
+    )
     assert not solution.control.any()
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.density import Interpolation, Projection
-from nhgd_pde.drawing import density_fields
+from nhgd_pde.control.density import Interpolation, Projection
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build
 from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.run.drawing import density_fields
 
 BEAM, SINK = Path("problems/mbb_beam.yaml"), Path("problems/heat_sink.yaml")
 SMALL_BEAM: dict[str, Any] = {

@@ -12,7 +12,7 @@ from bilevel_problems import cubic_problem, least_squares, normal, seeded
 from hypergradients import adjoint, at, dense, error, solved
 from torch import Tensor
 
-from nhgd_pde.engine.minimise import Accuracy
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.linalg.broyden import LowRankInverse, broyden
 from nhgd_pde.methods.broyden import Broyden
 from nhgd_pde.methods.nbo import NBOCG, NBOGD

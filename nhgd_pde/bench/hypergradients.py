@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..engine.minimise import Accuracy
+from ..engine.oracle import Accuracy
 from ..linalg.counts import Counts
 from ..linalg.riesz import RieszMap
 from ..linalg.threads import at_most_threads

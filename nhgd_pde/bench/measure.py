@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..engine.minimise import Accuracy, outer_space
+from ..engine.minimise import outer_space
+from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.threads import at_most_threads
 from ..methods.adjoint import Adjoint

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..output.atomic import OutputError, write_atomically
-from ..provenance import commit, versions
+from ..run.provenance import commit, versions
 from .figures import pictures
 from .results import ProblemResults
 from .table import csv_text, markdown

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..engine.minimise import Iterate, minimise, outer_space
+from ..engine.loop import Iterate
+from ..engine.minimise import minimise, outer_space
 from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem

@@ -29,7 +29,7 @@ from .certificate import Sensitivity
 from .curvature.base import Curvature, belongs
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
 from .inner import InnerOptions, InnerResult, InnerState, solve_inner
-from .minimise import Accuracy, finite
+from .oracle import Accuracy, finite
 from .outer.base import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian

@@ -63,9 +63,13 @@ class Evaluation:
         return len(self.tables)
 
     @property
+    def stride(self) -> int:
+        """Components of one field: its value and its partial derivatives."""
+        return 1 + self.quadrature.x.shape[0]
+
+    @property
     def fields(self) -> int:
-        """Fields, each of which has a value and partial derivatives."""
-        return self.components // (1 + self.quadrature.x.shape[0])
+        return self.components // self.stride
 
     @cached_property
     def _parts(self) -> tuple[slice, ...]:

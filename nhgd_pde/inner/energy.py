@@ -23,7 +23,8 @@ from ..fem.evaluation import gram_root
 from ..linalg.factorisation import SingularMatrixError, factorised_riesz_map
 from ..linalg.riesz import RieszMap
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
-from ..pde.equation import Linearisation, StateEquation
+from ..pde.equation import StateEquation
+from ..pde.linearisation import Linearisation
 from .model import Observation, gaussian, matched_noise
 
 

@@ -24,8 +24,9 @@ from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.sparse import SparseMatrix
-from ..pde.equation import Factors, StateEquation
+from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
+from ..pde.linearisation import Factors
 from .continuation import followed
 from .model import Observation, gaussian, matched_noise
 from .quotient import quotient_riesz_map
@@ -208,7 +209,7 @@ def residual_model(
     one = torch.ones_like(space.cells.quadrature.weights)[None]
     u = equation.lift.new_zeros(equation.scenarios, equation.unknowns)
     diagonal = equation.linearise(u, v).whole.mean().diagonal()
-    stride = space.cells.components // space.cells.fields
+    stride = space.cells.stride
     blocks: dict[tuple[int, int], Tensor] = {}
     main = 1.0
     for k, (norm, first, end) in enumerate(zip(norms, space.offsets[:-1], space.offsets[1:], strict=True)):

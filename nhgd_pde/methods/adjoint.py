@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, dual_scale, relative_dual_error
 from ..engine.certificate import Sensitivity
-from ..engine.minimise import Accuracy
 from ..engine.newton import solve_from_anywhere
+from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..linalg.factorisation import SingularMatrixError

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
-from ..engine.minimise import Accuracy
+from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from .common import (
     MethodState,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
-from ..engine.minimise import Accuracy
+from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.broyden import LowRankInverse, broyden
 from .common import ROUNDING, MethodState, conclude, gradient_step, start, surveyed

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from ..engine.certificate import Sensitivity
-from ..engine.minimise import finite
+from ..engine.oracle import finite
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..linalg.krylov import dot
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
-from ..engine.minimise import Accuracy
+from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from .common import MethodState, conclude, gradient_descent, gradient_step, start
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NamedTuple, Protocol
 
-from ..engine.minimise import Oracle
+from ..engine.oracle import Oracle
 from .amigo import AmIGO
 from .broyden import Broyden
 from .nbo import NBOCG, NBOGD, NSBOSGD

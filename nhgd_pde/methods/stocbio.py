@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
-from ..engine.minimise import Accuracy
+from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from .common import (
     MethodState,

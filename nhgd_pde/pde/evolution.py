@@ -22,8 +22,9 @@ from ..linalg.bidiagonal import BidiagonalMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
-from .equation import Jacobian, Linearisation, StateEquation
+from .equation import StateEquation
 from .form import Integral
+from .linearisation import Jacobian, Linearisation
 from .rows import ControlRows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -30,6 +31,16 @@ class ControlRows:
         return tuple(
             count * self.steps if varies else count for count, varies in zip(self.columns, self.varying, strict=True)
         )
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """The first entry of each control in v, and the end of the last."""
+        return 0, *accumulate(self.sizes)
+
+    @property
+    def column_offsets(self) -> tuple[int, ...]:
+        """The first column of each control among those of all, and the end of the last."""
+        return 0, *accumulate(self.columns)
 
     @property
     def size(self) -> int:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..constraints import ConstraintReport, StateConstraint, VolumeConstraint
-from ..control import Controls
+from ..control.spaces import Controls
 from ..linalg.sparse import SparseMatrix
-from ..objective_integral import IntegralTerm
+from ..objective.constraints import ConstraintReport, StateConstraint, VolumeConstraint
+from ..objective.integral import IntegralTerm
+from .clock import Clock
 from .constraint_spec import StateSpec, VolumeSpec
 from .entry import Entry
-from .objectives import Clock, ObjectiveBuilder
+from .objectives import ObjectiveBuilder
 from .values import Values
 
 
@@ -129,13 +129,11 @@ class ConstraintBuilder:
             self.values.complain(f"{key}.lower", "expected lower <= upper everywhere, found lower above upper")
         stages = None
         if self.clock is not None:
-            averages = sp.kron(self.clock.averages, sp.identity(self.terms.state.size))
-            stages = SparseMatrix(sp.csr_matrix(averages), self.terms.state.device)
+            stages = SparseMatrix(self.clock.stages_of(self.terms.state.size), self.terms.state.device)
         weights = (evaluation.quadrature.weights * self.values.tensor(region)).reshape(-1)
-        stride = evaluation.components // evaluation.fields
         constraint = StateConstraint(
             evaluation,
-            stride * component,
+            evaluation.stride * component,
             lower,
             upper,
             weights,

@@ -10,16 +10,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import ControlSpace, added, replaced
-from ..fem.evaluation import Evaluation, stacked
+from ..control.maps import added, replaced
 from ..fem.interpolation import interpolation
-from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
-from ..linalg.counts import Counts
-from ..linalg.factorisation import SingularMatrixError, factorised_riesz_map
-from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
-from ..linalg.sparse import SparseMatrix
+from ..linalg.factorisation import SingularMatrixError
 from ..pde.form import Coefficients, ControlMap
+from .control_spaces import ControlSpaces
 from .control_spec import (
     ConductivityControl,
     ControlSpec,
@@ -35,13 +31,11 @@ from .control_spec import (
 )
 from .densities import density_entry
 from .entry import Entry
-from .errors import suggest
 from .expressions import Expression
 from .families import Interior
 from .fields import Function
-from .objective_spec import RegularisationTerm
 from .python_code import load_function
-from .values import Values, point_text
+from .values import Values
 
 
 @dataclass
@@ -55,8 +49,7 @@ class ControlBuilder:
         facets: facets of every boundary that is named in the mesh; `all` as in pde.boundary those without another
             name there.
         fixed: facets on which the file gives Dirichlet values, of each component.
-        counts: where work is counted.
-        step: length of a time step; None of a steady problem.
+        spaces: makes the spaces that they live in.
     """
 
     values: Values
@@ -64,8 +57,7 @@ class ControlBuilder:
     interior: Interior
     facets: dict[str, np.ndarray]
     fixed: tuple[np.ndarray, ...]
-    counts: Counts
-    step: float | None
+    spaces: ControlSpaces
 
     def build(self) -> list[Entry]:
         spec = self.values.file.spec
@@ -115,7 +107,7 @@ class ControlBuilder:
             case LogConductivityControl():
                 return self._conductivity(key, spec, torch.exp)
             case DensityControl():
-                return density_entry(self, key, spec, f"_{number}" if number else "")
+                return density_entry(self.spaces, self.interior.coefficients, key, spec, f"_{number}" if number else "")
             case ParameterControl():
                 return self._parameter(key, spec)
             case PythonControl():
@@ -128,7 +120,7 @@ class ControlBuilder:
             self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
         x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
         count = self._components(key, spec)
-        part, functions, weight = self.in_cells(key, spec, count)
+        part, functions, weight = self.spaces.in_cells(key, spec, count)
         factor = self._gain(key, spec.gain, x)
         coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
         if self.interior.vector is None:
@@ -140,21 +132,20 @@ class ControlBuilder:
     def _boundary(self, key: str, spec: NeumannControl | RobinControl, gain: str, name: str) -> Entry:
         facets = self._facets(key, spec.on)
         count = self._components(key, spec)
-        functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
-        evaluation = stacked(functions)
-        points = functions[0].quadrature.x.reshape(self.state.domain.dim, -1)
+        functions = self.spaces.on_facets(spec.space, facets, count)
+        points = functions.each[0].quadrature.x.reshape(self.state.domain.dim, -1)
         factor = self.values.tensor(self._gain(key, spec.gain, points))
-        weight = torch.ones_like(functions[0].quadrature.weights)[None]
-        part = self._part(key, spec, spec.space, evaluation, nodes, weight, count, space_, dofs)
+        part = self.spaces.part(key, spec, spec.space, functions)
         whole = self.interior.vector is None
         maps = (added(name, gain),) if whole else tuple(added(name, gain, i) for i in range(count))
         acts_on = frozenset({name})
-        return Entry(key, part, spec.on, maps, functions, {gain: factor}, acts_on, side=spec.on, facets=facets)
+        return Entry(key, part, spec.on, maps, functions.each, {gain: factor}, acts_on, side=spec.on, facets=facets)
 
     def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
         facets = self._facets(key, spec.on)
         count = self._components(key, spec)
-        functions, space_, dofs, nodes = self._on_facets(spec.space, facets, count)
+        functions = self.spaces.on_facets(spec.space, facets, count)
+        space_, dofs = functions.space, functions.dofs
         self.values.constant_in_time(f"{key}.gain", spec.gain)
         blocks = []
         for i in range(count):
@@ -177,18 +168,15 @@ class ControlBuilder:
             if not len(acting):
                 self.values.complain(f"{key}.on", f"every node of {spec.on!r} has a Dirichlet value of another side")
             elif len(acting) < len(dofs):
-                functions = tuple(each.columns(acting) for each in functions)
-                nodes = np.tile(nodes[:, : len(dofs)][:, acting], count)
-                blocks, dofs = [block[:, acting] for block in blocks], dofs[acting]
-        weight = torch.ones_like(functions[0].quadrature.weights)[None]
-        part = self._part(key, spec, spec.space, stacked(functions), nodes, weight, count, space_, dofs)
+                functions, blocks = functions.columns(acting), [block[:, acting] for block in blocks]
+        part = self.spaces.part(key, spec, spec.space, functions)
         return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)), side=spec.on, facets=facets)
 
     def _initial(self, key: str, spec: InitialControl) -> Entry:
-        if self.step is None:
+        if self.spaces.step is None:
             self.values.complain(f"{key}.kind", "expected a problem with time, found a steady one")
         count = self.state.groups[0].components
-        part, _, _ = self.in_cells(key, spec, count, varying=False)
+        part, _, _ = self.spaces.in_cells(key, spec, count, varying=False)
         assert part.space is not None
         one = interpolation(part.space, self.state.parts[0])
         rest = self.state.size - count * one.shape[0]
@@ -202,7 +190,7 @@ class ControlBuilder:
         if given is None or given.ndim > 2:
             message = "expected an equation with a scalar conductivity, found one without"
             self.values.complain(f"{key}.kind", message)
-        part, functions, weight = self.in_cells(key, spec, 1, varying=False)
+        part, functions, weight = self.spaces.in_cells(key, spec, 1, varying=False)
         if isinstance(spec, ConductivityControl):
             lowest = -np.inf if part.lower is None else float(part.lower.min())
             if lowest <= 0.0:
@@ -217,7 +205,7 @@ class ControlBuilder:
 
     def _parameter(self, key: str, spec: ParameterControl) -> Entry:
         name, values = spec.name, self.values
-        part, functions, _ = self._numbers(key, spec)
+        part, functions, _ = self.spaces.in_cells(key, spec, 1, varying=False)
         dependent = dict(values.dependent)
         starts = dict(values.parameters)
 
@@ -238,7 +226,7 @@ class ControlBuilder:
         return Entry(key, part, None, (enter,), functions, additive=False)
 
     def _python(self, key: str, spec: PythonControl) -> Entry:
-        part, functions, _ = self.in_cells(key, spec, 1)
+        part, functions, _ = self.spaces.in_cells(key, spec, 1)
         enter = load_function(self.values.file, f"{key}.python", spec.python)
         name = Function.written(spec.python)
         trial = torch.zeros_like(functions[0].quadrature.weights).reshape(1, -1)
@@ -261,13 +249,6 @@ class ControlBuilder:
             self.values.complain(f"{key}.gain", message)
         return factor
 
-    @property
-    def _nodewise(self) -> bool:
-        """Some control has a bound or an l1 term: steps of all of them are projected, node by node, together."""
-        spec = self.values.file.spec
-        sparse = any(isinstance(term, RegularisationTerm) and term.norm == "l1" for term in spec.objective)
-        return sparse or any(bound is not None for each in spec.controls for bound in each.bounds)
-
     def _components(self, key: str, spec: SourceControl | NeumannControl | RobinControl | DirichletControl) -> int:
         """Fields that a control acts on: those of the first group, or the real part of a complex one."""
         group = self.state.groups[0]
@@ -275,8 +256,6 @@ class ControlBuilder:
             kind = self.values.file.spec.pde.kind
             self.values.complain(f"{key}.complex", f"expected false, found true: the field of {kind} is real")
         return 1 if group.complex and not spec.complex else group.components
-
-    # Spaces
 
     def _facets(self, key: str, name: str) -> np.ndarray:
         if name in self.facets:
@@ -286,145 +265,8 @@ class ControlBuilder:
             message = f"expected facets to act on, found none: as in pde.boundary, 'all' leaves out {others}"
             self.values.complain(f"{key}.on", message)
             return self.values.domain.boundaries["all"]
-        known = ", ".join(sorted(self.facets))
-        self.values.complain(
-            f"{key}.on", f"unknown boundary {name!r}{suggest(name, self.facets)}; this mesh has: {known}"
-        )
+        self.values.unknown(f"{key}.on", "boundary", name, self.facets)
         return self.facets["all"]
-
-    def in_cells(
-        self, key: str, spec: ControlSpec, count: int, varying: bool = True
-    ) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
-        """A control on the cells, the functions of its components, and where it acts (1, elements, points)."""
-        kind = getattr(spec, "space", "constant")
-        cells = self.state.cells
-        on = getattr(spec, "on", None)
-        known = on is None or on in self.state.domain.subdomains
-        elements = None
-        if on is not None:
-            before = len(self.values.issues)
-            elements = self.values.subdomain(f"{key}.on", on)
-            if not len(elements) and len(self.values.issues) == before:
-                self.values.complain(f"{key}.on", f"subdomain {on!r} has no cells: the control is empty")
-        indicator = self.values.indicator(f"{key}.on", on if known else None, cells)
-        weight = self.values.tensor(indicator.reshape(cells.quadrature.weights.shape))[None]
-        space_, dofs = None, None
-        if kind in ("P0", "P1"):
-            space_ = self.state.parts[0] if kind == self.state.element else self.finite_elements(kind)
-            dofs = np.arange(space_.size)
-            if elements is not None and len(elements):
-                dofs = space_.cell_dofs(elements)
-            one, nodes = space_.cells.columns(dofs), space_.nodes[:, dofs]
-        else:
-            one, nodes = _one_number(cells), np.zeros((self.state.domain.dim, 1))
-        functions = (one,) * count
-        nodes = np.tile(nodes, count)
-        part = self._part(key, spec, kind, stacked(functions), nodes, weight, count, space_, dofs, varying)
-        return part, functions, weight
-
-    def _numbers(self, key: str, spec: ControlSpec) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
-        return self.in_cells(key, spec, 1, varying=False)
-
-    def finite_elements(self, element: str) -> Space:
-        return space(self.state.domain, element, self.state.device, like=self.state.parts[0])
-
-    def _on_facets(
-        self, kind: str, facets: np.ndarray, count: int
-    ) -> tuple[tuple[Evaluation, ...], Space | None, np.ndarray | None, np.ndarray]:
-        like = self.state.parts[0]
-        if kind in ("P0", "P1"):
-            space_ = like if kind == self.state.element else self.finite_elements(kind)
-            dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
-            one, nodes = space_.traces(facets, like).columns(dofs), space_.nodes[:, dofs]
-            return (one,) * count, space_, dofs, np.tile(nodes, count)
-        one = _one_number(like.facets(facets))
-        return (one,) * count, None, None, np.zeros((self.state.domain.dim, count))
-
-    def _part(
-        self,
-        key: str,
-        spec: ControlSpec,
-        kind: str,
-        evaluation: Evaluation,
-        nodes: np.ndarray,
-        weight: Tensor,
-        count: int,
-        space_: Space | None,
-        dofs: np.ndarray | None,
-        varying: bool = True,
-    ) -> ControlSpace:
-        if kind == "time" and self.step is None:
-            self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
-        if space_ is None:
-            for end, given in (("initial", spec.initial), *((f"bounds.{i}", b) for i, b in enumerate(spec.bounds))):
-                self.values.number(f"{key}.{end}", given)
-        steps = len(self.values.times) if self.values.times is not None else 0
-        moves = varying and self.step is not None and kind != "constant"
-        if not moves:
-            self.values.constant_in_time(f"{key}.initial", spec.initial)
-            for i, bound in enumerate(spec.bounds):
-                if bound is not None:
-                    self.values.constant_in_time(f"{key}.bounds.{i}", bound)
-        times = self.values.times if moves else np.zeros(1)
-        copies = steps if moves else 1
-
-        initial = self.values.components(
-            f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times
-        )
-        start = np.broadcast_to(initial, (count, copies, initial.shape[2])).swapaxes(0, 1).reshape(-1)
-        bounds = [
-            np.full(len(start), sign * np.inf)
-            if bound is None
-            else np.broadcast_to(
-                self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), (copies, nodes.shape[1])
-            ).reshape(-1)
-            for i, (bound, sign) in enumerate(zip(spec.bounds, (-1.0, 1.0), strict=True))
-        ]
-        bounded = any(bound is not None for bound in spec.bounds)
-        crossed = np.flatnonzero(bounds[0] > bounds[1])
-        if len(crossed):
-            k = int(crossed[0])
-            crossing = f"found lower {bounds[0][k]:g} above upper {bounds[1][k]:g} at {point_text(nodes, k)}"
-            self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
-        lower, upper = (self.values.tensor(bound) for bound in bounds) if bounded else (None, None)
-        name = spec.name or ("control" if key == "control" else spec.kind)
-        riesz = self._metric(name, kind, evaluation, nodes, weight)
-        return ControlSpace(
-            name, nodes, evaluation, riesz, self.values.tensor(start), lower, upper, weight,
-            copies if moves else None, self.step if moves and self.step is not None else 1.0, count, space_, dofs,
-            boundary=spec.kind in ("neumann", "robin", "dirichlet"),
-        )  # fmt: skip
-
-    def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
-        """L2; H1 where the gradient is penalised; lumped L2 with bounds or an l1 term, whose steps act node by node."""
-        device = self.state.device
-        if kind in ("time", "constant"):
-            unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
-            return diagonal_riesz_map(unit.diagonal(), unit)
-        stride = evaluation.components // evaluation.fields
-        values = {(i, i): weight for i in range(0, evaluation.components, stride)}
-        mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
-        if self._nodewise:
-            weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
-            lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
-            return diagonal_riesz_map(weights, lumped)
-        if kind == "P0":
-            return diagonal_riesz_map(mass.diagonal(), mass)
-        smooth = any(
-            isinstance(term, RegularisationTerm)
-            and term.norm in ("h1", "tv")
-            and term.weight > 0
-            and term.control in (None, name)
-            for term in self.values.file.spec.objective
-        )
-        if not smooth:
-            return mass_riesz_map(mass, self.counts)
-        # One wave over the region has as much of its norm in its values as in its gradient, whatever the unit.
-        length = float(np.ptp(nodes, axis=1).max()) or 1.0
-        share = (0.5 * length / np.pi) ** 2
-        blocks = {(i, i): weight * (share if i % stride else 1.0) for i in range(evaluation.components)}
-        gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
-        return factorised_riesz_map(gram, Counts())
 
 
 def _shared_nodes(entries: list[Entry]) -> list[Entry]:
@@ -443,11 +285,3 @@ def _shared_nodes(entries: list[Entry]) -> list[Entry]:
         else entry
         for entry in entries
     ]
-
-
-def _one_number(like: Evaluation) -> Evaluation:
-    """The one function that is 1 everywhere, at the points of another evaluation."""
-    elements = like.quadrature.weights.shape[0]
-    one = like.quadrature.weights.new_ones(elements, 1, 1)
-    tables = (one, *[torch.zeros_like(one)] * like.quadrature.x.shape[0])
-    return Evaluation(tables, np.zeros((elements, 1), dtype=np.int64), 1, like.quadrature)

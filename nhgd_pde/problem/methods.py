@@ -9,8 +9,9 @@ import torch
 
 from ..engine.curvature.dense import Dense
 from ..engine.inner import InnerOptions
-from ..engine.minimise import Oracle, SecondOrderOracle, Stopping
+from ..engine.loop import Stopping
 from ..engine.nhgd import NHGD, HypergradientOptions
+from ..engine.oracle import Oracle, SecondOrderOracle
 from ..engine.outer.adam import Adam
 from ..engine.outer.base import Feasible, OuterMethod
 from ..engine.outer.gradient import GradientDescent

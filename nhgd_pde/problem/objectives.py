@@ -10,24 +10,15 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control import Controls, ControlSpace
+from ..control.spaces import Controls
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
-from ..objective import (
-    ControlTerm,
-    JointTerm,
-    LinearControl,
-    LinearState,
-    Objective,
-    Regularisation,
-    StateTerm,
-    TotalVariation,
-    Tracking,
-)
-from ..objective_integral import Density, IntegralTerm, trial_of_density
-from .expressions import Expression
+from ..objective.integral import Density, IntegralTerm, trial_of_density
+from ..objective.terms import ControlTerm, JointTerm, LinearState, Objective, StateTerm, Tracking
+from .clock import Clock
+from .control_terms import ControlTermBuilder
 from .fields import Function
 from .objective_spec import (
     ComplianceTerm,
@@ -40,37 +31,6 @@ from .objective_spec import (
 from .python_code import load_function
 from .sensors import SensorFileError, Sensors, read_sensors
 from .values import Values
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The times of an evolution.
-
-    Attributes:
-        steps: of time.
-        step: their length.
-        theta: share of the end of a step in the point where integrals are taken.
-    """
-
-    steps: int
-    step: float
-    theta: float
-
-    @property
-    def levels(self) -> np.ndarray:
-        return np.arange(self.steps + 1) * self.step
-
-    @property
-    def stages(self) -> np.ndarray:
-        return (np.arange(self.steps) + self.theta) * self.step
-
-    @property
-    def averages(self) -> sp.csr_matrix:
-        """(steps, steps + 1): values at the levels -> at the stages."""
-        rows = np.arange(self.steps)
-        shape = (self.steps, self.steps + 1)
-        end = sp.csr_matrix((np.full(self.steps, self.theta), (rows, rows + 1)), shape)
-        return sp.csr_matrix(end + sp.csr_matrix((np.full(self.steps, 1.0 - self.theta), (rows, rows)), shape))
 
 
 @dataclass
@@ -96,6 +56,7 @@ class ObjectiveBuilder:
     l1_weights: Tensor | None = None
 
     def build(self) -> Objective:
+        of_controls = ControlTermBuilder(self.values, self.state, self.controls, self.clock)
         state: list[StateTerm] = []
         control: list[ControlTerm] = []
         joint: list[JointTerm] = []
@@ -109,11 +70,12 @@ class ObjectiveBuilder:
                 case ComplianceTerm():
                     state.append(self._compliance(key, term))
                 case RegularisationTerm():
-                    control += self._regularisation(key, term)
+                    control += of_controls.regularisation(key, term)
                 case LinearControlTerm():
-                    control += self._linear_control(key, term)
+                    control += of_controls.linear(key, term)
                 case PythonTerm():
                     joint.append(self._python(key, term))
+        self.l1_weights = of_controls.l1_weights
         return Objective(tuple(state), tuple(control), tuple(joint))
 
     # Terms in the state
@@ -140,12 +102,10 @@ class ObjectiveBuilder:
         """A matrix of the state space at the end, or at all stages with their weight; and values -> values there."""
         if self.clock is None:
             return matrix, None
-        steps = self.clock.steps
         if time == "final":
-            last = sp.csr_matrix(([1.0], ([0], [steps])), (1, steps + 1))
-            return matrix, sp.csr_matrix(sp.kron(last, sp.identity(self.state.size)))
-        rows = sp.csr_matrix(sp.kron(self.clock.averages, sp.identity(self.state.size)))
-        return sp.csr_matrix(sp.kron(self.clock.step * sp.identity(steps), matrix)), rows
+            return matrix, sp.csr_matrix(sp.kron(self.clock.last, sp.identity(self.state.size)))
+        whole = sp.csr_matrix(sp.kron(self.clock.step * sp.identity(self.clock.steps), matrix))
+        return whole, self.clock.stages_of(self.state.size)
 
     def _times(self, time: str) -> np.ndarray | None:
         if self.clock is None:
@@ -160,8 +120,7 @@ class ObjectiveBuilder:
         target = self._nodal(f"{key}.target", term.target, chosen, times)
         evaluation, region = self.region(f"{key}.on", term.on)
         weights = self.values.tensor(term.weight * region)[None]
-        stride = evaluation.components // evaluation.fields
-        blocks = {(k * stride, k * stride): weights for k in chosen}
+        blocks = {(k * evaluation.stride, k * evaluation.stride): weights for k in chosen}
         mass, rows = self._over_time(key, evaluation.assemble(evaluation, blocks, symmetric=True).host(), term.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // self.state.size, self.state.size))
         self.fields["target" if "target" not in self.fields else f"target_{key.rpartition('.')[2]}"] = wanted
@@ -200,8 +159,7 @@ class ObjectiveBuilder:
             rows.append(sp.hstack([empty[0], one, empty[1]]))
         seen = sp.csr_matrix(sp.vstack(rows))
         if self.clock is not None:
-            steps = self.clock.steps
-            seen = sp.csr_matrix(sp.hstack([sp.csr_matrix((seen.shape[0], steps * size)), seen]))
+            seen = sp.csr_matrix(sp.kron(self.clock.last, seen))
         weights = np.tile(term.weight * found.weights, len(chosen))
         return Tracking(
             SparseMatrix(sp.diags_array(weights).tocsr(), self.state.device, symmetric=True),
@@ -241,19 +199,14 @@ class ObjectiveBuilder:
 
     def _tested(self, evaluation: Evaluation, weight: np.ndarray) -> np.ndarray:
         """int weight . phi for a weight (components, rows, P) of the first group: (rows, size of the state space)."""
-        stride = evaluation.components // evaluation.fields
         density = np.zeros((evaluation.components, *weight.shape[1:]))
-        density[[k * stride for k in range(len(weight))]] = weight
+        density[[k * evaluation.stride for k in range(len(weight))]] = weight
         return evaluation.test(self.values.tensor(density)).cpu().numpy()
 
     def _over_levels(self, rows: np.ndarray, time: str) -> Tensor:
         """Covectors (one or the steps, size of the state space) -> one on all coefficients, (N,)."""
         if self.clock is not None:
-            steps = self.clock.steps
-            if time == "final":
-                share = sp.csr_matrix(([1.0], ([0], [steps])), (1, steps + 1))
-            else:
-                share = self.clock.step * self.clock.averages
+            share = self.clock.last if time == "final" else self.clock.step * self.clock.averages
             rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
         return self.values.tensor(rows.reshape(-1))
 
@@ -264,18 +217,18 @@ class ObjectiveBuilder:
         evaluation, region = self.region(f"{key}.on", on)
         stages = None
         if self.clock is not None:
-            averages = sp.kron(self.clock.averages, sp.identity(self.state.size))
-            stages = SparseMatrix(sp.csr_matrix(averages), self.state.device)
-        placed, first, width = [], 0, self.controls.rows.width
-        for part in self.controls.parts:
-            if torch.equal(part.evaluation.quadrature.x, evaluation.quadrature.x):
-                placed.append(part.evaluation.shifted(first, width))
-            first += part.columns
+            stages = SparseMatrix(self.clock.stages_of(self.state.size), self.state.device)
+        rows = self.controls.rows
+        placed = [
+            part.evaluation.shifted(first, rows.width)
+            for part, first in zip(self.controls.parts, rows.column_offsets, strict=False)
+            if torch.equal(part.evaluation.quadrature.x, evaluation.quadrature.x)
+        ]
         return IntegralTerm(
             density,
             evaluation,
             side_by_side(placed) if placed else None,
-            self.controls.rows,
+            rows,
             self.values.tensor(weight * region),
             stages,
             1.0 if self.clock is None else self.clock.step,
@@ -292,126 +245,4 @@ class ObjectiveBuilder:
         problem = trial_of_density(name, found)
         if problem:
             self.values.complain(f"{key}.python", problem)
-        return found
-
-    # Terms in the control
-
-    def _parts(self, key: str, name: str | None) -> list[tuple[int, ControlSpace]]:
-        """The controls that a term is about, each with its first entry in v."""
-        firsts = np.concatenate([[0], np.cumsum(self.controls.rows.sizes)])
-        found = [
-            (int(first), part)
-            for first, part in zip(firsts, self.controls.parts, strict=False)
-            if name is None or part.name == name
-        ]
-        if not found:
-            known = ", ".join(part.name for part in self.controls.parts)
-            self.values.complain(f"{key}.control", f"expected the name of a control ({known}), found {name!r}")
-        return found
-
-    def _spread(self, first: int, part: ControlSpace, one: sp.csr_matrix) -> sp.csr_matrix:
-        """A matrix of one time step of a control as one (p, p) of all controls."""
-        copies = part.steps or 1
-        whole = sp.block_diag([one] * copies, format="csr") if copies > 1 else one
-        before, after = first, self.controls.size - first - part.size
-        return sp.block_diag(
-            [sp.csr_matrix((before, before)), part.measure * whole, sp.csr_matrix((after, after))], format="csr"
-        )
-
-    def _regularisation(self, key: str, term: RegularisationTerm) -> list[ControlTerm]:
-        found: list[ControlTerm] = []
-        for first, part in self._parts(key, term.control):
-            numbers = part.space is None
-            element = "P0" if part.space is not None and part.space.element == "P0" else ""
-            points = part.boundary and self.state.domain.dim == 1
-            if numbers:
-                self.values.number(f"{key}.reference", term.reference)
-            if term.norm in ("h1", "tv") and (numbers or element == "P0" or points):
-                kind = (
-                    "a P0 control" if element == "P0" else "a control of numbers" if numbers else "a control of points"
-                )
-                message = f"expected l2 or l1 for {kind}, which has no gradient, found {term.norm!r}"
-                self.values.complain(f"{key}.norm", message)
-                continue
-            if term.norm in ("l1", "tv"):
-                reference = self._reference(f"{key}.reference", term, first, part)
-                if bool(reference.any()):
-                    self.values.complain(f"{key}.reference", f"expected 0, the only one of norm {term.norm}")
-                if term.norm == "l1":
-                    self._absolute(key, term, first, part)
-                else:
-                    found += self._variation(key, term, part)
-                continue
-            if numbers:
-                gram = term.weight * sp.identity(part.columns, format="csr")
-            else:
-                stride = part.evaluation.components // part.evaluation.fields
-                blocks = {
-                    (i, i): term.weight * part.weight
-                    for i in range(part.evaluation.components)
-                    if (i % stride == 0) == (term.norm == "l2")
-                }
-                gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
-            matrix = SparseMatrix(self._spread(first, part, gram), self.state.device, symmetric=True)
-            found.append(Regularisation(matrix, self._reference(f"{key}.reference", term, first, part)))
-        return found
-
-    def _absolute(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> None:
-        """weight int |v| with the lumped mass matrix, which is the part's inner product."""
-        if part.filter is not None:
-            self.values.complain(f"{key}.norm", "expected l2, h1 or tv for a filtered density, found 'l1'")
-        if self.l1_weights is None:
-            self.l1_weights = self.values.tensor(np.zeros(self.controls.size))
-        mass = part.riesz.matrix.diagonal().repeat(part.steps or 1)
-        self.l1_weights[first : first + part.size] += term.weight * part.measure * mass
-
-    def _variation(self, key: str, term: RegularisationTerm, part: ControlSpace) -> list[ControlTerm]:
-        if part.evaluation.quadrature.x.shape != self.state.cells.quadrature.x.shape:
-            self.values.complain(f"{key}.norm", "expected l2, h1 or l1 for a control of the boundary, found 'tv'")
-            return []
-        before = self.controls.parts.index(part)
-        columns = sum(each.columns for each in self.controls.parts[:before])
-        evaluation = part.evaluation.shifted(columns, self.controls.rows.width)
-        # Where other controls vary in time, one that stands still has equal rows, which count once together.
-        copies = self.controls.steps if part.steps is None and any(self.controls.rows.varying) else 1
-        weight = term.weight * part.measure / copies * part.weight.reshape(-1)
-        return [TotalVariation(self.controls.rows, evaluation, weight, term.smoothing)]
-
-    def _stages(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
-        """Times at which an expression for a control is taken; a control that does not vary takes none in t."""
-        if self.clock is None:
-            return None
-        if part.steps is None:
-            self.values.constant_in_time(key, value)
-            return np.zeros(1)
-        return self.clock.stages
-
-    def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
-        times = self._stages(key, term.reference, part)
-        nodes = part.nodes[:, : part.columns // part.components]
-        given = self.values.components(key, term.reference, part.components, nodes, times)
-        copies = part.steps or 1
-        own = np.broadcast_to(given, (part.components, copies, nodes.shape[1])).swapaxes(0, 1).reshape(-1)
-        whole = np.zeros(self.controls.size)
-        whole[first : first + part.size] = own
-        return self.values.tensor(whole)
-
-    def _linear_control(self, key: str, term: LinearControlTerm) -> list[ControlTerm]:
-        found: list[ControlTerm] = []
-        for first, part in self._parts(key, term.control):
-            x = part.evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
-            times = self._stages(f"{key}.weight", term.weight, part)
-            weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
-            if part.space is None:
-                self.values.number(f"{key}.weight", term.weight)
-                one = np.broadcast_to(weight.mean(axis=1, keepdims=True), (len(weight), part.columns))
-            else:
-                stride = part.evaluation.components // part.evaluation.fields
-                density = np.zeros((part.evaluation.components, *weight.shape))
-                density[::stride] = weight * part.weight.cpu().numpy().reshape(-1)
-                one = part.evaluation.test(self.values.tensor(density)).cpu().numpy()
-            whole = np.zeros(self.controls.size)
-            rows = np.broadcast_to(part.measure * one, (part.steps or 1, part.columns))
-            whole[first : first + part.size] = rows.reshape(-1)
-            found.append(LinearControl(self.values.tensor(whole)))
         return found

@@ -275,7 +275,7 @@ PDESpec = Annotated[
     | HelmholtzSpec
     | PythonSpec,
     OneOf(),
-]  # fmt: skip
+]
 
 
 class TimeSpec(Section):

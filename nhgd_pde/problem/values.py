@@ -125,6 +125,11 @@ class Values:
     def complain(self, key: str, message: str) -> None:
         self.issues.append(self.file.issue(key, message))
 
+    def unknown(self, key: str, kind: str, name: str, known: Mapping[str, np.ndarray]) -> None:
+        """Complain of the name of a part that the mesh does not have."""
+        names = ", ".join(sorted(known)) or "none"
+        self.complain(key, f"unknown {kind} {name!r}{suggest(name, known)}; this mesh has: {names}")
+
     def indicator(self, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
         """(P,), one at the points of a named subdomain, zero elsewhere."""
         shape = cells.quadrature.weights.shape
@@ -135,11 +140,7 @@ class Values:
 
     def subdomain(self, key: str, name: str) -> np.ndarray:
         if name not in self.domain.subdomains:
-            known = ", ".join(sorted(self.domain.subdomains)) or "none"
-            self.complain(
-                key,
-                f"unknown subdomain {name!r}{suggest(name, self.domain.subdomains)}; this mesh has: {known}",
-            )
+            self.unknown(key, "subdomain", name, self.domain.subdomains)
             return np.arange(0)
         return self.domain.subdomains[name]
 

@@ -127,8 +127,10 @@ def cholesky(matrix: Tensor, samples: int) -> Tensor:
     """
     factor, info = torch.linalg.cholesky_ex(0.5 * (matrix + matrix.mT))
     if bool(info.any()):
-        raise SingularMatrixError(f"rounding errors made the inverse Fisher information indefinite after {samples:,} "
-                                  "scores; a larger prior weight prevents that")  # fmt: skip
+        raise SingularMatrixError(
+            f"rounding errors made the inverse Fisher information indefinite after {samples:,} scores; "
+            "a larger prior weight prevents that"
+        )
     return factor
 
 

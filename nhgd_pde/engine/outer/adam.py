@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, takes_no_l1
+from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, takes_no_l1
 
 # Share of the first trial of a line search that a default step is: Adam's steps do not get shorter by themselves.
 _CAUTION = 0.1
 
 
 @dataclass(frozen=True)
-class AdamState:
+class AdamState(OuterState):
     """Attributes:
     mean, square: (p,) running means of the gradient and of its square, the last evaluation included.
     taken: gradients in them.
@@ -23,17 +23,11 @@ class AdamState:
     floor: what keeps the square root from zero, in the units of the gradient.
     """
 
-    best: Evaluation
     mean: Tensor
     square: Tensor
     taken: int
     length: float
     floor: float
-    accepted: bool = True
-    step: float = 0.0
-    share: float = 1.0
-    failure: str = ""
-    reduction: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -220,8 +220,9 @@ class Feasible:
         return math.hypot(self.metric.norm((v - reached(multiplier))[None]), missing)
 
 
-class OuterState(Protocol):
-    """What an outer method knows.
+@dataclass(frozen=True)
+class OuterState:
+    """What every outer method knows; methods add what is theirs.
 
     Attributes:
         best: the current iterate: the last evaluation that was accepted.
@@ -234,18 +235,13 @@ class OuterState(Protocol):
             does not know.
     """
 
-    @property
-    def best(self) -> Evaluation: ...
-    @property
-    def accepted(self) -> bool: ...
-    @property
-    def step(self) -> float: ...
-    @property
-    def share(self) -> float: ...
-    @property
-    def failure(self) -> str: ...
-    @property
-    def reduction(self) -> float: ...
+    best: Evaluation
+    _: KW_ONLY
+    accepted: bool = True
+    step: float = 0.0
+    share: float = 1.0
+    failure: str = ""
+    reduction: float = 1.0
 
 
 State = TypeVar("State", bound=OuterState)

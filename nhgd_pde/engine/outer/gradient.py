@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, value_noise
+from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, value_noise
 from .line_search import LineSearch
 
 # Of an estimated constant step: its share of the first trial of a line search.
@@ -21,18 +21,12 @@ _MOST_RETREATS = 6
 
 
 @dataclass(frozen=True)
-class GradientState:
+class GradientState(OuterState):
     """Attributes:
     latest: values of the latest iterates, of a constant step that is estimated.
     """
 
-    best: Evaluation
     search: LineSearch
-    accepted: bool = True
-    step: float = 0.0
-    share: float = 1.0
-    failure: str = ""
-    reduction: float = 1.0
     latest: tuple[float, ...] = ()
 
 
@@ -58,7 +52,7 @@ class GradientDescent:
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
         slope = -dot(first.derivative, first.gradient)
         trial = self.step or (1.0 if self.search else _CAUTION) * space.first_step(first)
-        return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False), latest=(first.value,))
+        return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False), (first.value,))
 
     def propose(
         self, space: Feasible, state: GradientState, hessian: HessianProduct | None = None
@@ -93,7 +87,7 @@ class GradientDescent:
             trial = self.step
         slope = -dot(evaluation.derivative, evaluation.gradient)
         search = LineSearch.start(evaluation.value, slope, trial, wolfe=False)
-        return GradientState(evaluation, search, True, state.search.trial, latest=latest)
+        return GradientState(evaluation, search, latest, step=state.search.trial)
 
     def revalued(self, state: GradientState, value: float) -> GradientState:
         best, search = replace(state.best, value=value), replace(state.search, value=value)

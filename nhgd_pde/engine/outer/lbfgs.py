@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, blend, takes_no_constraint, value_noise
+from .base import Evaluation, Feasible, HessianProduct, OuterState, blend, takes_no_constraint, value_noise
 from .line_search import LineSearch, exact_share
 from .quasi_newton import Pair, QuasiNewton
 from .semismooth import minimise_between_kinks
@@ -21,21 +21,15 @@ _LEAST_REDUCTION = 0.05
 
 
 @dataclass(frozen=True)
-class LBFGSState:
+class LBFGSState(OuterState):
     """Attributes:
     end: (p,) the iterate plus `direction`, to the last digit where kinks are.
     """
 
-    best: Evaluation
     direction: Tensor
     end: Tensor
     search: LineSearch
     pairs: tuple[Pair, ...] = ()
-    accepted: bool = True
-    step: float = 0.0
-    share: float = 1.0
-    failure: str = ""
-    reduction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +131,7 @@ class LBFGS:
         trial = first if space.smooth else 1.0
         search = LineSearch.start(best.value, slope, trial, wolfe=space.smooth)
         failure = "" if slope < 0.0 or space.smooth else "no step descends by more than rounding"
-        return LBFGSState(best, direction, end, search, pairs, True, step, failure=failure)
+        return LBFGSState(best, direction, end, search, pairs, step=step, failure=failure)
 
 
 def _share(space: Feasible, state: LBFGSState, slope: float) -> float | None:

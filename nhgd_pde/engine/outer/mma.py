@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, takes_no_l1, value_noise
+from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_l1, value_noise
 from .multiplier import find_multiplier
 
 _MOST_TRIALS = 40
@@ -36,7 +36,7 @@ class Approximation:
 
 
 @dataclass(frozen=True)
-class MMAState:
+class MMAState(OuterState):
     """Attributes:
     asymptotes: lower and upper (p,), of the current iterate.
     previous, earlier: (p,) the last iterate and the one before.
@@ -47,7 +47,6 @@ class MMAState:
     trials: points proposed since the current iterate.
     """
 
-    best: Evaluation
     asymptotes: tuple[Tensor, Tensor]
     previous: Tensor | None
     earlier: Tensor | None
@@ -56,11 +55,6 @@ class MMAState:
     expected: float = 0.0
     distance: float = 0.0
     trials: int = 0
-    accepted: bool = True
-    step: float = 0.0
-    share: float = 1.0
-    failure: str = ""
-    reduction: float = 1.0
 
 
 @dataclass(frozen=True)

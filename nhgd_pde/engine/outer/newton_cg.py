@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, takes_no_constraint, value_noise
+from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, value_noise
 from .line_search import LineSearch
 from .quadratic_model import minimise_model
 
@@ -18,7 +18,7 @@ _LEAST_FORCING = 1e-8
 
 
 @dataclass(frozen=True)
-class NewtonState:
+class NewtonState(OuterState):
     """Attributes:
     search: along `direction`; None until the Hessian at `best` has been seen.
     end: (p,) the iterate plus `direction`, to the last digit where kinks are.
@@ -28,18 +28,12 @@ class NewtonState:
     plain: `direction` is the negative gradient.
     """
 
-    best: Evaluation
     forcing: float
     gradient_norm: float
     direction: Tensor
     end: Tensor
     search: LineSearch | None = None
     plain: bool = False
-    accepted: bool = True
-    step: float = 0.0
-    share: float = 1.0
-    failure: str = ""
-    reduction: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Feasible, HessianProduct, takes_no_l1
+from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_l1
 from .multiplier import find_multiplier
 
 # (v, derivative), both (p,) -> a derivative (p,).
 Smoothing = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class OCState:
-    best: Evaluation
-    accepted: bool = True
-    step: float = 0.0
-    share: float = 1.0
-    failure: str = ""
-    reduction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,10 +42,12 @@ class OC:
             return "oc needs lower bounds of at least 0 (control.bounds)"
         return takes_no_l1(space)
 
-    def init(self, space: Feasible, first: Evaluation) -> OCState:
-        return OCState(first)
+    def init(self, space: Feasible, first: Evaluation) -> OuterState:
+        return OuterState(first)
 
-    def propose(self, space: Feasible, state: OCState, hessian: HessianProduct | None = None) -> tuple[Tensor, OCState]:
+    def propose(
+        self, space: Feasible, state: OuterState, hessian: HessianProduct | None = None
+    ) -> tuple[Tensor, OuterState]:
         assert space.constraint is not None
         constraint, v = space.constraint, state.best.v
         derivative = state.best.derivative
@@ -77,10 +69,10 @@ class OC:
         multiplier = find_multiplier(lambda trial: constraint.value(at(trial)), unit if unit > 0.0 else 1.0)
         return at(multiplier), state
 
-    def update(self, space: Feasible, state: OCState, evaluation: Evaluation) -> OCState:
+    def update(self, space: Feasible, state: OuterState, evaluation: Evaluation) -> OuterState:
         if not evaluation.finite:
             return replace(state, accepted=False, failure="the objective or its gradient is not finite")
-        return OCState(evaluation, step=1.0)
+        return OuterState(evaluation, step=1.0)
 
-    def revalued(self, state: OCState, value: float) -> OCState:
+    def revalued(self, state: OuterState, value: float) -> OuterState:
         return replace(state, best=replace(state.best, value=value))

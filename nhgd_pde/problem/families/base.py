@@ -18,7 +18,7 @@ from ..values import Values, point_text
 
 
 @dataclass(frozen=True)
-class Level:
+class UndeterminedField:
     """A field, such as a pressure, that is undetermined up to a constant where nothing can flow out.
 
     Attributes:
@@ -66,7 +66,7 @@ class Interior:
     level: Tensor | None = None
     unseen: dict[str, np.ndarray] = field(default_factory=dict)
     eased: Callable[[float], Pointwise] | None = None
-    undetermined: Level | None = None
+    undetermined: UndeterminedField | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ...inner.residual import TestNorm
 from ...pde.flow import navier_stokes, stokes
 from ..pde_spec import NavierStokesSpec, StokesSpec
 from ..values import Values
-from .base import Family, Interior, Level, points
+from .base import Family, Interior, UndeterminedField, points
 
 
 def _groups(pde: StokesSpec | NavierStokesSpec, dim: int, element: str) -> tuple[FieldGroup, ...]:
@@ -39,7 +39,7 @@ def _interior(values: Values, pde: StokesSpec | NavierStokesSpec, space: StateSp
         norms=(*velocity, "l2"),
         vector=dim,
         eased=navier_stokes if convective else None,
-        undetermined=Level(dim, _outflow(space, dim)),
+        undetermined=UndeterminedField(dim, _outflow(space, dim)),
     )
 
 

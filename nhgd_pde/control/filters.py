@@ -11,10 +11,10 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from .fem.evaluation import Evaluation
-from .linalg.counts import Counts
-from .linalg.factorisation import Factorisation
-from .linalg.sparse import SparseMatrix
+from ..fem.evaluation import Evaluation
+from ..linalg.counts import Counts
+from ..linalg.factorisation import Factorisation
+from ..linalg.sparse import SparseMatrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.loop import Status
+from ..output.fields import FieldData, Grid
+from ..output.run_folder import RunFolder
+from ..pde_problem import PDEProblem
 from .drawing import final_fields, levels, split_controls
-from .engine.minimise import Status
-from .output.fields import FieldData, Grid
-from .output.run_folder import RunFolder
-from .pde_problem import PDEProblem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,7 +115,7 @@ class Solution:
         Raises:
             ValueError: a three-dimensional problem; open its final.vtu in ParaView.
         """
-        from .output.pictures import picture
+        from ..output.pictures import picture
 
         grid, data = self.fields()
         groups = self.problem.space.groups

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..engine.loop import Iterate, LoopState, Minimum
+from ..engine.minimise import minimise
+from ..engine.oracle import Oracle
+from ..engine.roles.link import RoleError
+from ..engine.roles.remote import Remote
+from ..linalg.counts import Counts
+from ..output.run_folder import RunFolder, read_history
+from ..pde_problem import PDEProblem
+from ..problem.loading import ProblemFile
+from ..problem.methods import Method
 from .checkpoint import Checkpoint, read_checkpoint
 from .drawing import control_numbers
-from .engine.minimise import Iterate, LoopState, Minimum, Oracle, minimise
-from .engine.roles.link import RoleError
-from .engine.roles.remote import Remote
-from .linalg.counts import Counts
-from .output.run_folder import RunFolder, read_history
-from .pde_problem import PDEProblem
-from .problem.loading import ProblemFile
-from .problem.methods import Method
 from .provenance import commit, peak_memory, versions
 from .recording import Recorder
 from .solution import Certificate, Row, Solution

@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .fem.evaluation import Evaluation
-from .linalg.krylov import dot
-from .linalg.sparse import SparseMatrix
-from .pde.rows import ControlRows
+from ..fem.evaluation import Evaluation
+from ..linalg.krylov import dot
+from ..linalg.sparse import SparseMatrix
+from ..pde.rows import ControlRows
 
 
 class StateTerm(Protocol):

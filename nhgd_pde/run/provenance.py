@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str | None:
     """The commit of the source tree this package runs from; None for an installed copy."""
-    source = Path(__file__).parent
+    source = Path(__file__).parents[1]
     if not (source.parent / ".git").exists():
         return None
     try:

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from .engine.nhgd import NHGD
-from .engine.roles.link import Link, Message, RoleLostError
-from .engine.roles.rendezvous import CURVATURE, INNER, give_up, meet, part
-from .engine.roles.service import CurvatureRole
-from .linalg.threads import at_most_threads
-from .output.atomic import atomic_path
+from ..engine.nhgd import NHGD
+from ..engine.roles.link import Link, Message, RoleLostError
+from ..engine.roles.rendezvous import CURVATURE, INNER, give_up, meet, part
+from ..engine.roles.service import CurvatureRole
+from ..linalg.threads import at_most_threads
+from ..output.atomic import atomic_path
 
 if TYPE_CHECKING:
-    from .problem.loading import ProblemFile
+    from ..problem.loading import ProblemFile
 
 _STORE_TIMEOUT = timedelta(seconds=60)
 _LAST_WORDS = 5.0
@@ -117,7 +117,7 @@ def _start(file: ProblemFile, folder: Path | None, port: int) -> subprocess.Pope
     for name in ("RANK", "WORLD_SIZE"):
         environment.pop(name, None)
     child = subprocess.Popen(
-        [sys.executable, "-m", "nhgd_pde.curvature_process"], stdin=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "nhgd_pde.run.curvature_process"], stdin=subprocess.PIPE, text=True, env=environment
     )
     assert child.stdin is not None
     try:
@@ -182,9 +182,9 @@ def serve_curvature(file: ProblemFile, folder: Path | None, store: dist.Store, t
         RoleLostError: the inner role died.
         ProblemError: this role could not be set up; the inner role has been told.
     """
-    from .problem.building import build
-    from .problem.errors import ProblemError
-    from .problem.methods import build_method
+    from ..problem.building import build
+    from ..problem.errors import ProblemError
+    from ..problem.methods import build_method
 
     try:
         with at_most_threads(1):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .pde.form import Coefficients, ControlMap
+from ..pde.form import Coefficients, ControlMap
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Controls: the spaces they live in, their bounds, and how they enter the coefficients of a PDE."""
+"""Controls: the spaces they live in, their bounds and their inner products."""
 
 from __future__ import annotations
 
@@ -11,42 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .fem.evaluation import Evaluation
-from .fem.spaces import Space
-from .linalg.riesz import RieszMap, block_riesz_map
-from .pde.form import Coefficients, ControlMap
-from .pde.rows import ControlRows
-
-
-def added(name: str, gain: str = "gain", component: int | None = None) -> ControlMap:
-    """The map that adds gain * v to a coefficient, or to one component of it."""
-
-    def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
-        contribution = coefficients[gain] * v
-        before = coefficients[name]
-        if component is None:
-            return {**coefficients, name: before + contribution}
-        rows = list(before)
-        rows[component] = rows[component] + contribution
-        return {**coefficients, name: torch.stack(list(torch.broadcast_tensors(*rows)))}
-
-    return enter
-
-
-# Adds gain * v to the source.
-source_control = added("source")
-
-
-def replaced(name: str, by: Callable[[Tensor], Tensor], region: Tensor | None = None) -> ControlMap:
-    """The map that makes a coefficient a function of v, in a region (P,) of ones where it is not everywhere."""
-
-    def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
-        value = by(v)
-        if region is not None:
-            value = torch.where(region > 0.0, value, coefficients[name])
-        return {**coefficients, name: value}
-
-    return enter
+from ..fem.evaluation import Evaluation
+from ..fem.spaces import Space
+from ..linalg.riesz import RieszMap, block_riesz_map
+from ..pde.rows import ControlRows
 
 
 class Filter(Protocol):

@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from .engine.bilevel import BilevelProblem
-from .engine.minimise import Iterate, LoopState, Oracle, Unsolved
-from .engine.plain import from_plain, to_plain
-from .engine.roles.remote import Remote, RemoteError
-from .engine.roles.service import STEM
-from .linalg.counts import Counts
-from .output.atomic import OutputError, atomic_path
-from .output.run_folder import CHECKPOINT
+from ..engine.bilevel import BilevelProblem
+from ..engine.loop import Iterate, LoopState
+from ..engine.oracle import Oracle, Unsolved
+from ..engine.plain import from_plain, to_plain
+from ..engine.roles.remote import Remote, RemoteError
+from ..engine.roles.service import STEM
+from ..linalg.counts import Counts
+from ..output.atomic import OutputError, atomic_path
+from ..output.run_folder import CHECKPOINT
 
 _FORMAT = 2
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.

@@ -1,4 +1,4 @@
-"""The process of the curvature role that `--roles 2` starts: `python -m nhgd_pde.curvature_process`.
+"""The process of the curvature role that `--roles 2` starts: `python -m nhgd_pde.run.curvature_process`.
 
 It reads one line of JSON from standard input, and ends when that input does: with the process that started it.
 """
@@ -28,9 +28,9 @@ def main() -> int:
 
     import torch.distributed as dist
 
-    from .engine.roles.link import RoleLostError
-    from .problem.errors import ProblemError
-    from .problem.loading import read_problem
+    from ..engine.roles.link import RoleLostError
+    from ..problem.errors import ProblemError
+    from ..problem.loading import read_problem
     from .roles import serve_curvature
 
     store = dist.TCPStore("127.0.0.1", work["port"], 2, is_master=False, timeout=timedelta(seconds=60))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .fem.evaluation import Evaluation
-from .linalg.sparse import SparseMatrix
-from .pde.checked import NOT_ITS_DERIVATIVE
-from .pde.rows import ControlRows
+from ..fem.evaluation import Evaluation
+from ..linalg.sparse import SparseMatrix
+from ..pde.checked import NOT_ITS_DERIVATIVE
+from ..pde.rows import ControlRows
 
 # (u, grad, v, grad_v, x) -> density (S, P): values u (S, P) and gradients grad (dim, S, P) of a state of one field,
 # with a leading axis of several; of the controls v (R, P) and grad_v (dim, R, P) likewise; points x (dim, P).

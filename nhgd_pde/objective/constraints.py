@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .control import Controls
-from .fem.evaluation import Evaluation
-from .linalg.sparse import SparseMatrix
+from ..control.spaces import Controls
+from ..fem.evaluation import Evaluation
+from ..linalg.sparse import SparseMatrix
 
 
 class ConstraintReport(Protocol):

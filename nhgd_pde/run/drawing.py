@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .control import ControlSpace
-from .fem.interpolation import interpolation
-from .fem.mesh import CELLS
-from .fem.state_space import FieldGroup
-from .output.fields import FieldData, Grid
-from .pde_problem import PDEProblem
+from ..control.spaces import ControlSpace
+from ..fem.interpolation import interpolation
+from ..fem.mesh import CELLS
+from ..fem.state_space import FieldGroup
+from ..output.fields import FieldData, Grid
+from ..pde_problem import PDEProblem
 
 Fields = dict[str, np.ndarray]
 
@@ -84,8 +84,7 @@ def _on_nodes(problem: PDEProblem, field: int, values: np.ndarray) -> np.ndarray
 
 def split_controls(problem: PDEProblem, control: np.ndarray) -> Fields:
     """(p,) as the coefficients of each control by its name, (m,), or (steps, m) where it varies in time."""
-    ends = np.cumsum(problem.control.rows.sizes)[:-1]
-    pieces = zip(problem.control.parts, np.split(control, ends), strict=True)
+    pieces = zip(problem.control.parts, np.split(control, problem.control.rows.offsets[1:-1]), strict=True)
     return {part.name: own.reshape(part.steps, -1) if part.steps else own for part, own in pieces}
 
 
@@ -104,8 +103,7 @@ def control_fields(
     """
     points: Fields = {}
     cells: Fields = {}
-    firsts = np.concatenate([[0], np.cumsum(problem.control.rows.sizes)])
-    for part, first in zip(problem.control.parts, firsts, strict=False):
+    for part, first in zip(problem.control.parts, problem.control.rows.offsets, strict=False):
         own = control[first : first + part.size].reshape(part.steps or 1, part.columns)
         if part.space is None:
             continue

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..engine.loop import Iterate
+from ..engine.oracle import Oracle
+from ..output.fields import FieldData
+from ..output.run_folder import RunFolder
+from ..pde_problem import PDEProblem
 from .checkpoint import Checkpoint, write_checkpoint
 from .drawing import control_fields, density_fields, output_grid, state_fields
-from .engine.minimise import Iterate, Oracle
-from .output.fields import FieldData
-from .output.run_folder import RunFolder
-from .pde_problem import PDEProblem
-from .solution import Row
-
-if TYPE_CHECKING:
-    from .solution import Solution
+from .solution import Row, Solution
 
 
 class Recorder:

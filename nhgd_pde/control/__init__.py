@@ -1,0 +1,1 @@
+"""Controls: their spaces, how they enter the equation, and densities."""

@@ -1,0 +1,41 @@
+"""How controls enter the coefficients of a PDE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..pde.form import Coefficients, ControlMap
+
+
+def added(name: str, gain: str = "gain", component: int | None = None) -> ControlMap:
+    """The map that adds gain * v to a coefficient, or to one component of it."""
+
+    def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
+        contribution = coefficients[gain] * v
+        before = coefficients[name]
+        if component is None:
+            return {**coefficients, name: before + contribution}
+        rows = list(before)
+        rows[component] = rows[component] + contribution
+        return {**coefficients, name: torch.stack(list(torch.broadcast_tensors(*rows)))}
+
+    return enter
+
+
+# Adds gain * v to the source.
+source_control = added("source")
+
+
+def replaced(name: str, by: Callable[[Tensor], Tensor], region: Tensor | None = None) -> ControlMap:
+    """The map that makes a coefficient a function of v, in a region (P,) of ones where it is not everywhere."""
+
+    def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
+        value = by(v)
+        if region is not None:
+            value = torch.where(region > 0.0, value, coefficients[name])
+        return {**coefficients, name: value}
+
+    return enter

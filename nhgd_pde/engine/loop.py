@@ -1,0 +1,93 @@
+"""Where the outer loop stands, when it stops, and what it found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from .oracle import OracleState
+from .outer.base import Evaluation, OuterState
+
+Status = Literal["converged", "stopped", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop.
+
+    Attributes:
+        iterations: most outer iterations.
+        rtol, atol: goals for the norm of the gradient, relative to the first one and absolute.
+        certificate: both relative residuals (state and adjoint) must be at most this as well.
+        change: enough, too, is a step that changes no component of v by more than this; None: it is not.
+    """
+
+    iterations: int = 200
+    rtol: float = 1e-8
+    atol: float = 0.0
+    certificate: float = 1e-8
+    change: float | None = None
+
+    def unchanged(self, change: float) -> bool:
+        return self.change is not None and change <= self.change
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """One accepted outer iterate, as told to the callback and kept in the history.
+
+    `change` is the largest that the last step made to a component of v.
+    """
+
+    iteration: int
+    evaluation: Evaluation
+    gradient_norm: float
+    step: float
+    evaluations: int
+    oracle: OracleState
+    change: float = math.inf
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """What the loop found.
+
+    Attributes:
+        last: the last accepted iterate; with status `failed`, the last good one.
+        first: the starting point.
+        status: `converged`, `stopped` (out of iterations, or no further progress), `interrupted` or `failed`.
+        message: a sentence that says why.
+    """
+
+    last: Iterate
+    first: Iterate
+    status: Status
+    message: str
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """Where the loop stands between two evaluations: with the problem and the options, all it needs to go on.
+
+    Attributes:
+        first, current: the starting point and the current iterate.
+        outer: what the outer method knows.
+        knowledge: the oracle's state after the last evaluation.
+        evaluations: so far.
+        bad: evaluations that failed since the current iterate.
+        sensitivity: the largest seen.
+    """
+
+    first: Iterate
+    current: Iterate
+    outer: OuterState
+    knowledge: OracleState
+    evaluations: int
+    bad: int
+    sensitivity: float
+
+
+def worst_residual(evaluation: Evaluation) -> float:
+    """Relative, of the state and the adjoint system: the larger one."""
+    return max(evaluation.state_error, evaluation.adjoint_error)

@@ -1,0 +1,61 @@
+"""Why the outer loop ended, in a sentence for people."""
+
+from __future__ import annotations
+
+from .loop import Iterate, Stopping, worst_residual
+from .outer.base import Evaluation
+
+
+def _relative(current: Iterate, first: Iterate) -> str:
+    return f"{current.gradient_norm / first.gradient_norm:.1e}" if first.gradient_norm > 0.0 else "0"
+
+
+def converged(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
+    reason = _gradient(current, first, goal)
+    if current.gradient_norm > goal:
+        reason = f"the last step changed v by at most {current.change:.1e} (goal {stopping.change:.0e}), {reason}"
+    return (
+        f"{reason}, objective {current.evaluation.value:.9e}, "
+        f"error of the gradient about {current.evaluation.gradient_error:.0e}"
+    )
+
+
+def _gradient(current: Iterate, first: Iterate, goal: float) -> str:
+    relative = f"{goal / first.gradient_norm:.0e}" if first.gradient_norm > 0.0 else "0"
+    return f"relative gradient {_relative(current, first)} (goal {relative})"
+
+
+def standing(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
+    return _gradient(current, first, goal) + _doubt(current, stopping)
+
+
+def _doubt(current: Iterate, stopping: Stopping) -> str:
+    if worst_residual(current.evaluation) <= stopping.certificate:
+        return ""
+    return f"; {_residuals(current.evaluation)}: the gradient is only as good as these"
+
+
+def _residuals(evaluation: Evaluation) -> str:
+    return f"state residual {evaluation.state_error:.1e}, adjoint residual {evaluation.adjoint_error:.1e}"
+
+
+def out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
+    norms = f"gradient norm {current.gradient_norm:.1e} (goal {goal:.1e})"
+    return f"{stopping.iterations} outer iterations ended with {norms}{_doubt(current, stopping)}"
+
+
+def uncertified(current: Iterate, stopping: Stopping) -> str:
+    if current.evaluation.blended:
+        return "the gradient is small, but the point it was extrapolated to could not be evaluated"
+    small = "change of v" if stopping.unchanged(current.change) else "gradient"
+    return (
+        f"the {small} is small but not certified: {_residuals(current.evaluation)} "
+        f"(goal {stopping.certificate:.0e} for both)"
+    )
+
+
+def diverged(evaluation: Evaluation, first: Iterate) -> str:
+    if not evaluation.finite:
+        return evaluation.message or "the objective or its gradient is not finite"
+    grown = f"from {first.evaluation.value:.3e} to {evaluation.value:.3e}"
+    return f"the objective grew {grown}: a smaller step is needed"

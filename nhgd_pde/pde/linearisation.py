@@ -1,0 +1,146 @@
+"""The derivatives of the discrete state equation at one point, with their products and factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from torch import Tensor
+
+from ..fem.evaluation import Blocks
+from ..linalg.bidiagonal import BidiagonalMatrix
+from ..linalg.counts import Counts
+from ..linalg.factorisation import Factorisation, ScenarioFactorisation
+from ..linalg.sparse import ScenarioMatrix, SparseMatrix
+from .rows import ControlRows
+
+
+class Factors(Protocol):
+    """Solves with a matrix and with its transpose."""
+
+    def solve(self, b: Tensor) -> Tensor: ...
+    def solve_transposed(self, b: Tensor) -> Tensor: ...
+
+
+class ControlDerivative(Protocol):
+    """R_v = dR/dv."""
+
+    def mv(self, d: Tensor) -> Tensor:
+        """(p,) -> (S, n)."""
+        ...
+
+    def rmv(self, w: Tensor) -> Tensor:
+        """(S, n) -> (p,), the scenarios summed."""
+        ...
+
+
+class StateDerivative(Protocol):
+    """J = dR/du: products with (..., S, n)."""
+
+    @property
+    def shared(self) -> bool:
+        """One matrix for all scenarios."""
+        ...
+
+    @property
+    def symmetric(self) -> bool: ...
+    def mv(self, x: Tensor) -> Tensor: ...
+    def rmv(self, y: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Jacobian:
+    """J at one point, and its factors once they are needed.
+
+    Attributes:
+        matrix: J on the unknowns.
+        whole: before Dirichlet rows and columns are cut out, of the integrals alone, (N, N) a scenario.
+        counts: where factorisations and solves are counted.
+    """
+
+    matrix: StateDerivative
+    whole: ScenarioMatrix
+    counts: Counts
+
+    @cached_property
+    def factors(self) -> Factors:
+        """Of every scenario.
+
+        Raises:
+            SingularMatrixError: one of them is singular.
+        """
+        if isinstance(self.matrix, ScenarioMatrix):
+            return ScenarioFactorisation(self.matrix, self.counts)
+        assert isinstance(self.matrix, BidiagonalMatrix)
+        return self.matrix.factorise(self.counts)
+
+    @cached_property
+    def mean_factors(self) -> Factors:
+        """Of the mean over the scenarios."""
+        if isinstance(self.matrix, ScenarioMatrix) and not self.matrix.shared:
+            return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric)
+        return self.factors
+
+
+@dataclass(frozen=True, eq=False)
+class Linearisation:
+    """The derivatives of R at one point (u, v).
+
+    Attributes:
+        jacobian: J = dR/du.
+        control: R_v = dR/dv.
+        blocks: the derivative of each integrand at its points, of which J is assembled.
+    """
+
+    jacobian: Jacobian
+    control: ControlDerivative
+    blocks: tuple[Blocks, ...]
+
+    @property
+    def state(self) -> StateDerivative:
+        return self.jacobian.matrix
+
+    @property
+    def whole(self) -> ScenarioMatrix:
+        return self.jacobian.whole
+
+    @property
+    def factors(self) -> Factors:
+        return self.jacobian.factors
+
+
+@dataclass(frozen=True, eq=False)
+class SteadyControlDerivative:
+    """
+    Attributes:
+        rows: the controls.
+        direct: (n, width), what the controls change in the integrands; None where they do not.
+        through: (n, N), what a change of all coefficients changes; used with `data` only.
+        data: (N, p) the coefficients that controls fix.
+        scenarios: S.
+    """
+
+    rows: ControlRows
+    direct: ScenarioMatrix | None
+    through: ScenarioMatrix | None
+    data: SparseMatrix | None
+    scenarios: int
+
+    def mv(self, d: Tensor) -> Tensor:
+        total: Tensor | float = 0.0
+        if self.direct is not None:
+            total = self.direct.mv(self.rows.spread(d).expand(self.scenarios, -1))
+        if self.data is not None and self.through is not None:
+            total = total + self.through.mv(self.data.mv(d[None]).expand(self.scenarios, -1))
+        assert isinstance(total, Tensor)
+        return total
+
+    def rmv(self, w: Tensor) -> Tensor:
+        total: Tensor | float = 0.0
+        if self.direct is not None:
+            total = self.rows.gather(self.direct.rmv(w))
+        if self.data is not None and self.through is not None:
+            total = total + self.data.rmv(self.through.rmv(w).sum(0, keepdim=True))[0]
+        assert isinstance(total, Tensor)
+        return total

@@ -1,0 +1,35 @@
+"""From the `mesh` section to the mesh."""
+
+from __future__ import annotations
+
+from ..fem import mesh as meshes
+from ..fem.mesh import Domain
+from .loading import ProblemFile
+from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
+
+
+def build_domain(file: ProblemFile) -> Domain:
+    """Make or read the mesh."""
+    spec = file.spec.mesh
+    match spec:
+        case IntervalMesh():
+            mesh = meshes.interval(spec.size[0], spec.origin[0], spec.cells[0])
+        case RectangleMesh():
+            mesh = meshes.rectangle(spec.size, spec.origin, spec.cells, spec.cell)
+        case BoxMesh():
+            mesh = meshes.box(spec.size, spec.origin, spec.cells, spec.cell)
+        case DiskMesh():
+            mesh = meshes.disk(spec.size, spec.origin, spec.refine)
+            return meshes.domain(mesh)
+        case LShapeMesh():
+            mesh = meshes.l_shape(spec.size, spec.origin, spec.refine)
+            return meshes.domain(mesh)
+        case FileMesh():
+            path = file.resolve(spec.file)
+            if path is None:
+                raise file.error("mesh.file", f"expected a mesh file, found nothing at {spec.file!r}")
+            try:
+                mesh = meshes.read_mesh(path)
+            except meshes.MeshFileError as error:
+                raise file.error("mesh.file", str(error)) from None
+    return meshes.domain(mesh, spec.refine)

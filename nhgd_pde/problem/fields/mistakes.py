@@ -1,0 +1,66 @@
+"""Mistakes in a problem file, in our own words and at their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Location = tuple[int | str, ...]
+
+
+def found(value: object) -> str:
+    """A value as a reader of the file knows it: `null`, `true`, `'abc'`, `a mapping`, `a list of 3`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Sequence):
+        return f"a list of {len(value)}"
+    return str(value)
+
+
+def issue(message: str) -> PydanticCustomError:
+    """A mistake in our own words, to be raised by a validator."""
+    return PydanticCustomError("issue", "{message}", {"message": message})
+
+
+def expectation(expected: str, value: object, hint: str = "") -> PydanticCustomError:
+    return issue(f"expected {expected}, found {found(value)}{hint}")
+
+
+def raise_issues(title: str, issues: Iterable[tuple[Location, PydanticCustomError]]) -> NoReturn:
+    """Raise several mistakes at once, each with its place below the value being checked."""
+    lines = [InitErrorDetails(type=error, loc=location, input=None) for location, error in issues]
+    raise ValidationError.from_exception_data(title, lines)
+
+
+def each_of(title: str, items: Iterable[tuple[Any, Any]], check: Callable[[Any], Any]) -> list[tuple[Any, Any]]:
+    """Every item checked; all mistakes are raised together, each with its key."""
+    good: list[tuple[Any, Any]] = []
+    bad: list[tuple[Location, PydanticCustomError]] = []
+    for key, value in items:
+        try:
+            good.append((key, check(value)))
+        except PydanticCustomError as error:
+            bad.append(((key,), error))
+        except ValidationError as error:
+            bad += [((key, *each["loc"]), issue(each["msg"])) for each in error.errors(include_url=False)]
+    if bad:
+        raise_issues(title, bad)
+    return good
+
+
+def words_of(annotation: object) -> tuple[str, ...]:
+    """The words a `Literal` lists."""
+    return tuple(str(word) for word in get_args(annotation)) if get_origin(annotation) is Literal else ()
+
+
+def one_of(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"

@@ -1,0 +1,143 @@
+"""Mappings of the problem file, and the choice between several kinds of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from ..errors import suggest
+from .mistakes import each_of, expectation, found, issue, one_of, raise_issues, words_of
+from .numbers import Schema
+
+
+class Section(BaseModel):
+    """A mapping of the problem file: immutable, without unknown keys, with errors in the file's terms."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, value: object, handler: ModelWrapValidatorHandler[Section]) -> Section:
+        if not isinstance(value, Mapping | cls):
+            raise expectation(f"a mapping with {', '.join(cls.model_fields)}", value)
+        try:
+            return handler(value)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        # The other keys cannot be judged while the kind is unknown.
+        kind_wrong = [each for each in details if each["loc"] == ("kind",)]
+        raise_issues(
+            cls.__name__,
+            ((each["loc"], issue(cls._message(each, value))) for each in kind_wrong or details),
+        )
+
+    @classmethod
+    def _message(cls, details: Any, value: object) -> str:
+        kind, location = details["type"], details["loc"]
+        if kind == "issue":
+            return str(details["msg"])
+        if kind == "extra_forbidden":
+            known = list(cls.model_fields)
+            return f"unknown key{suggest(str(location[-1]), known)}; known: {', '.join(known)}"
+        if kind == "missing":
+            field = cls.model_fields[str(location[-1])]
+            words = words_of(field.annotation)
+            return f"missing; expected {one_of(words) if words else _phrase(field.description)}"
+        if kind == "literal_error":
+            words = tuple(re.findall(r"'([^']*)'", details["ctx"]["expected"]))
+            hint = suggest(details["input"], words) if isinstance(details["input"], str) else ""
+            return f"expected {one_of(words)}, found {found(details['input'])}{hint}"
+        if kind == "string_pattern_mismatch":
+            description = cls.model_fields[str(location[0])].description
+            return f"expected {_phrase(description)}, found {found(details['input'])}"
+        expected = {
+            "string_type": "text",
+            "string_too_short": "text",
+            "dict_type": "a mapping",
+            "tuple_type": "a list",
+            "list_type": "a list",
+        }.get(kind)
+        if expected:
+            return f"expected {expected}, found {found(details['input'])}"
+        return f"{details['msg']}, found {found(details['input'])}"
+
+
+def _phrase(description: str | None) -> str:
+    """A field's description in the middle of a sentence."""
+    text = description or "a value"
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several sections, told apart by their `kind`, or by their first key where they have none."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        members: tuple[type[Section], ...] = get_args(source)
+        by_kind = {
+            word: member
+            for member in members
+            if "kind" in member.model_fields
+            for word in words_of(member.model_fields["kind"].annotation)
+        }
+        by_key = {next(iter(member.model_fields)): member for member in members if "kind" not in member.model_fields}
+        kinds = ", ".join(by_kind)
+        expected = " or ".join([f"kind: one of {kinds}", *(f"{key}: ..." for key in by_key)])
+
+        def choose(value: object, _: Callable[[object], object], info: ValidationInfo) -> object:
+            if isinstance(value, members):
+                return value
+            if not isinstance(value, Mapping):
+                raise expectation(f"a mapping with {expected}", value)
+            if "kind" not in value:
+                for key, member in by_key.items():
+                    if key in value:
+                        return member.model_validate(value, context=info.context)
+                raise_issues("kind", [(("kind",), issue(f"missing; expected {expected}"))])
+            kind = value["kind"]
+            if not isinstance(kind, str) or kind not in by_kind:
+                hint = suggest(kind, by_kind) if isinstance(kind, str) else ""
+                raise_issues("kind", [(("kind",), expectation(f"one of {kinds}", kind, hint))])
+            return by_kind[kind].model_validate(value, context=info.context)
+
+        return core_schema.with_info_wrap_validator_function(choose, handler(source))
+
+
+@dataclass(frozen=True)
+class OneOrMore:
+    """A section, or a list of at least one; mistakes are told of what was written."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        single = handler.generate_schema(get_args(source)[0])
+
+        def choose(value: object, inner: Callable[[object], object]) -> object:
+            if not isinstance(value, list | tuple):
+                return inner(value)
+            if not value:
+                raise expectation("a mapping, or a list of at least one", value)
+            return tuple(each for _, each in each_of("list", enumerate(value), inner))
+
+        def dumped(value: Any) -> Any:
+            several = isinstance(value, tuple)
+            return [each.model_dump(mode="json") for each in value] if several else value.model_dump(mode="json")
+
+        serialization = core_schema.plain_serializer_function_ser_schema(dumped)
+        return core_schema.no_info_wrap_validator_function(choose, single, serialization=serialization)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        single = handler(schema)
+        return {"anyOf": [single, {"type": "array", "items": single, "minItems": 1}]}

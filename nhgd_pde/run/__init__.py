@@ -1,0 +1,1 @@
+"""One run: started, recorded, resumed, and what it found."""
