@@ -50,7 +50,8 @@ def draw(path: Path) -> str:
             Grid(plane, cells, "triangle"), FieldData(point=fields), ("state", "control", "target"), path.stem
         )
     else:
-        figure = solution.plot()
+        # An evolution in the middle of its time.
+        figure = solution.plot(len(solution.times) // 2)
     PICTURES.mkdir(exist_ok=True)
     figure.savefig(PICTURES / f"{path.stem}.png", dpi=60)
     seconds = solution.stats["seconds"]

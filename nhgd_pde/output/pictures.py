@@ -32,7 +32,12 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
         raise ValueError(
             f"expected one of {', '.join(names)}, found {', '.join([*data.point, *data.cell]) or 'nothing'}"
         )
-    figure = Figure(figsize=(4.6 * len(shown), 4.0), layout="constrained")
+    height = 4.0
+    if dim == 2:
+        # A long domain takes less.
+        width, depth = np.ptp(grid.points, axis=0)
+        height = min(max(3.2 * depth / width, 0.8) + 0.8, 6.0)
+    figure = Figure(figsize=(4.6 * len(shown), height), layout="constrained")
     figure.suptitle(title)
     corners = grid.cells[:, : _CORNERS[grid.cell_type]]
     # A quadrilateral is drawn as two triangles.

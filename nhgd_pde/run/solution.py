@@ -13,7 +13,7 @@ from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
-from .drawing import final_fields, levels, split_controls
+from .drawing import control_fields, final_fields, levels, split_controls, state_fields, target_fields
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,15 +109,18 @@ class Solution:
             run.write_summary(self.stats)
             return run.path
 
-    def plot(self) -> Figure:
+    def plot(self, level: int = -1) -> Figure:
         """State, control and target side by side, in one or two dimensions; needs the extra `plot`.
+
+        Args:
+            level: which of `times` of an evolution.
 
         Raises:
             ValueError: a three-dimensional problem; open its final.vtu in ParaView.
         """
         from ..output.pictures import picture
 
-        grid, data = self.fields()
-        groups = self.problem.space.groups
-        state = ("state",) if len(groups) == 1 else tuple(group.name for group in groups)
-        return picture(grid, data, (*state, "control", "target"), f"{self.problem.name}: {self.status}")
+        grid, data = self.fields(level)
+        points, cells = control_fields(self.problem, self.control)
+        names = (*state_fields(self.problem, self.state[:1]), *points, *cells, *target_fields(self.problem))
+        return picture(grid, data, names, f"{self.problem.name}: {self.status}")
