@@ -36,6 +36,11 @@ class Quadrature:
     def points(self) -> int:
         return self.weights.numel()
 
+    @property
+    def flat(self) -> Tensor:
+        """(dim, P) the points of one element after the other."""
+        return self.x.reshape(self.x.shape[0], -1)
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:

@@ -82,7 +82,7 @@ class IntegralTerm:
     def _density(self, state: Tensor, control: Tensor | None = None) -> Tensor:
         quadrature = self.evaluation.quadrature
         dim = quadrature.x.shape[0]
-        x = quadrature.x.reshape(dim, -1)
+        x = quadrature.flat
         nothing = state.new_zeros(1 + dim, 1, state.shape[-1])
         u, grad = _values_and_gradients(state, dim)
         v, grad_v = _values_and_gradients(nothing if control is None else control, dim)

@@ -86,12 +86,7 @@ class Integral:
         """Control coefficients (R, columns) at the points, (controls, R, P)."""
         if self.control_evaluation is None or not self.controls:
             return None
-        return self.control_evaluation.evaluate(rows)[:: self._stride]
-
-    @property
-    def _stride(self) -> int:
-        """Components of a control's field, of which its value is the first."""
-        return 1 + self.evaluation.quadrature.x.shape[0]
+        return self.control_evaluation.evaluate(rows)[:: self.control_evaluation.stride]
 
     def state_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/d(u, grad u) at the points, block by block, zero blocks left out."""
@@ -104,13 +99,13 @@ class Integral:
         # The control is shared by the scenarios; its derivative is not.
         spread = controls.expand(-1, state.shape[1], -1)
         blocks = self._blocks(lambda c: self.density(state, c), spread)
-        return {(i, j * self._stride): block for (i, j), block in blocks.items()}
+        return {(i, j * self.evaluation.stride): block for (i, j), block in blocks.items()}
 
     def control_test(self, densities: Tensor) -> Tensor:
         """Integrate (controls, R, P) against the controls' functions: (R, columns)."""
         assert self.control_evaluation is not None
         whole = densities.new_zeros(self.control_evaluation.components, *densities.shape[1:])
-        whole[:: self._stride] = densities
+        whole[:: self.evaluation.stride] = densities
         return self.control_evaluation.test(whole)
 
     def second_derivative(

@@ -54,7 +54,7 @@ def boundary_conditions(
         if condition.dirichlet is not None or not len(indices):
             continue
         evaluation = state.facets(indices)
-        x = evaluation.quadrature.x.reshape(state.domain.dim, -1)
+        x = evaluation.quadrature.flat
         key = f"pde.boundary.{name}"
         if condition.neumann is not None:
             flux = data(f"{key}.neumann", condition.neumann, x)
@@ -81,7 +81,7 @@ def boundary_conditions(
         where = None if point.load is None else point_of_mesh(values, state, k)
         if where is not None:
             evaluation = state.points(where)
-            flux = data(f"pde.points.{k}.load", point.load, evaluation.quadrature.x.reshape(state.domain.dim, -1))
+            flux = data(f"pde.points.{k}.load", point.load, evaluation.quadrature.flat)
             conditions[f"pde.points.{k}"] = Condition(evaluation, neumann, {"flux": flux})
     return conditions, absorbing, coercive
 

@@ -117,7 +117,7 @@ class ConstraintBuilder:
         if component >= count:
             self.values.complain(f"{key}.component", f"expected a component below {count}, found {component}")
             component = 0
-        x = evaluation.quadrature.x.reshape(self.terms.state.domain.dim, -1)
+        x = evaluation.quadrature.flat
         times = None if self.clock is None else self.clock.stages
         bounds: dict[str, Tensor | None] = {}
         for side, given in (("lower", spec.lower), ("upper", spec.upper)):

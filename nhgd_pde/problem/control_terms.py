@@ -134,7 +134,7 @@ class ControlTermBuilder:
     def linear(self, key: str, term: LinearControlTerm) -> list[ControlTerm]:
         found: list[ControlTerm] = []
         for first, part in self._parts(key, term.control):
-            x = part.evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
+            x = part.evaluation.quadrature.flat
             times = self._stages(f"{key}.weight", term.weight, part)
             weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
             if part.space is None:

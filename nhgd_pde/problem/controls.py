@@ -118,7 +118,7 @@ class ControlBuilder:
     def _source(self, key: str, spec: SourceControl, gain: str) -> Entry:
         if "source" not in self.interior.coefficients:
             self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
-        x = self.state.cells.quadrature.x.reshape(self.state.domain.dim, -1)
+        x = self.state.cells.quadrature.flat
         count = self._components(key, spec)
         part, functions, weight = self.spaces.in_cells(key, spec, count)
         factor = self._gain(key, spec.gain, x)
@@ -133,7 +133,7 @@ class ControlBuilder:
         facets = self._facets(key, spec.on)
         count = self._components(key, spec)
         functions = self.spaces.on_facets(spec.space, facets, count)
-        points = functions.each[0].quadrature.x.reshape(self.state.domain.dim, -1)
+        points = functions.each[0].quadrature.flat
         factor = self.values.tensor(self._gain(key, spec.gain, points))
         part = self.spaces.part(key, spec, spec.space, functions)
         whole = self.interior.vector is None

@@ -179,7 +179,7 @@ class ObjectiveBuilder:
     def _linear_state(self, key: str, term: LinearStateTerm) -> StateTerm:
         chosen = self._chosen(key, None)
         evaluation, region = self.region(f"{key}.on", term.on)
-        x = evaluation.quadrature.x.reshape(self.state.domain.dim, -1)
+        x = evaluation.quadrature.flat
         times = self._times(term.time)
         weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
         return LinearState(self._over_levels(self._tested(evaluation, weight), term.time))

@@ -93,7 +93,7 @@ def scalar_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:
 
 def points(space: StateSpace) -> Tensor:
     """(dim, P) the quadrature points in the cells."""
-    return space.cells.quadrature.x.reshape(space.domain.dim, -1)
+    return space.cells.quadrature.flat
 
 
 def conductivity_of(
