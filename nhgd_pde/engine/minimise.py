@@ -145,7 +145,7 @@ class LoopState:
         knowledge: the oracle's state after the last evaluation.
         evaluations: so far.
         bad: evaluations that failed since the current iterate.
-        sensitivity: the largest seen.
+        sensitivity: at the last point that could be evaluated.
     """
 
     first: Iterate
@@ -214,7 +214,7 @@ def minimise(
                 reason = evaluation.message or "the objective or its gradient is not finite"
                 return Minimum(current, first, "failed", f"every step tried fails: {reason}")
         else:
-            sensitivity = max(sensitivity, evaluation.sensitivity)
+            sensitivity = evaluation.sensitivity
         state = outer.update(space, state, evaluation)
         if not state.accepted:
             loop = LoopState(first, current, state, knowledge, evaluations, bad, sensitivity)
