@@ -130,7 +130,9 @@ def test_sensitivity_forgets_a_trial_step_that_was_far_too_long() -> None:
     v = torch.zeros(problem.start()[1].shape, dtype=torch.float64)
 
     def seen(sensitivity: Sensitivity, u: Tensor, scale: float) -> Sensitivity:
-        return sensitivity.updated(problem, u, scale * u, problem.outer_metric.gradient(v[None])[0] + scale, error=1e-12)
+        return sensitivity.updated(
+            problem, u, scale * u, problem.outer_metric.gradient(v[None])[0] + scale, error=1e-12
+        )
 
     u = torch.ones_like(problem.start()[0])
     near = seen(seen(Sensitivity(), u, 1.0), 1.1 * u, 1.2)
