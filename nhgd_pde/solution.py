@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .drawing import final_fields, levels, split_controls
+from .drawing import final_fields, levels, pictured, split_controls
 from .engine.minimise import Status
 from .output.fields import FieldData, Grid
 from .output.run_folder import RunFolder
@@ -110,7 +110,7 @@ class Solution:
             return run.path
 
     def plot(self) -> Figure:
-        """State, control and target side by side, in one or two dimensions; needs the extra `plot`.
+        """State, controls, density and targets side by side, in one or two dimensions; needs the extra `plot`.
 
         Raises:
             ValueError: a three-dimensional problem; open its final.vtu in ParaView.
@@ -118,6 +118,4 @@ class Solution:
         from .output.pictures import picture
 
         grid, data = self.fields()
-        groups = self.problem.space.groups
-        state = ("state",) if len(groups) == 1 else tuple(group.name for group in groups)
-        return picture(grid, data, (*state, "control", "target"), f"{self.problem.name}: {self.status}")
+        return picture(grid, data, pictured(data), f"{self.problem.name}: {self.status}")
