@@ -214,11 +214,14 @@ def _hypergradient_tests(problem: PDEProblem, v: Tensor, along: Callable[[], Ten
     def difference(t: float) -> float:
         """Central difference of the derivative against the Hessian, relative."""
         ends = [adjoint.evaluate(problem, v + sign * t * direction, known, _TIGHT)[0] for sign in (1.0, -1.0)]
+        if not all(end.finite for end in ends):
+            # Where the equation has no solution, or makes no sense.
+            return math.inf
         error = (ends[0].derivative - ends[1].derivative) / (2.0 * t) - image
         return float(error.norm() / image.norm())
 
     # Of order t^2, and rounding over t: the best of a range of steps has few digits of neither.
-    gap = min((difference(8.0**-k) for k in range(7)), default=math.nan)
+    gap = min(difference(8.0**-k) for k in range(7))
     checks.append(Check("reduced Hessian against differences", gap, "at most 1e-6", gap <= 1e-6))
     return checks
 

@@ -186,7 +186,7 @@ def test_a_vector_is_controlled_in_time() -> None:
     [
         ({"pde.viscosity": 0}, "pde.viscosity: expected a positive value, found 0"),
         ({"pde.viscosity": "x - 0.5"}, "pde.viscosity: expected a positive value, found"),
-        ({"pde.source": [1, 2]}, "pde.source: expected 1 expressions, one a component, found 2"),
+        ({"pde.source": [1, 2]}, "pde.source: expected one expression, found 2"),
         ({"time": None, "pde.boundary": {}}, "pde.boundary: no Dirichlet or Robin condition"),
         ({"inner.model": "energy"}, "inner.model: expected auto or residual, found 'energy'"),
         ({"pde.conductivity": 1}, "pde.conductivity: unknown key"),

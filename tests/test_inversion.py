@@ -140,3 +140,56 @@ def test_inversion(method: str, most: int) -> None:
     assert ours.status == exact.status == "converged"
     assert ours.stats["outer_iterations"] <= min(most, 1.2 * exact.stats["outer_iterations"])
     assert ours.objective == pytest.approx(exact.objective, rel=1e-6)
+
+
+def test_parameters_that_steps_make_senseless_are_verified_nearer_by() -> None:
+    """Differences over long steps give 1 + b x no sign; those over shorter ones say that the Hessian is right."""
+    problem = {
+        **copy.deepcopy(BASE),
+        "pde": {
+            "kind": "poisson",
+            "conductivity": "a*(1 + b*x)",
+            "source": 1,
+            "boundary": {"all": {"dirichlet": 0}, "left": {"robin": {"coefficient": 1, "value": 0.1}}},
+        },
+        "control": [
+            {"kind": "parameter", "name": "a", "initial": 1, "bounds": [0.1, 10]},
+            {"kind": "parameter", "name": "b"},
+        ],
+    }
+    found = nhgd.verify(nhgd.load(problem))
+    assert found.passed, str(found)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"objective.0.time": "final"}, "objective.0.time: expected a problem with time, found a steady one"),
+        (
+            {"objective.1.smoothing": 0.01},
+            "objective.1.smoothing: expected none beside norm l2, as it is that of tv; found 0.01",
+        ),
+    ],
+)
+def test_keys_that_would_change_nothing_are_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ProblemError) as error:
+        nhgd.load(copy.deepcopy(BASE), overrides)
+    assert message in str(error.value)
+    assert len(error.value.issues) == 1
+
+
+def test_an_equation_without_conductivity_has_one_mistake() -> None:
+    pde = {"kind": "elasticity", "boundary": {"all": {"dirichlet": [0, 0]}}}
+    problem = {**copy.deepcopy(BASE), "pde": pde, "control": {"kind": "log_conductivity"}}
+    problem["objective"] = [{"kind": "tracking", "target": [0, 0]}]
+    with pytest.raises(ProblemError) as error:
+        nhgd.load(problem)
+    (issue,) = error.value.issues
+    assert "control.kind: expected an equation with a scalar conductivity" in str(issue)
+
+
+def test_an_objective_without_a_lower_bound_is_told_of() -> None:
+    problem = {**copy.deepcopy(BASE), "objective": [{"kind": "linear_state"}]}
+    found = nhgd.solve(nhgd.load(problem))
+    assert found.status == "stopped"
+    assert "it seems to have no lower bound" in found.message

@@ -119,6 +119,23 @@ def test_sensitivity_is_learnt_from_what_changes_not_from_what_cancels() -> None
     assert seen(replace(far, error=1.0), v)[0].value == far.value
 
 
+def test_sensitivity_forgets_a_trial_step_that_was_far_too_long() -> None:
+    problem = cubic_problem(1)
+    v = torch.zeros(problem.start()[1].shape, dtype=torch.float64)
+
+    def seen(sensitivity: Sensitivity, u: Tensor, scale: float) -> Sensitivity:
+        return sensitivity.updated(
+            problem, u, scale * u, problem.outer_metric.gradient(v[None])[0] + scale, error=1e-12
+        )
+
+    u = torch.ones_like(problem.start()[0])
+    near = seen(seen(Sensitivity(), u, 1.0), 1.1 * u, 1.2)
+    blown = seen(near, 1e20 * u, 1e20)
+    assert blown.value > 1e15
+    back = seen(blown, 1.1 * u, 1.2)
+    assert near.value <= back.value < 3.0 * near.value
+
+
 @pytest.mark.parametrize(
     ("problem", "oracle"),
     [

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from ruamel.yaml import YAML
 
+from nhgd_pde.problem.building import build
 from nhgd_pde.problem.control_spec import ControlSpec
 from nhgd_pde.problem.errors import Issue, ProblemError, suggest
 from nhgd_pde.problem.expressions import Expression
@@ -19,6 +22,7 @@ from nhgd_pde.problem.loading import ProblemFile, parse_override, read_problem
 from nhgd_pde.problem.objective_spec import ObjectiveTerm, RegularisationTerm, TrackingTerm
 from nhgd_pde.problem.pde_spec import PDESpec, RobinData
 from nhgd_pde.problem.schema import IntervalMesh, RectangleMesh
+from problems import BASE
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "problems").glob("*.yaml"))
@@ -487,3 +491,27 @@ def test_reading_a_problem_imports_no_torch() -> None:
     code = "import sys, nhgd_pde.problem.loading; print({'torch', 'skfem', 'meshio'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "set()"
+
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "problem_file.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL))
+def test_the_examples_of_the_document_load(example: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(example, encoding="utf-8")
+    keys = YAML(typ="safe").load(path)
+    build(read_problem({**copy.deepcopy(BASE), **keys}))
+
+
+def test_every_key_is_in_the_document() -> None:
+    def keys(schema: Any) -> set[str]:
+        if isinstance(schema, list):
+            return set().union(*map(keys, schema))
+        if not isinstance(schema, dict):
+            return set()
+        own = schema.get("properties", {})
+        return {*own} | set().union(*(keys(each) for each in schema.values()))
+
+    missing = sorted(key for key in keys(json_schema()) if not re.search(rf"\b{key}\b", DOCUMENT))
+    assert not missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import pytest
 
 import nhgd_pde as nhgd
 from nhgd_pde.output.run_folder import read_history
+from nhgd_pde.run.drawing import pictured
+from problems import BASE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -192,3 +195,22 @@ def test_a_second_solve_of_the_same_problem_counts_its_own_work() -> None:
     assert second.objective == first.objective
     assert second.stats["solves"]["residuals"] == first.stats["solves"]["residuals"]
     assert second.stats["solves"]["factorisations"] == 0
+
+
+def test_a_picture_has_every_state_control_and_target() -> None:
+    """Also of a complex field, and of several controls, whose fields go by other names."""
+    complex_field = {
+        **copy.deepcopy(BASE),
+        "pde": {"kind": "helmholtz", "wavenumber": 1, "boundary": {"all": {"dirichlet": 0}}},
+        "control": [{"kind": "source", "space": "P0"}, {"kind": "source", "name": "other", "on": None}],
+    }
+    solution = nhgd.solve(nhgd.load(complex_field, {"outer.iterations": 1}))
+    _, data = solution.fields()
+    assert pictured(data) == (
+        "state_real",
+        "state_imag",
+        "control_other",
+        "control_source",
+        "target_real",
+        "target_imag",
+    )

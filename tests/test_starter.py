@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import nhgd_pde as nhgd
 from nhgd_pde.cli import main
 from nhgd_pde.problem.starter import STARTERS, kinds, starter
+from nhgd_pde.problem.vocabulary import vocabulary
 
 
 def test_every_kind_of_equation_has_a_starter() -> None:
@@ -46,3 +47,9 @@ def test_new_writes_a_file_and_never_over_one(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["new", "poison", "--output", str(tmp_path / "x.yaml")])
     assert done.exit_code == 2 and "did you mean 'poisson'" in done.output
     assert not (tmp_path / "x.yaml").exists()
+
+
+def test_what_is_listed_goes_by_the_keys_that_ask_for_it() -> None:
+    listed = vocabulary()
+    assert "file" in listed["meshes (mesh.kind, or mesh.file)"]
+    assert set(listed["equations (pde.kind, or pde.python)"]) == {*STARTERS, "python"}

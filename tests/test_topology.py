@@ -239,6 +239,10 @@ def test_supports_at_points_hold_a_body() -> None:
             "control.bounds: expected lower and upper bounds from 0 to 1, found an upper bound of 2",
         ),
         ({"control.space": "P1"}, "control.filter: expected helmholtz for a P1 density, found 'cone'"),
+        (
+            {"control.filter_radius": None},
+            "control.filter: expected filter_radius beside the filter, found 'cone' without one",
+        ),
         ({"control.projection": {"threshold": 1}}, "control.projection.threshold: expected a number above 0 and below"),
         (
             {"control.filter": "sensitivity", "outer.method": "mma"},

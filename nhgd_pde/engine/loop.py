@@ -76,7 +76,7 @@ class LoopState:
         knowledge: the oracle's state after the last evaluation.
         evaluations: so far.
         bad: evaluations that failed since the current iterate.
-        sensitivity: the largest seen.
+        sensitivity: at the last point that could be evaluated.
     """
 
     first: Iterate

@@ -74,7 +74,7 @@ def minimise(
                 reason = evaluation.message or "the objective or its gradient is not finite"
                 return Minimum(current, first, "failed", f"every step tried fails: {reason}")
         else:
-            sensitivity = max(sensitivity, evaluation.sensitivity)
+            sensitivity = evaluation.sensitivity
         state = outer.update(space, state, evaluation)
         if not state.accepted:
             loop = LoopState(first, current, state, knowledge, evaluations, bad, sensitivity)

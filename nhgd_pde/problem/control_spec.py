@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from nhgd_pde.problem.expressions import CONSTANTS, FUNCTIONS, VARIABLES, Expression
 from nhgd_pde.problem.fields import (
@@ -163,6 +163,13 @@ class DensityControl(_Control):
     )
     on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
     space: Literal["P0", "P1"] = Field(default="P1", description="Finite elements of the design.")
+
+    @field_validator("filter")
+    @classmethod
+    def _of_a_radius(cls, value: str, info: ValidationInfo) -> str:
+        if value != "helmholtz" and info.data.get("filter_radius", 0.0) is None:
+            raise issue(f"expected filter_radius beside the filter, found {value!r} without one")
+        return value
 
 
 class ParameterControl(_Control):

@@ -83,7 +83,7 @@ class ControlBuilder:
                 if len(np.intersect1d(entry.cells, other.cells)):
                     message = f"expected cells whose conductivity no other control makes, found some of {other.key}"
                     self.values.complain(f"{entry.key}.on", message)
-        given = getattr(self.values.file.spec.pde, "conductivity", None)
+        given = getattr(self.values.file.spec.pde, "conductivity", Expression(1))
         everywhere = sum(len(entry.cells) for entry in made if entry.cells is not None)
         if made and everywhere == self.values.domain.mesh.nelements and getattr(given, "constant", None) != 1.0:
             message = f"expected none, as {made[0].key} makes the conductivity of every cell"

@@ -97,6 +97,14 @@ class RegularisationTerm(Section):
     )
     control: str | None = Field(default=None, description="Name of the control it is for; null for every control.")
 
+    @field_validator("smoothing")
+    @classmethod
+    def _of_variation(cls, value: float, info: ValidationInfo) -> float:
+        norm = info.data.get("norm", "tv")
+        if norm != "tv" and value != cls.model_fields["smoothing"].default:
+            raise issue(f"expected none beside norm {norm}, as it is that of tv; found {value:g}")
+        return value
+
 
 class LinearControlTerm(Section):
     """int weight v."""

@@ -62,6 +62,8 @@ class ObjectiveBuilder:
         joint: list[JointTerm] = []
         for k, term in enumerate(self.values.file.spec.objective):
             key = f"objective.{k}"
+            if self.clock is None and getattr(term, "time", "all") != "all":
+                self.values.complain(f"{key}.time", "expected a problem with time, found a steady one")
             match term:
                 case TrackingTerm():
                     state.append(self._tracking(key, term))

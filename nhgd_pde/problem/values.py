@@ -233,7 +233,8 @@ class Values:
         shape = tuple(x.shape[1:])
         if isinstance(value, tuple):
             if len(value) != count:
-                self.complain(key, f"expected {count} expressions, one a component, found {len(value)}")
+                wanted = "one expression" if count == 1 else f"{count} expressions, one a component"
+                self.complain(key, f"expected {wanted}, found {len(value)}")
                 return np.zeros((count, 1, *shape))
             entries = [self.formula(f"{key}.{i}", each, x, times) for i, each in enumerate(value)]
         else:

@@ -12,8 +12,8 @@ from . import schema
 def vocabulary() -> dict[str, dict[str, str]]:
     """Heading -> name -> one line."""
     return {
-        "meshes (mesh.kind, or mesh.file)": _sections(schema.MeshSpec),
-        "equations (pde.kind)": _sections(schema.PDESpec),
+        "meshes (mesh.kind, or mesh.file)": _sections(schema.MeshSpec, "file"),
+        "equations (pde.kind, or pde.python)": _sections(schema.PDESpec, "python"),
         "controls (control.kind)": _sections(schema.ControlSpec),
         "objective terms (objective[].kind)": _sections(schema.ObjectiveTerm),
         "constraints (constraints[].kind)": _sections(schema.ConstraintSpec),
@@ -25,13 +25,16 @@ def vocabulary() -> dict[str, dict[str, str]]:
     }
 
 
-def _sections(annotation: Any) -> dict[str, str]:
-    """The sections of a union (or the only one), by kind, each with the first line of its docstring."""
+def _sections(annotation: Any, key: str = "") -> dict[str, str]:
+    """The sections of a union (or the only one), each with the first line of its docstring.
+
+    They go by their kind; the one that has none, by the key that stands in its place.
+    """
     members: list[Any] = [annotation] if isinstance(annotation, type) else list(get_args(get_args(annotation)[0]))
     named = {}
     for member in members:
         field = member.model_fields.get("kind")
-        name = get_args(field.annotation)[0] if field is not None else "file"
+        name = get_args(field.annotation)[0] if field is not None else key
         named[name] = (member.__doc__ or "").strip().splitlines()[0]
     return named
 

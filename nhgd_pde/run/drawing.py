@@ -180,3 +180,10 @@ def final_fields(
     return output_grid(problem), FieldData(
         point=point, cell={**control_cells, **density_cells, **gradient_cells}, time=time
     )
+
+
+def pictured(data: FieldData) -> tuple[str, ...]:
+    """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
+    after = ("target", "density", "control")
+    names = [name for name in (*data.point, *data.cell) if not name.startswith(("adjoint", "sensitivity"))]
+    return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))

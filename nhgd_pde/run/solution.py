@@ -13,7 +13,7 @@ from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
-from .drawing import control_fields, final_fields, levels, split_controls, state_fields, target_fields
+from .drawing import final_fields, levels, pictured, split_controls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,7 +110,7 @@ class Solution:
             return run.path
 
     def plot(self, level: int = -1) -> Figure:
-        """State, control and target side by side, in one or two dimensions; needs the extra `plot`.
+        """State, controls, density and targets side by side, in one or two dimensions; needs the extra `plot`.
 
         Args:
             level: which of `times` of an evolution.
@@ -121,6 +121,4 @@ class Solution:
         from ..output.pictures import picture
 
         grid, data = self.fields(level)
-        points, cells = control_fields(self.problem, self.control)
-        names = (*state_fields(self.problem, self.state[:1]), *points, *cells, *target_fields(self.problem))
-        return picture(grid, data, names, f"{self.problem.name}: {self.status}")
+        return picture(grid, data, pictured(data), f"{self.problem.name}: {self.status}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -88,6 +89,8 @@ class LBFGS:
                 scale = _scale(state.pairs)
                 return replace(self._search_from(space, best, (), 0.0, scale), accepted=False)
             failure = "the line search found no acceptable step along the negative gradient"
+            if math.isinf(search.high):
+                failure = "the objective falls however long the step: it seems to have no lower bound"
             return replace(state, search=search, accepted=False, failure=failure)
         if search is not None:
             return replace(state, search=search, accepted=False)
