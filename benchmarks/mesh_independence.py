@@ -1,0 +1,129 @@
+"""Outer iterations with all defaults, over meshes and over weights of the regularisation.
+
+    python -m benchmarks.mesh_independence [meshes|weights] [KIND ...]
+
+The problems are generic: no symmetry, and a target that the state does not reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import nhgd_pde as nhgd
+
+CELLS = (16, 32, 64, 128)
+WEIGHTS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+
+PEAK = "exp(-20*((x-0.3)**2 + (y-0.6)**2))"
+ZERO = {"all": {"dirichlet": 0}}
+LEFT = {"left": {"dirichlet": 0}}
+WARM = {**LEFT, "right": {"robin": {"coefficient": "1 + y", "value": 1}}}
+HEAT = {"kind": "heat", "boundary": ZERO}
+# States of a conductivity of 1 that varies by e about (0.3, 0.6): what an inversion may find.
+TRUTH = "exp(0.5*exp(-20*((x-0.3)**2 + (y-0.6)**2)))"
+INVERSION = "sin(pi*x)*sin(pi*y)*(1 - 0.3*exp(-20*((x-0.3)**2 + (y-0.6)**2)))"
+
+
+def _problem(
+    control: dict[str, Any],
+    pde: dict[str, Any] | None = None,
+    target: Any = PEAK,
+    weight: float = 1e-3,
+    norm: str = "l2",
+    **more: Any,
+) -> dict[str, Any]:
+    return {
+        "name": "mesh_independence",
+        "mesh": {"kind": "rectangle"},
+        "pde": {"kind": "poisson", "boundary": ZERO} | (pde or {}),
+        "control": control,
+        "objective": [
+            {"kind": "tracking", "target": target},
+            {"kind": "regularisation", "norm": norm, "weight": weight},
+        ],
+        **more,
+    }
+
+
+LOADED: dict[str, Any] = {"source": "20*(1 + x*y)"}
+
+KINDS: dict[str, dict[str, Any]] = {
+    "source": _problem({"kind": "source"}, weight=1e-4),
+    "source with bounds": _problem({"kind": "source", "bounds": [-2, 5]}, weight=1e-4),
+    "neumann": _problem({"kind": "neumann", "on": "right"}, {"boundary": LEFT}),
+    "robin": _problem({"kind": "robin", "on": "right"}, {"boundary": WARM}),
+    "dirichlet": _problem({"kind": "dirichlet", "on": "all"}, weight=1e-2),
+    "initial": _problem({"kind": "initial"}, HEAT, time={"end": 0.1, "steps": 10}),
+    "neumann in time": _problem(
+        {"kind": "neumann", "on": "right"}, HEAT | {"boundary": LEFT}, time={"end": 1, "steps": 10}
+    ),
+    "conductivity": _problem(
+        {"kind": "conductivity", "initial": 1, "bounds": [0.3, 3]}, LOADED, INVERSION, 1e-4, "h1"
+    ),
+    "log_conductivity": _problem({"kind": "log_conductivity"}, LOADED, INVERSION, 1e-4, "h1"),
+    "parameter": _problem(
+        {"kind": "parameter", "name": "a", "initial": 1}, {"source": "a*exp(-a*x)", "conductivity": "1 + a**2*y"}
+    ),
+    "elasticity": _problem(
+        {"kind": "source"}, {"kind": "elasticity", "boundary": {"left": {"dirichlet": [0, 0]}}}, [PEAK, 0]
+    ),
+    "density": _problem(
+        {"kind": "density", "low": 1e-3, "penalty": 3, "filter": "helmholtz", "filter_radius": 0.1, "space": "P0"},
+        {"source": 1e-2, "boundary": {"left": {"dirichlet": 0}, "top": {"dirichlet": 0}}},
+        objective=[{"kind": "compliance"}],
+        constraints=[{"kind": "volume", "fraction": 0.4}],
+    ),
+}
+
+# Regularised by weights from 1e-2 to 1e-8.
+WEIGHTED: dict[str, dict[str, Any]] = {
+    **{kind: KINDS[kind] for kind in ("source", "source with bounds", "neumann", "dirichlet", "robin")},
+    "log_conductivity, l2": _problem({"kind": "log_conductivity"}, LOADED, INVERSION),
+    "log_conductivity, h1": KINDS["log_conductivity"],
+    "initial": KINDS["initial"],
+}
+
+
+def solved(content: dict[str, Any], cells: int, **overrides: Any) -> nhgd.Solution:
+    """The answer on cells x cells cells."""
+    given = {key.replace("__", "."): value for key, value in overrides.items()}
+    return nhgd.solve(nhgd.load(content, {"mesh.cells": [cells, cells], **given}))
+
+
+def spread(counts: list[int]) -> float:
+    """(max - min) / min."""
+    return (max(counts) - min(counts)) / min(counts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=("meshes", "weights"))
+    parser.add_argument("kinds", nargs="*")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--cells", type=int, nargs="*", default=CELLS)
+    options = parser.parse_args()
+    overrides = dict(each.split("=") for each in options.set)
+    if options.table == "meshes":
+        for kind in options.kinds or KINDS:
+            counts, notes = [], []
+            for n in options.cells:
+                began = time.perf_counter()
+                solution = nhgd.solve(nhgd.load(KINDS[kind], {"mesh.cells": [n, n], **overrides}))
+                counts.append(solution.stats["outer_iterations"])
+                solves = solution.stats["solves"]
+                notes.append(f"{solution.status[:4]} {time.perf_counter() - began:.1f}s {solution.objective:.4e} {solves['solves'] if 'solves' in solves else solves}")
+            print(f"| {kind} | {' | '.join(map(str, counts))} | {100 * spread(counts):.0f} % |", *notes, sep="\n     ", flush=True)
+    else:
+        for kind in options.kinds or WEIGHTED:
+            cells = []
+            for weight in WEIGHTS:
+                began = time.perf_counter()
+                solution = nhgd.solve(nhgd.load(WEIGHTED[kind], {"mesh.cells": [options.cells[0]]*2, "objective.1.weight": weight, **overrides}))
+                cells.append(f"{solution.stats['outer_iterations']} {solution.status[:4]} {time.perf_counter() - began:.1f}s")
+            print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
