@@ -21,9 +21,12 @@ ZERO = {"all": {"dirichlet": 0}}
 LEFT = {"left": {"dirichlet": 0}}
 WARM = {**LEFT, "right": {"robin": {"coefficient": "1 + y", "value": 1}}}
 HEAT = {"kind": "heat", "boundary": ZERO}
-# States of a conductivity of 1 that varies by e about (0.3, 0.6): what an inversion may find.
-TRUTH = "exp(0.5*exp(-20*((x-0.3)**2 + (y-0.6)**2)))"
-INVERSION = "sin(pi*x)*sin(pi*y)*(1 - 0.3*exp(-20*((x-0.3)**2 + (y-0.6)**2)))"
+# An inversion: sin(pi*x)*sin(pi*y) is the state of the conductivity exp(v), v = exp(-20*((x-0.3)**2 + (y-0.6)**2))/2.
+STATE = "sin(pi*x)*sin(pi*y)"
+SOURCE = (
+    f"exp({PEAK}/2)*(2*pi**2*{STATE}"
+    f" + 20*pi*{PEAK}*((x-0.3)*cos(pi*x)*sin(pi*y) + (y-0.6)*sin(pi*x)*cos(pi*y)))"
+)
 
 
 def _problem(
@@ -47,8 +50,6 @@ def _problem(
     }
 
 
-LOADED: dict[str, Any] = {"source": "20*(1 + x*y)"}
-
 KINDS: dict[str, dict[str, Any]] = {
     "source": _problem({"kind": "source"}, weight=1e-4),
     "source with bounds": _problem({"kind": "source", "bounds": [-2, 5]}, weight=1e-4),
@@ -60,9 +61,9 @@ KINDS: dict[str, dict[str, Any]] = {
         {"kind": "neumann", "on": "right"}, HEAT | {"boundary": LEFT}, time={"end": 1, "steps": 10}
     ),
     "conductivity": _problem(
-        {"kind": "conductivity", "initial": 1, "bounds": [0.3, 3]}, LOADED, INVERSION, 1e-4, "h1"
+        {"kind": "conductivity", "initial": 1, "bounds": [0.3, 3]}, {"source": SOURCE}, STATE, 1e-4, "h1"
     ),
-    "log_conductivity": _problem({"kind": "log_conductivity"}, LOADED, INVERSION, 1e-4, "h1"),
+    "log_conductivity": _problem({"kind": "log_conductivity"}, {"source": SOURCE}, STATE, 1e-4, "h1"),
     "parameter": _problem(
         {"kind": "parameter", "name": "a", "initial": 1}, {"source": "a*exp(-a*x)", "conductivity": "1 + a**2*y"}
     ),
@@ -80,7 +81,7 @@ KINDS: dict[str, dict[str, Any]] = {
 # Regularised by weights from 1e-2 to 1e-8.
 WEIGHTED: dict[str, dict[str, Any]] = {
     **{kind: KINDS[kind] for kind in ("source", "source with bounds", "neumann", "dirichlet", "robin")},
-    "log_conductivity, l2": _problem({"kind": "log_conductivity"}, LOADED, INVERSION),
+    "log_conductivity, l2": _problem({"kind": "log_conductivity"}, {"source": SOURCE}, STATE),
     "log_conductivity, h1": KINDS["log_conductivity"],
     "initial": KINDS["initial"],
 }
