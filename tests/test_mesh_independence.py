@@ -1,4 +1,4 @@
-"""Outer iterations do not grow with the mesh, for any kind of control, and any weight of regularisation ends converged."""
+"""Outer iterations do not grow with the mesh, whatever the control is, and any weight of its norm ends converged."""
 
 from __future__ import annotations
 
