@@ -142,8 +142,10 @@ def _steep(file: ProblemFile) -> bool:
 
 
 def _coefficient(file: ProblemFile) -> bool:
-    """A control is a conductivity: an inversion, of which secants take several times as many iterations to learn the
-    Hessian as products with it take work, the more so the less it is regularised.
+    """A control is a conductivity: an inversion.
+
+    With little regularisation secants do not learn its Hessian in any reasonable number of iterations; products with it
+    do, and cost fewer factorisations throughout (docs/verification.md has the figures).
     """
     return any(isinstance(each, ConductivityControl | LogConductivityControl) for each in file.spec.controls)
 
