@@ -218,6 +218,7 @@ def test_stationarity_is_zero_at_kkt_points_alone() -> None:
 def test_a_multiplier_is_found_whatever_its_size(root: float) -> None:
     assert find_multiplier(lambda t: root - t) == pytest.approx(root, rel=1e-14)
     assert find_multiplier(lambda t: -t) == 0.0
+    assert find_multiplier(lambda t: (1.0 / 3.0 - t) ** 3) == pytest.approx(1.0 / 3.0, rel=1e-4)
     assert find_multiplier(lambda t: 1.0 + 1.0 / (1.0 + t)) > 1e29
 
 

@@ -430,7 +430,7 @@ def test_dump_reads_back_to_the_same_problem(tmp_path: Path, mesh: dict[str, Any
     again = read(tmp_path, problem.dump())
     assert again.spec == problem.spec
     assert again.dump() == problem.dump()
-    assert "rtol: 1e-08" in problem.dump() and "memory: 20" in problem.dump()
+    assert "rtol: 1e-08" in problem.dump() and "memory: auto" in problem.dump()
 
 
 def test_errors_found_later_have_a_line_too(tmp_path: Path) -> None:

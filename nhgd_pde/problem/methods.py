@@ -22,7 +22,7 @@ from ..engine.outer.oc import OC, Smoothing
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
 from .constraint_spec import StateSpec
-from .control_spec import DensityControl
+from .control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
 
@@ -35,6 +35,9 @@ _EXPECTED_STEPS = 50
 _DENSITY_TOLERANCE = 1e-9
 # Of a density, at which optimality criteria and moving asymptotes stop (Andreassen et al. 2011).
 _CHANGE = 0.01
+# Of L-BFGS. With fewer pairs than iterations, directions lose what makes them conjugate.
+_LEAST_PAIRS, _MOST_PAIRS = 20, 100
+_PAIRS_BYTES = 64 * 2**20
 # Up to here a vector operation is too short for a second thread.
 _SERIAL_UNKNOWNS = 250_000
 # From here the products of a dense inverse are long enough for more than one thread.
@@ -110,11 +113,11 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
     name = spec.method
     if name == "auto":
         constrained = space is not None and space.constraint is not None
-        steep = compared is None and _steep(file)
+        newton = compared is None and (_steep(file) or _coefficient(file))
         design: Literal["mma", "oc"] = "mma" if smoothing is None else "oc"
-        name = design if constrained else "gradient" if tracking else "newton_cg" if steep else "lbfgs"
+        name = design if constrained else "gradient" if tracking else "newton_cg" if newton else "lbfgs"
     if name == "lbfgs":
-        return LBFGS(spec.memory, step)
+        return LBFGS(_pairs(space) if spec.memory == "auto" else spec.memory, step)
     if name == "newton_cg":
         return NewtonCG(step)
     if name == "mma":
@@ -137,6 +140,21 @@ def _steep(file: ProblemFile) -> bool:
     bounded = any(bound is not None for each in spec.controls for bound in each.bounds) and not _designs(file)
     constrained = any(isinstance(each, StateSpec) for each in spec.constraints)
     return constrained or "tv" in norms or ("h1" in norms and bounded)
+
+
+def _coefficient(file: ProblemFile) -> bool:
+    """A control is a conductivity: an inversion.
+
+    With little regularisation secants do not learn its Hessian in any reasonable number of iterations; products with it
+    do, and cost fewer factorisations throughout (docs/verification.md has the figures).
+    """
+    return any(isinstance(each, ConductivityControl | LogConductivityControl) for each in file.spec.controls)
+
+
+def _pairs(space: Feasible | None) -> int:
+    """How many pairs L-BFGS remembers: what takes little memory, each being three vectors."""
+    fit = _PAIRS_BYTES // (3 * 8 * space.metric.matrix.shape[0]) if space is not None else _LEAST_PAIRS
+    return min(max(fit, _LEAST_PAIRS), _MOST_PAIRS)
 
 
 def _designs(file: ProblemFile) -> bool:

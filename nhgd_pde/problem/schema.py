@@ -197,13 +197,16 @@ class OuterSpec(Section):
     method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg", "mma", "oc"] = Field(
         default="auto",
         description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
-        "criteria; auto is lbfgs, mma with a volume constraint, newton_cg with a state constraint or tv, and gradient "
-        "with a constant step for methods that only track the state.",
+        "criteria; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a conductivity, with a "
+        "state constraint or tv, or h1 with bounds, and gradient with a constant step for methods that only track the "
+        "state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
     atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
-    memory: Count = Field(default=20, description="Pairs that lbfgs remembers.")
+    memory: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
+        default="auto", description="Pairs that lbfgs remembers; auto is 100, fewer, down to 20, of large controls."
+    )
     step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
         default="auto",
         description="First trial step of the line search, constant step of gradient and adam; auto estimates it.",
