@@ -20,7 +20,8 @@ class Stopping:
         iterations: most outer iterations.
         rtol, atol: goals for the norm of the gradient, relative to the first one and absolute.
         certificate: both relative residuals (state and adjoint) must be at most this as well.
-        change: enough, too, is a step that changes no component of v by more than this; None: it is not.
+        change: enough, too, are two steps in a row that change no component of v by more than this; None: they are not.
+            One alone may have been damped for another reason than an optimum.
     """
 
     iterations: int = 200
@@ -29,15 +30,15 @@ class Stopping:
     certificate: float = 1e-8
     change: float | None = None
 
-    def unchanged(self, change: float) -> bool:
-        return self.change is not None and change <= self.change
+    def unchanged(self, iterate: Iterate) -> bool:
+        return self.change is not None and max(iterate.change, iterate.change_before) <= self.change
 
 
 @dataclass(frozen=True)
 class Iterate:
     """One accepted outer iterate, as told to the callback and kept in the history.
 
-    `change` is the largest that the last step made to a component of v.
+    `change` is the largest that the last step made to a component of v, `change_before` that of the step before it.
     """
 
     iteration: int
@@ -47,6 +48,7 @@ class Iterate:
     evaluations: int
     oracle: OracleState
     change: float = math.inf
+    change_before: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ def minimise(
             evaluations=evaluations,
             oracle=knowledge,
             change=float((state.best.v - current.evaluation.v).abs().max()),
+            change_before=current.change,
         )
         current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not reached.evaluation:
@@ -144,11 +145,11 @@ def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable
     """The result, where it is time to stop."""
     first, current = loop.first, loop.current
     small = current.gradient_norm <= goal
-    if (small or stopping.unchanged(current.change)) and _certified(current.evaluation, stopping):
+    if (small or stopping.unchanged(current)) and _certified(current.evaluation, stopping):
         return Minimum(current, first, "converged", converged(current, first, goal, stopping))
     if interrupted():
         return Minimum(current, first, "interrupted", f"interrupted; {standing(current, first, goal, stopping)}")
-    if small or stopping.unchanged(current.change):
+    if small or stopping.unchanged(current):
         return Minimum(current, first, "stopped", uncertified(current, stopping))
     if current.iteration >= stopping.iterations:
         return Minimum(current, first, "stopped", out_of_iterations(current, goal, stopping))
@@ -174,7 +175,7 @@ def _confirmed(
     accuracy = Accuracy(0.5 * stopping.certificate, 0.5 * stopping.certificate)
 
     def last() -> bool:
-        return iterate.gradient_norm <= goal or stopping.unchanged(iterate.change)
+        return iterate.gradient_norm <= goal or stopping.unchanged(iterate)
 
     while last() and not _certified(iterate.evaluation, stopping):
         if interrupted():

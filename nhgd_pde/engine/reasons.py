@@ -13,7 +13,8 @@ def _relative(current: Iterate, first: Iterate) -> str:
 def converged(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
     reason = _gradient(current, first, goal)
     if current.gradient_norm > goal:
-        reason = f"the last step changed v by at most {current.change:.1e} (goal {stopping.change:.0e}), {reason}"
+        settled = max(current.change, current.change_before)
+        reason = f"the last two steps changed v by at most {settled:.1e} (goal {stopping.change:.0e}), {reason}"
     return (
         f"{reason}, objective {current.evaluation.value:.9e}, "
         f"error of the gradient about {current.evaluation.gradient_error:.0e}"
@@ -47,7 +48,7 @@ def out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
 def uncertified(current: Iterate, stopping: Stopping) -> str:
     if current.evaluation.blended:
         return "the gradient is small, but the point it was extrapolated to could not be evaluated"
-    small = "change of v" if stopping.unchanged(current.change) else "gradient"
+    small = "change of v" if stopping.unchanged(current) else "gradient"
     return (
         f"the {small} is small but not certified: {_residuals(current.evaluation)} "
         f"(goal {stopping.certificate:.0e} for both)"

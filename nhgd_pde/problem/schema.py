@@ -217,7 +217,7 @@ class OuterSpec(Section):
     )
     change: Annotated[float | Literal["auto"] | None, Number(above=0, null=True, words=("auto",))] = Field(
         default="auto",
-        description="A step that changes no variable by more than this ends the run; auto is 0.01 for oc, and for mma "
+        description="Two steps in a row that change no variable by more than this end the run; auto is 0.01 for oc, and for mma "
         "with a density; else null.",
     )
 
