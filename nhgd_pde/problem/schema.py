@@ -217,8 +217,8 @@ class OuterSpec(Section):
     )
     change: Annotated[float | Literal["auto"] | None, Number(above=0, null=True, words=("auto",))] = Field(
         default="auto",
-        description="Two steps in a row that change no variable by more than this end the run; auto is 0.01 for oc, and for mma "
-        "with a density; else null.",
+        description="Two steps in a row that change no variable by more than this end the run; auto is 0.01 for oc, "
+        "and for mma with a density; else null.",
     )
 
 
