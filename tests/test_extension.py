@@ -67,6 +67,8 @@ def test_the_example_runs_on_the_command_line(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert "converged" in done.stdout
+    told = "runs the code of minimal_surface.py:soap_film, minimal_surface.py:actuator, minimal_surface.py:area"
+    assert told in " ".join(done.stdout.split())
     assert (tmp_path / "outputs" / "minimal_surface" / "final.vtu").is_file()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .fields import Function
 from .loading import ProblemFile
 
 
@@ -32,6 +33,13 @@ def load_function(file: ProblemFile, key: str, given: str | Callable[..., Any]) 
         known = ", ".join(sorted(each for each, value in vars(module).items() if _own(value, module))) or "none"
         raise file.error(key, f"expected a function of {path_text}, found {name!r}; it has: {known}")
     return function
+
+
+def functions_of(file: ProblemFile) -> tuple[str, ...]:
+    """What the file runs besides the library, as people write it: `file.py:name`, each once."""
+    spec = file.spec
+    given = [getattr(section, "python", None) for section in (spec.pde, *spec.controls, *spec.objective)]
+    return tuple(dict.fromkeys(Function.written(each) for each in given if each is not None))
 
 
 def _own(value: object, module: Any) -> bool:

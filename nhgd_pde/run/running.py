@@ -23,6 +23,7 @@ from ..output.run_folder import RunFolder, read_history
 from ..pde_problem import PDEProblem
 from ..problem.loading import ProblemFile
 from ..problem.methods import Method
+from ..problem.python_code import functions_of
 from .checkpoint import Checkpoint, read_checkpoint
 from .drawing import control_numbers
 from .provenance import commit, peak_memory, versions
@@ -63,9 +64,11 @@ class Problem:
             threads = f"{count} thread" + ("s" if count > 1 else "")
         else:
             threads = torch.cuda.get_device_name(device)
+        code = functions_of(self.file)
+        runs = f"; runs the code of {', '.join(code)}" if code else ""
         return (
             f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
-            f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}"
+            f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}{runs}"
         )
 
     def yaml(self) -> str:
