@@ -130,6 +130,6 @@ def test_options_reach_the_methods() -> None:
     assert loaded(method="soba").method.outer == GradientDescent(search=False)
     assert loaded(method="soba", outer__step=2.0).method.outer == GradientDescent(2.0, search=False)
     assert loaded(method="soba", outer__method="lbfgs").method.outer == LBFGS(100)
-    assert loaded(method="broyden").method.outer == LBFGS()
+    assert loaded(method="broyden").method.outer == LBFGS(100)
     with pytest.raises(ProblemError, match=r"inner\.tests: expected a number: soba draws samples, found 'all'"):
         loaded(method="soba", inner__tests="all")
