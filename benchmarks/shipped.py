@@ -3,7 +3,7 @@
     python -m benchmarks.shipped [NAME...]
 
 Fails where a run does not converge, takes more than 60 s, or the two methods disagree: by more than 1e-6 in the
-objective, or by more than a fifth in the outer iterations.
+objective, or by more than a fifth, and more than one, in the outer iterations.
 """
 
 from __future__ import annotations
