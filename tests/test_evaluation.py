@@ -9,7 +9,8 @@ import torch
 from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
-from nhgd_pde.fem.evaluation import Blocks, Evaluation, gram_root
+from nhgd_pde.fem.evaluation import Evaluation, gram_root
+from nhgd_pde.fem.pattern import Blocks
 from nhgd_pde.fem.spaces import Space, space
 from nhgd_pde.linalg.krylov import dot
 from problems import CPU, mesh_of, random, space_of, split

@@ -7,7 +7,7 @@ element, which serve products and assembly alike; `matrix` exports it as one spa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,11 +18,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
-
-# (i, j) -> coefficient of (component i of the test function) times (component j of the trial function) at the
-# points, (S or 1, elements, points); absent pairs are zero. Component 0 is the value, 1, 2, ... the partial
-# derivatives; those of a second field follow.
-Blocks = Mapping[tuple[int, int], Tensor]
+from .pattern import Blocks, Pattern
 
 
 @dataclass(frozen=True)
@@ -140,17 +136,21 @@ class Evaluation:
         return torch.where(dofs < 0, self.size, dofs)
 
     @cached_property
-    def _patterns(self) -> dict[int, _Pattern]:
+    def _patterns(self) -> dict[int, Pattern]:
         return {}
 
     def assemble(self, trial: Evaluation, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
         """The matrices int test_i blocks[i, j] trial_j, one a scenario; (size, trial.size)."""
         if id(trial.dofs) not in self._patterns:
-            self._patterns[id(trial.dofs)] = _Pattern(self, trial)
+            self._patterns[id(trial.dofs)] = Pattern(self, trial)
         pattern = self._patterns[id(trial.dofs)]
+        scenarios = max((len(coefficient) for coefficient in blocks.values()), default=1)
+        if scenarios > 1:
+            data = pattern.by_maps(blocks)
+            if data is not None:
+                return ScenarioMatrix(pattern.csr, data, (self.size, trial.size), symmetric)
         weights = self.quadrature.weights
         shape = (self.dofs.shape[1], trial.dofs.shape[1])
-        scenarios = max((len(coefficient) for coefficient in blocks.values()), default=1)
         local = weights.new_zeros(scenarios, weights.shape[0], *shape)
         for (i, j), coefficient in blocks.items():
             weighted = coefficient * weights
@@ -162,36 +162,6 @@ class Evaluation:
 
     def __hash__(self) -> int:
         return id(self)
-
-
-class _Pattern:
-    """Sparsity pattern of a matrix of two spaces, and where the entries of each element's matrix go in it."""
-
-    def __init__(self, test: Evaluation, trial: Evaluation) -> None:
-        self._trial_dofs = trial.dofs  # kept alive: patterns are looked up by its identity
-        rows = test.dofs[:, :, None].astype(np.int64)
-        columns = trial.dofs[:, None, :].astype(np.int64)
-        keys = np.where((rows < 0) | (columns < 0), -1, rows * trial.size + columns).reshape(-1)
-        order = np.argsort(keys, kind="stable")
-        order = order[np.searchsorted(keys[order], 0) :]
-        ordered = keys[order]
-        first = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=bool)
-        unique = ordered[first]
-        counts = np.bincount(unique // trial.size, minlength=test.size)
-        index = np.int32 if max(len(unique), trial.size) < 2**31 else np.int64
-        self.csr = (
-            np.concatenate([[0], np.cumsum(counts)]).astype(index),
-            (unique % trial.size).astype(index),
-        )
-        device = test.quadrature.weights.device
-        self._entries = len(unique)
-        self._order = torch.from_numpy(order).to(device)
-        self._slot = torch.from_numpy(np.cumsum(first) - 1).to(device)
-
-    def scatter(self, local: Tensor) -> Tensor:
-        """Element matrices (S, elements, a, b) -> CSR data (S, nnz)."""
-        flat = local.reshape(local.shape[0], -1)[:, self._order]
-        return flat.new_zeros(local.shape[0], self._entries).index_add_(1, self._slot, flat)
 
 
 def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:

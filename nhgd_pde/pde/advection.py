@@ -20,8 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .form import Coefficients, Pointwise
-from .poisson import conduction
+from .form import ClosedForm, Coefficients, Pointwise
+from .poisson import conduction, conduction_blocks, source_load
 
 # Pe -> xi.
 Upwinding = Callable[[Tensor], Tensor]
@@ -84,3 +84,12 @@ def stabilisation_time(c: Coefficients, b: list[Tensor], upwinding: Upwinding) -
         k = sum(b[i] * k[i, j] * b[j] for i in range(len(b)) for j in range(len(b))) / square
     speed = square.sqrt()
     return h / (2.0 * speed) * upwinding(speed * h / (2.0 * k))
+
+
+def _blocks(c: Coefficients, dim: int) -> dict[tuple[int, int], Tensor]:
+    carried = {(0, 1 + i): component for i, component in enumerate(velocity(c, dim))}
+    return {(0, 0): c["reaction"], **carried, **conduction_blocks(c, dim)}
+
+
+# Of the form without upwinding.
+CLOSED_ADVECTION = ClosedForm(_blocks, source_load)

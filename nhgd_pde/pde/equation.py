@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Blocks, Evaluation
+from ..fem.evaluation import Evaluation
+from ..fem.pattern import Blocks
 from ..linalg.counts import Counts
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from .form import Integral
@@ -41,6 +42,7 @@ class StateEquation:
         zero_mean: a field that R determines up to a constant; None where there is none.
         easier: share -> the integrals with that share of what makes R nonlinear in u, 0 of a linear equation; None
             where there is nothing of the kind.
+        known_control: (n, width) what the controls change in the integrals, where another equation has it already.
     """
 
     integrals: tuple[Integral, ...]
@@ -56,6 +58,7 @@ class StateEquation:
     linear: bool = False
     zero_mean: ZeroMean | None = None
     easier: Callable[[float], tuple[Integral, ...]] | None = None
+    known_control: ScenarioMatrix | None = None
 
     def eased(self, share: float) -> StateEquation:
         """The equation with a share of what makes it nonlinear in u; the equation itself at 1."""
@@ -179,7 +182,17 @@ class StateEquation:
     def _affine_parts(self) -> tuple[Linearisation, Tensor]:
         v = self.lift.new_zeros(self.controls)
         full = self.embed(self.lift.new_zeros(self.scenarios, self.unknowns), v)
-        return self._linearise(full, v), self._residual(full, v)
+        derivative = self._linearise(full, v)
+        return derivative, self._constant(full, v, derivative)
+
+    def _constant(self, full: Tensor, v: Tensor, derivative: Linearisation) -> Tensor:
+        """R at the coefficients `full` of the zero state, Dirichlet values included, of an affine equation."""
+        if any(integral.closed is None for integral in self.integrals):
+            return self._residual(full, v)
+        load = sum((integral.closed_load() for integral in self.integrals), full.new_zeros(1, self.size))
+        if torch.count_nonzero(full):
+            load = load + derivative.whole.mv(full)
+        return self.restrict(load).expand(self.scenarios, -1)
 
     def _assemble(self, stages: Tensor, v: Tensor) -> tuple[ScenarioMatrix, ScenarioMatrix | None, tuple[Blocks, ...]]:
         """The derivatives of the integrals by the coefficients (N, N) and the controls (N, width), and the blocks."""
@@ -188,16 +201,23 @@ class StateEquation:
         blocks = []
         rows = self.rows.spread(v)
         for integral in self.integrals:
-            test = integral.evaluation
-            at_points, controls = integral.evaluation.evaluate(stages), integral.control_values(rows)
-            blocks.append(integral.state_blocks(at_points, controls))
+            test, controls = integral.evaluation, integral.control_values(rows)
+            closed = self.affine and integral.closed is not None
+            acting = controls is not None and self.known_control is None
+            at_points = None if closed and not acting else test.evaluate(stages)
+            if closed:
+                blocks.append(integral.closed_blocks())
+            else:
+                assert at_points is not None
+                blocks.append(integral.state_blocks(at_points, controls))
             if blocks[-1] or state is None:
                 state = _sum(state, test.assemble(test, _shared(blocks[-1]), self._symmetric_integrals))
-            if integral.control_evaluation is not None and controls is not None:
+            if acting and integral.control_evaluation is not None:
+                assert at_points is not None
                 part = integral.control_blocks(at_points, controls)
                 control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))
         assert state is not None
-        if control is None and self.data is None:
+        if control is None and self.data is None and self.known_control is None:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
 
@@ -207,7 +227,7 @@ class StateEquation:
         every = np.arange(self.rows.width)
         derivative = SteadyControlDerivative(
             self.rows,
-            None if control is None else control.restrict(self.free, every),
+            self.known_control if control is None else control.restrict(self.free, every),
             None if self.data is None else state.restrict(self.free, np.arange(self.size)),
             self.data,
             self.scenarios,

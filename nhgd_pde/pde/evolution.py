@@ -117,6 +117,9 @@ class EvolutionEquation(StateEquation):
             levels[k + 1, free] = newton(step.residual, step.solver, levels[k, free], rtol, iterations).solution
         return levels[1:, free].reshape(1, -1)
 
+    def _constant(self, full: Tensor, v: Tensor, derivative: Linearisation) -> Tensor:
+        return self._residual(full, v)
+
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         assert self.mass is not None
         state, control, blocks = self._assemble(self._stages(full), v)

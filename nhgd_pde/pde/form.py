@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Blocks, Evaluation
+from ..fem.evaluation import Evaluation
+from ..fem.pattern import Blocks
 
 Coefficients = Mapping[str, Tensor]
 
@@ -20,6 +21,20 @@ Pointwise = Callable[[Tensor, Tensor, Coefficients, Tensor], tuple[Tensor, Tenso
 
 # (coefficients, control values (R, P)) -> coefficients: how a control enters them.
 ControlMap = Callable[[Coefficients, Tensor], Coefficients]
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """What an integrand that is affine in (u, grad u) is made of, so that nothing has to be differentiated.
+
+    Attributes:
+        blocks: (coefficients, dim) -> (component of the test function, component of u) -> factor (rows, P).
+        load: coefficients -> (rows, P) what stands beside phi where u and grad u vanish; nothing stands beside
+            grad phi there.
+    """
+
+    blocks: Callable[[Coefficients, int], dict[tuple[int, int], Tensor]]
+    load: Callable[[Coefficients], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +51,7 @@ class Integral:
         controls: how each of the controls that act here enters the coefficients.
         control_evaluation: the functions of those controls at the same points, a field each; its columns are those of
             all the controls of the equation.
+        closed: the same integrand as sums of products; None where it is not affine, or not that simple.
     """
 
     evaluation: Evaluation
@@ -43,6 +59,7 @@ class Integral:
     coefficients: Coefficients
     controls: tuple[ControlMap, ...] = ()
     control_evaluation: Evaluation | None = None
+    closed: ClosedForm | None = None
 
     def row(self, k: int) -> Integral:
         """This integral at one of the rows that its coefficients have."""
@@ -135,6 +152,24 @@ class Integral:
                 return None, None
             second = torch.autograd.grad(along, at, allow_unused=True)
         return second[0], second[1] if len(second) > 1 else None
+
+    def closed_blocks(self) -> Blocks:
+        """dF/d(u, grad u) by the closed form, without controls; zero blocks left out."""
+        assert self.closed is not None
+        quadrature = self.evaluation.quadrature
+        found = self.closed.blocks(self.coefficients, quadrature.x.shape[0])
+        shape = quadrature.weights.shape
+        return {key: block.reshape(-1, *shape) for key, block in found.items() if torch.count_nonzero(block)}
+
+    def closed_load(self) -> Tensor:
+        """The integral at the zero state without controls, tested with every function; (rows, size)."""
+        assert self.closed is not None
+        load = self.closed.load(self.coefficients).reshape(-1, self.evaluation.quadrature.points)
+        if not torch.count_nonzero(load):
+            return load.new_zeros(1, self.evaluation.size)
+        density = load.new_zeros(self.evaluation.components, *load.shape)
+        density[0] = load
+        return self.evaluation.test(density)
 
     def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
         # The integrand acts point by point, so that one sweep with a constant cotangent a component of the

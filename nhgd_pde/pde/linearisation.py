@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..fem.evaluation import Blocks
+from ..fem.pattern import Blocks
 from ..linalg.bidiagonal import BidiagonalMatrix
 from ..linalg.counts import Counts
 from ..linalg.factorisation import Factorisation, ScenarioFactorisation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .form import Coefficients
+from .form import ClosedForm, Coefficients
 
 
 def poisson(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,3 +17,22 @@ def conduction(u: Tensor, grad: Tensor, c: Coefficients) -> Tensor:
     """conductivity grad u, with `conductivity` (P,) or (S, P), or (dim, dim, S or 1, P) if it is anisotropic."""
     k = c["conductivity"]
     return k * grad if k.ndim <= 2 else torch.einsum("ijsp,jsp->isp", k.expand(-1, -1, *u.shape), grad)
+
+
+def conduction_blocks(c: Coefficients, dim: int) -> dict[tuple[int, int], Tensor]:
+    """The derivative of `conduction`, component by component."""
+    k = c["conductivity"]
+    if k.ndim <= 2:
+        return {(1 + i, 1 + i): k for i in range(dim)}
+    return {(1 + i, 1 + j): k[i, j] for i in range(dim) for j in range(dim)}
+
+
+def _blocks(c: Coefficients, dim: int) -> dict[tuple[int, int], Tensor]:
+    return {(0, 0): c["reaction"], **conduction_blocks(c, dim)}
+
+
+def source_load(c: Coefficients) -> Tensor:
+    return -c["source"]
+
+
+CLOSED_POISSON = ClosedForm(_blocks, source_load)

@@ -116,7 +116,7 @@ class _Builder:
         if values.issues:
             raise ProblemError(values.issues)
 
-        cells = Condition(interior.evaluation or state.cells, interior.form, interior.coefficients)
+        cells = Condition(interior.evaluation or state.cells, interior.form, interior.coefficients, interior.closed)
         integrals = [integral_of(cells, None, entries, controls)]
         integrals += [integral_of(condition, name, entries, controls) for name, condition in conditions.items()]
         additive = all(entry.additive for entry in entries)

@@ -13,7 +13,7 @@ from ..control.spaces import Controls
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.state_space import StateSpace
 from ..pde.boundary import neumann, robin
-from ..pde.form import ControlMap, Integral, Pointwise
+from ..pde.form import ClosedForm, ControlMap, Integral, Pointwise
 from .boundary import fixed_facets
 from .entry import Entry
 from .families import FAMILIES
@@ -29,11 +29,13 @@ class Condition:
         evaluation: the state's functions there.
         form: the integrand.
         coefficients: what it uses.
+        closed: see `Interior`.
     """
 
     evaluation: Evaluation
     form: Pointwise
     coefficients: dict[str, Tensor]
+    closed: ClosedForm | None = None
 
 
 def boundary_conditions(
@@ -163,4 +165,4 @@ def integral_of(condition: Condition, name: str | None, entries: list[Entry], co
         maps += entry.maps
         functions.append(placed)
     evaluation = side_by_side(functions) if functions else None
-    return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation)
+    return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation, condition.closed)

@@ -12,7 +12,7 @@ from ...fem.evaluation import Evaluation
 from ...fem.second_derivatives import second_derivatives, with_second_derivatives
 from ...fem.spaces import space as scalar_space
 from ...fem.state_space import StateSpace
-from ...pde.advection import advection_diffusion, critical, optimal, stabilisation_time
+from ...pde.advection import CLOSED_ADVECTION, advection_diffusion, critical, optimal, stabilisation_time
 from ..expressions import Expression
 from ..pde_spec import AdvectionDiffusionSpec
 from ..values import Values
@@ -44,7 +44,8 @@ def _advection_diffusion(values: Values, pde: AdvectionDiffusionSpec, space: Sta
         else:
             upwinding = None
     form = advection_diffusion(upwinding)
-    return Interior(form, coefficients, True, False, False, absorbing, evaluation=evaluation)
+    closed = CLOSED_ADVECTION if upwinding is None else None
+    return Interior(form, coefficients, True, False, False, absorbing, evaluation=evaluation, closed=closed)
 
 
 def _controlled(values: Values) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...fem.evaluation import Evaluation
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
-from ...pde.form import Pointwise
+from ...pde.form import ClosedForm, Pointwise
 from ..expressions import Expression
 from ..values import Values, point_text
 
@@ -51,6 +51,7 @@ class Interior:
             boundary have to rule out.
         eased: share -> the integrand with that share of what makes it nonlinear; None where there is nothing such.
         undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
+        closed: the integrand as sums of products, where it is affine and that simple.
     """
 
     form: Pointwise
@@ -67,6 +68,7 @@ class Interior:
     unseen: dict[str, np.ndarray] = field(default_factory=dict)
     eased: Callable[[float], Pointwise] | None = None
     undetermined: UndeterminedField | None = None
+    closed: ClosedForm | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...fem.state_space import StateSpace
-from ...pde.poisson import poisson
+from ...pde.poisson import CLOSED_POISSON, poisson
 from ...pde.semilinear import semilinear
 from ..expressions import Expression
 from ..pde_spec import HeatSpec, PoissonSpec, SemilinearSpec
@@ -23,7 +23,7 @@ def _poisson(values: Values, pde: PoissonSpec | HeatSpec, space: StateSpace) -> 
         "source": values.tensor(values.regional("pde.source", pde.source, x)),
     }
     coercive, absorbing = bool((reaction >= 0.0).all()), bool((reaction != 0.0).any())
-    return Interior(poisson, coefficients, True, symmetric, coercive, absorbing)
+    return Interior(poisson, coefficients, True, symmetric, coercive, absorbing, closed=CLOSED_POISSON)
 
 
 def _heat(values: Values, pde: HeatSpec, space: StateSpace) -> Interior:

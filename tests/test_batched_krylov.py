@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients
+from nhgd_pde.linalg.krylov import conjugate_gradients
+
+S, N = 5, 40
+
+
+@pytest.fixture
+def systems() -> tuple[Tensor, Tensor, Tensor]:
+    """(S, n, n) matrices of very different sizes and conditions, right-hand sides, and a mean to precondition with."""
+    generator = torch.Generator().manual_seed(3)
+    q = torch.linalg.qr(torch.randn(S, N, N, generator=generator, dtype=torch.float64)).Q
+    spectra = (
+        torch.logspace(0, 1, N, dtype=torch.float64) ** torch.arange(S)[:, None] * 10.0 ** torch.arange(S)[:, None]
+    )
+    a = q @ (spectra[:, :, None] * q.mT)
+    b = torch.randn(S, N, generator=generator, dtype=torch.float64)
+    return a, b, a.mean(0)
+
+
+def product(a: Tensor):
+    return lambda x: torch.einsum("sij,sj->si", a, x)
+
+
+def test_every_row_has_the_iterates_of_conjugate_gradients_of_its_own(systems: tuple[Tensor, Tensor, Tensor]) -> None:
+    a, b, mean = systems
+    inverse = torch.linalg.inv(mean)
+    for steps in (1, 2, 5):
+        found = batched_conjugate_gradients(product(a), b, lambda r: r @ inverse, iterations=steps)
+        for s in range(S):
+            alone = conjugate_gradients(
+                lambda x, s=s: a[s] @ x, b[s], lambda r: inverse @ r, rtol=0.0, iterations=steps
+            )
+            torch.testing.assert_close(found.solution[s], alone.solution, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_stop_when_they_are_good_enough_and_cost_no_more_applications(
+    systems: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    a, b, _ = systems
+    applied = []
+
+    def preconditioner(r: Tensor) -> Tensor:
+        applied.append(len(r))
+        return r
+
+    found = batched_conjugate_gradients(product(a), b, preconditioner, atol=lambda first: 1e-3 * first)
+    assert found.converged
+    assert applied[0] == S and applied[-1] < S and sorted(applied, reverse=True) == applied
+    assert (found.error <= 1e-3 * b.norm(dim=1)).all()
+    torch.testing.assert_close(found.residual, b - product(a)(found.solution), rtol=1e-9, atol=1e-10)
+    exact = torch.linalg.solve(a, b)
+    assert float(((found.solution - exact).norm(dim=1) / exact.norm(dim=1)).max()) < 1e-2
+
+
+def test_the_last_step_is_taken_with_what_has_shown_the_tolerance_to_be_met(
+    systems: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    a, b, _ = systems
+    inverse = torch.linalg.inv(a[0])
+    count = []
+
+    def preconditioner(r: Tensor) -> Tensor:
+        count.append(len(r))
+        return r @ inverse
+
+    found = batched_conjugate_gradients(product(a[:1]), b[:1], preconditioner, atol=1e9)
+    assert count == [1]
+    torch.testing.assert_close(found.solution, torch.linalg.solve(a[:1], b[:1]))
+
+
+def test_a_start_is_gone_on_from_and_a_zero_row_stays(systems: tuple[Tensor, Tensor, Tensor]) -> None:
+    a, b, _ = systems
+    exact = torch.linalg.solve(a, b)
+    b = b.clone()
+    b[2] = 0.0
+    start = exact.clone()
+    start[2] = 0.0
+    found = batched_conjugate_gradients(product(a), b, lambda r: r, start=start, atol=1e-8)
+    assert found.converged and found.iterations == 1
+    assert not torch.count_nonzero(found.solution[2])
+
+
+def test_what_is_not_positive_definite_is_told() -> None:
+    b = torch.ones(2, 3, dtype=torch.float64)
+    sign = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None]
+    assert "operator" in batched_conjugate_gradients(lambda x: sign * x, b, lambda r: r).message
+    assert "preconditioner" in batched_conjugate_gradients(lambda x: x, b, lambda r: sign * r).message
+    bad = batched_conjugate_gradients(lambda x: x, b * torch.nan, lambda r: r)
+    assert not bad.converged and "finite" in bad.message
