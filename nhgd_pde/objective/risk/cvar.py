@@ -77,7 +77,7 @@ class CVaR:
     def value(self, values: Tensor, weights: Tensor) -> float:
         values, weights = distribution(values, weights)
         x, t = self._solution(values, weights)
-        return t + self.width * float(weights @ _softplus(x)) / (1.0 - self.beta) - self.gap(weights)
+        return t + self.width * float(weights @ _softplus(x)) / (1.0 - self.beta) - self._gap
 
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
         values, weights = distribution(values, weights)
@@ -89,7 +89,8 @@ class CVaR:
         x, _ = self._solution(values, weights)
         log_curvature = logsigmoid(x) + logsigmoid(-x)
         # t moves with the mean of the direction under the curvatures; by logarithms, because all may underflow.
-        motion = torch.softmax(weights.log() + log_curvature, 0) @ direction.double()
+        direction = direction.double()
+        motion = torch.softmax(weights.log() + log_curvature, 0) @ direction
         return weights * log_curvature.exp() / (self.width * (1.0 - self.beta)) * (direction - motion)
 
     def level(self, values: Tensor, weights: Tensor) -> float | None:
@@ -103,10 +104,15 @@ class CVaR:
         # The scenario in which the tail begins counts with the share of it that still belongs there.
         better = 1.0 - self.beta - (ordered.cumsum(0) - ordered)
         share = torch.minimum(better.clamp(min=0.0), ordered)
-        return float(share @ values[order] / share.sum())
+        anchor = float(values[order[0]])  # so that constants are kept to the last digit
+        return anchor + float(share @ (values[order] - anchor) / share.sum())
 
     def gap(self, weights: Tensor) -> float:
         """w H(beta) / (1 - beta) with the entropy H of a coin, by concavity of H; attained by constants."""
+        return self._gap
+
+    @property
+    def _gap(self) -> float:
         entropy = -self.beta * math.log(self.beta) - (1.0 - self.beta) * math.log1p(-self.beta)
         return self.width * entropy / (1.0 - self.beta)
 
@@ -120,7 +126,7 @@ class CVaR:
         x = (values.detach().double() - t) / self.width
         tail = 1.0 - self.beta
         slope = torch.sigmoid(x) / tail
-        value = t + self.width * _softplus(x) / tail - self.gap(values)
+        value = t + self.width * _softplus(x) / tail - self._gap
         return Integrand(value, slope, 1.0 - slope, torch.sigmoid(x) * torch.sigmoid(-x) / (self.width * tail))
 
     def _solution(self, values: Tensor, weights: Tensor) -> tuple[Tensor, float]:
@@ -149,7 +155,7 @@ def value_at_risk(values: Tensor, weights: Tensor, beta: float) -> float:
     order = torch.argsort(values)
     below = weights[order].cumsum(0)
     # A sum that misses the level by its rounding has reached it.
-    reached = int((below < beta - 8.0 * _EPSILON).sum())
+    reached = int((below < beta - (8 + len(order)) * _EPSILON).sum())
     return float(values[order[min(reached, len(order) - 1)]])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .measure import distribution, require, require_smoothing, spread
+from .measure import centred, distribution, require, require_smoothing, spread
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class MeanPlusDeviation:
 
     def value(self, values: Tensor, weights: Tensor) -> float:
         mean, _, deviation = self._moments(*distribution(values, weights))
-        return mean + self.c * deviation**2 / (math.hypot(deviation, self.width) + self.width)
+        return mean + self.c * deviation * (deviation / (math.hypot(deviation, self.width) + self.width))
 
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
         values, weights = distribution(values, weights)
@@ -58,7 +58,7 @@ class MeanPlusDeviation:
         values, weights = distribution(values, weights)
         _, rest, deviation = self._moments(values, weights)
         size = math.hypot(deviation, self.width)
-        _, moved, _ = self._moments(direction.double(), weights)
+        _, moved = centred(direction.double(), weights)
         unit = rest / size
         return self.c / size * weights * (moved - unit * (weights @ (unit * moved)))
 
@@ -78,6 +78,5 @@ class MeanPlusDeviation:
     @staticmethod
     def _moments(values: Tensor, weights: Tensor) -> tuple[float, Tensor, float]:
         """Mean, deviations from it (S,) and standard deviation."""
-        mean = weights @ values
-        rest = values - mean
-        return float(mean), rest, float((weights.sqrt() * rest).norm())
+        mean, rest = centred(values, weights)
+        return mean, rest, float((weights.sqrt() * rest).norm())

@@ -51,7 +51,8 @@ class Entropic:
 
     def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
         tilted = self.derivative(values, weights)
-        return self.theta * tilted * (direction - tilted @ direction.double())
+        direction = direction.double()
+        return self.theta * tilted * (direction - tilted @ direction)
 
     def level(self, values: Tensor, weights: Tensor) -> float | None:
         return None

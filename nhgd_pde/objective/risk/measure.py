@@ -116,6 +116,13 @@ def distribution(values: Tensor, weights: Tensor, signed: bool = False) -> tuple
     return values, weights
 
 
+def centred(values: Tensor, weights: Tensor) -> tuple[float, Tensor]:
+    """Mean and differences from it (S,), to the rounding of differences of the values, not of the values."""
+    rest = values - values[0]
+    mean = weights @ rest
+    return float(values[0] + mean), rest - mean
+
+
 def spread(values: Tensor, weights: Tensor) -> float:
     """What smoothing is measured in: the standard deviation of the values.
 
@@ -123,7 +130,8 @@ def spread(values: Tensor, weights: Tensor) -> float:
     zero often gives such): then it is their size, which is coarse, and 1 where they are zero.
     """
     values, weights = distribution(values, weights)
-    deviation, size = float(weights @ (values - weights @ values) ** 2) ** 0.5, float(values.abs().max())
+    _, rest = centred(values, weights)
+    deviation, size = float((weights.sqrt() * rest).norm()), float(values.abs().max())
     if not math.isfinite(deviation):
         raise ValueError(f"values: expected finite ones to measure their spread, found {deviation} for it")
     return deviation if deviation > _NO_SPREAD * size else size or 1.0
