@@ -513,3 +513,31 @@ def test_values_and_weights_that_do_not_belong_together() -> None:
     with pytest.raises(ValueError, match=r"found -0\.5; under quadrature weights of both signs only the mean"):
         risk.exact(tensor(1.0, 2.0), signed)
     assert Mean().value(tensor(1.0, 2.0), signed) == 2.5
+
+
+@pytest.mark.parametrize("size", [10, 100, 1000, 100_000])
+def test_value_at_risk_where_the_level_is_reached_up_to_the_rounding_of_sums(size: int) -> None:
+    values = torch.arange(size, dtype=torch.float64)
+    for beta in (0.1, 0.3, 0.7, 0.9):
+        assert value_at_risk(values, equal(size), beta) == round(beta * size) - 1
+        assert value_at_risk(values, equal(size), beta + 0.5 / size) == round(beta * size)
+
+
+def test_a_tail_of_very_small_probability() -> None:
+    tail = 2.0**-40
+    values, weights = tensor(4.0, 1.0, 2.0), tensor(0.25 * tail, 1.0 - 0.5 * tail, 0.25 * tail)
+    assert CVaR(1.0 - tail).exact(values, weights) == pytest.approx(0.25 * 4.0 + 0.25 * 2.0 + 0.5, rel=1e-14)
+
+
+def test_an_outlier_of_small_probability_leaves_the_deviation_centred() -> None:
+    values = torch.cat([tensor(1e12), normal(seeded(0), 20)])
+    weights = torch.cat([tensor(1e-20), equal(20)])
+    assert float(MeanPlusDeviation(1.0).derivative(values, weights).sum()) == pytest.approx(1.0, abs=1e-13)
+
+
+@pytest.mark.parametrize("risk", SHARP, ids=named)
+def test_values_whose_squares_overflow(risk: Risk) -> None:
+    values, weights = tensor(1.0, 2.0, -3.0), equal(3)
+    value, exact = risk.value(1e300 * values, weights), risk.exact(1e300 * values, weights)
+    assert value == pytest.approx(exact, rel=1e-12) and 0.0 <= value <= 1e301
+    assert float(risk.derivative(1e300 * values, weights).sum()) == pytest.approx(1.0, abs=1e-14)

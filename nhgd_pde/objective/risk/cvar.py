@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from .measure import distribution, require, require_smoothing, spread
 
 _EPSILON = torch.finfo(torch.float64).eps
-_MOST_STEPS = 1000  # far more than any of bisection
+_MOST_STEPS = 10_000  # halvings from the largest to the least of numbers take about 2,000
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +101,9 @@ class CVaR:
         values, weights = distribution(values, weights)
         order = torch.argsort(values, descending=True)
         ordered = weights[order]
+        worse = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)[:-1]])
         # The scenario in which the tail begins counts with the share of it that still belongs there.
-        better = 1.0 - self.beta - (ordered.cumsum(0) - ordered)
-        share = torch.minimum(better.clamp(min=0.0), ordered)
+        share = torch.minimum((1.0 - self.beta - worse).clamp(min=0.0), ordered)
         anchor = float(values[order[0]])  # so that constants are kept to the last digit
         return anchor + float(share @ (values[order] - anchor) / share.sum())
 

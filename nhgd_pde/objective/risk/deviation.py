@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .measure import centred, distribution, require, require_smoothing, spread
+from .measure import distribution, moments, require, require_smoothing, spread
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class MeanPlusDeviation:
         return self.smoothing * self.scale
 
     def value(self, values: Tensor, weights: Tensor) -> float:
-        mean, _, deviation = self._moments(*distribution(values, weights))
+        mean, _, deviation = moments(*distribution(values, weights))
         return mean + self.c * deviation * (deviation / (math.hypot(deviation, self.width) + self.width))
 
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
         values, weights = distribution(values, weights)
-        _, rest, deviation = self._moments(values, weights)
+        _, rest, deviation = moments(values, weights)
         return weights * (1.0 + self.c * rest / math.hypot(deviation, self.width))
 
     def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
         values, weights = distribution(values, weights)
-        _, rest, deviation = self._moments(values, weights)
+        _, rest, deviation = moments(values, weights)
         size = math.hypot(deviation, self.width)
-        _, moved = centred(direction.double(), weights)
+        _, moved, _ = moments(direction.double(), weights)
         unit = rest / size
         return self.c / size * weights * (moved - unit * (weights @ (unit * moved)))
 
@@ -66,7 +66,7 @@ class MeanPlusDeviation:
         return None
 
     def exact(self, values: Tensor, weights: Tensor) -> float:
-        mean, _, deviation = self._moments(*distribution(values, weights))
+        mean, _, deviation = moments(*distribution(values, weights))
         return mean + self.c * deviation
 
     def gap(self, weights: Tensor) -> float:
@@ -74,9 +74,3 @@ class MeanPlusDeviation:
 
     def fitted(self, values: Tensor, weights: Tensor) -> MeanPlusDeviation:
         return replace(self, scale=spread(values, weights))
-
-    @staticmethod
-    def _moments(values: Tensor, weights: Tensor) -> tuple[float, Tensor, float]:
-        """Mean, deviations from it (S,) and standard deviation."""
-        mean, rest = centred(values, weights)
-        return mean, rest, float((weights.sqrt() * rest).norm())

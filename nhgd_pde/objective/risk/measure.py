@@ -116,11 +116,15 @@ def distribution(values: Tensor, weights: Tensor, signed: bool = False) -> tuple
     return values, weights
 
 
-def centred(values: Tensor, weights: Tensor) -> tuple[float, Tensor]:
-    """Mean and differences from it (S,), to the rounding of differences of the values, not of the values."""
+def moments(values: Tensor, weights: Tensor) -> tuple[float, Tensor, float]:
+    """Mean, differences from it (S,) and standard deviation, to the rounding of differences of the values."""
     rest = values - values[0]
     mean = weights @ rest
-    return float(values[0] + mean), rest - mean
+    rest = rest - mean
+    correction = weights @ rest  # of a first value far from the others
+    rest = rest - correction
+    size = float(rest.abs().max()) or 1.0  # squares of the rest itself may overflow
+    return float(values[0] + (mean + correction)), rest, size * float((weights.sqrt() * (rest / size)).norm())
 
 
 def spread(values: Tensor, weights: Tensor) -> float:
@@ -130,8 +134,8 @@ def spread(values: Tensor, weights: Tensor) -> float:
     zero often gives such): then it is their size, which is coarse, and 1 where they are zero.
     """
     values, weights = distribution(values, weights)
-    _, rest = centred(values, weights)
-    deviation, size = float((weights.sqrt() * rest).norm()), float(values.abs().max())
+    _, _, deviation = moments(values, weights)
+    size = float(values.abs().max())
     if not math.isfinite(deviation):
         raise ValueError(f"values: expected finite ones to measure their spread, found {deviation} for it")
     return deviation if deviation > _NO_SPREAD * size else size or 1.0
