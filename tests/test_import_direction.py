@@ -14,6 +14,7 @@ ALLOWED = {
     "linalg": set(),
     "fem": {"linalg"},
     "pde": {"fem", "linalg"},
+    "uncertainty": {"fem", "linalg"},
     "engine": {"linalg"},
     "methods": {"engine", "linalg"},
     "inner": {"engine", "fem", "linalg", "pde"},
