@@ -28,6 +28,8 @@ class ScenarioProblem:
         risk: of their values.
         make: (standard variables (b, m), numbers of the scenarios (b,)) -> the problem of these.
         at_once: scenarios whose matrices are in memory at the same time.
+        stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
+            sequence that has nothing to do with the sample.
     """
 
     nominal: PDEProblem
@@ -36,6 +38,7 @@ class ScenarioProblem:
     risk: Risk
     make: Callable[[np.ndarray, np.ndarray], PDEProblem]
     at_once: int = 16
+    stream: Callable[[int, int], np.ndarray] | None = None
 
     @property
     def name(self) -> str:
@@ -53,6 +56,11 @@ class ScenarioProblem:
         made = self.make(self.z[numbers], numbers)
         self._last[:] = [(numbers, made)]
         return made
+
+    def drawn(self, first: int, count: int) -> PDEProblem:
+        """Scenarios of the stream."""
+        assert self.stream is not None
+        return self.make(self.stream(first, count), np.arange(first, first + count))
 
     @cached_property
     def _last(self) -> list[tuple[np.ndarray, PDEProblem]]:

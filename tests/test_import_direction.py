@@ -23,6 +23,7 @@ ALLOWED = {
     "output": set(),
 }
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
+ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem"] = ALLOWED["pde_problem"] | {"methods", "pde_problem"}
 ALLOWED["estimate"] = {"engine", "pde_problem", "problem"}

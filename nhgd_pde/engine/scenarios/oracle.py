@@ -113,7 +113,7 @@ class ScenarioNHGD:
         count = problem.inner_shape[0]
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
         active = count if self.growth.first is None else min(self.growth.first, count)
-        return ScenarioState(nominal, Knowledge(u[:0], u[:0]), active)
+        return ScenarioState(nominal, Knowledge(u[:0], u[:0]), active, 0.0 if active == count else math.inf)
 
     def evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
@@ -163,8 +163,6 @@ class ScenarioNHGD:
         """What the sampling error hides need not be solved for."""
         options = self.growth
         hidden = options.share * state.sampling_error / sensitivity if sensitivity > 0.0 else math.inf
-        if state.active >= problem.inner_shape[0] and len(state.known.u) == state.active:
-            hidden = 0.0
         state_error, adjoint_error = (
             min(max(wanted, hidden), max(options.roughest, wanted)) for wanted in (accuracy.state, accuracy.adjoint)
         )

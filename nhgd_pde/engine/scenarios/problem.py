@@ -87,3 +87,7 @@ class ScenarioProblem(BilevelProblem, Protocol):
     def part(self, indices: Tensor) -> Part:
         """Some of the scenarios, by their numbers."""
         ...
+
+    def drawn(self, first: int, count: int) -> Part:
+        """Scenarios first, first + 1, ... of an endless sequence of fresh ones."""
+        ...
