@@ -98,8 +98,8 @@ class ScenarioProblem:
 
     @property
     def quadratic(self) -> bool:
-        """Batches change, and inexact solves with them, so that no step is taken for exact."""
-        return False
+        """As long as the scenarios stay the same."""
+        return self.nominal.quadratic and self.risk.linear
 
     @property
     def linear(self) -> bool:

@@ -81,9 +81,10 @@ def minimise(
             continue
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
-            # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
-            value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
-            state = outer.revalued(state, value)
+            if not isinstance(oracle, GrowingOracle):
+                # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
+                value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
+                state = outer.revalued(state, value)
         if not state.best.finite or state.best.value > 1e6 * (abs(first.evaluation.value) + 1e-300):
             return Minimum(current, first, "failed", diverged(state.best, first))
         reached = Iterate(

@@ -38,7 +38,8 @@ class GrowthOptions:
             costs next to nothing; 1: it is not.
         ratio: a batch grows once the gradient is below this multiple of its sampling error.
         least, most: factors by which it grows at least and at most.
-        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        share: error of state and adjoint equations that is left, as a share of the sampling error; that of one
+            scenario, as the errors of different ones are as independent as the scenarios are.
         roughest: largest relative error of a state or an adjoint.
     """
 
@@ -47,8 +48,8 @@ class GrowthOptions:
     ratio: float = 2.0
     least: float = 2.0
     most: float = 4.0
-    share: float = 0.2
-    roughest: float = 0.1
+    share: float = 0.5
+    roughest: float = 0.3
 
     def start(self, count: int) -> int:
         """Scenarios of the first evaluation; 0 stands for the nominal one alone."""
@@ -171,7 +172,8 @@ class ScenarioNHGD:
     ) -> Tolerances:
         """What the sampling error hides need not be solved for."""
         options = self.growth
-        hidden = options.share * state.sampling_error / sensitivity if sensitivity > 0.0 else math.inf
+        noise = state.sampling_error * math.sqrt(max(state.active, 1))
+        hidden = options.share * noise / sensitivity if sensitivity > 0.0 else math.inf
         state_error, adjoint_error = (
             min(max(wanted, hidden), max(options.roughest, wanted)) for wanted in (accuracy.state, accuracy.adjoint)
         )
