@@ -1,0 +1,164 @@
+"""The conditional value at risk: the mean of the worst scenarios."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import scipy.optimize
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from .measure import distribution, require, require_smoothing, spread
+
+_EPSILON = torch.finfo(torch.float64).eps
+_MOST_STEPS = 10_000  # halvings from the largest to the least of numbers take about 2,000
+
+
+@dataclass(frozen=True, eq=False)
+class Integrand:
+    """t + plus(f - t) / (1 - beta) of each scenario, less a constant, and its derivatives by f and t; all (S,).
+
+    Attributes:
+        value: itself.
+        by_value: its derivative by f.
+        by_level: its derivative by t.
+        curvature: k of its second derivative [[k, -k], [-k, k]] by (f, t).
+    """
+
+    value: Tensor
+    by_value: Tensor
+    by_level: Tensor
+    curvature: Tensor
+
+
+@dataclass(frozen=True)
+class CVaR:
+    """min over t of t + E plus(f - t) / (1 - beta): the mean of the worst share 1 - beta (Rockafellar, Uryasev 2000).
+
+    The plus function is smoothed as in Kouri and Surowiec 2016, by w log(1 + exp(s / w)) with a width w. Without its
+    `gap`, by which it is at most too large, the result keeps constants and stays between the mean and the exact
+    measure: it is the largest mean under weights of at most 1 / (1 - beta) times the probabilities, less a relative
+    entropy as their price. A fixed width leaves it convex, monotone and equivariant under translations; homogeneous
+    it is in values and width together. Besides that constant, which no derivative sees, the error is of second order
+    in the width where the values are dense.
+
+    t is eliminated, so `derivative` needs no derivative of it (envelope theorem) and `second_derivative` does. The
+    width is positive everywhere, hence t unique: a plus function that is exact outside of an interval has an undefined
+    second derivative where no value lies within.
+
+    Attributes:
+        beta: the level, between 0 and 1; 0 would be the mean and 1 the worst case.
+        smoothing: the width as a share of the scale.
+        scale: of the values, in their units; see `fitted`.
+    """
+
+    beta: float
+    smoothing: float = 1e-2
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require("beta", 0.0 < self.beta < 1.0, "a level between 0 and 1, both excluded", self.beta)
+        require_smoothing(self.smoothing, self.scale)
+
+    @property
+    def name(self) -> str:
+        return f"CVaR {self.beta:g}"
+
+    @property
+    def linear(self) -> bool:
+        return False
+
+    @property
+    def width(self) -> float:
+        return self.smoothing * self.scale
+
+    def value(self, values: Tensor, weights: Tensor) -> float:
+        values, weights = distribution(values, weights)
+        x, t = self._solution(values, weights)
+        return t + self.width * float(weights @ _softplus(x)) / (1.0 - self.beta) - self._gap
+
+    def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
+        values, weights = distribution(values, weights)
+        x, _ = self._solution(values, weights)
+        return weights * torch.sigmoid(x) / (1.0 - self.beta)
+
+    def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
+        values, weights = distribution(values, weights)
+        x, _ = self._solution(values, weights)
+        log_curvature = logsigmoid(x) + logsigmoid(-x)
+        # t moves with the mean of the direction under the curvatures; by logarithms, because all may underflow.
+        direction = direction.double()
+        motion = torch.softmax(weights.log() + log_curvature, 0) @ direction
+        return weights * log_curvature.exp() / (self.width * (1.0 - self.beta)) * (direction - motion)
+
+    def level(self, values: Tensor, weights: Tensor) -> float | None:
+        """The minimising t, which tends to a value at risk with the width."""
+        return self._solution(*distribution(values, weights))[1]
+
+    def exact(self, values: Tensor, weights: Tensor) -> float:
+        values, weights = distribution(values, weights)
+        order = torch.argsort(values, descending=True)
+        ordered = weights[order]
+        worse = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)[:-1]])
+        # The scenario in which the tail begins counts with the share of it that still belongs there.
+        share = torch.minimum((1.0 - self.beta - worse).clamp(min=0.0), ordered)
+        anchor = float(values[order[0]])  # so that constants are kept to the last digit
+        return anchor + float(share @ (values[order] - anchor) / share.sum())
+
+    def gap(self, weights: Tensor) -> float:
+        """w H(beta) / (1 - beta) with the entropy H of a coin, by concavity of H; attained by constants."""
+        return self._gap
+
+    @property
+    def _gap(self) -> float:
+        entropy = -self.beta * math.log(self.beta) - (1.0 - self.beta) * math.log1p(-self.beta)
+        return self.width * entropy / (1.0 - self.beta)
+
+    def fitted(self, values: Tensor, weights: Tensor) -> CVaR:
+        return replace(self, scale=spread(values, weights))
+
+    def integrand(self, values: Tensor, t: float) -> Integrand:
+        """For methods that carry t as a variable: the weighted sum over scenarios, or its mean over any sample of
+        them, is to be minimised in (f, t) jointly; for all scenarios its minimum in t is `value`, at `level`.
+        """
+        x = (values.detach().double() - t) / self.width
+        tail = 1.0 - self.beta
+        slope = torch.sigmoid(x) / tail
+        value = t + self.width * _softplus(x) / tail - self._gap
+        return Integrand(value, slope, 1.0 - slope, torch.sigmoid(x) * torch.sigmoid(-x) / (self.width * tail))
+
+    def _solution(self, values: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        """(values - t) / width and t.
+
+        t solves E sigmoid((f - t) / w) = 1 - beta, whose left side decreases from above to below over the bracket.
+        Everything is measured from the value at risk, so that a width far below the values themselves loses nothing.
+        """
+        anchor = value_at_risk(values, weights, self.beta)
+        z = (values - anchor) / self.width
+        if not bool(z.isfinite().all()):
+            return torch.full_like(z, math.nan), math.nan
+        centre = math.log(self.beta) - math.log1p(-self.beta)
+
+        def excess(shift: float) -> float:
+            return float(weights @ torch.sigmoid(z - shift)) - (1.0 - self.beta)
+
+        low, high = float(z.min()) + centre - 1.0, float(z.max()) + centre + 1.0
+        shift = scipy.optimize.brentq(excess, low, high, xtol=_EPSILON, rtol=4.0 * _EPSILON, maxiter=_MOST_STEPS)
+        return z - shift, anchor + self.width * shift
+
+
+def value_at_risk(values: Tensor, weights: Tensor, beta: float) -> float:
+    """The smallest of the values that is not exceeded with a probability of at least beta."""
+    values, weights = distribution(values, weights)
+    order = torch.argsort(values)
+    below = weights[order].cumsum(0)
+    # A sum that misses the level by its rounding has reached it.
+    reached = int((below < beta - (8 + len(order)) * _EPSILON).sum())
+    return float(values[order[min(reached, len(order) - 1)]])
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), to rounding."""
+    return torch.logaddexp(x, torch.zeros_like(x))

@@ -1,0 +1,76 @@
+"""The mean plus a multiple of the standard deviation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .measure import distribution, moments, require, require_smoothing, spread
+
+
+@dataclass(frozen=True)
+class MeanPlusDeviation:
+    """E f + c std f, with the standard deviation smoothed as sqrt(var f + w^2) - w with a width w.
+
+    The kink of the standard deviation is at constants, so the width only matters where the deviation comes near to
+    it: there the derivative tends to that of the mean and the curvature is at most c / w. Convex and equivariant under
+    translations. Not monotone: the weight of a scenario is negative where its value is below the mean by more than
+    std / c, and an optimum may then make good scenarios worse.
+
+    Attributes:
+        c: the multiple, at least 0.
+        smoothing: the width as a share of the scale.
+        scale: of the values, in their units; see `fitted`.
+    """
+
+    c: float
+    smoothing: float = 1e-4
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require("c", 0.0 <= self.c < math.inf, "a number of at least 0", self.c)
+        require_smoothing(self.smoothing, self.scale)
+
+    @property
+    def name(self) -> str:
+        return f"mean + {self.c:g} deviation"
+
+    @property
+    def linear(self) -> bool:
+        return self.c == 0.0
+
+    @property
+    def width(self) -> float:
+        return self.smoothing * self.scale
+
+    def value(self, values: Tensor, weights: Tensor) -> float:
+        mean, _, deviation = moments(*distribution(values, weights))
+        return mean + self.c * deviation * (deviation / (math.hypot(deviation, self.width) + self.width))
+
+    def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
+        values, weights = distribution(values, weights)
+        _, rest, deviation = moments(values, weights)
+        return weights * (1.0 + self.c * rest / math.hypot(deviation, self.width))
+
+    def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
+        values, weights = distribution(values, weights)
+        _, rest, deviation = moments(values, weights)
+        size = math.hypot(deviation, self.width)
+        _, moved, _ = moments(direction.double(), weights)
+        unit = rest / size
+        return self.c / size * weights * (moved - unit * (weights @ (unit * moved)))
+
+    def level(self, values: Tensor, weights: Tensor) -> float | None:
+        return None
+
+    def exact(self, values: Tensor, weights: Tensor) -> float:
+        mean, _, deviation = moments(*distribution(values, weights))
+        return mean + self.c * deviation
+
+    def gap(self, weights: Tensor) -> float:
+        return self.c * self.width
+
+    def fitted(self, values: Tensor, weights: Tensor) -> MeanPlusDeviation:
+        return replace(self, scale=spread(values, weights))

@@ -1,0 +1,125 @@
+"""Means of exponentials: the entropic risk, and the worst case smoothed by it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .measure import distribution, require, require_smoothing, spread
+
+
+@dataclass(frozen=True)
+class Entropic:
+    """log E exp(theta f) / theta, which is smooth by itself: between the mean (theta -> 0) and the maximum.
+
+    For small theta it is mean + theta/2 variance. Convex, monotone, equivariant under translations, not homogeneous.
+
+    Attributes:
+        theta: aversion to risk, in reciprocal units of the values.
+    """
+
+    theta: float
+
+    def __post_init__(self) -> None:
+        require("theta", 0.0 < self.theta < math.inf, "a number greater than 0", self.theta)
+
+    @property
+    def name(self) -> str:
+        return f"entropic {self.theta:g}"
+
+    @property
+    def linear(self) -> bool:
+        return False
+
+    def value(self, values: Tensor, weights: Tensor) -> float:
+        values, weights = distribution(values, weights)
+        values, weights = values[weights > 0.0], weights[weights > 0.0]
+        top = values.max()
+        exponents = self.theta * (values - top)
+        small = weights @ torch.expm1(exponents)
+        # Exact to rounding for a small theta, where the other form would cancel, and the other way round.
+        logarithm = torch.log1p(small) if small > -0.5 else torch.logsumexp(weights.log() + exponents, 0)
+        return float(top + logarithm / self.theta)
+
+    def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
+        values, weights = distribution(values, weights)
+        top = values[weights > 0.0].max()
+        return torch.softmax(weights.log() + self.theta * (values - top), 0)
+
+    def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
+        tilted = self.derivative(values, weights)
+        direction = direction.double()
+        return self.theta * tilted * (direction - tilted @ direction)
+
+    def level(self, values: Tensor, weights: Tensor) -> float | None:
+        return None
+
+    def exact(self, values: Tensor, weights: Tensor) -> float:
+        return self.value(values, weights)
+
+    def gap(self, weights: Tensor) -> float:
+        return 0.0
+
+    def fitted(self, values: Tensor, weights: Tensor) -> Entropic:
+        return self
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """The largest value of a scenario of positive probability, smoothed as w log E exp(f / w) with a width w.
+
+    That is too small by at most w log(1 / p), p the probability of the worst scenario: w log S where all are equal.
+    Properties as of `Entropic`, and homogeneous in values and width together.
+
+    Attributes:
+        smoothing: the width as a share of the scale.
+        scale: of the values, in their units; see `fitted`.
+    """
+
+    smoothing: float = 1e-2
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_smoothing(self.smoothing, self.scale)
+
+    @property
+    def name(self) -> str:
+        return "worst case"
+
+    @property
+    def linear(self) -> bool:
+        return False
+
+    @property
+    def width(self) -> float:
+        return self.smoothing * self.scale
+
+    @property
+    def _smooth(self) -> Entropic:
+        return Entropic(1.0 / self.width)
+
+    def value(self, values: Tensor, weights: Tensor) -> float:
+        return self._smooth.value(values, weights)
+
+    def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
+        return self._smooth.derivative(values, weights)
+
+    def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
+        return self._smooth.second_derivative(values, weights, direction)
+
+    def level(self, values: Tensor, weights: Tensor) -> float | None:
+        return None
+
+    def exact(self, values: Tensor, weights: Tensor) -> float:
+        values, weights = distribution(values, weights)
+        return float(values[weights > 0.0].max())
+
+    def gap(self, weights: Tensor) -> float:
+        """For the least probable of the scenarios as the worst."""
+        return -self.width * math.log(float(weights[weights > 0.0].min()))
+
+    def fitted(self, values: Tensor, weights: Tensor) -> WorstCase:
+        return replace(self, scale=spread(values, weights))

@@ -1,0 +1,1 @@
+"""Random inputs of a PDE, and how their scenarios are sampled."""

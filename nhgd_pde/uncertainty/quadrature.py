@@ -1,0 +1,130 @@
+"""Tensor and sparse Gauss quadrature over the standard variables of random inputs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from .inputs import RandomInputs
+from .sampling import Samples
+
+LIMIT = 100_000
+
+
+def tensor_count(inputs: RandomInputs, points: int) -> int:
+    """Number of scenarios of `tensor_quadrature`."""
+    return points**inputs.dimension
+
+
+def tensor_quadrature(inputs: RandomInputs, points: int, limit: int = LIMIT) -> Samples:
+    """Gauss points in every variable: exact for polynomials of degree 2 points - 1 in each of them.
+
+    Raises:
+        ValueError: `points` is below 1, or there would be more scenarios than `limit`.
+    """
+    if points < 1:
+        raise ValueError(f"expected at least 1 point in every variable, found {points}")
+    _check(tensor_count(inputs, points), limit, f"{points} points in each of {inputs.dimension} random variables")
+    rules = [one.gauss(points) for one in inputs.distributions]
+    z = np.stack([axis.ravel() for axis in np.meshgrid(*(rule[0] for rule in rules), indexing="ij")], axis=1)
+    weights = np.ones(1)
+    for rule in rules:
+        weights = np.multiply.outer(weights, rule[1]).ravel()
+    return Samples(z, weights)
+
+
+def sparse_count(inputs: RandomInputs, level: int) -> int:
+    """Number of scenarios of `sparse_quadrature`, without building it."""
+    m = inputs.dimension
+    # New points of the rules by their cost: the middle, then 2k others of the rule of 2k + 1 points.
+    others = [0] * (level + 1)
+    for k in range(1, (level + 1) // 2 + 1):
+        others[2 * k - 1] = 2 * k
+    rules = [1, *others[1:]]
+    everything = sum(_power(rules, m))
+    # Points off the middle in every variable stand in one grid alone, which has the weight zero where much is left.
+    unused = sum(_power(others, m)[: max(level - 2 * m + 1, 0)])
+    return everything - unused
+
+
+def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> Samples:
+    """Smolyak's quadrature from Gauss rules of odd counts: exact for polynomials of total degree 2 level + 1.
+
+    Level l of one variable is the rule of 2 ceil(l/2) + 1 points, exact for degree 2 l + 1 and above, and all rules
+    share the middle. Novak and Ritter, Constr. Approx. 15, 1999. Weights may be negative, so that a mean of positive
+    values need not be positive, nor a mean of convex functions convex.
+
+    Raises:
+        ValueError: `level` is negative, or there would be more scenarios than `limit`.
+    """
+    if level < 0:
+        raise ValueError(f"expected a level of at least 0, found {level}")
+    m = inputs.dimension
+    _check(sparse_count(inputs, level), limit, f"level {level} of {m} random variables")
+    rules = {
+        one: [one.gauss(2 * k + 1) for k in range((level + 1) // 2 + 1)] for one in dict.fromkeys(inputs.distributions)
+    }
+    # A point by the variables off the middle, their rules and the numbers of their nodes there.
+    found: dict[tuple[tuple[int, int, int], ...], float] = {}
+    for grid, left in _grids(m, level):
+        factor = _coefficient(m - len(grid), len(grid), left)
+        if factor == 0:
+            continue
+        tables = [rules[inputs.distributions[j]][k][1] for j, k in grid]
+        for nodes in itertools.product(*(range(len(table)) for table in tables)):
+            key = tuple((j, k, node) for (j, k), node in zip(grid, nodes, strict=True) if node != k)
+            weight = factor * math.prod(float(table[node]) for table, node in zip(tables, nodes, strict=True))
+            found[key] = found.get(key, 0.0) + weight
+    z = np.zeros((len(found), m))
+    for row, key in enumerate(found):
+        for j, k, node in key:
+            z[row, j] = rules[inputs.distributions[j]][k][0][node]
+    return Samples(z, np.array(list(found.values())))
+
+
+def _grids(m: int, budget: int, first: int = 0) -> Iterator[tuple[tuple[tuple[int, int], ...], int]]:
+    """Grids ((variable, k), ...) of rules of 2k + 1 > 1 points, at the cost 2k - 1 each, and what is left."""
+    yield (), budget
+    for j in range(first, m):
+        for k in range(1, (budget + 1) // 2 + 1):
+            for rest, left in _grids(m, budget - (2 * k - 1), j + 1):
+                yield ((j, k), *rest), left
+
+
+def _coefficient(single: int, several: int, left: int) -> int:
+    """The combination technique's factor of a grid.
+
+    Of the grids that are finer by one rule in some of their variables, which costs 1 where one point becomes three and
+    2 elsewhere, each that is affordable counts with the sign of the number of these variables.
+    """
+    return sum(
+        (-1) ** (a + b) * math.comb(single, a) * math.comb(several, b)
+        for b in range(min(several, left // 2) + 1)
+        for a in range(min(single, left - 2 * b) + 1)
+    )
+
+
+def _power(series: list[int], exponent: int) -> list[int]:
+    """A power of a polynomial, of which as many coefficients are kept as there are."""
+    result, base = [1] + [0] * (len(series) - 1), series
+    while exponent:
+        if exponent & 1:
+            result = _product(result, base)
+        base = _product(base, base)
+        exponent >>= 1
+    return result
+
+
+def _product(a: list[int], b: list[int]) -> list[int]:
+    return [sum(a[i] * b[n - i] for i in range(n + 1)) for n in range(len(a))]
+
+
+def _check(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise ValueError(
+            f"quadrature with {what} would take {count:,} points, more than the limit of {limit:,}: take fewer points "
+            "or variables, or sample"
+        )

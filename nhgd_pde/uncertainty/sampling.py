@@ -1,0 +1,116 @@
+"""Scenarios: weighted samples of the standard variables of random inputs, and endless streams of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import qmc
+
+from .inputs import RandomInputs
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Scenarios and their weights.
+
+    Attributes:
+        z: (S, m) standard variables.
+        weights: (S,) of sum one; those of a sparse quadrature may be negative.
+    """
+
+    z: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return len(self.weights)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """The mean over the scenarios, the first axis of (S, ...)."""
+        return np.tensordot(self.weights, values, axes=1)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An endless sequence of independent scenarios, number k of which does not depend on how it is reached.
+
+    The numbers come from Philox4x64 (Salmon et al., SC 2011), a function of a counter: processes, or a run that
+    resumes, see the same scenarios without passing over those before.
+
+    Attributes:
+        inputs: the random inputs.
+        seed: of the sequence, at least 0.
+        branch: streams of one seed and different branches are independent.
+
+    Raises:
+        ValueError: the seed or the branch is negative.
+    """
+
+    inputs: RandomInputs
+    seed: int
+    branch: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("seed", self.seed), ("branch", self.branch)):
+            if value < 0:
+                raise ValueError(f"{name} of a stream: expected at least 0, found {value}")
+
+    @property
+    def fresh(self) -> Stream:
+        """A stream that is independent of this one, for what is to be judged out of sample."""
+        return replace(self, branch=self.branch + 1)
+
+    def draw(self, count: int, first: int = 0) -> Samples:
+        """Scenarios first, ..., first + count - 1, of equal weights.
+
+        Raises:
+            ValueError: `count` is below 1 or `first` negative.
+        """
+        _at_least_one("scenario", count)
+        if first < 0:
+            raise ValueError(f"first scenario of a stream: expected at least 0, found {first}")
+        # A count of the generator gives four numbers; a scenario takes whole counts.
+        counts = -(-self.inputs.dimension // 4)
+        generator = np.random.Philox(key=self._key, counter=first * counts)
+        raw = generator.random_raw(4 * counts * count).reshape(count, 4 * counts)[:, : self.inputs.dimension]
+        # The middles of 2^52 intervals: neither 0 nor 1, exact, and symmetric.
+        z = self.inputs.quantile(((raw >> np.uint64(12)) + 0.5) * 2.0**-52)
+        return Samples(z, np.full(count, 1.0 / count))
+
+    @cached_property
+    def _key(self) -> np.ndarray:
+        return np.random.SeedSequence(self.seed, spawn_key=(self.branch,)).generate_state(2, np.uint64)
+
+
+def monte_carlo(inputs: RandomInputs, count: int, seed: int) -> Samples:
+    """The first scenarios of the stream of a seed."""
+    return Stream(inputs, seed).draw(count)
+
+
+def quasi(inputs: RandomInputs, count: int, seed: int) -> Samples:
+    """The first points of a scrambled Sobol sequence (Owen, 1998): every mean of them is unbiased.
+
+    The scenarios of a smaller count are the first of a larger one. A power of two is the best count.
+
+    Raises:
+        ValueError: `count` is below 1, or there are more variables than the sequence has dimensions.
+    """
+    _at_least_one("scenario", count)
+    if inputs.dimension > qmc.Sobol.MAXDIM:
+        raise ValueError(
+            f"{inputs.dimension:,} random variables, but Sobol points have at most {qmc.Sobol.MAXDIM:,} dimensions"
+        )
+    bits = 52
+    # A generator, because the keyword for a plain number depends on the version of scipy.
+    sequence = qmc.Sobol(inputs.dimension, scramble=True, bits=bits, seed=np.random.default_rng(seed))
+    # A whole power of two, because of other counts scipy warns.
+    p = sequence.random_base2((count - 1).bit_length())[:count]
+    # Multiples of 2^-bits, moved to the middles, off zero.
+    return Samples(inputs.quantile(p + 0.5 * 2.0**-bits), np.full(count, 1.0 / count))
+
+
+def _at_least_one(what: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"expected at least 1 {what}, found {count}")
