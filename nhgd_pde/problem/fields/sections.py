@@ -84,7 +84,13 @@ def _phrase(description: str | None) -> str:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of several sections, told apart by their `kind`, or by their first key where they have none."""
+    """One of several sections, told apart by their `kind`, or by their first key where they have none; or a word.
+
+    Attributes:
+        words: those that may stand in place of a section.
+    """
+
+    words: tuple[str, ...] = ()
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         members: tuple[type[Section], ...] = get_args(source)
@@ -96,17 +102,24 @@ class OneOf:
         }
         by_key = {next(iter(member.model_fields)): member for member in members if "kind" not in member.model_fields}
         kinds = ", ".join(by_kind)
-        expected = " or ".join([f"kind: one of {kinds}", *(f"{key}: ..." for key in by_key)])
+        expected = " or ".join([*([f"kind: one of {kinds}"] if kinds else []), *(f"{key}: ..." for key in by_key)])
+        either = "".join(f"{word}, " for word in self.words) + ("or " if self.words else "")
 
         def choose(value: object, _: Callable[[object], object], info: ValidationInfo) -> object:
             if isinstance(value, members):
                 return value
+            if isinstance(value, str) and value in self.words:
+                return value
             if not isinstance(value, Mapping):
-                raise expectation(f"a mapping with {expected}", value)
+                near = suggest(value, (*self.words, *by_key)) if self.words and isinstance(value, str) else ""
+                raise expectation(f"{either}a mapping with {expected}", value, near)
             if "kind" not in value:
                 for key, member in by_key.items():
                     if key in value:
                         return member.model_validate(value, context=info.context)
+                if not kinds:
+                    near = suggest(str(next(iter(value), "")), by_key)
+                    raise expectation(f"{either}a mapping with {expected}", value, f" with {', '.join(value)}{near}")
                 raise_issues("kind", [(("kind",), issue(f"missing; expected {expected}"))])
             kind = value["kind"]
             if not isinstance(kind, str) or kind not in by_kind:
@@ -114,7 +127,10 @@ class OneOf:
                 raise_issues("kind", [(("kind",), expectation(f"one of {kinds}", kind, hint))])
             return by_kind[kind].model_validate(value, context=info.context)
 
-        return core_schema.with_info_wrap_validator_function(choose, handler(source))
+        inner = handler(source)
+        if self.words:
+            inner = core_schema.union_schema([core_schema.literal_schema(list(self.words)), inner])
+        return core_schema.with_info_wrap_validator_function(choose, inner)
 
 
 @dataclass(frozen=True)
