@@ -145,7 +145,7 @@ class MeanPlusDeviationSpec(Section):
     mean_plus_deviation: Positive = Field(description="The factor of the standard deviation.")
 
 
-RiskSpec = Annotated[CVaRSpec | EntropicSpec | MeanPlusDeviationSpec, OneOf(words=("mean", "worst_case"))]
+RiskSpec = Annotated[Literal["mean", "worst_case"] | CVaRSpec | EntropicSpec | MeanPlusDeviationSpec, OneOf()]
 
 
 def name_complaint(name: str) -> str | None:

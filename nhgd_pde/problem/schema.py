@@ -15,7 +15,7 @@ from nhgd_pde.problem.control_spec import AllControls, ControlSpec, ParameterCon
 from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
 from nhgd_pde.problem.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
-from nhgd_pde.problem.scenario_spec import CVaRSpec, ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
+from nhgd_pde.problem.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
 
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
@@ -287,7 +287,7 @@ class ProblemSpec(Section):
     )
     risk: RiskSpec | None = Field(
         default=None,
-        description="With parameters, what is made of the objectives of the scenarios: mean, worst_case, {cvar: level}, "
+        description="With parameters, what is made of the scenarios' objectives: mean, worst_case, {cvar: level}, "
         "{entropic: factor} or {mean_plus_deviation: factor}; the mean by default.",
     )
     inner: InnerSpec = Field(default_factory=InnerSpec)

@@ -84,16 +84,11 @@ def _phrase(description: str | None) -> str:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of several sections, told apart by their `kind`, or by their first key where they have none; or a word.
-
-    Attributes:
-        words: those that may stand in place of a section.
-    """
-
-    words: tuple[str, ...] = ()
+    """One of several sections, told apart by their `kind`, or by their first key where they have none; or a word."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        members: tuple[type[Section], ...] = get_args(source)
+        words = tuple(word for each in get_args(source) for word in words_of(each))
+        members: tuple[type[Section], ...] = tuple(each for each in get_args(source) if not words_of(each))
         by_kind = {
             word: member
             for member in members
@@ -103,15 +98,15 @@ class OneOf:
         by_key = {next(iter(member.model_fields)): member for member in members if "kind" not in member.model_fields}
         kinds = ", ".join(by_kind)
         expected = " or ".join([*([f"kind: one of {kinds}"] if kinds else []), *(f"{key}: ..." for key in by_key)])
-        either = "".join(f"{word}, " for word in self.words) + ("or " if self.words else "")
+        either = "".join(f"{word}, " for word in words) + ("or " if words else "")
 
         def choose(value: object, _: Callable[[object], object], info: ValidationInfo) -> object:
             if isinstance(value, members):
                 return value
-            if isinstance(value, str) and value in self.words:
+            if isinstance(value, str) and value in words:
                 return value
             if not isinstance(value, Mapping):
-                near = suggest(value, (*self.words, *by_key)) if self.words and isinstance(value, str) else ""
+                near = suggest(value, (*words, *by_key)) if words and isinstance(value, str) else ""
                 raise expectation(f"{either}a mapping with {expected}", value, near)
             if "kind" not in value:
                 for key, member in by_key.items():
@@ -127,10 +122,7 @@ class OneOf:
                 raise_issues("kind", [(("kind",), expectation(f"one of {kinds}", kind, hint))])
             return by_kind[kind].model_validate(value, context=info.context)
 
-        inner = handler(source)
-        if self.words:
-            inner = core_schema.union_schema([core_schema.literal_schema(list(self.words)), inner])
-        return core_schema.with_info_wrap_validator_function(choose, inner)
+        return core_schema.with_info_wrap_validator_function(choose, handler(source))
 
 
 @dataclass(frozen=True)
