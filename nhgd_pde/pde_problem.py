@@ -187,6 +187,38 @@ class PDEProblem:
         whole = control + self.equation.restrict_data(state)
         return self.equation.restrict(state), self.control.pull_back(whole)
 
+    # Scenario by scenario
+
+    @property
+    def definite(self) -> bool:
+        return self.model.definite
+
+    def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
+        """What f has of every scenario, without the terms in the control alone; (S,)."""
+        m = self.control.physical(v)
+        return self.objective.scenario_values(self.equation.embed(u, m), m)
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of `scenario_values` by u (S, n), and at fixed u by v (S, p)."""
+        m = self.control.physical(v)
+        state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m)
+        return self.equation.restrict(state), self._each_pulled_back(control + self.equation.each_restrict_data(state))
+
+    def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w of every scenario for itself, w (S, n); (S, p)."""
+        return self._each_pulled_back(self.equation.scenario_control_products(u, self.control.physical(v), w))
+
+    def control_value(self, v: Tensor) -> float:
+        """The terms of f in the control alone."""
+        return self.objective.control_value(self.control.physical(v))
+
+    def control_derivative(self, v: Tensor) -> Tensor:
+        """(p,)."""
+        return self.control.pull_back(self.objective.control_derivative(self.control.physical(v)))
+
+    def _each_pulled_back(self, covectors: Tensor) -> Tensor:
+        return torch.stack([self.control.pull_back(each) for each in covectors])
+
     # The state equation itself, for exact adjoint methods
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:

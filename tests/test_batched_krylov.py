@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients
+from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients, batched_residuals
 from nhgd_pde.linalg.krylov import conjugate_gradients
 
 S, N = 5, 40
@@ -93,3 +93,29 @@ def test_what_is_not_positive_definite_is_told() -> None:
     assert "preconditioner" in batched_conjugate_gradients(lambda x: x, b, lambda r: sign * r).message
     bad = batched_conjugate_gradients(lambda x: x, b * torch.nan, lambda r: r)
     assert not bad.converged and "finite" in bad.message
+
+
+def test_matrices_without_symmetry_are_solved_row_by_row(systems: tuple[Tensor, Tensor, Tensor]) -> None:
+    a, b, _ = systems
+    generator = torch.Generator().manual_seed(5)
+    skew = torch.randn(S, N, N, generator=generator, dtype=torch.float64)
+    a = torch.eye(N, dtype=torch.float64) + 0.02 * (skew - skew.mT) + 0.01 * skew
+    b = b * torch.logspace(-3, 3, S, dtype=torch.float64)[:, None]
+    exact = torch.linalg.solve(a, b)
+    found = batched_residuals(product(a), b, lambda r: r, lambda x: x, atol=lambda first: 1e-9 * first)
+    assert found.converged and 3 < found.iterations < N
+    assert float(((found.solution - exact).norm(dim=1) / exact.norm(dim=1)).max()) < 1e-8
+    torch.testing.assert_close(found.residual, b - product(a)(found.solution), rtol=1e-6, atol=1e-9)
+
+
+def test_an_exact_preconditioner_leaves_nothing_to_do_but_its_own_step() -> None:
+    generator = torch.Generator().manual_seed(5)
+    a = torch.randn(S, N, N, generator=generator, dtype=torch.float64) + 10.0 * torch.eye(N, dtype=torch.float64)
+    b = torch.randn(S, N, generator=generator, dtype=torch.float64)
+
+    def inverse(r: Tensor) -> Tensor:
+        return torch.linalg.solve(a, r)
+
+    found = batched_residuals(product(a), b, inverse, lambda x: x, atol=lambda first: 1e-10 * first)
+    assert found.converged and found.iterations == 2
+    torch.testing.assert_close(found.solution, inverse(b))

@@ -14,6 +14,7 @@ ALLOWED = {
     "linalg": set(),
     "fem": {"linalg"},
     "pde": {"fem", "linalg"},
+    "uncertainty": {"fem", "linalg"},
     "engine": {"linalg"},
     "methods": {"engine", "linalg"},
     "inner": {"engine", "fem", "linalg", "pde"},
@@ -22,6 +23,7 @@ ALLOWED = {
     "output": set(),
 }
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
+ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem"] = ALLOWED["pde_problem"] | {"methods", "pde_problem"}
 ALLOWED["estimate"] = {"engine", "pde_problem", "problem"}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..linalg.factorisation import SingularMatrixError
 from .bilevel import BilevelProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
-from .oracle import Accuracy, Oracle, SecondOrderOracle, Unsolved
+from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, standing, uncertified
 
@@ -97,6 +97,7 @@ def minimise(
             change_before=current.change,
         )
         current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
+        current = _grown(current, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not reached.evaluation:
             state = outer.init(space, current.evaluation)
         loop = LoopState(first, current, state, current.oracle, current.evaluations, 0, sensitivity)
@@ -137,6 +138,7 @@ def _start(
         return Minimum(first, first, "failed", f"at the starting point: {message}")
     goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
     first = _confirmed(first, problem, oracle, space, goal, stopping, interrupted)
+    first = _grown(first, problem, oracle, space, goal, stopping, interrupted)
     state = outer.init(space, first.evaluation)
     return LoopState(first, first, state, first.oracle, first.evaluations, 0, first.evaluation.sensitivity)
 
@@ -188,6 +190,37 @@ def _confirmed(
         evaluation = space.completed(evaluation)
         norm = space.stationarity(evaluation)
         iterate = replace(iterate, evaluation=evaluation, gradient_norm=norm, oracle=knowledge)
+    return iterate
+
+
+def _grown(
+    iterate: Iterate,
+    problem: BilevelProblem,
+    oracle: Oracle,
+    space: Feasible,
+    goal: float,
+    stopping: Stopping,
+    interrupted: Callable[[], bool],
+) -> Iterate:
+    """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is."""
+    while isinstance(oracle, GrowingOracle) and not interrupted():
+        state = oracle.grown(problem, iterate.oracle, iterate.gradient_norm, goal)
+        if state is None:
+            break
+        accuracy = _accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity, goal, stopping)
+        evaluation, knowledge = oracle.evaluate(problem, iterate.evaluation.v, state, accuracy)
+        if not evaluation.finite:
+            break
+        evaluation = space.completed(evaluation)
+        norm = space.stationarity(evaluation)
+        iterate = replace(
+            iterate,
+            evaluation=evaluation,
+            gradient_norm=norm,
+            oracle=knowledge,
+            evaluations=iterate.evaluations + 1,
+        )
+        iterate = _confirmed(iterate, problem, oracle, space, goal, stopping, interrupted)
     return iterate
 
 

@@ -61,6 +61,20 @@ class SecondOrderOracle(Protocol):
         ...
 
 
+@runtime_checkable
+class GrowingOracle(Protocol):
+    """An oracle that looks at some of the scenarios first, and at more of them as the gradient becomes small."""
+
+    def grown(self, problem: Any, state: Any, stationarity: float, goal: float) -> Any | None:
+        """The state with which to evaluate the same point with more scenarios; None where these will do.
+
+        Args:
+            stationarity: of the last evaluation.
+            goal: at which the run ends.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Unsolved:
     """The state of an oracle that could not even be set up."""

@@ -45,6 +45,7 @@ class EnergyModel:
     observation: Observation
     reference: Tensor
     name: str = "energy"
+    definite: bool = True
 
     def start(self, v: Tensor) -> Tensor:
         return self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)

@@ -38,6 +38,11 @@ class InnerModel(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def definite(self) -> bool:
+        """J is symmetric and positive definite at every v."""
+        ...
+
+    @property
     def whole_gram(self) -> SparseMatrix:
         """The Gram matrix of `riesz` on the whole state space, Dirichlet functions included, (N, N)."""
         ...

@@ -54,6 +54,7 @@ class ResidualModel:
     whole_gram: SparseMatrix
     observation: Observation
     name: str = "residual"
+    definite: bool = False
 
     def start(self, v: Tensor) -> Tensor:
         """Zero, or for a nonlinear equation the smoothest extension of the Dirichlet values: zero inside is far from

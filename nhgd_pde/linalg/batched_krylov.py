@@ -96,3 +96,66 @@ def batched_conjugate_gradients(
         if not len(active):
             return BatchedResult(x, r, error, step, True)
     return BatchedResult(x, r, error, iterations, False, f"{iterations} steps were not enough for {len(active)} rows")
+
+
+def batched_residuals(
+    operator: Operator,
+    b: Tensor,
+    preconditioner: Operator,
+    gram: Operator,
+    start: Tensor | None = None,
+    atol: Tensor | Callable[[Tensor], Tensor] | float = 0.0,
+    iterations: int = 60,
+    residual: Tensor | None = None,
+) -> BatchedResult:
+    """Solve A_s x_s = b_s for any A_s near P^-1, each row with steps of its own.
+
+    Generalised conjugate residuals for P A x = P b (Eisenstat, Elman and Schultz 1983): every step minimises the norm
+    of P (b - A x) over the directions tried. Rows that are good enough stay as they are.
+
+    Args:
+        operator: x (S, n) -> A_s x_s, (S, n).
+        b: (S, n) right-hand sides.
+        preconditioner: r (S, n) -> P r, which need not be symmetric.
+        gram: x (S, n) -> K x, of the inner product of the space of x.
+        start: (S, n) first iterates; zero by default.
+        atol: of |P (b - A x)|_K, as in `batched_conjugate_gradients`.
+        iterations: most applications of P.
+        residual: (S, n) b - A x at the start, where it is known.
+    """
+    x = torch.zeros_like(b) if start is None else start
+    r = residual if residual is not None else b if start is None else b - operator(x)
+    s = preconditioner(r)
+    tried: list[tuple[Tensor, Tensor, Tensor]] = []
+    first = _lengths(s, gram)
+    goal = torch.as_tensor(atol(first) if callable(atol) else atol, dtype=b.dtype, device=b.device).expand(len(b))
+    error, step = first, 1
+    while True:
+        if not bool(torch.isfinite(error).all()):
+            return BatchedResult(x, r, error, step, False, "a residual is not finite")
+        left = error > goal
+        if not bool(left.any()):
+            return BatchedResult(x, r, error, step, True)
+        if step >= iterations:
+            message = f"{iterations} steps were not enough for {int(left.sum())} rows"
+            return BatchedResult(x, r, error, step, False, message)
+        image = operator(s)
+        d, w = s, preconditioner(image)
+        step += 1
+        for direction, product, moved in tried:
+            share = (gram(product) * w).sum(1, keepdim=True)
+            d, w, image = d - share * direction, w - share * product, image - share * moved
+        length = _lengths(w, gram)
+        moving = left & (length > 0.0)
+        if not bool(moving.any()):
+            return BatchedResult(x, r, error, step, False, "the iteration has broken down")
+        scale = torch.where(moving, 1.0 / length.clamp(min=1e-300), 0.0)[:, None]
+        d, w, image = scale * d, scale * w, scale * image
+        tried.append((d, w, image))
+        share = (gram(w) * s).sum(1, keepdim=True)
+        x, r, s = x + share * d, r - share * image, s - share * w
+        error = _lengths(s, gram)
+
+
+def _lengths(x: Tensor, gram: Operator) -> Tensor:
+    return (x * gram(x)).sum(1).clamp(min=0.0).sqrt()

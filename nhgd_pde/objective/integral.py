@@ -49,11 +49,26 @@ class IntegralTerm:
         return self._per_scenario((density * self._weights).sum(-1), u)
 
     def derivative(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._pulled_back(*self._by_fields(*self._fields(u, v)), u, v)
+
+    def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if self.stages is not None:
+            state, control = self.derivative(u, v)
+            return state, control[None]
+        fields = self._fields(u, v)
+        # A copy of the control a scenario, whose derivatives are not summed.
+        fields[1:] = [each.expand(-1, u.shape[0], -1) for each in fields[1:]]
+        by_state, by_control = self._by_fields(*fields)
+        for_u, for_v = self._pulled_back(by_state, None, u, v)
+        rows = for_v.expand(u.shape[0], -1)
+        if by_control is not None and self.controls is not None:
+            rows = self.controls.test(by_control / self.evaluation.quadrature.weights.reshape(-1))
+        return for_u, rows
+
+    def _by_fields(self, *fields: Tensor) -> tuple[Tensor | None, Tensor | None]:
         with torch.enable_grad():
-            at = [each.detach().clone().requires_grad_(True) for each in self._fields(u, v)]
-            total = (self._density(*at) * self._weights).sum()
-            state, control = self._grad(total, at)
-        return self._pulled_back(state, control, u, v)
+            at = [each.detach().clone().requires_grad_(True) for each in fields]
+            return self._grad((self._density(*at) * self._weights).sum(), at)
 
     def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         steps = self._fields(du, dv)

@@ -67,6 +67,10 @@ class JointTerm(Protocol):
         """By u (S, N), and by v (p,) of the sum over the scenarios."""
         ...
 
+    def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """By u (S, N), and by v of every scenario for itself (S, p)."""
+        ...
+
     def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """The derivative of `derivative` in a direction."""
         ...
@@ -227,7 +231,30 @@ class Objective:
         """u (S, N) with its Dirichlet values, v (p,)."""
         misfit = sum((float(term.value(u).mean()) for term in self.state), 0.0)
         misfit += sum((float(term.value(u, v).mean()) for term in self.joint), 0.0)
-        return misfit + sum((term.value(v) for term in self.control), 0.0)
+        return misfit + self.control_value(v)
+
+    def control_value(self, v: Tensor) -> float:
+        """The terms in the control alone."""
+        return sum((term.value(v) for term in self.control), 0.0)
+
+    def control_derivative(self, v: Tensor) -> Tensor:
+        """(p,)."""
+        return sum((term.derivative(v) for term in self.control), torch.zeros_like(v))
+
+    def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
+        """The terms with the state, of every scenario; (S,)."""
+        values = sum((term.value(u) for term in self.state), u.new_zeros(u.shape[0]))
+        return sum((joint.value(u, v) for joint in self.joint), values)
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of `scenario_values`: by u (S, N) and, at fixed u, by v (S, p)."""
+        state, control = torch.zeros_like(u), u.new_zeros(u.shape[0], v.shape[0])
+        for term in self.state:
+            state = state + term.derivative(u)
+        for joint in self.joint:
+            for_state, for_control = joint.derivatives(u, v)
+            state, control = state + for_state, control + for_control
+        return state, control
 
     def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """df/du (S, N) and df/dv at fixed u (p,)."""

@@ -252,6 +252,14 @@ class StateEquation:
         """R_v^T w for w (S, n), summed over the scenarios; (p,)."""
         return self.linearise(u, v).control.rmv(w)
 
+    def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w of every scenario for itself, for w (S, n); (S, p)."""
+        return self.linearise(u, v).control.each_rmv(w)
+
+    def each_restrict_data(self, covector: Tensor) -> Tensor:
+        """A covector (S, N) on the whole space -> (S, p) on the controls that fix coefficients."""
+        return covector.new_zeros(len(covector), self.controls) if self.data is None else self.data.rmv(covector)
+
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """The derivatives of (J^T w, R_v^T w), w (S, n) held fixed, in the direction (du, dv); (S, n) and (p,)."""
         if self.affine:

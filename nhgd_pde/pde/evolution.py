@@ -213,6 +213,9 @@ class EvolutionControlDerivative:
         assert isinstance(total, Tensor)
         return total.reshape(1, -1)
 
+    def each_rmv(self, w: Tensor) -> Tensor:
+        return self.rmv(w)[None]
+
     def rmv(self, w: Tensor) -> Tensor:
         steps = w.reshape(self.rows.steps, -1)
         total: Tensor | float = 0.0

@@ -34,6 +34,10 @@ class ControlDerivative(Protocol):
         """(S, n) -> (p,), the scenarios summed."""
         ...
 
+    def each_rmv(self, w: Tensor) -> Tensor:
+        """(S, n) -> (S, p), every scenario for itself."""
+        ...
+
 
 class StateDerivative(Protocol):
     """J = dR/du: products with (..., S, n)."""
@@ -142,5 +146,15 @@ class SteadyControlDerivative:
             total = self.rows.gather(self.direct.rmv(w))
         if self.data is not None and self.through is not None:
             total = total + self.data.rmv(self.through.rmv(w).sum(0, keepdim=True))[0]
+        assert isinstance(total, Tensor)
+        return total
+
+    def each_rmv(self, w: Tensor) -> Tensor:
+        total: Tensor | float = 0.0
+        if self.direct is not None:
+            # A steady equation has one row of controls, whose columns are those of v.
+            total = self.direct.rmv(w)
+        if self.data is not None and self.through is not None:
+            total = total + self.data.rmv(self.through.rmv(w))
         assert isinstance(total, Tensor)
         return total

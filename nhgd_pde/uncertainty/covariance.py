@@ -28,9 +28,10 @@ class Covariance(Protocol):
 
 @dataclass(frozen=True)
 class Matern:
-    """std^2 2^(1 - nu) / Gamma(nu) s^nu K_nu(s) with s = sqrt(2 nu) r / length; the smoothness nu is 1/2 for exp(-r/length).
+    """std^2 2^(1 - nu) / Gamma(nu) s^nu K_nu(s) with s = sqrt(2 nu) r / length and nu the smoothness.
 
-    Samples have fewer than nu derivatives. Rasmussen and Williams, Gaussian Processes for Machine Learning, (4.14).
+    1/2 is exp(-r / length); samples have fewer than nu derivatives. Rasmussen and Williams, Gaussian Processes for
+    Machine Learning, (4.14). Where nu is not 1/2, 3/2 or 5/2 a value takes some ten times as long.
 
     Raises:
         ValueError: a number is not positive, or the smoothness is above 50.

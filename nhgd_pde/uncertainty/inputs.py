@@ -130,7 +130,9 @@ class RandomInputs:
 
     def _check(self, z: np.ndarray) -> None:
         if z.ndim != 2 or z.shape[1] != self.dimension:
-            raise ValueError(f"expected scenarios of {self.dimension} variables, (S, {self.dimension}), found {z.shape}")
+            raise ValueError(
+                f"expected scenarios of {self.dimension} variables, (S, {self.dimension}), found {z.shape}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

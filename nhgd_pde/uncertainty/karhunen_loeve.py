@@ -14,7 +14,7 @@ from .covariance import Covariance
 # Entries of one block of a table that is not kept.
 _BLOCK = 2**22
 # Rows of the factor that are allocated at once.
-_CHUNK = 32
+_CHUNK = 64
 # Nodes at which residuals are looked at, where the mesh has more.
 _PROBES = 400
 
@@ -65,8 +65,8 @@ class KarhunenLoeve:
 
     def __repr__(self) -> str:
         return (
-            f"{self.modes} modes with {100 * self.captured:.4g} % of the variance, eigenvalues {self.eigenvalues[0]:.3g} "
-            f"to {self.eigenvalues[-1]:.3g}, residuals up to {self.residuals.max():.1g}; "
+            f"{self.modes} modes with {100 * self.captured:.4g} % of the variance, eigenvalues "
+            f"{self.eigenvalues[0]:.3g} to {self.eigenvalues[-1]:.3g}, residuals up to {self.residuals.max():.1g}; "
             f"{self.rank} pivots leave {self.bound:.2g}"
         )
 
@@ -87,7 +87,8 @@ def karhunen_loeve(
     Numer. Math. 62, 2012) leaves the r x r matrix L^T M L, which has the same eigenvalues. What it leaves of C is
     positive semidefinite, and its trace in M bounds the error of the eigenvalues. The rank grows until this
     bound, or the residuals of all modes kept, are below `tolerance` times the smallest eigenvalue kept. Costs
-    N r evaluations of the covariance, N r^2 operations and N r numbers.
+    N r evaluations of the covariance, N r^2 operations and N r numbers; a mesh that resolves the correlation length
+    suffices, because the modes can be evaluated at the points of any other.
 
     The modes do not depend on rounding: those of one eigenvalue are turned to the axes of coordinates, and each is
     positive in its mean weighted by a fixed function.
@@ -132,7 +133,7 @@ def karhunen_loeve(
                 break
         elif done:
             raise ValueError(_too_many(count, carried, factor, eigenvalues, variance, modes, share))
-        target = min(most, factor.rank + max(_CHUNK, factor.rank // 2))
+        target = min(most, factor.rank + max(32, factor.rank // 2))
     return KarhunenLoeve(
         covariance=covariance,
         points=nodes[:, factor.pivots].copy(),

@@ -36,6 +36,8 @@ class Evaluation:
         message: a sentence on what went wrong, if anything did.
         warning: a sentence on what makes the result worse than it need be.
         blended: not evaluated here, but known from two evaluations of a quadratic function.
+        sampling_error: estimate of the norm of the gradient's error because scenarios were left out.
+        scenarios: how many were taken; 0 of a problem without.
     """
 
     v: Tensor
@@ -50,11 +52,13 @@ class Evaluation:
     message: str = ""
     warning: str = ""
     blended: bool = False
+    sampling_error: float = 0.0
+    scenarios: int = 0
 
     @property
     def gradient_error(self) -> float:
-        """Estimate of the norm of the error that the certificates leave in the gradient."""
-        return self.sensitivity * (self.state_error + self.adjoint_error)
+        """Estimate of the norm of the gradient's error: what the certificates leave, and that of sampling."""
+        return self.sensitivity * (self.state_error + self.adjoint_error) + self.sampling_error
 
     @property
     def finite(self) -> bool:
@@ -82,6 +86,8 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         message=b.message,
         warning=b.warning,
         blended=True,
+        sampling_error=max(a.sampling_error, b.sampling_error),
+        scenarios=b.scenarios,
     )
 
 

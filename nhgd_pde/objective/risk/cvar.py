@@ -45,7 +45,7 @@ class CVaR:
     in the width where the values are dense.
 
     t is eliminated, so `derivative` needs no derivative of it (envelope theorem) and `second_derivative` does. The
-    width is positive everywhere, hence t unique: a plus function that is exact outside of an interval has an undefined
+    curvature is positive everywhere, hence t unique: a plus function that is exact outside of an interval has no
     second derivative where no value lies within.
 
     Attributes:

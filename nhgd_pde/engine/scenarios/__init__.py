@@ -1,0 +1,1 @@
+"""Optimisation over many scenarios of one equation."""

@@ -1,0 +1,93 @@
+"""What the engine asks of a bilevel problem with many scenarios.
+
+    min_v  rho(f_1(u_1(v), v), ..., f_S(u_S(v), v)) + f_0(v),      R_s(u_s, v) = 0
+
+with a risk measure rho of the scenarios' values and their weights. Nothing is ever needed of all scenarios at once
+but rows of numbers: a *part* of them is a bilevel problem of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ..bilevel import BilevelProblem, SecondOrderProblem
+
+
+class Risk(Protocol):
+    """rho, of values (S,) with weights (S,) that sum to one."""
+
+    @property
+    def linear(self) -> bool:
+        """It is the mean."""
+        ...
+
+    def value(self, values: Tensor, weights: Tensor) -> float: ...
+
+    def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
+        """d rho / d values (S,), the weights with which derivatives of the scenarios are added up."""
+        ...
+
+
+class Part(BilevelProblem, Protocol):
+    """Some of the scenarios: u (b, n), whose rows do not know of each other.
+
+    Attributes:
+        definite: J is symmetric positive definite, whatever v.
+    """
+
+    @property
+    def definite(self) -> bool: ...
+
+    def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
+        """f_s (b,), without f_0."""
+        ...
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """df_s/du (b, n) and, at fixed u, df_s/dv (b, p)."""
+        ...
+
+    def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w of every scenario, (b, p)."""
+        ...
+
+
+class NominalProblem(SecondOrderProblem, Part, Protocol):
+    """One scenario in the middle of all, and the terms in v alone."""
+
+    def control_value(self, v: Tensor) -> float:
+        """f_0."""
+        ...
+
+    def control_derivative(self, v: Tensor) -> Tensor:
+        """(p,)."""
+        ...
+
+
+class ScenarioProblem(BilevelProblem, Protocol):
+    """A bilevel problem over all scenarios; `inner_shape` is (S, n).
+
+    Attributes:
+        nominal: whose curvature stands for that of all.
+        weights: (S,), their sum is one; in an order in which the first b are fair for all, whatever b.
+        risk: rho.
+        at_once: scenarios whose matrices are in memory at the same time.
+    """
+
+    @property
+    def nominal(self) -> NominalProblem: ...
+    @property
+    def weights(self) -> Tensor: ...
+    @property
+    def risk(self) -> Risk: ...
+    @property
+    def at_once(self) -> int: ...
+
+    def part(self, indices: Tensor) -> Part:
+        """Some of the scenarios, by their numbers."""
+        ...
+
+    def drawn(self, first: int, count: int) -> Part:
+        """Scenarios first, first + 1, ... of an endless sequence of fresh ones."""
+        ...

@@ -1,0 +1,126 @@
+"""A PDE-constrained problem over scenarios: the equation of the nominal one, and of any others when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .engine.bilevel import Constraint
+from .linalg.counts import Counts
+from .linalg.riesz import RieszMap
+from .objective.risk import Risk
+from .pde_problem import PDEProblem
+
+
+@dataclass(frozen=True, eq=False)
+class ScenarioProblem:
+    """Minimise a risk measure of f(u_s, v) over the scenarios of a sample. Implements the engine's `ScenarioProblem`.
+
+    Attributes:
+        nominal: the scenario with all standard variables at zero; it has the spaces, the controls and the metric.
+        z: (S, m) standard variables of the scenarios.
+        weights: (S,) their probabilities.
+        risk: of their values.
+        make: (standard variables (b, m), numbers of the scenarios (b,)) -> the problem of these.
+        at_once: scenarios whose matrices are in memory at the same time.
+        stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
+            sequence that has nothing to do with the sample.
+    """
+
+    nominal: PDEProblem
+    z: np.ndarray
+    weights: Tensor
+    risk: Risk
+    make: Callable[[np.ndarray, np.ndarray], PDEProblem]
+    at_once: int = 16
+    stream: Callable[[int, int], np.ndarray] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.nominal.name
+
+    @property
+    def inner_shape(self) -> tuple[int, int]:
+        return len(self.z), self.nominal.inner_shape[1]
+
+    def part(self, indices: Tensor) -> PDEProblem:
+        """The last part is kept: a small batch is all of them, again and again."""
+        numbers = indices.cpu().numpy()
+        if self._last and np.array_equal(self._last[0][0], numbers):
+            return self._last[0][1]
+        made = self.make(self.z[numbers], numbers)
+        self._last[:] = [(numbers, made)]
+        return made
+
+    def drawn(self, first: int, count: int) -> PDEProblem:
+        """Scenarios of the stream."""
+        assert self.stream is not None
+        return self.make(self.stream(first, count), np.arange(first, first + count))
+
+    @cached_property
+    def _last(self) -> list[tuple[np.ndarray, PDEProblem]]:
+        return []
+
+    # What the outer problem has of the nominal one
+
+    @property
+    def outer_size(self) -> int:
+        return self.nominal.outer_size
+
+    @property
+    def inner_metric(self) -> RieszMap:
+        return self.nominal.inner_metric
+
+    @property
+    def outer_metric(self) -> RieszMap:
+        return self.nominal.outer_metric
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        return self.nominal.bounds
+
+    @property
+    def constraint(self) -> Constraint | None:
+        return self.nominal.constraint
+
+    @property
+    def l1_weights(self) -> Tensor | None:
+        return self.nominal.l1_weights
+
+    @property
+    def quadratic(self) -> bool:
+        """Batches change, and inexact solves with them, so that no step is taken for exact."""
+        return False
+
+    @property
+    def linear(self) -> bool:
+        return self.nominal.linear
+
+    @property
+    def counts(self) -> Counts:
+        return self.nominal.counts
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """The nominal state for every scenario, as one row that stands for all, and the first control."""
+        u, v = self.nominal.start()
+        return u.expand(len(self.z), -1), v
+
+    def values(self, v: Tensor, u: Tensor, z: np.ndarray, numbers: np.ndarray) -> Tensor:
+        """f_s (b,) of scenarios whose states u (b, n) are known, without the terms in the control alone."""
+        return self.make(z, numbers).scenario_values(u, v)
+
+    def outer_value(self, u: Tensor, v: Tensor) -> float:
+        """rho of the scenarios that u (b, n) are the states of, and the terms in the control alone."""
+        values = torch.cat(
+            [
+                self.part(indices).scenario_values(u[indices], v)
+                for indices in torch.split(torch.arange(len(u)), self.at_once)
+            ]
+        )
+        weights = self.weights[: len(u)]
+        return self.risk.value(values, weights / weights.sum()) + self.nominal.control_value(v)

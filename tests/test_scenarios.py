@@ -1,0 +1,94 @@
+"""Optimisation over scenarios against direct solves of the sample-average problem."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from nhgd_pde.engine.curvature.factored import Factored
+from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
+from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from nhgd_pde.engine.oracle import Accuracy
+from nhgd_pde.engine.outer.newton_cg import NewtonCG
+from nhgd_pde.engine.scenarios.oracle import GrowthOptions, ScenarioNHGD
+from nhgd_pde.methods.adjoint import Adjoint
+from nhgd_pde.objective.risk import CVaR, Entropic
+from nhgd_pde.scenario_problem import ScenarioProblem
+from scenario_problems import poisson_2d, scenarios_of, waves
+
+
+def method(first: int | None = 8) -> ScenarioNHGD:
+    return ScenarioNHGD(NHGD(InnerOptions(), Factored(), HypergradientOptions()), GrowthOptions(first))
+
+
+def all_at_once(problem: ScenarioProblem):
+    """The same sample as one problem whose inner variables are the states of every scenario."""
+    return problem.part(torch.arange(problem.inner_shape[0]))
+
+
+@pytest.fixture(scope="module")
+def problem() -> ScenarioProblem:
+    nominal = poisson_2d()
+    return scenarios_of(nominal, waves(nominal, 24, 0.5), at_once=7)
+
+
+def exact_derivative(problem: ScenarioProblem, v: Tensor) -> Tensor:
+    whole = all_at_once(problem)
+    adjoint = Adjoint()
+    evaluation, _ = adjoint.evaluate(whole, v, adjoint.init(whole, whole.start()[0], v), Accuracy(1e-12, 1e-12))
+    return evaluation.derivative
+
+
+def test_the_hypergradient_over_all_scenarios_is_that_of_their_adjoints(problem: ScenarioProblem) -> None:
+    v = torch.sin(torch.arange(problem.outer_size, dtype=torch.float64))
+    oracle = method(first=None)
+    state = oracle.init(problem, *problem.start())
+    evaluation, _ = oracle.evaluate(problem, v, state, Accuracy(1e-12, 1e-12))
+    expected = exact_derivative(problem, v)
+    assert float((evaluation.derivative - expected).norm()) < 1e-10 * float(expected.norm())
+    assert evaluation.sampling_error == 0.0 and evaluation.scenarios == 24
+
+
+def test_growing_batches_end_at_the_optimum_of_the_whole_sample(problem: ScenarioProblem) -> None:
+    oracle, stopping = method(), Stopping(rtol=1e-9)
+    found = minimise(problem, oracle, NewtonCG(), stopping)
+    assert found.status == "converged", found.message
+    whole = all_at_once(problem)
+    expected = minimise(whole, Adjoint(), NewtonCG(), stopping)
+    assert expected.status == "converged"
+    assert found.last.evaluation.value == pytest.approx(expected.last.evaluation.value, rel=1e-9)
+    difference = found.last.evaluation.v - expected.last.evaluation.v
+    assert problem.outer_metric.norm(difference[None]) < 1e-6 * problem.outer_metric.norm(
+        expected.last.evaluation.v[None]
+    )
+
+
+def test_the_first_iterations_look_at_the_first_scenarios_only(problem: ScenarioProblem) -> None:
+    seen = []
+    minimise(problem, method(4), NewtonCG(), Stopping(rtol=1e-9), callback=lambda it: seen.append(it.evaluation))
+    assert seen[0].scenarios < 24 and seen[-1].scenarios == 24
+    assert [each.scenarios for each in seen] == sorted(each.scenarios for each in seen)
+    assert seen[0].sampling_error > 0.0 and seen[-1].sampling_error == 0.0
+
+
+@pytest.mark.parametrize("risk", [Entropic(20.0), CVaR(0.7, smoothing=3e-3)], ids=lambda risk: risk.name)
+def test_other_risks_end_at_the_optimum_of_their_own(problem: ScenarioProblem, risk) -> None:
+    risky = replace(problem, risk=risk)
+    oracle = method(first=None)
+    v = torch.ones(problem.outer_size, dtype=torch.float64)
+    state = oracle.init(risky, *risky.start())
+    at = []
+    direction = torch.cos(torch.arange(problem.outer_size, dtype=torch.float64))
+    for t in (0.0, 1e-2, 5e-3):
+        evaluation, state = oracle.evaluate(risky, v + t * direction, state, Accuracy(1e-11, 1e-11))
+        at.append(evaluation)
+    slope = float(at[0].derivative @ direction)
+    remainders = [abs(each.value - at[0].value - t * slope) for each, t in zip(at[1:], (1e-2, 5e-3), strict=True)]
+    assert remainders[0] / remainders[1] == pytest.approx(4.0, rel=0.05)
+    found = minimise(risky, oracle, NewtonCG(), Stopping(rtol=1e-7))
+    assert found.status == "converged", found.message
