@@ -83,6 +83,14 @@ class RandomValues:
             found[name] = values.reshape(own) if self.squeezed else values.reshape(-1, *own)
         return found
 
+    @property
+    def which(self) -> str:
+        """All of them, at the end of a sentence."""
+        if self.numbers is None:
+            return ""
+        listed = ", ".join(str(number) for number in self.numbers[:4]) + ", ..." * (len(self.numbers) > 4)
+        return f" in scenario {listed}" if len(self.numbers) == 1 else f" in some of the scenarios {listed}"
+
     def scenario(self, row: int) -> str:
         """Which one a row is, at the end of a sentence; nothing of the nominal problem."""
         if self.numbers is None:
