@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class RandomValues:
         squeezed: one scenario, whose values have no axis of their own: in the nominal problem, and where rows are
             those of time.
         places: the points that have been seen, for all scenarios of a problem the same list.
+        kept: what else is the same in all scenarios, by what it is called.
     """
 
     inputs: RandomInputs
@@ -46,6 +48,7 @@ class RandomValues:
     numbers: np.ndarray | None = None
     squeezed: bool = False
     places: list[Place] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:

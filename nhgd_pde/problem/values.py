@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from .errors import Issue, suggest
 from .expressions import Expression, ExpressionError
 from .loading import ProblemFile
 from .random_values import RandomValues
+
+T = TypeVar("T")
 
 # Where random inputs may stand.
 _RANDOM = ("pde.", "time.initial")
@@ -136,11 +138,7 @@ class Values:
     def function(self, key: str, expression: Expression, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """(u, points) -> values of an expression in u and the coordinates; it is tried at the points x for u = 0."""
 
-        used = expression.variables & self.random_names
-        host = np.asarray(x.cpu())
-        named = (
-            {} if self.random is None else {name: self.moved(each) for name, each in self.random.at(used, host).items()}
-        )
+        named = self.random_at(expression, x)
 
         def evaluate(u: Tensor, points: Tensor) -> Tensor:
             return expression.torch(points, u=u, **named)
@@ -157,23 +155,40 @@ class Values:
             if each.variables - {"t"}:
                 self.complain(key, f"expected a number, as the control is one, found {each}")
 
-    def moved(self, values: Tensor) -> Tensor:
-        return values.to(self.device)
+    @property
+    def rows(self) -> int:
+        """Scenarios along an axis of their own, or one."""
+        return 1 if self.random is None else self.random.rows or 1
+
+    def random_at(self, expression: Expression, x: Tensor) -> dict[str, Tensor]:
+        """The random inputs that an expression uses, at points x (dim, ...)."""
+        if self.random is None:
+            return {}
+        found = self.random.at(expression.variables & self.random.names, np.asarray(x.cpu()))
+        return {name: values.to(self.device) for name, values in found.items()}
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What is the same in all scenarios is made for the first of them."""
+        if self.random is None:
+            return make()
+        if key not in self.random.kept:
+            self.random.kept[key] = make()
+        found: T = self.random.kept[key]
+        return found
 
     def companions(self, x: Tensor) -> dict[str, Tensor]:
         """What integrands over the cells, with points x (dim, P), need of the random inputs besides coefficients."""
         if self.random is None or not self.followed:
             return {}
         found = self.random.at(sorted(self.followed), np.asarray(x.cpu()))
-        return {random_coefficient(name): self.moved(values) for name, values in found.items()}
+        return {random_coefficient(name): values.to(self.device) for name, values in found.items()}
 
     def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
         """Coordinates of one of the points (dim, ...), and the scenario, of one of the values (..., points) there."""
         if self.random is None:
             return point_text(x, index)
-        rows = self.random.rows or 1
         points = int(np.prod(x.shape[1:]))
-        return point_text(x, index) + self.random.scenario(index // points if rows > 1 else 0)
+        return point_text(x, index) + self.random.scenario(index // points if self.rows > 1 else 0)
 
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
