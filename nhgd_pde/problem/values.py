@@ -79,7 +79,7 @@ class Values:
     ) -> np.ndarray:
         points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
         random = expression.variables & self.random_names
-        if self.random is None or self.random.numbers is None or random or expression.constant is not None:
+        if self.random is None or self.nominal or random or expression.constant is not None:
             return self._evaluated(key, expression, points, times, random)
         # The same in every scenario.
         known = self.random.place(points).known
@@ -105,7 +105,7 @@ class Values:
         try:
             if random:
                 # Faster than with numpy for many numbers.
-                values = np.broadcast_to(expression.torch(torch.from_numpy(points), **_tensors(named)).numpy(), shape)
+                values = np.broadcast_to(expression.torch(_host_tensor(points), **_tensors(named)).numpy(), shape)
             else:
                 values = expression.numpy(points, **named)
         except ExpressionError as error:
@@ -154,6 +154,11 @@ class Values:
         for each in value if isinstance(value, tuple) else () if value is None else (value,):
             if each.variables - {"t"}:
                 self.complain(key, f"expected a number, as the control is one, found {each}")
+
+    @property
+    def nominal(self) -> bool:
+        """No scenarios but that with all standard variables zero are looked at."""
+        return self.random is None or self.random.numbers is None
 
     @property
     def rows(self) -> int:
@@ -331,6 +336,10 @@ class Values:
 def random_coefficient(name: str) -> str:
     """What a random input is called among the coefficients of an integral."""
     return f"random {name}"
+
+
+def _host_tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.require(values, requirements=["W"]))
 
 
 def _tensors(named: Mapping[str, Any]) -> dict[str, Any]:
