@@ -13,111 +13,89 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from uncertain_files import HELD, PARAMETERS, RECTANGLE, TRACKING, elastic, poisson, uncertain_file
 
 import nhgd_pde as nhgd
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem.building import build, build_on, build_scenarios, build_scenarios_on
 from nhgd_pde.problem.domains import build_domain
-from nhgd_pde.problem.errors import ProblemError
 from nhgd_pde.problem.loading import read_problem
 from nhgd_pde.problem.scenarios import Scenarios
 
-RECTANGLE = {"kind": "rectangle", "cells": [4, 3]}
-# b is positive, a is of both signs.
-PARAMETERS = {"a": {"normal": [0.2, 0.5]}, "b": {"uniform": [1, 2]}}
-TRACKING = {"kind": "tracking", "target": "x"}
-HELD: dict[str, Any] = {"left": {"dirichlet": 0}}
 
-
-def _file(pde: dict[str, Any], **more: Any) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "name": "uncertain",
-        "mesh": RECTANGLE,
-        "pde": pde,
-        "control": {"kind": "source"},
-        "objective": [TRACKING],
-        "scenarios": {"count": 8},
-        "parameters": PARAMETERS,
-    }
-    return copy.deepcopy({**data, **more})
-
-
-def _poisson(**more: Any) -> dict[str, Any]:
-    return {"kind": "poisson", "boundary": copy.deepcopy(HELD), **more}
-
-
-def _elastic(**more: Any) -> dict[str, Any]:
-    held = {"left": {"dirichlet": [0, 0]}, "right": {"neumann": ["a", "b"]}}
-    return {"kind": "elasticity", "boundary": held, "source": ["a*x", "-b"], **more}
+def _reaction(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    return c["c"][0] * u + c["c"][1] * u**3 - c["source"], c["k"] * grad
 
 
 TIME = {"end": 0.5, "steps": 3}
 CASES: dict[str, dict[str, Any]] = {
-    "conductivity": _file(_poisson(conductivity="exp(a)*(1 + x)")),
-    "source": _file(_poisson(source="a*x + b")),
-    "reaction": _file(_poisson(reaction="b")),
-    "matrix": _file(_poisson(conductivity=[["b", "0.3*a"], [0, 2]])),
-    "symmetric matrix": _file(_poisson(conductivity=[["b", "0.3*x"], ["0.3*x", "exp(a)"]])),
-    "neumann": _file(_poisson(boundary={**HELD, "right": {"neumann": "a*y"}})),
-    "robin": _file(_poisson(boundary={**HELD, "right": {"robin": {"coefficient": "b", "value": "a*y"}}})),
-    "dirichlet": _file(_poisson(boundary={"left": {"dirichlet": "a*y"}, "right": {"dirichlet": 1}})),
-    "everywhere": _file(_poisson(conductivity="exp(a)", boundary={"left": {"dirichlet": "b"}}, source="a")),
-    "points": _file(
-        _poisson(points=[{"at": [0.5, 0.5], "load": "a"}, {"at": [1, 1], "dirichlet": "b"}]), objective=[TRACKING]
+    "conductivity": uncertain_file(poisson(conductivity="exp(a)*(1 + x)")),
+    "source": uncertain_file(poisson(source="a*x + b")),
+    "reaction": uncertain_file(poisson(reaction="b")),
+    "matrix": uncertain_file(poisson(conductivity=[["b", "0.3*a"], [0, 2]])),
+    "symmetric matrix": uncertain_file(poisson(conductivity=[["b", "0.3*x"], ["0.3*x", "exp(a)"]])),
+    "neumann": uncertain_file(poisson(boundary={**HELD, "right": {"neumann": "a*y"}})),
+    "robin": uncertain_file(poisson(boundary={**HELD, "right": {"robin": {"coefficient": "b", "value": "a*y"}}})),
+    "dirichlet": uncertain_file(poisson(boundary={"left": {"dirichlet": "a*y"}, "right": {"dirichlet": 1}})),
+    "everywhere": uncertain_file(poisson(conductivity="exp(a)", boundary={"left": {"dirichlet": "b"}}, source="a")),
+    "points": uncertain_file(
+        poisson(points=[{"at": [0.5, 0.5], "load": "a"}, {"at": [1, 1], "dirichlet": "b"}]), objective=[TRACKING]
     ),
-    "compliance": _file(
-        _poisson(source="b", boundary={**HELD, "top": {"neumann": "a"}}), objective=[TRACKING, {"kind": "compliance"}]
+    "compliance": uncertain_file(
+        poisson(source="b", boundary={**HELD, "top": {"neumann": "a"}}), objective=[TRACKING, {"kind": "compliance"}]
     ),
-    "fixed load": _file(_poisson(source="x", conductivity="b"), objective=[{"kind": "compliance"}]),
-    "neumann control": _file(_poisson(conductivity="b"), control={"kind": "neumann", "on": "right"}),
-    "robin control": _file(
-        _poisson(boundary={**HELD, "right": {"robin": {"coefficient": "b", "value": "a"}}}),
+    "fixed load": uncertain_file(poisson(source="x", conductivity="b"), objective=[{"kind": "compliance"}]),
+    "neumann control": uncertain_file(poisson(conductivity="b"), control={"kind": "neumann", "on": "right"}),
+    "robin control": uncertain_file(
+        poisson(boundary={**HELD, "right": {"robin": {"coefficient": "b", "value": "a"}}}),
         control={"kind": "robin", "on": "right"},
     ),
-    "dirichlet control": _file(
-        _poisson(conductivity="b + x", source="a"), control={"kind": "dirichlet", "on": "right"}
+    "dirichlet control": uncertain_file(
+        poisson(conductivity="b + x", source="a"), control={"kind": "dirichlet", "on": "right"}
     ),
-    "log conductivity": _file(
-        _poisson(source="a + y", boundary={"left": {"dirichlet": "a"}, "right": {"neumann": "b"}}),
+    "log conductivity": uncertain_file(
+        poisson(source="a + y", boundary={"left": {"dirichlet": "a"}, "right": {"neumann": "b"}}),
         control={"kind": "log_conductivity", "initial": "x"},
     ),
-    "parameter": _file(
-        _poisson(conductivity="exp(p)*b", source="a*p + x"), control={"kind": "parameter", "name": "p", "initial": 0.3}
+    "parameter": uncertain_file(
+        poisson(conductivity="exp(p)*b", source="a*p + x"), control={"kind": "parameter", "name": "p", "initial": 0.3}
     ),
-    "several parameters": _file(
-        _poisson(conductivity="exp(p)*b", source="q*x + p"),
+    "several parameters": uncertain_file(
+        poisson(conductivity="exp(p)*b", source="q*x + p"),
         control=[
             {"kind": "parameter", "name": "p", "initial": 0.3},
             {"kind": "parameter", "name": "q", "initial": 1},
             {"kind": "source", "name": "f"},
         ],
     ),
-    "density": _file(
-        _elastic(),
+    "density": uncertain_file(
+        elastic(),
         control={"kind": "density", "low": 0.1, "initial": 0.5, "bounds": [0, 1]},
         objective=[{"kind": "compliance"}],
     ),
-    "semilinear": _file(
-        {**_poisson(conductivity="b", source="a"), "kind": "semilinear", "nonlinearity": "b*u**3 + a*x"}
+    "semilinear": uncertain_file(
+        {**poisson(conductivity="b", source="a"), "kind": "semilinear", "nonlinearity": "b*u**3 + a*x"}
     ),
-    "advection": _file(
-        {**_poisson(conductivity="0.1*b", reaction="b"), "kind": "advection_diffusion", "velocity": ["a", "b*x"]}
+    "advection": uncertain_file(
+        {**poisson(conductivity="0.1*b", reaction="b"), "kind": "advection_diffusion", "velocity": ["a", "b*x"]}
     ),
-    "upwinding": _file(
-        {**_poisson(conductivity="0.002*b*(1 + x)"), "kind": "advection_diffusion", "velocity": ["1 + 0.1*a", "b*x"]}
+    "upwinding": uncertain_file(
+        {**poisson(conductivity="0.002*b*(1 + x)"), "kind": "advection_diffusion", "velocity": ["1 + 0.1*a", "b*x"]}
     ),
-    "upwinding of degree two": _file(
+    "upwinding of degree two": uncertain_file(
         {
-            **_poisson(conductivity="0.002*b*(1 + x)"),
+            **poisson(conductivity="0.002*b*(1 + x)"),
             "kind": "advection_diffusion",
             "velocity": ["1 + 0.1*a", "b*x"],
             "stabilisation": "supg",
         },
         element="P2",
     ),
-    "elasticity": _file(_elastic(young="b*(1 + x)", poisson_ratio="0.2 + 0.05*b"), objective=[{"kind": "compliance"}]),
-    "helmholtz": _file(
+    "elasticity": uncertain_file(
+        elastic(young="b*(1 + x)", poisson_ratio="0.2 + 0.05*b"), objective=[{"kind": "compliance"}]
+    ),
+    "helmholtz": uncertain_file(
         {
             "kind": "helmholtz",
             "wavenumber": "3*b",
@@ -126,7 +104,7 @@ CASES: dict[str, dict[str, Any]] = {
             "boundary": {"all": {"absorbing": True}},
         }
     ),
-    "stokes": _file(
+    "stokes": uncertain_file(
         {
             "kind": "stokes",
             "viscosity": "b",
@@ -135,7 +113,7 @@ CASES: dict[str, dict[str, Any]] = {
         },
         objective=[{"kind": "tracking", "target": [0, 0]}],
     ),
-    "navier_stokes": _file(
+    "navier_stokes": uncertain_file(
         {
             "kind": "navier_stokes",
             "viscosity": "0.1*b",
@@ -143,11 +121,11 @@ CASES: dict[str, dict[str, Any]] = {
         },
         objective=[{"kind": "tracking", "target": [0, 0]}],
     ),
-    "burgers": _file(
+    "burgers": uncertain_file(
         {"kind": "burgers", "viscosity": "0.1*b", "source": ["a*x", "b"], "boundary": {"all": {"dirichlet": [0, 0]}}},
         objective=[{"kind": "tracking", "target": [0, 0]}],
     ),
-    "heat": _file(
+    "heat": uncertain_file(
         {
             "kind": "heat",
             "capacity": "b",
@@ -157,22 +135,27 @@ CASES: dict[str, dict[str, Any]] = {
         },
         time={**TIME, "initial": "a*x + b"},
     ),
-    "heat with its initial state controlled": _file(
+    "heat with its initial state controlled": uncertain_file(
         {"kind": "heat", "conductivity": "b", "boundary": {"all": {"dirichlet": "a"}}},
         time={**TIME, "scheme": "crank_nicolson"},
         control={"kind": "initial"},
     ),
-    "heat with a parameter": _file(
+    "heat with a parameter": uncertain_file(
         {"kind": "heat", "conductivity": "b*p", "source": "a*p*t", "boundary": {"all": {"dirichlet": 0}}},
         time=TIME,
         control={"kind": "parameter", "name": "p", "initial": 1, "bounds": [0.1, 3]},
     ),
-    "burgers in time": _file(
+    "burgers in time": uncertain_file(
         {"kind": "burgers", "viscosity": "0.1*b", "boundary": {"left": {"dirichlet": "a"}, "right": {"dirichlet": 0}}},
         mesh={"kind": "interval", "cells": [6]},
         time={**TIME, "initial": "a*(1 - x)"},
     ),
-    "allen_cahn": _file({"kind": "allen_cahn", "epsilon": "0.2*b", "source": "a"}, time={**TIME, "initial": "b*x"}),
+    "python": uncertain_file(
+        {"python": _reaction, "coefficients": {"k": "b*(1 + x)", "c": ["a", "b"]}, "source": "a", "boundary": HELD}
+    ),
+    "allen_cahn": uncertain_file(
+        {"kind": "allen_cahn", "epsilon": "0.2*b", "source": "a"}, time={**TIME, "initial": "b*x"}
+    ),
 }
 
 
@@ -284,8 +267,8 @@ def test_the_metric_is_that_of_the_nominal_problem() -> None:
     assert mine.direct is wanted.direct  # type: ignore[attr-defined]
 
 
-SUBDOMAINS = _file(
-    _poisson(conductivity={"core": "exp(a)", "default": "b*x + 1"}, source={"core": "a*x", "default": 1}),
+SUBDOMAINS = uncertain_file(
+    poisson(conductivity={"core": "exp(a)", "default": "b*x + 1"}, source={"core": "a*x", "default": 1}),
     mesh=RECTANGLE,
 )
 
@@ -321,8 +304,8 @@ FIELD = {"field": {"covariance": "matern", "length": 0.5, "std": 0.4, "modes": 6
 def test_fields_are_taken_at_the_points_of_every_integral(control: dict[str, Any]) -> None:
     """Against the nominal equation with coefficients that are made of the expansion by hand."""
     source = "k*x" if control["kind"] == "source" else "k*x + p"
-    data = _file(
-        _poisson(
+    data = uncertain_file(
+        poisson(
             conductivity="exp(k)", source=source, boundary={"left": {"dirichlet": "k"}, "right": {"neumann": "x*k"}}
         ),
         parameters={"k": FIELD},
@@ -360,7 +343,7 @@ def test_fields_are_taken_at_the_points_of_every_integral(control: dict[str, Any
 
 def test_a_field_of_captured_variance_and_samples_of_a_seed() -> None:
     parameters = {"k": {"field": {"covariance": "gaussian", "length": 0.5, "variance": 0.8}}, **PARAMETERS}
-    data = _file(_poisson(conductivity="exp(0.3*k)", source="a + b"), parameters=parameters)
+    data = uncertain_file(poisson(conductivity="exp(0.3*k)", source="a + b"), parameters=parameters)
     first, again, other = _scenarios(data), _scenarios(data), _scenarios({**data, "seed": 1})
     assert first.inputs.dimension == first.inputs.inputs["k"].expansion.modes + 2  # type: ignore[attr-defined]
     assert first.inputs.inputs["k"].expansion.captured >= 0.8  # type: ignore[attr-defined]
@@ -380,7 +363,7 @@ def test_a_field_of_captured_variance_and_samples_of_a_seed() -> None:
     ],
 )
 def test_samples_are_those_of_the_file(scenarios: dict[str, Any], count: int) -> None:
-    found = _scenarios(_file(_poisson(source="a*b"), scenarios=scenarios))
+    found = _scenarios(uncertain_file(poisson(source="a*b"), scenarios=scenarios))
     assert found.samples.count == count
     # E (a b) = 0.2 * 1.5, of which a quadrature is exact.
     values = found.inputs.at(found.samples.z, np.zeros((2, 1)))
@@ -399,22 +382,22 @@ def test_samples_are_those_of_the_file(scenarios: dict[str, Any], count: int) ->
     ],
 )
 def test_risk_measures_are_those_of_the_file(risk: Any, name: str) -> None:
-    assert _scenarios(_file(_poisson(source="a*b"), risk=risk)).risk.name == name
+    assert _scenarios(uncertain_file(poisson(source="a*b"), risk=risk)).risk.name == name
 
 
 def test_stages_of_a_continuation_have_scenarios() -> None:
     control = {"kind": "density", "low": 0.1, "initial": 0.5, "bounds": [0, 1], "penalty": [1, 3]}
-    scenarios = _scenarios(_file(_elastic(), control=control, objective=[{"kind": "compliance"}]))
+    scenarios = _scenarios(uncertain_file(elastic(), control=control, objective=[{"kind": "compliance"}]))
     (earlier,) = scenarios.earlier
     z = scenarios.samples.z[:2]
     u, v, w, d = _arguments(scenarios.nominal, 2)
-    mild = _scenarios(_file(_elastic(), control={**control, "penalty": 1}, objective=[{"kind": "compliance"}]))
+    mild = _scenarios(uncertain_file(elastic(), control={**control, "penalty": 1}, objective=[{"kind": "compliance"}]))
     for mine, wanted in zip(_quantities(earlier.at(z), u, v, w, d), _quantities(mild.at(z), u, v, w, d), strict=True):
         _agree(mine, wanted)
 
 
 def test_load_and_dump(tmp_path: Path) -> None:
-    data = _file(_poisson(conductivity="exp(a)", source="b"), risk={"cvar": 0.9})
+    data = uncertain_file(poisson(conductivity="exp(a)", source="b"), risk={"cvar": 0.9})
     problem = nhgd.load(data)
     assert problem.pde.inner_shape[0] == 1
     path = tmp_path / "again.yaml"

@@ -112,9 +112,12 @@ class Recipe:
         Raises:
             ProblemError: a coefficient is out of its range in one of them.
         """
-        numbers = np.arange(min(_TRIED, samples.count))
+        # More of them where that costs little.
+        points = self.state.cells.quadrature.points * (1 if self.clock is None else self.clock.steps)
+        numbers = np.arange(min(samples.count, max(_TRIED, _TRIED_VALUES // points)))
+        at_once = _TRIED if self.clock is None else 1
         interior, coercive = self.interior, self.coercive
-        for some in [numbers] if self.clock is None else np.split(numbers, len(numbers)):
+        for some in np.split(numbers, range(at_once, len(numbers), at_once)):
             values = self.in_scenarios(samples.z[some], some)
             if self.interior_names:
                 found = self.interior_in(values)
@@ -259,6 +262,8 @@ def capacity_matrix(state: StateSpace, capacity: Tensor) -> ScenarioMatrix:
 
 # Scenarios in which a problem shows its nature.
 _TRIED = 8
+# Values of a coefficient that may be looked at for it.
+_TRIED_VALUES = 5_000_000
 _STATE_TERMS = (TrackingTerm, LinearStateTerm, ComplianceTerm)
 
 
