@@ -48,6 +48,10 @@ class ScenarioProblem:
     def inner_shape(self) -> tuple[int, int]:
         return len(self.z), self.nominal.inner_shape[1]
 
+    @cached_property
+    def variables(self) -> Tensor:
+        return torch.as_tensor(self.z, dtype=self.weights.dtype, device=self.weights.device)
+
     def part(self, indices: Tensor) -> PDEProblem:
         """The last part is kept: a small batch is all of them, again and again."""
         numbers = indices.cpu().numpy()

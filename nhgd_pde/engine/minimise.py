@@ -99,7 +99,7 @@ def minimise(
         current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not reached.evaluation:
             state = outer.init(space, current.evaluation)
-        confirmed, current = current, _grown(current, problem, oracle, space, goal, stopping, interrupted)
+        confirmed, current = current, _grown(current, first, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not confirmed.evaluation:
             state = outer.rebased(space, state, current.evaluation)
         loop = LoopState(first, current, state, current.oracle, current.evaluations, 0, sensitivity)
@@ -140,7 +140,7 @@ def _start(
         return Minimum(first, first, "failed", f"at the starting point: {message}")
     goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
     first = _confirmed(first, problem, oracle, space, goal, stopping, interrupted)
-    first = _grown(first, problem, oracle, space, goal, stopping, interrupted)
+    first = _grown(first, first, problem, oracle, space, goal, stopping, interrupted)
     state = outer.init(space, first.evaluation)
     return LoopState(first, first, state, first.oracle, first.evaluations, 0, first.evaluation.sensitivity)
 
@@ -197,6 +197,7 @@ def _confirmed(
 
 def _grown(
     iterate: Iterate,
+    first: Iterate,
     problem: BilevelProblem,
     oracle: Oracle,
     space: Feasible,
@@ -206,7 +207,7 @@ def _grown(
 ) -> Iterate:
     """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is."""
     while isinstance(oracle, GrowingOracle) and not interrupted():
-        state = oracle.grown(problem, iterate.oracle, iterate.gradient_norm, goal)
+        state = oracle.grown(problem, iterate.oracle, iterate.gradient_norm, first.gradient_norm, goal)
         if state is None:
             break
         accuracy = _accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity, goal, stopping)

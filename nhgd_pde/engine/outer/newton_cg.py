@@ -70,7 +70,8 @@ class NewtonCG:
         return takes_no_constraint(space)
 
     def init(self, space: Feasible, first: Evaluation) -> NewtonState:
-        return NewtonState(first, self.forcing, space.stationarity(first), torch.zeros_like(first.v), first.v)
+        zero = torch.zeros_like(first.v)
+        return NewtonState(first, self.forcing, space.stationarity(first), zero, first.v, reduction=self.forcing)
 
     def propose(
         self, space: Feasible, state: NewtonState, hessian: HessianProduct | None = None
@@ -103,6 +104,7 @@ class NewtonCG:
                 end=evaluation.v,
                 step=trial,
                 secants=self._remembered(state, evaluation),
+                reduction=norm / state.gradient_norm if state.gradient_norm > 0.0 else 1.0,
             )
         if not search.exhausted:
             return replace(state, search=search, accepted=False)
@@ -146,7 +148,8 @@ class NewtonCG:
             end=model.end,
             search=search,
             plain=False,
-            reduction=model.reduction,
+            # A rough model promises more than it holds.
+            reduction=max(model.reduction, state.reduction) if self.memory else model.reduction,
             product=product,
         )
 

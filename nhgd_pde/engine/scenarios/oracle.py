@@ -33,7 +33,9 @@ class GrowthOptions:
     """How many scenarios are looked at, and how well.
 
     Attributes:
-        first: those of the first evaluation; None: all of them always.
+        first: those of the first evaluation that takes any; None: all of them always.
+        nominal: the gradient of the nominal problem is reduced by this factor before any scenario is looked at, which
+            costs next to nothing; 1: it is not.
         ratio: a batch grows once the gradient is below this multiple of its sampling error.
         least, most: factors by which it grows at least and at most.
         share: error of state and adjoint equations that is left, as a share of the sampling error.
@@ -41,11 +43,18 @@ class GrowthOptions:
     """
 
     first: int | None = 8
+    nominal: float = 0.05
     ratio: float = 2.0
     least: float = 2.0
     most: float = 4.0
     share: float = 0.2
     roughest: float = 0.1
+
+    def start(self, count: int) -> int:
+        """Scenarios of the first evaluation; 0 stands for the nominal one alone."""
+        if self.first is None:
+            return count
+        return 0 if self.nominal < 1.0 else min(self.first, count)
 
     def following(self, active: int, count: int, stationarity: float, sampling_error: float, goal: float) -> int:
         """Scenarios of the next batch; `active` where this one will do.
@@ -112,7 +121,7 @@ class ScenarioNHGD:
     def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> ScenarioState:
         count = problem.inner_shape[0]
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
-        active = count if self.growth.first is None else min(self.growth.first, count)
+        active = self.growth.start(count)
         return ScenarioState(nominal, Knowledge(u[:0], u[:0]), active, 0.0 if active == count else math.inf)
 
     def evaluate(
@@ -128,8 +137,8 @@ class ScenarioNHGD:
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
     ) -> tuple[Evaluation, ScenarioState]:
         middle, nominal = self.base.evaluate(problem.nominal, v, state.nominal, accuracy)
-        if not middle.finite:
-            return middle, state
+        if not middle.finite or state.active == 0:
+            return middle, replace(state, nominal=nominal)
         inverse: Any = nominal.inner.curvature
         p = nominal.p
         if p is None:
@@ -171,10 +180,13 @@ class ScenarioNHGD:
         return Tolerances(state_error, adjoint_error, lengths[0], lengths[1])
 
     def grown(
-        self, problem: ScenarioProblem, state: ScenarioState, stationarity: float, goal: float
+        self, problem: ScenarioProblem, state: ScenarioState, stationarity: float, first: float, goal: float
     ) -> ScenarioState | None:
         """The state with more scenarios, where those in use do not tell more; None where they do."""
         count = problem.inner_shape[0]
+        if state.active == 0:
+            enough = stationarity <= max(self.growth.nominal * first, goal)
+            return replace(state, active=min(self.growth.first or count, count)) if enough else None
         active = self.growth.following(state.active, count, stationarity, state.sampling_error, goal)
         return None if active == state.active else replace(state, active=active)
 

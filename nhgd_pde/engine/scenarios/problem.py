@@ -70,13 +70,17 @@ class ScenarioProblem(BilevelProblem, Protocol):
 
     Attributes:
         nominal: whose curvature stands for that of all.
-        weights: (S,), their sum is one; in an order in which the first b are fair for all, whatever b.
+        variables: (S, m) standard random variables of the scenarios, in an order in which the first b are fair for
+            all, whatever b.
+        weights: (S,), their sum is one.
         risk: rho.
         at_once: scenarios whose matrices are in memory at the same time.
     """
 
     @property
     def nominal(self) -> NominalProblem: ...
+    @property
+    def variables(self) -> Tensor: ...
     @property
     def weights(self) -> Tensor: ...
     @property
