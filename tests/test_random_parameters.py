@@ -403,3 +403,15 @@ def test_load_and_dump(tmp_path: Path) -> None:
     path = tmp_path / "again.yaml"
     path.write_text(read_problem(data).dump())
     assert read_problem(path).spec == read_problem(data).spec
+
+
+def test_the_engine_sees_the_scenarios_of_the_file() -> None:
+    scenarios = _scenarios(CASES["everywhere"])
+    problem = scenarios.problem
+    u, v, _, _ = _arguments(scenarios.nominal, 8)
+    assert problem.inner_shape == u.shape
+    one_by_one = [scenarios.at(scenarios.samples.z[[s]]).scenario_values(u[[s]], v) for s in range(8)]
+    wanted = float(torch.cat(one_by_one).mean()) + scenarios.nominal.control_value(v)
+    assert problem.outer_value(u, v) == pytest.approx(wanted, rel=1e-13)
+    first, rest = problem.drawn(0, 2), problem.drawn(1, 2)
+    _agree(first.residual(u[:2], v)[[1]], rest.residual(u[1:3], v)[[0]])
