@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..linalg.factorisation import SingularMatrixError
-from .bilevel import BilevelProblem, constraint_of, l1_weights_of
+from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
@@ -18,7 +18,7 @@ _MOST_BAD_EVALUATIONS = 20
 
 
 def minimise(
-    problem: BilevelProblem,
+    problem: OuterProblem,
     oracle: Oracle,
     outer: OuterMethod,
     stopping: Stopping,
@@ -108,7 +108,7 @@ def minimise(
         keep(loop, False)
 
 
-def outer_space(problem: BilevelProblem) -> Feasible:
+def outer_space(problem: OuterProblem) -> Feasible:
     """The space that the outer variables of a problem move in."""
     constraint, weights = constraint_of(problem), l1_weights_of(problem)
     space = Feasible(problem.outer_metric, problem.bounds, False, constraint, weights)
@@ -116,7 +116,7 @@ def outer_space(problem: BilevelProblem) -> Feasible:
 
 
 def _start(
-    problem: BilevelProblem,
+    problem: OuterProblem,
     oracle: Oracle,
     outer: OuterMethod,
     stopping: Stopping,
@@ -166,7 +166,7 @@ def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable
 
 def _confirmed(
     iterate: Iterate,
-    problem: BilevelProblem,
+    problem: OuterProblem,
     oracle: Oracle,
     space: Feasible,
     goal: float,
@@ -199,7 +199,7 @@ def _confirmed(
 def _grown(
     iterate: Iterate,
     first: Iterate,
-    problem: BilevelProblem,
+    problem: OuterProblem,
     oracle: Oracle,
     space: Feasible,
     goal: float,
@@ -228,7 +228,7 @@ def _grown(
     return iterate
 
 
-def _hessian(problem: BilevelProblem, oracle: Oracle, current: Iterate) -> HessianProduct | None:
+def _hessian(problem: OuterProblem, oracle: Oracle, current: Iterate) -> HessianProduct | None:
     if not isinstance(oracle, SecondOrderOracle):
         return None
     return oracle.hessian(problem, current.evaluation.v, current.oracle)

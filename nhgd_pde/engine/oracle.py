@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from .bilevel import BilevelProblem
+from .bilevel import OuterProblem
 from .outer.base import Evaluation, HessianProduct
 
 
@@ -35,7 +35,7 @@ class OracleState(Protocol):
         ...
 
 
-Problem = TypeVar("Problem", bound=BilevelProblem, contravariant=True)
+Problem = TypeVar("Problem", bound=OuterProblem, contravariant=True)
 State = TypeVar("State", bound=OracleState)
 
 

@@ -331,12 +331,12 @@ class Scenarios:
             return 1
         return 16 if self.spec.batch == "auto" else int(self.spec.batch)
 
-    @property
+    @cached_property
     def earlier(self) -> tuple[Scenarios, ...]:
         """The stages of a continuation that come before."""
         return tuple(replace(self, nominal=stage) for stage in self.nominal.earlier)
 
-    @property
+    @cached_property
     def problem(self) -> ScenarioProblem:
         """What the engine solves: the scenarios of the file."""
         return ScenarioProblem(
@@ -347,4 +347,5 @@ class Scenarios:
             self.at,
             self.at_once,
             lambda first, count: self.stream.fresh.draw(count, first).z,
+            not self.recipe.lift_names,
         )

@@ -240,6 +240,9 @@ class OutputSpec(Section):
     checkpoint: Natural = Field(
         default=10, description="Outer iterations between checkpoints; 0: one where the run ends only."
     )
+    exceedance: Annotated[float | None, Number(null=True)] = Field(
+        default=None, description="With random inputs: write how likely the state is above this value; null: do not."
+    )
 
 
 class ProblemSpec(Section):

@@ -87,11 +87,12 @@ class ScenarioState:
 
     @property
     def u(self) -> Tensor:
-        return self.known.u
+        """(b, n) of the scenarios, (1, n) of the nominal one before any has been looked at."""
+        return self.known.u if len(self.known.u) else self.nominal.u
 
     @property
-    def p(self) -> Tensor:
-        return self.known.p
+    def p(self) -> Tensor | None:
+        return self.known.p if len(self.known.p) else self.nominal.p
 
     @property
     def q(self) -> Tensor | None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..bilevel import BilevelProblem, SecondOrderProblem
+from ..bilevel import BilevelProblem, OuterProblem, SecondOrderProblem
 
 
 class Risk(Protocol):
@@ -65,8 +65,8 @@ class NominalProblem(SecondOrderProblem, Part, Protocol):
         ...
 
 
-class ScenarioProblem(BilevelProblem, Protocol):
-    """A bilevel problem over all scenarios; `inner_shape` is (S, n).
+class ScenarioProblem(OuterProblem, Protocol):
+    """A problem over all scenarios; `inner_shape` is (S, n).
 
     Attributes:
         nominal: whose curvature stands for that of all.
