@@ -18,6 +18,8 @@ _RETREAT = 0.25
 # Of the secants before, at every step.
 _MEMORY = 0.9
 _SHORTEST = 0.02
+# Of the model's minimiser, after a first step all the way: what is known of other scenarios is of points before.
+_LONGEST = 0.5
 # Share of the first trial of a line search that a first plain step is.
 _CAUTION = 0.05
 
@@ -125,7 +127,7 @@ class StochasticApproximation:
         moved = dot(reached.best.derivative - state.best.derivative, reached.best.v - state.best.v)
         modelled = _MEMORY * state.modelled - length**2 * min(state.slope, 0.0)
         measured = _MEMORY * state.measured + moved
-        unit = min(max(modelled / measured, _SHORTEST), 1.0) if measured > 0.0 else 1.0
+        unit = min(max(modelled / measured, _SHORTEST), _LONGEST) if measured > 0.0 else _LONGEST
         return replace(reached, modelled=modelled, measured=measured, unit=unit * self.shift**self.power)
 
     def revalued(self, state: StochasticState, value: float) -> StochasticState:
