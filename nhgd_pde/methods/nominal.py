@@ -39,11 +39,17 @@ class Nominal:
         u, _ = problem.nominal.start()
         return cls(Factored().init(problem.nominal, u, v), u, torch.zeros_like(u))
 
-    def at(self, problem: ScenarioProblem, v: Tensor, tolerance: float, renew: int) -> tuple[Nominal, str]:
-        """At v, solved to a share of the tolerance, with factors no older than `renew` evaluations; and a message."""
+    def aged(self, problem: ScenarioProblem, v: Tensor, renew: int) -> Nominal:
+        """An evaluation later: with factors at v where they would be `renew` evaluations old."""
         inverse, age = self.inverse, self.age + 1
         if age >= renew and not belongs(inverse, problem.nominal, self.u, v):
             inverse, age = Factored().refresh(inverse, problem.nominal, self.u, v), 0
+        return replace(self, inverse=inverse, age=age)
+
+    def at(self, problem: ScenarioProblem, v: Tensor, tolerance: float, renew: int) -> tuple[Nominal, str]:
+        """`aged`, and solved at v to a share of the tolerance; and a message where that fails."""
+        aged = self.aged(problem, v, renew)
+        inverse = aged.inverse
         # Relative to what factors at v make of it: the norms of a first guess may be zero.
         norm = problem.nominal.inner_metric.norm
         guess = self.u - inverse.newton_step(problem.nominal.residual(self.u, v))
@@ -53,7 +59,7 @@ class Nominal:
         found = solve_part(
             problem.nominal, v, guess, adjoint, inverse, Tolerances(goal, goal, norm(guess), norm(adjoint))
         )
-        return Nominal(inverse, found.u, found.p, age), found.message
+        return replace(aged, u=found.u, p=found.p), found.message
 
     def tolerances(self, problem: ScenarioProblem, tolerance: float) -> Tolerances:
         """Of scenarios: relative to the lengths of its state and its adjoint."""

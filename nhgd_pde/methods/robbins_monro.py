@@ -3,7 +3,8 @@
     v+ = v - a / (k + k0)^gamma M^-1 mean_{s in B} h_s(v),   J_s^T p_s = grad_u f_s,   h_s = grad_v f_s - R_v^T p_s
 
 Geiersbach and Pflug, SIAM J. Optim. 29. States and adjoints of a batch are solved together, by conjugate gradients that
-the factors of the nominal scenario precondition, to a fixed tolerance. The steps are `StochasticApproximation(natural=False)`.
+the factors of the nominal scenario precondition, to a fixed tolerance. `StochasticApproximation(natural=False)` takes
+the steps.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ class RobbinsMonro:
     def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> RobbinsMonroState:
         """Raises: ValueError: the risk is not the mean."""
         if not problem.risk.linear:
-            raise ValueError("robbins_monro: expected the mean as risk measure, which a minibatch estimates, found another")
+            raise ValueError(
+                "robbins_monro: expected the mean as risk measure, which a minibatch estimates, found another"
+            )
         generator = torch.Generator().manual_seed(self.seed)
         kept = (None,) * problem.inner_shape[0] if self.start == "kept" else ()
         return RobbinsMonroState(Nominal.start(problem, v), 0, torch.arange(0), generator, kept)
@@ -106,13 +109,13 @@ class RobbinsMonro:
         self, problem: ScenarioProblem, v: Tensor, state: RobbinsMonroState
     ) -> tuple[Evaluation, RobbinsMonroState]:
         count, nominal = problem.inner_shape[0], state.nominal
-        # From zero the nominal solution is needed once, for what errors are relative to.
-        if self.start != "zero" or not bool(nominal.p.any()):
+        # From zero it is needed as long as nothing else tells what errors are relative to.
+        if self.start != "zero" or not (bool(nominal.u.any()) and bool(nominal.p.any())):
             nominal, message = nominal.at(problem, v, self.tolerance, self.renew)
             if message:
                 return failed_evaluation(v, message), state
-        elif nominal.age >= self.renew or not problem.linear:
-            nominal = nominal.renewed(problem, v)
+        else:
+            nominal = nominal.aged(problem, v, self.renew)
         batch, left = torch.arange(0), state.left
         if self.fresh:
             part, size = problem.drawn(state.drawn, self.batch), self.batch
@@ -144,6 +147,8 @@ class RobbinsMonro:
         )
         if not evaluation.finite:
             return evaluation, state
+        if self.start == "zero":
+            nominal = replace(nominal, u=found.u.mean(0, keepdim=True), p=found.p.mean(0, keepdim=True))
         kept = list(state.kept)
         for k, s in enumerate(batch.tolist() if kept else []):
             kept[s] = found.u[k].clone(), found.p[k].clone()

@@ -199,7 +199,6 @@ class _Solves:
         self.values, self.derivative = v.new_zeros(count), torch.zeros_like(v)
         self.shares = problem.weights
         self.errors, self.steps, self.message = [0.0, 0.0], [0, 0], ""
-        self._residuals: dict[int, Tensor] = {}
 
     def parts(self) -> Iterator[tuple[Tensor, FactorisedPart]]:
         """Numbers of their scenarios, and the parts, which are made once."""
@@ -219,7 +218,8 @@ class _Solves:
             goal = self.nominal.tolerances(self.problem, self.tolerance)
             start = self.u[indices]
             found = self._took(
-                0, solve_states(part, self.v, start, self.nominal.inverse, goal.state * goal.state_length),
+                0,
+                solve_states(part, self.v, start, self.nominal.inverse, goal.state * goal.state_length),
                 goal.state_length,
             )
         self.u[indices] = found.solution

@@ -113,9 +113,7 @@ class StochasticApproximation:
                 f"the steps diverge: the gradient has grown by {norm / state.scale:.0e} with a step of {length:.1e}; "
                 "take a smaller one, or more scenarios at a time"
             )
-        reached = StochasticState(
-            evaluation, state.scale, state.taken + 1, state.unit, step=length, failure=failure
-        )
+        reached = StochasticState(evaluation, state.scale, state.taken + 1, state.unit, step=length, failure=failure)
         return self._learnt(state, reached, length) if self.natural and self.step is None else reached
 
     def _learnt(self, state: StochasticState, reached: StochasticState, length: float) -> StochasticState:

@@ -171,9 +171,9 @@ class SAGA:
         h, values = found.rows - middle.derivative, found.values - middle.value
         old = [state.table[s] for s in batch.tolist()]
         first = any(seen is None for seen in old)
-        before = [(torch.zeros_like(v_), 0.0) if seen is None else (seen.h, seen.value) for v_, seen in zip(h, old)]
-        change = h - torch.stack([row for row, _ in before])
-        moved = values - values.new_tensor([value for _, value in before])
+        zero = torch.zeros_like(state.mean)
+        change = h - torch.stack([zero if seen is None else seen.h for seen in old])
+        moved = values - values.new_tensor([0.0 if seen is None else seen.value for seen in old])
         step, shift = weights @ change, float(weights @ moved)
         table = list(state.table)
         for k, s in enumerate(batch.tolist()):
@@ -190,10 +190,8 @@ class SAGA:
             error = deviation(problem.outer_metric, terms) * math.sqrt(max(1.0 / size - 1.0 / count, 0.0))
             estimate, estimated = state.mean + count / size * step, state.value + count / size * shift
         if not math.isfinite(error):  # of one scenario
-            error = problem.outer_metric.dual_norm_estimate((count * weights[:, None] * change))
-        reached = replace(
-            state, nominal=middle.state, table=tuple(table), mean=mean, value=value, sampling_error=error
-        )
+            error = problem.outer_metric.dual_norm_estimate(count * weights[:, None] * change)
+        reached = replace(state, nominal=middle.state, table=tuple(table), mean=mean, value=value, sampling_error=error)
         return estimate, estimated, error, reached
 
     def hessian(self, problem: ScenarioProblem, v: Tensor, state: SAGAState) -> HessianProduct:

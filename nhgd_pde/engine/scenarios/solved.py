@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,9 +43,7 @@ class Solved:
     message: str = ""
 
 
-def solve_part(
-    part: Part, v: Tensor, u: Tensor, p: Tensor, inverse: PointwiseState, tolerances: Tolerances
-) -> Solved:
+def solve_part(part: Part, v: Tensor, u: Tensor, p: Tensor, inverse: PointwiseState, tolerances: Tolerances) -> Solved:
     """States, adjoints and hypergradients of a part, from starts u and p (b, n)."""
     state = solve_states(part, v, u, inverse, tolerances.state * tolerances.state_length)
     right, direct = part.scenario_derivatives(state.solution, v)
@@ -88,9 +87,7 @@ class Middle:
     sensitivity: float
     inverse: PointwiseState
 
-    def tolerances(
-        self, problem: ScenarioProblem, accuracy: Accuracy, hidden: float, roughest: float
-    ) -> Tolerances:
+    def tolerances(self, problem: ScenarioProblem, accuracy: Accuracy, hidden: float, roughest: float) -> Tolerances:
         """As accurate as asked for, but no more than an error `hidden` of the gradient calls for; see `roughest`.
 
         Args:
@@ -119,6 +116,7 @@ def nominal_at(
     if p is None:
         assert reached.q is not None
         p = nominal.adjoint_state(reached.u, v, reached.q)
+    inverse: Any = reached.inner.curvature
     middle = Middle(
         state=reached,
         u=reached.u,
@@ -126,7 +124,7 @@ def nominal_at(
         value=evaluation.value - nominal.control_value(v),
         derivative=evaluation.derivative - nominal.control_derivative(v),
         sensitivity=evaluation.sensitivity,
-        inverse=reached.inner.curvature,
+        inverse=inverse,
     )
     return middle, evaluation, reached
 

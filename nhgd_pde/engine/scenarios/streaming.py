@@ -2,9 +2,9 @@
 
     d_k = g(v_k; B_k) + (1 - a_k) (d_k-1 - g(v_k-1; B_k)),   g(v; B) = mean_B (h_s(v) - h_0(v)),   h = h_0(v_k) + d_k
 
-The recursive momentum STORM (Cutkosky and Orabona 2019, NeurIPS 32) of what the scenarios differ by from the nominal one,
-whose hypergradient h_0 is known: the second term of g takes away of every change of h what all scenarios have in common.
-With a_k = 1 / (k + 1), d_k is a mean over all scenarios ever drawn, carried to v_k. Its error is a martingale,
+The recursive momentum STORM (Cutkosky and Orabona 2019, NeurIPS 32) of what the scenarios differ by from the nominal
+one, whose hypergradient h_0 is known: that takes away of every change of h what all scenarios have in common. With
+a_k = 1 / (k + 1), d_k is a mean over all scenarios ever drawn, carried to v_k. Its error is a martingale,
 
     e_k = (1 - a_k) e_k-1 + mean_B x_s - E x,   x_s = g(v_k; s) - (1 - a_k) g(v_k-1; s),
 
@@ -155,8 +155,8 @@ class Streaming:
         """Raises: ValueError: the risk is not an expectation, nor the minimum of one over a level."""
         if not (problem.risk.linear or isinstance(problem.risk, LevelRisk)):
             raise ValueError(
-                "a stream of scenarios estimates expectations: expected mean or cvar as risk measure, found another one; "
-                "take a finite sample"
+                "a stream of scenarios estimates expectations: expected mean or cvar as risk measure, found another one, "
+                "which takes a finite sample"
             )
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
         return StreamState(nominal, 0, 0, v.new_zeros(len(v) + 4))
