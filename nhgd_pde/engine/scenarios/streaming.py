@@ -155,7 +155,7 @@ class Streaming:
         """Raises: ValueError: the risk is not an expectation, nor the minimum of one over a level."""
         if not (problem.risk.linear or isinstance(problem.risk, LevelRisk)):
             raise ValueError(
-                "a stream of scenarios estimates expectations: expected mean or cvar as risk measure, found another one, "
+                "a stream of scenarios estimates expectations: expected mean or cvar as risk measure, found another, "
                 "which takes a finite sample"
             )
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
