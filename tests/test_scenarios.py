@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scenario_problems import poisson_2d, scenarios_of, waves
 from torch import Tensor
 
 from nhgd_pde.engine.curvature.factored import Factored
@@ -19,7 +20,6 @@ from nhgd_pde.engine.scenarios.oracle import GrowthOptions, ScenarioNHGD
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.objective.risk import CVaR, Entropic
 from nhgd_pde.scenario_problem import ScenarioProblem
-from scenario_problems import poisson_2d, scenarios_of, waves
 
 
 def method(first: int | None = 8) -> ScenarioNHGD:

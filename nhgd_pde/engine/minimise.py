@@ -97,9 +97,11 @@ def minimise(
             change_before=current.change,
         )
         current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
-        current = _grown(current, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not reached.evaluation:
             state = outer.init(space, current.evaluation)
+        confirmed, current = current, _grown(current, problem, oracle, space, goal, stopping, interrupted)
+        if current.evaluation is not confirmed.evaluation:
+            state = outer.rebased(space, state, current.evaluation)
         loop = LoopState(first, current, state, current.oracle, current.evaluations, 0, sensitivity)
         tell(current)
         keep(loop, False)

@@ -77,5 +77,8 @@ class Adam:
         square = torch.lerp(evaluation.gradient**2, state.square, second)
         return replace(state, mean=mean, square=square, taken=state.taken + 1)
 
+    def rebased(self, space: Feasible, state: AdamState, evaluation: Evaluation) -> AdamState:
+        return replace(state, best=evaluation)
+
     def revalued(self, state: AdamState, value: float) -> AdamState:
         return replace(state, best=replace(state.best, value=value))

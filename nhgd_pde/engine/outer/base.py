@@ -289,6 +289,10 @@ class OuterMethod(Protocol[State]):
         """Take in the evaluation at the proposed point."""
         ...
 
+    def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
+        """The state with another evaluation of its iterate, over more scenarios, and what was learnt of the curvature."""
+        ...
+
     def revalued(self, state: State, value: float) -> State:
         """The state with another value of its blended iterate: the one that its inner variables give."""
         ...

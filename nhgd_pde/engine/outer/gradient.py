@@ -89,6 +89,11 @@ class GradientDescent:
         search = LineSearch.start(evaluation.value, slope, trial, wolfe=False)
         return GradientState(evaluation, search, latest, step=state.search.trial)
 
+    def rebased(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
+        slope = -dot(evaluation.derivative, evaluation.gradient)
+        search = LineSearch.start(evaluation.value, slope, state.search.trial, wolfe=False)
+        return replace(state, best=evaluation, search=search, latest=(evaluation.value,))
+
     def revalued(self, state: GradientState, value: float) -> GradientState:
         best, search = replace(state.best, value=value), replace(state.search, value=value)
         return replace(state, best=best, search=search)

@@ -129,6 +129,9 @@ class MMA:
         convexity = (_larger(state.convexity[0], missing), state.convexity[1])
         return replace(state, convexity=convexity, trials=trials, accepted=False, failure=failure)
 
+    def rebased(self, space: Feasible, state: MMAState, evaluation: Evaluation) -> MMAState:
+        return replace(state, best=evaluation)
+
     def revalued(self, state: MMAState, value: float) -> MMAState:
         return replace(state, best=replace(state.best, value=value))
 

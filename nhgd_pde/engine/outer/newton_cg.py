@@ -12,6 +12,7 @@ from ...linalg.krylov import dot
 from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, value_noise
 from .line_search import LineSearch
 from .quadratic_model import minimise_model
+from .secant import CorrectedHessian, Secant
 
 # Products with the Hessian are solutions of linear systems themselves, and not better than this.
 _LEAST_FORCING = 1e-8
@@ -26,6 +27,8 @@ class NewtonState(OuterState):
     reduction: what `direction` has left of it.
     gradient_norm: at the iterate.
     plain: `direction` is the negative gradient.
+    secants: of the last steps, the oldest first.
+    product: (p,) of the Hessian given at the iterate with the way to `end`; None unless secants are kept.
     """
 
     forcing: float
@@ -34,6 +37,8 @@ class NewtonState(OuterState):
     end: Tensor
     search: LineSearch | None = None
     plain: bool = False
+    secants: tuple[Secant, ...] = ()
+    product: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,15 @@ class NewtonCG:
         step: first trial along a negative gradient; None estimates it. A Newton step is tried in full.
         forcing: the largest forcing term.
         iterations: most products with the Hessian a direction.
+        least: the smallest forcing term; a Hessian that is known roughly deserves no small one.
+        memory: steps whose secants correct the Hessian, of one that is known roughly.
     """
 
     step: float | None = None
     forcing: float = 0.1
     iterations: int = 500
+    least: float = _LEAST_FORCING
+    memory: int = 0
     second_order: ClassVar[bool] = True
 
     def objection(self, space: Feasible) -> str:
@@ -88,11 +97,12 @@ class NewtonCG:
             forcing = 0.9 * (norm / state.gradient_norm) ** 2 if state.gradient_norm > 0.0 else 0.0
             return NewtonState(
                 best=evaluation,
-                forcing=min(max(forcing, _LEAST_FORCING), self.forcing),
+                forcing=min(max(forcing, self.least), self.forcing),
                 gradient_norm=norm,
                 direction=torch.zeros_like(best.v),
                 end=evaluation.v,
                 step=trial,
+                secants=self._remembered(state, evaluation),
             )
         if not search.exhausted:
             return replace(state, search=search, accepted=False)
@@ -101,17 +111,44 @@ class NewtonCG:
         failure = "the line search found no acceptable step along the negative gradient"
         return replace(state, search=search, accepted=False, failure=failure)
 
+    def rebased(self, space: Feasible, state: NewtonState, evaluation: Evaluation) -> NewtonState:
+        norm = space.stationarity(evaluation)
+        return replace(
+            state, best=evaluation, gradient_norm=norm, direction=torch.zeros_like(evaluation.v), search=None
+        )
+
+    def _remembered(self, state: NewtonState, evaluation: Evaluation) -> tuple[Secant, ...]:
+        """The secants with that of the step to an evaluation, if its product with the Hessian is known."""
+        step = evaluation.v - state.best.v
+        length = float(torch.linalg.vector_norm(state.direction))
+        if state.product is None or length == 0.0:
+            return state.secants
+        # The step is a share of the direction, up to rounding, unless it was projected.
+        share = float(torch.linalg.vector_norm(step)) / length
+        secant = Secant(step, evaluation.derivative - state.best.derivative, share * state.product)
+        return (*state.secants, secant)[-self.memory :]
+
     def revalued(self, state: NewtonState, value: float) -> NewtonState:
         return replace(state, best=replace(state.best, value=value))
 
     def _directed(self, space: Feasible, state: NewtonState, hessian: HessianProduct) -> NewtonState:
-        model = minimise_model(space, state.best, hessian, state.forcing, self.iterations)
+        given, corrected = hessian, CorrectedHessian.of(hessian, state.secants)
+        model = minimise_model(space, state.best, corrected, state.forcing, self.iterations)
         direction = model.end - state.best.v
+        product = given(direction) if self.memory else None
         slope = space.rate(state.best.derivative, state.best.v, model.end)
         if not slope < 0.0:
             return self._downhill(space, state)
         search = LineSearch.start(state.best.value, slope, 1.0, wolfe=space.smooth)
-        return replace(state, direction=direction, end=model.end, search=search, plain=False, reduction=model.reduction)
+        return replace(
+            state,
+            direction=direction,
+            end=model.end,
+            search=search,
+            plain=False,
+            reduction=model.reduction,
+            product=product,
+        )
 
     def _downhill(self, space: Feasible, state: NewtonState) -> NewtonState:
         """Along the negative gradient, or to where the proximal gradient method goes."""
@@ -123,4 +160,4 @@ class NewtonCG:
             trial = 1.0
         end = best.v + direction
         search = LineSearch.start(best.value, space.rate(best.derivative, best.v, end), trial, wolfe=space.smooth)
-        return replace(state, direction=direction, end=end, search=search, plain=True, reduction=1.0)
+        return replace(state, direction=direction, end=end, search=search, plain=True, reduction=1.0, product=None)

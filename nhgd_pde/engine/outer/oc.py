@@ -74,5 +74,8 @@ class OC:
             return replace(state, accepted=False, failure="the objective or its gradient is not finite")
         return OuterState(evaluation, step=1.0)
 
+    def rebased(self, space: Feasible, state: OuterState, evaluation: Evaluation) -> OuterState:
+        return replace(state, best=evaluation)
+
     def revalued(self, state: OuterState, value: float) -> OuterState:
         return replace(state, best=replace(state.best, value=value))
