@@ -128,6 +128,9 @@ class StochasticApproximation:
         unit = min(max(modelled / measured, _SHORTEST), _LONGEST) if measured > 0.0 else _LONGEST
         return replace(reached, modelled=modelled, measured=measured, unit=unit * self.shift**self.power)
 
+    def rebased(self, space: Feasible, state: StochasticState, evaluation: Evaluation) -> StochasticState:
+        return replace(state, best=evaluation, end=None)
+
     def revalued(self, state: StochasticState, value: float) -> StochasticState:
         return replace(state, best=replace(state.best, value=value))
 

@@ -141,7 +141,7 @@ class SAGA:
             start + torch.stack([zero if seen is None else getattr(seen, name) for seen in old])
             for start, name in ((middle.u, "u"), (middle.p, "p"))
         )
-        tolerances = middle.tolerances(problem, accuracy, self.share * state.sampling_error, self.roughest)
+        tolerances = middle.tolerances(problem, accuracy, (self.share, state.sampling_error), self.roughest)
         found = solve_part(problem.part(batch), v, u, p, middle.inverse, tolerances)
         if found.message:
             return failed_evaluation(v, found.message), state

@@ -87,16 +87,19 @@ class Middle:
     sensitivity: float
     inverse: PointwiseState
 
-    def tolerances(self, problem: ScenarioProblem, accuracy: Accuracy, hidden: float, roughest: float) -> Tolerances:
-        """As accurate as asked for, but no more than an error `hidden` of the gradient calls for; see `roughest`.
+    def tolerances(
+        self, problem: ScenarioProblem, accuracy: Accuracy, hidden: tuple[float, float], roughest: float
+    ) -> Tolerances:
+        """As accurate as asked for, but no more than makes a difference beside the sampling error.
 
         Args:
             problem: with the norm of the inner space.
             accuracy: asked for.
-            hidden: an error of the gradient that makes no difference.
+            hidden: a share of a sampling error, and that error, which may be infinite: not known yet.
             roughest: largest relative error of a state or an adjoint.
         """
-        allowed = hidden / self.sensitivity if self.sensitivity > 0.0 else math.inf
+        share, error = hidden
+        allowed = share * error / self.sensitivity if share > 0.0 and self.sensitivity > 0.0 else 0.0
         state, adjoint = (
             min(max(wanted, allowed), max(roughest, wanted)) for wanted in (accuracy.state, accuracy.adjoint)
         )

@@ -179,7 +179,7 @@ class Streaming:
         weight = max((state.taken + 1.0) ** -self.power, self.least)
         before = state.before
         # What is left of an equation is added up over the 1 / a_k evaluations that an estimate lasts.
-        hidden = self.share * state.sampling_error * weight
+        hidden = self.share * weight, state.sampling_error
         tolerances = middle.tolerances(problem, accuracy, hidden, self.roughest)
         part = problem.drawn(state.drawn, self.batch)
         u, p = (each.expand(self.batch, -1).clone() for each in (middle.u, middle.p))
