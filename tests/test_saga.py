@@ -1,4 +1,4 @@
-"""The table of hypergradients over a finite sum: unbiased, and linear convergence to the optimum of the sample average."""
+"""The table of hypergradients over a finite sum: unbiased, and linearly convergent to the sample average's optimum."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ class _Solves:
             root = solve_from_anywhere(part, self.v, start, ExactDirections(part, self.v, start), 1e-10, 50)
             self.message = self.message or (root.message if root.failed else "")
             u, residual, steps = root.u, root.residual, root.steps
-        self.errors[0] = max(self.errors[0], part.residual_error(residual, u, self.v, 1e-8))
+        self.errors[0] = max(self.errors[0], _error(part, residual, u))
         self.steps[0] = max(self.steps[0], steps)
         return Rows(u, residual, torch.zeros_like(self.values[indices]), steps)
 

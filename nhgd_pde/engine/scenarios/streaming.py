@@ -59,8 +59,10 @@ class LevelRisk(Protocol):
 
 # Entries of the running estimates behind those of the hypergradient.
 _VALUE, _SLOPE, _CURVATURE, _SQUARE = range(-4, 0)
-# Of the reciprocal of the values' standard deviation: what the second derivative by the level is at least.
-_FLATTEST = 0.5
+# Of the reciprocal of the values' spread: what the second derivative by the level is at least.
+_FLATTEST = 1.5
+# Of their spread: how far the level moves at once. Estimates that are carried so far are not worth more.
+_FARTHEST = 0.25
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class StreamState:
         drawn: scenarios so far.
         taken: evaluations so far.
         running: (p + 4,) estimates: of the hypergradient without that of the nominal scenario, of the value without
-            that, of first and second derivative by the level, and of the mean square of that part of the value.
+            that, of first and second derivative by the level, and of the mean square of what values differ by from the
+            nominal one.
         variance, value_variance: of the errors of the first two.
         level: t of the next evaluation; 0 where there is none.
         before: None before the first evaluation.
@@ -262,7 +265,7 @@ def _terms(risk: Risk, found: Solved, value: float, derivative: Tensor, level: f
         of_level = torch.zeros_like(values)
         return torch.cat([rows - derivative, torch.stack([values - value, of_level, of_level, of_level], 1)], 1)
     psi = risk.integrand(values, level)
-    numbers = torch.stack([psi.value - value, psi.by_level, psi.curvature, (values - level).square()], 1)
+    numbers = torch.stack([psi.value - value, psi.by_level, psi.curvature, (values - value).square()], 1)
     return torch.cat([psi.by_value[:, None] * rows - derivative, numbers], 1)
 
 
@@ -287,4 +290,6 @@ def _after(risk: Risk, level: float, running: Tensor) -> float:
     slope, curvature, square = (float(running[k]) for k in (_SLOPE, _CURVATURE, _SQUARE))
     if not square > 0.0:
         return level
-    return level - slope / max(curvature, _FLATTEST / math.sqrt(square))
+    spread = math.sqrt(square)
+    step = slope / max(curvature, _FLATTEST / spread)
+    return level - min(max(step, -_FARTHEST * spread), _FARTHEST * spread)
