@@ -161,3 +161,26 @@ def test_other_risks_are_refused(problem: ScenarioProblem) -> None:
     risky = replace(problem, risk=CVaR(0.9))
     with pytest.raises(ValueError, match="expected the mean as risk measure"):
         SAGA(natural()).init(risky, *risky.start())
+
+
+@pytest.mark.parametrize(
+    ("control", "terms"),
+    [
+        ({"kind": "source", "bounds": [0, 20]}, []),
+        ({"kind": "source"}, [{"kind": "regularisation", "norm": "l1", "weight": 2e-3}]),
+    ],
+    ids=["bounds", "l1"],
+)
+def test_optima_with_kinks(control: dict[str, object], terms: list[dict[str, object]]) -> None:
+    fit = {"kind": "tracking", "target": "sin(pi*x)*sin(2*pi*y)"}
+    objective = [fit, {"kind": "regularisation", "norm": "l2", "weight": 1e-4}, *terms]
+    nominal = poisson_2d(control=control, objective=objective)
+    problem = scenarios_of(nominal, waves(nominal, 24, 0.5))
+    best = optimum(problem)
+    found = minimise(problem, SAGA(natural(), 8), StochasticApproximation(), Stopping(rtol=1e-8))
+    assert found.status == "converged", found.message
+    v = found.last.evaluation.v
+    assert problem.outer_metric.norm((v - best.v)[None]) < 1e-6 * problem.outer_metric.norm(best.v[None])
+    # Kinks are met exactly, by the same controls.
+    at = torch.zeros_like(v)
+    assert torch.equal(v == at, best.v == at) and int((v == at).sum()) > 10

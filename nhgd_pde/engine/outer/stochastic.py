@@ -11,7 +11,7 @@ from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_con
 from .quadratic_model import minimise_model
 
 # The gradient has grown by this: the steps are too long.
-_DIVERGED = 1e3
+_DIVERGED = 1e2
 # A failed evaluation is tried again with a shorter step so many times.
 _MOST_RETREATS = 6
 _RETREAT = 0.25
@@ -31,7 +31,8 @@ class StochasticState(OuterState):
     taken: steps.
     unit: the step before the rule makes it shorter.
     modelled, measured: sums over the steps of what the model said of d . H d and what gradients did, later ones more.
-    end: (p,) the proposal before it is shortened.
+    end: (p,) the proposal before it is shortened; None until the model has been minimised.
+    slope: of the objective on the way there.
     retreats: at this iterate.
     """
 
@@ -86,19 +87,30 @@ class StochasticApproximation:
     def propose(
         self, space: Feasible, state: StochasticState, hessian: HessianProduct | None = None
     ) -> tuple[Tensor, StochasticState]:
-        best, length = state.best, self._length(state)
+        best, length = state.best, self._rule(state)
         if not self.natural:
+            length *= _RETREAT**state.retreats
             return space.prox(best.v - length * best.gradient, length), state
         if state.end is None:
             if hessian is None:
                 raise ValueError("the natural direction needs an oracle with products with the Hessian")
-            end = minimise_model(space, best, hessian, self.forcing, self.iterations).end
-            state = replace(state, end=end, slope=space.rate(best.derivative, best.v, end))
-            if not state.slope < 0.0:
+            given = hessian
+
+            def shorter(d: Tensor) -> Tensor:
+                # The minimiser then is this share of the way, with variables at bounds and zeros exactly.
+                return given(d) / length
+
+            end = minimise_model(space, best, shorter, self.forcing, self.iterations).end
+            slope = space.rate(best.derivative, best.v, end)
+            if not slope < 0.0:
                 # No positive curvature, or nothing to gain.
-                state = replace(state, end=space.prox(best.v - _CAUTION * space.first_step(best) * best.gradient))
+                trial = _CAUTION * space.first_step(best)
+                end = space.prox(best.v - trial * best.gradient, trial)
+            state = replace(state, end=end, slope=slope)
         assert state.end is not None
-        return space.project(best.v + length * (state.end - best.v)), state
+        if not state.retreats:
+            return state.end, state
+        return space.project(best.v + _RETREAT**state.retreats * (state.end - best.v)), state
 
     def update(self, space: Feasible, state: StochasticState, evaluation: Evaluation) -> StochasticState:
         if not evaluation.finite:
@@ -119,11 +131,12 @@ class StochasticApproximation:
     def _learnt(self, state: StochasticState, reached: StochasticState, length: float) -> StochasticState:
         """With the unit that the secants call for.
 
-        Along a model's minimiser d . H d = - slope. Where the mean of all scenarios has more curvature than the
-        nominal one, or errors of the estimates add to what gradients change by, the step has to be shorter.
+        Along a model's minimiser with a step t, d . H d = - t slope. Where the mean of all scenarios has more curvature
+        than the nominal one, or errors of the estimates add to what gradients change by, steps have to be shorter.
         """
         moved = dot(reached.best.derivative - state.best.derivative, reached.best.v - state.best.v)
-        modelled = _MEMORY * state.modelled - length**2 * min(state.slope, 0.0)
+        share = _RETREAT**state.retreats
+        modelled = _MEMORY * state.modelled - share * length * min(state.slope, 0.0)
         measured = _MEMORY * state.measured + moved
         unit = min(max(modelled / measured, _SHORTEST), _LONGEST) if measured > 0.0 else _LONGEST
         return replace(reached, modelled=modelled, measured=measured, unit=unit * self.shift**self.power)
@@ -134,5 +147,8 @@ class StochasticApproximation:
     def revalued(self, state: StochasticState, value: float) -> StochasticState:
         return replace(state, best=replace(state.best, value=value))
 
+    def _rule(self, state: StochasticState) -> float:
+        return state.unit / (state.taken + self.shift) ** self.power
+
     def _length(self, state: StochasticState) -> float:
-        return state.unit / (state.taken + self.shift) ** self.power * _RETREAT**state.retreats
+        return self._rule(state) * _RETREAT**state.retreats
