@@ -140,7 +140,9 @@ def test_the_table_grows_to_three_numbers_a_scenario_and_unknown(problem: Scenar
         rows = [row for seen in state.table if seen is not None for row in (seen.u, seen.p, seen.h)]
         # None keeps a whole batch alive.
         assert sum(row.untyped_storage().nbytes() for row in rows) == 8 * sum(row.numel() for row in rows)
-    assert held[0] == 5 * (2 * n + p + 1) and held[4:] == [count * (2 * n + p + 1)] * 8
+    one = 2 * n + p + 1
+    # Nothing of the starting point.
+    assert held[:3] == [0, 5 * one, 10 * one] and held[5:] == [count * one] * 7
 
 
 def test_a_run_goes_on_with_the_same_numbers(problem: ScenarioProblem) -> None:

@@ -137,8 +137,9 @@ def test_cvar_with_its_level_as_a_variable_comes_near_the_optimum_of_many_scenar
     state, gaps = oracle.init(problem, *problem.start()), []
     for seed in range(3):
         stream, iterates = problem_with_seed(problem, seed), list[Iterate]()
-        steps = Stopping(iterations=60)
-        minimise(stream, Streaming(natural(), 16, power=0.7), StochasticApproximation(), steps, iterates.append)
+        # The tail bends more than the nominal scenario, so that steps are shorter.
+        outer, steps = StochasticApproximation(step=0.3), Stopping(iterations=60)
+        minimise(stream, Streaming(natural(), 16, power=0.7), outer, steps, iterates.append)
         assert iterates[-1].oracle.level == pytest.approx(level, abs=0.5 * risk.scale)
         for k in (4, 15, 60):
             evaluation, state = oracle.evaluate(problem, iterates[k].evaluation.v, state, Accuracy(1e-8, 1e-8))

@@ -19,7 +19,7 @@ _RETREAT = 0.25
 _MEMORY = 0.9
 _SHORTEST = 0.02
 # Of the model's minimiser, after a first step all the way: what is known of other scenarios is of points before.
-_LONGEST = 0.5
+_LONGEST = 0.7
 # Share of the first trial of a line search that a first plain step is.
 _CAUTION = 0.05
 

@@ -6,7 +6,8 @@ Defazio, Bach and Lacoste-Julien 2014 (NeurIPS 27). h_0 is the hypergradient of 
 control. In place of hypergradients the table has their differences from it, and so for states and adjoints: what it
 holds of a scenario is moved on with the nominal one, with no solve and no work on the table, and what is left to change
 is by how much the scenario differs from it. Scenarios enter when they are first drawn; in that first epoch the mean of
-those seen stands for all, as in the paper's section on implementation.
+those seen stands for all, as in the paper's section on implementation. Those of the starting point do not enter: the
+first step is longer than all others, and what is known from before it would have to be corrected by as much.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class SAGAState:
         left: numbers of the scenarios that the epoch has not drawn yet.
         generator: of the order.
         sampling_error: of the gradient of the last evaluation; infinite before there was one.
+        taken: evaluations.
     """
 
     nominal: NHGDState
@@ -63,6 +65,7 @@ class SAGAState:
     left: Tensor
     generator: torch.Generator
     sampling_error: float = math.inf
+    taken: int = 0
 
     @property
     def u(self) -> Tensor:
@@ -160,7 +163,13 @@ class SAGA:
             sampling_error=error,
             scenarios=len(batch),
         )
-        return (evaluation, replace(reached, left=left)) if evaluation.finite else (evaluation, state)
+        if not evaluation.finite:
+            return evaluation, state
+        if not state.taken:
+            # Drawn again at last.
+            blank = replace(state, nominal=reached.nominal, sampling_error=error)
+            return evaluation, replace(blank, left=torch.cat([left, batch]), taken=1)
+        return evaluation, replace(reached, left=left, taken=state.taken + 1)
 
     def _estimate(
         self, problem: ScenarioProblem, state: SAGAState, middle: Middle, batch: Tensor, found: Solved

@@ -4,7 +4,7 @@
 
 The recursive momentum STORM (Cutkosky and Orabona 2019, NeurIPS 32) of what the scenarios differ by from the nominal
 one, whose hypergradient h_0 is known: that takes away of every change of h what all scenarios have in common. With
-a_k = 1 / (k + 1), d_k is a mean over all scenarios ever drawn, carried to v_k. Its error is a martingale,
+a_k = 1 / k, d_k is a mean over all scenarios drawn after the first step, carried to v_k. Its error is a martingale,
 
     e_k = (1 - a_k) e_k-1 + mean_B x_s - E x,   x_s = g(v_k; s) - (1 - a_k) g(v_k-1; s),
 
@@ -136,7 +136,8 @@ class Streaming:
     Attributes:
         base: the method for the nominal scenario, whose curvature is pointwise.
         batch: fresh scenarios an evaluation.
-        power: a_k = (k + 1)^-power; 0 is plain sampling, with no memory.
+        power: a_k = k^-power with a_0 = 1, so that what is known of the starting point is forgotten; 0 is plain
+            sampling, with no memory.
         least: a_k is never less.
         share: error of state and adjoint equations that is left, as a share of the sampling error.
         roughest: largest relative error of a state or an adjoint.
@@ -179,7 +180,7 @@ class Streaming:
         middle, own, _ = nominal_at(self.base, problem, v, state.nominal, accuracy)
         if middle is None:
             return own, state
-        weight = max((state.taken + 1.0) ** -self.power, self.least)
+        weight = max(max(state.taken, 1) ** -self.power, self.least)
         before = state.before
         # What is left of an equation is added up over the 1 / a_k evaluations that an estimate lasts.
         hidden = self.share * weight, state.sampling_error
