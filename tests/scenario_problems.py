@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from nhgd_pde.engine.curvature.factored import Factored
+from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
+from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+from nhgd_pde.engine.oracle import Accuracy
+from nhgd_pde.engine.outer.base import Evaluation
+from nhgd_pde.engine.outer.newton_cg import NewtonCG
+from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.objective.risk import Mean, Risk
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.scenario_problem import ScenarioProblem
 
 
 def scenarios_of(
-    nominal: PDEProblem, factors: Tensor, weights: Tensor | None = None, risk: Risk | None = None, at_once: int = 16
+    nominal: PDEProblem,
+    factors: Tensor,
+    weights: Tensor | None = None,
+    risk: Risk | None = None,
+    at_once: int = 16,
+    seed: int = 0,
 ) -> ScenarioProblem:
-    """Scenarios whose conductivity is that of the nominal problem times factors (S, P) or (S, 1)."""
+    """Scenarios whose conductivity is that of the nominal problem times factors (S, P) or (S, 1).
+
+    The stream draws from the same scenarios, each of them with the same probability, so that its expectation is known.
+    """
     equation = nominal.equation
     control = equation.constant_linearisation.control.direct if equation.affine else None
 
     def make(z: np.ndarray, numbers: np.ndarray) -> PDEProblem:
         first, *others = equation.integrals
-        conductivity = first.coefficients["conductivity"] * factors[torch.from_numpy(numbers)]
+        conductivity = first.coefficients["conductivity"] * factors[torch.from_numpy(z[:, 0]).long()]
         integrals = (replace(first, coefficients={**first.coefficients, "conductivity": conductivity}), *others)
         some = replace(equation, integrals=integrals, scenarios=len(z), known_control=control)
         return replace(nominal, equation=some, model=replace(nominal.model, equation=some))
 
     count = len(factors)
+
+    def stream(first: int, size: int) -> np.ndarray:
+        drawn = [np.random.default_rng([seed, k]).integers(count) for k in range(first, first + size)]
+        return np.array(drawn, dtype=float)[:, None]
+
     weights = torch.full((count,), 1.0 / count, dtype=torch.float64) if weights is None else weights
-    return ScenarioProblem(nominal, np.zeros((count, 1)), weights, risk or Mean(), make, at_once)
+    own = np.arange(count, dtype=float)[:, None]
+    return ScenarioProblem(nominal, own, weights, risk or Mean(), make, at_once, stream)
 
 
 def waves(nominal: PDEProblem, count: int, size: float, seed: int = 0, modes: int = 4) -> Tensor:
@@ -61,3 +86,33 @@ def poisson_2d(cells: int = 8, weight: float = 1e-4, **overrides: object) -> PDE
         }
     )
     return problem.pde
+
+
+def natural() -> NHGD:
+    """The method for the nominal scenario."""
+    return NHGD(InnerOptions(), Factored(), HypergradientOptions())
+
+
+def whole(problem: ScenarioProblem) -> PDEProblem:
+    """The same sample as one problem whose inner variables are the states of every scenario, equally probable."""
+    return problem.part(torch.arange(problem.inner_shape[0]))
+
+
+def exact(problem: ScenarioProblem, v: Tensor) -> Evaluation:
+    """Of the mean over the sample, by factors of every scenario."""
+    every, adjoint = whole(problem), Adjoint()
+    return adjoint.evaluate(every, v, adjoint.init(every, every.start()[0], v), Accuracy(1e-12, 1e-12))[0]
+
+
+def optimum(problem: ScenarioProblem) -> Evaluation:
+    found = minimise(whole(problem), Adjoint(), NewtonCG(), Stopping(rtol=1e-11))
+    assert found.status == "converged", found.message
+    return found.last.evaluation
+
+
+def restored(oracle: Any, problem: ScenarioProblem, state: Any) -> Any:
+    """A state that has been in a file."""
+    file = io.BytesIO()
+    torch.save(oracle.save(state), file)
+    file.seek(0)
+    return oracle.restore(problem, torch.load(file, weights_only=True))

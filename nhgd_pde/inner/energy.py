@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -126,10 +127,16 @@ class EnergyModel:
         return EnergyFactors(factors.solve, factors.solve_transposed)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
-        """The factors of every scenario's J; those of the Riesz map where the scenarios share it."""
+        """The factors of every scenario's J; those of the Riesz map where it is the J of all of them.
+
+        It is not where these are scenarios with coefficients of their own, in the metric of a nominal one.
+        """
         derivative = self.equation.linearise(u, v)
         if self.equation.affine and derivative.state.shared:
-            return self.factors(u, v)
+            jacobian = derivative.state
+            assert isinstance(jacobian, ScenarioMatrix)
+            if np.array_equal(jacobian.host().data, self.riesz.matrix.host.data):
+                return self.factors(u, v)
         return derivative.factors
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:

@@ -127,6 +127,11 @@ class Factorisation:
         """Entries in both factors."""
         return int(self._lu.nnz)
 
+    @property
+    def bytes(self) -> int:
+        """Of both factors: a number and an index an entry."""
+        return 12 * self.fill
+
     def solve(self, b: Tensor) -> Tensor:
         """A^-1 b for every row of (k, n)."""
         return self._solve(b, "N")
@@ -151,6 +156,11 @@ class ScenarioFactorisation:
     def __init__(self, matrix: ScenarioMatrix, counts: Counts) -> None:
         count = matrix.data.shape[0]
         self._factors = [Factorisation(matrix.host(s), counts, matrix.symmetric) for s in range(count)]
+
+    @property
+    def bytes(self) -> int:
+        """Of the factors of all scenarios."""
+        return sum(factor.bytes for factor in self._factors)
 
     def solve(self, b: Tensor) -> Tensor:
         """A_s^-1 b_s, (S, n)."""

@@ -46,7 +46,7 @@ class AdjointState:
 
 
 @dataclass(frozen=True)
-class _Exact:
+class ExactDirections:
     """Newton directions by the factors of every scenario's J at one point, made when first asked for."""
 
     problem: ImplicitProblem
@@ -63,7 +63,7 @@ class _Exact:
     def belongs(self, u: Tensor) -> bool:
         return self.problem.linear or torch.equal(u, self.u)
 
-    def renewed(self, u: Tensor) -> _Exact:
+    def renewed(self, u: Tensor) -> ExactDirections:
         there = replace(self, u=u)
         _ = there._factors
         return there
@@ -87,7 +87,7 @@ class Adjoint:
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
     ) -> tuple[Evaluation, AdjointState]:
         try:
-            exact = _Exact(problem, v, state.u)
+            exact = ExactDirections(problem, v, state.u)
             root = solve_from_anywhere(problem, v, state.u, exact, accuracy.state, self.steps)
             if root.failed:
                 return failed_evaluation(v, root.message), state

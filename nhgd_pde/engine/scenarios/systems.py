@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from .problem import Part
 _INEXACT = 1e-2
 _NEWTON_STEPS = 50
 _MOST = 200
+# Of the longest start: what rounding leaves of a solution that is zero, to which no error is relative.
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def solve_states(part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, 
         return part.state_product(start, v, w)
 
     residual = part.residual(start, v)
-    found = _solved(part, product, -residual, inverse.newton_step, None, goal)
+    found = _solved(part, product, -residual, inverse.newton_step, None, max(goal, _rounding(part, start)))
     return Rows(start + found.solution, -found.residual, found.error, found.iterations, _failure(found))
 
 
@@ -59,7 +62,7 @@ def solve_adjoints(
     def product(w: Tensor) -> Tensor:
         return part.state_product_transposed(u, v, w)
 
-    found = _solved(part, product, right, inverse.adjoint, start, goal)
+    found = _solved(part, product, right, inverse.adjoint, start, max(goal, _rounding(part, start)))
     return Rows(found.solution, found.residual, found.error, found.iterations, _failure(found))
 
 
@@ -74,6 +77,11 @@ def _solved(
     if part.definite:
         return batched_conjugate_gradients(product, right, inverse, start, goal, _MOST)
     return batched_residuals(product, right, inverse, part.inner_metric.covector, start, goal, _MOST)
+
+
+def _rounding(part: Part, start: Tensor) -> float:
+    squares = (start * part.inner_metric.covector(start)).sum(1)
+    return _ROUNDING * math.sqrt(max(float(squares.max()), 0.0))
 
 
 def _failure(found: BatchedResult) -> str:

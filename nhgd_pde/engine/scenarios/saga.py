@@ -1,0 +1,229 @@
+"""Minibatches of a finite sum with a table of hypergradients that takes their variance away (SAGA).
+
+    h = h_0 + sum_s w_s d_s + (S/b) sum_{s in B} w_s (h_s - h_0 - d_s),   then d_s <- h_s - h_0 for s in B
+
+Defazio, Bach and Lacoste-Julien 2014 (NeurIPS 27). h_0 is the hypergradient of the nominal scenario at the same
+control. In place of hypergradients the table has their differences from it, and so for states and adjoints: what it
+holds of a scenario is moved on with the nominal one, with no solve and no work on the table, and what is left to change
+is by how much the scenario differs from it. Scenarios enter when they are first drawn; in that first epoch the mean of
+those seen stands for all, as in the paper's section on implementation. Those of the starting point do not enter: the
+first step is longer than all others, and what is known from before it would have to be corrected by as much.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...linalg.factorisation import SingularMatrixError
+from ..nhgd import NHGD, NHGDState
+from ..oracle import Accuracy
+from ..outer.base import Evaluation, HessianProduct, failed_evaluation
+from ..plain import from_plain, to_plain
+from .problem import ScenarioProblem
+from .solved import Middle, Solved, deviation, next_batch, nominal_at, solve_part
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A scenario when it was last drawn, as differences from the nominal one at the same control.
+
+    Attributes:
+        u, p: (n,) state and adjoint.
+        h: (p,) hypergradient.
+        value: of f_s.
+    """
+
+    u: Tensor
+    p: Tensor
+    h: Tensor
+    value: float
+
+
+@dataclass(frozen=True)
+class SAGAState:
+    """What is carried from one evaluation to the next.
+
+    Attributes:
+        nominal: of the nominal scenario.
+        table: of every scenario; None of those that have not been drawn.
+        mean, value: weighted sums over the table of h (p,) and of the values.
+        left: numbers of the scenarios that the epoch has not drawn yet.
+        generator: of the order.
+        sampling_error: of the gradient of the last evaluation; infinite before there was one.
+        taken: evaluations.
+    """
+
+    nominal: NHGDState
+    table: tuple[Seen | None, ...]
+    mean: Tensor
+    value: float
+    left: Tensor
+    generator: torch.Generator
+    sampling_error: float = math.inf
+    taken: int = 0
+
+    @property
+    def u(self) -> Tensor:
+        """(S, n); the nominal one of scenarios that have not been drawn."""
+        nominal = self.nominal.u[0]
+        return torch.stack([nominal if seen is None else nominal + seen.u for seen in self.table])
+
+    @property
+    def q(self) -> Tensor | None:
+        return None
+
+    @property
+    def description(self) -> str:
+        return f"{self.nominal.description}, shared by the scenarios, with a table of hypergradients"
+
+    @property
+    def numbers(self) -> int:
+        """Held of all scenarios: at most S (2 n + p + 1)."""
+        return sum(seen.u.numel() + seen.p.numel() + seen.h.numel() + 1 for seen in self.table if seen is not None)
+
+    def blend(self, other: SAGAState, share: float) -> SAGAState:
+        return other
+
+
+@dataclass(frozen=True)
+class SAGA:
+    """Options; an `Oracle`.
+
+    Attributes:
+        base: the method for the nominal scenario, whose curvature is pointwise.
+        batch: b, at most.
+        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        roughest: largest relative error of a state or an adjoint.
+        seed: of the order.
+    """
+
+    base: NHGD
+    batch: int = 8
+    share: float = 0.2
+    roughest: float = 0.1
+    seed: int = 0
+    name: str = "saga"
+
+    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> SAGAState:
+        """Raises: ValueError: the risk is not the mean."""
+        if not problem.risk.linear:
+            raise ValueError(
+                "a table of hypergradients (saga) sums over scenarios with weights that are known beforehand: expected "
+                "the mean as risk measure, found one whose weights depend on all values; take all scenarios, or the "
+                "stream for cvar"
+            )
+        nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
+        generator = torch.Generator().manual_seed(self.seed)
+        table: tuple[Seen | None, ...] = (None,) * problem.inner_shape[0]
+        return SAGAState(nominal, table, torch.zeros_like(v), 0.0, torch.arange(0), generator)
+
+    def evaluate(
+        self, problem: ScenarioProblem, v: Tensor, state: SAGAState, accuracy: Accuracy
+    ) -> tuple[Evaluation, SAGAState]:
+        """One evaluation over a minibatch; a singular linearisation makes it a failed one."""
+        try:
+            return self._evaluate(problem, v, state, accuracy)
+        except SingularMatrixError as singular:
+            return failed_evaluation(v, str(singular)), state
+
+    def _evaluate(
+        self, problem: ScenarioProblem, v: Tensor, state: SAGAState, accuracy: Accuracy
+    ) -> tuple[Evaluation, SAGAState]:
+        middle, own, _ = nominal_at(self.base, problem, v, state.nominal, accuracy)
+        if middle is None:
+            return own, state
+        batch, left = next_batch(state.left, problem.inner_shape[0], self.batch, state.generator)
+        old = [state.table[s] for s in batch.tolist()]
+        zero = torch.zeros_like(middle.u[0])
+        u, p = (
+            start + torch.stack([zero if seen is None else getattr(seen, name) for seen in old])
+            for start, name in ((middle.u, "u"), (middle.p, "p"))
+        )
+        tolerances = middle.tolerances(problem, accuracy, (self.share, state.sampling_error), self.roughest)
+        found = solve_part(problem.part(batch), v, u, p, middle.inverse, tolerances)
+        if found.message:
+            return failed_evaluation(v, found.message), state
+        h, value, error, reached = self._estimate(problem, state, middle, batch, found)
+        derivative = middle.derivative + h + problem.nominal.control_derivative(v)
+        evaluation = Evaluation(
+            v=v,
+            value=middle.value + value + problem.nominal.control_value(v),
+            derivative=derivative,
+            gradient=problem.outer_metric.gradient(derivative[None])[0],
+            state_error=found.state_error,
+            adjoint_error=found.adjoint_error,
+            sensitivity=middle.sensitivity,
+            inner_steps=found.state_steps,
+            refinement_steps=found.adjoint_steps,
+            sampling_error=error,
+            scenarios=len(batch),
+        )
+        if not evaluation.finite:
+            return evaluation, state
+        if not state.taken:
+            # Drawn again at last.
+            blank = replace(state, nominal=reached.nominal, sampling_error=error)
+            return evaluation, replace(blank, left=torch.cat([left, batch]), taken=1)
+        return evaluation, replace(reached, left=left, taken=state.taken + 1)
+
+    def _estimate(
+        self, problem: ScenarioProblem, state: SAGAState, middle: Middle, batch: Tensor, found: Solved
+    ) -> tuple[Tensor, float, float, SAGAState]:
+        """Of sum_s w_s (h_s - h_0) and of the same of the values, the error of the first, and the table afterwards."""
+        count, size = problem.inner_shape[0], len(batch)
+        weights = problem.weights[batch]
+        h, values = found.rows - middle.derivative, found.values - middle.value
+        old = [state.table[s] for s in batch.tolist()]
+        first = any(seen is None for seen in old)
+        zero = torch.zeros_like(state.mean)
+        change = h - torch.stack([zero if seen is None else seen.h for seen in old])
+        moved = values - values.new_tensor([0.0 if seen is None else seen.value for seen in old])
+        step, shift = weights @ change, float(weights @ moved)
+        table = list(state.table)
+        for k, s in enumerate(batch.tolist()):
+            # Copies, because a row of a batch would keep all of it.
+            u, p = (found.u[k] - middle.u[0]), (found.p[k] - middle.p[0])
+            table[s] = Seen(u, p, h[k].clone(), float(values[k]))
+        mean, value = state.mean + step, state.value + shift
+        if first:
+            share, drawn = _share_of_all(problem.weights, table)
+            error = deviation(problem.outer_metric, h) / math.sqrt(drawn)
+            estimate, estimated = mean / share, value / share
+        else:
+            terms = count * weights[:, None] * change
+            error = deviation(problem.outer_metric, terms) * math.sqrt(max(1.0 / size - 1.0 / count, 0.0))
+            estimate, estimated = state.mean + count / size * step, state.value + count / size * shift
+        if not math.isfinite(error):  # of one scenario
+            error = problem.outer_metric.dual_norm_estimate(count * weights[:, None] * change)
+        reached = replace(state, nominal=middle.state, table=tuple(table), mean=mean, value=value, sampling_error=error)
+        return estimate, estimated, error, reached
+
+    def hessian(self, problem: ScenarioProblem, v: Tensor, state: SAGAState) -> HessianProduct:
+        """Of the nominal scenario."""
+        return self.base.hessian(problem.nominal, v, state.nominal)
+
+    def save(self, state: SAGAState) -> dict[str, Any]:
+        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
+        return {"state": rest, "nominal": self.base.save(state.nominal)}
+
+    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> SAGAState:
+        nominal = self.base.restore(problem.nominal, saved["nominal"])
+        state = from_plain(saved["state"], problem.start()[0].device)
+        return replace(state, nominal=nominal)
+
+
+def _share_of_all(weights: Tensor, table: list[Seen | None]) -> tuple[float, int]:
+    """What the scenarios drawn so far are of all, by which a sum over them is divided, and how many they are.
+
+    Their weights, where all are of one sign; else, as with sparse quadrature, their number.
+    """
+    seen = torch.tensor([each is not None for each in table])
+    drawn = int(seen.sum())
+    if bool((weights >= 0.0).all()) and float(weights[seen].sum()) > 0.0:
+        return float(weights[seen].sum()), drawn
+    return drawn / len(table), drawn

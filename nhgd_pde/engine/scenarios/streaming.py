@@ -1,0 +1,296 @@
+"""Fresh scenarios at every step, of which nothing is kept: running estimates with two control variates.
+
+    d_k = g(v_k; B_k) + (1 - a_k) (d_k-1 - g(v_k-1; B_k)),   g(v; B) = mean_B (h_s(v) - h_0(v)),   h = h_0(v_k) + d_k
+
+The recursive momentum STORM (Cutkosky and Orabona 2019, NeurIPS 32) of what the scenarios differ by from the nominal
+one, whose hypergradient h_0 is known: that takes away of every change of h what all scenarios have in common. With
+a_k = 1 / k, d_k is a mean over all scenarios drawn after the first step, carried to v_k. Its error is a martingale,
+
+    e_k = (1 - a_k) e_k-1 + mean_B x_s - E x,   x_s = g(v_k; s) - (1 - a_k) g(v_k-1; s),
+
+so that its variance is known by recursion. Values are estimated in the same way, from the same solves.
+
+A risk measure of the form min_t E psi(f, t), as CVaR is (Rockafellar and Uryasev 2000), has its level t as a further
+variable. It moves by a Newton step in the estimates of the derivatives by t after every evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ...linalg.factorisation import SingularMatrixError
+from ..nhgd import NHGD, NHGDState
+from ..oracle import Accuracy
+from ..outer.base import Evaluation, HessianProduct, failed_evaluation
+from ..plain import from_plain, to_plain
+from .problem import Part, Risk, ScenarioProblem
+from .solved import Middle, Solved, deviation, nominal_at, solve_part
+from .sweep import Tolerances
+
+
+class Integrand(Protocol):
+    """psi(f_s, t), its derivatives by f and by t, and its second one by t: all (b,)."""
+
+    @property
+    def value(self) -> Tensor: ...
+    @property
+    def by_value(self) -> Tensor: ...
+    @property
+    def by_level(self) -> Tensor: ...
+    @property
+    def curvature(self) -> Tensor: ...
+
+
+@runtime_checkable
+class LevelRisk(Protocol):
+    """A risk measure min_t E psi(f, t)."""
+
+    def integrand(self, values: Tensor, t: float) -> Integrand: ...
+
+    def level(self, values: Tensor, weights: Tensor) -> float | None:
+        """The minimising t."""
+        ...
+
+
+# Entries of the running estimates behind those of the hypergradient.
+_VALUE, _SLOPE, _CURVATURE, _SQUARE = range(-4, 0)
+# Of the reciprocal of the values' spread: what the second derivative by the level is at least.
+_FLATTEST = 1.5
+# Of their spread: how far the level moves at once. Estimates that are carried so far are not worth more.
+_FARTHEST = 0.25
+
+
+@dataclass(frozen=True)
+class Before:
+    """The last evaluation: its control (p,), the nominal scenario there, and the level it was made with."""
+
+    v: Tensor
+    u: Tensor
+    p: Tensor
+    value: float
+    derivative: Tensor
+    level: float
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What is carried from one evaluation to the next; no number of it belongs to a scenario.
+
+    Attributes:
+        nominal: of the nominal scenario.
+        drawn: scenarios so far.
+        taken: evaluations so far.
+        running: (p + 4,) estimates: of the hypergradient without that of the nominal scenario, of the value without
+            that, of first and second derivative by the level, and of the mean square of what values differ by from the
+            nominal one.
+        variance, value_variance: of the errors of the first two.
+        level: t of the next evaluation; 0 where there is none.
+        before: None before the first evaluation.
+    """
+
+    nominal: NHGDState
+    drawn: int
+    taken: int
+    running: Tensor
+    variance: float = 0.0
+    value_variance: float = 0.0
+    level: float = 0.0
+    before: Before | None = None
+
+    @property
+    def u(self) -> Tensor:
+        """(1, n) of the nominal scenario."""
+        return self.nominal.u
+
+    @property
+    def q(self) -> Tensor | None:
+        return None
+
+    @property
+    def description(self) -> str:
+        return f"{self.nominal.description}, shared by a stream of scenarios"
+
+    @property
+    def value_error(self) -> float:
+        """Standard error of the value of the last evaluation."""
+        return math.sqrt(self.value_variance)
+
+    @property
+    def sampling_error(self) -> float:
+        """Of the gradient of the last evaluation; infinite before there was one."""
+        return math.sqrt(self.variance) if self.taken else math.inf
+
+    def blend(self, other: StreamState, share: float) -> StreamState:
+        return other
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Options; an `Oracle`.
+
+    Attributes:
+        base: the method for the nominal scenario, whose curvature is pointwise.
+        batch: fresh scenarios an evaluation.
+        power: a_k = k^-power with a_0 = 1, so that what is known of the starting point is forgotten; 0 is plain
+            sampling, with no memory.
+        least: a_k is never less.
+        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        roughest: largest relative error of a state or an adjoint.
+    """
+
+    base: NHGD
+    batch: int = 8
+    power: float = 1.0
+    least: float = 0.0
+    share: float = 0.2
+    roughest: float = 0.1
+    name: str = "streaming"
+
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise ValueError(f"batch: expected at least 2 scenarios, which tell of their variance, found {self.batch}")
+
+    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> StreamState:
+        """Raises: ValueError: the risk is not an expectation, nor the minimum of one over a level."""
+        if not (problem.risk.linear or isinstance(problem.risk, LevelRisk)):
+            raise ValueError(
+                "a stream of scenarios estimates expectations: expected mean or cvar as risk measure, found another, "
+                "which takes a finite sample"
+            )
+        nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
+        return StreamState(nominal, 0, 0, v.new_zeros(len(v) + 4))
+
+    def evaluate(
+        self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
+    ) -> tuple[Evaluation, StreamState]:
+        """One evaluation with fresh scenarios; a singular linearisation makes it a failed one."""
+        try:
+            return self._evaluate(problem, v, state, accuracy)
+        except SingularMatrixError as singular:
+            return failed_evaluation(v, str(singular)), state
+
+    def _evaluate(
+        self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
+    ) -> tuple[Evaluation, StreamState]:
+        middle, own, _ = nominal_at(self.base, problem, v, state.nominal, accuracy)
+        if middle is None:
+            return own, state
+        weight = max(max(state.taken, 1) ** -self.power, self.least)
+        before = state.before
+        # What is left of an equation is added up over the 1 / a_k evaluations that an estimate lasts.
+        hidden = self.share * weight, state.sampling_error
+        tolerances = middle.tolerances(problem, accuracy, hidden, self.roughest)
+        part = problem.drawn(state.drawn, self.batch)
+        u, p = (each.expand(self.batch, -1).clone() for each in (middle.u, middle.p))
+        found = solve_part(part, v, u, p, middle.inverse, tolerances)
+        if found.message:
+            return failed_evaluation(v, found.message), state
+        level = _level(problem.risk, state, found.values, middle.value)
+        terms = _terms(problem.risk, found, middle.value, middle.derivative, level)
+        running, error = terms.mean(0), terms
+        if before is not None and weight < 1.0:
+            old = self._carried(part, v, before, found, middle, tolerances)
+            if old.message:
+                return failed_evaluation(v, old.message), state
+            past = _terms(problem.risk, old, before.value, before.derivative, before.level)
+            running = running + (1.0 - weight) * (state.running - past.mean(0))
+            error = terms - (1.0 - weight) * past
+        kept = (1.0 - weight) ** 2
+        variance = kept * state.variance + deviation(problem.outer_metric, error[:, :_VALUE]) ** 2 / self.batch
+        value_variance = kept * state.value_variance + float(error[:, _VALUE].var()) / self.batch
+        derivative = middle.derivative + running[:_VALUE] + problem.nominal.control_derivative(v)
+        evaluation = Evaluation(
+            v=v,
+            value=middle.value + float(running[_VALUE]) + problem.nominal.control_value(v),
+            derivative=derivative,
+            gradient=problem.outer_metric.gradient(derivative[None])[0],
+            state_error=found.state_error,
+            adjoint_error=found.adjoint_error,
+            sensitivity=middle.sensitivity,
+            inner_steps=found.state_steps,
+            refinement_steps=found.adjoint_steps,
+            sampling_error=math.sqrt(variance),
+            scenarios=self.batch,
+        )
+        if not evaluation.finite:
+            return evaluation, state
+        return evaluation, StreamState(
+            nominal=middle.state,
+            drawn=state.drawn + self.batch,
+            taken=state.taken + 1,
+            running=running,
+            variance=variance,
+            value_variance=value_variance,
+            level=_after(problem.risk, level, running),
+            before=Before(v, middle.u, middle.p, middle.value, middle.derivative, level),
+        )
+
+    def _carried(
+        self,
+        part: Part,
+        v: Tensor,
+        before: Before,
+        found: Solved,
+        middle: Middle,
+        tolerances: Tolerances,
+    ) -> Solved:
+        """The same scenarios at the control before, from where the nominal one says that they were."""
+        if torch.equal(before.v, v):
+            return found
+        u, p = found.u + (before.u - middle.u), found.p + (before.p - middle.p)
+        return solve_part(part, before.v, u, p, middle.inverse, tolerances)
+
+    def hessian(self, problem: ScenarioProblem, v: Tensor, state: StreamState) -> HessianProduct:
+        """Of the nominal scenario."""
+        return self.base.hessian(problem.nominal, v, state.nominal)
+
+    def save(self, state: StreamState) -> dict[str, Any]:
+        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
+        return {"state": rest, "nominal": self.base.save(state.nominal)}
+
+    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> StreamState:
+        nominal = self.base.restore(problem.nominal, saved["nominal"])
+        state = from_plain(saved["state"], problem.start()[0].device)
+        return replace(state, nominal=nominal)
+
+
+def _terms(risk: Risk, found: Solved, value: float, derivative: Tensor, level: float) -> Tensor:
+    """(b, p + 4) whose means over scenarios are estimated; value and derivative (p,) are those of the nominal one."""
+    values, rows = found.values, found.rows
+    if risk.linear or not isinstance(risk, LevelRisk):
+        of_level = torch.zeros_like(values)
+        return torch.cat([rows - derivative, torch.stack([values - value, of_level, of_level, of_level], 1)], 1)
+    psi = risk.integrand(values, level)
+    numbers = torch.stack([psi.value - value, psi.by_level, psi.curvature, (values - value).square()], 1)
+    return torch.cat([psi.by_value[:, None] * rows - derivative, numbers], 1)
+
+
+def _level(risk: Risk, state: StreamState, values: Tensor, nominal: float) -> float:
+    """t to evaluate with: moved on by what the nominal value has moved; at first, the best for the values."""
+    if risk.linear or not isinstance(risk, LevelRisk):
+        return 0.0
+    if state.before is None:
+        found = risk.level(values, torch.full_like(values, 1.0 / len(values)))
+        return 0.0 if found is None else found
+    return state.level + nominal - state.before.value
+
+
+def _after(risk: Risk, level: float, running: Tensor) -> float:
+    """The level after a Newton step.
+
+    The second derivative, a density, is not known well where few scenarios are within the width of the smoothing: it is
+    taken to be no less than that of values all over their spread.
+    """
+    if risk.linear:
+        return 0.0
+    slope, curvature, square = (float(running[k]) for k in (_SLOPE, _CURVATURE, _SQUARE))
+    if not square > 0.0:
+        return level
+    spread = math.sqrt(square)
+    step = slope / max(curvature, _FLATTEST / spread)
+    return level - min(max(step, -_FARTHEST * spread), _FARTHEST * spread)

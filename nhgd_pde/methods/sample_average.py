@@ -1,0 +1,303 @@
+"""The sample average: all scenarios for every gradient, as those do who have adjoints and no other idea.
+
+By the factors of every scenario, or by conjugate gradients that those of the nominal scenario precondition. The
+matrices of all scenarios stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..engine.bilevel import StateFactors
+from ..engine.certificate import Sensitivity
+from ..engine.newton import solve_from_anywhere
+from ..engine.oracle import Accuracy
+from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.plain import from_plain, to_plain
+from ..engine.scenarios.problem import Part, ScenarioProblem
+from ..engine.scenarios.systems import Rows, solve_adjoints, solve_states
+from ..linalg.factorisation import SingularMatrixError
+from ..linalg.memory import available_bytes
+from .adjoint import ExactDirections
+from .nominal import Nominal
+
+# Weights of scenarios, relative to the largest, that no digit of the gradient shows.
+_NONE = 1e-16
+
+
+class FactorisedPart(Part, Protocol):
+    """Some scenarios whose matrices can be factorised."""
+
+    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
+
+
+@runtime_checkable
+class SizedFactors(Protocol):
+    """Factors that know what they take."""
+
+    @property
+    def bytes(self) -> int: ...
+
+
+@dataclass
+class _Kept:
+    """What stays in memory from one evaluation to the next, and is made again after a restart.
+
+    Attributes:
+        parts: by the first of their scenarios.
+        factors: of parts whose J does not change.
+    """
+
+    parts: dict[int, FactorisedPart] = field(default_factory=dict)
+    factors: dict[int, StateFactors] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleAverageState:
+    """What is carried from one evaluation to the next.
+
+    Attributes:
+        kept: matrices, and factors.
+        u, p: (S, n) of the last evaluation; None before.
+        nominal: the nominal scenario; None where every scenario has factors.
+        sensitivity: see there.
+    """
+
+    kept: _Kept
+    known: tuple[Tensor, Tensor] | None
+    start: Tensor
+    nominal: Nominal | None
+    sensitivity: Sensitivity = field(default_factory=Sensitivity)
+
+    @property
+    def u(self) -> Tensor:
+        return self.start if self.known is None else self.known[0]
+
+    @property
+    def q(self) -> Tensor | None:
+        return None
+
+    @property
+    def description(self) -> str:
+        return "factors of every scenario" if self.nominal is None else "conjugate gradients with the nominal factors"
+
+    def blend(self, other: SampleAverageState, share: float) -> SampleAverageState:
+        return other
+
+
+@dataclass(frozen=True)
+class SampleAverage:
+    """Options; an `Oracle`.
+
+    Attributes:
+        solver: `factors` of every scenario, made once where J does not depend on v or u; or `nominal`.
+        tolerance: relative error of states and adjoints of `nominal`; None: what the outer method asks for.
+        warm: start from the last solutions; else from that of the nominal scenario.
+        memory: bytes that the factors of all scenarios may take; None: three quarters of what is left.
+    """
+
+    solver: Literal["factors", "nominal"] = "nominal"
+    tolerance: float | None = 1e-4
+    warm: bool = True
+    memory: float | None = None
+    name: str = "sample_average"
+
+    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> SampleAverageState:
+        nominal = Nominal.start(problem, v) if self.solver == "nominal" else None
+        return SampleAverageState(_Kept(), None, u, nominal)
+
+    def evaluate(
+        self, problem: ScenarioProblem, v: Tensor, state: SampleAverageState, accuracy: Accuracy
+    ) -> tuple[Evaluation, SampleAverageState]:
+        """Raises: ValueError: the factors of all scenarios do not fit into memory."""
+        try:
+            return self._evaluate(problem, v, state, accuracy)
+        except SingularMatrixError as singular:
+            return failed_evaluation(v, str(singular)), state
+
+    def _evaluate(
+        self, problem: ScenarioProblem, v: Tensor, state: SampleAverageState, accuracy: Accuracy
+    ) -> tuple[Evaluation, SampleAverageState]:
+        tolerance = self.tolerance or min(accuracy.state, accuracy.adjoint)
+        nominal = state.nominal
+        if nominal is not None:
+            nominal, message = nominal.at(problem, v, tolerance, renew=1)
+            if message:
+                return failed_evaluation(v, message), state
+        solves = _Solves(self, problem, v, state, nominal, tolerance)
+        parts = list(solves.parts())
+        mean = problem.risk.linear
+        for indices, part in parts:
+            solves.states(indices, part)
+            if mean:
+                solves.adjoints(indices, part)
+        if not mean and not solves.message:
+            solves.shares = problem.risk.derivative(solves.values, problem.weights)
+            for indices, part in parts:
+                solves.adjoints(indices, part)
+        if solves.message:
+            return failed_evaluation(v, solves.message), state
+        derivative = solves.derivative + problem.nominal.control_derivative(v)
+        worst = max(solves.errors)
+        sensitivity = state.sensitivity.updated(problem, solves.u, solves.p, solves.derivative, worst)
+        evaluation = Evaluation(
+            v=v,
+            value=problem.risk.value(solves.values, problem.weights) + problem.nominal.control_value(v),
+            derivative=derivative,
+            gradient=problem.outer_metric.gradient(derivative[None])[0],
+            state_error=solves.errors[0],
+            adjoint_error=solves.errors[1],
+            sensitivity=sensitivity.value,
+            inner_steps=solves.steps[0],
+            refinement_steps=solves.steps[1],
+            scenarios=len(solves.values),
+        )
+        if not evaluation.finite:
+            return evaluation, state
+        known = solves.u, solves.p
+        return evaluation, replace(state, known=known, nominal=nominal, sensitivity=sensitivity)
+
+    def save(self, state: SampleAverageState) -> dict[str, Any]:
+        nothing: Any = None
+        rest = to_plain(replace(state, kept=nothing, nominal=None))
+        return {"state": rest, "nominal": None if state.nominal is None else state.nominal.save()}
+
+    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> SampleAverageState:
+        state = from_plain(saved["state"], problem.start()[0].device)
+        nominal = None if saved["nominal"] is None else Nominal.restore(problem, saved["nominal"])
+        return replace(state, kept=_Kept(), nominal=nominal)
+
+
+class _Solves:
+    """States and adjoints of one evaluation, part by part."""
+
+    def __init__(
+        self,
+        options: SampleAverage,
+        problem: ScenarioProblem,
+        v: Tensor,
+        state: SampleAverageState,
+        nominal: Nominal | None,
+        tolerance: float,
+    ) -> None:
+        self.options, self.problem, self.v, self.kept, self.nominal = options, problem, v, state.kept, nominal
+        count, n = problem.inner_shape
+        self.u, self.p = v.new_zeros(count, n), v.new_zeros(count, n)
+        known = state.known if options.warm or nominal is None else None
+        if known is not None:
+            self.u, self.p = known[0].clone(), known[1].clone()
+        elif nominal is not None:
+            self.u, self.p = nominal.u.expand(count, -1).clone(), nominal.p.expand(count, -1).clone()
+        else:
+            self.u = state.start.clone()
+        self.tolerance = tolerance
+        self.values, self.derivative = v.new_zeros(count), torch.zeros_like(v)
+        self.shares = problem.weights
+        self.errors, self.steps, self.message = [0.0, 0.0], [0, 0], ""
+
+    def parts(self) -> Iterator[tuple[Tensor, FactorisedPart]]:
+        """Numbers of their scenarios, and the parts, which are made once."""
+        for indices in torch.split(torch.arange(len(self.values)), self.problem.at_once):
+            first = int(indices[0])
+            if first not in self.kept.parts:
+                made: Any = self.problem.part(indices)
+                self.kept.parts[first] = made
+            yield indices, self.kept.parts[first]
+
+    def states(self, indices: Tensor, part: FactorisedPart) -> None:
+        if self.message:
+            return
+        if self.nominal is None:
+            found = self._factorised_states(indices, part)
+        else:
+            goal = self.nominal.tolerances(self.problem, self.tolerance)
+            start = self.u[indices]
+            found = self._took(
+                0,
+                solve_states(part, self.v, start, self.nominal.inverse, goal.state * goal.state_length),
+                goal.state_length,
+            )
+        self.u[indices] = found.solution
+        values = part.scenario_values(found.solution, self.v)
+        # With the adjoint of the evaluation before, which is good enough for what is left of the equation.
+        self.values[indices] = values - (self.p[indices] * found.residual).sum(1)
+
+    def adjoints(self, indices: Tensor, part: FactorisedPart) -> None:
+        """And what the scenarios add to the gradient; none of those without a weight."""
+        shares = self.shares[indices]
+        needed = shares.abs() > _NONE * self.shares.abs().max()
+        if self.message or not bool(needed.any()):
+            return
+        u = self.u[indices]
+        right, direct = part.scenario_derivatives(u, self.v)
+        right, start = torch.where(needed[:, None], right, 0.0), torch.where(needed[:, None], self.p[indices], 0.0)
+        if self.nominal is None:
+            p = self._factors(indices, part, u).solve_transposed(right)
+            left = right - part.state_product_transposed(u, self.v, p)
+            self.errors[1] = max(self.errors[1], _error(part, left, p))
+        else:
+            goal = self.nominal.tolerances(self.problem, self.tolerance)
+            inverse, length = self.nominal.inverse, goal.adjoint_length
+            found = solve_adjoints(part, u, self.v, right, start, inverse, goal.adjoint * length)
+            p = self._took(1, found, length).solution
+        self.p[indices] = torch.where(needed[:, None], p, self.p[indices])
+        self.derivative += shares @ (direct - part.scenario_control_products(u, self.v, p))
+
+    def _factorised_states(self, indices: Tensor, part: FactorisedPart) -> Rows:
+        start = self.u[indices]
+        residual = part.residual(start, self.v)
+        if part.linear:
+            u = start - self._factors(indices, part, start).solve(residual)
+            residual, steps = part.residual(u, self.v), 1
+        else:
+            root = solve_from_anywhere(part, self.v, start, ExactDirections(part, self.v, start), 1e-10, 50)
+            self.message = self.message or (root.message if root.failed else "")
+            u, residual, steps = root.u, root.residual, root.steps
+        self.errors[0] = max(self.errors[0], _error(part, residual, u))
+        self.steps[0] = max(self.steps[0], steps)
+        return Rows(u, residual, torch.zeros_like(self.values[indices]), steps)
+
+    def _factors(self, indices: Tensor, part: FactorisedPart, u: Tensor) -> StateFactors:
+        """Kept where J is the same everywhere."""
+        first = int(indices[0])
+        if first in self.kept.factors:
+            return self.kept.factors[first]
+        factors = part.state_factors(u, self.v)
+        if self.problem.nominal.quadratic:
+            self._admit(factors, len(indices))
+            self.kept.factors[first] = factors
+        return factors
+
+    def _admit(self, factors: StateFactors, scenarios: int) -> None:
+        """Raises: ValueError: there is no memory for factors of all scenarios like these."""
+        if not isinstance(factors, SizedFactors):
+            return
+        count = len(self.values)
+        held = sum(each.bytes for each in self.kept.factors.values() if isinstance(each, SizedFactors))
+        allowed = self.options.memory
+        if allowed is None:
+            allowed = 0.75 * available_bytes(self.v.device) + held + factors.bytes
+        needed = factors.bytes / scenarios * count
+        if needed > allowed:
+            raise ValueError(
+                f"sample_average: the factors of {count:,} scenarios take about {needed:,.0f} bytes, of which "
+                f"{allowed:,.0f} may be used; take solver nominal, fewer scenarios or a coarser mesh"
+            )
+
+    def _took(self, kind: int, found: Rows, length: float) -> Rows:
+        self.message = self.message or found.message
+        worst = float(found.error.max())
+        self.errors[kind] = max(self.errors[kind], worst / length if length > 0.0 else worst)
+        self.steps[kind] = max(self.steps[kind], found.steps)
+        return found
+
+
+def _error(part: Part, residual: Tensor, solution: Tensor) -> float:
+    length = part.inner_metric.norm(solution)
+    bound = part.inner_metric.dual_norm_bound(residual)
+    return bound / length if length > 0.0 else bound
