@@ -27,7 +27,17 @@ ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem"] = ALLOWED["pde_problem"] | {"methods", "pde_problem", "scenario_problem", "uncertainty"}
 ALLOWED["estimate"] = {"engine", "pde_problem", "problem"}
-ALLOWED["run"] = {"control", "engine", "fem", "linalg", "output", "pde_problem", "problem"}
+ALLOWED["run"] = {
+    "control",
+    "engine",
+    "fem",
+    "linalg",
+    "objective",
+    "output",
+    "pde_problem",
+    "problem",
+    "scenario_problem",
+}
 ALLOWED["bench"] = {"engine", "linalg", "methods", "output", "pde_problem", "problem", "run"}
 
 

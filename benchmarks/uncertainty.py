@@ -1,0 +1,213 @@
+"""Time to a gap of the objective over the scenarios of a sample: growing batches against what else there is.
+
+    python -m benchmarks.uncertainty [FILE] [--repeats 3] [--set key=value ...] [--methods NAME,...]
+
+Every method minimises the same sample average from the same start, in one process, one after the other, repeated in
+turns. The clock runs from the built problem on, the factorisation of the nominal scenario included, and stands still
+while records are made. A control counts from the moment at which its evaluation has ended. Gaps are those of the
+objective over the whole sample, relative to the optimum's, which conjugate gradients find to many more digits:
+
+    Phi(v) - Phi(v*) = mean_s |S_s (v - v*)|^2 / 2 + weight |v - v*|^2 / 2     (quadratic problems only)
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import nhgd_pde as nhgd
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
+from nhgd_pde.engine.outer.base import OuterMethod
+from nhgd_pde.engine.outer.lbfgs import LBFGS
+from nhgd_pde.engine.outer.stochastic import StochasticApproximation
+from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients
+from nhgd_pde.methods.robbins_monro import RobbinsMonro
+from nhgd_pde.methods.sample_average import SampleAverage
+from nhgd_pde.problem.loading import parse_override
+from nhgd_pde.run.running import Problem
+from nhgd_pde.scenario_problem import ScenarioProblem
+
+GAPS = (1e-2, 1e-3, 1e-4)
+_ENOUGH = 3e-5
+
+
+@dataclass
+class Clocked:
+    """An oracle whose evaluations are written down: seconds, solves, control."""
+
+    oracle: Any
+    enough: Callable[[Tensor], bool]
+    limit: float
+    seconds: float = 0.0
+    solves: int = 0
+    seen: list[tuple[float, int, Tensor]] = field(default_factory=list)
+    done: bool = False
+    _since: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return str(self.oracle.name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.oracle, name)
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def init(self, problem: Any, u: Tensor, v: Tensor) -> Any:
+        return self.oracle.init(problem, u, v)
+
+    def evaluate(self, problem: Any, v: Tensor, state: Any, accuracy: Any) -> Any:
+        found = self.oracle.evaluate(problem, v, state, accuracy)
+        self.seconds += time.perf_counter() - self._since
+        before = problem.counts.solves
+        self.seen.append((self.seconds, before - self.solves, v.clone()))
+        self.done = self.seconds > self.limit
+        problem.counts.solves = before
+        self._since = time.perf_counter()
+        return found
+
+
+def optimum(problem: Problem) -> tuple[Tensor, float]:
+    """v* and the objective there, to far more digits than the gaps."""
+    target = problem.stages[-1]
+    found = minimise(target, problem.method.oracle, problem.method.outer, Stopping(iterations=60, rtol=1e-8))
+    return found.last.evaluation.v, found.last.evaluation.value
+
+
+def gap(problem: ScenarioProblem, v: Tensor, best: Tensor) -> float:
+    """Phi(v) - Phi(best) of a quadratic problem whose optimum is `best`."""
+    step, nominal, total = v - best, problem.nominal, 0.0
+    count = len(problem.z)
+    for indices in torch.split(torch.arange(count), problem.at_once):
+        part = problem.part(indices)
+        equation = part.equation
+        right = -equation.constant_linearisation.control.mv(step)
+        moved = batched_conjugate_gradients(
+            equation.constant_linearisation.state.mv, right, nominal.inner_metric.gradient, atol=lambda r: 1e-2 * r
+        ).solution
+        full = equation.extend(moved, step)
+        curved = part.objective.second_derivatives(full, step, full, torch.zeros_like(step))[0] * len(indices)
+        total += 0.5 * float((full * curved).sum()) / count
+    return total + 0.5 * float(
+        step
+        @ nominal.objective.second_derivatives(
+            torch.zeros(1, nominal.equation.size, dtype=step.dtype),
+            step,
+            torch.zeros(1, nominal.equation.size, dtype=step.dtype),
+            step,
+        )[1]
+    )
+
+
+def contenders(problem: Problem) -> dict[str, tuple[Any, OuterMethod]]:
+    """Name -> oracle and outer method."""
+    found: dict[str, tuple[Any, OuterMethod]] = {"nhgd": (problem.method.oracle, problem.method.outer)}
+    for tolerance in (1e-1, 1e-2, 1e-4):
+        for warm in (True, False):
+            name = f"sample average, CG to {tolerance:g}, {'warm' if warm else 'cold'}"
+            found[name] = (SampleAverage("nominal", tolerance, warm), LBFGS())
+    found["sample average, factors of every scenario"] = (SampleAverage("factors"), LBFGS())
+    for power in (0.5, 1.0):
+        for step in (1.0, 4.0, 16.0, 64.0):
+            rule = StochasticApproximation(natural=False, step=step / _SCALE[0], shift=10.0, power=power)
+            found[f"stochastic gradient, {step:g}/(k + 10)^{power:g}"] = (RobbinsMonro(8, tolerance=1e-1), rule)
+    return found
+
+
+# Curvature that steps of stochastic gradients are relative to, set once it is known.
+_SCALE = [1.0]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("file", nargs="?", default="problems/robust_poisson_3d.yaml")
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--limit", type=float, default=60.0, help="seconds a run")
+    arguments.add_argument("--set", action="append", default=[], dest="overrides")
+    arguments.add_argument("--methods", default="")
+    given = arguments.parse_args()
+    torch.set_num_threads(2)
+    problem = nhgd.load(given.file, dict(parse_override(each) for each in given.overrides))
+    target = problem.stages[-1]
+    assert isinstance(target, ScenarioProblem)
+    best, value = optimum(problem)
+    _SCALE[0] = _curvature(target)
+    print(f"{problem}\noptimum {value:.9e}", flush=True)
+    chosen = {
+        name: made
+        for name, made in contenders(problem).items()
+        if not given.methods or any(each in name for each in given.methods.split(","))
+    }
+    found: dict[str, list[dict[float, tuple[float, int] | None]]] = {name: [] for name in chosen}
+    for _ in range(given.repeats):
+        for name, (oracle, outer) in chosen.items():
+            found[name].append(measured(problem, target, oracle, outer, best, value, given.limit))
+            print(f"{name:60s} {_row(found[name][-1])}", flush=True)
+    print("\nmedians")
+    for name, runs in found.items():
+        print(f"{name:60s} {_row({each: _median([run[each] for run in runs]) for each in GAPS})}")
+
+
+def measured(
+    problem: Problem, target: ScenarioProblem, oracle: Any, outer: OuterMethod, best: Tensor, value: float, limit: float
+) -> dict[float, tuple[float, int] | None]:
+    """Gap -> seconds and solves to the first control from which on the gap is kept; None: not reached."""
+    target = replace(target)  # nothing kept from the last run
+    clocked = Clocked(oracle, lambda v: False, limit, solves=target.counts.solves)
+    clocked.start()
+    minimise(target, clocked, outer, Stopping(iterations=10_000, rtol=1e-7), interrupted=lambda: clocked.done)
+    reached: dict[float, tuple[float, int] | None] = dict.fromkeys(GAPS)
+    solves = target.counts.solves
+    gaps = [gap(target, v, best) / value for _, _, v in clocked.seen]
+    target.counts.solves = solves
+    for wanted in GAPS:
+        bad = [k for k, each in enumerate(gaps) if not each <= wanted]
+        first = bad[-1] + 1 if bad else 0
+        if first < len(gaps):
+            reached[wanted] = clocked.seen[first][:2]
+    return reached
+
+
+def _curvature(target: ScenarioProblem) -> float:
+    """The largest eigenvalue of the nominal reduced Hessian in the metric of the control, by power iteration."""
+    from nhgd_pde.engine.curvature.factored import Factored
+    from nhgd_pde.engine.inner import InnerOptions
+    from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
+    from nhgd_pde.engine.oracle import Accuracy
+
+    nominal = target.nominal
+    method = NHGD(InnerOptions(), Factored(), HypergradientOptions())
+    u, v = nominal.start()
+    _, state = method.evaluate(nominal, v, method.init(nominal, u, v), Accuracy(1e-8, 1e-8))
+    hessian, d = method.hessian(nominal, v, state), torch.ones_like(v)
+    largest = 1.0
+    for _ in range(10):
+        image = nominal.outer_metric.gradient(hessian(d)[None])[0]
+        largest = nominal.outer_metric.norm(image[None]) / nominal.outer_metric.norm(d[None])
+        d = image / largest
+    return largest
+
+
+def _median(runs: list[tuple[float, int] | None]) -> tuple[float, int] | None:
+    known = [run for run in runs if run is not None]
+    if 2 * len(known) <= len(runs):
+        return None
+    return statistics.median(run[0] for run in known), int(statistics.median(run[1] for run in known))
+
+
+def _row(reached: dict[float, tuple[float, int] | None]) -> str:
+    cells = [f"{r[0]:7.2f} s {r[1]:6,d}" if (r := reached[each]) else f"{'-':>16s}" for each in GAPS]
+    return "  ".join(f"{each:g}: {cell}" for each, cell in zip(GAPS, cells, strict=True))
+
+
+if __name__ == "__main__":
+    main()
