@@ -14,7 +14,7 @@ from .engine.nhgd import NHGD
 from .engine.roles.remote import Remote
 from .linalg.threads import at_most_threads
 from .output.run_folder import OutputError
-from .problem.building import build
+from .problem.building import build, build_scenarios
 from .problem.loading import read_problem
 from .problem.methods import build_method
 from .run.roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
@@ -38,10 +38,11 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     start = time.perf_counter()
     file = read_problem(source, overrides)
     with at_most_threads(1):
-        pde = build(file)
+        scenarios = build_scenarios(file) if file.spec.parameters else None
+        pde = build(file) if scenarios is None else scenarios.nominal
     # A device that only the curvature role can see is checked there.
     method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
-    return Problem(file, pde, method, time.perf_counter() - start)
+    return Problem(file, pde, method, time.perf_counter() - start, scenarios)
 
 
 def solve(

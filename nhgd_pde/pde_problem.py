@@ -47,6 +47,7 @@ class PDEProblem:
         constraint: an inequality of the controls besides their bounds; None without.
         l1_weights: (p,) of the absolute values of the controls in the objective, which `objective` does not have.
         reports: every constraint of the file, for the summary.
+        sibling: the problem of other scenarios with the same mass matrix and K, which is not made again; None without.
     """
 
     name: str
@@ -61,6 +62,7 @@ class PDEProblem:
     constraint: Constraint | None = None
     l1_weights: Tensor | None = None
     reports: tuple[ConstraintReport, ...] = ()
+    sibling: PDEProblem | None = None
 
     @property
     def inner_shape(self) -> tuple[int, int]:
@@ -141,6 +143,8 @@ class PDEProblem:
     @cached_property
     def _mass(self) -> SparseMatrix:
         """The mass matrix of the whole state space, at every level of an evolution."""
+        if self.sibling is not None:
+            return self.sibling._mass
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
         values = range(0, cells.components, cells.stride)
@@ -151,6 +155,8 @@ class PDEProblem:
     @cached_property
     def _level(self) -> float:
         """The smallest eigenvalue of K against the mass matrix, by the Rayleigh quotient of a smooth field."""
+        if self.sibling is not None:
+            return self.sibling._level
         x = self.inner_metric.smoothest
         full = self.equation.embed(x) - self.equation.lift
         return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))

@@ -30,6 +30,7 @@ class ScenarioProblem:
         at_once: scenarios whose matrices are in memory at the same time.
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
             sequence that has nothing to do with the sample.
+        same_data: what is given of the state, on boundaries and at time 0, is the same in all scenarios.
     """
 
     nominal: PDEProblem
@@ -39,6 +40,7 @@ class ScenarioProblem:
     make: Callable[[np.ndarray, np.ndarray], PDEProblem]
     at_once: int = 16
     stream: Callable[[int, int], np.ndarray] | None = None
+    same_data: bool = True
 
     @property
     def name(self) -> str:
@@ -47,6 +49,10 @@ class ScenarioProblem:
     @property
     def inner_shape(self) -> tuple[int, int]:
         return len(self.z), self.nominal.inner_shape[1]
+
+    @cached_property
+    def variables(self) -> Tensor:
+        return torch.as_tensor(self.z, dtype=self.weights.dtype, device=self.weights.device)
 
     def part(self, indices: Tensor) -> PDEProblem:
         """The last part is kept: a small batch is all of them, again and again."""
@@ -94,8 +100,8 @@ class ScenarioProblem:
 
     @property
     def quadratic(self) -> bool:
-        """Batches change, and inexact solves with them, so that no step is taken for exact."""
-        return False
+        """As long as the scenarios stay the same."""
+        return self.nominal.quadratic and self.risk.linear
 
     @property
     def linear(self) -> bool:
@@ -110,9 +116,12 @@ class ScenarioProblem:
         u, v = self.nominal.start()
         return u.expand(len(self.z), -1), v
 
-    def values(self, v: Tensor, u: Tensor, z: np.ndarray, numbers: np.ndarray) -> Tensor:
-        """f_s (b,) of scenarios whose states u (b, n) are known, without the terms in the control alone."""
-        return self.make(z, numbers).scenario_values(u, v)
+    def state(self, u: Tensor, v: Tensor) -> Tensor:
+        """All coefficients (b, N) of the states of the first scenarios, with what is given of each."""
+        if self.same_data:
+            return self.nominal.state(u, v)
+        parts = torch.split(torch.arange(len(u)), self.at_once)
+        return torch.cat([self.part(indices).state(u[indices], v) for indices in parts])
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
         """rho of the scenarios that u (b, n) are the states of, and the terms in the control alone."""

@@ -56,10 +56,10 @@ def test_the_hypergradient_over_all_scenarios_is_that_of_their_adjoints(problem:
 
 def test_growing_batches_end_at_the_optimum_of_the_whole_sample(problem: ScenarioProblem) -> None:
     oracle, stopping = method(), Stopping(rtol=1e-9)
-    found = minimise(problem, oracle, NewtonCG(), stopping)
+    found = minimise(problem, oracle, NewtonCG(memory=10), stopping)
     assert found.status == "converged", found.message
     whole = all_at_once(problem)
-    expected = minimise(whole, Adjoint(), NewtonCG(), stopping)
+    expected = minimise(whole, Adjoint(), NewtonCG(memory=10), stopping)
     assert expected.status == "converged"
     assert found.last.evaluation.value == pytest.approx(expected.last.evaluation.value, rel=1e-9)
     difference = found.last.evaluation.v - expected.last.evaluation.v
@@ -70,10 +70,12 @@ def test_growing_batches_end_at_the_optimum_of_the_whole_sample(problem: Scenari
 
 def test_the_first_iterations_look_at_the_first_scenarios_only(problem: ScenarioProblem) -> None:
     seen = []
-    minimise(problem, method(4), NewtonCG(), Stopping(rtol=1e-9), callback=lambda it: seen.append(it.evaluation))
-    assert seen[0].scenarios < 24 and seen[-1].scenarios == 24
+    minimise(
+        problem, method(4), NewtonCG(memory=10), Stopping(rtol=1e-9), callback=lambda it: seen.append(it.evaluation)
+    )
+    assert seen[0].scenarios == 0 and 4 <= seen[1].scenarios < 24 and seen[-1].scenarios == 24
     assert [each.scenarios for each in seen] == sorted(each.scenarios for each in seen)
-    assert seen[0].sampling_error > 0.0 and seen[-1].sampling_error == 0.0
+    assert seen[1].sampling_error > 0.0 and seen[-1].sampling_error == 0.0
 
 
 @pytest.mark.parametrize("risk", [Entropic(20.0), CVaR(0.7, smoothing=3e-3)], ids=lambda risk: risk.name)
@@ -90,5 +92,5 @@ def test_other_risks_end_at_the_optimum_of_their_own(problem: ScenarioProblem, r
     slope = float(at[0].derivative @ direction)
     remainders = [abs(each.value - at[0].value - t * slope) for each, t in zip(at[1:], (1e-2, 5e-3), strict=True)]
     assert remainders[0] / remainders[1] == pytest.approx(4.0, rel=0.05)
-    found = minimise(risky, oracle, NewtonCG(), Stopping(rtol=1e-7))
+    found = minimise(risky, oracle, NewtonCG(memory=10), Stopping(rtol=1e-7))
     assert found.status == "converged", found.message

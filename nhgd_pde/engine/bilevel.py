@@ -101,17 +101,15 @@ class StateFactors(Protocol):
     def solve_transposed(self, b: Tensor) -> Tensor: ...
 
 
-class BilevelProblem(Protocol):
-    """The bilevel interface.
+class OuterProblem(Protocol):
+    """What the outer loop asks of a problem; how its inner variables are found is for its oracle to know.
 
     Attributes:
         inner_shape: (S, n).
         outer_size: p.
-        inner_metric, outer_metric: the inner products of both spaces; that of the inner space
-            is for one scenario.
+        outer_metric: the inner product of the outer space.
         bounds: lower and upper bound (p,) of v.
         quadratic: u* is affine and Phi quadratic in v.
-        linear: R(u, v) is affine in u, so that J depends on v only, if at all.
         counts: where work is counted.
     """
 
@@ -120,21 +118,33 @@ class BilevelProblem(Protocol):
     @property
     def outer_size(self) -> int: ...
     @property
-    def inner_metric(self) -> RieszMap: ...
-    @property
     def outer_metric(self) -> RieszMap: ...
     @property
     def bounds(self) -> tuple[Tensor, Tensor] | None: ...
     @property
     def quadratic(self) -> bool: ...
     @property
-    def linear(self) -> bool: ...
-    @property
     def counts(self) -> Counts: ...
 
     def start(self) -> tuple[Tensor, Tensor]:
         """First inner (S, n) and outer (p,) variables."""
         ...
+
+    def outer_value(self, u: Tensor, v: Tensor) -> float: ...
+
+
+class BilevelProblem(OuterProblem, Protocol):
+    """The bilevel interface.
+
+    Attributes:
+        inner_metric: the inner product of the inner space, for one scenario.
+        linear: R(u, v) is affine in u, so that J depends on v only, if at all.
+    """
+
+    @property
+    def inner_metric(self) -> RieszMap: ...
+    @property
+    def linear(self) -> bool: ...
 
     def cold_start(self, v: Tensor) -> Tensor:
         """First inner variables (S, n) for some outer ones (p,), as if there had been none before."""
@@ -196,8 +206,6 @@ class BilevelProblem(Protocol):
         ...
 
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors: ...
-
-    def outer_value(self, u: Tensor, v: Tensor) -> float: ...
 
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """df/du (S, n) and df/dv (p,)."""
@@ -272,11 +280,11 @@ class SparseProblem(Protocol):
         ...
 
 
-def constraint_of(problem: BilevelProblem) -> Constraint | None:
+def constraint_of(problem: OuterProblem) -> Constraint | None:
     return problem.constraint if isinstance(problem, ConstrainedProblem) else None
 
 
-def l1_weights_of(problem: BilevelProblem) -> Tensor | None:
+def l1_weights_of(problem: OuterProblem) -> Tensor | None:
     return problem.l1_weights if isinstance(problem, SparseProblem) else None
 
 

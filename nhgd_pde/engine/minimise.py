@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..linalg.factorisation import SingularMatrixError
-from .bilevel import BilevelProblem, constraint_of, l1_weights_of
+from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
@@ -18,7 +18,7 @@ _MOST_BAD_EVALUATIONS = 20
 
 
 def minimise(
-    problem: BilevelProblem,
+    problem: OuterProblem,
     oracle: Oracle,
     outer: OuterMethod,
     stopping: Stopping,
@@ -81,9 +81,10 @@ def minimise(
             continue
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
-            # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
-            value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
-            state = outer.revalued(state, value)
+            if not isinstance(oracle, GrowingOracle):
+                # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
+                value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
+                state = outer.revalued(state, value)
         if not state.best.finite or state.best.value > 1e6 * (abs(first.evaluation.value) + 1e-300):
             return Minimum(current, first, "failed", diverged(state.best, first))
         reached = Iterate(
@@ -99,7 +100,7 @@ def minimise(
         current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not reached.evaluation:
             state = outer.init(space, current.evaluation)
-        confirmed, current = current, _grown(current, problem, oracle, space, goal, stopping, interrupted)
+        confirmed, current = current, _grown(current, first, problem, oracle, space, goal, stopping, interrupted)
         if current.evaluation is not confirmed.evaluation:
             state = outer.rebased(space, state, current.evaluation)
         loop = LoopState(first, current, state, current.oracle, current.evaluations, 0, sensitivity)
@@ -107,7 +108,7 @@ def minimise(
         keep(loop, False)
 
 
-def outer_space(problem: BilevelProblem) -> Feasible:
+def outer_space(problem: OuterProblem) -> Feasible:
     """The space that the outer variables of a problem move in."""
     constraint, weights = constraint_of(problem), l1_weights_of(problem)
     space = Feasible(problem.outer_metric, problem.bounds, False, constraint, weights)
@@ -115,7 +116,7 @@ def outer_space(problem: BilevelProblem) -> Feasible:
 
 
 def _start(
-    problem: BilevelProblem,
+    problem: OuterProblem,
     oracle: Oracle,
     outer: OuterMethod,
     stopping: Stopping,
@@ -140,7 +141,7 @@ def _start(
         return Minimum(first, first, "failed", f"at the starting point: {message}")
     goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
     first = _confirmed(first, problem, oracle, space, goal, stopping, interrupted)
-    first = _grown(first, problem, oracle, space, goal, stopping, interrupted)
+    first = _grown(first, first, problem, oracle, space, goal, stopping, interrupted)
     state = outer.init(space, first.evaluation)
     return LoopState(first, first, state, first.oracle, first.evaluations, 0, first.evaluation.sensitivity)
 
@@ -165,7 +166,7 @@ def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable
 
 def _confirmed(
     iterate: Iterate,
-    problem: BilevelProblem,
+    problem: OuterProblem,
     oracle: Oracle,
     space: Feasible,
     goal: float,
@@ -197,7 +198,8 @@ def _confirmed(
 
 def _grown(
     iterate: Iterate,
-    problem: BilevelProblem,
+    first: Iterate,
+    problem: OuterProblem,
     oracle: Oracle,
     space: Feasible,
     goal: float,
@@ -206,7 +208,7 @@ def _grown(
 ) -> Iterate:
     """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is."""
     while isinstance(oracle, GrowingOracle) and not interrupted():
-        state = oracle.grown(problem, iterate.oracle, iterate.gradient_norm, goal)
+        state = oracle.grown(problem, iterate.oracle, iterate.gradient_norm, first.gradient_norm, goal)
         if state is None:
             break
         accuracy = _accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity, goal, stopping)
@@ -226,7 +228,7 @@ def _grown(
     return iterate
 
 
-def _hessian(problem: BilevelProblem, oracle: Oracle, current: Iterate) -> HessianProduct | None:
+def _hessian(problem: OuterProblem, oracle: Oracle, current: Iterate) -> HessianProduct | None:
     if not isinstance(oracle, SecondOrderOracle):
         return None
     return oracle.hessian(problem, current.evaluation.v, current.oracle)

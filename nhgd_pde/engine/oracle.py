@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from .bilevel import BilevelProblem
+from .bilevel import OuterProblem
 from .outer.base import Evaluation, HessianProduct
 
 
@@ -35,7 +35,7 @@ class OracleState(Protocol):
         ...
 
 
-Problem = TypeVar("Problem", bound=BilevelProblem, contravariant=True)
+Problem = TypeVar("Problem", bound=OuterProblem, contravariant=True)
 State = TypeVar("State", bound=OracleState)
 
 
@@ -65,11 +65,12 @@ class SecondOrderOracle(Protocol):
 class GrowingOracle(Protocol):
     """An oracle that looks at some of the scenarios first, and at more of them as the gradient becomes small."""
 
-    def grown(self, problem: Any, state: Any, stationarity: float, goal: float) -> Any | None:
+    def grown(self, problem: Any, state: Any, stationarity: float, first: float, goal: float) -> Any | None:
         """The state with which to evaluate the same point with more scenarios; None where these will do.
 
         Args:
             stationarity: of the last evaluation.
+            first: of the first one.
             goal: at which the run ends.
         """
         ...

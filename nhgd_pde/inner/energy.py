@@ -39,12 +39,14 @@ class EnergyModel:
             With several scenarios, the mean of their J; where the control enters it, that of `reference`.
         observation: options.
         reference: (p,) the control at which J gives the norm.
+        whole_gram: that J on the whole state space, Dirichlet functions included, (N, N).
     """
 
     equation: StateEquation
     riesz: RieszMap
     observation: Observation
     reference: Tensor
+    whole_gram: SparseMatrix
     name: str = "energy"
     definite: bool = True
 
@@ -66,12 +68,6 @@ class EnergyModel:
                 f"at this control the energy is not positive at every point: {negative}"
             ) from None
         return tuple(SparseMatrix(sp.vstack(each, format="csr"), self.equation.lift.device) for each in parts)
-
-    @cached_property
-    def whole_gram(self) -> SparseMatrix:
-        """J on the whole state space, Dirichlet functions included, (N, N)."""
-        whole = self.equation.linearise(self.start(self.reference), self.reference).whole.mean()
-        return SparseMatrix(whole, self.equation.lift.device, symmetric=True)
 
     def noise(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """G^T z, z ~ N(0, I), with covariance J; (S, m, n) for shape (S, m)."""
@@ -177,7 +173,8 @@ class EnergyFactors:
 def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -> EnergyModel:
     """The energy form of a linear self-adjoint coercive equation, in its own energy product at a control v (p,)."""
     u = equation.lift.new_zeros(equation.scenarios, equation.unknowns)
-    state = equation.linearise(u, v).state
-    assert isinstance(state, ScenarioMatrix)
-    jacobian = SparseMatrix(state.mean(), equation.lift.device, symmetric=True)
-    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts), observation, v)
+    derivative = equation.linearise(u, v)
+    assert isinstance(derivative.state, ScenarioMatrix)
+    jacobian = SparseMatrix(derivative.state.mean(), equation.lift.device, symmetric=True)
+    whole = SparseMatrix(derivative.whole.mean(), equation.lift.device, symmetric=True)
+    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts), observation, v, whole)

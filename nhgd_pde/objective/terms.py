@@ -113,14 +113,14 @@ class LinearState:
     """<covector, u>, such as int weight u, or the compliance int source . u.
 
     Attributes:
-        covector: (N,).
+        covector: (N,), or (S, N) where it is another in every scenario.
     """
 
     covector: Tensor
     quadratic: bool = True
 
     def value(self, u: Tensor) -> Tensor:
-        return u @ self.covector
+        return u @ self.covector if self.covector.ndim == 1 else (u * self.covector).sum(-1)
 
     def derivative(self, u: Tensor) -> Tensor:
         return self.covector.expand(u.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,4 +59,19 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
         else:
             drawn = axes.tripcolor(x, y, triangles, facecolors=np.tile(values, len(triangles) // len(corners)))
         figure.colorbar(drawn, ax=axes, shrink=0.8)
+    return figure
+
+
+def histogram(values: np.ndarray, marks: Mapping[str, float], title: str) -> Figure:
+    """The distribution of values, with named ones marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(values, bins=min(max(len(values) // 10, 5), 50), density=True, color="0.75")
+    axes.set_title(title)
+    axes.set_xlabel("objective")
+    for k, (name, value) in enumerate(marks.items()):
+        axes.axvline(value, color=f"C{k}", label=f"{name}: {value:.4g}")
+    axes.legend()
     return figure

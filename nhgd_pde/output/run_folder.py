@@ -31,9 +31,10 @@ CHECKPOINT, FINAL, FIELDS, STEM = "checkpoint.pt", "final.vtu", "fields", "state
 EVOLUTION = "evolution"
 # What the curvature role of a run of two roles adds to a checkpoint.
 CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
+SCENARIOS = "scenarios.csv"
 # In this order they are cleared: a checkpoint must not outlive the problem it belongs to, and the folder must
 # stay recognisable as ours until the last file is gone. problem.yaml is replaced afterwards.
-_CLEARED = (CHECKPOINT, HISTORY, LOG, FINAL, SUMMARY)
+_CLEARED = (CHECKPOINT, HISTORY, SCENARIOS, LOG, FINAL, SUMMARY)
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _SUMMARY_KEYS = {"method", "status", "objective"}
 
@@ -140,6 +141,14 @@ class RunFolder:
         """Write final.vtu and return its path."""
         write_vtu(self.path / FINAL, grid, fields)
         return self.path / FINAL
+
+    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> Path:
+        """Write scenarios.csv, a row a scenario and all of the same columns, and return its path."""
+        lines: list[str] = []
+        for row in rows:
+            lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
+        write_atomically(self.path / SCENARIOS, "".join(lines))
+        return self.path / SCENARIOS
 
     def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
         """Write the series in time of the last iterate, in the order of `frames` and at their times; none: nothing."""

@@ -201,8 +201,10 @@ class StateEquation:
         blocks = []
         rows = self.rows.spread(v)
         for integral in self.integrals:
-            test, controls = integral.evaluation, integral.control_values(rows)
+            test = integral.evaluation
             closed = self.affine and integral.closed is not None
+            known = closed and self.known_control is not None
+            controls = None if known else integral.control_values(rows)
             acting = controls is not None and self.known_control is None
             at_points = None if closed and not acting else test.evaluate(stages)
             if closed:
@@ -308,9 +310,12 @@ class StateEquation:
 
 def _shared(blocks: Blocks) -> Blocks:
     """One scenario for all where the blocks of the scenarios agree, so that one matrix serves them."""
-    return {
-        key: block[:1] if block.shape[0] > 1 and (block == block[:1]).all() else block for key, block in blocks.items()
-    }
+    return {key: block[:1] if _agree(block) else block for key, block in blocks.items()}
+
+
+def _agree(block: Tensor) -> bool:
+    """Several rows, all the same; where the first points tell them apart, the others are not looked at."""
+    return block.shape[0] > 1 and all(bool((each == each[:1]).all()) for each in (block[:, :1], block))
 
 
 def _sum(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:

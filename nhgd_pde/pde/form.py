@@ -159,7 +159,10 @@ class Integral:
         quadrature = self.evaluation.quadrature
         found = self.closed.blocks(self.coefficients, quadrature.x.shape[0])
         shape = quadrature.weights.shape
-        return {key: block.reshape(-1, *shape) for key, block in found.items() if torch.count_nonzero(block)}
+        # A coefficient may stand in several blocks.
+        each = {id(block): block for block in found.values()}
+        nonzero = {key: bool(torch.count_nonzero(block)) for key, block in each.items()}
+        return {key: block.reshape(-1, *shape) for key, block in found.items() if nonzero[id(block)]}
 
     def closed_load(self) -> Tensor:
         """The integral at the zero state without controls, tested with every function; (rows, size)."""

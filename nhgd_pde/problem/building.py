@@ -23,6 +23,7 @@ from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
 from ..pde.form import Integral, Pointwise
 from ..pde_problem import PDEProblem
+from ..uncertainty.sampling import Samples
 from .boundary import boundary_facets, fixed_facets, other_facets
 from .clock import Clock
 from .conditions import Condition, boundary_conditions, integral_of
@@ -36,6 +37,9 @@ from .errors import ProblemError
 from .families import FAMILIES, Family, Interior
 from .loading import ProblemFile
 from .objectives import ObjectiveBuilder
+from .random_inputs import random_inputs, risk_of, samples_of, stream_of
+from .random_values import RandomValues
+from .scenarios import Recipe, Scenarios, capacity_matrix
 from .stages import staged
 from .values import Values
 from .well_posedness import check_held, check_level, undetermined
@@ -56,7 +60,28 @@ def build(file: ProblemFile, role: Role = "inner") -> PDEProblem:
 
 def build_on(file: ProblemFile, domain: Domain, device: torch.device) -> PDEProblem:
     """The same on a mesh in memory, whatever the file says of its mesh."""
-    return _Builder(file, device, Values(file, domain, device)).build(domain)
+    return _Builder(file, device, Values(file, domain, device)).build(domain)[0]
+
+
+def build_scenarios(file: ProblemFile, role: Role = "inner") -> Scenarios:
+    """Build the nominal problem of a file with random inputs, and what makes that of any scenarios.
+
+    Raises:
+        ProblemError: as of `build`.
+        ValueError: the file has no parameters.
+    """
+    device = build_device(file, role)
+    return build_scenarios_on(file, build_domain(file), device)
+
+
+def build_scenarios_on(file: ProblemFile, domain: Domain, device: torch.device) -> Scenarios:
+    """The same on a mesh in memory."""
+    if not file.spec.parameters:
+        raise ValueError("expected a problem with random inputs, found none under parameters")
+    nominal, recipe, samples = _Builder(file, device, Values(file, domain, device)).build(domain)
+    assert recipe is not None and samples is not None and file.spec.scenarios is not None
+    inputs = recipe.random.inputs
+    return Scenarios(nominal, inputs, samples, stream_of(file, inputs), risk_of(file), file.spec.scenarios, recipe)
 
 
 def build_device(file: ProblemFile, role: Role = "inner") -> torch.device:
@@ -80,16 +105,22 @@ class _Builder:
     values: Values
     counts: Counts = field(default_factory=Counts)
 
-    def build(self, domain: Domain) -> PDEProblem:
+    def build(self, domain: Domain) -> tuple[PDEProblem, Recipe | None, Samples | None]:
+        """The problem, that with all standard variables zero where inputs are random; and what others are made of."""
         spec, values = self.file.spec, self.values
         clock = self._clock()
         values.times = None if clock is None else clock.stages
         values.parameters = self._parameters()
+        inputs = random_inputs(self.file, domain)
+        samples = None if inputs is None else samples_of(self.file, inputs)
+        if inputs is not None:
+            values.random = RandomValues(inputs, np.zeros((1, inputs.dimension)), squeezed=True)
         family = FAMILIES[spec.pde.kind]
         self._timely(family)
         state = state_space(domain, family.groups(spec.pde, domain.dim, spec.element), self.device)
         values.complex = state.groups[0].complex
         interior = family.interior(values, spec.pde, state)
+        interior.coefficients.update(values.companions(state.cells.quadrature.flat))
         facets = boundary_facets(values, domain)
         step = None if clock is None else clock.step
         named = {**domain.boundaries, "all": other_facets(values, domain)}
@@ -116,6 +147,11 @@ class _Builder:
         if values.issues:
             raise ProblemError(values.issues)
 
+        recipe: Recipe | None = None
+        if values.random is not None and samples is not None:
+            recipe = Recipe(values, state, facets, entries, controls, clock, interior, conditions, boundary_coercive)
+            recipe = recipe.tried(samples)
+            interior, boundary_coercive = recipe.interior, recipe.coercive
         cells = Condition(interior.evaluation or state.cells, interior.form, interior.coefficients, interior.closed)
         integrals = [integral_of(cells, None, entries, controls)]
         integrals += [integral_of(condition, name, entries, controls) for name, condition in conditions.items()]
@@ -148,10 +184,12 @@ class _Builder:
             return self._model(state, equation, interior, controls, coercive)
 
         model = model_of(equation)
+        if recipe is not None:
+            recipe = replace(recipe, coercive=model.definite)
         problem = PDEProblem(
             spec.name, state, equation, controls, objective, model, terms.fields, l1_weights=terms.l1_weights
         )
-        return staged(problem, entries, constraints, model_of)
+        return staged(problem, entries, constraints, model_of), recipe, samples
 
     def _timely(self, family: Family) -> None:
         kind, evolves = self.file.spec.pde.kind, self.file.spec.time is not None
@@ -188,17 +226,13 @@ class _Builder:
         common: dict[str, object],
     ) -> EvolutionEquation:
         assert interior.capacity is not None
-        cells = state.cells
-        weight = interior.capacity.reshape(-1, *cells.quadrature.weights.shape)
-        values = range(0, cells.stride * state.groups[0].components, cells.stride)
-        mass = cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)
         free = np.flatnonzero(~fixed)
         every = (np.arange(1, clock.steps + 1)[:, None] * state.size + free).reshape(-1)
         return EvolutionEquation(
             size=(clock.steps + 1) * state.size,
             free=every,
             lift=lift,
-            mass=mass,
+            mass=capacity_matrix(state, interior.capacity),
             theta=clock.theta,
             step=clock.step,
             symmetric_steps=interior.symmetric,

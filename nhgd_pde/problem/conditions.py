@@ -43,49 +43,57 @@ def boundary_conditions(
 ) -> tuple[dict[str, Condition], bool, bool]:
     """Integrals over the boundary; whether one fixes the level of u; whether all have positive energy."""
     conditions: dict[str, Condition] = {}
-    absorbing, coercive = False, True
-    count = state.groups[0].components
-
-    def data(key: str, value: object, x: Tensor) -> Tensor:
-        if count == 1:
-            return values.tensor(values.formula(key, value, x))  # type: ignore[arg-type]
-        return values.tensor(values.components(key, value, count, x))  # type: ignore[arg-type]
-
     for name, indices in facets.items():
-        condition = values.file.spec.pde.boundary[name]
-        if condition.dirichlet is not None or not len(indices):
-            continue
-        evaluation = state.facets(indices)
-        x = evaluation.quadrature.flat
-        key = f"pde.boundary.{name}"
-        if condition.neumann is not None:
-            flux = data(f"{key}.neumann", condition.neumann, x)
-            conditions[name] = Condition(evaluation, neumann, {"flux": flux})
-        elif condition.robin is not None:
-            transfer = values.formula(f"{key}.robin.coefficient", condition.robin.coefficient, x)
-            value = data(f"{key}.robin.value", condition.robin.value, x)
-            conditions[name] = Condition(evaluation, robin, {"coefficient": values.tensor(transfer), "value": value})
-            absorbing = absorbing or bool((transfer != 0.0).any())
-            coercive = coercive and bool((transfer >= 0.0).all())
-        elif condition.absorbing:
-            pde = values.file.spec.pde
-            make = FAMILIES[pde.kind].absorbing
-            if make is None:
-                known = ", ".join(kind for kind, family in FAMILIES.items() if family.absorbing is not None)
-                message = f"expected an equation of kind {known} for an absorbing boundary, found {pde.kind!r}"
-                values.complain(f"{key}.absorbing", message)
-                continue
-            conditions[name] = Condition(
-                evaluation, *make(values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices]))
-            )
+        if values.file.spec.pde.boundary[name].dirichlet is None and len(indices):
+            found = side_condition(values, state, name, indices, state.facets(indices))
+            if found is not None:
+                conditions[name] = found
+    exchange = [each.coefficients["coefficient"] for each in conditions.values() if each.form is robin]
+    absorbing = any(bool((transfer != 0.0).any()) for transfer in exchange)
+    coercive = all(bool((transfer >= 0.0).all()) for transfer in exchange)
     _controlled(values, state, conditions, entries, facets)
     for k, point in enumerate(values.file.spec.pde.points):
         where = None if point.load is None else point_of_mesh(values, state, k)
         if where is not None:
-            evaluation = state.points(where)
-            flux = data(f"pde.points.{k}.load", point.load, evaluation.quadrature.flat)
-            conditions[f"pde.points.{k}"] = Condition(evaluation, neumann, {"flux": flux})
+            conditions[f"pde.points.{k}"] = point_load(values, state, k, state.points(where))
     return conditions, absorbing, coercive
+
+
+def side_condition(
+    values: Values, state: StateSpace, name: str, indices: np.ndarray, evaluation: Evaluation
+) -> Condition | None:
+    """What the file says of a side, its facets `indices`, besides Dirichlet values; None after a complaint."""
+    condition, key = values.file.spec.pde.boundary[name], f"pde.boundary.{name}"
+    x = evaluation.quadrature.flat
+    if condition.neumann is not None:
+        return Condition(evaluation, neumann, {"flux": _data(values, state, f"{key}.neumann", condition.neumann, x)})
+    if condition.robin is not None:
+        transfer = values.formula(f"{key}.robin.coefficient", condition.robin.coefficient, x)
+        value = _data(values, state, f"{key}.robin.value", condition.robin.value, x)
+        return Condition(evaluation, robin, {"coefficient": values.tensor(transfer), "value": value})
+    pde = values.file.spec.pde
+    make = FAMILIES[pde.kind].absorbing
+    if make is None:
+        known = ", ".join(kind for kind, family in FAMILIES.items() if family.absorbing is not None)
+        message = f"expected an equation of kind {known} for an absorbing boundary, found {pde.kind!r}"
+        values.complain(f"{key}.absorbing", message)
+        return None
+    return Condition(evaluation, *make(values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices])))
+
+
+def point_load(values: Values, state: StateSpace, number: int, evaluation: Evaluation) -> Condition:
+    """The load at one of the points of the file."""
+    load = values.file.spec.pde.points[number].load
+    flux = _data(values, state, f"pde.points.{number}.load", load, evaluation.quadrature.flat)
+    return Condition(evaluation, neumann, {"flux": flux})
+
+
+def _data(values: Values, state: StateSpace, key: str, value: object, x: Tensor) -> Tensor:
+    """(P,) or (rows, P) of a scalar state, (components, rows, P) of a vector."""
+    count = state.groups[0].components
+    if count == 1:
+        return values.tensor(values.formula(key, value, x))  # type: ignore[arg-type]
+    return values.tensor(values.components(key, value, count, x))  # type: ignore[arg-type]
 
 
 def _controlled(

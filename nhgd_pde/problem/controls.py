@@ -35,7 +35,7 @@ from .expressions import Expression
 from .families import Interior
 from .fields import Function
 from .python_code import load_function
-from .values import Values
+from .values import Values, random_coefficient
 
 
 @dataclass
@@ -206,15 +206,15 @@ class ControlBuilder:
     def _parameter(self, key: str, spec: ParameterControl) -> Entry:
         name, values = spec.name, self.values
         part, functions, _ = self.spaces.in_cells(key, spec, 1, varying=False)
-        dependent = dict(values.dependent)
-        starts = dict(values.parameters)
+        dependent, starts, random = dict(values.dependent), dict(values.parameters), sorted(values.followed)
 
         def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
             known = {
                 each: coefficients.get(f"parameter {each}", torch.full_like(v, start)) for each, start in starts.items()
             }
             known[name] = v
-            after = {coefficient: follow(known) for coefficient, follow in dependent.items()}
+            known |= {each: coefficients[random_coefficient(each)] for each in random}
+            after = {each: follow(known, coefficients[each]) for each, follow in dependent.items()}
             for coefficient in values.positives & after.keys():
                 if not (after[coefficient] > 0.0).all():
                     least = float(after[coefficient].min())

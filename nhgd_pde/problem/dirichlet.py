@@ -18,8 +18,12 @@ from .values import Values
 def given_coefficients(
     values: Values, state: StateSpace, facets: dict[str, np.ndarray], entries: list[Entry], clock: Clock | None
 ) -> tuple[Tensor, np.ndarray]:
-    """Given coefficients (N,), those of every level of an evolution, and which of the state space's are fixed."""
-    rows = 1 if clock is None else clock.steps + 1
+    """Given coefficients (N,), those of every level of an evolution, and which of the state space's are fixed.
+
+    In scenarios that have rows of their own, they are (S, N).
+    """
+    uncertain = values.random is not None and values.random.rows is not None
+    rows = len(values.random.z) if uncertain and values.random is not None else 1 if clock is None else clock.steps + 1
     lift = np.zeros((rows, state.size))
     times = None if clock is None else clock.levels
     fixed = np.zeros(state.size, dtype=bool)
@@ -62,7 +66,7 @@ def given_coefficients(
         initial = values.components("time.initial", values.file.spec.time.initial, count, nodes, times[:1])
         lift[0] = 0.0
         lift[0, : state.offsets[count]] = initial[:, 0].reshape(-1)
-    return values.tensor(lift.reshape(-1)), fixed
+    return values.tensor(lift if uncertain else lift.reshape(-1)), fixed
 
 
 def controlled_coefficients(state: StateSpace, entries: list[Entry], clock: Clock | None) -> SparseMatrix | None:

@@ -16,6 +16,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from nhgd_pde.problem.errors import Issue, ProblemError
 from nhgd_pde.problem.fields import Context, found
+from nhgd_pde.problem.scenario_spec import name_complaint
 from nhgd_pde.problem.schema import ProblemSpec
 
 OVERRIDE = "--set"
@@ -133,6 +134,8 @@ def _context(data: Mapping[str, Any]) -> Context:
     controls = data.get("control")
     listed = controls if isinstance(controls, list) else [controls]
     named = [each.get("name") for each in listed if isinstance(each, dict) and each.get("kind") == "parameter"]
+    given = data.get("parameters")
+    named += [name for name in given if name_complaint(name) is None] if isinstance(given, dict) else []
     names = tuple(name for name in named if isinstance(name, str) and name.isidentifier())
     return Context(isinstance(data.get("time"), dict), tuple(dict.fromkeys(names)))
 

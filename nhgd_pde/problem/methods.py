@@ -25,6 +25,7 @@ from .constraint_spec import StateSpec
 from .control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
+from .scenario_methods import over_scenarios
 
 # A batch of the sampled inner loop where the file does not say: large enough for matrix products to be efficient.
 _TESTS = 64
@@ -90,6 +91,8 @@ def build_method(
     if isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense):
         parallel = unknowns >= _PARALLEL_DENSE
     outer = _outer(file, space, smoothing)
+    if spec.parameters:
+        oracle, outer, description = over_scenarios(file, oracle, outer, description)
     if smoothing is not None and not isinstance(outer, OC):
         message = f"expected oc, which alone takes a sensitivity filter, found {spec.outer.method!r}"
         raise file.error("outer.method", message)
@@ -113,7 +116,7 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
     name = spec.method
     if name == "auto":
         constrained = space is not None and space.constraint is not None
-        newton = compared is None and (_steep(file) or _coefficient(file))
+        newton = compared is None and (_steep(file) or _coefficient(file) or bool(file.spec.parameters))
         design: Literal["mma", "oc"] = "mma" if smoothing is None else "oc"
         name = design if constrained else "gradient" if tracking else "newton_cg" if newton else "lbfgs"
     if name == "lbfgs":

@@ -70,7 +70,7 @@ class ObjectiveBuilder:
                 case LinearStateTerm():
                     state.append(self._linear_state(key, term))
                 case ComplianceTerm():
-                    state.append(self._compliance(key, term))
+                    state.append(self.compliance(key, term))
                 case RegularisationTerm():
                     control += of_controls.regularisation(key, term)
                 case LinearControlTerm():
@@ -186,7 +186,8 @@ class ObjectiveBuilder:
         weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
         return LinearState(self._over_levels(self._tested(evaluation, weight), term.time))
 
-    def _compliance(self, key: str, term: ComplianceTerm) -> StateTerm:
+    def compliance(self, key: str, term: ComplianceTerm) -> LinearState:
+        """The work of the loads, of every row that they have."""
         if "source" in self.values.dependent:
             self.values.complain(f"{key}.kind", "expected a source without parameters, which change the loads")
         count = self.state.groups[0].components
@@ -206,11 +207,11 @@ class ObjectiveBuilder:
         return evaluation.test(self.values.tensor(density)).cpu().numpy()
 
     def _over_levels(self, rows: np.ndarray, time: str) -> Tensor:
-        """Covectors (one or the steps, size of the state space) -> one on all coefficients, (N,)."""
+        """Covectors (rows, size of the state space) -> on all coefficients, (N,), or (S, N) of scenarios."""
         if self.clock is not None:
             share = self.clock.last if time == "final" else self.clock.step * self.clock.averages
             rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
-        return self.values.tensor(rows.reshape(-1))
+        return self.values.tensor(rows[0] if len(rows) == 1 else rows)
 
     # Terms in both
 

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nhgd_pde.problem.constraint_spec import ConstraintSpec
-from nhgd_pde.problem.control_spec import AllControls, ControlSpec
+from nhgd_pde.problem.control_spec import AllControls, ControlSpec, ParameterControl
 from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
 from nhgd_pde.problem.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
+from nhgd_pde.problem.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
 
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
@@ -239,6 +240,9 @@ class OutputSpec(Section):
     checkpoint: Natural = Field(
         default=10, description="Outer iterations between checkpoints; 0: one where the run ends only."
     )
+    exceedance: Annotated[float | None, Number(null=True)] = Field(
+        default=None, description="With random inputs: write how likely the state is above this value; null: do not."
+    )
 
 
 class ProblemSpec(Section):
@@ -276,6 +280,19 @@ class ProblemSpec(Section):
     constraints: tuple[ConstraintSpec, ...] = Field(
         default=(), description="A list of conditions on state and control besides bounds."
     )
+    parameters: dict[str, ParameterSpec] = Field(
+        default_factory=dict,
+        description="Random inputs by the names that expressions of pde and the initial state use: {normal: [mean, "
+        "std]}, {uniform: [low, high]} or {field: ...}.",
+    )
+    scenarios: ScenariosSpec | None = Field(
+        default=None, description="With parameters: which values of theirs are looked at, and in which order."
+    )
+    risk: RiskSpec | None = Field(
+        default=None,
+        description="With parameters, what is made of the scenarios' objectives: mean, worst_case, {cvar: level}, "
+        "{entropic: factor} or {mean_plus_deviation: factor}; the mean by default.",
+    )
     inner: InnerSpec = Field(default_factory=InnerSpec)
     curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
     hypergradient: HypergradientSpec = Field(default_factory=HypergradientSpec)
@@ -298,6 +315,51 @@ class ProblemSpec(Section):
         pde = data.get("pde") if isinstance(data, Mapping) else None
         flow = isinstance(pde, Mapping) and pde.get("kind") in ("stokes", "navier_stokes")
         return {"element": "P2", **data} if flow else data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenarios_of_parameters(cls, data: Any) -> Any:
+        """Random inputs have scenarios and a risk; without them both are mistakes."""
+        if not isinstance(data, Mapping):
+            return data
+        given = data.get("parameters")
+        if isinstance(given, Mapping) and given:
+            defaults = {"scenarios": {}, "risk": "mean"}
+            return {**data, **{key: value for key, value in defaults.items() if data.get(key) is None}}
+        if given is None or isinstance(given, Mapping):
+            extra = [key for key in ("scenarios", "risk") if data.get(key) is not None]
+            message = "expected none without parameters, which are what is random"
+            if extra:
+                raise_issues("ProblemSpec", [((key,), issue(message)) for key in extra])
+        return data
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            wrong = [((name,), issue(text)) for name in value if (text := name_complaint(str(name))) is not None]
+            if wrong:
+                raise_issues("parameters", wrong)
+        return value
+
+    @model_validator(mode="after")
+    def _names_of_their_own(self) -> ProblemSpec:
+        """A control that is a parameter and a random input cannot share a name."""
+        controlled = {each.name for each in self.controls if isinstance(each, ParameterControl)}
+        clashes = [name for name in self.parameters if name in controlled]
+        if clashes:
+            message = "the name is taken: a control of kind parameter has it"
+            raise_issues("ProblemSpec", [(("parameters", name), issue(message)) for name in clashes])
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_risk(self) -> ProblemSpec:
+        """Sparse quadratures have negative weights, which are no probabilities."""
+        sparse = self.scenarios is not None and self.scenarios.sampling == "quadrature"
+        if sparse and self.scenarios is not None and self.scenarios.rule != "tensor" and self.risk != "mean":
+            message = "expected mean with a sparse quadrature, whose weights may be negative; take rule: tensor"
+            raise_issues("ProblemSpec", [(("risk",), issue(message))])
+        return self
 
     @model_validator(mode="after")
     def _stable_elements(self) -> ProblemSpec:

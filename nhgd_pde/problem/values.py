@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,12 @@ from ..fem.mesh import Domain
 from .errors import Issue, suggest
 from .expressions import Expression, ExpressionError
 from .loading import ProblemFile
+from .random_values import RandomValues
+
+T = TypeVar("T")
+
+# Where random inputs may stand.
+_RANDOM = ("pde.", "time.initial")
 
 
 @dataclass
@@ -26,10 +32,13 @@ class Values:
     Attributes:
         times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
         parameters: starting values of the controls that expressions name.
-        dependent: coefficient -> how it follows from the parameters, for the coefficients that do.
+        dependent: coefficient -> how it follows from the parameters and random inputs by name, and from what it is
+            without them, for the coefficients that do.
         used: the parameters among them.
         positives: coefficients that must be positive.
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
+        random: the random inputs in the scenarios that are looked at; None where there are none.
+        followed: the random inputs that coefficients which depend on parameters use too.
     """
 
     file: ProblemFile
@@ -38,10 +47,16 @@ class Values:
     issues: list[Issue] = field(default_factory=list)
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
-    dependent: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = field(default_factory=dict)
+    dependent: dict[str, Callable[[Mapping[str, Tensor], Tensor], Tensor]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     positives: set[str] = field(default_factory=set)
     complex: bool = False
+    random: RandomValues | None = None
+    followed: set[str] = field(default_factory=set)
+
+    @property
+    def random_names(self) -> frozenset[str]:
+        return frozenset() if self.random is None else self.random.names
 
     def formula(
         self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
@@ -53,29 +68,53 @@ class Values:
         used = sorted(expression.variables & self.parameters.keys())
         if used:
             self.complain(key, f"expected an expression without parameters here, found {used[0]!r}")
+        random = sorted(expression.variables & self.random_names)
+        if random and not key.startswith(_RANDOM):
+            message = f"expected an expression without random inputs here, found {random[0]!r}: they may stand in pde "
+            self.complain(key, message + "and in time.initial")
         return self._evaluate(key, expression, x, times)
 
     def _evaluate(
         self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
     ) -> np.ndarray:
         points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
+        random = expression.variables & self.random_names
+        if self.random is None or self.nominal or random or expression.constant is not None:
+            return self._evaluated(key, expression, points, times, random)
+        # The same in every scenario.
+        known = self.random.place(points).known
+        if (key, str(expression)) not in known:
+            known[key, str(expression)] = self._evaluated(key, expression, points, times, random)
+        return known[key, str(expression)]
+
+    def _evaluated(
+        self, key: str, expression: Expression, points: np.ndarray, times: np.ndarray | None, random: frozenset[str]
+    ) -> np.ndarray:
         named: dict[str, Any] = {name: value for name, value in self.parameters.items() if name in expression.variables}
         shape = points.shape[1:]
+        if random and self.random is not None:
+            named.update(self.random.at(random, points))
         if "t" in expression.variables:
             given = self.times if times is None else times
             assert given is not None
             named["t"] = given.reshape(-1, *[1] * len(shape))
             points = np.broadcast_to(points[:, None], (len(points), len(given), *shape))
             shape = points.shape[1:]
+        if random and self.random is not None and self.random.rows is not None:
+            shape = (self.random.rows, *shape)
         try:
-            values = expression.numpy(points, **named)
+            if random:
+                # Faster than with numpy for many numbers.
+                values = np.broadcast_to(expression.torch(_host_tensor(points), **_tensors(named)).numpy(), shape)
+            else:
+                values = expression.numpy(points, **named)
         except ExpressionError as error:
             self.complain(key, str(error))
             return np.zeros(shape)
         if not np.isfinite(values).all():
-            where = np.flatnonzero(~np.isfinite(values.reshape(-1)))[0]
+            where = int(np.flatnonzero(~np.isfinite(values.reshape(-1)))[0])
             bad = values.reshape(-1)[where]
-            self.complain(key, f"expected finite values, found {bad} at {point_text(points, where)}")
+            self.complain(key, f"expected finite values, found {bad} at {self.place_text(points, where)}")
             return np.zeros(shape)
         return values
 
@@ -83,8 +122,9 @@ class Values:
         """The values of a coefficient of the equation, which parameters may change later."""
         if expression.variables & self.parameters.keys():
             times = None if self.times is None else self.tensor(self.times)[:, None]
+            self.followed |= expression.variables & self.random_names
 
-            def follow(parameters: Mapping[str, Tensor]) -> Tensor:
+            def follow(parameters: Mapping[str, Tensor], given: Tensor) -> Tensor:
                 named = {each: parameters[each] for each in parameters if each in expression.variables}
                 if "t" in expression.variables:
                     assert times is not None
@@ -98,8 +138,10 @@ class Values:
     def function(self, key: str, expression: Expression, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """(u, points) -> values of an expression in u and the coordinates; it is tried at the points x for u = 0."""
 
+        named = self.random_at(expression, x)
+
         def evaluate(u: Tensor, points: Tensor) -> Tensor:
-            return expression.torch(points, u=u)
+            return expression.torch(points, u=u, **named)
 
         try:
             evaluate(x.new_zeros(x.shape[1:]), x)
@@ -112,6 +154,46 @@ class Values:
         for each in value if isinstance(value, tuple) else () if value is None else (value,):
             if each.variables - {"t"}:
                 self.complain(key, f"expected a number, as the control is one, found {each}")
+
+    @property
+    def nominal(self) -> bool:
+        """No scenarios but that with all standard variables zero are looked at."""
+        return self.random is None or self.random.numbers is None
+
+    @property
+    def rows(self) -> int:
+        """Scenarios along an axis of their own, or one."""
+        return 1 if self.random is None else self.random.rows or 1
+
+    def random_at(self, expression: Expression, x: Tensor) -> dict[str, Tensor]:
+        """The random inputs that an expression uses, at points x (dim, ...)."""
+        if self.random is None:
+            return {}
+        found = self.random.at(expression.variables & self.random.names, np.asarray(x.cpu()))
+        return {name: values.to(self.device) for name, values in found.items()}
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What is the same in all scenarios is made for the first of them."""
+        if self.random is None:
+            return make()
+        if key not in self.random.kept:
+            self.random.kept[key] = make()
+        found: T = self.random.kept[key]
+        return found
+
+    def companions(self, x: Tensor) -> dict[str, Tensor]:
+        """What integrands over the cells, with points x (dim, P), need of the random inputs besides coefficients."""
+        if self.random is None or not self.followed:
+            return {}
+        found = self.random.at(sorted(self.followed), np.asarray(x.cpu()))
+        return {random_coefficient(name): values.to(self.device) for name, values in found.items()}
+
+    def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
+        """Coordinates of one of the points (dim, ...), and the scenario, of one of the values (..., points) there."""
+        if self.random is None:
+            return point_text(x, index)
+        points = int(np.prod(x.shape[1:]))
+        return point_text(x, index) + self.random.scenario(index // points if self.rows > 1 else 0)
 
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
@@ -157,6 +239,9 @@ class Values:
         points = x.reshape(self.domain.dim, len(every), -1)
         moving = any("t" in expression.variables for expression in value.values())
         shape = (*((len(self.times),) if moving and self.times is not None else ()), *points.shape[1:])
+        uncertain = any(expression.variables & self.random_names for expression in value.values())
+        if uncertain and self.random is not None and self.random.rows is not None:
+            shape = (self.random.rows, *shape)
         values = np.zeros(shape)
         missing = np.ones(len(every), dtype=bool)
         before = len(self.issues)
@@ -168,6 +253,7 @@ class Values:
             values[..., cells, :] = evaluate(f"{key}.{name}", expression, points[:, cells])
             if at is None and expression.variables & self.parameters.keys():
                 parts.append((expression, cells))
+                self.followed |= expression.variables & self.random_names
                 if moving:
                     message = "expected parameters or the time 't' in the values of subdomains, found both"
                     self.complain(f"{key}.{name}", message)
@@ -183,25 +269,23 @@ class Values:
             message = f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
             self.complain(key, message)
         if parts:
-            self._follow_regions(key.rpartition(".")[2], values, parts, points)
+            self._follow_regions(key.rpartition(".")[2], parts, points)
         return values.reshape(*shape[:-2], -1)
 
-    def _follow_regions(
-        self, name: str, values: np.ndarray, parts: list[tuple[Expression, np.ndarray]], points: Tensor
-    ) -> None:
+    def _follow_regions(self, name: str, parts: list[tuple[Expression, np.ndarray]], points: Tensor) -> None:
         """The same as in `coefficient` for expressions on some of the cells each."""
-        base = self.tensor(values)
+        shape = points.shape[1:]
 
-        def follow(parameters: Mapping[str, Tensor]) -> Tensor:
-            rows = max(len(each) for each in parameters.values())
-            whole = base.expand(rows, *base.shape).clone()
+        def follow(parameters: Mapping[str, Tensor], given: Tensor) -> Tensor:
+            at = {
+                each: known.expand(*known.shape[:-1], shape.numel()).reshape(-1, *shape)
+                for each, known in parameters.items()
+            }
+            rows = max([len(each) for each in at.values()] + [given.numel() // shape.numel()])
+            whole = given.reshape(-1, *shape).expand(rows, *shape).clone()
             for expression, cells in parts:
-                at = {
-                    each: known.reshape(len(known), *base.shape)[:, cells]
-                    for each, known in parameters.items()
-                    if each in expression.variables
-                }
-                whole[:, cells] = expression.torch(points[:, cells], **at)
+                here = {each: known[:, cells] for each, known in at.items() if each in expression.variables}
+                whole[:, cells] = expression.torch(points[:, cells], **here)
             return whole.reshape(rows, -1)
 
         self.dependent[name] = follow
@@ -214,7 +298,7 @@ class Values:
         if not self.issues and (values <= 0.0).any():
             where = int(np.argmin(values))
             self.complain(
-                key, f"expected a positive value, found {values.reshape(-1)[where]:g} at {point_text(x, where)}"
+                key, f"expected a positive value, found {values.reshape(-1)[where]:g} at {self.place_text(x, where)}"
             )
         return values
 
@@ -247,6 +331,19 @@ class Values:
             entries = [single, np.zeros_like(single)] if real else [single] * count
         rows = [each if each.ndim > len(shape) else each[None] for each in entries]
         return np.stack(np.broadcast_arrays(*rows))
+
+
+def random_coefficient(name: str) -> str:
+    """What a random input is called among the coefficients of an integral."""
+    return f"random {name}"
+
+
+def _host_tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.require(values, requirements=["W"]))
+
+
+def _tensors(named: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in named.items()}
 
 
 def point_text(x: Tensor | np.ndarray, index: int) -> str:

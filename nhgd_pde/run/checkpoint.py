@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..engine.bilevel import BilevelProblem
+from ..engine.bilevel import OuterProblem
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
@@ -81,7 +81,7 @@ def write_checkpoint(folder: Path, oracle: Oracle, spec: Mapping[str, Any], chec
 
 
 def read_checkpoint(
-    folder: Path, oracle: Oracle, stages: Sequence[BilevelProblem], spec: Mapping[str, Any]
+    folder: Path, oracle: Oracle, stages: Sequence[OuterProblem], spec: Mapping[str, Any]
 ) -> Checkpoint:
     """The checkpoint of a folder, of a run of one problem or of several stages of it.
 
@@ -140,7 +140,7 @@ def _save(oracle: Any, state: Any) -> Any:
     return oracle.save(state) if hasattr(oracle, "save") else to_plain(state)
 
 
-def _restore(oracle: Any, problem: BilevelProblem, saved: Any) -> Any:
+def _restore(oracle: Any, problem: OuterProblem, saved: Any) -> Any:
     if hasattr(oracle, "restore"):
         return oracle.restore(problem, saved)
     return from_plain(saved, problem.start()[0].device)

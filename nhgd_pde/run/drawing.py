@@ -159,17 +159,19 @@ def final_fields(
     adjoint: np.ndarray,
     gradient: np.ndarray,
     level: int = -1,
+    states: Fields | None = None,
 ) -> tuple[Grid, FieldData]:
     """The fields of final.vtu, of an evolution at one of its levels.
 
-    The sensitivity is the gradient: what the objective gains a unit of control there.
+    `states` are the fields of the state where it has several scenarios; the adjoint is then their mean. The sensitivity
+    is the gradient: what the objective gains a unit of control there.
     """
     step = level if level < 0 else max(level - 1, 0)
     control_points, control_cells = control_fields(problem, control, step=step)
     density_points, density_cells = density_fields(problem, control)
     gradient_points, gradient_cells = control_fields(problem, gradient, "sensitivity", step)
     point = {
-        **state_fields(problem, state, level=level),
+        **(state_fields(problem, state, level=level) if states is None else states),
         **control_points,
         **density_points,
         **target_fields(problem, step),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..output.fields import FieldData
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
 from .checkpoint import Checkpoint, write_checkpoint
-from .drawing import control_fields, density_fields, output_grid, state_fields
+from .drawing import Fields, control_fields, density_fields, output_grid
 from .solution import Row, Solution
 
 
@@ -24,10 +24,11 @@ class Recorder:
         problem: what is solved.
         folder: the open run folder.
         every: outer iterations between fields; 0 writes final ones only.
+        states: the fields of the state at an iterate.
     """
 
-    def __init__(self, problem: PDEProblem, folder: RunFolder, every: int) -> None:
-        self._problem, self._folder, self._every = problem, folder, every
+    def __init__(self, problem: PDEProblem, folder: RunFolder, every: int, states: Callable[[Iterate], Fields]) -> None:
+        self._problem, self._folder, self._every, self._states = problem, folder, every, states
         self._grid = output_grid(problem)
         self._written = -1
         self.seconds = 0.0
@@ -58,11 +59,10 @@ class Recorder:
         self.seconds += time.perf_counter() - start
 
     def _fields(self, iterate: Iterate) -> None:
-        state = self._problem.state(iterate.oracle.u, iterate.evaluation.v).cpu().numpy()
         control = iterate.evaluation.v.cpu().numpy()
         point, cell = control_fields(self._problem, control)
         more_points, more_cells = density_fields(self._problem, control)
-        point = {**state_fields(self._problem, state), **point, **more_points}
+        point = {**self._states(iterate), **point, **more_points}
         data = FieldData(point=point, cell={**cell, **more_cells})
         self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
         self._written = iterate.iteration
@@ -74,6 +74,8 @@ class Recorder:
             self._fields(last)
         self._folder.write_final(*solution.fields())
         self._folder.write_evolution(solution.frames())
+        if solution.judgement is not None:
+            self._folder.write_scenarios(solution.judgement.rows())
         self._folder.log(f"{solution.status}: {solution.message}")
         self.seconds += time.perf_counter() - start
 

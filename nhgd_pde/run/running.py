@@ -21,17 +21,24 @@ from ..engine.roles.remote import Remote
 from ..linalg.counts import Counts
 from ..output.run_folder import RunFolder, read_history
 from ..pde_problem import PDEProblem
+from ..problem.errors import ProblemError
 from ..problem.loading import ProblemFile
 from ..problem.methods import Method
 from ..problem.python_code import functions_of
+from ..problem.scenarios import Scenarios
+from ..scenario_problem import ScenarioProblem
 from .checkpoint import Checkpoint, read_checkpoint
-from .drawing import control_numbers
+from .drawing import Fields, control_numbers, state_fields
+from .judgement import Judgement, judge
 from .provenance import commit, peak_memory, versions
 from .recording import Recorder
+from .scenario_fields import statistics_fields
 from .solution import Certificate, Row, Solution
 
 # How far the gradient is reduced in a stage of a continuation that is not the last.
 _STAGE_RTOL = 1e-2
+# Fresh scenarios that judge an answer where the file does not say: as many as the sample has, within these.
+_LEAST_FRESH, _MOST_FRESH = 100, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +50,33 @@ class Problem:
         pde: mesh, spaces, state equation, control and objective.
         method: what `solve` will use.
         seconds: time it took to read and build.
+        scenarios: of a problem with random inputs, of which `pde` is the nominal one.
     """
 
     file: ProblemFile
     pde: PDEProblem
     method: Method
     seconds: float
+    scenarios: Scenarios | None = None
+
+    @property
+    def stages(self) -> tuple[PDEProblem | ScenarioProblem, ...]:
+        """What is solved, one after the other."""
+        if self.scenarios is None:
+            return (*self.pde.earlier, self.pde)
+        return tuple(each.problem for each in (*self.scenarios.earlier, self.scenarios))
+
+    @property
+    def inner_shape(self) -> tuple[int, int]:
+        """(S, n)."""
+        return self.stages[-1].inner_shape
 
     @property
     def name(self) -> str:
         return self.pde.name
 
     def __str__(self) -> str:
-        scenarios, unknowns = self.pde.inner_shape
+        scenarios, unknowns = self.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
         steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
         device = self.pde.equation.lift.device
@@ -90,7 +111,7 @@ class Run:
         self._problem, self._oracle, self._callback = problem, oracle, callback
         self._interrupted = interrupted
         self._spec = problem.file.spec.model_dump(mode="json")
-        self._problems = (*problem.pde.earlier, problem.pde)
+        self._problems = problem.stages
         self._current = self._problems[0]
         self._stage, self._before_stage, self._reference = 0, 0, 0.0
         self._rows: list[Row] = []
@@ -120,7 +141,7 @@ class Run:
                 folder = RunFolder.resume(path, up_to=last, problem_yaml=text)
             else:
                 folder = RunFolder.create(path, text)
-            self._recorder = Recorder(problem.pde, folder, problem.file.spec.output.every)
+            self._recorder = Recorder(problem.pde, folder, problem.file.spec.output.every, self._fields_of)
         with self._recorder or nullcontext():
             if self._recorder is not None:
                 self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
@@ -136,9 +157,13 @@ class Run:
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
             more = {"warnings": list(self._warnings), "roles": _roles(self._oracle)}
             found = replace(found, first=self._first or found.first, last=self._last or found.last)
-            found = replace(found, message=found.message + _satisfied(self._current, found.last))
+            found = replace(found, message=found.message + _satisfied(nominal_of(self._current), found.last))
+            judged = self._judged(found)
+            if judged is not None:
+                more["uncertainty"] = judged.summary()
+                found = replace(found, message=found.message + judged.sentence())
             solution = _solution(
-                self._current, problem, found, tuple(self._rows), self._counts, self._seconds, text, more
+                self._current, problem, found, tuple(self._rows), self._counts, self._seconds, text, more, judged
             )
             if self._recorder is not None:
                 self._recorder.finish(solution, found.last)
@@ -172,7 +197,30 @@ class Run:
             self._stage += 1
             self._before_stage += found.last.iteration + 1
             following = self._problems[self._stage]
-            self._current = replace(following, origin=(found.last.oracle.u, found.last.evaluation.v))
+            self._current = _from(following, found.last)
+
+    def _fields_of(self, iterate: Iterate) -> Fields:
+        """The fields of the state at an iterate."""
+        problem, u, v = self._current, iterate.oracle.u, iterate.evaluation.v
+        state = problem.state(u, v).cpu().numpy()
+        if not isinstance(problem, ScenarioProblem):
+            return state_fields(problem, state)
+        weights = problem.weights[: len(state)].cpu().numpy()
+        threshold = self._problem.file.spec.output.exceedance
+        return statistics_fields(problem.nominal, state, weights / weights.sum(), threshold)
+
+    def _judged(self, found: Minimum) -> Judgement | None:
+        """The answer over scenarios, judged by fresh ones; None where there are none, or no answer."""
+        problem, scenarios = self._current, self._problem.scenarios
+        if not isinstance(problem, ScenarioProblem) or scenarios is None or not found.last.evaluation.finite:
+            return None
+        fresh = scenarios.spec.validation
+        count = min(max(len(problem.z), _LEAST_FRESH), _MOST_FRESH) if fresh == "auto" else int(fresh)
+        try:
+            return judge(problem, found.last.evaluation.v, count, scenarios.spec.confidence)
+        except ProblemError as error:
+            self._warnings.append(f"the answer could not be judged: {error}")
+            return None
 
     def _resumed(self, path: Path) -> LoopState:
         checkpoint = read_checkpoint(path, self._oracle, self._problems, self._spec)
@@ -195,7 +243,7 @@ class Run:
     def _tell(self, iterate: Iterate) -> None:
         iterate = self._placed(iterate)
         self._reference = self._reference or iterate.gradient_norm
-        row = history_row(iterate, self._counts, self._seconds)
+        row = history_row(iterate, self._counts, self._seconds, self._problem.scenarios is not None)
         began = time.perf_counter()
         self._first, self._last = self._first or iterate, iterate
         self._rows.append(row)
@@ -220,10 +268,23 @@ class Run:
         self._aside += time.perf_counter() - began
 
 
-def history_row(iterate: Iterate, counts: Counts, seconds: float) -> Row:
+def nominal_of(problem: PDEProblem | ScenarioProblem) -> PDEProblem:
+    """The problem itself where nothing is random."""
+    return problem.nominal if isinstance(problem, ScenarioProblem) else problem
+
+
+def _from(problem: PDEProblem | ScenarioProblem, last: Iterate) -> PDEProblem | ScenarioProblem:
+    """A problem that starts where another has ended."""
+    if isinstance(problem, ScenarioProblem):
+        nominal = problem.nominal
+        return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
+    return replace(problem, origin=(last.oracle.u, last.evaluation.v))
+
+
+def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: bool = False) -> Row:
     """One row of history.csv."""
     evaluation = iterate.evaluation
-    return {
+    row: Row = {
         "iteration": iterate.iteration,
         "objective": evaluation.value,
         "gradient_norm": iterate.gradient_norm,
@@ -238,10 +299,13 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float) -> Row:
         "factorisations": counts.factorisations,
         "seconds": seconds,
     }
+    if scenarios:
+        row |= {"scenarios": evaluation.scenarios, "sampling_error": evaluation.sampling_error}
+    return row
 
 
 def _solution(
-    pde: PDEProblem,
+    solved: PDEProblem | ScenarioProblem,
     problem: Problem,
     found: Minimum,
     rows: tuple[Row, ...],
@@ -249,10 +313,11 @@ def _solution(
     seconds: float,
     text: str,
     more: Mapping[str, Any],
+    judged: Judgement | None,
 ) -> Solution:
-    spec = problem.file.spec
+    spec, pde = problem.file.spec, nominal_of(solved)
     last, evaluation = found.last, found.last.evaluation
-    scenarios, unknowns = pde.inner_shape
+    scenarios, unknowns = solved.inner_shape
     certificate = Certificate(evaluation.state_error, evaluation.adjoint_error, evaluation.gradient_error)
     stats = {
         "name": problem.name,
@@ -269,6 +334,11 @@ def _solution(
         "state_residual": certificate.state_residual,
         "adjoint_residual": certificate.adjoint_residual,
         "gradient_error": certificate.gradient_error,
+        "gradient_error_parts": {
+            "inner": evaluation.sensitivity * evaluation.state_error,
+            "adjoint": evaluation.sensitivity * evaluation.adjoint_error,
+            "sampling": evaluation.sampling_error,
+        },
         "state_dofs": unknowns,
         "control_dofs": pde.outer_size,
         "scenarios": scenarios,
@@ -285,7 +355,8 @@ def _solution(
         "versions": versions(),
         "commit": commit(),
     }
-    adjoint = np.zeros((scenarios, pde.equation.size))
+    state = solved.state(last.oracle.u, evaluation.v).cpu().numpy()
+    adjoint = np.zeros((len(state), pde.equation.size))
     variable = _adjoint_variable(pde, last)
     if variable is not None and math.isfinite(evaluation.value):
         adjoint[:, pde.equation.free] = variable.cpu().numpy()
@@ -294,7 +365,7 @@ def _solution(
         message=found.message,
         objective=evaluation.value,
         control=evaluation.v.cpu().numpy(),
-        state=pde.state(last.oracle.u, evaluation.v).cpu().numpy(),
+        state=state,
         adjoint=adjoint,
         gradient=evaluation.gradient.cpu().numpy(),
         certificate=certificate,
@@ -302,6 +373,8 @@ def _solution(
         stats=stats,
         problem=pde,
         problem_yaml=text,
+        judgement=judged,
+        threshold=spec.output.exceedance,
     )
 
 

@@ -14,6 +14,8 @@ from ..output.fields import FieldData, Grid
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
 from .drawing import final_fields, levels, pictured, split_controls
+from .judgement import Judgement
+from .scenario_fields import named_fields, statistics_fields
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +54,10 @@ class Solution:
         certificate: how good state and gradient are.
         history: a mapping an outer iteration, the rows of history.csv.
         stats: the content of summary.json.
-        problem: what was solved.
+        problem: what was solved; with random inputs, the problem with all of them at their middle.
         problem_yaml: the resolved problem file.
+        judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
+        threshold: the value of the state whose exceedance is drawn.
     """
 
     status: Status
@@ -68,6 +72,8 @@ class Solution:
     stats: Mapping[str, Any]
     problem: PDEProblem
     problem_yaml: str
+    judgement: Judgement | None = None
+    threshold: float | None = None
 
     @property
     def controls(self) -> dict[str, np.ndarray]:
@@ -88,8 +94,19 @@ class Solution:
         return self.state[0].reshape(levels(self.problem), -1)
 
     def fields(self, level: int = -1) -> tuple[Grid, FieldData]:
-        """Everything for ParaView: state, control, target, adjoint, sensitivity; of an evolution at one of `times`."""
-        return final_fields(self.problem, self.state, self.control, self.adjoint, self.gradient, level)
+        """Everything for ParaView: state, control, target, adjoint, sensitivity; of an evolution at one of `times`.
+
+        With random inputs the state is a mean, beside which stand its standard deviation, the probability that it
+        exceeds the threshold, and the states of the scenarios with the best, the median and the worst objective.
+        """
+        judged, adjoint, states = self.judgement, self.adjoint, None
+        if judged is not None:
+            count = len(self.state)
+            weights = judged.weights[:count] / judged.weights[:count].sum()
+            states = statistics_fields(self.problem, self.state, weights, self.threshold, level)
+            states |= named_fields(self.problem, self.state, judged.values[:count], level)
+            adjoint = (weights @ adjoint)[None]
+        return final_fields(self.problem, self.state, self.control, adjoint, self.gradient, level, states)
 
     def frames(self) -> Iterator[tuple[Grid, FieldData]]:
         """The fields of an evolution at each of `times`; none of a steady problem."""
@@ -105,6 +122,8 @@ class Solution:
             run.fields.add(int(self.stats["outer_iterations"]), float(self.stats["outer_iterations"]), grid, data)
             run.write_final(grid, data)
             run.write_evolution(self.frames())
+            if self.judgement is not None:
+                run.write_scenarios(self.judgement.rows())
             run.log(f"{self.status}: {self.message}")
             run.write_summary(self.stats)
             return run.path
@@ -122,3 +141,18 @@ class Solution:
 
         grid, data = self.fields(level)
         return picture(grid, data, pictured(data), f"{self.problem.name}: {self.status}")
+
+    def plot_distribution(self) -> Figure:
+        """The distribution of the objective over fresh scenarios, or those of the sample; needs the extra `plot`.
+
+        Raises:
+            ValueError: a problem without random inputs.
+        """
+        from ..output.pictures import histogram
+
+        judged = self.judgement
+        if judged is None:
+            raise ValueError("expected a problem with random inputs, found one without")
+        values = judged.fresh if len(judged.fresh) else judged.values
+        marks = {judged.risk.name: judged.out_of_sample if len(judged.fresh) else judged.in_sample}
+        return histogram(values, marks, f"{self.problem.name}: objective in {len(values):,} scenarios")

@@ -290,7 +290,7 @@ class OuterMethod(Protocol[State]):
         ...
 
     def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
-        """The state with another evaluation of its iterate, over more scenarios, and what was learnt of the curvature."""
+        """The state with another evaluation of its iterate, over more scenarios; what was learnt is kept."""
         ...
 
     def revalued(self, state: State, value: float) -> State:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, value_noise
-from .line_search import LineSearch
+from .base import Evaluation, Feasible, HessianProduct, OuterState, blend, takes_no_constraint, value_noise
+from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model
 from .secant import CorrectedHessian, Secant
 
@@ -70,7 +70,8 @@ class NewtonCG:
         return takes_no_constraint(space)
 
     def init(self, space: Feasible, first: Evaluation) -> NewtonState:
-        return NewtonState(first, self.forcing, space.stationarity(first), torch.zeros_like(first.v), first.v)
+        zero = torch.zeros_like(first.v)
+        return NewtonState(first, self.forcing, space.stationarity(first), zero, first.v, reduction=self.forcing)
 
     def propose(
         self, space: Feasible, state: NewtonState, hessian: HessianProduct | None = None
@@ -91,25 +92,48 @@ class NewtonCG:
         if not space.smooth:
             slope = space.rate(evaluation.derivative, best.v, evaluation.v) / trial
             expected = space.rate(best.derivative, best.v, evaluation.v)
+        exact = self._exact(space, state, evaluation, slope)
+        if exact is not None:
+            return exact
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is None:
-            norm = space.stationarity(evaluation)
-            forcing = 0.9 * (norm / state.gradient_norm) ** 2 if state.gradient_norm > 0.0 else 0.0
-            return NewtonState(
-                best=evaluation,
-                forcing=min(max(forcing, self.least), self.forcing),
-                gradient_norm=norm,
-                direction=torch.zeros_like(best.v),
-                end=evaluation.v,
-                step=trial,
-                secants=self._remembered(state, evaluation),
-            )
+            return self._reached(space, state, evaluation, evaluation, 1.0)
         if not search.exhausted:
             return replace(state, search=search, accepted=False)
         if not state.plain:
             return replace(self._downhill(space, state), accepted=False)
         failure = "the line search found no acceptable step along the negative gradient"
         return replace(state, search=search, accepted=False, failure=failure)
+
+    def _exact(self, space: Feasible, state: NewtonState, evaluation: Evaluation, slope: float) -> NewtonState | None:
+        """The minimiser along a step with a rough Hessian, of a quadratic function known at both ends of it."""
+        if not (self.memory and space.quadratic and space.smooth and evaluation.finite):
+            return None
+        assert state.search is not None
+        share = exact_share(state.search.slope, slope)
+        if share is None:
+            return None
+        exact = evaluation if share == 1.0 else blend(state.best, evaluation, share)
+        return self._reached(space, state, evaluation, exact, share)
+
+    def _reached(
+        self, space: Feasible, state: NewtonState, evaluation: Evaluation, end: Evaluation, share: float
+    ) -> NewtonState:
+        """At a share of the way to the evaluation."""
+        assert state.search is not None
+        norm = space.stationarity(end)
+        ratio = norm / state.gradient_norm if state.gradient_norm > 0.0 else 0.0
+        return NewtonState(
+            best=end,
+            forcing=min(max(0.9 * ratio**2, self.least), self.forcing),
+            gradient_norm=norm,
+            direction=torch.zeros_like(end.v),
+            end=end.v,
+            step=share * state.search.trial,
+            share=share,
+            secants=self._remembered(state, evaluation),
+            reduction=max(ratio, self.least) if self.memory else 1.0,
+        )
 
     def rebased(self, space: Feasible, state: NewtonState, evaluation: Evaluation) -> NewtonState:
         norm = space.stationarity(evaluation)
@@ -146,7 +170,8 @@ class NewtonCG:
             end=model.end,
             search=search,
             plain=False,
-            reduction=model.reduction,
+            # A rough model promises more than it holds.
+            reduction=max(model.reduction, state.reduction) if self.memory else model.reduction,
             product=product,
         )
 

@@ -2,8 +2,8 @@
 
     B+ = B - (B s)(B s)^T / (s . B s) + y y^T / (y . s)
 
-(Nocedal and Wright, 6.19), which takes the curvature along every step s from the change y of the derivative, and the rest
-from the operator. Positive definite where the operator is and y . s > 0.
+(Nocedal and Wright, 6.19), which takes the curvature along every step s from the change y of the derivative, and the
+rest from the operator. Positive definite where the operator is and y . s > 0.
 """
 
 from __future__ import annotations

@@ -33,19 +33,29 @@ class GrowthOptions:
     """How many scenarios are looked at, and how well.
 
     Attributes:
-        first: those of the first evaluation; None: all of them always.
+        first: those of the first evaluation that takes any; None: all of them always.
+        nominal: the gradient of the nominal problem is reduced by this factor before any scenario is looked at, which
+            costs next to nothing; 1: it is not.
         ratio: a batch grows once the gradient is below this multiple of its sampling error.
         least, most: factors by which it grows at least and at most.
-        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        share: error of state and adjoint equations that is left, as a share of the sampling error; that of one
+            scenario, as the errors of different ones are as independent as the scenarios are.
         roughest: largest relative error of a state or an adjoint.
     """
 
     first: int | None = 8
+    nominal: float = 0.05
     ratio: float = 2.0
     least: float = 2.0
     most: float = 4.0
-    share: float = 0.2
-    roughest: float = 0.1
+    share: float = 0.5
+    roughest: float = 0.3
+
+    def start(self, count: int) -> int:
+        """Scenarios of the first evaluation; 0 stands for the nominal one alone."""
+        if self.first is None:
+            return count
+        return 0 if self.nominal < 1.0 else min(self.first, count)
 
     def following(self, active: int, count: int, stationarity: float, sampling_error: float, goal: float) -> int:
         """Scenarios of the next batch; `active` where this one will do.
@@ -77,11 +87,12 @@ class ScenarioState:
 
     @property
     def u(self) -> Tensor:
-        return self.known.u
+        """(b, n) of the scenarios, (1, n) of the nominal one before any has been looked at."""
+        return self.known.u if len(self.known.u) else self.nominal.u
 
     @property
-    def p(self) -> Tensor:
-        return self.known.p
+    def p(self) -> Tensor | None:
+        return self.known.p if len(self.known.p) else self.nominal.p
 
     @property
     def q(self) -> Tensor | None:
@@ -112,7 +123,7 @@ class ScenarioNHGD:
     def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> ScenarioState:
         count = problem.inner_shape[0]
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
-        active = count if self.growth.first is None else min(self.growth.first, count)
+        active = self.growth.start(count)
         return ScenarioState(nominal, Knowledge(u[:0], u[:0]), active, 0.0 if active == count else math.inf)
 
     def evaluate(
@@ -128,8 +139,8 @@ class ScenarioNHGD:
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
     ) -> tuple[Evaluation, ScenarioState]:
         middle, nominal = self.base.evaluate(problem.nominal, v, state.nominal, accuracy)
-        if not middle.finite:
-            return middle, state
+        if not middle.finite or state.active == 0:
+            return middle, replace(state, nominal=nominal)
         inverse: Any = nominal.inner.curvature
         p = nominal.p
         if p is None:
@@ -162,7 +173,8 @@ class ScenarioNHGD:
     ) -> Tolerances:
         """What the sampling error hides need not be solved for."""
         options = self.growth
-        hidden = options.share * state.sampling_error / sensitivity if sensitivity > 0.0 else math.inf
+        noise = state.sampling_error * math.sqrt(max(state.active, 1))
+        hidden = options.share * noise / sensitivity if sensitivity > 0.0 else math.inf
         state_error, adjoint_error = (
             min(max(wanted, hidden), max(options.roughest, wanted)) for wanted in (accuracy.state, accuracy.adjoint)
         )
@@ -171,10 +183,13 @@ class ScenarioNHGD:
         return Tolerances(state_error, adjoint_error, lengths[0], lengths[1])
 
     def grown(
-        self, problem: ScenarioProblem, state: ScenarioState, stationarity: float, goal: float
+        self, problem: ScenarioProblem, state: ScenarioState, stationarity: float, first: float, goal: float
     ) -> ScenarioState | None:
         """The state with more scenarios, where those in use do not tell more; None where they do."""
         count = problem.inner_shape[0]
+        if state.active == 0:
+            enough = stationarity <= max(self.growth.nominal * first, goal)
+            return replace(state, active=min(self.growth.first or count, count)) if enough else None
         active = self.growth.following(state.active, count, stationarity, state.sampling_error, goal)
         return None if active == state.active else replace(state, active=active)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..bilevel import BilevelProblem, SecondOrderProblem
+from ..bilevel import BilevelProblem, OuterProblem, SecondOrderProblem
 
 
 class Risk(Protocol):
@@ -65,18 +65,22 @@ class NominalProblem(SecondOrderProblem, Part, Protocol):
         ...
 
 
-class ScenarioProblem(BilevelProblem, Protocol):
-    """A bilevel problem over all scenarios; `inner_shape` is (S, n).
+class ScenarioProblem(OuterProblem, Protocol):
+    """A problem over all scenarios; `inner_shape` is (S, n).
 
     Attributes:
         nominal: whose curvature stands for that of all.
-        weights: (S,), their sum is one; in an order in which the first b are fair for all, whatever b.
+        variables: (S, m) standard random variables of the scenarios, in an order in which the first b are fair for
+            all, whatever b.
+        weights: (S,), their sum is one.
         risk: rho.
         at_once: scenarios whose matrices are in memory at the same time.
     """
 
     @property
     def nominal(self) -> NominalProblem: ...
+    @property
+    def variables(self) -> Tensor: ...
     @property
     def weights(self) -> Tensor: ...
     @property

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...linalg.riesz import RieszMap
 from ..curvature.base import PointwiseState
 from .problem import ScenarioProblem
 from .systems import Rows, solve_adjoints, solve_states
+from .weights import Balance, balanced
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Sweep:
         value: rho of the scenarios' values, which are corrected to first order for what is left of the equations.
         derivative: (p,) the hypergradient without that of f_0.
         sampling_error: estimate of the norm of the gradient's error against all scenarios; 0 with all of them.
-        state_error, adjoint_error: the largest, relative.
+        state_error, adjoint_error: relative, in mean square over the scenarios.
         state_steps, adjoint_steps: applications of the inverse to a row, at most.
         known: states and adjoints.
         values: (b,).
@@ -116,26 +116,24 @@ def sweep(
         inverse: shared by the scenarios.
         tolerances: of both equations.
     """
-    total = problem.weights[:active].sum()
-    weights = problem.weights[:active] / total
-    state = _Sum(problem, v, known, inverse, tolerances, active, weights)
+    balance = balanced(problem.variables, problem.weights, active)
+    state = _Sum(problem, v, known, inverse, tolerances, active, balance)
     mean = problem.risk.linear
     for indices in _parts(torch.arange(active), problem.at_once):
         state.states(indices)
         if mean and not state.message:
-            state.adjoints(indices, weights)
+            state.adjoints(indices)
         if state.message:
             break
-    risk = problem.risk
+    risk, shares = problem.risk, balance.weights
     if not mean and not state.message:
-        shares = risk.derivative(state.values, weights)
+        shares = risk.derivative(state.values, balance.weights)
         for indices in _parts(torch.nonzero(shares).reshape(-1), problem.at_once):
-            state.adjoints(indices, shares)
+            state.adjoints(indices)
             if state.message:
                 break
-    value = math.nan if state.message else risk.value(state.values, weights)
-    share = (1.0 / active - 1.0 / problem.inner_shape[0]) * active
-    return state.done(value, share)
+    value = math.nan if state.message else risk.value(state.values, balance.weights)
+    return state.done(value, shares)
 
 
 def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:
@@ -152,7 +150,7 @@ class _Sum:
     inverse: PointwiseState
     tolerances: Tolerances
     active: int
-    weights: Tensor
+    balance: Balance
     message: str = ""
     errors: list[float] = field(default_factory=lambda: [0.0, 0.0])
     steps: list[int] = field(default_factory=lambda: [0, 0])
@@ -161,50 +159,46 @@ class _Sum:
         n = self.known.u.shape[1]
         self.u, self.p = self.v.new_empty(self.active, n), self.v.new_empty(self.active, n)
         self.values = self.v.new_zeros(self.active)
-        self.derivative = torch.zeros_like(self.v)
-        # Of the terms whose mean the derivative is, in the norm of the diagonal, which takes no solves.
-        self.square = 0.0
-        self.inverse_diagonal = 1.0 / self.problem.outer_metric.matrix.diagonal()
+        self.rows = self.v.new_zeros(self.active, len(self.v))
+        self.squares = [self.v.new_zeros(self.active), self.v.new_zeros(self.active)]
 
     def states(self, indices: Tensor) -> None:
         part = self.problem.part(indices)
         u, p = self.known.starts(indices)
         found = solve_states(part, self.v, u, self.inverse, self.tolerances.state * self.tolerances.state_length)
-        self._took(0, found, self.tolerances.state_length)
+        self._took(0, found, indices)
         self.u[indices], self.p[indices] = found.solution, p
         self.values[indices] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
 
-    def adjoints(self, indices: Tensor, shares: Tensor) -> None:
-        """Of some scenarios, whose hypergradients enter with `shares` (b,)."""
+    def adjoints(self, indices: Tensor) -> None:
+        """Adjoints and hypergradients of some scenarios whose states are known."""
         part, v = self.problem.part(indices), self.v
         u = self.u[indices]
         right, direct = part.scenario_derivatives(u, v)
         goal = self.tolerances.adjoint * self.tolerances.adjoint_length
         found = solve_adjoints(part, u, v, right, self.p[indices], self.inverse, goal)
-        self._took(1, found, self.tolerances.adjoint_length)
+        self._took(1, found, indices)
         self.p[indices] = found.solution
-        rows = direct - part.scenario_control_products(u, v, found.solution)
-        share, weight = shares[indices], self.weights[indices]
-        self.derivative += share @ rows
-        squares = (rows.square() * self.inverse_diagonal).sum(1)
-        self.square += float((share.square() / weight * squares).sum())
+        self.rows[indices] = direct - part.scenario_control_products(u, v, found.solution)
 
-    def _took(self, kind: int, found: Rows, length: float) -> None:
+    def _took(self, kind: int, found: Rows, indices: Tensor) -> None:
         self.message = self.message or found.message
-        worst = float(found.error.max())
-        self.errors[kind] = max(self.errors[kind], worst / length if length > 0.0 else worst)
+        self.squares[kind][indices] = found.error.square()
         self.steps[kind] = max(self.steps[kind], found.steps)
 
-    def done(self, value: float, unseen: float) -> Sweep:
-        """With the share of the variance of one term that the mean has because scenarios are missing."""
-        error = self._spread(self.problem.outer_metric) * math.sqrt(max(unseen, 0.0) / max(self.active - 1, 1))
+    def done(self, value: float, shares: Tensor) -> Sweep:
+        """With the shares (b,) in which the hypergradients enter."""
         known = Knowledge(self.u, self.p, self.known.at)
+        lengths = self.tolerances.state_length, self.tolerances.adjoint_length
+        # As if all errors had one direction.
+        errors = [math.sqrt(float(shares.abs() @ squares)) for squares in self.squares]
+        relative = [error / length if length > 0.0 else error for error, length in zip(errors, lengths, strict=True)]
         return Sweep(
             value=value,
-            derivative=self.derivative,
-            sampling_error=error,
-            state_error=self.errors[0],
-            adjoint_error=self.errors[1],
+            derivative=shares @ self.rows,
+            sampling_error=0.0 if self.message else self._sampling_error(shares),
+            state_error=relative[0],
+            adjoint_error=relative[1],
             state_steps=self.steps[0],
             adjoint_steps=self.steps[1],
             known=known,
@@ -212,12 +206,19 @@ class _Sum:
             message=self.message,
         )
 
-    def _spread(self, metric: RieszMap) -> float:
-        """Standard deviation of the terms, in the norm of the gradient.
+    def _sampling_error(self, shares: Tensor) -> float:
+        """Of the derivative, in the norm of the gradient.
 
-        The norm of the diagonal is off by a factor that depends on how smooth a covector is: that of the mean is taken.
+        The norm of the diagonal takes no solves, and is off by a factor that depends on how smooth a covector is: that
+        of the mean is taken.
         """
-        mean = self.derivative
-        rough = metric.dual_norm_estimate(mean[None])
-        variance = max(self.square - rough**2, 0.0)
-        return math.sqrt(variance) * (metric.dual_norm(mean[None]) / rough if rough > 0.0 else 1.0)
+        if self.balance.factor == 0.0:
+            return 0.0
+        weights, metric = self.balance.weights, self.problem.outer_metric
+        rows = self.rows * metric.matrix.diagonal().rsqrt()
+        used = weights > 0.0
+        rows = torch.where(used, shares / torch.where(used, weights, 1.0), 1.0)[:, None] * rows
+        mean = (shares @ self.rows)[None]
+        rough = metric.dual_norm_estimate(mean)
+        smoothness = metric.dual_norm(mean) / rough if rough > 0.0 else 1.0
+        return smoothness * math.sqrt(max(self.balance.variance(rows @ rows.T), 0.0))

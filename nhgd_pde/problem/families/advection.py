@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +41,9 @@ def _advection_diffusion(values: Values, pde: AdvectionDiffusionSpec, space: Sta
         if _controlled(values) or tau.any():
             slope = _slope(values, pde.conductivity, x)
             coefficients["slope"] = torch.zeros_like(x)[:, None] if _controlled(values) else slope
-            evaluation = _curved(space, conductivity)
+            scalar = conductivity.ndim <= 2
+            curved = partial(_curved, space, conductivity)
+            evaluation = values.once("second derivatives", curved) if scalar else curved()
         else:
             upwinding = None
     form = advection_diffusion(upwinding)
@@ -97,31 +100,34 @@ def _curved(space: StateSpace, conductivity: np.ndarray) -> Evaluation | None:
 def _slope(
     values: Values, given: Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], x: Tensor
 ) -> Tensor:
-    """The divergence of the columns of the conductivity, (dim, 1, P): of a scalar, its gradient."""
+    """The divergence of the columns of the conductivity, (dim, rows, P): of a scalar, its gradient.
+
+    Random fields count as constants there, as controls do.
+    """
     if isinstance(given, tuple):
-        rows = [[_gradient(entry, x)[i] for entry in row] for i, row in enumerate(given)]
-        return torch.stack([torch.stack(row) for row in rows]).sum(0)[:, None]
+        rows = [[_gradient(values, entry, x)[i] for entry in row] for i, row in enumerate(given)]
+        return torch.stack([torch.stack(row) for row in rows]).sum(0)
     if isinstance(given, Expression):
-        return _gradient(given, x)[:, None]
+        return _gradient(values, given, x)
     cells = x.reshape(len(x), values.domain.mesh.nelements, -1)
-    found = torch.zeros_like(cells)
+    found = cells.new_zeros(len(x), values.rows, *cells.shape[1:])
     rest = np.ones(values.domain.mesh.nelements, dtype=bool)
     for name in (each for each in given if each != "default"):
         inside = values.domain.subdomains[name]
-        found[:, inside] = _gradient(given[name], cells[:, inside])
+        found[:, :, inside] = _gradient(values, given[name], cells[:, inside])
         rest[inside] = False
     if "default" in given:
-        found[:, rest] = _gradient(given["default"], cells[:, rest])
-    return found.reshape(x.shape)[:, None]
+        found[:, :, rest] = _gradient(values, given["default"], cells[:, rest])
+    return found.reshape(len(x), values.rows, -1)
 
 
-def _gradient(expression: Expression, x: Tensor) -> Tensor:
-    """Of an expression in the coordinates, at points (dim, ...)."""
+def _gradient(values: Values, expression: Expression, x: Tensor) -> Tensor:
+    """Of an expression in the coordinates, at points (dim, ...); (dim, rows, ...)."""
     with torch.enable_grad():
-        at = x.detach().clone().requires_grad_(True)
-        value = expression.torch(at)
+        at = x.detach()[:, None].expand(-1, values.rows, *x.shape[1:]).clone().requires_grad_(True)
+        value = expression.torch(at, **values.random_at(expression, x))
         if not value.requires_grad:
-            return torch.zeros_like(x)
+            return torch.zeros_like(at)
         (found,) = torch.autograd.grad(value.sum(), at)
     return found
 

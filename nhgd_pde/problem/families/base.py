@@ -14,7 +14,7 @@ from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.form import ClosedForm, Pointwise
 from ..expressions import Expression
-from ..values import Values, point_text
+from ..values import Values
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,15 @@ def conductivity_of(
             values.complain("pde.conductivity", message)
             conductivity = np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1]))
         else:
-            rows = [
-                np.stack([values.formula(f"pde.conductivity.{i}.{j}", entry, x) for j, entry in enumerate(row)])
+            entries = [
+                np.atleast_2d(values.formula(f"pde.conductivity.{i}.{j}", entry, x))
                 for i, row in enumerate(given)
+                for j, entry in enumerate(row)
             ]
-            conductivity = np.stack(rows)[:, :, None]
+            conductivity = np.stack(np.broadcast_arrays(*entries)).reshape(dim, dim, -1, x.shape[1])
             symmetric = bool((conductivity == conductivity.swapaxes(0, 1)).all())
-        even = np.moveaxis(0.5 * (conductivity + conductivity.swapaxes(0, 1))[:, :, 0], -1, 0)
-        smallest = np.linalg.eigvalsh(even)[:, 0]
+        even = np.moveaxis(0.5 * (conductivity + conductivity.swapaxes(0, 1)), (0, 1), (-2, -1))
+        smallest = np.linalg.eigvalsh(even)[..., 0]
     else:
         conductivity = values.regional("pde.conductivity", given, x)
         smallest = conductivity
@@ -126,6 +127,7 @@ def conductivity_of(
         where = int(np.argmin(smallest))
         matrix = isinstance(given, tuple)
         kind = "a positive definite conductivity" if matrix else "a positive conductivity"
-        value = f"the eigenvalue {smallest[where]:g}" if matrix else f"{smallest[where]:g}"
-        values.complain("pde.conductivity", f"expected {kind}, found {value} at {point_text(x, where)}")
+        least = smallest.reshape(-1)[where]
+        value = f"the eigenvalue {least:g}" if matrix else f"{least:g}"
+        values.complain("pde.conductivity", f"expected {kind}, found {value} at {values.place_text(x, where)}")
     return conductivity, symmetric

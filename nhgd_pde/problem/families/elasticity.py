@@ -10,7 +10,7 @@ from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.elasticity import Plane, elasticity
 from ..pde_spec import ElasticitySpec
-from ..values import Values, point_text
+from ..values import Values
 from .base import Family, Interior, points
 
 
@@ -31,7 +31,7 @@ def _elasticity(values: Values, pde: ElasticitySpec, space: StateSpace) -> Inter
     wrong = np.flatnonzero((ratio <= -1.0) | ((ratio > 0.5) if plane == "stress" else (ratio >= 0.5)))
     if len(wrong):
         bound = "at most 0.5" if plane == "stress" else "below 0.5"
-        found = f"found {ratio.reshape(-1)[wrong[0]]:g} at {point_text(x, int(wrong[0]))}"
+        found = f"found {ratio.reshape(-1)[wrong[0]]:g} at {values.place_text(x, int(wrong[0]))}"
         values.complain("pde.poisson_ratio", f"expected a ratio above -1 and {bound}, {found}")
     coefficients = {
         "young": values.tensor(young),

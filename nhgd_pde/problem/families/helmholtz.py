@@ -29,10 +29,12 @@ def _helmholtz(values: Values, pde: HelmholtzSpec, space: StateSpace) -> Interio
         "wavenumber": values.tensor(wavenumber),
         "source": values.tensor(values.components("pde.source", pde.source, 2, x)),
     }
+    level = None
     # The product of int conductivity grad u . grad w + wavenumber^2 u w, in which the equation is bounded whatever the
     # wavenumber, and the inf-sup constant falls as one over the waves in the domain.
-    mean = conductivity if conductivity.ndim <= 2 else np.trace(conductivity)[0] / len(x)
-    level = None if values.issues else values.tensor(np.broadcast_to(wavenumber**2 / mean, x.shape[1:]).copy())
+    if values.nominal and not values.issues:
+        mean = conductivity if conductivity.ndim <= 2 else np.trace(conductivity)[0] / len(x)
+        level = values.tensor(np.broadcast_to(wavenumber**2 / mean, x.shape[1:]).copy())
     return Interior(helmholtz, coefficients, True, False, False, True, norms=("h1", "h1"), vector=2, level=level)
 
 

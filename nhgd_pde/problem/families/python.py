@@ -22,7 +22,8 @@ def _groups(spec: PythonSpec, dim: int, element: str) -> tuple[FieldGroup, ...]:
 
 def _python(values: Values, pde: PythonSpec, space: StateSpace) -> Interior:
     x = points(space)
-    form = CheckedForm(Function.written(pde.python), load_function(values.file, "pde.python", pde.python))
+    function = values.once("pde.python", lambda: load_function(values.file, "pde.python", pde.python))
+    form = CheckedForm(Function.written(pde.python), function)
     coefficients: dict[str, Tensor] = {}
     for name, value in pde.coefficients.items():
         key = f"pde.coefficients.{name}"
@@ -36,7 +37,7 @@ def _python(values: Values, pde: PythonSpec, space: StateSpace) -> Interior:
         source = values.components("pde.source", pde.source, pde.components, x)
     coefficients["source"] = values.tensor(source)
     try:
-        rows = 1 if values.times is None else len(values.times)
+        rows = values.rows if values.times is None else len(values.times)
         integral = Integral(space.cells, form, coefficients)
         nature = examine(form.name, integral, rows, torch.Generator().manual_seed(0))
     except FormError as error:

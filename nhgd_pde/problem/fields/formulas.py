@@ -21,7 +21,7 @@ class Context:
 
     Attributes:
         time: the problem evolves in time.
-        parameters: names of the controls of kind parameter.
+        parameters: names of the controls of kind parameter, and of random inputs.
     """
 
     time: bool = False

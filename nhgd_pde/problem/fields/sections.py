@@ -84,10 +84,11 @@ def _phrase(description: str | None) -> str:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of several sections, told apart by their `kind`, or by their first key where they have none."""
+    """One of several sections, told apart by their `kind`, or by their first key where they have none; or a word."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        members: tuple[type[Section], ...] = get_args(source)
+        words = tuple(word for each in get_args(source) for word in words_of(each))
+        members: tuple[type[Section], ...] = tuple(each for each in get_args(source) if not words_of(each))
         by_kind = {
             word: member
             for member in members
@@ -96,17 +97,24 @@ class OneOf:
         }
         by_key = {next(iter(member.model_fields)): member for member in members if "kind" not in member.model_fields}
         kinds = ", ".join(by_kind)
-        expected = " or ".join([f"kind: one of {kinds}", *(f"{key}: ..." for key in by_key)])
+        expected = " or ".join([*([f"kind: one of {kinds}"] if kinds else []), *(f"{key}: ..." for key in by_key)])
+        either = "".join(f"{word}, " for word in words) + ("or " if words else "")
 
         def choose(value: object, _: Callable[[object], object], info: ValidationInfo) -> object:
             if isinstance(value, members):
                 return value
+            if isinstance(value, str) and value in words:
+                return value
             if not isinstance(value, Mapping):
-                raise expectation(f"a mapping with {expected}", value)
+                near = suggest(value, (*words, *by_key)) if words and isinstance(value, str) else ""
+                raise expectation(f"{either}a mapping with {expected}", value, near)
             if "kind" not in value:
                 for key, member in by_key.items():
                     if key in value:
                         return member.model_validate(value, context=info.context)
+                if not kinds:
+                    near = suggest(str(next(iter(value), "")), by_key)
+                    raise expectation(f"{either}a mapping with {expected}", value, f" with {', '.join(value)}{near}")
                 raise_issues("kind", [(("kind",), issue(f"missing; expected {expected}"))])
             kind = value["kind"]
             if not isinstance(kind, str) or kind not in by_kind:

@@ -1,0 +1,119 @@
+"""Weights with which a few scenarios stand for all, and how far off they may be.
+
+The mean over all scenarios of any function of their random variables costs nothing, as no equation is solved for it.
+Let a quantity be h_s = sum_j beta_j phi_j(z_s) + r_s with polynomials phi_j of low degree, independent coefficients of
+variance rho_j sigma^2 and rests of variance sigma^2. Weights w of the first b scenarios miss its mean over all of them,
+which have weights W, by
+
+    sigma^2 ( sum_j rho_j (sum_s w_s phi_j(z_s) - mean phi_j)^2 + sum_(s <= b) (w_s - W_s)^2 + sum_(s > b) W_s^2 )
+
+in mean square. `balanced` minimises that over w >= 0: the best linear prediction of kriging, and the calibrated
+estimator of survey sampling (Deville and Saerndal 1992, J. Amer. Stat. Assoc. 87). sigma^2 is estimated from the
+scenarios seen. Even weights are those of rho = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+# rho of linear functions, squares and products of variables: what of a smooth function is where, roughly. The mean is
+# wanted exactly.
+_CONSTANT, _LINEAR, _SQUARE, _PRODUCT = 1e6, 10.0, 1.0, 0.3
+# Functions and scenarios from which on dense matrices cost more than they gain.
+_MOST_FUNCTIONS = 500
+_MOST_SCENARIOS = 1000
+_MOST_CONSTRAINED = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """
+    Attributes:
+        weights: (b,) not negative, with the sum one.
+        factor: what sigma^2 is multiplied with in the mean square error of a mean.
+        inverse: (b, b) of the covariance of the h_s over sigma^2, less the constant; None for the identity.
+    """
+
+    weights: Tensor
+    factor: float
+    inverse: Tensor | None = None
+
+    def variance(self, gram: Tensor) -> float:
+        """Mean square error of sum_s w_s h_s, from the inner products (b, b) of the h_s with each other."""
+        b = len(gram)
+        if b < 2:
+            return float(gram.sum())
+        if self.inverse is not None:
+            return self.factor * float((gram * self.inverse).sum()) / (b - 1)
+        mean = gram @ self.weights
+        spread = gram.diagonal() - 2.0 * mean + self.weights @ mean
+        return self.factor * float(self.weights @ spread.clamp(min=0.0)) * b / (b - 1)
+
+
+def balanced(variables: Tensor, weights: Tensor, count: int) -> Balance:
+    """The weights of the first scenarios.
+
+    Args:
+        variables: (S, m) standard variables of all scenarios.
+        weights: (S,) of all of them, with the sum one.
+        count: b.
+    """
+    wanted = weights[:count]
+    plain = wanted / wanted.sum()
+    if count >= len(weights):
+        return Balance(plain, 0.0)
+    rest = float(weights[count:].square().sum())
+    if count > _MOST_SCENARIOS or bool((weights < 0.0).any()):
+        return Balance(plain, float((plain - wanted).square().sum()) + rest)
+    every, rho = _functions(variables)
+    means = weights @ every
+    scale = (weights @ (every - means).square()).sqrt()
+    # The constant has no spread, and neither may have others.
+    scale = torch.where(scale > 1e-12, scale, 1.0)
+    scaled = (every / scale) * rho.sqrt()
+    seen, target = scaled[:count], weights @ scaled
+    found = _nearest(seen, target, plain)
+    missed = float((seen.T @ found - target).square().sum())
+    factor = missed + float((found - wanted).square().sum()) + rest
+    return Balance(found, factor, _projected(torch.linalg.inv(seen[:, 1:] @ seen[:, 1:].T + torch.eye(count).to(seen))))
+
+
+def _functions(variables: Tensor) -> tuple[Tensor, Tensor]:
+    """(S, k) 1, the variables, their squares and products, and rho (k,)."""
+    m = variables.shape[1]
+    i, j = torch.triu_indices(m, m, 1)
+    # Of the first variables, which are those of the longest waves of a field.
+    kept = torch.argsort(i + j, stable=True)[: max(_MOST_FUNCTIONS - 2 * m - 1, 0)]
+    parts = [
+        torch.ones_like(variables[:, :1]),
+        variables,
+        variables.square(),
+        variables[:, i[kept]] * variables[:, j[kept]],
+    ]
+    sizes = torch.tensor([part.shape[1] for part in parts])
+    rho = torch.tensor([_CONSTANT, _LINEAR, _SQUARE, _PRODUCT], dtype=variables.dtype).repeat_interleave(sizes)
+    return torch.cat(parts, dim=1), rho.to(variables.device)
+
+
+def _nearest(seen: Tensor, target: Tensor, plain: Tensor) -> Tensor:
+    """Weights w >= 0 with the least |seen^T w - target|^2 + |w - plain|^2, their sum made one."""
+    missing = target - seen.T @ plain
+    b = len(plain)
+    free = plain + torch.linalg.solve(seen @ seen.T + torch.eye(b).to(seen), seen @ missing)
+    if bool((free < 0.0).any()) and b <= _MOST_CONSTRAINED:
+        matrix = np.concatenate([seen.T.cpu().numpy(), np.eye(b)])
+        right = np.concatenate([target.cpu().numpy(), plain.cpu().numpy()])
+        free = torch.from_numpy(scipy.optimize.nnls(matrix, right)[0]).to(plain)
+    free = free.clamp(min=0.0)
+    return free / free.sum()
+
+
+def _projected(inverse: Tensor) -> Tensor:
+    """A covariance's inverse on what is left when the constant has been estimated."""
+    ones = inverse.sum(1)
+    return inverse - torch.outer(ones, ones) / ones.sum()

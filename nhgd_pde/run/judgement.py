@@ -1,0 +1,134 @@
+"""The final answer over many scenarios, judged by those it was made with and by fresh ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+import torch
+from torch import Tensor
+
+from ..engine.curvature.factored import Factored
+from ..engine.inner import InnerOptions
+from ..engine.nhgd import NHGD, HypergradientOptions
+from ..engine.oracle import Accuracy
+from ..engine.scenarios.systems import solve_states
+from ..objective.risk import Risk
+from ..pde_problem import PDEProblem
+from ..scenario_problem import ScenarioProblem
+
+# Relative error of the states of fresh scenarios: their spread is larger by far.
+_STATES = 1e-6
+_RESAMPLES = 1000
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What an answer costs in the scenarios of the sample and in fresh ones.
+
+    Attributes:
+        risk: the measure.
+        values: (S,) the objective in every scenario of the sample.
+        weights: (S,) theirs.
+        fresh: (F,) the objective in fresh scenarios; empty without any.
+        confidence: of `interval`.
+    """
+
+    risk: Risk
+    values: np.ndarray
+    weights: np.ndarray
+    fresh: np.ndarray
+    confidence: float
+
+    @property
+    def in_sample(self) -> float:
+        """The measure, without smoothing, of the sample."""
+        return self.risk.exact(torch.from_numpy(self.values), torch.from_numpy(self.weights))
+
+    @property
+    def out_of_sample(self) -> float:
+        """The same of the fresh scenarios; NaN without any."""
+        return self._measure(self.fresh) if len(self.fresh) else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of `out_of_sample`: Student's for the mean, else the percentiles of resampled measures (Efron 1979)."""
+        count = len(self.fresh)
+        if count < 2:
+            return math.nan, math.nan
+        if self.risk.linear:
+            half = scipy.stats.t.ppf(0.5 + 0.5 * self.confidence, count - 1) * self.fresh.std(ddof=1) / math.sqrt(count)
+            return self.out_of_sample - half, self.out_of_sample + half
+        generator = np.random.default_rng(0)
+        found = [self._measure(generator.choice(self.fresh, count)) for _ in range(_RESAMPLES)]
+        low, high = np.quantile(found, [0.5 - 0.5 * self.confidence, 0.5 + 0.5 * self.confidence])
+        return float(low), float(high)
+
+    def _measure(self, values: np.ndarray) -> float:
+        weights = torch.full((len(values),), 1.0 / len(values), dtype=torch.float64)
+        return self.risk.exact(torch.from_numpy(values), weights)
+
+    def summary(self) -> dict[str, Any]:
+        """For summary.json."""
+        of = self.fresh if len(self.fresh) else self.values
+        low, high = self.interval
+        return {
+            "risk": self.risk.name,
+            "in_sample": self.in_sample,
+            "out_of_sample": self.out_of_sample,
+            "interval": [low, high],
+            "confidence": self.confidence,
+            "fresh_scenarios": len(self.fresh),
+            "objective_mean": float(of.mean()),
+            "objective_std": float(of.std(ddof=1)) if len(of) > 1 else math.nan,
+            "objective_quantiles": {f"{q:g}": float(np.quantile(of, q)) for q in _QUANTILES},
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The objective in every scenario, those of the sample first."""
+        for number, (value, weight) in enumerate(zip(self.values, self.weights, strict=True)):
+            yield {"scenario": number, "sample": 1, "weight": float(weight), "objective": float(value)}
+        for number, value in enumerate(self.fresh):
+            yield {"scenario": number, "sample": 0, "weight": 1.0 / len(self.fresh), "objective": float(value)}
+
+    def sentence(self) -> str:
+        """A part of the last line of a run."""
+        if not len(self.fresh):
+            return ""
+        low, high = self.interval
+        inside = f"{self.confidence:.0%} interval {low:.6g} to {high:.6g}"
+        return f"; {self.risk.name} in {len(self.fresh):,} fresh scenarios {self.out_of_sample:.6g} ({inside})"
+
+
+def scenario_values(
+    problem: ScenarioProblem, v: Tensor, parts: Callable[[int, int], PDEProblem], count: int
+) -> np.ndarray:
+    """The objective (count,) in scenarios that parts(first, number of them) are the problems of."""
+    nominal = problem.nominal
+    method = NHGD(InnerOptions(), Factored(), HypergradientOptions())
+    middle, state = method.evaluate(nominal, v, method.init(nominal, nominal.start()[0], v), Accuracy(1e-8, 1e-8))
+    if not middle.finite:
+        return np.full(count, math.nan)
+    goal = _STATES * nominal.inner_metric.norm(state.u)
+    found = []
+    for first in range(0, count, problem.at_once):
+        size = min(problem.at_once, count - first)
+        part = parts(first, size)
+        inverse: Any = state.inner.curvature
+        solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, goal)
+        values = part.scenario_values(solved.solution, v)
+        found.append(torch.full_like(values, math.nan) if solved.message else values)
+    return torch.cat(found).cpu().numpy() + nominal.control_value(v)
+
+
+def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float) -> Judgement:
+    """Judge a control (p,) by the scenarios of the sample and by fresh ones."""
+    every = torch.arange(len(problem.z))
+    seen = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z))
+    others = scenario_values(problem, v, problem.drawn, fresh) if fresh else np.zeros(0)
+    return Judgement(problem.risk, seen, problem.weights.cpu().numpy(), others, confidence)

@@ -1,0 +1,44 @@
+"""States of many scenarios as fields: their mean and spread, how often they exceed a threshold, and a few by name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..pde_problem import PDEProblem
+from .drawing import Fields, state_fields
+
+
+def statistics_fields(
+    problem: PDEProblem, states: np.ndarray, weights: np.ndarray, threshold: float | None, level: int = -1
+) -> Fields:
+    """Named point fields of states (S, N) with weights (S,).
+
+    `state` is the mean and `state_std` the standard deviation; `state_exceedance` the probability of more than a
+    threshold, in absolute value where the state is a vector.
+    """
+    mean = weights @ states
+    deviation = np.sqrt(np.maximum(weights @ (states - mean) ** 2, 0.0))
+    found = {**state_fields(problem, mean[None], level=level)}
+    found.update(
+        {f"{name}_std": values for name, values in state_fields(problem, deviation[None], level=level).items()}
+    )
+    if threshold is not None:
+        for name in state_fields(problem, mean[None], level=level):
+            share = np.zeros(len(found[name]))
+            for weight, state in zip(weights, states, strict=True):
+                values = state_fields(problem, state[None], level=level)[name]
+                size = values if values.ndim == 1 else np.linalg.norm(values, axis=-1)
+                share += weight * (size > threshold)
+            found[f"{name}_exceedance"] = share
+    return found
+
+
+def named_fields(problem: PDEProblem, states: np.ndarray, values: np.ndarray, level: int = -1) -> Fields:
+    """The states (S, N) of the scenarios with the best, the median and the worst objective (S,)."""
+    order = np.argsort(values)
+    chosen = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
+    found: Fields = {}
+    for label, which in chosen.items():
+        fields = state_fields(problem, states[which : which + 1], level=level)
+        found.update({f"{name}_{label}": field for name, field in fields.items()})
+    return found
