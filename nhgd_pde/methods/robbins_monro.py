@@ -139,7 +139,7 @@ class RobbinsMonro:
             gradient=problem.outer_metric.gradient(derivative[None])[0],
             state_error=found.state_error,
             adjoint_error=found.adjoint_error,
-            sensitivity=Sensitivity().updated(problem, u, p, weights @ found.rows, self.tolerance).value,
+            sensitivity=Sensitivity().updated(problem.nominal, u, p, weights @ found.rows, self.tolerance).value,
             inner_steps=found.state_steps,
             refinement_steps=found.adjoint_steps,
             sampling_error=error * math.sqrt(max(share, 0.0)),

@@ -144,7 +144,7 @@ class SampleAverage:
             return failed_evaluation(v, solves.message), state
         derivative = solves.derivative + problem.nominal.control_derivative(v)
         worst = max(solves.errors)
-        sensitivity = state.sensitivity.updated(problem, solves.u, solves.p, solves.derivative, worst)
+        sensitivity = state.sensitivity.updated(problem.nominal, solves.u, solves.p, solves.derivative, worst)
         evaluation = Evaluation(
             v=v,
             value=problem.risk.value(solves.values, problem.weights) + problem.nominal.control_value(v),
