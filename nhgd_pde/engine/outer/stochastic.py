@@ -56,8 +56,8 @@ class StochasticApproximation:
 
     Attributes:
         natural: take the model.
-        step: a. None: without a rule for the natural direction, what the secants seen say of the model's curvature,
-            1 at first; it is never longer than that. For the plain one a twentieth of the first trial of a line search.
+        step: a. None: for the natural direction 1 at first, then at most 0.7 and what the secants say of the model's
+            curvature; for the plain one a twentieth of the first trial of a line search.
         shift, power: k0 and gamma; a constant step with gamma = 0.
         forcing: relative residual of the model's minimiser.
         iterations: most products with the Hessian a direction.
