@@ -35,6 +35,7 @@ from nhgd_pde.problem.loading import parse_override
 from nhgd_pde.run.running import Problem
 from nhgd_pde.scenario_problem import ScenarioProblem
 
+_FILE = "problems/robust_poisson_3d.yaml"
 GAPS = (1e-2, 1e-3, 1e-4)
 _ENOUGH = 3e-5
 
@@ -129,14 +130,15 @@ _SCALE = [1.0]
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("file", nargs="?", default="problems/robust_poisson_3d.yaml")
+    arguments.add_argument("file", nargs="?", default=_FILE)
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--limit", type=float, default=60.0, help="seconds a run")
     arguments.add_argument("--set", action="append", default=[], dest="overrides")
     arguments.add_argument("--methods", default="")
     given = arguments.parse_args()
     torch.set_num_threads(2)
-    problem = nhgd.load(given.file, dict(parse_override(each) for each in given.overrides))
+    cells = {"mesh.cells": [24, 24, 24]} if given.file == _FILE else {}
+    problem = nhgd.load(given.file, {**cells, **dict(parse_override(each) for each in given.overrides)})
     target = problem.stages[-1]
     assert isinstance(target, ScenarioProblem)
     best, value = optimum(problem)

@@ -73,9 +73,9 @@ def test_the_first_iterations_look_at_the_first_scenarios_only(problem: Scenario
     minimise(
         problem, method(4), NewtonCG(memory=10), Stopping(rtol=1e-9), callback=lambda it: seen.append(it.evaluation)
     )
-    assert seen[0].scenarios == 0 and 4 <= seen[1].scenarios < 24 and seen[-1].scenarios == 24
+    assert seen[0].scenarios == 0 and seen[-1].scenarios == 24
     assert [each.scenarios for each in seen] == sorted(each.scenarios for each in seen)
-    assert seen[1].sampling_error > 0.0 and seen[-1].sampling_error == 0.0
+    assert all((each.sampling_error > 0.0) == (0 < each.scenarios < 24) for each in seen)
 
 
 @pytest.mark.parametrize("risk", [Entropic(20.0), CVaR(0.7, smoothing=3e-3)], ids=lambda risk: risk.name)

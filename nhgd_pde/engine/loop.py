@@ -22,6 +22,7 @@ class Stopping:
         certificate: both relative residuals (state and adjoint) must be at most this as well.
         change: enough, too, are two steps in a row that change no component of v by more than this; None: they are not.
             One alone may have been damped for another reason than an optimum.
+        roughest: relative residual that the systems of an evaluation may have at most, however large the gradient is.
     """
 
     iterations: int = 200
@@ -29,6 +30,7 @@ class Stopping:
     atol: float = 0.0
     certificate: float = 1e-8
     change: float | None = None
+    roughest: float = 1e-3
 
     def unchanged(self, iterate: Iterate) -> bool:
         return self.change is not None and max(iterate.change, iterate.change_before) <= self.change

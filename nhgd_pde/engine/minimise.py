@@ -240,7 +240,7 @@ def _accuracy(gradient_norm: float, sensitivity: float, goal: float, stopping: S
     Errors of a few per cent of the gradient cost the outer method no iterations, smaller ones inner steps.
     """
     wanted = 0.03 * max(gradient_norm, goal) / sensitivity if sensitivity > 0.0 else math.inf
-    value = min(max(wanted, 1e-4 * stopping.certificate), 1e-3)
+    value = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
     return Accuracy(value, value)
 
 

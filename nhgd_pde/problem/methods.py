@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,6 +19,7 @@ from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.oc import OC, Smoothing
+from ..engine.scenarios.oracle import GrowthOptions
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS
 from .constraint_spec import StateSpec
@@ -100,6 +101,8 @@ def build_method(
     if change == "auto":
         change = _CHANGE if isinstance(outer, OC) or (isinstance(outer, MMA) and _designs(file)) else None
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol, change=change)
+    if spec.parameters:
+        stopping = replace(stopping, roughest=GrowthOptions.roughest)
     objection = outer.objection(space) if space is not None else ""
     if objection:
         raise file.error("outer.method", f"{objection}, found {spec.outer.method!r}")
@@ -116,7 +119,12 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
     name = spec.method
     if name == "auto":
         constrained = space is not None and space.constraint is not None
-        newton = compared is None and (_steep(file) or _coefficient(file) or bool(file.spec.parameters))
+        # Over scenarios nhgd alone has products with a Hessian: that of the nominal one.
+        newton = (
+            file.spec.method == "nhgd"
+            if file.spec.parameters
+            else compared is None and (_steep(file) or _coefficient(file))
+        )
         design: Literal["mma", "oc"] = "mma" if smoothing is None else "oc"
         name = design if constrained else "gradient" if tracking else "newton_cg" if newton else "lbfgs"
     if name == "lbfgs":

@@ -329,7 +329,7 @@ class Scenarios:
         """Scenarios that are worked on at the same time: 1 of an evolution."""
         if self.recipe.clock is not None:
             return 1
-        return 16 if self.spec.batch == "auto" else int(self.spec.batch)
+        return 32 if self.spec.batch == "auto" else int(self.spec.batch)
 
     @cached_property
     def earlier(self) -> tuple[Scenarios, ...]:

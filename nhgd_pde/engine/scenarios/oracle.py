@@ -27,6 +27,10 @@ from ..plain import from_plain, to_plain
 from .problem import ScenarioProblem
 from .sweep import Knowledge, Tolerances, sweep
 
+# Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
+_MOST_SWEEPS = 3
+_LEAST_TIGHTENING = 0.1
+
 
 @dataclass(frozen=True)
 class GrowthOptions:
@@ -38,18 +42,19 @@ class GrowthOptions:
             costs next to nothing; 1: it is not.
         ratio: a batch grows once the gradient is below this multiple of its sampling error.
         least, most: factors by which it grows at least and at most.
-        share: error of state and adjoint equations that is left, as a share of the sampling error; that of one
-            scenario, as the errors of different ones are as independent as the scenarios are.
+        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        visible: the same as a share of the gradient, where that is larger.
         roughest: largest relative error of a state or an adjoint.
     """
 
-    first: int | None = 8
+    first: int | None = 16
     nominal: float = 0.05
-    ratio: float = 2.0
+    ratio: float = 3.0
     least: float = 2.0
     most: float = 4.0
     share: float = 0.5
-    roughest: float = 0.3
+    visible: float = 0.1
+    roughest: float = 0.5
 
     def start(self, count: int) -> int:
         """Scenarios of the first evaluation; 0 stands for the nominal one alone."""
@@ -78,12 +83,14 @@ class ScenarioState:
         known: of the scenarios.
         active: scenarios that the next evaluation takes.
         sampling_error: of the gradient of the last evaluation; infinite before there was one.
+        sensitivity: of that gradient, to relative errors of states and adjoints.
     """
 
     nominal: NHGDState
     known: Knowledge
     active: int
     sampling_error: float = math.inf
+    sensitivity: float = 0.0
 
     @property
     def u(self) -> Tensor:
@@ -146,11 +153,22 @@ class ScenarioNHGD:
         if p is None:
             assert nominal.q is not None
             p = problem.nominal.adjoint_state(nominal.u, v, nominal.q)
-        tolerances = self._tolerances(problem, state, accuracy, middle.sensitivity, nominal.u, p)
+        tolerances = self._tolerances(problem, state, accuracy, nominal.u, p)
         found = sweep(problem, v, state.known.following(nominal.u, p), state.active, inverse, tolerances)
+        own = problem.nominal.control_derivative(v)
+        for _ in range(_MOST_SWEEPS):
+            derivative = found.derivative + own
+            length = problem.outer_metric.dual_norm_estimate(derivative[None])
+            hidden = max(self.growth.share * found.sampling_error, self.growth.visible * length)
+            if found.message or not found.corrected > 2.0 * hidden:
+                break
+            # The errors of scenarios that had not been seen have more in common than those of others.
+            tolerances = tolerances.tightened(max(hidden / found.corrected, _LEAST_TIGHTENING))
+            found = sweep(problem, v, found.known, state.active, inverse, tolerances)
         if found.message:
             return failed_evaluation(v, found.message), state
-        derivative = found.derivative + problem.nominal.control_derivative(v)
+        derivative = found.derivative + own
+        errors = found.state_error + found.adjoint_error
         evaluation = Evaluation(
             v=v,
             value=found.value + problem.nominal.control_value(v),
@@ -158,7 +176,7 @@ class ScenarioNHGD:
             gradient=problem.outer_metric.gradient(derivative[None])[0],
             state_error=found.state_error,
             adjoint_error=found.adjoint_error,
-            sensitivity=middle.sensitivity,
+            sensitivity=found.corrected / errors if errors > 0.0 else middle.sensitivity,
             inner_steps=found.state_steps,
             refinement_steps=found.adjoint_steps,
             sampling_error=found.sampling_error,
@@ -166,15 +184,17 @@ class ScenarioNHGD:
         )
         if not evaluation.finite:
             return evaluation, state
-        return evaluation, ScenarioState(nominal, found.known, state.active, found.sampling_error)
+        reached = ScenarioState(nominal, found.known, state.active, found.sampling_error, evaluation.sensitivity)
+        return evaluation, reached
 
     def _tolerances(
-        self, problem: ScenarioProblem, state: ScenarioState, accuracy: Accuracy, sensitivity: float, *nominal: Tensor
+        self, problem: ScenarioProblem, state: ScenarioState, accuracy: Accuracy, *nominal: Tensor
     ) -> Tolerances:
         """What the sampling error hides need not be solved for."""
-        options = self.growth
-        noise = state.sampling_error * math.sqrt(max(state.active, 1))
-        hidden = options.share * noise / sensitivity if sensitivity > 0.0 else math.inf
+        options, sensitivity = self.growth, state.sensitivity
+        hidden = options.share * state.sampling_error / sensitivity if sensitivity > 0.0 else math.inf
+        if state.sampling_error == 0.0:
+            hidden = 0.0
         state_error, adjoint_error = (
             min(max(wanted, hidden), max(options.roughest, wanted)) for wanted in (accuracy.state, accuracy.adjoint)
         )
