@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,12 @@ from torch import Tensor
 
 from ..engine.curvature.factored import Factored
 from ..engine.inner import InnerOptions
+from ..engine.loop import Stopping
+from ..engine.minimise import minimise
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Accuracy
+from ..engine.outer.lbfgs import LBFGS
+from ..engine.outer.mma import MMA
 from ..engine.scenarios.systems import solve_states
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
@@ -24,6 +28,8 @@ from ..scenario_problem import ScenarioProblem
 # Relative error of the states of fresh scenarios: their spread is larger by far.
 _STATES = 1e-6
 _RESAMPLES = 1000
+# Scenarios whose spread tells how wide a kink is rounded.
+_MOST_FITTED = 256
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -132,3 +138,23 @@ def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float) ->
     seen = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z))
     others = scenario_values(problem, v, problem.drawn, fresh) if fresh else np.zeros(0)
     return Judgement(problem.risk, seen, problem.weights.cpu().numpy(), others, confidence)
+
+
+def fitted(problem: ScenarioProblem) -> ScenarioProblem:
+    """The problem with the kinks of its risk measure rounded over a share of the spread of the objective.
+
+    The spread is that of the sample's first scenarios at the optimum of the nominal one, to some digits.
+    """
+    if problem.risk.linear:
+        return problem
+    nominal, count = problem.nominal, min(len(problem.z), _MOST_FITTED)
+    method = NHGD(InnerOptions(), Factored(), HypergradientOptions())
+    outer = MMA() if nominal.constraint is not None else LBFGS()
+    found = minimise(nominal, method, outer, Stopping(iterations=30, rtol=1e-2))
+    v = found.last.evaluation.v
+    every = torch.arange(count)
+    values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count)
+    if not np.isfinite(values).all():
+        return problem
+    weights = problem.weights[:count] / problem.weights[:count].sum()
+    return replace(problem, risk=problem.risk.fitted(torch.from_numpy(values).to(weights), weights))

@@ -29,7 +29,7 @@ from ..problem.scenarios import Scenarios
 from ..scenario_problem import ScenarioProblem
 from .checkpoint import Checkpoint, read_checkpoint
 from .drawing import Fields, control_numbers, state_fields
-from .judgement import Judgement, judge
+from .judgement import Judgement, fitted, judge
 from .provenance import commit, peak_memory, versions
 from .recording import Recorder
 from .scenario_fields import statistics_fields
@@ -134,6 +134,8 @@ class Run:
     def solve(self, path: Path | None, resume: bool) -> Solution:
         problem = self._problem
         text = problem.yaml()
+        self._problems = tuple(fitted(each) if isinstance(each, ScenarioProblem) else each for each in self._problems)
+        self._current = self._problems[0]
         resumed = self._resumed(path) if resume and path is not None else None
         if path is not None:
             if resumed is not None:
@@ -155,6 +157,11 @@ class Run:
                 if self._first is None or self._last is None:
                     raise
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
+            except ProblemError as error:
+                # A scenario that no one had looked at before has a coefficient out of its range.
+                if self._first is None or self._last is None:
+                    raise
+                found = Minimum(self._last, self._first, "failed", str(error))
             more = {"warnings": list(self._warnings), "roles": _roles(self._oracle)}
             found = replace(found, first=self._first or found.first, last=self._last or found.last)
             found = replace(found, message=found.message + _satisfied(nominal_of(self._current), found.last))

@@ -1,0 +1,175 @@
+"""Problems with random inputs, from the file to the folder."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nhgd_pde as nhgd
+from nhgd_pde.objective.risk import Mean
+from nhgd_pde.output.fields import read_vtu
+from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.run.judgement import Judgement
+from nhgd_pde.uncertainty.sampling import Stream
+
+SIGMA, ALPHA, CELLS = 0.4, 1e-3, 8
+
+
+def one_scalar(**more: Any) -> dict[str, Any]:
+    """-a Lap y = u, a = exp(sigma s), on squares, where the sine is an eigenvector of the discrete Laplacian too."""
+    data = {
+        "name": "one_scalar",
+        "mesh": {"kind": "rectangle", "cells": [CELLS, CELLS], "cell": "quadrilateral"},
+        "parameters": {"s": {"normal": [0, 1]}},
+        "pde": {"kind": "poisson", "conductivity": f"exp({SIGMA}*s)", "boundary": {"all": {"dirichlet": 0}}},
+        "control": {"kind": "source"},
+        "objective": [
+            {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)"},
+            {"kind": "regularisation", "norm": "l2", "weight": ALPHA},
+        ],
+        "scenarios": {"count": 64},
+    }
+    return copy.deepcopy({**data, **more})
+
+
+def eigenvalue() -> float:
+    """The smallest one of the discrete Laplacian of bilinear elements on a square of CELLS^2 cells."""
+    h = 1.0 / CELLS
+    c = math.cos(math.pi * h)
+    return 2.0 * (6.0 / h**2) * (1.0 - c) / (2.0 + c)
+
+
+def amplitude(weights: np.ndarray, z: np.ndarray) -> float:
+    """Of the optimal control, for scenarios with weights: u* = (E[1/a] / l) / (alpha + E[1/a^2] / l^2)."""
+    inverse, first = np.exp(-SIGMA * z), eigenvalue()
+    return float((weights @ inverse / first) / (ALPHA + weights @ inverse**2 / first**2))
+
+
+def exact_amplitude() -> float:
+    """The same in the limit (reference case of one random scalar)."""
+    first = eigenvalue()
+    return math.exp(SIGMA**2 / 2) / first / (ALPHA + math.exp(2 * SIGMA**2) / first**2)
+
+
+def reached(solution: nhgd.Solution) -> float:
+    return float(np.abs(solution.control).max())
+
+
+def test_a_quadrature_gives_the_closed_form_to_its_last_digits() -> None:
+    problem = nhgd.load(one_scalar(scenarios={"sampling": "quadrature", "rule": "tensor", "points": 12}))
+    solution = nhgd.solve(problem)
+    assert solution.status == "converged", solution.message
+    assert reached(solution) == pytest.approx(exact_amplitude(), rel=1e-7)
+
+
+def test_a_sample_gives_the_optimum_of_that_sample() -> None:
+    problem = nhgd.load(one_scalar())
+    solution = nhgd.solve(problem)
+    assert solution.status == "converged", solution.message
+    assert problem.scenarios is not None
+    samples = problem.scenarios.samples
+    assert reached(solution) == pytest.approx(amplitude(samples.weights, samples.z[:, 0]), rel=1e-7)
+    assert solution.stats["gradient_error_parts"]["sampling"] == 0.0
+
+
+def test_the_exact_adjoint_finds_the_same() -> None:
+    found = [nhgd.solve(nhgd.load(one_scalar(method=method))) for method in ("nhgd", "adjoint")]
+    assert [each.status for each in found] == ["converged", "converged"]
+    assert found[0].objective == pytest.approx(found[1].objective, rel=1e-9)
+
+
+@pytest.mark.parametrize("strategy", ["all", "saga"])
+def test_every_strategy_over_a_sample_ends_at_the_same_optimum(strategy: str) -> None:
+    expected = nhgd.solve(nhgd.load(one_scalar()))
+    found = nhgd.solve(nhgd.load(one_scalar(scenarios={"count": 64, "strategy": strategy}, outer={"rtol": 1e-6})))
+    # What a table of gradients reports on the way is a running mean: the value is that of all scenarios at the end.
+    assert found.judgement is not None
+    assert found.judgement.in_sample == pytest.approx(expected.objective, rel=1e-6)
+
+
+def test_intervals_hold_the_expectation_as_often_as_they_say() -> None:
+    """For the optimal control, (1 - c / (a l))^2 is the misfit over a constant; its law is skewed."""
+    problem = nhgd.load(one_scalar())
+    assert problem.scenarios is not None
+    share = exact_amplitude() / eigenvalue()
+    expectation = 1.0 - 2.0 * share * math.exp(SIGMA**2 / 2) + share**2 * math.exp(2 * SIGMA**2)
+    inside = 0
+    for seed in range(400):
+        z = Stream(problem.scenarios.inputs, seed).fresh.draw(4000).z[:, 0]
+        judged = Judgement(Mean(), np.zeros(1), np.ones(1), (1.0 - share * np.exp(-SIGMA * z)) ** 2, 0.95)
+        low, high = judged.interval
+        inside += low <= expectation <= high
+    assert 0.92 * 400 <= inside <= 0.98 * 400
+
+
+@pytest.mark.slow
+def test_sobol_points_give_the_control_to_three_digits_in_twenty_seeds() -> None:
+    scenarios = {"count": 4096, "validation": 0, "batch": 512}
+    errors = [
+        reached(nhgd.solve(nhgd.load(one_scalar(scenarios=scenarios, seed=seed)))) / exact_amplitude() - 1.0
+        for seed in range(20)
+    ]
+    assert np.abs(errors).max() < 1e-3
+
+
+def test_a_run_folder_has_the_statistics_and_every_scenario(tmp_path: Path) -> None:
+    problem = nhgd.load(one_scalar(output={"exceedance": 0.9}))
+    solution = nhgd.solve(problem, output=tmp_path / "run")
+    _, final = read_vtu(tmp_path / "run" / "final.vtu")
+    assert {"state", "state_std", "state_exceedance", "state_best", "state_median", "state_worst"} <= set(final.point)
+    state = solution.state
+    np.testing.assert_allclose(final.point["state"], state.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(final.point["state_std"], state.std(axis=0), atol=1e-9)
+    np.testing.assert_allclose(final.point["state_exceedance"], (state > 0.9).mean(axis=0), atol=1e-12)
+    with open(tmp_path / "run" / "scenarios.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 64 + 100
+    own = [float(row["objective"]) for row in rows if row["sample"] == "1"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert np.mean(own) == pytest.approx(summary["objective"], rel=1e-8)
+    assert summary["uncertainty"]["in_sample"] == pytest.approx(summary["objective"], rel=1e-8)
+    assert summary["scenarios"] == 64
+
+
+def test_a_run_that_is_resumed_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    data = one_scalar(pde={**one_scalar()["pde"], "conductivity": "exp(0.4*s*cos(pi*x))"})
+    whole = nhgd.solve(nhgd.load(data), output=tmp_path / "whole")
+    nhgd.solve(nhgd.load({**data, "outer": {"iterations": 2}}), output=tmp_path / "parts")
+    parts = nhgd.solve(nhgd.load(data), output=tmp_path / "parts", resume=True)
+    assert parts.status == "converged"
+    assert np.array_equal(parts.control, whole.control)
+    assert parts.objective == whole.objective
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"method": "soba"}, "expected nhgd or adjoint for a problem with random inputs, found 'soba'"),
+        ({"curvature": {"kind": "dense"}}, "expected factored, which scenarios can share, found 'dense'"),
+        (
+            {"risk": {"cvar": 0.9}, "scenarios": {"strategy": "saga"}},
+            "expected growing or all with a risk other than the mean",
+        ),
+    ],
+)
+def test_what_does_not_go_with_scenarios_is_told(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ProblemError, match=sentence):
+        nhgd.load(one_scalar(**change))
+
+
+@pytest.mark.parametrize("risk", [{"cvar": 0.8}, {"entropic": 5.0}, {"mean_plus_deviation": 1.0}, "worst_case"])
+def test_a_risk_is_lower_with_the_control_that_was_made_for_it(risk: Any) -> None:
+    averse, neutral = (nhgd.solve(nhgd.load(one_scalar(risk=each))) for each in (risk, "mean"))
+    assert averse.status == "converged", averse.message
+    assert averse.judgement is not None and neutral.judgement is not None
+    measure, weights = averse.judgement.risk, averse.judgement.weights
+    other = measure.exact(torch.from_numpy(neutral.judgement.values), torch.from_numpy(weights))
+    assert averse.judgement.in_sample < other
