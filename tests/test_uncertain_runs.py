@@ -70,6 +70,18 @@ def test_a_quadrature_gives_the_closed_form_to_its_last_digits() -> None:
     assert reached(solution) == pytest.approx(exact_amplitude(), rel=1e-7)
 
 
+def test_without_fresh_scenarios_those_of_a_quadrature_count_by_their_weights() -> None:
+    scenarios = {"sampling": "quadrature", "rule": "tensor", "points": 12, "validation": 0}
+    solution = nhgd.solve(nhgd.load(one_scalar(scenarios=scenarios)))
+    found, judged = solution.stats["uncertainty"], solution.judgement
+    assert judged is not None
+    assert found["objective_mean"] == pytest.approx(solution.objective, rel=1e-8)
+    spread = judged.weights @ (judged.values - solution.objective) ** 2
+    assert found["objective_std"] == pytest.approx(math.sqrt(spread), rel=1e-6)
+    low, middle, high = (found["objective_quantiles"][q] for q in ("0.05", "0.5", "0.95"))
+    assert judged.values.min() <= low < middle < high < judged.values.max()
+
+
 def test_a_sample_gives_the_optimum_of_that_sample() -> None:
     problem = nhgd.load(one_scalar())
     solution = nhgd.solve(problem)

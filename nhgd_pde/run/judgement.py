@@ -81,7 +81,10 @@ class Judgement:
 
     def summary(self) -> dict[str, Any]:
         """For summary.json."""
-        of = self.fresh if len(self.fresh) else self.values
+        of, weights = self.values, self.weights / self.weights.sum()
+        if len(self.fresh):
+            of, weights = self.fresh, np.full(len(self.fresh), 1.0 / len(self.fresh))
+        mean = float(weights @ of)
         low, high = self.interval
         return {
             "risk": self.risk.name,
@@ -90,9 +93,9 @@ class Judgement:
             "interval": [low, high],
             "confidence": self.confidence,
             "fresh_scenarios": len(self.fresh),
-            "objective_mean": float(of.mean()),
-            "objective_std": float(of.std(ddof=1)) if len(of) > 1 else math.nan,
-            "objective_quantiles": {f"{q:g}": float(np.quantile(of, q)) for q in _QUANTILES},
+            "objective_mean": mean,
+            "objective_std": math.sqrt(max(float(weights @ (of - mean) ** 2), 0.0)),
+            "objective_quantiles": {f"{q:g}": _quantile(of, weights, q) for q in _QUANTILES},
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -109,6 +112,13 @@ class Judgement:
         low, high = self.interval
         inside = f"{self.confidence:.0%} interval {low:.6g} to {high:.6g}"
         return f"; {self.risk.name} in {len(self.fresh):,} fresh scenarios {self.out_of_sample:.6g} ({inside})"
+
+
+def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
+    """NaN where weights of a sparse quadrature are negative, which are no probabilities."""
+    if bool((weights < 0.0).any()):
+        return math.nan
+    return float(np.quantile(values, share, weights=weights, method="inverted_cdf"))
 
 
 def scenario_values(

@@ -14,6 +14,9 @@ from .problem import ScenarioProblem
 from .systems import Rows, solve_adjoints, solve_states
 from .weights import Balance, balanced
 
+# Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
+_NONE = 1e-16
+
 
 @dataclass(frozen=True)
 class Knowledge:
@@ -134,7 +137,7 @@ def sweep(
     risk, shares = problem.risk, balance.weights
     if not mean and not state.message:
         shares = risk.derivative(state.values, balance.weights)
-        for indices in _parts(torch.nonzero(shares).reshape(-1), problem.at_once):
+        for indices in _parts(torch.nonzero(shares.abs() > _NONE * shares.abs().max()).reshape(-1), problem.at_once):
             state.adjoints(indices, shares)
             if state.message:
                 break
