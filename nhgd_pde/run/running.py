@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from ..engine.loop import Iterate, LoopState, Minimum
 from ..engine.minimise import minimise
 from ..engine.oracle import Oracle
 from ..engine.roles.link import RoleError
-from ..engine.roles.remote import Remote
 from ..linalg.counts import Counts
 from ..output.run_folder import RunFolder, read_history
 from ..pde_problem import PDEProblem
@@ -28,12 +24,13 @@ from ..problem.python_code import functions_of
 from ..problem.scenarios import Scenarios
 from ..scenario_problem import ScenarioProblem
 from .checkpoint import Checkpoint, read_checkpoint
-from .drawing import Fields, control_numbers, state_fields
+from .drawing import Fields, state_fields
 from .judgement import Judgement, fitted, judge
-from .provenance import commit, peak_memory, versions
+from .outcome import nominal_of, roles_of, satisfied, solution_of
+from .provenance import commit, versions
 from .recording import Recorder
 from .scenario_fields import statistics_fields
-from .solution import Certificate, Row, Solution
+from .solution import Row, Solution
 
 # How far the gradient is reduced in a stage of a continuation that is not the last.
 _STAGE_RTOL = 1e-2
@@ -162,14 +159,14 @@ class Run:
                 if self._first is None or self._last is None:
                     raise
                 found = Minimum(self._last, self._first, "failed", str(error))
-            more = {"warnings": list(self._warnings), "roles": _roles(self._oracle)}
+            more = {"warnings": list(self._warnings), "roles": roles_of(self._oracle)}
             found = replace(found, first=self._first or found.first, last=self._last or found.last)
-            found = replace(found, message=found.message + _satisfied(nominal_of(self._current), found.last))
+            found = replace(found, message=found.message + satisfied(nominal_of(self._current), found.last))
             judged = self._judged(found)
             if judged is not None:
                 more["uncertainty"] = judged.summary()
                 found = replace(found, message=found.message + judged.sentence())
-            solution = _solution(
+            solution = solution_of(
                 self._current, problem, found, tuple(self._rows), self._counts, self._seconds, text, more, judged
             )
             if self._recorder is not None:
@@ -275,11 +272,6 @@ class Run:
         self._aside += time.perf_counter() - began
 
 
-def nominal_of(problem: PDEProblem | ScenarioProblem) -> PDEProblem:
-    """The problem itself where nothing is random."""
-    return problem.nominal if isinstance(problem, ScenarioProblem) else problem
-
-
 def _from(problem: PDEProblem | ScenarioProblem, last: Iterate) -> PDEProblem | ScenarioProblem:
     """A problem that starts where another has ended."""
     if isinstance(problem, ScenarioProblem):
@@ -309,118 +301,3 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
     if scenarios:
         row |= {"scenarios": evaluation.scenarios, "sampling_error": evaluation.sampling_error}
     return row
-
-
-def _solution(
-    solved: PDEProblem | ScenarioProblem,
-    problem: Problem,
-    found: Minimum,
-    rows: tuple[Row, ...],
-    counts: Counts,
-    seconds: float,
-    text: str,
-    more: Mapping[str, Any],
-    judged: Judgement | None,
-) -> Solution:
-    spec, pde = problem.file.spec, nominal_of(solved)
-    last, evaluation = found.last, found.last.evaluation
-    scenarios, unknowns = solved.inner_shape
-    certificate = Certificate(evaluation.state_error, evaluation.adjoint_error, evaluation.gradient_error)
-    stats = {
-        "name": problem.name,
-        "method": spec.method,
-        "status": found.status,
-        "message": found.message,
-        "objective": evaluation.value,
-        "objective_initial": found.first.evaluation.value,
-        "gradient_norm": last.gradient_norm,
-        "gradient_norm_initial": found.first.gradient_norm,
-        "outer_iterations": last.iteration,
-        "evaluations": last.evaluations,
-        **_constraints(pde, last),
-        "state_residual": certificate.state_residual,
-        "adjoint_residual": certificate.adjoint_residual,
-        "gradient_error": certificate.gradient_error,
-        "gradient_error_parts": {
-            "inner": evaluation.sensitivity * evaluation.state_error,
-            "adjoint": evaluation.sensitivity * evaluation.adjoint_error,
-            "sampling": evaluation.sampling_error,
-        },
-        "state_dofs": unknowns,
-        "control_dofs": pde.outer_size,
-        "scenarios": scenarios,
-        "controls": control_numbers(pde, evaluation.v.cpu().numpy()),
-        "solves": counts.as_dict(),
-        "seconds": seconds,
-        "seconds_output": 0.0,
-        "peak_memory_bytes": peak_memory(),
-        **more,
-        "devices": {"inner": str(pde.equation.lift.device), "curvature": _curvature_device(problem)},
-        "model": pde.model.name,
-        "curvature": last.oracle.description,
-        "seed": spec.seed,
-        "versions": versions(),
-        "commit": commit(),
-    }
-    state = solved.state(last.oracle.u, evaluation.v).cpu().numpy()
-    adjoint = np.zeros((len(state), pde.equation.size))
-    variable = _adjoint_variable(pde, last)
-    if variable is not None and math.isfinite(evaluation.value):
-        adjoint[:, pde.equation.free] = variable.cpu().numpy()
-    return Solution(
-        status=found.status,
-        message=found.message,
-        objective=evaluation.value,
-        control=evaluation.v.cpu().numpy(),
-        state=state,
-        adjoint=adjoint,
-        gradient=evaluation.gradient.cpu().numpy(),
-        certificate=certificate,
-        history=rows,
-        stats=stats,
-        problem=pde,
-        problem_yaml=text,
-        judgement=judged,
-        threshold=spec.output.exceedance,
-    )
-
-
-def _constraints(pde: PDEProblem, last: Iterate) -> dict[str, Any]:
-    """How well the constraints of the file are satisfied; nothing without them."""
-    v = last.evaluation.v
-    state = pde.state(last.oracle.u, v)
-    return {"constraints": [dict(each.report(state, v)) for each in pde.reports]} if pde.reports else {}
-
-
-def _satisfied(pde: PDEProblem, last: Iterate) -> str:
-    """The same as a part of the last sentence."""
-    v = last.evaluation.v
-    state = pde.state(last.oracle.u, v)
-    return "".join(f"; {each.sentence(state, v)}" for each in pde.reports)
-
-
-def _roles(oracle: Oracle) -> dict[str, float | int]:
-    """How the work was shared: seconds of the curvature role, and those the inner role waited for it."""
-    curvature = getattr(oracle, "curvature", None)
-    if not isinstance(curvature, Remote):
-        return {"count": 1}
-    traffic = curvature.link.traffic
-    return {
-        "count": 2,
-        "seconds_curvature": traffic.peer_busy,
-        "seconds_waited": traffic.waited,
-        "bytes_sent": traffic.sent,
-    }
-
-
-def _curvature_device(problem: Problem) -> str:
-    name = problem.file.spec.devices.curvature
-    return "cpu" if name == "auto" else name
-
-
-def _adjoint_variable(pde: PDEProblem, last: Iterate) -> torch.Tensor | None:
-    """The adjoint variable (S, n) behind the last gradient; None where the run failed before there was one."""
-    known: torch.Tensor | None = getattr(last.oracle, "p", None)
-    if known is not None or last.oracle.q is None:
-        return known
-    return pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)
