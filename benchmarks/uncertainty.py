@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,7 +36,6 @@ from nhgd_pde.scenario_problem import ScenarioProblem
 
 _FILE = "problems/robust_poisson_3d.yaml"
 GAPS = (1e-2, 1e-3, 1e-4)
-_ENOUGH = 3e-5
 
 
 @dataclass
@@ -45,7 +43,6 @@ class Clocked:
     """An oracle whose evaluations are written down: seconds, solves, control."""
 
     oracle: Any
-    enough: Callable[[Tensor], bool]
     limit: float
     seconds: float = 0.0
     solves: int = 0
@@ -164,9 +161,10 @@ def measured(
 ) -> dict[float, tuple[float, int] | None]:
     """Gap -> seconds and solves to the first control from which on the gap is kept; None: not reached."""
     target = replace(target)  # nothing kept from the last run
-    clocked = Clocked(oracle, lambda v: False, limit, solves=target.counts.solves)
+    clocked = Clocked(oracle, limit, solves=target.counts.solves)
     clocked.start()
-    minimise(target, clocked, outer, Stopping(iterations=10_000, rtol=1e-7), interrupted=lambda: clocked.done)
+    stopping = replace(problem.method.stopping, iterations=10_000, rtol=1e-7)
+    minimise(target, clocked, outer, stopping, interrupted=lambda: clocked.done)
     reached: dict[float, tuple[float, int] | None] = dict.fromkeys(GAPS)
     solves = target.counts.solves
     gaps = [gap(target, v, best) / value for _, _, v in clocked.seen]
