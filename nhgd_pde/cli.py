@@ -144,7 +144,9 @@ def _solve_in_ranks(
                     place.refuse(str(error))
                 raise
             folder = output or Path("outputs") / problem.name
-            status = _run(problem, folder, mode, 1, resume, place) if rank == 0 else _follow(problem, folder, resume, place)
+            status = (
+                _run(problem, folder, mode, 1, resume, place) if rank == 0 else _follow(problem, folder, resume, place)
+            )
     else:
         arguments = ["solve", str(file), *(part for each in settings for part in ("--set", each))]
         arguments += [*(("--output", str(output)) if output is not None else ())]
@@ -185,9 +187,7 @@ def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | Non
         sys.exit(_NOT_CONVERGED)
 
 
-def _run(
-    problem: Problem, folder: Path, mode: str, roles: int, resume: bool, place: Place | None = None
-) -> str:
+def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool, place: Place | None = None) -> str:
     from typing import cast
 
     from .api import solve

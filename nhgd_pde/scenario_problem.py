@@ -151,15 +151,20 @@ class Coarse:
     Attributes:
         problem: on the coarser mesh.
         prolongation: (p, p_c) P, values of a coarse control at the nodes of the fine one.
+        states: (n, n_c) the same of states.
         metric: M, of the fine control.
     """
 
     problem: ScenarioProblem
     prolongation: SparseMatrix
+    states: SparseMatrix
     metric: RieszMap
 
     def restrict(self, v: Tensor) -> Tensor:
         return self.problem.outer_metric.gradient(self.prolongation.rmv(self.metric.covector(v[None])))[0]
+
+    def prolong(self, states: Tensor) -> Tensor:
+        return self.states.mv(states)
 
     def restrict_transposed(self, derivatives: Tensor) -> Tensor:
         if not len(derivatives):

@@ -28,7 +28,7 @@ from ..scenario_problem import Coarse
 from ..uncertainty.sampling import Samples
 from .boundary import boundary_facets, fixed_facets, other_facets
 from .clock import Clock
-from .coarsening import coarser, prolongation
+from .coarsening import coarser, prolongation, state_prolongation
 from .conditions import Condition, boundary_conditions, integral_of
 from .constraints import ConstraintBuilder
 from .control_spaces import ControlSpaces
@@ -115,11 +115,14 @@ def _coarsened(fine: Scenarios) -> Coarse | None:
         # A part of the mesh may be too small for it.
         return None
     way = prolongation(fine.nominal.control, coarse.nominal.control)
-    if way is None:
+    states = state_prolongation(state, coarse.recipe.state)
+    if way is None or states is None:
         return None
+    free = states[fine.nominal.equation.free][:, coarse.nominal.equation.free]
     fewer = fine.nominal.inner_shape[1] // coarse.nominal.inner_shape[1]
     problem = replace(coarse.problem, at_once=max(fewer, 1) * fine.at_once)
-    return Coarse(problem, SparseMatrix(way, state.device), fine.nominal.outer_metric)
+    device = state.device
+    return Coarse(problem, SparseMatrix(way, device), SparseMatrix(free, device), fine.nominal.outer_metric)
 
 
 def build_device(file: ProblemFile, role: Role = "inner") -> torch.device:

@@ -1,4 +1,4 @@
-"""The same problem on a mesh of twice the width, and controls on the one in terms of controls on the other."""
+"""The same problem on a mesh of twice the width, and functions on the one in terms of functions on the other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from ..control.spaces import Controls, ControlSpace
 from ..fem.interpolation import OutsideMeshError, at_points
+from ..fem.state_space import StateSpace
 from .loading import ProblemFile
 
 # Cells along an axis that a coarse mesh has at least.
@@ -31,6 +32,18 @@ def coarser(file: ProblemFile) -> ProblemFile | None:
     else:
         return None
     return replace(file, spec=file.spec.model_copy(update={"mesh": mesh.model_copy(update=changes)}))
+
+
+def state_prolongation(fine: StateSpace, coarse: StateSpace) -> sp.csr_matrix | None:
+    """(N, N_c) values of coarse states at the nodes of fine ones; None where the coarse mesh does not reach them."""
+    known: dict[int, sp.csr_matrix] = {}
+    try:
+        for a, b in zip(fine.parts, coarse.parts, strict=True):
+            if id(a) not in known:
+                known[id(a)] = at_points(b, a.nodes)
+    except OutsideMeshError:
+        return None
+    return sp.block_diag([known[id(part)] for part in fine.parts], format="csr")
 
 
 def prolongation(fine: Controls, coarse: Controls) -> sp.csr_matrix | None:

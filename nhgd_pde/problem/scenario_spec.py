@@ -105,8 +105,8 @@ class ScenariosSpec(Section):
     )
     levels: Annotated[int | Literal["auto"], Number(whole=True, least=1, below=3, words=("auto",))] = Field(
         default="auto",
-        description="Meshes of strategy growing: 2 looks at scenarios on a coarser mesh too, as control variates, where "
-        "there is one; auto is 2 for large meshes.",
+        description="Meshes of strategy growing: 2 looks at scenarios on a coarser mesh too, as control variates; "
+        "auto is 2 where that is cheaper.",
     )
     validation: Annotated[int | Literal["auto"], Number(whole=True, least=0, words=("auto",))] = Field(
         default="auto", description="Fresh scenarios that the final answer is judged by; 0: none."

@@ -133,9 +133,7 @@ class Recipe:
 
     def of_one_nature(self, other: Recipe) -> Recipe:
         """With what has been found of the equation on another mesh."""
-        interior = replace(
-            self.interior, symmetric=other.interior.symmetric, coercive=other.interior.coercive
-        )
+        interior = replace(self.interior, symmetric=other.interior.symmetric, coercive=other.interior.coercive)
         return replace(self, interior=interior, coercive=other.coercive)
 
     def interior_in(self, values: Values) -> Interior:

@@ -149,7 +149,9 @@ def scenario_values(
 def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, team: Team = ALONE) -> Judgement:
     """Judge a control (p,) by the scenarios of the sample and by fresh ones."""
     every = torch.arange(len(problem.z))
-    seen = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z), team)
+    seen = scenario_values(
+        problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z), team
+    )
     others = scenario_values(problem, v, problem.drawn, fresh, team) if fresh else np.zeros(0)
     return Judgement(problem.risk, seen, problem.weights.cpu().numpy(), others, confidence)
 

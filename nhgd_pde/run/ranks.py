@@ -184,5 +184,3 @@ def report(team: Team, evaluations: int) -> dict[str, float | int]:
         "messages": traffic.messages,
         "seconds_waited": traffic.waited,
     }
-
-

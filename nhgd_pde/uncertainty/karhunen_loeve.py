@@ -12,7 +12,7 @@ from scipy.linalg import eigh, solve_triangular
 from .covariance import Covariance
 
 # Entries of one block of a table that is not kept.
-_BLOCK = 2**22
+_BLOCK = 2**17
 # Rows of the factor that are allocated at once.
 _CHUNK = 64
 # Nodes at which residuals are looked at, where the mesh has more.

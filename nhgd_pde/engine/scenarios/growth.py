@@ -19,6 +19,7 @@ class GrowthOptions:
         nominal: the gradient of the nominal problem is reduced by this factor before any scenario is looked at, which
             costs next to nothing; 1: it is not.
         ratio: a batch grows once the gradient is below this multiple of its sampling error.
+        settled: the same while scenarios are looked at on a coarser mesh only, where steps cost next to nothing.
         least, most: factors by which it grows at least and at most.
         share: error of state and adjoint equations that is left, as a share of the sampling error.
         visible: the same as a share of the gradient, where that is larger.
@@ -28,17 +29,19 @@ class GrowthOptions:
 
     first: int | None = 16
     nominal: float = 0.05
-    ratio: float = 3.0
+    ratio: float = 1.5
+    settled: float = 0.3
     least: float = 2.0
-    most: float = 4.0
+    most: float = 2.0
     share: float = 0.5
     visible: float = 0.1
     roughest: float = 0.5
     coarse: int = 128
 
-    def enough(self, stationarity: float, sampling_error: float, goal: float) -> bool:
-        """The scenarios in use tell in which direction the optimum is."""
-        return stationarity > max(self.ratio * sampling_error, goal)
+    def enough(self, active: int, stationarity: float, sampling_error: float, goal: float) -> bool:
+        """The scenarios in use, `active` of them on the mesh of the problem, tell in which direction the optimum is."""
+        ratio = self.ratio if active else self.settled
+        return stationarity > max(ratio * sampling_error, goal)
 
     def following(self, active: int, count: int, stationarity: float, sampling_error: float) -> int:
         """Scenarios of the next batch.

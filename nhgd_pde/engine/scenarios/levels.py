@@ -27,6 +27,9 @@ from .systems import Tolerances
 from .team import Team
 from .weights import Balance, balanced
 
+# Relative errors on the coarse mesh, where digits cost little, to those on the problem's own.
+_MORE = 0.2
+
 
 @dataclass(frozen=True)
 class LevelState:
@@ -124,7 +127,14 @@ def estimate(
     below: Sweep | None = None
     if coarse is not None:
         many = balanced(problem.variables, problem.weights, coarse.state.active)
-        below = coarse.swept((many, few), risk, accuracy, team)
+        better = _MORE * accuracy[0], _MORE * accuracy[1]
+        below = coarse.swept((many, few), risk, better, team)
+        if not below.message:
+            # How scenarios differ from the nominal one is known by now, but for what the coarse mesh does not show.
+            assert way is not None
+            count = len(team.own(torch.arange(fine.state.active)))
+            known = fine.state.known.guided(coarse.state.known, below.known, count, way.prolong)
+            fine = replace(fine, state=replace(fine.state, known=known))
     found = fine.swept((few,), risk, accuracy, team)
     message = found.message or ("" if below is None else below.message)
     if message:

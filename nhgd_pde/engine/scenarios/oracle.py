@@ -227,7 +227,7 @@ class ScenarioNHGD:
             if stationarity > max(growth.nominal * first, goal):
                 return None
             return self._begun(problem, state, count)
-        if state.active >= count or growth.enough(stationarity, state.sampling_error, goal):
+        if state.active >= count or growth.enough(state.active, stationarity, state.sampling_error, goal):
             return None
         fine, coarse = state.fine, state.coarse
         if coarse is None:

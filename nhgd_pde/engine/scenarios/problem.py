@@ -116,3 +116,7 @@ class Coarse(Protocol):
     def restrict_transposed(self, derivatives: Tensor) -> Tensor:
         """R^T: covectors (k, p_c) -> (k, p)."""
         ...
+
+    def prolong(self, states: Tensor) -> Tensor:
+        """Differences of states, or of adjoints, on more unknowns: (k, n_c) -> (k, n)."""
+        ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -54,6 +54,30 @@ class Knowledge:
             start[known] = rows[indices[known]]
             found.append(start)
         return found[0], found[1]
+
+    @property
+    def deviations(self) -> tuple[Tensor, Tensor]:
+        """(b, n) of states and adjoints from the nominal ones."""
+        assert self.at is not None
+        return self.u - self.at[0], self.p - self.at[1]
+
+    def guided(self, before: Knowledge, after: Knowledge, count: int, way: Callable[[Tensor], Tensor]) -> Knowledge:
+        """With `count` scenarios, moved on by what they have moved from the nominal one with fewer unknowns.
+
+        Args:
+            before, after: with fewer unknowns, where these scenarios have been solved for.
+            count: of them.
+            way: from differences with fewer unknowns to differences.
+        """
+        assert self.at is not None
+        found = []
+        known = (self.u, self.p)
+        for rows, nominal, old, new in zip(known, self.at, before.deviations, after.deviations, strict=True):
+            seen = min(len(rows), len(old))
+            moved = rows.clone()
+            moved[:seen] += way(new[:seen] - old[:seen])
+            found.append(torch.cat([moved, nominal + way(new[len(rows) : count])]))
+        return Knowledge(found[0], found[1], self.at)
 
     def first(self, count: int) -> Knowledge:
         return replace(self, u=self.u[:count], p=self.p[:count])
@@ -186,9 +210,7 @@ def sweep(
     state.message = team.told(state.message)
     if state.message:
         return state.failed()
-    values = torch.cat(
-        [v.new_tensor([middle.value]), team.joined(state.values, state.own, balances[0].count)]
-    )
+    values = torch.cat([v.new_tensor([middle.value]), team.joined(state.values, state.own, balances[0].count)])
     measured = [_measured(risk, values[: each.count + 1], each) for each in balances]
     if not risk.linear:
         shares = _difference(measured)

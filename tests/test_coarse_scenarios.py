@@ -1,0 +1,255 @@
+"""Scenarios on a coarser mesh as control variates: transfers, values that belong to derivatives, errors, the optimum."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import skfem
+import torch
+from scenario_problems import natural
+from torch import Tensor
+
+import nhgd_pde as nhgd
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.engine.minimise import minimise
+from nhgd_pde.engine.oracle import Accuracy
+from nhgd_pde.engine.outer.newton_cg import NewtonCG
+from nhgd_pde.engine.scenarios.growth import GrowthOptions
+from nhgd_pde.engine.scenarios.levels import LevelState
+from nhgd_pde.engine.scenarios.oracle import ScenarioNHGD, ScenarioState
+from nhgd_pde.engine.scenarios.sweep import Knowledge
+from nhgd_pde.fem.interpolation import locate
+from nhgd_pde.objective.risk import CVaR, Risk
+from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.scenario_problem import ScenarioProblem
+
+FINE = Accuracy(1e-11, 1e-11)
+
+
+def problem_of(**more: object) -> ScenarioProblem:
+    found = nhgd.load(
+        {
+            "name": "levels",
+            "mesh": {"kind": "rectangle", "cells": [16, 16]},
+            "parameters": {"k": {"field": {"covariance": "matern", "length": 0.4, "std": 0.5, "modes": 4}}},
+            "pde": {"kind": "poisson", "conductivity": "exp(k)", "boundary": {"all": {"dirichlet": 0}}},
+            "control": {"kind": "source"},
+            "objective": [
+                {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)*(1+x)"},
+                {"kind": "regularisation", "norm": "l2", "weight": 1e-4},
+            ],
+            "scenarios": {"count": 64, "levels": 2},
+            **more,
+        }
+    ).stages[-1]
+    assert isinstance(found, ScenarioProblem)
+    return found
+
+
+@pytest.fixture(scope="module")
+def problem() -> ScenarioProblem:
+    return problem_of()
+
+
+def state_of(oracle: ScenarioNHGD, problem: ScenarioProblem, fine: int, coarse: int | None) -> ScenarioState:
+    """With so many scenarios on each mesh, none of which is known."""
+
+    def level(of: ScenarioProblem, active: int) -> LevelState:
+        u, v = of.nominal.start()
+        return LevelState(oracle.base.init(of.nominal, u, v), Knowledge(u[:0], u[:0]), active)
+
+    below = None
+    if coarse is not None:
+        assert problem.coarse is not None
+        below = level(problem.coarse.problem, coarse)
+    return ScenarioState(level(problem, fine), below)
+
+
+def evaluated(problem: ScenarioProblem, v: Tensor, fine: int, coarse: int | None):
+    # Tolerances as given, whatever the sampling error.
+    oracle = ScenarioNHGD(natural(), GrowthOptions(roughest=FINE.state))
+    return oracle.evaluate(problem, v, state_of(oracle, problem, fine, coarse), FINE)[0]
+
+
+def point(problem: ScenarioProblem) -> Tensor:
+    nodes = problem.nominal.control.parts[0].nodes
+    return torch.from_numpy(30.0 * np.sin(np.pi * nodes[0]) * np.sin(np.pi * nodes[1]) * (1.0 + nodes[0]))
+
+
+@pytest.mark.parametrize("mesh", [skfem.MeshTri, skfem.MeshTet, skfem.MeshLine], ids=lambda mesh: mesh.__name__)
+def test_every_point_is_found_in_a_cell_that_has_it(mesh: type[skfem.Mesh]) -> None:
+    made = mesh().refined(3)
+    points = np.random.default_rng(0).random((made.dim(), 500))
+    cells, local = locate(made, points)
+    corners = made.p[:, made.t[:, cells]]
+    shares = np.concatenate([1.0 - local.sum(axis=0)[None], local])
+    assert (shares > -1e-8).all()
+    np.testing.assert_allclose((corners * shares).sum(axis=1), points, atol=1e-12)
+
+
+def test_a_point_outside_is_in_no_cell() -> None:
+    cells, _ = locate(skfem.MeshTri().refined(2), np.array([[0.5, 1.1], [0.5, 0.5]]))
+    assert cells[0] >= 0 and cells[1] == -1
+
+
+@pytest.mark.parametrize("space", ["P1", "P0"])
+def test_the_restriction_is_a_left_inverse_with_a_transpose(space: str) -> None:
+    way = problem_of(control={"kind": "source", "space": space}).coarse
+    assert way is not None
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(way.problem.outer_size, generator=generator, dtype=torch.float64)
+    prolonged = way.prolongation.mv(coarse[None])[0]
+    torch.testing.assert_close(way.restrict(prolonged), coarse, rtol=0.0, atol=1e-11)
+    v = torch.randn(len(prolonged), generator=generator, dtype=torch.float64)
+    covector = torch.randn(len(coarse), generator=generator, dtype=torch.float64)
+    left, right = float(way.restrict(v) @ covector), float(v @ way.restrict_transposed(covector[None])[0])
+    assert left == pytest.approx(right, rel=1e-11)
+
+
+def test_states_are_prolonged_as_functions(problem: ScenarioProblem) -> None:
+    way = problem.coarse
+    assert way is not None
+    total = []
+    for part in (way.problem.nominal, problem.nominal):
+        nodes = part.equation.free
+        assert len(nodes) == part.inner_shape[1]
+        total.append(len(nodes))
+    # The coarse hat function in the middle is a fine function with seven nodes around it and half the value there.
+    image = way.prolong(torch.eye(total[0], dtype=torch.float64))
+    assert image.shape == (total[0], total[1])
+    assert sorted(image[total[0] // 2][image[total[0] // 2] > 1e-12].tolist()) == pytest.approx([0.5] * 6 + [1.0])
+
+
+@pytest.mark.parametrize("risk", [None, CVaR(0.7, smoothing=3e-3)], ids=["mean", "cvar"])
+@pytest.mark.parametrize("fine", [0, 6])
+def test_values_over_two_meshes_belong_to_their_derivative(
+    problem: ScenarioProblem, risk: Risk | None, fine: int
+) -> None:
+    risky = problem if risk is None else replace(problem, risk=risk, coarsened=problem.coarsened)
+    v = point(problem)
+    direction = torch.cos(torch.arange(len(v), dtype=torch.float64))
+    at = [evaluated(risky, v + t * direction, fine, 24) for t in (0.0, 0.4, 0.2)]
+    slope = float(at[0].derivative @ direction)
+    remainders = [abs(each.value - at[0].value - t * slope) for each, t in zip(at[1:], (0.4, 0.2), strict=True)]
+    assert remainders[0] / remainders[1] == pytest.approx(4.0, rel=0.05)
+
+
+def test_all_scenarios_on_the_own_mesh_leave_nothing_of_the_coarse_one(problem: ScenarioProblem) -> None:
+    v = point(problem)
+    with_coarse, without = evaluated(problem, v, 64, 64), evaluated(problem, v, 64, None)
+    assert with_coarse.sampling_error < 1e-14
+    difference = with_coarse.derivative - without.derivative
+    assert float(difference.norm()) < 1e-9 * float(without.derivative.norm())
+    assert with_coarse.value == pytest.approx(without.value, rel=1e-10)
+
+
+@pytest.mark.parametrize(("fine", "gain"), [(8, 7.0), (16, 5.0), (32, 7.0)])
+def test_the_coarse_mesh_takes_most_of_the_sampling_error_away(
+    problem: ScenarioProblem, fine: int, gain: float
+) -> None:
+    v = point(problem)
+    exact = evaluated(problem, v, 64, None)
+
+    def error(evaluation) -> float:
+        return problem.outer_metric.dual_norm((evaluation.derivative - exact.derivative)[None])
+
+    with_coarse, without = evaluated(problem, v, fine, 64), evaluated(problem, v, fine, None)
+    assert error(with_coarse) < error(without) / gain
+    assert error(with_coarse) / 4.0 < with_coarse.sampling_error < 4.0 * error(with_coarse)
+
+
+def test_what_the_coarse_mesh_leaves_falls_with_the_square_of_its_width() -> None:
+    widths, errors = [], []
+    for cells in (16, 24, 32, 40):
+        problem = problem_of(mesh={"kind": "rectangle", "cells": [cells, cells]})
+        v = point(problem)
+        few, every = evaluated(problem, v, 8, 64), evaluated(problem, v, 64, None)
+        widths.append(1.0 / cells)
+        errors.append(problem.outer_metric.dual_norm((few.derivative - every.derivative)[None]))
+    assert 1.7 < np.polyfit(np.log(widths), np.log(errors), 1)[0] < 2.3
+
+
+def test_the_optimum_is_that_of_the_problem_itself(problem: ScenarioProblem) -> None:
+    stopping, outer = Stopping(rtol=1e-9), NewtonCG(memory=10)
+    seen = []
+    found = minimise(problem, ScenarioNHGD(natural()), outer, stopping, callback=lambda it: seen.append(it.evaluation))
+    alone = minimise(replace(problem, coarsened=None), ScenarioNHGD(natural()), outer, stopping)
+    assert found.status == alone.status == "converged"
+    assert seen[0].coarse_scenarios == 0 and any(each.coarse_scenarios == 64 for each in seen)
+    assert seen[-1].coarse_scenarios == 0 and seen[-1].scenarios == 64
+    assert found.last.evaluation.value == pytest.approx(alone.last.evaluation.value, rel=1e-10)
+
+
+def test_a_mesh_that_is_no_help_is_given_up(problem: ScenarioProblem) -> None:
+    assert problem.coarse is not None
+    # Scenarios that have nothing to do with those of the problem.
+    shuffled = replace(problem.coarse.problem, z=-3.0 * problem.z[::-1])
+    misled = replace(problem, coarsened=lambda: replace(problem.coarse, problem=shuffled))
+    seen = []
+    found = minimise(
+        misled,
+        ScenarioNHGD(natural()),
+        NewtonCG(memory=10),
+        Stopping(rtol=1e-9),
+        callback=lambda it: seen.append(it.evaluation),
+    )
+    assert found.status == "converged", found.message
+    alone = minimise(
+        replace(problem, coarsened=None), ScenarioNHGD(natural()), NewtonCG(memory=10), Stopping(rtol=1e-9)
+    )
+    assert found.last.evaluation.value == pytest.approx(alone.last.evaluation.value, rel=1e-10)
+    assert sum(each.scenarios > 0 and each.coarse_scenarios > 0 for each in seen) == 1
+
+
+def test_a_gap_is_reached_with_fewer_solves_than_on_one_mesh(problem: ScenarioProblem) -> None:
+    """One per cent of the optimal value, over the whole sample."""
+    best = minimise(problem, ScenarioNHGD(natural()), NewtonCG(memory=10), Stopping(rtol=1e-9)).last.evaluation.value
+
+    def solves(of: ScenarioProblem) -> int:
+        seen, before = [], of.counts.solves
+        minimise(
+            of,
+            ScenarioNHGD(natural()),
+            NewtonCG(memory=10),
+            Stopping(rtol=1e-7),
+            callback=lambda it: seen.append((of.counts.solves - before, it.evaluation.v)),
+        )
+        gaps = [evaluated(problem, v, 64, None).value - best for _, v in seen]
+        return next(count for (count, _), gap in zip(seen, gaps, strict=True) if gap <= 1e-2 * abs(best))
+
+    assert solves(problem) < 0.3 * solves(replace(problem, coarsened=None))
+
+
+@pytest.mark.parametrize(
+    ("more", "there"),
+    [
+        ({"scenarios": {"count": 8, "levels": 1}}, False),
+        ({"scenarios": {"count": 8}}, False),
+        ({"mesh": {"kind": "rectangle", "cells": [6, 6]}}, False),
+        ({"mesh": {"kind": "disk", "refine": 3}}, False),
+        ({"mesh": {"kind": "l_shape", "refine": 3}}, True),
+        ({"mesh": {"kind": "rectangle", "cells": [9, 16], "cell": "quadrilateral"}}, True),
+        ({"control": {"kind": "source", "bounds": [0, 50]}}, True),
+        ({"element": "P2"}, True),
+        (
+            {
+                "control": {"kind": "neumann", "on": "top"},
+                "pde": {"kind": "poisson", "conductivity": "exp(k)", "boundary": {"bottom": {"dirichlet": 0}}},
+            },
+            True,
+        ),
+    ],
+)
+def test_where_there_is_a_coarser_mesh(more: dict, there: bool) -> None:
+    found = problem_of(**more)
+    assert (found.coarse is not None) == there
+    if there:
+        result = minimise(found, ScenarioNHGD(natural()), NewtonCG(memory=10), Stopping(rtol=1e-3))
+        assert result.status == "converged", result.message
+
+
+def test_meshes_are_one_or_two() -> None:
+    with pytest.raises(ProblemError, match="levels.*at least 1 and below 3.*found 3"):
+        problem_of(scenarios={"levels": 3})
