@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
@@ -26,6 +27,7 @@ from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
 from .problem import ScenarioProblem
 from .sweep import Knowledge, Tolerances, sweep
+from .team import ALONE, Team
 
 # Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
 _MOST_SWEEPS = 3
@@ -94,7 +96,7 @@ class ScenarioState:
 
     @property
     def u(self) -> Tensor:
-        """(b, n) of the scenarios, (1, n) of the nominal one before any has been looked at."""
+        """(b, n) of the scenarios of this rank, (1, n) of the nominal one before any has been looked at."""
         return self.known.u if len(self.known.u) else self.nominal.u
 
     @property
@@ -121,11 +123,13 @@ class ScenarioNHGD:
     Attributes:
         base: the method for the nominal scenario, whose curvature is pointwise.
         growth: of the batches.
+        team: processes that share the scenarios.
     """
 
     base: NHGD
     growth: GrowthOptions = field(default_factory=GrowthOptions)
     name: str = "nhgd"
+    team: Team = ALONE
 
     def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> ScenarioState:
         count = problem.inner_shape[0]
@@ -154,7 +158,7 @@ class ScenarioNHGD:
             assert nominal.q is not None
             p = problem.nominal.adjoint_state(nominal.u, v, nominal.q)
         tolerances = self._tolerances(problem, state, accuracy, nominal.u, p)
-        found = sweep(problem, v, state.known.following(nominal.u, p), state.active, inverse, tolerances)
+        found = sweep(problem, v, state.known.following(nominal.u, p), state.active, inverse, tolerances, self.team)
         own = problem.nominal.control_derivative(v)
         for _ in range(_MOST_SWEEPS):
             derivative = found.derivative + own
@@ -164,7 +168,7 @@ class ScenarioNHGD:
                 break
             # The errors of scenarios that had not been seen have more in common than those of others.
             tolerances = tolerances.tightened(max(hidden / found.corrected, _LEAST_TIGHTENING))
-            found = sweep(problem, v, found.known, state.active, inverse, tolerances)
+            found = sweep(problem, v, found.known, state.active, inverse, tolerances, self.team)
         if found.message:
             return failed_evaluation(v, found.message), state
         derivative = found.derivative + own
@@ -217,11 +221,24 @@ class ScenarioNHGD:
         """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""
         return self.base.hessian(problem.nominal, v, state.nominal)
 
+    def whole(self, state: ScenarioState) -> ScenarioState:
+        """With the scenarios of all ranks on rank 0, and with none on others."""
+        u, p = (self.team.collected(rows) for rows in (state.known.u, state.known.p))
+        return replace(state, known=replace(state.known, u=u, p=p))
+
+    def bare(self, state: ScenarioState) -> ScenarioState:
+        """With the nominal scenario alone: what is left where other ranks are lost."""
+        return replace(state, known=replace(state.known, u=state.known.u[:0], p=state.known.p[:0]))
+
     def save(self, state: ScenarioState) -> dict[str, Any]:
-        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
+        """Of all ranks, on rank 0."""
+        rest = to_plain(replace(self.whole(state), nominal=None))  # type: ignore[arg-type]
         return {"state": rest, "nominal": self.base.save(state.nominal)}
 
     def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> ScenarioState:
+        """Those of this rank of what all have saved."""
         nominal = self.base.restore(problem.nominal, saved["nominal"])
         state = from_plain(saved["state"], problem.start()[0].device)
-        return replace(state, nominal=nominal)
+        known = state.known
+        own = self.team.own(torch.arange(len(known.u)))
+        return replace(state, nominal=nominal, known=replace(known, u=known.u[own], p=known.p[own]))

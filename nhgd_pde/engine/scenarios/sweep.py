@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ...linalg.counts import Counts
 from ..curvature.base import PointwiseState
 from .problem import ScenarioProblem
 from .systems import Rows, solve_adjoints, solve_states
+from .team import ALONE, Team, steps_of
 from .weights import Balance, balanced
 
 # Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
@@ -23,7 +25,7 @@ class Knowledge:
     """States and adjoints of the scenarios seen so far: all that is stored of each.
 
     Attributes:
-        u, p: (b, n).
+        u, p: (b, n), b those of this rank.
         at: u and p (1, n) of the nominal scenario when these were solved for; None before.
     """
 
@@ -41,7 +43,7 @@ class Knowledge:
         return Knowledge(self.u + (u - self.at[0]), self.p + (p - self.at[1]), (u, p))
 
     def starts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(k, n) for scenarios: the nominal ones where a scenario has not been seen."""
+        """(k, n) for rows by their places: the nominal ones where a scenario has not been seen."""
         assert self.at is not None
         known = indices < len(self.u)
         if bool(known.all()):
@@ -75,6 +77,29 @@ class Tolerances:
 
 
 @dataclass(frozen=True)
+class Hypergradients:
+    """One of every scenario, (b, p), each on the rank that the scenario belongs to.
+
+    Attributes:
+        rows: those of this rank.
+        own: (k,) their numbers.
+        team: all ranks.
+    """
+
+    rows: Tensor
+    own: Tensor
+    team: Team
+
+    def combined(self, coefficients: Tensor) -> Tensor:
+        """(k, p) linear combinations with coefficients (b, k)."""
+        return self.team.summed([self.part(coefficients)])[0]
+
+    def part(self, coefficients: Tensor) -> Tensor:
+        """What this rank has of them."""
+        return coefficients[self.own].T @ self.rows
+
+
+@dataclass(frozen=True)
 class Sweep:
     """What one sweep over b scenarios gives.
 
@@ -88,6 +113,7 @@ class Sweep:
         state_steps, adjoint_steps: applications of the inverse to a row, at most.
         known: states and adjoints.
         values: (b,).
+        hypergradients: of all scenarios.
         message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
@@ -101,6 +127,7 @@ class Sweep:
     adjoint_steps: int
     known: Knowledge
     values: Tensor
+    hypergradients: Hypergradients
     message: str = ""
 
 
@@ -111,6 +138,7 @@ def sweep(
     active: int,
     inverse: PointwiseState,
     tolerances: Tolerances,
+    team: Team = ALONE,
 ) -> Sweep:
     """Solve the equations of the first `active` scenarios and add up their hypergradients.
 
@@ -124,34 +152,45 @@ def sweep(
         active: b.
         inverse: shared by the scenarios.
         tolerances: of both equations.
+        team: ranks that share the scenarios, all of which are here with the same arguments but for what they know.
     """
     balance = balanced(problem.variables, problem.weights, active)
-    state = _Sum(problem, v, known, inverse, tolerances, active, balance)
+    state = _Sum(problem, v, known, inverse, tolerances, active, balance, team)
     mean = problem.risk.linear
-    for indices in _parts(torch.arange(active), problem.at_once):
-        state.states(indices)
-        if mean and not state.message:
-            state.adjoints(indices, balance.weights)
-        if state.message:
-            break
-    risk, shares = problem.risk, balance.weights
-    if not mean and not state.message:
-        shares = risk.derivative(state.values, balance.weights)
-        for indices in _parts(torch.nonzero(shares.abs() > _NONE * shares.abs().max()).reshape(-1), problem.at_once):
-            state.adjoints(indices, shares)
+    with team.together():
+        for indices in _parts(state.own, problem.at_once):
+            state.states(indices)
+            if mean and not state.message:
+                state.adjoints(indices, balance.weights)
             if state.message:
                 break
-    value = math.nan if state.message else risk.value(state.values, balance.weights)
-    return state.done(value, shares)
+    state.message = team.told(state.message)
+    if state.message:
+        return state.failed()
+    risk, shares = problem.risk, balance.weights
+    values = team.joined(state.values, state.own, active)
+    if not mean:
+        shares = risk.derivative(values, balance.weights)
+        heavy = torch.nonzero(shares.abs() > _NONE * shares.abs().max()).reshape(-1)
+        with team.together():
+            for indices in _parts(team.own(heavy), problem.at_once):
+                state.adjoints(indices, shares)
+                if state.message:
+                    break
+        state.message = team.told(state.message)
+        if state.message:
+            return state.failed()
+    return state.done(risk.value(values, balance.weights), values, shares)
 
 
 def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:
-    yield from torch.split(indices, size)
+    if len(indices):
+        yield from torch.split(indices, size)
 
 
 @dataclass
 class _Sum:
-    """What has been added up so far."""
+    """What this rank has added up so far."""
 
     problem: ScenarioProblem
     v: Tensor
@@ -160,66 +199,114 @@ class _Sum:
     tolerances: Tolerances
     active: int
     balance: Balance
+    team: Team
     message: str = ""
-    errors: list[float] = field(default_factory=lambda: [0.0, 0.0])
     steps: list[int] = field(default_factory=lambda: [0, 0])
 
     def __post_init__(self) -> None:
-        n = self.known.u.shape[1]
-        self.u, self.p = self.v.new_empty(self.active, n), self.v.new_empty(self.active, n)
-        self.values = self.v.new_zeros(self.active)
-        self.rows = self.v.new_zeros(self.active, len(self.v))
-        self.squares = [self.v.new_zeros(self.active), self.v.new_zeros(self.active)]
+        self.own = self.team.own(torch.arange(self.active))
+        n, count = self.known.u.shape[1], len(self.own)
+        self.u, self.p = self.v.new_empty(count, n), self.v.new_empty(count, n)
+        self.values = self.v.new_zeros(count)
+        self.rows = self.v.new_zeros(count, len(self.v))
+        self.squares = [self.v.new_zeros(count), self.v.new_zeros(count)]
         # Of the state and the adjoint equations, added up in the shares of the hypergradients.
         self.left = self.v.new_zeros(2, n)
+        self.before = replace(self.problem.counts)
 
     def states(self, indices: Tensor) -> None:
-        part = self.problem.part(indices)
-        u, p = self.known.starts(indices)
+        part, places = self.problem.part(indices), self.team.places(indices)
+        u, p = self.known.starts(places)
         found = solve_states(part, self.v, u, self.inverse, self.tolerances.state * self.tolerances.state_length)
-        self._took(0, found, indices)
-        self.u[indices], self.p[indices] = found.solution, p
-        self.values[indices] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
+        self._took(0, found, places)
+        self.u[places], self.p[places] = found.solution, p
+        self.values[places] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
         self.left[0] += self.balance.weights[indices] @ found.residual
 
     def adjoints(self, indices: Tensor, shares: Tensor) -> None:
         """Adjoints and hypergradients of some scenarios whose states are known."""
-        part, v = self.problem.part(indices), self.v
-        u = self.u[indices]
+        part, v, places = self.problem.part(indices), self.v, self.team.places(indices)
+        u = self.u[places]
         right, direct = part.scenario_derivatives(u, v)
         goal = self.tolerances.adjoint * self.tolerances.adjoint_length
-        found = solve_adjoints(part, u, v, right, self.p[indices], self.inverse, goal)
-        self._took(1, found, indices)
-        self.p[indices] = found.solution
-        self.rows[indices] = direct - part.scenario_control_products(u, v, found.solution)
+        found = solve_adjoints(part, u, v, right, self.p[places], self.inverse, goal)
+        self._took(1, found, places)
+        self.p[places] = found.solution
+        self.rows[places] = direct - part.scenario_control_products(u, v, found.solution)
         self.left[1] += shares[indices] @ found.residual
 
-    def _took(self, kind: int, found: Rows, indices: Tensor) -> None:
+    def _took(self, kind: int, found: Rows, places: Tensor) -> None:
         self.message = self.message or found.message
-        self.squares[kind][indices] = found.error.square()
+        self.squares[kind][places] = found.error.square()
         self.steps[kind] = max(self.steps[kind], found.steps)
 
-    def done(self, value: float, shares: Tensor) -> Sweep:
-        """With the shares (b,) in which the hypergradients enter."""
+    @property
+    def hypergradients(self) -> Hypergradients:
+        return Hypergradients(self.rows, self.own, self.team)
+
+    def failed(self) -> Sweep:
+        """With the message, and nothing that is worth anything."""
+        nan, nothing = math.nan, torch.zeros_like(self.v)
+        return Sweep(
+            value=nan,
+            derivative=nothing,
+            sampling_error=0.0,
+            corrected=nan,
+            state_error=nan,
+            adjoint_error=nan,
+            state_steps=self.steps[0],
+            adjoint_steps=self.steps[1],
+            known=self.known,
+            values=self.values,
+            hypergradients=self.hypergradients,
+            message=self.message,
+        )
+
+    def done(self, value: float, values: Tensor, shares: Tensor) -> Sweep:
+        """With rho, the values (b,) and the shares (b,) in which the hypergradients enter."""
+        contrasts = self._contrasts(shares)
+        combined, squares, steps = self._summed(torch.cat([shares[:, None], contrasts], 1), shares)
+        mean, differences = combined[0], combined[1:]
         known = Knowledge(self.u, self.p, self.known.at)
         lengths = self.tolerances.state_length, self.tolerances.adjoint_length
         # As if all errors had one direction.
-        errors = [math.sqrt(float(shares.abs() @ squares)) for squares in self.squares]
+        errors = [math.sqrt(max(float(square), 0.0)) for square in squares]
         relative = [error / length if length > 0.0 else error for error, length in zip(errors, lengths, strict=True)]
-        correction = torch.zeros_like(self.v) if self.message else self._correction()
+        correction = self._correction()
         return Sweep(
             value=value,
-            derivative=shares @ self.rows + correction,
+            derivative=mean + correction,
             corrected=self.problem.outer_metric.dual_norm_estimate(correction[None]),
-            sampling_error=0.0 if self.message else self._sampling_error(shares),
+            sampling_error=self._sampling_error(mean[None], differences),
             state_error=relative[0],
             adjoint_error=relative[1],
-            state_steps=self.steps[0],
-            adjoint_steps=self.steps[1],
+            state_steps=int(steps[0]),
+            adjoint_steps=int(steps[1]),
             known=known,
-            values=self.values,
-            message=self.message,
+            values=values,
+            hypergradients=self.hypergradients,
         )
+
+    def _summed(self, coefficients: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Over all ranks: combinations of hypergradients, mean square errors (2,), most steps (2,).
+
+        What is left of the equations and the work that was done become those of all, too.
+        """
+        own = shares.abs()[self.own]
+        work = self.problem.counts - self.before
+        done = list(work.as_dict().values())
+        parts = [
+            self.hypergradients.part(coefficients),
+            self.left,
+            torch.stack([own @ squares for squares in self.squares]),
+            steps_of(self.team, self.steps, self.v),
+            self.v.new_tensor(done),
+        ]
+        combined, self.left, squares, steps, total = self.team.summed(parts, self.v)
+        for name, by_all, here in zip(work.as_dict(), total.tolist(), done, strict=True):
+            counts: Counts = self.problem.counts
+            setattr(counts, name, getattr(counts, name) + round(by_all) - here)
+        return combined, squares, steps.max(0).values
 
     def _correction(self) -> Tensor:
         """What the nominal scenario says that the equations' mean residuals take off the hypergradient, (p,).
@@ -234,19 +321,23 @@ class _Sum:
         dp = self.inverse.adjoint(adjoint + bent)
         return direct - nominal.control_product_transposed(u, v, dp)
 
-    def _sampling_error(self, shares: Tensor) -> float:
-        """Of the derivative, in the norm of the gradient.
+    def _contrasts(self, shares: Tensor) -> Tensor:
+        """Coefficients (b, k) of the combinations that tell of the sampling error; k = 0 where there is none."""
+        if self.balance.factor == 0.0:
+            return shares.new_zeros(self.active, 0)
+        weights = self.balance.weights
+        used = weights > 0.0
+        return torch.where(used, shares / torch.where(used, weights, 1.0), 1.0)[:, None] * self.balance.contrasts()
+
+    def _sampling_error(self, mean: Tensor, differences: Tensor) -> float:
+        """Of the derivative, in the norm of the gradient, from its combinations (1, p) and (k, p).
 
         The norm of the diagonal takes no solves, and is off by a factor that depends on how smooth a covector is: that
         of the mean is taken.
         """
-        if self.balance.factor == 0.0:
+        if not len(differences):
             return 0.0
-        weights, metric = self.balance.weights, self.problem.outer_metric
-        rows = self.rows * metric.matrix.diagonal().rsqrt()
-        used = weights > 0.0
-        rows = torch.where(used, shares / torch.where(used, weights, 1.0), 1.0)[:, None] * rows
-        mean = (shares @ self.rows)[None]
+        metric = self.problem.outer_metric
         rough = metric.dual_norm_estimate(mean)
         smoothness = metric.dual_norm(mean) / rough if rough > 0.0 else 1.0
-        return smoothness * math.sqrt(max(self.balance.variance(rows @ rows.T), 0.0))
+        return smoothness * metric.dual_norm_estimate(differences)
