@@ -180,6 +180,8 @@ def shared(oracle: Any, team: Team) -> Any:
 def report(team: Team, evaluations: int) -> dict[str, float | int]:
     """For summary.json: the number of ranks, and what rank 0 has handed over.
 
+    An evaluation is one sweep over its scenarios, or two or three of them; `bytes_a_sweep` is the most that one took.
+
     Args:
         team: the ranks.
         evaluations: of the run.
@@ -192,7 +194,7 @@ def report(team: Team, evaluations: int) -> dict[str, float | int]:
         "hosts": len({member.host for member in team.members}),
         "bytes": traffic.total,
         "bytes_an_evaluation": round(traffic.sums / max(evaluations, 1)),
-        "bytes_largest_sum": traffic.largest,
+        "bytes_a_sweep": traffic.largest,
         "bytes_of_values": traffic.values,
         "messages": traffic.messages,
         "seconds_waited": traffic.waited,
