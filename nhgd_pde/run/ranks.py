@@ -18,6 +18,8 @@ import torch.distributed as dist
 from ..engine.roles.ranks import Ranks, meet_ranks
 from ..engine.roles.rendezvous import give_up, part
 from ..engine.scenarios.oracle import ScenarioNHGD
+from ..engine.scenarios.saga import SAGA
+from ..engine.scenarios.streaming import Streaming
 from ..engine.scenarios.team import Team
 from ..problem.errors import ProblemError
 
@@ -163,13 +165,14 @@ def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:
         return
     if not file.spec.parameters:
         raise file.error("parameters", f"expected random inputs in a run of {size} ranks, which share scenarios")
-    if not isinstance(oracle, ScenarioNHGD):
-        strategy = file.spec.scenarios.strategy if file.spec.scenarios is not None else "growing"
-        if file.spec.method == "nhgd":
-            raise file.error(
-                "scenarios.strategy", f"expected growing or all in a run of {size} ranks, found {strategy!r}"
-            )
+    if isinstance(oracle, SAGA):
+        message = f"expected growing, all or streaming in a run of {size} ranks, found 'saga'"
+        raise file.error("scenarios.strategy", message)
+    if not isinstance(oracle, ScenarioNHGD | Streaming):
         raise file.error("method", f"expected nhgd in a run of {size} ranks, found {file.spec.method!r}")
+    if isinstance(oracle, Streaming) and oracle.batch < size:
+        message = f"expected at least one scenario a rank, {size}, found {oracle.batch}"
+        raise file.error("scenarios.batch", message)
 
 
 def shared(oracle: Any, team: Team) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..curvature.base import PointwiseState
 from .problem import ScenarioProblem
 from .systems import Rows, solve_adjoints, solve_states
-from .team import ALONE, Team, Work, steps_of
+from .team import ALONE, Team, Work, numbers_of
 from .weights import Balance, balanced
 
 # Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
@@ -296,7 +296,7 @@ class _Sum:
             self.hypergradients.part(coefficients),
             self.left,
             torch.stack([own @ squares for squares in self.squares]),
-            steps_of(self.team, self.steps, self.v),
+            numbers_of(self.team, self.steps, self.v),
             self.work.here(self.v),
         ]
         combined, self.left, squares, steps, total = self.team.summed(parts, self.v)

@@ -82,10 +82,10 @@ class Team:
 ALONE = Team()
 
 
-def steps_of(team: Team, steps: Sequence[int], like: Tensor) -> Tensor:
+def numbers_of(team: Team, numbers: Sequence[float], like: Tensor) -> Tensor:
     """(size, k) with the numbers of this rank in its row: their sum over the ranks has those of all."""
-    table = like.new_zeros(team.size, len(steps))
-    table[team.rank] = torch.tensor(steps).to(like)
+    table = like.new_zeros(team.size, len(numbers))
+    table[team.rank] = torch.tensor(numbers).to(like)
     return table
 
 
