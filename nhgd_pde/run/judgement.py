@@ -21,7 +21,7 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.scenarios.systems import solve_states
-from ..engine.scenarios.team import ALONE, Team
+from ..engine.scenarios.team import ALONE, Team, Work
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
 from ..scenario_problem import ScenarioProblem
@@ -133,7 +133,7 @@ def scenario_values(
         return np.full(count, math.nan)
     goal = _STATES * nominal.inner_metric.norm(state.u)
     start, own = team.portion(count)
-    found = [v[:0]]
+    found, work = [v[:0]], Work(problem.counts)
     with team.together():
         for first in range(start, start + own, problem.at_once):
             size = min(problem.at_once, start + own - first)
@@ -143,13 +143,16 @@ def scenario_values(
             values = part.scenario_values(solved.solution, v)
             found.append(torch.full_like(values, math.nan) if solved.message else values)
     every = team.joined(torch.cat(found), torch.arange(start, start + own), count)
+    work.by_all(team.summed([work.here(v)], v)[0])
     return every.cpu().numpy() + nominal.control_value(v)
 
 
 def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, team: Team = ALONE) -> Judgement:
     """Judge a control (p,) by the scenarios of the sample and by fresh ones."""
     every = torch.arange(len(problem.z))
-    seen = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z), team)
+    seen = scenario_values(
+        problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z), team
+    )
     others = scenario_values(problem, v, problem.drawn, fresh, team) if fresh else np.zeros(0)
     return Judgement(problem.risk, seen, problem.weights.cpu().numpy(), others, confidence)
 
