@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .bench.results import ProblemResults
     from .bench.runs import Task
     from .bench.suite import Plan
+    from .problem.loading import ProblemFile
     from .run.ranks import Place
 
 # Exit codes: 0 converged or completed, 1 ran but did not converge or failed, 2 bad input.
@@ -43,8 +44,16 @@ def _bad_input() -> Iterator[None]:
     try:
         yield
     except (ProblemError, OutputError, RoleFailedError) as error:
-        click.echo(str(error), err=True)
+        if not _follows():
+            click.echo(str(error), err=True)
         sys.exit(_BAD_INPUT)
+
+
+def _follows() -> bool:
+    """Another of the processes of a launcher says what there is to say."""
+    from os import environ
+
+    return environ.get("RANK", "0") != "0"
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
@@ -96,8 +105,9 @@ def solve(
     problem with random inputs; of another one, two processes take a role each.
     """
     if ranks > 1 or _shares_scenarios(file, settings, method):
-        _solve_in_ranks(file, settings, output, method, ranks, resume, mode or "normal")
-        return
+        with _bad_input():
+            status = _solve_in_ranks(file, settings, output, method, ranks, resume, mode or "normal")
+        sys.exit(0 if status == "converged" else _NOT_CONVERGED)
     with _bad_input():
         rank = _launched_rank()
         if rank == 1:
@@ -115,46 +125,58 @@ def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None)
 
     if "WORLD_SIZE" not in environ:
         return False
+    with _bad_input():
+        return bool(_read(file, settings, method).spec.parameters)
+
+
+def _read(file: Path, settings: tuple[str, ...], method: str | None) -> ProblemFile:
     from .problem.loading import read_problem
 
-    with _bad_input():
-        overrides = _overrides(settings)
-        if method is not None:
-            overrides["method"] = method
-        return bool(read_problem(file, overrides).spec.parameters)
+    overrides = _overrides(settings)
+    if method is not None:
+        overrides["method"] = method
+    return read_problem(file, overrides)
 
 
 def _solve_in_ranks(
     file: Path, settings: tuple[str, ...], output: Path | None, method: str | None, ranks: int, resume: bool, mode: str
-) -> None:
-    """One of several processes that share the scenarios of a problem, or the one that starts the others."""
-    from contextlib import suppress
-
-    from .problem.errors import ProblemError
+) -> str:
+    """Be one of several processes that share the scenarios of a problem, or the one that starts the others."""
     from .run.ranks import launched_place, started
 
+    def run(place: Place) -> str:
+        problem = _load(file, settings, method)
+        folder = output or Path("outputs") / problem.name
+        return _run(problem, folder, mode, 1, resume, place)
+
     place = launched_place()
-    if place is not None:
-        rank = place.rank
-        with _bad_input() if rank == 0 else _quietly():
-            try:
-                problem = _load(file, _of_the_host(settings, place.local), method)
-            except ProblemError as error:
-                with suppress(Exception):
-                    place.refuse(str(error))
-                raise
-            folder = output or Path("outputs") / problem.name
-            status = (
-                _run(problem, folder, mode, 1, resume, place) if rank == 0 else _follow(problem, folder, resume, place)
-            )
-    else:
+    if place is None:
         arguments = ["solve", str(file), *(part for each in settings for part in ("--set", each))]
-        arguments += [*(("--output", str(output)) if output is not None else ())]
-        arguments += [*(("--method", method) if method is not None else ()), *(("--resume",) if resume else ())]
-        with _bad_input(), started(ranks, arguments) as place:
-            problem = _load(file, settings, method)
-            status = _run(problem, output or Path("outputs") / problem.name, mode, 1, resume, place)
-    sys.exit(0 if status == "converged" else _NOT_CONVERGED)
+        options = {"--output": output, "--method": method}
+        arguments += [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        with started(ranks, [*arguments, "--resume"] if resume else arguments) as place:
+            return run(place)
+    if place.gpus and _read(file, settings, method).spec.devices.inner == "cuda":
+        settings = (*settings, f"devices.inner=cuda:{place.local % place.gpus}")
+    with place.refusing():
+        if place.rank == 0:
+            return run(place)
+        problem = _load(file, settings, method)
+        _follow(problem, output or Path("outputs") / problem.name, resume, place)
+    return "converged"
+
+
+def _follow(problem: Problem, folder: Path, resume: bool, place: Place) -> None:
+    """Be a rank that works, and writes and says nothing as long as all goes well."""
+    from .api import solve
+    from .engine.roles.link import RoleError
+    from .run.ranks import LOST
+
+    try:
+        solve(problem, output=folder, resume=resume, place=place)
+    except RoleError as lost:
+        click.echo(f"rank {place.rank}: {lost}", err=True)
+        sys.exit(LOST)
 
 
 def _launched_rank() -> int | None:
@@ -173,13 +195,9 @@ def _launched_rank() -> int | None:
 def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | None, method: str | None) -> None:
     """The second of the processes that a launcher has started."""
     from .engine.roles.link import RoleLostError
-    from .problem.loading import read_problem
     from .run.roles import join_as_curvature_role
 
-    overrides = _overrides(settings)
-    if method is not None:
-        overrides["method"] = method
-    problem = read_problem(file, overrides)
+    problem = _read(file, settings, method)
     try:
         join_as_curvature_role(problem, output or Path("outputs") / problem.spec.name)
     except RoleLostError as lost:

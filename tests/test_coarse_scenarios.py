@@ -1,4 +1,4 @@
-"""Scenarios on a coarser mesh as control variates: transfers, values that belong to derivatives, errors, the optimum."""
+"""Scenarios on a coarser mesh as control variates: transfers, values and their derivatives, errors, the optimum."""
 
 from __future__ import annotations
 
@@ -251,5 +251,5 @@ def test_where_there_is_a_coarser_mesh(more: dict, there: bool) -> None:
 
 
 def test_meshes_are_one_or_two() -> None:
-    with pytest.raises(ProblemError, match="levels.*at least 1 and below 3.*found 3"):
+    with pytest.raises(ProblemError, match=r"levels.*at least 1 and below 3.*found 3"):
         problem_of(scenarios={"levels": 3})

@@ -21,7 +21,7 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.scenarios.systems import solve_states
-from ..engine.scenarios.team import ALONE, Team
+from ..engine.scenarios.team import ALONE, Team, Work
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
 from ..scenario_problem import ScenarioProblem
@@ -133,7 +133,7 @@ def scenario_values(
         return np.full(count, math.nan)
     goal = _STATES * nominal.inner_metric.norm(state.u)
     start, own = team.portion(count)
-    found = [v[:0]]
+    found, work = [v[:0]], Work(problem.counts)
     with team.together():
         for first in range(start, start + own, problem.at_once):
             size = min(problem.at_once, start + own - first)
@@ -143,6 +143,7 @@ def scenario_values(
             values = part.scenario_values(solved.solution, v)
             found.append(torch.full_like(values, math.nan) if solved.message else values)
     every = team.joined(torch.cat(found), torch.arange(start, start + own), count)
+    work.by_all(team.summed([work.here(v)], v)[0])
     return every.cpu().numpy() + nominal.control_value(v)
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,10 @@ import torch.distributed as dist
 from ..engine.roles.ranks import Ranks, meet_ranks
 from ..engine.roles.rendezvous import give_up, part
 from ..engine.scenarios.oracle import ScenarioNHGD
+from ..engine.scenarios.saga import SAGA
+from ..engine.scenarios.streaming import Streaming
 from ..engine.scenarios.team import Team
+from ..problem.errors import ProblemError
 
 if TYPE_CHECKING:
     from ..problem.loading import ProblemFile
@@ -55,9 +58,21 @@ class Place:
         cores = torch.get_num_threads()
         return cores if "OMP_NUM_THREADS" in os.environ else max(cores // self.beside, 1)
 
-    def refuse(self, reason: str) -> None:
-        """Tell the others that this one will not come."""
-        give_up(self.store(), self.rank, reason)
+    @property
+    def gpus(self) -> int:
+        """Of this host."""
+        return torch.cuda.device_count()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Bad input that this rank alone may have found ends the others, which wait for it, with its reason."""
+        try:
+            yield
+        except ProblemError as error:
+            # They may be gone already, for the same reason.
+            with suppress(Exception):
+                give_up(self.store(), f"rank/{self.rank}", str(error))
+            raise
 
     @contextmanager
     def team(self, device: torch.device) -> Iterator[Ranks]:
@@ -150,13 +165,14 @@ def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:
         return
     if not file.spec.parameters:
         raise file.error("parameters", f"expected random inputs in a run of {size} ranks, which share scenarios")
-    if not isinstance(oracle, ScenarioNHGD):
-        strategy = file.spec.scenarios.strategy if file.spec.scenarios is not None else "growing"
-        if file.spec.method == "nhgd":
-            raise file.error(
-                "scenarios.strategy", f"expected growing or all in a run of {size} ranks, found {strategy!r}"
-            )
+    if isinstance(oracle, SAGA):
+        message = f"expected growing, all or streaming in a run of {size} ranks, found 'saga'"
+        raise file.error("scenarios.strategy", message)
+    if not isinstance(oracle, ScenarioNHGD | Streaming):
         raise file.error("method", f"expected nhgd in a run of {size} ranks, found {file.spec.method!r}")
+    if isinstance(oracle, Streaming) and oracle.batch < size:
+        message = f"expected at least one scenario a rank, {size}, found {oracle.batch}"
+        raise file.error("scenarios.batch", message)
 
 
 def shared(oracle: Any, team: Team) -> Any:
@@ -166,6 +182,8 @@ def shared(oracle: Any, team: Team) -> Any:
 
 def report(team: Team, evaluations: int) -> dict[str, float | int]:
     """For summary.json: the number of ranks, and what rank 0 has handed over.
+
+    An evaluation is one sweep over its scenarios, or two or three of them; `bytes_a_sweep` is the most that one took.
 
     Args:
         team: the ranks.
@@ -179,7 +197,7 @@ def report(team: Team, evaluations: int) -> dict[str, float | int]:
         "hosts": len({member.host for member in team.members}),
         "bytes": traffic.total,
         "bytes_an_evaluation": round(traffic.sums / max(evaluations, 1)),
-        "bytes_largest_sum": traffic.largest,
+        "bytes_a_sweep": traffic.largest,
         "bytes_of_values": traffic.values,
         "messages": traffic.messages,
         "seconds_waited": traffic.waited,

@@ -148,6 +148,7 @@ class Run:
         with self._recorder or nullcontext():
             if self._recorder is not None:
                 self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
+            before = resumed.evaluations if resumed is not None else 0
             try:
                 found = self._stages(resumed)
             except KeyboardInterrupt:
@@ -172,7 +173,7 @@ class Run:
             more: dict[str, Any] = {
                 "warnings": list(self._warnings),
                 "roles": roles_of(self._oracle),
-                "ranks": report(self._team, found.last.evaluations),
+                "ranks": report(self._team, found.last.evaluations - before),
             }
             if judged is not None:
                 more["uncertainty"] = judged.summary()

@@ -126,9 +126,7 @@ class Ranks(Team):
             failure = error
         if not bool(self._header(_What.CHECK, flag=failure is not None)[:, 2].any()):
             return
-        for error in self._objects(failure):
-            if error is not None:
-                raise failure if error is failure else error
+        raise next(each for each in self._objects(failure) if each is not None)
 
     def told(self, message: str) -> str:
         if not bool(self._header(_What.MESSAGE, flag=bool(message))[:, 2].any()):
@@ -186,7 +184,7 @@ class Ranks(Team):
         if bool(apart.any()):
             other = int(torch.nonzero(apart)[0])
             raise RanksPartedError(
-                f"ranks {self.rank} and {other} have parted: one is at {_text(mine)}, the other at {_text(table[other])}; "
+                f"ranks {self.rank} and {other} have parted, one at {_text(mine)}, the other at {_text(table[other])}: "
                 "all ranks need the same files, the same versions and processors of one kind"
             )
         return table
@@ -291,8 +289,8 @@ def _come(store: dist.Store, rank: int, size: int, ended: Callable[[], str | Non
     key = f"nhgd/rank/{rank}"
     while not store.check([key]):
         for other in range(size):
-            if store.check([f"nhgd/failed/{other}"]):
-                raise RoleFailedError(store.get(f"nhgd/failed/{other}").decode())
+            if store.check([f"nhgd/failed/rank/{other}"]):
+                raise RoleFailedError(store.get(f"nhgd/failed/rank/{other}").decode())
         gone = ended()
         if gone is not None:
             raise RankLostError(gone)

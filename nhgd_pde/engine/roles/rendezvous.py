@@ -55,8 +55,8 @@ def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[],
     return link
 
 
-def give_up(store: dist.Store, rank: int, reason: str) -> None:
-    """Tell the other role why this one will not come."""
+def give_up(store: dist.Store, rank: int | str, reason: str) -> None:
+    """Tell the others why this role or rank will not come."""
     store.set(f"nhgd/failed/{rank}", reason)
 
 

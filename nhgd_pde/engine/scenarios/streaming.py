@@ -24,13 +24,15 @@ import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
+from ...linalg.riesz import RieszMap
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
 from .problem import Part, Risk, ScenarioProblem
-from .solved import Middle, Solved, deviation, nominal_at, solve_part
+from .solved import Middle, Solved, alternating, deviation_of, nominal_at, solve_part
 from .systems import Tolerances
+from .team import ALONE, Team, Work, numbers_of
 
 
 class Integrand(Protocol):
@@ -141,6 +143,7 @@ class Streaming:
         least: a_k is never less.
         share: error of state and adjoint equations that is left, as a share of the sampling error.
         roughest: largest relative error of a state or an adjoint.
+        team: processes that share every batch, of which each has at least one scenario.
     """
 
     base: NHGD
@@ -150,6 +153,7 @@ class Streaming:
     share: float = 0.2
     roughest: float = 0.1
     name: str = "streaming"
+    team: Team = ALONE
 
     def __post_init__(self) -> None:
         if self.batch < 2:
@@ -185,35 +189,50 @@ class Streaming:
         # What is left of an equation is added up over the 1 / a_k evaluations that an estimate lasts.
         hidden = self.share * weight, state.sampling_error
         tolerances = middle.tolerances(problem, accuracy, hidden, self.roughest)
-        part = problem.drawn(state.drawn, self.batch)
-        u, p = (each.expand(self.batch, -1).clone() for each in (middle.u, middle.p))
-        found = solve_part(part, v, u, p, middle.inverse, tolerances)
-        if found.message:
-            return failed_evaluation(v, found.message), state
-        level = _level(problem.risk, state, found.values, middle.value)
+        team, work = self.team, Work(problem.counts)
+        first, count = team.portion(self.batch)
+        with team.together():
+            part = problem.drawn(state.drawn + first, count)
+            u, p = (each.expand(count, -1).clone() for each in (middle.u, middle.p))
+            found = solve_part(part, v, u, p, middle.inverse, tolerances)
+        message = team.told(found.message)
+        if message:
+            return failed_evaluation(v, message), state
+        level = self._level(problem.risk, state, found.values, middle.value)
         terms = _terms(problem.risk, found, middle.value, middle.derivative, level)
-        running, error = terms.mean(0), terms
+        past = torch.zeros_like(terms)
         if before is not None and weight < 1.0:
-            old = self._carried(part, v, before, found, middle, tolerances)
-            if old.message:
-                return failed_evaluation(v, old.message), state
+            with team.together():
+                old = self._carried(part, v, before, found, middle, tolerances)
+            message = team.told(old.message)
+            if message:
+                return failed_evaluation(v, message), state
             past = _terms(problem.risk, old, before.value, before.derivative, before.level)
-            running = running + (1.0 - weight) * (state.running - past.mean(0))
-            error = terms - (1.0 - weight) * past
+        numbers = found.state_error, found.adjoint_error, found.state_steps, found.adjoint_steps
+        parts = [terms.sum(0), past.sum(0), numbers_of(team, numbers, v), work.here(v)]
+        total, total_past, table, done = team.summed(parts, v)
+        work.by_all(done)
+        state_error, adjoint_error, state_steps, adjoint_steps = table.max(0).values.tolist()
+        mean, mean_past = total / self.batch, total_past / self.batch
+        running = mean
+        if before is not None and weight < 1.0:
+            running = mean + (1.0 - weight) * (state.running - mean_past)
+        rest = terms - mean - (1.0 - weight) * (past - mean_past)
+        spread, value_spread = self._spread(problem.outer_metric, rest, first)
         kept = (1.0 - weight) ** 2
-        variance = kept * state.variance + deviation(problem.outer_metric, error[:, :_VALUE]) ** 2 / self.batch
-        value_variance = kept * state.value_variance + float(error[:, _VALUE].var()) / self.batch
+        variance = kept * state.variance + spread**2 / self.batch
+        value_variance = kept * state.value_variance + value_spread / self.batch
         derivative = middle.derivative + running[:_VALUE] + problem.nominal.control_derivative(v)
         evaluation = Evaluation(
             v=v,
             value=middle.value + float(running[_VALUE]) + problem.nominal.control_value(v),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
-            state_error=found.state_error,
-            adjoint_error=found.adjoint_error,
+            state_error=state_error,
+            adjoint_error=adjoint_error,
             sensitivity=middle.sensitivity,
-            inner_steps=found.state_steps,
-            refinement_steps=found.adjoint_steps,
+            inner_steps=int(state_steps),
+            refinement_steps=int(adjoint_steps),
             sampling_error=math.sqrt(variance),
             scenarios=self.batch,
         )
@@ -229,6 +248,27 @@ class Streaming:
             level=_after(problem.risk, level, running),
             before=Before(v, middle.u, middle.p, middle.value, middle.derivative, level),
         )
+
+    def _level(self, risk: Risk, state: StreamState, values: Tensor, nominal: float) -> float:
+        """t to evaluate with, from the values of this rank; only the first one takes those of all."""
+        if state.before is None and isinstance(risk, LevelRisk):
+            first, own = self.team.portion(self.batch)
+            values = self.team.joined(values, torch.arange(first, first + own), self.batch)
+        return _level(risk, state, values, nominal)
+
+    def _spread(self, metric: RieszMap, rest: Tensor, first: int) -> tuple[float, float]:
+        """Standard deviation of hypergradients and variance of values over all scenarios.
+
+        Args:
+            metric: of gradients.
+            rest: (k, p + 4) what those of this rank differ by from the mean of all.
+            first: number of the first of these.
+        """
+        rows = rest[:, :_VALUE]
+        squares = rest.new_tensor([metric.dual_norm_estimate(rows) ** 2, float(rest[:, _VALUE].square().sum())])
+        typical, squares = self.team.summed([alternating(rows, first), squares])
+        length, of_values = squares.tolist()
+        return deviation_of(metric, math.sqrt(length), typical, self.batch), of_values / (self.batch - 1)
 
     def _carried(
         self,
@@ -248,6 +288,13 @@ class Streaming:
     def hessian(self, problem: ScenarioProblem, v: Tensor, state: StreamState) -> HessianProduct:
         """Of the nominal scenario."""
         return self.base.hessian(problem.nominal, v, state.nominal)
+
+    def whole(self, state: StreamState) -> StreamState:
+        """Of all ranks: nothing in it belongs to a scenario."""
+        return state
+
+    def bare(self, state: StreamState) -> StreamState:
+        return state
 
     def save(self, state: StreamState) -> dict[str, Any]:
         rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ...linalg.counts import Counts
 from .problem import Risk, ScenarioProblem
 from .solved import Middle
 from .systems import Rows, Tolerances, solve_adjoints, solve_states
-from .team import ALONE, Team, steps_of
+from .team import ALONE, Team, Work, numbers_of
 from .weights import Balance
 
 # Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
@@ -276,7 +275,7 @@ class _Sum:
         self.squares = [self.v.new_zeros(count), self.v.new_zeros(count)]
         # Of the state and the adjoint equations, added up in the shares of the hypergradients.
         self.left = self.v.new_zeros(2, n)
-        self.before = replace(self.problem.counts)
+        self.work = Work(self.problem.counts)
 
     def states(self, indices: Tensor) -> Tensor:
         """What is left of their equations (k, n)."""
@@ -354,19 +353,15 @@ class _Sum:
         What is left of the equations and the work that was done become those of all, too.
         """
         own = shares[1:].abs()[self.own]
-        work = self.problem.counts - self.before
-        done = list(work.as_dict().values())
         parts = [
             self.hypergradients.part(shares[:, None]),
             self.left,
             torch.stack([own @ squares for squares in self.squares]),
-            steps_of(self.team, self.steps, self.v),
-            self.v.new_tensor(done),
+            numbers_of(self.team, self.steps, self.v),
+            self.work.here(self.v),
         ]
         mean, self.left, squares, steps, total = self.team.summed(parts, self.v)
-        for name, by_all, here in zip(work.as_dict(), total.tolist(), done, strict=True):
-            counts: Counts = self.problem.counts
-            setattr(counts, name, getattr(counts, name) + round(by_all) - here)
+        self.work.by_all(total)
         return mean[0], squares, steps.max(0).values
 
     def _correction(self) -> Tensor:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from ...linalg.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,28 @@ class Team:
 ALONE = Team()
 
 
-def steps_of(team: Team, steps: Sequence[int], like: Tensor) -> Tensor:
+def numbers_of(team: Team, numbers: Sequence[float], like: Tensor) -> Tensor:
     """(size, k) with the numbers of this rank in its row: their sum over the ranks has those of all."""
-    table = like.new_zeros(team.size, len(steps))
-    table[team.rank] = torch.tensor(steps).to(like)
+    table = like.new_zeros(team.size, len(numbers))
+    table[team.rank] = torch.tensor(numbers).to(like)
     return table
+
+
+class Work:
+    """Work that is shared since it was made: what one rank has counted becomes what all have.
+
+    Args:
+        counts: of the problem on this rank.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts, self._before = counts, replace(counts)
+
+    def here(self, like: Tensor) -> Tensor:
+        """What this rank has done, to be summed."""
+        return like.new_tensor(list((self._counts - self._before).as_dict().values()))
+
+    def by_all(self, total: Tensor) -> None:
+        """Told the sum."""
+        for (name, before), done in zip(self._before.as_dict().items(), total.tolist(), strict=True):
+            setattr(self._counts, name, before + round(done))
