@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
+from ..minimise import outer_space
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
@@ -158,7 +159,7 @@ class ScenarioNHGD:
         own = problem.nominal.control_derivative(v)
         for _ in range(_MOST_SWEEPS):
             derivative = found.derivative + own
-            length = problem.outer_metric.dual_norm_estimate(derivative[None])
+            length = self._length(problem, v, derivative)
             hidden = max(self.growth.share * found.sampling_error, self.growth.visible * length)
             if found.message or not found.corrected > 2.0 * hidden:
                 break
@@ -186,6 +187,14 @@ class ScenarioNHGD:
             return evaluation, state
         reached = ScenarioState(nominal, found.known, state.active, found.sampling_error, evaluation.sensitivity)
         return evaluation, reached
+
+    def _length(self, problem: ScenarioProblem, v: Tensor, derivative: Tensor) -> float:
+        """How long a gradient is, for what errors of it matter; of components that push against a bound none does."""
+        space = outer_space(problem)
+        if space.smooth:
+            return problem.outer_metric.dual_norm_estimate(derivative[None])
+        gradient = problem.outer_metric.gradient(derivative[None])[0]
+        return space.stationarity(Evaluation(v, math.nan, derivative, gradient, 0.0, 0.0, 0.0))
 
     def _tolerances(
         self, problem: ScenarioProblem, state: ScenarioState, accuracy: Accuracy, *nominal: Tensor
