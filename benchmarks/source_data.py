@@ -48,7 +48,9 @@ def table() -> np.ndarray:
     u, v = problem.start()
     u = u - problem.state_factors(u, v).solve(problem.residual(u, v))
     state = problem.state(u, v)[0].numpy()
-    points = np.stack([axis.reshape(-1) for axis in np.meshgrid(np.arange(0.1, 2, 0.1), np.arange(0.1, 1, 0.1), indexing="ij")])
+    points = np.stack(
+        [axis.reshape(-1) for axis in np.meshgrid(np.arange(0.1, 2, 0.1), np.arange(0.1, 1, 0.1), indexing="ij")]
+    )
     values = at_points(problem.space.parts[0], points) @ state
     noise = NOISE * np.abs(state).max() * np.random.default_rng(SEED).standard_normal(len(values))
     return np.column_stack([points.T, values + noise, np.full(len(values), 0.01)])

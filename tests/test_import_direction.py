@@ -38,7 +38,7 @@ ALLOWED["run"] = {
     "problem",
     "scenario_problem",
 }
-ALLOWED["bench"] = {"engine", "linalg", "methods", "output", "pde_problem", "problem", "run"}
+ALLOWED["bench"] = {"engine", "linalg", "methods", "output", "pde_problem", "problem", "run", "scenario_problem"}
 
 
 def imported(path: Path) -> set[str]:
