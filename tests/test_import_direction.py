@@ -26,7 +26,7 @@ ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "object
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem"] = ALLOWED["pde_problem"] | {"methods", "pde_problem", "scenario_problem", "uncertainty"}
-ALLOWED["estimate"] = {"engine", "pde_problem", "problem"}
+ALLOWED["estimate"] = {"engine", "methods", "pde_problem", "problem", "scenario_problem"}
 ALLOWED["run"] = {
     "control",
     "engine",
