@@ -12,11 +12,13 @@ from typing import Any
 from .engine.minimise import outer_space
 from .engine.nhgd import NHGD
 from .engine.roles.remote import Remote
+from .engine.scenarios.team import ALONE, Team
 from .linalg.threads import at_most_threads
 from .output.run_folder import OutputError
 from .problem.building import build, build_scenarios
 from .problem.loading import read_problem
 from .problem.methods import build_method
+from .run.ranks import Place, check_ranks, shared
 from .run.roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
 from .run.running import Problem, Run
 from .run.solution import Row, Solution
@@ -52,6 +54,7 @@ def solve(
     interrupted: Callable[[], bool] = lambda: False,
     roles: int = 1,
     resume: bool = False,
+    place: Place | None = None,
 ) -> Solution:
     """Solve a problem.
 
@@ -62,6 +65,8 @@ def solve(
         interrupted: asked before every evaluation; true stops the run with what it has.
         roles: 2 puts the inverse Fisher information into a process of its own, on `devices.curvature`.
         resume: go on from the checkpoint in `output`.
+        place: of this process among several that share the scenarios of the problem and all call this; see
+            `run.ranks.launched_place`. Only rank 0 writes the folder and has the states of all scenarios.
 
     Returns:
         The solution. Numerical failure is its status, not an exception; a KeyboardInterrupt ends the run as
@@ -70,7 +75,8 @@ def solve(
     Raises:
         OutputError: `output` is not a folder that may be written to, or has no checkpoint of this problem.
         ProblemError: the method has no curvature role, or its device is not that of the one role there is.
-        RoleFailedError, RoleLostError: the curvature role could not be set up, or died before the first iterate.
+        RoleFailedError, RoleLostError, RankLostError: another process could not be set up, or died before the first
+            iterate.
     """
     if resume and output is None:
         raise OutputError("resume: expected the folder of the run to go on with, found none")
@@ -85,8 +91,15 @@ def solve(
             remote = Remote(link, oracle.curvature.pointwise, checkpoint_files(path))
             oracle = replace(oracle, curvature=remote)
             threads = min(threads or threads_of_a_role(), threads_of_a_role())
+        team: Team = ALONE
+        if place is not None:
+            check_ranks(problem.file, oracle, place.size)
+            threads = min(threads or place.threads, place.threads)
+            if place.size > 1:
+                team = stack.enter_context(place.team(problem.pde.equation.lift.device))
+                oracle = shared(oracle, team)
         with at_most_threads(threads):
-            return Run(problem, oracle, callback, interrupted).solve(path, resume)
+            return Run(problem, oracle, callback, interrupted, team).solve(path, resume)
 
 
 def verify(problem: Problem) -> Verification:

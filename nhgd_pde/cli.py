@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .bench.results import ProblemResults
     from .bench.runs import Task
     from .bench.suite import Plan
+    from .run.ranks import Place
 
 # Exit codes: 0 converged or completed, 1 ran but did not converge or failed, 2 bad input.
 _NOT_CONVERGED = 1
@@ -73,6 +74,9 @@ _set = click.option(
 @click.option("--output", type=click.Path(path_type=Path), help="Run folder; outputs/NAME by default.")
 @click.option("--method", help="The same as --set method=...; see `nhgd-pde list`.")
 @click.option("--roles", type=click.IntRange(1, 2), default=1, help="2 gives the inverse a process of its own.")
+@click.option(
+    "--ranks", type=click.IntRange(min=1), default=1, help="Processes that share the scenarios; see also torchrun."
+)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
 @click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
 @click.option("-q", "--quiet", "mode", flag_value="quiet", help="The last line only.")
@@ -82,13 +86,18 @@ def solve(
     output: Path | None,
     method: str | None,
     roles: int,
+    ranks: int,
     resume: bool,
     mode: str | None,
 ) -> None:
     """Solve the problem in FILE and write its run folder.
 
-    Started as two processes (torchrun --nproc-per-node 2 -m nhgd_pde solve FILE), each takes one role.
+    Started as several processes (torchrun --nproc-per-node N -m nhgd_pde solve FILE), these share the scenarios of a
+    problem with random inputs; of another one, two processes take a role each.
     """
+    if ranks > 1 or _shares_scenarios(file, settings, method):
+        _solve_in_ranks(file, settings, output, method, ranks, resume, mode or "normal")
+        return
     with _bad_input():
         rank = _launched_rank()
         if rank == 1:
@@ -97,6 +106,54 @@ def solve(
         problem = _load(file, settings, method)
         folder = output or Path("outputs") / problem.name
         status = _run(problem, folder, mode or "normal", 2 if rank == 0 else roles, resume)
+    sys.exit(0 if status == "converged" else _NOT_CONVERGED)
+
+
+def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None) -> bool:
+    """A launcher has started this process for a problem with random inputs."""
+    from os import environ
+
+    if "WORLD_SIZE" not in environ:
+        return False
+    from .problem.loading import read_problem
+
+    with _bad_input():
+        overrides = _overrides(settings)
+        if method is not None:
+            overrides["method"] = method
+        return bool(read_problem(file, overrides).spec.parameters)
+
+
+def _solve_in_ranks(
+    file: Path, settings: tuple[str, ...], output: Path | None, method: str | None, ranks: int, resume: bool, mode: str
+) -> None:
+    """One of several processes that share the scenarios of a problem, or the one that starts the others."""
+    from contextlib import suppress
+
+    from .problem.errors import ProblemError
+    from .run.ranks import launched_place, started
+
+    place = launched_place()
+    if place is not None:
+        rank = place.rank
+        with _bad_input() if rank == 0 else _quietly():
+            try:
+                problem = _load(file, _of_the_host(settings, place.local), method)
+            except ProblemError as error:
+                with suppress(Exception):
+                    place.refuse(str(error))
+                raise
+            folder = output or Path("outputs") / problem.name
+            status = (
+                _run(problem, folder, mode, 1, resume, place) if rank == 0 else _follow(problem, folder, resume, place)
+            )
+    else:
+        arguments = ["solve", str(file), *(part for each in settings for part in ("--set", each))]
+        arguments += [*(("--output", str(output)) if output is not None else ())]
+        arguments += [*(("--method", method) if method is not None else ()), *(("--resume",) if resume else ())]
+        with _bad_input(), started(ranks, arguments) as place:
+            problem = _load(file, settings, method)
+            status = _run(problem, output or Path("outputs") / problem.name, mode, 1, resume, place)
     sys.exit(0 if status == "converged" else _NOT_CONVERGED)
 
 
@@ -130,7 +187,7 @@ def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | Non
         sys.exit(_NOT_CONVERGED)
 
 
-def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool) -> str:
+def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool, place: Place | None = None) -> str:
     from typing import cast
 
     from .api import solve
@@ -138,9 +195,10 @@ def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool) ->
     from .output.progress import Mode, Progress
 
     with _stop_requested() as interrupted, Progress(sys.stdout, cast(Mode, mode)) as progress:
-        progress.start(f"{problem}; two roles" if roles == 2 else str(problem))
+        together = "; two roles" if roles == 2 else f"; {place.size} ranks" if place is not None else ""
+        progress.start(f"{problem}{together}")
         try:
-            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume)
+            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place)
         except RoleError as lost:
             progress.finish(f"failed: {lost}")
             return "failed"

@@ -13,6 +13,7 @@ from torch import Tensor
 from .engine.bilevel import Constraint
 from .linalg.counts import Counts
 from .linalg.riesz import RieszMap
+from .linalg.sparse import SparseMatrix
 from .objective.risk import Risk
 from .pde_problem import PDEProblem
 
@@ -31,6 +32,7 @@ class ScenarioProblem:
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
             sequence that has nothing to do with the sample.
         same_data: what is given of the state, on boundaries and at time 0, is the same in all scenarios.
+        coarsened: makes the same problem on a coarser mesh, or None where that has no use.
     """
 
     nominal: PDEProblem
@@ -41,6 +43,7 @@ class ScenarioProblem:
     at_once: int = 16
     stream: Callable[[int, int], np.ndarray] | None = None
     same_data: bool = True
+    coarsened: Callable[[], Coarse | None] | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +74,10 @@ class ScenarioProblem:
     @cached_property
     def _last(self) -> list[tuple[np.ndarray, PDEProblem]]:
         return []
+
+    @cached_property
+    def coarse(self) -> Coarse | None:
+        return None if self.coarsened is None else self.coarsened()
 
     # What the outer problem has of the nominal one
 
@@ -133,3 +140,28 @@ class ScenarioProblem:
         )
         weights = self.weights[: len(u)]
         return self.risk.value(values, weights / weights.sum()) + self.nominal.control_value(v)
+
+
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """The same scenarios on a coarser mesh. Implements the engine's `Coarse`.
+
+    The restriction is the projection in the inner product of the controls, R = M_c^-1 P^T M.
+
+    Attributes:
+        problem: on the coarser mesh.
+        prolongation: (p, p_c) P, values of a coarse control at the nodes of the fine one.
+        metric: M, of the fine control.
+    """
+
+    problem: ScenarioProblem
+    prolongation: SparseMatrix
+    metric: RieszMap
+
+    def restrict(self, v: Tensor) -> Tensor:
+        return self.problem.outer_metric.gradient(self.prolongation.rmv(self.metric.covector(v[None])))[0]
+
+    def restrict_transposed(self, derivatives: Tensor) -> Tensor:
+        if not len(derivatives):
+            return derivatives.new_zeros(0, self.prolongation.shape[0])
+        return self.metric.covector(self.prolongation.mv(self.problem.outer_metric.gradient(derivatives)))

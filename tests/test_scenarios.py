@@ -16,7 +16,8 @@ from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
-from nhgd_pde.engine.scenarios.oracle import GrowthOptions, ScenarioNHGD
+from nhgd_pde.engine.scenarios.growth import GrowthOptions
+from nhgd_pde.engine.scenarios.oracle import ScenarioNHGD
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.objective.risk import CVaR, Entropic
 from nhgd_pde.scenario_problem import ScenarioProblem

@@ -6,8 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
+import skfem
+from scipy.spatial import KDTree
 
 from .spaces import Space
+
+SIMPLICES = frozenset({"line", "triangle", "tetra"})
+
+# Cells that are tried for a point, first and where none of them has it.
+_CANDIDATES = (8, 64)
+# Barycentric coordinates of points that rounding moves out of a cell.
+_ON_THE_EDGE = 1e-9
 
 
 def interpolation(source: Space, target: Space) -> sp.csr_matrix:
@@ -47,6 +56,37 @@ class OutsideMeshError(ValueError):
         self.index = index
 
 
+def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A cell of a mesh of simplices for each of some points (dim, count), -1 where none is near; and where in it.
+
+    The second, (dim, count), are the points' coordinates in the reference cells. Cells whose midpoints are nearest are
+    tried, which on meshes of widely different cells may miss the right one.
+    """
+    corners = mesh.p[:, mesh.t]
+    edges = np.ascontiguousarray((corners[:, 1:] - corners[:, :1]).transpose(2, 0, 1))
+    inverses = np.linalg.inv(edges)
+    tree = KDTree(corners.mean(axis=1).T)
+    cells = np.full(points.shape[1], -1)
+    local = np.zeros_like(points)
+    left = np.arange(points.shape[1])
+    for tried in _CANDIDATES:
+        _, near = tree.query(points[:, left].T, k=min(tried, mesh.nelements))
+        near = near.reshape(len(left), -1)
+        offsets = points[:, left].T[:, None] - corners[:, 0].T[near]
+        coordinates = np.einsum("pkij,pkj->pki", inverses[near], offsets)
+        # How far inside: the least barycentric coordinate.
+        depth = np.minimum(coordinates.min(axis=2), 1.0 - coordinates.sum(axis=2))
+        best = depth.argmax(axis=1)
+        rows = np.arange(len(left))
+        found = depth[rows, best] >= -_ON_THE_EDGE
+        cells[left[found]] = near[rows, best][found]
+        local[:, left[found]] = coordinates[rows, best][found].T
+        left = left[~found]
+        if not len(left):
+            break
+    return cells, local
+
+
 def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
     """(count, size): coefficients -> values at points (dim, count).
 
@@ -59,6 +99,14 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
     margin = 1e-10 * (high - low)
     inside = ((points >= low - margin) & (points <= high + margin)).all(axis=0)
     points = np.clip(points, low, high) if inside.all() else points
+    if space.domain.cell in SIMPLICES:
+        cells, local = locate(space.domain.mesh, points)
+        if (cells >= 0).all():
+            elem, dofs = space.basis.elem, np.asarray(space.basis.element_dofs)[:, cells]
+            values = [np.broadcast_to(elem.lbasis(local, i)[0], cells.shape) for i in range(len(dofs))]
+            rows = np.broadcast_to(np.arange(len(cells)), dofs.shape)
+            entries = np.stack(values).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))
+            return sp.csr_matrix(entries, shape=(len(cells), space.size))
     find = space.domain.mesh.element_finder(mapping=space.basis.mapping)
     try:
         if inside.all():

@@ -12,7 +12,7 @@ class Counts:
     `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose
     or of K), `factorisations` those factorisations, `residuals` evaluations of R a scenario, `products`
     applications of J or its transpose to one vector, `riesz_solves` solves with the Riesz map of the control
-    space.
+    space, `coarse_solves` what `solves` are on a coarser mesh.
     """
 
     solves: int = 0
@@ -20,6 +20,7 @@ class Counts:
     residuals: int = 0
     products: int = 0
     riesz_solves: int = 0
+    coarse_solves: int = 0
 
     def __sub__(self, earlier: Counts) -> Counts:
         """The work done since an earlier copy."""

@@ -18,14 +18,17 @@ from ..inner.energy import energy_model
 from ..inner.model import InnerModel, Observation
 from ..inner.residual import residual_model
 from ..linalg.counts import Counts
+from ..linalg.sparse import SparseMatrix
 from ..pde.boundary import neumann
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
 from ..pde.form import Integral, Pointwise
 from ..pde_problem import PDEProblem
+from ..scenario_problem import Coarse
 from ..uncertainty.sampling import Samples
 from .boundary import boundary_facets, fixed_facets, other_facets
 from .clock import Clock
+from .coarsening import coarser, prolongation
 from .conditions import Condition, boundary_conditions, integral_of
 from .constraints import ConstraintBuilder
 from .control_spaces import ControlSpaces
@@ -46,6 +49,9 @@ from .values import Values
 from .well_posedness import check_held, check_level, undetermined
 
 Role = Literal["inner", "curvature"]
+
+# Unknowns of a state below which steps take as long on a coarser mesh.
+_LEAST_UNKNOWNS = 2_000
 
 
 def build(file: ProblemFile, role: Role = "inner") -> PDEProblem:
@@ -79,10 +85,42 @@ def build_scenarios_on(file: ProblemFile, domain: Domain, device: torch.device) 
     """The same on a mesh in memory."""
     if not file.spec.parameters:
         raise ValueError("expected a problem with random inputs, found none under parameters")
-    nominal, recipe, samples = _Builder(file, device, Values(file, domain, device)).build(domain)
+    return _scenarios(file, domain, device)
+
+
+def _scenarios(file: ProblemFile, domain: Domain, device: torch.device, like: Scenarios | None = None) -> Scenarios:
+    """With the random inputs, the sample and the nature of another problem, on another mesh."""
+    nominal, recipe, samples = _Builder(file, device, Values(file, domain, device), like=like).build(domain)
     assert recipe is not None and samples is not None and file.spec.scenarios is not None
     inputs = recipe.random.inputs
-    return Scenarios(nominal, inputs, samples, stream_of(file, inputs), risk_of(file), file.spec.scenarios, recipe)
+    stream, coarsened = stream_of(file, inputs), _coarsened if like is None else None
+    return Scenarios(nominal, inputs, samples, stream, risk_of(file), file.spec.scenarios, recipe, coarsened)
+
+
+def _coarsened(fine: Scenarios) -> Coarse | None:
+    """The same scenarios on a coarser mesh; None where there is none, or where that would not be cheaper.
+
+    An evolution takes one scenario after the other, whose steps take as long with fewer unknowns unless these are many.
+    """
+    file, state = fine.recipe.values.file, fine.recipe.state
+    if fine.recipe.clock is not None or fine.spec.levels == 1:
+        return None
+    if fine.spec.levels == "auto" and fine.nominal.inner_shape[1] < _LEAST_UNKNOWNS:
+        return None
+    below = coarser(file)
+    if below is None:
+        return None
+    try:
+        coarse = _scenarios(below, build_domain(below), state.device, like=fine)
+    except ProblemError:
+        # A part of the mesh may be too small for it.
+        return None
+    way = prolongation(fine.nominal.control, coarse.nominal.control)
+    if way is None:
+        return None
+    fewer = fine.nominal.inner_shape[1] // coarse.nominal.inner_shape[1]
+    problem = replace(coarse.problem, at_once=max(fewer, 1) * fine.at_once)
+    return Coarse(problem, SparseMatrix(way, state.device), fine.nominal.outer_metric)
 
 
 def build_device(file: ProblemFile, role: Role = "inner") -> torch.device:
@@ -99,12 +137,17 @@ def build_device(file: ProblemFile, role: Role = "inner") -> torch.device:
 
 @dataclass
 class _Builder:
-    """Builds the parts in order, and collects mistakes on the way."""
+    """Builds the parts in order, and collects mistakes on the way.
+
+    Attributes:
+        like: the same problem on another mesh, which has the random inputs.
+    """
 
     file: ProblemFile
     device: torch.device
     values: Values
     counts: Counts = field(default_factory=Counts)
+    like: Scenarios | None = None
 
     def build(self, domain: Domain) -> tuple[PDEProblem, Recipe | None, Samples | None]:
         """The problem, that with all standard variables zero where inputs are random; and what others are made of."""
@@ -112,8 +155,10 @@ class _Builder:
         clock = self._clock()
         values.times = None if clock is None else clock.stages
         values.parameters = self._parameters()
-        inputs = random_inputs(self.file, domain)
-        samples = None if inputs is None else samples_of(self.file, inputs)
+        inputs = random_inputs(self.file, domain) if self.like is None else self.like.inputs
+        samples = None
+        if inputs is not None:
+            samples = samples_of(self.file, inputs) if self.like is None else self.like.samples
         if inputs is not None:
             values.random = RandomValues(inputs, np.zeros((1, inputs.dimension)), squeezed=True)
         family = FAMILIES[spec.pde.kind]
@@ -151,7 +196,7 @@ class _Builder:
         recipe: Recipe | None = None
         if values.random is not None and samples is not None:
             recipe = Recipe(values, state, facets, entries, controls, clock, interior, conditions, boundary_coercive)
-            recipe = recipe.tried(samples)
+            recipe = recipe.tried(samples) if self.like is None else recipe.of_one_nature(self.like.recipe)
             interior, boundary_coercive = recipe.interior, recipe.coercive
         cells = Condition(interior.evaluation or state.cells, interior.form, interior.coefficients, interior.closed)
         integrals = [integral_of(cells, None, entries, controls)]

@@ -19,7 +19,7 @@ from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.oc import OC, Smoothing
-from ..engine.scenarios.oracle import GrowthOptions
+from ..engine.scenarios.growth import GrowthOptions
 from ..methods.adjoint import Adjoint
 from ..methods.registry import METHODS, OVER_SCENARIOS
 from .constraint_spec import StateSpec

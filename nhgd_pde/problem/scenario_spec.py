@@ -103,6 +103,11 @@ class ScenariosSpec(Section):
         description="Batches that grow as the iteration converges, all scenarios at once, batches with a table of "
         "gradients, or fresh scenarios in every step.",
     )
+    levels: Annotated[int | Literal["auto"], Number(whole=True, least=1, below=3, words=("auto",))] = Field(
+        default="auto",
+        description="Meshes of strategy growing: 2 looks at scenarios on a coarser mesh too, as control variates, where "
+        "there is one; auto is 2 for large meshes.",
+    )
     validation: Annotated[int | Literal["auto"], Number(whole=True, least=0, words=("auto",))] = Field(
         default="auto", description="Fresh scenarios that the final answer is judged by; 0: none."
     )

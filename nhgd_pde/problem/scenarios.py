@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..pde.evolution import EvolutionEquation
 from ..pde.form import Integral, Pointwise
 from ..pde.linearisation import SteadyControlDerivative
 from ..pde_problem import PDEProblem
-from ..scenario_problem import ScenarioProblem
+from ..scenario_problem import Coarse, ScenarioProblem
 from ..uncertainty.inputs import RandomInputs
 from ..uncertainty.sampling import Samples, Stream
 from .clock import Clock
@@ -130,6 +130,11 @@ class Recipe:
             if values.issues:
                 raise ProblemError(values.issues)
         return replace(self, interior=interior, coercive=coercive)
+
+    def of_one_nature(self, other: Recipe) -> Recipe:
+        """With what has been found of the equation on another mesh."""
+        interior = replace(self.interior, symmetric=other.interior.symmetric, coercive=other.interior.coercive)
+        return replace(self, interior=interior, coercive=other.coercive)
 
     def interior_in(self, values: Values) -> Interior:
         """The equation in the cells of the scenarios that `values` are in."""
@@ -293,6 +298,7 @@ class Scenarios:
         stream: independent scenarios without an end; its `fresh` stream judges out of sample.
         risk: of the scenarios' objectives.
         spec: the section of the file.
+        coarsened: makes the same on a coarser mesh, where that has a use.
     """
 
     nominal: PDEProblem
@@ -302,6 +308,7 @@ class Scenarios:
     risk: Risk
     spec: ScenariosSpec
     recipe: Recipe = field(repr=False)
+    coarsened: Callable[[Scenarios], Coarse | None] | None = field(default=None, repr=False)
 
     def at(self, z: np.ndarray, numbers: np.ndarray | None = None) -> PDEProblem:
         """The problem of scenarios with standard variables z (b, m), its states (b, n).
@@ -334,7 +341,7 @@ class Scenarios:
     @cached_property
     def earlier(self) -> tuple[Scenarios, ...]:
         """The stages of a continuation that come before."""
-        return tuple(replace(self, nominal=stage) for stage in self.nominal.earlier)
+        return tuple(replace(self, nominal=stage, coarsened=None) for stage in self.nominal.earlier)
 
     @cached_property
     def problem(self) -> ScenarioProblem:
@@ -348,4 +355,5 @@ class Scenarios:
             self.at_once,
             lambda first, count: self.stream.fresh.draw(count, first).z,
             not self.recipe.lift_names,
+            None if self.coarsened is None else partial(self.coarsened, self),
         )

@@ -44,18 +44,17 @@ class Checkpoint:
     reference: float = 0.0
 
 
-def write_checkpoint(folder: Path, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all; the one before stays until then.
+def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """What is written of a checkpoint; where ranks share the scenarios, all of them have to ask, and rank 0 gets all.
 
     Args:
-        folder: the run folder.
         oracle: whose states are in the loop.
         spec: the resolved problem file.
         checkpoint: what to write.
     """
     loop = checkpoint.loop
     same = loop.knowledge is loop.current.oracle
-    content = {
+    return {
         "format": _FORMAT,
         "spec": dict(spec),
         "first": _without_oracle(loop.first),
@@ -72,9 +71,13 @@ def write_checkpoint(folder: Path, oracle: Oracle, spec: Mapping[str, Any], chec
         "before": checkpoint.before,
         "reference": checkpoint.reference,
     }
+
+
+def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the content of a checkpoint, whole or not at all; the one before stays until then."""
     with atomic_path(folder / CHECKPOINT) as path:
-        torch.save(content, path)
-    named = set(_files(content))
+        torch.save(dict(content), path)
+    named = set(_files(dict(content)))
     for file in folder.glob(f"{STEM}*.pt"):
         if file.name not in named:
             file.unlink()

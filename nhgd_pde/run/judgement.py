@@ -21,6 +21,7 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.scenarios.systems import solve_states
+from ..engine.scenarios.team import ALONE, Team
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
 from ..scenario_problem import ScenarioProblem
@@ -122,35 +123,40 @@ def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
 
 
 def scenario_values(
-    problem: ScenarioProblem, v: Tensor, parts: Callable[[int, int], PDEProblem], count: int
+    problem: ScenarioProblem, v: Tensor, parts: Callable[[int, int], PDEProblem], count: int, team: Team = ALONE
 ) -> np.ndarray:
-    """The objective (count,) in scenarios that parts(first, number of them) are the problems of."""
+    """The objective (count,) in scenarios that parts(first, number of them) are the problems of, shared by a team."""
     nominal = problem.nominal
     method = NHGD(InnerOptions(), Factored(), HypergradientOptions())
     middle, state = method.evaluate(nominal, v, method.init(nominal, nominal.start()[0], v), Accuracy(1e-8, 1e-8))
     if not middle.finite:
         return np.full(count, math.nan)
     goal = _STATES * nominal.inner_metric.norm(state.u)
-    found = []
-    for first in range(0, count, problem.at_once):
-        size = min(problem.at_once, count - first)
-        part = parts(first, size)
-        inverse: Any = state.inner.curvature
-        solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, goal)
-        values = part.scenario_values(solved.solution, v)
-        found.append(torch.full_like(values, math.nan) if solved.message else values)
-    return torch.cat(found).cpu().numpy() + nominal.control_value(v)
+    start, own = team.portion(count)
+    found = [v[:0]]
+    with team.together():
+        for first in range(start, start + own, problem.at_once):
+            size = min(problem.at_once, start + own - first)
+            part = parts(first, size)
+            inverse: Any = state.inner.curvature
+            solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, goal)
+            values = part.scenario_values(solved.solution, v)
+            found.append(torch.full_like(values, math.nan) if solved.message else values)
+    every = team.joined(torch.cat(found), torch.arange(start, start + own), count)
+    return every.cpu().numpy() + nominal.control_value(v)
 
 
-def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float) -> Judgement:
+def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, team: Team = ALONE) -> Judgement:
     """Judge a control (p,) by the scenarios of the sample and by fresh ones."""
     every = torch.arange(len(problem.z))
-    seen = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z))
-    others = scenario_values(problem, v, problem.drawn, fresh) if fresh else np.zeros(0)
+    seen = scenario_values(
+        problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z), team
+    )
+    others = scenario_values(problem, v, problem.drawn, fresh, team) if fresh else np.zeros(0)
     return Judgement(problem.risk, seen, problem.weights.cpu().numpy(), others, confidence)
 
 
-def fitted(problem: ScenarioProblem) -> ScenarioProblem:
+def fitted(problem: ScenarioProblem, team: Team = ALONE) -> ScenarioProblem:
     """The problem with the kinks of its risk measure rounded over a share of the spread of the objective.
 
     The spread is that of the sample's first scenarios at the optimum of the nominal one, to some digits.
@@ -163,7 +169,7 @@ def fitted(problem: ScenarioProblem) -> ScenarioProblem:
     found = minimise(nominal, method, outer, Stopping(iterations=30, rtol=1e-2))
     v = found.last.evaluation.v
     every = torch.arange(count)
-    values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count)
+    values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
     if not np.isfinite(values).all():
         return problem
     weights = problem.weights[:count] / problem.weights[:count].sum()

@@ -12,7 +12,7 @@ from ..engine.oracle import Oracle
 from ..output.fields import FieldData
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
-from .checkpoint import Checkpoint, write_checkpoint
+from .checkpoint import Checkpoint, checkpoint_content, write_checkpoint
 from .drawing import Fields, control_fields, density_fields, output_grid
 from .solution import Row, Solution
 
@@ -55,7 +55,7 @@ class Recorder:
     def checkpoint(self, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
         """Write a checkpoint, after everything that it must not be ahead of."""
         start = time.perf_counter()
-        write_checkpoint(self._folder.path, oracle, spec, checkpoint)
+        write_checkpoint(self._folder.path, checkpoint_content(oracle, spec, checkpoint))
         self.seconds += time.perf_counter() - start
 
     def _fields(self, iterate: Iterate) -> None:
@@ -82,3 +82,39 @@ class Recorder:
     def summarise(self, solution: Solution) -> None:
         """Write summary.json, with the time that output took."""
         self._folder.write_summary({**solution.stats, "seconds_output": self.seconds})
+
+
+class Follower:
+    """The recorder of a rank that writes nothing: it takes part in gathering what rank 0 writes.
+
+    Args:
+        every: outer iterations between fields; 0 writes final ones only.
+        states: the fields of the state at an iterate.
+    """
+
+    seconds = 0.0
+
+    def __init__(self, every: int, states: Callable[[Iterate], Fields]) -> None:
+        self._every, self._states = every, states
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def title(self, text: str) -> None:
+        pass
+
+    def iterate(self, iterate: Iterate, row: Row) -> None:
+        if self._every and iterate.iteration % self._every == 0:
+            self._states(iterate)
+
+    def checkpoint(self, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+        checkpoint_content(oracle, spec, checkpoint)
+
+    def finish(self, solution: Solution, last: Iterate) -> None:
+        pass
+
+    def summarise(self, solution: Solution) -> None:
+        pass

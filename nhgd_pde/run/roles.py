@@ -40,7 +40,7 @@ def launched_rank() -> int | None:
     if size is None or "RANK" not in os.environ:
         return None
     if size != "2":
-        raise ValueError(f"expected 2 processes, one a role, found {size}")
+        raise ValueError(f"expected 2 processes, one a role, or random inputs to share; found {size} and none")
     return int(os.environ["RANK"])
 
 

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..engine.loop import Iterate, LoopState, Minimum
 from ..engine.minimise import minimise
-from ..engine.oracle import Oracle
+from ..engine.oracle import Oracle, Unsolved
 from ..engine.roles.link import RoleError
+from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
 from ..output.run_folder import RunFolder, read_history
 from ..pde_problem import PDEProblem
@@ -28,7 +30,8 @@ from .drawing import Fields, state_fields
 from .judgement import Judgement, fitted, judge
 from .outcome import nominal_of, roles_of, satisfied, solution_of
 from .provenance import commit, versions
-from .recording import Recorder
+from .ranks import report
+from .recording import Follower, Recorder
 from .scenario_fields import statistics_fields
 from .solution import Row, Solution
 
@@ -104,18 +107,21 @@ class Run:
         oracle: Oracle,
         callback: Callable[[Row], None] | None,
         interrupted: Callable[[], bool],
+        team: Team = ALONE,
     ) -> None:
         self._problem, self._oracle, self._callback = problem, oracle, callback
-        self._interrupted = interrupted
+        self._team, self._whole = team, team.size == 1
+        self._interrupted = lambda: team.decided(interrupted())
         self._spec = problem.file.spec.model_dump(mode="json")
         self._problems = problem.stages
         self._current = self._problems[0]
         self._stage, self._before_stage, self._reference = 0, 0, 0.0
+        self._alone = False
         self._rows: list[Row] = []
         self._first: Iterate | None = None
         self._last: Iterate | None = None
         self._warnings: list[str] = []
-        self._recorder: Recorder | None = None
+        self._recorder: Recorder | Follower | None = None
         self._aside, self._earlier = 0.0, problem.seconds
         self._start = time.perf_counter()
         self._before = replace(problem.pde.counts)
@@ -131,16 +137,14 @@ class Run:
     def solve(self, path: Path | None, resume: bool) -> Solution:
         problem = self._problem
         text = problem.yaml()
-        self._problems = tuple(fitted(each) if isinstance(each, ScenarioProblem) else each for each in self._problems)
+        self._problems = tuple(
+            fitted(each, self._team) if isinstance(each, ScenarioProblem) else each for each in self._problems
+        )
         self._current = self._problems[0]
-        resumed = self._resumed(path) if resume and path is not None else None
-        if path is not None:
-            if resumed is not None:
-                last = self._before_stage + resumed.current.iteration
-                folder = RunFolder.resume(path, up_to=last, problem_yaml=text)
-            else:
-                folder = RunFolder.create(path, text)
-            self._recorder = Recorder(problem.pde, folder, problem.file.spec.output.every, self._fields_of)
+        with self._team.together():
+            resumed = self._resumed(path) if resume and path is not None else None
+            if path is not None:
+                self._recorder = self._opened(path, resumed, text)
         with self._recorder or nullcontext():
             if self._recorder is not None:
                 self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
@@ -149,20 +153,27 @@ class Run:
             except KeyboardInterrupt:
                 if self._first is None or self._last is None:
                     raise
+                self._abandon()
                 found = Minimum(self._last, self._first, "interrupted", "interrupted in the middle of an iteration")
             except RoleError as lost:
                 if self._first is None or self._last is None:
                     raise
+                self._abandon()
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
             except ProblemError as error:
                 # A scenario that no one had looked at before has a coefficient out of its range.
                 if self._first is None or self._last is None:
                     raise
                 found = Minimum(self._last, self._first, "failed", str(error))
-            more = {"warnings": list(self._warnings), "roles": roles_of(self._oracle)}
-            found = replace(found, first=self._first or found.first, last=self._last or found.last)
+            found = replace(found, first=self._first or found.first, last=self._gathered(self._last or found.last))
+            self._whole = True
             found = replace(found, message=found.message + satisfied(nominal_of(self._current), found.last))
             judged = self._judged(found)
+            more: dict[str, Any] = {
+                "warnings": list(self._warnings),
+                "roles": roles_of(self._oracle),
+                "ranks": report(self._team, found.last.evaluations),
+            }
             if judged is not None:
                 more["uncertainty"] = judged.summary()
                 found = replace(found, message=found.message + judged.sentence())
@@ -173,6 +184,32 @@ class Run:
                 self._recorder.finish(solution, found.last)
                 self._recorder.summarise(solution)
         return solution
+
+    def _opened(self, path: Path, resumed: LoopState | None, text: str) -> Recorder | Follower:
+        every = self._problem.file.spec.output.every
+        if self._team.rank:
+            return Follower(every, self._fields_of)
+        if resumed is not None:
+            last = self._before_stage + resumed.current.iteration
+            folder = RunFolder.resume(path, up_to=last, problem_yaml=text)
+        else:
+            folder = RunFolder.create(path, text)
+        return Recorder(self._problem.pde, folder, every, self._fields_of)
+
+    def _gathered(self, iterate: Iterate) -> Iterate:
+        """With the scenarios of all ranks on rank 0; of an abandoned team, with the nominal one."""
+        oracle: Any = self._oracle
+        if self._whole or isinstance(iterate.oracle, Unsolved):
+            return iterate
+        return replace(iterate, oracle=oracle.whole(iterate.oracle))
+
+    def _abandon(self) -> None:
+        """Go on without the other ranks, which are lost or left where they are."""
+        oracle: Any = self._oracle
+        if not self._whole and self._last is not None and not isinstance(self._last.oracle, Unsolved):
+            self._last = replace(self._last, oracle=oracle.bare(self._last.oracle))
+            self._warnings.append("without the other ranks there are no statistics of the state, and no judgement")
+            self._whole, self._alone = True, True
 
     def _stages(self, resumed: LoopState | None) -> Minimum:
         """Solve the problems of a continuation one after the other, each from the solution of the one before."""
@@ -205,6 +242,7 @@ class Run:
 
     def _fields_of(self, iterate: Iterate) -> Fields:
         """The fields of the state at an iterate."""
+        iterate = self._gathered(iterate)
         problem, u, v = self._current, iterate.oracle.u, iterate.evaluation.v
         state = problem.state(u, v).cpu().numpy()
         if not isinstance(problem, ScenarioProblem):
@@ -218,10 +256,12 @@ class Run:
         problem, scenarios = self._current, self._problem.scenarios
         if not isinstance(problem, ScenarioProblem) or scenarios is None or not found.last.evaluation.finite:
             return None
+        if self._alone:
+            return None
         fresh = scenarios.spec.validation
         count = min(max(len(problem.z), _LEAST_FRESH), _MOST_FRESH) if fresh == "auto" else int(fresh)
         try:
-            return judge(problem, found.last.evaluation.v, count, scenarios.spec.confidence)
+            return judge(problem, found.last.evaluation.v, count, scenarios.spec.confidence, self._team)
         except ProblemError as error:
             self._warnings.append(f"the answer could not be judged: {error}")
             return None
@@ -234,7 +274,8 @@ class Run:
         self._current = self._problems[self._stage]
         self._first, self._last = self._placed(loop.first), self._placed(loop.current)
         reached = self._last.iteration
-        self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= reached]
+        if not self._team.rank:
+            self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= reached]
         self._earlier += checkpoint.seconds
         for name, done in checkpoint.counts.as_dict().items():
             setattr(self._before, name, getattr(self._before, name) - done)

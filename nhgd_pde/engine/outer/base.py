@@ -38,6 +38,7 @@ class Evaluation:
         blended: not evaluated here, but known from two evaluations of a quadratic function.
         sampling_error: estimate of the norm of the gradient's error because scenarios were left out.
         scenarios: how many were taken; 0 of a problem without.
+        coarse_scenarios: how many were taken on a coarser mesh.
     """
 
     v: Tensor
@@ -54,6 +55,7 @@ class Evaluation:
     blended: bool = False
     sampling_error: float = 0.0
     scenarios: int = 0
+    coarse_scenarios: int = 0
 
     @property
     def gradient_error(self) -> float:
@@ -88,6 +90,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         blended=True,
         sampling_error=max(a.sampling_error, b.sampling_error),
         scenarios=b.scenarios,
+        coarse_scenarios=b.coarse_scenarios,
     )
 
 

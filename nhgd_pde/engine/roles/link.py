@@ -22,7 +22,7 @@ _TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
 
 
 class RoleError(RuntimeError):
-    """A run of two roles cannot go on."""
+    """A run of several processes cannot go on."""
 
 
 class RoleLostError(RoleError):

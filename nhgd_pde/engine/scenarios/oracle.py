@@ -6,17 +6,19 @@
 A_0 is the inverse of the nominal scenario, K-FAC's split of the Fisher information of all: the identity across
 scenarios times one spatial factor.
 
-The first scenarios stand for all until the gradient falls below the error of their mean (`grown`): progressive
-batching (Byrd, Chin, Nocedal and Wu 2012, Math. Program. 134; Bollapragada et al. 2018, ICML). The scenarios of a batch
-are among those of the next, so that values are compared over the same ones.
+The first scenarios stand for all until the gradient falls below the error of their mean (`growth.py`), with a coarser
+mesh for what they have in common with others (`levels.py`). The scenarios of a batch are among those of the next, so
+that values are compared over the same ones.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
@@ -25,8 +27,12 @@ from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
+from .growth import GrowthOptions
+from .levels import Estimate, Level, LevelState, SamplingErrors, estimate, sampling_errors
 from .problem import ScenarioProblem
-from .sweep import Knowledge, Tolerances, sweep
+from .solved import nominal_at
+from .sweep import Knowledge
+from .team import ALONE, Team
 
 # Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
 _MOST_SWEEPS = 3
@@ -34,68 +40,44 @@ _LEAST_TIGHTENING = 0.1
 
 
 @dataclass(frozen=True)
-class GrowthOptions:
-    """How many scenarios are looked at, and how well.
-
-    Attributes:
-        first: those of the first evaluation that takes any; None: all of them always.
-        nominal: the gradient of the nominal problem is reduced by this factor before any scenario is looked at, which
-            costs next to nothing; 1: it is not.
-        ratio: a batch grows once the gradient is below this multiple of its sampling error.
-        least, most: factors by which it grows at least and at most.
-        share: error of state and adjoint equations that is left, as a share of the sampling error.
-        visible: the same as a share of the gradient, where that is larger.
-        roughest: largest relative error of a state or an adjoint.
-    """
-
-    first: int | None = 16
-    nominal: float = 0.05
-    ratio: float = 3.0
-    least: float = 2.0
-    most: float = 4.0
-    share: float = 0.5
-    visible: float = 0.1
-    roughest: float = 0.5
-
-    def start(self, count: int) -> int:
-        """Scenarios of the first evaluation; 0 stands for the nominal one alone."""
-        if self.first is None:
-            return count
-        return 0 if self.nominal < 1.0 else min(self.first, count)
-
-    def following(self, active: int, count: int, stationarity: float, sampling_error: float, goal: float) -> int:
-        """Scenarios of the next batch; `active` where this one will do.
-
-        The error of a mean of b out of S goes with 1/b - 1/S.
-        """
-        if active >= count or stationarity > max(self.ratio * sampling_error, goal):
-            return active
-        wanted = (stationarity / (self.ratio * sampling_error)) ** 2 if sampling_error > 0.0 else 1.0
-        enough = 1.0 / (wanted * (1.0 / active - 1.0 / count) + 1.0 / count)
-        return min(count, max(math.ceil(self.least * active), min(math.ceil(enough), math.ceil(self.most * active))))
-
-
-@dataclass(frozen=True)
 class ScenarioState:
     """What is carried from one evaluation to the next.
 
     Attributes:
-        nominal: of the nominal scenario.
-        known: of the scenarios.
-        active: scenarios that the next evaluation takes.
-        sampling_error: of the gradient of the last evaluation; infinite before there was one.
-        sensitivity: of that gradient, to relative errors of states and adjoints.
+        fine: on the mesh of the problem; without scenarios, its nominal one is all that is looked at unless there is
+            a coarse level.
+        coarse: on a coarser mesh; None where none is in use.
+        sensitivity: of the last gradient, to relative errors of states and adjoints.
+        tried: a coarse level was in use before, and is not again.
     """
 
-    nominal: NHGDState
-    known: Knowledge
-    active: int
-    sampling_error: float = math.inf
+    fine: LevelState
+    coarse: LevelState | None = None
     sensitivity: float = 0.0
+    tried: bool = False
+
+    @property
+    def active(self) -> int:
+        """Scenarios that the next evaluation takes on the mesh of the problem."""
+        return self.fine.active
+
+    @property
+    def nominal(self) -> NHGDState:
+        return self.fine.nominal
+
+    @property
+    def known(self) -> Knowledge:
+        return self.fine.known
+
+    @property
+    def sampling_error(self) -> float:
+        """Of the gradient of the last evaluation; infinite before there was one."""
+        below = 0.0 if self.coarse is None else self.coarse.sampling_error
+        return math.hypot(self.fine.sampling_error, below)
 
     @property
     def u(self) -> Tensor:
-        """(b, n) of the scenarios, (1, n) of the nominal one before any has been looked at."""
+        """(b, n) of the scenarios of this rank, (1, n) of the nominal one before any has been looked at."""
         return self.known.u if len(self.known.u) else self.nominal.u
 
     @property
@@ -110,9 +92,16 @@ class ScenarioState:
     def description(self) -> str:
         return f"{self.nominal.description}, shared by the scenarios"
 
+    def each(self, verb: Callable[[LevelState], LevelState]) -> ScenarioState:
+        """With every level changed, the fine one first."""
+        fine = verb(self.fine)
+        return replace(self, fine=fine, coarse=None if self.coarse is None else verb(self.coarse))
+
     def blend(self, other: ScenarioState, share: float) -> ScenarioState:
-        nominal = self.nominal.blend(other.nominal, share)
-        return replace(other, nominal=nominal, known=self.known.blend(other.known, share))
+        coarse = other.coarse
+        if coarse is not None and self.coarse is not None:
+            coarse = self.coarse.blend(coarse, share)
+        return replace(other, fine=self.fine.blend(other.fine, share), coarse=coarse)
 
 
 @dataclass(frozen=True)
@@ -122,17 +111,20 @@ class ScenarioNHGD:
     Attributes:
         base: the method for the nominal scenario, whose curvature is pointwise.
         growth: of the batches.
+        team: processes that share the scenarios.
     """
 
     base: NHGD
     growth: GrowthOptions = field(default_factory=GrowthOptions)
     name: str = "nhgd"
+    team: Team = ALONE
 
     def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> ScenarioState:
-        count = problem.inner_shape[0]
+        count, growth = problem.inner_shape[0], self.growth
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
-        active = self.growth.start(count)
-        return ScenarioState(nominal, Knowledge(u[:0], u[:0]), active, 0.0 if active == count else math.inf)
+        active = count if growth.first is None else 0 if growth.nominal < 1.0 else min(growth.first, count)
+        error = 0.0 if active == count else math.inf
+        return ScenarioState(LevelState(nominal, Knowledge(u[:0], u[:0]), active, error))
 
     def evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
@@ -146,46 +138,74 @@ class ScenarioNHGD:
     def _evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
     ) -> tuple[Evaluation, ScenarioState]:
-        middle, nominal = self.base.evaluate(problem.nominal, v, state.nominal, accuracy)
-        if not middle.finite or state.active == 0:
-            return middle, replace(state, nominal=nominal)
-        inverse: Any = nominal.inner.curvature
-        p = nominal.p
-        if p is None:
-            assert nominal.q is not None
-            p = problem.nominal.adjoint_state(nominal.u, v, nominal.q)
-        tolerances = self._tolerances(problem, state, accuracy, nominal.u, p)
-        found = sweep(problem, v, state.known.following(nominal.u, p), state.active, inverse, tolerances)
+        middle, evaluation, nominal = nominal_at(self.base, problem, v, state.nominal, accuracy)
+        if middle is None or (state.active == 0 and state.coarse is None):
+            return evaluation, replace(state, fine=replace(state.fine, nominal=nominal))
+        fine, coarse = Level.at(problem, v, middle, state.fine), None
+        way = problem.coarse if state.coarse is not None else None
+        before = 0 if way is None else way.problem.counts.solves
+        if way is not None and state.coarse is not None:
+            below = way.restrict(v)
+            found, _, _ = nominal_at(self.base, way.problem, below, state.coarse.nominal, accuracy)
+            if found is None:
+                return self._evaluate(problem, v, replace(state, coarse=None, tried=True), accuracy)
+            coarse = Level.at(way.problem, below, found, state.coarse)
+        wanted = self._tolerances(state, accuracy)
         own = problem.nominal.control_derivative(v)
-        for _ in range(_MOST_SWEEPS):
-            derivative = found.derivative + own
-            length = self._length(problem, v, derivative)
-            hidden = max(self.growth.share * found.sampling_error, self.growth.visible * length)
-            if found.message or not found.corrected > 2.0 * hidden:
+        for sweeps in range(1 + _MOST_SWEEPS):
+            told = estimate(fine, coarse, way, problem.risk, wanted, self.team)
+            if told.message:
+                return failed_evaluation(v, told.message), state
+            fine = fine.following(told.fine)
+            coarse = coarse.following(told.coarse) if coarse is not None and told.coarse is not None else None
+            errors = sampling_errors(fine, coarse, way, told)
+            length = self._length(problem, v, told.derivative + own)
+            hidden = max(self.growth.share * errors.total, self.growth.visible * length)
+            if sweeps == _MOST_SWEEPS or not told.corrected > 2.0 * hidden:
                 break
             # The errors of scenarios that had not been seen have more in common than those of others.
-            tolerances = tolerances.tightened(max(hidden / found.corrected, _LEAST_TIGHTENING))
-            found = sweep(problem, v, found.known, state.active, inverse, tolerances)
-        if found.message:
-            return failed_evaluation(v, found.message), state
-        derivative = found.derivative + own
-        errors = found.state_error + found.adjoint_error
+            tighter = max(hidden / told.corrected, _LEAST_TIGHTENING)
+            wanted = tighter * wanted[0], tighter * wanted[1]
+        if way is not None:
+            problem.counts.coarse_solves += way.problem.counts.solves - before
+        return self._told(problem, v, evaluation, fine, coarse, told, errors, state)
+
+    def _told(
+        self,
+        problem: ScenarioProblem,
+        v: Tensor,
+        nominal: Evaluation,
+        fine: Level,
+        coarse: Level | None,
+        told: Estimate,
+        errors: SamplingErrors,
+        state: ScenarioState,
+    ) -> tuple[Evaluation, ScenarioState]:
+        derivative = told.derivative + problem.nominal.control_derivative(v)
+        left = told.state_error + told.adjoint_error
         evaluation = Evaluation(
             v=v,
-            value=found.value + problem.nominal.control_value(v),
+            value=told.value + problem.nominal.control_value(v),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
-            state_error=found.state_error,
-            adjoint_error=found.adjoint_error,
-            sensitivity=found.corrected / errors if errors > 0.0 else middle.sensitivity,
-            inner_steps=found.state_steps,
-            refinement_steps=found.adjoint_steps,
-            sampling_error=found.sampling_error,
-            scenarios=state.active,
+            state_error=max(told.state_error, nominal.state_error),
+            adjoint_error=max(told.adjoint_error, nominal.adjoint_error),
+            sensitivity=told.corrected / left if left > 0.0 else nominal.sensitivity,
+            inner_steps=max(each.state_steps for each in told.sweeps),
+            refinement_steps=max(each.adjoint_steps for each in told.sweeps),
+            sampling_error=errors.total,
+            scenarios=fine.state.active,
+            coarse_scenarios=0 if coarse is None else coarse.state.active,
         )
         if not evaluation.finite:
             return evaluation, state
-        reached = ScenarioState(nominal, found.known, state.active, found.sampling_error, evaluation.sensitivity)
+        reached = ScenarioState(
+            replace(fine.state, sampling_error=errors.fine),
+            # Scenarios that differ in another way on the coarser mesh are no help.
+            None if coarse is None or errors.useless else replace(coarse.state, sampling_error=errors.coarse),
+            evaluation.sensitivity,
+            tried=coarse is not None,
+        )
         return evaluation, reached
 
     def _length(self, problem: ScenarioProblem, v: Tensor, derivative: Tensor) -> float:
@@ -196,10 +216,8 @@ class ScenarioNHGD:
         gradient = problem.outer_metric.gradient(derivative[None])[0]
         return space.stationarity(Evaluation(v, math.nan, derivative, gradient, 0.0, 0.0, 0.0))
 
-    def _tolerances(
-        self, problem: ScenarioProblem, state: ScenarioState, accuracy: Accuracy, *nominal: Tensor
-    ) -> Tolerances:
-        """What the sampling error hides need not be solved for."""
+    def _tolerances(self, state: ScenarioState, accuracy: Accuracy) -> tuple[float, float]:
+        """Relative errors of states and adjoints: what the sampling error hides need not be solved for."""
         options, sensitivity = self.growth, state.sensitivity
         hidden = options.share * state.sampling_error / sensitivity if sensitivity > 0.0 else math.inf
         if state.sampling_error == 0.0:
@@ -207,30 +225,77 @@ class ScenarioNHGD:
         state_error, adjoint_error = (
             min(max(wanted, hidden), max(options.roughest, wanted)) for wanted in (accuracy.state, accuracy.adjoint)
         )
-        norm = problem.nominal.inner_metric.norm
-        lengths = tuple(norm(each) for each in nominal)
-        return Tolerances(state_error, adjoint_error, lengths[0], lengths[1])
+        return state_error, adjoint_error
 
     def grown(
         self, problem: ScenarioProblem, state: ScenarioState, stationarity: float, first: float, goal: float
     ) -> ScenarioState | None:
         """The state with more scenarios, where those in use do not tell more; None where they do."""
-        count = problem.inner_shape[0]
-        if state.active == 0:
-            enough = stationarity <= max(self.growth.nominal * first, goal)
-            return replace(state, active=min(self.growth.first or count, count)) if enough else None
-        active = self.growth.following(state.active, count, stationarity, state.sampling_error, goal)
-        return None if active == state.active else replace(state, active=active)
+        count, growth = problem.inner_shape[0], self.growth
+        if state.active == 0 and state.coarse is None:
+            if stationarity > max(growth.nominal * first, goal):
+                return None
+            return self._begun(problem, state, count)
+        if state.active >= count or growth.enough(stationarity, state.sampling_error, goal):
+            return None
+        fine, coarse = state.fine, state.coarse
+        if coarse is None:
+            active = growth.following(fine.active, count, stationarity, fine.sampling_error)
+            return replace(state, fine=replace(fine, active=active))
+        # That which is the smaller part of the error need not become smaller yet.
+        large, share = 0.5 * state.sampling_error, math.sqrt(0.5) * stationarity
+        if fine.sampling_error >= large or stationarity <= goal:
+            fine = replace(fine, active=growth.following(fine.active, count, share, fine.sampling_error))
+        if coarse.sampling_error >= large:
+            wider = growth.following(coarse.active, count, share, coarse.sampling_error)
+            coarse = replace(coarse, active=wider)
+        coarse = replace(coarse, active=max(coarse.active, fine.active))
+        return replace(state, fine=fine, coarse=None if fine.active >= count else coarse)
+
+    def _begun(self, problem: ScenarioProblem, state: ScenarioState, count: int) -> ScenarioState:
+        """With the first scenarios: on a coarser mesh where there is one."""
+        growth, way = self.growth, problem.coarse if self.growth.coarse and not state.tried else None
+        if way is None:
+            return replace(state, fine=replace(state.fine, active=min(growth.first or count, count)))
+        u, v = way.problem.nominal.start()
+        nominal = self.base.init(way.problem.nominal, u, v)
+        coarse = LevelState(nominal, Knowledge(u[:0], u[:0]), min(growth.coarse, count))
+        return replace(state, coarse=coarse)
 
     def hessian(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
         """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""
         return self.base.hessian(problem.nominal, v, state.nominal)
 
+    def whole(self, state: ScenarioState) -> ScenarioState:
+        """With the scenarios of all ranks on rank 0, and with none on others."""
+
+        def collected(level: LevelState) -> LevelState:
+            u, p = (self.team.collected(rows) for rows in (level.known.u, level.known.p))
+            return replace(level, known=replace(level.known, u=u, p=p))
+
+        return state.each(collected)
+
+    def bare(self, state: ScenarioState) -> ScenarioState:
+        """With the nominal scenario alone: what is left where other ranks are lost."""
+        return state.each(lambda level: replace(level, known=level.known.first(0)))
+
     def save(self, state: ScenarioState) -> dict[str, Any]:
-        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
-        return {"state": rest, "nominal": self.base.save(state.nominal)}
+        """Of all ranks, on rank 0."""
+        rest = to_plain(self.whole(state).each(lambda level: replace(level, nominal=None)))  # type: ignore[arg-type]
+        nominal = [self.base.save(level.nominal) for level in (state.fine, state.coarse) if level is not None]
+        return {"state": rest, "nominal": nominal}
 
     def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> ScenarioState:
-        nominal = self.base.restore(problem.nominal, saved["nominal"])
+        """Those of this rank of what all have saved."""
         state = from_plain(saved["state"], problem.start()[0].device)
-        return replace(state, nominal=nominal)
+        way = problem.coarse if state.coarse is not None else None
+        problems = iter([problem] if way is None else [problem, way.problem])
+        nominal = iter(saved["nominal"])
+
+        def own(level: LevelState) -> LevelState:
+            known = level.known
+            rows = self.team.own(torch.arange(len(known.u)))
+            own_nominal = self.base.restore(next(problems).nominal, next(nominal))
+            return replace(level, nominal=own_nominal, known=replace(known, u=known.u[rows], p=known.p[rows]))
+
+        return state.each(own)

@@ -75,6 +75,7 @@ class ScenarioProblem(OuterProblem, Protocol):
         weights: (S,), their sum is one.
         risk: rho.
         at_once: scenarios whose matrices are in memory at the same time.
+        coarse: the same problem with fewer unknowns, made when it is first asked for; None where there is none.
     """
 
     @property
@@ -87,6 +88,8 @@ class ScenarioProblem(OuterProblem, Protocol):
     def risk(self) -> Risk: ...
     @property
     def at_once(self) -> int: ...
+    @property
+    def coarse(self) -> Coarse | None: ...
 
     def part(self, indices: Tensor) -> Part:
         """Some of the scenarios, by their numbers."""
@@ -94,4 +97,22 @@ class ScenarioProblem(OuterProblem, Protocol):
 
     def drawn(self, first: int, count: int) -> Part:
         """Scenarios first, first + 1, ... of an endless sequence of fresh ones."""
+        ...
+
+
+class Coarse(Protocol):
+    """A scenario problem on fewer unknowns, over the same scenarios, and the way to it and back.
+
+    Phi_c(R v) stands for Phi(v), R the restriction: its derivative by v is R^T times that of Phi_c.
+    """
+
+    @property
+    def problem(self) -> ScenarioProblem: ...
+
+    def restrict(self, v: Tensor) -> Tensor:
+        """R v: (p,) -> (p_c,)."""
+        ...
+
+    def restrict_transposed(self, derivatives: Tensor) -> Tensor:
+        """R^T: covectors (k, p_c) -> (k, p)."""
         ...

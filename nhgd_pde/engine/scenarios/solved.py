@@ -15,8 +15,7 @@ from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation
 from .problem import Part, ScenarioProblem
-from .sweep import Tolerances
-from .systems import solve_adjoints, solve_states
+from .systems import Tolerances, solve_adjoints, solve_states
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
 from .problem import Part, Risk, ScenarioProblem
 from .solved import Middle, Solved, deviation, nominal_at, solve_part
-from .sweep import Tolerances
+from .systems import Tolerances
 
 
 class Integrand(Protocol):

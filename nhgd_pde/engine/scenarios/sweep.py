@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ..curvature.base import PointwiseState
-from .problem import ScenarioProblem
-from .systems import Rows, solve_adjoints, solve_states
-from .weights import Balance, balanced
+from ...linalg.counts import Counts
+from .problem import Risk, ScenarioProblem
+from .solved import Middle
+from .systems import Rows, Tolerances, solve_adjoints, solve_states
+from .team import ALONE, Team, steps_of
+from .weights import Balance
 
 # Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
 _NONE = 1e-16
@@ -23,7 +25,7 @@ class Knowledge:
     """States and adjoints of the scenarios seen so far: all that is stored of each.
 
     Attributes:
-        u, p: (b, n).
+        u, p: (b, n), b those of this rank.
         at: u and p (1, n) of the nominal scenario when these were solved for; None before.
     """
 
@@ -41,7 +43,7 @@ class Knowledge:
         return Knowledge(self.u + (u - self.at[0]), self.p + (p - self.at[1]), (u, p))
 
     def starts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(k, n) for scenarios: the nominal ones where a scenario has not been seen."""
+        """(k, n) for rows by their places: the nominal ones where a scenario has not been seen."""
         assert self.at is not None
         known = indices < len(self.u)
         if bool(known.all()):
@@ -53,6 +55,9 @@ class Knowledge:
             found.append(start)
         return found[0], found[1]
 
+    def first(self, count: int) -> Knowledge:
+        return replace(self, u=self.u[:count], p=self.p[:count])
+
     def blend(self, other: Knowledge, share: float) -> Knowledge:
         if len(self.u) != len(other.u) or self.at is None or other.at is None:
             return other
@@ -62,16 +67,51 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
-class Tolerances:
-    """Relative errors of states and adjoints to reach, and the lengths that they are relative to."""
+class Hypergradients:
+    """Those of the nominal scenario and of b others, (b + 1, p), each of these on the rank that it belongs to.
 
-    state: float
-    adjoint: float
-    state_length: float
-    adjoint_length: float
+    Attributes:
+        nominal: (p,).
+        rows: those of this rank.
+        own: (k,) their numbers.
+        team: all ranks.
+    """
 
-    def tightened(self, factor: float) -> Tolerances:
-        return replace(self, state=factor * self.state, adjoint=factor * self.adjoint)
+    nominal: Tensor
+    rows: Tensor
+    own: Tensor
+    team: Team
+
+    def combined(self, coefficients: Tensor) -> Tensor:
+        """(k, p) linear combinations with coefficients (b + 1, k)."""
+        return self.team.summed([self.part(coefficients)])[0]
+
+    def part(self, coefficients: Tensor) -> Tensor:
+        """What this rank has of them."""
+        found = coefficients[1:][self.own].T @ self.rows
+        # Every rank has the nominal one, which counts once.
+        return torch.addr(found, coefficients[0], self.nominal) if self.team.rank == 0 else found
+
+
+@dataclass(frozen=True)
+class Measured:
+    """rho over weighted scenarios.
+
+    Attributes:
+        balance: the weights, of the nominal scenario and b others.
+        value: rho of the values, which are corrected to first order for what is left of the equations.
+        shares: (b + 1,) d rho / d values.
+    """
+
+    balance: Balance
+    value: float
+    shares: Tensor
+
+    def contrasts(self) -> Tensor:
+        """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
+        weights = self.balance.weights
+        used = weights > 0.0
+        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)[:, None] * self.balance.contrasts()
 
 
 @dataclass(frozen=True)
@@ -79,40 +119,45 @@ class Sweep:
     """What one sweep over b scenarios gives.
 
     Attributes:
-        value: rho of the scenarios' values, which are corrected to first order for what is left of the equations.
-        derivative: (p,) the hypergradient without that of f_0.
-        sampling_error: estimate of the norm of the gradient's error against all scenarios; 0 with all of them.
-        corrected: norm of the gradient's correction for what is left of the equations, which is larger than what is
+        measured: rho over each of the balances asked for.
+        derivative: (p,) of the first less the others', without that of f_0.
+        correction: (p,) the part of it that makes up for what is left of the equations, which is larger than what is
             left after it.
         state_error, adjoint_error: relative, in mean square over the scenarios.
         state_steps, adjoint_steps: applications of the inverse to a row, at most.
         known: states and adjoints.
-        values: (b,).
+        hypergradients: of all scenarios.
         message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
-    value: float
+    measured: tuple[Measured, ...]
     derivative: Tensor
-    sampling_error: float
-    corrected: float
+    correction: Tensor
     state_error: float
     adjoint_error: float
     state_steps: int
     adjoint_steps: int
     known: Knowledge
-    values: Tensor
+    hypergradients: Hypergradients
     message: str = ""
+
+    @property
+    def value(self) -> float:
+        """Of the first measure less the others'."""
+        return self.measured[0].value - sum(each.value for each in self.measured[1:])
 
 
 def sweep(
     problem: ScenarioProblem,
     v: Tensor,
     known: Knowledge,
-    active: int,
-    inverse: PointwiseState,
+    middle: Middle,
+    balances: Sequence[Balance],
+    risk: Risk,
     tolerances: Tolerances,
+    team: Team = ALONE,
 ) -> Sweep:
-    """Solve the equations of the first `active` scenarios and add up their hypergradients.
+    """Solve the equations of some scenarios and add up their hypergradients.
 
     With the mean, states and adjoints of a part follow each other; another measure has to know all values first, and
     then asks for the adjoints that have a weight.
@@ -121,105 +166,184 @@ def sweep(
         problem: the scenarios.
         v: (p,).
         known: states and adjoints to start from, with the nominal ones at v.
-        active: b.
-        inverse: shared by the scenarios.
+        middle: the nominal scenario at v, whose inverse all share.
+        balances: weights of the first scenarios, those of the most of them first; the others are of what is to be
+            taken off.
+        risk: of their values.
         tolerances: of both equations.
+        team: ranks that share the scenarios, all of which are here with the same arguments but for what they know.
     """
-    balance = balanced(problem.variables, problem.weights, active)
-    state = _Sum(problem, v, known, inverse, tolerances, active, balance)
-    mean = problem.risk.linear
-    for indices in _parts(torch.arange(active), problem.at_once):
-        state.states(indices)
-        if mean and not state.message:
-            state.adjoints(indices, balance.weights)
-        if state.message:
-            break
-    risk, shares = problem.risk, balance.weights
-    if not mean and not state.message:
-        shares = risk.derivative(state.values, balance.weights)
-        for indices in _parts(torch.nonzero(shares.abs() > _NONE * shares.abs().max()).reshape(-1), problem.at_once):
-            state.adjoints(indices, shares)
+    state = _Sum(problem, v, known, middle, tolerances, balances[0].count, team)
+    measured = [Measured(each, 0.0, each.weights) for each in balances]
+    shares = _difference(measured)
+    with team.together():
+        for indices in _parts(state.own, problem.at_once):
+            residual = state.states(indices)
+            if risk.linear and not state.message:
+                state.adjoints(indices, shares, residual)
             if state.message:
                 break
-    value = math.nan if state.message else risk.value(state.values, balance.weights)
-    return state.done(value, shares)
+    state.message = team.told(state.message)
+    if state.message:
+        return state.failed()
+    values = torch.cat([v.new_tensor([middle.value]), team.joined(state.values, state.own, balances[0].count)])
+    measured = [_measured(risk, values[: each.count + 1], each) for each in balances]
+    if not risk.linear:
+        shares = _difference(measured)
+        largest = torch.stack([_padded(each.shares.abs(), len(shares)) for each in measured]).amax(0)
+        heavy = torch.nonzero(largest[1:] > _NONE * largest.max()).reshape(-1)
+        with team.together():
+            for indices in _parts(team.own(heavy), problem.at_once):
+                state.adjoints(indices, shares)
+                if state.message:
+                    break
+        state.message = team.told(state.message)
+        if state.message:
+            return state.failed()
+    return state.done(tuple(measured), shares)
+
+
+def _measured(risk: Risk, values: Tensor, balance: Balance) -> Measured:
+    # A scenario without weight has no share, whatever its value.
+    used = balance.weights != 0.0
+    some, weights = values[used], balance.weights[used]
+    shares = torch.zeros_like(values)
+    shares[used] = weights if risk.linear else risk.derivative(some, weights)
+    return Measured(balance, risk.value(some, weights), shares)
+
+
+def _difference(measured: Sequence[Measured]) -> Tensor:
+    """(b + 1,) the shares of the first less those of the others."""
+    shares = measured[0].shares.clone()
+    for each in measured[1:]:
+        shares[: len(each.shares)] -= each.shares
+    return shares
+
+
+def _padded(shares: Tensor, count: int) -> Tensor:
+    return torch.nn.functional.pad(shares, (0, count - len(shares)))
 
 
 def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:
-    yield from torch.split(indices, size)
+    if len(indices):
+        yield from torch.split(indices, size)
 
 
 @dataclass
 class _Sum:
-    """What has been added up so far."""
+    """What this rank has added up so far; shares are of the nominal scenario first."""
 
     problem: ScenarioProblem
     v: Tensor
     known: Knowledge
-    inverse: PointwiseState
+    middle: Middle
     tolerances: Tolerances
     active: int
-    balance: Balance
+    team: Team
     message: str = ""
-    errors: list[float] = field(default_factory=lambda: [0.0, 0.0])
     steps: list[int] = field(default_factory=lambda: [0, 0])
 
     def __post_init__(self) -> None:
-        n = self.known.u.shape[1]
-        self.u, self.p = self.v.new_empty(self.active, n), self.v.new_empty(self.active, n)
-        self.values = self.v.new_zeros(self.active)
-        self.rows = self.v.new_zeros(self.active, len(self.v))
-        self.squares = [self.v.new_zeros(self.active), self.v.new_zeros(self.active)]
+        self.own = self.team.own(torch.arange(self.active))
+        n, count = self.known.u.shape[1], len(self.own)
+        self.u, self.p = self.v.new_empty(count, n), self.v.new_empty(count, n)
+        self.values = self.v.new_zeros(count)
+        self.rows = self.v.new_zeros(count, len(self.v))
+        self.squares = [self.v.new_zeros(count), self.v.new_zeros(count)]
         # Of the state and the adjoint equations, added up in the shares of the hypergradients.
         self.left = self.v.new_zeros(2, n)
+        self.before = replace(self.problem.counts)
 
-    def states(self, indices: Tensor) -> None:
-        part = self.problem.part(indices)
-        u, p = self.known.starts(indices)
-        found = solve_states(part, self.v, u, self.inverse, self.tolerances.state * self.tolerances.state_length)
-        self._took(0, found, indices)
-        self.u[indices], self.p[indices] = found.solution, p
-        self.values[indices] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
-        self.left[0] += self.balance.weights[indices] @ found.residual
+    def states(self, indices: Tensor) -> Tensor:
+        """What is left of their equations (k, n)."""
+        part, places = self.problem.part(indices), self.team.places(indices)
+        u, p = self.known.starts(places)
+        goal = self.tolerances.state * self.tolerances.state_length
+        found = solve_states(part, self.v, u, self.middle.inverse, goal)
+        self._took(0, found, places)
+        self.u[places], self.p[places] = found.solution, p
+        self.values[places] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
+        return found.residual
 
-    def adjoints(self, indices: Tensor, shares: Tensor) -> None:
-        """Adjoints and hypergradients of some scenarios whose states are known."""
-        part, v = self.problem.part(indices), self.v
-        u = self.u[indices]
+    def adjoints(self, indices: Tensor, shares: Tensor, residual: Tensor | None = None) -> None:
+        """Adjoints and hypergradients of some scenarios whose states are known, with what is left of these."""
+        part, v, places = self.problem.part(indices), self.v, self.team.places(indices)
+        u, own = self.u[places], shares[1:][indices]
         right, direct = part.scenario_derivatives(u, v)
         goal = self.tolerances.adjoint * self.tolerances.adjoint_length
-        found = solve_adjoints(part, u, v, right, self.p[indices], self.inverse, goal)
-        self._took(1, found, indices)
-        self.p[indices] = found.solution
-        self.rows[indices] = direct - part.scenario_control_products(u, v, found.solution)
-        self.left[1] += shares[indices] @ found.residual
+        found = solve_adjoints(part, u, v, right, self.p[places], self.middle.inverse, goal)
+        self._took(1, found, places)
+        self.p[places] = found.solution
+        self.rows[places] = direct - part.scenario_control_products(u, v, found.solution)
+        self.left[0] += own @ (part.residual(u, v) if residual is None else residual)
+        self.left[1] += own @ found.residual
 
-    def _took(self, kind: int, found: Rows, indices: Tensor) -> None:
+    def _took(self, kind: int, found: Rows, places: Tensor) -> None:
         self.message = self.message or found.message
-        self.squares[kind][indices] = found.error.square()
+        self.squares[kind][places] = found.error.square()
         self.steps[kind] = max(self.steps[kind], found.steps)
 
-    def done(self, value: float, shares: Tensor) -> Sweep:
-        """With the shares (b,) in which the hypergradients enter."""
+    @property
+    def hypergradients(self) -> Hypergradients:
+        return Hypergradients(self.middle.derivative, self.rows, self.own, self.team)
+
+    def failed(self) -> Sweep:
+        """With the message, and nothing that is worth anything."""
+        nan, nothing = math.nan, torch.zeros_like(self.v)
+        return Sweep(
+            measured=(),
+            derivative=nothing,
+            correction=nothing,
+            state_error=nan,
+            adjoint_error=nan,
+            state_steps=self.steps[0],
+            adjoint_steps=self.steps[1],
+            known=self.known,
+            hypergradients=self.hypergradients,
+            message=self.message,
+        )
+
+    def done(self, measured: tuple[Measured, ...], shares: Tensor) -> Sweep:
+        """With the shares (b + 1,) in which the hypergradients enter."""
+        mean, squares, steps = self._summed(shares)
         known = Knowledge(self.u, self.p, self.known.at)
         lengths = self.tolerances.state_length, self.tolerances.adjoint_length
         # As if all errors had one direction.
-        errors = [math.sqrt(float(shares.abs() @ squares)) for squares in self.squares]
+        errors = [math.sqrt(max(float(square), 0.0)) for square in squares]
         relative = [error / length if length > 0.0 else error for error, length in zip(errors, lengths, strict=True)]
-        correction = torch.zeros_like(self.v) if self.message else self._correction()
+        correction = self._correction() if self.active else torch.zeros_like(self.v)
         return Sweep(
-            value=value,
-            derivative=shares @ self.rows + correction,
-            corrected=self.problem.outer_metric.dual_norm_estimate(correction[None]),
-            sampling_error=0.0 if self.message else self._sampling_error(shares),
+            measured=measured,
+            derivative=mean + correction,
+            correction=correction,
             state_error=relative[0],
             adjoint_error=relative[1],
-            state_steps=self.steps[0],
-            adjoint_steps=self.steps[1],
+            state_steps=int(steps[0]),
+            adjoint_steps=int(steps[1]),
             known=known,
-            values=self.values,
-            message=self.message,
+            hypergradients=self.hypergradients,
         )
+
+    def _summed(self, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Over all ranks: the hypergradient (p,), mean square errors (2,), most steps (2,).
+
+        What is left of the equations and the work that was done become those of all, too.
+        """
+        own = shares[1:].abs()[self.own]
+        work = self.problem.counts - self.before
+        done = list(work.as_dict().values())
+        parts = [
+            self.hypergradients.part(shares[:, None]),
+            self.left,
+            torch.stack([own @ squares for squares in self.squares]),
+            steps_of(self.team, self.steps, self.v),
+            self.v.new_tensor(done),
+        ]
+        mean, self.left, squares, steps, total = self.team.summed(parts, self.v)
+        for name, by_all, here in zip(work.as_dict(), total.tolist(), done, strict=True):
+            counts: Counts = self.problem.counts
+            setattr(counts, name, getattr(counts, name) + round(by_all) - here)
+        return mean[0], squares, steps.max(0).values
 
     def _correction(self) -> Tensor:
         """What the nominal scenario says that the equations' mean residuals take off the hypergradient, (p,).
@@ -227,26 +351,9 @@ class _Sum:
         The error of u_s is close to A_0 R_s, and that of p_s to A_0^T of what is left of its equation: linear both, so
         that three solves correct the mean of all scenarios by what would take as many for each of them.
         """
-        nominal, (u, v) = self.problem.nominal, (self.known.at[0], self.v)  # type: ignore[index]
+        nominal, u, v = self.problem.nominal, self.middle.u, self.v
         state, adjoint = self.left[:1], self.left[1:]
-        du = -self.inverse.newton_step(state)
+        du = -self.middle.inverse.newton_step(state)
         bent, direct = nominal.outer_second_derivatives(u, v, du, torch.zeros_like(v))
-        dp = self.inverse.adjoint(adjoint + bent)
+        dp = self.middle.inverse.adjoint(adjoint + bent)
         return direct - nominal.control_product_transposed(u, v, dp)
-
-    def _sampling_error(self, shares: Tensor) -> float:
-        """Of the derivative, in the norm of the gradient.
-
-        The norm of the diagonal takes no solves, and is off by a factor that depends on how smooth a covector is: that
-        of the mean is taken.
-        """
-        if self.balance.factor == 0.0:
-            return 0.0
-        weights, metric = self.balance.weights, self.problem.outer_metric
-        rows = self.rows * metric.matrix.diagonal().rsqrt()
-        used = weights > 0.0
-        rows = torch.where(used, shares / torch.where(used, weights, 1.0), 1.0)[:, None] * rows
-        mean = (shares @ self.rows)[None]
-        rough = metric.dual_norm_estimate(mean)
-        smoothness = metric.dual_norm(mean) / rough if rough > 0.0 else 1.0
-        return smoothness * math.sqrt(max(self.balance.variance(rows @ rows.T), 0.0))

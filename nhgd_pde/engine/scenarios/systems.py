@@ -23,6 +23,19 @@ _ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
+class Tolerances:
+    """Relative errors of states and adjoints to reach, and the lengths that they are relative to."""
+
+    state: float
+    adjoint: float
+    state_length: float
+    adjoint_length: float
+
+    def tightened(self, factor: float) -> Tolerances:
+        return replace(self, state=factor * self.state, adjoint=factor * self.adjoint)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Solutions of one system a scenario.
 

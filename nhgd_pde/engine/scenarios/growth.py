@@ -1,0 +1,52 @@
+"""How many scenarios are looked at, and how well.
+
+The first scenarios stand for all until the gradient falls below the error of their mean: progressive batching (Byrd,
+Chin, Nocedal and Wu 2012, Math. Program. 134; Bollapragada et al. 2018, ICML).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GrowthOptions:
+    """How many scenarios are looked at, and how well.
+
+    Attributes:
+        first: those of the first evaluation that takes any; None: all of them always.
+        nominal: the gradient of the nominal problem is reduced by this factor before any scenario is looked at, which
+            costs next to nothing; 1: it is not.
+        ratio: a batch grows once the gradient is below this multiple of its sampling error.
+        least, most: factors by which it grows at least and at most.
+        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        visible: the same as a share of the gradient, where that is larger.
+        roughest: largest relative error of a state or an adjoint.
+        coarse: scenarios that are looked at first on a coarser mesh, as control variates; 0: none.
+    """
+
+    first: int | None = 16
+    nominal: float = 0.05
+    ratio: float = 3.0
+    least: float = 2.0
+    most: float = 4.0
+    share: float = 0.5
+    visible: float = 0.1
+    roughest: float = 0.5
+    coarse: int = 128
+
+    def enough(self, stationarity: float, sampling_error: float, goal: float) -> bool:
+        """The scenarios in use tell in which direction the optimum is."""
+        return stationarity > max(self.ratio * sampling_error, goal)
+
+    def following(self, active: int, count: int, stationarity: float, sampling_error: float) -> int:
+        """Scenarios of the next batch.
+
+        The error of a mean of b out of S goes with 1/b - 1/S.
+        """
+        if active == 0:
+            return min(self.first or count, count)
+        wanted = (stationarity / (self.ratio * sampling_error)) ** 2 if sampling_error > 0.0 else 1.0
+        enough = 1.0 / (wanted * (1.0 / active - 1.0 / count) + 1.0 / count) if active < count else count
+        return min(count, max(math.ceil(self.least * active), min(math.ceil(enough), math.ceil(self.most * active))))

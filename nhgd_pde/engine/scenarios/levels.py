@@ -1,0 +1,202 @@
+"""Scenarios on two meshes: what is estimated of a measure of all of them, and how far off that is.
+
+    rho_S  ~  rho^c_m(R v) + (rho_b(v) - rho^c_b(R v)),        b <= m <= S
+
+The first b scenarios are looked at on the mesh of the problem, the first m on a coarser one, where they cost a fraction
+of that: control variates of multilevel Monte Carlo (Giles 2008, Oper. Res. 56; for gradients Van Barel and Vandewalle
+2019, SIAM/ASA J. Uncertain. Quantif. 7). How scenarios differ is nearly the same on both meshes, so that the sampling
+error of the difference is a small part of that of rho_b. Every term is a function of v with its own derivative:
+values and derivatives of the sum belong together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...linalg.riesz import RieszMap
+from ..nhgd import NHGDState
+from .problem import Coarse, Risk, ScenarioProblem
+from .solved import Middle
+from .sweep import Hypergradients, Knowledge, Measured, Sweep, sweep
+from .systems import Tolerances
+from .team import Team
+from .weights import Balance, balanced
+
+
+@dataclass(frozen=True)
+class LevelState:
+    """What is carried from one evaluation to the next.
+
+    Attributes:
+        nominal: of the nominal scenario.
+        known: of the scenarios.
+        active: scenarios that the next evaluation takes.
+        sampling_error: of their part of the gradient in the last one; infinite before there was one.
+    """
+
+    nominal: NHGDState
+    known: Knowledge
+    active: int
+    sampling_error: float = math.inf
+
+    def blend(self, other: LevelState, share: float) -> LevelState:
+        return replace(
+            other, nominal=self.nominal.blend(other.nominal, share), known=self.known.blend(other.known, share)
+        )
+
+
+@dataclass(frozen=True)
+class Level:
+    """A problem at a point, its nominal scenario there and what is known of the others."""
+
+    problem: ScenarioProblem
+    v: Tensor
+    middle: Middle
+    state: LevelState
+
+    @classmethod
+    def at(cls, problem: ScenarioProblem, v: Tensor, middle: Middle, state: LevelState) -> Level:
+        known = state.known.following(middle.u, middle.p)
+        return cls(problem, v, middle, replace(state, nominal=middle.state, known=known))
+
+    def swept(self, balances: Sequence[Balance], risk: Risk, accuracy: tuple[float, float], team: Team) -> Sweep:
+        """To relative errors of states and adjoints."""
+        norm = self.problem.nominal.inner_metric.norm
+        tolerances = Tolerances(*accuracy, norm(self.middle.u), norm(self.middle.p))
+        return sweep(self.problem, self.v, self.state.known, self.middle, balances, risk, tolerances, team)
+
+    def following(self, found: Sweep) -> Level:
+        """With what a sweep has found."""
+        return replace(self, state=replace(self.state, known=found.known))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the levels say of all scenarios.
+
+    Attributes:
+        fine, coarse: the sweeps.
+        value: rho, without f_0.
+        derivative: (p,) without that of f_0.
+        corrected: norm of the gradient's correction for what is left of the equations.
+        message: a sentence where a system could not be solved; everything else is then worthless.
+    """
+
+    fine: Sweep
+    coarse: Sweep | None
+    value: float
+    derivative: Tensor
+    corrected: float
+    message: str = ""
+
+    @property
+    def sweeps(self) -> tuple[Sweep, ...]:
+        return (self.fine,) if self.coarse is None else (self.fine, self.coarse)
+
+    @property
+    def state_error(self) -> float:
+        return max(each.state_error for each in self.sweeps)
+
+    @property
+    def adjoint_error(self) -> float:
+        return max(each.adjoint_error for each in self.sweeps)
+
+
+def estimate(
+    fine: Level, coarse: Level | None, way: Coarse | None, risk: Risk, accuracy: tuple[float, float], team: Team
+) -> Estimate:
+    """Sweep over the scenarios of both levels.
+
+    Args:
+        fine, coarse: the levels.
+        way: between them.
+        risk: of the values.
+        accuracy: relative errors of states and adjoints.
+        team: ranks that share the scenarios.
+    """
+    problem = fine.problem
+    few = balanced(problem.variables, problem.weights, fine.state.active)
+    below: Sweep | None = None
+    if coarse is not None:
+        many = balanced(problem.variables, problem.weights, coarse.state.active)
+        below = coarse.swept((many, few), risk, accuracy, team)
+    found = fine.swept((few,), risk, accuracy, team)
+    message = found.message or ("" if below is None else below.message)
+    if message:
+        return Estimate(found, below, math.nan, found.derivative, math.nan, message)
+    value, derivative, correction = found.value, found.derivative, found.correction
+    if below is not None:
+        assert way is not None
+        value += below.value
+        added = way.restrict_transposed(torch.stack([below.derivative, below.correction]))
+        derivative, correction = derivative + added[0], correction + added[1]
+    corrected = problem.outer_metric.dual_norm_estimate(correction[None])
+    return Estimate(found, below, value, derivative, corrected)
+
+
+@dataclass(frozen=True)
+class SamplingErrors:
+    """Estimates of the norm of the gradient's error because scenarios were left out.
+
+    Attributes:
+        fine: of the difference between the meshes, or of all where there is one mesh.
+        coarse: of what is known from the coarse mesh.
+        alone: what `fine` would be without the coarse mesh.
+    """
+
+    fine: float
+    coarse: float = 0.0
+    alone: float = math.inf
+
+    @property
+    def useless(self) -> bool:
+        """The coarse mesh does not make the error smaller."""
+        return self.fine >= self.alone
+
+    @property
+    def total(self) -> float:
+        return math.hypot(self.fine, self.coarse)
+
+
+def sampling_errors(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> SamplingErrors:
+    metric, few = fine.problem.outer_metric, found.fine.measured[0]
+    own = _contrasted(found.fine.hypergradients, few)
+    typical = found.derivative[None]
+    if coarse is None or found.coarse is None:
+        return SamplingErrors(_length(metric, own, typical))
+    assert way is not None
+    many, same = found.coarse.measured
+    differences = own - way.restrict_transposed(_contrasted(found.coarse.hypergradients, same, many.balance.count))
+    below = _contrasted(found.coarse.hypergradients, many)
+    return SamplingErrors(
+        _length(metric, differences, typical),
+        _length(coarse.problem.outer_metric, below, found.coarse.derivative[None]),
+        _length(metric, own, typical),
+    )
+
+
+def _contrasted(hypergradients: Hypergradients, measured: Measured, count: int = 0) -> Tensor:
+    """(k, p) combinations of hypergradients, of which there may be more than are measured; k = 0: of all scenarios."""
+    if measured.balance.factor == 0.0:
+        return hypergradients.nominal.new_zeros(0, len(hypergradients.nominal))
+    contrasts = measured.contrasts()
+    missing = max(count + 1 - len(contrasts), 0)
+    return hypergradients.combined(torch.nn.functional.pad(contrasts, (0, 0, 0, missing)))
+
+
+def _length(metric: RieszMap, differences: Tensor, typical: Tensor) -> float:
+    """Norm of the gradients of covectors (k, p), added up in squares.
+
+    The norm of the diagonal takes no solves, and is off by a factor that depends on how smooth a covector is: that of
+    a typical one (1, p) is taken.
+    """
+    if not len(differences):
+        return 0.0
+    rough = metric.dual_norm_estimate(typical)
+    smoothness = metric.dual_norm(typical) / rough if rough > 0.0 else 1.0
+    return smoothness * metric.dual_norm_estimate(differences)

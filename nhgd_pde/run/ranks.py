@@ -1,0 +1,186 @@
+"""Several processes for the scenarios of one problem: those that a launcher has started, or that this one starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from ..engine.roles.ranks import Ranks, meet_ranks
+from ..engine.roles.rendezvous import give_up, part
+from ..engine.scenarios.oracle import ScenarioNHGD
+from ..engine.scenarios.team import Team
+
+if TYPE_CHECKING:
+    from ..problem.loading import ProblemFile
+
+_STORE_TIMEOUT = timedelta(seconds=60)
+_LAST_WORDS = 5.0
+# With which a rank ends because another one is gone.
+LOST = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """This process' place among several.
+
+    Attributes:
+        rank: of this process.
+        size: number of processes, on all hosts.
+        local: rank among those on this host.
+        beside: those on this host.
+        store: where they meet.
+        ended: how another one has ended, where this one has started it.
+    """
+
+    rank: int
+    size: int
+    local: int
+    beside: int
+    store: Callable[[], dist.Store]
+    ended: Callable[[], str | None] = lambda: None
+
+    @property
+    def threads(self) -> int:
+        """Of this process: the cores of a host are shared, unless the launcher has done so."""
+        cores = torch.get_num_threads()
+        return cores if "OMP_NUM_THREADS" in os.environ else max(cores // self.beside, 1)
+
+    def refuse(self, reason: str) -> None:
+        """Tell the others that this one will not come."""
+        give_up(self.store(), self.rank, reason)
+
+    @contextmanager
+    def team(self, device: torch.device) -> Iterator[Ranks]:
+        """The team, once all have come.
+
+        Raises:
+            RoleFailedError: another rank could not be set up, with its reason.
+            RankLostError: another rank died before all had met.
+        """
+        if self.rank:
+            # Launchers pass Ctrl-C and their own end on to every process; when to stop is for rank 0 to say.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            yield meet_ranks(self.store(), self.rank, self.size, device, self.ended)
+        finally:
+            part()
+
+
+def launched_place() -> Place | None:
+    """The place that a launcher such as torchrun has given this process; None where none did."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return Place(rank, size, local, beside, _once(lambda: next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))[0]))
+
+
+def _once(make: Callable[[], dist.Store]) -> Callable[[], dist.Store]:
+    made: list[dist.Store] = []
+
+    def store() -> dist.Store:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return store
+
+
+@contextmanager
+def started(size: int, arguments: Sequence[str]) -> Iterator[Place]:
+    """Rank 0's place among `size` processes on this host, the others of which run `nhgd-pde` with the arguments."""
+    store = dist.TCPStore("127.0.0.1", 0, size, is_master=True, timeout=_STORE_TIMEOUT, wait_for_workers=False)
+    threads = max(torch.get_num_threads() // size, 1)
+    common = {
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": store.port,
+        "OMP_NUM_THREADS": threads,
+    }
+    children = {}
+    for rank in range(1, size):
+        more = {name: str(value) for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        command = [sys.executable, "-m", "nhgd_pde", *arguments]
+        children[rank] = subprocess.Popen(command, env={**os.environ, **more}, stdin=subprocess.DEVNULL)
+
+    def ended() -> str | None:
+        gone = {rank: child for rank, child in children.items() if child.poll() not in (None, 0)}
+        # One that has ended because another one did is not the one to name.
+        for rank, child in sorted(gone.items(), key=lambda each: each[1].returncode == LOST):
+            code = child.returncode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return f"rank {rank} (process {child.pid}) {how}"
+        return None
+
+    try:
+        yield Place(0, size, 0, size, lambda: store, ended)
+    except BaseException:
+        for child in children.values():
+            child.kill()
+        raise
+    finally:
+        for child in children.values():
+            try:
+                child.wait(_LAST_WORDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:
+    """Refuse several ranks for what is not shared by them.
+
+    Raises:
+        ProblemError: with what would be right.
+    """
+    if size == 1:
+        return
+    if not file.spec.parameters:
+        raise file.error("parameters", f"expected random inputs in a run of {size} ranks, which share scenarios")
+    if not isinstance(oracle, ScenarioNHGD):
+        strategy = file.spec.scenarios.strategy if file.spec.scenarios is not None else "growing"
+        if file.spec.method == "nhgd":
+            raise file.error(
+                "scenarios.strategy", f"expected growing or all in a run of {size} ranks, found {strategy!r}"
+            )
+        raise file.error("method", f"expected nhgd in a run of {size} ranks, found {file.spec.method!r}")
+
+
+def shared(oracle: Any, team: Team) -> Any:
+    """The oracle with its scenarios spread over a team."""
+    return replace(oracle, team=team)
+
+
+def report(team: Team, evaluations: int) -> dict[str, float | int]:
+    """For summary.json: the number of ranks, and what rank 0 has handed over.
+
+    Args:
+        team: the ranks.
+        evaluations: of the run.
+    """
+    if not isinstance(team, Ranks):
+        return {"count": 1}
+    traffic = team.traffic
+    return {
+        "count": team.size,
+        "hosts": len({member.host for member in team.members}),
+        "bytes": traffic.total,
+        "bytes_an_evaluation": round(traffic.sums / max(evaluations, 1)),
+        "bytes_largest_sum": traffic.largest,
+        "bytes_of_values": traffic.values,
+        "messages": traffic.messages,
+        "seconds_waited": traffic.waited,
+    }
