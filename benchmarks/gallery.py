@@ -14,6 +14,8 @@ import nhgd_pde as nhgd
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
+# States of single scenarios.
+_NAMED = ("state_best", "state_median", "state_worst", "state_exceedance")
 HEAD = """# Gallery
 
 Every shipped problem, solved with its defaults: state, control and target. Made by `python -m benchmarks.gallery`.
@@ -29,15 +31,18 @@ def caption(path: Path) -> str:
 
 def draw(path: Path) -> str:
     """Solve a problem and save its picture; a sentence on how the run ended."""
+    from PIL import Image
+
     from nhgd_pde.output.fields import FieldData, Grid
     from nhgd_pde.output.pictures import picture
-    from nhgd_pde.run.drawing import final_fields
+    from nhgd_pde.run.drawing import pictured
 
     solution = nhgd.solve(nhgd.load(path))
+    shown: tuple[str, ...] = ("state", "control", "target")
+    if solution.judgement is not None:
+        shown = ("state", "state_std", "control", "density", "target")
     if solution.problem.space.domain.dim == 3:
-        grid, data = final_fields(
-            solution.problem, solution.state, solution.control, solution.adjoint, solution.gradient
-        )
+        grid, data = solution.fields()
         # The nodes of a grid in its middle plane are those of a plane grid.
         import scipy.spatial
 
@@ -46,14 +51,20 @@ def draw(path: Path) -> str:
         plane = grid.points[middle, :2]
         cells = scipy.spatial.Delaunay(plane).simplices
         fields = {name: values[middle] for name, values in data.point.items()}
-        figure = picture(
-            Grid(plane, cells, "triangle"), FieldData(point=fields), ("state", "control", "target"), path.stem
-        )
+        figure = picture(Grid(plane, cells, "triangle"), FieldData(point=fields), shown, path.stem)
+    elif solution.judgement is not None:
+        grid, data = solution.fields()
+        names = [name for name in pictured(data) if name.startswith(shown) and not name.startswith(_NAMED)]
+        figure = picture(grid, data, names, f"{path.stem}: {solution.status}")
     else:
         # An evolution in the middle of its time.
         figure = solution.plot(len(solution.times) // 2)
     PICTURES.mkdir(exist_ok=True)
-    figure.savefig(PICTURES / f"{path.stem}.png", dpi=60)
+    file = PICTURES / f"{path.stem}.png"
+    figure.savefig(file, dpi=60)
+    with Image.open(file) as image:
+        smaller = image.convert("RGB").quantize(128)
+    smaller.save(file, optimize=True)
     return (
         f"{solution.status} after {solution.stats['outer_iterations']} iterations, objective {solution.objective:.9e}"
     )

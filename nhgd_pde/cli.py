@@ -262,10 +262,13 @@ def check(file: Path, settings: tuple[str, ...]) -> None:
     with _bad_input():
         problem = _load(file, settings)
     from .estimate import estimate
+    from .scenario_problem import ScenarioProblem
 
     click.echo(str(problem))
     click.echo(f"mesh: {problem.pde.space.domain}")
-    click.echo(str(estimate(problem.pde, problem.method)))
+    solved = problem.stages[-1]
+    scenarios = solved if isinstance(solved, ScenarioProblem) else None
+    click.echo(str(estimate(problem.pde, problem.method, scenarios)))
 
 
 @main.command()

@@ -75,6 +75,53 @@ def optimum(judge: Judge) -> torch.Tensor:
     return v - torch.linalg.solve(hessian, first)
 
 
+# Scenarios
+
+RANDOM: dict[str, Any] = {
+    **PROBLEM,
+    "name": "random",
+    "parameters": {"a": {"normal": [0, 1]}, "k": {"field": {"length": 0.4, "std": 0.5, "modes": 4}}},
+    "pde": {**PROBLEM["pde"], "conductivity": "exp(0.3*a + k)"},
+    "scenarios": {"count": 32, "batch": 8},
+}
+OVER_SCENARIOS = [
+    "nhgd,adjoint,cg=sample_average:adjoints.solver=cg",
+    "rm=robbins_monro:adjoints.batch=4,adjoints.tolerance=0.1",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("risk", ["mean", {"cvar": 0.8}])
+def test_methods_over_scenarios_are_judged_over_all_of_them(risk: Any) -> None:
+    file = {**RANDOM, "risk": risk}
+    plan = Plan(parse_contenders(OVER_SCENARIOS[: 2 if risk == "mean" else 1]), 1, Budget(2.0), {})
+    *_, results = bench(plan, plan.tasks([file]))
+    solution = nhgd.solve(nhgd.load(file, {"outer.rtol": 1e-9}))
+    assert results.reference.optimum == pytest.approx(solution.objective, rel=1e-9)
+    finals = {judged.run.contender.label: results.gaps(judged)[-1] for judged in results.runs}
+    assert max(finals[label] for label in ("nhgd", "adjoint", "cg")) < 1e-8
+    if risk == "mean":
+        # Steps by the rule go down, and are nowhere near the others.
+        assert 1e-8 < finals["rm"] < 0.5
+    ends = {each.label: each.errors[-1].error for each in results.errors}
+    assert max(ends[label] for label in ("nhgd", "adjoint", "cg")) < 1e-9
+
+
+def test_a_search_finds_the_scale_of_a_rule_for_steps_over_scenarios() -> None:
+    task = Task(RANDOM, {})
+    judge, (rule, searched) = Judge(task), parse_contenders(["robbins_monro,nhgd"])
+    assert has_constant_step(judge, rule) and not has_constant_step(judge, searched)
+    choice = search(judge, judge.reference(Budget()), rule, 0.05, Budget(0.4))
+    found, tried = (run(task, each, 0, Budget(solves=2000)) for each in (choice.contender, rule))
+    assert judge.truth(found.points[-1].v).objective < judge.truth(tried.points[-1].v).objective
+
+
+def test_other_libraries_take_no_scenarios() -> None:
+    plan = Plan(parse_contenders(["nhgd"]), 1, Budget(), {}, peers=True)
+    with pytest.raises(ProblemError, match="parameters: expected none with --peers"):
+        plan.tasks([RANDOM])
+
+
 # Contenders
 
 

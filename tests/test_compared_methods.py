@@ -21,7 +21,7 @@ from nhgd_pde.methods.amigo import AmIGO
 from nhgd_pde.methods.broyden import Broyden
 from nhgd_pde.methods.nbo import NBOCG, NBOGD, NSBOSGD
 from nhgd_pde.methods.neumann import Neumann
-from nhgd_pde.methods.registry import METHODS
+from nhgd_pde.methods.registry import METHODS, OVER_SCENARIOS
 from nhgd_pde.methods.saba import SABA
 from nhgd_pde.methods.soba import SOBA
 from nhgd_pde.methods.stocbio import StocBiO
@@ -103,7 +103,8 @@ def test_every_method_reduces_the_objective_of_a_shipped_problem(name: str, mode
 
 
 def test_the_file_offers_exactly_the_methods_there_are() -> None:
-    assert set(get_args(ProblemSpec.model_fields["method"].annotation)) == {"nhgd", "adjoint", *METHODS}
+    offered = set(get_args(ProblemSpec.model_fields["method"].annotation))
+    assert offered == {"nhgd", "adjoint", *METHODS, *OVER_SCENARIOS}
 
 
 def test_options_reach_the_methods() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,3 +30,48 @@ def test_fill_is_within_forty_per_cent(mesh: dict[str, Any]) -> None:
     state = problem.pde.equation.constant_linearisation.state
     fill = Factorisation(state.host(), problem.pde.counts, symmetric=True).fill
     assert estimate(problem.pde, problem.method).factors == pytest.approx(12 * fill, rel=0.4)
+
+
+PEAK = """
+import sys
+import nhgd_pde as nhgd
+overrides = {"mesh.cells": [32, 32], "scenarios.count": int(sys.argv[2]), "scenarios.validation": 0, "outer.rtol": 1e-3}
+problem = nhgd.load("problems/robust_poisson.yaml", {**overrides, "method": sys.argv[1]})
+nhgd.solve(problem)
+# What getrusage says starts from the peak of the process that started this one.
+status = dict(line.split(":", 1) for line in open("/proc/self/status", encoding="utf-8"))
+print(1024 * int(status["VmHWM"].split()[0]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+def test_what_scenarios_take_is_within_a_factor_of_two(method: str) -> None:
+    """The difference of two peaks leaves out libraries and what the mesh takes."""
+    taken, said = [], []
+    for count in (64, 1024):
+        command = [sys.executable, "-c", PEAK, method, str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        taken.append(int(done.stdout))
+        problem = nhgd.load("problems/robust_poisson.yaml", {"scenarios.count": count, "method": method})
+        assert problem.scenarios is not None
+        said.append(estimate(problem.pde, problem.method, problem.scenarios.problem).total)
+    assert 0.5 < (said[1] - said[0]) / (taken[1] - taken[0]) < 2.0
+
+
+def test_a_stream_takes_the_same_for_any_number_of_scenarios() -> None:
+    said = []
+    for count in (64, 4096):
+        stream = {"scenarios.count": count, "scenarios.strategy": "streaming"}
+        problem = nhgd.load("problems/robust_poisson.yaml", stream)
+        assert problem.scenarios is not None
+        said.append(estimate(problem.pde, problem.method, problem.scenarios.problem).total)
+    assert said[0] == said[1]
+
+
+def test_check_says_what_scenarios_take() -> None:
+    problem = nhgd.load("problems/robust_poisson.yaml")
+    assert problem.scenarios is not None
+    assert ", scenarios " in str(estimate(problem.pde, problem.method, problem.scenarios.problem))
+    assert "scenarios" not in str(estimate(problem.pde, problem.method))

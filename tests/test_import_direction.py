@@ -26,7 +26,7 @@ ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "object
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem"] = ALLOWED["pde_problem"] | {"methods", "pde_problem", "scenario_problem", "uncertainty"}
-ALLOWED["estimate"] = {"engine", "pde_problem", "problem"}
+ALLOWED["estimate"] = {"engine", "methods", "pde_problem", "problem", "scenario_problem"}
 ALLOWED["run"] = {
     "control",
     "engine",
@@ -38,7 +38,7 @@ ALLOWED["run"] = {
     "problem",
     "scenario_problem",
 }
-ALLOWED["bench"] = {"engine", "linalg", "methods", "output", "pde_problem", "problem", "run"}
+ALLOWED["bench"] = {"engine", "linalg", "methods", "output", "pde_problem", "problem", "run", "scenario_problem"}
 
 
 def imported(path: Path) -> set[str]:

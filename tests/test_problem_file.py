@@ -504,6 +504,16 @@ def test_the_examples_of_the_document_load(example: str, tmp_path: Path) -> None
     build(read_problem({**copy.deepcopy(BASE), **keys}))
 
 
+TUTORIAL = (Path(__file__).parents[1] / "docs" / "tutorial_uncertainty.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", TUTORIAL, re.DOTALL))
+def test_the_files_of_the_tutorial_are_whole(example: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(example, encoding="utf-8")
+    build(read_problem(path))
+
+
 def test_every_key_is_in_the_document() -> None:
     def keys(schema: Any) -> set[str]:
         if isinstance(schema, list):

@@ -415,3 +415,19 @@ def test_the_engine_sees_the_scenarios_of_the_file() -> None:
     assert problem.outer_value(u, v) == pytest.approx(wanted, rel=1e-13)
     first, rest = problem.drawn(0, 2), problem.drawn(1, 2)
     _agree(first.residual(u[:2], v)[[1]], rest.residual(u[1:3], v)[[0]])
+
+
+@pytest.mark.parametrize("name", ["y", "z"])
+def test_names_of_coordinates_that_the_mesh_lacks_are_free(name: str) -> None:
+    mesh = {"kind": "interval", "cells": 5} if name == "y" else RECTANGLE
+    pde = {"kind": "poisson", "conductivity": "exp({})", "source": "x*{}", "boundary": HELD}
+
+    def written(name: str) -> dict[str, Any]:
+        named = {key: value.format(name) if isinstance(value, str) else value for key, value in pde.items()}
+        return uncertain_file(named, mesh=mesh, parameters={name: {"normal": [0, 1]}})
+
+    problems = [build_scenarios(read_problem(written(each))) for each in (name, "a")]
+    z = np.array([[0.4], [-1.0]])
+    u, v = (torch.ones(2, problems[0].nominal.inner_shape[1], dtype=torch.float64), problems[0].nominal.start()[1])
+    residuals = [each.at(z).residual(u, v) for each in problems]
+    assert torch.equal(*residuals) and bool(residuals[0].any())

@@ -14,6 +14,10 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.engine.outer.stochastic import StochasticApproximation
+from nhgd_pde.methods.registry import OVER_SCENARIOS
+from nhgd_pde.methods.robbins_monro import RobbinsMonro
+from nhgd_pde.methods.sample_average import SampleAverage
 from nhgd_pde.objective.risk import Mean
 from nhgd_pde.output.fields import read_vtu
 from nhgd_pde.problem.errors import ProblemError
@@ -21,6 +25,7 @@ from nhgd_pde.run.judgement import Judgement
 from nhgd_pde.uncertainty.sampling import Stream
 
 SIGMA, ALPHA, CELLS = 0.4, 1e-3, 8
+PROBLEMS = Path(__file__).parents[1] / "problems"
 
 
 def one_scalar(**more: Any) -> dict[str, Any]:
@@ -38,6 +43,9 @@ def one_scalar(**more: Any) -> dict[str, Any]:
         "scenarios": {"count": 64},
     }
     return copy.deepcopy({**data, **more})
+
+
+CERTAIN = {"kind": "poisson", "boundary": {"all": {"dirichlet": 0}}}
 
 
 def eigenvalue() -> float:
@@ -90,6 +98,45 @@ def test_a_sample_gives_the_optimum_of_that_sample() -> None:
     samples = problem.scenarios.samples
     assert reached(solution) == pytest.approx(amplitude(samples.weights, samples.z[:, 0]), rel=1e-7)
     assert solution.stats["gradient_error_parts"]["sampling"] == 0.0
+
+
+@pytest.mark.parametrize("adjoints", [{"solver": "factors"}, {"solver": "cg"}, {"solver": "cg", "warm": False}])
+def test_a_sample_average_ends_at_the_same_optimum(adjoints: dict[str, Any]) -> None:
+    found = nhgd.solve(nhgd.load(one_scalar(method="sample_average", adjoints=adjoints)))
+    assert found.status == "converged", found.message
+    assert found.objective == pytest.approx(nhgd.solve(nhgd.load(one_scalar())).objective, rel=1e-9)
+
+
+def test_stochastic_gradients_come_closer_to_the_optimum_with_every_epoch() -> None:
+    """Of one random scalar the control has one mode, whose curvature tells how long a step may be."""
+    scenarios = {"count": 64, "validation": 0}
+    best = nhgd.load(one_scalar(scenarios=scenarios))
+    assert best.scenarios is not None
+    samples = best.scenarios.samples
+    expected = amplitude(samples.weights, samples.z[:, 0])
+    curvature = float(samples.weights @ np.exp(-2 * SIGMA * samples.z[:, 0])) / eigenvalue() ** 2 + ALPHA
+    errors = []
+    for iterations in (8, 80, 800):
+        outer = {"step": 2.0 / curvature, "shift": 10.0, "power": 1.0, "iterations": iterations}
+        data = one_scalar(method="robbins_monro", outer=outer, scenarios=scenarios, adjoints={"batch": 8})
+        solution = nhgd.solve(nhgd.load(data))
+        assert solution.status == "stopped"
+        errors.append(abs(reached(solution) / expected - 1.0))
+    assert errors[0] > 5.0 * errors[1] > 25.0 * errors[2]
+
+
+def test_options_reach_the_methods_over_scenarios() -> None:
+    adjoints = {"solver": "cg", "tolerance": 1e-3, "warm": False, "batch": 5, "fresh": True}
+    more: dict[str, Any] = {"adjoints": adjoints, "outer": {"step": 3.0, "shift": 4.0, "power": 0.6}, "seed": 7}
+    assert nhgd.load(one_scalar(method="sample_average", **more)).method.oracle == SampleAverage("nominal", 1e-3, False)
+    stochastic = nhgd.load(one_scalar(method="robbins_monro", **more)).method
+    assert stochastic.oracle == RobbinsMonro(5, True, 1e-3, "nominal", seed=7)
+    assert stochastic.outer == StochasticApproximation(natural=False, step=3.0, shift=4.0, power=0.6)
+    assert nhgd.load(one_scalar(method="robbins_monro")).method.oracle == RobbinsMonro(start="kept")
+    streaming = nhgd.load(one_scalar(scenarios={"strategy": "streaming"}, outer={"shift": 5, "power": 0.5})).method
+    assert streaming.outer == StochasticApproximation(shift=5.0, power=0.5)
+    for name in OVER_SCENARIOS:
+        assert nhgd.load(one_scalar(method=name)).method.oracle.name == name
 
 
 def test_the_exact_adjoint_finds_the_same() -> None:
@@ -164,7 +211,23 @@ def test_a_run_that_is_resumed_ends_with_the_same_numbers(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"method": "soba"}, "expected nhgd or adjoint for a problem with random inputs, found 'soba'"),
+        (
+            {"method": "soba"},
+            "method: expected one of nhgd, adjoint, sample_average, robbins_monro for a problem with random inputs, "
+            "found 'soba'",
+        ),
+        (
+            {"method": "robbins_monro", "risk": {"cvar": 0.9}},
+            "risk: expected mean, which a minibatch estimates, with method robbins_monro",
+        ),
+        (
+            {"method": "robbins_monro", "outer": {"method": "lbfgs"}},
+            "outer.method: expected auto or gradient: steps of robbins_monro are not searched, found 'lbfgs'",
+        ),
+        (
+            {"method": "sample_average", "parameters": {}, "scenarios": None, "pde": CERTAIN},
+            "method: expected a method for one scenario, found 'sample_average', which goes through many",
+        ),
         ({"curvature": {"kind": "dense"}}, "expected factored, which scenarios can share, found 'dense'"),
         (
             {"risk": {"cvar": 0.9}, "scenarios": {"strategy": "saga"}},
@@ -185,3 +248,12 @@ def test_a_risk_is_lower_with_the_control_that_was_made_for_it(risk: Any) -> Non
     measure, weights = averse.judgement.risk, averse.judgement.weights
     other = measure.exact(torch.from_numpy(neutral.judgement.values), torch.from_numpy(weights))
     assert averse.judgement.in_sample < other
+
+
+def test_where_bounds_hold_errors_count_by_what_of_the_gradient_is_left() -> None:
+    """Nearly everywhere the derivative pushes against the bound: its length says nothing of the optimum."""
+    source = PROBLEMS / "uncertain_source.yaml"
+    smaller = {"mesh.cells": [24, 12], "scenarios.count": 16}
+    found = [nhgd.solve(nhgd.load(source, {**smaller, "method": method})) for method in ("nhgd", "adjoint")]
+    assert [each.status for each in found] == ["converged", "converged"]
+    assert found[0].objective == pytest.approx(found[1].objective, rel=1e-7)

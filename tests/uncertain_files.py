@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 RECTANGLE = {"kind": "rectangle", "cells": [4, 3]}
@@ -20,9 +21,12 @@ def uncertain_file(pde: dict[str, Any], **more: Any) -> dict[str, Any]:
         "control": {"kind": "source"},
         "objective": [TRACKING],
         "scenarios": {"count": 8},
-        "parameters": PARAMETERS,
     }
-    return copy.deepcopy({**data, **more})
+    data |= more
+    # An input that nothing uses is a mistake.
+    used = set(re.findall(r"\b[a-z]\w*\b", f"{pde} {data.get('time')}"))
+    data.setdefault("parameters", {name: given for name, given in PARAMETERS.items() if name in used})
+    return copy.deepcopy(data)
 
 
 def poisson(**more: Any) -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..engine.bilevel import inner_spectrum
 from ..engine.outer.adam import Adam
 from ..engine.outer.gradient import GradientDescent
+from ..engine.outer.stochastic import StochasticApproximation
 from ..problem.schema import HypergradientSpec, InnerSpec
+from ..run.outcome import nominal_of
 from .contenders import Contender
 from .measure import Judge, Reference
 from .runs import Budget, Point, run
@@ -47,8 +49,10 @@ class Choice:
 
 
 def has_constant_step(judge: Judge, contender: Contender) -> bool:
-    """The outer method takes steps of one length throughout: Adam, or a gradient method without a search."""
+    """The outer method takes steps of one length, or of a rule, throughout: Adam, or a gradient without a search."""
     outer = judge.task.method(contender, None, judge.problem).outer
+    if isinstance(outer, StochasticApproximation):
+        return not outer.natural
     if isinstance(outer, GradientDescent):
         return outer.step is not None or not outer.search
     return isinstance(outer, Adam)
@@ -102,14 +106,17 @@ def _knobs(judge: Judge, contender: Contender) -> dict[str, float]:
     """
     method = judge.task.method(contender, None, judge.problem)
     first = judge.evaluate(judge.start())
-    adam = isinstance(method.outer, Adam)
-    knobs = {"outer.step": Adam().init(judge.space, first).length if adam else judge.space.first_step(first)}
+    knobs = {"outer.step": judge.space.first_step(first)}
+    if isinstance(method.outer, Adam):
+        knobs = {"outer.step": Adam().init(judge.space, first).length}
+    elif isinstance(method.outer, StochasticApproximation):
+        knobs = {"outer.step": replace(method.outer, step=None).init(judge.space, first).unit}
     inner = {
         "inner.step": "step" in InnerSpec.model_fields and hasattr(method.oracle, "inner_step"),
         "hypergradient.step": "step" in HypergradientSpec.model_fields and hasattr(method.oracle, "linear_step"),
     }
     if any(inner.values()):
-        problem = judge.task.build(contender)
+        problem = nominal_of(judge.task.build(contender))
         u, v = problem.start()
         least, largest = inner_spectrum(problem, u, v)
         automatic = 2.0 / (least + largest)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..engine.oracle import Accuracy
+from ..engine.oracle import Accuracy, GrowingOracle
 from ..linalg.counts import Counts
 from ..linalg.riesz import RieszMap
 from ..linalg.threads import at_most_threads
@@ -58,7 +58,8 @@ def hypergradient_errors(
     """Evaluate a method again and again at one point (`Judge.ahead`), each time from where it has come to.
 
     Where it has the option `inner.steps`, an evaluation takes as many as all before it together, so that the sums are
-    powers of two. It is asked for full accuracy, and stops when it has that, or at the end of its budget.
+    powers of two; where it looks at some of the scenarios first, it looks at more of them each time. It is asked for
+    full accuracy, and stops when it has that, or at the end of its budget.
     """
     task = judge.task
     problem = task.build(contender)
@@ -74,7 +75,10 @@ def hypergradient_errors(
         method = task.method(contender.with_overrides({"inner.steps": max(inner, 1)}), seed, problem)
         began = time.perf_counter()
         with at_most_threads(method.threads):
-            state = method.oracle.init(problem, u, v) if state is None else state
+            if state is None:
+                state = method.oracle.init(problem, u, v)
+            elif isinstance(method.oracle, GrowingOracle):
+                state = method.oracle.grown(problem, state, 0.0, 1.0, 0.0) or state
             evaluation, state = method.oracle.evaluate(problem, v, state, _TIGHT)
         elapsed += time.perf_counter() - began
         inner, refinement = inner + evaluation.inner_steps, refinement + evaluation.refinement_steps

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from ..engine.minimise import outer_space
-from ..engine.oracle import Accuracy
+from ..engine.oracle import Accuracy, Oracle
 from ..engine.outer.base import Evaluation
 from ..linalg.threads import at_most_threads
 from ..methods.adjoint import Adjoint
+from ..methods.sample_average import SampleAverage
+from ..scenario_problem import ScenarioProblem
 from .contenders import Contender
 from .runs import Budget, Run, Task, run
 
@@ -85,7 +88,8 @@ class Judge:
         self.task = task
         self.problem = task.build(_SAME)
         self._threads = task.method(_SAME, None, self.problem).threads
-        self._oracle = Adjoint()
+        exact: Any = SampleAverage("factors") if isinstance(self.problem, ScenarioProblem) else Adjoint()
+        self._oracle: Oracle[Any, Any] = exact
         self.space = replace(outer_space(self.problem), quadratic=False)
         u, v = self.problem.start()
         self._start = self._oracle.init(self.problem, u, v)

@@ -16,9 +16,12 @@ from ..engine.minimise import minimise, outer_space
 from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem
-from ..problem.building import build
+from ..problem.building import build, build_scenarios
 from ..problem.loading import ProblemFile
 from ..problem.methods import Method, build_method
+from ..run.judgement import fitted
+from ..run.outcome import nominal_of
+from ..scenario_problem import ScenarioProblem
 from .contenders import Contender
 
 Status = Literal["converged", "stopped", "interrupted", "failed", "budget"]
@@ -43,14 +46,18 @@ class Task:
         """The file as a contender reads it; None leaves the file's seed."""
         return contender.read(self.source, self.common, seed)
 
-    def build(self, contender: Contender) -> PDEProblem:
-        """The problem, always of the file's seed: another seed of a method is not another problem."""
-        with at_most_threads(1):
-            return build(self.read(contender))
+    def build(self, contender: Contender) -> PDEProblem | ScenarioProblem:
+        """The problem, always of the file's seed: another seed of a method is not another problem.
 
-    def method(self, contender: Contender, seed: int | None, problem: PDEProblem) -> Method:
-        file, device = self.read(contender, seed), problem.equation.lift.device
-        return build_method(file, problem.inner_shape, device, outer_space(problem))
+        With random inputs it is that of the file's scenarios, with the kinks of its risk rounded as `solve` does.
+        """
+        file = self.read(contender)
+        with at_most_threads(1):
+            return fitted(build_scenarios(file).problem) if file.spec.parameters else build(file)
+
+    def method(self, contender: Contender, seed: int | None, problem: PDEProblem | ScenarioProblem) -> Method:
+        file, nominal = self.read(contender, seed), nominal_of(problem)
+        return build_method(file, nominal.inner_shape, nominal.equation.lift.device, outer_space(nominal))
 
 
 @dataclass(frozen=True)

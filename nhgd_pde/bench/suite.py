@@ -54,7 +54,11 @@ class Plan:
                 issues += [issue for issue in error.issues if issue not in issues]
                 continue
             task = Task(source, self.common)
-            name = task.read(self.contenders[0]).spec.name
+            spec = task.read(self.contenders[0]).spec
+            name = spec.name
+            if self.peers and spec.parameters:
+                message = "expected none with --peers: the other libraries take one scenario"
+                issues.append(Issue("parameters", message, str(source)))
             if name in tasks:
                 issues.append(Issue("name", f"two problems are called {name!r}", str(source)))
             tasks[name] = task

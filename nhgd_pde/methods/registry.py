@@ -1,17 +1,19 @@
-"""The table of the compared methods: by name, how to make one from the options that they have in common."""
+"""The tables of the compared methods: by name, how to make one from the options that they have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ..engine.oracle import Oracle
 from .amigo import AmIGO
 from .broyden import Broyden
 from .nbo import NBOCG, NBOGD, NSBOSGD
 from .neumann import Neumann
+from .robbins_monro import RobbinsMonro
 from .saba import SABA
+from .sample_average import SampleAverage
 from .soba import SOBA
 from .stocbio import StocBiO
 from .truncated_cg import TruncatedCG
@@ -92,3 +94,61 @@ METHODS: dict[str, Entry] = {
         _factory(NSBOSGD, "rounds"), True, "Newton step and linear system together, by stochastic steps", True
     ),
 }
+
+
+class ScenarioFactory(Protocol):
+    """Options -> oracle over scenarios; None is its own default, and an option that it does not have is ignored."""
+
+    def __call__(
+        self,
+        solver: Literal["factors", "nominal"] = "factors",
+        tolerance: float | None = None,
+        warm: bool = True,
+        batch: int = 8,
+        fresh: bool = False,
+        seed: int = 0,
+    ) -> Oracle: ...
+
+
+class ScenarioEntry(NamedTuple):
+    """
+    Attributes:
+        factory: makes the oracle.
+        description: a line.
+        stepwise: every evaluation is of other scenarios, so that its steps cannot be searched.
+    """
+
+    factory: ScenarioFactory
+    description: str
+    stepwise: bool
+
+
+def _sample_average(
+    solver: Literal["factors", "nominal"] = "factors",
+    tolerance: float | None = None,
+    warm: bool = True,
+    batch: int = 8,
+    fresh: bool = False,
+    seed: int = 0,
+) -> SampleAverage:
+    return SampleAverage(solver, tolerance, warm)
+
+
+def _robbins_monro(
+    solver: Literal["factors", "nominal"] = "factors",
+    tolerance: float | None = None,
+    warm: bool = True,
+    batch: int = 8,
+    fresh: bool = False,
+    seed: int = 0,
+) -> RobbinsMonro:
+    tolerance = RobbinsMonro.tolerance if tolerance is None else tolerance
+    # Scenarios that do not come again have nothing to start from.
+    return RobbinsMonro(batch, fresh, tolerance, "kept" if warm and not fresh else "nominal", seed=seed)
+
+
+OVER_SCENARIOS: dict[str, ScenarioEntry] = {
+    "sample_average": ScenarioEntry(_sample_average, "exact or inexact adjoints of all scenarios", False),
+    "robbins_monro": ScenarioEntry(_robbins_monro, "stochastic gradients from minibatches of scenarios", True),
+}
+"""Those for problems with random inputs, and for no other."""

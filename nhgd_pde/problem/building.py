@@ -37,6 +37,7 @@ from .controls import ControlBuilder
 from .dirichlet import controlled_coefficients, given_coefficients
 from .domains import build_domain
 from .errors import ProblemError
+from .expressions import COORDINATES
 from .families import FAMILIES, Family, Interior
 from .loading import ProblemFile
 from .objectives import ObjectiveBuilder
@@ -261,6 +262,10 @@ class _Builder:
                 value = each.initial.constant if not isinstance(each.initial, tuple) else None
                 if value is None:
                     self.values.complain(key, f"expected a number for a parameter, found {each.initial}")
+                if each.name in COORDINATES[: self.values.domain.dim]:
+                    name_key = key.removesuffix("initial") + "name"
+                    message = f"the name {each.name!r} is taken: it is a coordinate of the mesh"
+                    self.values.complain(name_key, message)
                 found[each.name] = value or 0.0
         return found
 

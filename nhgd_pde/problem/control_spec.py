@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from nhgd_pde.problem.expressions import CONSTANTS, FUNCTIONS, VARIABLES, Expression
+from nhgd_pde.problem.expressions import RESERVED, Expression
 from nhgd_pde.problem.fields import (
     Flag,
     Formula,
@@ -181,8 +181,7 @@ class ParameterControl(_Control):
     @field_validator("name")
     @classmethod
     def _of_its_own(cls, value: str) -> str:
-        taken = {*VARIABLES, *CONSTANTS, *FUNCTIONS, "u"}
-        if value in taken:
+        if value in RESERVED | {"u"}:
             raise issue(f"the name {value!r} is taken: it means something else in expressions")
         return value
 

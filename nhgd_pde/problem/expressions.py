@@ -36,6 +36,9 @@ FUNCTIONS: Mapping[str, int] = {
 }
 """Every function and its number of arguments: `clip(value, lower, upper)`, `where(condition, yes, no)`."""
 
+RESERVED = frozenset({"x", "r", "t", *CONSTANTS, *FUNCTIONS})
+"""What no name of a file may be; y and z may, where the mesh does not have these coordinates."""
+
 _SYMBOLS: Mapping[type[ast.AST], str] = {
     **{ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"},
     **{ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="},
@@ -96,7 +99,7 @@ class Expression:
     def __init__(self, original: str | float | Expression, names: Collection[str] = ()) -> None:
         if isinstance(original, Expression):
             original = original.original
-        clashes = sorted(set(names) & {*VARIABLES, *CONSTANTS, *FUNCTIONS})
+        clashes = sorted(set(names) & RESERVED)
         if clashes:
             raise ExpressionError(f"the name {clashes[0]!r} is taken: it is part of every expression")
         if isinstance(original, bool) or not isinstance(original, str | int | float):

@@ -21,12 +21,12 @@ from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.oc import OC, Smoothing
 from ..engine.scenarios.growth import GrowthOptions
 from ..methods.adjoint import Adjoint
-from ..methods.registry import METHODS
+from ..methods.registry import METHODS, OVER_SCENARIOS
 from .constraint_spec import StateSpec
 from .control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
-from .scenario_methods import over_scenarios
+from .scenario_methods import compared_over_scenarios, over_scenarios
 
 # A batch of the sampled inner loop where the file does not say: large enough for matrix products to be efficient.
 _TESTS = 64
@@ -182,6 +182,13 @@ def _oracle(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> 
         return nhgd, f"{choice}{tests}" + ("" if nhgd.hypergradient.refine else ", no refinement")
     if spec.method == "adjoint":
         return Adjoint(), "exact adjoint"
+    if spec.method in OVER_SCENARIOS:
+        if not spec.parameters:
+            message = (
+                f"expected a method for one scenario, found {spec.method!r}, which goes through many: the file has no"
+            )
+            raise file.error("method", f"{message} parameters, which are what is random")
+        return compared_over_scenarios(file)
     method = METHODS[spec.method]
     if method.stochastic and spec.inner.tests == "all":
         raise file.error("inner.tests", f"expected a number: {spec.method} draws samples, found 'all'")

@@ -14,7 +14,9 @@ from ..uncertainty.karhunen_loeve import KarhunenLoeve, karhunen_loeve
 from ..uncertainty.quadrature import sparse_quadrature, tensor_quadrature
 from ..uncertainty.sampling import Samples, Stream, monte_carlo, quasi
 from .errors import Issue, ProblemError
+from .expressions import COORDINATES
 from .loading import ProblemFile
+from .random_values import names_in
 from .scenario_spec import CVaRSpec, EntropicSpec, FieldSpec, MeanPlusDeviationSpec, ScenariosSpec
 
 # What `count: auto` is.
@@ -25,12 +27,19 @@ def random_inputs(file: ProblemFile, domain: Domain) -> RandomInputs | None:
     """The random inputs of a file; None where there are none.
 
     Raises:
-        ProblemError: a field has more modes than the mesh carries.
+        ProblemError: a field has more modes than the mesh carries, a name is a coordinate or nowhere in use.
     """
     inputs: dict[str, RandomInput] = {}
     issues: list[Issue] = []
     nodal: Space | None = None
+    used = names_in([file.spec.pde, None if file.spec.time is None else file.spec.time.initial])
     for name, spec in file.spec.parameters.items():
+        if name in COORDINATES[: domain.dim]:
+            message = f"the name {name!r} is taken: it is a coordinate of the mesh"
+            issues.append(file.issue(f"parameters.{name}", message))
+        elif name not in used:
+            message = f"expected a random input that an expression of pde or time.initial uses, found {name!r}"
+            issues.append(file.issue(f"parameters.{name}", message))
         try:
             if spec.normal is not None:
                 inputs[name] = Scalar(Normal(*spec.normal))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from nhgd_pde.problem.expressions import CONSTANTS, FUNCTIONS, VARIABLES
+from nhgd_pde.problem.expressions import RESERVED
 from nhgd_pde.problem.fields import Number, Numbers, OneOf, Section, issue
 
 Positive = Annotated[float, Number(above=0)]
@@ -14,7 +14,7 @@ Share = Annotated[float, Number(above=0, below=1)]
 Pair = Annotated[Any, Numbers(Number(), single=False)]
 
 # What expressions of pde may use besides the names of random inputs.
-_TAKEN = {*VARIABLES, *CONSTANTS, *FUNCTIONS, "u"}
+_TAKEN = RESERVED | {"u"}
 
 
 class FieldSpec(Section):

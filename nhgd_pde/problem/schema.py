@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nhgd_pde.problem.constraint_spec import ConstraintSpec
 from nhgd_pde.problem.control_spec import AllControls, ControlSpec, ParameterControl
-from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
+from nhgd_pde.problem.fields import Flag, Number, OneOf, PerAxis, Section, expectation, issue, raise_issues
 from nhgd_pde.problem.objective_spec import ObjectiveTerm
 from nhgd_pde.problem.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
 from nhgd_pde.problem.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
@@ -192,6 +192,28 @@ class HypergradientSpec(Section):
     )
 
 
+class AdjointsSpec(Section):
+    """What sample_average and robbins_monro, the compared methods over scenarios, do for states and adjoints."""
+
+    solver: Literal["factors", "cg"] = Field(
+        default="factors",
+        description="Of sample_average: factors of every scenario, or conjugate gradients that those of the nominal "
+        "scenario precondition, which robbins_monro takes anyway.",
+    )
+    tolerance: Annotated[float | Literal["auto"], Number(above=0, below=1, words=("auto",))] = Field(
+        default="auto",
+        description="Relative error of states and adjoints by conjugate gradients; auto is 0.01 for robbins_monro, and "
+        "follows outer progress for sample_average.",
+    )
+    warm: Annotated[bool, Flag()] = Field(
+        default=True, description="Start from what a scenario had last; else from the nominal one."
+    )
+    batch: Count = Field(default=8, description="Of robbins_monro: scenarios of a step.")
+    fresh: Annotated[bool, Flag()] = Field(
+        default=False, description="Of robbins_monro: scenarios that no step before has had; else epochs of the sample."
+    )
+
+
 class OuterSpec(Section):
     """The iteration on the control."""
 
@@ -211,6 +233,15 @@ class OuterSpec(Section):
     step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
         default="auto",
         description="First trial step of the line search, constant step of gradient and adam; auto estimates it.",
+    )
+    shift: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="k0 of steps a / (k + k0)^power without a search, over scenarios: of robbins_monro (auto: 10) and "
+        "the strategies saga and streaming (1); a is `step`.",
+    )
+    power: Annotated[float | Literal["auto"], Number(least=0, words=("auto",))] = Field(
+        default="auto",
+        description="Of the same: auto is 1 for robbins_monro, and 0, a constant step, for the strategies.",
     )
     move: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
         default="auto",
@@ -265,9 +296,12 @@ class ProblemSpec(Section):
         "nbo_gd",
         "nbo_cg",
         "nsbo_sgd",
+        "sample_average",
+        "robbins_monro",
     ] = Field(
         default="nhgd",
-        description="Natural hypergradient descent, the exact discrete adjoint, or a compared method.",
+        description="Natural hypergradient descent, the exact discrete adjoint, or a compared method; sample_average "
+        "and robbins_monro with random inputs alone.",
     )
     mesh: MeshSpec = Field(description="The domain, by kind or by file.")
     element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
@@ -296,6 +330,7 @@ class ProblemSpec(Section):
     inner: InnerSpec = Field(default_factory=InnerSpec)
     curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
     hypergradient: HypergradientSpec = Field(default_factory=HypergradientSpec)
+    adjoints: AdjointsSpec = Field(default_factory=AdjointsSpec)
     outer: OuterSpec = Field(default_factory=OuterSpec)
     devices: DevicesSpec = Field(default_factory=DevicesSpec)
     seed: Natural = Field(default=0, description="Seed of every random number.")

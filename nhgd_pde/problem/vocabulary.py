@@ -41,10 +41,12 @@ def _sections(annotation: Any, key: str = "") -> dict[str, str]:
 
 def _methods() -> dict[str, str]:
     # Only here, because methods load torch.
-    from ..methods.registry import METHODS
+    from ..methods.registry import METHODS, OVER_SCENARIOS
 
     own = {"nhgd": "natural hypergradient descent", "adjoint": "exact discrete adjoint"}
-    return {**own, **{name: method.description for name, method in METHODS.items()}}
+    compared = {name: method.description for name, method in METHODS.items()}
+    scenarios = {name: f"{method.description} (random inputs)" for name, method in OVER_SCENARIOS.items()}
+    return {**own, **compared, **scenarios}
 
 
 def _choices(name: str, model: type[BaseModel] = schema.ProblemSpec) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ...engine.bilevel import BilevelProblem
 from ...engine.curvature.factored import Factored
 from ...engine.hypergradient import hypergradient
 from ...linalg.threads import at_most_threads
+from ...run.outcome import nominal_of
 from ..hypergradients import relative_error
 from ..measure import Judge
 from . import betty, boat, torchopt
@@ -72,7 +73,7 @@ def unavailable() -> dict[str, str]:
 
 def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
     """Every library that is installed, and ours, at `Judge.ahead`; those that are not, with the reason."""
-    problem = judge.problem
+    problem = nominal_of(judge.problem)
     exact, u = judge.solution(judge.ahead())
     found = []
     with at_most_threads(1):

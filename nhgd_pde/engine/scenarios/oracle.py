@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
+from ..minimise import outer_space
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
@@ -158,7 +159,7 @@ class ScenarioNHGD:
             fine = fine.following(told.fine)
             coarse = coarse.following(told.coarse) if coarse is not None and told.coarse is not None else None
             errors = sampling_errors(fine, coarse, way, told)
-            length = problem.outer_metric.dual_norm_estimate((told.derivative + own)[None])
+            length = self._length(problem, v, told.derivative + own)
             hidden = max(self.growth.share * errors.total, self.growth.visible * length)
             if sweeps == _MOST_SWEEPS or not told.corrected > 2.0 * hidden:
                 break
@@ -206,6 +207,14 @@ class ScenarioNHGD:
             tried=coarse is not None,
         )
         return evaluation, reached
+
+    def _length(self, problem: ScenarioProblem, v: Tensor, derivative: Tensor) -> float:
+        """How long a gradient is, for what errors of it matter; of components that push against a bound none does."""
+        space = outer_space(problem)
+        if space.smooth:
+            return problem.outer_metric.dual_norm_estimate(derivative[None])
+        gradient = problem.outer_metric.gradient(derivative[None])[0]
+        return space.stationarity(Evaluation(v, math.nan, derivative, gradient, 0.0, 0.0, 0.0))
 
     def _tolerances(self, state: ScenarioState, accuracy: Accuracy) -> tuple[float, float]:
         """Relative errors of states and adjoints: what the sampling error hides need not be solved for."""
