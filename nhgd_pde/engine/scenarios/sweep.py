@@ -83,7 +83,7 @@ class Sweep:
         derivative: (p,) the hypergradient without that of f_0.
         sampling_error: estimate of the norm of the gradient's error against all scenarios; 0 with all of them.
         corrected: norm of the gradient's correction for what is left of the equations, which is larger than what is
-            left after it.
+            left after it; or of what that might be in scenarios far from the nominal one.
         state_error, adjoint_error: relative, in mean square over the scenarios.
         state_steps, adjoint_steps: applications of the inverse to a row, at most.
         known: states and adjoints.
@@ -172,6 +172,11 @@ class _Sum:
         self.squares = [self.v.new_zeros(self.active), self.v.new_zeros(self.active)]
         # Of the state and the adjoint equations, added up in the shares of the hypergradients.
         self.left = self.v.new_zeros(2, n)
+        # The same with alternating signs, which do not cancel where the mean's happen to, each as many times as large
+        # as solving with a scenario's own equation enlarges it: what it does to a load, so far as states tell.
+        self.apart = self.v.new_zeros(2, n)
+        self.signs = 1.0 - 2.0 * (torch.arange(self.active, device=self.v.device) % 2)
+        self.gains = self.v.new_ones(self.active)
 
     def states(self, indices: Tensor) -> None:
         part = self.problem.part(indices)
@@ -180,7 +185,8 @@ class _Sum:
         self._took(0, found, indices)
         self.u[indices], self.p[indices] = found.solution, p
         self.values[indices] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
-        self.left[0] += self.balance.weights[indices] @ found.residual
+        self.gains[indices] = self._gains(found.solution)
+        self._left(0, self.balance.weights, indices, found)
 
     def adjoints(self, indices: Tensor, shares: Tensor) -> None:
         """Adjoints and hypergradients of some scenarios whose states are known."""
@@ -192,7 +198,20 @@ class _Sum:
         self._took(1, found, indices)
         self.p[indices] = found.solution
         self.rows[indices] = direct - part.scenario_control_products(u, v, found.solution)
-        self.left[1] += shares[indices] @ found.residual
+        self._left(1, shares, indices, found)
+
+    def _gains(self, u: Tensor) -> Tensor:
+        """(b,) lengths of states in terms of the nominal one's, at least 1."""
+        assert self.known.at is not None
+        metric = self.problem.nominal.inner_metric
+        length = metric.norm(self.known.at[0])
+        if not length > 0.0:
+            return torch.ones_like(u[:, 0])
+        return ((u * metric.covector(u)).sum(1).clamp(min=0.0).sqrt() / length).clamp(min=1.0)
+
+    def _left(self, kind: int, shares: Tensor, indices: Tensor, found: Rows) -> None:
+        self.left[kind] += shares[indices] @ found.residual
+        self.apart[kind] += (self.signs * shares * self.gains ** (2 - kind))[indices] @ found.residual
 
     def _took(self, kind: int, found: Rows, indices: Tensor) -> None:
         self.message = self.message or found.message
@@ -206,11 +225,13 @@ class _Sum:
         # As if all errors had one direction.
         errors = [math.sqrt(float(shares.abs() @ squares)) for squares in self.squares]
         relative = [error / length if length > 0.0 else error for error, length in zip(errors, lengths, strict=True)]
-        correction = torch.zeros_like(self.v) if self.message else self._correction()
+        correction = apart = torch.zeros_like(self.v)
+        if not self.message:
+            correction, apart = self._correction(self.left), self._correction(self.apart)
         return Sweep(
             value=value,
             derivative=shares @ self.rows + correction,
-            corrected=self.problem.outer_metric.dual_norm_estimate(correction[None]),
+            corrected=max(self.problem.outer_metric.dual_norm_estimate(each[None]) for each in (correction, apart)),
             sampling_error=0.0 if self.message else self._sampling_error(shares),
             state_error=relative[0],
             adjoint_error=relative[1],
@@ -221,14 +242,14 @@ class _Sum:
             message=self.message,
         )
 
-    def _correction(self) -> Tensor:
-        """What the nominal scenario says that the equations' mean residuals take off the hypergradient, (p,).
+    def _correction(self, left: Tensor) -> Tensor:
+        """What the nominal scenario says that the equations' mean residuals (2, n) take off the hypergradient, (p,).
 
         The error of u_s is close to A_0 R_s, and that of p_s to A_0^T of what is left of its equation: linear both, so
         that three solves correct the mean of all scenarios by what would take as many for each of them.
         """
         nominal, (u, v) = self.problem.nominal, (self.known.at[0], self.v)  # type: ignore[index]
-        state, adjoint = self.left[:1], self.left[1:]
+        state, adjoint = left[:1], left[1:]
         du = -self.inverse.newton_step(state)
         bent, direct = nominal.outer_second_derivatives(u, v, du, torch.zeros_like(v))
         dp = self.inverse.adjoint(adjoint + bent)
