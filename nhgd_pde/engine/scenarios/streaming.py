@@ -17,17 +17,16 @@ variable. It moves by a Newton step in the estimates of the derivatives by t aft
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ...linalg.factorisation import SingularMatrixError
-from ..nhgd import NHGD, NHGDState
+from ..nhgd import NHGDState
 from ..oracle import Accuracy
-from ..outer.base import Evaluation, HessianProduct, failed_evaluation
-from ..plain import from_plain, to_plain
+from ..outer.base import Evaluation, failed_evaluation
+from .minibatches import Minibatches, beside_nominal
 from .problem import Part, Risk, ScenarioProblem
 from .solved import Middle, Solved, deviation, nominal_at, solve_part
 from .sweep import Tolerances
@@ -130,11 +129,10 @@ class StreamState:
 
 
 @dataclass(frozen=True)
-class Streaming:
+class Streaming(Minibatches[StreamState]):
     """Options; an `Oracle`.
 
     Attributes:
-        base: the method for the nominal scenario, whose curvature is pointwise.
         batch: fresh scenarios an evaluation.
         power: a_k = k^-power with a_0 = 1, so that what is known of the starting point is forgotten; 0 is plain
             sampling, with no memory.
@@ -143,7 +141,6 @@ class Streaming:
         roughest: largest relative error of a state or an adjoint.
     """
 
-    base: NHGD
     batch: int = 8
     power: float = 1.0
     least: float = 0.0
@@ -164,15 +161,6 @@ class Streaming:
             )
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
         return StreamState(nominal, 0, 0, v.new_zeros(len(v) + 4))
-
-    def evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
-    ) -> tuple[Evaluation, StreamState]:
-        """One evaluation with fresh scenarios; a singular linearisation makes it a failed one."""
-        try:
-            return self._evaluate(problem, v, state, accuracy)
-        except SingularMatrixError as singular:
-            return failed_evaluation(v, str(singular)), state
 
     def _evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
@@ -203,20 +191,8 @@ class Streaming:
         kept = (1.0 - weight) ** 2
         variance = kept * state.variance + deviation(problem.outer_metric, error[:, :_VALUE]) ** 2 / self.batch
         value_variance = kept * state.value_variance + float(error[:, _VALUE].var()) / self.batch
-        derivative = middle.derivative + running[:_VALUE] + problem.nominal.control_derivative(v)
-        evaluation = Evaluation(
-            v=v,
-            value=middle.value + float(running[_VALUE]) + problem.nominal.control_value(v),
-            derivative=derivative,
-            gradient=problem.outer_metric.gradient(derivative[None])[0],
-            state_error=found.state_error,
-            adjoint_error=found.adjoint_error,
-            sensitivity=middle.sensitivity,
-            inner_steps=found.state_steps,
-            refinement_steps=found.adjoint_steps,
-            sampling_error=math.sqrt(variance),
-            scenarios=self.batch,
-        )
+        more = running[:_VALUE], float(running[_VALUE])
+        evaluation = beside_nominal(problem, v, middle, found, more, math.sqrt(variance))
         if not evaluation.finite:
             return evaluation, state
         return evaluation, StreamState(
@@ -244,19 +220,6 @@ class Streaming:
             return found
         u, p = found.u + (before.u - middle.u), found.p + (before.p - middle.p)
         return solve_part(part, before.v, u, p, middle.inverse, tolerances)
-
-    def hessian(self, problem: ScenarioProblem, v: Tensor, state: StreamState) -> HessianProduct:
-        """Of the nominal scenario."""
-        return self.base.hessian(problem.nominal, v, state.nominal)
-
-    def save(self, state: StreamState) -> dict[str, Any]:
-        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
-        return {"state": rest, "nominal": self.base.save(state.nominal)}
-
-    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> StreamState:
-        nominal = self.base.restore(problem.nominal, saved["nominal"])
-        state = from_plain(saved["state"], problem.start()[0].device)
-        return replace(state, nominal=nominal)
 
 
 def _terms(risk: Risk, found: Solved, value: float, derivative: Tensor, level: float) -> Tensor:
