@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scenario_problems import natural, poisson_2d, scenarios_of, waves
+from scenario_problems import field_problem, natural, poisson_2d, scenarios_of, waves
 
-import nhgd_pde as nhgd
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Accuracy
@@ -71,23 +70,3 @@ def test_the_sampling_error_is_the_distance_to_all_scenarios(modes: int, near: b
     squares = [torch.tensor(each, dtype=torch.float64).reshape(12, 4).square().mean(0) for each in (estimated, true)]
     ratio = (squares[0] / squares[1]).sqrt()
     assert float(ratio.min()) > 0.6 and float(ratio.max()) < 3.5, ratio
-
-
-def field_problem(modes: int, seed: int) -> ScenarioProblem:
-    field = {"covariance": "matern", "length": 0.3, "std": 0.5, "smoothness": 1.5, "modes": modes}
-    data = {
-        "name": "field",
-        "mesh": {"kind": "rectangle", "cells": [8, 8]},
-        "parameters": {"k": {"field": field}},
-        "pde": {"kind": "poisson", "conductivity": "exp(k)", "boundary": {"all": {"dirichlet": 0}}},
-        "control": {"kind": "source"},
-        "objective": [
-            {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)*(1+x)"},
-            {"kind": "regularisation", "norm": "l2", "weight": 1e-4},
-        ],
-        "scenarios": {"count": 128, "sampling": "monte_carlo"},
-        "seed": seed,
-    }
-    scenarios = nhgd.load(data).scenarios
-    assert scenarios is not None
-    return scenarios.problem

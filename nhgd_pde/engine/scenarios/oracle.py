@@ -30,6 +30,8 @@ from .sweep import Knowledge, Tolerances, sweep
 # Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
 _MOST_SWEEPS = 3
 _LEAST_TIGHTENING = 0.1
+# Standard errors that a gradient may be off by, and what is left of the equations, where no more scenarios are needed.
+_SURE = 4.0
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,13 @@ class GrowthOptions:
         return 0 if self.nominal < 1.0 else min(self.first, count)
 
     def following(self, active: int, count: int, stationarity: float, sampling_error: float, goal: float) -> int:
-        """Scenarios of the next batch; `active` where this one will do.
+        """Scenarios of the next batch; `active` where this one will do: for another step, or for good.
 
         The error of a mean of b out of S goes with 1/b - 1/S.
         """
         if active >= count or stationarity > max(self.ratio * sampling_error, goal):
+            return active
+        if sampling_error > 0.0 and stationarity + _SURE * sampling_error <= goal:
             return active
         wanted = (stationarity / (self.ratio * sampling_error)) ** 2 if sampling_error > 0.0 else 1.0
         enough = 1.0 / (wanted * (1.0 / active - 1.0 / count) + 1.0 / count)
