@@ -25,11 +25,13 @@ class Knowledge:
     Attributes:
         u, p: (b, n).
         at: u and p (1, n) of the nominal scenario when these were solved for; None before.
+        moved: (1, n), to be added to every row of u and p, which copies of all rows would take as much memory for.
     """
 
     u: Tensor
     p: Tensor
     at: tuple[Tensor, Tensor] | None = None
+    moved: tuple[Tensor, Tensor] | None = None
 
     def following(self, u: Tensor, p: Tensor) -> Knowledge:
         """Moved on by what u and p (1, n) of the nominal scenario have moved.
@@ -38,18 +40,16 @@ class Knowledge:
         """
         if self.at is None:
             return Knowledge(self.u, self.p, (u, p))
-        return Knowledge(self.u + (u - self.at[0]), self.p + (p - self.at[1]), (u, p))
+        return Knowledge(self.u, self.p, (u, p), (u - self.at[0], p - self.at[1]))
 
     def starts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(k, n) for scenarios: the nominal ones where a scenario has not been seen."""
         assert self.at is not None
         known = indices < len(self.u)
-        if bool(known.all()):
-            return self.u[indices], self.p[indices]
         found = []
-        for rows, nominal in ((self.u, self.at[0]), (self.p, self.at[1])):
-            start = nominal.expand(len(indices), -1).clone()
-            start[known] = rows[indices[known]]
+        for k, rows in enumerate((self.u, self.p)):
+            start = self.at[k].expand(len(indices), -1).clone()
+            start[known] = rows[indices[known]] + (self.moved[k] if self.moved is not None else 0.0)
             found.append(start)
         return found[0], found[1]
 
