@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from scenario_problems import natural, poisson_2d, scenarios_of, waves
+from test_streaming import numbers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -65,7 +68,7 @@ def sampled(count: int) -> ScenarioProblem:
     return scenarios_of(nominal, waves(nominal, count, 0.5), at_once=AT_ONCE)
 
 
-def peak(problem: ScenarioProblem, oracle: object, evaluations: int) -> int:
+def peak(problem: ScenarioProblem, oracle: Any, evaluations: int) -> int:
     """Numbers at the peak of evaluations, what the first one makes and keeps included."""
     v = torch.ones(problem.outer_size, dtype=torch.float64)
     gc.collect()
@@ -76,11 +79,16 @@ def peak(problem: ScenarioProblem, oracle: object, evaluations: int) -> int:
     return allocations.peak // 8
 
 
-def slope(oracle: Callable[[], object], evaluations: Callable[[int], int]) -> float:
-    """Numbers a scenario at the peak."""
-    found = [peak(sampled(count), oracle(), evaluations(count)) for count in COUNTS]
+def a_scenario(make: Callable[[], Any], evaluations: Callable[[int], int]) -> float:
+    """Numbers that each further scenario adds to the peak."""
+    found = [peak(sampled(count), make(), evaluations(count)) for count in COUNTS]
     steps = np.diff(found) / np.diff(COUNTS)
-    return float(steps[-1])
+    assert steps[0] == pytest.approx(steps[1], abs=2.0)
+    return float(steps[1])
+
+
+# Beside fields: values, errors, weights, signs and the like.
+SCALARS = 12
 
 
 def test_the_counter_counts() -> None:
@@ -91,3 +99,35 @@ def test_the_counter_counts() -> None:
         c = a.view(10, 100) * 2.0
         d = c.t()[:5]
     assert allocations.peak // 8 == 2000 and len(d) == 5
+
+
+def test_a_finite_sum_takes_states_adjoints_and_rows_of_hypergradients() -> None:
+    """2 n + p numbers a scenario, 3 n of a control as fine as the state, beside the 2 n of the iterate it leaves."""
+    problem = sampled(1)
+    n, p = problem.inner_shape[1], problem.outer_size
+    found = a_scenario(lambda: ScenarioNHGD(natural(), GrowthOptions(None)), lambda count: 3)
+    assert 2 * n + p < found < (2 * n + p) + 2 * n + SCALARS
+
+
+def test_what_is_kept_of_a_finite_sum_is_states_and_adjoints() -> None:
+    for count in COUNTS[:2]:
+        problem = sampled(count)
+        oracle, v = ScenarioNHGD(natural(), GrowthOptions(None)), problem.start()[1]
+        state = oracle.init(problem, *problem.start())
+        for k in range(2):
+            _, state = oracle.evaluate(problem, v + 0.1 * k, state, Accuracy(1e-6, 1e-6))
+        of_scenarios = numbers(oracle.save(state)["state"])
+        assert 0 <= of_scenarios - 2 * count * problem.inner_shape[1] < 4 * problem.inner_shape[1]
+
+
+def test_a_table_of_hypergradients_is_all_there_is() -> None:
+    problem = sampled(1)
+    table = 2 * problem.inner_shape[1] + problem.outer_size
+    found = a_scenario(lambda: SAGA(natural(), AT_ONCE), lambda count: count // AT_ONCE + 3)
+    assert table < found < table + SCALARS
+
+
+def test_a_stream_takes_the_same_whatever_the_number_of_scenarios() -> None:
+    assert a_scenario(lambda: Streaming(natural(), AT_ONCE), lambda count: 3) == 0.0
+    few, many = (peak(sampled(64), Streaming(natural(), AT_ONCE), evaluations) for evaluations in (3, 12))
+    assert many == few
