@@ -131,6 +131,12 @@ def test_a_run_folder_has_the_statistics_and_every_scenario(tmp_path: Path) -> N
     assert np.mean(own) == pytest.approx(summary["objective"], rel=1e-8)
     assert summary["uncertainty"]["in_sample"] == pytest.approx(summary["objective"], rel=1e-8)
     assert summary["scenarios"] == 64
+    found = summary["uncertainty"]
+    assert found["out_of_sample"] == pytest.approx(found["objective_mean"], rel=1e-12)
+    assert found["interval"][0] < found["out_of_sample"] < found["interval"][1]
+    assert "polynomials of known mean" in found["estimator"] and "mean in 100 fresh scenarios" in summary["message"]
+    weights = np.array([float(row["weight"]) for row in rows if row["sample"] == "0"])
+    assert weights.sum() == pytest.approx(1.0) and weights.min() < 0.5 * weights.max()
 
 
 def test_a_run_that_is_resumed_ends_with_the_same_numbers(tmp_path: Path) -> None:
@@ -157,6 +163,23 @@ def test_a_run_that_is_resumed_ends_with_the_same_numbers(tmp_path: Path) -> Non
 def test_what_does_not_go_with_scenarios_is_told(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ProblemError, match=sentence):
         nhgd.load(one_scalar(**change))
+
+
+def test_fresh_scenarios_that_are_out_of_range_only_when_stretched_are_drawn_as_they_come() -> None:
+    """A conductivity of 1 + 0.2 s is not positive from s = -5 on, where half of the scenarios would go."""
+    data = one_scalar(
+        pde={**one_scalar()["pde"], "conductivity": "1+0.2*s"}, scenarios={"count": 64, "validation": 400}
+    )
+    solution = nhgd.solve(nhgd.load(data))
+    assert solution.judgement is not None and not solution.judgement.drawn.wide
+    assert math.isfinite(solution.judgement.interval[0]) and "rare" not in solution.stats["uncertainty"]["estimator"]
+
+
+def test_a_stream_is_judged_by_scenarios_that_it_has_not_seen() -> None:
+    problem = nhgd.load(one_scalar(scenarios={"strategy": "streaming"})).scenarios
+    assert problem is not None and problem.problem.stream is not None
+    seen, judging = problem.problem.stream(0, 1000), problem.problem.fresh(1000, False).z
+    assert not np.isin(judging, seen).any()
 
 
 @pytest.mark.parametrize("risk", [{"cvar": 0.8}, {"entropic": 5.0}, {"mean_plus_deviation": 1.0}, "worst_case"])

@@ -101,7 +101,8 @@ class Judgement:
         of, weights = self.values, self.weights / self.weights.sum()
         if len(self.fresh):
             of, weights = self.fresh, self.drawn.weights
-        mean = float(weights @ of)
+        mean = self._mean(of, weights)
+        variance = self._mean((of - mean) ** 2, weights)
         low, high = self.interval
         return {
             "risk": self.risk.name,
@@ -113,9 +114,15 @@ class Judgement:
             "confidence": self.confidence,
             "fresh_scenarios": len(self.fresh),
             "objective_mean": mean,
-            "objective_std": math.sqrt(max(float(weights @ (of - mean) ** 2), 0.0)),
+            "objective_std": math.sqrt(max(variance, 0.0)),
             "objective_quantiles": {f"{q:g}": _quantile(of, weights, q) for q in _QUANTILES},
         }
+
+    def _mean(self, values: np.ndarray, weights: np.ndarray) -> float:
+        """Of fresh scenarios by the same estimator as the measure, so that numbers agree."""
+        if len(self.fresh) and np.isfinite(values).all():
+            return expectation(values, self.drawn, self.confidence).value
+        return float(weights @ values)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The objective in every scenario, those of the sample first."""
