@@ -16,6 +16,7 @@ from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
 from .objective.risk import Risk
 from .pde_problem import PDEProblem
+from .uncertainty.fresh import FreshSample
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class ScenarioProblem:
         at_once: scenarios whose matrices are in memory at the same time.
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
             sequence that has nothing to do with the sample.
+        judges: (count, wide) -> fresh scenarios that judge the answer, which have nothing to do with the sample nor
+            with the stream.
         same_data: what is given of the state, on boundaries and at time 0, is the same in all scenarios.
         coarsened: makes the same problem on a coarser mesh, or None where that has no use.
     """
@@ -42,6 +45,7 @@ class ScenarioProblem:
     make: Callable[[np.ndarray, np.ndarray], PDEProblem]
     at_once: int = 16
     stream: Callable[[int, int], np.ndarray] | None = None
+    judges: Callable[[int, bool], FreshSample] | None = None
     same_data: bool = True
     coarsened: Callable[[], Coarse | None] | None = None
 
@@ -70,6 +74,13 @@ class ScenarioProblem:
         """Scenarios of the stream."""
         assert self.stream is not None
         return self.make(self.stream(first, count), np.arange(first, first + count))
+
+    def fresh(self, count: int, wide: bool) -> FreshSample:
+        """Scenarios that judge the answer."""
+        if not count:
+            return FreshSample(self.z[:0], np.ones(0), ())
+        assert self.judges is not None
+        return self.judges(count, wide)
 
     @cached_property
     def _last(self) -> list[tuple[np.ndarray, PDEProblem]]:

@@ -88,6 +88,27 @@ def poisson_2d(cells: int = 8, weight: float = 1e-4, **overrides: object) -> PDE
     return problem.pde
 
 
+def field_problem(modes: int, seed: int) -> ScenarioProblem:
+    """128 scenarios of a log-normal conductivity, from a file."""
+    field = {"covariance": "matern", "length": 0.3, "std": 0.5, "smoothness": 1.5, "modes": modes}
+    data = {
+        "name": "field",
+        "mesh": {"kind": "rectangle", "cells": [8, 8]},
+        "parameters": {"k": {"field": field}},
+        "pde": {"kind": "poisson", "conductivity": "exp(k)", "boundary": {"all": {"dirichlet": 0}}},
+        "control": {"kind": "source"},
+        "objective": [
+            {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)*(1+x)"},
+            {"kind": "regularisation", "norm": "l2", "weight": 1e-4},
+        ],
+        "scenarios": {"count": 128, "sampling": "monte_carlo"},
+        "seed": seed,
+    }
+    scenarios = nhgd.load(data).scenarios
+    assert scenarios is not None
+    return scenarios.problem
+
+
 def natural() -> NHGD:
     """The method for the nominal scenario."""
     return NHGD(InnerOptions(), Factored(), HypergradientOptions())

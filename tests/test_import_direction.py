@@ -23,7 +23,7 @@ ALLOWED = {
     "output": set(),
 }
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
-ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem"}
+ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem"] = ALLOWED["pde_problem"] | {"methods", "pde_problem", "scenario_problem", "uncertainty"}
 ALLOWED["estimate"] = {"engine", "methods", "pde_problem", "problem", "scenario_problem"}
@@ -37,6 +37,7 @@ ALLOWED["run"] = {
     "pde_problem",
     "problem",
     "scenario_problem",
+    "uncertainty",
 }
 ALLOWED["bench"] = {"engine", "linalg", "methods", "output", "pde_problem", "problem", "run", "scenario_problem"}
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scenario_problems import poisson_2d, scenarios_of, waves
+from scenario_problems import field_problem, natural, poisson_2d, scenarios_of, waves
 from torch import Tensor
 
 from nhgd_pde.engine.curvature.factored import Factored
@@ -95,3 +95,18 @@ def test_other_risks_end_at_the_optimum_of_their_own(problem: ScenarioProblem, r
     assert remainders[0] / remainders[1] == pytest.approx(4.0, rel=0.05)
     found = minimise(risky, oracle, NewtonCG(memory=10), Stopping(rtol=1e-7))
     assert found.status == "converged", found.message
+
+
+@pytest.mark.parametrize("rtol", [0.3, 0.1, 1e-3])
+def test_a_loose_goal_takes_the_scenarios_it_needs_to_be_sure_of(rtol: float) -> None:
+    problem = replace(field_problem(10, 1), at_once=128)
+    found = minimise(problem, ScenarioNHGD(natural()), NewtonCG(memory=10), Stopping(rtol=rtol))
+    assert found.status == "converged", found.message
+    last, goal = found.last, rtol * found.first.gradient_norm
+    true = exact_derivative(problem, last.evaluation.v)
+    assert problem.outer_metric.dual_norm(true[None]) <= goal
+    taken = last.evaluation.scenarios
+    assert taken == 128 if rtol < 1e-2 else 0 < taken < 128
+    if taken < 128:
+        assert last.gradient_norm + 2.0 * last.evaluation.sampling_error <= goal
+        assert "for scenarios left out" in found.message

@@ -121,6 +121,28 @@ def test_the_stream_comes_near_the_optimum_and_knows_its_value(problem: Scenario
     assert covered >= 3
 
 
+@pytest.mark.parametrize("rtol", [0.1, 0.02])
+def test_a_stream_ends_where_it_is_sure_of_the_gradient(problem: ScenarioProblem, rtol: float) -> None:
+    for seed in range(3):
+        stream = problem_with_seed(problem, seed)
+        found = minimise(stream, Streaming(natural(), 8), StochasticApproximation(), Stopping(rtol=rtol))
+        assert found.status == "converged", found.message
+        assert "for scenarios left out" in found.message
+        last, goal = found.last, rtol * found.first.gradient_norm
+        assert last.gradient_norm + 2.0 * last.evaluation.sampling_error <= goal
+        true = exact(problem, last.evaluation.v).derivative
+        assert problem.outer_metric.dual_norm(true[None]) <= goal
+
+
+def test_a_stream_that_is_not_sure_goes_on(problem: ScenarioProblem) -> None:
+    iterates: list[Iterate] = []
+    stopping = Stopping(rtol=0.02, iterations=8)
+    found = minimise(problem, Streaming(natural(), 4), StochasticApproximation(), stopping, iterates.append)
+    assert found.status == "stopped" and "for scenarios left out" in found.message
+    # The estimates alone have been at the goal before.
+    assert any(each.gradient_norm <= 0.02 * found.first.gradient_norm for each in iterates[:-1])
+
+
 def test_cvar_with_its_level_as_a_variable_comes_near_the_optimum_of_many_scenarios() -> None:
     risk = CVaR(0.8, smoothing=0.1, scale=6e-3)
     problem = sampled(200, weight=1e-3, risk=risk)

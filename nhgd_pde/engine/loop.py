@@ -19,7 +19,9 @@ class Stopping:
     Attributes:
         iterations: most outer iterations.
         rtol, atol: goals for the norm of the gradient, relative to the first one and absolute.
-        certificate: both relative residuals (state and adjoint) must be at most this as well.
+        certificate: both relative residuals (state and adjoint) must be at most this as well. Where scenarios were
+            left out, a bound of the gradient of all of them has to reach the goal in place of both: the norm of the
+            estimate, twice its standard error, and the errors of states and adjoints.
         change: enough, too, are two steps in a row that change no component of v by more than this; None: they are not.
             One alone may have been damped for another reason than an optimum.
         roughest: relative residual that the systems of an evaluation may have at most, however large the gradient is.
@@ -31,6 +33,18 @@ class Stopping:
     certificate: float = 1e-8
     change: float | None = None
     roughest: float = 1e-3
+
+    def small(self, iterate: Iterate, goal: float) -> bool:
+        """The gradient is, as far as the scenarios tell that were looked at."""
+        error = iterate.evaluation.sampling_error
+        doubt = iterate.evaluation.gradient_error + error if error > 0.0 else 0.0
+        return iterate.gradient_norm + doubt <= goal
+
+    def certified(self, iterate: Iterate, goal: float) -> bool:
+        """What is known of the gradient is known well enough."""
+        evaluation = iterate.evaluation
+        hidden = evaluation.sampling_error > 0.0 and self.small(iterate, goal)
+        return (hidden or worst_residual(evaluation) <= self.certificate) and not evaluation.blended
 
     def unchanged(self, iterate: Iterate) -> bool:
         return self.change is not None and max(iterate.change, iterate.change_before) <= self.change

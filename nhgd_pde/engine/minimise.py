@@ -10,7 +10,7 @@ from ..linalg.factorisation import SingularMatrixError
 from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
-from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
+from .outer.base import Feasible, HessianProduct, OuterMethod, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, standing, uncertified
 
 # With a tenth of the step each time this is hopeless; a line search gives up a little later.
@@ -149,8 +149,8 @@ def _start(
 def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable[[], bool]) -> Minimum | None:
     """The result, where it is time to stop."""
     first, current = loop.first, loop.current
-    small = current.gradient_norm <= goal
-    if (small or stopping.unchanged(current)) and _certified(current.evaluation, stopping):
+    small = stopping.small(current, goal)
+    if (small or stopping.unchanged(current)) and stopping.certified(current, goal):
         return Minimum(current, first, "converged", converged(current, first, goal, stopping))
     if interrupted():
         return Minimum(current, first, "interrupted", f"interrupted; {standing(current, first, goal, stopping)}")
@@ -180,9 +180,9 @@ def _confirmed(
     accuracy = Accuracy(0.5 * stopping.certificate, 0.5 * stopping.certificate)
 
     def last() -> bool:
-        return iterate.gradient_norm <= goal or stopping.unchanged(iterate)
+        return stopping.small(iterate, goal) or stopping.unchanged(iterate)
 
-    while last() and not _certified(iterate.evaluation, stopping):
+    while last() and not stopping.certified(iterate, goal):
         if interrupted():
             break
         evaluation, knowledge = oracle.evaluate(problem, iterate.evaluation.v, iterate.oracle, accuracy)
@@ -242,7 +242,3 @@ def _accuracy(gradient_norm: float, sensitivity: float, goal: float, stopping: S
     wanted = 0.03 * max(gradient_norm, goal) / sensitivity if sensitivity > 0.0 else math.inf
     value = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
     return Accuracy(value, value)
-
-
-def _certified(evaluation: Evaluation, stopping: Stopping) -> bool:
-    return worst_residual(evaluation) <= stopping.certificate and not evaluation.blended

@@ -23,7 +23,15 @@ def converged(current: Iterate, first: Iterate, goal: float, stopping: Stopping)
 
 def _gradient(current: Iterate, first: Iterate, goal: float) -> str:
     relative = f"{goal / first.gradient_norm:.0e}" if first.gradient_norm > 0.0 else "0"
-    return f"relative gradient {_relative(current, first)} (goal {relative})"
+    return f"relative gradient {_relative(current, first)}{_left_out(current, first)} (goal {relative})"
+
+
+def _left_out(current: Iterate, first: Iterate) -> str:
+    """How far off the gradient may be because of the scenarios that were not looked at."""
+    error = current.evaluation.sampling_error
+    if error == 0.0 or not first.gradient_norm > 0.0:
+        return ""
+    return f" + {error / first.gradient_norm:.1e} for scenarios left out"
 
 
 def standing(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
@@ -41,7 +49,9 @@ def _residuals(evaluation: Evaluation) -> str:
 
 
 def out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
-    norms = f"gradient norm {current.gradient_norm:.1e} (goal {goal:.1e})"
+    error = current.evaluation.sampling_error
+    left_out = f" + {error:.1e} for scenarios left out" if error > 0.0 else ""
+    norms = f"gradient norm {current.gradient_norm:.1e}{left_out} (goal {goal:.1e})"
     return f"{stopping.iterations} outer iterations ended with {norms}{_doubt(current, stopping)}"
 
 

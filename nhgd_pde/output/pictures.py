@@ -62,13 +62,13 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
     return figure
 
 
-def histogram(values: np.ndarray, marks: Mapping[str, float], title: str) -> Figure:
-    """The distribution of values, with named ones marked."""
+def histogram(values: np.ndarray, weights: np.ndarray, marks: Mapping[str, float], title: str) -> Figure:
+    """The distribution of values with their weights, with named ones marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = figure.subplots()
-    axes.hist(values, bins=min(max(len(values) // 10, 5), 50), density=True, color="0.75")
+    axes.hist(values, bins=min(max(len(values) // 10, 5), 50), density=True, weights=weights, color="0.75")
     axes.set_title(title)
     axes.set_xlabel("objective")
     for k, (name, value) in enumerate(marks.items()):

@@ -23,6 +23,7 @@ from ..pde.form import Integral, Pointwise
 from ..pde.linearisation import SteadyControlDerivative
 from ..pde_problem import PDEProblem
 from ..scenario_problem import Coarse, ScenarioProblem
+from ..uncertainty.fresh import fresh_sample
 from ..uncertainty.inputs import RandomInputs
 from ..uncertainty.sampling import Samples, Stream
 from .clock import Clock
@@ -295,7 +296,8 @@ class Scenarios:
         nominal: all standard variables zero.
         inputs: the random inputs.
         samples: the scenarios of the file, z (S, m), and their weights.
-        stream: independent scenarios without an end; its `fresh` stream judges out of sample.
+        stream: independent scenarios without an end; its `fresh` stream is that of strategies without a sample, and the
+            fresh one of that judges out of sample.
         risk: of the scenarios' objectives.
         spec: the section of the file.
         coarsened: makes the same on a coarser mesh, where that has a use.
@@ -354,6 +356,7 @@ class Scenarios:
             self.at,
             self.at_once,
             lambda first, count: self.stream.fresh.draw(count, first).z,
+            lambda count, wide: fresh_sample(self.stream.fresh.fresh, count, wide),
             not self.recipe.lift_names,
             None if self.coarsened is None else partial(self.coarsened, self),
         )

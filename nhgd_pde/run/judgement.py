@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -24,11 +24,13 @@ from ..engine.scenarios.systems import solve_states
 from ..engine.scenarios.team import ALONE, Team, Work
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
+from ..problem.errors import ProblemError
 from ..scenario_problem import ScenarioProblem
+from ..uncertainty.estimation import Estimate, expectation
+from ..uncertainty.fresh import FreshSample
 
-# Relative error of the states of fresh scenarios: their spread is larger by far.
-_STATES = 1e-6
-_RESAMPLES = 1000
+# Relative error of the states of fresh scenarios: their spread, less what is known of it, is larger by far.
+_STATES = 1e-8
 # Scenarios whose spread tells how wide a kink is rounded.
 _MOST_FITTED = 256
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -43,6 +45,7 @@ class Judgement:
         values: (S,) the objective in every scenario of the sample.
         weights: (S,) theirs.
         fresh: (F,) the objective in fresh scenarios; empty without any.
+        drawn: how these were drawn.
         confidence: of `interval`.
     """
 
@@ -50,6 +53,7 @@ class Judgement:
     values: np.ndarray
     weights: np.ndarray
     fresh: np.ndarray
+    drawn: FreshSample
     confidence: float
 
     @property
@@ -59,59 +63,82 @@ class Judgement:
 
     @property
     def out_of_sample(self) -> float:
-        """The same of the fresh scenarios; NaN without any."""
-        return self._measure(self.fresh) if len(self.fresh) else math.nan
+        """The same of the random inputs, estimated from the fresh scenarios; NaN without any."""
+        return self.estimate.value
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of `out_of_sample`: Student's for the mean, else the percentiles of resampled measures (Efron 1979)."""
-        count = len(self.fresh)
-        if count < 2:
-            return math.nan, math.nan
-        if self.risk.linear:
-            half = scipy.stats.t.ppf(0.5 + 0.5 * self.confidence, count - 1) * self.fresh.std(ddof=1) / math.sqrt(count)
-            return self.out_of_sample - half, self.out_of_sample + half
-        generator = np.random.default_rng(0)
-        found = [self._measure(generator.choice(self.fresh, count)) for _ in range(_RESAMPLES)]
-        low, high = np.quantile(found, [0.5 - 0.5 * self.confidence, 0.5 + 0.5 * self.confidence])
-        return float(low), float(high)
+        """That holds what `out_of_sample` estimates."""
+        return self.estimate.interval
 
-    def _measure(self, values: np.ndarray) -> float:
-        weights = torch.full((len(values),), 1.0 / len(values), dtype=torch.float64)
-        return self.risk.exact(torch.from_numpy(values), weights)
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Of the measure as the expectation of what scenarios contribute to it."""
+        if not len(self.fresh) or not np.isfinite(self.fresh).all():
+            return Estimate(math.nan, math.nan, (math.nan, math.nan))
+        values, weights = torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights)
+        terms = self.risk.contributions(values, weights, lambda f: self._expectation(f).value)
+        if terms is None:
+            return Estimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
+        found = self._expectation(terms)
+        hidden = _STATES * float(np.abs(self.fresh).max())
+        return replace(found, interval=(found.interval[0] - hidden, found.interval[1] + hidden))
+
+    def _expectation(self, terms: Tensor) -> Estimate:
+        return expectation(terms.numpy(), self.drawn, self.confidence)
+
+    @property
+    def estimator(self) -> str:
+        """How `out_of_sample` was estimated, in a few words."""
+        found = self.estimate
+        if not math.isfinite(found.error):
+            return "" if not len(self.fresh) else "no interval"
+        wide = "with more of the rare scenarios" if self.drawn.wide else ""
+        fitted = f"less {found.functions} polynomials of known mean (degree {found.degree})" if found.functions else ""
+        return ", ".join(each for each in ("mean over fresh scenarios", wide, fitted) if each)
 
     def summary(self) -> dict[str, Any]:
         """For summary.json."""
         of, weights = self.values, self.weights / self.weights.sum()
         if len(self.fresh):
-            of, weights = self.fresh, np.full(len(self.fresh), 1.0 / len(self.fresh))
-        mean = float(weights @ of)
+            of, weights = self.fresh, self.drawn.weights
+        mean = self._mean(of, weights)
+        variance = self._mean((of - mean) ** 2, weights)
         low, high = self.interval
         return {
             "risk": self.risk.name,
             "in_sample": self.in_sample,
             "out_of_sample": self.out_of_sample,
             "interval": [low, high],
+            "standard_error": self.estimate.error,
+            "estimator": self.estimator,
             "confidence": self.confidence,
             "fresh_scenarios": len(self.fresh),
             "objective_mean": mean,
-            "objective_std": math.sqrt(max(float(weights @ (of - mean) ** 2), 0.0)),
+            "objective_std": math.sqrt(max(variance, 0.0)),
             "objective_quantiles": {f"{q:g}": _quantile(of, weights, q) for q in _QUANTILES},
         }
+
+    def _mean(self, values: np.ndarray, weights: np.ndarray) -> float:
+        """Of fresh scenarios by the same estimator as the measure, so that numbers agree."""
+        if len(self.fresh) and np.isfinite(values).all():
+            return expectation(values, self.drawn, self.confidence).value
+        return float(weights @ values)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The objective in every scenario, those of the sample first."""
         for number, (value, weight) in enumerate(zip(self.values, self.weights, strict=True)):
             yield {"scenario": number, "sample": 1, "weight": float(weight), "objective": float(value)}
-        for number, value in enumerate(self.fresh):
-            yield {"scenario": number, "sample": 0, "weight": 1.0 / len(self.fresh), "objective": float(value)}
+        for number, (value, weight) in enumerate(zip(self.fresh, self.drawn.weights, strict=True)):
+            yield {"scenario": number, "sample": 0, "weight": float(weight), "objective": float(value)}
 
     def sentence(self) -> str:
         """A part of the last line of a run."""
         if not len(self.fresh):
             return ""
         low, high = self.interval
-        inside = f"{self.confidence:.0%} interval {low:.6g} to {high:.6g}"
+        known = math.isfinite(low)
+        inside = f"{self.confidence:.0%} interval {low:.6g} to {high:.6g}" if known else self.estimator
         return f"; {self.risk.name} in {len(self.fresh):,} fresh scenarios {self.out_of_sample:.6g} ({inside})"
 
 
@@ -148,13 +175,32 @@ def scenario_values(
 
 
 def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, team: Team = ALONE) -> Judgement:
-    """Judge a control (p,) by the scenarios of the sample and by fresh ones."""
+    """Judge a control (p,) by the scenarios of the sample and by fresh ones.
+
+    Where rare scenarios that are looked for cannot be solved, or have coefficients out of their range, those that come
+    up by themselves do.
+    """
     every = torch.arange(len(problem.z))
     seen = scenario_values(
         problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z), team
     )
-    others = scenario_values(problem, v, problem.drawn, fresh, team) if fresh else np.zeros(0)
-    return Judgement(problem.risk, seen, problem.weights.cpu().numpy(), others, confidence)
+    weights = problem.weights.cpu().numpy()
+    drawn = problem.fresh(fresh, True)
+    try:
+        others = _fresh_values(problem, v, drawn, team)
+    except ProblemError:
+        others = np.full(fresh, math.nan)
+    if drawn.wide and not np.isfinite(others).all():
+        drawn = problem.fresh(fresh, False)
+        others = _fresh_values(problem, v, drawn, team)
+    return Judgement(problem.risk, seen, weights, others, drawn, confidence)
+
+
+def _fresh_values(problem: ScenarioProblem, v: Tensor, drawn: FreshSample, team: Team) -> np.ndarray:
+    def part(first: int, size: int) -> PDEProblem:
+        return problem.make(drawn.z[first : first + size], np.arange(first, first + size))
+
+    return scenario_values(problem, v, part, len(drawn.z), team) if len(drawn.z) else np.zeros(0)
 
 
 def fitted(problem: ScenarioProblem, team: Team = ALONE) -> ScenarioProblem:

@@ -153,6 +153,7 @@ class Solution:
         judged = self.judgement
         if judged is None:
             raise ValueError("expected a problem with random inputs, found one without")
-        values = judged.fresh if len(judged.fresh) else judged.values
-        marks = {judged.risk.name: judged.out_of_sample if len(judged.fresh) else judged.in_sample}
-        return histogram(values, marks, f"{self.problem.name}: objective in {len(values):,} scenarios")
+        fresh = len(judged.fresh) > 0
+        values, weights = (judged.fresh, judged.drawn.weights) if fresh else (judged.values, judged.weights)
+        marks = {judged.risk.name: judged.out_of_sample if fresh else judged.in_sample}
+        return histogram(values, weights, marks, f"{self.problem.name}: objective in {len(values):,} scenarios")

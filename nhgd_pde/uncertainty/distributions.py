@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.polynomial.hermite_e import hermevander
+from numpy.polynomial.legendre import legvander
 from scipy.special import ndtri, roots_hermitenorm, roots_legendre
 
 
@@ -38,6 +40,10 @@ class Distribution(Protocol):
         """
         ...
 
+    def polynomials(self, z: np.ndarray, degree: int) -> np.ndarray:
+        """(degree + 1, S) orthonormal polynomials in standard variables (S,): 1, then those of expectation zero."""
+        ...
+
 
 @dataclass(frozen=True)
 class Normal:
@@ -62,6 +68,10 @@ class Normal:
 
     def gauss(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         return _rule(*roots_hermitenorm(count))
+
+    def polynomials(self, z: np.ndarray, degree: int) -> np.ndarray:
+        norms = np.sqrt([float(math.factorial(k)) for k in range(degree + 1)])
+        return np.asarray((hermevander(z, degree) / norms).T)
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,9 @@ class Uniform:
 
     def gauss(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         return _rule(*roots_legendre(count))
+
+    def polynomials(self, z: np.ndarray, degree: int) -> np.ndarray:
+        return np.asarray((legvander(z, degree) * np.sqrt(2.0 * np.arange(degree + 1) + 1.0)).T)
 
 
 def _rule(nodes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

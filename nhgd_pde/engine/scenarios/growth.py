@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+# Standard errors that a gradient may be off by, and what is left of the equations, where no more scenarios are needed.
+_SURE = 4.0
+
 
 @dataclass(frozen=True)
 class GrowthOptions:
@@ -39,7 +42,16 @@ class GrowthOptions:
     coarse: int = 128
 
     def enough(self, active: int, stationarity: float, sampling_error: float, goal: float) -> bool:
-        """The scenarios in use, `active` of them on the mesh of the problem, tell in which direction the optimum is."""
+        """The scenarios in use tell in which direction the optimum is, or that it is near enough.
+
+        Args:
+            active: how many there are on the mesh of the problem.
+            stationarity: norm of the gradient.
+            sampling_error: of it.
+            goal: at which the run ends.
+        """
+        if active and sampling_error > 0.0 and stationarity + _SURE * sampling_error <= goal:
+            return True
         ratio = self.ratio if active else self.settled
         return stationarity > max(ratio * sampling_error, goal)
 

@@ -86,7 +86,7 @@ class Estimate:
         fine, coarse: the sweeps.
         value: rho, without f_0.
         derivative: (p,) without that of f_0.
-        corrected: norm of the gradient's correction for what is left of the equations.
+        corrected: norm of the gradient's correction for what is left of the equations, or of what that might be.
         message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
@@ -139,13 +139,14 @@ def estimate(
     message = found.message or ("" if below is None else below.message)
     if message:
         return Estimate(found, below, math.nan, found.derivative, math.nan, message)
-    value, derivative, correction = found.value, found.derivative, found.correction
+    value, derivative = found.value, found.derivative
+    left = torch.stack([found.correction, found.apart])
     if below is not None:
         assert way is not None
         value += below.value
-        added = way.restrict_transposed(torch.stack([below.derivative, below.correction]))
-        derivative, correction = derivative + added[0], correction + added[1]
-    corrected = problem.outer_metric.dual_norm_estimate(correction[None])
+        added = way.restrict_transposed(torch.stack([below.derivative, below.correction, below.apart]))
+        derivative, left = derivative + added[0], left + added[1:]
+    corrected = max(problem.outer_metric.dual_norm_estimate(each[None]) for each in left)
     return Estimate(found, below, value, derivative, corrected)
 
 

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...linalg.factorisation import SingularMatrixError
-from ..nhgd import NHGD, NHGDState
+from ..nhgd import NHGDState
 from ..oracle import Accuracy
-from ..outer.base import Evaluation, HessianProduct, failed_evaluation
-from ..plain import from_plain, to_plain
+from ..outer.base import Evaluation, failed_evaluation
+from .minibatches import Minibatches, beside_nominal
 from .problem import ScenarioProblem
 from .solved import Middle, Solved, deviation, next_batch, nominal_at, solve_part
 
@@ -91,18 +89,16 @@ class SAGAState:
 
 
 @dataclass(frozen=True)
-class SAGA:
+class SAGA(Minibatches[SAGAState]):
     """Options; an `Oracle`.
 
     Attributes:
-        base: the method for the nominal scenario, whose curvature is pointwise.
         batch: b, at most.
         share: error of state and adjoint equations that is left, as a share of the sampling error.
         roughest: largest relative error of a state or an adjoint.
         seed: of the order.
     """
 
-    base: NHGD
     batch: int = 8
     share: float = 0.2
     roughest: float = 0.1
@@ -122,15 +118,6 @@ class SAGA:
         table: tuple[Seen | None, ...] = (None,) * problem.inner_shape[0]
         return SAGAState(nominal, table, torch.zeros_like(v), 0.0, torch.arange(0), generator)
 
-    def evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: SAGAState, accuracy: Accuracy
-    ) -> tuple[Evaluation, SAGAState]:
-        """One evaluation over a minibatch; a singular linearisation makes it a failed one."""
-        try:
-            return self._evaluate(problem, v, state, accuracy)
-        except SingularMatrixError as singular:
-            return failed_evaluation(v, str(singular)), state
-
     def _evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: SAGAState, accuracy: Accuracy
     ) -> tuple[Evaluation, SAGAState]:
@@ -149,20 +136,7 @@ class SAGA:
         if found.message:
             return failed_evaluation(v, found.message), state
         h, value, error, reached = self._estimate(problem, state, middle, batch, found)
-        derivative = middle.derivative + h + problem.nominal.control_derivative(v)
-        evaluation = Evaluation(
-            v=v,
-            value=middle.value + value + problem.nominal.control_value(v),
-            derivative=derivative,
-            gradient=problem.outer_metric.gradient(derivative[None])[0],
-            state_error=found.state_error,
-            adjoint_error=found.adjoint_error,
-            sensitivity=middle.sensitivity,
-            inner_steps=found.state_steps,
-            refinement_steps=found.adjoint_steps,
-            sampling_error=error,
-            scenarios=len(batch),
-        )
+        evaluation = beside_nominal(problem, v, middle, found, (h, value), error, len(batch))
         if not evaluation.finite:
             return evaluation, state
         if not state.taken:
@@ -202,19 +176,6 @@ class SAGA:
             error = problem.outer_metric.dual_norm_estimate(count * weights[:, None] * change)
         reached = replace(state, nominal=middle.state, table=tuple(table), mean=mean, value=value, sampling_error=error)
         return estimate, estimated, error, reached
-
-    def hessian(self, problem: ScenarioProblem, v: Tensor, state: SAGAState) -> HessianProduct:
-        """Of the nominal scenario."""
-        return self.base.hessian(problem.nominal, v, state.nominal)
-
-    def save(self, state: SAGAState) -> dict[str, Any]:
-        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
-        return {"state": rest, "nominal": self.base.save(state.nominal)}
-
-    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> SAGAState:
-        nominal = self.base.restore(problem.nominal, saved["nominal"])
-        state = from_plain(saved["state"], problem.start()[0].device)
-        return replace(state, nominal=nominal)
 
 
 def _share_of_all(weights: Tensor, table: list[Seen | None]) -> tuple[float, int]:

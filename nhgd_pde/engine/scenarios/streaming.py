@@ -18,17 +18,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ...linalg.factorisation import SingularMatrixError
 from ...linalg.riesz import RieszMap
-from ..nhgd import NHGD, NHGDState
+from ..nhgd import NHGDState
 from ..oracle import Accuracy
-from ..outer.base import Evaluation, HessianProduct, failed_evaluation
-from ..plain import from_plain, to_plain
+from ..outer.base import Evaluation, failed_evaluation
+from .minibatches import Minibatches, beside_nominal
 from .problem import Part, Risk, ScenarioProblem
 from .solved import Middle, Solved, alternating, deviation_of, nominal_at, solve_part
 from .systems import Tolerances
@@ -132,11 +131,10 @@ class StreamState:
 
 
 @dataclass(frozen=True)
-class Streaming:
+class Streaming(Minibatches[StreamState]):
     """Options; an `Oracle`.
 
     Attributes:
-        base: the method for the nominal scenario, whose curvature is pointwise.
         batch: fresh scenarios an evaluation.
         power: a_k = k^-power with a_0 = 1, so that what is known of the starting point is forgotten; 0 is plain
             sampling, with no memory.
@@ -146,7 +144,6 @@ class Streaming:
         team: processes that share every batch, of which each has at least one scenario.
     """
 
-    base: NHGD
     batch: int = 8
     power: float = 1.0
     least: float = 0.0
@@ -168,15 +165,6 @@ class Streaming:
             )
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
         return StreamState(nominal, 0, 0, v.new_zeros(len(v) + 4))
-
-    def evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
-    ) -> tuple[Evaluation, StreamState]:
-        """One evaluation with fresh scenarios; a singular linearisation makes it a failed one."""
-        try:
-            return self._evaluate(problem, v, state, accuracy)
-        except SingularMatrixError as singular:
-            return failed_evaluation(v, str(singular)), state
 
     def _evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
@@ -222,20 +210,15 @@ class Streaming:
         kept = (1.0 - weight) ** 2
         variance = kept * state.variance + spread**2 / self.batch
         value_variance = kept * state.value_variance + value_spread / self.batch
-        derivative = middle.derivative + running[:_VALUE] + problem.nominal.control_derivative(v)
-        evaluation = Evaluation(
-            v=v,
-            value=middle.value + float(running[_VALUE]) + problem.nominal.control_value(v),
-            derivative=derivative,
-            gradient=problem.outer_metric.gradient(derivative[None])[0],
+        more = running[:_VALUE], float(running[_VALUE])
+        told = replace(
+            found,
             state_error=state_error,
             adjoint_error=adjoint_error,
-            sensitivity=middle.sensitivity,
-            inner_steps=int(state_steps),
-            refinement_steps=int(adjoint_steps),
-            sampling_error=math.sqrt(variance),
-            scenarios=self.batch,
+            state_steps=int(state_steps),
+            adjoint_steps=int(adjoint_steps),
         )
+        evaluation = beside_nominal(problem, v, middle, told, more, math.sqrt(variance), self.batch)
         if not evaluation.finite:
             return evaluation, state
         return evaluation, StreamState(
@@ -285,25 +268,12 @@ class Streaming:
         u, p = found.u + (before.u - middle.u), found.p + (before.p - middle.p)
         return solve_part(part, before.v, u, p, middle.inverse, tolerances)
 
-    def hessian(self, problem: ScenarioProblem, v: Tensor, state: StreamState) -> HessianProduct:
-        """Of the nominal scenario."""
-        return self.base.hessian(problem.nominal, v, state.nominal)
-
     def whole(self, state: StreamState) -> StreamState:
         """Of all ranks: nothing in it belongs to a scenario."""
         return state
 
     def bare(self, state: StreamState) -> StreamState:
         return state
-
-    def save(self, state: StreamState) -> dict[str, Any]:
-        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
-        return {"state": rest, "nominal": self.base.save(state.nominal)}
-
-    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> StreamState:
-        nominal = self.base.restore(problem.nominal, saved["nominal"])
-        state = from_plain(saved["state"], problem.start()[0].device)
-        return replace(state, nominal=nominal)
 
 
 def _terms(risk: Risk, found: Solved, value: float, derivative: Tensor, level: float) -> Tensor:

@@ -26,11 +26,13 @@ class Knowledge:
     Attributes:
         u, p: (b, n), b those of this rank.
         at: u and p (1, n) of the nominal scenario when these were solved for; None before.
+        moved: (1, n), to be added to every row of u and p, which copies of all rows would take as much memory for.
     """
 
     u: Tensor
     p: Tensor
     at: tuple[Tensor, Tensor] | None = None
+    moved: tuple[Tensor, Tensor] | None = None
 
     def following(self, u: Tensor, p: Tensor) -> Knowledge:
         """Moved on by what u and p (1, n) of the nominal scenario have moved.
@@ -39,18 +41,16 @@ class Knowledge:
         """
         if self.at is None:
             return Knowledge(self.u, self.p, (u, p))
-        return Knowledge(self.u + (u - self.at[0]), self.p + (p - self.at[1]), (u, p))
+        return Knowledge(self.u, self.p, (u, p), (u - self.at[0], p - self.at[1]))
 
     def starts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(k, n) for rows by their places: the nominal ones where a scenario has not been seen."""
         assert self.at is not None
         known = indices < len(self.u)
-        if bool(known.all()):
-            return self.u[indices], self.p[indices]
         found = []
-        for rows, nominal in ((self.u, self.at[0]), (self.p, self.at[1])):
-            start = nominal.expand(len(indices), -1).clone()
-            start[known] = rows[indices[known]]
+        for k, rows in enumerate((self.u, self.p)):
+            start = self.at[k].expand(len(indices), -1).clone()
+            start[known] = rows[indices[known]] + (self.moved[k] if self.moved is not None else 0.0)
             found.append(start)
         return found[0], found[1]
 
@@ -58,7 +58,8 @@ class Knowledge:
     def deviations(self) -> tuple[Tensor, Tensor]:
         """(b, n) of states and adjoints from the nominal ones."""
         assert self.at is not None
-        return self.u - self.at[0], self.p - self.at[1]
+        shifts = self.at if self.moved is None else tuple(a - m for a, m in zip(self.at, self.moved, strict=True))
+        return self.u - shifts[0], self.p - shifts[1]
 
     def guided(self, before: Knowledge, after: Knowledge, count: int, way: Callable[[Tensor], Tensor]) -> Knowledge:
         """With `count` scenarios, moved on by what they have moved from the nominal one with fewer unknowns.
@@ -70,12 +71,12 @@ class Knowledge:
         """
         assert self.at is not None
         found = []
-        known = (self.u, self.p)
-        for rows, nominal, old, new in zip(known, self.at, before.deviations, after.deviations, strict=True):
-            seen = min(len(rows), len(old))
-            moved = rows.clone()
+        known = zip(self.deviations, self.at, before.deviations, after.deviations, strict=True)
+        for own, nominal, old, new in known:
+            seen = min(len(own), len(old))
+            moved = nominal + own
             moved[:seen] += way(new[:seen] - old[:seen])
-            found.append(torch.cat([moved, nominal + way(new[len(rows) : count])]))
+            found.append(torch.cat([moved, nominal + way(new[len(own) : count])]))
         return Knowledge(found[0], found[1], self.at)
 
     def first(self, count: int) -> Knowledge:
@@ -146,6 +147,7 @@ class Sweep:
         derivative: (p,) of the first less the others', without that of f_0.
         correction: (p,) the part of it that makes up for what is left of the equations, which is larger than what is
             left after it.
+        apart: (p,) what that might be in scenarios far from the nominal one; zero where there are none.
         state_error, adjoint_error: relative, in mean square over the scenarios.
         state_steps, adjoint_steps: applications of the inverse to a row, at most.
         known: states and adjoints.
@@ -156,6 +158,7 @@ class Sweep:
     measured: tuple[Measured, ...]
     derivative: Tensor
     correction: Tensor
+    apart: Tensor
     state_error: float
     adjoint_error: float
     state_steps: int
@@ -273,8 +276,11 @@ class _Sum:
         self.values = self.v.new_zeros(count)
         self.rows = self.v.new_zeros(count, len(self.v))
         self.squares = [self.v.new_zeros(count), self.v.new_zeros(count)]
-        # Of the state and the adjoint equations, added up in the shares of the hypergradients.
-        self.left = self.v.new_zeros(2, n)
+        # Of the state and the adjoint equations (2, 2, n): the sum in the shares of the hypergradients, and that with
+        # alternating signs, which do not cancel where the first happen to, each as many times as large as solving with
+        # a scenario's own equation enlarges it: what it does to a load, so far as states tell.
+        self.left = self.v.new_zeros(2, 2, n)
+        self.gains = self.v.new_ones(count)
         self.work = Work(self.problem.counts)
 
     def states(self, indices: Tensor) -> Tensor:
@@ -286,6 +292,7 @@ class _Sum:
         self._took(0, found, places)
         self.u[places], self.p[places] = found.solution, p
         self.values[places] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
+        self.gains[places] = self._gains(found.solution)
         return found.residual
 
     def adjoints(self, indices: Tensor, shares: Tensor, residual: Tensor | None = None) -> None:
@@ -298,8 +305,20 @@ class _Sum:
         self._took(1, found, places)
         self.p[places] = found.solution
         self.rows[places] = direct - part.scenario_control_products(u, v, found.solution)
-        self.left[0] += own @ (part.residual(u, v) if residual is None else residual)
-        self.left[1] += own @ found.residual
+        self._left(0, own, indices, part.residual(u, v) if residual is None else residual)
+        self._left(1, own, indices, found.residual)
+
+    def _gains(self, u: Tensor) -> Tensor:
+        """(b,) lengths of states in terms of the nominal one's, at least 1."""
+        metric = self.problem.nominal.inner_metric
+        length = metric.norm(self.middle.u)
+        if not length > 0.0:
+            return torch.ones_like(u[:, 0])
+        return ((u * metric.covector(u)).sum(1).clamp(min=0.0).sqrt() / length).clamp(min=1.0)
+
+    def _left(self, kind: int, own: Tensor, indices: Tensor, residual: Tensor) -> None:
+        signs = (1.0 - 2.0 * (indices % 2)) * self.gains[self.team.places(indices)] ** (2 - kind)
+        self.left[kind] += torch.stack([own, signs * own]) @ residual
 
     def _took(self, kind: int, found: Rows, places: Tensor) -> None:
         self.message = self.message or found.message
@@ -317,6 +336,7 @@ class _Sum:
             measured=(),
             derivative=nothing,
             correction=nothing,
+            apart=nothing,
             state_error=nan,
             adjoint_error=nan,
             state_steps=self.steps[0],
@@ -334,11 +354,12 @@ class _Sum:
         # As if all errors had one direction.
         errors = [math.sqrt(max(float(square), 0.0)) for square in squares]
         relative = [error / length if length > 0.0 else error for error, length in zip(errors, lengths, strict=True)]
-        correction = self._correction() if self.active else torch.zeros_like(self.v)
+        correction, apart = self._corrections()
         return Sweep(
             measured=measured,
             derivative=mean + correction,
             correction=correction,
+            apart=apart,
             state_error=relative[0],
             adjoint_error=relative[1],
             state_steps=int(steps[0]),
@@ -364,15 +385,17 @@ class _Sum:
         self.work.by_all(total)
         return mean[0], squares, steps.max(0).values
 
-    def _correction(self) -> Tensor:
-        """What the nominal scenario says that the equations' mean residuals take off the hypergradient, (p,).
+    def _corrections(self) -> Tensor:
+        """What the nominal scenario says that residuals take off the hypergradient: (2, p), of both sums of them.
 
         The error of u_s is close to A_0 R_s, and that of p_s to A_0^T of what is left of its equation: linear both, so
         that three solves correct the mean of all scenarios by what would take as many for each of them.
         """
+        if not self.active:
+            return self.v.new_zeros(2, len(self.v))
         nominal, u, v = self.problem.nominal, self.middle.u, self.v
-        state, adjoint = self.left[:1], self.left[1:]
-        du = -self.middle.inverse.newton_step(state)
-        bent, direct = nominal.outer_second_derivatives(u, v, du, torch.zeros_like(v))
-        dp = self.middle.inverse.adjoint(adjoint + bent)
-        return direct - nominal.control_product_transposed(u, v, dp)
+        du = -self.middle.inverse.newton_step(self.left[0])
+        bent = [nominal.outer_second_derivatives(u, v, each[None], torch.zeros_like(v)) for each in du]
+        dp = self.middle.inverse.adjoint(self.left[1] + torch.cat([of_state for of_state, _ in bent]))
+        products = [nominal.control_product_transposed(u, v, each[None]) for each in dp]
+        return torch.stack([direct - product for (_, direct), product in zip(bent, products, strict=True)])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .measure import distribution, require, require_smoothing, spread
+from .measure import Expectation, distribution, require, require_smoothing, spread
 
 _EPSILON = torch.finfo(torch.float64).eps
 _MOST_STEPS = 10_000  # halvings from the largest to the least of numbers take about 2,000
@@ -110,6 +110,10 @@ class CVaR:
     def gap(self, weights: Tensor) -> float:
         """w H(beta) / (1 - beta) with the entropy H of a coin, by concavity of H; attained by constants."""
         return self._gap
+
+    def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
+        t = value_at_risk(values, weights, self.beta)
+        return t + (values.detach().double() - t).clamp(min=0.0) / (1.0 - self.beta)
 
     @property
     def _gap(self) -> float:

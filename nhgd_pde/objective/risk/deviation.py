@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .measure import distribution, moments, require, require_smoothing, spread
+from .measure import Expectation, distribution, moments, require, require_smoothing, spread
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,17 @@ class MeanPlusDeviation:
 
     def gap(self, weights: Tensor) -> float:
         return self.c * self.width
+
+    def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
+        values, weights = distribution(values, weights)
+        _, rest, deviation = moments(values, weights)
+        if not deviation > 0.0:
+            return values
+        rest = rest - expectation(rest)
+        variance = expectation(rest.square())
+        if variance > 0.0:
+            deviation = math.sqrt(variance)
+        return values + self.c * 0.5 * (deviation + rest.square() / deviation)
 
     def fitted(self, values: Tensor, weights: Tensor) -> MeanPlusDeviation:
         return replace(self, scale=spread(values, weights))

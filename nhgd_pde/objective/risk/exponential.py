@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .measure import distribution, require, require_smoothing, spread
+from .measure import Expectation, distribution, require, require_smoothing, spread
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ class Entropic:
 
     def gap(self, weights: Tensor) -> float:
         return 0.0
+
+    def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
+        middle = self.exact(values, weights)
+        powers = torch.exp(self.theta * (values.detach().double() - middle))
+        known = expectation(powers)
+        if not known > 0.0:
+            known = 1.0
+        return middle + (math.log(known) + powers / known - 1.0) / self.theta
 
     def fitted(self, values: Tensor, weights: Tensor) -> Entropic:
         return self
@@ -120,6 +128,10 @@ class WorstCase:
     def gap(self, weights: Tensor) -> float:
         """For the least probable of the scenarios as the worst."""
         return -self.width * math.log(float(weights[weights > 0.0].min()))
+
+    def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
+        """The largest value of a sample bounds the worst case from below, and says no more of it."""
+        return None
 
     def fitted(self, values: Tensor, weights: Tensor) -> WorstCase:
         return replace(self, scale=spread(values, weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,10 @@ from torch import Tensor
 
 _OF_WEIGHTS = 1e-8  # by how much probabilities may miss the sum 1
 _NO_SPREAD = math.sqrt(torch.finfo(torch.float64).eps)  # relative to the values
+
+
+# Values (S,) of a function in the scenarios -> an estimate of its expectation.
+Expectation = Callable[[Tensor], float]
 
 
 class Risk(Protocol):
@@ -53,6 +58,14 @@ class Risk(Protocol):
         """value <= exact <= value + gap for any values."""
         ...
 
+    def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
+        """(S,) whose expectation is the exact measure of the law that the scenarios are a sample of.
+
+        The measure is linearised at that law, so far as `expectation` knows it, to second order.
+        None where a sample does not tell how far off the measure is.
+        """
+        ...
+
     def fitted(self, values: Tensor, weights: Tensor) -> Risk:
         """The same measure with its smoothing in proportion to the spread of these values."""
         ...
@@ -88,6 +101,9 @@ class Mean:
 
     def gap(self, weights: Tensor) -> float:
         return 0.0
+
+    def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
+        return values
 
     def fitted(self, values: Tensor, weights: Tensor) -> Mean:
         return self
