@@ -38,8 +38,8 @@ _WITHOUT_PIVOTING: dict[str, Any] = {
 def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
     """Without the entries that are nothing but rounding.
 
-    A constant coefficient on a regular mesh of simplices leaves many, such as those of the diagonals of squares: without
-    them the factors of a Laplacian on a box have half as many entries.
+    A constant coefficient on a regular mesh of simplices leaves many, such as those of the diagonals of squares:
+    without them the factors of a Laplacian on a box have half as many entries.
     """
     sizes = abs(matrix)
     rows, columns = (sizes.max(axis=axis).toarray().reshape(-1) for axis in (1, 0))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..control.spaces import Controls
+from ..fem.interpolation import OutsideMeshError
 from ..fem.mesh import Domain
 from ..fem.state_space import StateSpace, state_space
 from ..inner.energy import energy_model
@@ -28,7 +29,7 @@ from ..scenario_problem import Coarse
 from ..uncertainty.sampling import Samples
 from .boundary import boundary_facets, fixed_facets, other_facets
 from .clock import Clock
-from .coarsening import coarser, prolongation, state_prolongation
+from .coarsening import Prolongations, coarser
 from .conditions import Condition, boundary_conditions, integral_of
 from .constraints import ConstraintBuilder
 from .control_spaces import ControlSpaces
@@ -115,9 +116,13 @@ def _coarsened(fine: Scenarios) -> Coarse | None:
     except ProblemError:
         # A part of the mesh may be too small for it.
         return None
-    way = prolongation(fine.nominal.control, coarse.nominal.control)
-    states = state_prolongation(state, coarse.recipe.state)
-    if way is None or states is None:
+    prolongations = Prolongations()
+    try:
+        states = prolongations.of_states(state, coarse.recipe.state)
+        way = prolongations.of_controls(fine.nominal.control, coarse.nominal.control)
+    except OutsideMeshError:
+        return None
+    if way is None:
         return None
     free = states[fine.nominal.equation.free][:, coarse.nominal.equation.free]
     fewer = fine.nominal.inner_shape[1] // coarse.nominal.inner_shape[1]

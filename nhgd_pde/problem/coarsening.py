@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from ..control.spaces import Controls, ControlSpace
-from ..fem.interpolation import OutsideMeshError, at_points
+from ..fem.interpolation import at_points
+from ..fem.spaces import Space
 from ..fem.state_space import StateSpace
 from .loading import ProblemFile
 
@@ -34,43 +35,55 @@ def coarser(file: ProblemFile) -> ProblemFile | None:
     return replace(file, spec=file.spec.model_copy(update={"mesh": mesh.model_copy(update=changes)}))
 
 
-def state_prolongation(fine: StateSpace, coarse: StateSpace) -> sp.csr_matrix | None:
-    """(N, N_c) values of coarse states at the nodes of fine ones; None where the coarse mesh does not reach them."""
-    known: dict[int, sp.csr_matrix] = {}
-    try:
-        for a, b in zip(fine.parts, coarse.parts, strict=True):
-            if id(a) not in known:
-                known[id(a)] = at_points(b, a.nodes)
-    except OutsideMeshError:
-        return None
-    return sp.block_diag([known[id(part)] for part in fine.parts], format="csr")
+@dataclass(frozen=True)
+class Prolongations:
+    """Values of functions on a coarse mesh at the nodes of spaces on a fine one; those of a pair of spaces once.
 
-
-def prolongation(fine: Controls, coarse: Controls) -> sp.csr_matrix | None:
-    """(p, p_c) values of coarse controls at the nodes of fine ones; None where the controls do not match.
-
-    Steady controls only.
+    Attributes:
+        known: by the identities of the pair, which it keeps alive.
     """
-    blocks = [_prolongation(a, b) for a, b in zip(fine.parts, coarse.parts, strict=True)]
-    if any(block is None for block in blocks):
-        return None
-    return sp.block_diag(blocks, format="csr")
 
+    known: dict[tuple[int, int], tuple[Space, Space, sp.csr_matrix]] = field(default_factory=dict)
 
-def _prolongation(fine: ControlSpace, coarse: ControlSpace) -> sp.csr_matrix | None:
-    if fine.steps is not None or coarse.steps is not None:
-        return None
-    if fine.space is None or coarse.space is None:
-        return sp.identity(fine.size, format="csr") if fine.size == coarse.size else None
-    assert fine.dofs is not None and coarse.dofs is not None
-    nodes = fine.nodes[:, : len(fine.dofs)]
-    try:
-        every = at_points(coarse.space, nodes)[:, coarse.dofs]
-    except OutsideMeshError:
-        # A curved boundary is another polygon on the coarser mesh.
-        return None
-    total = np.asarray(every.sum(axis=1)).reshape(-1)
-    if (total < 0.5).any():
-        return None
-    one = sp.csr_matrix(sp.diags_array(1.0 / total) @ every)
-    return sp.kron(sp.identity(fine.components), one, format="csr")
+    def of_spaces(self, fine: Space, coarse: Space) -> sp.csr_matrix:
+        """(fine.size, coarse.size).
+
+        Raises:
+            OutsideMeshError: the coarse mesh does not reach a node: a curved boundary is another polygon there.
+        """
+        key = id(fine), id(coarse)
+        if key not in self.known:
+            self.known[key] = fine, coarse, at_points(coarse, fine.nodes)
+        return self.known[key][2]
+
+    def of_states(self, fine: StateSpace, coarse: StateSpace) -> sp.csr_matrix:
+        """(N, N_c).
+
+        Raises:
+            OutsideMeshError: as of spaces.
+        """
+        parts = zip(fine.parts, coarse.parts, strict=True)
+        return sp.block_diag([self.of_spaces(a, b) for a, b in parts], format="csr")
+
+    def of_controls(self, fine: Controls, coarse: Controls) -> sp.csr_matrix | None:
+        """(p, p_c) of steady controls; None where they do not match.
+
+        Raises:
+            OutsideMeshError: as of spaces.
+        """
+        blocks = [self._of_control(a, b) for a, b in zip(fine.parts, coarse.parts, strict=True)]
+        if any(block is None for block in blocks):
+            return None
+        return sp.block_diag(blocks, format="csr")
+
+    def _of_control(self, fine: ControlSpace, coarse: ControlSpace) -> sp.csr_matrix | None:
+        if fine.steps is not None or coarse.steps is not None:
+            return None
+        if fine.space is None or coarse.space is None:
+            return sp.identity(fine.size, format="csr") if fine.size == coarse.size else None
+        every = self.of_spaces(fine.space, coarse.space)[fine.dofs][:, coarse.dofs]
+        total = np.asarray(every.sum(axis=1)).reshape(-1)
+        if (total < 0.5).any():
+            return None
+        one = sp.csr_matrix(sp.diags_array(1.0 / total) @ every)
+        return sp.kron(sp.identity(fine.components), one, format="csr")
