@@ -341,5 +341,9 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
         "seconds": seconds,
     }
     if scenarios:
-        row |= {"scenarios": evaluation.scenarios, "sampling_error": evaluation.sampling_error}
+        row |= {
+            "scenarios": evaluation.scenarios,
+            "coarse_scenarios": evaluation.coarse_scenarios,
+            "sampling_error": evaluation.sampling_error,
+        }
     return row

@@ -71,13 +71,17 @@ class Evaluation:
 def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
     """The evaluation at a.v + share (b.v - a.v) of a quadratic function that was evaluated at both ends.
 
-    Its derivative is affine, and so are the residuals behind the certificates, which add up at worst.
+    Its derivative is affine, and so are the residuals behind the certificates, which add up at worst. The value is that
+    of the end with the smaller ones, and what the slopes say from there.
     """
     start, end = dot(a.derivative, b.v - a.v), dot(b.derivative, b.v - a.v)
+    value, rest = (
+        (a.value, 0.0) if a.state_error + a.adjoint_error < b.state_error + b.adjoint_error else (b.value, 1.0)
+    )
     near, far = abs(1.0 - share), abs(share)
     return Evaluation(
         v=a.v + share * (b.v - a.v),
-        value=a.value + share * start + 0.5 * share**2 * (end - start),
+        value=value + (share - rest) * start + 0.5 * (share**2 - rest) * (end - start),
         derivative=a.derivative + share * (b.derivative - a.derivative),
         gradient=a.gradient + share * (b.gradient - a.gradient),
         state_error=near * a.state_error + far * b.state_error,
