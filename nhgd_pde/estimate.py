@@ -49,7 +49,8 @@ def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | N
         scenarios: all of them.
 
     Fill of a minimum degree factorisation of a P1 Laplacian, fitted to uniform meshes: 8 n^1.215 entries in two
-    dimensions (n = 4e3 and 6.5e4), 4.6 n^1.5 in three (n = 7e3 and 1.6e4), 4 n in one.
+    dimensions (n = 4e3 and 6.5e4), 4.6 n^1.5 in three (n = 7e3 and 1.6e4), 4 n in one. Where the couplings of edges
+    vanish, as those across right angles do in regular meshes of simplices, there is half of that.
     """
     rows, n = problem.inner_shape
     dim = problem.space.domain.dim

@@ -29,7 +29,8 @@ class ScenarioProblem:
         weights: (S,) their probabilities.
         risk: of their values.
         make: (standard variables (b, m), numbers of the scenarios (b,)) -> the problem of these.
-        at_once: scenarios whose matrices are in memory at the same time.
+        at_once: scenarios that are worked on at the same time.
+        kept: scenarios whose matrices may be in memory at the same time; None: as many.
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
             sequence that has nothing to do with the sample.
         judges: (count, wide) -> fresh scenarios that judge the answer, which have nothing to do with the sample nor
@@ -48,6 +49,7 @@ class ScenarioProblem:
     judges: Callable[[int, bool], FreshSample] | None = None
     same_data: bool = True
     coarsened: Callable[[], Coarse | None] | None = None
+    kept: int | None = None
 
     @property
     def name(self) -> str:
@@ -62,12 +64,17 @@ class ScenarioProblem:
         return torch.as_tensor(self.z, dtype=self.weights.dtype, device=self.weights.device)
 
     def part(self, indices: Tensor) -> PDEProblem:
-        """The last part is kept: a small batch is all of them, again and again."""
+        """The last parts are kept: a small batch is all of them, again and again."""
         numbers = indices.cpu().numpy()
-        if self._last and np.array_equal(self._last[0][0], numbers):
-            return self._last[0][1]
-        made = self.make(self.z[numbers], numbers)
-        self._last[:] = [(numbers, made)]
+        key = numbers.tobytes()
+        made = self._parts.pop(key, None)
+        if made is None:
+            most = (self.at_once if self.kept is None else self.kept) - len(numbers)
+            while self._parts and sum(part.inner_shape[0] for part in self._parts.values()) > most:
+                del self._parts[next(iter(self._parts))]
+            made = self.make(self.z[numbers], numbers)
+        # The last used comes last.
+        self._parts[key] = made
         return made
 
     def drawn(self, first: int, count: int) -> PDEProblem:
@@ -83,8 +90,8 @@ class ScenarioProblem:
         return self.judges(count, wide)
 
     @cached_property
-    def _last(self) -> list[tuple[np.ndarray, PDEProblem]]:
-        return []
+    def _parts(self) -> dict[bytes, PDEProblem]:
+        return {}
 
     @cached_property
     def coarse(self) -> Coarse | None:

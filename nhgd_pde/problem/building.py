@@ -42,7 +42,7 @@ from .expressions import COORDINATES
 from .families import FAMILIES, Family, Interior
 from .loading import ProblemFile
 from .objectives import ObjectiveBuilder
-from .random_inputs import random_inputs, risk_of, samples_of, stream_of
+from .random_inputs import on_nodes, random_inputs, risk_of, samples_of, stream_of
 from .random_values import RandomValues
 from .scenarios import Recipe, Scenarios, capacity_matrix
 from .stages import staged
@@ -126,7 +126,7 @@ def _coarsened(fine: Scenarios) -> Coarse | None:
         return None
     free = states[fine.nominal.equation.free][:, coarse.nominal.equation.free]
     fewer = fine.nominal.inner_shape[1] // coarse.nominal.inner_shape[1]
-    problem = replace(coarse.problem, at_once=max(fewer, 1) * fine.at_once)
+    problem = replace(coarse.problem, kept=max(fewer, 1) * fine.at_once)
     device = state.device
     return Coarse(problem, SparseMatrix(way, device), SparseMatrix(free, device), fine.nominal.outer_metric)
 
@@ -172,6 +172,8 @@ class _Builder:
         family = FAMILIES[spec.pde.kind]
         self._timely(family)
         state = state_space(domain, family.groups(spec.pde, domain.dim, spec.element), self.device)
+        if self.like is not None and values.random is not None:
+            values.random = replace(values.random, inputs=on_nodes(self.like.inputs, state))
         values.complex = state.groups[0].complex
         interior = family.interior(values, spec.pde, state)
         interior.coefficients.update(values.companions(state.cells.quadrature.flat))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 from ..fem.mesh import Domain
 from ..fem.spaces import Space, space
+from ..fem.state_space import StateSpace
 from ..objective.risk import CVaR, Entropic, Mean, MeanPlusDeviation, Risk, WorstCase
 from ..uncertainty.covariance import Covariance, Gaussian, Matern
-from ..uncertainty.distributions import Normal, Uniform
-from ..uncertainty.inputs import Field, RandomInput, RandomInputs, Scalar
+from ..uncertainty.distributions import Distribution, Normal, Uniform
+from ..uncertainty.inputs import Field, FieldOnPoints, InputOnPoints, RandomInput, RandomInputs, Scalar
 from ..uncertainty.karhunen_loeve import KarhunenLoeve, karhunen_loeve
 from ..uncertainty.quadrature import sparse_quadrature, tensor_quadrature
 from ..uncertainty.sampling import Samples, Stream, monte_carlo, quasi
@@ -62,6 +66,46 @@ def _expansion(spec: FieldSpec, nodal: Space) -> KarhunenLoeve:
     one = torch.ones_like(nodal.cells.quadrature.weights)[None]
     mass = nodal.cells.assemble(nodal.cells, {(0, 0): one}, symmetric=True).host()
     return karhunen_loeve(covariance, nodal.nodes, mass, modes=spec.modes, share=spec.variance)
+
+
+@dataclass(frozen=True, eq=False)
+class NodalField:
+    """A field that is linear between the nodes of a mesh, where a state is integrated; elsewhere as it is.
+
+    Attributes:
+        field: the field.
+        state: the state space, at whose points in the cells it is wanted.
+        nodal: the P1 space of the same mesh, with the same points.
+    """
+
+    field: RandomInput
+    state: StateSpace
+    nodal: Space
+
+    @property
+    def distributions(self) -> tuple[Distribution, ...]:
+        return self.field.distributions
+
+    def on(self, points: np.ndarray) -> InputOnPoints:
+        """At points (dim, P)."""
+        at = self.state.cells.quadrature.flat.cpu().numpy()
+        if points.shape != at.shape or not np.array_equal(points, at):
+            return self.field.on(points)
+        modes = self.field.on(self.nodal.nodes).at(np.eye(len(self.distributions)))
+        values = self.nodal.cells.evaluate(torch.from_numpy(modes).to(self.nodal.device))[0]
+        return FieldOnPoints(values.cpu().numpy())
+
+
+def on_nodes(inputs: RandomInputs, state: StateSpace) -> RandomInputs:
+    """With the fields between the nodes of a mesh as linear functions: a covariance costs time at every point."""
+    first = state.parts[0]
+    nodal = first if first.element == "P1" else space(state.domain, "P1", state.device, like=first)
+    return RandomInputs(
+        {
+            name: NodalField(part, state, nodal) if isinstance(part, Field) else part
+            for name, part in inputs.inputs.items()
+        }
+    )
 
 
 def samples_of(file: ProblemFile, inputs: RandomInputs) -> Samples:

@@ -22,12 +22,14 @@ class GrowthOptions:
         nominal: the gradient of the nominal problem is reduced by this factor before any scenario is looked at, which
             costs next to nothing; 1: it is not.
         ratio: a batch grows once the gradient is below this multiple of its sampling error.
-        settled: the same while scenarios are looked at on a coarser mesh only, where steps cost next to nothing.
+        settled: the same while all scenarios are looked at on a coarser mesh, and none on the problem's own: steps cost
+            next to nothing there.
         least, most: factors by which it grows at least and at most.
         share: error of state and adjoint equations that is left, as a share of the sampling error.
         visible: the same as a share of the gradient, where that is larger.
         roughest: largest relative error of a state or an adjoint.
         coarse: scenarios that are looked at first on a coarser mesh, as control variates; 0: none.
+        coarse_most: factor by which these grow at most.
     """
 
     first: int | None = 16
@@ -39,9 +41,12 @@ class GrowthOptions:
     share: float = 0.5
     visible: float = 0.1
     roughest: float = 0.5
-    coarse: int = 128
+    coarse: int = 32
+    coarse_most: float = 4.0
 
-    def enough(self, active: int, stationarity: float, sampling_error: float, goal: float) -> bool:
+    def enough(
+        self, active: int, stationarity: float, sampling_error: float, goal: float, *, settled: bool = False
+    ) -> bool:
         """The scenarios in use tell in which direction the optimum is, or that it is near enough.
 
         Args:
@@ -49,19 +54,23 @@ class GrowthOptions:
             stationarity: norm of the gradient.
             sampling_error: of it.
             goal: at which the run ends.
+            settled: all there are on the coarser mesh are in use.
         """
         if active and sampling_error > 0.0 and stationarity + _SURE * sampling_error <= goal:
             return True
-        ratio = self.ratio if active else self.settled
+        ratio = self.settled if settled and not active else self.ratio
         return stationarity > max(ratio * sampling_error, goal)
 
-    def following(self, active: int, count: int, stationarity: float, sampling_error: float) -> int:
-        """Scenarios of the next batch.
+    def following(
+        self, active: int, count: int, stationarity: float, sampling_error: float, most: float | None = None
+    ) -> int:
+        """Scenarios of the next batch, at most `most` times as many.
 
         The error of a mean of b out of S goes with 1/b - 1/S.
         """
+        most = self.most if most is None else most
         if active == 0:
             return min(self.first or count, count)
         wanted = (stationarity / (self.ratio * sampling_error)) ** 2 if sampling_error > 0.0 else 1.0
         enough = 1.0 / (wanted * (1.0 / active - 1.0 / count) + 1.0 / count) if active < count else count
-        return min(count, max(math.ceil(self.least * active), min(math.ceil(enough), math.ceil(self.most * active))))
+        return min(count, max(math.ceil(self.least * active), min(math.ceil(enough), math.ceil(most * active))))

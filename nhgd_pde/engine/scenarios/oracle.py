@@ -236,9 +236,12 @@ class ScenarioNHGD:
             if stationarity > max(growth.nominal * first, goal):
                 return None
             return self._begun(problem, state, count)
-        if state.active >= count or growth.enough(state.active, stationarity, state.sampling_error, goal):
-            return None
         fine, coarse = state.fine, state.coarse
+        settled = coarse is not None and coarse.active >= count
+        if fine.active >= count or growth.enough(
+            fine.active, stationarity, state.sampling_error, goal, settled=settled
+        ):
+            return None
         if coarse is None:
             active = growth.following(fine.active, count, stationarity, fine.sampling_error)
             return replace(state, fine=replace(fine, active=active))
@@ -247,7 +250,7 @@ class ScenarioNHGD:
         if fine.sampling_error >= large or stationarity <= goal:
             fine = replace(fine, active=growth.following(fine.active, count, share, fine.sampling_error))
         if coarse.sampling_error >= large:
-            wider = growth.following(coarse.active, count, share, coarse.sampling_error)
+            wider = growth.following(coarse.active, count, share, coarse.sampling_error, growth.coarse_most)
             coarse = replace(coarse, active=wider)
         coarse = replace(coarse, active=max(coarse.active, fine.active))
         return replace(state, fine=fine, coarse=None if fine.active >= count else coarse)
