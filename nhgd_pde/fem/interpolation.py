@@ -14,7 +14,7 @@ from .spaces import Space
 SIMPLICES = frozenset({"line", "triangle", "tetra"})
 
 # Cells that are tried for a point, first and where none of them has it.
-_CANDIDATES = (8, 64)
+_CANDIDATES = (4, 64)
 # Barycentric coordinates of points that rounding moves out of a cell.
 _ON_THE_EDGE = 1e-9
 

@@ -31,6 +31,7 @@ _STATIC_PIVOT = 1e-8
 _WITHOUT_PIVOTING: dict[str, Any] = {
     "permc_spec": "MMD_AT_PLUS_A",
     "diag_pivot_thresh": 0.0,
+    "panel_size": 8,
     "options": {"SymmetricMode": True},
 }
 

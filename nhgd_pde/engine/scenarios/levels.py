@@ -177,17 +177,18 @@ class SamplingErrors:
 def sampling_errors(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> SamplingErrors:
     metric, few = fine.problem.outer_metric, found.fine.measured[0]
     own = _contrasted(found.fine.hypergradients, few)
-    typical = found.derivative[None]
+    smoothness = _smoothness(metric, found.derivative[None])
     if coarse is None or found.coarse is None:
-        return SamplingErrors(_length(metric, own, typical))
+        return SamplingErrors(smoothness * metric.dual_norm_estimate(own))
     assert way is not None
     many, same = found.coarse.measured
     differences = own - way.restrict_transposed(_contrasted(found.coarse.hypergradients, same, many.balance.count))
     below = _contrasted(found.coarse.hypergradients, many)
+    below_metric = coarse.problem.outer_metric
     return SamplingErrors(
-        _length(metric, differences, typical),
-        _length(coarse.problem.outer_metric, below, found.coarse.derivative[None]),
-        _length(metric, own, typical),
+        smoothness * metric.dual_norm_estimate(differences),
+        _smoothness(below_metric, found.coarse.derivative[None]) * below_metric.dual_norm_estimate(below),
+        smoothness * metric.dual_norm_estimate(own),
     )
 
 
@@ -200,14 +201,10 @@ def _contrasted(hypergradients: Hypergradients, measured: Measured, count: int =
     return hypergradients.combined(torch.nn.functional.pad(contrasts, (0, 0, 0, missing)))
 
 
-def _length(metric: RieszMap, differences: Tensor, typical: Tensor) -> float:
-    """Norm of the gradients of covectors (k, p), added up in squares.
+def _smoothness(metric: RieszMap, typical: Tensor) -> float:
+    """The norm of the gradient of a typical covector (1, p), relative to that by the diagonal of the Riesz map.
 
-    The norm of the diagonal takes no solves, and is off by a factor that depends on how smooth a covector is: that of
-    a typical one (1, p) is taken.
+    The latter takes no solves, and is off by a factor that depends on how smooth a covector is.
     """
-    if not len(differences):
-        return 0.0
     rough = metric.dual_norm_estimate(typical)
-    smoothness = metric.dual_norm(typical) / rough if rough > 0.0 else 1.0
-    return smoothness * metric.dual_norm_estimate(differences)
+    return metric.dual_norm(typical) / rough if rough > 0.0 else 1.0
