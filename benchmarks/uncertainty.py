@@ -119,10 +119,11 @@ def contenders(problem: Problem) -> dict[str, tuple[Any, OuterMethod]]:
             name = f"sample average, CG to {tolerance:g}, {'warm' if warm else 'cold'}"
             found[name] = (SampleAverage("nominal", tolerance, warm), LBFGS())
     found["sample average, factors of every scenario"] = (SampleAverage("factors"), LBFGS())
-    for power in (0.5, 1.0):
-        for step in (1.0, 4.0, 16.0, 64.0):
+    for power, steps in ((0.5, (0.25, 0.5, 1.0, 2.0, 4.0, 16.0)), (1.0, (1.0, 2.0, 4.0, 8.0, 16.0, 64.0))):
+        for step in steps:
             rule = StochasticApproximation(natural=False, step=step / _SCALE[0], shift=10.0, power=power)
-            found[f"stochastic gradient, {step:g}/(k + 10)^{power:g}"] = (RobbinsMonro(8, tolerance=1e-1), rule)
+            name = f"stochastic gradient, {step:g}/(k + 10)^{power:g}"
+            found[name] = (RobbinsMonro(8, tolerance=1e-1), rule)
     return found
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 # Standard errors that a gradient may be off by, and what is left of the equations, where no more scenarios are needed.
 _SURE = 4.0
 
+# Share of all scenarios from which on all of them are taken.
+_NEARLY = 0.75
+
 
 @dataclass(frozen=True)
 class GrowthOptions:
@@ -73,4 +76,5 @@ class GrowthOptions:
             return min(self.first or count, count)
         wanted = (stationarity / (self.ratio * sampling_error)) ** 2 if sampling_error > 0.0 else 1.0
         enough = 1.0 / (wanted * (1.0 / active - 1.0 / count) + 1.0 / count) if active < count else count
-        return min(count, max(math.ceil(self.least * active), min(math.ceil(enough), math.ceil(most * active))))
+        found = max(math.ceil(self.least * active), min(math.ceil(enough), math.ceil(most * active)))
+        return count if found > _NEARLY * count else found
