@@ -28,7 +28,7 @@ from nhgd_pde.linalg.factorisation import Factorisation
 def test_fill_is_within_forty_per_cent(mesh: dict[str, Any]) -> None:
     dim = {"interval": 1, "rectangle": 2, "box": 3}[mesh["kind"]]
     # Not aligned with the mesh, some of whose couplings are zero otherwise.
-    conductivity = [[2 if i == j else 0.3 for j in range(dim)] for i in range(dim)]
+    conductivity = [row[:dim] for row in ([2.0, 0.3, 0.7], [0.3, 3.0, 0.45], [0.7, 0.45, 1.5])[:dim]]
     overrides = {"mesh": mesh, "objective.0.target": "x", "pde.conductivity": conductivity}
     problem = nhgd.load("problems/poisson_control.yaml", overrides)
     state = problem.pde.equation.constant_linearisation.state

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ...linalg.riesz import RieszMap
 from ..nhgd import NHGDState
+from .measures import Hypergradients, Measured
 from .problem import Coarse, Risk, ScenarioProblem
 from .solved import Middle
-from .sweep import Hypergradients, Knowledge, Measured, Sweep, sweep
+from .sweep import Knowledge, Sweep, sweep
 from .systems import Tolerances
 from .team import Team
 from .weights import Balance, balanced

@@ -204,7 +204,7 @@ class ScenarioNHGD:
             # Scenarios that differ in another way on the coarser mesh are no help.
             None if coarse is None or errors.useless else replace(coarse.state, sampling_error=errors.coarse),
             evaluation.sensitivity,
-            tried=coarse is not None,
+            tried=state.tried or coarse is not None,
         )
         return evaluation, reached
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .measures import Hypergradients, Measured, difference, measured_by, padded
 from .problem import Risk, ScenarioProblem
 from .solved import Middle
 from .systems import Rows, Tolerances, solve_adjoints, solve_states
@@ -91,54 +92,6 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
-class Hypergradients:
-    """Those of the nominal scenario and of b others, (b + 1, p), each of these on the rank that it belongs to.
-
-    Attributes:
-        nominal: (p,).
-        rows: those of this rank.
-        own: (k,) their numbers.
-        team: all ranks.
-    """
-
-    nominal: Tensor
-    rows: Tensor
-    own: Tensor
-    team: Team
-
-    def combined(self, coefficients: Tensor) -> Tensor:
-        """(k, p) linear combinations with coefficients (b + 1, k)."""
-        return self.team.summed([self.part(coefficients)])[0]
-
-    def part(self, coefficients: Tensor) -> Tensor:
-        """What this rank has of them."""
-        found = coefficients[1:][self.own].T @ self.rows
-        # Every rank has the nominal one, which counts once.
-        return torch.addr(found, coefficients[0], self.nominal) if self.team.rank == 0 else found
-
-
-@dataclass(frozen=True)
-class Measured:
-    """rho over weighted scenarios.
-
-    Attributes:
-        balance: the weights, of the nominal scenario and b others.
-        value: rho of the values, which are corrected to first order for what is left of the equations.
-        shares: (b + 1,) d rho / d values.
-    """
-
-    balance: Balance
-    value: float
-    shares: Tensor
-
-    def contrasts(self) -> Tensor:
-        """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
-        weights = self.balance.weights
-        used = weights > 0.0
-        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)[:, None] * self.balance.contrasts()
-
-
-@dataclass(frozen=True)
 class Sweep:
     """What one sweep over b scenarios gives.
 
@@ -201,7 +154,7 @@ def sweep(
     """
     state = _Sum(problem, v, known, middle, tolerances, balances[0].count, team)
     measured = [Measured(each, 0.0, each.weights) for each in balances]
-    shares = _difference(measured)
+    shares = difference(measured)
     with team.together():
         for indices in _parts(state.own, problem.at_once):
             residual = state.states(indices)
@@ -213,10 +166,10 @@ def sweep(
     if state.message:
         return state.failed()
     values = torch.cat([v.new_tensor([middle.value]), team.joined(state.values, state.own, balances[0].count)])
-    measured = [_measured(risk, values[: each.count + 1], each) for each in balances]
+    measured = [measured_by(risk, values[: each.count + 1], each) for each in balances]
     if not risk.linear:
-        shares = _difference(measured)
-        largest = torch.stack([_padded(each.shares.abs(), len(shares)) for each in measured]).amax(0)
+        shares = difference(measured)
+        largest = torch.stack([padded(each.shares.abs(), len(shares)) for each in measured]).amax(0)
         heavy = torch.nonzero(largest[1:] > _NONE * largest.max()).reshape(-1)
         with team.together():
             for indices in _parts(team.own(heavy), problem.at_once):
@@ -227,27 +180,6 @@ def sweep(
         if state.message:
             return state.failed()
     return state.done(tuple(measured), shares)
-
-
-def _measured(risk: Risk, values: Tensor, balance: Balance) -> Measured:
-    # A scenario without weight has no share, whatever its value.
-    used = balance.weights != 0.0
-    some, weights = values[used], balance.weights[used]
-    shares = torch.zeros_like(values)
-    shares[used] = weights if risk.linear else risk.derivative(some, weights)
-    return Measured(balance, risk.value(some, weights), shares)
-
-
-def _difference(measured: Sequence[Measured]) -> Tensor:
-    """(b + 1,) the shares of the first less those of the others."""
-    shares = measured[0].shares.clone()
-    for each in measured[1:]:
-        shares[: len(each.shares)] -= each.shares
-    return shares
-
-
-def _padded(shares: Tensor, count: int) -> Tensor:
-    return torch.nn.functional.pad(shares, (0, count - len(shares)))
 
 
 def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:

@@ -1,0 +1,87 @@
+"""Measures of weighted scenarios, and combinations of the scenarios' hypergradients.
+
+The nominal scenario, which is solved anyway, is one of them: it stands first, before b others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .problem import Risk
+from .team import Team
+from .weights import Balance
+
+
+@dataclass(frozen=True)
+class Hypergradients:
+    """Those of the nominal scenario and of b others, (b + 1, p), each of these on the rank that it belongs to.
+
+    Attributes:
+        nominal: (p,).
+        rows: those of this rank.
+        own: (k,) their numbers.
+        team: all ranks.
+    """
+
+    nominal: Tensor
+    rows: Tensor
+    own: Tensor
+    team: Team
+
+    def combined(self, coefficients: Tensor) -> Tensor:
+        """(k, p) linear combinations with coefficients (b + 1, k)."""
+        return self.team.summed([self.part(coefficients)])[0]
+
+    def part(self, coefficients: Tensor) -> Tensor:
+        """What this rank has of them."""
+        found = coefficients[1:][self.own].T @ self.rows
+        # Every rank has the nominal one, which counts once.
+        return torch.addr(found, coefficients[0], self.nominal) if self.team.rank == 0 else found
+
+
+@dataclass(frozen=True)
+class Measured:
+    """rho over weighted scenarios.
+
+    Attributes:
+        balance: the weights, of the nominal scenario and b others.
+        value: rho of the values, which are corrected to first order for what is left of the equations.
+        shares: (b + 1,) d rho / d values.
+    """
+
+    balance: Balance
+    value: float
+    shares: Tensor
+
+    def contrasts(self) -> Tensor:
+        """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
+        weights = self.balance.weights
+        used = weights > 0.0
+        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)[:, None] * self.balance.contrasts()
+
+
+def measured_by(risk: Risk, values: Tensor, balance: Balance) -> Measured:
+    """rho of values (b + 1,), those of the nominal scenario first."""
+    # A scenario without weight has no share, whatever its value.
+    used = balance.weights != 0.0
+    some, weights = values[used], balance.weights[used]
+    shares = torch.zeros_like(values)
+    shares[used] = weights if risk.linear else risk.derivative(some, weights)
+    return Measured(balance, risk.value(some, weights), shares)
+
+
+def difference(measured: Sequence[Measured]) -> Tensor:
+    """(b + 1,) the shares of the first less those of the others."""
+    shares = measured[0].shares.clone()
+    for each in measured[1:]:
+        shares[: len(each.shares)] -= each.shares
+    return shares
+
+
+def padded(shares: Tensor, count: int) -> Tensor:
+    """(count,), with zeros after the shares."""
+    return torch.nn.functional.pad(shares, (0, count - len(shares)))
