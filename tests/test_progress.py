@@ -114,6 +114,19 @@ def test_missing_values_are_dashes() -> None:
     assert format_row({"iteration": 3, "objective": None}).split() == ["3", "-", "-", "-", "-", "-", "-"]
 
 
+def test_scenarios_are_counted_where_there_are_some() -> None:
+    stream = io.StringIO()
+    counts = [{"scenarios": 0, "coarse_scenarios": 32}, {"scenarios": 16, "coarse_scenarios": 128}, {"scenarios": 128}]
+    with Progress(stream) as progress:
+        progress.start(TITLE)
+        for iteration, more in enumerate([{"scenarios": 0}, *counts]):
+            progress.iteration({**record(iteration), **more})
+    lines = stream.getvalue().splitlines()[1:]
+    assert lines[0].endswith("time  scenarios + coarse")
+    assert [line.partition(" s ")[2].strip() for line in lines[1:5]] == ["0", "0 + 32", "16 + 128", "128"]
+    assert {len(line) for line in lines[:5]} == {len(lines[0])}
+
+
 def test_a_row_thinned_out_is_shown_when_the_run_fails() -> None:
     stream = io.StringIO()
     with pytest.raises(ZeroDivisionError), Progress(stream) as progress:

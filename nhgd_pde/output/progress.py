@@ -48,13 +48,16 @@ class Progress:
     def iteration(self, record: Mapping[str, object]) -> None:
         """Show one outer iteration.
 
-        Keys: iteration, objective, gradient_norm, state_residual, adjoint_residual, solves, seconds. A value
-        that is missing or None is shown as `-`; other keys are ignored.
+        Keys: iteration, objective, gradient_norm, state_residual, adjoint_residual, solves, seconds; scenarios and
+        coarse_scenarios where the first record has them. A value that is missing or None is shown as `-`; other keys
+        are ignored.
         """
         if self.mode == "quiet":
             return
         position = self._count
         self._count += 1
+        if position == 0:
+            self._scenarios = "scenarios" in record
         if position == 0 and self.mode == "normal":
             self._live = self._start_live()
         line = format_row(record)
@@ -78,6 +81,7 @@ class Progress:
 
     def _reset(self) -> None:
         self._count = 0
+        self._scenarios = False
         self._first = ""
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._waiting: str | None = None  # the newest row, while it has been thinned out
@@ -89,7 +93,7 @@ class Progress:
 
     def _print_row(self, position: int, line: str) -> None:
         if position == 0:
-            self._write(header())
+            self._write(header(self._scenarios))
         if self.mode == "verbose" or is_shown(position):
             self._write(line)
             self._waiting = None
@@ -138,7 +142,7 @@ class Progress:
         tail = list(self._tail)[-room:]
         gap = ["  ..."] if self._count > len(tail) + 1 else []
         rows = [self._first] if self._first else []
-        return Text("\n".join([header(), *rows, *gap, *tail]), no_wrap=True, overflow="crop")
+        return Text("\n".join([header(self._scenarios), *rows, *gap, *tail]), no_wrap=True, overflow="crop")
 
     def _close_table(self) -> None:
         if self._live is not None:
@@ -162,14 +166,19 @@ def is_shown(position: int) -> bool:
     return leading in (1, 2, 5) and position == leading * 10 ** (len(str(position)) - 1)
 
 
-def header() -> str:
+def header(scenarios: bool = False) -> str:
     """The heading line of the table."""
-    return "".join(f"{title:>{width}}" for title, _, width, _ in _COLUMNS)
+    line = "".join(f"{title:>{width}}" for title, _, width, _ in _COLUMNS)
+    return f"{line}{'scenarios + coarse':>{_SCENARIOS}}" if scenarios else line
 
 
 def format_row(record: Mapping[str, object]) -> str:
     """One line of the table, as wide as the heading whatever the values."""
-    return "".join(f"{_text(record.get(key), show):>{width}}" for _, key, width, show in _COLUMNS)
+    line = "".join(f"{_text(record.get(key), show):>{width}}" for _, key, width, show in _COLUMNS)
+    if "scenarios" not in record:
+        return line
+    fine, coarse = (_text(record.get(key), lambda number: _compact(number, 6)) for key in _COUNTS)
+    return f"{line}{f'{fine} + {coarse}' if record.get(_COUNTS[1]) else fine:>{_SCENARIOS}}"
 
 
 def _text(value: object, show: Callable[[float], str]) -> str:
@@ -209,3 +218,6 @@ _COLUMNS: tuple[tuple[str, str, int, Callable[[float], str]], ...] = (
     ("solves", "solves", 8, lambda number: _compact(number, 7)),
     ("time", "seconds", 8, _seconds),
 )
+# On the problem's own mesh and on a coarser one, of a problem over scenarios.
+_COUNTS = ("scenarios", "coarse_scenarios")
+_SCENARIOS = 20

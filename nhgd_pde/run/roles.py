@@ -56,7 +56,8 @@ def check_roles(file: ProblemFile, oracle: object, roles: int, stages: int = 1) 
         raise ValueError(f"roles: expected 1 or 2, found {roles}")
     if roles == 2 and file.spec.parameters:
         raise file.error(
-            "parameters", "expected none in a run of two roles: all scenarios share one inverse of factors"
+            "parameters",
+            "expected none in a run of two roles, as all scenarios share one inverse: --ranks shares the scenarios",
         )
     if roles == 2 and not isinstance(oracle, NHGD):
         raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
