@@ -183,6 +183,7 @@ def test_optima_with_kinks(control: dict[str, object], terms: list[dict[str, obj
     assert found.status == "converged", found.message
     v = found.last.evaluation.v
     assert problem.outer_metric.norm((v - best.v)[None]) < 1e-6 * problem.outer_metric.norm(best.v[None])
-    # Kinks are met exactly, by the same controls.
-    at = torch.zeros_like(v)
-    assert torch.equal(v == at, best.v == at) and int((v == at).sum()) > 10
+    # Kinks are met exactly, by the same controls; but for those at corners that move nothing, which no force holds.
+    held = (best.v != 0.0) | (best.derivative != 0.0)
+    assert int((~held).sum()) <= 4 and float((v * ~held).abs().max()) < 1e-8
+    assert torch.equal((v == 0.0)[held], (best.v == 0.0)[held]) and int((v == 0.0).sum()) > 10
