@@ -24,8 +24,9 @@ _LEAST_ACCURACY = 1e-3
 # Where refinement leaves less than this, pivoting does better.
 _REFINED = 1e-6
 
-# Of the largest entry in a row or a column: what sums of a few terms leave where they cancel.
-_ROUNDING = 4.0 * np.finfo(float).eps
+# Of the largest entry in a row or a column: what sums of a few terms leave where they cancel, and no more than what
+# factors get wrong anyway.
+_ROUNDING = 0.5 * np.finfo(float).eps
 # What is put on the zero diagonal of a saddle point matrix, relative to its Schur complement.
 _STATIC_PIVOT = 1e-8
 _WITHOUT_PIVOTING: dict[str, Any] = {
