@@ -124,10 +124,9 @@ class Factorisation:
     def __init__(self, matrix: sp.csr_matrix, counts: Counts, symmetric: bool) -> None:
         if not np.isfinite(matrix.data).all():
             raise SingularMatrixError("the matrix to be factorised has entries that are not finite")
-        matrix = _significant(sp.csr_matrix(matrix))
         factors = _saddle_factors(matrix)
         if factors is None:
-            factors = _factors(matrix, symmetric)
+            factors = _factors(_significant(sp.csr_matrix(matrix)) if symmetric else matrix, symmetric)
         if factors is None and symmetric:
             # Symmetric, but so far from definite that it needs pivots.
             factors = _factors(matrix, False)
