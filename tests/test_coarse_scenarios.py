@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import skfem
 import torch
-from scenario_problems import natural
+from scenario_problems import natural, restored
 from torch import Tensor
 
 import nhgd_pde as nhgd
@@ -180,6 +180,18 @@ def test_the_optimum_is_that_of_the_problem_itself(problem: ScenarioProblem) -> 
     assert seen[0].coarse_scenarios == 0 and any(each.coarse_scenarios == 64 for each in seen)
     assert seen[-1].coarse_scenarios == 0 and seen[-1].scenarios == 64
     assert found.last.evaluation.value == pytest.approx(alone.last.evaluation.value, rel=1e-10)
+
+
+def test_a_state_that_was_in_a_file_goes_on_with_the_same_numbers(problem: ScenarioProblem) -> None:
+    oracle = ScenarioNHGD(natural())
+    v = point(problem)
+    _, state = oracle.evaluate(problem, v, state_of(oracle, problem, 8, 32), Accuracy(1e-3, 1e-3))
+    again = restored(oracle, problem, state)
+    assert again.coarse is not None and len(again.coarse.known.u) == 32 and len(again.known.u) == 8
+    following = [oracle.evaluate(problem, 0.9 * v, each, Accuracy(1e-3, 1e-3))[0] for each in (state, again)]
+    torch.testing.assert_close(following[0].derivative, following[1].derivative, rtol=1e-12, atol=1e-16)
+    assert following[0].value == pytest.approx(following[1].value, rel=1e-12)
+    assert following[0].sampling_error == pytest.approx(following[1].sampling_error, rel=1e-9)
 
 
 def test_a_mesh_that_is_no_help_is_given_up(problem: ScenarioProblem) -> None:
