@@ -19,9 +19,9 @@ from nhgd_pde.problem.errors import Issue, ProblemError, suggest
 from nhgd_pde.problem.expressions import Expression
 from nhgd_pde.problem.json_schema import json_schema, json_schema_text
 from nhgd_pde.problem.loading import ProblemFile, parse_override, read_problem
+from nhgd_pde.problem.mesh_spec import IntervalMesh, RectangleMesh
 from nhgd_pde.problem.objective_spec import ObjectiveTerm, RegularisationTerm, TrackingTerm
 from nhgd_pde.problem.pde_spec import PDESpec, RobinData
-from nhgd_pde.problem.schema import IntervalMesh, RectangleMesh
 from problems import BASE
 
 ROOT = Path(__file__).resolve().parents[1]

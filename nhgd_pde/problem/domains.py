@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..fem import mesh as meshes
 from ..fem.mesh import Domain
 from .loading import ProblemFile
-from .schema import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
+from .mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
 
 
 def build_domain(file: ProblemFile) -> Domain:
