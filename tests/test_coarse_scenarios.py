@@ -239,8 +239,7 @@ def test_a_gap_is_reached_with_fewer_solves_than_on_one_mesh(problem: ScenarioPr
     [
         ({"scenarios": {"count": 8, "levels": 1}}, False),
         ({"scenarios": {"count": 8}}, False),
-        ({"mesh": {"kind": "rectangle", "cells": [6, 6]}}, False),
-        ({"mesh": {"kind": "disk", "refine": 3}}, False),
+        ({"mesh": {"kind": "disk", "refine": 5}, "scenarios": {"count": 8}}, False),
         ({"mesh": {"kind": "l_shape", "refine": 3}}, True),
         ({"mesh": {"kind": "rectangle", "cells": [9, 16], "cell": "quadrilateral"}}, True),
         ({"control": {"kind": "source", "bounds": [0, 50]}}, True),
@@ -260,6 +259,21 @@ def test_where_there_is_a_coarser_mesh(more: dict, there: bool) -> None:
     if there:
         result = minimise(found, ScenarioNHGD(natural()), NewtonCG(memory=10), Stopping(rtol=1e-3))
         assert result.status == "converged", result.message
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ({"mesh": {"kind": "rectangle", "cells": [6, 6]}}, "found 2: there is no coarser mesh"),
+        ({"mesh": {"kind": "disk", "refine": 3}}, "found 2: there is no coarser mesh"),
+        ({"pde": {"kind": "heat", "conductivity": "exp(k)"}, "time": {"end": 1, "steps": 2}}, "found 2: an evolution"),
+        ({"scenarios": {"levels": 2, "strategy": "saga"}}, "with strategy saga, found 2"),
+        ({"scenarios": {"levels": 2, "sampling": "quadrature"}}, "with sampling quadrature, found 2"),
+    ],
+)
+def test_two_meshes_are_refused_where_they_would_not_be_used(more: dict, complaint: str) -> None:
+    with pytest.raises(ProblemError, match=complaint):
+        problem_of(**more)
 
 
 def test_meshes_are_one_or_two() -> None:

@@ -95,6 +95,9 @@ def _scenarios(file: ProblemFile, domain: Domain, device: torch.device, like: Sc
     assert recipe is not None and samples is not None and file.spec.scenarios is not None
     inputs = recipe.random.inputs
     stream, coarsened = stream_of(file, inputs), _coarsened if like is None else None
+    if file.spec.scenarios.levels == 2 and like is None and (recipe.clock is not None or coarser(file) is None):
+        what = "an evolution takes one scenario at a time" if recipe.clock is not None else "there is no coarser mesh"
+        raise file.error("scenarios.levels", f"expected auto or 1, found 2: {what}")
     return Scenarios(nominal, inputs, samples, stream, risk_of(file), file.spec.scenarios, recipe, coarsened)
 
 

@@ -13,6 +13,7 @@ from ..fem.interpolation import at_points
 from ..fem.spaces import Space
 from ..fem.state_space import StateSpace
 from .loading import ProblemFile
+from .mesh_spec import DiskMesh
 
 # Cells along an axis that a coarse mesh has at least.
 _LEAST_CELLS = 4
@@ -22,10 +23,12 @@ def coarser(file: ProblemFile) -> ProblemFile | None:
     """The file with a mesh of about twice the width; None where there is none.
 
     A mesh that is made by refinement is refined once less, another one of a built-in shape has half the cells along
-    every axis.
+    every axis. Refinement moves the boundary of a disk.
     """
     mesh = file.spec.mesh
     changes: dict[str, Any]
+    if isinstance(mesh, DiskMesh):
+        return None
     if mesh.refine:
         changes = {"refine": mesh.refine - 1}
     elif hasattr(mesh, "cells") and min(mesh.cells) >= 2 * _LEAST_CELLS:

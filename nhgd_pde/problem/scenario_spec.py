@@ -124,6 +124,9 @@ class ScenariosSpec(Section):
                 raise issue(f"expected no {name} with rule {self.rule or 'sparse'}, found {value}: it is of {where}")
         if quadrature and self.count != "auto":
             raise issue(f"expected no count with sampling quadrature, whose rule gives it; found {self.count}")
+        if self.levels == 2 and (quadrature or self.strategy != "growing"):
+            strategy = "sampling quadrature" if quadrature else f"strategy {self.strategy}"
+            raise issue(f"expected levels 1 or auto with {strategy}, found 2: it is of growing samples")
         if quadrature and self.strategy == "streaming":
             raise issue("expected sampling monte_carlo or quasi with strategy streaming, found 'quadrature'")
         return self
