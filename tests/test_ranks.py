@@ -42,6 +42,8 @@ CASES: dict[str, dict[str, Any]] = {
     "all, cvar": {**ALL, **CVAR},
     "streaming, mean": STREAM,
     "streaming, cvar": {**STREAM, **CVAR},
+    "two meshes, mean": {"scenarios.levels": 2},
+    "two meshes, cvar": {"scenarios.levels": 2, **CVAR},
     "as few as two": {"scenarios.count": 2, "scenarios.validation": 0},
 }
 SHORT = {"outer.iterations": 4, "scenarios.validation": 0}
