@@ -40,15 +40,26 @@ def converged(
             f"the control has settled: the last two steps changed no value by more than {settled:.1e} (goal "
             f"{stopping.change:.0e}); its gradient is {_relative(current, first)} of the first one"
         )
-    elif current.iteration == 0 and first.gradient_norm <= scales.rounding:
-        reason = "the gradient at the start is zero to rounding (the objective may not depend on the control)"
-    elif current.iteration == 0 and scales.natural > 0.0:
-        share = first.gradient_norm / scales.natural
-        goal_share = f"(goal {stopping.rtol:.0e})"
-        reason = f"the start is a solution: its gradient is {share:.1e} of the terms that it is the sum of {goal_share}"
+    elif current.iteration == 0:
+        reason = _at_the_start(first, goal, stopping, scales) or reason
     return (
         f"{reason}, objective {current.evaluation.value:.9e}, "
         f"error of the gradient about {current.evaluation.gradient_error:.0e}"
+    )
+
+
+def _at_the_start(first: Iterate, goal: float, stopping: Stopping, scales: GradientScales) -> str:
+    """Why the start is a solution; empty where the goals of the options say all."""
+    if first.gradient_norm <= scales.rounding:
+        if first.evaluation.norm <= scales.rounding:
+            return "the gradient at the start is zero to rounding (the objective may not depend on the control)"
+        return "the start is a solution: bounds, constraints or the l1 term balance its gradient"
+    if not goal > max(stopping.rtol * first.gradient_norm, stopping.atol):
+        return ""
+    share = first.gradient_norm / scales.natural
+    return (
+        f"the start is a solution: its gradient is {share:.1e} of the size of the terms that it is the sum of "
+        f"(goal {stopping.rtol:.0e})"
     )
 
 

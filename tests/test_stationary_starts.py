@@ -1,0 +1,117 @@
+"""Starts that are solutions already: nothing moves, and the run says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nhgd_pde as nhgd
+from nhgd_pde.engine.minimise import minimise
+from tests.problems import BASE
+from tests.units import PROBLEMS, SMALL, content
+
+FAULTS = Path(__file__).parent / "faults"
+ZERO = "the gradient at the start is zero to rounding (the objective may not depend on the control)"
+
+HEAT: dict[str, Any] = {
+    "mesh": {"kind": "interval", "cells": 8},
+    "time": {"end": 0.5, "steps": 6, "scheme": "crank_nicolson", "initial": 3},
+    "pde": {"kind": "heat", "boundary": {"all": {"dirichlet": 3}}},
+    "objective": [{"kind": "tracking", "target": 3}, {"kind": "regularisation", "weight": 1e-2}],
+}
+# States that the control cannot change for the better, or at all: every one with an answer by hand.
+STATIONARY: dict[str, dict[str, Any]] = {
+    "evolution at rest": HEAT,
+    "slanted field": {
+        "pde": {"kind": "poisson", "boundary": {"all": {"dirichlet": "1e3*(2 + x - y)"}}},
+        "objective": [{"kind": "tracking", "target": "1e3*(2 + x - y)"}],
+    },
+    "conductivity of a layer": {
+        "pde": {
+            "kind": "poisson",
+            "conductivity": "k",
+            "boundary": {"left": {"dirichlet": 0}, "right": {"dirichlet": 1}},
+        },
+        "control": {"kind": "parameter", "name": "k", "initial": 3.7, "bounds": [0.1, 100]},
+        "objective": [{"kind": "tracking", "target": "x**3"}],
+    },
+    "stiffness of a body that is moved": {
+        "pde": {
+            "kind": "elasticity",
+            "young": "a",
+            "poisson_ratio": 0.3,
+            "boundary": {"all": {"dirichlet": ["x*y", "y"]}},
+        },
+        "control": {"kind": "parameter", "name": "a", "initial": 2.5},
+        "objective": [{"kind": "tracking", "target": [1, 0]}],
+    },
+}
+
+
+@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+@pytest.mark.parametrize("name", ["warm", "q11", "q5"])
+def test_an_objective_that_the_control_does_not_change_leaves_it_where_it_is(name: str, method: str) -> None:
+    problem = nhgd.load(FAULTS / f"{name}.yaml", {"method": method})
+    _, start = problem.pde.start()
+    solution = nhgd.solve(problem)
+    assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0)
+    assert ZERO in solution.message
+    assert np.array_equal(np.ravel(solution.control), start.numpy())
+    # The error of a gradient is never told to be less than rounding makes it.
+    assert solution.certificate.gradient_error >= solution.history[0]["gradient_norm"] > 0.0
+
+
+@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+@pytest.mark.parametrize("factor", [1e-15, 1.0, 1e15])
+@pytest.mark.parametrize("name", STATIONARY)
+def test_so_it_is_for_other_equations_and_units(name: str, factor: float, method: str) -> None:
+    case = {**BASE, **STATIONARY[name], "method": method}
+    case["objective"] = [{**term, "weight": term.get("weight", 1.0) * factor} for term in case["objective"]]
+    solution = nhgd.solve(nhgd.load(case))
+    assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0), solution.message
+    assert ZERO in solution.message
+
+
+def test_a_start_that_is_best_at_a_bound_is_told_as_that() -> None:
+    """More source brings the state nearer to -1, but only less is allowed."""
+    case = {**BASE, "control": {"kind": "source", "bounds": [0, 5]}}
+    case["objective"] = [{"kind": "tracking", "target": -1}]
+    case["pde"] = {**BASE["pde"], "source": 0}
+    solution = nhgd.solve(nhgd.load(case))
+    assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0)
+    assert "the start is a solution: bounds" in solution.message
+    assert not np.any(solution.control)
+
+
+# Over scenarios a run begins with the nominal one, and designs end when they have settled.
+SMOOTH = [path for path in PROBLEMS if not {"parameters", "constraints", "inner"} & set(content(path))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SMOOTH, ids=lambda path: path.stem)
+def test_a_run_that_starts_at_an_optimum_ends_there(path: Path) -> None:
+    problem = nhgd.load(path, SMALL[path.stem])
+    method = problem.method
+    first = minimise(problem.pde, method.oracle, method.outer, replace(method.stopping, rtol=3e-9))
+    again = replace(problem.pde, origin=(first.last.oracle.u, first.last.evaluation.v))
+    second = minimise(again, method.oracle, method.outer, method.stopping)
+    assert (second.status, second.last.iteration) == ("converged", 0)
+    assert second.last.evaluation.value == pytest.approx(first.last.evaluation.value, rel=1e-9)
+
+
+def test_a_good_guess_is_improved_as_much_as_a_poor_one() -> None:
+    """The natural size of a gradient decides at solutions only: a start with four right digits is a start."""
+    case = {
+        **BASE,
+        "pde": {**BASE["pde"], "conductivity": "a"},
+        "control": {"kind": "parameter", "name": "a", "initial": 2.0},
+        "objective": [{"kind": "tracking", "target": "sin(pi*x)*y"}],
+    }
+    optimum = float(np.ravel(nhgd.solve(nhgd.load(case, {"outer.rtol": 1e-12})).control)[0])
+    near = nhgd.solve(nhgd.load(case, {"control.initial": optimum * (1 + 1e-3)}))
+    assert near.status == "converged" and near.stats["outer_iterations"] > 0
+    assert float(np.ravel(near.control)[0]) == pytest.approx(optimum, rel=1e-7)

@@ -1,0 +1,193 @@
+"""Units do not matter: the same problem with another unit of the objective, of the control or of length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+import nhgd_pde as nhgd
+from nhgd_pde.engine.outer.base import Evaluation, Feasible, pairing_norm
+from nhgd_pde.engine.outer.gradient import GradientDescent
+from nhgd_pde.engine.outer.lbfgs import LBFGS
+from nhgd_pde.engine.outer.mma import MMA
+from nhgd_pde.linalg.riesz import diagonal_riesz_map
+from nhgd_pde.linalg.sparse import SparseMatrix
+from tests.units import PROBLEMS, control_times, lengths_times, objective_times, solved
+
+FAULTS = Path(__file__).parent / "faults"
+# Controls are compared to six digits, which a gradient of 1e-8 does not determine where there is little regularisation.
+TIGHT = {"outer.rtol": 1e-9}
+# The paper's algorithm takes a step with a unit from the file.
+SCALED = [path for path in PROBLEMS if path.stem != "poisson_nhgd_paper"]
+shipped = pytest.mark.parametrize("path", SCALED, ids=lambda path: path.stem)
+
+
+def values(solution: nhgd.Solution) -> np.ndarray:
+    control = solution.control
+    parts = control.values() if isinstance(control, dict) else [control]
+    return np.concatenate([np.ravel(each) for each in parts])
+
+
+def the_same(ours: nhgd.Solution, base: nhgd.Solution, factor: float = 1.0, shift: float = 0.0) -> None:
+    """The same end after the same iterations, at the same control."""
+    assert ours.status == base.status, ours.message
+    assert abs(int(ours.stats["outer_iterations"]) - int(base.stats["outer_iterations"])) <= 2
+    gap = np.abs((values(ours) - shift) / factor - values(base)).max()
+    assert gap <= 1e-6 * np.abs(values(base)).max()
+
+
+@pytest.mark.slow
+@shipped
+def test_no_unit_changes_the_answer_of_a_shipped_problem(path: Path, tmp_path: Path) -> None:
+    base = solved(path, TIGHT)
+    for c in (1e-15, 1e15):
+        the_same(solved(path, objective_times(path, c), TIGHT), base)
+    for s in (1e-6, 1e6):
+        scaled = control_times(path, s)
+        if scaled is not None:
+            the_same(solved(path, scaled, TIGHT), base, factor=s)
+    for length in (1e-6, 1e6):
+        longer = lengths_times(path, length, tmp_path)
+        if longer is not None:
+            overrides, factor, shift = longer
+            the_same(solved(path, overrides, TIGHT), base, factor, shift)
+
+
+@pytest.mark.slow
+def test_every_transformation_is_made_of_most_shipped_problems(tmp_path: Path) -> None:
+    assert sum(control_times(path, 2.0) is not None for path in SCALED) >= 20
+    assert sum(lengths_times(path, 2.0, tmp_path) is not None for path in SCALED) >= 25
+
+
+METHODS = ("lbfgs", "newton_cg", "gradient", "adam", "mma")
+
+
+@pytest.mark.parametrize("factor", [1e-15, 1e15])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_unit_of_the_objective_matters_to_an_outer_method(method: str, factor: float) -> None:
+    path = next(path for path in PROBLEMS if path.stem == "poisson_bounds")
+    options = {"outer.method": method, "outer.iterations": 40, "outer.rtol": 1e-6}
+    base, ours = solved(path, options), solved(path, objective_times(path, factor), options)
+    the_same(ours, base)
+
+
+def test_a_chip_in_si_units_is_the_chip_without_units() -> None:
+    """u = 50 U, q = 7.5e11 Q, J = 2.5e-5 J'; found at the first evaluation before: 0.1452."""
+    chip, twin = (nhgd.solve(nhgd.load(FAULTS / f"{name}.yaml")) for name in ("mems", "mems_twin"))
+    assert chip.status == twin.status == "converged"
+    assert twin.objective == pytest.approx(0.0996558, abs=5e-8)
+    assert chip.objective / 2.5e-5 == pytest.approx(twin.objective, rel=1e-6)
+    assert chip.stats["outer_iterations"] == twin.stats["outer_iterations"]
+    # The weight in the file has four digits.
+    assert values(chip) / 7.5e11 == pytest.approx(values(twin), abs=2e-3 * 20)
+
+
+@pytest.mark.parametrize("target", [1e-100, 1e-30, 1e20, 1e100])
+@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+def test_targets_of_any_size_are_reached_by_as_much(method: str, target: float) -> None:
+    path = next(path for path in PROBLEMS if path.stem == "poisson_control")
+
+    def solution(size: float) -> nhgd.Solution:
+        return solved(path, {"objective.0.target": f"{size!r}*sin(2*pi*x)*sin(2*pi*y)", "method": method}, TIGHT)
+
+    the_same(solution(target), solution(1.0), factor=target)
+
+
+@pytest.mark.parametrize("target", [1e-160, 1e-170])
+def test_what_underflows_is_not_zero(target: float) -> None:
+    path = next(path for path in PROBLEMS if path.stem == "poisson_control")
+    solution = solved(path, {"objective.0.target": f"{target!r}*sin(2*pi*x)*sin(2*pi*y)"})
+    assert solution.status == "failed"
+    assert "choose other units" in solution.message
+
+
+# The measure itself.
+
+
+@dataclass(frozen=True)
+class Parabola:
+    """offset + sum_i m_i (c_i (v_i - a_i)^2 / 2), minimised in closed form between bounds."""
+
+    m: Tensor
+    c: Tensor
+    a: Tensor
+    offset: float = 0.0
+
+    def at(self, v: Tensor) -> Evaluation:
+        gradient = self.c * (v - self.a)
+        value = self.offset + float((0.5 * self.m * self.c * (v - self.a) ** 2).sum())
+        return Evaluation(v, value, self.m * gradient, gradient, 0.0, 0.0, 0.0)
+
+
+def space(m: Tensor, lower: float, upper: float) -> Feasible:
+    bounds = torch.full_like(m, lower), torch.full_like(m, upper)
+    return Feasible(diagonal_riesz_map(m, SparseMatrix(sp.diags_array(m.numpy()).tocsr(), m.device)), bounds)
+
+
+def test_the_measure_is_that_of_its_definition() -> None:
+    generator = torch.Generator().manual_seed(3)
+    m = torch.rand(50, generator=generator, dtype=torch.float64) + 0.1
+    v, g, w = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(3))
+    feasible = replace(space(m, -0.5, 1.0), weights=0.3 * m * w.abs())
+    v = feasible.project(v)
+    for t in (0.01, 0.5, 3.0):
+        plain = (v - feasible.prox(v - t * g, t)) / t
+        assert torch.allclose(feasible.residual(v, g, t), plain, atol=1e-13 / t)
+
+
+@pytest.mark.parametrize("t", [1e-300, 1e-30, 1e-3])
+def test_a_short_unit_costs_no_digits(t: float) -> None:
+    """A variable of 1e13 with a gradient of 1e-15: their difference is the variable."""
+    m = torch.ones(3, dtype=torch.float64)
+    v, g = (
+        torch.tensor([0.0, 1e13, 5e12], dtype=torch.float64),
+        torch.tensor([2e-15, -3e-15, 1e-15], dtype=torch.float64),
+    )
+    assert torch.equal(space(m, 0.0, 1e13).residual(v, g, t), torch.tensor([0.0, 0.0, 1e-15], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e9])
+@pytest.mark.parametrize("method", ["lbfgs", "gradient", "mma"])
+def test_a_value_that_is_large_for_another_reason_does_not_end_a_run(method: str, offset: float) -> None:
+    """A large constant makes the first estimate of the curvature far too small; what steps show of it counts."""
+    outer: Callable[[], Any] = {"lbfgs": LBFGS, "gradient": GradientDescent, "mma": MMA}[method]
+    m = torch.ones(20, dtype=torch.float64)
+    parabola = Parabola(
+        m, torch.linspace(1.0, 30.0, 20, dtype=m.dtype), torch.linspace(-1.0, 3.0, 20, dtype=m.dtype), offset
+    )
+    feasible = space(m, 0.0, 2.0)
+    rule, first = outer(), parabola.at(torch.full_like(m, 0.9))
+    feasible = feasible.scaled(first)
+    state = rule.init(feasible, first)
+    for _ in range(200):
+        if feasible.stationarity(state.best) <= 1e-8 * feasible.stationarity(first):
+            break
+        point, state = rule.propose(feasible, state)
+        before = state.best
+        state = rule.update(feasible, state, parabola.at(point))
+        if state.accepted:
+            feasible = feasible.sharpened(before, state.best)
+    assert torch.allclose(state.best.v, parabola.a.clamp(0.0, 2.0), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_norms_by_pairings_neither_overflow_nor_underflow(size: float) -> None:
+    x = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    assert pairing_norm(size * x, size * x) == pytest.approx(5.0 * size, rel=1e-15)
+    assert pairing_norm(x / size, size * x) == pytest.approx(5.0, rel=1e-15)
+
+
+def test_a_pairing_that_is_no_square_has_no_norm() -> None:
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert np.isnan(pairing_norm(x, -x))
+    assert np.isnan(pairing_norm(x * float("nan"), x))
+    assert pairing_norm(x * float("inf"), x) == float("inf")
+    assert pairing_norm(0.0 * x, x) == 0.0
