@@ -8,6 +8,12 @@ from typing import Literal
 
 from .oracle import OracleState
 from .outer.base import Evaluation, OuterState
+from .scales import UNKNOWN, GradientScales
+
+# A start is nearly a solution where its gradient is below this multiple of rtol times its natural size, and also below
+# the second number times its natural size.
+_NEAR = 100.0
+_NEAREST = 1e-4
 
 Status = Literal["converged", "stopped", "interrupted", "failed"]
 
@@ -33,6 +39,20 @@ class Stopping:
     certificate: float = 1e-8
     change: float | None = None
     roughest: float = 1e-3
+
+    def goal(self, first: float, scales: GradientScales) -> float:
+        """The norm of the gradient to reach, from that of the first one.
+
+        A start whose gradient is nothing but rounding, or nearly as small against its natural size as a solution's, is
+        (nearly) a solution: there the natural size takes the place of the first norm, so that a run that begins where
+        another has ended has nothing left to do.
+        """
+        goal = max(self.rtol * first, self.atol)
+        if first <= scales.rounding:
+            return max(goal, scales.rounding)
+        if first <= min(_NEAR * self.rtol, _NEAREST) * scales.natural:
+            return max(goal, self.rtol * scales.natural)
+        return goal
 
     def small(self, iterate: Iterate, goal: float) -> bool:
         """The gradient is, as far as the scenarios tell that were looked at."""
@@ -95,6 +115,8 @@ class LoopState:
         evaluations: so far.
         bad: evaluations that failed since the current iterate.
         sensitivity: at the last point that could be evaluated.
+        unit: of the outer space, see `Feasible`.
+        scales: of the gradient at the start.
     """
 
     first: Iterate
@@ -104,6 +126,8 @@ class LoopState:
     evaluations: int
     bad: int
     sensitivity: float
+    unit: float = 1.0
+    scales: GradientScales = UNKNOWN
 
 
 def worst_residual(evaluation: Evaluation) -> float:

@@ -4,17 +4,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
-from .outer.base import Feasible, HessianProduct, OuterMethod, failed_evaluation
-from .reasons import converged, diverged, out_of_iterations, standing, uncertified
+from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
+from .reasons import converged, diverged, out_of_iterations, standing, too_small, uncertified
+from .scales import UNKNOWN, GradientScales, ScalesOracle
 
 # With a tenth of the step each time this is hopeless; a line search gives up a little later.
 _MOST_BAD_EVALUATIONS = 20
+# The objective has diverged where it has grown by this factor more than its value and slope at the start explain.
+_GROWN = 1e6
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What does not change from one evaluation to the next, and the two scales that are learnt on the way.
+
+    Attributes:
+        space: the outer space, with the unit of the largest curvature seen.
+        scales: of the gradient at the start.
+        goal: for the norm of the gradient.
+    """
+
+    problem: OuterProblem
+    oracle: Oracle
+    stopping: Stopping
+    interrupted: Callable[[], bool]
+    space: Feasible
+    scales: GradientScales = UNKNOWN
+    goal: float = 0.0
+
+    def evaluate(self, v: Tensor, knowledge: Any, accuracy: Accuracy) -> tuple[Evaluation, Any]:
+        evaluation, knowledge = self.oracle.evaluate(self.problem, v, knowledge, accuracy)
+        return replace(self.space.completed(evaluation), rounding=self.scales.rounding), knowledge
+
+    def last(self, iterate: Iterate) -> bool:
+        """The run would end at an iterate if it were certified."""
+        return self.stopping.small(iterate, self.goal) or self.stopping.unchanged(iterate)
+
+    def certified(self, iterate: Iterate) -> bool:
+        return self.stopping.certified(iterate, self.goal)
+
+    def reevaluated(self, iterate: Iterate, evaluation: Evaluation, knowledge: Any) -> Iterate:
+        """The same iterate with another evaluation of its point."""
+        norm, evaluations = self.space.stationarity(evaluation), iterate.evaluations + 1
+        return replace(iterate, evaluation=evaluation, gradient_norm=norm, oracle=knowledge, evaluations=evaluations)
+
+    def accuracy(self, gradient_norm: float, sensitivity: float) -> Accuracy:
+        """Tie the accuracy of the next evaluation to the gradient that is meant to be left.
+
+        Errors of a few per cent of the gradient cost the outer method no iterations, smaller ones inner steps.
+        """
+        stopping = self.stopping
+        wanted = 0.03 * max(gradient_norm, self.goal) / sensitivity if sensitivity > 0.0 else math.inf
+        value = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
+        return Accuracy(value, value)
+
+    def with_scales_of(self, first: Iterate, scales: GradientScales, unit: float) -> _Search:
+        """With what is known once the first point has been evaluated."""
+        goal = self.stopping.goal(first.gradient_norm, scales)
+        return replace(self, scales=scales, goal=goal, space=replace(self.space, unit=unit))
 
 
 def minimise(
@@ -47,26 +103,26 @@ def minimise(
     if objection:
         raise ValueError(objection)
     tell = callback or (lambda iterate: None)
+    search = _Search(problem, oracle, stopping, interrupted, space)
 
-    loop = resumed or _start(problem, oracle, outer, stopping, space, interrupted)
+    loop = resumed or _start(search, outer)
     if isinstance(loop, Minimum):
         return loop
     first = loop.first
-    goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
+    search = search.with_scales_of(first, loop.scales, loop.unit)
     if resumed is None:
         tell(first)
         keep(loop, False)
 
     while True:
-        end = _end(loop, goal, stopping, interrupted)
+        end = _end(loop, search)
         if end is not None:
             keep(loop, True)
             return end
         current, evaluations, bad, sensitivity = loop.current, loop.evaluations + 1, loop.bad, loop.sensitivity
-        proposal, state = outer.propose(space, loop.outer, _hessian(problem, oracle, current))
-        accuracy = _accuracy(state.reduction * current.gradient_norm, sensitivity, goal, stopping)
-        evaluation, knowledge = oracle.evaluate(problem, proposal, loop.knowledge, accuracy)
-        evaluation = space.completed(evaluation)
+        proposal, state = outer.propose(search.space, loop.outer, _hessian(problem, oracle, current))
+        accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)
+        evaluation, knowledge = search.evaluate(proposal, loop.knowledge, accuracy)
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
@@ -75,9 +131,11 @@ def minimise(
                 return Minimum(current, first, "failed", f"every step tried fails: {reason}")
         else:
             sensitivity = evaluation.sensitivity
-        state = outer.update(space, state, evaluation)
+        state = outer.update(search.space, state, evaluation)
         if not state.accepted:
-            loop = LoopState(first, current, state, knowledge, evaluations, bad, sensitivity)
+            loop = replace(
+                loop, outer=state, knowledge=knowledge, evaluations=evaluations, bad=bad, sensitivity=sensitivity
+            )
             continue
         if state.share != 1.0:
             knowledge = current.oracle.blend(knowledge, state.share)
@@ -85,25 +143,36 @@ def minimise(
                 # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
                 value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
                 state = outer.revalued(state, value)
-        if not state.best.finite or state.best.value > 1e6 * (abs(first.evaluation.value) + 1e-300):
+        if not state.best.finite or _grown_without_bound(state.best, first.evaluation, space):
             return Minimum(current, first, "failed", diverged(state.best, first))
+        search = replace(search, space=search.space.sharpened(current.evaluation, state.best))
         reached = Iterate(
             iteration=current.iteration + 1,
             evaluation=state.best,
-            gradient_norm=space.stationarity(state.best),
+            gradient_norm=search.space.stationarity(state.best),
             step=state.step,
             evaluations=evaluations,
             oracle=knowledge,
             change=float((state.best.v - current.evaluation.v).abs().max()),
             change_before=current.change,
         )
-        current = _confirmed(reached, problem, oracle, space, goal, stopping, interrupted)
+        current = _confirmed(reached, search)
         if current.evaluation is not reached.evaluation:
-            state = outer.init(space, current.evaluation)
-        confirmed, current = current, _grown(current, first, problem, oracle, space, goal, stopping, interrupted)
+            state = outer.init(search.space, current.evaluation)
+        confirmed, current = current, _grown(current, first, search)
         if current.evaluation is not confirmed.evaluation:
-            state = outer.rebased(space, state, current.evaluation)
-        loop = LoopState(first, current, state, current.oracle, current.evaluations, 0, sensitivity)
+            state = outer.rebased(search.space, state, current.evaluation)
+        loop = LoopState(
+            first=first,
+            current=current,
+            outer=state,
+            knowledge=current.oracle,
+            evaluations=current.evaluations,
+            bad=0,
+            sensitivity=sensitivity,
+            unit=search.space.unit,
+            scales=search.scales,
+        )
         tell(current)
         keep(loop, False)
 
@@ -115,46 +184,53 @@ def outer_space(problem: OuterProblem) -> Feasible:
     return replace(space, quadratic=problem.quadratic and constraint is None)
 
 
-def _start(
-    problem: OuterProblem,
-    oracle: Oracle,
-    outer: OuterMethod,
-    stopping: Stopping,
-    space: Feasible,
-    interrupted: Callable[[], bool],
-) -> LoopState | Minimum:
+def _start(search: _Search, outer: OuterMethod) -> LoopState | Minimum:
     """The state after the first evaluation, or the reason why there is none."""
+    problem, oracle, stopping = search.problem, search.oracle, search.stopping
     u, v = problem.start()
-    v = space.project(v)
+    v = search.space.project(v)
     try:
         knowledge = oracle.init(problem, u, v)
     except SingularMatrixError as singular:
         nothing = failed_evaluation(v, str(singular))
         start = Iterate(0, nothing, nothing.value, 0.0, 0, Unsolved(u))
         return Minimum(start, start, "failed", f"at the starting point: {singular}")
-    accuracy = Accuracy(stopping.certificate, stopping.certificate)
-    evaluation, knowledge = oracle.evaluate(problem, v, knowledge, accuracy)
-    evaluation = space.completed(evaluation)
+    evaluation, knowledge = search.evaluate(v, knowledge, Accuracy(stopping.certificate, stopping.certificate))
+    space = search.space.scaled(evaluation)
     first = Iterate(0, evaluation, space.stationarity(evaluation), 0.0, 1, knowledge)
-    if not evaluation.finite:
-        message = evaluation.message or "the objective or its gradient is not finite"
-        return Minimum(first, first, "failed", f"at the starting point: {message}")
-    goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
-    first = _confirmed(first, problem, oracle, space, goal, stopping, interrupted)
-    first = _grown(first, first, problem, oracle, space, goal, stopping, interrupted)
-    state = outer.init(space, first.evaluation)
-    return LoopState(first, first, state, first.oracle, first.evaluations, 0, first.evaluation.sensitivity)
+    complaint = evaluation.message or "the objective or its gradient is not finite"
+    if evaluation.finite:
+        complaint = too_small(evaluation)
+    if complaint:
+        return Minimum(first, first, "failed", f"at the starting point: {complaint}")
+    scales = UNKNOWN
+    if isinstance(oracle, ScalesOracle):
+        scales = oracle.scales(problem, v, knowledge, evaluation)
+        first = replace(first, evaluation=replace(evaluation, rounding=scales.rounding))
+    search = search.with_scales_of(first, scales, space.unit)
+    first = _confirmed(first, search)
+    first = _grown(first, first, search)
+    return LoopState(
+        first=first,
+        current=first,
+        outer=outer.init(search.space, first.evaluation),
+        knowledge=first.oracle,
+        evaluations=first.evaluations,
+        bad=0,
+        sensitivity=first.evaluation.sensitivity,
+        unit=space.unit,
+        scales=scales,
+    )
 
 
-def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable[[], bool]) -> Minimum | None:
+def _end(loop: LoopState, search: _Search) -> Minimum | None:
     """The result, where it is time to stop."""
-    first, current = loop.first, loop.current
-    small = stopping.small(current, goal)
-    if (small or stopping.unchanged(current)) and stopping.certified(current, goal):
-        return Minimum(current, first, "converged", converged(current, first, goal, stopping))
-    if interrupted():
+    first, current, goal, stopping = loop.first, loop.current, search.goal, search.stopping
+    if search.last(current) and search.certified(current):
+        return Minimum(current, first, "converged", converged(current, first, goal, stopping, search.scales))
+    if search.interrupted():
         return Minimum(current, first, "interrupted", f"interrupted; {standing(current, first, goal, stopping)}")
-    if small or stopping.unchanged(current):
+    if search.last(current):
         return Minimum(current, first, "stopped", uncertified(current, stopping))
     if current.iteration >= stopping.iterations:
         return Minimum(current, first, "stopped", out_of_iterations(current, goal, stopping))
@@ -164,67 +240,43 @@ def _end(loop: LoopState, goal: float, stopping: Stopping, interrupted: Callable
     return None
 
 
-def _confirmed(
-    iterate: Iterate,
-    problem: OuterProblem,
-    oracle: Oracle,
-    space: Feasible,
-    goal: float,
-    stopping: Stopping,
-    interrupted: Callable[[], bool],
-) -> Iterate:
+def _grown_without_bound(evaluation: Evaluation, start: Evaluation, space: Feasible) -> bool:
+    """The objective has left what its value and its slope at the start explain, by many orders of magnitude."""
+    explained = abs(start.value) + start.norm * space.metric.norm((evaluation.v - start.v)[None])
+    return not evaluation.value - start.value <= _GROWN * explained
+
+
+def _confirmed(iterate: Iterate, search: _Search) -> Iterate:
     """The iterate, evaluated again where the run would end on what is known from other points or not well.
 
     An evaluation starts from the last one, so that it is repeated as long as that halves the certificate.
     """
-    accuracy = Accuracy(0.5 * stopping.certificate, 0.5 * stopping.certificate)
-
-    def last() -> bool:
-        return stopping.small(iterate, goal) or stopping.unchanged(iterate)
-
-    while last() and not stopping.certified(iterate, goal):
-        if interrupted():
+    tolerance = 0.5 * search.stopping.certificate
+    while search.last(iterate) and not search.certified(iterate):
+        if search.interrupted():
             break
-        evaluation, knowledge = oracle.evaluate(problem, iterate.evaluation.v, iterate.oracle, accuracy)
+        v, before = iterate.evaluation.v, iterate
+        evaluation, knowledge = search.evaluate(v, iterate.oracle, Accuracy(tolerance, tolerance))
         iterate = replace(iterate, evaluations=iterate.evaluations + 1)
-        better = iterate.evaluation.blended or worst_residual(evaluation) <= 0.5 * worst_residual(iterate.evaluation)
+        better = before.evaluation.blended or worst_residual(evaluation) <= 0.5 * worst_residual(before.evaluation)
         if not (evaluation.finite and better):
             break
-        evaluation = space.completed(evaluation)
-        norm = space.stationarity(evaluation)
-        iterate = replace(iterate, evaluation=evaluation, gradient_norm=norm, oracle=knowledge)
+        iterate = search.reevaluated(before, evaluation, knowledge)
     return iterate
 
 
-def _grown(
-    iterate: Iterate,
-    first: Iterate,
-    problem: OuterProblem,
-    oracle: Oracle,
-    space: Feasible,
-    goal: float,
-    stopping: Stopping,
-    interrupted: Callable[[], bool],
-) -> Iterate:
+def _grown(iterate: Iterate, first: Iterate, search: _Search) -> Iterate:
     """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is."""
-    while isinstance(oracle, GrowingOracle) and not interrupted():
-        state = oracle.grown(problem, iterate.oracle, iterate.gradient_norm, first.gradient_norm, goal)
+    oracle = search.oracle
+    while isinstance(oracle, GrowingOracle) and not search.interrupted():
+        state = oracle.grown(search.problem, iterate.oracle, iterate.gradient_norm, first.gradient_norm, search.goal)
         if state is None:
             break
-        accuracy = _accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity, goal, stopping)
-        evaluation, knowledge = oracle.evaluate(problem, iterate.evaluation.v, state, accuracy)
+        accuracy = search.accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity)
+        evaluation, knowledge = search.evaluate(iterate.evaluation.v, state, accuracy)
         if not evaluation.finite:
             break
-        evaluation = space.completed(evaluation)
-        norm = space.stationarity(evaluation)
-        iterate = replace(
-            iterate,
-            evaluation=evaluation,
-            gradient_norm=norm,
-            oracle=knowledge,
-            evaluations=iterate.evaluations + 1,
-        )
-        iterate = _confirmed(iterate, problem, oracle, space, goal, stopping, interrupted)
+        iterate = _confirmed(search.reevaluated(iterate, evaluation, knowledge), search)
     return iterate
 
 
@@ -232,13 +284,3 @@ def _hessian(problem: OuterProblem, oracle: Oracle, current: Iterate) -> Hessian
     if not isinstance(oracle, SecondOrderOracle):
         return None
     return oracle.hessian(problem, current.evaluation.v, current.oracle)
-
-
-def _accuracy(gradient_norm: float, sensitivity: float, goal: float, stopping: Stopping) -> Accuracy:
-    """Tie the accuracy of the next evaluation to the gradient that is meant to be left.
-
-    Errors of a few per cent of the gradient cost the outer method no iterations, smaller ones inner steps.
-    """
-    wanted = 0.03 * max(gradient_norm, goal) / sensitivity if sensitivity > 0.0 else math.inf
-    value = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
-    return Accuracy(value, value)

@@ -33,6 +33,7 @@ from .oracle import Accuracy, finite
 from .outer.base import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
+from .scales import GradientScales, gradient_scales
 
 # An error of the state that the value of the objective need not be corrected for.
 _EXACT = 1e-10
@@ -240,6 +241,22 @@ class NHGD:
             return problem.adjoint_state(u, v, q)
 
         return ReducedHessian(problem, u, v, adjoint, solves)
+
+    def scales(self, problem: BilevelProblem, v: Tensor, state: NHGDState, evaluation: Evaluation) -> GradientScales:
+        """How large the gradient of the last evaluation is by its nature; two solves where the state is not zero."""
+        q, p = state.q, state.p
+        inverse: Any = state.inner.curvature
+
+        def derivative_at(u: Tensor) -> Tensor:
+            inner, outer = problem.outer_derivatives(u, v)
+            if p is not None:
+                adjoint = p + inverse.adjoint(inner - problem.state_product_transposed(u, v, p))
+                return outer - problem.control_product_transposed(u, v, adjoint)
+            assert q is not None
+            solution = q + inverse.solve(inner - problem.hessian_product(u, v, q))
+            return outer - problem.cross_product(u, v, solution)
+
+        return gradient_scales(problem, state.u, v, evaluation, derivative_at)
 
     def _ahead(self, problem: BilevelProblem) -> bool:
         """The inverse is to be that of the last evaluation's point, rebuilt while other things go on."""

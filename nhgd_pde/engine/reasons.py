@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import sys
+
 from .loop import Iterate, Stopping, worst_residual
 from .outer.base import Evaluation
+from .scales import UNKNOWN, GradientScales
+
+# Squares of numbers whose squares are below this have lost digits.
+_LEAST_SQUARE = sys.float_info.min / sys.float_info.epsilon
 
 
 def _relative(current: Iterate, first: Iterate) -> str:
     return f"{current.gradient_norm / first.gradient_norm:.1e}" if first.gradient_norm > 0.0 else "0"
 
 
-def converged(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
+def too_small(evaluation: Evaluation) -> str:
+    """Why the numbers of a problem are too small to be computed with; empty where they are not.
+
+    The objective, its slopes and curvatures are of the size of squares.
+    """
+    norm = evaluation.norm
+    if norm == 0.0 or norm * norm > _LEAST_SQUARE:
+        return ""
+    return (
+        f"the gradient has the norm {norm:.1e}, whose square is below the smallest numbers of double precision: choose "
+        "other units for the objective, the state or the control"
+    )
+
+
+def converged(
+    current: Iterate, first: Iterate, goal: float, stopping: Stopping, scales: GradientScales = UNKNOWN
+) -> str:
     reason = _gradient(current, first, goal)
-    if current.gradient_norm > goal:
+    if not stopping.small(current, goal):
         settled = max(current.change, current.change_before)
-        reason = f"the last two steps changed v by at most {settled:.1e} (goal {stopping.change:.0e}), {reason}"
+        reason = (
+            f"the control has settled: the last two steps changed no value by more than {settled:.1e} (goal "
+            f"{stopping.change:.0e}); its gradient is {_relative(current, first)} of the first one"
+        )
+    elif current.iteration == 0 and first.gradient_norm <= scales.rounding:
+        reason = "the gradient at the start is zero to rounding (the objective may not depend on the control)"
+    elif current.iteration == 0 and scales.natural > 0.0:
+        share = first.gradient_norm / scales.natural
+        goal_share = f"(goal {stopping.rtol:.0e})"
+        reason = f"the start is a solution: its gradient is {share:.1e} of the terms that it is the sum of {goal_share}"
     return (
         f"{reason}, objective {current.evaluation.value:.9e}, "
         f"error of the gradient about {current.evaluation.gradient_error:.0e}"

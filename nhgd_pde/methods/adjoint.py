@@ -18,6 +18,7 @@ from ..engine.newton import solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
+from ..engine.scales import GradientScales, gradient_scales
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 
@@ -116,6 +117,21 @@ class Adjoint:
             message=root.message,
         )
         return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity) if evaluation.finite else state
+
+    def scales(
+        self, problem: ImplicitProblem, v: Tensor, state: AdjointState, evaluation: Evaluation
+    ) -> GradientScales:
+        """How large the gradient of the last evaluation is by its nature; two solves where the state is not zero."""
+        q = state.q
+        assert q is not None
+
+        def derivative_at(u: Tensor) -> Tensor:
+            inner, outer = problem.outer_derivatives(u, v)
+            factors = problem.state_factors(state.u, v)
+            adjoint = q + factors.solve_transposed(inner - problem.state_product_transposed(u, v, q))
+            return outer - problem.control_product_transposed(u, v, adjoint)
+
+        return gradient_scales(problem, state.u, v, evaluation, derivative_at)
 
     def hessian(self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState) -> ReducedHessian:
         """The Hessian of Phi at v, by the factors of J."""

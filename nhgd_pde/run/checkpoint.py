@@ -19,7 +19,7 @@ from ..linalg.counts import Counts
 from ..output.atomic import OutputError, atomic_path
 from ..output.run_folder import CHECKPOINT
 
-_FORMAT = 2
+_FORMAT = 3
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.
 _FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
 
@@ -65,6 +65,8 @@ def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Chec
         "evaluations": loop.evaluations,
         "bad": loop.bad,
         "sensitivity": loop.sensitivity,
+        "unit": loop.unit,
+        "scales": to_plain(loop.scales),
         "counts": checkpoint.counts.as_dict(),
         "seconds": checkpoint.seconds,
         "stage": checkpoint.stage,
@@ -120,6 +122,8 @@ def read_checkpoint(
             evaluations=content["evaluations"],
             bad=content["bad"],
             sensitivity=content["sensitivity"],
+            unit=content["unit"],
+            scales=from_plain(content["scales"], device),
         )
     except (OSError, RemoteError) as error:
         raise OutputError(f"{path}: the inverse that belongs to the checkpoint cannot be read ({error})") from error

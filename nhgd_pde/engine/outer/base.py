@@ -39,6 +39,7 @@ class Evaluation:
         sampling_error: estimate of the norm of the gradient's error because scenarios were left out.
         scenarios: how many were taken; 0 of a problem without.
         coarse_scenarios: how many were taken on a coarser mesh.
+        rounding: estimate of the norm of what rounding errors alone change in the gradient.
     """
 
     v: Tensor
@@ -56,16 +57,22 @@ class Evaluation:
     sampling_error: float = 0.0
     scenarios: int = 0
     coarse_scenarios: int = 0
+    rounding: float = 0.0
 
     @property
     def gradient_error(self) -> float:
-        """Estimate of the norm of the gradient's error: what the certificates leave, and that of sampling."""
-        return self.sensitivity * (self.state_error + self.adjoint_error) + self.sampling_error
+        """Estimate of the norm of the gradient's error: what the certificates leave, of sampling, and of rounding."""
+        return self.sensitivity * (self.state_error + self.adjoint_error) + self.sampling_error + self.rounding
 
     @property
     def finite(self) -> bool:
-        numbers = torch.tensor([self.value, self.state_error, self.adjoint_error])
-        return bool(torch.isfinite(numbers).all() and torch.isfinite(self.gradient).all())
+        numbers = (self.value, self.state_error, self.adjoint_error)
+        return all(map(math.isfinite, numbers)) and bool(torch.isfinite(self.gradient).all())
+
+    @property
+    def norm(self) -> float:
+        """The norm of the gradient, in the inner product of the outer space."""
+        return pairing_norm(self.derivative, self.gradient)
 
 
 def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
@@ -95,6 +102,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         sampling_error=max(a.sampling_error, b.sampling_error),
         scenarios=b.scenarios,
         coarse_scenarios=b.coarse_scenarios,
+        rounding=max(a.rounding, b.rounding),
     )
 
 
@@ -103,6 +111,23 @@ def failed_evaluation(v: Tensor, message: str) -> Evaluation:
     nan = float("nan")
     nothing = torch.full_like(v, nan)
     return Evaluation(v, nan, nothing, nothing, nan, nan, nan, message=message)
+
+
+def pairing_norm(covector: Tensor, vector: Tensor) -> float:
+    """The square root of the pairing of a covector (p,) with its Riesz representative (p,), of numbers of any size.
+
+    NaN where the pairing is negative by more than rounding, or not a number.
+    """
+    a, b = float(covector.abs().max()), float(vector.abs().max())
+    if a == 0.0 or b == 0.0:
+        return 0.0
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return math.inf if a == math.inf or b == math.inf else math.nan
+    terms = (covector / a) * (vector / b)
+    square, rounding = float(terms.sum()), 2.0**-52 * float(terms.abs().sum())
+    if square < 0.0:
+        return 0.0 if square >= -rounding else math.nan
+    return math.sqrt(square) * math.sqrt(a) * math.sqrt(b)
 
 
 def value_noise(a: Evaluation, b: Evaluation) -> float:
@@ -129,6 +154,8 @@ class Feasible:
             is known.
         constraint: an inequality besides the bounds.
         weights: (p,) w of an l1 term sum_i w_i |v_i|, at least 0, in the units of a derivative.
+        unit: a step along the negative gradient, in units of v over units of the gradient: an estimate of the
+            reciprocal of the largest curvature seen. It decides how near to a kink a variable counts as being there.
     """
 
     metric: RieszMap
@@ -136,6 +163,7 @@ class Feasible:
     quadratic: bool = False
     constraint: Constraint | None = None
     weights: Tensor | None = None
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         for given, name in ((self.bounds, "bounds"), (self.weights, "an l1 term")):
@@ -160,14 +188,52 @@ class Feasible:
         """Length of a first trial along the negative gradient, as a multiple of it.
 
         It goes to the minimum of a quadratic if that is zero, exact for a least-squares fit in one mode; but not
-        further than v is long, because near an optimum with a value above zero that is far too far.
+        further than v is long, because near an optimum with a value above zero that is far too far. Where the value is
+        zero it goes as far as v is long, or as the bounds are apart.
         """
-        squared = dot(first.derivative, first.gradient)
-        if first.value == 0.0 or not squared > 0.0:
+        norm = first.norm
+        if not 0.0 < norm < math.inf:
             return 1.0
-        step = 2.0 * abs(first.value) / squared
         length = self.metric.norm(first.v[None])
-        return step if self.quadratic or length == 0.0 else min(step, length / squared**0.5)
+        steps = [2.0 * abs(first.value) / norm / norm]
+        if steps[0] == 0.0 or not self.quadratic:
+            steps.append(length / norm)
+        if max(steps) == 0.0:
+            steps.append(self._width(first.v) / norm)
+        usable = [step for step in steps if 0.0 < step < math.inf]
+        return min(usable) if usable else 1.0
+
+    def _width(self, v: Tensor) -> float:
+        """How far apart the bounds are, where both are finite, in the norm of the space; infinite without such."""
+        if self.bounds is None:
+            return math.inf
+        span = self.bounds[1] - self.bounds[0]
+        finite = torch.isfinite(span)
+        return self.metric.norm(torch.where(finite, span, 0.0)[None]) if bool(finite.any()) else math.inf
+
+    def scaled(self, first: Evaluation) -> Feasible:
+        """The same space with a unit from the first evaluation.
+
+        That is the shortest of the steps that go to the minimum of a quadratic if that is zero, as far as v is long,
+        and as far as the bounds are apart. One that is too long would call a variable that is merely near a bound
+        settled; one that is too short asks variables to be exactly on their bounds, which the methods put them on.
+        """
+        norm = first.norm
+        if not 0.0 < norm < math.inf:
+            return self
+        lengths = self.metric.norm(first.v[None]), self._width(first.v)
+        steps = [2.0 * abs(first.value) / norm / norm, *(length / norm for length in lengths)]
+        usable = [step for step in steps if 0.0 < step < math.inf]
+        return replace(self, unit=min(usable)) if usable else self
+
+    def sharpened(self, before: Evaluation, after: Evaluation) -> Feasible:
+        """The same space with the reciprocal of the curvature along a step as its unit, where that is shorter."""
+        step, change = after.v - before.v, after.derivative - before.derivative
+        length, slope = self.metric.norm(step[None]), dot(step, change)
+        if not (slope > 0.0 and 0.0 < length < math.inf):
+            return self
+        radius = length / slope * length
+        return replace(self, unit=radius) if 0.0 < radius < self.unit else self
 
     def project(self, v: Tensor) -> Tensor:
         """Onto the bounds."""
@@ -192,9 +258,25 @@ class Feasible:
         # Component by component: near an optimum both parts are large and cancel.
         return float((derivative * (end - start) + self.weights * (end.abs() - start.abs())).sum())
 
-    def distance(self, v: Tensor, gradient: Tensor) -> float:
-        """The norm of v - prox(v - gradient)."""
-        return self.metric.norm((v - self.prox(v - gradient))[None])
+    def residual(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> Tensor:
+        """(v - prox(v - t gradient)) / t (p,) for a step t, by default the unit: zero where v is stationary.
+
+        In the units of the gradient, which it is away from kinks. Without the differences of nearly equal numbers of
+        that formula, so that a short t costs no digits.
+        """
+        t = self.unit if unit is None else unit
+        found = gradient
+        if self.weights is not None:
+            slopes, scaled = self.weights / self.mass, v / t
+            ahead = scaled - gradient
+            found = torch.where(ahead.abs() <= slopes, scaled, gradient + ahead.sign() * slopes)
+        if self.bounds is not None:
+            found = torch.minimum(torch.maximum(found, (v - self.bounds[1]) / t), (v - self.bounds[0]) / t)
+        return found
+
+    def distance(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> float:
+        """The norm of the residual."""
+        return self.metric.norm(self.residual(v, gradient, unit)[None])
 
     def completed(self, evaluation: Evaluation) -> Evaluation:
         """An evaluation of Phi with the l1 term in its value."""
@@ -205,32 +287,37 @@ class Feasible:
     def stationarity(self, evaluation: Evaluation) -> float:
         """How far a point is from satisfying the necessary conditions, in the units of the gradient.
 
-        The norm of the gradient; with bounds or an l1 term, of v - prox(v - gradient). With a constraint g, of
-        v - w, w the projection of v - gradient onto the points between the bounds with g(v) + g'(v) (w - v) <= 0:
-        with its multiplier lambda, w is the projection of v - gradient - lambda g'(v) onto the bounds, so that
-        v = w says all of the Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
+        The norm of the gradient; with bounds or an l1 term, of (v - prox(v - t gradient)) / t with the unit t, so that
+        units of v and of the objective do not matter. With a constraint g, of (v - w) / t, w the projection of
+        v - t gradient onto the points between the bounds with g(v) + g'(v) (w - v) <= 0: with its multiplier lambda, w
+        is the projection of v - t (gradient + lambda g'(v)) onto the bounds, so that v = w says all of the
+        Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
         """
         if self.smooth:
-            return max(dot(evaluation.derivative, evaluation.gradient), 0.0) ** 0.5
+            return evaluation.norm
         v = evaluation.v
         if self.constraint is None:
             return self.distance(v, evaluation.gradient)
         value, derivative = self.constraint.value(v), self.constraint.derivative(v)
         normal = self.metric.gradient(derivative[None])[0]
 
-        def reached(multiplier: float) -> Tensor:
-            return self.project(v - evaluation.gradient - multiplier * normal)
+        def left(multiplier: float) -> Tensor:
+            return self.residual(v, evaluation.gradient + multiplier * normal)
 
         def excess(multiplier: float) -> float:
-            return value + dot(derivative, reached(multiplier) - v)
+            return value - self.unit * dot(derivative, left(multiplier))
 
-        steepness = max(dot(derivative, normal), 0.0) ** 0.5
-        length = max(dot(evaluation.derivative, evaluation.gradient), 0.0) ** 0.5
+        steepness, length = pairing_norm(derivative, normal), evaluation.norm
         unit = length / steepness if steepness > 0.0 and length > 0.0 else 1.0
         multiplier = find_multiplier(excess, unit)
         # Where the bounds leave no point that satisfies the linear constraint, what is missing counts.
-        missing = max(excess(multiplier), 0.0) / steepness if steepness > 0.0 else max(value, 0.0)
-        return math.hypot(self.metric.norm((v - reached(multiplier))[None]), missing)
+        missing = _positive(excess(multiplier)) / steepness if steepness > 0.0 else _positive(value)
+        return math.hypot(self.metric.norm(left(multiplier)[None]), missing / self.unit)
+
+
+def _positive(x: float) -> float:
+    """The positive part; NaN of NaN."""
+    return 0.0 if x <= 0.0 else x
 
 
 @dataclass(frozen=True)

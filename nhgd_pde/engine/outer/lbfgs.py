@@ -10,7 +10,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, blend, takes_no_constraint, value_noise
+from .base import (
+    Evaluation,
+    Feasible,
+    HessianProduct,
+    OuterState,
+    blend,
+    pairing_norm,
+    takes_no_constraint,
+    value_noise,
+)
 from .line_search import LineSearch, exact_share
 from .quasi_newton import Pair, QuasiNewton
 from .semismooth import minimise_between_kinks
@@ -110,7 +119,7 @@ class LBFGS:
         gradient = evaluation.gradient - best.gradient
         curvature, length = dot(step, derivative), space.metric.norm(step[None])
         # Leaving out pairs without curvature keeps the inverse Hessian positive definite.
-        if curvature <= 1e-12 * max(dot(derivative, gradient), 0.0) ** 0.5 * length:
+        if not curvature > 1e-12 * pairing_norm(derivative, gradient) * length:
             return state.pairs
         return (*state.pairs, Pair(step, derivative, gradient, length**2 / curvature))[-self.memory :]
 
@@ -166,7 +175,8 @@ def _reduction(space: Feasible, before: Evaluation, after: Evaluation) -> float:
 
     An error of a few per cent of the gradient now would be most of it after a step as good as that.
     """
-    return min(max(space.stationarity(after) / space.stationarity(before), _LEAST_REDUCTION), 1.0)
+    first = space.stationarity(before)
+    return min(max(space.stationarity(after) / first, _LEAST_REDUCTION), 1.0) if first > 0.0 else 1.0
 
 
 def _inverse_hessian(best: Evaluation, pairs: tuple[Pair, ...], scale: Callable[[tuple[Pair, ...]], float]) -> Tensor:

@@ -53,7 +53,7 @@ def _between_kinks(
     space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
 ) -> ModelStep:
     """L-BFGS with exact steps, each of them a product with H: it learns of all faces from the products in any."""
-    inside, method = replace(space, quadratic=True), LBFGS(_MEMORY)
+    inside, method = replace(space, quadratic=True), LBFGS(_MEMORY, space.unit)
     start = replace(best, value=space.l1(best.v), state_error=0.0, adjoint_error=0.0)
     state = method.init(inside, start)
     first = left = space.stationarity(best)

@@ -41,10 +41,10 @@ def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewto
     method takes its place, and q is minimised in the face that is reached (More and Toraldo 1991, SIAM J. Optim. 1).
     So q falls in every round, and no two repeat.
     """
-    point = Point(best.v, best.derivative)
-    first = space.stationarity(best)
+    point, unit = Point(best.v, best.derivative), 1.0 / matrix.scale
+    first = space.distance(best.v, best.gradient, unit)
     for _ in range(_MOST_ROUNDS):
-        if not space.distance(point.x, point.slope / space.mass) > _REDUCTION * first:
+        if not space.distance(point.x, point.slope / space.mass, unit) > _REDUCTION * first:
             break
         reached = _towards(space, point, _semismooth_point(space, point, matrix), matrix)
         if reached is None or reached.share < _LEAST_SHARE:
@@ -81,7 +81,7 @@ def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Ten
 
 def _cauchy_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
     """The step of the proximal gradient method whose length is best for q where no kink is met."""
-    way = space.prox(start.x - start.slope / space.mass) - start.x
+    way = -space.residual(start.x, start.slope / space.mass, 1.0 / matrix.scale)
     length = dot(way, space.mass * way) / dot(way, matrix.product(way))
     return space.prox(start.x - length * start.slope / space.mass, length)
 

@@ -27,6 +27,7 @@ from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
+from ..scales import GradientScales
 from .growth import GrowthOptions
 from .levels import Estimate, Level, LevelState, SamplingErrors, estimate, sampling_errors
 from .problem import ScenarioProblem
@@ -214,7 +215,8 @@ class ScenarioNHGD:
         if space.smooth:
             return problem.outer_metric.dual_norm_estimate(derivative[None])
         gradient = problem.outer_metric.gradient(derivative[None])[0]
-        return space.stationarity(Evaluation(v, math.nan, derivative, gradient, 0.0, 0.0, 0.0))
+        evaluation = Evaluation(v, math.nan, derivative, gradient, 0.0, 0.0, 0.0)
+        return space.scaled(evaluation).stationarity(evaluation)
 
     def _tolerances(self, state: ScenarioState, accuracy: Accuracy) -> tuple[float, float]:
         """Relative errors of states and adjoints: what the sampling error hides need not be solved for."""
@@ -264,6 +266,14 @@ class ScenarioNHGD:
         nominal = self.base.init(way.problem.nominal, u, v)
         coarse = LevelState(nominal, Knowledge(u[:0], u[:0]), min(growth.coarse, count))
         return replace(state, coarse=coarse)
+
+    def scales(
+        self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
+    ) -> GradientScales:
+        """Of the nominal gradient, where that is what the first evaluation has found."""
+        if state.active or state.coarse is not None:
+            return GradientScales()
+        return self.base.scales(problem.nominal, v, state.nominal, evaluation)
 
     def hessian(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
         """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""

@@ -1,0 +1,78 @@
+"""How large a gradient is by its nature, and what rounding errors alone make of it.
+
+A gradient that vanishes is a small difference of large numbers. How large they are shows in what the gradient changes
+by if every component of the state changes by some share of itself: all by the same share, which is what a state of
+another size would do, or each by a share of its own sign, which is what rounding does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from .bilevel import BilevelProblem
+from .outer.base import Evaluation, pairing_norm
+
+_EPSILON = 2.0**-52
+# The change of the state, relative to itself: small enough for nonlinear equations, and far above rounding errors.
+_SHARE = 2.0**-10
+# Rounding errors are this many units in the last place, and errors of the gradient this many times those of the state.
+_FACTOR = 16.0
+# Relative residuals of state and adjoint above this are what a solver has left, not rounding.
+_SOLVED = 1e-12
+
+
+@dataclass(frozen=True)
+class GradientScales:
+    """Norms in the outer space.
+
+    Attributes:
+        natural: of what the gradient consists of, before its parts cancel.
+        rounding: of what rounding errors change in it.
+    """
+
+    natural: float = 0.0
+    rounding: float = 0.0
+
+
+UNKNOWN = GradientScales()
+
+
+@runtime_checkable
+class ScalesOracle(Protocol):
+    """An oracle that can tell the scales of the gradient of its last evaluation."""
+
+    def scales(self, problem: Any, v: Tensor, state: Any, evaluation: Evaluation) -> GradientScales: ...
+
+
+def gradient_scales(
+    problem: BilevelProblem, u: Tensor, v: Tensor, evaluation: Evaluation, derivative_at: Callable[[Tensor], Tensor]
+) -> GradientScales:
+    """The scales of a gradient.
+
+    Args:
+        problem: the bilevel problem.
+        u, v: the inner solution (S, n) and the outer variables (p,).
+        evaluation: of the reduced objective there.
+        derivative_at: another u (S, n) -> the derivative (p,) with the adjoint variable that belongs to it, up to
+            errors that are small against the change of u.
+    """
+
+    def norm(derivative: Tensor) -> float:
+        return pairing_norm(derivative, problem.outer_metric.gradient(derivative[None])[0])
+
+    def response(shares: Tensor | float) -> float:
+        return norm(derivative_at(u * (1.0 + _SHARE * shares)) - evaluation.derivative) / _SHARE
+
+    _, direct = problem.outer_derivatives(u, v)
+    parts = norm(direct) + norm(evaluation.derivative - direct)
+    if not bool(u.count_nonzero()):
+        return GradientScales(parts, _FACTOR * _EPSILON * parts)
+    signs = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).sign().reshape(u.shape)
+    smooth, rough = response(1.0), response(signs)
+    error = min(evaluation.state_error + evaluation.adjoint_error, _SOLVED)
+    return GradientScales(parts + smooth, _FACTOR * (_EPSILON * (parts + rough) + error * smooth))
