@@ -272,7 +272,7 @@ def _stuck(
     failed = not error <= _USELESS
     message = f"no step reduces the inner residual {error:.1e}"
     if math.isnan(error):
-        message = "the inner residual is not finite at the inner variables to start from"
+        message = "no step reduces the inner residual, which is not finite where the search begins"
     elif math.isinf(error):
         message = "no step leads from inner variables that are zero nearer to a solution"
     return Root(start if failed else u, residual, error, taken, directions, failed, message)
