@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,7 +16,7 @@ from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
-from .linalg.krylov import dot
+from .linalg.lengths import dot, length
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
@@ -137,8 +136,8 @@ class PDEProblem:
         full = self.equation.embed(u, self.control.physical(v))
         if torch.equal(full, self.equation.extend(u)):
             return self.inner_metric.norm(u)
-        energy = dot(full, self.model.whole_gram.mv(full)) + self._level * dot(full, self._mass.mv(full))
-        return math.sqrt(max(energy, 0.0))
+        gram, mass, level = self.model.whole_gram, self._mass, self._level
+        return length(full, lambda x: gram.mv(x) + level * mass.mv(x), gram.diagonal())
 
     @cached_property
     def _mass(self) -> SparseMatrix:

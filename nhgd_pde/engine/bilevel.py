@@ -9,6 +9,7 @@ the inner model scales by its noise variance is given in units in which sigma = 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..linalg.counts import Counts
-from ..linalg.krylov import dot, extreme_eigenvalues
+from ..linalg.krylov import extreme_eigenvalues
+from ..linalg.lengths import dot, magnitude
 from ..linalg.riesz import RieszMap
 
 
@@ -290,12 +292,12 @@ def l1_weights_of(problem: OuterProblem) -> Tensor | None:
 
 def relative_dual_error(metric: RieszMap, residual: Tensor, scale: float, tolerance: float) -> float:
     """|residual| / scale in the dual norm: a cheap bound where that is below the tolerance, else exact."""
-    if not torch.isfinite(residual).all():
-        return float("nan")
+    if not math.isfinite(scale) or not torch.isfinite(residual).all():
+        return math.nan
     if not torch.count_nonzero(residual):
         return 0.0
     if scale <= 0.0:
-        return float("inf")
+        return math.inf
     bound = metric.dual_norm_bound(residual) / scale
     return bound if bound <= tolerance else metric.dual_norm(residual) / scale
 
@@ -305,8 +307,12 @@ def dual_scale(metric: RieszMap, covector: Tensor, vector: Tensor) -> float:
 
     Sharp where the vector is the covector's Riesz representative, and valid for any vector.
     """
-    length = metric.norm(vector)
-    return abs(dot(covector, vector)) / length if length > 0.0 else 0.0
+    length, size, unit = metric.norm(vector), magnitude(covector), magnitude(vector)
+    if length == 0.0 or size == 0.0:
+        return 0.0
+    if not math.isfinite(size) or not math.isfinite(length):
+        return math.nan
+    return size * (abs(dot(covector / size, vector / unit)) / (length / unit))
 
 
 def inner_spectrum(problem: BilevelProblem, u: Tensor, v: Tensor) -> tuple[float, float]:

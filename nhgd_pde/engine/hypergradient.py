@@ -143,8 +143,10 @@ def adjoint_hypergradient(
         def hopeless(contraction: float, error: float, step: int) -> bool:
             """At this rate, more steps are needed than are left."""
             if not 0.0 < contraction < 1.0:
-                return contraction > 0.0
-            return step + math.log(tolerance / error) / math.log(contraction) > most
+                return contraction != 0.0
+            if not 0.0 < error < math.inf:
+                return error != 0.0
+            return step + (math.log(tolerance) - math.log(error)) / math.log(contraction) > most
 
         return preconditioned_residuals(
             product, inner, inverse.adjoint, metric, start, tolerance, most, error_of, hopeless

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot, preconditioned_residuals
+from ..linalg.krylov import preconditioned_residuals
+from ..linalg.lengths import dot, magnitude
 from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
 from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
 from .newton import solve_from_anywhere
@@ -259,8 +260,12 @@ def _cauchy_step(batch: InnerBatch, direction: Tensor) -> float:
     The inverse is a mean over points that the inner loop has left; where the Fisher information has grown
     since, a full natural step diverges.
     """
-    curvature = float((batch.scores.T @ direction.reshape(-1)).square().mean())
-    return dot(batch.gradient, direction) / curvature if curvature > 0.0 else math.inf
+    size = magnitude(direction)
+    if size == 0.0 or not math.isfinite(size):
+        return math.inf
+    unit = direction / size
+    curvature = float((batch.scores.T @ unit.reshape(-1)).square().mean())
+    return dot(batch.gradient, unit) / curvature / size if curvature > 0.0 else math.inf
 
 
 def _scheduled(
@@ -273,5 +278,7 @@ def _scheduled(
     if schedule != "paper":
         return schedule
     mu, largest = spectrum
-    smoothness = largest / batch_step
-    return 4.0 / (mu * (iteration + 8.0 * (smoothness / mu) ** 2))
+    if not (mu > 0.0 and batch_step > 0.0):
+        return math.nan
+    condition = largest / batch_step / mu
+    return 4.0 / (mu * (iteration + 8.0 * condition * condition))

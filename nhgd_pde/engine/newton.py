@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
+from ..linalg.lengths import quotient
 from .bilevel import BilevelProblem
 
 # Shortenings of one step.
@@ -33,6 +34,8 @@ _SHORTEST = 1e-5
 _ROUNDING = 1e-12
 # A relative residual at which no step helps any more that is not a matter of rounding.
 _USELESS = 1e-6
+# Relative errors below this are rounding errors.
+_LEAST = 1e-16
 
 
 class Directions(Protocol):
@@ -194,6 +197,9 @@ def _step(
             length *= 0.5
             continue
         norm = problem.inner_length(candidate, v)
+        if not math.isfinite(norm):
+            length *= 0.5
+            continue
         if _bounded(problem, residual, norm, tolerance):
             return _Step(candidate, residual, True, length)
         following = directions.direction(candidate, residual)
@@ -208,7 +214,7 @@ def _step(
         if left <= _ROUNDING * norm:
             return None
         curved = metric.norm(following - (1.0 - length) * d)
-        best = 0.5 * size * length**2 / curved if curved > 0.0 else 0.0
+        best = 0.5 * length * (length * size / curved) if curved > 0.0 else 0.0
         length = min(max(best, 0.1 * length), 0.5 * length)
     return None
 
@@ -229,9 +235,11 @@ def _lasts(problem: BilevelProblem, v: Tensor, step: _Step, tolerance: float, fr
     rate = 2.0 * step.contraction if fresh else step.contraction
     if step.length < 1.0 or rate >= _POOR:
         return False
-    left = problem.inner_metric.norm(step.following) / max(problem.inner_length(step.u, v), 1e-300)
-    goal = max(0.5 * tolerance, 1e-16)
-    return rate == 0.0 or left <= goal or math.log(goal / left) / math.log(rate) <= _PATIENCE
+    if rate == 0.0:
+        return True
+    left = quotient(problem.inner_metric.norm(step.following), problem.inner_length(step.u, v))
+    goal = max(0.5 * tolerance, _LEAST)
+    return left <= goal or (math.isfinite(left) and math.log(goal / left) / math.log(rate) <= _PATIENCE)
 
 
 def _predicted(problem: BilevelProblem, d: Tensor, step: _Step, following: Tensor) -> float:
@@ -240,11 +248,12 @@ def _predicted(problem: BilevelProblem, d: Tensor, step: _Step, following: Tenso
         return 1.0
     assert step.following is not None
     metric = problem.inner_metric
-    turned = metric.norm(step.following - following) * metric.norm(following)
-    if turned <= 0.0:
+    turned = quotient(metric.norm(step.following - following), metric.norm(step.following))
+    grown = quotient(metric.norm(following), metric.norm(d))
+    if turned == 0.0 or grown == 0.0:
         return 1.0
-    predicted = step.length * metric.norm(d) * metric.norm(step.following) / turned
-    return min(1.0, max(predicted, 0.1 * step.length))
+    predicted = step.length / turned / grown
+    return 0.1 * step.length if math.isnan(predicted) else min(1.0, max(predicted, 0.1 * step.length))
 
 
 def _stuck(
@@ -262,4 +271,8 @@ def _stuck(
         return Root(u, residual, error, taken, directions)
     failed = not error <= _USELESS
     message = f"no step reduces the inner residual {error:.1e}"
+    if math.isnan(error):
+        message = "no step reduces the inner residual, which is not finite where the search begins"
+    elif math.isinf(error):
+        message = "no step leads from inner variables that are zero nearer to a solution"
     return Root(start if failed else u, residual, error, taken, directions, failed, message)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.lengths import dot
 from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
 from .certificate import Sensitivity
 from .curvature.base import Curvature, belongs

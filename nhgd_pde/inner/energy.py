@@ -94,7 +94,7 @@ class EnergyModel:
             sigma = matched_noise(residual / math.sqrt(u.shape[0])) if matched else self.observation.noise
             assert sigma is not None
             scores = gradient[:, None] / sigma - sample.tests
-            inflation = (residual / sigma) ** 2 / u.shape[0]
+            inflation = (residual / sigma) * (residual / sigma) / u.shape[0]
             step = count / (count + n + 1)
             gradient = gradient - sigma * sample.tests.mean(1)
         return InnerBatch(

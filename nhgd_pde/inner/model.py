@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -69,4 +70,4 @@ def gaussian(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -
 
 def matched_noise(rms: float) -> float:
     """A noise that follows the tested residual; its floor keeps the scores defined where that vanishes."""
-    return max(rms, 1e-100)
+    return rms if rms != 0.0 else sys.float_info.min

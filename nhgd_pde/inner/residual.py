@@ -22,6 +22,7 @@ from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
 from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.lengths import length
 from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.sparse import SparseMatrix
 from ..pde.equation import StateEquation
@@ -90,13 +91,13 @@ class ResidualModel:
         w, count = sample.tests, sample.count
         tested = torch.einsum("smn,sn->sm", w, self.equation.residual(u, v))
         images = self._transposed_products(u, v, w)
-        rms = float(tested.square().mean().sqrt())
+        rms = length(tested, lambda unit: unit) / math.sqrt(tested.numel())
         misfit, factors, inflation = tested, torch.ones_like(tested), 0.0
         if sample.noise is not None:
             sigma = matched_noise(rms) if self.observation.noise is None else self.observation.noise
             misfit = tested - sigma * sample.noise
             factors = misfit / sigma
-            inflation = (rms / sigma) ** 2
+            inflation = (rms / sigma) * (rms / sigma)
 
         def weighted(q: Tensor) -> Tensor:
             """<w, J q> of every test."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .krylov import Operator
+from .krylov import USUAL, Operator
+from .lengths import row_lengths
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ def batched_conjugate_gradients(
     """
     x = torch.zeros_like(b) if start is None else start
     r = residual if residual is not None else b if start is None else b - operator(x)
+    largest = r.abs().amax(1)
+    if bool(((largest > 0.0) & largest.isfinite() & ((largest < USUAL[0]) | (largest > USUAL[1]))).any()):
+        return _scaled(operator, b, preconditioner, x, atol, iterations, r, largest)
     active = torch.arange(b.shape[0], device=b.device)
     error = b.new_zeros(b.shape[0])
     direction = torch.zeros_like(b)
@@ -98,6 +102,30 @@ def batched_conjugate_gradients(
     return BatchedResult(x, r, error, iterations, False, f"{iterations} steps were not enough for {len(active)} rows")
 
 
+def _scaled(
+    operator: Operator,
+    b: Tensor,
+    preconditioner: Operator,
+    start: Tensor,
+    atol: Tensor | Callable[[Tensor], Tensor] | float,
+    iterations: int,
+    residual: Tensor,
+    largest: Tensor,
+) -> BatchedResult:
+    """Conjugate gradients for rows whose squares overflow or underflow: each is divided by its `largest` entry (S,)."""
+    size = torch.where((largest > 0.0) & largest.isfinite(), largest, 1.0)
+
+    def scaled(error: Tensor) -> Tensor:
+        goal = atol(error * size) if callable(atol) else atol
+        return torch.as_tensor(goal, dtype=b.dtype, device=b.device) / size
+
+    rows = size[:, None]
+    found = batched_conjugate_gradients(
+        operator, b / rows, preconditioner, start / rows, scaled, iterations, residual / rows
+    )
+    return replace(found, solution=rows * found.solution, residual=rows * found.residual, error=size * found.error)
+
+
 def batched_residuals(
     operator: Operator,
     b: Tensor,
@@ -127,7 +155,7 @@ def batched_residuals(
     r = residual if residual is not None else b if start is None else b - operator(x)
     s = preconditioner(r)
     tried: list[tuple[Tensor, Tensor, Tensor]] = []
-    first = _lengths(s, gram)
+    first = row_lengths(s, gram)
     goal = torch.as_tensor(atol(first) if callable(atol) else atol, dtype=b.dtype, device=b.device).expand(len(b))
     error, step = first, 1
     while True:
@@ -145,17 +173,13 @@ def batched_residuals(
         for direction, product, moved in tried:
             share = (gram(product) * w).sum(1, keepdim=True)
             d, w, image = d - share * direction, w - share * product, image - share * moved
-        length = _lengths(w, gram)
+        length = row_lengths(w, gram)
         moving = left & (length > 0.0)
         if not bool(moving.any()):
             return BatchedResult(x, r, error, step, False, "the iteration has broken down")
-        scale = torch.where(moving, 1.0 / length.clamp(min=1e-300), 0.0)[:, None]
+        scale = torch.where(moving, 1.0 / length, 0.0)[:, None]
         d, w, image = scale * d, scale * w, scale * image
         tried.append((d, w, image))
         share = (gram(w) * s).sum(1, keepdim=True)
         x, r, s = x + share * d, r - share * image, s - share * w
-        error = _lengths(s, gram)
-
-
-def _lengths(x: Tensor, gram: Operator) -> Tensor:
-    return (x * gram(x)).sum(1).clamp(min=0.0).sqrt()
+        error = row_lengths(s, gram)

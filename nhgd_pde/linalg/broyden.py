@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .krylov import dot
+from .lengths import dot, paired_length
 from .riesz import RieszMap
 
 _MOST_RETREATS = 20
@@ -105,14 +104,14 @@ def broyden(
     """
     r = residual(x)
     riesz = metric.gradient(r)
-    length, taken, retreats = _dual_norm(r, riesz), 0, 0
+    length, taken, retreats = paired_length(r, riesz), 0, 0
     while taken < steps and retreats < _MOST_RETREATS and not length <= goal(x):
         image = inverse.solve(r, riesz)
         first = transposed and taken == retreats == 0
         s = -inverse.solve_transposed(r, riesz) if first else -image
         after = residual(x + s)
         after_riesz = metric.gradient(after)
-        after_length = _dual_norm(after, after_riesz)
+        after_length = paired_length(after, after_riesz)
         if not after_length <= (1.0 if first else 2.0) * length:
             inverse = LowRankInverse.scaled(inverse.scale if inverse.rank else 0.5 * inverse.scale, x)
             retreats += 1
@@ -120,10 +119,6 @@ def broyden(
         inverse = inverse.updated(metric, s, after - r, inverse.solve(after, after_riesz) - image, memory)
         x, r, riesz, length, taken = x + s, after, after_riesz, after_length, taken + 1
     return BroydenResult(x, inverse, length, taken)
-
-
-def _dual_norm(covector: Tensor, riesz: Tensor) -> float:
-    return math.sqrt(max(dot(covector, riesz), 0.0))
 
 
 def _dots(rows: Tensor, x: Tensor) -> Tensor:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .lengths import dot as dot
+from .lengths import magnitude, quotient, root
+
 Operator = Callable[[Tensor], Tensor]
+
+# Lengths of vectors whose squares are numbers like others.
+USUAL = 1e-100, 1e100
 
 
 class Metric(Protocol):
@@ -64,6 +70,22 @@ def conjugate_gradients(
             with |r|_P = sqrt(r . P r). A function that is cheaper than the preconditioner saves its last
             application.
     """
+    scale = magnitude(b)
+    if not math.isfinite(scale):
+        message = "the right-hand side has numbers that are not finite"
+        return KrylovResult(torch.full_like(b, math.nan), torch.full_like(b, math.nan), 0, math.nan, False, message)
+    if scale != 0.0 and not USUAL[0] <= scale <= USUAL[1]:
+        # The squares below would overflow or underflow.
+        found = conjugate_gradients(
+            operator,
+            b / scale,
+            preconditioner,
+            None if start is None else start / scale,
+            rtol,
+            iterations,
+            None if error is None else lambda x, r: error(scale * x, scale * r),
+        )
+        return replace(found, solution=scale * found.solution, residual=scale * found.residual)
     x = torch.zeros_like(b) if start is None else start
     r = b if start is None else b - operator(x)
     z: Tensor | None = None
@@ -71,8 +93,8 @@ def conjugate_gradients(
         z = preconditioner(r)
         squared_scale = dot(b, z) if start is None else dot(b, preconditioner(b))
     else:
-        squared_scale = dot(b, b)
-    if squared_scale == 0.0:
+        squared_scale = 1.0
+    if scale == 0.0:
         return KrylovResult(torch.zeros_like(b), torch.zeros_like(b), 0, 0.0, True, "the right-hand side is zero")
     if start is not None and not torch.count_nonzero(r):
         return KrylovResult(x, r, 0, 0.0, True, "the start is the solution")
@@ -86,7 +108,7 @@ def conjugate_gradients(
             assert z is not None
             # The square is negative where the preconditioner is not definite.
             rz = dot(r, z)
-            square = rz / squared_scale
+            square = rz / squared_scale if squared_scale != 0.0 else math.nan
             relative = math.sqrt(square) if square >= 0.0 else math.nan
         if relative <= rtol:
             return KrylovResult(x, r, step, relative, True, f"{step} steps to a relative residual of {relative:.1e}")
@@ -176,7 +198,7 @@ def preconditioned_residuals(
         share = metric.inner(w, s)
         x, r, s = x + share * d, r - share * image, s - share * w
         if error is None:
-            relative = metric.norm(s) / max(metric.norm(x), 1e-300)
+            relative = quotient(metric.norm(s), metric.norm(x))
             if relative <= rtol:
                 return KrylovResult(x, r, step, relative, True, f"{step} steps to an error of {relative:.1e}")
         if hopeless(metric.norm(s) / size, relative, step):
@@ -193,7 +215,10 @@ def extreme_eigenvalues(
     spectrum, and close to its ends after few steps where the condition number is moderate; NaN where the
     operator's values are not finite.
     """
-    basis = [start / math.sqrt(inner(start, start))]
+    square = inner(start, start)
+    if not 0.0 < square < math.inf:
+        return math.nan, math.nan
+    basis = [start / math.sqrt(square)]
     diagonal: list[float] = []
     off: list[float] = []
     for _ in range(min(steps, start.numel())):
@@ -202,7 +227,7 @@ def extreme_eigenvalues(
         # The latest first: what is left of it would otherwise come back through the older ones.
         for vector in reversed(basis):
             image = image - inner(vector, image) * vector
-        length = math.sqrt(max(inner(image, image), 0.0))
+        length = root(inner(image, image), lambda: diagonal[0] * diagonal[0])
         if length <= 1e-12 * abs(diagonal[0]):
             break
         off.append(length)
@@ -216,8 +241,3 @@ def extreme_eigenvalues(
         return math.nan, math.nan
     values = torch.linalg.eigvalsh(tridiagonal)
     return float(values[0]), float(values[-1])
-
-
-def dot(a: Tensor, b: Tensor) -> float:
-    """The sum of a * b over every axis."""
-    return float(torch.dot(a.reshape(-1), b.reshape(-1)))

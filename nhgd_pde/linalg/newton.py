@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .factorisation import SingularMatrixError
+from .lengths import length
 
 Map = Callable[[Tensor], Tensor]
 
@@ -37,7 +37,7 @@ def newton(
     start: Tensor,
     rtol: float,
     iterations: int,
-    norm: Callable[[Tensor], float] = lambda x: float(x.norm()),
+    norm: Callable[[Tensor], float] = lambda x: length(x, lambda unit: unit),
 ) -> Root:
     """Solve residual(x) = 0.
 
@@ -63,19 +63,26 @@ def newton(
         size = norm(direction)
         if not math.isfinite(size):
             return Root(x, False, "the first residual is not finite" if step == 0 else "the Newton step is not finite")
-        length = 1.0
+        share = 1.0
         while True:
-            candidate = x - length * direction
+            candidate = x - share * direction
             correction = solve(residual(candidate))
-            left = norm(correction) if torch.isfinite(correction).all() else math.inf
-            if left <= (1.0 - 0.25 * length) * size:
+            left = norm(correction)
+            if math.isnan(left):
+                left = math.inf
+            if left <= (1.0 - 0.25 * share) * size:
                 break
-            if size <= rtol * norm(x):
+            if _small(size, rtol * norm(x)):
                 return Root(x, True, f"{step} Newton steps")
-            length *= 0.5
-            if length < _SHORTEST:
+            share *= 0.5
+            if share < _SHORTEST:
                 return Root(x, False, f"no step along the Newton direction shortens the correction {size:.1e}")
         x = candidate
-        if left <= rtol * norm(x):
+        if _small(left, rtol * norm(x)):
             return Root(x - correction, True, f"{step + 1} Newton steps")
     return Root(x, False, f"{iterations} Newton steps left a correction of {left:.1e}")
+
+
+def _small(size: float, goal: float) -> bool:
+    """Nothing is small against a length that is not finite."""
+    return size <= goal < math.inf

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .counts import Counts
-from .krylov import conjugate_gradients, dot
+from .krylov import conjugate_gradients
+from .lengths import dot, length
 from .sparse import SparseMatrix
 
 
@@ -48,11 +49,12 @@ class RieszMap:
         return dot(x, self.covector(y))
 
     def norm(self, x: Tensor) -> float:
-        return math.sqrt(max(self.inner(x, x), 0.0))
+        """sqrt(x . K x), summed over the rows; what is not finite has a length that is not finite."""
+        return length(x, self.covector, self._diagonal)
 
     def dual_norm(self, derivative: Tensor) -> float:
         """The norm of a covector; one solve a row."""
-        return math.sqrt(max(dot(derivative, self.gradient(derivative)), 0.0))
+        return length(derivative, self.gradient)
 
     def dual_norm_bound(self, derivative: Tensor) -> float:
         """A bound of the norm of a covector from above, without a solve.
@@ -61,15 +63,16 @@ class RieszMap:
         sharp for smooth r only, and loose by up to sqrt(cond(D^-1 K)), of order 1/h, for oscillating r such
         as rounding errors.
         """
-        return self.dual_norm_estimate(derivative) / math.sqrt(self._smallest_eigenvalue)
+        least = self._smallest_eigenvalue
+        return self.dual_norm_estimate(derivative) / math.sqrt(least) if least > 0.0 else math.inf
 
     def dual_norm_estimate(self, derivative: Tensor) -> float:
         """|derivative|_{D^-1}, D = diag(K), without a solve: within a factor of two for a P1 mass matrix."""
-        return math.sqrt(float((derivative**2 * self._inverse_diagonal).sum()))
+        return length(derivative, lambda r: r / self._diagonal)
 
     @cached_property
-    def _inverse_diagonal(self) -> Tensor:
-        return 1.0 / self.matrix.diagonal()
+    def _diagonal(self) -> Tensor:
+        return self.matrix.diagonal()
 
     @cached_property
     def smoothest(self) -> Tensor:
@@ -78,7 +81,7 @@ class RieszMap:
         Four inverse iterations. They start from a constant in the unknowns D^1/2 x, which counts every node
         alike however much the coefficients differ.
         """
-        d = self.matrix.diagonal()
+        d = self._diagonal
         x = d.rsqrt()[None]
         for _ in range(4):
             x = self.gradient(d * x)
@@ -94,7 +97,7 @@ class RieszMap:
         if self.diagonal:
             return 1.0
         x = self.smoothest
-        return 0.5 * self.inner(x, x) / dot(x, self.matrix.diagonal() * x)
+        return 0.5 * self.inner(x, x) / dot(x, self._diagonal * x)
 
 
 def diagonal_riesz_map(weights: Tensor, matrix: SparseMatrix) -> RieszMap:
@@ -115,7 +118,9 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
         counts.riesz_solves += derivative.shape[0]
         # One iteration for all rows, each at length one so that none is lost among larger ones; rows that are zero or
         # not finite are left out.
-        lengths = (derivative.square() * inverse).sum(1, keepdim=True).sqrt()
+        largest = derivative.abs().amax(1, keepdim=True)
+        unit = torch.where((largest > 0.0) & largest.isfinite(), derivative / largest, 0.0)
+        lengths = largest * (unit.square() * inverse).sum(1, keepdim=True).sqrt()
         scaled = torch.where((lengths > 0.0) & lengths.isfinite(), derivative / lengths, 0.0)
         found = conjugate_gradients(matrix.mv, scaled, lambda r: r * inverse, rtol=rtol, iterations=200)
         if not found.converged:

@@ -17,7 +17,7 @@ from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import finite
 from ..engine.outer.base import Evaluation, failed_evaluation
-from ..linalg.krylov import dot
+from ..linalg.lengths import paired_length, quotient
 
 # Errors fall by a factor of e a relaxation time, so that 5 % of them are left after three.
 _RELAXATIONS = 3.0
@@ -74,12 +74,13 @@ def surveyed(problem: BilevelProblem, u: Tensor, v: Tensor, state: State) -> Sta
 
 def gradient_step(spectrum: tuple[float, float]) -> float:
     """2 / (mu + L), with which gradient steps on the expected objective contract fastest."""
-    return 2.0 / (spectrum[0] + spectrum[1])
+    total = spectrum[0] + spectrum[1]
+    return 2.0 / total if total > 0.0 else math.nan
 
 
 def sampled_step(batch: InnerBatch, spectrum: tuple[float, float]) -> float:
     """The step of a batch that is stable in mean square where K^-1 H is at most L."""
-    return batch.step / spectrum[1]
+    return batch.step / spectrum[1] if spectrum[1] > 0.0 else math.nan
 
 
 def relaxation_steps(spectrum: tuple[float, float], step: float, times: float = _RELAXATIONS) -> int:
@@ -87,9 +88,10 @@ def relaxation_steps(spectrum: tuple[float, float], step: float, times: float = 
 
     One where the spectrum is not finite, as after a step of v that was far too long: it fails all the same.
     """
-    if not math.isfinite(step * spectrum[0]):
+    rate = step * spectrum[0]
+    if not math.isfinite(rate):
         return 1
-    return min(max(math.ceil(times / (step * spectrum[0])), 1), _MOST_STEPS)
+    return max(math.ceil(times / rate), 1) if rate * _MOST_STEPS > times else _MOST_STEPS
 
 
 def draw(problem: BilevelProblem, u: Tensor, v: Tensor, tests: int, state: MethodState) -> InnerBatch:
@@ -117,7 +119,7 @@ def gradient_descent(
     for _ in range(steps):
         gradient = problem.inner_gradient(u, v)
         direction = metric.gradient(gradient)
-        length = math.sqrt(max(dot(gradient, direction), 0.0))
+        length = paired_length(gradient, direction)
         if length <= mu * max(tolerance, ROUNDING) * metric.norm(u):
             break
         if step is None and not length <= 1.1 * previous:
@@ -186,7 +188,8 @@ def conclude(
         return failed_evaluation(v, f"{after.description}: the iteration diverged; a smaller step is needed"), before
     # A residual is the error of u or q itself up to the condition number.
     mu, largest = after.spectrum
-    sensitivity = before.sensitivity.updated(problem, u, q, indirect, max(errors) * largest / mu)
+    condition = quotient(largest, mu) if largest >= 0.0 else math.nan
+    sensitivity = before.sensitivity.updated(problem, u, q, indirect, max(errors) * condition)
     derivative = direct + indirect
     evaluation = Evaluation(
         v=v,

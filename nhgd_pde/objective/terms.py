@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -181,13 +182,15 @@ class TotalVariation:
     def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
         grad, length = self._gradients(v)
         step, _ = self._gradients(direction)
-        return self._tested((step - grad * (grad * step).sum(0) / length**2) / length)
+        unit = grad / length
+        return self._tested((step - unit * (unit * step).sum(0)) / length)
 
     def _gradients(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """(components, rows, P) the gradient, zero in place of the value, and its smoothed length."""
         grad = self.evaluation.evaluate(self.rows.spread(v))
         grad[:: self.evaluation.stride] = 0.0
-        return grad, (grad.square().sum(0) + self.smoothing**2).sqrt()
+        # Unlike the root of a sum of squares this neither overflows nor underflows.
+        return grad, reduce(torch.hypot, grad, torch.full_like(grad[0], self.smoothing))
 
     def _tested(self, fluxes: Tensor) -> Tensor:
         return self.rows.gather(self.evaluation.test(fluxes * self.weight))

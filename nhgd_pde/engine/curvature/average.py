@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
-from ...linalg.krylov import dot
+from ...linalg.lengths import dot, paired_length
 from ..bilevel import BilevelProblem
 from .shrinkage import Moments, prior_scale_and_weight, samples_worth
 
@@ -153,7 +153,9 @@ def spectrum(
         for vector, covector in reversed(pairs):
             image = image - dot(vector, image) * covector
         vector = inverse(image)
-        length = math.sqrt(max(dot(image, vector), 0.0))
+        length = paired_length(image, vector)
+        if not (0.0 < length < math.inf) and not diagonal:
+            return math.nan, math.nan
         if diagonal:
             if length <= 1e-12 * abs(diagonal[0]):
                 break
@@ -165,6 +167,8 @@ def spectrum(
     if off:
         side = torch.tensor(off, dtype=torch.float64)
         tridiagonal = tridiagonal + torch.diag(side, 1) + torch.diag(side, -1)
+    if not torch.isfinite(tridiagonal).all():
+        return math.nan, math.nan
     values = torch.linalg.eigvalsh(tridiagonal)
     return float(values[0]), float(values[-1])
 

@@ -98,9 +98,11 @@ def prior_scale_and_weight(batch: Moments) -> tuple[float, float]:
     if not mu > 0.0:
         # A batch of zeros says nothing.
         return 1.0, float(d)
-    least = max((batch.trace**2 - batch.lengths.var().item() / m if m > 1 else batch.squared_traces) / d, 0.0)
+    least = max(
+        (batch.trace * batch.trace - batch.lengths.var().item() / m if m > 1 else batch.squared_traces) / d, 0.0
+    )
     square = min(max(batch.square, least), batch.squared_traces)
-    distance = max(square - least, mu**2 * batch.noise) + 2.0 * square / (d * m)
+    distance = max(square - least, mu * mu * batch.noise) + 2.0 * square / (d * m)
     return mu, max((batch.squared_traces + square) / distance, 1.0)
 
 
@@ -116,8 +118,8 @@ def samples_worth(batch: Moments, weight: float, unbiased: float) -> float:
         unbiased: factor that takes off the bias of the estimate's inverse.
     """
     d, m = batch.unknowns, batch.count
-    square = unbiased**2 * max(batch.square, 0.0)
-    scatter = unbiased**2 * batch.squared_traces + square
+    square = unbiased * unbiased * max(batch.square, 0.0)
+    scatter = unbiased * unbiased * batch.squared_traces + square
     distance = square - 2.0 * unbiased * batch.trace + d
     # The two sums vary independently where F = I: by `noise`, and by var |z|^2 = 2 d a score.
     error = math.hypot(batch.noise, math.sqrt(8.0 * max(square, d) / m))

@@ -1,0 +1,113 @@
+"""Numbers at the ends of the range of double precision: a run converges, or ends in a sentence that is true."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_newton import Factors
+from torch import Tensor
+
+import nhgd_pde as nhgd
+from nhgd_pde.engine.newton import newton
+from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.riesz import RieszMap
+from nhgd_pde.linalg.sparse import SparseMatrix
+from problems import problem
+
+FAULTS = Path(__file__).parent / "faults"
+BOUNDARY = {"all": {"dirichlet": 0}}
+
+
+def solved(pde: dict[str, Any], target: Any, method: str, weight: float = 1e-3, **keys: Any) -> nhgd.Solution:
+    objective = [{"kind": "tracking", "target": target}, {"kind": "regularisation", "weight": weight}]
+    mesh = {"kind": "rectangle", "cells": [8, 8]}
+    content = {"name": "extreme", "mesh": mesh, "pde": pde, "control": {"kind": "source"}, "objective": objective}
+    return nhgd.solve(nhgd.load({**content, "method": method, **keys}))
+
+
+def test_a_newton_step_whose_length_overflows_is_a_step_too_long() -> None:
+    """The first Newton step leads to u = 480: exp(u) is finite, the square of its norm is not."""
+    solution = nhgd.solve(nhgd.load(FAULTS / "exp_overflow.yaml"))
+    assert solution.status == "converged"
+    assert solution.history[0]["inner_steps"] <= 15
+    assert solution.objective == pytest.approx(20.59168164, rel=1e-8)
+
+
+class Overflowing(SparseMatrix):
+    """A Gram matrix whose products with large vectors overflow, as in some orders of summation."""
+
+    def mv(self, x: Tensor) -> Tensor:
+        return torch.where(x.abs() > 1e160, -math.inf * x.sign(), super().mv(x))
+
+
+def test_an_overflow_to_minus_infinity_is_no_perfect_step() -> None:
+    """The same on every processor: x . K x = -inf, of which a clamp made a length of zero."""
+    pde = {"kind": "semilinear", "nonlinearity": "exp(u)", "source": "1e4*sin(pi*x)*sin(pi*y)", "boundary": BOUNDARY}
+    built = problem({"pde": pde, "mesh.cells": [16, 16]})
+    v, start = torch.zeros(built.outer_size, dtype=torch.float64), torch.zeros(built.inner_shape, dtype=torch.float64)
+    known = newton(built, v, start, Factors(built, v, start), 1e-10, 15)
+    assert known.error <= 1e-10
+    gram = built.inner_metric.matrix
+    riesz = RieszMap(Overflowing(gram.host, symmetric=True), built.inner_metric.gradient)
+    long = torch.full(start.shape, 1e170, dtype=torch.float64)
+    assert dot(long, riesz.covector(long)) == -math.inf
+    other = replace(built, model=replace(built.model, riesz=riesz))
+    found = newton(other, v, start, Factors(other, v, start), 1e-10, 15)
+    assert found.steps == known.steps and torch.equal(found.u, known.u)
+
+
+# Where the equation has a solution that Newton's method finds, both methods find it.
+STIFF = {
+    "exp(u)": True,
+    "exp(1000*u)": True,
+    "sinh(50*u)": True,
+    "u**9": True,
+    "exp(-u)": True,
+    "1/(1e-3 + u**2)": True,
+    "log(1 + u**2)": True,
+    "sqrt(abs(u))": False,
+    "1/u": False,
+}
+
+
+@pytest.mark.parametrize("source", ["0", "1e4*sin(pi*x)*sin(pi*y)", "1e100"])
+@pytest.mark.parametrize("nonlinearity", list(STIFF))
+def test_stiff_nonlinearities_converge_or_end_in_a_sentence(nonlinearity: str, source: str) -> None:
+    pde = {"kind": "semilinear", "nonlinearity": nonlinearity, "source": source, "boundary": BOUNDARY}
+    for method in ("adjoint", "nhgd"):
+        solution = solved(pde, 1, method, **{"outer": {"iterations": 30}})
+        assert solution.message
+        if source == "0" and STIFF[nonlinearity]:
+            assert solution.status == "converged"
+        if solution.status == "converged":
+            assert max(solution.certificate.state_residual, solution.certificate.adjoint_residual) <= 1e-8
+        if solution.status == "failed":
+            assert solution.message.startswith("at the starting point: ") and "nan" not in solution.message
+            assert " inf" not in solution.message
+            assert not (STIFF[nonlinearity] and source == "0")
+
+
+@pytest.mark.parametrize("method", ["adjoint", "nhgd"])
+@pytest.mark.parametrize("model", ["energy", "residual"])
+@pytest.mark.parametrize("scale", [1e-100, 1e20, 1e100, 1e150])
+def test_linear_problems_do_not_depend_on_the_unit_of_the_state(scale: float, model: str, method: str) -> None:
+    def at(scale: float) -> nhgd.Solution:
+        pde = {"kind": "poisson", "source": str(scale), "boundary": BOUNDARY}
+        return solved(pde, str(scale), method, **{"inner": {"model": model}})
+
+    one, other = at(1.0), at(scale)
+    assert one.status == other.status == "converged"
+    assert other.objective / scale / scale == pytest.approx(one.objective, rel=1e-10)
+    assert torch.allclose(torch.as_tensor(other.control) / scale, torch.as_tensor(one.control), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["adjoint", "nhgd"])
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_objectives_that_no_number_holds_are_told(scale: float, method: str) -> None:
+    solution = solved({"kind": "poisson", "boundary": BOUNDARY}, str(scale), method)
+    assert solution.status == "failed" and solution.message.startswith("at the starting point: ")
