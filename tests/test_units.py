@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.outer.base import Evaluation, Feasible, pairing_norm
+from nhgd_pde.engine.outer.base import Evaluation, Feasible
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.mma import MMA
@@ -176,18 +176,3 @@ def test_a_value_that_is_large_for_another_reason_does_not_end_a_run(method: str
         if state.accepted:
             feasible = feasible.sharpened(before, state.best)
     assert torch.allclose(state.best.v, parabola.a.clamp(0.0, 2.0), atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
-def test_norms_by_pairings_neither_overflow_nor_underflow(size: float) -> None:
-    x = torch.tensor([3.0, 4.0], dtype=torch.float64)
-    assert pairing_norm(size * x, size * x) == pytest.approx(5.0 * size, rel=1e-15)
-    assert pairing_norm(x / size, size * x) == pytest.approx(5.0, rel=1e-15)
-
-
-def test_a_pairing_that_is_no_square_has_no_norm() -> None:
-    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    assert np.isnan(pairing_norm(x, -x))
-    assert np.isnan(pairing_norm(x * float("nan"), x))
-    assert pairing_norm(x * float("inf"), x) == float("inf")
-    assert pairing_norm(0.0 * x, x) == 0.0

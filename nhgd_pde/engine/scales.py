@@ -14,8 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..linalg.lengths import paired_length
 from .bilevel import BilevelProblem
-from .outer.base import Evaluation, pairing_norm
+from .outer.base import Evaluation
 
 _EPSILON = 2.0**-52
 # The change of the state, relative to itself: small enough for nonlinear equations, and far above rounding errors.
@@ -63,7 +64,7 @@ def gradient_scales(
     """
 
     def norm(derivative: Tensor) -> float:
-        return pairing_norm(derivative, problem.outer_metric.gradient(derivative[None])[0])
+        return paired_length(derivative, problem.outer_metric.gradient(derivative[None])[0])
 
     def response(shares: Tensor | float) -> float:
         return norm(derivative_at(u * (1.0 + _SHARE * shares)) - evaluation.derivative) / _SHARE

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
+from ...linalg.lengths import paired_length
 from ...linalg.riesz import RieszMap
 from ..bilevel import Constraint
 from .multiplier import find_multiplier
@@ -72,7 +73,7 @@ class Evaluation:
     @property
     def norm(self) -> float:
         """The norm of the gradient, in the inner product of the outer space."""
-        return pairing_norm(self.derivative, self.gradient)
+        return paired_length(self.derivative, self.gradient)
 
 
 def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
@@ -111,23 +112,6 @@ def failed_evaluation(v: Tensor, message: str) -> Evaluation:
     nan = float("nan")
     nothing = torch.full_like(v, nan)
     return Evaluation(v, nan, nothing, nothing, nan, nan, nan, message=message)
-
-
-def pairing_norm(covector: Tensor, vector: Tensor) -> float:
-    """The square root of the pairing of a covector (p,) with its Riesz representative (p,), of numbers of any size.
-
-    NaN where the pairing is negative by more than rounding, or not a number.
-    """
-    a, b = float(covector.abs().max()), float(vector.abs().max())
-    if a == 0.0 or b == 0.0:
-        return 0.0
-    if not (math.isfinite(a) and math.isfinite(b)):
-        return math.inf if a == math.inf or b == math.inf else math.nan
-    terms = (covector / a) * (vector / b)
-    square, rounding = float(terms.sum()), 2.0**-52 * float(terms.abs().sum())
-    if square < 0.0:
-        return 0.0 if square >= -rounding else math.nan
-    return math.sqrt(square) * math.sqrt(a) * math.sqrt(b)
 
 
 def value_noise(a: Evaluation, b: Evaluation) -> float:
@@ -307,7 +291,7 @@ class Feasible:
         def excess(multiplier: float) -> float:
             return value - self.unit * dot(derivative, left(multiplier))
 
-        steepness, length = pairing_norm(derivative, normal), evaluation.norm
+        steepness, length = paired_length(derivative, normal), evaluation.norm
         unit = length / steepness if steepness > 0.0 and length > 0.0 else 1.0
         multiplier = find_multiplier(excess, unit)
         # Where the bounds leave no point that satisfies the linear constraint, what is missing counts.

@@ -10,13 +10,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.krylov import dot
+from ...linalg.lengths import paired_length
 from .base import (
     Evaluation,
     Feasible,
     HessianProduct,
     OuterState,
     blend,
-    pairing_norm,
     takes_no_constraint,
     value_noise,
 )
@@ -119,7 +119,7 @@ class LBFGS:
         gradient = evaluation.gradient - best.gradient
         curvature, length = dot(step, derivative), space.metric.norm(step[None])
         # Leaving out pairs without curvature keeps the inverse Hessian positive definite.
-        if not curvature > 1e-12 * pairing_norm(derivative, gradient) * length:
+        if not curvature > 1e-12 * paired_length(derivative, gradient) * length:
             return state.pairs
         return (*state.pairs, Pair(step, derivative, gradient, length**2 / curvature))[-self.memory :]
 
