@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from ..engine.minimise import outer_space
 from ..engine.oracle import Accuracy, Oracle
-from ..engine.outer.base import Evaluation
+from ..engine.outer.base import Evaluation, Feasible
 from ..linalg.threads import at_most_threads
 from ..methods.adjoint import Adjoint
 from ..methods.sample_average import SampleAverage
@@ -130,10 +131,15 @@ class Judge:
         return self.evaluate(v), self._near.u
 
     def truth(self, v: Tensor) -> Truth:
-        evaluation = self.evaluate(v)
+        measuring, evaluation = self._measuring, self.evaluate(v)
         if not (evaluation.finite and evaluation.state_error <= 1e-8):
             return Truth(math.nan, math.nan)
-        return Truth(evaluation.value, self.space.stationarity(evaluation))
+        return Truth(evaluation.value, measuring.stationarity(evaluation))
+
+    @cached_property
+    def _measuring(self) -> Feasible:
+        """The space with a unit that belongs to the start, so that all points of all runs are measured alike."""
+        return self.space.scaled(self.evaluate(self.start()))
 
     def judge(self, finished: Run) -> Judged:
         """The truth about every point of a run."""

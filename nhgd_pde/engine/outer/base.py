@@ -278,7 +278,8 @@ class Feasible:
         Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
         """
         if self.smooth:
-            return evaluation.norm
+            # Not from the pairing with the derivative: blended from two evaluations, both are what cancellation has left.
+            return self.metric.norm(evaluation.gradient[None])
         v = evaluation.v
         if self.constraint is None:
             return self.distance(v, evaluation.gradient)
