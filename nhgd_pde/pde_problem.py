@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .control.spaces import Controls
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
+from .engine.stability import JacobianKind
 from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.model import InnerModel
@@ -90,6 +91,17 @@ class PDEProblem:
     @property
     def linear(self) -> bool:
         return self.equation.linear
+
+    @property
+    def jacobian_kind(self) -> JacobianKind:
+        gram, energy = self._is_gram, self.model.definite
+        symmetric = self.equation.symmetric and not self.equation.repeats > 1
+        return JacobianKind(self.equation.affine, symmetric, gram, energy)
+
+    @cached_property
+    def _is_gram(self) -> bool:
+        """The derivative of R by the state, at every control, is the K of the inner product."""
+        return self.equation.affine and self.model.is_metric(self.equation.constant_linearisation)
 
     @property
     def counts(self) -> Counts:

@@ -12,15 +12,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, dual_scale, relative_dual_error
+from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
-from ..engine.newton import solve_from_anywhere
+from ..engine.hypergradient import adjoint_variable
+from ..engine.newton import Root, solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..engine.scales import GradientScales, gradient_scales
+from ..engine.stability import UNKNOWN, Stability, estimated
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
+
+# Solves with the factors in one adjoint system: the first one is exact but for rounding errors.
+_MOST_REFINEMENTS = 5
 
 
 class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):
@@ -35,6 +40,7 @@ class AdjointState:
     q: Tensor | None = None
     description: str = "exact adjoint"
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    stability: Stability = UNKNOWN
 
     @property
     def p(self) -> Tensor | None:
@@ -88,20 +94,25 @@ class Adjoint:
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
     ) -> tuple[Evaluation, AdjointState]:
         try:
-            exact = ExactDirections(problem, v, state.u)
-            root = solve_from_anywhere(problem, v, state.u, exact, accuracy.state, self.steps)
+            root = self._solved(problem, v, state.u, accuracy.state, state.stability)
             if root.failed:
                 return failed_evaluation(v, root.message), state
-            u, error = root.u, root.error
+            u = root.u
+            stability = estimated(problem, u, v, state.stability, lambda: problem.state_factors(u, v))
+            if stability.error(root.error) > accuracy.state >= root.error:
+                again = self._solved(problem, v, u, accuracy.state, stability)
+                root = root if again.failed else again
+            u, error = root.u, stability.error(root.error)
             inner, outer = problem.outer_derivatives(u, v)
-            adjoint = problem.state_factors(u, v).solve_transposed(inner)
+            solve = problem.state_factors(u, v).solve_transposed
+            found = adjoint_variable(
+                problem, u, v, inner, solve, None, accuracy.adjoint, _MOST_REFINEMENTS, stability=stability
+            )
         except SingularMatrixError as singular:
             return failed_evaluation(v, str(singular)), state
+        adjoint, adjoint_error = found.solution, found.error
         indirect = -problem.control_product_transposed(u, v, adjoint)
         derivative = outer + indirect
-        residual = inner - problem.state_product_transposed(u, v, adjoint)
-        scale = dual_scale(problem.inner_metric, inner, adjoint)
-        adjoint_error = relative_dual_error(problem.inner_metric, residual, scale, accuracy.adjoint)
         worst = max(error, adjoint_error)
         sensitivity = state.sensitivity.updated(problem, u, adjoint, indirect, worst)
         evaluation = Evaluation(
@@ -116,7 +127,13 @@ class Adjoint:
             inner_steps=root.steps,
             message=root.message,
         )
-        return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity) if evaluation.finite else state
+        if not evaluation.finite:
+            return evaluation, state
+        return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity, stability=stability)
+
+    def _solved(self, problem: ImplicitProblem, v: Tensor, start: Tensor, error: float, stability: Stability) -> Root:
+        exact, residual = ExactDirections(problem, v, start), stability.residual(error)
+        return solve_from_anywhere(problem, v, start, exact, residual, self.steps)
 
     def scales(
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, evaluation: Evaluation
