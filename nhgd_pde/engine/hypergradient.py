@@ -10,9 +10,9 @@ from typing import Protocol
 from torch import Tensor
 
 from ..linalg.krylov import KrylovResult, Operator, conjugate_gradients, preconditioned_residuals
-from .bilevel import BilevelProblem, relative_dual_error
+from .bilevel import BilevelProblem
 from .curvature.base import PointwiseState, belongs
-from .stability import UNKNOWN, Stability
+from .stability import ErrorBound
 
 # Below this the residual that conjugate gradients recur, which falls without limit, is not the true one.
 _RECURRED = 1e-11
@@ -41,7 +41,7 @@ class Hypergradient:
         derivative: (p,) the hypergradient, a covector.
         q: (S, n) the solution of H q = grad_u f; None where p was found without it.
         error: relative error of the adjoint variable that the residual grad_u f - H q, or grad_u f - J^T p, allows, see
-            `Stability`; without an inf-sup constant the relative dual norm of the residual. A bound of either unless
+            `ErrorBound`; without an inf-sup constant the relative dual norm of the residual. A bound of either unless
             above the tolerance.
         steps: refinement steps taken.
         converged: the error is at most the tolerance asked for.
@@ -67,7 +67,7 @@ def hypergradient(
     tolerance: float | None,
     iterations: int = 300,
     cross: Callable[[Tensor], Tensor] | None = None,
-    stability: Stability = UNKNOWN,
+    bound: ErrorBound | None = None,
 ) -> Hypergradient:
     """The hypergradient at (u, v), with a certificate.
 
@@ -80,13 +80,14 @@ def hypergradient(
             f, the estimator of the paper (arXiv 2602.10905, Algorithm 1), whose error is then only measured.
         iterations: most refinement steps.
         cross: q -> (d2_vu g)^T q, where a sampled cross derivative is to be used; else its expectation.
-        stability: what makes errors of residuals.
+        bound: what makes errors of residuals; None measures these.
     """
     inner, outer = problem.outer_derivatives(u, v)
 
+    known = bound or ErrorBound(problem.inner_metric)
+
     def error_of(q: Tensor, residual: Tensor) -> float:
-        scale = stability.adjoint_scale_of(problem.inner_metric, inner, q, residual)
-        return relative_dual_error(problem.inner_metric, residual, scale, tolerance or 0.0)
+        return known.of_solution(inner, q, residual, tolerance or 0.0)
 
     def hessian(w: Tensor) -> Tensor:
         return problem.hessian_product(u, v, w)
@@ -113,7 +114,7 @@ def adjoint_hypergradient(
     start: Tensor | None,
     tolerance: float,
     patience: int = _PATIENCE,
-    stability: Stability = UNKNOWN,
+    bound: ErrorBound | None = None,
 ) -> tuple[Hypergradient, PointwiseState]:
     """The hypergradient at (u, v) by its adjoint variable, for an inverse that is made of factors of J.
 
@@ -132,7 +133,7 @@ def adjoint_hypergradient(
         start: p of an earlier point, for factors that are not of this one.
         tolerance: the error to reach.
         patience: solves with factors of another point that are worth a factorisation.
-        stability: what makes errors of residuals.
+        bound: what makes errors of residuals; None measures these.
 
     Returns:
         The hypergradient, which is converged unless the scenarios' J are too different, and the inverse.
@@ -140,7 +141,7 @@ def adjoint_hypergradient(
     inner, outer = problem.outer_derivatives(u, v)
 
     def solved(start: Tensor | None, most: int) -> KrylovResult:
-        return adjoint_variable(problem, u, v, inner, inverse.adjoint, start, tolerance, most, stability)
+        return adjoint_variable(problem, u, v, inner, inverse.adjoint, start, tolerance, most, bound)
 
     here = belongs(inverse, problem, u, v)
     found = solved(None if here else start, _MOST if here else patience)
@@ -164,7 +165,7 @@ def adjoint_variable(
     start: Tensor | None,
     tolerance: float,
     most: int = _MOST,
-    stability: Stability = UNKNOWN,
+    bound: ErrorBound | None = None,
 ) -> KrylovResult:
     """The solution p of J^T p = g by conjugate residuals, as long as their rate lets them arrive.
 
@@ -179,15 +180,16 @@ def adjoint_variable(
         start: p of an earlier point; None for zero.
         tolerance: the error to reach.
         most: solves.
-        stability: what makes errors of residuals.
+        bound: what makes errors of residuals; None measures these.
     """
     metric = problem.inner_metric
+    known = bound or ErrorBound(metric)
 
     def product(w: Tensor) -> Tensor:
         return problem.state_product_transposed(u, v, w)
 
     def error_of(p: Tensor, residual: Tensor) -> float:
-        return relative_dual_error(metric, residual, stability.adjoint_scale(metric, right, p), tolerance)
+        return known.of_adjoint(right, p, residual, tolerance)
 
     def hopeless(contraction: float, error: float, step: int) -> bool:
         """At this rate, more steps are needed than are left."""

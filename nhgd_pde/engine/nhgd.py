@@ -34,7 +34,7 @@ from .outer.base import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
 from .scales import GradientScales, gradient_scales
-from .stability import UNKNOWN, Stability, StableProblem, estimated
+from .stability import UNKNOWN, ErrorBound, Stability, StableProblem, estimated, state_error
 
 # An error of the state that the value of the objective need not be corrected for.
 _EXACT = 1e-10
@@ -138,8 +138,8 @@ class NHGD:
         start = state.inner
         if state.point is not None and self._ahead(problem):
             start = replace(start, curvature=self.curvature.refresh(start.curvature, problem, *state.point))
-        inner, stability = self._solved_inner(problem, v, start, state, accuracy)
-        u, state_error = inner.state.u, stability.error(inner.error)
+        inner, error, bound, stability = self._solved_inner(problem, v, start, state, accuracy)
+        u = inner.state.u
         # What the inverse has absorbed stays in it, whatever becomes of this evaluation.
         absorbed = replace(
             state.inner, curvature=inner.state.curvature, held=inner.state.held, sample=inner.state.sample
@@ -148,17 +148,17 @@ class NHGD:
         if not finite(u) or math.isnan(inner.error):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), before
 
-        h, inverse = self._hypergradient(problem, u, v, inner, before, accuracy)
+        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy, bound)
         found = h.p if h.q is None else h.q
         assert found is not None
-        sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(state_error, h.error))
+        sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(error, h.error))
         gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
-            value=self._value(problem, u, v, h, inner, state_error),
+            value=self._value(problem, u, v, h, inner, error),
             derivative=h.derivative,
             gradient=gradient,
-            state_error=state_error,
+            state_error=error,
             adjoint_error=h.error,
             sensitivity=sensitivity.value,
             inner_steps=inner.state.steps - state.inner.steps,
@@ -176,21 +176,23 @@ class NHGD:
 
     def _solved_inner(
         self, problem: BilevelProblem, v: Tensor, start: InnerState, state: NHGDState, accuracy: Accuracy
-    ) -> tuple[InnerResult, Stability]:
-        """The inner loop, to the residual that makes for the error asked for, and the inf-sup constant at its end."""
-
-        def solved(start: InnerState, stability: Stability) -> InnerResult:
-            tolerance = self.inner.tolerance or stability.residual(accuracy.state)
-            return solve_inner(problem, v, start, self.curvature, self.inner, tolerance, state.generator)
-
-        inner = solved(start, state.stability)
-        if not finite(inner.state.u) or not math.isfinite(inner.error):
-            return inner, state.stability
-        stability = self._stability(problem, v, inner.state, state.stability)
-        missed = stability.error(inner.error) > accuracy.state and inner.converged
-        if missed and self.inner.tests is None and self.inner.tolerance is None:
-            inner = solved(inner.state, stability)
-        return inner, stability
+    ) -> tuple[InnerResult, float, ErrorBound | None, Stability]:
+        """The inner loop, to the residual that makes for the error asked for; that error, and what has made it."""
+        fixed, stability = self.inner.tolerance, state.stability
+        inner: InnerResult | None = None
+        while True:
+            begin, tolerance = start if inner is None else inner.state, fixed or stability.residual(accuracy.state)
+            inner = solve_inner(problem, v, begin, self.curvature, self.inner, tolerance, state.generator)
+            u, first = inner.state.u, begin is start
+            if not finite(u) or not math.isfinite(inner.error):
+                return inner, inner.error, None, state.stability
+            residual = problem.residual(u, v) if inner.residual is None else inner.residual
+            stability = self._stability(problem, v, inner.state, stability)
+            error, bound, stability = state_error(problem, u, v, residual, inner.error, stability, accuracy.state)
+            # Once more where the constant has turned out smaller than the residual was chosen for.
+            missed = error > accuracy.state and inner.converged
+            if not (first and missed) or fixed or self.inner.tests is not None:
+                return inner, error, bound, stability
 
     def _stability(self, problem: BilevelProblem, v: Tensor, inner: InnerState, before: Stability) -> Stability:
         """The inf-sup constant at the end of the inner loop; not known where scenarios share an inverse."""
@@ -214,6 +216,7 @@ class NHGD:
         inner: InnerResult,
         state: NHGDState,
         accuracy: Accuracy,
+        bound: ErrorBound | None,
     ) -> tuple[Hypergradient, Any]:
         """The hypergradient after the inner loop, and the inverse, which may have been renewed for it."""
         options, curvature = self.hypergradient, self.curvature
@@ -227,13 +230,12 @@ class NHGD:
                 return curvature.refresh(inverse, problem, u, v)
 
             h, inverse = adjoint_hypergradient(
-                problem, u, v, inverse, renew, state.p, tolerance, stability=state.stability, **patience
+                problem, u, v, inverse, renew, state.p, tolerance, bound=bound, **patience
             )
             if h.converged:
                 return h, inverse
         cross = self._cross(problem, u, v, inner, state.generator)
-        steps, stability = options.steps, state.stability
-        return hypergradient(problem, u, v, inverse, state.q, tolerance, steps, cross, stability), inverse
+        return hypergradient(problem, u, v, inverse, state.q, tolerance, options.steps, cross, bound), inverse
 
     def _value(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, h: Hypergradient, inner: InnerResult, error: float

@@ -10,13 +10,16 @@ Zikatanov 2003, Numer. Math. 94). beta is the smallest singular value of K^-1/2 
 eigenvalue of J^-1 K J^-T K, which is symmetric in the K-product: a few Lanczos steps with factors of J find it, with
 two solves each, and the more quickly the smaller beta is. Where J is symmetric, so is J^-1 K, whose eigenvalue of
 largest modulus is 1 / beta: one solve a step.
+
+Where J is positive definite and K is J at another control, errors are measured in the energy norm of J itself, in which
+beta is one: |u - u*|_J = |R(u)|_{J^-1}, a solve with the factors of J at the point.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,7 +29,7 @@ from ..linalg.factorisation import SingularMatrixError
 from ..linalg.lanczos import largest_eigenpair
 from ..linalg.lengths import paired_length, quotient
 from ..linalg.riesz import RieszMap
-from .bilevel import BilevelProblem, StateFactors, dual_scale
+from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error
 
 # Relative accuracy of the eigenvalue and most steps towards it.
 _ACCURACY, _MOST_STEPS = 0.05, 12
@@ -46,7 +49,7 @@ class JacobianKind:
         constant: J depends on neither u nor v.
         symmetric: J = J^T.
         gram: J = K, so that the inf-sup constant is one.
-        hessian: the Hessian of the inner objective is J, and not J^T K^-1 J.
+        hessian: J is positive definite, and the Hessian of the inner objective is J, and not J^T K^-1 J.
     """
 
     constant: bool = False
@@ -64,47 +67,94 @@ class StableProblem(Protocol):
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
 
+    def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
+        """The inner product of a positive definite J, by its factors, and the norm of u with what v fixes of it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Stability:
     """What is known of the inf-sup constant.
 
     Attributes:
-        value: beta; 1 where nothing is known, so that errors are residuals.
+        value: beta; 1 where nothing is known, so that errors are residuals. Where errors are measured in the energy
+            norm, the ratio of the last residual to its error.
         known: beta is an estimate, or known to be 1.
         vector: (S, n) w of length one with the smallest |J w|; None where no solves were needed.
         images: J w, and J times a rough vector, by which a change of J shows.
-        dual: the Hessian is J, so that the solution q of its systems is the adjoint variable.
     """
 
     value: float = 1.0
     known: bool = False
     vector: Tensor | None = None
     images: tuple[Tensor, Tensor] | None = None
-    dual: bool = False
 
     def residual(self, error: float) -> float:
         """The relative residual that makes for a relative error."""
         return max(error * self.value, min(error, _LEAST_RESIDUAL))
 
-    def error(self, residual: float) -> float:
-        """The bound of the relative error that a relative residual makes."""
-        return residual / self.value
-
-    def adjoint_scale(self, metric: RieszMap, g: Tensor, p: Tensor) -> float:
-        """What a residual g - J^T p is divided by: beta |p|_K, or where beta is not known the dual norm of g."""
-        return self.value * metric.norm(p) if self.known else dual_scale(metric, g, p)
-
-    def adjoint_scale_of(self, metric: RieszMap, g: Tensor, q: Tensor, residual: Tensor) -> float:
-        """The same for q with H q = g up to a residual, where p = K^-1 J q, or q itself."""
-        if not self.known or self.dual:
-            return self.adjoint_scale(metric, g, q)
-        # |K^-1 J q|_K^2 = q . J^T K^-1 J q.
-        return self.value * paired_length(q, g - residual)
-
 
 # Of a problem whose inf-sup constant has not been looked at.
 UNKNOWN = Stability()
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """Makes bounds of relative errors of residuals, at one point.
+
+    Attributes:
+        metric: the inner product in which errors are measured: K, or J where it is positive definite.
+        beta: the inf-sup constant in it; None where it is not known, so that residuals are measured.
+        dual: the solution q of H q = g is the adjoint variable itself.
+    """
+
+    metric: RieszMap
+    beta: float | None = None
+    dual: bool = False
+
+    def of_adjoint(self, g: Tensor, p: Tensor, residual: Tensor, tolerance: float) -> float:
+        """Of p with J^T p = g up to a residual: |residual| / (beta |p|), or relative to |g|."""
+        if self.beta is None:
+            return relative_dual_error(self.metric, residual, dual_scale(self.metric, g, p), tolerance)
+        return relative_dual_error(self.metric, residual, self.beta * self.metric.norm(p), tolerance)
+
+    def of_solution(self, g: Tensor, q: Tensor, residual: Tensor, tolerance: float) -> float:
+        """Of the adjoint variable of q, with H q = g up to a residual."""
+        if self.beta is None or self.dual:
+            return self.of_adjoint(g, q, residual, tolerance)
+        # p = K^-1 J q has the norm |p|_K^2 = q . J^T K^-1 J q.
+        return relative_dual_error(self.metric, residual, self.beta * paired_length(q, g - residual), tolerance)
+
+
+def state_error(
+    problem: BilevelProblem,
+    u: Tensor,
+    v: Tensor,
+    residual: Tensor,
+    error: float,
+    stability: Stability,
+    tolerance: float,
+) -> tuple[float, ErrorBound, Stability]:
+    """The bound of the relative error of u, and what makes those of adjoint variables there.
+
+    Args:
+        problem: the bilevel problem.
+        u, v: the point.
+        residual: R(u, v).
+        error: its relative dual norm, as `BilevelProblem.residual_error` has it.
+        stability: at the point.
+        tolerance: a bound need not be sharp below it.
+    """
+    if not stability.known or not isinstance(problem, StableProblem):
+        return error, ErrorBound(problem.inner_metric), stability
+    kind = problem.jacobian_kind
+    if kind.gram or not kind.hessian:
+        return error / stability.value, ErrorBound(problem.inner_metric, stability.value, kind.hessian), stability
+    # K is J at another control: the inf-sup constant in it is that of the least coefficient anywhere.
+    metric, length = problem.energy(u, v)
+    found = relative_dual_error(metric, residual, length, tolerance)
+    ratio = error / found if found > 0.0 and error > 0.0 else stability.value
+    return found, ErrorBound(metric, 1.0, True), replace(stability, value=min(ratio, 1.0))
 
 
 def estimated(
@@ -126,8 +176,8 @@ def estimated(
     if not isinstance(problem, StableProblem):
         return before
     kind = problem.jacobian_kind
-    if kind.gram:
-        return Stability(known=True, dual=kind.hessian)
+    if kind.gram or kind.hessian:
+        return before if before.known else Stability(known=True)
     if before.known and kind.constant:
         return before
     metric = problem.inner_metric
@@ -151,7 +201,7 @@ def estimated(
     if not (math.isfinite(value) and value > 0.0):
         raise SingularMatrixError("the linearised state equation is singular in double precision")
     images = problem.state_product(u, v, vector), problem.state_product(u, v, rough)
-    return Stability(value, True, vector, images, kind.hessian)
+    return Stability(value, True, vector, images)
 
 
 def _rough(u: Tensor) -> Tensor:

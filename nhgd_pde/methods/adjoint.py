@@ -6,7 +6,7 @@ R(u, v) = 0 by Newton's method,   J^T p = grad_u f,   h = grad_v f - R_v^T p
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -20,7 +20,7 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..engine.scales import GradientScales, gradient_scales
-from ..engine.stability import UNKNOWN, Stability, estimated
+from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 
@@ -94,20 +94,13 @@ class Adjoint:
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
     ) -> tuple[Evaluation, AdjointState]:
         try:
-            root = self._solved(problem, v, state.u, accuracy.state, state.stability)
-            if root.failed:
+            root, error, bound, stability = self._solved(problem, v, state, accuracy.state)
+            if bound is None:
                 return failed_evaluation(v, root.message), state
             u = root.u
-            stability = estimated(problem, u, v, state.stability, lambda: problem.state_factors(u, v))
-            if stability.error(root.error) > accuracy.state >= root.error:
-                again = self._solved(problem, v, u, accuracy.state, stability)
-                root = root if again.failed else again
-            u, error = root.u, stability.error(root.error)
             inner, outer = problem.outer_derivatives(u, v)
             solve = problem.state_factors(u, v).solve_transposed
-            found = adjoint_variable(
-                problem, u, v, inner, solve, None, accuracy.adjoint, _MOST_REFINEMENTS, stability=stability
-            )
+            found = adjoint_variable(problem, u, v, inner, solve, None, accuracy.adjoint, _MOST_REFINEMENTS, bound)
         except SingularMatrixError as singular:
             return failed_evaluation(v, str(singular)), state
         adjoint, adjoint_error = found.solution, found.error
@@ -131,9 +124,24 @@ class Adjoint:
             return evaluation, state
         return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity, stability=stability)
 
-    def _solved(self, problem: ImplicitProblem, v: Tensor, start: Tensor, error: float, stability: Stability) -> Root:
-        exact, residual = ExactDirections(problem, v, start), stability.residual(error)
-        return solve_from_anywhere(problem, v, start, exact, residual, self.steps)
+    def _solved(
+        self, problem: ImplicitProblem, v: Tensor, state: AdjointState, tolerance: float
+    ) -> tuple[Root, float, ErrorBound | None, Stability]:
+        """The state, its error, and what has made that of the residual; None of the latter where the method failed."""
+        start, stability = state.u, state.stability
+        root: Root | None = None
+        while True:
+            first, wanted = root is None, stability.residual(tolerance)
+            found = solve_from_anywhere(problem, v, start, ExactDirections(problem, v, start), wanted, self.steps)
+            if found.failed:
+                return found, found.error, None, stability
+            root = found
+            start = u = root.u
+            stability = estimated(problem, u, v, stability, partial(problem.state_factors, u, v))
+            error, bound, stability = state_error(problem, u, v, root.residual, root.error, stability, tolerance)
+            # Once more where the constant has turned out smaller than the residual was chosen for.
+            if not (first and root.error <= wanted and error > tolerance):
+                return root, error, bound, stability
 
     def scales(
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, evaluation: Evaluation
