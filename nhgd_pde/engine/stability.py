@@ -78,7 +78,7 @@ class Stability:
 
     Attributes:
         value: beta; 1 where nothing is known, so that errors are residuals. Where errors are measured in the energy
-            norm, the ratio of the last residual to its error.
+            norm, the ratio of the last residual to its error if that missed its goal.
         known: beta is an estimate, or known to be 1.
         vector: (S, n) w of length one with the smallest |J w|; None where no solves were needed.
         images: J w, and J times a rough vector, by which a change of J shows.
@@ -153,7 +153,7 @@ def state_error(
     # K is J at another control: the inf-sup constant in it is that of the least coefficient anywhere.
     metric, length = problem.energy(u, v)
     found = relative_dual_error(metric, residual, length, tolerance)
-    ratio = error / found if found > 0.0 and error > 0.0 else stability.value
+    ratio = error / found if found > tolerance else 1.0
     return found, ErrorBound(metric, 1.0, True), replace(stability, value=min(ratio, 1.0))
 
 
@@ -176,6 +176,8 @@ def estimated(
     if not isinstance(problem, StableProblem):
         return before
     kind = problem.jacobian_kind
+    if kind.hessian and u.shape[0] > 1:
+        return before
     if kind.gram or kind.hessian:
         return before if before.known else Stability(known=True)
     if before.known and kind.constant:

@@ -101,7 +101,7 @@ class RieszMap:
 
 
 class ExactRieszMap(RieszMap):
-    """A Riesz map whose norms of covectors take a solve, rather than the several that a bound without one begins with."""
+    """A Riesz map whose norms of covectors take a solve each: bounds without one begin with several."""
 
     def dual_norm_bound(self, derivative: Tensor) -> float:
         return self.dual_norm(derivative)
