@@ -24,9 +24,6 @@ from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 
-# Solves with the factors in one adjoint system: the first one is exact but for rounding errors.
-_MOST_REFINEMENTS = 5
-
 
 class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):
     """What the Hessian of the reduced objective needs."""
@@ -100,7 +97,7 @@ class Adjoint:
             u = root.u
             inner, outer = problem.outer_derivatives(u, v)
             solve = problem.state_factors(u, v).solve_transposed
-            found = adjoint_variable(problem, u, v, inner, solve, None, accuracy.adjoint, _MOST_REFINEMENTS, bound)
+            found = adjoint_variable(problem, u, v, inner, solve, None, accuracy.adjoint, bound=bound)
         except SingularMatrixError as singular:
             return failed_evaluation(v, str(singular)), state
         adjoint, adjoint_error = found.solution, found.error
