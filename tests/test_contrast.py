@@ -58,7 +58,8 @@ def test_both_methods_converge_to_one_optimum(
     for solution in found:
         assert solution.status == "converged", solution.message
         assert max(solution.certificate.state_residual, solution.certificate.adjoint_residual) <= 1e-8
-    assert found[0].objective == pytest.approx(found[1].objective, rel=1e-9)
+    # A soft half makes a first gradient of 1e12, of which runs leave 1e-8.
+    assert found[0].objective == pytest.approx(found[1].objective, rel=1e-6)
 
 
 def test_a_floating_half_gives_the_optimum_of_an_infinite_contrast(halves: Path) -> None:
