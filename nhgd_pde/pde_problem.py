@@ -12,13 +12,14 @@ from torch import Tensor
 
 from .control.spaces import Controls
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
+from .engine.stability import JacobianKind
 from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.lengths import dot, length
-from .linalg.riesz import RieszMap
-from .linalg.sparse import SparseMatrix
+from .linalg.riesz import ExactRieszMap, RieszMap
+from .linalg.sparse import ScenarioMatrix, SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.terms import Objective
 from .pde.equation import StateEquation
@@ -92,6 +93,17 @@ class PDEProblem:
         return self.equation.linear
 
     @property
+    def jacobian_kind(self) -> JacobianKind:
+        gram, energy = self._is_gram, self.model.definite
+        symmetric = self.equation.symmetric and not self.equation.repeats > 1
+        return JacobianKind(self.equation.affine, symmetric, gram, energy)
+
+    @cached_property
+    def _is_gram(self) -> bool:
+        """The derivative of R by the state, at every control, is the K of the inner product."""
+        return self.equation.affine and self.model.is_metric(self.equation.constant_linearisation)
+
+    @property
     def counts(self) -> Counts:
         return self.equation.counts
 
@@ -136,8 +148,28 @@ class PDEProblem:
         full = self.equation.embed(u, self.control.physical(v))
         if torch.equal(full, self.equation.extend(u)):
             return self.inner_metric.norm(u)
-        gram, mass, level = self.model.whole_gram, self._mass, self._level
-        return length(full, lambda x: gram.mv(x) + level * mass.mv(x), gram.diagonal())
+        return self._whole_length(full, self.model.whole_gram, self._level)
+
+    def _whole_length(self, full: Tensor, gram: SparseMatrix, level: float) -> float:
+        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal())
+
+    def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
+        """The inner product of a positive definite J, by its factors, and the norm of the whole field in it.
+
+        Of one scenario. The level of a field that does not vanish on the boundary counts as in `inner_length`, by the
+        size that the diagonal of J has.
+        """
+        m = self.control.physical(v)
+        derivative, device = self.equation.linearise(u, m), self.equation.lift.device
+        assert isinstance(derivative.state, ScenarioMatrix)
+        matrix = SparseMatrix(derivative.state.mean(), device, symmetric=True)
+        metric = ExactRieszMap(matrix, self.model.factors(u, m).newton_step)
+        full = self.equation.embed(u, m)
+        if torch.equal(full, self.equation.extend(u)):
+            return metric, metric.norm(u)
+        whole = SparseMatrix(derivative.whole.mean(), device, symmetric=True)
+        size = float(whole.diagonal().sum() / self.model.whole_gram.diagonal().sum())
+        return metric, self._whole_length(full, whole, size * self._level)
 
     @cached_property
     def _mass(self) -> SparseMatrix:

@@ -99,6 +99,7 @@ def test_the_reader_of_imports_sees_every_form() -> None:
         "linalg.krylov",
         "engine.bilevel",
         "engine.curvature.base",
+        "engine.stability",
     }
     assert {"linalg.krylov", "linalg.riesz"} <= imported(PACKAGE / "engine" / "outer" / "base.py")
     assert {"api", "run.solution"} <= imported(PACKAGE / "__init__.py")

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..linalg.krylov import KrylovResult, conjugate_gradients, preconditioned_residuals
-from .bilevel import BilevelProblem, dual_scale, relative_dual_error
+from ..linalg.krylov import KrylovResult, Operator, conjugate_gradients, preconditioned_residuals
+from .bilevel import BilevelProblem
 from .curvature.base import PointwiseState, belongs
+from .stability import ErrorBound
 
 # Below this the residual that conjugate gradients recur, which falls without limit, is not the true one.
 _RECURRED = 1e-11
@@ -39,7 +40,9 @@ class Hypergradient:
     Attributes:
         derivative: (p,) the hypergradient, a covector.
         q: (S, n) the solution of H q = grad_u f; None where p was found without it.
-        error: relative dual norm of grad_u f - H q, or of grad_u f - J^T p: a bound unless above the tolerance.
+        error: relative error of the adjoint variable that the residual grad_u f - H q, or grad_u f - J^T p, allows, see
+            `ErrorBound`; without an inf-sup constant the relative dual norm of the residual. A bound of either unless
+            above the tolerance.
         steps: refinement steps taken.
         converged: the error is at most the tolerance asked for.
         indirect: (p,) the part of the derivative that goes through the inner solution.
@@ -64,6 +67,7 @@ def hypergradient(
     tolerance: float | None,
     iterations: int = 300,
     cross: Callable[[Tensor], Tensor] | None = None,
+    bound: ErrorBound | None = None,
 ) -> Hypergradient:
     """The hypergradient at (u, v), with a certificate.
 
@@ -76,12 +80,14 @@ def hypergradient(
             f, the estimator of the paper (arXiv 2602.10905, Algorithm 1), whose error is then only measured.
         iterations: most refinement steps.
         cross: q -> (d2_vu g)^T q, where a sampled cross derivative is to be used; else its expectation.
+        bound: what makes errors of residuals; None measures these.
     """
     inner, outer = problem.outer_derivatives(u, v)
 
+    known = bound or ErrorBound(problem.inner_metric)
+
     def error_of(q: Tensor, residual: Tensor) -> float:
-        scale = dual_scale(problem.inner_metric, inner, q)
-        return relative_dual_error(problem.inner_metric, residual, scale, tolerance or 0.0)
+        return known.of_solution(inner, q, residual, tolerance or 0.0)
 
     def hessian(w: Tensor) -> Tensor:
         return problem.hessian_product(u, v, w)
@@ -108,6 +114,7 @@ def adjoint_hypergradient(
     start: Tensor | None,
     tolerance: float,
     patience: int = _PATIENCE,
+    bound: ErrorBound | None = None,
 ) -> tuple[Hypergradient, PointwiseState]:
     """The hypergradient at (u, v) by its adjoint variable, for an inverse that is made of factors of J.
 
@@ -124,33 +131,17 @@ def adjoint_hypergradient(
         inverse: the inverse as it stands.
         renew: makes it anew at (u, v).
         start: p of an earlier point, for factors that are not of this one.
-        tolerance: relative dual norm of grad_u f - J^T p to reach.
+        tolerance: the error to reach.
         patience: solves with factors of another point that are worth a factorisation.
+        bound: what makes errors of residuals; None measures these.
 
     Returns:
         The hypergradient, which is converged unless the scenarios' J are too different, and the inverse.
     """
     inner, outer = problem.outer_derivatives(u, v)
-    metric = problem.inner_metric
-
-    def product(w: Tensor) -> Tensor:
-        return problem.state_product_transposed(u, v, w)
-
-    def error_of(p: Tensor, residual: Tensor) -> float:
-        return relative_dual_error(metric, residual, dual_scale(metric, inner, p), tolerance)
 
     def solved(start: Tensor | None, most: int) -> KrylovResult:
-        def hopeless(contraction: float, error: float, step: int) -> bool:
-            """At this rate, more steps are needed than are left."""
-            if not 0.0 < contraction < 1.0:
-                return contraction != 0.0
-            if not 0.0 < error < math.inf:
-                return error != 0.0
-            return step + (math.log(tolerance) - math.log(error)) / math.log(contraction) > most
-
-        return preconditioned_residuals(
-            product, inner, inverse.adjoint, metric, start, tolerance, most, error_of, hopeless
-        )
+        return adjoint_variable(problem, u, v, inner, inverse.adjoint, start, tolerance, most, bound)
 
     here = belongs(inverse, problem, u, v)
     found = solved(None if here else start, _MOST if here else patience)
@@ -163,3 +154,49 @@ def adjoint_hypergradient(
     indirect = -problem.control_product_transposed(u, v, p)
     done = Hypergradient(outer + indirect, None, found.error, steps, found.converged, indirect, p)
     return done, inverse
+
+
+def adjoint_variable(
+    problem: BilevelProblem,
+    u: Tensor,
+    v: Tensor,
+    right: Tensor,
+    preconditioner: Operator,
+    start: Tensor | None,
+    tolerance: float,
+    most: int = _MOST,
+    bound: ErrorBound | None = None,
+) -> KrylovResult:
+    """The solution p of J^T p = g by conjugate residuals, as long as their rate lets them arrive.
+
+    With factors of J at the point this is a solve, and iterative refinement where rounding errors, as with coefficients
+    that differ by many orders of magnitude, leave more than the tolerance.
+
+    Args:
+        problem: the bilevel problem.
+        u, v: the point.
+        right: g, (S, n).
+        preconditioner: a solve with J^T there, or nearby.
+        start: p of an earlier point; None for zero.
+        tolerance: the error to reach.
+        most: solves.
+        bound: what makes errors of residuals; None measures these.
+    """
+    metric = problem.inner_metric
+    known = bound or ErrorBound(metric)
+
+    def product(w: Tensor) -> Tensor:
+        return problem.state_product_transposed(u, v, w)
+
+    def error_of(p: Tensor, residual: Tensor) -> float:
+        return known.of_adjoint(right, p, residual, tolerance)
+
+    def hopeless(contraction: float, error: float, step: int) -> bool:
+        """At this rate, more steps are needed than are left."""
+        if not 0.0 < contraction < 1.0:
+            return contraction != 0.0
+        if not 0.0 < error < math.inf:
+            return error != 0.0
+        return step + (math.log(tolerance) - math.log(error)) / math.log(contraction) > most
+
+    return preconditioned_residuals(product, right, preconditioner, metric, start, tolerance, most, error_of, hopeless)

@@ -34,6 +34,7 @@ from .outer.base import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
 from .scales import GradientScales, gradient_scales
+from .stability import UNKNOWN, ErrorBound, Stability, StableProblem, estimated, state_error
 
 # An error of the state that the value of the objective need not be corrected for.
 _EXACT = 1e-10
@@ -73,6 +74,7 @@ class NHGDState:
         sensitivity: see there.
         point: (u, v) of the last evaluation, where the inverse is to be rebuilt before the next.
         p: the adjoint variable, (S, n), where it was solved for in place of q.
+        stability: the inf-sup constant, which makes errors of residuals.
     """
 
     inner: InnerState
@@ -81,6 +83,7 @@ class NHGDState:
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
     point: tuple[Tensor, Tensor] | None = None
     p: Tensor | None = None
+    stability: Stability = UNKNOWN
 
     @property
     def u(self) -> Tensor:
@@ -135,35 +138,27 @@ class NHGD:
         start = state.inner
         if state.point is not None and self._ahead(problem):
             start = replace(start, curvature=self.curvature.refresh(start.curvature, problem, *state.point))
-        inner = solve_inner(
-            problem,
-            v,
-            start,
-            self.curvature,
-            self.inner,
-            self.inner.tolerance or accuracy.state,
-            state.generator,
-        )
+        inner, error, bound, stability = self._solved_inner(problem, v, start, state, accuracy)
         u = inner.state.u
         # What the inverse has absorbed stays in it, whatever becomes of this evaluation.
         absorbed = replace(
             state.inner, curvature=inner.state.curvature, held=inner.state.held, sample=inner.state.sample
         )
-        before = replace(state, inner=absorbed)
+        before = replace(state, inner=absorbed, stability=stability)
         if not finite(u) or math.isnan(inner.error):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), before
 
-        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy)
+        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy, bound)
         found = h.p if h.q is None else h.q
         assert found is not None
-        sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(inner.error, h.error))
+        sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(error, h.error))
         gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
-            value=self._value(problem, u, v, h, inner),
+            value=self._value(problem, u, v, h, inner, error),
             derivative=h.derivative,
             gradient=gradient,
-            state_error=inner.error,
+            state_error=error,
             adjoint_error=h.error,
             sensitivity=sensitivity.value,
             inner_steps=inner.state.steps - state.inner.steps,
@@ -177,7 +172,41 @@ class NHGD:
         if self._ahead(problem) and not belongs(inverse, problem, u, v):
             point = u, v
             reached = replace(reached, curvature=self.curvature.anticipate(inverse, problem, u, v))
-        return evaluation, NHGDState(reached, h.q, state.generator, sensitivity, point, h.p)
+        return evaluation, NHGDState(reached, h.q, state.generator, sensitivity, point, h.p, stability)
+
+    def _solved_inner(
+        self, problem: BilevelProblem, v: Tensor, start: InnerState, state: NHGDState, accuracy: Accuracy
+    ) -> tuple[InnerResult, float, ErrorBound | None, Stability]:
+        """The inner loop, to the residual that makes for the error asked for; that error, and what has made it."""
+        fixed, stability = self.inner.tolerance, state.stability
+        inner: InnerResult | None = None
+        while True:
+            begin, tolerance = start if inner is None else inner.state, fixed or stability.residual(accuracy.state)
+            inner = solve_inner(problem, v, begin, self.curvature, self.inner, tolerance, state.generator)
+            u, first = inner.state.u, begin is start
+            if not finite(u) or not math.isfinite(inner.error):
+                return inner, inner.error, None, state.stability
+            residual = problem.residual(u, v) if inner.residual is None else inner.residual
+            stability = self._stability(problem, v, inner.state, stability)
+            error, bound, stability = state_error(problem, u, v, residual, inner.error, stability, accuracy.state)
+            # Once more where the constant has turned out smaller than the residual was chosen for.
+            missed = error > accuracy.state and inner.converged
+            if not (first and missed) or fixed or self.inner.tests is not None:
+                return inner, error, bound, stability
+
+    def _stability(self, problem: BilevelProblem, v: Tensor, inner: InnerState, before: Stability) -> Stability:
+        """The inf-sup constant at the end of the inner loop; not known where scenarios share an inverse."""
+        if inner.u.shape[0] > 1:
+            return before
+        inverse: Any = inner.curvature
+
+        def factors() -> StateFactors:
+            if self.curvature.pointwise:
+                return PointwiseSolves(inverse)
+            assert isinstance(problem, StableProblem)
+            return problem.state_factors(inner.u, v)
+
+        return estimated(problem, inner.u, v, before, factors)
 
     def _hypergradient(
         self,
@@ -187,6 +216,7 @@ class NHGD:
         inner: InnerResult,
         state: NHGDState,
         accuracy: Accuracy,
+        bound: ErrorBound | None,
     ) -> tuple[Hypergradient, Any]:
         """The hypergradient after the inner loop, and the inverse, which may have been renewed for it."""
         options, curvature = self.hypergradient, self.curvature
@@ -199,20 +229,24 @@ class NHGD:
             def renew() -> Any:
                 return curvature.refresh(inverse, problem, u, v)
 
-            h, inverse = adjoint_hypergradient(problem, u, v, inverse, renew, state.p, tolerance, **patience)
+            h, inverse = adjoint_hypergradient(
+                problem, u, v, inverse, renew, state.p, tolerance, bound=bound, **patience
+            )
             if h.converged:
                 return h, inverse
         cross = self._cross(problem, u, v, inner, state.generator)
-        return hypergradient(problem, u, v, inverse, state.q, tolerance, options.steps, cross), inverse
+        return hypergradient(problem, u, v, inverse, state.q, tolerance, options.steps, cross, bound), inverse
 
-    def _value(self, problem: BilevelProblem, u: Tensor, v: Tensor, h: Hypergradient, inner: InnerResult) -> float:
+    def _value(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, h: Hypergradient, inner: InnerResult, error: float
+    ) -> float:
         """f(u*, v) = f(u, v) - q . g + O(|g|^2), g the inner gradient at u and H q = grad_u f; q . g = p . R.
 
         Without the second term values are off in the first order of the state's error and contradict the slopes,
         which the line search trusts as much.
         """
         value = problem.outer_value(u, v)
-        if not self.hypergradient.refine or inner.error <= _EXACT:
+        if not self.hypergradient.refine or error <= _EXACT:
             return value
         if h.p is not None:
             return value - dot(h.p, problem.residual(u, v) if inner.residual is None else inner.residual)

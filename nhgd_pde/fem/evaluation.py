@@ -291,6 +291,8 @@ def _pointwise_root(squares: Tensor) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(squares)
     if not info.any():
         return factor
+    if not torch.isfinite(squares).all():
+        raise ValueError("a form with coefficients that are not finite has no root")
     # Singular where the form does not see some combination, as an elastic energy does not see rotations.
     values, vectors = torch.linalg.eigh(squares)
     if (values < -1e-10 * values.abs().amax(-1, keepdim=True)).any():

@@ -132,12 +132,15 @@ class EnergyModel:
         It is not where these are scenarios with coefficients of their own, in the metric of a nominal one.
         """
         derivative = self.equation.linearise(u, v)
-        if self.equation.affine and derivative.state.shared:
-            jacobian = derivative.state
-            assert isinstance(jacobian, ScenarioMatrix)
-            if np.array_equal(jacobian.host().data, self.riesz.matrix.host.data):
-                return self.factors(u, v)
-        return derivative.factors
+        return self.factors(u, v) if self.equation.affine and self.is_metric(derivative) else derivative.factors
+
+    def is_metric(self, derivative: Linearisation) -> bool:
+        """J is the matrix of the inner product, entry by entry."""
+        jacobian = derivative.state
+        if not jacobian.shared:
+            return False
+        assert isinstance(jacobian, ScenarioMatrix)
+        return np.array_equal(jacobian.host().data, self.riesz.matrix.host.data)
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
         """What H x is where J x = b: the very same."""

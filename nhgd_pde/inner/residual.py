@@ -27,7 +27,7 @@ from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.sparse import SparseMatrix
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
-from ..pde.linearisation import Factors
+from ..pde.linearisation import Factors, Linearisation
 from .continuation import followed
 from .model import Observation, gaussian, matched_noise
 from .quotient import quotient_riesz_map
@@ -146,6 +146,9 @@ class ResidualModel:
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J."""
         return self.equation.linearise(u, v).factors
+
+    def is_metric(self, derivative: Linearisation) -> bool:
+        return False
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
         """What H x is where J x = b: J^T K^-1 b, (S, n)."""

@@ -6,19 +6,21 @@ R(u, v) = 0 by Newton's method,   J^T p = grad_u f,   h = grad_v f - R_v^T p
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, dual_scale, relative_dual_error
+from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
-from ..engine.newton import solve_from_anywhere
+from ..engine.hypergradient import adjoint_variable
+from ..engine.newton import Root, solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..engine.scales import GradientScales, gradient_scales
+from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 
@@ -35,6 +37,7 @@ class AdjointState:
     q: Tensor | None = None
     description: str = "exact adjoint"
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    stability: Stability = UNKNOWN
 
     @property
     def p(self) -> Tensor | None:
@@ -88,20 +91,18 @@ class Adjoint:
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, accuracy: Accuracy
     ) -> tuple[Evaluation, AdjointState]:
         try:
-            exact = ExactDirections(problem, v, state.u)
-            root = solve_from_anywhere(problem, v, state.u, exact, accuracy.state, self.steps)
-            if root.failed:
+            root, error, bound, stability = self._solved(problem, v, state, accuracy.state)
+            if bound is None:
                 return failed_evaluation(v, root.message), state
-            u, error = root.u, root.error
+            u = root.u
             inner, outer = problem.outer_derivatives(u, v)
-            adjoint = problem.state_factors(u, v).solve_transposed(inner)
+            solve = problem.state_factors(u, v).solve_transposed
+            found = adjoint_variable(problem, u, v, inner, solve, None, accuracy.adjoint, bound=bound)
         except SingularMatrixError as singular:
             return failed_evaluation(v, str(singular)), state
+        adjoint, adjoint_error = found.solution, found.error
         indirect = -problem.control_product_transposed(u, v, adjoint)
         derivative = outer + indirect
-        residual = inner - problem.state_product_transposed(u, v, adjoint)
-        scale = dual_scale(problem.inner_metric, inner, adjoint)
-        adjoint_error = relative_dual_error(problem.inner_metric, residual, scale, accuracy.adjoint)
         worst = max(error, adjoint_error)
         sensitivity = state.sensitivity.updated(problem, u, adjoint, indirect, worst)
         evaluation = Evaluation(
@@ -116,7 +117,28 @@ class Adjoint:
             inner_steps=root.steps,
             message=root.message,
         )
-        return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity) if evaluation.finite else state
+        if not evaluation.finite:
+            return evaluation, state
+        return evaluation, AdjointState(u, adjoint, sensitivity=sensitivity, stability=stability)
+
+    def _solved(
+        self, problem: ImplicitProblem, v: Tensor, state: AdjointState, tolerance: float
+    ) -> tuple[Root, float, ErrorBound | None, Stability]:
+        """The state, its error, and what has made that of the residual; None of the latter where the method failed."""
+        start, stability = state.u, state.stability
+        root: Root | None = None
+        while True:
+            first, wanted = root is None, stability.residual(tolerance)
+            found = solve_from_anywhere(problem, v, start, ExactDirections(problem, v, start), wanted, self.steps)
+            if found.failed:
+                return found, found.error, None, stability
+            root = found
+            start = u = root.u
+            stability = estimated(problem, u, v, stability, partial(problem.state_factors, u, v))
+            error, bound, stability = state_error(problem, u, v, root.residual, root.error, stability, tolerance)
+            # Once more where the constant has turned out smaller than the residual was chosen for.
+            if not (first and root.error <= wanted and error > tolerance):
+                return root, error, bound, stability
 
     def scales(
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, evaluation: Evaluation

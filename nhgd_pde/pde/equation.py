@@ -15,8 +15,9 @@ from ..fem.pattern import Blocks
 from ..linalg.counts import Counts
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from .form import Integral
-from .linearisation import Jacobian, Linearisation, SteadyControlDerivative
+from .linearisation import Jacobian, Linearisation, StateDerivative, SteadyControlDerivative
 from .rows import ControlRows
+from .unassembled import UnassembledDerivative, loses_digits
 from .zero_mean import ZeroMean
 
 
@@ -137,7 +138,7 @@ class StateEquation:
         self.counts.residuals += u.shape[0]
         if self.affine:
             derivative, constant = self._affine_parts
-            return derivative.state.mv(u) + derivative.control.mv(v) + constant
+            return self._operator(derivative).mv(u) + derivative.control.mv(v) + constant
         return self._residual(self.embed(u, v), v)
 
     def _residual(self, full: Tensor, v: Tensor) -> Tensor:
@@ -239,12 +240,27 @@ class StateEquation:
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J w, (S, n)."""
         self.counts.products += w.shape[0]
-        return self.linearise(u, v).state.mv(w)
+        return self._operator(self.linearise(u, v)).mv(w)
 
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J^T w, (S, n)."""
         self.counts.products += w.shape[0]
-        return self.linearise(u, v).state.rmv(w)
+        return self._operator(self.linearise(u, v)).rmv(w)
+
+    def _operator(self, derivative: Linearisation) -> StateDerivative | UnassembledDerivative:
+        """What products with J are made by."""
+        return derivative.state if self._accurate is None else self._accurate
+
+    @cached_property
+    def _accurate(self) -> UnassembledDerivative | None:
+        """J of one scenario without its matrix, where that is constant and rounding errors of its products matter."""
+        if not self.affine or self.scenarios > 1:
+            return None
+        derivative = self.constant_linearisation
+        if not isinstance(derivative.state, ScenarioMatrix) or not loses_digits(derivative.state):
+            return None
+        evaluations = (integral.evaluation for integral in self.integrals)
+        return UnassembledDerivative(self, tuple(zip(evaluations, derivative.blocks, strict=True)))
 
     def control_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v w for a control direction w (p,); (S, n)."""

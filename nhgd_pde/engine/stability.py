@@ -1,0 +1,215 @@
+"""The inf-sup constant, which makes bounds of errors of what residuals are.
+
+With J = dR/du and the inner product K of the inner space
+
+    beta = min_w |J w|_{K^-1} / |w|_K
+    |u - u*|_K <= |R(u)|_{K^-1} / beta,     |p - p*|_K <= |g - J^T p|_{K^-1} / beta
+
+for the state of a linear equation, for that of a nonlinear one near its solution, and for the adjoint variable (Xu and
+Zikatanov 2003, Numer. Math. 94). beta is the smallest singular value of K^-1/2 J K^-1/2, and 1 / beta^2 the largest
+eigenvalue of J^-1 K J^-T K, which is symmetric in the K-product: a few Lanczos steps with factors of J find it, with
+two solves each, and the more quickly the smaller beta is. Where J is symmetric, so is J^-1 K, whose eigenvalue of
+largest modulus is 1 / beta: one solve a step.
+
+Where J is positive definite and K is J at another control, errors are measured in the energy norm of J itself, in which
+beta is one: |u - u*|_J = |R(u)|_{J^-1}, a solve with the factors of J at the point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..linalg.factorisation import SingularMatrixError
+from ..linalg.lanczos import largest_eigenpair
+from ..linalg.lengths import paired_length, quotient
+from ..linalg.riesz import RieszMap
+from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error
+
+# Relative accuracy of the eigenvalue and most steps towards it.
+_ACCURACY, _MOST_STEPS = 0.05, 12
+# J is another one where its products with two vectors have changed by this share of themselves.
+_CHANGED = 0.1
+# What is added of a rough vector to the last singular vector, so that another one can take its place.
+_FRESH = 0.1
+# Relative residuals below this are not asked for: they are rounding errors.
+_LEAST_RESIDUAL = 1e-15
+
+
+@dataclass(frozen=True)
+class JacobianKind:
+    """What is known of J without looking at it.
+
+    Attributes:
+        constant: J depends on neither u nor v.
+        symmetric: J = J^T.
+        gram: J = K, so that the inf-sup constant is one.
+        hessian: J is positive definite, and the Hessian of the inner objective is J, and not J^T K^-1 J.
+    """
+
+    constant: bool = False
+    symmetric: bool = False
+    gram: bool = False
+    hessian: bool = False
+
+
+@runtime_checkable
+class StableProblem(Protocol):
+    """What a bilevel problem has besides whose residuals are made bounds of errors."""
+
+    @property
+    def jacobian_kind(self) -> JacobianKind: ...
+
+    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
+
+    def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
+        """The inner product of a positive definite J, by its factors, and the norm of u with what v fixes of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What is known of the inf-sup constant.
+
+    Attributes:
+        value: beta; 1 where nothing is known, so that errors are residuals. Where errors are measured in the energy
+            norm, the ratio of the last residual to its error if that missed its goal.
+        known: beta is an estimate, or known to be 1.
+        vector: (S, n) w of length one with the smallest |J w|; None where no solves were needed.
+        images: J w, and J times a rough vector, by which a change of J shows.
+    """
+
+    value: float = 1.0
+    known: bool = False
+    vector: Tensor | None = None
+    images: tuple[Tensor, Tensor] | None = None
+
+    def residual(self, error: float) -> float:
+        """The relative residual that makes for a relative error."""
+        return max(error * self.value, min(error, _LEAST_RESIDUAL))
+
+
+# Of a problem whose inf-sup constant has not been looked at.
+UNKNOWN = Stability()
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """Makes bounds of relative errors of residuals, at one point.
+
+    Attributes:
+        metric: the inner product in which errors are measured: K, or J where it is positive definite.
+        beta: the inf-sup constant in it; None where it is not known, so that residuals are measured.
+        dual: the solution q of H q = g is the adjoint variable itself.
+    """
+
+    metric: RieszMap
+    beta: float | None = None
+    dual: bool = False
+
+    def of_adjoint(self, g: Tensor, p: Tensor, residual: Tensor, tolerance: float) -> float:
+        """Of p with J^T p = g up to a residual: |residual| / (beta |p|), or relative to |g|."""
+        if self.beta is None:
+            return relative_dual_error(self.metric, residual, dual_scale(self.metric, g, p), tolerance)
+        return relative_dual_error(self.metric, residual, self.beta * self.metric.norm(p), tolerance)
+
+    def of_solution(self, g: Tensor, q: Tensor, residual: Tensor, tolerance: float) -> float:
+        """Of the adjoint variable of q, with H q = g up to a residual."""
+        if self.beta is None or self.dual:
+            return self.of_adjoint(g, q, residual, tolerance)
+        # p = K^-1 J q has the norm |p|_K^2 = q . J^T K^-1 J q.
+        return relative_dual_error(self.metric, residual, self.beta * paired_length(q, g - residual), tolerance)
+
+
+def state_error(
+    problem: BilevelProblem,
+    u: Tensor,
+    v: Tensor,
+    residual: Tensor,
+    error: float,
+    stability: Stability,
+    tolerance: float,
+) -> tuple[float, ErrorBound, Stability]:
+    """The bound of the relative error of u, and what makes those of adjoint variables there.
+
+    Args:
+        problem: the bilevel problem.
+        u, v: the point.
+        residual: R(u, v).
+        error: its relative dual norm, as `BilevelProblem.residual_error` has it.
+        stability: at the point.
+        tolerance: a bound need not be sharp below it.
+    """
+    if not stability.known or not isinstance(problem, StableProblem):
+        return error, ErrorBound(problem.inner_metric), stability
+    kind = problem.jacobian_kind
+    if kind.gram or not kind.hessian:
+        return error / stability.value, ErrorBound(problem.inner_metric, stability.value, kind.hessian), stability
+    # K is J at another control: the inf-sup constant in it is that of the least coefficient anywhere.
+    metric, length = problem.energy(u, v)
+    found = relative_dual_error(metric, residual, length, tolerance)
+    ratio = error / found if found > tolerance else 1.0
+    return found, ErrorBound(metric, 1.0, True), replace(stability, value=min(ratio, 1.0))
+
+
+def estimated(
+    problem: BilevelProblem, u: Tensor, v: Tensor, before: Stability, factors: Callable[[], StateFactors]
+) -> Stability:
+    """The inf-sup constant at (u, v): the one that was known before while J has hardly changed.
+
+    The first estimate takes the solves of a few Lanczos steps, later ones start from its singular vector.
+
+    Args:
+        problem: where it is no `StableProblem`, nothing is known.
+        u, v: a point.
+        before: known at an earlier one.
+        factors: gives the factors of J there, or near there.
+
+    Raises:
+        SingularMatrixError: J is singular in double precision.
+    """
+    if not isinstance(problem, StableProblem):
+        return before
+    kind = problem.jacobian_kind
+    if kind.hessian and u.shape[0] > 1:
+        return before
+    if kind.gram or kind.hessian:
+        return before if before.known else Stability(known=True)
+    if before.known and kind.constant:
+        return before
+    metric = problem.inner_metric
+    rough = _rough(u)
+    if before.vector is not None and before.images is not None:
+        images = problem.state_product(u, v, before.vector), problem.state_product(u, v, rough)
+        if not any(_differ(metric, new, old) for new, old in zip(images, before.images, strict=True)):
+            return before
+    solves = factors()
+
+    def inverse(x: Tensor) -> Tensor:
+        return solves.solve(metric.covector(x))
+
+    def squared(x: Tensor) -> Tensor:
+        return inverse(solves.solve_transposed(metric.covector(x)))
+
+    start = solves.solve(rough) if before.vector is None else before.vector
+    start = start / metric.norm(start) + (1.0 if before.vector is None else _FRESH) * rough / metric.norm(rough)
+    found, vector, _ = largest_eigenpair(inverse if kind.symmetric else squared, metric, start, _ACCURACY, _MOST_STEPS)
+    value = quotient(1.0, found if kind.symmetric else math.sqrt(found))
+    if not (math.isfinite(value) and value > 0.0):
+        raise SingularMatrixError("the linearised state equation is singular in double precision")
+    images = problem.state_product(u, v, vector), problem.state_product(u, v, rough)
+    return Stability(value, True, vector, images)
+
+
+def _rough(u: Tensor) -> Tensor:
+    """A vector of the shape of u with a share of every other one."""
+    return torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
+
+
+def _differ(metric: RieszMap, new: Tensor, old: Tensor) -> bool:
+    return not metric.dual_norm_estimate(new - old) <= _CHANGED * metric.dual_norm_estimate(old)

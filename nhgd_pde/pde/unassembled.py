@@ -1,0 +1,67 @@
+"""Products with the derivative of a state equation that keep the digits which an assembled matrix loses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fem.evaluation import Evaluation
+from ..fem.pattern import Blocks
+from ..linalg.sparse import ScenarioMatrix
+
+if TYPE_CHECKING:
+    from .equation import StateEquation
+
+# Of the entries on the diagonal: with less, rounding errors of assembled products are far below every tolerance.
+_CONTRAST = 1e4
+
+
+def loses_digits(matrix: ScenarioMatrix) -> bool:
+    """Products with the assembled matrix of one scenario may have errors that matter, because its entries differ much.
+
+    In a region of large coefficients a state that is nearly constant there gives entries that cancel. What their last
+    digits leave is a load on the region, which small coefficients around it have to carry.
+    """
+    sizes = np.abs(matrix.host().diagonal())
+    sizes = sizes[sizes > 0.0]
+    return bool(len(sizes)) and float(sizes.max()) > _CONTRAST * float(sizes.min())
+
+
+@dataclass(frozen=True, eq=False)
+class UnassembledDerivative:
+    """E^T W D E with the values and gradients E of the state at the points and the derivative D of the integrands.
+
+    Rounding errors are those of fluxes, whose total on a region vanishes, unlike that of rounded matrix entries.
+
+    Attributes:
+        equation: which unknowns the state has.
+        parts: of each integral the functions at its points, and D block by block.
+    """
+
+    equation: StateEquation
+    parts: Sequence[tuple[Evaluation, Blocks]]
+
+    def mv(self, w: Tensor) -> Tensor:
+        """J w, (S, n)."""
+        return self._product(w, transposed=False)
+
+    def rmv(self, w: Tensor) -> Tensor:
+        """J^T w, (S, n)."""
+        return self._product(w, transposed=True)
+
+    def _product(self, w: Tensor, transposed: bool) -> Tensor:
+        full = self.equation.extend(w)
+        total = torch.zeros_like(full)
+        for evaluation, blocks in self.parts:
+            values = evaluation.evaluate(full)
+            density = torch.zeros_like(values)
+            for (i, j), block in blocks.items():
+                row, column = (j, i) if transposed else (i, j)
+                density[row] += block.reshape(len(block), -1) * values[column]
+            total = total + evaluation.test(density)
+        return self.equation.restrict(total)
