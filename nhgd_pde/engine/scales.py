@@ -21,8 +21,8 @@ from .outer.base import Evaluation
 _EPSILON = 2.0**-52
 # The change of the state, relative to itself: small enough for nonlinear equations, and far above rounding errors.
 _SHARE = 2.0**-10
-# Rounding errors are this many units in the last place, and errors of the gradient this many times those of the state.
-_FACTOR = 16.0
+# Rounding errors of sums and products are this many units in the last place.
+_UNITS = 16.0
 # Relative residuals of state and adjoint above this are what a solver has left, not rounding.
 _SOLVED = 1e-12
 
@@ -72,8 +72,8 @@ def gradient_scales(
     _, direct = problem.outer_derivatives(u, v)
     parts = norm(direct) + norm(evaluation.derivative - direct)
     if not bool(u.count_nonzero()):
-        return GradientScales(parts, _FACTOR * _EPSILON * parts)
+        return GradientScales(parts, _UNITS * _EPSILON * parts)
     signs = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).sign().reshape(u.shape)
     smooth, rough = response(1.0), response(signs)
     error = min(evaluation.state_error + evaluation.adjoint_error, _SOLVED)
-    return GradientScales(parts + smooth, _FACTOR * (_EPSILON * (parts + rough) + error * smooth))
+    return GradientScales(parts + smooth, _UNITS * _EPSILON * (parts + rough) + error * (smooth + rough))
