@@ -23,6 +23,8 @@ _EPSILON = 2.0**-52
 _SHARE = 2.0**-10
 # Rounding errors of sums and products are this many units in the last place.
 _UNITS = 16.0
+# Errors of the solutions count this many times: how they are spread is not known.
+_SPREAD = 4.0
 # Relative residuals of state and adjoint above this are what a solver has left, not rounding.
 _SOLVED = 1e-12
 
@@ -76,4 +78,4 @@ def gradient_scales(
     signs = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).sign().reshape(u.shape)
     smooth, rough = response(1.0), response(signs)
     error = min(evaluation.state_error + evaluation.adjoint_error, _SOLVED)
-    return GradientScales(parts + smooth, _UNITS * _EPSILON * (parts + rough) + error * (smooth + rough))
+    return GradientScales(parts + smooth, _UNITS * _EPSILON * (parts + rough) + _SPREAD * error * (smooth + rough))
