@@ -186,11 +186,11 @@ class PDEProblem:
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         m = self.control.physical(v)
         state, control = self.objective.derivatives(self.equation.embed(u, m), m)
-        return self._outer(state, control)
+        return self._outer(state, control, m)
 
-    def _outer(self, state: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+    def _outer(self, state: Tensor, control: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Covectors on all coefficients (S, N) and on the controls, on the unknowns and on the design variables."""
-        whole = control + self.equation.restrict_data(state)
+        whole = control + self.equation.restrict_data(state, m)
         return self.equation.restrict(state), self.control.pull_back(whole)
 
     # Scenario by scenario
@@ -208,7 +208,9 @@ class PDEProblem:
         """Those of `scenario_values` by u (S, n), and at fixed u by v (S, p)."""
         m = self.control.physical(v)
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m)
-        return self.equation.restrict(state), self._each_pulled_back(control + self.equation.each_restrict_data(state))
+        return self.equation.restrict(state), self._each_pulled_back(
+            control + self.equation.each_restrict_data(state, m)
+        )
 
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v^T w of every scenario for itself, w (S, n); (S, p)."""
@@ -254,8 +256,11 @@ class PDEProblem:
 
     def outer_second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         m, dm = self.control.physical(v), self.control.physical(dv)
-        full, step = self.equation.embed(u, m), self.equation.extend(du, dm)
-        return self._outer(*self.objective.second_derivatives(full, m, step, dm))
+        full, step = self.equation.embed(u, m), self.equation.extend(du, m, dm)
+        state, control = self.objective.second_derivatives(full, m, step, dm)
+        if self.equation.data is not None and self.equation.data.parameters:
+            control = control + self.equation.bent_data(self.objective.derivatives(full, m)[0], m, dm)
+        return self._outer(state, control, m)
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
         return self.model.inner_covector(u, self.control.physical(v), b)

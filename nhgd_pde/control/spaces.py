@@ -116,6 +116,12 @@ class Controls:
         return torch.cat([part.initial for part in self.parts])
 
     @cached_property
+    def start(self) -> Tensor:
+        """What enters the equation at first: the starting values, between the bounds."""
+        start = self.physical(self.initial)
+        return start if self.bounds is None else start.clamp(*self.bounds)
+
+    @cached_property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         if all(part.lower is None for part in self.parts):
             return None
