@@ -109,6 +109,23 @@ class PDEProblem:
         """All coefficients (S, N) of the state with unknowns u (S, n), Dirichlet values included."""
         return self.equation.embed(u, self.control.physical(v))
 
+    # Where the equation makes sense
+
+    def refusal(self, v: Tensor) -> str:
+        """The coefficient that v brings out of its range, in a sentence; empty where there is none."""
+        if self.equation.affine:
+            return ""
+        said = self.equation.refusal(self.control.physical(v))
+        numbers = self.control.numbers(v)
+        return f"{said} with {numbers}" if said and numbers else said
+
+    def ends_at(self, v: Tensor) -> str:
+        """What to say of a run whose steps end at v because of that."""
+        numbers = self.control.numbers(v)
+        where = f"the steps end at {numbers}" if numbers else "the steps end there"
+        what = "give control.bounds" if self.bounds is None else "narrow control.bounds"
+        return f"{where}, as the optimum is at this bound or beyond it: {what}"
+
     # Inner problem
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:

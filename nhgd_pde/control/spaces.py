@@ -138,6 +138,11 @@ class Controls:
     def split(self, v: Tensor) -> tuple[Tensor, ...]:
         return self.rows.split(v)
 
+    def numbers(self, v: Tensor) -> str:
+        """The controls that are mere numbers and their values, for people; empty where there are none."""
+        pieces = zip(self.parts, self.split(v), strict=True)
+        return ", ".join(f"{part.name} = {float(piece[0]):.9g}" for part, piece in pieces if part.size == 1)
+
     @property
     def smoothing(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """Of the derivative by all design variables (p,); None where no control has one."""

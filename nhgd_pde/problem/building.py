@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -39,6 +39,7 @@ from .controls import ControlBuilder
 from .dependence import CELLS
 from .dirichlet import controlled_coefficients, given_coefficients
 from .domains import build_domain
+from .entry import Entry
 from .errors import ProblemError
 from .expressions import COORDINATES
 from .families import FAMILIES, Family, Interior

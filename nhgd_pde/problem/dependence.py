@@ -107,19 +107,17 @@ def follower(expression: Expression, x: Tensor, times: Tensor | None) -> Follow:
 
 def on_cells(parts: Sequence[tuple[Follow, Tensor]], shape: tuple[int, int]) -> Follow:
     """Of followers on some of the cells (indices) each; shape is (cells, points of each)."""
-    count = shape[0] * shape[1]
+
+    def spread(values: Tensor) -> Tensor:
+        """(rows, cells, points) of (rows, P) or (P,); a number for all points stays one, (..., 1, 1)."""
+        return values[..., None] if values.shape[-1] == 1 else values.reshape(-1, *shape)
 
     def follow(known: Mapping[str, Tensor], given: Tensor) -> Tensor:
-        at = {
-            name: values.expand(*values.shape[:-1], count).reshape(-1, *shape)
-            if values.shape[-1] > 1
-            else values[..., None]
-            for name, values in known.items()
-        }
-        found = [
-            each({name: v if v.shape[-2] == 1 else v[:, cells] for name, v in at.items()}, given)
-            for each, cells in parts
-        ]
+        at = {name: spread(values) for name, values in known.items()}
+        found = []
+        for each, cells in parts:
+            here = {name: values if values.shape[-2] == 1 else values[:, cells] for name, values in at.items()}
+            found.append(each(here, given))
         whole = given.reshape(-1, *shape)
         rows = max(len(whole), *(len(values) for values in found if values.ndim > 2), 1)
         whole = whole.expand(rows, *shape).clone()

@@ -35,6 +35,7 @@ from .conditions import (
     point_load,
     side_condition,
 )
+from .control_spec import PythonControl
 from .dependence import CELLS, Dependence
 from .dirichlet import controlled_coefficients, given_coefficients
 from .entry import Entry
@@ -98,6 +99,13 @@ class Recipe:
             return frozenset()
         # What absorbs waves goes by the coefficients next to it.
         return self.interior_names if given.absorbing else _conditions_names(given) & self.values.random_names
+
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether what controls make of a coefficient may be out of its range in some scenarios alone."""
+        together = any(names & self.values.random_names for names in self.values.dependence.names.values())
+        own = any(isinstance(each, PythonControl) for each in self.values.file.spec.controls)
+        return together or (own and bool(self.interior_names))
 
     @cached_property
     def lift_names(self) -> frozenset[str]:
@@ -190,10 +198,11 @@ class Recipe:
         if "source" in interior.coefficients:
             loads.append((self.state.cells, interior.coefficients["source"]))
         if self.lift_names:
-            given = given_coefficients(values, self.state, dict(self.facets), self.entries, self.clock)
-            lift, fixed = given.tensor, given.fixed
-            changes["lift"] = given.unparametrised
-            changes["data"] = controlled_coefficients(self.state, given, self.entries, self.controls, self.clock)
+            fixing = given_coefficients(values, self.state, dict(self.facets), self.entries, self.clock)
+            lift, fixed = fixing.tensor, fixing.fixed
+            changes["lift"] = fixing.unparametrised
+            if equation.data is not None and equation.data.parameters:
+                changes["data"] = controlled_coefficients(self.state, fixing, self.entries, self.controls, self.clock)
             if equation.zero_mean is not None:
                 for row in lift if lift.ndim > 1 else lift[None]:
                     undetermined(values, self.state, interior.undetermined, fixed, row, self.entries)
@@ -370,4 +379,5 @@ class Scenarios:
             lambda count, wide: fresh_sample(self.stream.fresh.fresh, count, wide),
             not self.recipe.lift_names,
             None if self.coarsened is None else partial(self.coarsened, self),
+            mixed=self.recipe.mixed,
         )

@@ -139,11 +139,9 @@ def _slopes(values: Values, given: Conductivity, x: Tensor) -> Tensor:
 def _slope(domain: Domain, given: Conductivity, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:
     """With parameters and random inputs by name, each (rows, P) or broadcasting against it."""
     if isinstance(given, tuple):
-        rows = [
-            torch.stack(torch.broadcast_tensors(*(_gradient(e, x, known)[i] for e in row)))
-            for i, row in enumerate(given)
-        ]
-        return sum(torch.broadcast_tensors(*rows)[1:], rows[0])
+        found = [_gradient(entry, x, known)[i] for i, row in enumerate(given) for entry in row]
+        entries = torch.stack(torch.broadcast_tensors(*found))
+        return entries.reshape(len(x), len(x), *entries.shape[1:]).sum(0)
     if isinstance(given, Expression):
         return _gradient(given, x, known)
     inside = {name: domain.subdomains[name] for name in given if name != "default"}
@@ -155,11 +153,11 @@ def _slope(domain: Domain, given: Conductivity, x: Tensor, known: Mapping[str, T
     local = {
         name: value.expand(*value.shape[:-1], count).reshape(-1, *cells.shape[1:]) for name, value in known.items()
     }
-    found = cells.new_zeros(len(x), max([len(value) for value in local.values()], default=1), *cells.shape[1:])
+    whole = cells.new_zeros(len(x), max([len(value) for value in local.values()], default=1), *cells.shape[1:])
     for name, those in inside.items():
         here = {each: value[:, those] for each, value in local.items()}
-        found[:, :, those] = _gradient(given[name], cells[:, those], here)
-    return found.reshape(len(x), -1, count)
+        whole[:, :, those] = _gradient(given[name], cells[:, those], here)
+    return whole.reshape(len(x), -1, count)
 
 
 def _gradient(expression: Expression, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:

@@ -125,13 +125,10 @@ def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...],
     if all(entry.follow is None for entry in entries):
         return Traced(whole), symmetric
     # Entries that agree at the start agree at every step where they are the same expression.
-    moving = [
-        (i, j)
-        for i in range(dim)
-        for j in range(i)
-        if {entries[i * dim + j].follow, entries[j * dim + i].follow} != {None}
-    ]
-    symmetric = symmetric and all(given[i][j] == given[j][i] for i, j in moving)
+    for i in range(dim):
+        for j in range(i):
+            moving = entries[i * dim + j].follow or entries[j * dim + i].follow
+            symmetric = symmetric and (moving is None or given[i][j] == given[j][i])
     names = frozenset().union(*(entry.names for entry in entries))
     return Traced(whole, stacked([entry.follow for entry in entries], (dim, dim)), names), symmetric
 
