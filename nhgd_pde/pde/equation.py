@@ -252,9 +252,14 @@ class StateEquation:
                 part = integral.control_blocks(at_points, controls)
                 control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))
         assert state is not None
-        if control is None and self.data is None and self.known_control is None:
+        if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
+
+    @property
+    def _controlled(self) -> bool:
+        """Whether controls enter anything besides the integrals."""
+        return self.data is not None or self.known_control is not None
 
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         state, control, blocks = self._assemble(full, v)

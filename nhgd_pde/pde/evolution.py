@@ -104,6 +104,10 @@ class EvolutionEquation(StateEquation):
     def guarded(self) -> tuple[Integral, ...]:
         return self.integrals if self.inertia is None else (*self.integrals, self.inertia)
 
+    @property
+    def _controlled(self) -> bool:
+        return super()._controlled or self.inertia is not None
+
     def mass_at(self, v: Tensor) -> ScenarioMatrix:
         """M at controls v (p,)."""
         if self.inertia is None:

@@ -90,7 +90,6 @@ def _rule(bound: str, end: float) -> str:
     return f"{bound} {end:g}" if math.isfinite(end) else "finite"
 
 
-FINITE = Range("finite values")
 POSITIVE = Range("a positive value", lower=0.0)
 NOT_NEGATIVE = Range("at least 0", lower=0.0, closed=(True, False))
 CONDUCTIVITY = Range("a positive conductivity", lower=0.0, matrix="a positive definite conductivity")
@@ -119,7 +118,7 @@ class Guard:
             if name not in after or after[name] is before.get(name):
                 continue
             values = after[name].detach()
-            broken = _not_finite(values) or self.ranges.get(key, FINITE).breach(values)
+            broken = _not_finite(values) or (self.ranges[key].breach(values) if key in self.ranges else None)
             if broken is not None:
                 what = f"the smallest eigenvalue of {key}" if broken.matrix else key
                 return f"{what} must be {broken.rule}, but is {broken.value:.9g} at {self.place(broken.index)}"

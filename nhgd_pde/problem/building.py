@@ -246,6 +246,7 @@ class _Builder:
             equation = self._evolution(state, interior, clock, fixed, given.unparametrised, common)
         self._check_start(equation, entries, controls)
         coercive = interior.symmetric and interior.coercive and boundary_coercive and clock is None
+        coercive = coercive and (spec.inner.model == "energy" or not self._may_lose_energy(conditions, entries))
 
         def model_of(equation: StateEquation) -> InnerModel:
             return self._model(state, equation, interior, controls, coercive)
@@ -272,6 +273,12 @@ class _Builder:
         robins = [condition for condition in conditions.values() if condition.form is robin]
         for key in ("pde.reaction", *(condition.keys["coefficient"] for condition in robins)):
             self.values.ranges[key] = NOT_NEGATIVE
+
+    def _may_lose_energy(self, conditions: Mapping[str, Condition], entries: Sequence[Entry]) -> bool:
+        """Whether controls may make a reaction or an exchange negative, which the energy form must not have."""
+        known = self.values.dependence
+        cells = "reaction" in known.at(CELLS) or any("reaction" in entry.acts_on for entry in entries)
+        return cells or any("coefficient" in known.at(condition.place) for condition in conditions.values())
 
     def _check_start(self, equation: StateEquation, entries: Sequence[Entry], controls: Controls) -> None:
         """Complain of starting values with which controls bring a coefficient out of its range."""

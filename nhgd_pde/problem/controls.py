@@ -224,7 +224,8 @@ class ControlBuilder:
             message = f"{name} returned {kind}; expected the coefficients {known}, some of them changed"
             self.values.complain(f"{key}.python", message)
         self.values.dependence.use(CELLS, given.asked & self.values.parameters.keys())
-        return Entry(key, part, None, (enter,), functions, additive=False)
+        changed = frozenset(name for name in given if isinstance(found, Mapping) and found.get(name) is not given[name])
+        return Entry(key, part, None, (enter,), functions, acts_on=changed, additive=False)
 
     def _gain(self, key: str, gain: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
         before = len(self.values.issues)

@@ -47,6 +47,8 @@ def _advection_diffusion(values: Values, pde: AdvectionDiffusionSpec, space: Sta
         if _controlled(values) or tau.any():
             coefficients["slope"] = _slopes(values, pde.conductivity, x)
             scalar = conductivity.ndim <= 2
+            if not scalar and space.element != "P1":
+                _known_matrix(values, conductivity)
             curved = partial(_curved, space, conductivity)
             evaluation = values.once("second derivatives", curved) if scalar else curved()
         else:
@@ -59,6 +61,15 @@ def _advection_diffusion(values: Values, pde: AdvectionDiffusionSpec, space: Sta
 def _controlled(values: Values) -> bool:
     """Whether coefficients that the stabilisation depends on may change: those that controls replace."""
     return _replaced(values) or any(control.kind == "parameter" for control in values.file.spec.controls)
+
+
+def _known_matrix(values: Values, conductivity: np.ndarray) -> None:
+    """Complain of a matrix that changes: conductivity : grad grad u of curved elements is tabulated once."""
+    changing = "conductivity" in values.dependence.at(CELLS)
+    if changing or conductivity.shape[2] > 1:
+        message = f"expected a matrix without {'parameters' if changing else 'random inputs'} beside stabilisation with"
+        message += " elements P2; take element P1, or stabilisation none"
+        values.complain("pde.conductivity", message)
 
 
 def _replaced(values: Values) -> bool:
