@@ -92,7 +92,7 @@ def gap(problem: ScenarioProblem, v: Tensor, best: Tensor) -> float:
         moved = batched_conjugate_gradients(
             equation.constant_linearisation.state.mv, right, nominal.inner_metric.gradient, atol=lambda r: 3e-2 * r
         ).solution
-        full = equation.extend(moved, step)
+        full = equation.extend(moved, torch.zeros_like(step), step)
         curved = part.objective.second_derivatives(full, step, full, torch.zeros_like(step))[0] * len(indices)
         total += 0.5 * float((full * curved).sum()) / count
     return total + 0.5 * float(

@@ -120,6 +120,23 @@ class PDEProblem:
         """All coefficients (S, N) of the state with unknowns u (S, n), Dirichlet values included."""
         return self.equation.embed(u, self.control.physical(v))
 
+    # Where the equation makes sense
+
+    def refusal(self, v: Tensor) -> str:
+        """The coefficient that v brings out of its range, in a sentence; empty where there is none."""
+        if self.equation.affine:
+            return ""
+        said = self.equation.refusal(self.control.physical(v))
+        numbers = self.control.numbers(v)
+        return f"{said} with {numbers}" if said and numbers else said
+
+    def ends_at(self, v: Tensor) -> str:
+        """What to say of a run whose steps end at v because of that."""
+        numbers = self.control.numbers(v)
+        where = f"the steps end at {numbers}" if numbers else "the steps end there"
+        what = "give control.bounds" if self.bounds is None else "narrow control.bounds"
+        return f"{where}, as the optimum is at this bound or beyond it: {what}"
+
     # Inner problem
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
@@ -217,11 +234,11 @@ class PDEProblem:
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         m = self.control.physical(v)
         state, control = self.objective.derivatives(self.equation.embed(u, m), m)
-        return self._outer(state, control)
+        return self._outer(state, control, m)
 
-    def _outer(self, state: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+    def _outer(self, state: Tensor, control: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Covectors on all coefficients (S, N) and on the controls, on the unknowns and on the design variables."""
-        whole = control + self.equation.restrict_data(state)
+        whole = control + self.equation.restrict_data(state, m)
         return self.equation.restrict(state), self.control.pull_back(whole)
 
     # Scenario by scenario
@@ -239,7 +256,9 @@ class PDEProblem:
         """Those of `scenario_values` by u (S, n), and at fixed u by v (S, p)."""
         m = self.control.physical(v)
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m)
-        return self.equation.restrict(state), self._each_pulled_back(control + self.equation.each_restrict_data(state))
+        return self.equation.restrict(state), self._each_pulled_back(
+            control + self.equation.each_restrict_data(state, m)
+        )
 
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v^T w of every scenario for itself, w (S, n); (S, p)."""
@@ -285,8 +304,11 @@ class PDEProblem:
 
     def outer_second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         m, dm = self.control.physical(v), self.control.physical(dv)
-        full, step = self.equation.embed(u, m), self.equation.extend(du, dm)
-        return self._outer(*self.objective.second_derivatives(full, m, step, dm))
+        full, step = self.equation.embed(u, m), self.equation.extend(du, m, dm)
+        state, control = self.objective.second_derivatives(full, m, step, dm)
+        if self.equation.data is not None and self.equation.data.parameters:
+            control = control + self.equation.bent_data(self.objective.derivatives(full, m)[0], m, dm)
+        return self._outer(state, control, m)
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
         return self.model.inner_covector(u, self.control.physical(v), b)

@@ -31,6 +31,7 @@ class ScenarioProblem:
         make: (standard variables (b, m), numbers of the scenarios (b,)) -> the problem of these.
         at_once: scenarios that are worked on at the same time.
         kept: scenarios whose matrices may be in memory at the same time; None: as many.
+        mixed: what controls make of a coefficient may be out of its range in some scenarios only.
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
             sequence that has nothing to do with the sample.
         judges: (count, wide) -> fresh scenarios that judge the answer, which have nothing to do with the sample nor
@@ -50,6 +51,7 @@ class ScenarioProblem:
     same_data: bool = True
     coarsened: Callable[[], Coarse | None] | None = None
     kept: int | None = None
+    mixed: bool = False
 
     @property
     def name(self) -> str:
@@ -135,6 +137,17 @@ class ScenarioProblem:
     @property
     def counts(self) -> Counts:
         return self.nominal.counts
+
+    def refusal(self, v: Tensor) -> str:
+        """A coefficient that v brings out of its range, in the nominal scenario or in one of the sample."""
+        said = self.nominal.refusal(v)
+        if said or not self.mixed:
+            return said
+        parts = torch.split(torch.arange(len(self.z)), self.at_once)
+        return next((said for indices in parts if (said := self.part(indices).refusal(v))), "")
+
+    def ends_at(self, v: Tensor) -> str:
+        return self.nominal.ends_at(v)
 
     def start(self) -> tuple[Tensor, Tensor]:
         """The nominal state for every scenario, as one row that stands for all, and the first control."""

@@ -93,10 +93,6 @@ from problems import complaints
             "control.name: expected a parameter that an expression of pde uses, found 'a'",
         ),
         (
-            {**NUMBER, "pde.boundary": {"all": {"dirichlet": "a"}}},
-            "pde.boundary.all.dirichlet: expected an expression without parameters here, found 'a'",
-        ),
-        (
             {**NUMBER, "objective.0.target": "a"},
             "objective.0.target: expected an expression without parameters here, found 'a'",
         ),

@@ -429,10 +429,6 @@ def test_a_step_that_cannot_be_taken_ends_in_a_sentence() -> None:
             {"objective.1.reference": "t", "control": {"kind": "initial"}},
             "objective.1.reference: expected an expression without the time t",
         ),
-        (
-            {"control": {"kind": "parameter", "name": "k"}, "pde.capacity": "1 + k", "pde.source": "k"},
-            "pde.capacity: expected an expression without parameters here, found 'k'",
-        ),
     ],
 )
 def test_mistakes_name_the_key(overrides: dict[str, Any], message: str) -> None:

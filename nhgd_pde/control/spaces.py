@@ -116,6 +116,12 @@ class Controls:
         return torch.cat([part.initial for part in self.parts])
 
     @cached_property
+    def start(self) -> Tensor:
+        """What enters the equation at first: the starting values, between the bounds."""
+        start = self.physical(self.initial)
+        return start if self.bounds is None else start.clamp(*self.bounds)
+
+    @cached_property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         if all(part.lower is None for part in self.parts):
             return None
@@ -131,6 +137,11 @@ class Controls:
 
     def split(self, v: Tensor) -> tuple[Tensor, ...]:
         return self.rows.split(v)
+
+    def numbers(self, v: Tensor) -> str:
+        """The controls that are mere numbers and their values, for people; empty where there are none."""
+        pieces = zip(self.parts, self.split(v), strict=True)
+        return ", ".join(f"{part.name} = {float(piece[0]):.9g}" for part, piece in pieces if part.size == 1)
 
     @property
     def smoothing(self) -> Callable[[Tensor, Tensor], Tensor] | None:

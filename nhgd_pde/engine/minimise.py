@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
+from .admissible import Edge, ended_at_edge, explained, held_back
 from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
@@ -114,18 +115,28 @@ def minimise(
         tell(first)
         keep(loop, False)
 
+    # Where steps from the current iterate, and the step to it, would have left what is admissible.
+    edge: Edge | None = None
+    crossed: Edge | None = None
     while True:
         end = _end(loop, search)
         if end is not None:
             keep(loop, True)
-            return end
+            return explained(end, problem, edge or crossed, search.goal, stopping)
         current, evaluations, bad, sensitivity = loop.current, loop.evaluations + 1, loop.bad, loop.sensitivity
         proposal, state = outer.propose(search.space, loop.outer, _hessian(problem, oracle, current))
+        proposal, state, refused = held_back(problem, outer, search.space, state, proposal)
+        edge = refused or edge
+        if refused is not None and refused.reached(space, current.evaluation.v, first.evaluation.v):
+            keep(loop, True)
+            return ended_at_edge(problem, refused, current, first, search.goal, stopping)
         accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)
         evaluation, knowledge = search.evaluate(proposal, loop.knowledge, accuracy)
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
+            if bad > _MOST_BAD_EVALUATIONS and edge is not None:
+                return ended_at_edge(problem, edge, current, first, search.goal, stopping)
             if bad > _MOST_BAD_EVALUATIONS:
                 reason = evaluation.message or "the objective or its gradient is not finite"
                 return Minimum(current, first, "failed", f"every step tried fails: {reason}")
@@ -173,6 +184,7 @@ def minimise(
             unit=search.space.unit,
             scales=search.scales,
         )
+        edge, crossed = None, edge
         tell(current)
         keep(loop, False)
 

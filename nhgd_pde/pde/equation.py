@@ -13,9 +13,11 @@ from torch import Tensor
 from ..fem.evaluation import Evaluation
 from ..fem.pattern import Blocks
 from ..linalg.counts import Counts
-from ..linalg.sparse import ScenarioMatrix, SparseMatrix
+from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
+from .given import GivenData
 from .linearisation import Jacobian, Linearisation, StateDerivative, SteadyControlDerivative
+from .ranges import InadmissibleError
 from .rows import ControlRows
 from .unassembled import UnassembledDerivative, loses_digits
 from .zero_mean import ZeroMean
@@ -38,7 +40,7 @@ class StateEquation:
         affine: R is affine in (u, v) jointly; its derivatives are then assembled once.
         symmetric: J is symmetric.
         counts: where work is counted.
-        data: (N, p) what the controls add to the coefficients that are not free; None where they do not.
+        data: what the controls make of the coefficients that are not free; None where they do not change them.
         linear: R is affine in u, whatever v; affine equations are.
         zero_mean: a field that R determines up to a constant; None where there is none.
         easier: share -> the integrals with that share of what makes R nonlinear in u, 0 of a linear equation; None
@@ -55,7 +57,7 @@ class StateEquation:
     affine: bool = False
     symmetric: bool = False
     counts: Counts = field(default_factory=Counts)
-    data: SparseMatrix | None = None
+    data: GivenData | None = None
     linear: bool = False
     zero_mean: ZeroMean | None = None
     easier: Callable[[float], tuple[Integral, ...]] | None = None
@@ -96,15 +98,15 @@ class StateEquation:
         """Unknowns (S, n) -> all coefficients (S, N), Dirichlet values included, and those of a control v if given."""
         full = self.lift.expand(u.shape[0], -1).clone()
         if v is not None and self.data is not None:
-            full = full + self.data.mv(v[None])
+            full = self.data.added(full, v)
         full[:, self._free] = u
         return full if self.zero_mean is None else self.zero_mean.apply(full)
 
-    def extend(self, w: Tensor, d: Tensor | None = None) -> Tensor:
-        """The change of all coefficients (S, N) with changes w (S, n) of the unknowns and d (p,) of the controls."""
+    def extend(self, w: Tensor, v: Tensor | None = None, d: Tensor | None = None) -> Tensor:
+        """The change of all coefficients (S, N) with changes w (S, n) of the unknowns and d (p,) of the controls v."""
         full = w.new_zeros(w.shape[0], self.size)
-        if d is not None and self.data is not None:
-            full = full + self.data.mv(d[None])
+        if v is not None and d is not None and self.data is not None:
+            full = self.data.moved(full, v, d)
         full[:, self._free] = w
         return full if self.zero_mean is None else self.zero_mean.apply(full)
 
@@ -113,11 +115,40 @@ class StateEquation:
         whole = covector if self.zero_mean is None else self.zero_mean.transposed(covector)
         return whole[:, self._free]
 
-    def restrict_data(self, covector: Tensor) -> Tensor:
+    def restrict_data(self, covector: Tensor, v: Tensor) -> Tensor:
         """A covector (S, N) on the whole space -> (p,) on the controls that fix coefficients, the scenarios summed."""
         if self.data is None:
             return covector.new_zeros(self.controls)
-        return self.data.rmv(covector.sum(0, keepdim=True))[0]
+        return self.data.at(v).rmv_summed(covector)
+
+    def bent_data(self, covector: Tensor, v: Tensor, d: Tensor) -> Tensor:
+        """The derivative of `restrict_data` in a direction d (p,), the covector held fixed; (p,)."""
+        return torch.zeros_like(v) if self.data is None else torch.zeros_like(v) + self.data.second(v, covector, d)
+
+    def refusal(self, v: Tensor) -> str:
+        """A sentence on a coefficient that the controls v (p,) bring out of its range; empty where there is none."""
+        if not (self._judged and torch.equal(self._judged[0][0], v)):
+            self._judged[:] = [(v.clone(), self._refusal(v))]
+        return self._judged[0][1]
+
+    @cached_property
+    def _judged(self) -> list[tuple[Tensor, str]]:
+        return []
+
+    def _refusal(self, v: Tensor) -> str:
+        rows = self.rows.spread(v)
+        said = next((said for integral in self.guarded if (said := integral.refusal(rows))), "")
+        return said or ("" if self.data is None else self.data.refusal(v))
+
+    @property
+    def guarded(self) -> tuple[Integral, ...]:
+        """The integrals with coefficients that have ranges."""
+        return self.integrals
+
+    def _admit(self, v: Tensor) -> None:
+        said = self.refusal(v)
+        if said:
+            raise InadmissibleError(said)
 
     @cached_property
     def _free(self) -> Tensor:
@@ -139,6 +170,7 @@ class StateEquation:
         if self.affine:
             derivative, constant = self._affine_parts
             return self._operator(derivative).mv(u) + derivative.control.mv(v) + constant
+        self._admit(v)
         return self._residual(self.embed(u, v), v)
 
     def _residual(self, full: Tensor, v: Tensor) -> Tensor:
@@ -157,6 +189,7 @@ class StateEquation:
         """J and R_v at (u, v). Those of the last point are kept, with their factors."""
         if self.affine:
             return self._affine_parts[0]
+        self._admit(v)
         known: Jacobian | None = None
         for at_u, at_v, derivative in self._last:
             if torch.equal(at_v, v):
@@ -220,9 +253,14 @@ class StateEquation:
                 part = integral.control_blocks(at_points, controls)
                 control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))
         assert state is not None
-        if control is None and self.data is None and self.known_control is None:
+        if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
+
+    @property
+    def _controlled(self) -> bool:
+        """Whether controls enter anything besides the integrals."""
+        return self.data is not None or self.known_control is not None
 
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         state, control, blocks = self._assemble(full, v)
@@ -232,7 +270,7 @@ class StateEquation:
             self.rows,
             self.known_control if control is None else control.restrict(self.free, every),
             None if self.data is None else state.restrict(self.free, np.arange(self.size)),
-            self.data,
+            None if self.data is None else self.data.at(v),
             self.scenarios,
         )
         return Linearisation(Jacobian(state.restrict(self.free, self.free), state, self.counts), derivative, blocks)
@@ -274,24 +312,24 @@ class StateEquation:
         """R_v^T w of every scenario for itself, for w (S, n); (S, p)."""
         return self.linearise(u, v).control.each_rmv(w)
 
-    def each_restrict_data(self, covector: Tensor) -> Tensor:
+    def each_restrict_data(self, covector: Tensor, v: Tensor) -> Tensor:
         """A covector (S, N) on the whole space -> (S, p) on the controls that fix coefficients."""
-        return covector.new_zeros(len(covector), self.controls) if self.data is None else self.data.rmv(covector)
+        return covector.new_zeros(len(covector), self.controls) if self.data is None else self.data.at(v).rmv(covector)
 
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """The derivatives of (J^T w, R_v^T w), w (S, n) held fixed, in the direction (du, dv); (S, n) and (p,)."""
         if self.affine:
             return torch.zeros_like(u), torch.zeros_like(v)
-        state, control = self._second_derivative(
-            self._stages(self.embed(u, v)), v, self._tests(w), self._stages(self.extend(du, dv)), dv
-        )
-        whole = self._stages_transposed(state)
-        return self.restrict(whole), control + self.restrict_data(whole)
+        whole, control = self._second_derivative(self.embed(u, v), v, w, self.extend(du, v, dv), dv)
+        control = control + self.restrict_data(whole, v)
+        if self.data is not None and self.data.parameters:
+            # R_v^T w has the derivative of the given coefficients as a factor, which changes with v too.
+            control = control + self.bent_data(self.linearise(u, v).control.whole_rmv(w), v, dv)
+        return self.restrict(whole), control
 
-    def _second_derivative(
-        self, stages: Tensor, v: Tensor, tests: Tensor, step: Tensor, dv: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """By the coefficients (rows, size of the space) and by the controls (p,)."""
+    def _second_derivative(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        """By all coefficients (S, N), at `full` and in the direction `step`, and by the controls (p,)."""
+        stages, tests, step = self._stages(full), self._tests(w), self._stages(step)
         state, control = torch.zeros_like(stages), torch.zeros_like(v)
         rows, moves = self.rows.spread(v), self.rows.spread(dv)
         for integral in self.integrals:
@@ -307,7 +345,7 @@ class StateEquation:
                 state = state + integral.evaluation.test(for_state)
             if for_control is not None:
                 control = control + self.rows.gather(integral.control_test(for_control))
-        return state, control
+        return self._stages_transposed(state), control
 
     # Where the integrals are taken: of an evolution, between the levels in time.
 

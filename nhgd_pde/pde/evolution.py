@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fem.evaluation import Evaluation
 from ..linalg.bidiagonal import BidiagonalMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
-from ..linalg.sparse import ScenarioMatrix, SparseMatrix
+from ..linalg.sparse import ScenarioMatrix
 from .equation import StateEquation
-from .form import Integral
+from .form import Coefficients, Integral
+from .given import DataDerivative
 from .linearisation import Jacobian, Linearisation
 from .rows import ControlRows
 
@@ -40,12 +42,15 @@ class EvolutionEquation(StateEquation):
         symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
         step: dt.
+        inertia: the integral of the time derivative where controls change its factor, in place of `mass`: of
+            capacity u phi, the coefficient `capacity` (P,) or (steps, P). None where they do not.
     """
 
     mass: ScenarioMatrix | None = None
     theta: float = 1.0
     step: float = 1.0
     symmetric_steps: bool = False
+    inertia: Integral | None = None
 
     @property
     def _symmetric_integrals(self) -> bool:
@@ -95,10 +100,31 @@ class EvolutionEquation(StateEquation):
     def _spatial(self) -> Tensor:
         return torch.from_numpy(np.asarray(self.spatial_free, dtype=np.int64)).to(self.lift.device)
 
+    @property
+    def guarded(self) -> tuple[Integral, ...]:
+        return self.integrals if self.inertia is None else (*self.integrals, self.inertia)
+
+    @property
+    def _controlled(self) -> bool:
+        return super()._controlled or self.inertia is not None
+
+    def mass_at(self, v: Tensor) -> ScenarioMatrix:
+        """M at controls v (p,)."""
+        if self.inertia is None:
+            assert self.mass is not None
+            return self.mass
+        if not (self._masses and torch.equal(self._masses[0][0], v)):
+            capacity = self.inertia.entered(self.rows.spread(v))["capacity"]
+            self._masses[:] = [(v.clone(), capacity_matrix(self.inertia.evaluation, self.fields, capacity))]
+        return self._masses[0][1]
+
+    @cached_property
+    def _masses(self) -> list[tuple[Tensor, ScenarioMatrix]]:
+        return []
+
     def _residual(self, full: Tensor, v: Tensor) -> Tensor:
-        assert self.mass is not None
         levels = self._levels(full)
-        total = self.mass.mv(levels[1:] - levels[:-1]) + self.step * self._integrate(self._stages(full), v)
+        total = self.mass_at(v).mv(levels[1:] - levels[:-1]) + self.step * self._integrate(self._stages(full), v)
         return total[:, self._spatial].reshape(1, -1)
 
     def march(self, v: Tensor, rtol: float = 1e-10, iterations: int = 50) -> Tensor:
@@ -107,13 +133,13 @@ class EvolutionEquation(StateEquation):
         A step in which that fails leaves its last iterate, from where the march goes on: what comes of it is a start
         for the equations of all steps at once, whose residual shows what is missing.
         """
-        assert self.mass is not None
         levels = self._levels(self.embed(self.lift.new_zeros(1, self.unknowns), v)[0]).clone()
+        mass = self.mass_at(v)
         rows, free = self.rows.spread(v), self._spatial
         integrals = [integral.with_controls(rows) for integral in self.integrals]
         for k in range(self.steps):
             own = tuple(integral.row(k) for integral in integrals)
-            step = _Step(self, self.mass.row(k), own, levels[k], levels[k + 1])
+            step = _Step(self, mass.row(k), own, levels[k], levels[k + 1])
             levels[k + 1, free] = newton(step.residual, step.solver, levels[k, free], rtol, iterations).solution
         return levels[1:, free].reshape(1, -1)
 
@@ -121,21 +147,74 @@ class EvolutionEquation(StateEquation):
         return self._residual(full, v)
 
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
-        assert self.mass is not None
         state, control, blocks = self._assemble(self._stages(full), v)
-        diagonal = self.mass + state.scaled(self.theta * self.step)
-        below = self.mass.scaled(-1.0)
+        direct = None if control is None else control.scaled(self.step)
+        if self.inertia is not None:
+            direct = self._changed_inertia(full, v, direct)
+        mass = self.mass_at(v)
+        diagonal = mass + state.scaled(self.theta * self.step)
+        below = mass.scaled(-1.0)
         if self.theta < 1.0:
             below = below + state.scaled((1.0 - self.theta) * self.step)
         free, every = self.spatial_free, np.arange(self._width)
         matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps)
         derivative = EvolutionControlDerivative(
             self.rows,
-            None if control is None else control.restrict(free, np.arange(self.rows.width)).scaled(self.step),
+            None if direct is None else direct.restrict(free, np.arange(self.rows.width)),
             None if self.data is None else (diagonal.restrict(free, every), below.restrict(free, every)),
-            self.data,
+            None if self.data is None else self.data.at(v),
         )
         return Linearisation(Jacobian(matrix, state, self.counts), derivative, blocks)
+
+    def _changed_inertia(self, full: Tensor, v: Tensor, direct: ScenarioMatrix | None) -> ScenarioMatrix | None:
+        """The derivative by the controls, with that of M (u_k - u_{k-1})."""
+        inertia = self.inertia
+        assert inertia is not None and inertia.control_evaluation is not None
+        levels, controls = self._levels(full), inertia.control_values(self.rows.spread(v))
+        blocks = inertia.control_blocks(inertia.evaluation.evaluate(levels[1:] - levels[:-1]), controls)
+        if not blocks:
+            return direct
+        part = inertia.evaluation.assemble(inertia.control_evaluation, blocks)
+        return part if direct is None else direct + part
+
+    def _second_derivative(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        state, control = super()._second_derivative(full, v, w, step, dv)
+        if self.inertia is None:
+            return state, control
+        inertia, evaluate = self.inertia, self.inertia.evaluation.evaluate
+        levels, moves = self._levels(full), self._levels(step)
+        for_state, for_control = inertia.second_derivative(
+            evaluate(levels[1:] - levels[:-1]),
+            inertia.control_values(self.rows.spread(v)),
+            evaluate(self._tests(w)) / self.step,
+            evaluate(moves[1:] - moves[:-1]),
+            inertia.control_values(self.rows.spread(dv)),
+        )
+        if for_state is not None:
+            tested = inertia.evaluation.test(for_state)
+            none = torch.zeros_like(tested[:1])
+            state = state + (torch.cat([none, tested]) - torch.cat([tested, none])).reshape(1, -1)
+        if for_control is not None:
+            control = control + self.rows.gather(inertia.control_test(for_control))
+        return state, control
+
+    @property
+    def fields(self) -> int:
+        """Fields under the time derivative, the first ones: all of them, as no evolution here has multipliers."""
+        return self.integrals[0].evaluation.fields
+
+
+def capacity_matrix(cells: Evaluation, fields: int, capacity: Tensor) -> ScenarioMatrix:
+    """The mass matrix of the first fields, with its factor (P,) or (steps, P)."""
+    weight = capacity.reshape(-1, *cells.quadrature.weights.shape)
+    return cells.assemble(
+        cells, {(i, i): weight for i in range(0, cells.stride * fields, cells.stride)}, symmetric=True
+    )
+
+
+def inertia(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
+    """int capacity u phi, of one field or of all."""
+    return c["capacity"] * u, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,20 +274,20 @@ class EvolutionControlDerivative:
         direct: (n of a step, width), what the controls change in each step; None where they do not.
         through: what changes of the coefficients at the end and at the beginning of a step change in it; used with
             `data` only.
-        data: (N, p) the coefficients that controls fix.
+        data: of the coefficients that controls fix.
     """
 
     rows: ControlRows
     direct: ScenarioMatrix | None
     through: tuple[ScenarioMatrix, ScenarioMatrix] | None
-    data: SparseMatrix | None
+    data: DataDerivative | None
 
     def mv(self, d: Tensor) -> Tensor:
         total: Tensor | float = 0.0
         if self.direct is not None:
             total = self.direct.mv(self.rows.spread(d).expand(self.rows.steps, -1))
         if self.data is not None and self.through is not None:
-            levels = self.data.mv(d[None]).reshape(self.rows.steps + 1, -1)
+            levels = self.data.mv(d).reshape(self.rows.steps + 1, -1)
             total = total + self.through[0].mv(levels[1:]) + self.through[1].mv(levels[:-1])
         assert isinstance(total, Tensor)
         return total.reshape(1, -1)
@@ -222,9 +301,13 @@ class EvolutionControlDerivative:
         if self.direct is not None:
             total = self.rows.gather(self.direct.rmv(steps))
         if self.data is not None and self.through is not None:
-            after, before = self.through[0].rmv(steps), self.through[1].rmv(steps)
-            none = torch.zeros_like(after[:1])
-            levels = torch.cat([none, after]) + torch.cat([before, none])
-            total = total + self.data.rmv(levels.reshape(1, -1))[0]
+            total = total + self.data.rmv_summed(self.whole_rmv(w))
         assert isinstance(total, Tensor)
         return total
+
+    def whole_rmv(self, w: Tensor) -> Tensor:
+        assert self.through is not None
+        steps = w.reshape(self.rows.steps, -1)
+        after, before = self.through[0].rmv(steps), self.through[1].rmv(steps)
+        none = torch.zeros_like(after[:1])
+        return (torch.cat([none, after]) + torch.cat([before, none])).reshape(1, -1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..fem.evaluation import Evaluation
 from ..fem.pattern import Blocks
+from .ranges import Guard
 
 Coefficients = Mapping[str, Tensor]
 
@@ -52,6 +53,7 @@ class Integral:
         control_evaluation: the functions of those controls at the same points, a field each; its columns are those of
             all the controls of the equation.
         closed: the same integrand as sums of products; None where it is not affine, or not that simple.
+        guard: what the controls may make of the coefficients; None where all that they can is admissible.
     """
 
     evaluation: Evaluation
@@ -60,6 +62,17 @@ class Integral:
     controls: tuple[ControlMap, ...] = ()
     control_evaluation: Evaluation | None = None
     closed: ClosedForm | None = None
+    guard: Guard | None = None
+
+    def refusal(self, rows: Tensor) -> str:
+        """A sentence on what control coefficients (R, columns) make of the coefficients; empty where all may be so."""
+        if self.guard is None:
+            return ""
+        return self.guard.refusal(self.coefficients, self.entered(rows))
+
+    def entered(self, rows: Tensor) -> Coefficients:
+        """The coefficients with control coefficients (R, columns)."""
+        return self._entered(self.control_values(rows))
 
     def row(self, k: int) -> Integral:
         """This integral at one of the rows that its coefficients have."""
@@ -73,8 +86,7 @@ class Integral:
 
     def with_controls(self, rows: Tensor) -> Integral:
         """This integral with control coefficients (R, columns) held fixed: as coefficients, without controls."""
-        values = self.control_values(rows)
-        return replace(self, coefficients=self._entered(values), controls=(), control_evaluation=None)
+        return replace(self, coefficients=self.entered(rows), controls=(), control_evaluation=None)
 
     def _entered(self, controls: Tensor | None) -> Coefficients:
         """The coefficients that control values (controls, R, P) make of those that are given."""

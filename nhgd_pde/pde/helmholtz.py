@@ -23,8 +23,5 @@ def helmholtz(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tens
 
 
 def absorbing(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
-    """conductivity du/dn = i admittance u, which lets a wave out that meets the boundary at a right angle.
-
-    Its admittance is wavenumber sqrt(conductivity).
-    """
-    return c["admittance"] * torch.stack([u[1], -u[0]]), None
+    """conductivity du/dn = i wavenumber sqrt(conductivity) u, which lets a wave out that meets it at a right angle."""
+    return c["wavenumber"] * c["conductivity"].abs().sqrt() * torch.stack([u[1], -u[0]]), None

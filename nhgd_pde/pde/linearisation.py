@@ -12,7 +12,8 @@ from ..fem.pattern import Blocks
 from ..linalg.bidiagonal import BidiagonalMatrix
 from ..linalg.counts import Counts
 from ..linalg.factorisation import Factorisation, ScenarioFactorisation
-from ..linalg.sparse import ScenarioMatrix, SparseMatrix
+from ..linalg.sparse import ScenarioMatrix
+from .given import DataDerivative
 from .rows import ControlRows
 
 
@@ -36,6 +37,10 @@ class ControlDerivative(Protocol):
 
     def each_rmv(self, w: Tensor) -> Tensor:
         """(S, n) -> (S, p), every scenario for itself."""
+        ...
+
+    def whole_rmv(self, w: Tensor) -> Tensor:
+        """(S, n) -> the pull-back (S, N) on all coefficients, of an equation with given ones that controls change."""
         ...
 
 
@@ -121,14 +126,14 @@ class SteadyControlDerivative:
         rows: the controls.
         direct: (n, width), what the controls change in the integrands; None where they do not.
         through: (n, N), what a change of all coefficients changes; used with `data` only.
-        data: (N, p) the coefficients that controls fix.
+        data: of the coefficients that controls fix.
         scenarios: S.
     """
 
     rows: ControlRows
     direct: ScenarioMatrix | None
     through: ScenarioMatrix | None
-    data: SparseMatrix | None
+    data: DataDerivative | None
     scenarios: int
 
     def mv(self, d: Tensor) -> Tensor:
@@ -136,7 +141,7 @@ class SteadyControlDerivative:
         if self.direct is not None:
             total = self.direct.mv(self.rows.spread(d).expand(self.scenarios, -1))
         if self.data is not None and self.through is not None:
-            total = total + self.through.mv(self.data.mv(d[None]).expand(self.scenarios, -1))
+            total = total + self.through.mv(self.data.mv(d).expand(self.scenarios, -1))
         assert isinstance(total, Tensor)
         return total
 
@@ -145,9 +150,13 @@ class SteadyControlDerivative:
         if self.direct is not None:
             total = self.rows.gather(self.direct.rmv(w))
         if self.data is not None and self.through is not None:
-            total = total + self.data.rmv(self.through.rmv(w).sum(0, keepdim=True))[0]
+            total = total + self.data.rmv_summed(self.through.rmv(w))
         assert isinstance(total, Tensor)
         return total
+
+    def whole_rmv(self, w: Tensor) -> Tensor:
+        assert self.through is not None
+        return self.through.rmv(w)
 
     def each_rmv(self, w: Tensor) -> Tensor:
         total: Tensor | float = 0.0

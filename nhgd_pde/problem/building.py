@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -20,23 +20,26 @@ from ..inner.model import InnerModel, Observation
 from ..inner.residual import residual_model
 from ..linalg.counts import Counts
 from ..linalg.sparse import SparseMatrix
-from ..pde.boundary import neumann
+from ..pde.boundary import neumann, robin
 from ..pde.equation import StateEquation
-from ..pde.evolution import EvolutionEquation
+from ..pde.evolution import EvolutionEquation, capacity_matrix
 from ..pde.form import Integral, Pointwise
+from ..pde.ranges import NOT_NEGATIVE
 from ..pde_problem import PDEProblem
 from ..scenario_problem import Coarse
 from ..uncertainty.sampling import Samples
 from .boundary import boundary_facets, fixed_facets, other_facets
 from .clock import Clock
 from .coarsening import Prolongations, coarser
-from .conditions import Condition, boundary_conditions, integral_of
+from .conditions import Condition, boundary_conditions, cells_condition, inertia_condition, integral_of
 from .constraints import ConstraintBuilder
 from .control_spaces import ControlSpaces
 from .control_spec import ParameterControl
 from .controls import ControlBuilder
+from .dependence import CELLS
 from .dirichlet import controlled_coefficients, given_coefficients
 from .domains import build_domain
+from .entry import Entry
 from .errors import ProblemError
 from .expressions import COORDINATES
 from .families import FAMILIES, Family, Interior
@@ -44,7 +47,7 @@ from .loading import ProblemFile
 from .objectives import ObjectiveBuilder
 from .random_inputs import on_nodes, random_inputs, risk_of, samples_of, stream_of
 from .random_values import RandomValues
-from .scenarios import Recipe, Scenarios, capacity_matrix
+from .scenarios import Recipe, Scenarios
 from .stages import staged
 from .values import Values
 from .well_posedness import check_held, check_level, undetermined
@@ -179,14 +182,15 @@ class _Builder:
             values.random = replace(values.random, inputs=on_nodes(self.like.inputs, state))
         values.complex = state.groups[0].complex
         interior = family.interior(values, spec.pde, state)
-        interior.coefficients.update(values.companions(state.cells.quadrature.flat))
         facets = boundary_facets(values, domain)
         step = None if clock is None else clock.step
         named = {**domain.boundaries, "all": other_facets(values, domain)}
         spaces = ControlSpaces(values, state, self.counts, step)
         entries = ControlBuilder(values, state, interior, named, fixed_facets(values, state, facets), spaces).build()
         controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
-        lift, fixed = given_coefficients(values, state, facets, entries, clock)
+        interior.coefficients.update(values.companions(CELLS, state.cells.quadrature.flat))
+        given = given_coefficients(values, state, facets, entries, clock)
+        lift, fixed = given.tensor, given.fixed
         zero_mean = undetermined(values, state, interior.undetermined, fixed, lift, entries)
         if zero_mean is not None:
             fixed[zero_mean.pinned] = True
@@ -198,6 +202,7 @@ class _Builder:
         objective = terms.build()
         constraints = ConstraintBuilder(values, entries, controls, terms, clock)
         constraints.build()
+        self._all_used(entries)
         if not values.issues:
             if interior.unseen:
                 check_held(values, state, interior.unseen, fixed, facets, conditions)
@@ -211,11 +216,11 @@ class _Builder:
             recipe = Recipe(values, state, facets, entries, controls, clock, interior, conditions, boundary_coercive)
             recipe = recipe.tried(samples) if self.like is None else recipe.of_one_nature(self.like.recipe)
             interior, boundary_coercive = recipe.interior, recipe.coercive
-        cells = Condition(interior.evaluation or state.cells, interior.form, interior.coefficients, interior.closed)
-        integrals = [integral_of(cells, None, entries, controls)]
-        integrals += [integral_of(condition, name, entries, controls) for name, condition in conditions.items()]
+        self._energy_ranges(conditions)
+        integrals = [integral_of(values, cells_condition(values, state, interior), None, entries, controls)]
+        integrals += [integral_of(values, each, name, entries, controls) for name, each in conditions.items()]
         additive = all(entry.additive for entry in entries)
-        data = controlled_coefficients(state, entries, clock)
+        data = controlled_coefficients(state, given, entries, controls, clock)
         common = {
             "integrals": tuple(integrals),
             "rows": controls.rows,
@@ -229,15 +234,19 @@ class _Builder:
             equation = StateEquation(
                 size=state.size,
                 free=free,
-                lift=lift,
+                lift=given.unparametrised,
                 symmetric=interior.symmetric,
                 zero_mean=zero_mean,
                 easier=None if interior.eased is None else partial(_easier, tuple(integrals), interior.eased),
                 **common,  # type: ignore[arg-type]
             )
         else:
-            equation = self._evolution(state, interior, clock, fixed, lift, common)
+            inertia = integral_of(values, inertia_condition(values, state, interior), None, entries, controls)
+            common["inertia"] = inertia if inertia.controls else None
+            equation = self._evolution(state, interior, clock, fixed, given.unparametrised, common)
+        self._check_start(equation, entries, controls)
         coercive = interior.symmetric and interior.coercive and boundary_coercive and clock is None
+        coercive = coercive and (spec.inner.model == "energy" or not self._may_lose_energy(conditions, entries))
 
         def model_of(equation: StateEquation) -> InnerModel:
             return self._model(state, equation, interior, controls, coercive)
@@ -249,6 +258,34 @@ class _Builder:
             spec.name, state, equation, controls, objective, model, terms.fields, l1_weights=terms.l1_weights
         )
         return staged(problem, entries, constraints, model_of), recipe, samples
+
+    def _all_used(self, entries: Sequence[Entry]) -> None:
+        used = self.values.dependence.used
+        for entry in entries:
+            if entry.parameter is not None and entry.parameter not in used:
+                message = f"expected a parameter that an expression of pde uses, found {entry.parameter!r}"
+                self.values.complain(f"{entry.key}.name", message)
+
+    def _energy_ranges(self, conditions: Mapping[str, Condition]) -> None:
+        """The energy form that is asked for bounds coefficients that have no range else."""
+        if self.file.spec.inner.model != "energy":
+            return
+        robins = [condition for condition in conditions.values() if condition.form is robin]
+        for key in ("pde.reaction", *(condition.keys["coefficient"] for condition in robins)):
+            self.values.ranges[key] = NOT_NEGATIVE
+
+    def _may_lose_energy(self, conditions: Mapping[str, Condition], entries: Sequence[Entry]) -> bool:
+        """Whether controls may make a reaction or an exchange negative, which the energy form must not have."""
+        known = self.values.dependence
+        cells = "reaction" in known.at(CELLS) or any("reaction" in entry.acts_on for entry in entries)
+        return cells or any("coefficient" in known.at(condition.place) for condition in conditions.values())
+
+    def _check_start(self, equation: StateEquation, entries: Sequence[Entry], controls: Controls) -> None:
+        """Complain of starting values with which controls bring a coefficient out of its range."""
+        said = equation.refusal(controls.start)
+        if said:
+            keys = [entry.key for entry in entries if not (entry.additive or entry.certain)]
+            raise self.file.error(f"{keys[0]}.initial", f"at the starting values {said}")
 
     def _timely(self, family: Family) -> None:
         kind, evolves = self.file.spec.pde.kind, self.file.spec.time is not None
@@ -270,13 +307,17 @@ class _Builder:
             if isinstance(each, ParameterControl):
                 key = f"control.{k}.initial" if isinstance(self.file.spec.control, tuple) else "control.initial"
                 value = each.initial.constant if not isinstance(each.initial, tuple) else None
+                lower, upper = (None if bound is None else bound.constant for bound in each.bounds)
                 if value is None:
                     self.values.complain(key, f"expected a number for a parameter, found {each.initial}")
                 if each.name in COORDINATES[: self.values.domain.dim]:
                     name_key = key.removesuffix("initial") + "name"
                     message = f"the name {each.name!r} is taken: it is a coordinate of the mesh"
                     self.values.complain(name_key, message)
-                found[each.name] = value or 0.0
+                # As every control, it starts between its bounds.
+                value = value or 0.0
+                value = value if lower is None else max(value, lower)
+                found[each.name] = value if upper is None else min(value, upper)
         return found
 
     def _evolution(
@@ -295,7 +336,7 @@ class _Builder:
             size=(clock.steps + 1) * state.size,
             free=every,
             lift=lift,
-            mass=capacity_matrix(state, interior.capacity),
+            mass=capacity_matrix(state.cells, state.groups[0].components, interior.capacity),
             theta=clock.theta,
             step=clock.step,
             symmetric_steps=interior.symmetric,
@@ -308,9 +349,7 @@ class _Builder:
         spec = self.file.spec.inner
         noise = None if spec.noise == "matched" else float(spec.noise)
         observation = Observation(self.file.spec.curvature.scores, noise)
-        start = controls.physical(controls.initial)
-        if controls.bounds is not None:
-            start = start.clamp(*controls.bounds)
+        start = controls.start
         if spec.model == "energy" and not coercive:
             lack = "self-adjoint and coercive" if equation.linear else "linear"
             message = f"expected auto or residual, found 'energy': the equation is not {lack}, as the energy form needs"

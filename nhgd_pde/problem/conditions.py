@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -13,12 +14,19 @@ from ..control.spaces import Controls
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.state_space import StateSpace
 from ..pde.boundary import neumann, robin
+from ..pde.evolution import inertia
 from ..pde.form import ClosedForm, ControlMap, Integral, Pointwise
+from ..pde.ranges import Guard, Range
 from .boundary import fixed_facets
+from .control_spaces import one_number
+from .dependence import CELLS, INERTIA, parameter_coefficient, parameter_maps, random_coefficient
 from .entry import Entry
-from .families import FAMILIES
+from .families import FAMILIES, Interior
 from .points import point_of_mesh
 from .values import Values
+
+# Coefficients of the cells that are made of others.
+_MADE = ("slope", "cell_length")
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,18 @@ class Condition:
         form: the integrand.
         coefficients: what it uses.
         closed: see `Interior`.
+        place: where the file says it, by which parameters in it are known.
+        keys: coefficient -> its key in the file.
+        controlled: controls other than parameters may act in it.
     """
 
     evaluation: Evaluation
     form: Pointwise
     coefficients: dict[str, Tensor]
     closed: ClosedForm | None = None
+    place: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    controlled: bool = True
 
 
 def boundary_conditions(
@@ -59,18 +73,45 @@ def boundary_conditions(
     return conditions, absorbing, coercive
 
 
+def cells_condition(values: Values, state: StateSpace, interior: Interior) -> Condition:
+    """The integral over the cells."""
+    inner = "pde.coefficients." if values.file.spec.pde.kind == "python" else "pde."
+    keys = {
+        name: ("pde." if name == "source" else inner) + name.replace(" ", ".")
+        for name in interior.coefficients
+        if name not in (*_MADE, *values.dependence.exposed)
+        and not name.startswith((parameter_coefficient(""), random_coefficient("")))
+    }
+    evaluation = interior.evaluation or state.cells
+    return Condition(evaluation, interior.form, interior.coefficients, interior.closed, CELLS, keys)
+
+
+def inertia_condition(values: Values, state: StateSpace, interior: Interior) -> Condition:
+    """The integral with the time derivative."""
+    assert interior.capacity is not None
+    x = state.cells.quadrature.flat
+    coefficients = {"capacity": interior.capacity} | values.companions(INERTIA, x)
+    return Condition(state.cells, inertia, coefficients, None, INERTIA, {"capacity": "pde.capacity"}, controlled=False)
+
+
 def side_condition(
     values: Values, state: StateSpace, name: str, indices: np.ndarray, evaluation: Evaluation
 ) -> Condition | None:
     """What the file says of a side, its facets `indices`, besides Dirichlet values; None after a complaint."""
     condition, key = values.file.spec.pde.boundary[name], f"pde.boundary.{name}"
     x = evaluation.quadrature.flat
+
+    def of(form: Pointwise, coefficients: dict[str, Tensor], keys: dict[str, str]) -> Condition:
+        return Condition(evaluation, form, coefficients | values.companions(key, x), None, key, keys)
+
     if condition.neumann is not None:
-        return Condition(evaluation, neumann, {"flux": _data(values, state, f"{key}.neumann", condition.neumann, x)})
+        flux = _data(values, state, key, "flux", f"{key}.neumann", condition.neumann, x)
+        return of(neumann, {"flux": flux}, {"flux": f"{key}.neumann"})
     if condition.robin is not None:
-        transfer = values.formula(f"{key}.robin.coefficient", condition.robin.coefficient, x)
-        value = _data(values, state, f"{key}.robin.value", condition.robin.value, x)
-        return Condition(evaluation, robin, {"coefficient": values.tensor(transfer), "value": value})
+        keys = {name: f"{key}.robin.{name}" for name in ("coefficient", "value")}
+        transfer = values.coefficient("coefficient", keys["coefficient"], condition.robin.coefficient, x, key)
+        value = _data(values, state, key, "value", keys["value"], condition.robin.value, x)
+        return of(robin, {"coefficient": values.tensor(transfer), "value": value}, keys)
     pde = values.file.spec.pde
     make = FAMILIES[pde.kind].absorbing
     if make is None:
@@ -78,22 +119,24 @@ def side_condition(
         message = f"expected an equation of kind {known} for an absorbing boundary, found {pde.kind!r}"
         values.complain(f"{key}.absorbing", message)
         return None
-    return Condition(evaluation, *make(values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices])))
+    form, coefficients = make(values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices]), key)
+    return of(form, coefficients, {each: f"pde.{each}" for each in coefficients})
 
 
 def point_load(values: Values, state: StateSpace, number: int, evaluation: Evaluation) -> Condition:
     """The load at one of the points of the file."""
-    load = values.file.spec.pde.points[number].load
-    flux = _data(values, state, f"pde.points.{number}.load", load, evaluation.quadrature.flat)
-    return Condition(evaluation, neumann, {"flux": flux})
+    load, x = values.file.spec.pde.points[number].load, evaluation.quadrature.flat
+    place, key = f"pde.points.{number}", f"pde.points.{number}.load"
+    flux = _data(values, state, place, "flux", key, load, x)
+    return Condition(evaluation, neumann, {"flux": flux} | values.companions(place, x), None, place, {"flux": key})
 
 
-def _data(values: Values, state: StateSpace, key: str, value: object, x: Tensor) -> Tensor:
+def _data(values: Values, state: StateSpace, place: str, name: str, key: str, value: object, x: Tensor) -> Tensor:
     """(P,) or (rows, P) of a scalar state, (components, rows, P) of a vector."""
     count = state.groups[0].components
     if count == 1:
-        return values.tensor(values.formula(key, value, x))  # type: ignore[arg-type]
-    return values.tensor(values.components(key, value, count, x))  # type: ignore[arg-type]
+        return values.tensor(values.coefficient(name, key, value, x, place))  # type: ignore[arg-type]
+    return values.tensor(values.components(key, value, count, x, place=place, name=name))  # type: ignore[arg-type]
 
 
 def _controlled(
@@ -158,19 +201,32 @@ def _only_fixed(values: Values, entry: Entry, facets: dict[str, np.ndarray]) -> 
             values.complain(f"pde.boundary.{name}", f"{message}; found {kind}")
 
 
-def integral_of(condition: Condition, name: str | None, entries: list[Entry], controls: Controls) -> Integral:
-    """An integral with the controls that act in it."""
+def integral_of(
+    values: Values, condition: Condition, name: str | None, entries: list[Entry], controls: Controls
+) -> Integral:
+    """An integral with the controls that act in it: parameters of its expressions first."""
     coefficients, rows = dict(condition.coefficients), controls.rows
     maps: list[ControlMap] = []
     functions: list[Evaluation] = []
-    acting: list[tuple[Entry, Evaluation]] = []
-    for entry, first in zip(entries, rows.column_offsets, strict=False):
-        placed = entry.placed(first, rows.width)
-        if placed is not None and entry.where == name:
-            acting.append((entry, placed))
-    for entry, placed in sorted(acting, key=lambda each: each[0].order):
+    names, rules = values.dependence.names_at(condition.place), values.dependence.at(condition.place)
+    placed = list(zip(entries, rows.column_offsets, strict=False))
+    parameters = [(entry.parameter, first) for entry, first in placed if entry.parameter in names]
+    maps += parameter_maps([each for each, _ in parameters], rules, names, values.dependence.exposed)
+    functions += [one_number(condition.evaluation).shifted(first, rows.width) for _, first in parameters]
+    acting = [(entry, first) for entry, first in placed if entry.maps and entry.where == name and condition.controlled]
+    for entry, first in sorted(acting, key=lambda each: each[0].order):
         coefficients.update(entry.coefficients)
         maps += entry.maps
-        functions.append(placed)
+        functions.append(entry.placed(first, rows.width))
     evaluation = side_by_side(functions) if functions else None
-    return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation, condition.closed)
+    certain = not parameters and all(entry.certain or entry.additive for entry, _ in acting)
+    guard = None if certain else guard_of(values, condition, values.ranges)
+    return Integral(
+        condition.evaluation, condition.form, coefficients, tuple(maps), evaluation, condition.closed, guard
+    )
+
+
+def guard_of(values: Values, condition: Condition, ranges: Mapping[str, Range]) -> Guard:
+    """What is asked of the coefficients that controls make of those of the file."""
+    x = condition.evaluation.quadrature.flat
+    return Guard(condition.keys, ranges, partial(values.place_text, x))

@@ -88,7 +88,7 @@ class ControlSpaces:
                 dofs = space_.cell_dofs(elements)
             one, nodes = space_.cells.columns(dofs), space_.nodes[:, dofs]
         else:
-            one, nodes = _one_number(cells), np.zeros((self.state.domain.dim, 1))
+            one, nodes = one_number(cells), np.zeros((self.state.domain.dim, 1))
         functions = Functions((one,) * count, np.tile(nodes, count), weight, space_, dofs)
         return self.part(key, spec, kind, functions, varying), functions.each, weight
 
@@ -104,7 +104,7 @@ class ControlSpaces:
             dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
             one, nodes = space_.traces(facets, like).columns(dofs), space_.nodes[:, dofs]
         else:
-            one, nodes = _one_number(like.facets(facets)), np.zeros((self.state.domain.dim, 1))
+            one, nodes = one_number(like.facets(facets)), np.zeros((self.state.domain.dim, 1))
         weight = torch.ones_like(one.quadrature.weights)[None]
         return Functions((one,) * count, np.tile(nodes, count), weight, space_, dofs)
 
@@ -218,7 +218,7 @@ class ControlSpaces:
         return sparse or any(bound is not None for each in spec.controls for bound in each.bounds)
 
 
-def _one_number(like: Evaluation) -> Evaluation:
+def one_number(like: Evaluation) -> Evaluation:
     """The one function that is 1 everywhere, at the points of another evaluation."""
     elements = like.quadrature.weights.shape[0]
     one = like.quadrature.weights.new_ones(elements, 1, 1)

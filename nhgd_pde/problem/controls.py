@@ -13,8 +13,7 @@ from torch import Tensor
 from ..control.maps import added, replaced
 from ..fem.interpolation import interpolation
 from ..fem.state_space import StateSpace
-from ..linalg.factorisation import SingularMatrixError
-from ..pde.form import Coefficients, ControlMap
+from ..pde.form import ControlMap
 from .control_spaces import ControlSpaces
 from .control_spec import (
     ConductivityControl,
@@ -30,12 +29,13 @@ from .control_spec import (
     SourceControl,
 )
 from .densities import density_entry
+from .dependence import CELLS, Recorded
 from .entry import Entry
 from .expressions import Expression
 from .families import Interior
 from .fields import Function
 from .python_code import load_function
-from .values import Values, random_coefficient
+from .values import Values
 
 
 @dataclass
@@ -201,37 +201,21 @@ class ControlBuilder:
         region = None if spec.on is None else weight.reshape(-1)
         cells = np.flatnonzero(weight.reshape(weight.shape[1], -1)[:, 0].cpu().numpy())
         maps = (replaced("conductivity", by, region),)
-        return Entry(key, part, None, maps, functions, additive=False, cells=cells)
+        certain = isinstance(spec, ConductivityControl)
+        return Entry(key, part, None, maps, functions, additive=False, cells=cells, certain=certain)
 
     def _parameter(self, key: str, spec: ParameterControl) -> Entry:
-        name, values = spec.name, self.values
         part, functions, _ = self.spaces.in_cells(key, spec, 1, varying=False)
-        dependent, starts, random = dict(values.dependent), dict(values.parameters), sorted(values.followed)
-
-        def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
-            known = {
-                each: coefficients.get(f"parameter {each}", torch.full_like(v, start)) for each, start in starts.items()
-            }
-            known[name] = v
-            known |= {each: coefficients[random_coefficient(each)] for each in random}
-            after = {each: follow(known, coefficients[each]) for each, follow in dependent.items()}
-            for coefficient in values.positives & after.keys():
-                if not (after[coefficient] > 0.0).all():
-                    least = float(after[coefficient].min())
-                    raise SingularMatrixError(f"{coefficient} must be positive and falls to {least:.3g}: bound {name}")
-            return {**coefficients, f"parameter {name}": v, **after}
-
-        if name not in values.used:
-            values.complain(f"{key}.name", f"expected a parameter that an expression of pde uses, found {name!r}")
-        return Entry(key, part, None, (enter,), functions, additive=False)
+        return Entry(key, part, None, (), functions, additive=False, parameter=spec.name)
 
     def _python(self, key: str, spec: PythonControl) -> Entry:
         part, functions, _ = self.spaces.in_cells(key, spec, 1)
         enter = load_function(self.values.file, f"{key}.python", spec.python)
         name = Function.written(spec.python)
         trial = torch.zeros_like(functions[0].quadrature.weights).reshape(1, -1)
+        given = Recorded(self.interior.coefficients | self.values.exposed(self.interior.coefficients))
         try:
-            found = enter(dict(self.interior.coefficients), trial)
+            found = enter(given, trial)
         except Exception as error:
             raise self.values.file.error(f"{key}.python", f"{name} raised {type(error).__name__}: {error}") from error
         if not isinstance(found, Mapping) or not found.keys() >= self.interior.coefficients.keys():
@@ -239,7 +223,9 @@ class ControlBuilder:
             known = ", ".join(self.interior.coefficients)
             message = f"{name} returned {kind}; expected the coefficients {known}, some of them changed"
             self.values.complain(f"{key}.python", message)
-        return Entry(key, part, None, (enter,), functions, additive=False)
+        self.values.dependence.use(CELLS, given.asked & self.values.parameters.keys())
+        changed = frozenset(name for name in given if isinstance(found, Mapping) and found.get(name) is not given[name])
+        return Entry(key, part, None, (enter,), functions, acts_on=changed, additive=False)
 
     def _gain(self, key: str, gain: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
         before = len(self.values.issues)

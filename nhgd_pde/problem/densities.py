@@ -56,7 +56,19 @@ def density_entry(
         part = replace(part, smoothing=smoothing)
     region = None if spec.on is None else weight.reshape(-1)
     maps = (density.map(region),)
-    return Entry(key, part, None, maps, functions, stages[-1], frozenset({name}), False, stages=stages, density=density)
+    return Entry(
+        key,
+        part,
+        None,
+        maps,
+        functions,
+        stages[-1],
+        frozenset({name}),
+        additive=False,
+        stages=stages,
+        density=density,
+        certain=True,
+    )
 
 
 def _filter(spaces: ControlSpaces, key: str, spec: DensityControl, part: ControlSpace, weight: Tensor) -> Filter | None:

@@ -1,13 +1,21 @@
-"""Coefficients of the state that are given: Dirichlet and initial values, and what controls add to them."""
+"""Coefficients of the state that are given: Dirichlet and initial values, and what controls make of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
 import numpy as np
 import scipy.sparse as sp
+import torch
 from torch import Tensor
 
+from ..control.spaces import Controls
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
+from ..pde.given import GivenData, ParameterData
+from ..pde.ranges import Guard
 from .clock import Clock
 from .entry import Entry
 from .expressions import Expression
@@ -15,18 +23,104 @@ from .points import fix_point
 from .values import Values
 
 
+@dataclass
+class Given:
+    """Coefficients of the state that the file gives.
+
+    Attributes:
+        values: evaluates expressions and collects mistakes.
+        lift: (rows, N), the rows scenarios or levels in time; at the starting values of the parameters.
+        fixed: (N,) which they are.
+        times: (levels,) of an evolution; None of a steady problem.
+        owner: (levels or 1, N) the number of the piece that a coefficient is of; -1 of those without parameters.
+        pieces: key, expression and (dim, N) nodes of what follows from parameters.
+    """
+
+    values: Values
+    lift: np.ndarray
+    fixed: np.ndarray
+    times: np.ndarray | None
+    owner: np.ndarray = field(init=False)
+    pieces: list[tuple[str, Expression, np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.owner = np.full((1 if self.times is None else len(self.times), self.lift.shape[1]), -1)
+
+    def give(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray) -> None:
+        """Values of degrees of freedom (M,), whose nodes are among all (dim, N)."""
+        self.lift[:, dofs] = self.values.given(key, expression, nodes[:, dofs], self.times)
+        self.fixed[dofs] = True
+        self._own(key, expression, dofs, nodes, slice(None))
+
+    def start(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray) -> None:
+        """The same at time 0."""
+        assert self.times is not None
+        self.lift[0, dofs] = self.values.given(key, expression, nodes[:, dofs], self.times[:1])
+        self._own(key, expression, dofs, nodes, slice(1))
+
+    def _own(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray, levels: slice) -> None:
+        self.owner[levels, dofs] = -1
+        if expression.variables & self.values.parameters.keys():
+            self.owner[levels, dofs] = len(self.pieces)
+            self.pieces.append((key, expression, nodes))
+
+    @property
+    def tensor(self) -> Tensor:
+        """(N,) of every level of an evolution, or (S, N) of scenarios that have rows of their own."""
+        return self._whole(self.lift)
+
+    @property
+    def unparametrised(self) -> Tensor:
+        """The same with zeros where parameters give the values."""
+        own = self.owner >= 0
+        return self._whole(np.where(own, 0.0, self.lift)) if own.any() else self.tensor
+
+    def _whole(self, lift: np.ndarray) -> Tensor:
+        random = self.values.random
+        uncertain = random is not None and random.rows is not None
+        return self.values.tensor(lift if uncertain else lift.reshape(-1))
+
+    def parameter_data(self, columns: Mapping[str, int], controls: int) -> tuple[ParameterData, ...]:
+        """How the coefficients follow from parameters, which are the entries `columns` of p controls."""
+        found = []
+        for number, (key, expression, nodes) in enumerate(self.pieces):
+            levels, dofs = np.nonzero(self.owner == number)
+            if not len(dofs):
+                continue
+            x = self.values.tensor(nodes[:, dofs])
+            known = self.values.random_at(expression.variables, x)
+            if self.times is not None:
+                known["t"] = self.values.tensor(self.times[levels])
+            names = [name for name in columns if name in expression.variables]
+            found.append(
+                ParameterData(
+                    tuple(columns[name] for name in names),
+                    torch.from_numpy(levels * self.owner.shape[1] + dofs).to(x.device),
+                    partial(_followed, expression, x, known, names),
+                    controls,
+                    Guard({"given": key}, {}, partial(self.values.place_text, x)),
+                )
+            )
+        return tuple(found)
+
+
+def _followed(
+    expression: Expression, x: Tensor, known: Mapping[str, Tensor], names: Sequence[str], numbers: Sequence[Tensor]
+) -> Tensor:
+    found = expression.torch(x, **known, **dict(zip(names, numbers, strict=True)))
+    return found if found.ndim > 1 else found[None]
+
+
 def given_coefficients(
     values: Values, state: StateSpace, facets: dict[str, np.ndarray], entries: list[Entry], clock: Clock | None
-) -> tuple[Tensor, np.ndarray]:
-    """Given coefficients (N,), those of every level of an evolution, and which of the state space's are fixed.
-
-    In scenarios that have rows of their own, they are (S, N).
-    """
+) -> Given:
+    """The given coefficients and which they are: those of every level of an evolution, or of every scenario."""
     uncertain = values.random is not None and values.random.rows is not None
     rows = len(values.random.z) if uncertain and values.random is not None else 1 if clock is None else clock.steps + 1
     lift = np.zeros((rows, state.size))
     times = None if clock is None else clock.levels
-    fixed = np.zeros(state.size, dtype=bool)
+    found = Given(values, lift, np.zeros(state.size, dtype=bool), times)
+    fixed = found.fixed
     count = state.groups[0].components
     for name, indices in facets.items():
         given = values.file.spec.pde.boundary[name].dirichlet
@@ -46,11 +140,10 @@ def given_coefficients(
                 continue
             dofs = state.facet_dofs(indices, i)
             at = f"{key}.{i}" if isinstance(given, tuple) else key
-            lift[:, dofs] = values.formula(at, value, state.nodes[:, dofs], times)
-            fixed[dofs] = True
+            found.give(at, value, dofs, state.nodes)
     for k, point in enumerate(values.file.spec.pde.points):
         if point.dirichlet is not None:
-            fix_point(values=values, state=state, number=k, lift=lift, fixed=fixed, times=times)
+            fix_point(values, state, k, found.give)
     for entry in entries:
         if entry.data is not None and not entry.initial:
             those = np.flatnonzero(np.diff(entry.data.indptr))
@@ -61,15 +154,47 @@ def given_coefficients(
     if fixed[: state.offsets[count]].all():
         values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
     if clock is not None:
-        assert values.file.spec.time is not None and times is not None
-        nodes = state.parts[0].nodes
-        initial = values.components("time.initial", values.file.spec.time.initial, count, nodes, times[:1])
-        lift[0] = 0.0
-        lift[0, : state.offsets[count]] = initial[:, 0].reshape(-1)
-    return values.tensor(lift if uncertain else lift.reshape(-1)), fixed
+        _initial(found, state, count)
+    return found
 
 
-def controlled_coefficients(state: StateSpace, entries: list[Entry], clock: Clock | None) -> SparseMatrix | None:
+def _initial(given: Given, state: StateSpace, count: int) -> None:
+    """The state at time 0, of which no boundary value is left."""
+    time = given.values.file.spec.time
+    assert time is not None
+    given.lift[0], given.owner[0] = 0.0, -1
+    value, key = time.initial, "time.initial"
+    several = isinstance(value, tuple)
+    expressions = value if isinstance(value, tuple) else (value,) * count
+    if len(expressions) != count:
+        wanted = "one expression" if count == 1 else f"{count} expressions, one a component"
+        given.values.complain(key, f"expected {wanted}, found {len(expressions)}")
+        return
+    if count > 1 and not several and expressions[0].constant != 0.0:
+        given.values.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")
+        return
+    for i, expression in enumerate(expressions):
+        dofs = np.arange(state.offsets[i], state.offsets[i + 1])
+        given.start(f"{key}.{i}" if several else key, expression, dofs, state.nodes)
+
+
+def controlled_coefficients(
+    state: StateSpace, given: Given, entries: list[Entry], controls: Controls, clock: Clock | None
+) -> GivenData | None:
+    """What the controls make of given coefficients; None where they do not change them."""
+    columns = {
+        entry.parameter: first
+        for entry, first in zip(entries, controls.rows.offsets, strict=False)
+        if entry.parameter is not None
+    }
+    added = _added(state, entries, clock)
+    followed = given.parameter_data(columns, controls.size)
+    if added is None and not followed:
+        return None
+    return GivenData(given.owner.size, added, followed)
+
+
+def _added(state: StateSpace, entries: list[Entry], clock: Clock | None) -> SparseMatrix | None:
     """(N, p) what the controls add to given coefficients; None where they do not."""
     if all(entry.data is None for entry in entries):
         return None

@@ -33,6 +33,9 @@ class Entry:
         density: how it becomes material; None of other controls.
         side: the part of the boundary that it acts on, and its facets; None for the cells.
         cells: those whose conductivity it makes; None where it makes none.
+        parameter: the name by which expressions know it; None of other controls. It has no maps of its own: in every
+            integral it enters the coefficients that use it.
+        certain: no value between its bounds brings a coefficient out of its range.
     """
 
     key: str
@@ -50,16 +53,16 @@ class Entry:
     side: str | None = None
     facets: np.ndarray | None = None
     cells: np.ndarray | None = None
+    parameter: str | None = None
+    certain: bool = False
 
     @property
     def order(self) -> int:
-        """Parameters make whole coefficients, conductivities parts of one, and what is added comes last."""
+        """Functions make whole coefficients, conductivities parts of one, and what is added comes last."""
         return 2 if self.additive else 1 if self.cells is not None else 0
 
-    def placed(self, first: int, width: int) -> Evaluation | None:
+    def placed(self, first: int, width: int) -> Evaluation:
         """Its functions as the columns from `first` on of those of all controls."""
-        if not self.maps:
-            return None
         parts, column = [], first
         for each in self.functions:
             parts.append(each.shifted(column, width))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..fem.state_space import StateSpace
+from .expressions import Expression
 from .values import Values, point_text
 
 
@@ -23,9 +26,9 @@ def point_of_mesh(values: Values, state: StateSpace, number: int) -> np.ndarray 
 
 
 def fix_point(
-    values: Values, state: StateSpace, number: int, lift: np.ndarray, fixed: np.ndarray, times: np.ndarray | None
+    values: Values, state: StateSpace, number: int, give: Callable[[str, Expression, np.ndarray, np.ndarray], None]
 ) -> None:
-    """Write the values at a node into `lift` and `fixed`."""
+    """Give the values at a node: `give` takes key, expression, degrees of freedom and the nodes of all of these."""
     count, key = state.groups[0].components, f"pde.points.{number}"
     given, where = values.file.spec.pde.points[number].dirichlet, point_of_mesh(values, state, number)
     if where is None:
@@ -48,5 +51,4 @@ def fix_point(
             return
         at = f"{key}.dirichlet.{i}" if isinstance(given, tuple) else f"{key}.dirichlet"
         dof = state.offsets[i] + nearest
-        lift[:, dof] = values.formula(at, value, nodes[:, nearest : nearest + 1], times).reshape(-1)
-        fixed[dof] = True
+        give(at, value, np.array([dof]), state.nodes)

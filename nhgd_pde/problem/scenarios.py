@@ -18,7 +18,7 @@ from ..linalg.sparse import ScenarioMatrix
 from ..objective.risk import Risk
 from ..objective.terms import Objective
 from ..pde.boundary import neumann
-from ..pde.evolution import EvolutionEquation
+from ..pde.evolution import EvolutionEquation, capacity_matrix
 from ..pde.form import Integral, Pointwise
 from ..pde.linearisation import SteadyControlDerivative
 from ..pde_problem import PDEProblem
@@ -27,8 +27,17 @@ from ..uncertainty.fresh import fresh_sample
 from ..uncertainty.inputs import RandomInputs
 from ..uncertainty.sampling import Samples, Stream
 from .clock import Clock
-from .conditions import Condition, point_load, side_condition
-from .dirichlet import given_coefficients
+from .conditions import (
+    Condition,
+    cells_condition,
+    guard_of,
+    inertia_condition,
+    point_load,
+    side_condition,
+)
+from .control_spec import PythonControl
+from .dependence import CELLS, Dependence
+from .dirichlet import controlled_coefficients, given_coefficients
 from .entry import Entry
 from .errors import ProblemError
 from .families import FAMILIES, Interior
@@ -92,6 +101,13 @@ class Recipe:
         return self.interior_names if given.absorbing else _conditions_names(given) & self.values.random_names
 
     @cached_property
+    def mixed(self) -> bool:
+        """Whether what controls make of a coefficient may be out of its range in some scenarios alone."""
+        together = any(names & self.values.random_names for names in self.values.dependence.names.values())
+        own = any(isinstance(each, PythonControl) for each in self.values.file.spec.controls)
+        return together or (own and bool(self.interior_names))
+
+    @cached_property
     def lift_names(self) -> frozenset[str]:
         """Those of the coefficients that are given: Dirichlet and initial values."""
         spec = self.values.file.spec
@@ -105,7 +121,7 @@ class Recipe:
     def in_scenarios(self, z: np.ndarray, numbers: np.ndarray) -> Values:
         """Values in scenarios (b, m), one where rows are those of time."""
         random = replace(self.random, z=z, numbers=numbers, squeezed=self.clock is not None)
-        return replace(self.values, random=random, issues=[], dependent={}, used=set(), positives=set(), followed=set())
+        return replace(self.values, random=random, issues=[], dependence=Dependence(), ranges={})
 
     def tried(self, samples: Samples) -> Recipe:
         """With the nature that the equation shows in the first scenarios: symmetric and coercive in all or in none.
@@ -142,7 +158,7 @@ class Recipe:
         pde = values.file.spec.pde
         found = FAMILIES[pde.kind].interior(values, pde, self.state)
         return replace(
-            found, coefficients={**found.coefficients, **values.companions(self.state.cells.quadrature.flat)}
+            found, coefficients={**found.coefficients, **values.companions(CELLS, self.state.cells.quadrature.flat)}
         )
 
     def condition_in(self, values: Values, name: str, given: Condition) -> Condition:
@@ -162,30 +178,31 @@ class Recipe:
         if self.interior_names:
             interior = self.interior_in(values)
             self._check_nature(values, interior)
-            integrals[0] = replace(
-                integrals[0],
-                evaluation=interior.evaluation or integrals[0].evaluation,
-                form=interior.form,
-                coefficients={**integrals[0].coefficients, **interior.coefficients},
-                closed=interior.closed,
-            )
+            cells = cells_condition(values, self.state, interior)
+            cells = replace(cells, evaluation=interior.evaluation or integrals[0].evaluation)
+            integrals[0] = self._with(integrals[0], values, cells)
             if isinstance(equation, EvolutionEquation) and interior.capacity is not None:
-                changes["mass"] = capacity_matrix(self.state, interior.capacity)
+                fields = self.state.groups[0].components
+                changes["mass"] = capacity_matrix(self.state.cells, fields, interior.capacity)
+                if equation.inertia is not None:
+                    condition = inertia_condition(values, self.state, interior)
+                    changes["inertia"] = self._with(equation.inertia, values, condition)
         for k, (name, given) in enumerate(self.conditions.items(), start=1):
             condition = given
             if self.condition_names(name):
                 condition = self.condition_in(values, name, given)
-                integrals[k] = replace(
-                    integrals[k], coefficients={**integrals[k].coefficients, **condition.coefficients}
-                )
+                integrals[k] = self._with(integrals[k], values, condition)
                 self._check_exchange(values, name, condition)
             if condition.form is neumann:
                 loads.append((condition.evaluation, condition.coefficients["flux"]))
         if "source" in interior.coefficients:
             loads.append((self.state.cells, interior.coefficients["source"]))
         if self.lift_names:
-            lift, fixed = given_coefficients(values, self.state, dict(self.facets), self.entries, self.clock)
-            changes["lift"] = lift
+            fixing = given_coefficients(values, self.state, dict(self.facets), self.entries, self.clock)
+            lift, fixed = fixing.tensor, fixing.fixed
+            changes["lift"] = fixing.unparametrised
+            if equation.data is not None and equation.data.parameters:
+                changes["data"] = controlled_coefficients(self.state, fixing, self.entries, self.controls, self.clock)
             if equation.zero_mean is not None:
                 for row in lift if lift.ndim > 1 else lift[None]:
                     undetermined(values, self.state, interior.undetermined, fixed, row, self.entries)
@@ -209,6 +226,17 @@ class Recipe:
             earlier=(),
             origin=None,
             sibling=nominal,
+        )
+
+    def _with(self, integral: Integral, values: Values, condition: Condition) -> Integral:
+        """The integral with the same controls and what scenarios make of its coefficients."""
+        return replace(
+            integral,
+            evaluation=condition.evaluation,
+            form=condition.form,
+            coefficients={**integral.coefficients, **condition.coefficients},
+            closed=condition.closed,
+            guard=None if integral.guard is None else guard_of(values, condition, self.values.ranges),
         )
 
     def _objective(self, nominal: Objective, values: Values, loads: list[tuple[Evaluation, Tensor]]) -> Objective:
@@ -256,14 +284,6 @@ class Recipe:
             place = values.place_text(condition.evaluation.quadrature.flat, where)
             message = f"expected at least 0, as inner.model energy needs, found {flat.reshape(-1)[where]:g} at {place}"
             values.complain(f"pde.boundary.{name}.robin.coefficient", f"{message}: take residual")
-
-
-def capacity_matrix(state: StateSpace, capacity: Tensor) -> ScenarioMatrix:
-    """The mass matrix of the fields under a time derivative, with its factor (P,) or (steps, P)."""
-    cells = state.cells
-    weight = capacity.reshape(-1, *cells.quadrature.weights.shape)
-    values = range(0, cells.stride * state.groups[0].components, cells.stride)
-    return cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)
 
 
 # Scenarios in which a problem shows its nature.
@@ -359,4 +379,5 @@ class Scenarios:
             lambda count, wide: fresh_sample(self.stream.fresh.fresh, count, wide),
             not self.recipe.lift_names,
             None if self.coarsened is None else partial(self.coarsened, self),
+            mixed=self.recipe.mixed,
         )

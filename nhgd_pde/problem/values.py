@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,6 +12,20 @@ from torch import Tensor
 
 from ..fem.evaluation import Evaluation
 from ..fem.mesh import Domain
+from ..pde.form import Coefficients
+from ..pde.ranges import Range
+from .dependence import (
+    CELLS,
+    GIVEN,
+    Dependence,
+    Follow,
+    Traced,
+    follower,
+    on_cells,
+    parameter_coefficient,
+    random_coefficient,
+    stacked,
+)
 from .errors import Issue, suggest
 from .expressions import Expression, ExpressionError
 from .loading import ProblemFile
@@ -32,13 +46,10 @@ class Values:
     Attributes:
         times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
         parameters: starting values of the controls that expressions name.
-        dependent: coefficient -> how it follows from the parameters and random inputs by name, and from what it is
-            without them, for the coefficients that do.
-        used: the parameters among them.
-        positives: coefficients that must be positive.
+        dependence: what follows from the parameters, and how.
+        ranges: key in the file -> the admissible values of the coefficient there, where they have a range.
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
         random: the random inputs in the scenarios that are looked at; None where there are none.
-        followed: the random inputs that coefficients which depend on parameters use too.
     """
 
     file: ProblemFile
@@ -47,12 +58,10 @@ class Values:
     issues: list[Issue] = field(default_factory=list)
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
-    dependent: dict[str, Callable[[Mapping[str, Tensor], Tensor], Tensor]] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    positives: set[str] = field(default_factory=set)
+    dependence: Dependence = field(default_factory=Dependence)
+    ranges: dict[str, Range] = field(default_factory=dict)
     complex: bool = False
     random: RandomValues | None = None
-    followed: set[str] = field(default_factory=set)
 
     @property
     def random_names(self) -> frozenset[str]:
@@ -118,36 +127,69 @@ class Values:
             return np.zeros(shape)
         return values
 
-    def coefficient(self, name: str, key: str, expression: Expression, x: Tensor) -> np.ndarray:
-        """The values of a coefficient of the equation, which parameters may change later."""
+    def traced(
+        self, key: str, expression: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None
+    ) -> Traced:
+        """Values at points (dim, ...), and how they follow from the parameters that the expression uses."""
+        values = self._evaluate(key, expression, x, times)
+        if not expression.variables & self.parameters.keys():
+            return Traced(values)
+        given = self.times if times is None else times
+        at = None if given is None else self.tensor(given)
+        points = x if isinstance(x, Tensor) else self.tensor(x)
+        return Traced(values, follower(expression, points, at), self._names(expression))
+
+    def given(self, key: str, expression: Expression, x: np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
+        """Values (rows or 1, M) of given coefficients of the state at nodes (dim, M)."""
+        values = self._evaluate(key, expression, x, times)
         if expression.variables & self.parameters.keys():
-            times = None if self.times is None else self.tensor(self.times)[:, None]
-            self.followed |= expression.variables & self.random_names
+            self.dependence.use(GIVEN, self._names(expression))
+        return values
 
-            def follow(parameters: Mapping[str, Tensor], given: Tensor) -> Tensor:
-                named = {each: parameters[each] for each in parameters if each in expression.variables}
-                if "t" in expression.variables:
-                    assert times is not None
-                    return expression.torch(x[:, None].expand(-1, len(times), -1), t=times, **named)
-                return expression.torch(x, **named)
+    def _names(self, expression: Expression) -> frozenset[str]:
+        return expression.variables & (self.parameters.keys() | self.random_names)
 
-            self.dependent[name] = follow
-            self.used |= expression.variables & self.parameters.keys()
-        return self._evaluate(key, expression, x)
+    def coefficient(self, name: str, key: str, expression: Expression, x: Tensor, place: str = CELLS) -> np.ndarray:
+        """The values of a coefficient of the equation, which parameters may change later."""
+        return self.recorded(place, name, self.traced(key, expression, x))
 
-    def function(self, key: str, expression: Expression, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """(u, points) -> values of an expression in u and the coordinates; it is tried at the points x for u = 0."""
+    def recorded(self, place: str, name: str, traced: Traced) -> np.ndarray:
+        """The values of a coefficient of an integral, whose dependence is kept."""
+        if traced.follow is not None:
+            follow = traced.follow
+            self.dependence.add(place, name, lambda known, c: follow(known, c[name]), traced.names)
+        return traced.values
 
-        named = self.random_at(expression, x)
+    def function(self, key: str, expression: Expression, x: Tensor) -> Callable[[Coefficients, Tensor, Tensor], Tensor]:
+        """(coefficients, u, points) -> values of an expression in u and the coordinates; it is tried at x for u = 0.
 
-        def evaluate(u: Tensor, points: Tensor) -> Tensor:
-            return expression.torch(points, u=u, **named)
+        The parameters it uses are among the coefficients.
+        """
+        named = self.random_at(expression.variables, x)
+        parameters = sorted(expression.variables & self.parameters.keys())
+        self.dependence.use(CELLS, parameters)
+
+        def evaluate(c: Coefficients, u: Tensor, points: Tensor) -> Tensor:
+            own = {name: c[parameter_coefficient(name)] for name in parameters}
+            return expression.torch(points, u=u, **named, **own)
 
         try:
-            evaluate(x.new_zeros(x.shape[1:]), x)
+            evaluate(self.starting_parameters(), x.new_zeros(x.shape[1:]), x)
         except ExpressionError as error:
             self.complain(key, str(error))
         return evaluate
+
+    def exposed(self, coefficients: Collection[str]) -> dict[str, Tensor]:
+        """Parameters under their bare names, which functions of the user's own may ask for among the coefficients."""
+        start = {name: self.tensor(np.array([value])) for name, value in self.parameters.items()}
+        found = {name: value for name, value in start.items() if name not in coefficients}
+        self.dependence.exposed |= found.keys()
+        return found
+
+    def starting_parameters(self) -> dict[str, Tensor]:
+        """The parameters as coefficients of an integral, at their starting values."""
+        start = {name: self.tensor(np.array([value])) for name, value in self.parameters.items()}
+        return {parameter_coefficient(name): value for name, value in start.items()}
 
     def number(self, key: str, value: Expression | tuple[Expression, ...] | None) -> None:
         """Complain of an expression that is not one number at a time."""
@@ -165,11 +207,11 @@ class Values:
         """Scenarios along an axis of their own, or one."""
         return 1 if self.random is None else self.random.rows or 1
 
-    def random_at(self, expression: Expression, x: Tensor) -> dict[str, Tensor]:
-        """The random inputs that an expression uses, at points x (dim, ...)."""
+    def random_at(self, variables: frozenset[str], x: Tensor) -> dict[str, Tensor]:
+        """The random inputs among the variables of an expression, at points x (dim, ...)."""
         if self.random is None:
             return {}
-        found = self.random.at(expression.variables & self.random.names, np.asarray(x.cpu()))
+        found = self.random.at(variables & self.random.names, np.asarray(x.cpu()))
         return {name: values.to(self.device) for name, values in found.items()}
 
     def once(self, key: str, make: Callable[[], T]) -> T:
@@ -181,19 +223,24 @@ class Values:
         found: T = self.random.kept[key]
         return found
 
-    def companions(self, x: Tensor) -> dict[str, Tensor]:
-        """What integrands over the cells, with points x (dim, P), need of the random inputs besides coefficients."""
-        if self.random is None or not self.followed:
-            return {}
-        found = self.random.at(sorted(self.followed), np.asarray(x.cpu()))
-        return {random_coefficient(name): values.to(self.device) for name, values in found.items()}
+    def companions(self, place: str, x: Tensor) -> dict[str, Tensor]:
+        """What an integral with points x (dim, P) needs besides its coefficients to follow the parameters.
+
+        The random inputs that it uses together with parameters, and these at their starting values.
+        """
+        names = self.dependence.names_at(place)
+        found = {key: value for key, value in self.starting_parameters().items() if names}
+        if self.random is None:
+            return found
+        random = self.random.at(sorted(names & self.random_names), np.asarray(x.cpu()))
+        return found | {random_coefficient(name): values.to(self.device) for name, values in random.items()}
 
     def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
         """Coordinates of one of the points (dim, ...), and the scenario, of one of the values (..., points) there."""
         if self.random is None:
             return point_text(x, index)
         points = int(np.prod(x.shape[1:]))
-        return point_text(x, index) + self.random.scenario(index // points if self.rows > 1 else 0)
+        return point_text(x, index) + self.random.scenario(index // points % self.rows)
 
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
@@ -227,14 +274,20 @@ class Values:
         return self.domain.subdomains[name]
 
     def regional(
-        self, key: str, value: Expression | dict[str, Expression], x: Tensor, at: np.ndarray | None = None
+        self, key: str, value: Expression | dict[str, Expression], x: Tensor, place: str = CELLS
     ) -> np.ndarray:
         """A coefficient (P,), or (steps, P) where it depends on time, given by one expression or one a subdomain.
 
-        The points x (dim, P) are those of every cell in turn, or of the cells `at`, where parameters change nothing.
+        The points x (dim, P) are those of every cell in turn.
         """
+        return self.recorded(place, key.rpartition(".")[2], self.traced_regions(key, value, x))
+
+    def traced_regions(
+        self, key: str, value: Expression | dict[str, Expression], x: Tensor, at: np.ndarray | None = None
+    ) -> Traced:
+        """The same with its dependence, at points of every cell in turn, or of the cells `at`."""
         if isinstance(value, Expression):
-            return self.coefficient(key.rpartition(".")[2], key, value, x)
+            return self.traced(key, value, x)
         every = np.arange(self.domain.mesh.nelements) if at is None else at
         points = x.reshape(self.domain.dim, len(every), -1)
         moving = any("t" in expression.variables for expression in value.values())
@@ -245,18 +298,16 @@ class Values:
         values = np.zeros(shape)
         missing = np.ones(len(every), dtype=bool)
         before = len(self.issues)
-        parts: list[tuple[Expression, np.ndarray]] = []
+        parts: list[tuple[Follow, Tensor]] = []
+        names: frozenset[str] = frozenset()
 
         def fill(name: str, cells: np.ndarray) -> None:
-            expression = value[name]
-            evaluate = self._evaluate if at is None else self.formula
-            values[..., cells, :] = evaluate(f"{key}.{name}", expression, points[:, cells])
-            if at is None and expression.variables & self.parameters.keys():
-                parts.append((expression, cells))
-                self.followed |= expression.variables & self.random_names
-                if moving:
-                    message = "expected parameters or the time 't' in the values of subdomains, found both"
-                    self.complain(f"{key}.{name}", message)
+            nonlocal names
+            part = self.traced(f"{key}.{name}", value[name], points[:, cells])
+            values[..., cells, :] = part.values
+            if part.follow is not None:
+                parts.append((part.follow, torch.from_numpy(cells).to(self.device)))
+                names = names | part.names
 
         for name in value:
             if name != "default":
@@ -268,37 +319,20 @@ class Values:
         elif missing.any() and len(self.issues) == before:
             message = f"{missing.sum():,} cells belong to none of {', '.join(value)}; add a value named default"
             self.complain(key, message)
-        if parts:
-            self._follow_regions(key.rpartition(".")[2], parts, points)
-        return values.reshape(*shape[:-2], -1)
+        flat = values.reshape(*shape[:-2], -1)
+        return Traced(flat, on_cells(parts, (points.shape[1], points.shape[2])) if parts else None, names)
 
-    def _follow_regions(self, name: str, parts: list[tuple[Expression, np.ndarray]], points: Tensor) -> None:
-        """The same as in `coefficient` for expressions on some of the cells each."""
-        shape = points.shape[1:]
+    def admitted(self, key: str, values: np.ndarray, x: Tensor, range_: Range) -> np.ndarray:
+        """The values (..., P), or matrices (dim, dim, rows, P), of a coefficient, which have to be in a range.
 
-        def follow(parameters: Mapping[str, Tensor], given: Tensor) -> Tensor:
-            at = {
-                each: known.expand(*known.shape[:-1], shape.numel()).reshape(-1, *shape)
-                for each, known in parameters.items()
-            }
-            rows = max([len(each) for each in at.values()] + [given.numel() // shape.numel()])
-            whole = given.reshape(-1, *shape).expand(rows, *shape).clone()
-            for expression, cells in parts:
-                here = {each: known[:, cells] for each, known in at.items() if each in expression.variables}
-                whole[:, cells] = expression.torch(points[:, cells], **here)
-            return whole.reshape(rows, -1)
-
-        self.dependent[name] = follow
-        for expression, _ in parts:
-            self.used |= expression.variables & self.parameters.keys()
-
-    def positive(self, key: str, values: np.ndarray, x: Tensor) -> np.ndarray:
-        """The values (..., P) of a coefficient that must be positive."""
-        self.positives.add(key.rpartition(".")[2])
-        if not self.issues and (values <= 0.0).any():
-            where = int(np.argmin(values))
+        The range is kept for the values that controls make of them later.
+        """
+        self.ranges[key] = range_
+        breach = range_.breach(_host_tensor(values))
+        # Values of an expression that has been complained of are zeros.
+        if breach is not None and not any(issue.key.startswith(key) for issue in self.issues):
             self.complain(
-                key, f"expected a positive value, found {values.reshape(-1)[where]:g} at {self.place_text(x, where)}"
+                key, f"expected {breach.expected}, found {breach.found} at {self.place_text(x, breach.index)}"
             )
         return values
 
@@ -309,33 +343,52 @@ class Values:
         count: int,
         x: Tensor | np.ndarray,
         times: np.ndarray | None = None,
+        place: str | None = None,
+        name: str = "source",
     ) -> np.ndarray:
         """A vector (count, rows, ...) given by a list of expressions, rows the times or one; a single 0 stands for all.
 
-        Without a list, the expression is that of a scalar, or of the real part of a complex field.
+        Without a list, the expression is that of a scalar, or of the real part of a complex field. The values are those
+        of the coefficient `name` of the integral at a place; without a place no parameters may stand there.
         """
+        traced = self.traced_components(key, value, count, x, times, place is not None)
+        return traced.values if place is None else self.recorded(place, name, traced)
+
+    def traced_components(
+        self,
+        key: str,
+        value: Expression | tuple[Expression, ...] | dict[str, Expression],
+        count: int,
+        x: Tensor | np.ndarray,
+        times: np.ndarray | None = None,
+        following: bool = True,
+    ) -> Traced:
+        """The same with its dependence, where it may have one."""
         shape = tuple(x.shape[1:])
+
+        def one(at: str, each: Expression) -> Traced:
+            return self.traced(at, each, x, times) if following else Traced(self.formula(at, each, x, times))
+
         if isinstance(value, tuple):
             if len(value) != count:
                 wanted = "one expression" if count == 1 else f"{count} expressions, one a component"
                 self.complain(key, f"expected {wanted}, found {len(value)}")
-                return np.zeros((count, 1, *shape))
-            entries = [self.formula(f"{key}.{i}", each, x, times) for i, each in enumerate(value)]
+                return Traced(np.zeros((count, 1, *shape)))
+            entries = [one(f"{key}.{i}", each) for i, each in enumerate(value)]
         else:
-            every = np.arange(self.domain.mesh.nelements)
             regional = isinstance(value, dict) and isinstance(x, Tensor)
-            single = self.regional(key, value, x, every) if regional else self.formula(key, value, x, times)  # type: ignore[arg-type]
+            single = self.traced_regions(key, value, x) if regional else one(key, value)  # type: ignore[arg-type]
             real = self.complex and count == 2
-            if count > 1 and single.any() and not real:
+            if count > 1 and (single.values.any() or single.follow is not None) and not real:
                 self.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")
-            entries = [single, np.zeros_like(single)] if real else [single] * count
-        rows = [each if each.ndim > len(shape) else each[None] for each in entries]
-        return np.stack(np.broadcast_arrays(*rows))
-
-
-def random_coefficient(name: str) -> str:
-    """What a random input is called among the coefficients of an integral."""
-    return f"random {name}"
+            nothing = Traced(np.zeros_like(single.values))
+            entries = [single, nothing] if real else [single] * count
+        rows = [each.values if each.values.ndim > len(shape) else each.values[None] for each in entries]
+        whole = np.stack(np.broadcast_arrays(*rows))
+        if all(each.follow is None for each in entries):
+            return Traced(whole)
+        names = frozenset().union(*(each.names for each in entries))
+        return Traced(whole, stacked([each.follow for each in entries], (count,)), names)
 
 
 def _host_tensor(values: np.ndarray) -> Tensor:

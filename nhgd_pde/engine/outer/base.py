@@ -278,7 +278,7 @@ class Feasible:
         Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
         """
         if self.smooth:
-            # Not from the pairing with the derivative: blended from two evaluations, both are what cancellation has left.
+            # Not from the pairing with the derivative: where both are blended, cancellation has left errors in both.
             return self.metric.norm(evaluation.gradient[None])
         v = evaluation.v
         if self.constraint is None:

@@ -89,6 +89,9 @@ class GradientDescent:
         search = LineSearch.start(evaluation.value, slope, trial, wolfe=False)
         return GradientState(evaluation, search, latest, step=state.search.trial)
 
+    def shortened(self, state: GradientState, share: float) -> GradientState:
+        return replace(state, search=state.search.shortened(share))
+
     def rebased(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
         slope = -dot(evaluation.derivative, evaluation.gradient)
         search = LineSearch.start(evaluation.value, slope, state.search.trial, wolfe=False)

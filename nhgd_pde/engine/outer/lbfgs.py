@@ -106,6 +106,9 @@ class LBFGS:
         reached = self._search_from(space, evaluation, self._remember(space, state, evaluation), state.search.trial)
         return replace(reached, reduction=_reduction(space, best, evaluation))
 
+    def shortened(self, state: LBFGSState, share: float) -> LBFGSState:
+        return replace(state, search=state.search.shortened(share))
+
     def rebased(self, space: Feasible, state: LBFGSState, evaluation: Evaluation) -> LBFGSState:
         return replace(self._search_from(space, evaluation, state.pairs, state.step), reduction=state.reduction)
 

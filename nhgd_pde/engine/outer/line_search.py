@@ -24,6 +24,7 @@ class LineSearch:
         low, high: steps known to be too short and too long; low_slope is phi'(low).
         trials: evaluations so far.
         wolfe: the curvature condition is asked for; without it sufficient decrease is enough.
+        cut: a longer step was refused, so that none can satisfy the curvature condition but by chance.
     """
 
     value: float
@@ -34,6 +35,7 @@ class LineSearch:
     high: float = math.inf
     trials: int = 0
     wolfe: bool = True
+    cut: bool = False
 
     DECREASE = 1e-4
     CURVATURE = 0.9
@@ -45,6 +47,10 @@ class LineSearch:
     @property
     def exhausted(self) -> bool:
         return self.trials >= _MOST_TRIALS
+
+    def shortened(self, share: float) -> LineSearch:
+        """The search whose trial step is this share of what it was, beyond what is known to be too short."""
+        return replace(self, trial=self.low + share * (self.trial - self.low), cut=True)
 
     def judge(self, value: float, slope: float, noise: float, moved: float | None = None) -> LineSearch | None:
         """Take in phi and phi' at the trial step: None if it is accepted, else the search with its next one.
@@ -73,7 +79,7 @@ class LineSearch:
                 share = min(max(-0.5 * expected / (value - self.value - expected), 0.01), 0.5)
             trial = self.low + share * (self.trial - self.low)
             return replace(self, high=self.trial, trial=trial, trials=self.trials + 1)
-        if not self.wolfe or slope >= self.CURVATURE * self.slope:
+        if not self.wolfe or self.cut or slope >= self.CURVATURE * self.slope:
             return None
         # Too short: the secant of the slopes points further.
         step = self.trial - self.low

@@ -135,6 +135,9 @@ class NewtonCG:
             reduction=max(ratio, self.least) if self.memory else 1.0,
         )
 
+    def shortened(self, state: NewtonState, share: float) -> NewtonState:
+        return state if state.search is None else replace(state, search=state.search.shortened(share))
+
     def rebased(self, space: Feasible, state: NewtonState, evaluation: Evaluation) -> NewtonState:
         norm = space.stationarity(evaluation)
         return replace(

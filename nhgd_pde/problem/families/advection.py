@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -10,12 +11,16 @@ import torch
 from torch import Tensor
 
 from ...fem.evaluation import Evaluation
+from ...fem.mesh import Domain
 from ...fem.second_derivatives import second_derivatives, with_second_derivatives
 from ...fem.spaces import space as scalar_space
 from ...fem.state_space import StateSpace
 from ...pde.advection import CLOSED_ADVECTION, advection_diffusion, critical, optimal, stabilisation_time
+from ...pde.form import Coefficients
+from ..dependence import CELLS, Rule
 from ..expressions import Expression
 from ..pde_spec import AdvectionDiffusionSpec
+from ..random_values import names_in
 from ..values import Values
 from .base import Family, Interior, conductivity_of, points, scalar_state
 
@@ -36,12 +41,14 @@ def _advection_diffusion(values: Values, pde: AdvectionDiffusionSpec, space: Sta
     absorbing = bool((reaction != 0.0).any())
     upwinding, evaluation = _UPWINDING[pde.stabilisation], None
     if upwinding is not None and not values.issues:
-        coefficients["cell_length"] = values.tensor(_cell_length(space, velocity))
+        lengths = _cell_lengths(values, space, len(velocity))
+        coefficients["cell_length"] = lengths({}, coefficients)
         tau = stabilisation_time(coefficients, [coefficients[f"velocity {i}"] for i in range(len(velocity))], upwinding)
         if _controlled(values) or tau.any():
-            slope = _slope(values, pde.conductivity, x)
-            coefficients["slope"] = torch.zeros_like(x)[:, None] if _controlled(values) else slope
+            coefficients["slope"] = _slopes(values, pde.conductivity, x)
             scalar = conductivity.ndim <= 2
+            if not scalar and space.element != "P1":
+                _known_matrix(values, conductivity)
             curved = partial(_curved, space, conductivity)
             evaluation = values.once("second derivatives", curved) if scalar else curved()
         else:
@@ -53,10 +60,21 @@ def _advection_diffusion(values: Values, pde: AdvectionDiffusionSpec, space: Sta
 
 def _controlled(values: Values) -> bool:
     """Whether coefficients that the stabilisation depends on may change: those that controls replace."""
-    return any(
-        control.kind in ("conductivity", "log_conductivity", "parameter", "density")
-        for control in values.file.spec.controls
-    )
+    return _replaced(values) or any(control.kind == "parameter" for control in values.file.spec.controls)
+
+
+def _known_matrix(values: Values, conductivity: np.ndarray) -> None:
+    """Complain of a matrix that changes: conductivity : grad grad u of curved elements is tabulated once."""
+    changing = "conductivity" in values.dependence.at(CELLS)
+    if changing or conductivity.shape[2] > 1:
+        message = f"expected a matrix without {'parameters' if changing else 'random inputs'} beside stabilisation with"
+        message += " elements P2; take element P1, or stabilisation none"
+        values.complain("pde.conductivity", message)
+
+
+def _replaced(values: Values) -> bool:
+    kinds = ("conductivity", "log_conductivity", "density")
+    return any(control.kind in kinds for control in values.file.spec.controls)
 
 
 def _velocity(values: Values, pde: AdvectionDiffusionSpec, x: Tensor) -> list[np.ndarray]:
@@ -71,7 +89,7 @@ def _velocity(values: Values, pde: AdvectionDiffusionSpec, x: Tensor) -> list[np
     return [values.coefficient(f"velocity {i}", keys[i], each, x) for i, each in enumerate(given)]
 
 
-def _cell_length(space: StateSpace, velocity: list[np.ndarray]) -> np.ndarray:
+def _cell_lengths(values: Values, space: StateSpace, dim: int) -> Rule:
     """The length of each cell along the flow, over the degree of the element; zero where nothing flows.
 
     2 |b| / sum |b . grad phi| over the linear functions phi of the vertices: in a simplex, its longest chord along b
@@ -79,12 +97,23 @@ def _cell_length(space: StateSpace, velocity: list[np.ndarray]) -> np.ndarray:
     """
     linear = scalar_space(space.domain, "P1", space.device, like=space.parts[0]).cells
     shape = tuple(linear.quadrature.weights.shape)
-    components = [component.reshape(*component.shape[:-1], *shape)[..., None] for component in velocity]
-    gradients = [table.cpu().numpy() for table in linear.tables[1:]]
-    along = np.abs(sum(b * gradient for b, gradient in zip(components, gradients, strict=True))).sum(-1)
-    speed = np.sqrt(sum(b[..., 0] ** 2 for b in components))
-    length = np.divide(2.0 * speed, along, out=np.zeros_like(along), where=along > 0.0)
-    return length.reshape(*length.shape[:-2], -1) / int(space.element[1:])
+
+    def lengths(known: Mapping[str, Tensor], c: Coefficients) -> Tensor:
+        components = torch.broadcast_tensors(*(c[f"velocity {i}"] for i in range(dim)))
+        local = [component.reshape(*component.shape[:-1], *shape) for component in components]
+        along = sum(b[..., None] * gradient for b, gradient in zip(local, linear.tables[1:], strict=True))
+        square = sum(b * b for b in local)
+        assert isinstance(along, Tensor) and isinstance(square, Tensor)
+        across = along.abs().sum(-1)
+        flows = across > 0.0
+        # Neither a quotient nor a root is differentiated where nothing flows.
+        speed = torch.where(flows, square, 1.0).sqrt()
+        length = torch.where(flows, 2.0 * speed / torch.where(flows, across, 1.0), 0.0)
+        return length.reshape(*length.shape[:-2], -1) / int(space.element[1:])
+
+    if any(f"velocity {i}" in values.dependence.at(CELLS) for i in range(dim)):
+        values.dependence.add(CELLS, "cell_length", lengths, ())
+    return lengths
 
 
 def _curved(space: StateSpace, conductivity: np.ndarray) -> Evaluation | None:
@@ -97,39 +126,64 @@ def _curved(space: StateSpace, conductivity: np.ndarray) -> Evaluation | None:
     return with_second_derivatives(space.cells, table) if table.any() else None
 
 
-def _slope(
-    values: Values, given: Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], x: Tensor
-) -> Tensor:
+Conductivity = Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...]
+
+
+def _slopes(values: Values, given: Conductivity, x: Tensor) -> Tensor:
     """The divergence of the columns of the conductivity, (dim, rows, P): of a scalar, its gradient.
 
-    Random fields count as constants there, as controls do.
+    Random fields count as constants there, as controls that replace a conductivity do.
     """
+    if _replaced(values):
+        return torch.zeros_like(x)[:, None]
+    variables = names_in(given)
+
+    def slopes(known: Mapping[str, Tensor], c: Coefficients) -> Tensor:
+        return _slope(values.domain, given, x, known)
+
+    if "conductivity" in values.dependence.at(CELLS):
+        values.dependence.add(CELLS, "slope", slopes, variables & (values.parameters.keys() | values.random_names))
+    numbers = {name: values.tensor(np.array([[value]])) for name, value in values.parameters.items()}
+    return _slope(values.domain, given, x, {**values.random_at(variables, x), **numbers})
+
+
+def _slope(domain: Domain, given: Conductivity, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """With parameters and random inputs by name, each (rows, P) or broadcasting against it."""
     if isinstance(given, tuple):
-        rows = [[_gradient(values, entry, x)[i] for entry in row] for i, row in enumerate(given)]
-        return torch.stack([torch.stack(row) for row in rows]).sum(0)
+        found = [_gradient(entry, x, known)[i] for i, row in enumerate(given) for entry in row]
+        entries = torch.stack(torch.broadcast_tensors(*found))
+        return entries.reshape(len(x), len(x), *entries.shape[1:]).sum(0)
     if isinstance(given, Expression):
-        return _gradient(values, given, x)
-    cells = x.reshape(len(x), values.domain.mesh.nelements, -1)
-    found = cells.new_zeros(len(x), values.rows, *cells.shape[1:])
-    rest = np.ones(values.domain.mesh.nelements, dtype=bool)
-    for name in (each for each in given if each != "default"):
-        inside = values.domain.subdomains[name]
-        found[:, :, inside] = _gradient(values, given[name], cells[:, inside])
-        rest[inside] = False
+        return _gradient(given, x, known)
+    inside = {name: domain.subdomains[name] for name in given if name != "default"}
     if "default" in given:
-        found[:, :, rest] = _gradient(values, given["default"], cells[:, rest])
-    return found.reshape(len(x), values.rows, -1)
+        every = np.arange(domain.mesh.nelements)
+        inside["default"] = np.setdiff1d(every, np.concatenate([[], *inside.values()]))
+    cells = x.reshape(len(x), domain.mesh.nelements, -1)
+    count = cells.shape[1] * cells.shape[2]
+    local = {
+        name: value.expand(*value.shape[:-1], count).reshape(-1, *cells.shape[1:]) for name, value in known.items()
+    }
+    whole = cells.new_zeros(len(x), max([len(value) for value in local.values()], default=1), *cells.shape[1:])
+    for name, those in inside.items():
+        here = {each: value[:, those] for each, value in local.items()}
+        whole[:, :, those] = _gradient(given[name], cells[:, those], here)
+    return whole.reshape(len(x), -1, count)
 
 
-def _gradient(values: Values, expression: Expression, x: Tensor) -> Tensor:
-    """Of an expression in the coordinates, at points (dim, ...); (dim, rows, ...)."""
+def _gradient(expression: Expression, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """Of an expression in the coordinates, at points (dim, ...); (dim, rows, ...). Derivatives pass through it."""
+    named = {name: value for name, value in known.items() if name in expression.variables}
+    rows = max((value.shape[0] for value in named.values() if value.ndim == x.ndim), default=1)
     with torch.enable_grad():
-        at = x.detach()[:, None].expand(-1, values.rows, *x.shape[1:]).clone().requires_grad_(True)
-        value = expression.torch(at, **values.random_at(expression, x))
+        at = x.detach()[:, None].expand(-1, rows, *x.shape[1:]).clone().requires_grad_(True)
+        value = expression.torch(at, **named)
         if not value.requires_grad:
-            return torch.zeros_like(at)
-        (found,) = torch.autograd.grad(value.sum(), at)
-    return found
+            return torch.zeros_like(x)[:, None].expand_as(at)
+        (found,) = torch.autograd.grad(value.sum(), at, create_graph=True, allow_unused=True)
+    if found is None:
+        return torch.zeros_like(at)
+    return found if any(each.requires_grad for each in named.values()) else found.detach()
 
 
 ADVECTION_DIFFUSION = Family(scalar_state, _advection_diffusion)

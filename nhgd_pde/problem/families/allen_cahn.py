@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...fem.state_space import StateSpace
 from ...pde.allen_cahn import allen_cahn
+from ...pde.ranges import POSITIVE
 from ..pde_spec import AllenCahnSpec
 from ..values import Values
 from .base import Family, Interior, points, scalar_state
@@ -11,7 +12,7 @@ from .base import Family, Interior, points, scalar_state
 
 def _allen_cahn(values: Values, pde: AllenCahnSpec, space: StateSpace) -> Interior:
     x = points(space)
-    epsilon = values.positive("pde.epsilon", values.regional("pde.epsilon", pde.epsilon, x), x)
+    epsilon = values.admitted("pde.epsilon", values.regional("pde.epsilon", pde.epsilon, x), x, POSITIVE)
     coefficients = {
         "epsilon": values.tensor(epsilon),
         "source": values.tensor(values.regional("pde.source", pde.source, x)),

@@ -13,6 +13,8 @@ from ...fem.evaluation import Evaluation
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.form import ClosedForm, Pointwise
+from ...pde.ranges import CONDUCTIVITY, POSITIVE
+from ..dependence import CELLS, INERTIA, Traced, stacked
 from ..expressions import Expression
 from ..values import Values
 
@@ -77,14 +79,14 @@ class Family:
     Attributes:
         groups: (section, dimension, element) -> the fields of the state, the one that sources act on first.
         interior: (values, section, space) -> the equation in the cells; `values` collects what is wrong.
-        absorbing: (values, section, points (dim, P) of facets, the cell of each facet) -> the condition that lets waves
-            out, and its coefficients; None of an equation without waves.
+        absorbing: (values, section, points (dim, P) of facets, the cell of each facet, key of the condition) -> the
+            condition that lets waves out, and its coefficients; None of an equation without waves.
         time: whether the equation evolves in time.
     """
 
     groups: Callable[[Any, int, str], tuple[FieldGroup, ...]]
     interior: Callable[[Values, Any, StateSpace], Interior]
-    absorbing: Callable[[Values, Any, Tensor, np.ndarray], tuple[Pointwise, dict[str, Tensor]]] | None = None
+    absorbing: Callable[[Values, Any, Tensor, np.ndarray, str], tuple[Pointwise, dict[str, Tensor]]] | None = None
     time: Literal["never", "may", "always"] = "never"
 
 
@@ -102,32 +104,40 @@ def conductivity_of(
     values: Values, given: Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], x: Tensor
 ) -> tuple[np.ndarray, bool]:
     """The conductivity (P,) or (dim, dim, 1, P), which must be positive definite; whether it is symmetric."""
-    symmetric, dim = True, x.shape[0]
-    values.positives.add("conductivity")
-    before = len(values.issues)
+    key, symmetric = "pde.conductivity", True
     if isinstance(given, tuple):
-        if len(given) != dim:
-            message = f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {len(given)} x {len(given)}"
-            values.complain("pde.conductivity", message)
-            conductivity = np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1]))
-        else:
-            entries = [
-                np.atleast_2d(values.formula(f"pde.conductivity.{i}.{j}", entry, x))
-                for i, row in enumerate(given)
-                for j, entry in enumerate(row)
-            ]
-            conductivity = np.stack(np.broadcast_arrays(*entries)).reshape(dim, dim, -1, x.shape[1])
-            symmetric = bool((conductivity == conductivity.swapaxes(0, 1)).all())
-        even = np.moveaxis(0.5 * (conductivity + conductivity.swapaxes(0, 1)), (0, 1), (-2, -1))
-        smallest = np.linalg.eigvalsh(even)[..., 0]
+        traced, symmetric = _matrix(values, key, given, x)
     else:
-        conductivity = values.regional("pde.conductivity", given, x)
-        smallest = conductivity
-    if len(values.issues) == before and (smallest <= 0.0).any():
-        where = int(np.argmin(smallest))
-        matrix = isinstance(given, tuple)
-        kind = "a positive definite conductivity" if matrix else "a positive conductivity"
-        least = smallest.reshape(-1)[where]
-        value = f"the eigenvalue {least:g}" if matrix else f"{least:g}"
-        values.complain("pde.conductivity", f"expected {kind}, found {value} at {values.place_text(x, where)}")
-    return conductivity, symmetric
+        traced = values.traced_regions(key, given, x)
+    return values.admitted(key, values.recorded(CELLS, "conductivity", traced), x, CONDUCTIVITY), symmetric
+
+
+def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...], x: Tensor) -> tuple[Traced, bool]:
+    """(dim, dim, 1, P) and whether it is symmetric, whatever the parameters in it are."""
+    dim = len(x)
+    if len(given) != dim:
+        values.complain(key, f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {len(given)} x {len(given)}")
+        return Traced(np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1])).copy()), True
+    entries = [values.traced(f"{key}.{i}.{j}", entry, x) for i, row in enumerate(given) for j, entry in enumerate(row)]
+    whole = np.stack(np.broadcast_arrays(*(np.atleast_2d(entry.values) for entry in entries)))
+    whole = whole.reshape(dim, dim, -1, x.shape[1])
+    symmetric = bool((whole == whole.swapaxes(0, 1)).all())
+    if all(entry.follow is None for entry in entries):
+        return Traced(whole), symmetric
+    # Entries that agree at the start agree at every step where they are the same expression.
+    for i in range(dim):
+        for j in range(i):
+            moving = entries[i * dim + j].follow or entries[j * dim + i].follow
+            symmetric = symmetric and (moving is None or given[i][j] == given[j][i])
+    names = frozenset().union(*(entry.names for entry in entries))
+    return Traced(whole, stacked([entry.follow for entry in entries], (dim, dim)), names), symmetric
+
+
+def capacity_of(values: Values, given: Expression | dict[str, Expression], space: StateSpace) -> Tensor:
+    """The factor (P,) or (steps, P) of the time derivative, which must be positive.
+
+    It stands in an integral of its own, which parameters alone enter.
+    """
+    x = points(space)
+    capacity = values.regional("pde.capacity", given, x, INERTIA)
+    return values.tensor(values.admitted("pde.capacity", capacity, x, POSITIVE))

@@ -8,6 +8,8 @@ from torch import Tensor
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.burgers import burgers
+from ...pde.ranges import POSITIVE
+from ..dependence import CELLS
 from ..pde_spec import BurgersSpec
 from ..values import Values
 from .base import Family, Interior, points
@@ -20,7 +22,7 @@ def _groups(pde: BurgersSpec, dim: int, element: str) -> tuple[FieldGroup, ...]:
 def _burgers(values: Values, pde: BurgersSpec, space: StateSpace) -> Interior:
     x, dim = points(space), space.domain.dim
     norm: tuple[TestNorm, ...] = ("h1",)
-    viscosity = values.positive("pde.viscosity", values.regional("pde.viscosity", pde.viscosity, x), x)
+    viscosity = values.admitted("pde.viscosity", values.regional("pde.viscosity", pde.viscosity, x), x, POSITIVE)
     coefficients = {
         "viscosity": values.tensor(viscosity),
         "source": values.tensor(_source(values, pde, dim, x)),
@@ -40,10 +42,14 @@ def _burgers(values: Values, pde: BurgersSpec, space: StateSpace) -> Interior:
 
 def _source(values: Values, pde: BurgersSpec, dim: int, x: Tensor) -> np.ndarray:
     """(P,) or (steps, P) of a scalar, (dim, steps or 1, P) of a vector."""
-    if dim == 1 and not isinstance(pde.source, tuple):
-        return values.regional("pde.source", pde.source, x)
-    found = values.components("pde.source", pde.source, dim, x)
-    return found if dim > 1 else found[0]
+    given = pde.source
+    if dim > 1:
+        return values.components("pde.source", given, dim, x, place=CELLS)
+    if not isinstance(given, tuple):
+        return values.regional("pde.source", given, x)
+    if len(given) != 1:
+        values.complain("pde.source", f"expected one expression, found {len(given)}")
+    return values.coefficient("source", "pde.source.0", given[0], x)
 
 
 BURGERS = Family(_groups, _burgers, time="may")

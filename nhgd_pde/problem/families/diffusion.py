@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from ...fem.state_space import StateSpace
+from ...pde.form import Coefficients
 from ...pde.poisson import CLOSED_POISSON, poisson
 from ...pde.semilinear import semilinear
-from ..expressions import Expression
 from ..pde_spec import HeatSpec, PoissonSpec, SemilinearSpec
 from ..values import Values
-from .base import Family, Interior, conductivity_of, points, scalar_state
+from .base import Family, Interior, capacity_of, conductivity_of, points, scalar_state
 
 
 def _poisson(values: Values, pde: PoissonSpec | HeatSpec, space: StateSpace) -> Interior:
@@ -27,17 +29,17 @@ def _poisson(values: Values, pde: PoissonSpec | HeatSpec, space: StateSpace) -> 
 
 
 def _heat(values: Values, pde: HeatSpec, space: StateSpace) -> Interior:
-    x, given = points(space), pde.capacity
-    # No coefficient of the integrand, so that controls cannot enter it.
-    regional = values.formula if isinstance(given, Expression) else values.regional
-    capacity = values.positive("pde.capacity", regional("pde.capacity", given, x), x)  # type: ignore[arg-type]
-    return replace(_poisson(values, pde, space), capacity=values.tensor(capacity), absorbing=True)
+    return replace(_poisson(values, pde, space), capacity=capacity_of(values, pde.capacity, space), absorbing=True)
 
 
 def _semilinear(values: Values, pde: SemilinearSpec, space: StateSpace) -> Interior:
     x = points(space)
     conductivity, symmetric = conductivity_of(values, pde.conductivity, x)
-    form = semilinear(values.function("pde.nonlinearity", pde.nonlinearity, x))
+    reaction = values.function("pde.nonlinearity", pde.nonlinearity, x)
+
+    def form(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return semilinear(lambda u, x: reaction(c, u, x))(u, grad, c, x)
+
     coefficients = {
         "conductivity": values.tensor(conductivity),
         "source": values.tensor(values.regional("pde.source", pde.source, x)),

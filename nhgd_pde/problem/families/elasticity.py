@@ -9,6 +9,8 @@ import numpy as np
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.elasticity import Plane, elasticity
+from ...pde.ranges import POISSON_RATIO, POISSON_RATIO_PLANE_STRESS, POSITIVE
+from ..dependence import CELLS
 from ..pde_spec import ElasticitySpec
 from ..values import Values
 from .base import Family, Interior, points
@@ -25,18 +27,14 @@ def _elasticity(values: Values, pde: ElasticitySpec, space: StateSpace) -> Inter
     if dim == 3 and "plane" in pde.model_fields_set:
         values.complain("pde.plane", f"expected no plane on a 3-D mesh, found {pde.plane!r}")
     plane: Plane = pde.plane if dim == 2 else None
-    young = values.positive("pde.young", values.regional("pde.young", pde.young, x), x)
-    ratio = values.regional("pde.poisson_ratio", pde.poisson_ratio, x)
-    # Bounds of a positive energy; a material that cannot be compressed has a finite stress in plane stress only.
-    wrong = np.flatnonzero((ratio <= -1.0) | ((ratio > 0.5) if plane == "stress" else (ratio >= 0.5)))
-    if len(wrong):
-        bound = "at most 0.5" if plane == "stress" else "below 0.5"
-        found = f"found {ratio.reshape(-1)[wrong[0]]:g} at {values.place_text(x, int(wrong[0]))}"
-        values.complain("pde.poisson_ratio", f"expected a ratio above -1 and {bound}, {found}")
+    young = values.admitted("pde.young", values.regional("pde.young", pde.young, x), x, POSITIVE)
+    range_ = POISSON_RATIO_PLANE_STRESS if plane == "stress" else POISSON_RATIO
+    given = values.regional("pde.poisson_ratio", pde.poisson_ratio, x)
+    ratio = values.admitted("pde.poisson_ratio", given, x, range_)
     coefficients = {
         "young": values.tensor(young),
         "poisson_ratio": values.tensor(ratio),
-        "source": values.tensor(values.components("pde.source", pde.source, dim, x)),
+        "source": values.tensor(values.components("pde.source", pde.source, dim, x, place=CELLS)),
     }
     norms: list[TestNorm] = ["h1"] * dim
     return Interior(

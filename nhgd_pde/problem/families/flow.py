@@ -8,6 +8,8 @@ import torch
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
 from ...pde.flow import navier_stokes, stokes
+from ...pde.ranges import POSITIVE
+from ..dependence import CELLS
 from ..pde_spec import NavierStokesSpec, StokesSpec
 from ..values import Values
 from .base import Family, Interior, UndeterminedField, points
@@ -22,10 +24,10 @@ def _interior(values: Values, pde: StokesSpec | NavierStokesSpec, space: StateSp
     x, dim = points(space), space.domain.dim
     if dim == 1:
         values.complain("mesh", f"expected a mesh in two or three dimensions for {pde.kind}, found one in 1-D")
-    viscosity = values.positive("pde.viscosity", values.regional("pde.viscosity", pde.viscosity, x), x)
+    viscosity = values.admitted("pde.viscosity", values.regional("pde.viscosity", pde.viscosity, x), x, POSITIVE)
     coefficients = {
         "viscosity": values.tensor(viscosity),
-        "source": values.tensor(values.components("pde.source", pde.source, dim, x)),
+        "source": values.tensor(values.components("pde.source", pde.source, dim, x, place=CELLS)),
     }
     velocity: list[TestNorm] = ["h1"] * dim
     convective = isinstance(pde, NavierStokesSpec)

@@ -10,7 +10,8 @@ from torch import Tensor
 from ...fem.state_space import FieldGroup, StateSpace
 from ...pde.form import Pointwise
 from ...pde.helmholtz import absorbing, helmholtz
-from ..expressions import Expression
+from ...pde.ranges import POSITIVE
+from ..dependence import CELLS
 from ..pde_spec import HelmholtzSpec
 from ..values import Values
 from .base import Family, Interior, conductivity_of, points
@@ -23,11 +24,11 @@ def _complex_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:
 def _helmholtz(values: Values, pde: HelmholtzSpec, space: StateSpace) -> Interior:
     x = points(space)
     conductivity, _ = conductivity_of(values, pde.conductivity, x)
-    wavenumber = values.positive("pde.wavenumber", values.regional("pde.wavenumber", pde.wavenumber, x), x)
+    wavenumber = values.admitted("pde.wavenumber", values.regional("pde.wavenumber", pde.wavenumber, x), x, POSITIVE)
     coefficients = {
         "conductivity": values.tensor(conductivity),
         "wavenumber": values.tensor(wavenumber),
-        "source": values.tensor(values.components("pde.source", pde.source, 2, x)),
+        "source": values.tensor(values.components("pde.source", pde.source, 2, x, place=CELLS)),
     }
     level = None
     # The product of int conductivity grad u . grad w + wavenumber^2 u w, in which the equation is bounded whatever the
@@ -38,19 +39,20 @@ def _helmholtz(values: Values, pde: HelmholtzSpec, space: StateSpace) -> Interio
     return Interior(helmholtz, coefficients, True, False, False, True, norms=("h1", "h1"), vector=2, level=level)
 
 
-def _absorbing(values: Values, pde: HelmholtzSpec, x: Tensor, cells: np.ndarray) -> tuple[Pointwise, dict[str, Tensor]]:
+def _absorbing(
+    values: Values, pde: HelmholtzSpec, x: Tensor, cells: np.ndarray, place: str
+) -> tuple[Pointwise, dict[str, Tensor]]:
     """The condition at the points x (dim, P) of facets, one of `cells` each."""
-
-    def at(key: str, given: Expression | dict[str, Expression]) -> np.ndarray:
-        # As a formula, not as a coefficient: parameters do not change what stands on a boundary.
-        return values.formula(key, given, x) if isinstance(given, Expression) else values.regional(key, given, x, cells)
-
     if isinstance(pde.conductivity, tuple):
         message = "expected a scalar conductivity for an absorbing boundary, found a matrix"
         values.complain("pde.conductivity", message)
         return absorbing, {}
-    admittance = at("pde.wavenumber", pde.wavenumber) * np.sqrt(np.abs(at("pde.conductivity", pde.conductivity)))
-    return absorbing, {"admittance": values.tensor(admittance)}
+    given = {"wavenumber": pde.wavenumber, "conductivity": pde.conductivity}
+    coefficients = {}
+    for name, value in given.items():
+        traced = values.traced_regions(f"pde.{name}", value, x, cells)
+        coefficients[name] = values.tensor(values.recorded(place, name, traced))
+    return absorbing, coefficients
 
 
 HELMHOLTZ = Family(_complex_state, _helmholtz, _absorbing)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ...fem.state_space import FieldGroup, StateSpace
 from ...inner.residual import TestNorm
-from ...pde.checked import CheckedForm, FormError, examine
-from ...pde.form import Integral
+from ...pde.checked import CheckedForm, FormError, Nature, examine
+from ...pde.form import Coefficients, Integral
+from ..dependence import CELLS, Recorded, parameter_maps
 from ..fields import Function
 from ..pde_spec import PythonSpec
 from ..python_code import load_function
 from ..values import Values
-from .base import Family, Interior, points
+from .base import Family, Interior, capacity_of, points
+
+# Multiples of the starting values of parameters, or of 1, at which a form shows its nature as well.
+_ELSEWHERE = (0.7, -1.3)
 
 
 def _groups(spec: PythonSpec, dim: int, element: str) -> tuple[FieldGroup, ...]:
@@ -28,22 +34,19 @@ def _python(values: Values, pde: PythonSpec, space: StateSpace) -> Interior:
     for name, value in pde.coefficients.items():
         key = f"pde.coefficients.{name}"
         if isinstance(value, tuple):
-            coefficients[name] = values.tensor(values.components(key, value, len(value), x))
+            coefficients[name] = values.tensor(values.components(key, value, len(value), x, place=CELLS, name=name))
         else:
             coefficients[name] = values.tensor(values.regional(key, value, x))
     vector = pde.components if pde.components > 1 else None
-    source = values.regional("pde.source", pde.source, x) if vector is None else None  # type: ignore[arg-type]
-    if source is None:
-        source = values.components("pde.source", pde.source, pde.components, x)
+    if vector is None and not isinstance(pde.source, tuple):
+        source = values.regional("pde.source", pde.source, x)
+    else:
+        source = values.components("pde.source", pde.source, pde.components, x, place=CELLS)
     coefficients["source"] = values.tensor(source)
-    try:
-        rows = values.rows if values.times is None else len(values.times)
-        integral = Integral(space.cells, form, coefficients)
-        nature = examine(form.name, integral, rows, torch.Generator().manual_seed(0))
-    except FormError as error:
-        raise values.file.error("pde.python", str(error)) from error
+    coefficients |= values.exposed(coefficients)
+    rows = values.rows if values.times is None else len(values.times)
+    nature = _nature(values, Integral(space.cells, form, Recorded(coefficients), ()), rows)
     norms: tuple[TestNorm, ...] = tuple("h1" for _ in range(pde.components))
-    capacity = values.positive("pde.capacity", values.regional("pde.capacity", pde.capacity, x), x)
     return Interior(
         form,
         coefficients,
@@ -51,10 +54,47 @@ def _python(values: Values, pde: PythonSpec, space: StateSpace) -> Interior:
         nature.symmetric,
         nature.coercive,
         nature.absorbing or values.times is not None,
-        values.tensor(capacity),
+        capacity_of(values, pde.capacity, space),
         norms,
         vector,
     )
+
+
+def _nature(values: Values, integral: Integral, rows: int) -> Nature:
+    """What the form is like at the starting values of the parameters, and where it depends on them at others too."""
+    assert isinstance(integral.form, CheckedForm)
+    name, given = integral.form.name, integral.coefficients
+    assert isinstance(given, Recorded)
+    generator = torch.Generator().manual_seed(0)
+    try:
+        nature = examine(name, integral, rows, generator)
+    except FormError as error:
+        raise values.file.error("pde.python", str(error)) from error
+    values.dependence.use(CELLS, given.asked & values.parameters.keys())
+    acting = sorted(values.dependence.names_at(CELLS) & values.parameters.keys())
+    if not acting:
+        return nature
+    maps = parameter_maps(
+        acting, values.dependence.at(CELLS), values.dependence.names_at(CELLS), values.dependence.exposed
+    )
+    start = {**given, **values.companions(CELLS, integral.evaluation.quadrature.flat)}
+    for factor in _ELSEWHERE:
+        moved: Coefficients = start
+        for each, enter in zip(acting, maps, strict=True):
+            value = values.parameters[each]
+            moved = enter(moved, integral.evaluation.quadrature.weights.new_full((1, 1), factor * (value or 1.0)))
+        try:
+            there = examine(name, replace(integral, coefficients=moved), rows, generator)
+        except FormError:
+            # Parameters at which the form gives no numbers are none that a run may use.
+            continue
+        nature = Nature(
+            nature.affine and there.affine,
+            nature.symmetric and there.symmetric,
+            nature.coercive and there.coercive,
+            nature.absorbing or there.absorbing,
+        )
+    return nature
 
 
 PYTHON = Family(_groups, _python, time="may")

@@ -1,0 +1,124 @@
+"""Outer variables at which a problem makes no sense: steps are held back before them, and end there for a reason.
+
+The admissible set is open and known by its members only. An optimum at its edge, or beyond, is one that no iterate
+reaches and at which no gradient vanishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from .bilevel import OuterProblem
+from .loop import Iterate, Minimum, Stopping
+from .outer.base import Feasible, OuterMethod, OuterState
+from .reasons import standing
+
+# Share of the way to the edge that a step which would cross it goes.
+_CAUTION = 0.9
+# Of the distance between the edge and the starting point: what is left is not worth another step.
+_NEAR = 1e-6
+# Powers of ten that a step may be too long by, and halvings that find the edge to about a percent of the way to it.
+_MOST_TENTHS = 14
+_HALVINGS = 8
+
+State = TypeVar("State", bound=OuterState)
+
+
+@runtime_checkable
+class RestrictedProblem(Protocol):
+    """What a problem has besides that makes sense for some outer variables (p,) alone."""
+
+    def refusal(self, v: Tensor) -> str:
+        """Why the problem makes no sense at v, a sentence; empty where it does."""
+        ...
+
+    def ends_at(self, v: Tensor) -> str:
+        """A sentence on a run whose steps end at v, the last point before the edge: where that is, and what to do."""
+        ...
+
+
+@runtime_checkable
+class SearchingMethod(Protocol):
+    """An outer method whose proposals lie on a way from its iterate, which it can be told to go a part of."""
+
+    def shortened(self, state: Any, share: float) -> Any:
+        """The state in which the way to the proposal is this share of what it was."""
+        ...
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Where the way from an iterate to a proposal leaves what is admissible.
+
+    Attributes:
+        reason: why the proposal is refused.
+        point: (p,) the last admissible point of the way.
+    """
+
+    reason: str
+    point: Tensor
+
+    def reached(self, space: Feasible, v: Tensor, first: Tensor) -> bool:
+        """The iterate v is as good as there, measured by the distance of the starting point."""
+        left, whole = (space.metric.norm((self.point - each)[None]) for each in (v, first))
+        return left <= _NEAR * whole
+
+
+def held_back(
+    problem: OuterProblem, outer: OuterMethod[State], space: Feasible, state: State, proposal: Tensor
+) -> tuple[Tensor, State, Edge | None]:
+    """The proposal, nearer to the iterate where the problem refuses it, and the edge on the way to it."""
+    if not isinstance(problem, RestrictedProblem):
+        return proposal, state, None
+    reason = problem.refusal(proposal)
+    if not reason:
+        return proposal, state, None
+    refuses, start = problem.refusal, state.best.v
+    if not isinstance(outer, SearchingMethod):
+        edge = _last(lambda share: start + share * (proposal - start), refuses)
+        return proposal, state, Edge(reason, start if edge is None else edge[1])
+    search = outer.shortened
+    found = _last(lambda share: outer.propose(space, search(state, share))[0], refuses)
+    if found is None:
+        return proposal, state, Edge(reason, start)
+    share, point = found
+    nearer, state = outer.propose(space, search(state, _CAUTION * share))
+    return nearer, state, Edge(reason, point)
+
+
+def _last(point: Callable[[float], Tensor], refuses: Callable[[Tensor], str]) -> tuple[float, Tensor] | None:
+    """The largest share of a way at which it is admissible, up to a percent, and the point there; None without any."""
+    share = 0.1
+    for _ in range(_MOST_TENTHS):
+        if not refuses(point(share)):
+            break
+        share *= 0.1
+    else:
+        return None
+    low, high = share, 10.0 * share
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if refuses(point(middle)) else (middle, high)
+    return low, point(low)
+
+
+def ended_at_edge(
+    problem: OuterProblem, edge: Edge, current: Iterate, first: Iterate, goal: float, stopping: Stopping
+) -> Minimum:
+    """The end of a run that the edge of what is admissible keeps from going on."""
+    assert isinstance(problem, RestrictedProblem)
+    where = problem.ends_at(current.evaluation.v)
+    return Minimum(current, first, "stopped", f"{edge.reason}; {where}; {standing(current, first, goal, stopping)}")
+
+
+def explained(end: Minimum, problem: OuterProblem, edge: Edge | None, goal: float, stopping: Stopping) -> Minimum:
+    """The end of a run whose last steps an edge may have cut: small steps and a search without success say so."""
+    if edge is None or end.status not in ("converged", "stopped") or stopping.small(end.last, goal):
+        return end
+    if end.last.iteration >= stopping.iterations:
+        return replace(end, message=f"{end.message}; the last step was cut: {edge.reason}")
+    return ended_at_edge(problem, edge, end.last, end.first, goal, stopping)

@@ -1,0 +1,164 @@
+"""Coefficients of the state that are given, where controls change them: Dirichlet and initial values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..linalg.sparse import SparseMatrix
+from .ranges import Guard
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterData:
+    """Given coefficients that follow from a few controls, each of them one number.
+
+    Attributes:
+        columns: (k,) the entries of these controls in v.
+        indices: (M,) the coefficients, among all N of the state.
+        function: numbers, each (1, 1) or (1, M) -> the coefficients, (1 or S, M).
+        controls: p.
+        guard: what the coefficients may be.
+    """
+
+    columns: tuple[int, ...]
+    indices: Tensor
+    function: Callable[[Sequence[Tensor]], Tensor]
+    controls: int
+    guard: Guard
+
+    def refusal(self, v: Tensor) -> str:
+        """A sentence on a coefficient that is not admissible at v; empty where all are."""
+        return self.guard.refusal({}, {name: self.values(v) for name in self.guard.keys})
+
+    def values(self, v: Tensor) -> Tensor:
+        """(1 or S, M)."""
+        return self.function([v[k].reshape(1, 1) for k in self.columns])
+
+    def derivatives(self, v: Tensor) -> Tensor:
+        """(k, 1 or S, M), of every coefficient by every number."""
+        if not (self._last and torch.equal(self._last[0][0], v)):
+            self._last[:] = [(v.clone(), self._derivatives(v))]
+        return self._last[0][1]
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, Tensor]]:
+        return []
+
+    def _spread(self, v: Tensor) -> tuple[list[Tensor], Tensor]:
+        """A copy of every number for each coefficient, so that one sweep gives all of their derivatives."""
+        shape = self.values(v).shape
+        numbers = [v[k].detach().expand(shape).clone().requires_grad_(True) for k in self.columns]
+        return numbers, self.function(numbers)
+
+    def _derivatives(self, v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            numbers, values = self._spread(v)
+            if not values.requires_grad:
+                return torch.stack([torch.zeros_like(each) for each in numbers]).detach()
+            found = torch.autograd.grad(values.sum(), numbers, allow_unused=True)
+        return torch.stack([_or_zero(each, like) for each, like in zip(found, numbers, strict=True)]).detach()
+
+    def mv(self, v: Tensor, d: Tensor) -> Tensor:
+        """The change (1 or S, M) with a change d (p,) of the controls."""
+        return torch.einsum("ksm,k->sm", self.derivatives(v), d[list(self.columns)])
+
+    def rmv(self, v: Tensor, covector: Tensor) -> Tensor:
+        """A covector (S, M) -> (S, p)."""
+        whole = covector.new_zeros(len(covector), self.controls)
+        derivatives = self.derivatives(v).expand(-1, len(covector), -1)
+        whole[:, list(self.columns)] = torch.einsum("ksm,sm->sk", derivatives, covector)
+        return whole
+
+    def second(self, v: Tensor, covector: Tensor, d: Tensor) -> Tensor:
+        """The derivative of `rmv`, summed over the scenarios, in a direction d (p,) with the covector held fixed."""
+        whole = torch.zeros_like(v)
+        with torch.enable_grad():
+            numbers, values = self._spread(v)
+            if not values.requires_grad:
+                return whole
+            first = torch.autograd.grad((values * covector).sum(), numbers, create_graph=True, allow_unused=True)
+            parts = [(g * d[k]).sum() for g, k in zip(first, self.columns, strict=True) if g is not None]
+            along = sum(parts[1:], parts[0]) if parts else None
+            if along is None or not along.requires_grad:
+                return whole
+            found = torch.autograd.grad(along, numbers, allow_unused=True)
+        for k, each in zip(self.columns, found, strict=True):
+            whole[k] = 0.0 if each is None else each.sum()
+        return whole
+
+
+@dataclass(frozen=True, eq=False)
+class GivenData:
+    """What controls make of the coefficients that are not unknowns.
+
+    Attributes:
+        size: N.
+        matrix: (N, p) of the controls that add to them; None where none does.
+        parameters: of the controls that they follow from in another way.
+    """
+
+    size: int
+    matrix: SparseMatrix | None = None
+    parameters: tuple[ParameterData, ...] = ()
+
+    def added(self, full: Tensor, v: Tensor) -> Tensor:
+        """Coefficients (S, N), zero where parameters give them, with those of the controls v (p,)."""
+        if self.matrix is not None:
+            full = full + self.matrix.mv(v[None])
+        for each in self.parameters:
+            full = full.index_add(1, each.indices, each.values(v).expand(len(full), -1))
+        return full
+
+    def moved(self, full: Tensor, v: Tensor, d: Tensor) -> Tensor:
+        """A change (S, N) of coefficients with that of a change d (p,) of the controls at v."""
+        if self.matrix is not None:
+            full = full + self.matrix.mv(d[None])
+        for each in self.parameters:
+            full = full.index_add(1, each.indices, each.mv(v, d).expand(len(full), -1))
+        return full
+
+    def at(self, v: Tensor) -> DataDerivative:
+        return DataDerivative(self, v)
+
+    def second(self, v: Tensor, covector: Tensor, d: Tensor) -> Tensor | float:
+        """The derivative of the pull-back of a covector (S, N) in a direction d (p,) of the controls; (p,)."""
+        return sum(each.second(v, covector[:, each.indices], d) for each in self.parameters)
+
+    def refusal(self, v: Tensor) -> str:
+        """A sentence on a coefficient that is not admissible at v; empty where all are."""
+        return next((said for each in self.parameters if (said := each.refusal(v))), "")
+
+
+@dataclass(frozen=True, eq=False)
+class DataDerivative:
+    """The derivative of the given coefficients by the controls at v (p,)."""
+
+    data: GivenData
+    v: Tensor
+
+    def mv(self, d: Tensor) -> Tensor:
+        """(p,) -> (1 or S, N)."""
+        rows = max((each.derivatives(self.v).shape[1] for each in self.data.parameters), default=1)
+        return self.data.moved(d.new_zeros(rows, self.data.size), self.v, d)
+
+    def rmv(self, covector: Tensor) -> Tensor:
+        """(S, N) -> (S, p), every scenario for itself."""
+        whole = covector.new_zeros(len(covector), len(self.v))
+        if self.data.matrix is not None:
+            whole = whole + self.data.matrix.rmv(covector)
+        for each in self.data.parameters:
+            whole = whole + each.rmv(self.v, covector[:, each.indices])
+        return whole
+
+    def rmv_summed(self, covector: Tensor) -> Tensor:
+        """(S, N) -> (p,), the scenarios summed."""
+        return self.rmv(covector).sum(0) if self.data.parameters else self.rmv(covector.sum(0, keepdim=True))[0]
+
+
+def _or_zero(found: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if found is None else found

@@ -1,0 +1,133 @@
+"""Which values a coefficient may have: asked where a problem is loaded, and of every control that is tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..linalg.factorisation import SingularMatrixError
+
+
+class InadmissibleError(SingularMatrixError):
+    """A control at which a coefficient leaves its range; the message says which coefficient, its value and where."""
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A value that is not admissible.
+
+    Attributes:
+        value: the worst one; of a matrix its smallest eigenvalue.
+        index: its place among the values (..., points) of a scalar.
+        expected: what was expected there, at the end of "expected ...".
+        rule: the bound that it does not keep, at the end of "must be ...".
+        matrix: it is an eigenvalue.
+    """
+
+    value: float
+    index: int
+    expected: str
+    rule: str
+    matrix: bool = False
+
+    @property
+    def found(self) -> str:
+        return f"the eigenvalue {self.value:g}" if self.matrix else f"{self.value:g}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of admissible values, of a matrix for the eigenvalues of its symmetric part.
+
+    Attributes:
+        expected: in words, a value of the range.
+        lower, upper: its ends.
+        closed: which of the ends belong to it.
+        matrix: in words, a matrix of the range.
+    """
+
+    expected: str
+    lower: float = -math.inf
+    upper: float = math.inf
+    closed: tuple[bool, bool] = (False, False)
+    matrix: str = ""
+
+    def breach(self, values: Tensor) -> Breach | None:
+        """The worst of the values (..., points), or of matrices (dim, dim, rows, points), outside; None if all are in.
+
+        A value that is not a number is outside.
+        """
+        matrix = values.ndim > 2
+        if matrix:
+            even = torch.movedim(0.5 * (values + values.swapaxes(0, 1)), (0, 1), (-2, -1))
+            missing = ~torch.isfinite(even).all(-1).all(-1)
+            unit = torch.eye(even.shape[-1], dtype=even.dtype, device=even.device)
+            values = torch.linalg.eigvalsh(torch.where(missing[..., None, None], unit, even))[..., 0]
+            values = torch.where(missing, torch.nan, values)
+        flat = values.reshape(-1)
+        unknown = torch.isnan(flat)
+        if bool(unknown.any()):
+            return Breach(math.nan, int(unknown.int().argmax()), self._expected(matrix), "finite", matrix)
+        low, high = int(flat.argmin()), int(flat.argmax())
+        least, most = float(flat[low]), float(flat[high])
+        if not (least >= self.lower if self.closed[0] else least > self.lower):
+            rule = _rule("at least" if self.closed[0] else "above", self.lower)
+            return Breach(least, low, self._expected(matrix), rule, matrix)
+        if not (most <= self.upper if self.closed[1] else most < self.upper):
+            rule = _rule("at most" if self.closed[1] else "below", self.upper)
+            return Breach(most, high, self._expected(matrix), rule, matrix)
+        return None
+
+    def _expected(self, matrix: bool) -> str:
+        return self.matrix if matrix and self.matrix else self.expected
+
+
+def _rule(bound: str, end: float) -> str:
+    return f"{bound} {end:g}" if math.isfinite(end) else "finite"
+
+
+POSITIVE = Range("a positive value", lower=0.0)
+NOT_NEGATIVE = Range("at least 0", lower=0.0, closed=(True, False))
+CONDUCTIVITY = Range("a positive conductivity", lower=0.0, matrix="a positive definite conductivity")
+# Bounds of a positive energy; a material that cannot be compressed has a finite stress in plane stress only.
+POISSON_RATIO = Range("a ratio above -1 and below 0.5", -1.0, 0.5)
+POISSON_RATIO_PLANE_STRESS = Range("a ratio above -1 and at most 0.5", -1.0, 0.5, (False, True))
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """The ranges of the coefficients of an integral, and how people find them.
+
+    Attributes:
+        keys: coefficient -> its key in the problem file. Others, which are made of these, are not looked at.
+        ranges: key -> its range, where it has one; every other coefficient must be finite.
+        place: the index of one of the values (..., points) -> where that is, for people.
+    """
+
+    keys: Mapping[str, str]
+    ranges: Mapping[str, Range]
+    place: Callable[[int], str]
+
+    def refusal(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str:
+        """A sentence on the first coefficient that has changed to a value that is not admissible; empty if none has."""
+        for name, key in self.keys.items():
+            if name not in after or after[name] is before.get(name):
+                continue
+            values = after[name].detach()
+            broken = _not_finite(values) or (self.ranges[key].breach(values) if key in self.ranges else None)
+            if broken is not None:
+                what = f"the smallest eigenvalue of {key}" if broken.matrix else key
+                return f"{what} must be {broken.rule}, but is {broken.value:.9g} at {self.place(broken.index)}"
+        return ""
+
+
+def _not_finite(values: Tensor) -> Breach | None:
+    wrong = ~torch.isfinite(values).reshape(-1)
+    if not bool(wrong.any()):
+        return None
+    index = int(wrong.int().argmax())
+    return Breach(float(values.reshape(-1)[index]), index, "finite values", "finite")
