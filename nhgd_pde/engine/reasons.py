@@ -16,7 +16,7 @@ def converged(current: Iterate, first: Iterate, goal: float, stopping: Stopping)
         settled = max(current.change, current.change_before)
         reason = f"the last two steps changed v by at most {settled:.1e} (goal {stopping.change:.0e}), {reason}"
     return (
-        f"{reason}, objective {current.evaluation.value:.9e}, "
+        f"{reason}, objective {current.evaluation.objective:.9e}, "
         f"error of the gradient about {current.evaluation.gradient_error:.0e}"
     )
 

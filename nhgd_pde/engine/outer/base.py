@@ -39,6 +39,7 @@ class Evaluation:
         sampling_error: estimate of the norm of the gradient's error because scenarios were left out.
         scenarios: how many were taken; 0 of a problem without.
         coarse_scenarios: how many were taken on a coarser mesh.
+        smoothing_gap: what the risk measure itself is above the smoothed one, which `value` is.
     """
 
     v: Tensor
@@ -56,6 +57,12 @@ class Evaluation:
     sampling_error: float = 0.0
     scenarios: int = 0
     coarse_scenarios: int = 0
+    smoothing_gap: float = 0.0
+
+    @property
+    def objective(self) -> float:
+        """What is reported: the value with the risk measure itself in the place of the smoothed one."""
+        return self.value + self.smoothing_gap
 
     @property
     def gradient_error(self) -> float:

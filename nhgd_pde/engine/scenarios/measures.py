@@ -51,11 +51,13 @@ class Measured:
         balance: the weights, of the nominal scenario and b others.
         value: rho of the values, which are corrected to first order for what is left of the equations.
         shares: (b + 1,) d rho / d values.
+        gap: what the measure itself is above the smoothed one.
     """
 
     balance: Balance
     value: float
     shares: Tensor
+    gap: float = 0.0
 
     def contrasts(self) -> Tensor:
         """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
@@ -71,7 +73,9 @@ def measured_by(risk: Risk, values: Tensor, balance: Balance) -> Measured:
     some, weights = values[used], balance.weights[used]
     shares = torch.zeros_like(values)
     shares[used] = weights if risk.linear else risk.derivative(some, weights)
-    return Measured(balance, risk.value(some, weights), shares)
+    value = risk.value(some, weights)
+    gap = 0.0 if risk.linear else risk.exact(some, weights) - value
+    return Measured(balance, value, shares, gap)
 
 
 def difference(measured: Sequence[Measured]) -> Tensor:

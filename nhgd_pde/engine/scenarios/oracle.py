@@ -196,6 +196,7 @@ class ScenarioNHGD:
             sampling_error=errors.total,
             scenarios=fine.state.active,
             coarse_scenarios=0 if coarse is None else coarse.state.active,
+            smoothing_gap=sum(each.gap for each in told.sweeps),
         )
         if not evaluation.finite:
             return evaluation, state
