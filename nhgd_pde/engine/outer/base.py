@@ -36,9 +36,10 @@ class Evaluation:
         message: a sentence on what went wrong, if anything did.
         warning: a sentence on what makes the result worse than it need be.
         blended: not evaluated here, but known from two evaluations of a quadratic function.
-        sampling_error: estimate of the norm of the gradient's error because scenarios were left out.
+        sampling_error: standard error of the gradient because scenarios were left out, in its norm.
         scenarios: how many were taken; 0 of a problem without.
         coarse_scenarios: how many were taken on a coarser mesh.
+        validated: no scenario was left out, or scenarios that no step was made with have told of the sampling error.
         smoothing_gap: what the risk measure itself is above the smoothed one, which `value` is.
     """
 
@@ -58,6 +59,7 @@ class Evaluation:
     scenarios: int = 0
     coarse_scenarios: int = 0
     smoothing_gap: float = 0.0
+    validated: bool = True
 
     @property
     def objective(self) -> float:
@@ -66,8 +68,8 @@ class Evaluation:
 
     @property
     def gradient_error(self) -> float:
-        """Estimate of the norm of the gradient's error: what the certificates leave, and that of sampling."""
-        return self.sensitivity * (self.state_error + self.adjoint_error) + self.sampling_error
+        """Norm of the gradient's error: what the certificates leave, and twice the standard error of sampling."""
+        return self.sensitivity * (self.state_error + self.adjoint_error) + 2.0 * self.sampling_error
 
     @property
     def finite(self) -> bool:
@@ -102,6 +104,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         sampling_error=max(a.sampling_error, b.sampling_error),
         scenarios=b.scenarios,
         coarse_scenarios=b.coarse_scenarios,
+        validated=a.validated and b.validated and a.sampling_error == b.sampling_error == 0.0,
     )
 
 

@@ -61,9 +61,14 @@ class Measured:
 
     def contrasts(self) -> Tensor:
         """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
+        return self.slopes[:, None] * self.balance.contrasts()
+
+    @property
+    def slopes(self) -> Tensor:
+        """(b + 1,) shares over weights: what a mean would have to be of, to be the measure to first order."""
         weights = self.balance.weights
         used = weights > 0.0
-        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)[:, None] * self.balance.contrasts()
+        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)
 
 
 def measured_by(risk: Risk, values: Tensor, balance: Balance) -> Measured:
