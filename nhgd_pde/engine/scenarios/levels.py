@@ -213,16 +213,19 @@ def _contrasted(hypergradients: Hypergradients, measured: Measured, count: int =
 
 def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> float:
     """Of the error of the sum of both levels; each is told of by its own fresh scenarios."""
-    few = found.fine.measured[0]
-    offsets = _offsets(fine, few, found.fine.hypergradients)
+    few, rows = found.fine.measured[0], found.fine.hypergradients
+    below_rows = None if found.coarse is None else found.coarse.hypergradients
+    squares = rows.squares(fine.problem.outer_metric, below_rows, way)
+    offsets = _offsets(fine, few, rows, squares)
     if offsets is None:
         return math.inf
     if coarse is None or found.coarse is None:
         return _length(fine.problem.outer_metric, offsets)
     assert way is not None
     many, same = found.coarse.measured
-    below = _offsets(coarse, many, found.coarse.hypergradients)
-    without = _offsets(fine, same, found.coarse.hypergradients, many.balance.count)
+    many_squares = found.coarse.hypergradients.squares(coarse.problem.outer_metric, None, None)
+    below = _offsets(coarse, many, found.coarse.hypergradients, many_squares)
+    without = _offsets(fine, same, found.coarse.hypergradients, squares, many.balance.count)
     if below is None or without is None:
         return math.inf
     differences = offsets - way.restrict_transposed(without)
@@ -231,7 +234,9 @@ def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimat
     )
 
 
-def _offsets(level: Level, measured: Measured, hypergradients: Hypergradients, count: int = 0) -> Tensor | None:
+def _offsets(
+    level: Level, measured: Measured, hypergradients: Hypergradients, squares: Tensor, count: int = 0
+) -> Tensor | None:
     """(1 + k, p) the difference from an unbiased estimate, and combinations that have the variance of that.
 
     None where there are too few fresh scenarios; zero where no scenario is left out.
@@ -240,11 +245,12 @@ def _offsets(level: Level, measured: Measured, hypergradients: Hypergradients, c
         level: whose scenarios some are fresh of.
         measured: over them.
         hypergradients: of these, and of more where `count` is larger.
+        squares: (b,) of their distances from the mean.
         count: how many there are, without the nominal one.
     """
     if measured.balance.factor == 0.0:
         return hypergradients.nominal.new_zeros(1, len(hypergradients.nominal))
-    told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used)
+    told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
     if told is None:
         return None
     coefficients = measured.slopes[:, None] * torch.cat([told.offset, told.spread], 1)

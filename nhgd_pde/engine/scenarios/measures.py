@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .problem import Risk
+from ...linalg.riesz import RieszMap
+from .problem import Coarse, Risk
 from .team import Team
 from .weights import Balance
 
@@ -35,6 +36,19 @@ class Hypergradients:
     def combined(self, coefficients: Tensor) -> Tensor:
         """(k, p) linear combinations with coefficients (b + 1, k)."""
         return self.team.summed([self.part(coefficients)])[0]
+
+    def squares(self, metric: RieszMap, below: Hypergradients | None, way: Coarse | None) -> Tensor:
+        """(b,) squared distances from the mean, by the diagonal of a Riesz map: one number a scenario.
+
+        With fewer unknowns `below`, of the same scenarios and more, those of the differences.
+        """
+        count = int(self.team.summed([self.rows.new_tensor([float(len(self.own))])])[0])
+        rows = self.rows
+        if below is not None and way is not None:
+            rows = rows - way.restrict_transposed(below.rows[: len(rows)])
+        mean = self.team.summed([rows.sum(0)])[0] / count
+        found = [metric.dual_norm_estimate(row[None]) ** 2 for row in rows - mean]
+        return self.team.joined(rows.new_tensor(found), self.own, count)
 
     def part(self, coefficients: Tensor) -> Tensor:
         """What this rank has of them."""

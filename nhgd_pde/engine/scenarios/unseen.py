@@ -24,8 +24,8 @@ from torch import Tensor
 from .weights import MOST_SCENARIOS, Balance, model, random_signs
 
 # Fresh scenarios from which on they tell of their own variance, and the confidence of the bound.
-_LEAST = 8
-_CONFIDENCE = 0.95
+_LEAST = 32
+_CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Unseen:
     spread: Tensor
 
 
-def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int) -> Unseen | None:
+def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squares: Tensor) -> Unseen | None:
     """What the fresh ones among the first scenarios tell of the estimate with the weights of a balance.
 
     None where they are too few.
@@ -51,6 +51,7 @@ def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int) -> U
         weights: (S,) W, of all of them, with the sum one.
         balance: whose weights (b + 1,) are those of the estimate.
         used: u, less than b.
+        squares: (b,) squared distances of the h_s from their mean.
     """
     active, count = balance.count, len(weights)
     fresh, left = active - used, count - used
@@ -62,12 +63,25 @@ def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int) -> U
     known = torch.cat([weights.new_zeros(1), weights[:used], weights.new_zeros(fresh)])
     known[: used + 1] += ahead
     mean = terms.mean(0)
-    quantile = float(scipy.stats.t.ppf(0.5 + 0.5 * _CONFIDENCE, fresh - 1))
+    quantile = _quantile(squares, fresh)
     factor = quantile**2 * (1.0 - fresh / left) / (fresh * (fresh - 1))
     rest = (terms - mean).T
     signs = random_signs(fresh, rest)
     spread = rest if signs is None else rest @ signs
     return Unseen((balance.weights - known - mean)[:, None], math.sqrt(max(factor, 0.0)) * spread)
+
+
+def _quantile(squares: Tensor, fresh: int) -> float:
+    """Student's, with as many degrees of freedom as the variance is known with (Satterthwaite 1946, Biometrics 2).
+
+    The variance of a sample variance goes with the fourth moment, which is large where few scenarios make most of it.
+    """
+    total = float(squares.mean())
+    if not total > 0.0:
+        return 0.0
+    excess = float(squares.square().mean()) / total**2 - 1.0
+    freedom = min(fresh - 1.0, 2.0 * fresh / excess if excess > 0.0 else math.inf)
+    return float(scipy.stats.t.ppf(0.5 + 0.5 * _CONFIDENCE, freedom))
 
 
 def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> tuple[Tensor, Tensor]:
