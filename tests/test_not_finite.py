@@ -111,3 +111,19 @@ def test_linear_problems_do_not_depend_on_the_unit_of_the_state(scale: float, mo
 def test_objectives_that_no_number_holds_are_told(scale: float, method: str) -> None:
     solution = solved({"kind": "poisson", "boundary": BOUNDARY}, str(scale), method)
     assert solution.status == "failed" and solution.message.startswith("at the starting point: ")
+
+
+@pytest.mark.parametrize("method", ["nhgd", "adjoint", "broyden", "amigo", "nbo_gd", "truncated_cg"])
+def test_a_matrix_without_factors_is_told_by_every_method(method: str) -> None:
+    """The square of the wavenumber overflows."""
+    pde = {"kind": "helmholtz", "wavenumber": "2.5e177", "boundary": BOUNDARY}
+    solution = solved(pde, 1, method, **{"mesh": {"kind": "rectangle", "cells": [4, 4]}})
+    assert solution.status == "failed" and "not finite" in solution.message
+
+
+@pytest.mark.parametrize("method", ["adjoint", "nhgd"])
+def test_long_steps_of_the_control_do_not_overflow(method: str) -> None:
+    """Steps of 1e160, whose squares are no numbers of double precision."""
+    pde = {"kind": "elasticity", "young": 1.5e56, "boundary": {"left": {"dirichlet": [0, 0]}}, "source": [1, 0.3]}
+    solution = solved(pde, [0, "-1.6e115"], method, **{"outer": {"iterations": 4, "method": "lbfgs"}})
+    assert solution.status in ("converged", "stopped") and solution.message
