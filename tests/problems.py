@@ -65,7 +65,7 @@ def state_of(built: PDEProblem, error: float = 1e-12) -> Tensor:
     """All coefficients (N,) of the state at the first control, solved to that relative residual."""
     u, v = built.start()
     evaluation, state = Adjoint().evaluate(built, v, Adjoint().init(built, u, v), Accuracy(error, 1.0))
-    assert evaluation.state_error <= error, evaluation.message
+    assert built.inner_error(state.u, v, error) <= error, evaluation.message
     return built.state(state.u, v)[0]
 
 

@@ -17,6 +17,7 @@ from nhgd_pde.engine.newton import newton
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.linalg.riesz import RieszMap
 from nhgd_pde.linalg.sparse import SparseMatrix
+from nhgd_pde.pde_problem import PDEProblem
 from problems import problem
 
 FAULTS = Path(__file__).parent / "faults"
@@ -111,3 +112,38 @@ def test_linear_problems_do_not_depend_on_the_unit_of_the_state(scale: float, mo
 def test_objectives_that_no_number_holds_are_told(scale: float, method: str) -> None:
     solution = solved({"kind": "poisson", "boundary": BOUNDARY}, str(scale), method)
     assert solution.status == "failed" and solution.message.startswith("at the starting point: ")
+
+
+@pytest.mark.parametrize("method", ["nhgd", "adjoint", "broyden", "amigo", "nbo_gd", "truncated_cg"])
+def test_a_matrix_without_factors_is_told_by_every_method(method: str) -> None:
+    """The entries of the matrix overflow."""
+    pde = {"kind": "poisson", "conductivity": 1e308, "boundary": BOUNDARY}
+    solution = solved(pde, 1, method, **{"mesh": {"kind": "rectangle", "cells": [4, 4]}})
+    assert solution.status == "failed" and "not finite" in solution.message
+
+
+@pytest.mark.parametrize("method", ["adjoint", "nhgd"])
+def test_long_steps_of_the_control_do_not_overflow(method: str) -> None:
+    """Steps of 1e160, whose squares are no numbers of double precision."""
+    pde = {"kind": "elasticity", "young": 1.5e56, "boundary": {"left": {"dirichlet": [0, 0]}}, "source": [1, 0.3]}
+    solution = solved(pde, [0, "-1.6e115"], method, **{"outer": {"iterations": 4, "method": "lbfgs"}})
+    assert solution.status in ("converged", "stopped") and solution.message
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-170, 1e170, 1e250])
+def test_the_total_variation_is_homogeneous(scale: float) -> None:
+    """Of the control and the smoothing together, with its first and second derivatives."""
+
+    def term(smoothing: float) -> tuple[PDEProblem, Any]:
+        built = problem({"objective.1": {"kind": "regularisation", "norm": "tv", "weight": 1, "smoothing": smoothing}})
+        (found,) = built.objective.control
+        return built, found
+
+    built, one = term(0.5)
+    _, other = term(0.5 * scale)
+    v = torch.sin(torch.arange(built.outer_size, dtype=torch.float64))
+    d = torch.cos(torch.arange(built.outer_size, dtype=torch.float64))
+    assert other.value(scale * v) / scale == pytest.approx(one.value(v), rel=1e-12)
+    assert torch.allclose(other.derivative(scale * v), one.derivative(v), rtol=1e-12, atol=1e-14)
+    second = other.second_derivative(scale * v, scale * d)
+    assert torch.allclose(second, one.second_derivative(v, d), rtol=1e-12, atol=1e-14)

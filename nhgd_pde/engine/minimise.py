@@ -43,7 +43,11 @@ class _Search:
     goal: float = 0.0
 
     def evaluate(self, v: Tensor, knowledge: Any, accuracy: Accuracy) -> tuple[Evaluation, Any]:
-        evaluation, knowledge = self.oracle.evaluate(self.problem, v, knowledge, accuracy)
+        try:
+            evaluation, knowledge = self.oracle.evaluate(self.problem, v, knowledge, accuracy)
+        except SingularMatrixError as singular:
+            # A step too long, whichever the method: no matrix has factors there.
+            evaluation = failed_evaluation(v, str(singular))
         return replace(self.space.completed(evaluation), rounding=self.scales.rounding), knowledge
 
     def last(self, iterate: Iterate) -> bool:

@@ -124,7 +124,7 @@ class LBFGS:
         # Leaving out pairs without curvature keeps the inverse Hessian positive definite.
         if not curvature > 1e-12 * paired_length(derivative, gradient) * length:
             return state.pairs
-        return (*state.pairs, Pair(step, derivative, gradient, length**2 / curvature))[-self.memory :]
+        return (*state.pairs, Pair(step, derivative, gradient, length / curvature * length))[-self.memory :]
 
     def _search_from(
         self,
