@@ -22,6 +22,7 @@ from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.scenarios.systems import solve_states
 from ..engine.scenarios.team import ALONE, Team, Work
+from ..linalg.factorisation import SingularMatrixError
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
 from ..problem.errors import ProblemError
@@ -188,7 +189,7 @@ def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, te
     drawn = problem.fresh(fresh, True)
     try:
         others = _fresh_values(problem, v, drawn, team)
-    except ProblemError:
+    except (ProblemError, SingularMatrixError):
         others = np.full(fresh, math.nan)
     if drawn.wide and not np.isfinite(others).all():
         drawn = problem.fresh(fresh, False)
