@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from .bilevel import OuterProblem
@@ -89,12 +90,13 @@ def held_back(
     search = outer.shortened
 
     def point(share: float) -> Tensor:
-        return outer.propose(space, search(state, share))[0] if share > 0.0 else start
+        return outer.propose(space, search(state, share))[0]
 
     share, reason = _last(point, problem.refusal, reason)
     edge = Edge(reason, point(share))
-    if share == 0.0:
+    if torch.equal(edge.point, start):
         return proposal, state, edge
+    # A share of zero is the longest step that the method knows to be too short: it is as far as any gets.
     nearer, state = outer.propose(space, search(state, _CAUTION * share))
     return nearer, state, edge
 
