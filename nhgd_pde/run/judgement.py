@@ -217,7 +217,11 @@ def fitted(problem: ScenarioProblem, team: Team = ALONE) -> ScenarioProblem:
     found = minimise(nominal, method, outer, Stopping(iterations=30, rtol=1e-2))
     v = found.last.evaluation.v
     every = torch.arange(count)
-    values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
+    try:
+        values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
+    except SingularMatrixError:
+        # The optimum of the nominal scenario is out of the range of a coefficient in another one.
+        return problem
     if not np.isfinite(values).all():
         return problem
     weights = problem.weights[:count] / problem.weights[:count].sum()
