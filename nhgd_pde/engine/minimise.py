@@ -131,7 +131,7 @@ def minimise(
         proposal, state = outer.propose(search.space, loop.outer, _hessian(problem, oracle, current))
         proposal, state, refused = held_back(problem, outer, search.space, state, proposal)
         edge = refused or edge
-        if refused is not None and refused.reached(space, current.evaluation.v, first.evaluation.v):
+        if refused is not None and refused.reached(space, current, first, crossed):
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, search.goal, stopping)
         accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)

@@ -23,6 +23,7 @@ from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.scenarios.systems import solve_states
 from ..engine.scenarios.team import ALONE, Team, Work
+from ..linalg.factorisation import SingularMatrixError
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
 from ..problem.errors import ProblemError
@@ -208,7 +209,7 @@ def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, te
     drawn = problem.fresh(fresh, True)
     try:
         others = _fresh_values(problem, v, drawn, team)
-    except ProblemError:
+    except (ProblemError, SingularMatrixError):
         others = np.full(fresh, math.nan)
     if drawn.wide and not np.isfinite(others).all():
         drawn = problem.fresh(fresh, False)
@@ -236,7 +237,11 @@ def fitted(problem: ScenarioProblem, team: Team = ALONE) -> ScenarioProblem:
     found = minimise(nominal, method, outer, Stopping(iterations=30, rtol=1e-2))
     v = found.last.evaluation.v
     every = torch.arange(count)
-    values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
+    try:
+        values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
+    except SingularMatrixError:
+        # The optimum of the nominal scenario is out of the range of a coefficient in another one.
+        return problem
     if not np.isfinite(values).all():
         return problem
     weights = problem.weights[:count] / problem.weights[:count].sum()
