@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..fem.evaluation import Evaluation
+from ..linalg.differences import PointFunction
 from ..linalg.sparse import SparseMatrix
 from ..pde.checked import NOT_ITS_DERIVATIVE
+from ..pde.pointwise import field_groups, gradient_of
 from ..pde.rows import ControlRows
 
 # (u, grad, v, grad_v, x) -> density (S, P): values u (S, P) and gradients grad (dim, S, P) of a state of one field,
@@ -33,6 +35,7 @@ class IntegralTerm:
         weight: (elements, points) factor of the density, zero outside a region.
         stages: (steps * size, N) coefficients of the state at those points in time; None of a steady problem.
         measure: length of a time step.
+        name: for people.
     """
 
     density: Density
@@ -43,6 +46,7 @@ class IntegralTerm:
     stages: SparseMatrix | None = None
     measure: float = 1.0
     quadratic: bool = False
+    name: str = "integral"
 
     def value(self, u: Tensor, v: Tensor) -> Tensor:
         density = self._density(*self._fields(u, v))
@@ -71,16 +75,62 @@ class IntegralTerm:
             return self._grad((self._density(*at) * self._weights).sum(), at)
 
     def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        steps = self._fields(du, dv)
+        state, control = self._second(self._weights, self._fields(u, v), self._fields(du, dv))
+        return self._pulled_back(state, control, u, v)
+
+    def _second(
+        self, tests: Tensor, fields: Sequence[Tensor], steps: Sequence[Tensor]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The change of the derivatives of (density tests).sum() by the fields."""
         with torch.enable_grad():
-            at = [each.detach().clone().requires_grad_(True) for each in self._fields(u, v)]
-            total = (self._density(*at) * self._weights).sum()
+            at = [each.detach().clone().requires_grad_(True) for each in fields]
+            total = (self._density(*at) * tests).sum()
             if not total.requires_grad:
-                return torch.zeros_like(u), torch.zeros_like(v)
+                return None, None
             first = torch.autograd.grad(total, at, create_graph=True, allow_unused=True)
             parts = [(g * step).sum() for g, step in zip(first, steps, strict=True) if g is not None]
-            state, control = self._grad(sum(parts[1:], parts[0]), at)
-        return self._pulled_back(state, control, u, v)
+            return self._grad(sum(parts[1:], parts[0]), at)
+
+    def integrand(self, u: Tensor, v: Tensor) -> PointFunction:
+        """The density at a state (S, N) and controls (p,) as a function of values at points."""
+        state, *controls = self._fields(u, v)
+        # A copy of the control a row, whose derivatives are not summed.
+        at = (state, *(each.expand(-1, state.shape[1], -1) for each in controls))
+        stride = self.evaluation.stride
+        groups = field_groups(self.evaluation.components, stride, 0, "u")
+        if self.controls is not None:
+            groups += field_groups(self.controls.components, stride, 1, "v")
+
+        def first(steps: tuple[Tensor, ...]) -> Tensor:
+            slopes = gradient_of(lambda *each: self._density(*each).sum(), at)
+            total = torch.zeros_like(at[0][0])
+            for slope, step in zip(slopes, steps, strict=True):
+                total = total + (slope * step).sum(0)
+            return total
+
+        def gradient(arguments: tuple[Tensor, ...], tests: Tensor) -> tuple[Tensor, ...]:
+            return gradient_of(lambda *each: (self._density(*each) * tests).sum(), arguments)
+
+        def second(tests: Tensor, steps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            found = self._second(tests, at, steps)
+            return tuple(torch.zeros_like(each) if own is None else own for own, each in zip(found, at, strict=False))
+
+        def of_controls(change: Tensor) -> Tensor:
+            assert self.controls is not None
+            return self.controls.evaluate(self.rows.spread(change)).expand(-1, state.shape[1], -1)
+
+        return PointFunction(
+            name=f"objective {self.name}",
+            x=self.evaluation.quadrature.flat,
+            at=at,
+            groups=groups,
+            value=self._density,
+            first=first,
+            gradient=gradient,
+            second=second,
+            kept=self.weight.reshape(-1) != 0.0,
+            of_controls=None if self.controls is None else of_controls,
+        )
 
     @property
     def _weights(self) -> Tensor:

@@ -52,6 +52,7 @@ class Integral:
         control_evaluation: the functions of those controls at the same points, a field each; its columns are those of
             all the controls of the equation.
         closed: the same integrand as sums of products; None where it is not affine, or not that simple.
+        name: of the region, for people: `on right`; empty for the cells.
     """
 
     evaluation: Evaluation
@@ -60,6 +61,7 @@ class Integral:
     controls: tuple[ControlMap, ...] = ()
     control_evaluation: Evaluation | None = None
     closed: ClosedForm | None = None
+    name: str = ""
 
     def row(self, k: int) -> Integral:
         """This integral at one of the rows that its coefficients have."""

@@ -173,4 +173,7 @@ def integral_of(condition: Condition, name: str | None, entries: list[Entry], co
         maps += entry.maps
         functions.append(placed)
     evaluation = side_by_side(functions) if functions else None
-    return Integral(condition.evaluation, condition.form, coefficients, tuple(maps), evaluation, condition.closed)
+    place = "" if name is None else f"at {name}" if name.startswith("pde.points.") else f"on {name}"
+    return Integral(
+        condition.evaluation, condition.form, coefficients, tuple(maps), evaluation, condition.closed, place
+    )

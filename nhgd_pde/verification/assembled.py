@@ -1,0 +1,243 @@
+"""Residual and objective with all their parts, and their derivatives as the methods use them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..linalg.differences import central_difference
+from ..linalg.factorisation import SingularMatrixError
+from ..linalg.krylov import dot
+from .checks import Check, compared
+from .point import Place
+
+_EXACT = 1e-12
+# Steps of differences for which the equation is assembled anew.
+_FEW = 6
+
+
+def assembled_checks(place: Place) -> Iterator[Check]:
+    """All of them."""
+    yield from _transposes(place)
+    yield from filter(None, [_by_state(place), _by_control(place), _bent(place), _integrals(place)])
+    yield from filter(None, [_objective_by_state(place), _objective_by_control(place), _objective_bent(place)])
+    yield from filter(None, _terms(place))
+    yield from filter(None, [_constraint(place)])
+
+
+def _or_nothing(make: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """NaN where the equation makes no sense."""
+    try:
+        return make()
+    except SingularMatrixError:
+        return torch.full_like(like, math.nan)
+
+
+def _number(value: float, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
+# Transposes
+
+
+def gap(a: float, b: float, size: float) -> float:
+    """Their difference, relative to a size that has their unit."""
+    return abs(a - b) / size if size > 0.0 else abs(a - b)
+
+
+def _transposes(place: Place) -> list[Check]:
+    """<J w, z> = <w, J^T z> and <R_v d, z> = <d, R_v^T z>, relative to the sums of the absolute values."""
+    problem, u, v = place.problem, place.u, place.v
+    worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
+    for w, d in zip(place.state_directions(), [*place.control_directions()] * 20, strict=False):
+        pushed = problem.state_product(u, v, w)
+        # In the reciprocal units of the residual, row by row.
+        size = problem.equation.linearise(u, problem.control.physical(v)).state.mv(place.unit.expand_as(u)).abs()
+        z = place.noise(u.shape) / torch.where(size > 0.0, size, torch.where(pushed != 0.0, pushed.abs(), 1.0))
+        pulled = problem.state_product_transposed(u, v, z)
+        sizes = float((pushed * z).abs().sum() + (w * pulled).abs().sum())
+        name = "adjoint of dR/du"
+        worst[name] = max(worst[name], gap(dot(pushed, z), dot(w, pulled), sizes))
+        pushed, pulled = problem.control_product(u, v, d), problem.control_product_transposed(u, v, z)
+        sizes = float((pushed * z).abs().sum() + (d * pulled).abs().sum())
+        name = "adjoint of dR/dv"
+        worst[name] = max(worst[name], gap(dot(pushed, z), dot(d, pulled), sizes))
+    checks = [Check(name, value, "at most 1e-12", value <= _EXACT) for name, value in worst.items()]
+    if problem.equation.symmetric:
+        # Of the matrix itself: products with a transpose that is known to be equal say nothing.
+        matrix = problem.equation.linearise(u, problem.control.physical(v)).whole.host()
+        value = float(abs(matrix - matrix.T).max() / abs(matrix).max())
+        checks.insert(1, Check("symmetry of dR/du", value, "at most 1e-12", value <= _EXACT))
+    return checks
+
+
+# The equation
+
+
+def _by_state(place: Place) -> Check | None:
+    problem, u, v = place.problem, place.u, place.v
+    directions = [place.smooth_state_direction(), *(place.state_direction() for _ in range(3))]
+    claims = [problem.state_product(u, v, d) for d in directions]
+    found = [
+        central_difference(lambda t, d=d: _or_nothing(lambda: problem.residual(u + t * d, v), u))  # type: ignore[misc]
+        for d in directions
+    ]
+    return compared("dR/du against differences", claims, found, together=True)
+
+
+def _by_control(place: Place) -> Check | None:
+    problem, u, v = place.problem, place.u, place.v
+    directions = [place.smooth_control_direction(), *(place.control_direction() for _ in range(3))]
+    claims = [problem.control_product(u, v, d) for d in directions]
+    found = [
+        central_difference(lambda t, d=d: _or_nothing(lambda: problem.residual(u, v + t * d), u))  # type: ignore[misc]
+        for d in directions
+    ]
+    return compared("dR/dv against differences", claims, found, together=True)
+
+
+def _integrals(place: Place) -> Check | None:
+    """The residual of an affine equation is made of its derivatives; of its integrals it has to be the same."""
+    problem, u, v = place.problem, place.u, place.v
+    if not problem.equation.affine:
+        return None
+    direct, made = problem.integrated(u, v), problem.residual(u, v)
+    # Rows may cancel: what counts is the size of what is summed up in them.
+    size = torch.maximum((direct - made).abs(), direct.abs()).max()
+    value = float((direct - made).abs().max() / size) if float(size) else 0.0
+    return Check("R against its integrals", value, "at most 1e-10", value <= 1e-10)
+
+
+def _bent(place: Place) -> Check | None:
+    """D(J^T w, R_v^T w) against differences of the two."""
+    problem, u, v = place.problem, place.u, place.v
+    if problem.equation.affine:
+        return None
+    w = place.state_direction()
+    claims, found = [], []
+    for du, dv in (
+        (place.state_direction(), torch.zeros_like(v)),
+        (torch.zeros_like(u), place.control_direction()),
+        (place.smooth_state_direction(), place.smooth_control_direction()),
+    ):
+
+        def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
+            def both() -> Tensor:
+                at = (u + t * du, v + t * dv)
+                parts = problem.state_product_transposed(*at, w), problem.control_product_transposed(*at, w)
+                return torch.cat([part.reshape(-1) for part in parts])
+
+            return _or_nothing(both, torch.cat([u.reshape(-1), v]))
+
+        claims.append(torch.cat([part.reshape(-1) for part in problem.second_derivative(u, v, w, du, dv)]))
+        found.append(central_difference(slopes, levels=_FEW))
+    return compared("second derivatives of R", claims, found)
+
+
+# The objective
+
+
+def _objective_by_state(place: Place) -> Check | None:
+    problem, u, v = place.problem, place.u, place.v
+    slope, _ = problem.outer_derivatives(u, v)
+    directions = [*place.state_directions()]
+    claims = [_number(dot(slope, d), u) for d in directions]
+    found = [
+        central_difference(lambda t, d=d: _number(problem.outer_value(u + t * d, v), u))  # type: ignore[misc]
+        for d in directions
+    ]
+    return compared("objective by u", claims, found)
+
+
+def _objective_by_control(place: Place) -> Check | None:
+    problem, u, v = place.problem, place.u, place.v
+    _, slope = problem.outer_derivatives(u, v)
+    directions = [*place.control_directions()]
+    claims = [_number(dot(slope, d), u) for d in directions]
+    found = [
+        central_difference(lambda t, d=d: _number(problem.outer_value(u, v + t * d), u))  # type: ignore[misc]
+        for d in directions
+    ]
+    return compared("objective by v", claims, found)
+
+
+def _objective_bent(place: Place) -> Check | None:
+    problem, u, v = place.problem, place.u, place.v
+    claims, found = [], []
+    for du, dv in (
+        (place.state_direction(), torch.zeros_like(v)),
+        (torch.zeros_like(u), place.control_direction()),
+        (place.smooth_state_direction(), place.smooth_control_direction()),
+    ):
+
+        def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
+            parts = problem.outer_derivatives(u + t * du, v + t * dv)
+            return torch.cat([part.reshape(-1) for part in parts])
+
+        bent = problem.outer_second_derivatives(u, v, du, dv)
+        claims.append(torch.cat([part.reshape(-1) for part in bent]))
+        found.append(central_difference(slopes))
+    return compared("second derivatives of the objective", claims, found)
+
+
+def _terms(place: Place) -> Iterator[Check | None]:
+    """Every term for itself: a small one may hide behind a large one."""
+    problem, objective = place.problem, place.problem.objective
+    if len(objective.state) + len(objective.control) + len(objective.joint) < 2:
+        return
+    m = problem.control.physical(place.v)
+    full = problem.equation.embed(place.u, m)
+    steps = [problem.equation.extend(d) for d in place.state_directions()]
+    moves = [problem.control.physical(d) for d in place.control_directions()]
+    numbers: dict[str, int] = {}
+
+    def name(term: object) -> str:
+        kind = type(term).__name__
+        numbers[kind] = numbers.get(kind, 0) + 1
+        words = getattr(term, "name", _WORDS.get(kind, kind))
+        return f"{words} {numbers[kind]}" if numbers[kind] > 1 else words
+
+    def along(value: Callable[[float], Tensor]) -> Callable[[float], Tensor]:
+        return lambda t: value(t).sum()
+
+    for own in objective.state:
+        claims = [_number(dot(own.derivative(full), d), full) for d in steps]
+        found = [central_difference(along(lambda t, o=own, d=d: o.value(full + t * d))) for d in steps]  # type: ignore[misc]
+        yield compared(f"term {name(own)} by u", claims, found)
+    for joint in objective.joint:
+        by_u, by_v = joint.derivative(full, m)
+        label = name(joint)
+        claims = [_number(dot(by_u, d), full) for d in steps]
+        found = [central_difference(along(lambda t, o=joint, d=d: o.value(full + t * d, m))) for d in steps]  # type: ignore[misc]
+        yield compared(f"term {label} by u", claims, found)
+        claims = [_number(dot(by_v, d), full) for d in moves]
+        found = [central_difference(along(lambda t, o=joint, d=d: o.value(full, m + t * d))) for d in moves]  # type: ignore[misc]
+        yield compared(f"term {label} by v", claims, found)
+    for cost in objective.control:
+        claims = [_number(dot(cost.derivative(m), d), full) for d in moves]
+        found = [central_difference(lambda t, o=cost, d=d: _number(o.value(m + t * d), full)) for d in moves]  # type: ignore[misc]
+        yield compared(f"term {name(cost)} by v", claims, found)
+
+
+_WORDS = {
+    "Tracking": "tracking",
+    "LinearState": "linear in u",
+    "Regularisation": "regularisation",
+    "TotalVariation": "total variation",
+    "LinearControl": "linear in v",
+}
+
+
+def _constraint(place: Place) -> Check | None:
+    """Filter and projection of a design are in it."""
+    constraint, v = place.problem.constraint, place.v
+    if constraint is None:
+        return None
+    slope = constraint.derivative(v)
+    directions = [*place.control_directions()]
+    claims = [_number(dot(slope, d), v) for d in directions]
+    found = [central_difference(lambda t, d=d: _number(constraint.value(v + t * d), v)) for d in directions]  # type: ignore[misc]
+    return compared("constraint", claims, found)
