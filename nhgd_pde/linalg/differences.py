@@ -14,7 +14,7 @@ _FACTOR, _COLUMNS = 4.0, 5
 # A second set of steps, whose lengths are no multiples of those of the first.
 _OTHER = 0.7
 # An estimate this good, relative to the derivative, is not improved any more.
-_ENOUGH, _SHARE = 1e-10, 0.999
+_ENOUGH, _SHARE = 1e-9, 0.999
 
 
 @dataclass(frozen=True)

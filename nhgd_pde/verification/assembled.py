@@ -118,11 +118,7 @@ def _bent(place: Place) -> Check | None:
         return None
     w = place.state_direction()
     claims, found = [], []
-    for du, dv in (
-        (place.state_direction(), torch.zeros_like(v)),
-        (torch.zeros_like(u), place.control_direction()),
-        (place.smooth_state_direction(), place.smooth_control_direction()),
-    ):
+    for du, dv in ((place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())):
 
         def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
             def both() -> Tensor:
@@ -153,7 +149,8 @@ def _objective_by_state(place: Place) -> Check | None:
 
 
 def _objective_by_control(place: Place) -> Check | None:
-    problem, u, v = place.problem, place.u, place.v
+    # At the solution, beside which the terms in the state are larger than those in the control need to be.
+    problem, u, v = place.problem, place.solution, place.v
     _, slope = problem.outer_derivatives(u, v)
     directions = [*place.control_directions()]
     claims = [_number(dot(slope, d), u) for d in directions]
@@ -167,11 +164,7 @@ def _objective_by_control(place: Place) -> Check | None:
 def _objective_bent(place: Place) -> Check | None:
     problem, u, v = place.problem, place.u, place.v
     claims, found = [], []
-    for du, dv in (
-        (place.state_direction(), torch.zeros_like(v)),
-        (torch.zeros_like(u), place.control_direction()),
-        (place.smooth_state_direction(), place.smooth_control_direction()),
-    ):
+    for du, dv in ((place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())):
 
         def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
             parts = problem.outer_derivatives(u + t * du, v + t * dv)
