@@ -1,8 +1,7 @@
-"""`verify` sees what is wrong with a derivative: how much, where, and at which values; and nothing where all is right."""
+"""`verify` sees wrong derivatives, however small, wherever and at whatever values they are wrong."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,9 @@ def test_a_difference_at_a_kink_is_not_sure() -> None:
     assert not sure[100] and float(sure.double().mean()) > 0.95
     assert torch.allclose(found.value[sure], x.sign()[sure], rtol=0, atol=1e-6)
     # A value that is no number on one side says nothing.
-    assert not torch.isfinite(central_difference(lambda t: torch.log(torch.tensor([t], dtype=torch.float64))).doubt).any()
+    assert not torch.isfinite(
+        central_difference(lambda t: torch.log(torch.tensor([t], dtype=torch.float64))).doubt
+    ).any()
 
 
 # What is right

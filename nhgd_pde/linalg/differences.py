@@ -13,8 +13,12 @@ from torch import Tensor
 _FACTOR, _COLUMNS = 4.0, 5
 # A second set of steps, whose lengths are no multiples of those of the first.
 _OTHER = 0.7
-# An estimate this good, relative to the derivative, is not improved any more.
-_ENOUGH, _SHARE = 1e-9, 0.999
+# An estimate this good, relative to the derivative and a little of the largest one, is not improved any more.
+_ENOUGH, _LITTLE = 1e-9, 1e-3
+# Parts of a derivative that cancel may be this much larger than the value that changes by a step of length one.
+_CANCELLED = 64.0
+# A difference of the derivatives on both sides that is a jump, relative to these.
+_JUMP = 1e-2
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,12 @@ class Estimate:
     Attributes:
         value: the derivative.
         doubt: an estimate of its error, entry by entry; infinite where no step gives finite values.
+        kinks: where the derivatives on both sides differ over steps of several lengths: at or near a kink.
     """
 
     value: Tensor
     doubt: Tensor
+    kinks: Tensor
 
 
 def central_difference(function: Callable[[float], Tensor], longest: float = 0.25, levels: int = 9) -> Estimate:
@@ -40,12 +46,15 @@ def central_difference(function: Callable[[float], Tensor], longest: float = 0.2
     """
     middle = function(0.0)
     best, doubt = torch.zeros_like(middle), torch.full_like(middle, math.inf)
+    kinks = torch.zeros_like(middle, dtype=torch.bool)
     slopes: list[Tensor] = []
     bends: list[Tensor] = []
+    change, before = torch.full_like(middle, math.inf), torch.full_like(middle, math.inf)
     for k in range(levels):
         step = longest * _FACTOR**-k
         ahead, behind = function(step), function(-step)
-        rounding = torch.finfo(middle.dtype).eps * (ahead.abs() + behind.abs()) / step
+        # Of the values, and of the claim that this is compared with, which may be a sum of parts that cancel.
+        rounding = torch.finfo(middle.dtype).eps * (ahead.abs() + behind.abs()) * (1.0 / step + _CANCELLED)
         slope, bend = [(ahead - behind) / (2.0 * step)], [((ahead - middle) + (behind - middle)) / step]
         for j in range(1, min(k, _COLUMNS) + 1):
             slope.append(slope[-1] + (slope[-1] - slopes[j - 1]) / (_FACTOR ** (2 * j) - 1.0))
@@ -55,10 +64,19 @@ def central_difference(function: Callable[[float], Tensor], longest: float = 0.2
             # A comparison with what is no number is false.
             better = error < doubt
             best, doubt = torch.where(better, slope[j], best), torch.where(better, error, doubt)
+        if k:
+            change, before = (slope[0] - slopes[0]).abs(), change
+            # Shorter steps come nearer to a derivative; if not, longer ones did not resolve the function.
+            apart = (slope[0] - best).abs()
+            doubt = torch.where(apart > 0.5 * change + 8.0 * rounding, torch.maximum(doubt, apart), doubt)
+        if k > 1:
+            size, bent = best.abs() + slope[0].abs(), bend[0].abs()
+            kinks = kinks | ((bent > 0.5 * bends[0].abs()) & (bent > _JUMP * size + 4.0 * rounding))
         slopes, bends = slope, bend
-        if float((doubt <= _ENOUGH * best.abs()).double().mean()) >= _SHARE:
-            break
-    return Estimate(best, doubt)
+        if bool((doubt <= _ENOUGH * (best.abs() + _LITTLE * best.abs().max())).all()):
+            return Estimate(best, doubt, kinks)
+    lost = (change > 0.5 * before + 8.0 * rounding) & (change > _JUMP * slopes[0].abs())
+    return Estimate(best, torch.where(lost, math.inf, doubt), kinks)
 
 
 def sure_difference(function: Callable[[float], Tensor], longest: float = 0.25, levels: int = 9) -> Estimate:
@@ -69,7 +87,7 @@ def sure_difference(function: Callable[[float], Tensor], longest: float = 0.25, 
     least = torch.minimum(first.doubt, second.doubt)
     both = first.doubt.isfinite() & second.doubt.isfinite()
     doubt = torch.where(both, torch.maximum(least, unlike), least)
-    return Estimate(torch.where(nearer, first.value, second.value), doubt)
+    return Estimate(torch.where(nearer, first.value, second.value), doubt, first.kinks | second.kinks)
 
 
 @dataclass(frozen=True)

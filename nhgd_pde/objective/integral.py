@@ -105,7 +105,8 @@ class IntegralTerm:
             slopes = gradient_of(lambda *each: self._density(*each).sum(), at)
             total = torch.zeros_like(at[0][0])
             for slope, step in zip(slopes, steps, strict=True):
-                total = total + (slope * step).sum(0)
+                # What stands still may have no derivative.
+                total = total + torch.where(step == 0.0, 0.0, slope * step).sum(0)
             return total
 
         def gradient(arguments: tuple[Tensor, ...], tests: Tensor) -> tuple[Tensor, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..linalg.differences import central_difference
+from ..linalg.differences import Estimate, central_difference
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 from .checks import Check, compared
@@ -79,23 +80,26 @@ def _transposes(place: Place) -> list[Check]:
 
 def _by_state(place: Place) -> Check | None:
     problem, u, v = place.problem, place.u, place.v
+
+    def residual(direction: Tensor, t: float) -> Tensor:
+        return _or_nothing(lambda: problem.residual(u + t * direction, v), u)
+
     directions = [place.smooth_state_direction(), *(place.state_direction() for _ in range(3))]
     claims = [problem.state_product(u, v, d) for d in directions]
-    found = [
-        central_difference(lambda t, d=d: _or_nothing(lambda: problem.residual(u + t * d, v), u))  # type: ignore[misc]
-        for d in directions
-    ]
+    found = [central_difference(partial(residual, d)) for d in directions]
     return compared("dR/du against differences", claims, found, together=True)
 
 
 def _by_control(place: Place) -> Check | None:
-    problem, u, v = place.problem, place.u, place.v
+    # At the solution: beside the residual of a rough state the changes would have few digits.
+    problem, u, v = place.problem, place.solution, place.v
+
+    def residual(direction: Tensor, t: float) -> Tensor:
+        return _or_nothing(lambda: problem.residual(u, v + t * direction), u)
+
     directions = [place.smooth_control_direction(), *(place.control_direction() for _ in range(3))]
     claims = [problem.control_product(u, v, d) for d in directions]
-    found = [
-        central_difference(lambda t, d=d: _or_nothing(lambda: problem.residual(u, v + t * d), u))  # type: ignore[misc]
-        for d in directions
-    ]
+    found = [central_difference(partial(residual, d)) for d in directions]
     return compared("dR/dv against differences", claims, found, together=True)
 
 
@@ -136,29 +140,48 @@ def _bent(place: Place) -> Check | None:
 # The objective
 
 
+def _values(place: Place, u: Tensor, v: Tensor, by_state: bool) -> Tensor:
+    """The terms of the objective that depend on the state, or on the control, one by one.
+
+    In the sum of all of them the changes of small ones would be lost.
+    """
+    problem, objective = place.problem, place.problem.objective
+    m = problem.control.physical(v)
+    full = problem.equation.embed(u, m)
+    values = [float(term.value(full, m).mean()) for term in objective.joint]
+    if by_state or problem.equation.data is not None:
+        values += [float(term.value(full).mean()) for term in objective.state]
+    if not by_state:
+        values += [term.value(m) for term in objective.control]
+    return torch.tensor(values, dtype=u.dtype)
+
+
+def _summed(terms: Estimate) -> Estimate:
+    return Estimate(terms.value.sum(), terms.doubt.sum(), terms.kinks.any())
+
+
 def _objective_by_state(place: Place) -> Check | None:
-    problem, u, v = place.problem, place.u, place.v
-    slope, _ = problem.outer_derivatives(u, v)
+    u, v = place.u, place.v
+    slope, _ = place.problem.outer_derivatives(u, v)
     directions = [*place.state_directions()]
-    claims = [_number(dot(slope, d), u) for d in directions]
-    found = [
-        central_difference(lambda t, d=d: _number(problem.outer_value(u + t * d, v), u))  # type: ignore[misc]
-        for d in directions
-    ]
-    return compared("objective by u", claims, found)
+    found = [_summed(central_difference(partial(_along_state, place, u, d))) for d in directions]
+    return compared("objective by u", [_number(dot(slope, d), u) for d in directions], found)
+
+
+def _along_state(place: Place, u: Tensor, direction: Tensor, t: float) -> Tensor:
+    return _values(place, u + t * direction, place.v, True)
 
 
 def _objective_by_control(place: Place) -> Check | None:
-    # At the solution, beside which the terms in the state are larger than those in the control need to be.
-    problem, u, v = place.problem, place.solution, place.v
-    _, slope = problem.outer_derivatives(u, v)
+    u, v = place.u, place.v
+    _, slope = place.problem.outer_derivatives(u, v)
     directions = [*place.control_directions()]
-    claims = [_number(dot(slope, d), u) for d in directions]
-    found = [
-        central_difference(lambda t, d=d: _number(problem.outer_value(u, v + t * d), u))  # type: ignore[misc]
-        for d in directions
-    ]
-    return compared("objective by v", claims, found)
+    found = [_summed(central_difference(partial(_along_control, place, u, d))) for d in directions]
+    return compared("objective by v", [_number(dot(slope, d), u) for d in directions], found)
+
+
+def _along_control(place: Place, u: Tensor, direction: Tensor, t: float) -> Tensor:
+    return _values(place, u, place.v + t * direction, False)
 
 
 def _objective_bent(place: Place) -> Check | None:
@@ -193,26 +216,30 @@ def _terms(place: Place) -> Iterator[Check | None]:
         words = getattr(term, "name", _WORDS.get(kind, kind))
         return f"{words} {numbers[kind]}" if numbers[kind] > 1 else words
 
-    def along(value: Callable[[float], Tensor]) -> Callable[[float], Tensor]:
-        return lambda t: value(t).sum()
-
     for own in objective.state:
-        claims = [_number(dot(own.derivative(full), d), full) for d in steps]
-        found = [central_difference(along(lambda t, o=own, d=d: o.value(full + t * d))) for d in steps]  # type: ignore[misc]
-        yield compared(f"term {name(own)} by u", claims, found)
+        found = [_along(own.value, (full,), (d,)) for d in steps]
+        yield compared(f"term {name(own)} by u", [_number(dot(own.derivative(full), d), full) for d in steps], found)
+    nothing = torch.zeros_like(full), torch.zeros_like(m)
     for joint in objective.joint:
         by_u, by_v = joint.derivative(full, m)
         label = name(joint)
-        claims = [_number(dot(by_u, d), full) for d in steps]
-        found = [central_difference(along(lambda t, o=joint, d=d: o.value(full + t * d, m))) for d in steps]  # type: ignore[misc]
-        yield compared(f"term {label} by u", claims, found)
-        claims = [_number(dot(by_v, d), full) for d in moves]
-        found = [central_difference(along(lambda t, o=joint, d=d: o.value(full, m + t * d))) for d in moves]  # type: ignore[misc]
-        yield compared(f"term {label} by v", claims, found)
+        found = [_along(joint.value, (full, m), (d, nothing[1])) for d in steps]
+        yield compared(f"term {label} by u", [_number(dot(by_u, d), full) for d in steps], found)
+        found = [_along(joint.value, (full, m), (nothing[0], d)) for d in moves]
+        yield compared(f"term {label} by v", [_number(dot(by_v, d), full) for d in moves], found)
     for cost in objective.control:
-        claims = [_number(dot(cost.derivative(m), d), full) for d in moves]
-        found = [central_difference(lambda t, o=cost, d=d: _number(o.value(m + t * d), full)) for d in moves]  # type: ignore[misc]
-        yield compared(f"term {name(cost)} by v", claims, found)
+        found = [_along(cost.value, (m,), (d,)) for d in moves]
+        yield compared(f"term {name(cost)} by v", [_number(dot(cost.derivative(m), d), full) for d in moves], found)
+
+
+def _along(value: Callable[..., Tensor | float], at: tuple[Tensor, ...], steps: tuple[Tensor, ...]) -> Estimate:
+    """The derivative of a term, summed over the scenarios, in one direction."""
+
+    def moved(t: float) -> Tensor:
+        found = value(*(each + t * step for each, step in zip(at, steps, strict=True)))
+        return torch.as_tensor(found, dtype=at[0].dtype).sum()
+
+    return central_difference(moved)
 
 
 _WORDS = {
@@ -232,5 +259,5 @@ def _constraint(place: Place) -> Check | None:
     slope = constraint.derivative(v)
     directions = [*place.control_directions()]
     claims = [_number(dot(slope, d), v) for d in directions]
-    found = [central_difference(lambda t, d=d: _number(constraint.value(v + t * d), v)) for d in directions]  # type: ignore[misc]
+    found = [_along(constraint.value, (v,), (d,)) for d in directions]
     return compared("constraint", claims, found)

@@ -1,4 +1,4 @@
-"""Integrands at points: every point is a test of its own, so that an error in a corner shows as well as one everywhere."""
+"""Integrands at points: every point is a test of its own, so that an error in one corner shows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def _worst(checks: list[Check]) -> Check:
 def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]:
     checks = []
     tests = _tests(place, function)
-    seconds: list[tuple[list[Tensor], list[Tensor]]] = []
     for label, argument, components in function.groups:
         steps = _steps(place, function, argument, components, rough)
         claim = function.first(steps)
@@ -66,9 +65,7 @@ def _second(place: Place, function: PointFunction, tests: Tensor, rough: Tensor)
 
         claims.append(_kept(function, bent))
         found.append(sure_difference(slopes))
-    check = compared(
-        f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept]
-    )
+    check = compared(f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept])
     return [] if check is None else [check]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -219,7 +220,7 @@ def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> tupl
 
 
 def _control_unit(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
-    """(p,) the size of each control: its own, or where it is zero that of the step to the minimum along the gradient."""
+    """(p,) the size of each control: its own, or where it is zero that of a step along the gradient."""
     found = []
     slopes = _steps(problem, u, v)
     for part, own, step in zip(problem.control.parts, problem.control.split(v), slopes, strict=True):
@@ -245,7 +246,7 @@ def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> list[float]:
         return [math.nan] * len(problem.control.parts)
     hessian, lengths = adjoint.hessian(problem, v, known), []
     offsets = problem.control.rows.offsets
-    for first, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for first, end in pairwise(offsets):
         own = torch.zeros_like(v)
         own[first:end] = exact.gradient[first:end]
         largest = float(own.abs().max())
@@ -255,10 +256,11 @@ def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> list[float]:
         own = own / largest
         bend = abs(dot(hessian(own), own))
         length = abs(dot(exact.derivative, own)) / bend if bend > 0.0 else math.nan
-        # Where the model of second order overestimates it, the objective does not fall.
-        for _ in range(_SHORTER):
+        # Where the model of second order overestimates it, the objective grows instead of falling.
+        for _ in range(_SHORTER if math.isfinite(length) else 0):
             there, _ = adjoint.evaluate(problem, v - length * own, known, TIGHT)
-            if not math.isfinite(length) or (there.finite and there.value <= exact.value):
+            expected = abs(exact.value) + length * abs(dot(exact.derivative, own))
+            if there.finite and there.value <= exact.value + 10.0 * expected:
                 break
             length *= 0.25
         lengths.append(length)

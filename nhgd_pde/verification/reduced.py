@@ -17,7 +17,7 @@ from ..linalg.differences import central_difference
 from ..linalg.krylov import dot
 from ..methods.adjoint import Adjoint
 from .assembled import gap
-from .checks import Check, compared
+from .checks import DIFFERENCES, RATE, Check, compared
 from .point import TIGHT, Place
 
 # Of differences whose every value is a solve.
@@ -65,7 +65,7 @@ def reduced_checks(place: Place) -> Iterator[Check]:
         sizes.append(abs(dot(explicit, direction)) + abs(dot(exact.derivative - explicit, direction)))
         bends.append(hessian(direction) * place.room)
         differences.append(central_difference(slopes, longest=_LONGEST, levels=_LEVELS))
-    yield from filter(None, [compared("hypergradient against differences", claims, found, sizes)])
+    yield from filter(None, [compared(DIFFERENCES, claims, found, sizes)])
     other = place.smooth_control_direction()
     image, across = hessian(directions[0]), hessian(other)
     size = float((image * other).abs().sum() + (across * directions[0]).abs().sum())
@@ -104,9 +104,11 @@ def _rate_check(place: Place, evaluate: Callable[[float], tuple[float, Tensor]],
     longest = 1.0 if place.problem.bounds is not None else math.inf
     first = remainder(0.25)
     if first <= 1e-11 * size and remainder(0.125) <= 1e-11 * size:
-        return Check("Taylor remainder of the objective (affine)", first / size if size else first, "at most 1e-11", True)
+        return Check(
+            "Taylor remainder of the objective (affine)", first / size if size else first, "at most 1e-11", True
+        )
     rate = taylor_rate(remainder, value, longest)
-    return Check("Taylor rate of the objective", rate, "at least 1.9", rate >= 1.9)
+    return Check(RATE, rate, "at least 1.9", rate >= 1.9)
 
 
 def taylor_rate(remainder: Callable[[float], float], value: float, longest: float = math.inf) -> float:
