@@ -37,6 +37,7 @@ from .control_spec import ParameterControl
 from .controls import ControlBuilder
 from .dirichlet import controlled_coefficients, given_coefficients
 from .domains import build_domain
+from .entering import check_entering
 from .errors import ProblemError
 from .expressions import COORDINATES
 from .families import FAMILIES, Family, Interior
@@ -214,6 +215,11 @@ class _Builder:
         cells = Condition(interior.evaluation or state.cells, interior.form, interior.coefficients, interior.closed)
         integrals = [integral_of(cells, None, entries, controls)]
         integrals += [integral_of(condition, name, entries, controls) for name, condition in conditions.items()]
+        check_entering(
+            values, entries, controls, list(zip((None, *conditions), integrals, strict=True)), terms.joint_control
+        )
+        if values.issues:
+            raise ProblemError(values.issues)
         additive = all(entry.additive for entry in entries)
         data = controlled_coefficients(state, entries, clock)
         common = {

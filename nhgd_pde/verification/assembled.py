@@ -153,7 +153,7 @@ def _values(place: Place, u: Tensor, v: Tensor, by_state: bool) -> Tensor:
         values += [float(term.value(full).mean()) for term in objective.state]
     if not by_state:
         values += [term.value(m) for term in objective.control]
-    return torch.tensor(values, dtype=u.dtype)
+    return torch.tensor([*values, 0.0], dtype=u.dtype)
 
 
 def _summed(terms: Estimate) -> Estimate:
