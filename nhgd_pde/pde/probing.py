@@ -52,7 +52,12 @@ class Probe:
 
 
 def probe(
-    value: Callable[[Tensor], Tensor], at: Tensor, components: Sequence[int], size: float, generator: torch.Generator
+    value: Callable[[Tensor], Tensor],
+    at: Tensor,
+    components: Sequence[int],
+    size: float,
+    generator: torch.Generator,
+    segments: bool = True,
 ) -> Probe | None:
     """Change some components of an argument; None where the function gives no numbers.
 
@@ -62,6 +67,7 @@ def probe(
         components: which of its components are changed.
         size: of the argument, in its units.
         generator: of the direction.
+        segments: look for staircases along longer segments too, which may lead out of the range of a formula.
     """
     direction = torch.zeros_like(at)
     for i in components:
@@ -82,7 +88,7 @@ def probe(
     # A kink or two between the ends is no matter; most of the points are what counts.
     wrong = any(float(each.double().mean()) > _SHARE for each in off)
     segment = _SEGMENT * float(at[list(components)].abs().mean()) * direction
-    wrong = wrong or _jumps(value, at, segment, rounding)
+    wrong = wrong or (segments and _jumps(value, at, segment, rounding))
     zero = not torch.count_nonzero(slope) and (wrong or _never(value, at, size * direction, far - middle))
     return Probe(True, wrong or zero, zero)
 

@@ -56,7 +56,8 @@ def check_entering(
                 if entry.maps and entry.where == name:
                     form = Function.written(spec.pde.python) if of_users and name is None else "the equation"  # type: ignore[union-attr]
                     key = "pde.python" if of_users and name is None else entry.key
-                    enters = _check_integral(integral, entries, controls, number, key, form) or enters
+                    free = not isinstance(kind, ParameterControl)
+                    enters = _check_integral(integral, entries, controls, number, key, form, free) or enters
         except EnteringError as found:
             values.complain(found.key, str(found))
             continue
@@ -94,9 +95,11 @@ def _components(integral: Integral, entries: Sequence[Entry], entry: Entry) -> r
     return range(first, first + len(entry.maps))
 
 
-def _probed(value: Callable[[Tensor], Tensor], at: Tensor, components: range, size: float) -> Probe | None:
+def _probed(
+    value: Callable[[Tensor], Tensor], at: Tensor, components: range, size: float, segments: bool = True
+) -> Probe | None:
     try:
-        return probe(value, at, components, size, torch.Generator().manual_seed(2))
+        return probe(value, at, components, size, torch.Generator().manual_seed(2), segments)
     except SingularMatrixError:
         # A control out of the range of what it makes.
         return None
@@ -146,7 +149,7 @@ def _stacked(enter: ControlMap, coefficients: Coefficients, control: Tensor) -> 
 
 
 def _check_integral(
-    integral: Integral, entries: Sequence[Entry], controls: Controls, number: int, key: str, name: str
+    integral: Integral, entries: Sequence[Entry], controls: Controls, number: int, key: str, name: str, free: bool
 ) -> bool:
     """Whether an integrand depends on a control; its derivative by the control has to be that of its values."""
     entry, generator, depends = entries[number], torch.Generator().manual_seed(3), False
@@ -159,7 +162,7 @@ def _check_integral(
             state = scale * torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
             spread = at.expand(-1, shape[1], -1)
             try:
-                found = _probed(lambda each, state=state: integral.density(state, each), spread, components, size)  # type: ignore[misc]
+                found = _probed(lambda each, state=state: integral.density(state, each), spread, components, size, free)  # type: ignore[misc]
             except ValueError as error:
                 raise EnteringError(key, str(error)) from error
             if found is not None and found.wrong:

@@ -53,11 +53,13 @@ def _transposes(place: Place) -> list[Check]:
     """<J w, z> = <w, J^T z> and <R_v d, z> = <d, R_v^T z>, relative to the sums of the absolute values."""
     problem, u, v = place.problem, place.u, place.v
     worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
+    # Tests are in the reciprocal units of the residual, row by row.
+    images = torch.stack([problem.state_product(u, v, place.state_direction()).abs() for _ in range(4)])
+    size = images.amax(0)
+    weights = 1.0 / torch.where(size > 0.0, size, 1.0)
     for w, d in zip(place.state_directions(), [*place.control_directions()] * 20, strict=False):
         pushed = problem.state_product(u, v, w)
-        # In the reciprocal units of the residual, row by row.
-        size = problem.equation.linearise(u, problem.control.physical(v)).state.mv(place.unit.expand_as(u)).abs()
-        z = place.noise(u.shape) / torch.where(size > 0.0, size, torch.where(pushed != 0.0, pushed.abs(), 1.0))
+        z = weights * place.noise(u.shape)
         pulled = problem.state_product_transposed(u, v, z)
         sizes = float((pushed * z).abs().sum() + (w * pulled).abs().sum())
         name = "adjoint of dR/du"
