@@ -46,7 +46,7 @@ def central_difference(function: Callable[[float], Tensor], longest: float = 0.2
     """
     middle = function(0.0)
     best, doubt = torch.zeros_like(middle), torch.full_like(middle, math.inf)
-    kinks = torch.zeros_like(middle, dtype=torch.bool)
+    kinks, lasting = torch.zeros_like(middle, dtype=torch.bool), torch.ones_like(middle, dtype=torch.bool)
     slopes: list[Tensor] = []
     bends: list[Tensor] = []
     change, before = torch.full_like(middle, math.inf), torch.full_like(middle, math.inf)
@@ -71,7 +71,10 @@ def central_difference(function: Callable[[float], Tensor], longest: float = 0.2
             doubt = torch.where(apart > 0.5 * change + 8.0 * rounding, torch.maximum(doubt, apart), doubt)
         if k > 1:
             size, bent = best.abs() + slope[0].abs(), bend[0].abs()
-            kinks = kinks | ((bent > 0.5 * bends[0].abs()) & (bent > _JUMP * size + 4.0 * rounding))
+            # From a step to the next what is smooth falls by a factor of four, and rounding rises by as much.
+            steady = (bent > 0.5 * bends[0].abs()) & (bent < 2.0 * bends[0].abs())
+            kinks = kinks | (steady & lasting & (bent > _JUMP * size + 4.0 * rounding))
+            lasting = steady
         slopes, bends = slope, bend
         if bool((doubt <= _ENOUGH * (best.abs() + _LITTLE * best.abs().max())).all()):
             return Estimate(best, doubt, kinks)

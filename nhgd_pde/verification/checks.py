@@ -153,13 +153,14 @@ class Entries:
         """The verdict, with the place of the worst of them."""
         wrong = (self.error > TOLERANCE * self.size) & (self.error > _CLEAR * self.doubt)
         # What is much smaller than the rest has few digits, and is no matter unless it is clearly wrong.
-        size = np.maximum(self.size, _SMALL * self.size.max())
+        small = _SMALL * self.size.max()
+        size, jumps = np.maximum(self.size, small), self.kinks & (self.size + self.doubt > small)
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(self.error > 0.0, self.error / np.where(wrong, self.size, size), 0.0)
             accuracy = np.where(self.doubt > 0.0, self.doubt / size, 0.0)
-        clear = np.sort(accuracy[~self.kinks])
+        clear = np.sort(accuracy[~jumps])
         typical = float(clear[min(int(_MOST * len(clear)), len(clear) - 1)]) if len(clear) else np.inf
-        seen = relative[wrong if wrong.any() else (accuracy <= typical) & ~self.kinks]
+        seen = relative[wrong if wrong.any() else (accuracy <= typical) & ~jumps]
         value = float(seen.max()) if len(seen) else 0.0
         remarks = []
         if wrong.any() and places is not None:
@@ -167,7 +168,7 @@ class Entries:
             point = ", ".join(f"{float(axis):.4g}" for axis in places[:, worst])
             kind = "wrong" if np.isfinite(value) else "not a number"
             remarks.append(f"{kind} at {100.0 * float(wrong.mean()):.2g} % of the points, as at ({point})")
-        kinks = float(self.kinks.mean())
+        kinks = float(jumps.mean())
         kinked = kinks > _FEW
         if kinked:
             remarks.append(f"near {100.0 * kinks:.2g} % of the points the derivative jumps: {KINKS}")
