@@ -36,13 +36,21 @@ class Estimate:
     kinks: Tensor
 
 
-def central_difference(function: Callable[[float], Tensor], longest: float = 0.25, levels: int = 9) -> Estimate:
+def central_difference(
+    function: Callable[[float], Tensor], longest: float = 0.25, levels: int = 9, parts: Tensor | float = 0.0
+) -> Estimate:
     """The derivative of t -> function(t), a tensor, at 0.
 
     Central differences over the steps `longest` / 4^k, with Richardson's extrapolation in the even powers of the step;
     every entry takes the place in the triangle where neighbours agree best (C. Ridders, Advances in Engineering
     Software 4, 1982). One-sided derivatives that differ, at a kink, count as doubt: the difference of the two is
     extrapolated in the odd powers of the step, which smooth functions have.
+
+    Args:
+        function: what is differentiated.
+        longest: step.
+        levels: most steps.
+        parts: the size of what the values are sums of, where that is more than the values themselves.
     """
     middle = function(0.0)
     best, doubt = torch.zeros_like(middle), torch.full_like(middle, math.inf)
@@ -54,7 +62,7 @@ def central_difference(function: Callable[[float], Tensor], longest: float = 0.2
         step = longest * _FACTOR**-k
         ahead, behind = function(step), function(-step)
         # Of the values, and of the claim that this is compared with, which may be a sum of parts that cancel.
-        rounding = torch.finfo(middle.dtype).eps * (ahead.abs() + behind.abs()) * (1.0 / step + _CANCELLED)
+        rounding = torch.finfo(middle.dtype).eps * (ahead.abs() + behind.abs() + parts) * (1.0 / step + _CANCELLED)
         slope, bend = [(ahead - behind) / (2.0 * step)], [((ahead - middle) + (behind - middle)) / step]
         for j in range(1, min(k, _COLUMNS) + 1):
             slope.append(slope[-1] + (slope[-1] - slopes[j - 1]) / (_FACTOR ** (2 * j) - 1.0))

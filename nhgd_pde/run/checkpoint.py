@@ -159,12 +159,26 @@ def read_reached(folder: Path) -> Reached | None:
     try:
         current, state = content["current"], content["state"]
         v, iteration = current["evaluation"]["v"], int(current["iteration"]) + int(content["before"])
-        u = state.get("u") if isinstance(state, dict) else None
+        u = _state_of(state)
     except (ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
     if not isinstance(v, torch.Tensor):
         raise OutputError(f"{path}: expected the control of the last iterate, found {type(v).__name__}")
-    return Reached(v, u if isinstance(u, torch.Tensor) else None, iteration)
+    return Reached(v, u, iteration)
+
+
+def _state_of(saved: Any) -> torch.Tensor | None:
+    """The state in what an oracle has saved; over scenarios that of the nominal problem."""
+    if isinstance(saved, list) and saved:
+        return _state_of(saved[0])
+    if not isinstance(saved, dict):
+        return None
+    for key in ("nominal", "state", "inner"):
+        found = _state_of(saved.get(key))
+        if found is not None:
+            return found
+    u = saved.get("u")
+    return u if isinstance(u, torch.Tensor) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

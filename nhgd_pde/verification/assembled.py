@@ -49,13 +49,18 @@ def gap(a: float, b: float, size: float) -> float:
     return abs(a - b) / size if size > 0.0 else abs(a - b)
 
 
+def _parts(place: Place) -> Tensor:
+    """(S, n) the size of what each row of the residual is a sum of."""
+    rough = [place.problem.state_product(place.u, place.v, place.state_direction()) for _ in range(4)]
+    return torch.stack(rough).abs().amax(0)
+
+
 def _transposes(place: Place) -> list[Check]:
     """<J w, z> = <w, J^T z> and <R_v d, z> = <d, R_v^T z>, relative to the sums of the absolute values."""
     problem, u, v = place.problem, place.u, place.v
     worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
     # Tests are in the reciprocal units of the residual, row by row.
-    images = torch.stack([problem.state_product(u, v, place.state_direction()).abs() for _ in range(4)])
-    size = images.amax(0)
+    size = _parts(place)
     weights = 1.0 / torch.where(size > 0.0, size, 1.0)
     for w, d in zip(place.state_directions(), [*place.control_directions()] * 20, strict=False):
         pushed = problem.state_product(u, v, w)
@@ -88,7 +93,8 @@ def _by_state(place: Place) -> Check | None:
 
     directions = [place.smooth_state_direction(), *(place.state_direction() for _ in range(3))]
     claims = [problem.state_product(u, v, d) for d in directions]
-    found = [central_difference(partial(residual, d)) for d in directions]
+    parts = _parts(place)
+    found = [central_difference(partial(residual, d), parts=parts) for d in directions]
     return compared("dR/du against differences", claims, found, together=True)
 
 
@@ -101,15 +107,18 @@ def _by_control(place: Place) -> Check | None:
 
     directions = [place.smooth_control_direction(), *(place.control_direction() for _ in range(3))]
     claims = [problem.control_product(u, v, d) for d in directions]
-    found = [central_difference(partial(residual, d)) for d in directions]
+    parts = _parts(place)
+    found = [central_difference(partial(residual, d), parts=parts) for d in directions]
     return compared("dR/dv against differences", claims, found, together=True)
 
 
 def _integrals(place: Place) -> Check | None:
     """The residual of an affine equation is made of its derivatives; of its integrals it has to be the same."""
-    problem, u, v = place.problem, place.u, place.v
+    problem, v = place.problem, place.v
     if not problem.equation.affine:
         return None
+    # Not at a solution, where both are zero to rounding.
+    u = place.solution + place.state_direction()
     direct, made = problem.integrated(u, v), problem.residual(u, v)
     # Rows may cancel: what counts is the size of what is summed up in them.
     size = torch.maximum((direct - made).abs(), direct.abs()).max()

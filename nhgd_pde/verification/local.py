@@ -19,7 +19,7 @@ def local_checks(place: Place) -> list[Check]:
     """Of everything that is integrated, at the solution and at the state beside it."""
     found: dict[str, list[Check]] = defaultdict(list)
     rough = place.problem.integrands(place.solution + place.state_direction(), place.v)
-    states = [place.solution] if place.u is place.solution else [place.solution, place.u]
+    states = [place.solution] if place.ended else [place.solution, place.u]
     for u in states:
         for function, other in zip(place.problem.integrands(u, place.v), rough, strict=True):
             for check in _checks(place, function, other.at[0]):

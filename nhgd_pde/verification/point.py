@@ -55,6 +55,11 @@ class Place:
     known: AdjointState
     generator: torch.Generator
 
+    @property
+    def ended(self) -> bool:
+        """The tests are made at the end of a run, which may be an optimum."""
+        return self.u is self.solution
+
     def noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
         """Independent normal numbers."""
         return torch.randn(shape, generator=self.generator, dtype=self.v.dtype).to(self.v.device)
