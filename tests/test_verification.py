@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +16,8 @@ from torch import Tensor
 import nhgd_pde as nhgd
 from benchmarks.quasilinear import quasilinear_problem
 from nhgd_pde.linalg.differences import central_difference, sure_difference
+from nhgd_pde.output.atomic import OutputError
+from nhgd_pde.run.recovery import end_of
 from nhgd_pde.verification import Verification, verify_problem
 
 PROBLEMS = sorted((Path(__file__).parents[1] / "problems").glob("*.yaml"))
@@ -253,3 +258,188 @@ def test_a_small_term_does_not_hide_behind_a_large_one() -> None:
         return 1e-9 * cubed(u, 1e-5)
 
     assert not nhgd.verify(problem(density=density)).passed
+
+
+# Units
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1.0, 1e15])
+@pytest.mark.parametrize("of", ["state", "control", "objective"])
+def test_units_are_no_matter(unit: float, of: str) -> None:
+    a, s, c = (unit if of == each else 1.0 for each in ("state", "control", "objective"))
+    file = {
+        "name": "units",
+        "mesh": {"kind": "rectangle", "cells": [4, 4]},
+        "pde": {
+            "kind": "semilinear",
+            "nonlinearity": f"{50 * a!r}*(u/{a!r})**3",
+            "source": f"{4 * a!r}*y",
+            "boundary": {"all": {"dirichlet": 0}},
+        },
+        "control": {"kind": "source", "gain": a / s},
+        "objective": [
+            {"kind": "tracking", "target": f"{a!r}*x*y", "weight": c / a**2},
+            {"kind": "regularisation", "weight": 1e-3 * c / s**2},
+        ],
+    }
+    found = nhgd.verify(nhgd.load(file))
+    assert found.passed and max(check.accuracy or 0.0 for check in found.checks) < 1e-6, str(found)
+
+
+# Kinks
+
+
+KINKED: dict[str, dict[str, Any]] = {
+    "abs": {"density": lambda u, grad, v, x: u.abs()},
+    "relu": {"density": lambda u, grad, v, x: torch.relu(u - 0.03)},
+    "l1": {"density": lambda u, grad, v, x: u**2 + v.abs()},
+    "maximum": {"form": lambda u, grad, c, x: (3.0 * u.clamp(min=0.0) - c["source"], grad)},
+}
+
+
+@pytest.mark.parametrize("kind", KINKED)
+def test_a_kink_is_no_error_and_is_told(kind: str) -> None:
+    found = nhgd.verify(problem(**KINKED[kind]))
+    assert found.passed, str(found)
+    if kind != "l1":
+        assert "the derivative jumps: kinks of abs, maximum" in str(found)
+
+
+def test_an_error_beside_a_kink_is_seen() -> None:
+    found = nhgd.verify(problem(density=lambda u, grad, v, x: u.abs() + cubed(u, 1e-3)))
+    assert any(name.startswith("objective") for name in failures(found)), str(found)
+
+
+# At the end of a run
+
+
+def late(error: float) -> nhgd.Problem:
+    """Wrong for states above 0.5, which are far from those at the start."""
+
+    def form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        return cubed(u, error * (u > 0.5)) - c["source"], grad
+
+    file = {
+        "name": "late",
+        "mesh": {"kind": "rectangle", "cells": [6, 6]},
+        "pde": {"python": form, "boundary": {"all": {"dirichlet": 0}}},
+        "control": {"kind": "source"},
+        "objective": [
+            {"kind": "tracking", "target": "16*x*(1 - x)*y*(1 - y)"},
+            {"kind": "regularisation", "weight": 1e-9},
+        ],
+    }
+    return nhgd.load(file)
+
+
+def test_what_is_wrong_at_a_solution_shows_there(tmp_path: Path) -> None:
+    built = late(1e-5)
+    solution = nhgd.solve(built, output=tmp_path / "run")
+    assert solution.state.max() > 0.5
+    for at in (solution, tmp_path / "run", str(tmp_path / "run")):
+        found = nhgd.verify(built, at=at)
+        assert "equation in the cells by u" in failures(found), str(found)
+    assert "at the end of" in str(found).splitlines()[0]
+
+
+RECOVERED = (
+    "burgers_control",
+    "dirichlet_control",
+    "heat_boundary",
+    "heat_sink",
+    "navier_stokes_control",
+    "darcy_wells",
+)
+
+
+@pytest.mark.parametrize("name", [*RECOVERED, "darcy_wells", "parameter_fit", "helmholtz_control", "elastic_control"])
+def test_the_control_of_a_run_comes_back_to_the_last_digit(name: str, tmp_path: Path) -> None:
+    path = next(each for each in PROBLEMS if each.stem == name)
+    file = {**SMALL.get(name, {"mesh.cells": [6, 6]}), "outer.iterations": 1}
+    built = nhgd.load(path, file)
+    solution = nhgd.solve(built, output=tmp_path / "run")
+    end = end_of(built, tmp_path / "run")
+    assert np.array_equal(end.v, solution.control) and end.u is not None
+    # Without the checkpoint the fields have it; they hold all digits too.
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    assert np.array_equal(end_of(built, tmp_path / "run").v, solution.control)
+    saved = solution.save(tmp_path / "saved")
+    assert np.array_equal(end_of(built, saved).v, solution.control)
+    assert np.array_equal(end_of(built, solution).v, solution.control)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    nhgd.solve(poisson(), output=folder)
+    return folder
+
+
+def poisson(**overrides: Any) -> nhgd.Problem:
+    path = next(each for each in PROBLEMS if each.stem == "poisson_control")
+    return nhgd.load(path, {"mesh.cells": [4, 4], "outer.iterations": 2, **overrides})
+
+
+def copied(ended: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ended, tmp_path / "copy"))
+
+
+def test_a_folder_that_is_not_there_or_no_run_is_told(ended: Path, tmp_path: Path) -> None:
+    for place, words in (
+        (tmp_path / "none", "expected a run folder, found nothing"),
+        (ended / "problem.yaml", "expected a run folder, found a file"),
+        (tmp_path, "found no problem.yaml of a run"),
+    ):
+        with pytest.raises(OutputError, match=words):
+            nhgd.verify(poisson(), at=place)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"mesh.cells": [5, 5]}, "mesh.cells.0 = 4, the problem has 5"),
+        ({"name": "other"}, "name = 'poisson_control', the problem has 'other'"),
+        ({"control.space": "P0"}, "control.space = 'P1', the problem has 'P0'"),
+        ({"element": "P2"}, "element = 'P1', the problem has 'P2'"),
+    ],
+)
+def test_a_run_of_another_problem_is_told(ended: Path, overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(OutputError, match=re.escape(words)):
+        nhgd.verify(poisson(**overrides), at=ended)
+
+
+def test_a_solution_of_another_problem_is_told() -> None:
+    with pytest.raises(OutputError, match="of another problem: controls"):
+        nhgd.verify(poisson(**{"mesh.cells": [5, 5]}), at=nhgd.solve(poisson()))
+
+
+def test_other_weights_are_the_same_problem_and_are_told(ended: Path) -> None:
+    found = nhgd.verify(poisson(**{"objective.1.weight": 0.25}), at=ended)
+    assert found.passed
+    assert "which was solved with objective.1.weight" in str(found).splitlines()[0]
+
+
+def test_a_run_that_has_not_ended_or_is_damaged_is_told(ended: Path, tmp_path: Path) -> None:
+    folder = copied(ended, tmp_path)
+    (folder / "checkpoint.pt").write_bytes((ended / "checkpoint.pt").read_bytes()[:2000])
+    with pytest.raises(OutputError, match="not a checkpoint that can be read"):
+        nhgd.verify(poisson(), at=folder)
+    (folder / "checkpoint.pt").unlink()
+    (folder / "final.vtu").write_bytes((ended / "final.vtu").read_bytes()[:500])
+    with pytest.raises(OutputError, match="not a readable VTU file"):
+        nhgd.verify(poisson(), at=folder)
+    (folder / "summary.json").write_text('{"status": ')
+    with pytest.raises(OutputError, match="is damaged"):
+        nhgd.verify(poisson(), at=folder)
+    (folder / "summary.json").unlink()
+    with pytest.raises(OutputError, match="expected a run that has ended"):
+        nhgd.verify(poisson(), at=folder)
+
+
+def test_a_resumed_run_that_was_cut_off_has_not_ended(ended: Path, tmp_path: Path) -> None:
+    """Its checkpoint is of a later iteration than its summary."""
+    folder = copied(ended, tmp_path)
+    nhgd.solve(poisson(**{"outer.iterations": 3}), output=folder, resume=True)
+    shutil.copy(ended / "summary.json", folder / "summary.json")
+    with pytest.raises(OutputError, match="beside a summary of iteration 2"):
+        nhgd.verify(poisson(), at=folder)

@@ -126,6 +126,11 @@ def _integrals(place: Place) -> Check | None:
     return Check("R against its integrals", value, "at most 1e-10", value <= 1e-10)
 
 
+def _in_one_unit(place: Place, by_state: Tensor, by_control: Tensor) -> Tensor:
+    """Derivatives by unknowns (S, n) and controls (p,), times the sizes of these."""
+    return torch.cat([(place.unit * by_state).reshape(-1), place.room * by_control])
+
+
 def _bent(place: Place) -> Check | None:
     """D(J^T w, R_v^T w) against differences of the two."""
     problem, u, v = place.problem, place.u, place.v
@@ -139,11 +144,11 @@ def _bent(place: Place) -> Check | None:
             def both() -> Tensor:
                 at = (u + t * du, v + t * dv)
                 parts = problem.state_product_transposed(*at, w), problem.control_product_transposed(*at, w)
-                return torch.cat([part.reshape(-1) for part in parts])
+                return _in_one_unit(place, *parts)
 
             return _or_nothing(both, torch.cat([u.reshape(-1), v]))
 
-        claims.append(torch.cat([part.reshape(-1) for part in problem.second_derivative(u, v, w, du, dv)]))
+        claims.append(_in_one_unit(place, *problem.second_derivative(u, v, w, du, dv)))
         found.append(central_difference(slopes, levels=_FEW))
     return compared("second derivatives of R", claims, found)
 
@@ -201,11 +206,9 @@ def _objective_bent(place: Place) -> Check | None:
     for du, dv in ((place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())):
 
         def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
-            parts = problem.outer_derivatives(u + t * du, v + t * dv)
-            return torch.cat([part.reshape(-1) for part in parts])
+            return _in_one_unit(place, *problem.outer_derivatives(u + t * du, v + t * dv))
 
-        bent = problem.outer_second_derivatives(u, v, du, dv)
-        claims.append(torch.cat([part.reshape(-1) for part in bent]))
+        claims.append(_in_one_unit(place, *problem.outer_second_derivatives(u, v, du, dv)))
         found.append(central_difference(slopes))
     return compared("second derivatives of the objective", claims, found)
 

@@ -56,21 +56,33 @@ def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]
 def _second(place: Place, function: PointFunction, tests: Tensor, rough: Tensor) -> list[Check]:
     """The change of the first derivatives against differences of these, all arguments changed one after the other."""
     claims, found = [], []
+    units = _units(place, function, rough)
     for _, argument, components in function.groups:
         steps = _steps(place, function, argument, components, rough)
         bent = function.second(tests, steps)
 
         def slopes(t: float, steps: tuple[Tensor, ...] = steps) -> Tensor:
-            return _kept(function, function.gradient(_moved(function.at, steps, t), tests))
+            return _kept(function, function.gradient(_moved(function.at, steps, t), tests), units)
 
-        claims.append(_kept(function, bent))
+        claims.append(_kept(function, bent, units))
         found.append(sure_difference(slopes))
     check = compared(f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept])
     return [] if check is None else [check]
 
 
-def _kept(function: PointFunction, parts: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([part[..., function.kept] for part in parts])
+def _kept(function: PointFunction, parts: tuple[Tensor, ...], units: tuple[Tensor, ...]) -> Tensor:
+    """Derivatives by all arguments in one unit, that of the function."""
+    return torch.cat([(unit * part)[..., function.kept] for part, unit in zip(parts, units, strict=True)])
+
+
+def _units(place: Place, function: PointFunction, rough: Tensor) -> tuple[Tensor, ...]:
+    """(components, 1, 1) the sizes of the components of every argument."""
+    found = []
+    for number, each in enumerate(function.at):
+        every = tuple(range(len(each)))
+        steps = _steps(place, function, number, every, rough)[number]
+        found.append(torch.stack([_size(step) for step in steps])[:, None, None])
+    return tuple(found)
 
 
 def _moved(at: tuple[Tensor, ...], steps: tuple[Tensor, ...], t: float) -> tuple[Tensor, ...]:
