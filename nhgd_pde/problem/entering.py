@@ -119,10 +119,7 @@ def _check_map(
     (component,) = _components(integral, entries, entry)
     for at, size in _samples(controls, integral):
         own = at[component : component + 1]
-        given = {
-            "the control": own,
-            **{f"the coefficient {key!r}": each for key, each in integral.coefficients.items()},
-        }
+        given = {"the control": own} | {f"c[{key!r}]": each for key, each in integral.coefficients.items()}
         try:
             changed = changed_in_place(lambda own=own: enter(dict(integral.coefficients), own[0]), given)  # type: ignore[misc]
             if changed:
