@@ -217,7 +217,7 @@ class ControlBuilder:
             after = {each: follow(known, coefficients[each]) for each, follow in dependent.items()}
             for coefficient in values.positives & after.keys():
                 if not (after[coefficient] > 0.0).all():
-                    least = float(after[coefficient].min())
+                    least = float(after[coefficient].detach().min())
                     raise SingularMatrixError(f"{coefficient} must be positive and falls to {least:.3g}: bound {name}")
             return {**coefficients, f"parameter {name}": v, **after}
 
