@@ -19,6 +19,7 @@ from .problem.building import build, build_scenarios
 from .problem.loading import read_problem
 from .problem.methods import build_method
 from .run.ranks import Place, check_ranks, shared
+from .run.recovery import end_of
 from .run.roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
 from .run.running import Problem, Run
 from .run.solution import Row, Solution
@@ -102,7 +103,19 @@ def solve(
             return Run(problem, oracle, callback, interrupted, team).solve(path, resume)
 
 
-def verify(problem: Problem) -> Verification:
-    """Test every derivative of a problem: Taylor, adjoint, symmetry, Fisher and hypergradient tests."""
+def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verification:
+    """Test every derivative of a problem: against differences, transposes, symmetry, Fisher information, hypergradient.
+
+    Args:
+        problem: from `load`.
+        at: a solution of it, or the folder of a run that has ended: the tests are made at its control and state, where
+            derivatives show that are wrong for some values only. By default at a random control, at and near its state.
+
+    Raises:
+        OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
+    """
     with at_most_threads(problem.method.threads):
-        return verify_problem(problem.pde, problem.file.spec.seed)
+        if at is None:
+            return verify_problem(problem.pde, problem.file.spec.seed)
+        end = end_of(problem, at)
+        return verify_problem(problem.pde, problem.file.spec.seed, (end.u, end.v), end.place)

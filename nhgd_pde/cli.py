@@ -274,13 +274,17 @@ def check(file: Path, settings: tuple[str, ...]) -> None:
 @main.command()
 @_file
 @_set
-def verify(file: Path, settings: tuple[str, ...]) -> None:
-    """Test every derivative of the problem in FILE: Taylor, adjoint, symmetry and Fisher tests."""
+@click.option("--at", type=click.Path(path_type=Path), help="The folder of a run, at whose end the tests are made.")
+def verify(file: Path, settings: tuple[str, ...], at: Path | None) -> None:
+    """Test every derivative of the problem in FILE: differences, adjoint, symmetry and Fisher tests.
+
+    Derivatives that are wrong for some values only show at the end of a run that has these: --at outputs/NAME.
+    """
     with _bad_input():
         problem = _load(file, settings)
-    from .api import verify as run
+        from .api import verify as run
 
-    result = run(problem)
+        result = run(problem, at)
     click.echo(str(result))
     sys.exit(0 if result.passed else _NOT_CONVERGED)
 

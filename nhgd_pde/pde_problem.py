@@ -17,10 +17,12 @@ from .fem.patches import patches
 from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
+from .linalg.differences import PointFunction
 from .linalg.lengths import dot, length
 from .linalg.riesz import ExactRieszMap, RieszMap
 from .linalg.sparse import ScenarioMatrix, SparseMatrix
 from .objective.constraints import ConstraintReport
+from .objective.integral import IntegralTerm
 from .objective.terms import Objective
 from .pde.equation import StateEquation
 
@@ -279,6 +281,16 @@ class PDEProblem:
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
         return self.equation.residual(u, self.control.physical(v))
+
+    def integrands(self, u: Tensor, v: Tensor) -> tuple[PointFunction, ...]:
+        """All that is integrated in equation and objective, as functions of values at points."""
+        m = self.control.physical(v)
+        full = self.equation.embed(u, m)
+        terms = [term.integrand(full, m) for term in self.objective.joint if isinstance(term, IntegralTerm)]
+        return (*self.equation.integrands(u, m), *terms)
+
+    def integrated(self, u: Tensor, v: Tensor) -> Tensor:
+        return self.equation.integrated(u, self.control.physical(v))
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         return self.model.state_factors(u, self.control.physical(v))

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES: dict[str, str] = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", DOCS, re.DOTALL))
 (EXAMPLE,) = re.findall(r"<!-- example: run by the tests -->\n```python\n(.*?)```", DOCS, re.DOTALL)
+(FLOW,) = re.findall(r"<!-- example of a flow: run by the tests -->\n```python\n(.*?)```", DOCS, re.DOTALL)
 
 
 def of_form(form: Any, **more: Any) -> dict[str, Any]:
@@ -72,8 +73,9 @@ def test_the_example_runs_on_the_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "minimal_surface" / "final.vtu").is_file()
 
 
-def test_the_example_in_python_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(EXAMPLE, "docs/extending.md", "exec"), {})
+@pytest.mark.parametrize("example", [EXAMPLE, FLOW], ids=["reaction", "flow"])
+def test_the_examples_in_python_run_as_they_stand(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(example, "docs/extending.md", "exec"), {})
     assert "every derivative is right" in capsys.readouterr().out
 
 
@@ -200,6 +202,159 @@ def test_a_control_map_that_cannot_be_used_is_told(enter: Callable[..., Any], wo
     source["control"] = {"kind": "python", "python": enter}
     told = complaint(source)
     assert "control.python" in told and words in told
+
+
+# Whatever a function is given has to have its derivative
+
+
+def no_grad(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        source = 2.0 * c["source"]
+    return u - source, grad
+
+
+def numpy_source(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    return u - torch.from_numpy(np.sin(c["source"].detach().numpy())), grad
+
+
+BLIND: dict[str, Callable[..., Any]] = {
+    "detach": lambda u, grad, c, x: (u - c["source"].detach(), grad),
+    "data": lambda u, grad, c, x: (u - c["source"].data, grad),
+    "no_grad": no_grad,
+    "item": lambda u, grad, c, x: (u - c["source"].mean().item() * x[0], grad),
+    "numpy": numpy_source,
+    "round": lambda u, grad, c, x: (u - torch.round(c["source"]), grad),
+    "sign": lambda u, grad, c, x: (u - torch.sign(c["source"]), grad),
+}
+
+
+@pytest.mark.parametrize("kind", BLIND)
+def test_a_form_without_a_derivative_by_the_control_is_told(kind: str) -> None:
+    told = complaint(of_form(BLIND[kind]))
+    assert "pde.python" in told and "that by the control is zero, while the values change with the control" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c, v: v.detach(), "that by the control is zero"),
+        (lambda c, v: v + v.detach(), "as a change of the control shows"),
+        (lambda c, v: v.mean().item(), "that by the control is zero"),
+        (lambda c, v: v.round(), "that by the control is zero"),
+        (lambda c, v: torch.from_numpy(v.numpy()), "raised RuntimeError: Can't call numpy()"),
+        (lambda c, v: c["source"].add_(1.0), "changes c['source'], which it is given, in place"),
+        (lambda c, v: 0.0, "the control does not enter"),
+    ],
+    ids=["detach", "half", "item", "round", "numpy", "place", "nothing"],
+)
+def test_a_map_without_a_derivative_is_told(change: Callable[[Any, Tensor], Any], words: str) -> None:
+    source = of_form(diffusion, source="1 + x")
+    source["control"] = {"kind": "python", "python": lambda c, v: {**c, "source": c["source"] + change(c, v)}}
+    told = complaint(source)
+    assert "control" in told and words in told
+
+
+@pytest.mark.parametrize(
+    ("density", "words"),
+    [
+        (lambda u, grad, v, x: u.detach() ** 2 + (grad**2).sum(0), "that by u is zero"),
+        (lambda u, grad, v, x: u**2 + 1e-4 * (grad.detach() ** 2).sum(0), "that by grad u is zero"),
+        (lambda u, grad, v, x: u**2 + v.detach() ** 2, "that by v is zero"),
+        (lambda u, grad, v, x: torch.round(u), "that by u is zero"),
+        (lambda u, grad, v, x: grad.pow_(2).sum(0), "changes u or grad, which it is given, in place"),
+    ],
+)
+def test_every_argument_of_a_density_is_tried(density: Callable[..., Any], words: str) -> None:
+    source = of_form(diffusion)
+    source["objective"].append({"kind": "python", "python": density})
+    told = complaint(source)
+    assert "objective.2.python" in told and words in told
+
+
+def test_a_control_that_does_not_enter_is_told() -> None:
+    assert "the control does not enter" in complaint(of_form(lambda u, grad, c, x: (u - x[0], grad)))
+    source = of_form(diffusion)
+    source["pde"] = {"kind": "poisson", "source": "x + 0*k", "boundary": {"all": {"dirichlet": 0}}}
+    source["control"] = {"kind": "parameter", "name": "k", "initial": 1}
+    assert "the control does not enter: no value of the equation changes with the control 'k'" in complaint(source)
+    source["pde"]["source"] = "x*sign(k)"
+    assert "that by the control 'k' is zero" in complaint(source)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [torch.tanh, torch.exp, torch.abs, torch.relu, lambda v: v**3, lambda v: 1e-12 * v, lambda v: 1e12 * v],
+    ids=["tanh", "exp", "abs", "relu", "cube", "small", "large"],
+)
+def test_maps_that_have_their_derivative_load(change: Callable[[Tensor], Tensor]) -> None:
+    source = of_form(diffusion, source="1 + x")
+    source["control"] = {"kind": "python", "python": lambda c, v: {**c, "source": c["source"] + change(v)}}
+    nhgd.load(source)
+
+
+def test_a_control_of_an_objective_alone_loads() -> None:
+    """An offset of the state that is no part of the equation."""
+    source = of_form(lambda u, grad, c, x: (u - x[0], grad))
+    source["objective"] = [{"kind": "python", "python": lambda u, grad, v, x: (u - v - x[1]) ** 2}]
+    assert nhgd.solve(nhgd.load(source)).status == "converged"
+
+
+# Flows
+
+
+def of_flow(density: Callable[..., Any], kind: str = "stokes") -> dict[str, Any]:
+    return {
+        "name": "flow",
+        "mesh": {"kind": "rectangle", "cells": [3, 3]},
+        "pde": {"kind": kind, "source": ["10*y", "20*x*y"], "boundary": {"all": {"dirichlet": 0}}},
+        "control": {"kind": "source"},
+        "objective": [{"kind": "python", "python": density}, {"kind": "regularisation", "weight": 1e-2}],
+    }
+
+
+def test_the_gradient_of_a_flow_is_that_of_its_velocities() -> None:
+    """int |grad u|^2 / 2 is half the work of the forces: what it is with the pressure is something else."""
+    built = nhgd.load(of_flow(lambda u, grad, v, x: 0.5 * (grad**2).sum((0, 1))))
+    v = 0.0 * built.pde.control.initial
+    adjoint = nhgd.verification.point.Adjoint()
+    u, _ = built.pde.start()
+    exact, known = adjoint.evaluate(built.pde, v, adjoint.init(built.pde, u, v), nhgd.verification.point.TIGHT)
+    force = nhgd.load(
+        {**of_flow(lambda u, grad, v, x: 0.5 * (10.0 * x[1] * u[0] + 20.0 * x[0] * x[1] * u[1])), "name": "work"}
+    )
+    assert exact.value == pytest.approx(force.pde.outer_value(known.u, v), rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["stokes", "navier_stokes"])
+def test_the_pressure_of_a_flow_is_an_argument_of_its_own(kind: str) -> None:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def density(u: Tensor, grad: Tensor, v: Tensor, x: Tensor, *, pressure: Tensor, pressure_grad: Tensor) -> Tensor:
+        shapes.update(u=u.shape, grad=grad.shape, pressure=pressure.shape, pressure_grad=pressure_grad.shape)
+        return pressure**2 + (pressure_grad**2).sum(0) + u[0] ** 2
+
+    verified = nhgd.verify(nhgd.load(of_flow(density, kind)))
+    assert verified.passed, str(verified)
+    points = shapes["pressure"][-1]
+    assert shapes == {
+        "u": (2, 1, points),
+        "grad": (2, 2, 1, points),
+        "pressure": (1, points),
+        "pressure_grad": (2, 1, points),
+    }
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        lambda u, grad, v, x: u[2] ** 2,
+        lambda u, grad, v, x: (grad * torch.ones(3, 1, 1, 1)).sum((0, 1)),
+        lambda u, grad, v, x, p: p**2,
+    ],
+)
+def test_a_density_that_takes_a_third_component_is_told(density: Callable[..., Any]) -> None:
+    told = complaint(of_flow(density))
+    assert "u and grad are those of the velocity alone, of 2 components, and pressure and pressure_grad" in told
 
 
 def test_files_and_functions_that_are_not_there_are_told(tmp_path: Path) -> None:

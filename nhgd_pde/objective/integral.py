@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..fem.evaluation import Evaluation
+from ..linalg.differences import PointFunction
 from ..linalg.sparse import SparseMatrix
-from ..pde.checked import NOT_ITS_DERIVATIVE
+from ..pde.pointwise import field_groups, gradient_of
 from ..pde.rows import ControlRows
 
 # (u, grad, v, grad_v, x) -> density (S, P): values u (S, P) and gradients grad (dim, S, P) of a state of one field,
@@ -33,6 +34,7 @@ class IntegralTerm:
         weight: (elements, points) factor of the density, zero outside a region.
         stages: (steps * size, N) coefficients of the state at those points in time; None of a steady problem.
         measure: length of a time step.
+        name: for people.
     """
 
     density: Density
@@ -43,9 +45,10 @@ class IntegralTerm:
     stages: SparseMatrix | None = None
     measure: float = 1.0
     quadratic: bool = False
+    name: str = "integral"
 
     def value(self, u: Tensor, v: Tensor) -> Tensor:
-        density = self._density(*self._fields(u, v))
+        density = self.values(*self._fields(u, v))
         return self._per_scenario((density * self._weights).sum(-1), u)
 
     def derivative(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,19 +71,70 @@ class IntegralTerm:
     def _by_fields(self, *fields: Tensor) -> tuple[Tensor | None, Tensor | None]:
         with torch.enable_grad():
             at = [each.detach().clone().requires_grad_(True) for each in fields]
-            return self._grad((self._density(*at) * self._weights).sum(), at)
+            return self._grad((self.values(*at) * self._weights).sum(), at)
 
     def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        steps = self._fields(du, dv)
+        state, control = self._second(self._weights, self._fields(u, v), self._fields(du, dv))
+        return self._pulled_back(state, control, u, v)
+
+    def _second(
+        self, tests: Tensor, fields: Sequence[Tensor], steps: Sequence[Tensor]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The change of the derivatives of (density tests).sum() by the fields."""
         with torch.enable_grad():
-            at = [each.detach().clone().requires_grad_(True) for each in self._fields(u, v)]
-            total = (self._density(*at) * self._weights).sum()
+            at = [each.detach().clone().requires_grad_(True) for each in fields]
+            total = (self.values(*at) * tests).sum()
             if not total.requires_grad:
-                return torch.zeros_like(u), torch.zeros_like(v)
+                return None, None
             first = torch.autograd.grad(total, at, create_graph=True, allow_unused=True)
             parts = [(g * step).sum() for g, step in zip(first, steps, strict=True) if g is not None]
-            state, control = self._grad(sum(parts[1:], parts[0]), at)
-        return self._pulled_back(state, control, u, v)
+            return self._grad(sum(parts[1:], parts[0]), at)
+
+    @property
+    def groups(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+        """Values and gradients of the state and of the controls: name, number of the argument, components."""
+        groups = field_groups(self.evaluation.components, self.evaluation.stride, 0, "u")
+        if self.controls is None:
+            return groups
+        return groups + field_groups(self.controls.components, self.evaluation.stride, 1, "v")
+
+    def integrand(self, u: Tensor, v: Tensor) -> PointFunction:
+        """The density at a state (S, N) and controls (p,) as a function of values at points."""
+        state, *controls = self._fields(u, v)
+        # A copy of the control a row, whose derivatives are not summed.
+        at = (state, *(each.expand(-1, state.shape[1], -1) for each in controls))
+
+        def first(steps: tuple[Tensor, ...]) -> Tensor:
+            slopes = gradient_of(lambda *each: self.values(*each).sum(), at)
+            total = torch.zeros_like(at[0][0])
+            for slope, step in zip(slopes, steps, strict=True):
+                # What stands still may have no derivative.
+                total = total + torch.where(step == 0.0, 0.0, slope * step).sum(0)
+            return total
+
+        def gradient(arguments: tuple[Tensor, ...], tests: Tensor) -> tuple[Tensor, ...]:
+            return gradient_of(lambda *each: (self.values(*each) * tests).sum(), arguments)
+
+        def second(tests: Tensor, steps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            found = self._second(tests, at, steps)
+            return tuple(torch.zeros_like(each) if own is None else own for own, each in zip(found, at, strict=False))
+
+        def of_controls(change: Tensor) -> Tensor:
+            assert self.controls is not None
+            return self.controls.evaluate(self.rows.spread(change)).expand(-1, state.shape[1], -1)
+
+        return PointFunction(
+            name=f"objective {self.name}",
+            x=self.evaluation.quadrature.flat,
+            at=at,
+            groups=self.groups,
+            value=self.values,
+            first=first,
+            gradient=gradient,
+            second=second,
+            kept=self.weight.reshape(-1) != 0.0,
+            of_controls=None if self.controls is None else of_controls,
+        )
 
     @property
     def _weights(self) -> Tensor:
@@ -94,7 +148,8 @@ class IntegralTerm:
             return [state]
         return [state, self.controls.evaluate(self.rows.spread(v))]
 
-    def _density(self, state: Tensor, control: Tensor | None = None) -> Tensor:
+    def values(self, state: Tensor, control: Tensor | None = None) -> Tensor:
+        """The density (rows, P) at values and gradients of the state and of the controls, (components, rows, P)."""
         quadrature = self.evaluation.quadrature
         dim = quadrature.x.shape[0]
         x = quadrature.flat
@@ -128,35 +183,3 @@ class IntegralTerm:
 def _values_and_gradients(components: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     fields = components.reshape(-1, 1 + dim, *components.shape[1:])
     return (fields[0, 0], fields[0, 1:]) if len(fields) == 1 else (fields[:, 0], fields[:, 1:])
-
-
-def trial_of_density(name: str, term: IntegralTerm) -> str:
-    """What is wrong with a user's density, in a sentence; empty where nothing is."""
-    evaluation = term.evaluation
-    generator = torch.Generator().manual_seed(0)
-    like = evaluation.quadrature.weights
-    shape = (evaluation.components, 1, evaluation.quadrature.points)
-    at = [torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)]
-    if term.controls is not None:
-        at.append(
-            torch.rand((term.controls.components, *shape[1:]), generator=generator, dtype=like.dtype).to(like.device)
-        )
-    try:
-        value = term._density(*at)
-    except Exception as error:
-        return f"{name} raised {type(error).__name__}: {error}; expected a density of shape {shape[1:]}"
-    step = torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
-    with torch.enable_grad():
-        leaf = at[0].clone().requires_grad_(True)
-        total = term._density(leaf, *at[1:])
-        slope = torch.zeros_like(value)
-        if total.requires_grad:
-            (found,) = torch.autograd.grad(total.sum(), leaf, allow_unused=True)
-            slope = slope if found is None else (found * step).sum(0)
-    t = 1e-6
-    ends = [term._density(at[0] + sign * t * step, *at[1:]) for sign in (1.0, -1.0)]
-    difference = (ends[0] - ends[1]) / (2.0 * t)
-    size = float(difference.abs().max()) + float(slope.abs().max())
-    if float(((difference - slope).abs() > 1e-3 * size + 1e-9 * float(value.abs().max()) / t).double().mean()) > 0.01:
-        return f"{name}: {NOT_ITS_DERIVATIVE}"
-    return ""

@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from nhgd_pde.output.atomic import OutputError, target_of_temporary, write_atomically
 from nhgd_pde.output.fields import FieldData, FieldSeries, Grid, write_vtu
 
-__all__ = ["HEADER", "OutputError", "RunFolder", "read_history"]
+__all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
 
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
 PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
@@ -179,6 +179,30 @@ class RunFolder:
 
 def _headed(problem_yaml: str) -> str:
     return problem_yaml if problem_yaml.startswith(HEADER) else HEADER + problem_yaml
+
+
+def read_ended(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """problem.yaml, as text, and summary.json of a run that has ended.
+
+    Raises `OutputError` when `path` is no run folder, when the run has not ended, and for files that are damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
+    if not _is_ours(folder / PROBLEM):
+        raise OutputError(f"{folder}: expected a run folder, found no {PROBLEM} of a run in it")
+    if not (folder / SUMMARY).exists():
+        raise OutputError(
+            f"{folder}: expected a run that has ended, found no {SUMMARY}: the run goes on, or was cut off; "
+            "`nhgd-pde solve FILE --resume` takes it to its end"
+        )
+    try:
+        text, summary = (folder / PROBLEM).read_text(encoding="utf-8"), json.loads((folder / SUMMARY).read_bytes())
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: {PROBLEM} or {SUMMARY} is damaged ({error})") from error
+    if not (isinstance(summary, dict) and summary.keys() >= _SUMMARY_KEYS):
+        raise OutputError(f"{folder / SUMMARY}: expected the summary of a run, found something else: it is damaged")
+    return text, summary
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, Cell]]:

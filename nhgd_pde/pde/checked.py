@@ -5,21 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..fem.evaluation import Evaluation
 from .form import Integral, Pointwise
-
-# States at which a form is tried: small, of order one, large.
-_SCALES = (1e-3, 1.0, 30.0)
-# Points at which a kink may lie between the ends of a difference.
-_SHARE = 0.01
-NOT_ITS_DERIVATIVE = (
-    "its derivative is not that of its values; does it use detach, item, numpy, floor, round or sign, through which "
-    "derivatives do not pass, or does it mix points?"
-)
+from .pointwise import field_groups
+from .probing import NOT_ITS_DERIVATIVE, SCALES, changed_in_place, probe
 
 
 class FormError(ValueError):
@@ -104,10 +96,10 @@ def examine(name: str, integral: Integral, rows: int, generator: torch.Generator
     like = integral.evaluation.quadrature.weights
     first: dict[tuple[int, int], Tensor] = {}
     affine = True
-    for k, scale in enumerate(_SCALES):
+    for k, scale in enumerate(SCALES):
         state = scale * torch.randn((components, rows, points), generator=generator, dtype=like.dtype).to(like.device)
         blocks = dict(integral.state_blocks(state, None))
-        _compare(name, integral, state, blocks, generator)
+        _compare(name, integral, state, generator)
         if k == 0:
             first = blocks
         affine = affine and _same(first, blocks)
@@ -118,42 +110,22 @@ def examine(name: str, integral: Integral, rows: int, generator: torch.Generator
     return Nature(affine, symmetric, coercive, any(i in values and j in values for i, j in first))
 
 
-def _compare(
-    name: str, integral: Integral, state: Tensor, blocks: dict[tuple[int, int], Tensor], generator: torch.Generator
-) -> None:
-    """Derivatives against central differences."""
+def _compare(name: str, integral: Integral, state: Tensor, generator: torch.Generator) -> None:
+    """Derivatives by values and by gradients against differences."""
     value = integral.density(state, None)
     if not torch.isfinite(value).all():
         raise FormError(f"{name} gives a value that is not finite at a state of size {float(state.abs().max()):.1g}")
-    direction = torch.randn(state.shape, generator=generator, dtype=state.dtype).to(state.device)
-    linear = torch.zeros_like(value)
-    for (i, j), block in blocks.items():
-        linear[i] += block.reshape(-1, state.shape[-1]) * direction[j]
-    t = 1e-6 * float(state.abs().max())
-    ends = [integral.density(state + sign * t * direction, None) for sign in (1.0, -1.0)]
-    difference = (ends[0] - ends[1]) / (2.0 * t)
-    size = float(difference.abs().max()) + float(linear.abs().max())
-    # A kink or two between the ends is no matter; most of the points are what counts.
-    wrong = (difference - linear).abs() > 1e-3 * size + 1e-9 * float(value.abs().max()) / t
-    if float(wrong.double().mean()) > _SHARE or _jumps(integral, state, direction):
-        raise FormError(f"{name}: {NOT_ITS_DERIVATIVE}")
-
-
-def _jumps(integral: Integral, state: Tensor, direction: Tensor) -> bool:
-    """Whether values change along a segment by something else than the mean of their derivative: a staircase."""
-    length = 0.1 * float(state.abs().mean())
-    change = integral.density(state + length * direction, None) - integral.density(state, None)
-    mean = torch.zeros_like(change)
-    nodes, weights = np.polynomial.legendre.leggauss(5)
-    for node, weight in zip(nodes, weights, strict=True):
-        at = state + 0.5 * (1.0 + float(node)) * length * direction
-        for (i, j), block in integral.state_blocks(at, None).items():
-            mean[i] += 0.5 * float(weight) * length * block.reshape(-1, state.shape[-1]) * direction[j]
-    if not torch.isfinite(change).all() or not torch.isfinite(mean).all():
-        return False
-    size = change.abs() + mean.abs()
-    off = (change - mean).abs() > 0.1 * size + 1e-3 * float(size.mean())
-    return float(off.double().mean()) > 0.05
+    given = {"u or grad": state, **{f"c[{each!r}]": values for each, values in integral.coefficients.items()}}
+    changed = changed_in_place(lambda: integral.density(state, None), given)
+    if changed:
+        raise FormError(f"{name} changes {changed}, which it is given, in place: expected new tensors")
+    size = float(state.abs().max())
+    everything = ("the state", 0, tuple(range(len(state))))
+    for label, _, components in (everything, *field_groups(len(state), integral.evaluation.stride, 0, "u")):
+        found = probe(lambda each: integral.density(each, None), state, components, size, generator)
+        if found is not None and found.wrong:
+            told = f"{NOT_ITS_DERIVATIVE}" if label == everything[0] and not found.zero else found.sentence(label)
+            raise FormError(f"{name}: {told}")
 
 
 def _same(a: dict[tuple[int, int], Tensor], b: dict[tuple[int, int], Tensor]) -> bool:

@@ -13,10 +13,12 @@ from torch import Tensor
 from ..fem.evaluation import Evaluation
 from ..fem.pattern import Blocks
 from ..linalg.counts import Counts
+from ..linalg.differences import PointFunction
 from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
 from .given import GivenData
 from .linearisation import Jacobian, Linearisation, StateDerivative, SteadyControlDerivative
+from .pointwise import integrand
 from .ranges import InadmissibleError
 from .rows import ControlRows
 from .unassembled import UnassembledDerivative, loses_digits
@@ -163,6 +165,18 @@ class StateEquation:
     def tests(self) -> tuple[Evaluation, ...]:
         """The free functions of the state space, at the points of each integral."""
         return tuple(integral.evaluation.columns(self.spatial_free) for integral in self.integrals)
+
+    def integrands(self, u: Tensor, v: Tensor) -> tuple[PointFunction, ...]:
+        """What the integrals are taken of, as functions of values at points, with the derivatives that are used."""
+        stages, blocks = self._stages(self.embed(u, v)), self.linearise(u, v).blocks
+        return tuple(
+            integrand(integral, own, stages, v, self.rows, self.affine)
+            for integral, own in zip(self.integrals, blocks, strict=True)
+        )
+
+    def integrated(self, u: Tensor, v: Tensor) -> Tensor:
+        """R(u, v) by its integrals, also of an affine equation, whose `residual` is made of its derivatives."""
+        return self._residual(self.embed(u, v), v)
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
         """R(u, v), a dual vector (S, n)."""

@@ -54,6 +54,7 @@ class Integral:
             all the controls of the equation.
         closed: the same integrand as sums of products; None where it is not affine, or not that simple.
         guard: what the controls may make of the coefficients; None where all that they can is admissible.
+        name: of the region, for people: `on right`; empty for the cells.
     """
 
     evaluation: Evaluation
@@ -63,6 +64,7 @@ class Integral:
     control_evaluation: Evaluation | None = None
     closed: ClosedForm | None = None
     guard: Guard | None = None
+    name: str = ""
 
     def refusal(self, rows: Tensor) -> str:
         """A sentence on what control coefficients (R, columns) make of the coefficients; empty where all may be so."""

@@ -39,6 +39,7 @@ from .controls import ControlBuilder
 from .dependence import CELLS
 from .dirichlet import controlled_coefficients, given_coefficients
 from .domains import build_domain
+from .entering import check_entering
 from .entry import Entry
 from .errors import ProblemError
 from .expressions import COORDINATES
@@ -217,8 +218,16 @@ class _Builder:
             recipe = recipe.tried(samples) if self.like is None else recipe.of_one_nature(self.like.recipe)
             interior, boundary_coercive = recipe.interior, recipe.coercive
         self._energy_ranges(conditions)
-        integrals = [integral_of(values, cells_condition(values, state, interior), None, entries, controls)]
-        integrals += [integral_of(values, each, name, entries, controls) for name, each in conditions.items()]
+        placed = [(None, cells_condition(values, state, interior)), *conditions.items()]
+        integrals = [integral_of(values, each, name, entries, controls) for name, each in placed]
+        acting = [
+            (name, each.place, integral)
+            for (name, each), integral in zip(placed, integrals, strict=True)
+            if each.controlled
+        ]
+        check_entering(values, entries, controls, acting, terms.joint_control)
+        if values.issues:
+            raise ProblemError(values.issues)
         additive = all(entry.additive for entry in entries)
         data = controlled_coefficients(state, given, entries, controls, clock)
         if zero_mean is not None and interior.undetermined is not None and data is not None and data.parameters:

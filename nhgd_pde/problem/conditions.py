@@ -221,8 +221,9 @@ def integral_of(
     evaluation = side_by_side(functions) if functions else None
     certain = not parameters and all(entry.certain or entry.additive for entry, _ in acting)
     guard = None if certain else guard_of(values, condition, values.ranges)
+    place = "" if name is None else f"at {name}" if name.startswith("pde.points.") else f"on {name}"
     return Integral(
-        condition.evaluation, condition.form, coefficients, tuple(maps), evaluation, condition.closed, guard
+        condition.evaluation, condition.form, coefficients, tuple(maps), evaluation, condition.closed, guard, place
     )
 
 

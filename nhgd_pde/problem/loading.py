@@ -72,6 +72,21 @@ class ProblemFile:
         return stream.getvalue()
 
 
+def read_dump(text: str) -> dict[str, Any]:
+    """What `ProblemFile.dump` has written, as plain values.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        found = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"expected keys and values, found {type(found).__name__}")
+    return found
+
+
 def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ProblemFile:
     """Read and check a problem.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,8 +15,9 @@ from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
-from ..objective.integral import Density, IntegralTerm, trial_of_density
+from ..objective.integral import Density, IntegralTerm
 from ..objective.terms import ControlTerm, JointTerm, LinearState, Objective, StateTerm, Tracking
+from ..objective.trial import trial_of_density
 from .clock import Clock
 from .control_terms import ControlTermBuilder
 from .fields import Function
@@ -29,6 +30,7 @@ from .objective_spec import (
     TrackingTerm,
 )
 from .python_code import load_function
+from .python_terms import UserDensity
 from .sensors import SensorFileError, Sensors, read_sensors
 from .values import Values
 
@@ -44,6 +46,7 @@ class ObjectiveBuilder:
         facets: facets of every boundary that is named in the mesh.
         clock: the times of an evolution; None of a steady problem.
         loads: the state's functions at the points of every integral with a source or a flux, and its values there.
+        joint_control: a term of the user's own depends on a control.
     """
 
     values: Values
@@ -54,6 +57,7 @@ class ObjectiveBuilder:
     loads: Sequence[tuple[Evaluation, Tensor]] = ()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
     l1_weights: Tensor | None = None
+    joint_control: bool = False
 
     def build(self) -> Objective:
         of_controls = ControlTermBuilder(self.values, self.state, self.controls, self.clock)
@@ -241,11 +245,10 @@ class ObjectiveBuilder:
         name = Function.written(term.python)
         function = load_function(self.values.file, f"{key}.python", term.python)
 
-        def density(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor) -> Tensor:
-            return function(u, grad, v, x)
-
-        found = self.integral(density, key, term.on, term.weight)
-        problem = trial_of_density(name, found)
+        density = UserDensity(function, self.state.groups)
+        found = replace(self.integral(density, key, term.on, term.weight), name=name)
+        problem, depends = trial_of_density(name, found, density.arguments)
+        self.joint_control = self.joint_control or depends
         if problem:
             self.values.complain(f"{key}.python", problem)
         return found

@@ -96,14 +96,10 @@ def read_checkpoint(
     path = folder / CHECKPOINT
     if not path.is_file():
         raise OutputError(f"{path}: expected a checkpoint to resume from, found none")
-    try:
-        content = torch.load(path, weights_only=True)
-        known = content["format"]
-    except Exception as error:  # torch.load has a dozen ways to object
-        raise OutputError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from error
-    if known != _FORMAT:
-        raise OutputError(f"{path}: expected a checkpoint of format {_FORMAT}, found format {known!r}")
-    for key, then, now in _differences(content["spec"], spec):
+    content = _read(path)
+    for key, then, now in differences(content["spec"], spec):
+        if any(key == name or key.startswith(f"{name}.") for name in _FREE):
+            continue
         raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
     try:
         problem = stages[content["stage"]]
@@ -139,6 +135,67 @@ def read_checkpoint(
     )
 
 
+@dataclass(frozen=True)
+class Reached:
+    """The iterate of a checkpoint.
+
+    Attributes:
+        v: (p,) its control.
+        u: (S, n) its state; None where the method keeps it in a way of its own.
+        iteration: its number, counted from the beginning of the run.
+    """
+
+    v: torch.Tensor
+    u: torch.Tensor | None
+    iteration: int
+
+
+def read_reached(folder: Path) -> Reached | None:
+    """The last iterate that a run has written down; None without a checkpoint.
+
+    Raises:
+        OutputError: the checkpoint is damaged, or of another version of the package.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    content = _read(path)
+    try:
+        current, state = content["current"], content["state"]
+        v, iteration = current["evaluation"]["v"], int(current["iteration"]) + int(content["before"])
+        u = _state_of(state)
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
+    if not isinstance(v, torch.Tensor):
+        raise OutputError(f"{path}: expected the control of the last iterate, found {type(v).__name__}")
+    return Reached(v, u, iteration)
+
+
+def _state_of(saved: Any) -> torch.Tensor | None:
+    """The state in what an oracle has saved; over scenarios that of the nominal problem."""
+    if isinstance(saved, list) and saved:
+        return _state_of(saved[0])
+    if not isinstance(saved, dict):
+        return None
+    for key in ("nominal", "state", "inner"):
+        found = _state_of(saved.get(key))
+        if found is not None:
+            return found
+    u = saved.get("u")
+    return u if isinstance(u, torch.Tensor) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True)
+        known = content["format"]
+    except Exception as error:  # torch.load has a dozen ways to object
+        raise OutputError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from error
+    if known != _FORMAT:
+        raise OutputError(f"{path}: expected a checkpoint of format {_FORMAT}, found format {known!r}")
+    return content
+
+
 def _without_oracle(iterate: Iterate) -> Any:
     return to_plain(replace(iterate, oracle=Unsolved(iterate.evaluation.v[:0])))
 
@@ -171,12 +228,11 @@ def _inlined(content: Any, folder: Path) -> Any:
     return {name: _inlined(each, folder) for name, each in content.items()}
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ, with both; the keys that may differ are left out."""
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys whose values differ, with both."""
     old, new = _flat(then), _flat(now)
     for key in sorted({*old, *new}):
-        free = any(key == name or key.startswith(f"{name}.") for name in _FREE)
-        if not free and old.get(key) != new.get(key):
+        if old.get(key) != new.get(key):
             yield key, old.get(key), new.get(key)
 
 

@@ -1,0 +1,48 @@
+"""A user's density, tried before it is used."""
+
+from __future__ import annotations
+
+import torch
+
+from ..pde.probing import changed_in_place, probe
+from .integral import IntegralTerm
+
+
+def trial_of_density(name: str, term: IntegralTerm, given: str = "") -> tuple[str, bool]:
+    """What is wrong with a user's density, in a sentence, empty where nothing is; and whether it depends on controls.
+
+    Args:
+        name: of the function.
+        term: with the density.
+        given: what the function is given, for the sentence.
+    """
+    generator = torch.Generator().manual_seed(0)
+    like = term.evaluation.quadrature.weights
+    shape = (term.evaluation.components, 1, term.evaluation.quadrature.points)
+    at = [torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)]
+    if term.controls is not None:
+        controls = (term.controls.components, *shape[1:])
+        at.append(torch.rand(controls, generator=generator, dtype=like.dtype).to(like.device))
+    depends = False
+    try:
+        term.values(at[0], *at[1:2])
+        named = dict(zip(("u or grad", "v"), at, strict=False))
+        changed = changed_in_place(lambda: term.values(at[0], *at[1:2]), named)
+        if changed:
+            return f"{name} changes {changed}, which it is given, in place: expected new tensors", False
+        for label, argument, components in term.groups:
+
+            def value(each: torch.Tensor, argument: int = argument) -> torch.Tensor:
+                both = [*at]
+                both[argument] = each
+                return term.values(both[0], *both[1:2])[None]
+
+            found = probe(value, at[argument], components, 1.0, generator)
+            if found is not None and found.wrong:
+                return f"{name}: {found.sentence(label)}", False
+            depends = depends or (argument == 1 and found is not None and found.depends)
+    except Exception as error:
+        hint = f"; {given}" if given else ""
+        told = f"{name} raised {type(error).__name__}: {error}; expected a density of shape {shape[1:]}{hint}"
+        return told, False
+    return "", depends

@@ -1,0 +1,92 @@
+"""The integrands of an equation as functions of values at points, for tests of their derivatives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..fem.pattern import Blocks
+from ..linalg.differences import PointFunction
+from .form import Integral
+from .rows import ControlRows
+
+Groups = tuple[tuple[str, int, tuple[int, ...]], ...]
+
+
+def field_groups(components: int, stride: int, argument: int, letter: str) -> Groups:
+    """The values of fields, and their gradients, as components of an argument."""
+    values = tuple(range(0, components, stride))
+    gradients = tuple(i for i in range(components) if i % stride)
+    return (letter, argument, values), (f"grad {letter}", argument, gradients)
+
+
+def integrand(
+    integral: Integral, blocks: Blocks, stages: Tensor, v: Tensor, layout: ControlRows, affine: bool
+) -> PointFunction:
+    """The integrand of an integral at coefficients of the state, a row a time step, and at controls.
+
+    Args:
+        integral: of an equation.
+        blocks: its derivative by the state there, of which J is assembled.
+        stages: (S, size of the space).
+        v: (p,).
+        layout: how controls vary in time.
+        affine: the equation takes second derivatives to be zero.
+    """
+    state, controls = integral.evaluation.evaluate(stages), integral.control_values(layout.spread(v))
+    if controls is not None:
+        # A copy of the control a row, whose derivatives are not summed.
+        controls = controls.expand(-1, state.shape[1], -1)
+    at = (state,) if controls is None else (state, controls)
+    by_control = integral.control_blocks(state, controls)
+    stride = integral.evaluation.stride
+    groups = field_groups(integral.evaluation.components, stride, 0, "u")
+    if controls is not None:
+        groups += (("the control", 1, tuple(range(len(controls)))),)
+
+    def first(steps: tuple[Tensor, ...]) -> Tensor:
+        total = torch.zeros_like(state)
+        for (i, j), block in blocks.items():
+            total[i] += block.reshape(-1, state.shape[-1]) * steps[0][j]
+        for (i, j), block in by_control.items():
+            total[i] += block.reshape(-1, state.shape[-1]) * steps[1][j // stride]
+        return total
+
+    def second(tests: Tensor, steps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if affine:
+            return tuple(torch.zeros_like(each) for each in at)
+        found = integral.second_derivative(state, controls, tests, steps[0], steps[1] if len(steps) > 1 else None)
+        return tuple(torch.zeros_like(each) if own is None else own for own, each in zip(found, at, strict=False))
+
+    def value(*arguments: Tensor) -> Tensor:
+        return integral.density(arguments[0], arguments[1] if len(arguments) > 1 else None)
+
+    def of_controls(change: Tensor) -> Tensor:
+        values = integral.control_values(layout.spread(change))
+        assert values is not None
+        return values.expand(-1, state.shape[1], -1)
+
+    return PointFunction(
+        name=f"equation {integral.name or 'in the cells'}",
+        x=integral.evaluation.quadrature.flat,
+        at=at,
+        groups=groups,
+        value=value,
+        first=first,
+        gradient=lambda arguments, tests: gradient_of(lambda *each: (value(*each) * tests).sum(), arguments),
+        second=second,
+        kept=torch.ones(state.shape[-1], dtype=torch.bool, device=state.device),
+        of_controls=None if controls is None else of_controls,
+    )
+
+
+def gradient_of(total: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The derivatives of a number by tensors, zero where it does not depend on them."""
+    assert callable(total)
+    with torch.enable_grad():
+        at = [each.detach().clone().requires_grad_(True) for each in arguments]
+        value = total(*at)
+        if not value.requires_grad:
+            return tuple(torch.zeros_like(each) for each in at)
+        found = torch.autograd.grad(value, at, allow_unused=True)
+    return tuple(torch.zeros_like(each) if own is None else own for own, each in zip(found, at, strict=True))

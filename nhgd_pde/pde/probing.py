@@ -1,0 +1,145 @@
+"""A user's pointwise function, tried by itself: whether its derivatives are those of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# States and controls at which a function is tried, in units of their own: small, of order one, large.
+SCALES = (1e-3, 1.0, 30.0)
+# Points at which a kink may lie between the ends of a difference, or of a longer segment.
+_SHARE, _SHARE_OF_SEGMENTS = 0.01, 0.05
+# Relative error of a derivative at a point, and of values, which subtractions inside a function enlarge.
+_WRONG, _ROUNDING = 1e-3, 1e-12
+# Length of a difference and of a segment, relative to the arguments.
+_STEP, _SEGMENT = 1e-6, 0.1
+# Of Gauss's rule on a segment.
+_NODES = 5
+
+_HOW = (
+    "does it use detach, no_grad, data, item, float, numpy, floor, round or sign, through which derivatives do not "
+    "pass, or does it mix points?"
+)
+NOT_ITS_DERIVATIVE = f"its derivative is not that of its values; {_HOW}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a change of one argument of a function showed.
+
+    Attributes:
+        depends: the values change, or the derivative is not zero.
+        wrong: the derivative is not that of the values.
+        zero: it is zero, though the values change.
+    """
+
+    depends: bool
+    wrong: bool = False
+    zero: bool = False
+
+    def sentence(self, argument: str) -> str:
+        """What is wrong, in a sentence."""
+        if self.zero:
+            return (
+                f"its derivative is not that of its values: that by {argument} is zero, while the values change with "
+                f"{argument}; {_HOW}"
+            )
+        return f"its derivative is not that of its values, as a change of {argument} shows; {_HOW}"
+
+
+def probe(
+    value: Callable[[Tensor], Tensor],
+    at: Tensor,
+    components: Sequence[int],
+    size: float,
+    generator: torch.Generator,
+    segments: bool = True,
+) -> Probe | None:
+    """Change some components of an argument; None where the function gives no numbers.
+
+    Args:
+        value: argument (components, rows, P) -> (any, rows, P), point by point.
+        at: the argument.
+        components: which of its components are changed.
+        size: of the argument, in its units.
+        generator: of the direction.
+        segments: look for staircases along longer segments too, which may lead out of the range of a formula.
+    """
+    direction = torch.zeros_like(at)
+    for i in components:
+        # A mean that is not zero: a mean over the points changes with it.
+        direction[i] = (0.5 + torch.randn(at[i].shape, generator=generator, dtype=at.dtype)).to(at.device)
+    middle, slope = _with_slope(value, at, direction)
+    step = _STEP * size
+    ahead, behind = value(at + step * direction), value(at - step * direction)
+    if not all(bool(each.isfinite().all()) for each in (middle, slope, ahead, behind)):
+        return None
+    difference = (ahead - behind) / (2.0 * step)
+    far = value(at + size * direction)
+    if not torch.count_nonzero(slope) and torch.equal(ahead, behind) and not _differ(far, middle):
+        return Probe(False)
+    rounding = _ROUNDING * middle.reshape(len(middle), -1).abs().amax(1)[:, None, None]
+    sizes = [each.reshape(len(each), -1).abs().amax(1)[:, None, None] for each in (difference, slope)]
+    off = (difference - slope).abs() > _WRONG * (sizes[0] + sizes[1]) + rounding / step
+    # A kink or two between the ends is no matter; most of the points are what counts.
+    wrong = any(float(each.double().mean()) > _SHARE for each in off)
+    segment = _SEGMENT * float(at[list(components)].abs().mean()) * direction
+    wrong = wrong or (segments and _jumps(value, at, segment, rounding))
+    zero = not torch.count_nonzero(slope) and (wrong or _never(value, at, size * direction, far - middle))
+    return Probe(True, wrong or zero, zero)
+
+
+def _never(value: Callable[[Tensor], Tensor], at: Tensor, segment: Tensor, change: Tensor) -> bool:
+    """Values change along a segment on which the derivative is zero everywhere, as those of a sign do."""
+    nodes = np.polynomial.legendre.leggauss(_NODES)[0]
+    return bool(change.isfinite().all()) and not any(
+        torch.count_nonzero(_with_slope(value, at + 0.5 * (1.0 + float(node)) * segment, segment)[1]) for node in nodes
+    )
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return bool(((a - b).abs() > _ROUNDING * (a.abs() + b.abs())).any())
+
+
+def _with_slope(value: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Values, and their derivative in a direction, (any, rows, P) both."""
+    with torch.enable_grad():
+        leaf = at.detach().clone().requires_grad_(True)
+        found = value(leaf)
+        slope = torch.zeros_like(found)
+        if found.requires_grad:
+            rows = []
+            for component in found:
+                own = None
+                if component.requires_grad:
+                    (own,) = torch.autograd.grad(component.sum(), leaf, retain_graph=True, allow_unused=True)
+                rows.append(torch.zeros_like(component) if own is None else (own * direction).sum(0))
+            slope = torch.stack(rows)
+    return found.detach(), slope.detach()
+
+
+def _jumps(value: Callable[[Tensor], Tensor], at: Tensor, segment: Tensor, rounding: Tensor) -> bool:
+    """Whether values change along a segment by something else than the mean of their derivative: a staircase."""
+    change = value(at + segment) - value(at)
+    mean = torch.zeros_like(change)
+    for node, weight in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):
+        mean += 0.5 * float(weight) * _with_slope(value, at + 0.5 * (1.0 + float(node)) * segment, segment)[1]
+    if not torch.isfinite(change).all() or not torch.isfinite(mean).all():
+        return False
+    size = change.abs() + mean.abs()
+    off = (change - mean).abs() > 0.1 * size + 1e-3 * float(size.mean()) + rounding
+    return float(off.double().mean()) > _SHARE_OF_SEGMENTS
+
+
+def changed_in_place(call: Callable[[], object], arguments: Mapping[str, Tensor]) -> str:
+    """The name of an argument that a call changes; empty where there is none."""
+    before = {name: each.clone() for name, each in arguments.items()}
+    call()
+    for name, each in arguments.items():
+        if not torch.equal(each.detach().nan_to_num(), before[name].detach().nan_to_num()):
+            return name
+    return ""

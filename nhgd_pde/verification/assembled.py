@@ -1,0 +1,277 @@
+"""Residual and objective with all their parts, and their derivatives as the methods use them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..linalg.differences import Estimate, central_difference
+from ..linalg.factorisation import SingularMatrixError
+from ..linalg.krylov import dot
+from .checks import Check, compared
+from .point import Place
+
+_EXACT = 1e-12
+# Steps of differences for which the equation is assembled anew.
+_FEW = 6
+
+
+def assembled_checks(place: Place) -> Iterator[Check]:
+    """All of them."""
+    yield from _transposes(place)
+    yield from filter(None, [_by_state(place), _by_control(place), _bent(place), _integrals(place)])
+    yield from filter(None, [_objective_by_state(place), _objective_by_control(place), _objective_bent(place)])
+    yield from filter(None, _terms(place))
+    yield from filter(None, [_constraint(place)])
+
+
+def _or_nothing(make: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """NaN where the equation makes no sense."""
+    try:
+        return make()
+    except SingularMatrixError:
+        return torch.full_like(like, math.nan)
+
+
+def _number(value: float, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
+# Transposes
+
+
+def gap(a: float, b: float, size: float) -> float:
+    """Their difference, relative to a size that has their unit."""
+    return abs(a - b) / size if size > 0.0 else abs(a - b)
+
+
+def _parts(place: Place) -> Tensor:
+    """(S, n) the size of what each row of the residual is a sum of."""
+    rough = [place.problem.state_product(place.u, place.v, place.state_direction()) for _ in range(4)]
+    return torch.stack(rough).abs().amax(0)
+
+
+def _transposes(place: Place) -> list[Check]:
+    """<J w, z> = <w, J^T z> and <R_v d, z> = <d, R_v^T z>, relative to the sums of the absolute values."""
+    problem, u, v = place.problem, place.u, place.v
+    worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
+    # Tests are in the reciprocal units of the residual, row by row.
+    size = _parts(place)
+    weights = 1.0 / torch.where(size > 0.0, size, 1.0)
+    for w, d in zip(place.state_directions(), [*place.control_directions()] * 20, strict=False):
+        pushed = problem.state_product(u, v, w)
+        z = weights * place.noise(u.shape)
+        pulled = problem.state_product_transposed(u, v, z)
+        sizes = float((pushed * z).abs().sum() + (w * pulled).abs().sum())
+        name = "adjoint of dR/du"
+        worst[name] = max(worst[name], gap(dot(pushed, z), dot(w, pulled), sizes))
+        pushed, pulled = problem.control_product(u, v, d), problem.control_product_transposed(u, v, z)
+        sizes = float((pushed * z).abs().sum() + (d * pulled).abs().sum())
+        name = "adjoint of dR/dv"
+        worst[name] = max(worst[name], gap(dot(pushed, z), dot(d, pulled), sizes))
+    checks = [Check(name, value, "at most 1e-12", value <= _EXACT) for name, value in worst.items()]
+    if problem.equation.symmetric:
+        # Of the matrix itself: products with a transpose that is known to be equal say nothing.
+        matrix = problem.equation.linearise(u, problem.control.physical(v)).whole.host()
+        value = float(abs(matrix - matrix.T).max() / abs(matrix).max())
+        checks.insert(1, Check("symmetry of dR/du", value, "at most 1e-12", value <= _EXACT))
+    return checks
+
+
+# The equation
+
+
+def _by_state(place: Place) -> Check | None:
+    problem, u, v = place.problem, place.u, place.v
+
+    def residual(direction: Tensor, t: float) -> Tensor:
+        return _or_nothing(lambda: problem.residual(u + t * direction, v), u)
+
+    directions = [place.smooth_state_direction(), *(place.state_direction() for _ in range(3))]
+    claims = [problem.state_product(u, v, d) for d in directions]
+    parts = _parts(place)
+    found = [central_difference(partial(residual, d), parts=parts) for d in directions]
+    return compared("dR/du against differences", claims, found, together=True)
+
+
+def _by_control(place: Place) -> Check | None:
+    # At the solution: beside the residual of a rough state the changes would have few digits.
+    problem, u, v = place.problem, place.solution, place.v
+
+    def residual(direction: Tensor, t: float) -> Tensor:
+        return _or_nothing(lambda: problem.residual(u, v + t * direction), u)
+
+    directions = [place.smooth_control_direction(), *(place.control_direction() for _ in range(3))]
+    claims = [problem.control_product(u, v, d) for d in directions]
+    parts = _parts(place)
+    found = [central_difference(partial(residual, d), parts=parts) for d in directions]
+    return compared("dR/dv against differences", claims, found, together=True)
+
+
+def _integrals(place: Place) -> Check | None:
+    """The residual of an affine equation is made of its derivatives; of its integrals it has to be the same."""
+    problem, v = place.problem, place.v
+    if not problem.equation.affine:
+        return None
+    # Not at a solution, where both are zero to rounding.
+    u = place.solution + place.state_direction()
+    direct, made = problem.integrated(u, v), problem.residual(u, v)
+    # Rows may cancel: what counts is the size of what is summed up in them.
+    size = torch.maximum((direct - made).abs(), direct.abs()).max()
+    value = float((direct - made).abs().max() / size) if float(size) else 0.0
+    return Check("R against its integrals", value, "at most 1e-10", value <= 1e-10)
+
+
+def _in_one_unit(place: Place, by_state: Tensor, by_control: Tensor) -> Tensor:
+    """Derivatives by unknowns (S, n) and controls (p,), times the sizes of these."""
+    return torch.cat([(place.unit * by_state).reshape(-1), place.room * by_control])
+
+
+def _bent(place: Place) -> Check | None:
+    """D(J^T w, R_v^T w) against differences of the two."""
+    problem, u, v = place.problem, place.u, place.v
+    if problem.equation.affine:
+        return None
+    w = place.state_direction()
+    claims, found = [], []
+    for du, dv in ((place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())):
+
+        def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
+            def both() -> Tensor:
+                at = (u + t * du, v + t * dv)
+                parts = problem.state_product_transposed(*at, w), problem.control_product_transposed(*at, w)
+                return _in_one_unit(place, *parts)
+
+            return _or_nothing(both, torch.cat([u.reshape(-1), v]))
+
+        claims.append(_in_one_unit(place, *problem.second_derivative(u, v, w, du, dv)))
+        found.append(central_difference(slopes, levels=_FEW))
+    return compared("second derivatives of R", claims, found)
+
+
+# The objective
+
+
+def _values(place: Place, u: Tensor, v: Tensor, by_state: bool) -> Tensor:
+    """The terms of the objective that depend on the state, or on the control, one by one.
+
+    In the sum of all of them the changes of small ones would be lost.
+    """
+    problem, objective = place.problem, place.problem.objective
+    m = problem.control.physical(v)
+    full = problem.equation.embed(u, m)
+    values = [float(term.value(full, m).mean()) for term in objective.joint]
+    if by_state or problem.equation.data is not None:
+        values += [float(term.value(full).mean()) for term in objective.state]
+    if not by_state:
+        values += [term.value(m) for term in objective.control]
+    return torch.tensor([*values, 0.0], dtype=u.dtype)
+
+
+def _summed(terms: Estimate) -> Estimate:
+    return Estimate(terms.value.sum(), terms.doubt.sum(), terms.kinks.any())
+
+
+def _objective_by_state(place: Place) -> Check | None:
+    u, v = place.u, place.v
+    slope, _ = place.problem.outer_derivatives(u, v)
+    directions = [*place.state_directions()]
+    found = [_summed(central_difference(partial(_along_state, place, u, d))) for d in directions]
+    return compared("objective by u", [_number(dot(slope, d), u) for d in directions], found)
+
+
+def _along_state(place: Place, u: Tensor, direction: Tensor, t: float) -> Tensor:
+    return _values(place, u + t * direction, place.v, True)
+
+
+def _objective_by_control(place: Place) -> Check | None:
+    u, v = place.u, place.v
+    _, slope = place.problem.outer_derivatives(u, v)
+    directions = [*place.control_directions()]
+    found = [_summed(central_difference(partial(_along_control, place, u, d))) for d in directions]
+    return compared("objective by v", [_number(dot(slope, d), u) for d in directions], found)
+
+
+def _along_control(place: Place, u: Tensor, direction: Tensor, t: float) -> Tensor:
+    return _values(place, u, place.v + t * direction, False)
+
+
+def _objective_bent(place: Place) -> Check | None:
+    problem, u, v = place.problem, place.u, place.v
+    claims, found = [], []
+    for du, dv in ((place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())):
+
+        def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
+            return _in_one_unit(place, *problem.outer_derivatives(u + t * du, v + t * dv))
+
+        claims.append(_in_one_unit(place, *problem.outer_second_derivatives(u, v, du, dv)))
+        found.append(central_difference(slopes))
+    return compared("second derivatives of the objective", claims, found)
+
+
+def _terms(place: Place) -> Iterator[Check | None]:
+    """Every term for itself: a small one may hide behind a large one."""
+    problem, objective = place.problem, place.problem.objective
+    if len(objective.state) + len(objective.control) + len(objective.joint) < 2:
+        return
+    m = problem.control.physical(place.v)
+    full = problem.equation.embed(place.u, m)
+    steps = [problem.equation.extend(d) for d in place.state_directions()]
+    moves = [problem.control.physical(d) for d in place.control_directions()]
+    numbers: dict[str, int] = {}
+
+    def name(term: object) -> str:
+        kind = type(term).__name__
+        numbers[kind] = numbers.get(kind, 0) + 1
+        words = getattr(term, "name", _WORDS.get(kind, kind))
+        return f"{words} {numbers[kind]}" if numbers[kind] > 1 else words
+
+    for own in objective.state:
+        found = [_along(own.value, (full,), (d,)) for d in steps]
+        yield compared(f"term {name(own)} by u", [_number(dot(own.derivative(full), d), full) for d in steps], found)
+    nothing = torch.zeros_like(full), torch.zeros_like(m)
+    for joint in objective.joint:
+        by_u, by_v = joint.derivative(full, m)
+        label = name(joint)
+        found = [_along(joint.value, (full, m), (d, nothing[1])) for d in steps]
+        yield compared(f"term {label} by u", [_number(dot(by_u, d), full) for d in steps], found)
+        found = [_along(joint.value, (full, m), (nothing[0], d)) for d in moves]
+        yield compared(f"term {label} by v", [_number(dot(by_v, d), full) for d in moves], found)
+    for cost in objective.control:
+        found = [_along(cost.value, (m,), (d,)) for d in moves]
+        yield compared(f"term {name(cost)} by v", [_number(dot(cost.derivative(m), d), full) for d in moves], found)
+
+
+def _along(value: Callable[..., Tensor | float], at: tuple[Tensor, ...], steps: tuple[Tensor, ...]) -> Estimate:
+    """The derivative of a term, summed over the scenarios, in one direction."""
+
+    def moved(t: float) -> Tensor:
+        found = value(*(each + t * step for each, step in zip(at, steps, strict=True)))
+        return torch.as_tensor(found, dtype=at[0].dtype).sum()
+
+    return central_difference(moved)
+
+
+_WORDS = {
+    "Tracking": "tracking",
+    "LinearState": "linear in u",
+    "Regularisation": "regularisation",
+    "TotalVariation": "total variation",
+    "LinearControl": "linear in v",
+}
+
+
+def _constraint(place: Place) -> Check | None:
+    """Filter and projection of a design are in it."""
+    constraint, v = place.problem.constraint, place.v
+    if constraint is None:
+        return None
+    slope = constraint.derivative(v)
+    directions = [*place.control_directions()]
+    claims = [_number(dot(slope, d), v) for d in directions]
+    found = [_along(constraint.value, (v,), (d,)) for d in directions]
+    return compared("constraint", claims, found)

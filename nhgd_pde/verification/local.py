@@ -1,0 +1,125 @@
+"""Integrands at points: every point is a test of its own, so that an error in one corner shows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from ..linalg.differences import PointFunction, sure_difference
+from .checks import Check, compared
+from .point import Place
+
+# A component whose own size at the points is less than this share of that of rough states is moved by the latter.
+_LEAST = 1e-3
+
+
+def local_checks(place: Place) -> list[Check]:
+    """Of everything that is integrated, at the solution and at the state beside it."""
+    found: dict[str, list[Check]] = defaultdict(list)
+    rough = place.problem.integrands(place.solution + place.state_direction(), place.v)
+    states = [place.solution] if place.ended else [place.solution, place.u]
+    for u in states:
+        for function, other in zip(place.problem.integrands(u, place.v), rough, strict=True):
+            for check in _checks(place, function, other.at[0]):
+                found[check.name].append(check)
+    return [_worst(checks) for checks in found.values()]
+
+
+def _worst(checks: list[Check]) -> Check:
+    """Of the same test at several states."""
+    return max(checks, key=lambda check: (not check.passed, check.kinks, check.accuracy or 0.0))
+
+
+def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]:
+    checks = []
+    tests = _tests(place, function)
+    for label, argument, components in function.groups:
+        steps = _steps(place, function, argument, components, rough)
+        claim = function.first(steps)
+
+        def value(t: float, steps: tuple[Tensor, ...] = steps) -> Tensor:
+            return function.value(*_moved(function.at, steps, t))[..., function.kept]
+
+        check = compared(
+            f"{function.name} by {label}",
+            [claim[..., function.kept]],
+            [sure_difference(value)],
+            places=function.x[:, function.kept],
+        )
+        if check is not None:
+            checks.append(check)
+    return checks + _second(place, function, tests, rough)
+
+
+def _second(place: Place, function: PointFunction, tests: Tensor, rough: Tensor) -> list[Check]:
+    """The change of the first derivatives against differences of these, all arguments changed one after the other."""
+    claims, found = [], []
+    units = _units(place, function, rough)
+    for _, argument, components in function.groups:
+        steps = _steps(place, function, argument, components, rough)
+        bent = function.second(tests, steps)
+
+        def slopes(t: float, steps: tuple[Tensor, ...] = steps) -> Tensor:
+            return _kept(function, function.gradient(_moved(function.at, steps, t), tests), units)
+
+        claims.append(_kept(function, bent, units))
+        found.append(sure_difference(slopes))
+    check = compared(f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept])
+    return [] if check is None else [check]
+
+
+def _kept(function: PointFunction, parts: tuple[Tensor, ...], units: tuple[Tensor, ...]) -> Tensor:
+    """Derivatives by all arguments in one unit, that of the function."""
+    return torch.cat([(unit * part)[..., function.kept] for part, unit in zip(parts, units, strict=True)])
+
+
+def _units(place: Place, function: PointFunction, rough: Tensor) -> tuple[Tensor, ...]:
+    """(components, 1, 1) the sizes of the components of every argument."""
+    found = []
+    for number, each in enumerate(function.at):
+        every = tuple(range(len(each)))
+        steps = _steps(place, function, number, every, rough)[number]
+        found.append(torch.stack([_size(step) for step in steps])[:, None, None])
+    return tuple(found)
+
+
+def _moved(at: tuple[Tensor, ...], steps: tuple[Tensor, ...], t: float) -> tuple[Tensor, ...]:
+    return tuple(each + t * step for each, step in zip(at, steps, strict=True))
+
+
+def _steps(
+    place: Place, function: PointFunction, argument: int, components: tuple[int, ...], rough: Tensor
+) -> tuple[Tensor, ...]:
+    """A change of some components of one argument, at every point in its own direction."""
+    steps = [torch.zeros_like(each) for each in function.at]
+    if argument == 0:
+        for i in components:
+            size = torch.maximum(_size(function.at[0][i]), _LEAST * _size(rough[i]))
+            steps[0][i] = size * place.noise(steps[0][i].shape)
+    else:
+        assert function.of_controls is not None
+        whole = function.of_controls(place.problem.control.physical(place.control_direction()))
+        for i in components:
+            steps[1][i] = whole[i]
+    return tuple(steps)
+
+
+def _size(values: Tensor) -> Tensor:
+    """A root mean square of numbers whose squares may overflow."""
+    largest = values.abs().max()
+    return largest * (values / largest).square().mean().sqrt() if float(largest) else largest
+
+
+def _tests(place: Place, function: PointFunction) -> Tensor:
+    """Random numbers that every component of the function is multiplied with, in the reciprocals of their units."""
+    value = function.value(*function.at)
+    tests = place.noise(value.shape)
+    if value.ndim < 3:
+        return tests
+    sizes = torch.zeros(len(value), dtype=value.dtype, device=value.device)
+    for _, argument, components in function.groups:
+        claim = function.first(_steps(place, function, argument, components, function.at[0]))
+        sizes = torch.maximum(sizes, torch.stack([_size(each) for each in claim]))
+    return tests / torch.where(sizes > 0.0, sizes, 1.0)[:, None, None]

@@ -1,0 +1,292 @@
+"""Where derivatives are tested, and how far states and controls are moved: in their own units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.oracle import Accuracy
+from ..engine.outer.base import Evaluation
+from ..linalg.factorisation import SingularMatrixError
+from ..linalg.krylov import dot
+from ..methods.adjoint import Adjoint, AdjointState
+from ..pde_problem import PDEProblem
+
+TIGHT = Accuracy(1e-12, 1e-12)
+# Directions that live on a part of the domain only: named parts, and parts that all unknowns are divided into.
+_NAMED = 6
+# Trials of a length of the steps that controls are moved by.
+_SHORTER = 12
+
+
+class UnsolvedError(ValueError):
+    """The state equation has no solution that could be found; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A control, its state, and their units.
+
+    Attributes:
+        problem: what is tested.
+        v: (p,) the control.
+        solution: (S, n) its state.
+        u: (S, n) the state that derivatives are tested at: the solution, or one near it that solves nothing.
+        unit: (n,) the size of each unknown of the state.
+        room: (p,) how far each control may move.
+        exact: the objective and its gradient at v by the exact adjoint.
+        known: the state and the adjoint behind it.
+        generator: of random directions.
+    """
+
+    problem: PDEProblem
+    v: Tensor
+    solution: Tensor
+    u: Tensor
+    unit: Tensor
+    room: Tensor
+    exact: Evaluation
+    known: AdjointState
+    generator: torch.Generator
+
+    @property
+    def ended(self) -> bool:
+        """The tests are made at the end of a run, which may be an optimum."""
+        return self.u is self.solution
+
+    def noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
+        """Independent normal numbers."""
+        return torch.randn(shape, generator=self.generator, dtype=self.v.dtype).to(self.v.device)
+
+    def state_direction(self) -> Tensor:
+        """(S, n), rough."""
+        return self.unit * self.noise(self.u.shape)
+
+    def control_direction(self) -> Tensor:
+        """(p,), rough."""
+        return self.room * self.noise(self.v.shape)
+
+    def smooth_control_direction(self) -> Tensor:
+        """(p,)."""
+        return self.room * smooth(self.problem, self.generator)
+
+    def smooth_state_direction(self) -> Tensor:
+        """(S, n)."""
+        copies = self.problem.equation.size // self.problem.space.size
+        nodes = torch.from_numpy(np.tile(self.problem.space.nodes, copies)[:, self.problem.equation.free])
+        return (self.unit * _waves(nodes, self.generator).to(self.u.device)).expand(self.u.shape)
+
+    def state_directions(self) -> Iterator[Tensor]:
+        """Smooth, rough, and rough ones on parts of the domain; (S, n)."""
+        yield self.smooth_state_direction()
+        whole = self.state_direction()
+        yield whole
+        yield from (whole * part for part in self._state_parts())
+
+    def control_directions(self) -> Iterator[Tensor]:
+        """Smooth, rough, and rough ones on parts of the domain; (p,)."""
+        yield self.smooth_control_direction()
+        whole = self.control_direction()
+        yield whole
+        yield from (whole * part for part in self._control_parts() if torch.count_nonzero(whole * part))
+
+    def _state_parts(self) -> Iterator[Tensor]:
+        problem = self.problem
+        free = np.asarray(problem.equation.free) % problem.space.size
+        fields = range(len(problem.space.parts))
+        domain = problem.space.domain
+        found = [
+            np.concatenate([problem.space.facet_dofs(facets, k) for k in fields])
+            for name, facets in domain.boundaries.items()
+            if len(facets)
+        ][:_NAMED]
+        found += [problem.space.cell_dofs(cells) for cells in domain.subdomains.values() if len(cells)][:_NAMED]
+        for dofs in found:
+            mask = np.isin(free, dofs)
+            if mask.any() and not mask.all():
+                yield torch.from_numpy(mask).to(self.u.device)
+        for mask in _divided(problem.space.nodes[:, free]):
+            yield torch.from_numpy(mask).to(self.u.device)
+
+    def _control_parts(self) -> Iterator[Tensor]:
+        offsets = self.problem.control.rows.offsets
+        for part, first in zip(self.problem.control.parts, offsets, strict=False):
+            for mask in _divided(np.tile(part.nodes, part.steps or 1)):
+                whole = torch.zeros(len(self.v), dtype=torch.bool)
+                whole[first : first + part.size] = torch.from_numpy(mask)
+                yield whole.to(self.v.device)
+
+
+def _divided(nodes: np.ndarray) -> Iterator[np.ndarray]:
+    """Masks of the two halves across every axis."""
+    for axis in nodes:
+        if np.ptp(axis) > 0.0:
+            low = axis <= np.median(axis)
+            if low.any() and not low.all():
+                yield low
+                yield ~low
+
+
+def _waves(where: Tensor, generator: torch.Generator) -> Tensor:
+    """A random smooth function at points (dim, k), of size one: a few waves."""
+    waves = 3.0 * torch.randn((4, len(where)), generator=generator, dtype=where.dtype)
+    phases = 6.0 * torch.rand((4, 1), generator=generator, dtype=where.dtype)
+    lengths = where - where.amin(1, keepdim=True)
+    extent = float(lengths.max()) or 1.0
+    return torch.cos(waves @ (lengths / extent) + phases).sum(0)
+
+
+def smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
+    """A random smooth control (p,) of size one: a few waves in space and time."""
+    found = []
+    for part in problem.control.parts:
+        steps = part.steps or 1
+        nodes = torch.from_numpy(part.nodes)
+        extent = float(nodes.max() - nodes.min()) or 1.0
+        times = torch.linspace(0, extent, steps, dtype=nodes.dtype).repeat_interleave(part.columns)[None]
+        found.append(_waves(torch.cat([nodes.repeat(1, steps), times]), generator))
+    return torch.cat(found).to(problem.equation.lift.device)
+
+
+def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | None, Tensor] | None) -> Place:
+    """A random control near the first one and a state near its own; or exactly a state and a control.
+
+    Args:
+        problem: what is tested.
+        generator: of random numbers.
+        at: a state (S, n), or None where it is not known, and a control (p,); None for random ones.
+
+    Raises:
+        UnsolvedError: the state equation could not be solved there.
+    """
+    u, v = problem.start()
+    if problem.bounds is not None:
+        v = v.clamp(*problem.bounds)
+    if at is not None:
+        u, v = problem.cold_start(at[1]) if at[0] is None else at[0], at[1]
+    unit = _control_unit(problem, u, v)
+    if at is None:
+        v, room = _inside(problem, v, unit * smooth(problem, generator), unit)
+        u = problem.cold_start(v)
+    else:
+        _, room = _inside(problem, v, torch.zeros_like(v), unit)
+    adjoint = Adjoint()
+    exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), TIGHT)
+    if not exact.finite:
+        raise UnsolvedError(f"the state could not be solved: {exact.message or 'it is not finite'}")
+    size = _state_unit(problem, known.u, v, room * smooth(problem, generator))
+    place = Place(problem, v, known.u, known.u, size, room, exact, known, generator)
+    return place if at is not None else _beside(place)
+
+
+def _beside(place: Place) -> Place:
+    """At a rough state near the solution, the nearer the sooner equation and objective give no numbers further off."""
+    problem, shift = place.problem, place.state_direction()
+    for k in range(20):
+        moved = place.solution + 0.5**k * shift
+        try:
+            values = [problem.residual(moved, place.v), *problem.outer_derivatives(moved, place.v)]
+        except SingularMatrixError:
+            continue
+        if all(bool(value.isfinite().all()) for value in values):
+            return Place(**{**vars(place), "u": moved})
+    return place
+
+
+def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """A control (p,) near v + shift where the equation makes sense, well within the bounds, and how far it may move.
+
+    The shift is halved until every coefficient that must be positive is.
+    """
+    room = unit
+    lower, upper = problem.bounds or (torch.full_like(v, -math.inf), torch.full_like(v, math.inf))
+    both = torch.where(lower.isfinite() & upper.isfinite(), 0.25 * (upper - lower), torch.inf)
+    margin = torch.where(lower.isfinite() | upper.isfinite(), both.minimum(0.5 * unit), 0.0)
+    moved = v
+    if torch.count_nonzero(shift):
+        u, _ = problem.start()
+        for _ in range(20):
+            moved = torch.minimum(torch.maximum(v + shift, lower + margin), upper - margin)
+            try:
+                if bool(problem.residual(u, moved).isfinite().all()):
+                    break
+            except SingularMatrixError:
+                pass
+            room, shift = 0.5 * room, 0.5 * shift
+    distance = torch.minimum(moved - lower, upper - moved).clamp(min=0.0)
+    # Directions are sums of four waves of size one, or normal numbers.
+    return moved, torch.minimum(room, 0.2 * distance)
+
+
+def _control_unit(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
+    """(p,) the size of each control: its own, or where it is zero that of a step along the gradient."""
+    found = []
+    slopes = _steps(problem, u, v)
+    for part, own, step in zip(problem.control.parts, problem.control.split(v), slopes, strict=True):
+        size = float(own.abs().max())
+        if not size:
+            size = step
+        room = math.inf
+        if part.lower is not None and part.upper is not None:
+            room = float((part.upper - part.lower).max())
+        size = min(size, room) if math.isfinite(size) and size > 0.0 else min(1.0, room)
+        found.append(torch.full_like(own, size))
+    return torch.cat(found)
+
+
+def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> list[float]:
+    """Of each control, the length of the Cauchy step -<g, g> / <g, H g> g; NaN where there is none."""
+    adjoint = Adjoint()
+    try:
+        exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), TIGHT)
+    except SingularMatrixError:
+        exact = None
+    if exact is None or not exact.finite:
+        return [math.nan] * len(problem.control.parts)
+    hessian, lengths = adjoint.hessian(problem, v, known), []
+    offsets = problem.control.rows.offsets
+    for first, end in pairwise(offsets):
+        own = torch.zeros_like(v)
+        own[first:end] = exact.gradient[first:end]
+        largest = float(own.abs().max())
+        if not (math.isfinite(largest) and largest > 0.0):
+            lengths.append(math.nan)
+            continue
+        own = own / largest
+        bend = abs(dot(hessian(own), own))
+        length = abs(dot(exact.derivative, own)) / bend if bend > 0.0 else math.nan
+        # Where the model of second order overestimates it, the objective grows instead of falling.
+        for _ in range(_SHORTER if math.isfinite(length) else 0):
+            there, _ = adjoint.evaluate(problem, v - length * own, known, TIGHT)
+            expected = abs(exact.value) + length * abs(dot(exact.derivative, own))
+            if there.finite and there.value <= exact.value + 10.0 * expected:
+                break
+            length *= 0.25
+        lengths.append(length)
+    return lengths
+
+
+def _state_unit(problem: PDEProblem, u: Tensor, v: Tensor, change: Tensor) -> Tensor:
+    """(n,) the size of the field of each unknown: of its values, or of what a change of the controls makes of them."""
+    equation = problem.equation
+    full = problem.state(u, v)
+    try:
+        du = problem.state_factors(u, v).solve(problem.control_product(u, v, change))
+        response = equation.extend(du)
+    except SingularMatrixError:
+        response = torch.zeros_like(full)
+    sizes = []
+    width = problem.space.size
+    for first, end in zip(problem.space.offsets[:-1], problem.space.offsets[1:], strict=True):
+        own = [each.reshape(-1, width)[:, first:end].abs().max() for each in (full, response)]
+        sizes.append(max(float(each) for each in own if each.isfinite()))
+    largest = max(sizes) or 1.0
+    sizes = [size or largest for size in sizes]
+    fields = np.searchsorted(problem.space.offsets, np.asarray(equation.free) % width, side="right") - 1
+    return torch.tensor([sizes[k] for k in fields], dtype=u.dtype, device=u.device)

@@ -1,0 +1,160 @@
+"""The objective as a function of the control alone: its hypergradient and its Hessian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..engine.curvature.factored import Factored
+from ..engine.inner import InnerOptions
+from ..engine.nhgd import NHGD, HypergradientOptions
+from ..linalg.differences import central_difference
+from ..linalg.krylov import dot
+from ..methods.adjoint import Adjoint
+from .assembled import gap
+from .checks import DIFFERENCES, RATE, Check, compared
+from .point import TIGHT, Place
+
+# Of differences whose every value is a solve.
+_LONGEST, _LEVELS = 1.0 / 16.0, 5
+_DIRECTIONS = 16
+_SCORES = 512
+
+
+def reduced_checks(place: Place) -> Iterator[Check]:
+    """The hypergradient against the exact adjoint and against differences of the objective; and the Hessian."""
+    problem, v, exact = place.problem, place.v, place.exact
+    adjoint = Adjoint()
+    _, explicit = problem.outer_derivatives(place.solution, v)
+    nhgd = NHGD(InnerOptions(), Factored(), HypergradientOptions(tolerance=1e-12))
+    ours, _ = nhgd.evaluate(problem, v, nhgd.init(problem, place.solution, v), TIGHT)
+    if not ours.finite:
+        yield Check("hypergradient", math.nan, f"the state could not be solved: {ours.message or 'not finite'}", False)
+        return
+    directions = [place.smooth_control_direction(), place.control_direction()]
+    hessian = adjoint.hessian(problem, v, place.known)
+    metric = problem.outer_metric
+    size = metric.norm(exact.gradient[None])
+    if place.ended:
+        # At an optimum the parts of the gradient cancel: what counts is how it changes nearby, as well.
+        parts = (explicit, exact.derivative - explicit, hessian(directions[0]))
+        size = max(size, *(metric.norm(metric.gradient(each[None])) for each in parts))
+    value = metric.norm((ours.gradient - exact.gradient)[None])
+    value = value / size if size > 0.0 else value
+    yield Check("hypergradient against exact adjoint", value, "at most 1e-8", value <= 1e-8)
+
+    claims, found, sizes, bends, differences = [], [], [], [], []
+    for k, direction in enumerate(directions):
+        evaluate = cache(_along(place, adjoint, direction))
+        slope = dot(ours.derivative, direction)
+        if k == 0:
+            yield _rate_check(place, evaluate, slope)
+
+        def values(t: float, evaluate: Callable[[float], tuple[float, Tensor]] = evaluate) -> Tensor:
+            return torch.tensor(evaluate(t)[0], dtype=v.dtype)
+
+        def slopes(t: float, evaluate: Callable[[float], tuple[float, Tensor]] = evaluate) -> Tensor:
+            # The control's units are in its room.
+            return evaluate(t)[1] * place.room
+
+        claims.append(torch.tensor(slope, dtype=v.dtype))
+        found.append(central_difference(values, longest=_LONGEST, levels=_LEVELS))
+        bend = hessian(direction)
+        if place.ended:
+            parts = (explicit, exact.derivative - explicit, bend)
+            sizes.append(sum(abs(dot(each, direction)) for each in parts))
+        bends.append(bend * place.room)
+        differences.append(central_difference(slopes, longest=_LONGEST, levels=_LEVELS))
+    yield from filter(None, [compared(DIFFERENCES, claims, found, sizes)])
+    other = place.smooth_control_direction()
+    image, across = hessian(directions[0]), hessian(other)
+    size = float((image * other).abs().sum() + (across * directions[0]).abs().sum())
+    value = gap(dot(image, other), dot(across, directions[0]), size)
+    yield Check("symmetry of the reduced Hessian", value, "at most 1e-10", value <= 1e-10)
+    lengths = [float(bend.abs().max()) for bend in bends]
+    yield from filter(None, [compared("reduced Hessian against differences", bends, differences, lengths)])
+
+
+def _along(place: Place, adjoint: Adjoint, direction: Tensor) -> Callable[[float], tuple[float, Tensor]]:
+    """t -> objective and derivative at v + t direction, from states along the tangent."""
+    problem, u, v = place.problem, place.solution, place.v
+    tangent = -problem.state_factors(u, v).solve(problem.control_product(u, v, direction))
+
+    def evaluate(t: float) -> tuple[float, Tensor]:
+        if not t:
+            return place.exact.value, place.exact.derivative
+        start = replace(place.known, u=u + t * tangent)
+        moved, _ = adjoint.evaluate(problem, v + t * direction, start, TIGHT)
+        if not moved.finite:
+            # The equation has no solution there, or makes no sense.
+            return math.nan, torch.full_like(v, math.nan)
+        return moved.value, moved.derivative
+
+    return evaluate
+
+
+def _rate_check(place: Place, evaluate: Callable[[float], tuple[float, Tensor]], slope: float) -> Check:
+    """The remainder of first order falls with the square of the step."""
+    value = place.exact.value
+
+    def remainder(t: float) -> float:
+        return abs(evaluate(t)[0] - value - t * slope)
+
+    size = abs(value) + abs(slope)
+    longest = 1.0 if place.problem.bounds is not None else math.inf
+    first = remainder(0.25)
+    if first <= 1e-11 * size and remainder(0.125) <= 1e-11 * size:
+        return Check(
+            "Taylor remainder of the objective (affine)", first / size if size else first, "at most 1e-11", True
+        )
+    rate = taylor_rate(remainder, value, longest)
+    return Check(RATE, rate, "at least 1.9", rate >= 1.9)
+
+
+def taylor_rate(remainder: Callable[[float], float], value: float, longest: float = math.inf) -> float:
+    """The rate at which the remainder falls, the smallest of the last three steps that stand clear of rounding.
+
+    The first ones may be too long for the second order to dominate. Steps begin where the remainder is small against
+    the objective and go down to where a relative error of about 1e-4 in the gradient would show as a rate of one.
+    """
+    t, size = 1.0, remainder(1.0)
+    for _ in range(60):
+        if not math.isfinite(size) or size > 1e-3 * abs(value):
+            t *= 0.25
+        elif size < 1e-5 * abs(value) and 4.0 * t <= longest:
+            t *= 4.0
+        else:
+            break
+        size = remainder(t)
+    rates = []
+    for _ in range(8):
+        t *= 0.25
+        smaller = remainder(t)
+        if smaller < 1e-11 * abs(value):
+            break
+        rates.append(math.log(size / smaller, 4.0))
+        size = smaller
+    return min(rates[-3:], default=math.nan)
+
+
+def fisher_check(place: Place) -> Check:
+    """Covariance of sampled scores against the Hessian, along random directions z: mean <s, z>^2 over <z, H z>."""
+    problem, u, v = place.problem, place.u, place.v
+    scenarios, n = u.shape
+    directions = place.unit * place.noise((_DIRECTIONS, scenarios, n))
+    squares = torch.zeros(_DIRECTIONS, dtype=u.dtype, device=u.device)
+    expected = torch.stack([(z * problem.hessian_product(u, v, z)).sum() for z in directions])
+    roots = expected.sqrt()
+    batch = 32
+    for _ in range(_SCORES // batch):
+        scores = problem.batch(u, v, problem.sample(batch, place.generator)).scores
+        squares += ((directions.reshape(_DIRECTIONS, -1) @ scores) / roots[:, None]).square().sum(1)
+    deviation = float((squares / _SCORES - 1.0).mean())
+    bound = 5.0 * math.sqrt(2.0 / (_SCORES * min(_DIRECTIONS, scenarios * n)))
+    expected_text = f"at most {bound:.2g} (five standard errors)"
+    return Check("Fisher against Hessian", deviation, expected_text, abs(deviation) <= bound)
