@@ -275,6 +275,21 @@ def test_elsewhere_a_parameter_is_refused(changes: dict[str, Any], key: str) -> 
             },
             "pde.boundary: velocities are given all around and let nothing else in or out",
         ),
+        (
+            {
+                "pde": {
+                    "kind": "stokes",
+                    "boundary": {
+                        "all": {"dirichlet": [0, 0]},
+                        "left": {"dirichlet": ["k*y*(1 - y)", 0]},
+                        "right": {"dirichlet": ["y*(1 - y)", 0]},
+                    },
+                },
+                "objective": [{"kind": "tracking", "target": [0, 0]}],
+                "element": "P2",
+            },
+            "expected a net flux of zero for every value of the parameters",
+        ),
     ],
 )
 def test_what_a_parameter_cannot_change_is_said(changes: dict[str, Any], message: str) -> None:
@@ -283,3 +298,20 @@ def test_what_a_parameter_cannot_change_is_said(changes: dict[str, Any], message
     with pytest.raises(ProblemError) as caught:
         nhgd.load(base, changes)
     assert message in str(caught.value)
+
+
+def test_a_parameter_may_drive_a_closed_flow() -> None:
+    """What it lets in on the left gets out on the right; the pressure has mean zero."""
+    sides = {side: {"dirichlet": ["k*y*(1 - y)", 0]} for side in ("left", "right")}
+    content = {
+        **copy.deepcopy(BASE),
+        "pde": {"kind": "stokes", "boundary": {"all": {"dirichlet": [0, 0]}, **sides}},
+        "objective": [{"kind": "tracking", "target": ["2*y*(1 - y)", 0]}],
+        "control": parameter(1.0),
+        "element": "P2",
+    }
+    found = nhgd.solve(nhgd.load(copy.deepcopy(content)))
+    assert found.status == "converged"
+    assert found.controls["k"][0] == pytest.approx(2.0, rel=1e-7)
+    checks = nhgd.verify(nhgd.load(content))
+    assert checks.passed, str(checks)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from .bilevel import OuterProblem
@@ -62,10 +63,15 @@ class Edge:
     reason: str
     point: Tensor
 
-    def reached(self, space: Feasible, v: Tensor, first: Tensor) -> bool:
-        """The iterate v is as good as there, measured by the distance of the starting point."""
-        left, whole = (space.metric.norm((self.point - each)[None]) for each in (v, first))
-        return left <= _NEAR * whole
+    def reached(self, space: Feasible, current: Iterate, first: Iterate, crossed: Edge | None) -> bool:
+        """The current iterate is as good as there, measured by the distance of the starting point.
+
+        So it is where the last step was cut, too, and what was left of it changed next to nothing.
+        """
+        v, start = current.evaluation.v, first.evaluation.v
+        left, whole = (space.metric.norm((self.point - each)[None]) for each in (v, start))
+        stands = crossed is not None and current.change <= _NEAR * float((v - start).abs().max())
+        return left <= _NEAR * whole or stands
 
 
 def held_back(
@@ -77,33 +83,40 @@ def held_back(
     reason = problem.refusal(proposal)
     if not reason:
         return proposal, state, None
-    refuses, start = problem.refusal, state.best.v
+    start = state.best.v
     if not isinstance(outer, SearchingMethod):
-        edge = _last(lambda share: start + share * (proposal - start), refuses)
-        return proposal, state, Edge(reason, start if edge is None else edge[1])
+        share, reason = _last(lambda share: start + share * (proposal - start), problem.refusal, reason)
+        return proposal, state, Edge(reason, start + share * (proposal - start))
     search = outer.shortened
-    found = _last(lambda share: outer.propose(space, search(state, share))[0], refuses)
-    if found is None:
-        return proposal, state, Edge(reason, start)
-    share, point = found
+
+    def point(share: float) -> Tensor:
+        return outer.propose(space, search(state, share))[0]
+
+    share, reason = _last(point, problem.refusal, reason)
+    edge = Edge(reason, point(share))
+    if torch.equal(edge.point, start):
+        return proposal, state, edge
+    # A share of zero is the longest step that the method knows to be too short: it is as far as any gets.
     nearer, state = outer.propose(space, search(state, _CAUTION * share))
-    return nearer, state, Edge(reason, point)
+    return nearer, state, edge
 
 
-def _last(point: Callable[[float], Tensor], refuses: Callable[[Tensor], str]) -> tuple[float, Tensor] | None:
-    """The largest share of a way at which it is admissible, up to a percent, and the point there; None without any."""
-    share = 0.1
+def _last(point: Callable[[float], Tensor], refusal: Callable[[Tensor], str], reason: str) -> tuple[float, str]:
+    """The largest share of a way at which it is admissible, up to a percent, and why it is not right behind it."""
+    low, high = 0.1, 1.0
     for _ in range(_MOST_TENTHS):
-        if not refuses(point(share)):
+        said = refusal(point(low))
+        if not said:
             break
-        share *= 0.1
+        low, high, reason = 0.1 * low, low, said
     else:
-        return None
-    low, high = share, 10.0 * share
+        return 0.0, reason
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        low, high = (low, middle) if refuses(point(middle)) else (middle, high)
-    return low, point(low)
+        said = refusal(point(middle))
+        low, high = (low, middle) if said else (middle, high)
+        reason = said or reason
+    return low, reason
 
 
 def ended_at_edge(

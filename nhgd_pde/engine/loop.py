@@ -56,15 +56,18 @@ class Stopping:
 
     def small(self, iterate: Iterate, goal: float) -> bool:
         """The gradient is, as far as the scenarios tell that were looked at."""
-        error = iterate.evaluation.sampling_error
-        doubt = iterate.evaluation.gradient_error + error if error > 0.0 else 0.0
-        return iterate.gradient_norm + doubt <= goal
+        evaluation = iterate.evaluation
+        doubt = evaluation.gradient_error if evaluation.sampling_error > 0.0 else 0.0
+        return evaluation.validated and iterate.gradient_norm + doubt <= goal
 
     def certified(self, iterate: Iterate, goal: float) -> bool:
         """What is known of the gradient is known well enough."""
         evaluation = iterate.evaluation
-        hidden = evaluation.sampling_error > 0.0 and self.small(iterate, goal)
-        return (hidden or worst_residual(evaluation) <= self.certificate) and not evaluation.blended
+        if evaluation.blended:
+            return False
+        if evaluation.sampling_error > 0.0:
+            return self.small(iterate, goal)
+        return evaluation.validated and worst_residual(evaluation) <= self.certificate
 
     def unchanged(self, iterate: Iterate) -> bool:
         return self.change is not None and max(iterate.change, iterate.change_before) <= self.change

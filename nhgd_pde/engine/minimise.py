@@ -131,7 +131,7 @@ def minimise(
         proposal, state = outer.propose(search.space, loop.outer, _hessian(problem, oracle, current))
         proposal, state, refused = held_back(problem, outer, search.space, state, proposal)
         edge = refused or edge
-        if refused is not None and refused.reached(space, current.evaluation.v, first.evaluation.v):
+        if refused is not None and refused.reached(space, current, first, crossed):
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, search.goal, stopping)
         accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)
@@ -147,50 +147,61 @@ def minimise(
         else:
             sensitivity = evaluation.sensitivity
         state = outer.update(search.space, state, evaluation)
+        loop = replace(
+            loop, outer=state, knowledge=knowledge, evaluations=evaluations, bad=bad, sensitivity=sensitivity
+        )
         if not state.accepted:
-            loop = replace(
-                loop, outer=state, knowledge=knowledge, evaluations=evaluations, bad=bad, sensitivity=sensitivity
-            )
             continue
-        if state.share != 1.0:
-            knowledge = current.oracle.blend(knowledge, state.share)
-            if not isinstance(oracle, GrowingOracle):
-                # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
-                value = problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
-                state = outer.revalued(state, value)
-        if not state.best.finite or _grown_without_bound(state.best, first.evaluation, space):
-            return Minimum(current, first, "failed", diverged(state.best, first))
-        search = replace(search, space=search.space.sharpened(current.evaluation, state.best))
-        reached = Iterate(
-            iteration=current.iteration + 1,
-            evaluation=state.best,
-            gradient_norm=search.space.stationarity(state.best),
-            step=state.step,
-            evaluations=evaluations,
-            oracle=knowledge,
-            change=float((state.best.v - current.evaluation.v).abs().max()),
-            change_before=current.change,
-        )
-        current = _confirmed(reached, search)
-        if current.evaluation is not reached.evaluation:
-            state = outer.init(search.space, current.evaluation)
-        confirmed, current = current, _grown(current, first, search)
-        if current.evaluation is not confirmed.evaluation:
-            state = outer.rebased(search.space, state, current.evaluation)
-        loop = LoopState(
-            first=first,
-            current=current,
-            outer=state,
-            knowledge=current.oracle,
-            evaluations=current.evaluations,
-            bad=0,
-            sensitivity=sensitivity,
-            unit=search.space.unit,
-            scales=search.scales,
-        )
+        loop = _reached(loop, search, outer)
+        if not loop.current.evaluation.finite or _grown_without_bound(loop.current.evaluation, first.evaluation, space):
+            return Minimum(current, first, "failed", diverged(loop.current.evaluation, first))
+        search, loop = _settled(loop, current, search, outer)
         edge, crossed = None, edge
-        tell(current)
+        tell(loop.current)
         keep(loop, False)
+
+
+def _reached(loop: LoopState, search: _Search, outer: OuterMethod) -> LoopState:
+    """At the iterate that the outer method has accepted, which may be a share of the way to the point evaluated."""
+    before, state, knowledge, space = loop.current, loop.outer, loop.knowledge, search.space
+    if state.share != 1.0:
+        knowledge = before.oracle.blend(knowledge, state.share)
+        if not isinstance(search.oracle, GrowingOracle):
+            # Where the hypergradient is biased, values integrated from slopes are not those of the objective.
+            value = search.problem.outer_value(knowledge.u, state.best.v) + space.l1(state.best.v)
+            state = outer.revalued(state, value)
+    reached = Iterate(
+        iteration=before.iteration + 1,
+        evaluation=state.best,
+        gradient_norm=math.nan,
+        step=state.step,
+        evaluations=loop.evaluations,
+        oracle=knowledge,
+        change=float((state.best.v - before.evaluation.v).abs().max()),
+        change_before=before.change,
+    )
+    return replace(loop, current=reached, outer=state, knowledge=knowledge, bad=0)
+
+
+def _settled(loop: LoopState, before: Iterate, search: _Search, outer: OuterMethod) -> tuple[_Search, LoopState]:
+    """With the iterate measured, confirmed where the run would end there, and evaluated with the scenarios it needs."""
+    state, first = loop.outer, loop.first
+    search = replace(search, space=search.space.sharpened(before.evaluation, loop.current.evaluation))
+    reached = replace(loop.current, gradient_norm=search.space.stationarity(loop.current.evaluation))
+    confirmed = _confirmed(reached, search)
+    if confirmed.evaluation is not reached.evaluation:
+        state = outer.init(search.space, confirmed.evaluation)
+    current = _grown(confirmed, first, search)
+    if current.evaluation is not confirmed.evaluation:
+        state = outer.rebased(search.space, state, current.evaluation)
+    return search, replace(
+        loop,
+        current=current,
+        outer=state,
+        knowledge=current.oracle,
+        evaluations=current.evaluations,
+        unit=search.space.unit,
+    )
 
 
 def outer_space(problem: OuterProblem) -> Feasible:

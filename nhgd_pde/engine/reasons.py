@@ -43,7 +43,7 @@ def converged(
     elif current.iteration == 0:
         reason = _at_the_start(first, goal, stopping, scales) or reason
     return (
-        f"{reason}, objective {current.evaluation.value:.9e}, "
+        f"{reason}, objective {current.evaluation.objective:.9e}, "
         f"error of the gradient about {current.evaluation.gradient_error:.0e}"
     )
 

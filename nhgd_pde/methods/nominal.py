@@ -39,6 +39,10 @@ class Nominal:
         u, _ = problem.nominal.start()
         return cls(Factored().init(problem.nominal, u, v), u, torch.zeros_like(u))
 
+    def blend(self, other: Nominal, share: float) -> Nominal:
+        """At self + share (other - self), with the factors of the other one."""
+        return replace(other, u=torch.lerp(self.u, other.u, share), p=torch.lerp(self.p, other.p, share))
+
     def aged(self, problem: ScenarioProblem, v: Tensor, renew: int) -> Nominal:
         """An evaluation later: with factors at v where they would be `renew` evaluations old."""
         inverse, age = self.inverse, self.age + 1

@@ -58,7 +58,7 @@ class RobbinsMonroState:
         return "conjugate gradients with the nominal factors"
 
     def blend(self, other: RobbinsMonroState, share: float) -> RobbinsMonroState:
-        return other
+        return replace(other, nominal=self.nominal.blend(other.nominal, share))
 
 
 @dataclass(frozen=True)

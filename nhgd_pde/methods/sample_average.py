@@ -87,7 +87,12 @@ class SampleAverageState:
         return "factors of every scenario" if self.nominal is None else "conjugate gradients with the nominal factors"
 
     def blend(self, other: SampleAverageState, share: float) -> SampleAverageState:
-        return other
+        known, nominal = other.known, other.nominal
+        if self.known is not None and known is not None:
+            known = torch.lerp(self.known[0], known[0], share), torch.lerp(self.known[1], known[1], share)
+        if self.nominal is not None and nominal is not None:
+            nominal = self.nominal.blend(nominal, share)
+        return replace(other, known=known, nominal=nominal)
 
 
 @dataclass(frozen=True)
@@ -145,9 +150,11 @@ class SampleAverage:
         derivative = solves.derivative + problem.nominal.control_derivative(v)
         worst = max(solves.errors)
         sensitivity = state.sensitivity.updated(problem.nominal, solves.u, solves.p, solves.derivative, worst)
+        risk, weights = problem.risk, problem.weights
+        value = risk.value(solves.values, weights)
         evaluation = Evaluation(
             v=v,
-            value=problem.risk.value(solves.values, problem.weights) + problem.nominal.control_value(v),
+            value=value + problem.nominal.control_value(v),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
             state_error=solves.errors[0],
@@ -156,6 +163,7 @@ class SampleAverage:
             inner_steps=solves.steps[0],
             refinement_steps=solves.steps[1],
             scenarios=len(solves.values),
+            smoothing_gap=0.0 if mean else risk.exact(solves.values, weights) - value,
         )
         if not evaluation.finite:
             return evaluation, state

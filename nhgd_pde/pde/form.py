@@ -68,7 +68,12 @@ class Integral:
         """A sentence on what control coefficients (R, columns) make of the coefficients; empty where all may be so."""
         if self.guard is None:
             return ""
-        return self.guard.refusal(self.coefficients, self.entered(rows))
+        with torch.enable_grad():
+            controls = self.control_values(rows)
+            assert controls is not None
+            controls = controls.detach().requires_grad_(True)
+            after = self._entered(controls)
+            return self.guard.refusal(self.coefficients, after) or self.guard.steep(self.coefficients, after, controls)
 
     def entered(self, rows: Tensor) -> Coefficients:
         """The coefficients with control coefficients (R, columns)."""

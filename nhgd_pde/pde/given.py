@@ -33,7 +33,11 @@ class ParameterData:
 
     def refusal(self, v: Tensor) -> str:
         """A sentence on a coefficient that is not admissible at v; empty where all are."""
-        return self.guard.refusal({}, {name: self.values(v) for name in self.guard.keys})
+        with torch.enable_grad():
+            numbers, values = self._spread(v)
+            after = dict.fromkeys(self.guard.keys, values)
+            said = self.guard.refusal({}, after)
+            return said or next((said for each in numbers if (said := self.guard.steep({}, after, each))), "")
 
     def values(self, v: Tensor) -> Tensor:
         """(1 or S, M)."""

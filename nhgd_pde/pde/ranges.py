@@ -114,15 +114,28 @@ class Guard:
 
     def refusal(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str:
         """A sentence on the first coefficient that has changed to a value that is not admissible; empty if none has."""
-        for name, key in self.keys.items():
-            if name not in after or after[name] is before.get(name):
-                continue
+        for name, key in self._changed(before, after):
             values = after[name].detach()
             broken = _not_finite(values) or (self.ranges[key].breach(values) if key in self.ranges else None)
             if broken is not None:
                 what = f"the smallest eigenvalue of {key}" if broken.matrix else key
                 return f"{what} must be {broken.rule}, but is {broken.value:.9g} at {self.place(broken.index)}"
         return ""
+
+    def steep(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], controls: Tensor) -> str:
+        """The same of a coefficient without a derivative by the controls, as sqrt(k) at k = 0."""
+        for name, key in self._changed(before, after):
+            if after[name].requires_grad:
+                (slope,) = torch.autograd.grad(after[name].sum(), controls, retain_graph=True, allow_unused=True)
+                broken = None if slope is None else _not_finite(slope)
+                if broken is not None:
+                    place = self.place(broken.index)
+                    return f"{key} must have a finite derivative, but that is {broken.value:g} at {place}"
+        return ""
+
+    def _changed(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+        """Names and keys of the coefficients that controls have changed."""
+        return [each for each in self.keys.items() if each[0] in after and after[each[0]] is not before.get(each[0])]
 
 
 def _not_finite(values: Tensor) -> Breach | None:

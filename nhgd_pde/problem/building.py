@@ -50,7 +50,7 @@ from .random_values import RandomValues
 from .scenarios import Recipe, Scenarios
 from .stages import staged
 from .values import Values
-from .well_posedness import check_held, check_level, undetermined
+from .well_posedness import check_balanced, check_held, check_level, undetermined
 
 Role = Literal["inner", "curvature"]
 
@@ -221,6 +221,10 @@ class _Builder:
         integrals += [integral_of(values, each, name, entries, controls) for name, each in conditions.items()]
         additive = all(entry.additive for entry in entries)
         data = controlled_coefficients(state, given, entries, controls, clock)
+        if zero_mean is not None and interior.undetermined is not None and data is not None and data.parameters:
+            check_balanced(values, interior.undetermined, data, controls.start)
+        if values.issues:
+            raise ProblemError(values.issues)
         common = {
             "integrals": tuple(integrals),
             "rows": controls.rows,

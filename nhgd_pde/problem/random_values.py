@@ -115,6 +115,16 @@ def names_in(value: object) -> frozenset[str]:
     return frozenset()
 
 
+def host_tensor(values: np.ndarray) -> Tensor:
+    """The same memory as a tensor, on the host."""
+    return torch.from_numpy(np.require(values, requirements=["W"]))
+
+
+def host_tensors(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are arrays as tensors."""
+    return {name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in named.items()}
+
+
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     if a.shape != b.shape:
         return False

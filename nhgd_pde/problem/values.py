@@ -29,7 +29,7 @@ from .dependence import (
 from .errors import Issue, suggest
 from .expressions import Expression, ExpressionError
 from .loading import ProblemFile
-from .random_values import RandomValues
+from .random_values import RandomValues, host_tensor, host_tensors
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class Values:
         try:
             if random:
                 # Faster than with numpy for many numbers.
-                values = np.broadcast_to(expression.torch(_host_tensor(points), **_tensors(named)).numpy(), shape)
+                values = np.broadcast_to(expression.torch(host_tensor(points), **host_tensors(named)).numpy(), shape)
             else:
                 values = expression.numpy(points, **named)
         except ExpressionError as error:
@@ -328,7 +328,7 @@ class Values:
         The range is kept for the values that controls make of them later.
         """
         self.ranges[key] = range_
-        breach = range_.breach(_host_tensor(values))
+        breach = range_.breach(host_tensor(values))
         # Values of an expression that has been complained of are zeros.
         if breach is not None and not any(issue.key.startswith(key) for issue in self.issues):
             self.complain(
@@ -389,14 +389,6 @@ class Values:
             return Traced(whole)
         names = frozenset().union(*(each.names for each in entries))
         return Traced(whole, stacked([each.follow for each in entries], (count,)), names)
-
-
-def _host_tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.require(values, requirements=["W"]))
-
-
-def _tensors(named: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in named.items()}
 
 
 def point_text(x: Tensor | np.ndarray, index: int) -> str:

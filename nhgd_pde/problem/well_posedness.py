@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..fem.state_space import StateSpace
 from ..pde.boundary import robin
+from ..pde.given import GivenData
 from ..pde.zero_mean import ZeroMean
 from .conditions import Condition
 from .entry import Entry
@@ -54,6 +55,23 @@ def check_held(
             f"motions {'is' if free.shape[1] == 1 else 'are'} free: {', '.join(names)}"
         )
         values.complain("pde.boundary", message)
+
+
+def check_balanced(values: Values, candidate: UndeterminedField, data: GivenData, start: Tensor) -> None:
+    """Complain of parameters that let in what cannot get out, where velocities are given all around."""
+    outflow = torch.from_numpy(candidate.outflow).to(start.device)
+    nothing = 1e-10 * float(outflow.abs().max())
+    # At the starting values and near by: two parts may balance at one value alone.
+    for v in (start, 1.1 * start + 0.1):
+        derivative = torch.stack([data.at(v).mv(unit)[0] for unit in torch.eye(len(v)).to(v)])
+        net, through = derivative @ outflow, derivative.abs() @ outflow.abs()
+        if bool((net.abs() > _LEAST_BALANCE * through + nothing * derivative.abs().sum(1)).any()):
+            message = (
+                "velocities are given all around and let nothing else in or out: expected a net flux of zero for every "
+                "value of the parameters; leave a part open"
+            )
+            values.complain("pde.boundary", message)
+            return
 
 
 def undetermined(

@@ -15,13 +15,15 @@ from torch import Tensor
 from ..engine.curvature.factored import Factored
 from ..engine.inner import InnerOptions
 from ..engine.loop import Stopping
-from ..engine.minimise import minimise
+from ..engine.minimise import minimise, outer_space
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Accuracy
+from ..engine.outer.base import Evaluation
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.scenarios.systems import solve_states
 from ..engine.scenarios.team import ALONE, Team, Work
+from ..linalg.factorisation import SingularMatrixError
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
 from ..problem.errors import ProblemError
@@ -47,6 +49,7 @@ class Judgement:
         fresh: (F,) the objective in fresh scenarios; empty without any.
         drawn: how these were drawn.
         confidence: of `interval`.
+        streamed: the control was made with scenarios of a stream: the sample is not what was minimised over.
     """
 
     risk: Risk
@@ -55,6 +58,7 @@ class Judgement:
     fresh: np.ndarray
     drawn: FreshSample
     confidence: float
+    streamed: bool = False
 
     @property
     def in_sample(self) -> float:
@@ -65,6 +69,17 @@ class Judgement:
     def out_of_sample(self) -> float:
         """The same of the random inputs, estimated from the fresh scenarios; NaN without any."""
         return self.estimate.value
+
+    def objective(self, evaluation: Evaluation) -> float:
+        """What is reported for the control: of the whole sample, or of the random inputs where it came from a stream.
+
+        The last evaluation has that only where it was made at this control and with every scenario of the sample.
+        """
+        whole = evaluation.scenarios == len(self.values) and not (evaluation.blended or self.streamed)
+        if whole and evaluation.sampling_error == 0.0:
+            return evaluation.objective
+        found = self.out_of_sample if self.streamed and len(self.fresh) else self.in_sample
+        return found if math.isfinite(found) else evaluation.objective
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -132,8 +147,14 @@ class Judgement:
         for number, (value, weight) in enumerate(zip(self.fresh, self.drawn.weights, strict=True)):
             yield {"scenario": number, "sample": 0, "weight": float(weight), "objective": float(value)}
 
-    def sentence(self) -> str:
-        """A part of the last line of a run."""
+    def sentence(self, evaluation: Evaluation) -> str:
+        """A part of the last line of a run that ended with an evaluation."""
+        own = ""
+        if not self.streamed and self.objective(evaluation) != evaluation.objective:
+            own = f"; {self.risk.name} over all {len(self.values):,} scenarios of the sample {self.in_sample:.9e}"
+        return own + self._of_fresh()
+
+    def _of_fresh(self) -> str:
         if not len(self.fresh):
             return ""
         low, high = self.interval
@@ -171,7 +192,7 @@ def scenario_values(
             found.append(torch.full_like(values, math.nan) if solved.message else values)
     every = team.joined(torch.cat(found), torch.arange(start, start + own), count)
     work.by_all(team.summed([work.here(v)], v)[0])
-    return every.cpu().numpy() + nominal.control_value(v)
+    return every.cpu().numpy() + nominal.control_value(v) + outer_space(nominal).l1(v)
 
 
 def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, team: Team = ALONE) -> Judgement:
@@ -188,7 +209,7 @@ def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, te
     drawn = problem.fresh(fresh, True)
     try:
         others = _fresh_values(problem, v, drawn, team)
-    except ProblemError:
+    except (ProblemError, SingularMatrixError):
         others = np.full(fresh, math.nan)
     if drawn.wide and not np.isfinite(others).all():
         drawn = problem.fresh(fresh, False)
@@ -216,7 +237,11 @@ def fitted(problem: ScenarioProblem, team: Team = ALONE) -> ScenarioProblem:
     found = minimise(nominal, method, outer, Stopping(iterations=30, rtol=1e-2))
     v = found.last.evaluation.v
     every = torch.arange(count)
-    values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
+    try:
+        values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
+    except SingularMatrixError:
+        # The optimum of the nominal scenario is out of the range of a coefficient in another one.
+        return problem
     if not np.isfinite(values).all():
         return problem
     weights = problem.weights[:count] / problem.weights[:count].sum()

@@ -43,14 +43,15 @@ def solution_of(
     spec, pde = problem.file.spec, nominal_of(solved)
     last, evaluation = found.last, found.last.evaluation
     scenarios, unknowns = solved.inner_shape
+    objective = evaluation.objective if judged is None else judged.objective(evaluation)
     certificate = Certificate(evaluation.state_error, evaluation.adjoint_error, evaluation.gradient_error)
     stats = {
         "name": problem.name,
         "method": spec.method,
         "status": found.status,
         "message": found.message,
-        "objective": evaluation.value,
-        "objective_initial": found.first.evaluation.value,
+        "objective": objective,
+        "objective_initial": found.first.evaluation.objective,
         "gradient_norm": last.gradient_norm,
         "gradient_norm_initial": found.first.gradient_norm,
         "outer_iterations": last.iteration,
@@ -88,7 +89,7 @@ def solution_of(
     return Solution(
         status=found.status,
         message=found.message,
-        objective=evaluation.value,
+        objective=objective,
         control=evaluation.v.cpu().numpy(),
         state=state,
         adjoint=adjoint,

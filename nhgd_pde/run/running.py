@@ -17,6 +17,7 @@ from ..engine.oracle import Oracle, Unsolved
 from ..engine.roles.link import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
+from ..linalg.factorisation import SingularMatrixError
 from ..output.run_folder import RunFolder, read_history
 from ..pde_problem import PDEProblem
 from ..problem.errors import ProblemError
@@ -161,7 +162,7 @@ class Run:
                     raise
                 self._abandon()
                 found = Minimum(self._last, self._first, "failed", f"{lost}; the last checkpoint can be resumed")
-            except ProblemError as error:
+            except (ProblemError, SingularMatrixError) as error:
                 # A scenario that no one had looked at before has a coefficient out of its range.
                 if self._first is None or self._last is None:
                     raise
@@ -177,7 +178,7 @@ class Run:
             }
             if judged is not None:
                 more["uncertainty"] = judged.summary()
-                found = replace(found, message=found.message + judged.sentence())
+                found = replace(found, message=found.message + judged.sentence(found.last.evaluation))
             solution = solution_of(
                 self._current, problem, found, tuple(self._rows), self._counts, self._seconds, text, more, judged
             )
@@ -262,10 +263,11 @@ class Run:
         fresh = scenarios.spec.validation
         count = min(max(len(problem.z), _LEAST_FRESH), _MOST_FRESH) if fresh == "auto" else int(fresh)
         try:
-            return judge(problem, found.last.evaluation.v, count, scenarios.spec.confidence, self._team)
-        except ProblemError as error:
+            judged = judge(problem, found.last.evaluation.v, count, scenarios.spec.confidence, self._team)
+        except (ProblemError, SingularMatrixError) as error:
             self._warnings.append(f"the answer could not be judged: {error}")
             return None
+        return replace(judged, streamed=getattr(self._oracle, "fresh", False))
 
     def _resumed(self, path: Path) -> LoopState:
         checkpoint = read_checkpoint(path, self._oracle, self._problems, self._spec)
@@ -327,7 +329,7 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
     evaluation = iterate.evaluation
     row: Row = {
         "iteration": iterate.iteration,
-        "objective": evaluation.value,
+        "objective": evaluation.objective,
         "gradient_norm": iterate.gradient_norm,
         "state_residual": evaluation.state_error,
         "adjoint_residual": evaluation.adjoint_error,

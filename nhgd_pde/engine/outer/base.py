@@ -37,9 +37,11 @@ class Evaluation:
         message: a sentence on what went wrong, if anything did.
         warning: a sentence on what makes the result worse than it need be.
         blended: not evaluated here, but known from two evaluations of a quadratic function.
-        sampling_error: estimate of the norm of the gradient's error because scenarios were left out.
+        sampling_error: standard error of the gradient because scenarios were left out, in its norm.
         scenarios: how many were taken; 0 of a problem without.
         coarse_scenarios: how many were taken on a coarser mesh.
+        validated: no scenario was left out, or scenarios that no step was made with have told of the sampling error.
+        smoothing_gap: what the risk measure itself is above the smoothed one, which `value` is.
         rounding: estimate of the norm of what rounding errors alone change in the gradient.
     """
 
@@ -58,12 +60,20 @@ class Evaluation:
     sampling_error: float = 0.0
     scenarios: int = 0
     coarse_scenarios: int = 0
+    smoothing_gap: float = 0.0
+    validated: bool = True
     rounding: float = 0.0
 
     @property
+    def objective(self) -> float:
+        """What is reported: the value with the risk measure itself in the place of the smoothed one."""
+        return self.value + self.smoothing_gap
+
+    @property
     def gradient_error(self) -> float:
-        """Estimate of the norm of the gradient's error: what the certificates leave, of sampling, and of rounding."""
-        return self.sensitivity * (self.state_error + self.adjoint_error) + self.sampling_error + self.rounding
+        """Norm of the gradient's error: what the certificates leave, twice the standard error of sampling, rounding."""
+        solved = self.sensitivity * (self.state_error + self.adjoint_error)
+        return solved + 2.0 * self.sampling_error + self.rounding
 
     @property
     def finite(self) -> bool:
@@ -103,6 +113,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         sampling_error=max(a.sampling_error, b.sampling_error),
         scenarios=b.scenarios,
         coarse_scenarios=b.coarse_scenarios,
+        validated=a.validated and b.validated and a.sampling_error == b.sampling_error == 0.0,
         rounding=max(a.rounding, b.rounding),
     )
 

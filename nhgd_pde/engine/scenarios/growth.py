@@ -9,9 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# Standard errors that a gradient may be off by, and what is left of the equations, where no more scenarios are needed.
-_SURE = 4.0
-
 # Share of all scenarios from which on all of them are taken.
 _NEARLY = 0.75
 
@@ -48,7 +45,14 @@ class GrowthOptions:
     coarse_most: float = 4.0
 
     def enough(
-        self, active: int, stationarity: float, sampling_error: float, goal: float, *, settled: bool = False
+        self,
+        active: int,
+        stationarity: float,
+        sampling_error: float,
+        goal: float,
+        *,
+        doubt: float = math.inf,
+        settled: bool = False,
     ) -> bool:
         """The scenarios in use tell in which direction the optimum is, or that it is near enough.
 
@@ -57,9 +61,10 @@ class GrowthOptions:
             stationarity: norm of the gradient.
             sampling_error: of it.
             goal: at which the run ends.
+            doubt: what the gradient is off by at most, as scenarios tell that no step was made with.
             settled: all there are on the coarser mesh are in use.
         """
-        if active and sampling_error > 0.0 and stationarity + _SURE * sampling_error <= goal:
+        if active and stationarity + doubt <= goal:
             return True
         ratio = self.settled if settled and not active else self.ratio
         return stationarity > max(ratio * sampling_error, goal)

@@ -26,6 +26,7 @@ from .solved import Middle
 from .sweep import Knowledge, Sweep, sweep
 from .systems import Tolerances
 from .team import Team
+from .unseen import unseen
 from .weights import Balance, balanced
 
 # Relative errors on the coarse mesh, where digits cost little, to those on the problem's own.
@@ -41,17 +42,18 @@ class LevelState:
         known: of the scenarios.
         active: scenarios that the next evaluation takes.
         sampling_error: of their part of the gradient in the last one; infinite before there was one.
+        used: so many of them have been used to choose the point; the others are fresh there.
     """
 
     nominal: NHGDState
     known: Knowledge
     active: int
     sampling_error: float = math.inf
+    used: int = 0
 
     def blend(self, other: LevelState, share: float) -> LevelState:
-        return replace(
-            other, nominal=self.nominal.blend(other.nominal, share), known=self.known.blend(other.known, share)
-        )
+        nominal, known = self.nominal.blend(other.nominal, share), self.known.blend(other.known, share)
+        return replace(other, nominal=nominal, known=known, used=other.active)
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,13 @@ class SamplingErrors:
         fine: of the difference between the meshes, or of all where there is one mesh.
         coarse: of what is known from the coarse mesh.
         alone: what `fine` would be without the coarse mesh.
+        bound: of all of it, as fresh scenarios tell; infinite where there are too few.
     """
 
     fine: float
     coarse: float = 0.0
     alone: float = math.inf
+    bound: float = math.inf
 
     @property
     def useless(self) -> bool:
@@ -176,6 +180,11 @@ class SamplingErrors:
 
 
 def sampling_errors(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> SamplingErrors:
+    """Of an estimate: what its own scenarios say, and the bound that the fresh ones among them give."""
+    return replace(_own_errors(fine, coarse, way, found), bound=_bound(fine, coarse, way, found))
+
+
+def _own_errors(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> SamplingErrors:
     metric, few = fine.problem.outer_metric, found.fine.measured[0]
     own = _contrasted(found.fine.hypergradients, few)
     smoothness = _smoothness(metric, found.derivative[None])
@@ -200,6 +209,59 @@ def _contrasted(hypergradients: Hypergradients, measured: Measured, count: int =
     contrasts = measured.contrasts()
     missing = max(count + 1 - len(contrasts), 0)
     return hypergradients.combined(torch.nn.functional.pad(contrasts, (0, 0, 0, missing)))
+
+
+def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> float:
+    """Of the error of the sum of both levels; each is told of by its own fresh scenarios."""
+    few, rows = found.fine.measured[0], found.fine.hypergradients
+    below_rows = None if found.coarse is None else found.coarse.hypergradients
+    squares = rows.squares(fine.problem.outer_metric, below_rows, way)
+    offsets = _offsets(fine, few, rows, squares)
+    if offsets is None:
+        return math.inf
+    if coarse is None or found.coarse is None:
+        return _length(fine.problem.outer_metric, offsets)
+    assert way is not None
+    many, same = found.coarse.measured
+    many_squares = found.coarse.hypergradients.squares(coarse.problem.outer_metric, None, None)
+    below = _offsets(coarse, many, found.coarse.hypergradients, many_squares)
+    without = _offsets(fine, same, found.coarse.hypergradients, squares, many.balance.count)
+    if below is None or without is None:
+        return math.inf
+    differences = offsets - way.restrict_transposed(without)
+    return math.hypot(
+        _length(fine.problem.outer_metric, differences), _length(coarse.problem.outer_metric, below)
+    )
+
+
+def _offsets(
+    level: Level, measured: Measured, hypergradients: Hypergradients, squares: Tensor, count: int = 0
+) -> Tensor | None:
+    """(1 + k, p) the difference from an unbiased estimate, and combinations that have the variance of that.
+
+    None where there are too few fresh scenarios; zero where no scenario is left out.
+
+    Args:
+        level: whose scenarios some are fresh of.
+        measured: over them.
+        hypergradients: of these, and of more where `count` is larger.
+        squares: (b,) of their distances from the mean.
+        count: how many there are, without the nominal one.
+    """
+    if measured.balance.factor == 0.0:
+        return hypergradients.nominal.new_zeros(1, len(hypergradients.nominal))
+    told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
+    if told is None:
+        return None
+    coefficients = measured.slopes[:, None] * torch.cat([told.offset, told.spread], 1)
+    missing = max(count + 1 - len(coefficients), 0)
+    return hypergradients.combined(torch.nn.functional.pad(coefficients, (0, 0, 0, missing)))
+
+
+def _length(metric: RieszMap, offsets: Tensor) -> float:
+    """Of the first row, and of the others in mean square."""
+    first = metric.dual_norm(offsets[:1])
+    return first + _smoothness(metric, offsets[:1]) * metric.dual_norm_estimate(offsets[1:])
 
 
 def _smoothness(metric: RieszMap, typical: Tensor) -> float:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .problem import Risk
+from ...linalg.riesz import RieszMap
+from .problem import Coarse, Risk
 from .team import Team
 from .weights import Balance
 
@@ -36,6 +37,19 @@ class Hypergradients:
         """(k, p) linear combinations with coefficients (b + 1, k)."""
         return self.team.summed([self.part(coefficients)])[0]
 
+    def squares(self, metric: RieszMap, below: Hypergradients | None, way: Coarse | None) -> Tensor:
+        """(b,) squared distances from the mean, by the diagonal of a Riesz map: one number a scenario.
+
+        With fewer unknowns `below`, of the same scenarios and more, those of the differences.
+        """
+        count = int(self.team.summed([self.rows.new_tensor([float(len(self.own))])])[0])
+        rows = self.rows
+        if below is not None and way is not None:
+            rows = rows - way.restrict_transposed(below.rows[: len(rows)])
+        mean = self.team.summed([rows.sum(0)])[0] / count
+        found = [metric.dual_norm_estimate(row[None]) ** 2 for row in rows - mean]
+        return self.team.joined(rows.new_tensor(found), self.own, count)
+
     def part(self, coefficients: Tensor) -> Tensor:
         """What this rank has of them."""
         found = coefficients[1:][self.own].T @ self.rows
@@ -51,17 +65,24 @@ class Measured:
         balance: the weights, of the nominal scenario and b others.
         value: rho of the values, which are corrected to first order for what is left of the equations.
         shares: (b + 1,) d rho / d values.
+        gap: what the measure itself is above the smoothed one.
     """
 
     balance: Balance
     value: float
     shares: Tensor
+    gap: float = 0.0
 
     def contrasts(self) -> Tensor:
         """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
+        return self.slopes[:, None] * self.balance.contrasts()
+
+    @property
+    def slopes(self) -> Tensor:
+        """(b + 1,) shares over weights: what a mean would have to be of, to be the measure to first order."""
         weights = self.balance.weights
         used = weights > 0.0
-        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)[:, None] * self.balance.contrasts()
+        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)
 
 
 def measured_by(risk: Risk, values: Tensor, balance: Balance) -> Measured:
@@ -71,7 +92,9 @@ def measured_by(risk: Risk, values: Tensor, balance: Balance) -> Measured:
     some, weights = values[used], balance.weights[used]
     shares = torch.zeros_like(values)
     shares[used] = weights if risk.linear else risk.derivative(some, weights)
-    return Measured(balance, risk.value(some, weights), shares)
+    value = risk.value(some, weights)
+    gap = 0.0 if risk.linear else risk.exact(some, weights) - value
+    return Measured(balance, value, shares, gap)
 
 
 def difference(measured: Sequence[Measured]) -> Tensor:

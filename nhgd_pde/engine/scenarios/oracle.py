@@ -50,12 +50,18 @@ class ScenarioState:
         coarse: on a coarser mesh; None where none is in use.
         sensitivity: of the last gradient, to relative errors of states and adjoints.
         tried: a coarse level was in use before, and is not again.
+        at: (p,) the point of the last evaluation; None before, and where it was blended.
+        doubt: what the last gradient is off by at most; infinite where no fresh scenarios have told.
+        scale: by which factor fresh scenarios have last found sampling errors to be larger than others say.
     """
 
     fine: LevelState
     coarse: LevelState | None = None
     sensitivity: float = 0.0
     tried: bool = False
+    at: Tensor | None = None
+    doubt: float = math.inf
+    scale: float = 1.0
 
     @property
     def active(self) -> int:
@@ -102,7 +108,7 @@ class ScenarioState:
         coarse = other.coarse
         if coarse is not None and self.coarse is not None:
             coarse = self.coarse.blend(coarse, share)
-        return replace(other, fine=self.fine.blend(other.fine, share), coarse=coarse)
+        return replace(other, fine=self.fine.blend(other.fine, share), coarse=coarse, at=None, doubt=math.inf)
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,12 @@ class ScenarioNHGD:
     def _evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
     ) -> tuple[Evaluation, ScenarioState]:
+        if state.at is not None and not torch.equal(state.at, v):
+            # A step: all scenarios so far have had a say in it.
+            state = state.each(lambda level: replace(level, used=level.active))
         middle, evaluation, nominal = nominal_at(self.base, problem, v, state.nominal, accuracy)
         if middle is None or (state.active == 0 and state.coarse is None):
-            return evaluation, replace(state, fine=replace(state.fine, nominal=nominal))
+            return replace(evaluation, validated=False), replace(state, fine=replace(state.fine, nominal=nominal))
         fine, coarse = Level.at(problem, v, middle, state.fine), None
         way = problem.coarse if state.coarse is not None else None
         before = 0 if way is None else way.problem.counts.solves
@@ -184,6 +193,11 @@ class ScenarioNHGD:
     ) -> tuple[Evaluation, ScenarioState]:
         derivative = told.derivative + problem.nominal.control_derivative(v)
         left = told.state_error + told.adjoint_error
+        # The weights with which a nonlinear measure counts scenarios depend on the values of those left out.
+        validated = errors.total == 0.0 or (problem.risk.linear and math.isfinite(errors.bound))
+        scale, total = state.scale, errors.total
+        if total > 0.0 and math.isfinite(errors.bound):
+            scale = max(0.5 * errors.bound / total, 1.0)
         evaluation = Evaluation(
             v=v,
             value=told.value + problem.nominal.control_value(v),
@@ -194,9 +208,11 @@ class ScenarioNHGD:
             sensitivity=told.corrected / left if left > 0.0 else nominal.sensitivity,
             inner_steps=max(each.state_steps for each in told.sweeps),
             refinement_steps=max(each.adjoint_steps for each in told.sweeps),
-            sampling_error=errors.total,
+            sampling_error=scale * total,
             scenarios=fine.state.active,
             coarse_scenarios=0 if coarse is None else coarse.state.active,
+            smoothing_gap=sum(each.gap for each in told.sweeps),
+            validated=validated,
         )
         if not evaluation.finite:
             return evaluation, state
@@ -206,6 +222,9 @@ class ScenarioNHGD:
             None if coarse is None or errors.useless else replace(coarse.state, sampling_error=errors.coarse),
             evaluation.sensitivity,
             tried=state.tried or coarse is not None,
+            at=v,
+            doubt=evaluation.gradient_error if validated else math.inf,
+            scale=scale,
         )
         return evaluation, reached
 
@@ -241,7 +260,7 @@ class ScenarioNHGD:
         fine, coarse = state.fine, state.coarse
         settled = coarse is not None and coarse.active >= count
         if fine.active >= count or growth.enough(
-            fine.active, stationarity, state.sampling_error, goal, settled=settled
+            fine.active, stationarity, state.sampling_error, goal, doubt=state.doubt, settled=settled
         ):
             return None
         if coarse is None:
@@ -251,7 +270,7 @@ class ScenarioNHGD:
         large, share = 0.5 * state.sampling_error, math.sqrt(0.5) * stationarity
         if fine.sampling_error >= large or stationarity <= goal:
             fine = replace(fine, active=growth.following(fine.active, count, share, fine.sampling_error))
-        if coarse.sampling_error >= large:
+        if coarse.sampling_error >= large or stationarity <= goal:
             wider = growth.following(coarse.active, count, share, coarse.sampling_error, growth.coarse_most)
             coarse = replace(coarse, active=wider)
         coarse = replace(coarse, active=max(coarse.active, fine.active))

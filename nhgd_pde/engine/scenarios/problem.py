@@ -25,6 +25,10 @@ class Risk(Protocol):
 
     def value(self, values: Tensor, weights: Tensor) -> float: ...
 
+    def exact(self, values: Tensor, weights: Tensor) -> float:
+        """The measure without smoothing, which is reported."""
+        ...
+
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
         """d rho / d values (S,), the weights with which derivatives of the scenarios are added up."""
         ...

@@ -85,7 +85,8 @@ class SAGAState:
         return sum(seen.u.numel() + seen.p.numel() + seen.h.numel() + 1 for seen in self.table if seen is not None)
 
     def blend(self, other: SAGAState, share: float) -> SAGAState:
-        return other
+        """The table has differences from the nominal scenario, and stays as it is."""
+        return replace(other, nominal=self.nominal.blend(other.nominal, share))
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,12 @@ from .team import ALONE, Team, Work, numbers_of
 
 
 class Integrand(Protocol):
-    """psi(f_s, t), its derivatives by f and by t, and its second one by t: all (b,)."""
+    """psi(f_s, t), the same without smoothing, its derivatives by f and by t, and its second one by t: all (b,)."""
 
     @property
     def value(self) -> Tensor: ...
+    @property
+    def exact(self) -> Tensor: ...
     @property
     def by_value(self) -> Tensor: ...
     @property
@@ -59,7 +61,7 @@ class LevelRisk(Protocol):
 
 
 # Entries of the running estimates behind those of the hypergradient.
-_VALUE, _SLOPE, _CURVATURE, _SQUARE = range(-4, 0)
+_VALUE, _SLOPE, _CURVATURE, _SQUARE, _GAP = range(-5, 0)
 # Of the reciprocal of the values' spread: what the second derivative by the level is at least.
 _FLATTEST = 1.5
 # Of their spread: how far the level moves at once. Estimates that are carried so far are not worth more.
@@ -86,9 +88,9 @@ class StreamState:
         nominal: of the nominal scenario.
         drawn: scenarios so far.
         taken: evaluations so far.
-        running: (p + 4,) estimates: of the hypergradient without that of the nominal scenario, of the value without
-            that, of first and second derivative by the level, and of the mean square of what values differ by from the
-            nominal one.
+        running: (p + 5,) estimates: of the hypergradient without that of the nominal scenario, of the value without
+            that, of first and second derivative by the level, of the mean square of what values differ by from the
+            nominal one, and of what the measure itself is above the smoothed one.
         variance, value_variance: of the errors of the first two.
         level: t of the next evaluation; 0 where there is none.
         before: None before the first evaluation.
@@ -127,7 +129,7 @@ class StreamState:
         return math.sqrt(self.variance) if self.taken else math.inf
 
     def blend(self, other: StreamState, share: float) -> StreamState:
-        return other
+        return replace(other, nominal=self.nominal.blend(other.nominal, share))
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,11 @@ class Streaming(Minibatches[StreamState]):
     name: str = "streaming"
     team: Team = ALONE
 
+    @property
+    def fresh(self) -> bool:
+        """The scenarios are not those of the sample."""
+        return True
+
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise ValueError(f"batch: expected at least 2 scenarios, which tell of their variance, found {self.batch}")
@@ -164,7 +171,7 @@ class Streaming(Minibatches[StreamState]):
                 "which takes a finite sample"
             )
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
-        return StreamState(nominal, 0, 0, v.new_zeros(len(v) + 4))
+        return StreamState(nominal, 0, 0, v.new_zeros(len(v) - _VALUE))
 
     def _evaluate(
         self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
@@ -219,6 +226,7 @@ class Streaming(Minibatches[StreamState]):
             adjoint_steps=int(adjoint_steps),
         )
         evaluation = beside_nominal(problem, v, middle, told, more, math.sqrt(variance), self.batch)
+        evaluation = replace(evaluation, smoothing_gap=float(running[_GAP]))
         if not evaluation.finite:
             return evaluation, state
         return evaluation, StreamState(
@@ -244,7 +252,7 @@ class Streaming(Minibatches[StreamState]):
 
         Args:
             metric: of gradients.
-            rest: (k, p + 4) what those of this rank differ by from the mean of all.
+            rest: (k, p + 5) what those of this rank differ by from the mean of all.
             first: number of the first of these.
         """
         rows = rest[:, :_VALUE]
@@ -277,13 +285,14 @@ class Streaming(Minibatches[StreamState]):
 
 
 def _terms(risk: Risk, found: Solved, value: float, derivative: Tensor, level: float) -> Tensor:
-    """(b, p + 4) whose means over scenarios are estimated; value and derivative (p,) are those of the nominal one."""
+    """(b, p + 5) whose means over scenarios are estimated; value and derivative (p,) are those of the nominal one."""
     values, rows = found.values, found.rows
     if risk.linear or not isinstance(risk, LevelRisk):
-        of_level = torch.zeros_like(values)
-        return torch.cat([rows - derivative, torch.stack([values - value, of_level, of_level, of_level], 1)], 1)
+        numbers = torch.nn.functional.pad((values - value)[:, None], (0, -_VALUE - 1))
+        return torch.cat([rows - derivative, numbers], 1)
     psi = risk.integrand(values, level)
-    numbers = torch.stack([psi.value - value, psi.by_level, psi.curvature, (values - value).square()], 1)
+    square, gap = (values - value).square(), psi.exact - psi.value
+    numbers = torch.stack([psi.value - value, psi.by_level, psi.curvature, square, gap], 1)
     return torch.cat([psi.by_value[:, None] * rows - derivative, numbers], 1)
 
 

@@ -84,11 +84,15 @@ class Knowledge:
         return replace(self, u=self.u[:count], p=self.p[:count])
 
     def blend(self, other: Knowledge, share: float) -> Knowledge:
-        if len(self.u) != len(other.u) or self.at is None or other.at is None:
+        """Scenarios that only the other one has seen move with the nominal scenario."""
+        if self.at is None or other.at is None:
             return other
-        u, p = torch.lerp(self.u, other.u, share), torch.lerp(self.p, other.p, share)
         at = torch.lerp(self.at[0], other.at[0], share), torch.lerp(self.at[1], other.at[1], share)
-        return Knowledge(u, p, at)
+        count, rows = min(len(self.u), len(other.u)), []
+        for own, theirs, new, old in zip((self.u, self.p), (other.u, other.p), at, other.at, strict=True):
+            moved = theirs[count:] + (new - old)
+            rows.append(torch.cat([torch.lerp(own[:count], theirs[:count], share), moved]))
+        return Knowledge(rows[0], rows[1], at)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,11 @@ class Sweep:
     def value(self) -> float:
         """Of the first measure less the others'."""
         return self.measured[0].value - sum(each.value for each in self.measured[1:])
+
+    @property
+    def gap(self) -> float:
+        """What the measure itself is above the smoothed one, in the same combination."""
+        return self.measured[0].gap - sum(each.gap for each in self.measured[1:])
 
 
 def sweep(

@@ -85,7 +85,7 @@ ALONE = Team()
 def numbers_of(team: Team, numbers: Sequence[float], like: Tensor) -> Tensor:
     """(size, k) with the numbers of this rank in its row: their sum over the ranks has those of all."""
     table = like.new_zeros(team.size, len(numbers))
-    table[team.rank] = torch.tensor(numbers).to(like)
+    table[team.rank] = torch.tensor(list(numbers), dtype=like.dtype, device=like.device)
     return table
 
 

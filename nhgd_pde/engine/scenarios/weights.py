@@ -29,7 +29,7 @@ from torch import Tensor
 _CONSTANT, _LINEAR, _SQUARE, _PRODUCT = 1e6, 10.0, 1.0, 0.3
 # Functions and scenarios from which on dense matrices cost more than they gain.
 _MOST_FUNCTIONS = 500
-_MOST_SCENARIOS = 1000
+MOST_SCENARIOS = 1000
 _MOST_CONSTRAINED = 500
 _MOST_CONTRASTS = 32
 
@@ -64,10 +64,8 @@ class Balance:
         if b < 2:
             # As large as what is known.
             return math.sqrt(self.factor) * torch.ones(b, b).to(w)
-        probes = torch.eye(b).to(w)
-        if b > _MOST_CONTRASTS:
-            signs = torch.randint(0, 2, (b, _MOST_CONTRASTS), generator=torch.Generator().manual_seed(0))
-            probes = (2.0 * signs - 1.0).to(w) / math.sqrt(_MOST_CONTRASTS)
+        signs = random_signs(b, w)
+        probes = torch.eye(b).to(w) if signs is None else signs
         scale = math.sqrt(max(self.factor, 0.0) / (b - 1))
         if self.root is not None:
             return scale * (self.root @ probes)
@@ -88,19 +86,36 @@ def balanced(variables: Tensor, weights: Tensor, count: int) -> Balance:
         return Balance(wanted / wanted.sum(), 0.0)
     plain = wanted / wanted.sum() if count else torch.ones_like(wanted)
     rest = float(weights[count:].square().sum())
-    if count > _MOST_SCENARIOS or bool((weights < 0.0).any()):
+    if count > MOST_SCENARIOS or bool((weights < 0.0).any()):
         return Balance(plain, float((plain - wanted).square().sum()) + rest)
+    scaled, target = model(variables, weights)
+    seen = scaled[: count + 1]
+    found = _nearest(seen, target, wanted) if count else plain
+    missed = float((seen.T @ found - target).square().sum())
+    factor = missed + float((found - wanted).square().sum()) + rest
+    return Balance(found, factor, _root(seen[:, 1:] @ seen[:, 1:].T + torch.eye(count + 1).to(seen)))
+
+
+def random_signs(count: int, like: Tensor) -> Tensor | None:
+    """(count, 32) random signs over sqrt(32): products with them have sums of squares that are right on average.
+
+    None of few, which need none.
+    """
+    if count <= _MOST_CONTRASTS:
+        return None
+    signs = torch.randint(0, 2, (count, _MOST_CONTRASTS), generator=torch.Generator().manual_seed(0))
+    return (2.0 * signs - 1.0).to(like) / math.sqrt(_MOST_CONTRASTS)
+
+
+def model(variables: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(S + 1, k) sqrt(rho_j) phi_j of the nominal scenario and of all others, scaled, and their means (k,)."""
     every, rho = _functions(torch.cat([torch.zeros_like(variables[:1]), variables]))
     means = weights @ every[1:]
     scale = (weights @ (every[1:] - means).square()).sqrt()
     # The constant has no spread, and neither may have others.
     scale = torch.where(scale > 1e-12, scale, 1.0)
     scaled = (every / scale) * rho.sqrt()
-    seen, target = scaled[: count + 1], weights @ scaled[1:]
-    found = _nearest(seen, target, wanted) if count else plain
-    missed = float((seen.T @ found - target).square().sum())
-    factor = missed + float((found - wanted).square().sum()) + rest
-    return Balance(found, factor, _root(seen[:, 1:] @ seen[:, 1:].T + torch.eye(count + 1).to(seen)))
+    return scaled, weights @ scaled[1:]
 
 
 def _functions(variables: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,12 +22,14 @@ class Integrand:
 
     Attributes:
         value: itself.
+        exact: the same without smoothing; its mean is least at the exact level, and next to least at the smoothed one.
         by_value: its derivative by f.
         by_level: its derivative by t.
         curvature: k of its second derivative [[k, -k], [-k, k]] by (f, t).
     """
 
     value: Tensor
+    exact: Tensor
     by_value: Tensor
     by_level: Tensor
     curvature: Tensor
@@ -127,11 +129,12 @@ class CVaR:
         """For methods that carry t as a variable: the weighted sum over scenarios, or its mean over any sample of
         them, is to be minimised in (f, t) jointly; for all scenarios its minimum in t is `value`, at `level`.
         """
-        x = (values.detach().double() - t) / self.width
-        tail = 1.0 - self.beta
+        above, tail = values.detach().double() - t, 1.0 - self.beta
+        x = above / self.width
         slope = torch.sigmoid(x) / tail
         value = t + self.width * _softplus(x) / tail - self._gap
-        return Integrand(value, slope, 1.0 - slope, torch.sigmoid(x) * torch.sigmoid(-x) / (self.width * tail))
+        exact = t + above.clamp(min=0.0) / tail
+        return Integrand(value, exact, slope, 1.0 - slope, torch.sigmoid(x) * torch.sigmoid(-x) / (self.width * tail))
 
     def _solution(self, values: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         """(values - t) / width and t.

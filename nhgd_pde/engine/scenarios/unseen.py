@@ -1,0 +1,98 @@
+"""How far an estimate over some scenarios may be off, told by those among them that no step was made with.
+
+Weights that are fitted to the scenarios seen, and residuals of the same scenarios, say too little where a few of those
+left out are much larger than all others. Scenarios 1 .. u have been used to choose the point; u + 1 .. b are looked at
+there for the first time. The first ones predict every quantity h_s by the model of `weights.py`, p_s = sum_t a_st h_t,
+and the fresh ones tell, without any model, how far the predictions are off on average (difference estimator: Saerndal,
+Swensson and Wretman 1992, Model Assisted Survey Sampling, 6.3):
+
+    H* = sum_(s <= u) W_s h_s + sum_(s > u) W_s p_s + (S - u) mean_(u < s <= b) W_s (h_s - p_s)
+
+is an unbiased estimate of the mean over all scenarios, whose variance is that of the fresh terms. An estimate H over
+the same scenarios then is off by at most |H - H*| and Student's quantile times the standard error of H*.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import scipy.stats
+import torch
+from torch import Tensor
+
+from .weights import MOST_SCENARIOS, Balance, model, random_signs
+
+# Fresh scenarios from which on they tell of their own variance, and the confidence of the bound.
+_LEAST = 32
+_CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """
+    Attributes:
+        offset: (b + 1, 1) coefficients of H - H*, the nominal scenario first.
+        spread: (b + 1, k) coefficients c for which sum_j |sum_s c_sj h_s|^2 is the variance of H*, times the square of
+            Student's quantile.
+    """
+
+    offset: Tensor
+    spread: Tensor
+
+
+def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squares: Tensor) -> Unseen | None:
+    """What the fresh ones among the first scenarios tell of the estimate with the weights of a balance.
+
+    None where they are too few.
+
+    Args:
+        variables: (S, m) standard variables of all scenarios.
+        weights: (S,) W, of all of them, with the sum one.
+        balance: whose weights (b + 1,) are those of the estimate.
+        used: u, less than b.
+        squares: (b,) squared distances of the h_s from their mean.
+    """
+    active, count = balance.count, len(weights)
+    fresh, left = active - used, count - used
+    if fresh < _LEAST:
+        return None
+    prediction, ahead = _predictions(variables, weights, used, active)
+    terms = -left * weights[used:active, None] * torch.nn.functional.pad(prediction, (0, fresh))
+    terms[:, used + 1 :] += torch.diag(left * weights[used:active])
+    known = torch.cat([weights.new_zeros(1), weights[:used], weights.new_zeros(fresh)])
+    known[: used + 1] += ahead
+    mean = terms.mean(0)
+    quantile = _quantile(squares, fresh)
+    factor = quantile**2 * (1.0 - fresh / left) / (fresh * (fresh - 1))
+    rest = (terms - mean).T
+    signs = random_signs(fresh, rest)
+    spread = rest if signs is None else rest @ signs
+    return Unseen((balance.weights - known - mean)[:, None], math.sqrt(max(factor, 0.0)) * spread)
+
+
+def _quantile(squares: Tensor, fresh: int) -> float:
+    """Student's, with as many degrees of freedom as the variance is known with (Satterthwaite 1946, Biometrics 2).
+
+    The variance of a sample variance goes with the fourth moment, which is large where few scenarios make most of it.
+    """
+    total = float(squares.mean())
+    if not total > 0.0:
+        return 0.0
+    excess = float(squares.square().mean()) / total**2 - 1.0
+    freedom = min(fresh - 1.0, 2.0 * fresh / excess if excess > 0.0 else math.inf)
+    return float(scipy.stats.t.ppf(0.5 + 0.5 * _CONFIDENCE, freedom))
+
+
+def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> tuple[Tensor, Tensor]:
+    """a_st of the fresh scenarios, (b - u, u + 1), and sum_(s > u) W_s a_st (u + 1,); t = 0 is the nominal one."""
+    rest = weights[used:].sum()
+    if used + 1 > MOST_SCENARIOS or bool((weights < 0.0).any()):
+        even = weights.new_full((used + 1,), 1.0 / (used + 1))
+        return even.expand(active - used, -1), rest * even
+    scaled, _ = model(variables, weights)
+    seen, others = scaled[: used + 1], scaled[used + 1 :]
+    root = torch.linalg.cholesky(seen @ seen.T + torch.eye(used + 1).to(seen))
+    right = torch.cat([others[: active - used], (weights[used:] @ others)[None]]) @ seen.T
+    found = torch.cholesky_solve(right.T, root).T
+    return found[:-1], found[-1]
