@@ -24,7 +24,7 @@ from .point import TIGHT, Place
 _LONGEST, _LEVELS = 1.0 / 16.0, 5
 # Shares of the objective, and of the change of the gradient, below which there are few digits: of differences, which
 # know of their errors, and of comparisons that do not.
-_LITTLE, _ROUNDED = 1e-6, 1e-4
+_LITTLE, _ROUNDED = 1e-6, 1e-3
 _DIRECTIONS = 16
 _SCORES = 512
 
@@ -45,9 +45,8 @@ def reduced_checks(place: Place) -> Iterator[Check]:
     # A gradient that is zero to rounding is compared with its change nearby, and with the objective.
     step, bent = directions[0], hessian(directions[0])
     change, length = metric.norm(metric.gradient(bent[None])), metric.norm(step[None])
-    size = max(
-        metric.norm(exact.gradient[None]), _LITTLE * change, _LITTLE * abs(exact.value) / length if length else 0.0
-    )
+    least = _ROUNDED * abs(exact.value) / length if length > 0.0 else 0.0
+    size = max(metric.norm(exact.gradient[None]), _ROUNDED * change, least)
     if place.ended:
         # At an optimum the parts of the gradient cancel.
         parts = (explicit, exact.derivative - explicit)
