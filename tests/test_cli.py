@@ -115,6 +115,17 @@ def test_verify_prints_a_table_and_a_verdict(run: Callable[..., Result]) -> None
     assert result.output.rstrip().endswith("every derivative is right")
 
 
+def test_verify_at_the_end_of_a_run(run: Callable[..., Result], tmp_path: Path) -> None:
+    run("solve", "problem.yaml")
+    result = run("verify", "problem.yaml", "--at", "outputs/small")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("small at the end of outputs/small (converged, ")
+    assert "at most 1e-06, seen to " in result.output
+    result = run("verify", "problem.yaml", "--at", "outputs/other")
+    assert result.exit_code == 2
+    assert "outputs/other: expected a run folder, found nothing" in result.output
+
+
 def test_list_and_schema(run: Callable[..., Result]) -> None:
     assert "poisson" in run("list").output
     assert json.loads(run("schema").output)["title"] == "nhgd-pde problem"

@@ -159,6 +159,16 @@ def small(path: Path) -> nhgd.Problem:
     return nhgd.load(path, SMALL.get(path.stem, {"mesh.cells": [6, 6]}))
 
 
+FAULTS = Path(__file__).parent / "faults"
+
+
+@pytest.mark.parametrize("name", ["warm", "q11", "q5", "mems_twin"])
+def test_gradients_that_are_zero_to_rounding_are_no_errors(name: str) -> None:
+    """The objective does not depend on the control, or is at its minimum; and a stiff one."""
+    found = nhgd.verify(nhgd.load(FAULTS / f"{name}.yaml", {"mesh.cells": [6, 6]}))
+    assert found.passed, str(found)
+
+
 # What is wrong
 
 

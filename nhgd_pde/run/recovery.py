@@ -63,7 +63,8 @@ def end_of(problem: Problem, run: Solution | str | Path) -> End:
         # Of several scenarios, where the problem here is the nominal one.
         u = None
     device = pde.equation.lift.device
-    return End(found.v.to(device), None if u is None else u.to(device), found.place)
+    place = found.place if problem.scenarios is None else f"{found.place}, random inputs at their middle"
+    return End(found.v.to(device), None if u is None else u.to(device), place)
 
 
 def _of_solution(problem: Problem, solution: Solution) -> End:

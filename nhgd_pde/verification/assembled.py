@@ -49,9 +49,9 @@ def gap(a: float, b: float, size: float) -> float:
     return abs(a - b) / size if size > 0.0 else abs(a - b)
 
 
-def _parts(place: Place) -> Tensor:
-    """(S, n) the size of what each row of the residual is a sum of."""
-    rough = [place.problem.state_product(place.u, place.v, place.state_direction()) for _ in range(4)]
+def _parts(place: Place, u: Tensor) -> Tensor:
+    """(S, n) the size of what each row of the residual is a sum of, at a state."""
+    rough = [place.problem.state_product(u, place.v, place.state_direction()) for _ in range(4)]
     return torch.stack(rough).abs().amax(0)
 
 
@@ -60,7 +60,7 @@ def _transposes(place: Place) -> list[Check]:
     problem, u, v = place.problem, place.u, place.v
     worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
     # Tests are in the reciprocal units of the residual, row by row.
-    size = _parts(place)
+    size = _parts(place, u)
     weights = 1.0 / torch.where(size > 0.0, size, 1.0)
     for w, d in zip(place.state_directions(), [*place.control_directions()] * 20, strict=False):
         pushed = problem.state_product(u, v, w)
@@ -93,7 +93,7 @@ def _by_state(place: Place) -> Check | None:
 
     directions = [place.smooth_state_direction(), *(place.state_direction() for _ in range(3))]
     claims = [problem.state_product(u, v, d) for d in directions]
-    parts = _parts(place)
+    parts = _parts(place, u)
     found = [central_difference(partial(residual, d), parts=parts) for d in directions]
     return compared("dR/du against differences", claims, found, together=True)
 
@@ -107,7 +107,7 @@ def _by_control(place: Place) -> Check | None:
 
     directions = [place.smooth_control_direction(), *(place.control_direction() for _ in range(3))]
     claims = [problem.control_product(u, v, d) for d in directions]
-    parts = _parts(place)
+    parts = _parts(place, u)
     found = [central_difference(partial(residual, d), parts=parts) for d in directions]
     return compared("dR/dv against differences", claims, found, together=True)
 

@@ -107,6 +107,9 @@ def compared(
     rows, kinks = [], []
     for k, (claim, estimate) in enumerate(zip(claims, found, strict=True)):
         claim, value, doubt = torch.broadcast_tensors(claim, estimate.value, estimate.doubt)
+        # What does not change at all, and is not said to, is no matter of rounding.
+        still = (claim == 0.0) & (value == 0.0) & ~estimate.kinks & doubt.isfinite()
+        doubt = torch.where(still, 0.0, doubt)
         known = doubt.isfinite() & claim.isfinite()
         size = torch.where(known, torch.maximum(claim.abs(), value.abs()), claim.abs())
         if sizes:

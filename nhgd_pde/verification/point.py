@@ -21,8 +21,10 @@ from ..pde_problem import PDEProblem
 TIGHT = Accuracy(1e-12, 1e-12)
 # Directions that live on a part of the domain only: named parts, and parts that all unknowns are divided into.
 _NAMED = 6
-# Trials of a length of the steps that controls are moved by.
-_SHORTER = 12
+# Trials of a length of the steps that controls are moved by: for their objective, and for their state.
+_SHORTER, _NEARER = 12, 6
+# Of the state, what a step of the controls changes at least.
+_SHARE = 1e-2
 
 
 class UnsolvedError(ValueError):
@@ -170,14 +172,17 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
         v = v.clamp(*problem.bounds)
     if at is not None:
         u, v = problem.cold_start(at[1]) if at[0] is None else at[0], at[1]
-    unit = _control_unit(problem, u, v)
-    if at is None:
-        v, room = _inside(problem, v, unit * smooth(problem, generator), unit)
-        u = problem.cold_start(v)
-    else:
-        _, room = _inside(problem, v, torch.zeros_like(v), unit)
-    adjoint = Adjoint()
-    exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), TIGHT)
+    unit, adjoint = _control_unit(problem, u, v), Adjoint()
+    start, shift = v, smooth(problem, generator) if at is None else torch.zeros_like(v)
+    for _ in range(_NEARER):
+        v, room = _inside(problem, start, unit * shift, unit)
+        if at is None:
+            u = problem.cold_start(v)
+        exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), TIGHT)
+        if exact.finite or at is not None:
+            break
+        # Too far from what can be solved.
+        unit = 0.25 * unit
     if not exact.finite:
         raise UnsolvedError(f"the state could not be solved: {exact.message or 'it is not finite'}")
     size = _state_unit(problem, known.u, v, room * smooth(problem, generator))
@@ -227,11 +232,10 @@ def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> tupl
 def _control_unit(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
     """(p,) the size of each control: its own, or where it is zero that of a step along the gradient."""
     found = []
-    slopes = _steps(problem, u, v)
-    for part, own, step in zip(problem.control.parts, problem.control.split(v), slopes, strict=True):
-        size = float(own.abs().max())
-        if not size:
-            size = step
+    steps, least = _steps(problem, u, v)
+    for number, (part, own) in enumerate(zip(problem.control.parts, problem.control.split(v), strict=True)):
+        # A step that hardly changes the state comes of a gradient that is zero to rounding, or of a large penalty.
+        size = float(own.abs().max()) or max(steps[number], _SHARE * least[number])
         room = math.inf
         if part.lower is not None and part.upper is not None:
             room = float((part.upper - part.lower).max())
@@ -240,36 +244,44 @@ def _control_unit(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> list[float]:
-    """Of each control, the length of the Cauchy step -<g, g> / <g, H g> g; NaN where there is none."""
+def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> tuple[list[float], list[float]]:
+    """Of each control, the length of the Cauchy step -<g, g> / <g, H g> g, and that which changes all of the state.
+
+    Zero where there is none.
+    """
     adjoint = Adjoint()
     try:
         exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), TIGHT)
     except SingularMatrixError:
         exact = None
     if exact is None or not exact.finite:
-        return [math.nan] * len(problem.control.parts)
-    hessian, lengths = adjoint.hessian(problem, v, known), []
+        return [0.0] * len(problem.control.parts), [0.0] * len(problem.control.parts)
+    hessian, lengths, changes = adjoint.hessian(problem, v, known), [], []
+    whole = float(problem.state(known.u, v).abs().max())
     offsets = problem.control.rows.offsets
     for first, end in pairwise(offsets):
         own = torch.zeros_like(v)
+        own[first:end] = 1.0
+        change = problem.state_factors(known.u, v).solve(problem.control_product(known.u, v, own))
+        effect = float(change.abs().max())
+        changes.append(whole / effect if effect > 0.0 and math.isfinite(whole / effect) else 0.0)
         own[first:end] = exact.gradient[first:end]
         largest = float(own.abs().max())
         if not (math.isfinite(largest) and largest > 0.0):
-            lengths.append(math.nan)
+            lengths.append(0.0)
             continue
         own = own / largest
         bend = abs(dot(hessian(own), own))
-        length = abs(dot(exact.derivative, own)) / bend if bend > 0.0 else math.nan
+        length = abs(dot(exact.derivative, own)) / bend if bend > 0.0 else 0.0
         # Where the model of second order overestimates it, the objective grows instead of falling.
-        for _ in range(_SHORTER if math.isfinite(length) else 0):
+        for _ in range(_SHORTER if length > 0.0 else 0):
             there, _ = adjoint.evaluate(problem, v - length * own, known, TIGHT)
             expected = abs(exact.value) + length * abs(dot(exact.derivative, own))
             if there.finite and there.value <= exact.value + 10.0 * expected:
                 break
             length *= 0.25
-        lengths.append(length)
-    return lengths
+        lengths.append(length if math.isfinite(length) else 0.0)
+    return lengths, changes
 
 
 def _state_unit(problem: PDEProblem, u: Tensor, v: Tensor, change: Tensor) -> Tensor:

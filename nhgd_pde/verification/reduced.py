@@ -22,6 +22,9 @@ from .point import TIGHT, Place
 
 # Of differences whose every value is a solve.
 _LONGEST, _LEVELS = 1.0 / 16.0, 5
+# Shares of the objective, and of the change of the gradient, below which there are few digits: of differences, which
+# know of their errors, and of comparisons that do not.
+_LITTLE, _ROUNDED = 1e-6, 1e-3
 _DIRECTIONS = 16
 _SCORES = 512
 
@@ -39,11 +42,15 @@ def reduced_checks(place: Place) -> Iterator[Check]:
     directions = [place.smooth_control_direction(), place.control_direction()]
     hessian = adjoint.hessian(problem, v, place.known)
     metric = problem.outer_metric
-    size = metric.norm(exact.gradient[None])
+    # A gradient that is zero to rounding is compared with its change nearby, and with the objective.
+    step, bent = directions[0], hessian(directions[0])
+    change, length = metric.norm(metric.gradient(bent[None])), metric.norm(step[None])
+    least = _ROUNDED * abs(exact.value) / length if length > 0.0 else 0.0
+    size = max(metric.norm(exact.gradient[None]), _ROUNDED * change, least)
     if place.ended:
-        # At an optimum the parts of the gradient cancel: what counts is how it changes nearby, as well.
-        parts = (explicit, exact.derivative - explicit, hessian(directions[0]))
-        size = max(size, *(metric.norm(metric.gradient(each[None])) for each in parts))
+        # At an optimum the parts of the gradient cancel.
+        parts = (explicit, exact.derivative - explicit)
+        size = max(size, change, *(metric.norm(metric.gradient(each[None])) for each in parts))
     value = metric.norm((ours.gradient - exact.gradient)[None])
     value = value / size if size > 0.0 else value
     yield Check("hypergradient against exact adjoint", value, "at most 1e-8", value <= 1e-8)
@@ -53,7 +60,7 @@ def reduced_checks(place: Place) -> Iterator[Check]:
         evaluate = cache(_along(place, adjoint, direction))
         slope = dot(ours.derivative, direction)
         if k == 0:
-            yield _rate_check(place, evaluate, slope)
+            yield _rate_check(place, evaluate, slope, abs(dot(bent, direction)))
 
         def values(t: float, evaluate: Callable[[float], tuple[float, Tensor]] = evaluate) -> Tensor:
             return torch.tensor(evaluate(t)[0], dtype=v.dtype)
@@ -65,18 +72,21 @@ def reduced_checks(place: Place) -> Iterator[Check]:
         claims.append(torch.tensor(slope, dtype=v.dtype))
         found.append(central_difference(values, longest=_LONGEST, levels=_LEVELS))
         bend = hessian(direction)
+        curvature = abs(dot(bend, direction))
         if place.ended:
-            parts = (explicit, exact.derivative - explicit, bend)
-            sizes.append(sum(abs(dot(each, direction)) for each in parts))
+            parts = (explicit, exact.derivative - explicit)
+            sizes.append(sum(abs(dot(each, direction)) for each in parts) + curvature)
+        else:
+            sizes.append(_LITTLE * (abs(exact.value) + curvature))
         bends.append(bend * place.room)
         differences.append(central_difference(slopes, longest=_LONGEST, levels=_LEVELS))
     yield from filter(None, [compared(DIFFERENCES, claims, found, sizes)])
     other = place.smooth_control_direction()
     image, across = hessian(directions[0]), hessian(other)
-    size = float((image * other).abs().sum() + (across * directions[0]).abs().sum())
+    size = float((image * other).abs().sum() + (across * directions[0]).abs().sum()) + _ROUNDED * abs(exact.value)
     value = gap(dot(image, other), dot(across, directions[0]), size)
     yield Check("symmetry of the reduced Hessian", value, "at most 1e-10", value <= 1e-10)
-    lengths = [float(bend.abs().max()) for bend in bends]
+    lengths = [float(bend.abs().max()) + _LITTLE * abs(exact.value) for bend in bends]
     yield from filter(None, [compared("reduced Hessian against differences", bends, differences, lengths)])
 
 
@@ -98,14 +108,16 @@ def _along(place: Place, adjoint: Adjoint, direction: Tensor) -> Callable[[float
     return evaluate
 
 
-def _rate_check(place: Place, evaluate: Callable[[float], tuple[float, Tensor]], slope: float) -> Check:
+def _rate_check(
+    place: Place, evaluate: Callable[[float], tuple[float, Tensor]], slope: float, curvature: float
+) -> Check:
     """The remainder of first order falls with the square of the step."""
-    value = place.exact.value
+    value = max(abs(place.exact.value), curvature)
 
     def remainder(t: float) -> float:
-        return abs(evaluate(t)[0] - value - t * slope)
+        return abs(evaluate(t)[0] - place.exact.value - t * slope)
 
-    size = abs(value) + abs(slope)
+    size = value + abs(slope)
     longest = 1.0 if place.problem.bounds is not None else math.inf
     first = remainder(0.25)
     if first <= 1e-11 * size and remainder(0.125) <= 1e-11 * size:
