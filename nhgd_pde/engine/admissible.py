@@ -18,8 +18,8 @@ from .loop import Iterate, Minimum, Stopping
 from .outer.base import Feasible, OuterMethod, OuterState
 from .reasons import standing
 
-# Share of the way to the edge that a step which would cross it goes.
-_CAUTION = 0.9
+# Share of the way to the edge that a step which would cross it goes: the first one, and those that follow one.
+_CAUTION = 0.5, 0.9
 # Of the distance between the edge and the starting point: what is left is not worth another step.
 _NEAR = 1e-6
 # Powers of ten that a step may be too long by, and halvings that find the edge to about a percent of the way to it.
@@ -75,9 +75,15 @@ class Edge:
 
 
 def held_back(
-    problem: OuterProblem, outer: OuterMethod[State], space: Feasible, state: State, proposal: Tensor
+    problem: OuterProblem, outer: OuterMethod[State], space: Feasible, state: State, proposal: Tensor, again: bool
 ) -> tuple[Tensor, State, Edge | None]:
-    """The proposal, nearer to the iterate where the problem refuses it, and the edge on the way to it."""
+    """The proposal, nearer to the iterate where the problem refuses it, and the edge on the way to it.
+
+    Args:
+        problem, outer, space, state: see `minimise`.
+        proposal: (p,) of the method.
+        again: the step to the iterate was held back, too.
+    """
     if not isinstance(problem, RestrictedProblem):
         return proposal, state, None
     reason = problem.refusal(proposal)
@@ -97,7 +103,7 @@ def held_back(
     if torch.equal(edge.point, start):
         return proposal, state, edge
     # A share of zero is the longest step that the method knows to be too short: it is as far as any gets.
-    nearer, state = outer.propose(space, search(state, _CAUTION * share))
+    nearer, state = outer.propose(space, search(state, _CAUTION[again] * share))
     return nearer, state, edge
 
 

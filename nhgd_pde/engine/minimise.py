@@ -68,8 +68,15 @@ def minimise(
             return explained(end, problem, edge or crossed, goal, stopping)
         current, evaluations, bad, sensitivity = loop.current, loop.evaluations + 1, loop.bad, loop.sensitivity
         proposal, state = outer.propose(space, loop.outer, _hessian(problem, oracle, current))
-        proposal, state, refused = held_back(problem, outer, space, state, proposal)
+        proposal, state, refused = held_back(problem, outer, space, state, proposal, crossed is not None)
         edge = refused or edge
+        if refused is not None and crossed is not None:
+            # The scenarios that have not been looked at yet may keep the optimum from the edge.
+            wider = _grown(current, first, problem, oracle, space, goal, stopping, interrupted, forced=True)
+            if wider.evaluation is not current.evaluation:
+                state = outer.rebased(space, loop.outer, wider.evaluation)
+                loop = LoopState(first, wider, state, wider.oracle, wider.evaluations, 0, sensitivity)
+                continue
         if refused is not None and refused.reached(space, current, first, crossed):
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, goal, stopping)
@@ -217,10 +224,15 @@ def _grown(
     goal: float,
     stopping: Stopping,
     interrupted: Callable[[], bool],
+    forced: bool = False,
 ) -> Iterate:
-    """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is."""
+    """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is.
+
+    If `forced`, it takes more than there are, as if the gradient were zero.
+    """
     while isinstance(oracle, GrowingOracle) and not interrupted():
-        state = oracle.grown(problem, iterate.oracle, iterate.gradient_norm, first.gradient_norm, goal)
+        stationarity, forced = 0.0 if forced else iterate.gradient_norm, False
+        state = oracle.grown(problem, iterate.oracle, stationarity, first.gradient_norm, goal)
         if state is None:
             break
         accuracy = _accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity, goal, stopping)
