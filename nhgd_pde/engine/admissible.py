@@ -18,10 +18,12 @@ from .loop import Iterate, Minimum, Stopping
 from .outer.base import Feasible, OuterMethod, OuterState
 from .reasons import standing
 
-# Share of the way to the edge that a step which would cross it goes.
-_CAUTION = 0.9
+# Share of the way to the edge that a step which would cross it goes: the first one, and those that follow one.
+_CAUTION = 0.5, 0.9
 # Of the distance between the edge and the starting point: what is left is not worth another step.
 _NEAR = 1e-6
+# Of the first gradient: a smaller one belongs to an optimum that no edge is to blame for.
+_STEEP = 1e-3
 # Powers of ten that a step may be too long by, and halvings that find the edge to about a percent of the way to it.
 _MOST_TENTHS = 14
 _HALVINGS = 8
@@ -66,18 +68,25 @@ class Edge:
     def reached(self, space: Feasible, current: Iterate, first: Iterate, crossed: Edge | None) -> bool:
         """The current iterate is as good as there, measured by the distance of the starting point.
 
-        So it is where the last step was cut, too, and what was left of it changed next to nothing.
+        So it is where the last step was cut, too, and what was left of it changed next to nothing, though the gradient
+        is far from zero.
         """
         v, start = current.evaluation.v, first.evaluation.v
         left, whole = (space.metric.norm((self.point - each)[None]) for each in (v, start))
         stands = crossed is not None and current.change <= _NEAR * float((v - start).abs().max())
-        return left <= _NEAR * whole or stands
+        return left <= _NEAR * whole or (stands and _steep(current, first))
 
 
 def held_back(
-    problem: OuterProblem, outer: OuterMethod[State], space: Feasible, state: State, proposal: Tensor
+    problem: OuterProblem, outer: OuterMethod[State], space: Feasible, state: State, proposal: Tensor, again: bool
 ) -> tuple[Tensor, State, Edge | None]:
-    """The proposal, nearer to the iterate where the problem refuses it, and the edge on the way to it."""
+    """The proposal, nearer to the iterate where the problem refuses it, and the edge on the way to it.
+
+    Args:
+        problem, outer, space, state: see `minimise`.
+        proposal: (p,) of the method.
+        again: the step to the iterate was held back, too.
+    """
     if not isinstance(problem, RestrictedProblem):
         return proposal, state, None
     reason = problem.refusal(proposal)
@@ -97,7 +106,7 @@ def held_back(
     if torch.equal(edge.point, start):
         return proposal, state, edge
     # A share of zero is the longest step that the method knows to be too short: it is as far as any gets.
-    nearer, state = outer.propose(space, search(state, _CAUTION * share))
+    nearer, state = outer.propose(space, search(state, _CAUTION[again] * share))
     return nearer, state, edge
 
 
@@ -128,10 +137,15 @@ def ended_at_edge(
     return Minimum(current, first, "stopped", f"{edge.reason}; {where}; {standing(current, first, goal, stopping)}")
 
 
+def _steep(current: Iterate, first: Iterate) -> bool:
+    """The gradient is not about to vanish, as it would at an optimum within."""
+    return current.gradient_norm > _STEEP * first.gradient_norm
+
+
 def explained(end: Minimum, problem: OuterProblem, edge: Edge | None, goal: float, stopping: Stopping) -> Minimum:
     """The end of a run whose last steps an edge may have cut: small steps and a search without success say so."""
     if edge is None or end.status not in ("converged", "stopped") or stopping.small(end.last, goal):
         return end
-    if end.last.iteration >= stopping.iterations:
+    if end.last.iteration >= stopping.iterations or not _steep(end.last, end.first):
         return replace(end, message=f"{end.message}; the last step was cut: {edge.reason}")
     return ended_at_edge(problem, edge, end.last, end.first, goal, stopping)

@@ -129,8 +129,17 @@ def minimise(
             return explained(end, problem, edge or crossed, search.goal, stopping)
         current, evaluations, bad, sensitivity = loop.current, loop.evaluations + 1, loop.bad, loop.sensitivity
         proposal, state = outer.propose(search.space, loop.outer, _hessian(problem, oracle, current))
-        proposal, state, refused = held_back(problem, outer, search.space, state, proposal)
+        proposal, state, refused = held_back(problem, outer, search.space, state, proposal, crossed is not None)
         edge = refused or edge
+        if refused is not None and crossed is not None:
+            # The scenarios that have not been looked at yet may keep the optimum from the edge.
+            wider = _grown(current, first, search, forced=True)
+            if wider.evaluation is not current.evaluation:
+                state = outer.rebased(search.space, loop.outer, wider.evaluation)
+                loop = replace(
+                    loop, current=wider, outer=state, knowledge=wider.oracle, evaluations=wider.evaluations, bad=0
+                )
+                continue
         if refused is not None and refused.reached(space, current, first, crossed):
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, search.goal, stopping)
@@ -292,11 +301,15 @@ def _confirmed(iterate: Iterate, search: _Search) -> Iterate:
     return iterate
 
 
-def _grown(iterate: Iterate, first: Iterate, search: _Search) -> Iterate:
-    """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is."""
+def _grown(iterate: Iterate, first: Iterate, search: _Search, forced: bool = False) -> Iterate:
+    """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is.
+
+    If `forced`, it takes more than there are, as if the gradient were zero.
+    """
     oracle = search.oracle
     while isinstance(oracle, GrowingOracle) and not search.interrupted():
-        state = oracle.grown(search.problem, iterate.oracle, iterate.gradient_norm, first.gradient_norm, search.goal)
+        stationarity, forced = 0.0 if forced else iterate.gradient_norm, False
+        state = oracle.grown(search.problem, iterate.oracle, stationarity, first.gradient_norm, search.goal)
         if state is None:
             break
         accuracy = search.accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity)

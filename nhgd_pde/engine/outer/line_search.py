@@ -24,7 +24,8 @@ class LineSearch:
         low, high: steps known to be too short and too long; low_slope is phi'(low).
         trials: evaluations so far.
         wolfe: the curvature condition is asked for; without it sufficient decrease is enough.
-        cut: a longer step was refused, so that none can satisfy the curvature condition but by chance.
+        cut: longer steps are refused, and none is known that is too long in another way: the curvature condition may
+            hold for no step.
     """
 
     value: float
@@ -78,7 +79,8 @@ class LineSearch:
                 # Where phi would be quadratic through phi(0), phi'(0) and phi(trial), its minimiser.
                 share = min(max(-0.5 * expected / (value - self.value - expected), 0.01), 0.5)
             trial = self.low + share * (self.trial - self.low)
-            return replace(self, high=self.trial, trial=trial, trials=self.trials + 1)
+            cut = self.cut and not finite
+            return replace(self, high=self.trial, trial=trial, trials=self.trials + 1, cut=cut)
         if not self.wolfe or self.cut or slope >= self.CURVATURE * self.slope:
             return None
         # Too short: the secant of the slopes points further.
