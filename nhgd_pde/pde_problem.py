@@ -21,6 +21,7 @@ from .linalg.krylov import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
+from .objective.state_bounds import Relaxation, StateBounds
 from .objective.terms import Objective
 from .pde.equation import StateEquation
 
@@ -47,6 +48,8 @@ class PDEProblem:
         constraint: an inequality of the controls besides their bounds; None without.
         l1_weights: (p,) of the absolute values of the controls in the objective, which `objective` does not have.
         reports: every constraint of the file, for the summary.
+        state_bounds: those of the file; `objective` knows of them what `relaxations` say.
+        relaxations: how the bounds are replaced in the round that this is the problem of; empty before the first one.
         sibling: the problem of other scenarios with the same mass matrix and K, which is not made again; None without.
     """
 
@@ -62,6 +65,8 @@ class PDEProblem:
     constraint: Constraint | None = None
     l1_weights: Tensor | None = None
     reports: tuple[ConstraintReport, ...] = ()
+    state_bounds: tuple[StateBounds, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
     sibling: PDEProblem | None = None
 
     @property
@@ -108,6 +113,23 @@ class PDEProblem:
     def state(self, u: Tensor, v: Tensor) -> Tensor:
         """All coefficients (S, N) of the state with unknowns u (S, n), Dirichlet values included."""
         return self.equation.embed(u, self.control.physical(v))
+
+    def relaxed(self, relaxations: tuple[Relaxation, ...]) -> PDEProblem:
+        """The problem with its bounds of the state replaced by terms of the objective."""
+        terms = tuple(term for each in relaxations if (term := each.term()) is not None)
+        others = tuple(each for each in self.reports if not isinstance(each, Relaxation))
+        return replace(
+            self,
+            objective=replace(self.objective, relaxed=terms),
+            relaxations=relaxations,
+            reports=(*others, *relaxations),
+        )
+
+    def surplus(self, u: Tensor, v: Tensor) -> float:
+        """What f has of the bounds of the state, which is no part of the objective."""
+        if not self.objective.relaxed:
+            return 0.0
+        return self.objective.surplus(self.state(u, v))
 
     # Inner problem
 

@@ -18,6 +18,8 @@ from ..engine.roles.service import STEM
 from ..linalg.counts import Counts
 from ..output.atomic import OutputError, atomic_path
 from ..output.run_folder import CHECKPOINT
+from ..pde_problem import PDEProblem
+from .rounds import restored, saved
 
 _FORMAT = 2
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.
@@ -34,6 +36,8 @@ class Checkpoint:
         stage: which of the problems of a continuation the loop is about.
         before: outer iterations of the stages before.
         reference: the first gradient norm of the run.
+        rounds: how many rounds of bounds of the state have ended, and where their multipliers stand; None where the
+            loop is about none.
     """
 
     loop: LoopState
@@ -42,6 +46,7 @@ class Checkpoint:
     stage: int = 0
     before: int = 0
     reference: float = 0.0
+    rounds: tuple[int, PDEProblem] | None = None
 
 
 def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
@@ -70,6 +75,7 @@ def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Chec
         "stage": checkpoint.stage,
         "before": checkpoint.before,
         "reference": checkpoint.reference,
+        "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
     }
 
 
@@ -104,7 +110,10 @@ def read_checkpoint(
     for key, then, now in _differences(content["spec"], spec):
         raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
     try:
-        problem = stages[content["stage"]]
+        problem, rounds = stages[content["stage"]], None
+        if content.get("rounds") is not None and isinstance(problem, PDEProblem):
+            problem = restored(problem, content["rounds"][1])
+            rounds = content["rounds"][0], problem
         if not isinstance(getattr(oracle, "curvature", None), Remote):
             content = _inlined(content, folder)
         current = _restore(oracle, problem, content["state"])
@@ -132,6 +141,7 @@ def read_checkpoint(
         content["stage"],
         content["before"],
         content["reference"],
+        rounds,
     )
 
 
