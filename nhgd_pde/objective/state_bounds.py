@@ -27,7 +27,7 @@ _SEEN = 1e-3
 # Rounds in a row in which a growing penalty has not halved what is left, after which no control can.
 _MOST_STALLED = 4
 # The penalty grows where a round has left more than this share of what the round before had.
-_SLOW = 0.1
+_SLOW = 0.3
 _GROWTH = 10.0
 # Beyond this multiple of the first penalty nothing but rounding is left.
 _LARGEST = 1e15

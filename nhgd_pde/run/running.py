@@ -265,10 +265,10 @@ class Run:
         if reason:
             return replace(found, status="stopped", message=reason), following
         if settled(following) and not rough:
-            last = reported(current, found.last)
+            last, first = reported(current, found.last), self._first or found.first
             if found.status == "converged":
-                goal = max(stopping.rtol * found.first.gradient_norm, stopping.atol)
-                found = replace(found, message=converged(last, found.first, goal, stopping))
+                goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
+                found = replace(found, message=converged(last, first, goal, stopping))
             return found, following
         if found.last.iteration >= stopping.iterations:
             return found, following
