@@ -24,13 +24,17 @@ from ..fem.evaluation import Evaluation
 
 # A state that ends this much smaller than it began is not known any better than that.
 _SEEN = 1e-3
-# Rounds in a row in which a growing penalty has not halved what is left, after which no control can.
-_MOST_STALLED = 4
+# A round that has left more than this share has changed nothing: the penalty is far too small, or no control can.
+_STALLED = 0.8
+# Rounds in a row that have changed nothing, after which no control can.
+_MOST_STALLED = 6
 # The penalty grows where a round has left more than this share of what the round before had.
 _SLOW = 0.3
 _GROWTH = 10.0
+# The same from the second round in a row on that has changed nothing.
+_FAST_GROWTH = 100.0
 # Beyond this multiple of the first penalty nothing but rounding is left.
-_LARGEST = 1e15
+_LARGEST = 1e20
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +163,7 @@ class Relaxation:
         left: what the last round has left of the necessary conditions, in the unit of the state.
         tolerance: the same that may be left.
         seen: the largest state at the end of a round.
-        stalled: rounds in a row that have not halved what is left.
+        stalled: rounds in a row that have changed nothing.
     """
 
     bounds: StateBounds
@@ -216,9 +220,9 @@ class Relaxation:
         if self.penalty == 0.0:
             return known
         multiplier = torch.where(bounds.given, 0.0, self.penalty * excess)
-        penalty = self.penalty * (_GROWTH if left > max(_SLOW * self.left, tolerance) else 1.0)
-        stalled = self.stalled + 1 if left > max(0.5 * self.left, tolerance) else 0
-        return replace(known, multiplier=multiplier, penalty=penalty, stalled=stalled)
+        stalled = self.stalled + 1 if left > max(_STALLED * self.left, tolerance) else 0
+        growth = 1.0 if left <= max(_SLOW * self.left, tolerance) else _GROWTH if stalled < 2 else _FAST_GROWTH
+        return replace(known, multiplier=multiplier, penalty=growth * self.penalty, stalled=stalled)
 
     # Reports; implements `ConstraintReport`
 

@@ -39,6 +39,8 @@ from .solution import Row, Solution
 
 # How far the gradient is reduced in a stage of a continuation that is not the last.
 _STAGE_RTOL = 1e-2
+# The same in a round of state bounds: from rougher solutions multipliers learn too little.
+_ROUND_RTOL = 1e-3
 # Fresh scenarios that judge an answer where the file does not say: as many as the sample has, within these.
 _LEAST_FRESH, _MOST_FRESH = 100, 1000
 
@@ -221,7 +223,7 @@ class Run:
         while True:
             last = self._stage == len(self._problems) - 1
             rough = not last or (isinstance(self._current, PDEProblem) and not nearly(self._current))
-            stopping = self._stopping(rough)
+            stopping = self._stopping((_ROUND_RTOL if last else _STAGE_RTOL) if rough else 0.0)
             found = minimise(
                 self._current,
                 self._oracle,
@@ -245,12 +247,13 @@ class Run:
             self._before_stage += found.last.iteration + 1
             self._current = following
 
-    def _stopping(self, rough: bool) -> Stopping:
+    def _stopping(self, rtol: float) -> Stopping:
+        """That of the run, or a rougher one."""
         stopping = self._problem.method.stopping
         if self._reference:
             # What counts is how small the gradient has become since the run began.
             stopping = replace(stopping, atol=max(stopping.atol, stopping.rtol * self._reference))
-        return replace(stopping, rtol=max(stopping.rtol, _STAGE_RTOL)) if rough else stopping
+        return replace(stopping, rtol=max(stopping.rtol, rtol))
 
     def _round_ended(
         self, found: Minimum, rough: bool, stopping: Stopping
