@@ -38,6 +38,7 @@ class Checkpoint:
         reference: the first gradient norm of the run.
         rounds: how many rounds of bounds of the state have ended, and where their multipliers stand; None where the
             loop is about none.
+        first: the first iterate of the run, where the loop is about a later stage or round; None where it is the loop's.
     """
 
     loop: LoopState
@@ -47,6 +48,7 @@ class Checkpoint:
     before: int = 0
     reference: float = 0.0
     rounds: tuple[int, PDEProblem] | None = None
+    first: Iterate | None = None
 
 
 def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Chec
         "stage": checkpoint.stage,
         "before": checkpoint.before,
         "reference": checkpoint.reference,
+        "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
         "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
     }
 
@@ -130,6 +133,8 @@ def read_checkpoint(
             bad=content["bad"],
             sensitivity=content["sensitivity"],
         )
+        known = content.get("run_first")
+        first = None if known is None else from_plain(known, device)
     except (OSError, RemoteError) as error:
         raise OutputError(f"{path}: the inverse that belongs to the checkpoint cannot be read ({error})") from error
     except (ValueError, TypeError, KeyError, IndexError) as error:
@@ -142,6 +147,7 @@ def read_checkpoint(
         content["before"],
         content["reference"],
         rounds,
+        first,
     )
 
 

@@ -311,7 +311,7 @@ class Run:
         self._current = self._problems[self._stage]
         if checkpoint.rounds is not None:
             self._rounds, self._current = checkpoint.rounds
-        self._first, self._last = self._placed(loop.first), self._placed(loop.current)
+        self._first, self._last = checkpoint.first or self._placed(loop.first), self._placed(loop.current)
         reached = self._last.iteration
         if not self._team.rank:
             self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= reached]
@@ -355,6 +355,7 @@ class Run:
             self._before_stage,
             self._reference,
             (self._rounds, self._current) if isinstance(self._current, PDEProblem) else None,
+            self._first if self._before_stage else None,
         )
         began = time.perf_counter()
         self._recorder.checkpoint(self._oracle, self._spec, checkpoint)
