@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -28,6 +29,32 @@ class Filter(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class TimeRule:
+    """How a control with a value a step stands in time, and the quadrature rule of its integrals in time.
+
+    Attributes:
+        own: (steps,) the times that its values belong to.
+        times, weights: (k,) points and weights of the rule.
+        values: (k, steps) from its values to those at the points: a selection.
+    """
+
+    own: np.ndarray
+    times: np.ndarray
+    weights: np.ndarray
+    values: sp.csr_matrix
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """(steps,) the weight of each value."""
+        return np.asarray(self.values.T @ self.weights)
+
+    @property
+    def first(self) -> float:
+        """The weight of a given value at the time 0, which is none of the control's."""
+        return float(self.weights.sum() - self.shares.sum())
+
+
+@dataclass(frozen=True, eq=False)
 class ControlSpace:
     """One discrete control.
 
@@ -41,6 +68,8 @@ class ControlSpace:
         weight: (1, elements, points) one where the control acts, zero elsewhere.
         steps: time steps in which it has values of its own; None where it is steady.
         measure: length of a time step, the weight of its inner product in time; 1 where it is steady.
+        rule: of its integrals in time; None where it is steady.
+        given: (m,) its value at the time 0, which it does not choose, where the rule has that point; None elsewhere.
         components: fields.
         space: its finite element space on the whole mesh; None for numbers.
         dofs: (m / components,) the degrees of freedom of that space that are controlled.
@@ -60,6 +89,8 @@ class ControlSpace:
     weight: Tensor
     steps: int | None = None
     measure: float = 1.0
+    rule: TimeRule | None = None
+    given: Tensor | None = None
     components: int = 1
     space: Space | None = None
     dofs: np.ndarray | None = None
@@ -101,7 +132,8 @@ class Controls:
     @cached_property
     def rows(self) -> ControlRows:
         columns = tuple(part.columns for part in self.parts)
-        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps)
+        given = tuple(part.given for part in self.parts)
+        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps, given)
 
     @property
     def size(self) -> int:

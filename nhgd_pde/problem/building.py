@@ -35,7 +35,7 @@ from .constraints import ConstraintBuilder
 from .control_spaces import ControlSpaces
 from .control_spec import ParameterControl
 from .controls import ControlBuilder
-from .dirichlet import controlled_coefficients, given_coefficients
+from .dirichlet import controlled_coefficients, given_coefficients, started
 from .domains import build_domain
 from .errors import ProblemError
 from .expressions import COORDINATES
@@ -181,12 +181,12 @@ class _Builder:
         interior = family.interior(values, spec.pde, state)
         interior.coefficients.update(values.companions(state.cells.quadrature.flat))
         facets = boundary_facets(values, domain)
-        step = None if clock is None else clock.step
         named = {**domain.boundaries, "all": other_facets(values, domain)}
-        spaces = ControlSpaces(values, state, self.counts, step)
+        spaces = ControlSpaces(values, state, self.counts, clock)
         entries = ControlBuilder(values, state, interior, named, fixed_facets(values, state, facets), spaces).build()
-        controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         lift, fixed = given_coefficients(values, state, facets, entries, clock)
+        entries = started(entries, lift, clock)
+        controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         zero_mean = undetermined(values, state, interior.undetermined, fixed, lift, entries)
         if zero_mean is not None:
             fixed[zero_mean.pinned] = True

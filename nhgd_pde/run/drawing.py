@@ -201,5 +201,7 @@ def final_fields(
 def pictured(data: FieldData) -> tuple[str, ...]:
     """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
     after = ("target", "density", "control")
-    names = [name for name in (*data.point, *data.cell) if not name.startswith(("adjoint", "sensitivity", "multiplier"))]
+    names = [
+        name for name in (*data.point, *data.cell) if not name.startswith(("adjoint", "sensitivity", "multiplier"))
+    ]
     return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))
