@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -223,6 +224,18 @@ class Relaxation:
         stalled = self.stalled + 1 if left > max(_STALLED * self.left, tolerance) else 0
         growth = 1.0 if left <= max(_SLOW * self.left, tolerance) else _GROWTH if stalled < 2 else _FAST_GROWTH
         return replace(known, multiplier=multiplier, penalty=growth * self.penalty, stalled=stalled)
+
+    # Scenarios
+
+    def of(self, numbers: np.ndarray) -> Relaxation:
+        """That of some scenarios."""
+        return self if len(self.multiplier) == 1 else replace(self, multiplier=self.multiplier[numbers])
+
+    def averaged(self, weights: Tensor) -> Relaxation:
+        """With the mean of the multipliers of scenarios with weights (S,)."""
+        if len(self.multiplier) == 1:
+            return self
+        return replace(self, multiplier=(weights / weights.sum() @ self.multiplier)[None])
 
     # Reports; implements `ConstraintReport`
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ..engine.bilevel import OuterProblem
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
@@ -19,6 +18,7 @@ from ..linalg.counts import Counts
 from ..output.atomic import OutputError, atomic_path
 from ..output.run_folder import CHECKPOINT
 from ..pde_problem import PDEProblem
+from ..scenario_problem import ScenarioProblem
 from .rounds import restored, saved
 
 _FORMAT = 2
@@ -38,7 +38,7 @@ class Checkpoint:
         reference: the first gradient norm of the run.
         rounds: how many rounds of bounds of the state have ended, and where their multipliers stand; None where the
             loop is about none.
-        first: the first iterate of the run, where the loop is about a later stage or round; None where it is the loop's.
+        first: the first iterate of the run where the loop is about a later stage or round; None elsewhere.
     """
 
     loop: LoopState
@@ -47,7 +47,7 @@ class Checkpoint:
     stage: int = 0
     before: int = 0
     reference: float = 0.0
-    rounds: tuple[int, PDEProblem] | None = None
+    rounds: tuple[int, PDEProblem | ScenarioProblem] | None = None
     first: Iterate | None = None
 
 
@@ -93,7 +93,7 @@ def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(
-    folder: Path, oracle: Oracle, stages: Sequence[OuterProblem], spec: Mapping[str, Any]
+    folder: Path, oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem], spec: Mapping[str, Any]
 ) -> Checkpoint:
     """The checkpoint of a folder, of a run of one problem or of several stages of it.
 
@@ -114,7 +114,7 @@ def read_checkpoint(
         raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
     try:
         problem, rounds = stages[content["stage"]], None
-        if content.get("rounds") is not None and isinstance(problem, PDEProblem):
+        if content.get("rounds") is not None:
             problem = restored(problem, content["rounds"][1])
             rounds = content["rounds"][0], problem
         if not isinstance(getattr(oracle, "curvature", None), Remote):
@@ -159,7 +159,7 @@ def _save(oracle: Any, state: Any) -> Any:
     return oracle.save(state) if hasattr(oracle, "save") else to_plain(state)
 
 
-def _restore(oracle: Any, problem: OuterProblem, saved: Any) -> Any:
+def _restore(oracle: Any, problem: PDEProblem | ScenarioProblem, saved: Any) -> Any:
     if hasattr(oracle, "restore"):
         return oracle.restore(problem, saved)
     return from_plain(saved, problem.start()[0].device)

@@ -1,4 +1,4 @@
-"""The rounds in which bounds of the state are made to hold: each an outer problem without them, its end the next's start.
+"""The rounds in which bounds of the state are made to hold: each an outer problem without them.
 
 A round minimises the augmented Lagrangian of `objective.state_bounds`. After it the multipliers are updated, and the
 penalty grows where that has not brought the state nearer to its bounds. Rounds are solved roughly until the bounds
@@ -22,6 +22,7 @@ from ..linalg.krylov import dot
 from ..objective.state_bounds import Relaxation, StateBounds
 from ..pde_problem import PDEProblem
 from ..scenario_problem import ScenarioProblem
+from .outcome import nominal_of
 
 # A round is solved to the goal of the run where what is left is at most this many times the tolerance.
 _NEAR = 1e3
@@ -29,53 +30,59 @@ _NEAR = 1e3
 _MOST_ROUNDS = 60
 
 
-def started(problem: PDEProblem | ScenarioProblem, last: Iterate | None = None) -> PDEProblem | ScenarioProblem:
+Bounded = PDEProblem | ScenarioProblem
+
+
+def started(problem: Bounded, last: Iterate | None = None) -> Bounded:
     """The problem of a stage, of its first round where it has rounds, that starts where another has ended."""
-    if isinstance(problem, ScenarioProblem):
-        if last is None:
-            return problem
-        nominal = problem.nominal
-        return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
-    if last is not None:
-        problem = replace(problem, origin=(last.oracle.u, last.evaluation.v))
+    problem = problem if last is None else _from(problem, last)
     if not problem.state_bounds:
         return problem
-    u, v = problem.start()
+    nominal = nominal_of(problem)
+    u, v = nominal.start()
     bounds = problem.state_bounds
-    return problem.relaxed(tuple(Relaxation.start(each, penalty_unit(problem, each, u, v)) for each in bounds))
+    return problem.relaxed(tuple(Relaxation.start(each, penalty_unit(nominal, each, u, v)) for each in bounds))
 
 
-def reported(problem: PDEProblem | ScenarioProblem, iterate: Iterate) -> Iterate:
+def following_round(problem: Bounded, last: Iterate) -> Bounded:
+    """The problem of the round after one that has ended at an iterate, from where it starts."""
+    nominal, v = nominal_of(problem), last.evaluation.v
+    state = problem.state(last.oracle.u, v)
+
+    def unit(each: Relaxation) -> float | None:
+        return penalty_unit(nominal, each.bounds, last.oracle.u[:1], v) if each.penalty == 0.0 else None
+
+    return _from(problem.relaxed(tuple(each.after(state).begun(unit(each)) for each in problem.relaxations)), last)
+
+
+def _from(problem: Bounded, last: Iterate) -> Bounded:
+    """A problem that starts where another has ended."""
+    if isinstance(problem, ScenarioProblem):
+        nominal = problem.nominal
+        return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
+    return replace(problem, origin=(last.oracle.u, last.evaluation.v))
+
+
+def reported(problem: Bounded, iterate: Iterate) -> Iterate:
     """The iterate with the objective of the file, without what stands for the bounds of the state."""
-    if isinstance(problem, ScenarioProblem) or not problem.relaxations or isinstance(iterate.oracle, Unsolved):
-        return iterate
     evaluation = iterate.evaluation
+    if not problem.relaxations or isinstance(iterate.oracle, Unsolved) or not evaluation.finite:
+        return iterate
     value = evaluation.value - problem.surplus(iterate.oracle.u, evaluation.v)
     return replace(iterate, evaluation=replace(evaluation, value=value))
 
 
-def following_round(problem: PDEProblem, last: Iterate) -> PDEProblem:
-    """The problem of the round after one that has ended at an iterate, from where it starts."""
-    u, v = last.oracle.u, last.evaluation.v
-    state = problem.state(u, v)
-    relaxations = tuple(
-        each.after(state).begun(penalty_unit(problem, each.bounds, u, v) if each.penalty == 0.0 else None)
-        for each in problem.relaxations
-    )
-    return replace(problem.relaxed(relaxations), origin=(u, v))
-
-
-def settled(problem: PDEProblem) -> bool:
+def settled(problem: Bounded) -> bool:
     """The bounds held at the end of the last round."""
     return all(each.settled for each in problem.relaxations)
 
 
-def nearly(problem: PDEProblem) -> bool:
+def nearly(problem: Bounded) -> bool:
     """They were not far from that."""
     return all(each.left <= _NEAR * each.tolerance for each in problem.relaxations)
 
 
-def impossible(problem: PDEProblem, rounds: int, last: Iterate) -> str:
+def impossible(problem: Bounded, rounds: int, last: Iterate) -> str:
     """Why another round would be of no use, in a sentence; empty where there is no reason."""
     state = problem.state(last.oracle.u, last.evaluation.v)
     for each in problem.relaxations:
@@ -89,9 +96,9 @@ def impossible(problem: PDEProblem, rounds: int, last: Iterate) -> str:
     return ""
 
 
-def restored(problem: PDEProblem, saved: list[Mapping[str, Any]]) -> PDEProblem:
+def restored(problem: Bounded, saved: list[Mapping[str, Any]]) -> Bounded:
     """The problem of a round, from what a checkpoint has of its relaxations."""
-    device = problem.equation.lift.device
+    device = nominal_of(problem).equation.lift.device
     return problem.relaxed(
         tuple(
             Relaxation(bounds, **{**each, "multiplier": each["multiplier"].to(device)})
@@ -100,7 +107,7 @@ def restored(problem: PDEProblem, saved: list[Mapping[str, Any]]) -> PDEProblem:
     )
 
 
-def saved(problem: PDEProblem) -> list[dict[str, Any]]:
+def saved(problem: Bounded) -> list[dict[str, Any]]:
     """What a checkpoint has of the relaxations."""
     names = ("multiplier", "penalty", "first", "left", "tolerance", "seen", "stalled")
     return [{name: getattr(each, name) for name in names} for each in problem.relaxations]

@@ -222,7 +222,7 @@ class Run:
         """Solve the problems of a continuation one after the other, each from the solution of the one before."""
         while True:
             last = self._stage == len(self._problems) - 1
-            rough = not last or (isinstance(self._current, PDEProblem) and not nearly(self._current))
+            rough = not last or not nearly(self._current)
             stopping = self._stopping((_ROUND_RTOL if last else _STAGE_RTOL) if rough else 0.0)
             found = minimise(
                 self._current,
@@ -260,7 +260,7 @@ class Run:
     ) -> tuple[Minimum | None, PDEProblem | ScenarioProblem]:
         """What the run has found, if it has, and the problem of the next round."""
         current = self._current
-        if not isinstance(current, PDEProblem) or not current.relaxations:
+        if not current.relaxations:
             return found, current
         self._rounds += 1
         self._current = following = following_round(current, found.last)
@@ -298,7 +298,7 @@ class Run:
         fresh = scenarios.spec.validation
         count = min(max(len(problem.z), _LEAST_FRESH), _MOST_FRESH) if fresh == "auto" else int(fresh)
         try:
-            return judge(problem, found.last.evaluation.v, count, scenarios.spec.confidence, self._team)
+            return judge(problem.relaxed(()), found.last.evaluation.v, count, scenarios.spec.confidence, self._team)
         except ProblemError as error:
             self._warnings.append(f"the answer could not be judged: {error}")
             return None
@@ -354,7 +354,7 @@ class Run:
             self._stage,
             self._before_stage,
             self._reference,
-            (self._rounds, self._current) if isinstance(self._current, PDEProblem) else None,
+            (self._rounds, self._current) if self._current.relaxations else None,
             self._first if self._before_stage else None,
         )
         began = time.perf_counter()
