@@ -25,7 +25,7 @@ from ..scenario_problem import ScenarioProblem
 from .outcome import nominal_of
 
 # A round is solved to the goal of the run where what is left is at most this many times the tolerance.
-_NEAR = 1e3
+_NEAR = 10.0
 # Many times what it takes; only a problem without a solution comes near.
 _MOST_ROUNDS = 60
 
