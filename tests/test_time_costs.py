@@ -15,7 +15,7 @@ from problems import slope
 # u_t - u_xx = 0 on two elements of length H, u = 0 on the left, u = v on the right: one unknown, at x = 1/2.
 H, ALPHA, GAMMA = 0.5, 0.1, 0.2
 MASS, STIFFNESS, MASS_SIDE, STIFFNESS_SIDE = 2.0 * H / 3.0, 2.0 / H, H / 6.0, -1.0 / H
-# The adjoint variable is chosen, p = GAMMA (1 - t) exp(-t). The weight of int u that has it, and the control that has it:
+# The adjoint variable p is chosen. WEIGHT of int u is that which has it, and CONTROL the optimum that belongs to it.
 P, SLOPE = f"{GAMMA}*(1 - t)*exp(-t)", f"(-{GAMMA}*(2 - t)*exp(-t))"
 WEIGHT = f"({MASS}*{SLOPE} - {STIFFNESS}*{P})/{H}"
 CONTROL = f"-({0.5 * H}*{WEIGHT} - {MASS_SIDE}*{SLOPE} + {STIFFNESS_SIDE}*{P})/{ALPHA}"

@@ -1,4 +1,4 @@
-"""Constraints of a file besides the bounds of controls: how well a solution satisfies them, and volumes of densities."""
+"""Constraints besides the bounds of controls: how well a solution satisfies them, and volumes of densities."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Bounds of the state at the nodes of its space: what they are, how well they hold, and the term that makes them hold.
 
-Minimise f(u, v) with lower <= u <= upper at the nodes. Where mu is an estimate of the multipliers, positive at the upper
-bound and negative at the lower one, the augmented Lagrangian (Hestenes 1969, Powell 1969; for state constraints
-Ito and Kunisch 1990, SIAM J. Control Optim. 28) is
+Minimise f(u, v) with lower <= u <= upper at the nodes. Where mu is an estimate of the multipliers, positive at upper
+bounds and negative at lower ones, the augmented Lagrangian (Hestenes 1969, Powell 1969; for state constraints Ito and
+Kunisch 1990, SIAM J. Control Optim. 28) is
 
     f(u, v) + sum_i m_i rho/2 (e_i^2 - (mu_i / rho)^2),   e = excess(u + mu / rho),
 
@@ -267,8 +267,8 @@ class Relaxation:
         if float(given.max()) > self.tolerance:
             worst = int(given.argmax())
             return (
-                f"the bounds of the state cannot hold: at {self.bounds.place(worst)} boundary or initial values fix the "
-                f"state {float(given.max()):.3g} outside of them"
+                f"the bounds of the state cannot hold: at {self.bounds.place(worst)} boundary or initial values fix "
+                f"the state {float(given.max()):.3g} outside of them"
             )
         if self.settled or not self.hopeless:
             return ""
