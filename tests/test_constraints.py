@@ -122,16 +122,22 @@ def test_known_optimum_to_second_order() -> None:
     assert max(counts[1:]) <= 1.2 * min(counts[1:])
 
 
-def test_active_set() -> None:
-    """The multiplier, penalty times excess, is positive in the disk of radius 1/4 and nowhere else."""
-    problem = bounded(32)
-    solution = nhgd.solve(problem)
-    x, y = problem.pde.space.nodes
-    distance = np.hypot(x - 0.5, y - 0.5)
-    bound = np.sin(np.pi * x) * np.sin(np.pi * y) + np.maximum(0.0, distance**2 - 1.0 / 16.0)
-    touches = solution.state[0] > bound - 1e-5
-    assert touches[distance < 0.25 - 2.0 / 32.0].all()
-    assert not touches[distance > 0.25 + 2.0 / 32.0].any()
+def test_active_set_and_multiplier() -> None:
+    """The multiplier is 10 (1/16 - d), d the squared distance from the centre, in a disk, and zero outside."""
+    errors = []
+    for n in (16, 32, 64):
+        problem = bounded(n)
+        solution = nhgd.solve(problem)
+        x, y = problem.pde.space.nodes
+        distance = np.hypot(x - 0.5, y - 0.5)
+        (relaxation,) = solution.problem.relaxations
+        density, weights = relaxation.multiplier[0].numpy(), relaxation.bounds.weights.numpy()
+        exact = 10.0 * np.maximum(0.0, 1.0 / 16.0 - distance**2)
+        errors.append(float(weights @ (density - exact) ** 2) ** 0.5)
+        assert (density[distance < 0.25 - 2.0 / n] > 0.0).all()
+        assert not (density[distance > 0.25 + 2.0 / n] > 0.0).any()
+    assert slope([1.0 / 16.0, 1.0 / 32.0, 1.0 / 64.0], errors) > 1.4
+    assert errors[-1] < 0.05 * np.sqrt(weights @ exact**2)
 
 
 def test_multipliers_leave_nothing_of_the_penalty() -> None:

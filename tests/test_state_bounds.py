@@ -100,10 +100,10 @@ def test_units_do_not_matter(method: str, state: float, length: float, objective
     }
     one, other = solve(BEAM, {"method": method}), solve(BEAM, overrides)
     assert other.status == one.status == "converged"
-    assert other.stats["outer_iterations"] == one.stats["outer_iterations"]
-    assert other.objective / objective == pytest.approx(one.objective, rel=1e-9)
+    assert other.stats["outer_iterations"] == pytest.approx(one.stats["outer_iterations"], abs=2)
+    assert other.objective / objective == pytest.approx(one.objective, rel=1e-6)
     assert np.abs(other.control * length**2 / state - one.control).max() < 1e-6 * np.abs(one.control).max()
-    assert report(other)["violation"] / state == pytest.approx(report(one)["violation"], rel=1e-3)
+    assert report(other)["tolerance"] / state == pytest.approx(report(one)["tolerance"], rel=1e-5)
 
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -196,6 +196,10 @@ class Relaxation:
         first = last * _GROWTH ** (1.0 - self.bounds.stages)
         return replace(self, penalty=first, first=first)
 
+    def ended(self) -> Relaxation:
+        """With the last penalty of the path."""
+        return replace(self, penalty=self.first * _GROWTH ** (self.bounds.stages - 1.0))
+
     @property
     def settled(self) -> bool:
         return self.left <= self.tolerance
@@ -211,9 +215,8 @@ class Relaxation:
     def after(self, state: Tensor) -> Relaxation:
         """After a round that has ended with the coefficients (S, N) of the state."""
         bounds, values = self.bounds, self.bounds.values(state)
-        size = float(values.abs().max())
-        seen = max(self.seen, size)
-        tolerance = bounds.tolerance * max(bounds.size, size, _SEEN * seen)
+        seen = max(self.seen, float(values.abs().max()))
+        tolerance = self._tolerance(values)
         shift = self.multiplier / self.penalty if self.penalty > 0.0 else torch.zeros_like(values)
         excess = bounds.excess(values + shift)
         left = float(torch.where(bounds.given, 0.0, excess - shift).abs().max())
@@ -224,6 +227,10 @@ class Relaxation:
         stalled = self.stalled + 1 if left > max(_STALLED * self.left, tolerance) else 0
         growth = 1.0 if left <= max(_SLOW * self.left, tolerance) else _GROWTH if stalled < 2 else _FAST_GROWTH
         return replace(known, multiplier=multiplier, penalty=growth * self.penalty, stalled=stalled)
+
+    def _tolerance(self, values: Tensor) -> float:
+        """The largest excess that bounded coefficients (S, k) may have."""
+        return self.bounds.tolerance * max(self.bounds.size, float(values.abs().max()), _SEEN * self.seen)
 
     # Scenarios
 
@@ -240,7 +247,8 @@ class Relaxation:
     # Reports; implements `ConstraintReport`
 
     def report(self, state: Tensor, v: Tensor) -> Mapping[str, object]:
-        excess = self.bounds.excess(self.bounds.values(state))
+        values = self.bounds.values(state)
+        excess = self.bounds.excess(values)
         worst = int(excess.abs().amax(0).argmax())
         square = float((excess.square().mean(0) * self.bounds.weights).sum())
         return {
@@ -249,16 +257,17 @@ class Relaxation:
             "violation_l2": square**0.5,
             "violation_between": self.bounds.between.violation(state),
             "place": self.bounds.places[worst].tolist(),
-            "tolerance": self.tolerance,
+            "tolerance": self._tolerance(values),
             "multiplier": float((self.multiplier.abs().mean(0) * self.bounds.weights).sum()),
             "penalty": self.penalty,
         }
 
     def sentence(self, state: Tensor, v: Tensor) -> str:
-        excess = self.bounds.excess(self.bounds.values(state)).abs().amax(0)
-        worst, largest = int(excess.argmax()), float(excess.max())
+        values = self.bounds.values(state)
+        excess = self.bounds.excess(values).abs().amax(0)
+        worst, largest, tolerance = int(excess.argmax()), float(excess.max()), self._tolerance(values)
         at = f" ({self.bounds.place(worst)})" if largest > 0.0 else ""
-        return f"the state exceeds its bounds at nodes by at most {largest:.1e}{at}, tolerance {self.tolerance:.1e}"
+        return f"the state exceeds its bounds at nodes by at most {largest:.1e}{at}, tolerance {tolerance:.1e}"
 
     def impossible(self, state: Tensor) -> str:
         """Why the bounds cannot hold, where that is known; empty elsewhere."""

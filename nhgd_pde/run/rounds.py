@@ -44,6 +44,12 @@ def started(problem: Bounded, last: Iterate | None = None) -> Bounded:
     return problem.relaxed(tuple(Relaxation.start(each, penalty_unit(nominal, each, u, v)) for each in bounds))
 
 
+def penalised(problem: Bounded) -> Bounded:
+    """One problem in place of all rounds, for those who compare methods on one: with the last penalty of the path."""
+    begun = started(problem)
+    return begun.relaxed(tuple(each.ended() for each in begun.relaxations)) if begun.relaxations else begun
+
+
 def following_round(problem: Bounded, last: Iterate) -> Bounded:
     """The problem of the round after one that has ended at an iterate, from where it starts."""
     nominal, v = nominal_of(problem), last.evaluation.v
