@@ -111,8 +111,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "both": (PLATE, {"constraints.0.lower": "-0.1 + x*(1 - x)*y*(1 - y)"}),
     "sign": (PLATE, {"constraints.0": {"kind": "state", "lower": 0}, "objective.0.target": "-sin(pi*x)*sin(pi*y)"}),
     "bounds of the control": (PLATE, {"control.bounds": [0, 9]}),
-    "l1": (PLATE, {"objective": [*PLATE["objective"], {"kind": "regularisation", "norm": "l1", "weight": 1e-3}]}),
-    "nonlinear": (PLATE, {"pde.kind": "semilinear", "pde.nonlinearity": "u**3"}),
+    "l1": (
+        PLATE,
+        {
+            "mesh.cells": [6, 6],
+            "objective": [*PLATE["objective"], {"kind": "regularisation", "norm": "l1", "weight": 1e-3}],
+        },
+    ),
+    "nonlinear": (PLATE, {"mesh.cells": [8, 8], "pde.kind": "semilinear", "pde.nonlinearity": "u**3"}),
     "heat": (HEAT, {}),
     "heat, second order": (HEAT, {"time.scheme": "crank_nicolson"}),
     "heat, initial": (HEAT, {"control.kind": "initial", "objective.0.time": "final", "constraints.0.upper": 1.5}),
@@ -200,6 +206,7 @@ def test_bounds_beyond_what_the_control_can_reach(method: str) -> None:
 def test_bounds_that_contradict_each_other_by_way_of_the_equation() -> None:
     """-lap u = 5 with u >= 0 on the boundary has u > 0.36 in the middle."""
     overrides = {
+        "mesh.cells": [8, 8],
         "pde": {"kind": "poisson", "source": 5},
         "control": {"kind": "dirichlet", "on": "all"},
         "constraints.0": {"kind": "state", "lower": 0, "upper": 0.3},
