@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -30,28 +29,16 @@ class Filter(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TimeRule:
-    """How a control with a value a step stands in time, and the quadrature rule of its integrals in time.
+    """The quadrature rule of the integrals in time of a control with a value a step.
 
     Attributes:
-        own: (steps,) the times that its values belong to.
-        times, weights: (k,) points and weights of the rule.
-        values: (k, steps) from its values to those at the points: a selection.
+        times, weights: (steps,) of its values.
+        averaged: they stand at the ends of the steps, and the equation's integrals from the second step on in the middle.
     """
 
-    own: np.ndarray
     times: np.ndarray
     weights: np.ndarray
-    values: sp.csr_matrix
-
-    @cached_property
-    def shares(self) -> np.ndarray:
-        """(steps,) the weight of each value."""
-        return np.asarray(self.values.T @ self.weights)
-
-    @property
-    def first(self) -> float:
-        """The weight of a given value at the time 0, which is none of the control's."""
-        return float(self.weights.sum() - self.shares.sum())
+    averaged: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +56,6 @@ class ControlSpace:
         steps: time steps in which it has values of its own; None where it is steady.
         measure: length of a time step, the weight of its inner product in time; 1 where it is steady.
         rule: of its integrals in time; None where it is steady.
-        given: (m,) its value at the time 0, which it does not choose, where the rule has that point; None elsewhere.
         components: fields.
         space: its finite element space on the whole mesh; None for numbers.
         dofs: (m / components,) the degrees of freedom of that space that are controlled.
@@ -90,7 +76,6 @@ class ControlSpace:
     steps: int | None = None
     measure: float = 1.0
     rule: TimeRule | None = None
-    given: Tensor | None = None
     components: int = 1
     space: Space | None = None
     dofs: np.ndarray | None = None
@@ -132,8 +117,8 @@ class Controls:
     @cached_property
     def rows(self) -> ControlRows:
         columns = tuple(part.columns for part in self.parts)
-        given = tuple(part.given for part in self.parts)
-        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps, given)
+        averaged = tuple(part.rule is not None and part.rule.averaged for part in self.parts)
+        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps, averaged)
 
     @property
     def size(self) -> int:

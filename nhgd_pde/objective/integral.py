@@ -71,7 +71,7 @@ class IntegralTerm:
             return self._grad((self._density(*at) * self._weights).sum(), at)
 
     def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        steps = self._fields(du, dv, change=True)
+        steps = self._fields(du, dv)
         with torch.enable_grad():
             at = [each.detach().clone().requires_grad_(True) for each in self._fields(u, v)]
             total = (self._density(*at) * self._weights).sum()
@@ -86,13 +86,13 @@ class IntegralTerm:
     def _weights(self) -> Tensor:
         return self.measure * (self.evaluation.quadrature.weights * self.weight).reshape(-1)
 
-    def _fields(self, u: Tensor, v: Tensor, change: bool = False) -> list[Tensor]:
-        """Values and gradients of the state, and of the controls or a change of them: (components, rows, P) each."""
+    def _fields(self, u: Tensor, v: Tensor) -> list[Tensor]:
+        """Values and gradients of the state, and of the controls, at the points: (components, rows, P) each."""
         coefficients = u if self.stages is None else self.stages.mv(u).reshape(self.rows.steps, -1)
         state = self.evaluation.evaluate(coefficients)
         if self.controls is None:
             return [state]
-        return [state, self.controls.evaluate(self.rows.spread_change(v) if change else self.rows.spread(v))]
+        return [state, self.controls.evaluate(self.rows.spread(v))]
 
     def _density(self, state: Tensor, control: Tensor | None = None) -> Tensor:
         quadrature = self.evaluation.quadrature

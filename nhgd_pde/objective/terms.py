@@ -215,23 +215,6 @@ class LinearControl:
 
 
 @dataclass(frozen=True, eq=False)
-class Constant:
-    """What the objective has of given values of the controls."""
-
-    number: float
-    quadratic: bool = True
-
-    def value(self, v: Tensor) -> float:
-        return self.number
-
-    def derivative(self, v: Tensor) -> Tensor:
-        return torch.zeros_like(v)
-
-    def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
-        return torch.zeros_like(direction)
-
-
-@dataclass(frozen=True, eq=False)
 class Objective:
     """f(u, v) = mean over scenarios of the terms with the state, plus the control terms.
 

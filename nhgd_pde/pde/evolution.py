@@ -39,11 +39,13 @@ class EvolutionEquation(StateEquation):
         mass: M (size of the space, the same), one matrix or one a step.
         symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
+        first: theta of the first step; None for the same.
         step: dt.
     """
 
     mass: ScenarioMatrix | None = None
     theta: float = 1.0
+    first: float | None = None
     step: float = 1.0
     symmetric_steps: bool = False
 
@@ -72,6 +74,15 @@ class EvolutionEquation(StateEquation):
         """Unknowns of one step."""
         return self.free[: len(self.free) // self.steps] - self._width
 
+    @cached_property
+    def _share(self) -> Tensor | float:
+        """theta of every step, (steps, 1); one number where it is the same."""
+        if self.first is None or self.first == self.theta:
+            return self.theta
+        share = self.lift.new_full((self.steps, 1), self.theta)
+        share[0] = self.first
+        return share
+
     def _levels(self, full: Tensor) -> Tensor:
         return full.reshape(self.steps + 1, self._width)
 
@@ -79,11 +90,11 @@ class EvolutionEquation(StateEquation):
         levels = self._levels(full)
         if self.theta == 1.0:
             return levels[1:]
-        return self.theta * levels[1:] + (1.0 - self.theta) * levels[:-1]
+        return self._share * levels[1:] + (1.0 - self._share) * levels[:-1]
 
     def _stages_transposed(self, covector: Tensor) -> Tensor:
-        after = torch.cat([torch.zeros_like(covector[:1]), self.theta * covector])
-        before = torch.cat([(1.0 - self.theta) * covector, torch.zeros_like(covector[:1])])
+        after = torch.cat([torch.zeros_like(covector[:1]), self._share * covector])
+        before = torch.cat([(1.0 - self._share) * covector, torch.zeros_like(covector[:1])])
         return (after + before).reshape(1, -1)
 
     def _tests(self, w: Tensor) -> Tensor:
@@ -113,7 +124,8 @@ class EvolutionEquation(StateEquation):
         integrals = [integral.with_controls(rows) for integral in self.integrals]
         for k in range(self.steps):
             own = tuple(integral.row(k) for integral in integrals)
-            step = _Step(self, self.mass.row(k), own, levels[k], levels[k + 1])
+            theta = self.theta if k or self.first is None else self.first
+            step = _Step(self, self.mass.row(k), own, levels[k], levels[k + 1], theta)
             levels[k + 1, free] = newton(step.residual, step.solver, levels[k, free], rtol, iterations).solution
         return levels[1:, free].reshape(1, -1)
 
@@ -123,10 +135,10 @@ class EvolutionEquation(StateEquation):
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         assert self.mass is not None
         state, control, blocks = self._assemble(self._stages(full), v)
-        diagonal = self.mass + state.scaled(self.theta * self.step)
+        diagonal = self.mass + state.scaled(self._share * self.step)
         below = self.mass.scaled(-1.0)
         if self.theta < 1.0:
-            below = below + state.scaled((1.0 - self.theta) * self.step)
+            below = below + state.scaled((1.0 - self._share) * self.step)
         free, every = self.spatial_free, np.arange(self._width)
         matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps)
         derivative = EvolutionControlDerivative(
@@ -148,6 +160,7 @@ class _Step:
         integrals: those of this step, controls included.
         before: (size of the space,) coefficients at its beginning.
         given: (size of the space,) what is given of those at its end.
+        theta: of this step.
     """
 
     equation: EvolutionEquation
@@ -155,6 +168,7 @@ class _Step:
     integrals: tuple[Integral, ...]
     before: Tensor
     given: Tensor
+    theta: float
 
     def residual(self, u: Tensor) -> Tensor:
         equation = self.equation
@@ -173,7 +187,7 @@ class _Step:
         for integral in self.integrals:
             test = integral.evaluation
             blocks = integral.state_blocks(test.evaluate(stage), None)
-            total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(equation.theta * equation.step)
+            total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(self.theta * equation.step)
         free = equation.spatial_free
         factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric)
         return lambda b: factors.solve(b[None])[0]
@@ -184,7 +198,7 @@ class _Step:
         return after
 
     def _stage(self, after: Tensor) -> Tensor:
-        return torch.lerp(self.before, after, self.equation.theta)[None]
+        return torch.lerp(self.before, after, self.theta)[None]
 
 
 @dataclass(frozen=True, eq=False)

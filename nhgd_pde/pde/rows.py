@@ -19,14 +19,14 @@ class ControlRows:
         columns: of each control.
         varying: whether it varies in time.
         steps: rows of the equation.
-        given: (m,) of each control whose values stand at the ends of the steps and that the equation sees in their
-            middle: its value at the time 0. None of the others; empty where there are none.
+        averaged: of each control, whether its values stand at the ends of the steps and integrals from the second step on
+            are taken in the middle. Empty where that is so of none.
     """
 
     columns: tuple[int, ...]
     varying: tuple[bool, ...]
     steps: int = 1
-    given: tuple[Tensor | None, ...] = ()
+    averaged: tuple[bool, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -64,37 +64,31 @@ class ControlRows:
         if not any(self.varying):
             return v[None]
         parts = [
-            self._middle(k, part.reshape(self.steps, count)) if varies else part.expand(self.steps, -1)
+            self._staged(k, part.reshape(self.steps, count)) if varies else part.expand(self.steps, -1)
             for k, (part, count, varies) in enumerate(zip(self.split(v), self.columns, self.varying, strict=True))
         ]
         return torch.cat(parts, dim=1)
 
-    def spread_change(self, d: Tensor) -> Tensor:
-        """What a change d (p,) changes of `spread`."""
-        return self.spread(d) - self.spread(torch.zeros_like(d)) if any(self._at_ends) else self.spread(d)
+    def _staged(self, number: int, values: Tensor) -> Tensor:
+        """The values (steps, columns) of a control -> those at the times of the equation's integrals."""
+        if not self.averaged or not self.averaged[number]:
+            return values
+        return torch.cat([values[:1], 0.5 * (values[1:] + values[:-1])])
 
-    @property
-    def _at_ends(self) -> tuple[bool, ...]:
-        return tuple(each is not None for each in self.given)
-
-    def _middle(self, number: int, values: Tensor) -> Tensor:
-        """Values (steps, m) of a control at the ends of the steps -> in their middle."""
-        first = self.given[number] if self.given else None
-        return values if first is None else 0.5 * (values + torch.cat([first[None], values[:-1]]))
-
-    def _middle_transposed(self, number: int, rows: Tensor) -> Tensor:
-        if not self.given or self.given[number] is None:
+    def _staged_transposed(self, number: int, rows: Tensor) -> Tensor:
+        if not self.averaged or not self.averaged[number]:
             return rows
-        return 0.5 * (rows + torch.cat([rows[1:], torch.zeros_like(rows[:1])]))
+        none, half = torch.zeros_like(rows[:1]), 0.5 * rows[1:]
+        return torch.cat([rows[:1], half]) + torch.cat([half, none])
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The transpose of `spread_change`, rows (any, width) that it was broadcast to summed up; (p,)."""
+        """The transpose of `spread`, rows (any, width) that it was broadcast to summed up; (p,)."""
         if not any(self.varying):
             return rows.sum(0)
         parts = torch.split(rows, list(self.columns), dim=1)
         return torch.cat(
             [
-                self._middle_transposed(k, part).reshape(-1) if varies else part.sum(0)
+                self._staged_transposed(k, part).reshape(-1) if varies else part.sum(0)
                 for k, (part, varies) in enumerate(zip(parts, self.varying, strict=True))
             ]
         )

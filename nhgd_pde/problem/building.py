@@ -33,9 +33,9 @@ from .coarsening import Prolongations, coarser
 from .conditions import Condition, boundary_conditions, integral_of
 from .constraints import ConstraintBuilder
 from .control_spaces import ControlSpaces
-from .control_spec import ParameterControl
+from .control_spec import DirichletControl, ParameterControl
 from .controls import ControlBuilder
-from .dirichlet import controlled_coefficients, given_coefficients, started
+from .dirichlet import controlled_coefficients, given_coefficients
 from .domains import build_domain
 from .errors import ProblemError
 from .expressions import COORDINATES
@@ -185,7 +185,6 @@ class _Builder:
         spaces = ControlSpaces(values, state, self.counts, clock)
         entries = ControlBuilder(values, state, interior, named, fixed_facets(values, state, facets), spaces).build()
         lift, fixed = given_coefficients(values, state, facets, entries, clock)
-        entries = started(entries, lift, clock)
         controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         zero_mean = undetermined(values, state, interior.undetermined, fixed, lift, entries)
         if zero_mean is not None:
@@ -261,7 +260,11 @@ class _Builder:
         time = self.file.spec.time
         if time is None:
             return None
-        return Clock(time.steps, time.end / time.steps, 1.0 if time.scheme == "implicit_euler" else 0.5)
+        theta = 1.0 if time.scheme == "implicit_euler" else 0.5
+        # A first step of the implicit Euler method does not look at the boundary at the time 0, where controls have no
+        # value and that of the initial state need not fit. One such step takes no order from the scheme.
+        first = 1.0 if any(isinstance(each, DirichletControl) for each in self.file.spec.controls) else theta
+        return Clock(time.steps, time.end / time.steps, theta, first)
 
     def _parameters(self) -> dict[str, float]:
         """Starting values of the parameters."""
@@ -297,6 +300,7 @@ class _Builder:
             lift=lift,
             mass=capacity_matrix(state, interior.capacity),
             theta=clock.theta,
+            first=clock.first,
             step=clock.step,
             symmetric_steps=interior.symmetric,
             **common,  # type: ignore[arg-type]

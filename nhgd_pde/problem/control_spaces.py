@@ -132,7 +132,7 @@ class ControlSpaces:
             for i, bound in enumerate(spec.bounds):
                 if bound is not None:
                     self.values.constant_in_time(f"{key}.bounds.{i}", bound)
-        times = np.zeros(1) if rule is None else rule.own
+        times = np.zeros(1) if rule is None else rule.times
         copies = len(times)
 
         initial = self.values.components(

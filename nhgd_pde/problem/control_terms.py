@@ -11,7 +11,7 @@ from torch import Tensor
 from ..control.spaces import Controls, ControlSpace
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
-from ..objective.terms import Constant, ControlTerm, LinearControl, Regularisation, TotalVariation
+from ..objective.terms import ControlTerm, LinearControl, Regularisation, TotalVariation
 from .clock import Clock
 from .expressions import Expression
 from .objective_spec import LinearControlTerm, RegularisationTerm
@@ -50,7 +50,7 @@ class ControlTermBuilder:
 
     def _spread(self, first: int, part: ControlSpace, one: sp.csr_matrix) -> sp.csr_matrix:
         """A matrix of one time step of a control as one (p, p) of all controls."""
-        whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.shares), one)
+        whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.weights), one)
         before, after = first, self.controls.size - first - part.size
         return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
 
@@ -73,8 +73,10 @@ class ControlTermBuilder:
                 reference = self._reference(f"{key}.reference", term, first, part)
                 if bool(reference.any()):
                     self.values.complain(f"{key}.reference", f"expected 0, the only one of norm {term.norm}")
-                of = self._variation(key, term, part) if term.norm == "tv" else self._absolute(key, term, first, part)
-                found += of
+                if term.norm == "l1":
+                    self._absolute(key, term, first, part)
+                else:
+                    found += self._variation(key, term, part)
                 continue
             if numbers:
                 gram = term.weight * sp.identity(part.columns, format="csr")
@@ -87,25 +89,18 @@ class ControlTermBuilder:
                 gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
             matrix = SparseMatrix(self._spread(first, part, gram), self.state.device, symmetric=True)
             found.append(Regularisation(matrix, self._reference(f"{key}.reference", term, first, part)))
-            if part.given is not None and part.rule is not None:
-                off = part.given.cpu().numpy() - self._at(f"{key}.reference", term, part, np.zeros(1))
-                found.append(Constant(0.5 * part.rule.first * float(off @ (gram @ off))))
         return found
 
-    def _absolute(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> list[ControlTerm]:
+    def _absolute(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> None:
         """weight int |v| with the lumped mass matrix, which is the part's inner product."""
         if part.filter is not None:
             self.values.complain(f"{key}.norm", "expected l2, h1 or tv for a filtered density, found 'l1'")
-        found: list[ControlTerm] = []
         if self.l1_weights is None:
             self.l1_weights = self.values.tensor(np.zeros(self.controls.size))
         mass = part.riesz.matrix.diagonal()
         if part.rule is not None:
-            if part.given is not None:
-                found.append(Constant(term.weight * part.rule.first * float(mass @ part.given.abs())))
-            mass = (self.values.tensor(part.rule.shares)[:, None] * mass).reshape(-1)
+            mass = (self.values.tensor(part.rule.weights)[:, None] * mass).reshape(-1)
         self.l1_weights[first : first + part.size] += term.weight * mass
-        return found
 
     def _variation(self, key: str, term: RegularisationTerm, part: ControlSpace) -> list[ControlTerm]:
         if part.evaluation.quadrature.x.shape != self.state.cells.quadrature.x.shape:
@@ -118,38 +113,30 @@ class ControlTermBuilder:
         weight = term.weight * part.measure / copies * part.weight.reshape(-1)
         return [TotalVariation(rows, evaluation, weight, term.smoothing)]
 
-    def _times(
-        self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace, integral: bool
-    ) -> np.ndarray | None:
-        """Times at which an expression for a control is taken, those of its values or those of its integrals.
-
-        A control that does not vary takes none in t.
-        """
+    def _times(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
+        """Times at which an expression for a control is taken; a control that does not vary takes none in t."""
         if self.clock is None:
             return None
         if part.rule is None:
             self.values.constant_in_time(key, value)
             return np.zeros(1)
-        return part.rule.times if integral else part.rule.own
+        return part.rule.times
 
     def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
-        times = self._times(key, term.reference, part, integral=False)
-        whole = np.zeros(self.controls.size)
-        whole[first : first + part.size] = self._at(key, term, part, times)
-        return self.values.tensor(whole)
-
-    def _at(self, key: str, term: RegularisationTerm, part: ControlSpace, times: np.ndarray | None) -> np.ndarray:
-        """The reference of a control at some times, (times * m,)."""
+        times = self._times(key, term.reference, part)
         nodes = part.nodes[:, : part.columns // part.components]
         given = self.values.components(key, term.reference, part.components, nodes, times)
-        copies = 1 if times is None else len(times)
-        return np.broadcast_to(given, (part.components, copies, nodes.shape[1])).swapaxes(0, 1).reshape(-1)
+        copies = part.steps or 1
+        own = np.broadcast_to(given, (part.components, copies, nodes.shape[1])).swapaxes(0, 1).reshape(-1)
+        whole = np.zeros(self.controls.size)
+        whole[first : first + part.size] = own
+        return self.values.tensor(whole)
 
     def linear(self, key: str, term: LinearControlTerm) -> list[ControlTerm]:
         found: list[ControlTerm] = []
         for first, part in self._parts(key, term.control):
             x = part.evaluation.quadrature.flat
-            times = self._times(f"{key}.weight", term.weight, part, integral=True)
+            times = self._times(f"{key}.weight", term.weight, part)
             weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
             if part.space is None:
                 self.values.number(f"{key}.weight", term.weight)
@@ -161,9 +148,7 @@ class ControlTermBuilder:
             whole = np.zeros(self.controls.size)
             if part.rule is not None:
                 one = np.broadcast_to(one, (len(part.rule.times), part.columns))
-                if part.given is not None:
-                    found.append(Constant(part.rule.first * float(one[0] @ part.given.cpu().numpy())))
-                one = part.rule.values.T @ (part.rule.weights[:, None] * one)
+                one = part.rule.weights[:, None] * one
             whole[first : first + part.size] = one.reshape(-1)
             found.append(LinearControl(self.values.tensor(whole)))
         return found

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import lsmr
 from torch import Tensor
 
 from ..fem.state_space import StateSpace
@@ -70,30 +67,6 @@ def given_coefficients(
         lift[0] = 0.0
         lift[0, : state.offsets[count]] = initial[:, 0].reshape(-1)
     return values.tensor(lift if uncertain else lift.reshape(-1)), fixed
-
-
-def started(entries: list[Entry], lift: Tensor, clock: Clock | None) -> list[Entry]:
-    """The entries with the values at the time 0 of controls that stand at the ends of the steps, where they count.
-
-    They are those with which the controls come nearest to the initial state on their parts of the boundary.
-    """
-    moving = [
-        entry for entry in entries if entry.data is not None and not entry.initial and entry.part.rule is not None
-    ]
-    if clock is None or not moving or all(entry.part.rule.first == 0.0 for entry in moving if entry.part.rule):
-        return entries
-    data = sp.csr_matrix(sp.hstack([entry.data for entry in moving]))
-    rows = np.flatnonzero(np.diff(data.indptr))
-    wanted = lift.reshape(-1, data.shape[0])[0].cpu().numpy()[rows]
-    found = lsmr(data[rows], wanted, atol=1e-14, btol=1e-14)[0]
-    ends = np.cumsum([entry.part.columns for entry in moving])
-    values = dict(zip((entry.key for entry in moving), np.split(found, ends[:-1]), strict=True))
-    return [
-        replace(entry, part=replace(entry.part, given=lift.new_tensor(values[entry.key])))
-        if entry.key in values
-        else entry
-        for entry in entries
-    ]
 
 
 def controlled_coefficients(state: StateSpace, entries: list[Entry], clock: Clock | None) -> SparseMatrix | None:
