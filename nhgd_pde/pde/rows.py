@@ -19,7 +19,7 @@ class ControlRows:
         columns: of each control.
         varying: whether it varies in time.
         steps: rows of the equation.
-        averaged: of each control, whether its values stand at the ends of the steps and integrals from the second step on
+        averaged: of each control, whether its values stand at the ends of the steps and integrals after the first step
             are taken in the middle. Empty where that is so of none.
     """
 
