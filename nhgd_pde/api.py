@@ -82,7 +82,9 @@ def solve(
     if resume and output is None:
         raise OutputError("resume: expected the folder of the run to go on with, found none")
     path = Path(output) if output is not None else None
-    check_roles(problem.file, problem.method.oracle, roles, stages=1 + len(problem.pde.earlier))
+    check_roles(
+        problem.file, problem.method.oracle, roles, stages=1 + len(problem.pde.earlier) + len(problem.pde.state_bounds)
+    )
     with ExitStack() as stack:
         oracle, threads = problem.method.oracle, problem.method.threads
         if roles == 2:

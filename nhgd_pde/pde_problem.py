@@ -23,6 +23,7 @@ from .linalg.riesz import ExactRieszMap, RieszMap
 from .linalg.sparse import ScenarioMatrix, SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
+from .objective.state_bounds import Relaxation, StateBounds
 from .objective.terms import Objective
 from .pde.equation import StateEquation
 
@@ -49,6 +50,8 @@ class PDEProblem:
         constraint: an inequality of the controls besides their bounds; None without.
         l1_weights: (p,) of the absolute values of the controls in the objective, which `objective` does not have.
         reports: every constraint of the file, for the summary.
+        state_bounds: those of the file; `objective` knows of them what `relaxations` say.
+        relaxations: how the bounds are replaced in the round that this is the problem of; empty before the first one.
         sibling: the problem of other scenarios with the same mass matrix and K, which is not made again; None without.
     """
 
@@ -64,6 +67,8 @@ class PDEProblem:
     constraint: Constraint | None = None
     l1_weights: Tensor | None = None
     reports: tuple[ConstraintReport, ...] = ()
+    state_bounds: tuple[StateBounds, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
     sibling: PDEProblem | None = None
 
     @property
@@ -138,6 +143,23 @@ class PDEProblem:
         where = f"the steps end at {numbers}" if numbers else "the steps end there"
         what = "give control.bounds" if self.bounds is None else "narrow control.bounds"
         return f"{where}, as the optimum is at this bound or beyond it: {what}"
+
+    def relaxed(self, relaxations: tuple[Relaxation, ...]) -> PDEProblem:
+        """The problem with its bounds of the state replaced by terms of the objective."""
+        terms = tuple(term for each in relaxations if (term := each.term()) is not None)
+        others = tuple(each for each in self.reports if not isinstance(each, Relaxation))
+        return replace(
+            self,
+            objective=replace(self.objective, relaxed=terms),
+            relaxations=relaxations,
+            reports=(*others, *relaxations),
+        )
+
+    def surplus(self, u: Tensor, v: Tensor) -> float:
+        """What f has of the bounds of the state, which is no part of the objective."""
+        if not self.objective.relaxed:
+            return 0.0
+        return self.objective.surplus(self.state(u, v))
 
     # Inner problem
 

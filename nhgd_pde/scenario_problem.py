@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from .linalg.counts import Counts
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
 from .objective.risk import Risk
+from .objective.state_bounds import Relaxation, StateBounds
 from .pde_problem import PDEProblem
 from .uncertainty.fresh import FreshSample
 
@@ -52,6 +53,7 @@ class ScenarioProblem:
     coarsened: Callable[[], Coarse | None] | None = None
     kept: int | None = None
     mixed: bool = False
+    relaxations: tuple[Relaxation, ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,10 +76,33 @@ class ScenarioProblem:
             most = (self.at_once if self.kept is None else self.kept) - len(numbers)
             while self._parts and sum(part.inner_shape[0] for part in self._parts.values()) > most:
                 del self._parts[next(iter(self._parts))]
+            own = tuple(each.of(numbers) for each in self.relaxations)
             made = self.make(self.z[numbers], numbers)
+            made = made.relaxed(own) if own else made
         # The last used comes last.
         self._parts[key] = made
         return made
+
+    @property
+    def state_bounds(self) -> tuple[StateBounds, ...]:
+        return self.nominal.state_bounds
+
+    def relaxed(self, relaxations: tuple[Relaxation, ...]) -> ScenarioProblem:
+        """The problem with the bounds of the states of its scenarios replaced by terms of the objective of each.
+
+        The nominal problem has the mean of their multipliers. Scenarios of a coarser mesh have none.
+        """
+        nominal = self.nominal.relaxed(tuple(each.averaged(self.weights) for each in relaxations))
+        coarsened = None if relaxations else self.coarsened
+        return replace(self, nominal=nominal, relaxations=relaxations, coarsened=coarsened)
+
+    def surplus(self, u: Tensor, v: Tensor) -> float:
+        """What the mean over the scenarios has of the bounds of their states, which is no part of the objective."""
+        if not self.relaxations or not self.risk.linear:
+            return 0.0
+        state, weights = self.state(u, v), self.weights / self.weights.sum()
+        terms = [term for each in self.relaxations if (term := each.term()) is not None]
+        return sum(float(weights @ term.value(state)) for term in terms)
 
     def drawn(self, first: int, count: int) -> PDEProblem:
         """Scenarios of the stream."""

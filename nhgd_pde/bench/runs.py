@@ -21,6 +21,7 @@ from ..problem.loading import ProblemFile
 from ..problem.methods import Method, build_method
 from ..run.judgement import fitted
 from ..run.outcome import nominal_of
+from ..run.rounds import penalised
 from ..scenario_problem import ScenarioProblem
 from .contenders import Contender
 
@@ -50,10 +51,11 @@ class Task:
         """The problem, always of the file's seed: another seed of a method is not another problem.
 
         With random inputs it is that of the file's scenarios, with the kinks of its risk rounded as `solve` does.
+        Bounds of the state are replaced by a penalty, the same for all.
         """
         file = self.read(contender)
         with at_most_threads(1):
-            return fitted(build_scenarios(file).problem) if file.spec.parameters else build(file)
+            return penalised(fitted(build_scenarios(file).problem) if file.spec.parameters else build(file))
 
     def method(self, contender: Contender, seed: int | None, problem: PDEProblem | ScenarioProblem) -> Method:
         file, nominal = self.read(contender, seed), nominal_of(problem)

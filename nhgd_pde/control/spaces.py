@@ -28,6 +28,21 @@ class Filter(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class TimeRule:
+    """The quadrature rule of the integrals in time of a control with a value a step.
+
+    Attributes:
+        times, weights: (steps,) of its values.
+        averaged: they stand at the ends of the steps, where from the second step on the integrals of the equation do
+            not.
+    """
+
+    times: np.ndarray
+    weights: np.ndarray
+    averaged: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class ControlSpace:
     """One discrete control.
 
@@ -41,6 +56,7 @@ class ControlSpace:
         weight: (1, elements, points) one where the control acts, zero elsewhere.
         steps: time steps in which it has values of its own; None where it is steady.
         measure: length of a time step, the weight of its inner product in time; 1 where it is steady.
+        rule: of its integrals in time; None where it is steady.
         components: fields.
         space: its finite element space on the whole mesh; None for numbers.
         dofs: (m / components,) the degrees of freedom of that space that are controlled.
@@ -60,6 +76,7 @@ class ControlSpace:
     weight: Tensor
     steps: int | None = None
     measure: float = 1.0
+    rule: TimeRule | None = None
     components: int = 1
     space: Space | None = None
     dofs: np.ndarray | None = None
@@ -101,7 +118,8 @@ class Controls:
     @cached_property
     def rows(self) -> ControlRows:
         columns = tuple(part.columns for part in self.parts)
-        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps)
+        averaged = tuple(part.rule is not None and part.rule.averaged for part in self.parts)
+        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps, averaged)
 
     @property
     def size(self) -> int:

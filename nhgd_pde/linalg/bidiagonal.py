@@ -71,7 +71,12 @@ class BidiagonalFactors:
     def __init__(self, matrix: BidiagonalMatrix, counts: Counts) -> None:
         diagonal = matrix.diagonal
         self._matrix = matrix
-        self._factors = [Factorisation(diagonal.host(k), counts, diagonal.symmetric) for k in range(len(diagonal.data))]
+        self._factors: list[Factorisation] = []
+        for k, data in enumerate(diagonal.data):
+            # Steps of another scheme at the start leave all others with one block.
+            same = k > 0 and torch.equal(data, diagonal.data[k - 1])
+            block = self._factors[-1] if same else Factorisation(diagonal.host(k), counts, diagonal.symmetric)
+            self._factors.append(block)
         self._below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
 
     def solve(self, b: Tensor) -> Tensor:

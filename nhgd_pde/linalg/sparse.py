@@ -133,7 +133,8 @@ class ScenarioMatrix:
         pattern = (pointers.astype(index), (keys % m).astype(index))
         return ScenarioMatrix(pattern, data, self.shape, self.symmetric and other.symmetric)
 
-    def scaled(self, factor: float) -> ScenarioMatrix:
+    def scaled(self, factor: float | Tensor) -> ScenarioMatrix:
+        """Times a number, or one a scenario (S, 1)."""
         return ScenarioMatrix(self.pattern, factor * self.data, self.shape, self.symmetric)
 
     def restrict(self, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:

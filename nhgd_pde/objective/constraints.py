@@ -1,4 +1,4 @@
-"""Constraints besides bounds: what they are to the engine, and how well a solution satisfies them."""
+"""Constraints besides the bounds of controls: how well a solution satisfies them, and volumes of densities."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from torch import Tensor
 
 from ..control.spaces import Controls
 from ..fem.evaluation import Evaluation
-from ..linalg.sparse import SparseMatrix
 
 
 class ConstraintReport(Protocol):
     """How well one constraint of the file is satisfied, for the summary."""
 
-    def report(self, state: Tensor, v: Tensor) -> Mapping[str, float | str]:
+    def report(self, state: Tensor, v: Tensor) -> Mapping[str, object]:
         """Named figures, of all coefficients (S, N) of the state and the design variables (p,)."""
         ...
 
@@ -86,58 +85,9 @@ class VolumeConstraint:
         parts[self.number] = self.evaluation.test(whole)[0]
         return self.controls.pull_back(torch.cat(parts))
 
-    def report(self, state: Tensor, v: Tensor) -> Mapping[str, float | str]:
+    def report(self, state: Tensor, v: Tensor) -> Mapping[str, object]:
         volume = self.volume(v)
         return {"kind": "volume", "value": volume, "violation": max(volume - self.fraction, 0.0)}
 
     def sentence(self, state: Tensor, v: Tensor) -> str:
         return f"volume {self.volume(v):.4f} (at most {self.fraction:g})"
-
-
-@dataclass(frozen=True, eq=False)
-class StateConstraint:
-    """lower <= u <= upper at the points of the integrals.
-
-    Attributes:
-        evaluation: the state's functions there.
-        component: of the evaluation, the value of the field that is bounded.
-        lower, upper: (P,), or (steps, P) of an evolution; None without.
-        weights: (P,) of the integral.
-        stages: coefficients of an evolution where the integrals are taken; None of a steady problem.
-        measure: length of a time step.
-    """
-
-    evaluation: Evaluation
-    component: int
-    lower: Tensor | None
-    upper: Tensor | None
-    weights: Tensor
-    stages: SparseMatrix | None = None
-    measure: float = 1.0
-
-    def excess(self, values: Tensor) -> Tensor:
-        """What values (rows, P) exceed the bounds by, at least 0; both bounds are never exceeded at once."""
-        total = torch.zeros_like(values)
-        if self.upper is not None:
-            total = total + (values - self.upper).clamp(min=0.0)
-        if self.lower is not None:
-            total = total + (self.lower - values).clamp(min=0.0)
-        return total
-
-    def violation(self, state: Tensor) -> tuple[float, float]:
-        """The largest excess, and its L2 norm, the mean over the scenarios of its square."""
-        rows = state
-        if self.stages is not None:
-            rows = self.stages.mv(state).reshape(-1, self.evaluation.size)
-        counted = self.excess(self.evaluation.evaluate(rows)[self.component]) * (self.weights > 0.0)
-        scenarios = len(state) if self.stages is None else 1
-        square = self.measure * float((counted**2 * self.weights).sum()) / scenarios
-        return float(counted.max()), square**0.5
-
-    def report(self, state: Tensor, v: Tensor) -> Mapping[str, float | str]:
-        largest, norm = self.violation(state)
-        return {"kind": "state", "violation": largest, "violation_l2": norm}
-
-    def sentence(self, state: Tensor, v: Tensor) -> str:
-        largest, norm = self.violation(state)
-        return f"the state exceeds its bounds by at most {largest:.1e} ({norm:.1e} in L2)"

@@ -219,20 +219,34 @@ class LinearControl:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """f(u, v) = mean over scenarios of the terms with the state, plus the control terms."""
+    """f(u, v) = mean over scenarios of the terms with the state, plus the control terms.
+
+    Attributes:
+        state, control, joint: the terms of the file.
+        relaxed: terms in the state that stand for its bounds.
+    """
 
     state: tuple[StateTerm, ...]
     control: tuple[ControlTerm, ...]
     joint: tuple[JointTerm, ...] = ()
+    relaxed: tuple[StateTerm, ...] = ()
+
+    @property
+    def _of_state(self) -> tuple[StateTerm, ...]:
+        return *self.state, *self.relaxed
+
+    def surplus(self, u: Tensor) -> float:
+        """What the value has of the bounds of the state, u (S, N)."""
+        return sum((float(term.value(u).mean()) for term in self.relaxed), 0.0)
 
     @property
     def quadratic(self) -> bool:
-        of_state = all(term.quadratic for term in self.state) and all(term.quadratic for term in self.joint)
+        of_state = all(term.quadratic for term in self._of_state) and all(term.quadratic for term in self.joint)
         return of_state and all(term.quadratic for term in self.control)
 
     def value(self, u: Tensor, v: Tensor) -> float:
         """u (S, N) with its Dirichlet values, v (p,)."""
-        misfit = sum((float(term.value(u).mean()) for term in self.state), 0.0)
+        misfit = sum((float(term.value(u).mean()) for term in self._of_state), 0.0)
         misfit += sum((float(term.value(u, v).mean()) for term in self.joint), 0.0)
         return misfit + self.control_value(v)
 
@@ -246,13 +260,13 @@ class Objective:
 
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
         """The terms with the state, of every scenario; (S,)."""
-        values = sum((term.value(u) for term in self.state), u.new_zeros(u.shape[0]))
+        values = sum((term.value(u) for term in self._of_state), u.new_zeros(u.shape[0]))
         return sum((joint.value(u, v) for joint in self.joint), values)
 
     def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Those of `scenario_values`: by u (S, N) and, at fixed u, by v (S, p)."""
         state, control = torch.zeros_like(u), u.new_zeros(u.shape[0], v.shape[0])
-        for term in self.state:
+        for term in self._of_state:
             state = state + term.derivative(u)
         for joint in self.joint:
             for_state, for_control = joint.derivatives(u, v)
@@ -262,7 +276,7 @@ class Objective:
     def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """df/du (S, N) and df/dv at fixed u (p,)."""
         state, control = torch.zeros_like(u), torch.zeros_like(v)
-        for term in self.state:
+        for term in self._of_state:
             state = state + term.derivative(u)
         for joint in self.joint:
             for_state, for_control = joint.derivative(u, v)
@@ -274,7 +288,7 @@ class Objective:
     def second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """The derivative of `derivatives` in the direction (du, dv)."""
         state, control = torch.zeros_like(u), torch.zeros_like(v)
-        for term in self.state:
+        for term in self._of_state:
             state = state + term.second_derivative(u, du)
         for joint in self.joint:
             for_state, for_control = joint.second_derivative(u, v, du, dv)

@@ -41,6 +41,7 @@ class EvolutionEquation(StateEquation):
         mass: M (size of the space, the same), one matrix or one a step.
         symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
+        first: theta of the first step; None for the same.
         step: dt.
         inertia: the integral of the time derivative where controls change its factor, in place of `mass`: of
             capacity u phi, the coefficient `capacity` (P,) or (steps, P). None where they do not.
@@ -48,6 +49,7 @@ class EvolutionEquation(StateEquation):
 
     mass: ScenarioMatrix | None = None
     theta: float = 1.0
+    first: float | None = None
     step: float = 1.0
     symmetric_steps: bool = False
     inertia: Integral | None = None
@@ -77,6 +79,15 @@ class EvolutionEquation(StateEquation):
         """Unknowns of one step."""
         return self.free[: len(self.free) // self.steps] - self._width
 
+    @cached_property
+    def _share(self) -> Tensor | float:
+        """theta of every step, (steps, 1); one number where it is the same."""
+        if self.first is None or self.first == self.theta:
+            return self.theta
+        share = self.lift.new_full((self.steps, 1), self.theta)
+        share[0] = self.first
+        return share
+
     def _levels(self, full: Tensor) -> Tensor:
         return full.reshape(self.steps + 1, self._width)
 
@@ -84,11 +95,11 @@ class EvolutionEquation(StateEquation):
         levels = self._levels(full)
         if self.theta == 1.0:
             return levels[1:]
-        return self.theta * levels[1:] + (1.0 - self.theta) * levels[:-1]
+        return self._share * levels[1:] + (1.0 - self._share) * levels[:-1]
 
     def _stages_transposed(self, covector: Tensor) -> Tensor:
-        after = torch.cat([torch.zeros_like(covector[:1]), self.theta * covector])
-        before = torch.cat([(1.0 - self.theta) * covector, torch.zeros_like(covector[:1])])
+        after = torch.cat([torch.zeros_like(covector[:1]), self._share * covector])
+        before = torch.cat([(1.0 - self._share) * covector, torch.zeros_like(covector[:1])])
         return (after + before).reshape(1, -1)
 
     def _tests(self, w: Tensor) -> Tensor:
@@ -139,7 +150,8 @@ class EvolutionEquation(StateEquation):
         integrals = [integral.with_controls(rows) for integral in self.integrals]
         for k in range(self.steps):
             own = tuple(integral.row(k) for integral in integrals)
-            step = _Step(self, mass.row(k), own, levels[k], levels[k + 1])
+            theta = self.theta if k or self.first is None else self.first
+            step = _Step(self, mass.row(k), own, levels[k], levels[k + 1], theta)
             levels[k + 1, free] = newton(step.residual, step.solver, levels[k, free], rtol, iterations).solution
         return levels[1:, free].reshape(1, -1)
 
@@ -152,10 +164,10 @@ class EvolutionEquation(StateEquation):
         if self.inertia is not None:
             direct = self._changed_inertia(full, v, direct)
         mass = self.mass_at(v)
-        diagonal = mass + state.scaled(self.theta * self.step)
+        diagonal = mass + state.scaled(self._share * self.step)
         below = mass.scaled(-1.0)
         if self.theta < 1.0:
-            below = below + state.scaled((1.0 - self.theta) * self.step)
+            below = below + state.scaled((1.0 - self._share) * self.step)
         free, every = self.spatial_free, np.arange(self._width)
         matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps)
         derivative = EvolutionControlDerivative(
@@ -227,6 +239,7 @@ class _Step:
         integrals: those of this step, controls included.
         before: (size of the space,) coefficients at its beginning.
         given: (size of the space,) what is given of those at its end.
+        theta: of this step.
     """
 
     equation: EvolutionEquation
@@ -234,6 +247,7 @@ class _Step:
     integrals: tuple[Integral, ...]
     before: Tensor
     given: Tensor
+    theta: float
 
     def residual(self, u: Tensor) -> Tensor:
         equation = self.equation
@@ -252,7 +266,7 @@ class _Step:
         for integral in self.integrals:
             test = integral.evaluation
             blocks = integral.state_blocks(test.evaluate(stage), None)
-            total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(equation.theta * equation.step)
+            total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(self.theta * equation.step)
         free = equation.spatial_free
         factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric)
         return lambda b: factors.solve(b[None])[0]
@@ -263,7 +277,7 @@ class _Step:
         return after
 
     def _stage(self, after: Tensor) -> Tensor:
-        return torch.lerp(self.before, after, self.equation.theta)[None]
+        return torch.lerp(self.before, after, self.theta)[None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,6 +110,14 @@ class GivenData:
     size: int
     matrix: SparseMatrix | None = None
     parameters: tuple[ParameterData, ...] = ()
+
+    @property
+    def touched(self) -> np.ndarray:
+        """The coefficients that a control changes."""
+        parts = [each.indices.cpu().numpy() for each in self.parameters]
+        if self.matrix is not None:
+            parts.append(np.flatnonzero(np.diff(self.matrix.host.indptr)))
+        return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
 
     def added(self, full: Tensor, v: Tensor) -> Tensor:
         """Coefficients (S, N), zero where parameters give them, with those of the controls v (p,)."""

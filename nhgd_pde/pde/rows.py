@@ -19,11 +19,14 @@ class ControlRows:
         columns: of each control.
         varying: whether it varies in time.
         steps: rows of the equation.
+        averaged: of each control, whether its values stand at the ends of the steps and integrals after the first step
+            are taken in the middle. Empty where that is so of none.
     """
 
     columns: tuple[int, ...]
     varying: tuple[bool, ...]
     steps: int = 1
+    averaged: tuple[bool, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -61,10 +64,22 @@ class ControlRows:
         if not any(self.varying):
             return v[None]
         parts = [
-            part.reshape(self.steps, count) if varies else part.expand(self.steps, -1)
-            for part, count, varies in zip(self.split(v), self.columns, self.varying, strict=True)
+            self._staged(k, part.reshape(self.steps, count)) if varies else part.expand(self.steps, -1)
+            for k, (part, count, varies) in enumerate(zip(self.split(v), self.columns, self.varying, strict=True))
         ]
         return torch.cat(parts, dim=1)
+
+    def _staged(self, number: int, values: Tensor) -> Tensor:
+        """The values (steps, columns) of a control -> those at the times of the equation's integrals."""
+        if not self.averaged or not self.averaged[number]:
+            return values
+        return torch.cat([values[:1], 0.5 * (values[1:] + values[:-1])])
+
+    def _staged_transposed(self, number: int, rows: Tensor) -> Tensor:
+        if not self.averaged or not self.averaged[number]:
+            return rows
+        none, half = torch.zeros_like(rows[:1]), 0.5 * rows[1:]
+        return torch.cat([rows[:1], half]) + torch.cat([half, none])
 
     def gather(self, rows: Tensor) -> Tensor:
         """The transpose of `spread`, rows (any, width) that it was broadcast to summed up; (p,)."""
@@ -72,7 +87,10 @@ class ControlRows:
             return rows.sum(0)
         parts = torch.split(rows, list(self.columns), dim=1)
         return torch.cat(
-            [part.reshape(-1) if varies else part.sum(0) for part, varies in zip(parts, self.varying, strict=True)]
+            [
+                self._staged_transposed(k, part).reshape(-1) if varies else part.sum(0)
+                for k, (part, varies) in enumerate(zip(parts, self.varying, strict=True))
+            ]
         )
 
 

@@ -34,7 +34,7 @@ from .coarsening import Prolongations, coarser
 from .conditions import Condition, boundary_conditions, cells_condition, inertia_condition, integral_of
 from .constraints import ConstraintBuilder
 from .control_spaces import ControlSpaces
-from .control_spec import ParameterControl
+from .control_spec import DirichletControl, ParameterControl
 from .controls import ControlBuilder
 from .dependence import CELLS
 from .dirichlet import controlled_coefficients, given_coefficients
@@ -184,9 +184,8 @@ class _Builder:
         values.complex = state.groups[0].complex
         interior = family.interior(values, spec.pde, state)
         facets = boundary_facets(values, domain)
-        step = None if clock is None else clock.step
         named = {**domain.boundaries, "all": other_facets(values, domain)}
-        spaces = ControlSpaces(values, state, self.counts, step)
+        spaces = ControlSpaces(values, state, self.counts, clock)
         entries = ControlBuilder(values, state, interior, named, fixed_facets(values, state, facets), spaces).build()
         controls = Controls(tuple(entry.part for entry in entries), 1 if clock is None else clock.steps)
         interior.coefficients.update(values.companions(CELLS, state.cells.quadrature.flat))
@@ -311,7 +310,11 @@ class _Builder:
         time = self.file.spec.time
         if time is None:
             return None
-        return Clock(time.steps, time.end / time.steps, 1.0 if time.scheme == "implicit_euler" else 0.5)
+        theta = 1.0 if time.scheme == "implicit_euler" else 0.5
+        # A first step of the implicit Euler method does not look at the boundary at the time 0, where controls have no
+        # value and that of the initial state need not fit. One such step takes no order from the scheme.
+        first = 1.0 if any(isinstance(each, DirichletControl) for each in self.file.spec.controls) else theta
+        return Clock(time.steps, time.end / time.steps, theta, first)
 
     def _parameters(self) -> dict[str, float]:
         """Starting values of the parameters."""
@@ -351,6 +354,7 @@ class _Builder:
             lift=lift,
             mass=capacity_matrix(state.cells, state.groups[0].components, interior.capacity),
             theta=clock.theta,
+            first=clock.first,
             step=clock.step,
             symmetric_steps=interior.symmetric,
             **common,  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from ..control.spaces import TimeRule
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -16,11 +18,18 @@ class Clock:
         steps: of time.
         step: their length.
         theta: share of the end of a step in the point where integrals are taken.
+        first: the same of the first step.
     """
 
     steps: int
     step: float
     theta: float
+    first: float
+
+    @property
+    def thetas(self) -> np.ndarray:
+        """(steps,)."""
+        return np.append(self.first, np.full(self.steps - 1, self.theta))
 
     @property
     def levels(self) -> np.ndarray:
@@ -28,20 +37,32 @@ class Clock:
 
     @property
     def stages(self) -> np.ndarray:
-        return (np.arange(self.steps) + self.theta) * self.step
+        return (np.arange(self.steps) + self.thetas) * self.step
 
     @property
     def averages(self) -> sp.csr_matrix:
         """(steps, steps + 1): values at the levels -> at the stages."""
         rows = np.arange(self.steps)
         shape = (self.steps, self.steps + 1)
-        end = sp.csr_matrix((np.full(self.steps, self.theta), (rows, rows + 1)), shape)
-        return sp.csr_matrix(end + sp.csr_matrix((np.full(self.steps, 1.0 - self.theta), (rows, rows)), shape))
+        end = sp.csr_matrix((self.thetas, (rows, rows + 1)), shape)
+        return sp.csr_matrix(end + sp.csr_matrix((1.0 - self.thetas, (rows, rows)), shape))
 
     @property
     def last(self) -> sp.csr_matrix:
         """(1, steps + 1): values at the levels -> at the end."""
         return sp.csr_matrix(([1.0], ([0], [self.steps])), (1, self.steps + 1))
+
+    def middle_rule(self) -> TimeRule:
+        """Of controls that are constant in each step: one point a step, that of the equation's integrals."""
+        return TimeRule(self.stages, np.full(self.steps, self.step))
+
+    def end_rule(self) -> TimeRule:
+        """Of controls whose values stand at the ends of the steps, as those of the state do: as exact as the scheme.
+
+        Every step has the rule of its integrals: the trapezoidal rule, or that of its end.
+        """
+        weights = np.asarray(self.averages.T @ np.full(self.steps, self.step))[1:]
+        return TimeRule(self.levels[1:], weights, self.theta < 1.0)
 
     def stages_of(self, size: int) -> sp.csr_matrix:
         """(steps * size, (steps + 1) * size): coefficients of a space at the levels -> at the stages."""

@@ -19,7 +19,7 @@ class VolumeSpec(Section):
 
 
 class StateSpec(Section):
-    """lower <= u <= upper, by a penalty/2 int of the squared excess that grows tenfold from stage to stage."""
+    """lower <= u <= upper at the nodes of the state's elements, by multipliers and a penalty that grows as needed."""
 
     kind: Literal["state"]
     upper: OptionalScalar = Field(default=None, description="Upper bound, an expression; null for none.")
@@ -30,11 +30,17 @@ class StateSpec(Section):
     component: Annotated[int, Number(whole=True, least=0)] = Field(
         default=0, description="Component of a vector, from 0."
     )
-    penalty: Annotated[float, Number(above=0)] = Field(
-        default=1e6, description="Factor of the penalty in the last stage; the excess falls in inverse proportion."
+    tolerance: Annotated[float, Number(above=0)] = Field(
+        default=1e-6,
+        description="Largest excess at a node that is converged, relative to the largest bound and state.",
+    )
+    penalty: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Factor of the penalty at the end of the path of stages; auto is 1e6 times the curvature of the "
+        "objective. The path ends as soon as the bounds hold, and goes on where they do not.",
     )
     stages: Annotated[int, Number(whole=True, least=1)] = Field(
-        default=6, description="Stages of the continuation, each with ten times the penalty of the one before."
+        default=6, description="Stages of that path, each with up to ten times the penalty of the one before."
     )
 
     @model_validator(mode="after")

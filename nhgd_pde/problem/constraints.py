@@ -1,50 +1,24 @@
-"""From the `constraints` section to the constraints: a volume for the engine, bounds of the state as penalties."""
+"""From the `constraints` section to the constraints: a volume for the engine, and bounds of the state at nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..control.spaces import Controls
-from ..linalg.sparse import SparseMatrix
-from ..objective.constraints import ConstraintReport, StateConstraint, VolumeConstraint
-from ..objective.integral import IntegralTerm
+from ..fem.evaluation import Evaluation
+from ..objective.constraints import VolumeConstraint
+from ..objective.state_bounds import Between, StateBounds
 from .clock import Clock
 from .constraint_spec import StateSpec, VolumeSpec
 from .entry import Entry
+from .expressions import COORDINATES
 from .objectives import ObjectiveBuilder
-from .values import Values
-
-
-@dataclass(frozen=True)
-class Penalised:
-    """A constraint of the state and the factors of its penalty, one a stage; the last is the problem's."""
-
-    constraint: StateConstraint
-    factors: tuple[float, ...]
-
-    def term(self, terms: ObjectiveBuilder, factor: float) -> IntegralTerm:
-        """factor/2 int of the squared excess (Moreau and Yosida)."""
-        constraint, component = self.constraint, self.constraint.component
-
-        def density(u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor) -> Tensor:
-            values = u if u.ndim == 2 else u[component // (1 + len(x))]
-            return 0.5 * factor * constraint.excess(values).square()
-
-        weights = constraint.weights / constraint.evaluation.quadrature.weights.reshape(-1)
-        return IntegralTerm(
-            density,
-            constraint.evaluation,
-            None,
-            terms.controls.rows,
-            weights.reshape(constraint.evaluation.quadrature.weights.shape),
-            constraint.stages,
-            constraint.measure,
-        )
+from .values import Values, point_text
 
 
 @dataclass
@@ -64,7 +38,7 @@ class ConstraintBuilder:
     terms: ObjectiveBuilder
     clock: Clock | None
     volume: tuple[VolumeSpec, int] | None = None
-    states: list[Penalised] = field(default_factory=list)
+    states: list[StateBounds] = field(default_factory=list)
 
     def build(self) -> None:
         for k, spec in enumerate(self.values.file.spec.constraints):
@@ -110,39 +84,97 @@ class ConstraintBuilder:
 
         return VolumeConstraint(self.controls, number, evaluation, weights / weights.sum(), spec.fraction, material)
 
-    def _state(self, key: str, spec: StateSpec) -> Penalised:
-        evaluation, region = self.terms.region(f"{key}.on", spec.on)
-        count = self.terms.state.groups[0].components
-        component = spec.component
+    def _state(self, key: str, spec: StateSpec) -> StateBounds:
+        component, count = spec.component, self.terms.state.groups[0].components
         if component >= count:
             self.values.complain(f"{key}.component", f"expected a component below {count}, found {component}")
             component = 0
-        x = evaluation.quadrature.flat
-        times = None if self.clock is None else self.clock.stages
-        bounds: dict[str, Tensor | None] = {}
-        for side, given in (("lower", spec.lower), ("upper", spec.upper)):
-            bounds[side] = (
-                None if given is None else self.values.tensor(self.values.formula(f"{key}.{side}", given, x, times))
-            )
-        lower, upper = bounds["lower"], bounds["upper"]
-        if lower is not None and upper is not None and bool(torch.as_tensor(lower > upper).any()):
-            self.values.complain(f"{key}.lower", "expected lower <= upper everywhere, found lower above upper")
-        stages = None
-        if self.clock is not None:
-            stages = SparseMatrix(self.clock.stages_of(self.terms.state.size), self.terms.state.device)
-        weights = (evaluation.quadrature.weights * self.values.tensor(region)).reshape(-1)
-        constraint = StateConstraint(
+        state, clock = self.terms.state, self.clock
+        evaluation, region = self.terms.region(f"{key}.on", spec.on)
+        nodes, shares = self._nodes(spec.on, evaluation, region, component)
+        x = state.parts[component].nodes[:, nodes]
+        # What is given at the time 0 is no control's to change.
+        first = 0 if clock is None or any(entry.initial for entry in self.entries) else 1
+        times = None if clock is None else clock.levels[first:]
+        copies = 1 if times is None else len(times)
+        lower, upper = self._sides(key, spec, x, times, copies)
+        crossed = np.flatnonzero((lower > upper).any(axis=0))
+        if len(crossed):
+            level, k = int(np.flatnonzero(lower[:, crossed[0]] > upper[:, crossed[0]])[0]), int(crossed[0])
+            found = f"found lower {lower[level, k]:g} above upper {upper[level, k]:g} at {point_text(x, k)}"
+            self.values.complain(f"{key}.lower", f"expected lower <= upper everywhere, {found}")
+        offset = state.offsets[component] + nodes
+        places = np.tile(x.T, (copies, 1))
+        if times is not None:
+            places = np.column_stack([places, times.repeat(len(nodes))])
+        tensor = self.values.tensor
+        return StateBounds(
+            indices=torch.from_numpy((state.size * np.arange(first, first + copies)[:, None] + offset).reshape(-1)),
+            lower=tensor(lower.reshape(-1)),
+            upper=tensor(upper.reshape(-1)),
+            weights=tensor(np.tile(shares * (1.0 if clock is None else clock.step), copies)),
+            given=torch.zeros(copies * len(nodes), dtype=torch.bool),
+            places=tensor(places),
+            names=(*COORDINATES[: len(x)], *(("t",) if clock is not None else ())),
+            tolerance=spec.tolerance,
+            between=self._between(key, spec, evaluation, region, component, times),
+            penalty=None if spec.penalty == "auto" else float(spec.penalty),
+            stages=spec.stages,
+        )
+
+    def _nodes(
+        self, on: str | None, evaluation: Evaluation, region: np.ndarray, component: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nodes of a region in the space of a field, and the share of its measure that falls to each.
+
+        The shares are those of the integrals of the absolute values of the nodal functions: the integrals themselves
+        are zero at the vertices of quadratic triangles.
+        """
+        state = self.terms.state
+        part, first = state.parts[component], int(state.offsets[component])
+        if evaluation is not state.cells:
+            assert on is not None
+            nodes = part.facet_dofs(self.terms.facets[on])
+        elif on is None:
+            nodes = np.arange(part.size)
+        else:
+            nodes = part.cell_dofs(np.flatnonzero(region.any(axis=1)))
+        absolute = replace(evaluation, tables=tuple(table.abs() for table in evaluation.tables))
+        density = np.zeros((evaluation.components, 1, region.size))
+        density[evaluation.stride * component] = region.reshape(-1)
+        shares = absolute.test(self.values.tensor(density)).cpu().numpy()[0, first + nodes]
+        measure = float((evaluation.quadrature.weights.cpu().numpy() * region).sum())
+        return nodes, measure * shares / shares.sum()
+
+    def _sides(
+        self, key: str, spec: StateSpec, x: Tensor | np.ndarray, times: np.ndarray | None, copies: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bound (copies, points), infinite where there is none."""
+        shape = copies, x.shape[1]
+        lower, upper = (
+            np.full(shape, none)
+            if given is None
+            else np.broadcast_to(self.values.formula(f"{key}.{side}", given, x, times), shape)
+            for side, given, none in (("lower", spec.lower, -np.inf), ("upper", spec.upper, np.inf))
+        )
+        return lower, upper
+
+    def _between(
+        self,
+        key: str,
+        spec: StateSpec,
+        evaluation: Evaluation,
+        region: np.ndarray,
+        component: int,
+        times: np.ndarray | None,
+    ) -> Between:
+        copies = 1 if times is None else len(times)
+        lower, upper = self._sides(key, spec, evaluation.quadrature.flat, times, copies)
+        inside = region.reshape(-1) > 0.0
+        return Between(
             evaluation,
             evaluation.stride * component,
-            lower,
-            upper,
-            weights,
-            stages,
-            1.0 if self.clock is None else self.clock.step,
+            self.values.tensor(np.where(inside, lower, -np.inf)),
+            self.values.tensor(np.where(inside, upper, np.inf)),
+            0 if self.clock is None else self.clock.steps + 1 - copies,
         )
-        factors = spec.penalty * 10.0 ** np.arange(1 - spec.stages, 1.0)
-        return Penalised(constraint, tuple(float(factor) for factor in factors))
-
-    def reports(self, volume: VolumeConstraint | None) -> tuple[ConstraintReport, ...]:
-        found: list[ConstraintReport] = [each.constraint for each in self.states]
-        return tuple(found if volume is None else [volume, *found])

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control.spaces import ControlSpace
+from ..control.spaces import ControlSpace, TimeRule
 from ..fem.evaluation import Evaluation, stacked
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
@@ -17,6 +17,7 @@ from ..linalg.counts import Counts
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from ..linalg.sparse import SparseMatrix
+from .clock import Clock
 from .control_spec import ControlSpec
 from .objective_spec import RegularisationTerm
 from .values import Values, point_text
@@ -56,13 +57,13 @@ class ControlSpaces:
         values: evaluates expressions and collects mistakes.
         state: the state space.
         counts: where work is counted.
-        step: length of a time step; None of a steady problem.
+        clock: the times of an evolution; None of a steady problem.
     """
 
     values: Values
     state: StateSpace
     counts: Counts
-    step: float | None
+    clock: Clock | None
 
     def in_cells(
         self, key: str, spec: ControlSpec, count: int, varying: bool = True
@@ -119,20 +120,20 @@ class ControlSpaces:
             varying: it may have values of its own in every time step.
         """
         nodes, count = functions.nodes, len(functions.each)
-        if kind == "time" and self.step is None:
+        if kind == "time" and self.clock is None:
             self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
         if functions.space is None:
             for end, given in (("initial", spec.initial), *((f"bounds.{i}", b) for i, b in enumerate(spec.bounds))):
                 self.values.number(f"{key}.{end}", given)
-        steps = len(self.values.times) if self.values.times is not None else 0
-        moves = varying and self.step is not None and kind != "constant"
+        rule = self._rule(spec) if varying and kind != "constant" else None
+        moves = rule is not None
         if not moves:
             self.values.constant_in_time(f"{key}.initial", spec.initial)
             for i, bound in enumerate(spec.bounds):
                 if bound is not None:
                     self.values.constant_in_time(f"{key}.bounds.{i}", bound)
-        times = self.values.times if moves else np.zeros(1)
-        copies = steps if moves else 1
+        times = np.zeros(1) if rule is None else rule.times
+        copies = len(times)
 
         initial = self.values.components(
             f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times
@@ -151,12 +152,21 @@ class ControlSpaces:
             upper=upper,
             weight=functions.weight,
             steps=copies if moves else None,
-            measure=self.step if moves and self.step is not None else 1.0,
+            measure=self.clock.step if rule is not None and self.clock is not None else 1.0,
+            rule=rule,
             components=count,
             space=functions.space,
             dofs=functions.dofs,
             boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )
+
+    def _rule(self, spec: ControlSpec) -> TimeRule | None:
+        """How a control stands in time: as the given values do in whose place it is."""
+        if self.clock is None:
+            return None
+        if spec.kind == "dirichlet":
+            return self.clock.end_rule()
+        return self.clock.middle_rule()
 
     def _bounds(
         self, key: str, spec: ControlSpec, nodes: np.ndarray, times: np.ndarray | None, copies: int

@@ -50,8 +50,7 @@ class ControlTermBuilder:
 
     def _spread(self, first: int, part: ControlSpace, one: sp.csr_matrix) -> sp.csr_matrix:
         """A matrix of one time step of a control as one (p, p) of all controls."""
-        copies = part.steps or 1
-        whole = part.measure * sp.kron(sp.identity(copies), one)
+        whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.weights), one)
         before, after = first, self.controls.size - first - part.size
         return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
 
@@ -98,8 +97,10 @@ class ControlTermBuilder:
             self.values.complain(f"{key}.norm", "expected l2, h1 or tv for a filtered density, found 'l1'")
         if self.l1_weights is None:
             self.l1_weights = self.values.tensor(np.zeros(self.controls.size))
-        mass = part.riesz.matrix.diagonal().repeat(part.steps or 1)
-        self.l1_weights[first : first + part.size] += term.weight * part.measure * mass
+        mass = part.riesz.matrix.diagonal()
+        if part.rule is not None:
+            mass = (self.values.tensor(part.rule.weights)[:, None] * mass).reshape(-1)
+        self.l1_weights[first : first + part.size] += term.weight * mass
 
     def _variation(self, key: str, term: RegularisationTerm, part: ControlSpace) -> list[ControlTerm]:
         if part.evaluation.quadrature.x.shape != self.state.cells.quadrature.x.shape:
@@ -112,17 +113,17 @@ class ControlTermBuilder:
         weight = term.weight * part.measure / copies * part.weight.reshape(-1)
         return [TotalVariation(rows, evaluation, weight, term.smoothing)]
 
-    def _stages(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
+    def _times(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
         """Times at which an expression for a control is taken; a control that does not vary takes none in t."""
         if self.clock is None:
             return None
-        if part.steps is None:
+        if part.rule is None:
             self.values.constant_in_time(key, value)
             return np.zeros(1)
-        return self.clock.stages
+        return part.rule.times
 
     def _reference(self, key: str, term: RegularisationTerm, first: int, part: ControlSpace) -> Tensor:
-        times = self._stages(key, term.reference, part)
+        times = self._times(key, term.reference, part)
         nodes = part.nodes[:, : part.columns // part.components]
         given = self.values.components(key, term.reference, part.components, nodes, times)
         copies = part.steps or 1
@@ -135,7 +136,7 @@ class ControlTermBuilder:
         found: list[ControlTerm] = []
         for first, part in self._parts(key, term.control):
             x = part.evaluation.quadrature.flat
-            times = self._stages(f"{key}.weight", term.weight, part)
+            times = self._times(f"{key}.weight", term.weight, part)
             weight = np.atleast_2d(self.values.formula(f"{key}.weight", term.weight, x, times))
             if part.space is None:
                 self.values.number(f"{key}.weight", term.weight)
@@ -145,7 +146,9 @@ class ControlTermBuilder:
                 density[:: part.evaluation.stride] = weight * part.weight.cpu().numpy().reshape(-1)
                 one = part.evaluation.test(self.values.tensor(density)).cpu().numpy()
             whole = np.zeros(self.controls.size)
-            rows = np.broadcast_to(part.measure * one, (part.steps or 1, part.columns))
-            whole[first : first + part.size] = rows.reshape(-1)
+            if part.rule is not None:
+                one = np.broadcast_to(one, (len(part.rule.times), part.columns))
+                one = part.rule.weights[:, None] * one
+            whole[first : first + part.size] = one.reshape(-1)
             found.append(LinearControl(self.values.tensor(whole)))
         return found

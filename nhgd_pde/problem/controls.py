@@ -173,7 +173,7 @@ class ControlBuilder:
         return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)), side=spec.on, facets=facets)
 
     def _initial(self, key: str, spec: InitialControl) -> Entry:
-        if self.spaces.step is None:
+        if self.spaces.clock is None:
             self.values.complain(f"{key}.kind", "expected a problem with time, found a steady one")
         count = self.state.groups[0].components
         part, _, _ = self.spaces.in_cells(key, spec, count, varying=False)

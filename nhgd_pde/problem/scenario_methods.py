@@ -17,6 +17,7 @@ from ..engine.scenarios.streaming import Streaming
 from ..methods.adjoint import Adjoint
 from ..methods.registry import OVER_SCENARIOS
 from ..methods.sample_average import SampleAverage
+from .constraint_spec import StateSpec
 from .loading import ProblemFile
 from .scenario_spec import CVaRSpec, ScenariosSpec
 
@@ -68,6 +69,9 @@ def compared_over_scenarios(file: ProblemFile) -> tuple[Oracle[Any, Any], str]:
     """
     spec, options = file.spec, file.spec.adjoints
     method = OVER_SCENARIOS[spec.method]
+    if method.stepwise and any(isinstance(each, StateSpec) for each in spec.constraints):
+        message = "expected nhgd, adjoint or sample_average with bounds of the state, which hold in every scenario"
+        raise file.error("method", f"{message}, found {spec.method!r}")
     if method.stepwise and spec.risk != "mean":
         raise file.error("risk", f"expected mean, which a minibatch estimates, with method {spec.method}")
     oracle = method.factory(
@@ -101,6 +105,10 @@ def _strategy(file: ProblemFile, base: NHGD) -> tuple[Oracle[Any, Any], str]:
     scenarios = _scenarios(file)
     batch = None if scenarios.batch == "auto" else int(scenarios.batch)
     linear = file.spec.risk == "mean"
+    bounded = any(isinstance(each, StateSpec) for each in file.spec.constraints)
+    if bounded and scenarios.strategy in ("saga", "streaming"):
+        message = "expected growing or all with bounds of the state, which hold in every scenario of the sample"
+        raise file.error("scenarios.strategy", f"{message}, found {scenarios.strategy!r}")
     if scenarios.strategy == "saga":
         if not linear:
             raise file.error("scenarios.strategy", "expected growing or all with a risk other than the mean")
@@ -109,7 +117,8 @@ def _strategy(file: ProblemFile, base: NHGD) -> tuple[Oracle[Any, Any], str]:
         if not linear and not isinstance(file.spec.risk, CVaRSpec):
             raise file.error("scenarios.strategy", "expected growing or all with a risk other than the mean and cvar")
         return Streaming(base, batch or _MINIBATCH), "fresh ones in every step"
-    growing = scenarios.strategy == "growing" and scenarios.sampling != "quadrature"
+    # Bounds of the state have multipliers in every scenario of the sample.
+    growing = scenarios.strategy == "growing" and scenarios.sampling != "quadrature" and not bounded
     first = min(_FIRST, batch or _FIRST) if growing else None
     return ScenarioNHGD(base, GrowthOptions(first=first)), "batches that grow" if growing else "all at once"
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..inner.model import InnerModel
+from ..objective.state_bounds import StateBounds
 from ..pde.equation import StateEquation
 from ..pde_problem import PDEProblem
 from .constraints import ConstraintBuilder
@@ -22,11 +25,12 @@ def staged(
 ) -> PDEProblem:
     """The problem with its constraints and, as `earlier`, the stages before it.
 
+    Bounds of the state belong to the last stage alone, which is solved in rounds of its own.
     Spaces, metrics and filters are those of the problem in every stage, and so is the equation where its
     coefficients stay. Several continuations end together: a short one waits with its first stage.
     """
     changing = [entry for entry in entries if len(entry.stages) > 1]
-    count = max([len(entry.stages) for entry in changing] + [len(each.factors) for each in constraints.states] + [1])
+    count = max([len(entry.stages) for entry in changing] + [1])
 
     def stage(k: int) -> PDEProblem:
         last = k == count - 1
@@ -37,25 +41,31 @@ def staged(
         if coefficients and not last:
             equation = _changed(equation, coefficients)
             model = model_of(equation)
-        penalties = [
-            each.term(constraints.terms, each.factors[max(k - count + len(each.factors), 0)])
-            for each in constraints.states
-        ]
-        objective = problem.objective
-        if penalties:
-            objective = replace(objective, joint=(*objective.joint, *penalties))
         volume = constraints.volume_constraint(coefficients)
         return replace(
             problem,
             equation=equation,
             model=model,
-            objective=objective,
             constraint=volume,
-            reports=constraints.reports(volume),
+            reports=() if volume is None else (volume,),
         )
 
     *earlier, final = [stage(k) for k in range(count)]
-    return replace(final, earlier=tuple(earlier))
+    bounds = tuple(_of_equation(each, problem.equation) for each in constraints.states)
+    return replace(final, earlier=tuple(earlier), state_bounds=bounds)
+
+
+def _of_equation(bounds: StateBounds, equation: StateEquation) -> StateBounds:
+    """With what neither the equation nor a control changes marked as given."""
+    given = torch.ones(equation.size, dtype=torch.bool)
+    given[torch.from_numpy(np.asarray(equation.free, dtype=np.int64))] = False
+    if equation.data is not None:
+        given[torch.from_numpy(equation.data.touched)] = False
+    if equation.zero_mean is not None:
+        given[equation.zero_mean.pinned] = False
+    device = equation.lift.device
+    indices = bounds.indices.to(device)
+    return replace(bounds, indices=indices, given=given.to(device)[indices])
 
 
 def _changed(equation: StateEquation, coefficients: dict[str, Tensor]) -> StateEquation:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ..engine.bilevel import OuterProblem
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
@@ -18,6 +17,9 @@ from ..engine.roles.service import STEM
 from ..linalg.counts import Counts
 from ..output.atomic import OutputError, atomic_path
 from ..output.run_folder import CHECKPOINT
+from ..pde_problem import PDEProblem
+from ..scenario_problem import ScenarioProblem
+from .rounds import restored, saved
 
 _FORMAT = 3
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.
@@ -34,6 +36,9 @@ class Checkpoint:
         stage: which of the problems of a continuation the loop is about.
         before: outer iterations of the stages before.
         reference: the first gradient norm of the run.
+        rounds: how many rounds of bounds of the state have ended, and where their multipliers stand; None where the
+            loop is about none.
+        first: the first iterate of the run where the loop is about a later stage or round; None elsewhere.
     """
 
     loop: LoopState
@@ -42,6 +47,8 @@ class Checkpoint:
     stage: int = 0
     before: int = 0
     reference: float = 0.0
+    rounds: tuple[int, PDEProblem | ScenarioProblem] | None = None
+    first: Iterate | None = None
 
 
 def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
@@ -72,6 +79,8 @@ def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Chec
         "stage": checkpoint.stage,
         "before": checkpoint.before,
         "reference": checkpoint.reference,
+        "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
+        "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
     }
 
 
@@ -86,7 +95,7 @@ def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(
-    folder: Path, oracle: Oracle, stages: Sequence[OuterProblem], spec: Mapping[str, Any]
+    folder: Path, oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem], spec: Mapping[str, Any]
 ) -> Checkpoint:
     """The checkpoint of a folder, of a run of one problem or of several stages of it.
 
@@ -102,7 +111,10 @@ def read_checkpoint(
             continue
         raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
     try:
-        problem = stages[content["stage"]]
+        problem, rounds = stages[content["stage"]], None
+        if content.get("rounds") is not None:
+            problem = restored(problem, content["rounds"][1])
+            rounds = content["rounds"][0], problem
         if not isinstance(getattr(oracle, "curvature", None), Remote):
             content = _inlined(content, folder)
         current = _restore(oracle, problem, content["state"])
@@ -121,6 +133,8 @@ def read_checkpoint(
             unit=content["unit"],
             scales=from_plain(content["scales"], device),
         )
+        known = content.get("run_first")
+        first = None if known is None else from_plain(known, device)
     except (OSError, RemoteError) as error:
         raise OutputError(f"{path}: the inverse that belongs to the checkpoint cannot be read ({error})") from error
     except (ValueError, TypeError, KeyError, IndexError) as error:
@@ -132,6 +146,8 @@ def read_checkpoint(
         content["stage"],
         content["before"],
         content["reference"],
+        rounds,
+        first,
     )
 
 
@@ -204,7 +220,7 @@ def _save(oracle: Any, state: Any) -> Any:
     return oracle.save(state) if hasattr(oracle, "save") else to_plain(state)
 
 
-def _restore(oracle: Any, problem: OuterProblem, saved: Any) -> Any:
+def _restore(oracle: Any, problem: PDEProblem | ScenarioProblem, saved: Any) -> Any:
     if hasattr(oracle, "restore"):
         return oracle.restore(problem, saved)
     return from_plain(saved, problem.start()[0].device)

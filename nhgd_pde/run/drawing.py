@@ -152,6 +152,19 @@ def target_fields(problem: PDEProblem, step: int = -1) -> Fields:
     return found
 
 
+def multiplier_fields(problem: PDEProblem, level: int = -1) -> Fields:
+    """The multipliers of the bounds of the state, of several bounds added up: densities, positive at upper bounds.
+
+    Their unit is that of the objective over those of the state and of the measure of the region.
+    """
+    if not problem.relaxations:
+        return {}
+    whole = np.zeros((1, problem.equation.size))
+    for each in problem.relaxations:
+        whole[0, each.bounds.indices.cpu().numpy()] += each.multiplier.mean(0).cpu().numpy()
+    return state_fields(problem, whole, "multiplier", level)
+
+
 def final_fields(
     problem: PDEProblem,
     state: np.ndarray,
@@ -175,6 +188,7 @@ def final_fields(
         **control_points,
         **density_points,
         **target_fields(problem, step),
+        **multiplier_fields(problem, level),
         **state_fields(problem, adjoint, "adjoint", level),
         **gradient_points,
     }
@@ -187,5 +201,7 @@ def final_fields(
 def pictured(data: FieldData) -> tuple[str, ...]:
     """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
     after = ("target", "density", "control")
-    names = [name for name in (*data.point, *data.cell) if not name.startswith(("adjoint", "sensitivity"))]
+    names = [
+        name for name in (*data.point, *data.cell) if not name.startswith(("adjoint", "sensitivity", "multiplier"))
+    ]
     return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))

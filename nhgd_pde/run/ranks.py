@@ -21,6 +21,7 @@ from ..engine.scenarios.oracle import ScenarioNHGD
 from ..engine.scenarios.saga import SAGA
 from ..engine.scenarios.streaming import Streaming
 from ..engine.scenarios.team import Team
+from ..problem.constraint_spec import StateSpec
 from ..problem.errors import ProblemError
 
 if TYPE_CHECKING:
@@ -165,6 +166,9 @@ def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:
         return
     if not file.spec.parameters:
         raise file.error("parameters", f"expected random inputs in a run of {size} ranks, which share scenarios")
+    if any(isinstance(each, StateSpec) for each in file.spec.constraints):
+        message = f"expected no bounds of the state in a run of {size} ranks, as one process has the multipliers"
+        raise file.error("constraints", message)
     if isinstance(oracle, SAGA):
         message = f"expected growing, all or streaming in a run of {size} ranks, found 'saga'"
         raise file.error("scenarios.strategy", message)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from ..engine.loop import Iterate, LoopState, Minimum
+from ..engine.loop import Iterate, LoopState, Minimum, Stopping
 from ..engine.minimise import minimise
 from ..engine.oracle import Oracle, Unsolved
+from ..engine.reasons import converged
 from ..engine.roles.link import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
@@ -33,11 +34,14 @@ from .outcome import nominal_of, roles_of, satisfied, solution_of
 from .provenance import commit, versions
 from .ranks import report
 from .recording import Follower, Recorder
+from .rounds import following_round, impossible, nearly, reported, settled, started
 from .scenario_fields import statistics_fields
 from .solution import Row, Solution
 
 # How far the gradient is reduced in a stage of a continuation that is not the last.
 _STAGE_RTOL = 1e-2
+# The same in a round of state bounds: from rougher solutions multipliers learn too little.
+_ROUND_RTOL = 1e-3
 # Fresh scenarios that judge an answer where the file does not say: as many as the sample has, within these.
 _LEAST_FRESH, _MOST_FRESH = 100, 1000
 
@@ -116,7 +120,7 @@ class Run:
         self._spec = problem.file.spec.model_dump(mode="json")
         self._problems = problem.stages
         self._current = self._problems[0]
-        self._stage, self._before_stage, self._reference = 0, 0, 0.0
+        self._stage, self._before_stage, self._reference, self._rounds = 0, 0, 0.0, 0
         self._alone = False
         self._rows: list[Row] = []
         self._first: Iterate | None = None
@@ -150,6 +154,8 @@ class Run:
             if self._recorder is not None:
                 self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
             before = resumed.evaluations if resumed is not None else 0
+            if resumed is None:
+                self._current = started(self._current)
             try:
                 found = self._stages(resumed)
             except KeyboardInterrupt:
@@ -215,32 +221,62 @@ class Run:
 
     def _stages(self, resumed: LoopState | None) -> Minimum:
         """Solve the problems of a continuation one after the other, each from the solution of the one before."""
-        method = self._problem.method
         while True:
             last = self._stage == len(self._problems) - 1
-            stopping = method.stopping
-            if self._stage:
-                # What counts is how small the gradient has become since the run began.
-                stopping = replace(stopping, atol=max(stopping.atol, stopping.rtol * self._reference))
-            if not last:
-                stopping = replace(stopping, rtol=max(stopping.rtol, _STAGE_RTOL))
+            rough = not last or not nearly(self._current)
+            stopping = self._stopping((_ROUND_RTOL if last else _STAGE_RTOL) if rough else 0.0)
             found = minimise(
                 self._current,
                 self._oracle,
-                method.outer,
+                self._problem.method.outer,
                 stopping,
                 self._tell,
                 self._interrupted,
                 self._keep,
                 resumed,
             )
-            if last or found.status not in ("converged", "stopped"):
+            if found.status not in ("converged", "stopped"):
                 return found
+            if not last:
+                self._stage += 1
+                following = started(self._problems[self._stage], found.last)
+            else:
+                ended, following = self._round_ended(found, rough, stopping)
+                if ended is not None:
+                    return ended
             resumed = None
-            self._stage += 1
             self._before_stage += found.last.iteration + 1
-            following = self._problems[self._stage]
-            self._current = _from(following, found.last)
+            self._current = following
+
+    def _stopping(self, rtol: float) -> Stopping:
+        """That of the run, or a rougher one."""
+        stopping = self._problem.method.stopping
+        if self._reference:
+            # What counts is how small the gradient has become since the run began.
+            stopping = replace(stopping, atol=max(stopping.atol, stopping.rtol * self._reference))
+        return replace(stopping, rtol=max(stopping.rtol, rtol))
+
+    def _round_ended(
+        self, found: Minimum, rough: bool, stopping: Stopping
+    ) -> tuple[Minimum | None, PDEProblem | ScenarioProblem]:
+        """What the run has found, if it has, and the problem of the next round."""
+        current = self._current
+        if not current.relaxations:
+            return found, current
+        self._rounds += 1
+        self._current = following = following_round(current, found.last)
+        reason = impossible(following, self._rounds, found.last)
+        if reason:
+            return replace(found, status="stopped", message=reason), following
+        if settled(following) and not rough:
+            last, first = reported(current, found.last), self._first or found.first
+            if found.status == "converged":
+                goal = max(stopping.rtol * first.gradient_norm, stopping.atol)
+                found = replace(found, message=converged(last, first, goal, stopping))
+            return found, following
+        if found.last.iteration >= stopping.iterations:
+            return found, following
+        return None, following
 
     def _fields_of(self, iterate: Iterate) -> Fields:
         """The fields of the state at an iterate."""
@@ -263,7 +299,7 @@ class Run:
         fresh = scenarios.spec.validation
         count = min(max(len(problem.z), _LEAST_FRESH), _MOST_FRESH) if fresh == "auto" else int(fresh)
         try:
-            judged = judge(problem, found.last.evaluation.v, count, scenarios.spec.confidence, self._team)
+            judged = judge(problem.relaxed(()), found.last.evaluation.v, count, scenarios.spec.confidence, self._team)
         except (ProblemError, SingularMatrixError) as error:
             self._warnings.append(f"the answer could not be judged: {error}")
             return None
@@ -275,7 +311,9 @@ class Run:
         self._stage, self._before_stage = checkpoint.stage, checkpoint.before
         self._reference = checkpoint.reference
         self._current = self._problems[self._stage]
-        self._first, self._last = self._placed(loop.first), self._placed(loop.current)
+        if checkpoint.rounds is not None:
+            self._rounds, self._current = checkpoint.rounds
+        self._first, self._last = checkpoint.first or self._placed(loop.first), self._placed(loop.current)
         reached = self._last.iteration
         if not self._team.rank:
             self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= reached]
@@ -285,7 +323,8 @@ class Run:
         return loop
 
     def _placed(self, iterate: Iterate) -> Iterate:
-        """The iterate, counted from the beginning of the run."""
+        """The iterate, counted from the beginning of the run, with the objective that is reported."""
+        iterate = reported(self._current, iterate)
         return replace(iterate, iteration=self._before_stage + iterate.iteration) if self._before_stage else iterate
 
     def _tell(self, iterate: Iterate) -> None:
@@ -310,18 +349,19 @@ class Run:
         every = self._problem.file.spec.output.checkpoint
         if self._recorder is None or not (last or (every and loop.current.iteration % every == 0)):
             return
-        checkpoint = Checkpoint(loop, self._counts, self._seconds, self._stage, self._before_stage, self._reference)
+        checkpoint = Checkpoint(
+            loop,
+            self._counts,
+            self._seconds,
+            self._stage,
+            self._before_stage,
+            self._reference,
+            (self._rounds, self._current) if self._current.relaxations else None,
+            self._first if self._before_stage else None,
+        )
         began = time.perf_counter()
         self._recorder.checkpoint(self._oracle, self._spec, checkpoint)
         self._aside += time.perf_counter() - began
-
-
-def _from(problem: PDEProblem | ScenarioProblem, last: Iterate) -> PDEProblem | ScenarioProblem:
-    """A problem that starts where another has ended."""
-    if isinstance(problem, ScenarioProblem):
-        nominal = problem.nominal
-        return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
-    return replace(problem, origin=(last.oracle.u, last.evaluation.v))
 
 
 def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: bool = False) -> Row:

@@ -1,0 +1,288 @@
+"""Bounds of the state at the nodes of its space: what they are, how well they hold, and the term that makes them hold.
+
+Minimise f(u, v) with lower <= u <= upper at the nodes. Where mu is an estimate of the multipliers, positive at upper
+bounds and negative at lower ones, the augmented Lagrangian (Hestenes 1969, Powell 1969; for state constraints Ito and
+Kunisch 1990, SIAM J. Control Optim. 28) is
+
+    f(u, v) + sum_i m_i rho/2 (e_i^2 - (mu_i / rho)^2),   e = excess(u + mu / rho),
+
+with the signed excess e over the bounds and a weight m_i, the measure of the cells around node i that falls to it. At a
+minimum the multipliers of the next round are rho e: with them alone the necessary conditions hold, and what is left of
+them is rho (e - mu / rho) = what nodes exceed their bounds by, or nodes with a multiplier stay away from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fem.evaluation import Evaluation
+
+# A state that ends this much smaller than it began is not known any better than that.
+_SEEN = 1e-3
+# A round that has left more than this share has changed nothing: the penalty is far too small, or no control can.
+_STALLED = 0.8
+# Rounds in a row that have changed nothing, after which no control can.
+_MOST_STALLED = 6
+# The penalty grows where a round has left more than this share of what the round before had.
+_SLOW = 0.3
+_GROWTH = 10.0
+# The same from the second round in a row on that has changed nothing.
+_FAST_GROWTH = 100.0
+# Beyond this multiple of the first penalty nothing but rounding is left.
+_LARGEST = 1e20
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """The same bounds at quadrature points, to look at only.
+
+    Attributes:
+        evaluation: the state's functions there.
+        component: of the evaluation, the value of the field that is bounded.
+        lower, upper: (levels, P), infinite where there is no bound, and where the region ends.
+        levels: the first level in time that is bounded.
+    """
+
+    evaluation: Evaluation
+    component: int
+    lower: Tensor
+    upper: Tensor
+    first: int = 0
+
+    def violation(self, state: Tensor) -> float:
+        """The largest excess of coefficients (S, N)."""
+        rows = state.reshape(len(state), -1, self.evaluation.size)[:, self.first :]
+        values = self.evaluation.evaluate(rows.reshape(-1, self.evaluation.size))[self.component]
+        values = values.reshape(len(state), -1, values.shape[-1])
+        return float(torch.maximum(values - self.upper, self.lower - values).clamp(min=0.0).max())
+
+
+@dataclass(frozen=True, eq=False)
+class StateBounds:
+    """lower <= u <= upper at nodes.
+
+    Attributes:
+        indices: (k,) of the bounded coefficients among all of the state, those of every level of an evolution.
+        lower, upper: (k,), infinite where there is none.
+        weights: (k,) measure of the region, and of time, that falls to each; they add up to the whole.
+        given: (k,) whether a coefficient is fixed by the file, so that no control changes it.
+        places: (k, dim) coordinates, with the time after them in an evolution.
+        names: of the coordinates.
+        tolerance: largest violation, relative to the size of bounds and state.
+        between: the same at quadrature points.
+        penalty: where the path of penalties ends unless more is needed; None: a million times its natural unit.
+        stages: of that path, each ten times the one before.
+    """
+
+    indices: Tensor
+    lower: Tensor
+    upper: Tensor
+    weights: Tensor
+    given: Tensor
+    places: Tensor
+    names: tuple[str, ...]
+    tolerance: float
+    between: Between
+    penalty: float | None = None
+    stages: int = 6
+
+    def values(self, state: Tensor) -> Tensor:
+        """Coefficients (S, N) -> those that are bounded (S, k)."""
+        return state[:, self.indices]
+
+    def excess(self, values: Tensor) -> Tensor:
+        """What values (S, k) exceed the upper bound by, less what they fall below the lower one."""
+        return (values - self.upper).clamp(min=0.0) - (self.lower - values).clamp(min=0.0)
+
+    @cached_property
+    def size(self) -> float:
+        """The largest finite bound."""
+        finite = [bound[torch.isfinite(bound)].abs() for bound in (self.lower, self.upper)]
+        return float(torch.cat(finite).max())
+
+    def place(self, index: int) -> str:
+        coordinates = self.places[index].tolist()
+        return ", ".join(f"{name} = {value:.6g}" for name, value in zip(self.names, coordinates, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTerm:
+    """What bounds add to the objective; implements `StateTerm`.
+
+    Attributes:
+        bounds: see there.
+        multiplier: (S, k) or (1, k) density mu, in the weights of the bounds.
+        penalty: rho > 0.
+    """
+
+    bounds: StateBounds
+    multiplier: Tensor
+    penalty: float
+    quadratic: bool = False
+
+    def value(self, u: Tensor) -> Tensor:
+        shift = self.multiplier / self.penalty
+        excess = self.bounds.excess(self.bounds.values(u) + shift)
+        # As a product of sum and difference, in which nothing cancels where both are nearly the same.
+        square = (excess - shift) * (excess + shift)
+        return 0.5 * self.penalty * (square * self._weights).sum(-1)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        excess = self.bounds.excess(self.bounds.values(u) + self.multiplier / self.penalty)
+        return self._spread(u, self.penalty * self._weights * excess)
+
+    def second_derivative(self, u: Tensor, direction: Tensor) -> Tensor:
+        active = self.bounds.excess(self.bounds.values(u) + self.multiplier / self.penalty) != 0.0
+        return self._spread(u, self.penalty * self._weights * active * self.bounds.values(direction))
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        """Zero where no control changes anything."""
+        return torch.where(self.bounds.given, 0.0, self.bounds.weights)
+
+    def _spread(self, u: Tensor, values: Tensor) -> Tensor:
+        whole = torch.zeros_like(u)
+        whole[:, self.bounds.indices] = values
+        return whole
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """Where the rounds stand that make one set of bounds hold.
+
+    Attributes:
+        bounds: see there.
+        multiplier: (S, k) or (1, k) density of the multipliers that the next round begins with.
+        penalty: of that round; 0 where nothing is known yet that it could be measured by.
+        first: the first penalty that was not 0.
+        left: what the last round has left of the necessary conditions, in the unit of the state.
+        tolerance: the same that may be left.
+        seen: the largest state at the end of a round.
+        stalled: rounds in a row that have changed nothing.
+    """
+
+    bounds: StateBounds
+    multiplier: Tensor
+    penalty: float = 0.0
+    first: float = 0.0
+    left: float = float("inf")
+    tolerance: float = 0.0
+    seen: float = 0.0
+    stalled: int = 0
+
+    @staticmethod
+    def start(bounds: StateBounds, unit: float | None) -> Relaxation:
+        """Before the first round.
+
+        Args:
+            bounds: see there.
+            unit: penalty whose curvature is that of the objective; None where that is not known.
+        """
+        multiplier = torch.zeros_like(bounds.lower)[None]
+        return Relaxation(bounds, multiplier).begun(unit)
+
+    def begun(self, unit: float | None) -> Relaxation:
+        """With the first penalty, if there was none."""
+        if self.penalty > 0.0 or (unit is None and self.bounds.penalty is None):
+            return self
+        last = 1e6 * unit if self.bounds.penalty is None and unit is not None else self.bounds.penalty
+        assert last is not None
+        first = last * _GROWTH ** (1.0 - self.bounds.stages)
+        return replace(self, penalty=first, first=first)
+
+    def ended(self) -> Relaxation:
+        """With the last penalty of the path."""
+        return replace(self, penalty=self.first * _GROWTH ** (self.bounds.stages - 1.0))
+
+    @property
+    def settled(self) -> bool:
+        return self.left <= self.tolerance
+
+    @property
+    def hopeless(self) -> bool:
+        """Neither multipliers nor penalties bring the state any nearer to its bounds."""
+        return self.stalled >= _MOST_STALLED or self.penalty > _LARGEST * self.first > 0.0
+
+    def term(self) -> BoundTerm | None:
+        return BoundTerm(self.bounds, self.multiplier, self.penalty) if self.penalty > 0.0 else None
+
+    def after(self, state: Tensor) -> Relaxation:
+        """After a round that has ended with the coefficients (S, N) of the state."""
+        bounds, values = self.bounds, self.bounds.values(state)
+        seen = max(self.seen, float(values.abs().max()))
+        tolerance = self._tolerance(values)
+        shift = self.multiplier / self.penalty if self.penalty > 0.0 else torch.zeros_like(values)
+        excess = bounds.excess(values + shift)
+        left = float(torch.where(bounds.given, 0.0, excess - shift).abs().max())
+        known = replace(self, left=left, tolerance=tolerance, seen=seen)
+        if self.penalty == 0.0:
+            return known
+        multiplier = torch.where(bounds.given, 0.0, self.penalty * excess)
+        stalled = self.stalled + 1 if left > max(_STALLED * self.left, tolerance) else 0
+        growth = 1.0 if left <= max(_SLOW * self.left, tolerance) else _GROWTH if stalled < 2 else _FAST_GROWTH
+        return replace(known, multiplier=multiplier, penalty=growth * self.penalty, stalled=stalled)
+
+    def _tolerance(self, values: Tensor) -> float:
+        """The largest excess that bounded coefficients (S, k) may have."""
+        return self.bounds.tolerance * max(self.bounds.size, float(values.abs().max()), _SEEN * self.seen)
+
+    # Scenarios
+
+    def of(self, numbers: np.ndarray) -> Relaxation:
+        """That of some scenarios."""
+        return self if len(self.multiplier) == 1 else replace(self, multiplier=self.multiplier[numbers])
+
+    def averaged(self, weights: Tensor) -> Relaxation:
+        """With the mean of the multipliers of scenarios with weights (S,)."""
+        if len(self.multiplier) == 1:
+            return self
+        return replace(self, multiplier=(weights / weights.sum() @ self.multiplier)[None])
+
+    # Reports; implements `ConstraintReport`
+
+    def report(self, state: Tensor, v: Tensor) -> Mapping[str, object]:
+        values = self.bounds.values(state)
+        excess = self.bounds.excess(values)
+        worst = int(excess.abs().amax(0).argmax())
+        square = float((excess.square().mean(0) * self.bounds.weights).sum())
+        return {
+            "kind": "state",
+            "violation": float(excess.abs().max()),
+            "violation_l2": square**0.5,
+            "violation_between": self.bounds.between.violation(state),
+            "place": self.bounds.places[worst].tolist(),
+            "tolerance": self._tolerance(values),
+            "multiplier": float((self.multiplier.abs().mean(0) * self.bounds.weights).sum()),
+            "penalty": self.penalty,
+        }
+
+    def sentence(self, state: Tensor, v: Tensor) -> str:
+        values = self.bounds.values(state)
+        excess = self.bounds.excess(values).abs().amax(0)
+        worst, largest, tolerance = int(excess.argmax()), float(excess.max()), self._tolerance(values)
+        at = f" ({self.bounds.place(worst)})" if largest > 0.0 else ""
+        return f"the state exceeds its bounds at nodes by at most {largest:.1e}{at}, tolerance {tolerance:.1e}"
+
+    def impossible(self, state: Tensor) -> str:
+        """Why the bounds cannot hold, where that is known; empty elsewhere."""
+        excess = self.bounds.excess(self.bounds.values(state)).abs().amax(0)
+        given = torch.where(self.bounds.given, excess, 0.0)
+        if float(given.max()) > self.tolerance:
+            worst = int(given.argmax())
+            return (
+                f"the bounds of the state cannot hold: at {self.bounds.place(worst)} boundary or initial values fix "
+                f"the state {float(given.max()):.3g} outside of them"
+            )
+        if self.settled or not self.hopeless:
+            return ""
+        worst = int(excess.argmax())
+        return (
+            f"no control was found with which the bounds of the state hold: at {self.bounds.place(worst)} they are "
+            f"exceeded by {float(excess.max()):.3g} however large the penalty is"
+        )

@@ -1,0 +1,155 @@
+"""The rounds in which bounds of the state are made to hold: each an outer problem without them.
+
+A round minimises the augmented Lagrangian of `objective.state_bounds`. After it the multipliers are updated, and the
+penalty grows where that has not brought the state nearer to its bounds. Rounds are solved roughly until the bounds
+nearly hold, the last ones to the goal of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.loop import Iterate
+from ..engine.oracle import Unsolved
+from ..linalg.factorisation import SingularMatrixError
+from ..linalg.krylov import dot
+from ..objective.state_bounds import Relaxation, StateBounds
+from ..pde_problem import PDEProblem
+from ..scenario_problem import ScenarioProblem
+from .outcome import nominal_of
+
+# A round is solved to the goal of the run where what is left is at most this many times the tolerance.
+_NEAR = 10.0
+# Many times what it takes; only a problem without a solution comes near.
+_MOST_ROUNDS = 60
+
+
+Bounded = PDEProblem | ScenarioProblem
+
+
+def started(problem: Bounded, last: Iterate | None = None) -> Bounded:
+    """The problem of a stage, of its first round where it has rounds, that starts where another has ended."""
+    problem = problem if last is None else _from(problem, last)
+    if not problem.state_bounds:
+        return problem
+    nominal = nominal_of(problem)
+    u, v = nominal.start()
+    bounds = problem.state_bounds
+    return problem.relaxed(tuple(Relaxation.start(each, penalty_unit(nominal, each, u, v)) for each in bounds))
+
+
+def penalised(problem: Bounded) -> Bounded:
+    """One problem in place of all rounds, for those who compare methods on one: with the last penalty of the path."""
+    begun = started(problem)
+    return begun.relaxed(tuple(each.ended() for each in begun.relaxations)) if begun.relaxations else begun
+
+
+def following_round(problem: Bounded, last: Iterate) -> Bounded:
+    """The problem of the round after one that has ended at an iterate, from where it starts."""
+    nominal, v = nominal_of(problem), last.evaluation.v
+    state = problem.state(last.oracle.u, v)
+
+    def unit(each: Relaxation) -> float | None:
+        return penalty_unit(nominal, each.bounds, last.oracle.u[:1], v) if each.penalty == 0.0 else None
+
+    return _from(problem.relaxed(tuple(each.after(state).begun(unit(each)) for each in problem.relaxations)), last)
+
+
+def _from(problem: Bounded, last: Iterate) -> Bounded:
+    """A problem that starts where another has ended."""
+    if isinstance(problem, ScenarioProblem):
+        nominal = problem.nominal
+        return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
+    return replace(problem, origin=(last.oracle.u, last.evaluation.v))
+
+
+def reported(problem: Bounded, iterate: Iterate) -> Iterate:
+    """The iterate with the objective of the file, without what stands for the bounds of the state."""
+    evaluation = iterate.evaluation
+    if not problem.relaxations or isinstance(iterate.oracle, Unsolved) or not evaluation.finite:
+        return iterate
+    value = evaluation.value - problem.surplus(iterate.oracle.u, evaluation.v)
+    return replace(iterate, evaluation=replace(evaluation, value=value))
+
+
+def settled(problem: Bounded) -> bool:
+    """The bounds held at the end of the last round."""
+    return all(each.settled for each in problem.relaxations)
+
+
+def nearly(problem: Bounded) -> bool:
+    """They were not far from that."""
+    return all(each.left <= _NEAR * each.tolerance for each in problem.relaxations)
+
+
+def impossible(problem: Bounded, rounds: int, last: Iterate) -> str:
+    """Why another round would be of no use, in a sentence; empty where there is no reason."""
+    state = problem.state(last.oracle.u, last.evaluation.v)
+    for each in problem.relaxations:
+        reason = each.impossible(state)
+        if reason:
+            return reason
+        if not each.settled and each.penalty == 0.0:
+            return f"no control moves the state towards its bounds; {each.sentence(state, last.evaluation.v)}"
+    if rounds >= _MOST_ROUNDS and not settled(problem):
+        return f"{rounds} rounds of multipliers were not enough"
+    return ""
+
+
+def restored(problem: Bounded, saved: list[Mapping[str, Any]]) -> Bounded:
+    """The problem of a round, from what a checkpoint has of its relaxations."""
+    device = nominal_of(problem).equation.lift.device
+    return problem.relaxed(
+        tuple(
+            Relaxation(bounds, **{**each, "multiplier": each["multiplier"].to(device)})
+            for bounds, each in zip(problem.state_bounds, saved, strict=True)
+        )
+    )
+
+
+def saved(problem: Bounded) -> list[dict[str, Any]]:
+    """What a checkpoint has of the relaxations."""
+    names = ("multiplier", "penalty", "first", "left", "tolerance", "seen", "stalled")
+    return [{name: getattr(each, name) for name in names} for each in problem.relaxations]
+
+
+def penalty_unit(problem: PDEProblem, bounds: StateBounds, u: Tensor, v: Tensor) -> float | None:
+    """The factor with which a penalty is as curved as the objective, None where nothing says.
+
+    It is taken along the change d of the controls that moves the bounded state most evenly:
+
+        |d . Phi'' d| / |du|^2 + |Phi' d| / (|du| |1| size),   du the change of the state,
+
+    norms over the bounded region, size that of the bounds. The second part is for objectives without curvature.
+    """
+    equation, m = problem.equation, problem.control.physical(v)
+    whole = u.new_zeros(len(u), equation.size)
+    whole[:, bounds.indices] = torch.where(bounds.given, 0.0, bounds.weights)
+    try:
+        factors = problem.state_factors(u, v)
+        adjoint = factors.solve_transposed(equation.restrict(whole))
+        direct = problem.control.pull_back(equation.restrict_data(whole, m))
+        slope = direct - problem.control_product_transposed(u, v, adjoint)
+        d = problem.outer_metric.gradient(slope[None])[0]
+        du = -factors.solve(problem.control_product(u, v, d))
+    except SingularMatrixError:
+        return None
+    moved = equation.extend(du, m, problem.control.physical(d))[:, bounds.indices]
+    square = float((moved.square() * bounds.weights).sum())
+    if not 0.0 < square < math.inf:
+        return None
+    for_u, for_v = problem.outer_second_derivatives(u, v, du, d)
+    by_u, by_v = problem.outer_derivatives(u, v)
+    unit = abs(dot(for_u, du) + dot(for_v, d)) / square
+    size = max(bounds.size, float(problem.state(u, v)[:, bounds.indices].abs().max()))
+    if size > 0.0:
+        rate = abs(dot(by_u, du) + dot(by_v, d))
+        rate += 0.0 if problem.l1_weights is None else dot(problem.l1_weights, d.abs())
+        unit += rate / (square**0.5 * float(bounds.weights.sum()) ** 0.5 * size)
+    return unit if 0.0 < unit < math.inf else None
