@@ -33,8 +33,7 @@ class TimeRule:
 
     Attributes:
         times, weights: (steps,) of its values.
-        averaged: they stand at the ends of the steps, where from the second step on the integrals of the equation do
-            not.
+        averaged: they stand at the ends of the steps, and the equation's integrals after the first step in the middle.
     """
 
     times: np.ndarray

@@ -10,10 +10,10 @@ from .oracle import OracleState
 from .outer.base import Evaluation, OuterState
 from .scales import UNKNOWN, GradientScales
 
-# A start is nearly a solution where its gradient is below this multiple of rtol times its natural size, and also below
-# the second number times its natural size.
+# A start is nearly a solution where its gradient is below a hundred times this share of its natural size: ends of runs
+# with the default goal are. A looser goal does not make a good guess a solution.
+_SOLVED = 1e-8
 _NEAR = 100.0
-_NEAREST = 1e-4
 
 Status = Literal["converged", "stopped", "interrupted", "failed"]
 
@@ -30,6 +30,7 @@ class Stopping:
             estimate, twice its standard error, and the errors of states and adjoints.
         change: enough, too, are two steps in a row that change no component of v by more than this; None: they are not.
             One alone may have been damped for another reason than an optimum.
+        restarts: a start may be where another run has ended. Not where stages follow each other, whose goals say all.
         roughest: relative residual that the systems of an evaluation may have at most, however large the gradient is.
     """
 
@@ -39,6 +40,7 @@ class Stopping:
     certificate: float = 1e-8
     change: float | None = None
     roughest: float = 1e-3
+    restarts: bool = True
 
     def goal(self, first: float, scales: GradientScales) -> float:
         """The norm of the gradient to reach, from that of the first one.
@@ -50,8 +52,9 @@ class Stopping:
         goal = max(self.rtol * first, self.atol)
         if first <= scales.rounding:
             return max(goal, scales.rounding)
-        if first <= min(_NEAR * self.rtol, _NEAREST) * scales.natural:
-            return max(goal, self.rtol * scales.natural)
+        share = min(self.rtol, _SOLVED)
+        if self.restarts and first <= _NEAR * share * scales.natural:
+            return max(goal, share * scales.natural)
         return goal
 
     def small(self, iterate: Iterate, goal: float) -> bool:

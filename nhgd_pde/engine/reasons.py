@@ -59,7 +59,7 @@ def _at_the_start(first: Iterate, goal: float, stopping: Stopping, scales: Gradi
     share = first.gradient_norm / scales.natural
     return (
         f"the start is a solution: its gradient is {share:.1e} of the size of the terms that it is the sum of "
-        f"(goal {stopping.rtol:.0e})"
+        f"(goal {goal / scales.natural:.0e})"
     )
 
 

@@ -253,7 +253,8 @@ class Run:
         stopping = self._problem.method.stopping
         if self._reference:
             # What counts is how small the gradient has become since the run began.
-            stopping = replace(stopping, atol=max(stopping.atol, stopping.rtol * self._reference))
+            atol = max(stopping.atol, stopping.rtol * self._reference)
+            stopping = replace(stopping, atol=atol, restarts=False)
         return replace(stopping, rtol=max(stopping.rtol, rtol))
 
     def _round_ended(
