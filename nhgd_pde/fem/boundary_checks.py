@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from functools import cached_property
 
 import numpy as np
 import skfem
@@ -76,17 +76,60 @@ class Outline:
     def dim(self) -> int:
         return self.points.shape[1]
 
-    def boxes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Least and greatest coordinates of each simplex, with its tolerance."""
-        corners, margin = self.points[self.vertices], self.tolerances[self.facet][:, None]
-        return corners.min(axis=1) - margin, corners.max(axis=1) + margin
+    @cached_property
+    def tree(self) -> BoxTree:
+        """Of the boxes of the simplices, with their tolerances."""
+        return BoxTree(*self._boxes(self.vertices, self.tolerances[self.facet]))
 
-    def near(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of simplices of two facets whose boxes meet, each pair in both orders, part by part."""
-        low, high = self.boxes()
-        for one, other in BoxTree(low, high).meeting(low, high):
-            apart = self.facet[one] != self.facet[other]
-            yield one[apart], other[apart]
+    @cached_property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """(k, 2) the vertices of each edge of a facet, and (k,) the least tolerance of its facets."""
+        sides = self.facets.shape[1] if self.dim == 3 else 1
+        ends = [self.facets[:, [i, (i + 1) % self.facets.shape[1]]] for i in range(sides)]
+        pairs, number = np.unique(np.sort(np.concatenate(ends), axis=1), axis=0, return_inverse=True)
+        return pairs, self._least(number.reshape(-1), np.tile(self.tolerances, sides))
+
+    @cached_property
+    def corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """The vertices that facets have, and the least tolerance of the facets of each."""
+        used, number = np.unique(self.facets, return_inverse=True)
+        return used, self._least(number.reshape(-1), np.repeat(self.tolerances, self.facets.shape[1]))
+
+    @staticmethod
+    def _least(number: np.ndarray, values: np.ndarray) -> np.ndarray:
+        least = np.full(number.max() + 1, np.inf)
+        np.minimum.at(least, number, values)
+        return least
+
+    def _boxes(self, vertices: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places = self.points[vertices]
+        return places.min(axis=1) - margin[:, None], places.max(axis=1) + margin[:, None]
+
+    def near_corners(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Vertices, simplices of facets that do not have them but may be near, and the tolerance of both."""
+        used, tolerances = self.corners
+        for vertex, simplex in self.tree.meeting(*self._boxes(used[:, None], tolerances)):
+            facet = self.facet[simplex]
+            foreign = _disjoint(self.facets[facet], used[vertex][:, None])
+            tolerance = np.minimum(tolerances[vertex], self.tolerances[facet])
+            yield used[vertex[foreign]], simplex[foreign], tolerance[foreign]
+
+    def near_edges(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Pairs of edges (k, 2) without a common vertex that may be near, and the tolerance of both."""
+        edges, tolerances = self.edges
+        boxes = self._boxes(edges, tolerances)
+        for one, other in BoxTree(*boxes).meeting(*boxes):
+            one, other = one[one < other], other[one < other]
+            apart = _disjoint(edges[one], edges[other])
+            one, other = one[apart], other[apart]
+            yield edges[one], edges[other], np.minimum(tolerances[one], tolerances[other])
+
+    def near_simplices(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Edges (k, 2), and simplices without a common vertex that they may pass through."""
+        edges, tolerances = self.edges
+        for edge, simplex in self.tree.meeting(*self._boxes(edges, tolerances)):
+            apart = _disjoint(edges[edge], self.vertices[simplex])
+            yield edges[edge[apart]], simplex[apart]
 
 
 def same_place(points: np.ndarray, thickness: np.ndarray, precision: float) -> np.ndarray:
@@ -100,6 +143,15 @@ def same_place(points: np.ndarray, thickness: np.ndarray, precision: float) -> n
     rounding = 4.0 * np.finfo(float).eps * np.abs(points).max()
     same = max(_SAME, 8.0 * precision) * np.ptp(points, axis=0).max()
     return np.maximum(np.minimum(same, _THIN * thickness), rounding)
+
+
+def _disjoint(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n,) whether rows (n, i) and (n, j) of vertices have none in common."""
+    found = np.ones(len(one), dtype=bool)
+    for first in one.T:
+        for second in other.T:
+            found &= first != second
+    return found
 
 
 def _turned(along: np.ndarray) -> np.ndarray:
@@ -117,35 +169,44 @@ def _thickness(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
 
 def split_vertices(outline: Outline) -> np.ndarray:
     """(k, 2) pairs of vertices of the boundary that stand at the same place."""
-    used, first = np.unique(outline.facets, return_inverse=True)
-    tolerances = np.full(len(used), np.inf)
-    np.minimum.at(tolerances, first.reshape(outline.facets.shape), outline.tolerances[:, None])
+    used, tolerances = outline.corners
     # Few cells are so small that more than some vertices lie in the tolerance of the others.
     count = min(4, len(used))
-    tree = KDTree(outline.points[used])
-    distances, near = tree.query(outline.points[used], k=count, distance_upper_bound=2.0 * tolerances.max())
+    distances, near = KDTree(outline.points[used]).query(
+        outline.points[used], k=count, distance_upper_bound=2.0 * tolerances.max()
+    )
     one, slot = np.nonzero(np.isfinite(distances))
     other = near[one, slot]
     same = (distances[one, slot] <= np.minimum(tolerances[one], tolerances[other])) & (one < other)
     return np.stack([used[one[same]], used[other[same]]], axis=1)
 
 
-def unmatched_facets(outline: Outline) -> tuple[int, int | None] | None:
-    """A facet with a vertex of another facet inside, and that vertex; None in its place where facets cross edges."""
-    for one, other in outline.near():
-        tolerance = np.minimum(outline.tolerances[outline.facet[one]], outline.tolerances[outline.facet[other]])
-        corners, ends = outline.points[outline.vertices[one]], outline.vertices[other]
-        for k in range(ends.shape[1]):
-            foreign = ~(outline.vertices[one] == ends[:, k : k + 1]).any(axis=1)
-            rows = np.flatnonzero(foreign)
-            touching = _distance(outline.points[ends[rows, k]], corners[rows]) <= tolerance[rows]
-            if touching.any():
-                pair = rows[np.argmax(touching)]
-                return int(outline.facet[one[pair]]), int(ends[pair, k])
-        if outline.dim == 3:
-            crossing = _edges_cross(outline, one, other, tolerance)
-            if len(crossing):
-                return int(outline.facet[one[crossing[0]]]), None
+def vertex_in_facet(outline: Outline) -> tuple[int, int] | None:
+    """A vertex that lies on a facet which does not have it, and that facet."""
+    for vertices, simplices, tolerance in outline.near_corners():
+        corners = outline.points[outline.vertices[simplices]]
+        touching = _distance(outline.points[vertices], corners) <= tolerance
+        if touching.any():
+            first = int(np.argmax(touching))
+            return int(vertices[first]), int(outline.facet[simplices[first]])
+    return None
+
+
+def crossing_edges(outline: Outline) -> tuple[np.ndarray, np.ndarray] | None:
+    """Two edges (2,) of facets in space, which meet in a point that is no vertex."""
+    for first, second, tolerance in outline.near_edges() if outline.dim == 3 else ():
+        (a, b), (c, d) = outline.points[first].swapaxes(0, 1), outline.points[second].swapaxes(0, 1)
+        u, v, w = b - a, d - c, c - a
+        normal = np.cross(u, v)
+        square = (normal**2).sum(axis=1)
+        parallel = square <= 1e-16 * (u**2).sum(axis=1) * (v**2).sum(axis=1)
+        safe = np.where(parallel, 1.0, square)
+        s = (np.cross(w, v) * normal).sum(axis=1) / safe
+        t = (np.cross(w, u) * normal).sum(axis=1) / safe
+        gap = np.abs((w * normal).sum(axis=1)) / np.sqrt(safe)
+        crossing = ~parallel & (s > 0.0) & (s < 1.0) & (t > 0.0) & (t < 1.0) & (gap <= tolerance)
+        if crossing.any():
+            return first[np.argmax(crossing)], second[np.argmax(crossing)]
     return None
 
 
@@ -172,62 +233,37 @@ def _distance_to_segment(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np
     return np.linalg.norm(points - a - np.clip(share, 0.0, 1.0)[:, None] * along, axis=1)
 
 
-def _edges_cross(outline: Outline, one: np.ndarray, other: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
-    """Pairs of triangles of which an edge each cross in a point inside of both."""
-    for i, j in product(range(3), repeat=2):
-        first = outline.vertices[one][:, [i, (i + 1) % 3]]
-        second = outline.vertices[other][:, [j, (j + 1) % 3]]
-        rows = np.flatnonzero((first[:, :, None] != second[:, None, :]).all(axis=(1, 2)))
-        a, b = outline.points[first[rows]].swapaxes(0, 1)
-        c, d = outline.points[second[rows]].swapaxes(0, 1)
-        u, v, w = b - a, d - c, c - a
-        normal = np.cross(u, v)
-        square = (normal**2).sum(axis=1)
-        parallel = square <= 1e-16 * (u**2).sum(axis=1) * (v**2).sum(axis=1)
-        safe = np.where(parallel, 1.0, square)
-        s = (np.cross(w, v) * normal).sum(axis=1) / safe
-        t = (np.cross(w, u) * normal).sum(axis=1) / safe
-        gap = np.abs((w * normal).sum(axis=1)) / np.sqrt(safe)
-        crossing = ~parallel & (s > 0.0) & (s < 1.0) & (t > 0.0) & (t < 1.0) & (gap <= tolerance[rows])
-        if crossing.any():
-            return rows[crossing]
-    return np.arange(0)
-
-
 def overlap(outline: Outline) -> int | None:
     """A facet that crosses another one, or beside which more than one cell lies over a point of its own cell."""
-    for one, other in outline.near():
-        crossing = _crossing(outline, one, other)
-        if len(crossing):
-            return int(outline.facet[one[crossing[0]]])
+    for edges, simplices in outline.near_simplices():
+        crossing = _crossing(outline, edges, simplices)
+        if crossing.any():
+            return int(outline.facet[simplices[np.argmax(crossing)]])
     return _covered(outline)
 
 
-def _crossing(outline: Outline, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pairs of simplices that pass through each other, by more than the depth of their facets."""
-    corners, ends = outline.points[outline.vertices[one]], outline.points[outline.vertices[other]]
-    depth = np.maximum(outline.depths[outline.facet[one]], outline.depths[outline.facet[other]])
+def _crossing(outline: Outline, edges: np.ndarray, simplices: np.ndarray) -> np.ndarray:
+    """Where edges (k, 2) pass through simplices, by more than the depth of their facets."""
+    corners, ends = outline.points[outline.vertices[simplices]], outline.points[edges]
+    depth = outline.depths[outline.facet[simplices]]
     if outline.dim == 2:
         sides = [_heights(corners, ends), _heights(ends, corners)]
         through = [(np.abs(side) > depth).all(axis=0) & (side[0] * side[1] < 0.0) for side in sides]
-        return np.flatnonzero(through[0] & through[1])
+        return through[0] & through[1]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     length = np.linalg.norm(normal, axis=1)
-    heights = ((ends - corners[:, :1]) * normal[:, None]).sum(axis=2).T / np.where(length > 0.0, length, 1.0)
-    found = np.zeros(len(one), dtype=bool)
-    for k in range(3):
-        p, q = k, (k + 1) % 3
-        rows = np.flatnonzero((heights[p] * heights[q] < 0.0) & (np.minimum(*np.abs(heights[[p, q]])) > depth))
-        share = heights[p, rows] / (heights[p, rows] - heights[q, rows])
-        at = ends[rows, p] + share[:, None] * (ends[rows, q] - ends[rows, p])
-        within = np.ones(len(rows), dtype=bool)
-        for i in range(3):
-            start, end = corners[rows, i], corners[rows, (i + 1) % 3]
-            span = np.linalg.norm(end - start, axis=1)
-            inward = (np.cross(end - start, at - start) * normal[rows]).sum(axis=1) / np.where(span > 0.0, span, 1.0)
-            within &= inward > depth[rows] * length[rows]
-        found[rows[within]] = True
-    return np.flatnonzero(found)
+    normal = normal / np.where(length > 0.0, length, 1.0)[:, None]
+    before, after = ((ends - corners[:, :1]) * normal[:, None]).sum(axis=2).T
+    through = (before * after < 0.0) & (np.minimum(np.abs(before), np.abs(after)) > depth)
+    rows = np.flatnonzero(through)
+    share = before[rows] / (before[rows] - after[rows])
+    at = ends[rows, 0] + share[:, None] * (ends[rows, 1] - ends[rows, 0])
+    for i in range(3):
+        start, end = corners[rows, i], corners[rows, (i + 1) % 3]
+        span = np.linalg.norm(end - start, axis=1)
+        inward = (np.cross(end - start, at - start) * normal[rows]).sum(axis=1) / np.where(span > 0.0, span, 1.0)
+        through[rows] &= inward > depth[rows]
+    return through
 
 
 def _heights(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -243,8 +279,7 @@ def _covered(outline: Outline) -> int | None:
 
     The number of cells over a point is how often a ray along x leaves the mesh minus how often it enters.
     """
-    low, high = outline.boxes()
-    tree, hits = BoxTree(low, high), 0
+    hits = 0
     # A stride that has no factor in common with the number of facets visits all of them, far from each other first.
     count = len(outline.inside)
     stride = next(k for k in range(int(0.618 * count) + 1, 2 * count + 2) if np.gcd(k, count) == 1)
@@ -255,7 +290,7 @@ def _covered(outline: Outline) -> int | None:
         end = start.copy()
         end[:, 0] = np.inf
         layers = np.zeros(len(some))
-        for ray, simplex in tree.meeting(start, end):
+        for ray, simplex in outline.tree.meeting(start, end):
             hits += len(ray)
             layers += np.bincount(ray, _passing(outline, start[ray], simplex), minlength=len(some))
         if (layers > 1.5).any():

@@ -22,28 +22,29 @@ class BoxTree:
     def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
         self.order = np.argsort(_morton(0.5 * (low + high)), kind="stable")
         leaves = 1 << max(len(low) - 1, 0).bit_length()
-        lows, highs = np.full((leaves, low.shape[1]), np.inf), np.full((leaves, low.shape[1]), -np.inf)
-        lows[: len(low)], highs[: len(low)] = low[self.order], high[self.order]
+        lows, highs = np.full((low.shape[1], leaves), np.inf), np.full((low.shape[1], leaves), -np.inf)
+        lows[:, : len(low)], highs[:, : len(low)] = low[self.order].T, high[self.order].T
         # From the leaves up, then turned around: from the root down.
         self.levels = [(lows, highs)]
-        while len(lows) > 1:
-            lows, highs = np.minimum(lows[::2], lows[1::2]), np.maximum(highs[::2], highs[1::2])
+        while lows.shape[1] > 1:
+            lows, highs = np.minimum(lows[:, ::2], lows[:, 1::2]), np.maximum(highs[:, ::2], highs[:, 1::2])
             self.levels.append((lows, highs))
         self.levels.reverse()
 
     def meeting(self, low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs (index of a given box, index of a box of the tree) that have a point in common, part by part."""
         for first in range(0, len(low), _AT_ONCE):
-            some = slice(first, first + _AT_ONCE)
-            query = np.arange(len(low[some]))
+            least, greatest = (np.ascontiguousarray(each[first : first + _AT_ONCE].T) for each in (low, high))
+            query = np.arange(least.shape[1])
             node = np.zeros(len(query), dtype=np.int64)
-            least, greatest = low[some], high[some]
             for level, (lows, highs) in enumerate(self.levels):
                 if level:
                     query = np.repeat(query, 2)
                     node = (2 * node[:, None] + np.arange(2)).reshape(-1)
-                meet = (lows[node] <= greatest[query]).all(axis=1) & (highs[node] >= least[query]).all(axis=1)
-                query, node = query[meet], node[meet]
+                for axis in range(len(lows)):
+                    meet = lows[axis, node] <= greatest[axis, query]
+                    meet &= highs[axis, node] >= least[axis, query]
+                    query, node = query[meet], node[meet]
             yield first + query, self.order[node]
 
 

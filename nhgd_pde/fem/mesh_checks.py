@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import skfem
 
-from .boundary_checks import Outline, overlap, same_place, split_vertices, unmatched_facets
+from .boundary_checks import Outline, crossing_edges, overlap, same_place, split_vertices, vertex_in_facet
 from .cells import CELLS, place_text
 
 # What a crack needs in the problem file.
@@ -142,18 +142,19 @@ def _cut(read: MeshOfFile, outline: Outline) -> str | None:
     pairs = split_vertices(outline)
     if len(pairs):
         return _standing_twice(read, pairs)
-    found = unmatched_facets(outline)
-    if found is None:
+    found = vertex_in_facet(outline)
+    if found is not None:
+        vertex, facet = found
+        which = f"vertex {read.numbers[vertex]} (counted from 0) at {place_text(read.places[vertex])}"
+        return (
+            f"has cells that do not fit together: {which} lies on the facet {read.between(outline.facets[facet])} of "
+            f"another {read.kind}, which does not have it (a hanging node); {_HINT}"
+        )
+    edges = crossing_edges(outline)
+    if edges is None:
         return None
-    facet, vertex = found
-    vertices = outline.facets[facet]
-    ends = f"the facet {read.between(vertices)} of another {read.kind}"
-    if vertex is None:
-        return f"has cells that do not fit together: an edge of a {read.kind} crosses an edge of {ends}; {_HINT}"
-    which = f"vertex {read.numbers[vertex]} (counted from 0) at {place_text(read.places[vertex])}"
-    return (
-        f"has cells that do not fit together: {which} lies on {ends}, which does not have it (a hanging node); {_HINT}"
-    )
+    one, other = (read.between(edge) for edge in edges)
+    return f"has cells that do not fit together: their edges {one} and {other} cross; {_HINT}"
 
 
 def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
