@@ -48,6 +48,7 @@ class PDEProblem:
         l1_weights: (p,) of the absolute values of the controls in the objective, which `objective` does not have.
         reports: every constraint of the file, for the summary.
         sibling: the problem of other scenarios with the same mass matrix and K, which is not made again; None without.
+        notices: what the user has to be told of the file, though it is no mistake.
     """
 
     name: str
@@ -63,6 +64,7 @@ class PDEProblem:
     l1_weights: Tensor | None = None
     reports: tuple[ConstraintReport, ...] = ()
     sibling: PDEProblem | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def inner_shape(self) -> tuple[int, int]:

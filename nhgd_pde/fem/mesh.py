@@ -71,6 +71,21 @@ class Domain:
         graph = sp.coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
         return np.asarray(sp.csgraph.connected_components(graph, directed=False)[1])
 
+    def described(self, name: str) -> str:
+        """What a name of the mesh stands for, in brackets; nothing where the mesh does not have it."""
+        cells, mesh = CELLS[self.cell], self.mesh
+        if name in self.inside:
+            inner = int((mesh.f2t[1, self.inside[name]] >= 0).sum())
+            part = (
+                "" if inner == len(self.inside[name]) else f" with {inner:,} of its {len(self.inside[name]):,} facets"
+            )
+            return f" (it lies inside the domain{part})"
+        if name in self.subdomains:
+            return f" (it names {len(self.subdomains[name]):,} {cells.plural})"
+        if name in self.boundaries:
+            return f" (it names {len(self.boundaries[name]):,} facets of the boundary)"
+        return f" (it {self.unusable[name]})" if name in self.unusable else ""
+
     @property
     def overlaps(self) -> list[str]:
         """What names of the mesh have in common, a sentence each pair; `all` is left out."""
@@ -86,7 +101,8 @@ class Domain:
         if pieces > 1:
             size += f" in {pieces:,} pieces that share no facet"
         inside = f"; inside the domain: {listed(self.inside)}" if self.inside else ""
-        return f"{size}; boundaries: {listed(self.boundaries)}{inside}; subdomains: {listed(self.subdomains)}"
+        overlaps = "".join(f"; {each}" for each in self.overlaps)
+        return f"{size}; boundaries: {listed(self.boundaries)}{inside}; subdomains: {listed(self.subdomains)}{overlaps}"
 
 
 def _shared(parts: Mapping[str, np.ndarray], what: str, count: int) -> list[str]:

@@ -85,11 +85,16 @@ class LShapeMesh(Section):
 
 
 class FileMesh(Section):
-    """A mesh file; its physical names become the names of boundaries and subdomains."""
+    """A mesh file; its names and tags become the names of boundaries and subdomains."""
 
     file: str = Field(
         description="The path of a mesh file that meshio reads, from this file's folder or the one above it.",
         min_length=1,
+    )
+    cracks: Literal["refused", "allowed"] = Field(
+        default="refused",
+        description="Whether cells may touch without sharing vertices and facets: the mesh is cut there, and nothing "
+        "goes through. Cells that overlap are refused always.",
     )
     refine: Refinement = 0
 

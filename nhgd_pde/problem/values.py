@@ -39,6 +39,7 @@ class Values:
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
         random: the random inputs in the scenarios that are looked at; None where there are none.
         followed: the random inputs that coefficients which depend on parameters use too.
+        notices: what is no mistake, and yet has to be told.
     """
 
     file: ProblemFile
@@ -53,6 +54,7 @@ class Values:
     complex: bool = False
     random: RandomValues | None = None
     followed: set[str] = field(default_factory=set)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def random_names(self) -> frozenset[str]:
@@ -207,10 +209,14 @@ class Values:
     def complain(self, key: str, message: str) -> None:
         self.issues.append(self.file.issue(key, message))
 
+    def tell(self, message: str) -> None:
+        self.notices.append(message)
+
     def unknown(self, key: str, kind: str, name: str, known: Mapping[str, np.ndarray]) -> None:
         """Complain of the name of a part that the mesh does not have."""
         names = ", ".join(sorted(known)) or "none"
-        self.complain(key, f"unknown {kind} {name!r}{suggest(name, known)}; this mesh has: {names}")
+        hint = self.domain.described(name) or suggest(name, known)
+        self.complain(key, f"unknown {kind} {name!r}{hint}; this mesh has: {names}")
 
     def indicator(self, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
         """(P,), one at the points of a named subdomain, zero elsewhere."""
