@@ -91,12 +91,12 @@ class FileMesh(Section):
         description="The path of a mesh file that meshio reads, from this file's folder or the one above it.",
         min_length=1,
     )
+    refine: Refinement = 0
     cracks: Literal["refused", "allowed"] = Field(
         default="refused",
         description="Whether cells may touch without sharing vertices and facets: the mesh is cut there, and nothing "
         "goes through. Cells that overlap are refused always.",
     )
-    refine: Refinement = 0
 
 
 MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh, OneOf()]

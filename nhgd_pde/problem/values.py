@@ -212,11 +212,19 @@ class Values:
     def tell(self, message: str) -> None:
         self.notices.append(message)
 
-    def unknown(self, key: str, kind: str, name: str, known: Mapping[str, np.ndarray]) -> None:
-        """Complain of the name of a part that the mesh does not have."""
+    def unknown(
+        self,
+        key: str,
+        kind: str,
+        name: str,
+        known: Mapping[str, np.ndarray],
+        sides: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Complain of the name of a part that the mesh does not have; `sides` are boundaries that may stand there."""
         names = ", ".join(sorted(known)) or "none"
-        hint = self.domain.described(name) or suggest(name, known)
-        self.complain(key, f"unknown {kind} {name!r}{hint}; this mesh has: {names}")
+        also = "" if sides is None else f"; its boundaries: {', '.join(sorted(sides))}"
+        hint = self.domain.described(name) or suggest(name, {**known, **(sides or {})})
+        self.complain(key, f"unknown {kind} {name!r}{hint}; this mesh has: {names}{also}")
 
     def indicator(self, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
         """(P,), one at the points of a named subdomain, zero elsewhere."""
