@@ -55,21 +55,24 @@ class Outline:
         weights = _GENERIC[: len(corners)] / _GENERIC[: len(corners)].sum()
         inside = np.einsum("v,vfd->fd", weights, points[corners])
         tolerances = same_place(points, _thickness(mesh, points[corners]), precision)
-        # Outward: the inner point lies behind.
-        first = points[facets[:, 0]]
+        # Outward: the centre of the cell lies behind that of the facet.
+        ends = points[facets]
         if facets.shape[1] == 2:
-            normals = _turned(points[facets[:, 1]] - first)
+            normals = _turned(ends[:, 1] - ends[:, 0])
         else:
-            normals = np.cross(points[facets[:, 1]] - first, points[facets[:, -1]] - first)
-        turned = ((inside - first) * normals).sum(axis=1) > 0.0
+            normals = np.cross(ends[:, 2] - ends[:, 0], ends[:, -1] - ends[:, 1])
+        turned = ((points[corners].mean(axis=0) - ends.mean(axis=1)) * normals).sum(axis=1) > 0.0
         facets[turned] = facets[turned, ::-1]
         if facets.shape[1] < 4:
             vertices, facet, depths = facets, np.arange(len(facets)), tolerances
         else:
+            warp = points[facets[:, ::2]].sum(axis=1) - points[facets[:, 1::2]].sum(axis=1)
+            # Of the two diagonals, the one on a certain side: the same on both sides of a thin sheet.
+            other = warp @ _GENERIC[1:4] < 0.0
+            facets[other] = np.roll(facets[other], 1, axis=1)
             vertices = np.concatenate([facets[:, [0, 1, 2]], facets[:, [0, 2, 3]]])
             facet = np.tile(np.arange(len(facets)), 2)
-            a, b, c, d = points[facets].swapaxes(0, 1)
-            depths = tolerances + 0.5 * np.linalg.norm(a - b + c - d, axis=1)
+            depths = tolerances + 0.5 * np.linalg.norm(warp, axis=1)
         return Outline(points, facets, vertices, facet, tolerances, depths, inside)
 
     @property

@@ -13,6 +13,9 @@ from .cells import CELLS, place_text
 
 # What a crack needs in the problem file.
 _HINT = "join them in the mesh, or, if it is meant to be cut there, add `cracks: allowed` to the section mesh"
+# Where more vertices than this stand twice, as in files in which every cell has vertices of its own, that is told
+# without a look for cells that overlap, which would take long.
+_MANY = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class MeshOfFile:
 
     def numbered(self, vertices: np.ndarray) -> str:
         """The numbers of some vertices, for people."""
-        return f"with the vertices {', '.join(str(number) for number in self.numbers[vertices])} (counted from 0)"
+        plural = "vertices" if len(vertices) > 1 else "vertex"
+        return f"with the {plural} {', '.join(str(number) for number in self.numbers[vertices])} (counted from 0)"
 
 
 def unsound_cells(corners: np.ndarray, kind: str) -> str | None:
@@ -91,12 +95,15 @@ def misfit(read: MeshOfFile, cracks: bool) -> str | None:
     if sentence is not None or read.mesh.dim() == 1:
         return sentence or _intervals(read, cracks)
     outline = Outline.of(read.mesh, read.precision)
-    if not cracks:
-        sentence = _cut(read, outline)
-    if sentence is None:
-        where = overlap(outline)
-        sentence = None if where is None else _overlapping(read, outline.facets[where])
-    return sentence
+    pairs = outline.facets[:0, :2] if cracks else split_vertices(outline)
+    if len(pairs) > _MANY:
+        return _standing_twice(read, pairs)
+    where = overlap(outline)
+    if where is not None:
+        return _overlapping(read, outline.facets[where])
+    if len(pairs):
+        return _standing_twice(read, pairs)
+    return None if cracks else _unmatched(read, outline)
 
 
 def _overlapping(read: MeshOfFile, vertices: np.ndarray, how: str = "") -> str:
@@ -137,11 +144,8 @@ def _normals(facets: np.ndarray) -> np.ndarray:
     return np.cross(facets[:, 2] - facets[:, 0], facets[:, 3] - facets[:, 1], axis=0)
 
 
-def _cut(read: MeshOfFile, outline: Outline) -> str | None:
-    """Vertices that stand twice, or facets that touch without being shared."""
-    pairs = split_vertices(outline)
-    if len(pairs):
-        return _standing_twice(read, pairs)
+def _unmatched(read: MeshOfFile, outline: Outline) -> str | None:
+    """Facets that touch without being shared."""
     found = vertex_in_facet(outline)
     if found is not None:
         vertex, facet = found
