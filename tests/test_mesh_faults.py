@@ -46,8 +46,8 @@ def everywhere(mesh: Raw, cracks: bool = False) -> set[bool]:
     [
         (
             "two",
-            r"two.yaml:2: mesh.file: .* vertices 8 and 81 \(counted from 0\) stand at the same place, \(1, 0, 0\), and 8 more "
-            r"pairs elsewhere; .* add `cracks: allowed` to the section mesh",
+            r"two.yaml:2: mesh.file: .* vertices 8 and 81 \(counted from 0\) stand at the same place, \(1, 0, 0\), "
+            r"and 8 more pairs elsewhere; .* add `cracks: allowed` to the section mesh",
         ),
         (
             "hang3r",

@@ -47,10 +47,11 @@ def parts_of(found: meshio.Mesh, kind: str) -> Parts:
             parts.unusable[name] = "is a set of cells that cannot be understood"
             continue
         cells, sides = (_in_blocks(found, members, each) for each in (kind, facet))
+        # Several tags may have the same name.
         if len(cells):
-            parts.cells[name] = cells
+            parts.cells[name] = np.union1d(parts.cells.get(name, cells), cells)
         if len(sides):
-            parts.facets[name] = every[sides]
+            parts.facets[name] = np.concatenate([parts.facets.get(name, every[:0]), every[sides]])
         if not len(cells) and not len(sides):
             _of_less(found, name, members, parts)
     for name, vertices in found.point_sets.items():
