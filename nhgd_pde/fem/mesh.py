@@ -72,19 +72,17 @@ class Domain:
         return np.asarray(sp.csgraph.connected_components(graph, directed=False)[1])
 
     def described(self, name: str) -> str:
-        """What a name of the mesh stands for, in brackets; nothing where the mesh does not have it."""
-        cells, mesh = CELLS[self.cell], self.mesh
+        """What a name of the mesh stands for, to follow "which"; nothing where the mesh does not have it."""
         if name in self.inside:
-            inner = int((mesh.f2t[1, self.inside[name]] >= 0).sum())
-            part = (
-                "" if inner == len(self.inside[name]) else f" with {inner:,} of its {len(self.inside[name]):,} facets"
-            )
-            return f" (it lies inside the domain{part})"
+            facets = self.inside[name]
+            inner = int((self.mesh.f2t[1, facets] >= 0).sum())
+            part = "" if inner == len(facets) else f" with {inner:,} of its {len(facets):,} facets"
+            return f"lies inside the domain{part}, where dirichlet conditions and terms of the objective alone can be"
         if name in self.subdomains:
-            return f" (it names {len(self.subdomains[name]):,} {cells.plural})"
+            return f"is a subdomain of {len(self.subdomains[name]):,} cells"
         if name in self.boundaries:
-            return f" (it names {len(self.boundaries[name]):,} facets of the boundary)"
-        return f" (it {self.unusable[name]})" if name in self.unusable else ""
+            return f"is a part of the boundary, of {len(self.boundaries[name]):,} facets"
+        return self.unusable.get(name, "")
 
     @property
     def overlaps(self) -> list[str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section
 
+# Tags of mesh files are numbers, which YAML reads as such without quotes.
+PartName = Annotated[
+    str, BeforeValidator(lambda name: str(name) if isinstance(name, int) and not isinstance(name, bool) else name)
+]
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
 Count = Annotated[int, Number(whole=True, least=1)]

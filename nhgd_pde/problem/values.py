@@ -223,8 +223,12 @@ class Values:
         """Complain of the name of a part that the mesh does not have; `sides` are boundaries that may stand there."""
         names = ", ".join(sorted(known)) or "none"
         also = "" if sides is None else f"; its boundaries: {', '.join(sorted(sides))}"
-        hint = self.domain.described(name) or suggest(name, {**known, **(sides or {})})
-        self.complain(key, f"unknown {kind} {name!r}{hint}; this mesh has: {names}{also}")
+        described = self.domain.described(name)
+        hint = suggest(name, {**known, **(sides or {})})
+        wrong = (
+            f"expected a {kind}, found {name!r}, which {described}" if described else f"unknown {kind} {name!r}{hint}"
+        )
+        self.complain(key, f"{wrong}; this mesh has: {names}{also}")
 
     def indicator(self, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
         """(P,), one at the points of a named subdomain, zero elsewhere."""
