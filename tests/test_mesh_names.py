@@ -9,15 +9,17 @@ import meshio
 import numpy as np
 import pytest
 import skfem
+import torch
 from click.testing import CliRunner
 from mesh_files import KINDS, grid, read
 
-from nhgd_pde import Problem, load, solve
+from nhgd_pde import Problem, load, solve, verify
 from nhgd_pde.cli import main
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.cells import CELLS, MeshFileError
 from nhgd_pde.fem.mesh import Domain, domain, read_mesh
 from nhgd_pde.fem.mesh_file import to_skfem
+from nhgd_pde.problem.building import build_on
 from nhgd_pde.problem.errors import ProblemError
 
 FAULTS = Path(__file__).parent / "faults"
@@ -266,6 +268,27 @@ def test_a_curve_inside_fixes_values() -> None:
     assert value(seam(pde__boundary=boundary, objective__0={"kind": "linear_state"})) == pytest.approx(1.75)
 
 
+@kinds
+def test_curves_and_surfaces_inside_are_used_with_every_kind_of_cell(tmp_path: Path, kind: str) -> None:
+    """u = x: (1/2 - 2)^2 / 2 on x = 1/2. With u = 3 there, int u = 7/4."""
+    meshio.write(tmp_path / "a.vtu", tagged(kind, "tag"))
+    problem = {
+        "name": "inside",
+        "mesh": {"file": str(tmp_path / "a.vtu"), "refine": 0 if CELLS[kind].dim == 3 else 1},
+        "pde": {"kind": "poisson", "boundary": {1: {"dirichlet": 0}, 2: {"dirichlet": 1}}},
+        "control": {"kind": "source"},
+        "objective": [{"kind": "tracking", "target": 2, "on": 5}],
+    }
+    assert value(load(problem)) == pytest.approx(1.125)
+    fixed = {"pde.boundary.5": {"dirichlet": 3}, "objective.0": {"kind": "linear_state"}}
+    assert value(load(problem, fixed)) == pytest.approx(1.75)
+    for element in ("P1",) if CELLS[kind].dim == 3 else ("P1", "P2"):
+        seam = {"control": {"kind": "dirichlet", "on": 5}, "objective.0.on": None, "element": element}
+        assert verify(load(problem, seam)).passed
+    with pytest.raises(ProblemError, match="found '5', which lies inside the domain"):
+        load(problem, {"pde.boundary.5": {"neumann": 3}})
+
+
 def test_a_curve_inside_is_controlled() -> None:
     """The best value on the curve for the target u = min(6 x, 6 - 4 x) is 3: then u is the target but for rounding."""
     changes = {
@@ -379,6 +402,16 @@ def test_cells_with_two_values_are_a_mistake(name: str) -> None:
     assert doubled(**{f"pde__{name}": {"b": 2, "default": 1}})
 
 
+def test_a_subdomain_named_default_is_ambiguous() -> None:
+    points, cells, kind = grid("triangle")
+    mesh = meshio.Mesh(points, [(kind, cells)], cell_sets={"default": [[0, 1]]})
+    file = load(
+        FAULTS / "tags.yaml", {"pde.conductivity": {"default": 1}, "pde.boundary": {"all": {"dirichlet": 0}}}
+    ).file
+    with pytest.raises(ProblemError, match=r"conductivity.default: expected subdomains with other names"):
+        build_on(file, read(mesh), torch.device("cpu"))
+
+
 def test_controls_of_the_same_cells() -> None:
     sources = [{"kind": "source", "on": "a"}, {"kind": "source", "on": "b", "name": "second"}]
     notices = doubled(control=sources, objective__1__control="second").pde.notices
@@ -400,3 +433,54 @@ def test_names_in_space_overlap_in_the_same_way(tmp_path: Path) -> None:
     assert found.overlaps == ["right and outlet share 6 facets"]
     assert str(found).endswith("subdomains: none; right and outlet share 6 facets")
     assert isinstance(found.mesh, skfem.MeshTet1)
+
+
+GMSH_41 = """\
+$MeshFormat
+4.1 0 8
+$EndMeshFormat
+$PhysicalNames
+2
+1 1 "left"
+1 8 "walls"
+$EndPhysicalNames
+$Entities
+0 2 1 0
+1 0 0 0 0 1 0 2 1 8 0
+2 0 0 0 1 1 0 1 4 0
+1 0 0 0 1 1 0 1 9 0
+$EndEntities
+$Nodes
+1 4 1 4
+2 1 0 4
+1
+2
+3
+4
+0 0 0
+1 0 0
+1 1 0
+0 1 0
+$EndNodes
+$Elements
+3 4 1 4
+1 1 1 1
+1 4 1
+1 2 1 1
+2 1 3
+2 1 2 2
+3 1 2 3
+4 1 3 4
+$EndElements
+"""
+
+
+def test_a_new_gmsh_file_has_names_and_numbers(tmp_path: Path) -> None:
+    """A line in two groups with names, another one and the square in groups without."""
+    path = tmp_path / "new.msh"
+    path.write_text(GMSH_41)
+    found = domain(read_mesh(path))
+    assert set(found.facets) == {"left", "walls", "4", "all"} and set(found.subdomains) == {"9"}
+    assert np.array_equal(found.boundaries["left"], found.boundaries["walls"])
+    assert found.mesh.p[:, found.mesh.facets[:, found.inside["4"][0]]].T.tolist() == [[0, 0], [1, 1]]
+    assert found.overlaps == ["left and walls share 1 facet"]

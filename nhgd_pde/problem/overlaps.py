@@ -174,6 +174,9 @@ def _in_regions(values: Values, key: str, given: object) -> None:
     if not isinstance(given, dict) or not all(isinstance(each, Expression) for each in given.values()):
         return
     known = values.domain.subdomains
+    if "default" in given and "default" in known:
+        message = "expected subdomains with other names: 'default' stands for the cells of no other name, and the mesh "
+        values.complain(f"{key}.default", f"{message}has a subdomain of this name too")
     for one, other in combinations([name for name in given if name in known and name != "default"], 2):
         shared = 0 if _equal(given[one], given[other]) else len(np.intersect1d(known[one], known[other]))
         if shared:
