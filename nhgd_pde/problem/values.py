@@ -30,6 +30,7 @@ class Values:
     After a mistake the values are zeros, so that the rest of the file can be looked at as well.
 
     Attributes:
+        notices: what is no mistake, and yet has to be told.
         times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
         parameters: starting values of the controls that expressions name.
         dependent: coefficient -> how it follows from the parameters and random inputs by name, and from what it is
@@ -39,13 +40,13 @@ class Values:
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
         random: the random inputs in the scenarios that are looked at; None where there are none.
         followed: the random inputs that coefficients which depend on parameters use too.
-        notices: what is no mistake, and yet has to be told.
     """
 
     file: ProblemFile
     domain: Domain
     device: torch.device
     issues: list[Issue] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
     dependent: dict[str, Callable[[Mapping[str, Tensor], Tensor], Tensor]] = field(default_factory=dict)
@@ -54,7 +55,6 @@ class Values:
     complex: bool = False
     random: RandomValues | None = None
     followed: set[str] = field(default_factory=set)
-    notices: list[str] = field(default_factory=list)
 
     @property
     def random_names(self) -> frozenset[str]:
