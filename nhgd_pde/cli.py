@@ -266,6 +266,8 @@ def check(file: Path, settings: tuple[str, ...]) -> None:
 
     click.echo(str(problem))
     click.echo(f"mesh: {problem.pde.space.domain}")
+    for text in problem.pde.notices:
+        click.echo(f"warning: {text}")
     solved = problem.stages[-1]
     scenarios = solved if isinstance(solved, ScenarioProblem) else None
     click.echo(str(estimate(problem.pde, problem.method, scenarios)))

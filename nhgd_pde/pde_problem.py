@@ -53,6 +53,7 @@ class PDEProblem:
         state_bounds: those of the file; `objective` knows of them what `relaxations` say.
         relaxations: how the bounds are replaced in the round that this is the problem of; empty before the first one.
         sibling: the problem of other scenarios with the same mass matrix and K, which is not made again; None without.
+        notices: what the user has to be told of the file, though it is no mistake.
     """
 
     name: str
@@ -70,6 +71,7 @@ class PDEProblem:
     state_bounds: tuple[StateBounds, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
     sibling: PDEProblem | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def inner_shape(self) -> tuple[int, int]:

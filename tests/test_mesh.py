@@ -13,6 +13,7 @@ import skfem
 
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import Domain, MeshFileError, domain, read_mesh
+from nhgd_pde.fem.mesh_file import to_skfem
 from problems import PLATE, slope, split
 
 SIDES = [("left", 0, 0), ("right", 0, 1), ("bottom", 1, 0), ("top", 1, 1), ("front", 2, 0), ("back", 2, 1)]
@@ -172,7 +173,7 @@ def test_several_blocks_of_cells_count_on(tmp_path: Path) -> None:
         cell_data={"gmsh:physical": [np.array([4]), np.array([9]), np.array([5])]},
         field_data={"a": np.array([4, 2]), "b": np.array([5, 2]), "floor": np.array([9, 1])},
     )
-    found = domain(meshes._to_skfem(parts, tmp_path))
+    found = domain(to_skfem(parts)[0])
     assert {name: cells.tolist() for name, cells in found.subdomains.items()} == {"a": [0], "b": [1]}
     assert len(found.boundaries["floor"]) == 1
 
@@ -195,14 +196,14 @@ OCTET = np.arange(8)[None]
         (CUBE, {"tetra": QUAD, "quad": QUAD}, "mixes tetra with quad; .* with triangle for parts of the boundary"),
         (BRICK, {"hexahedron": OCTET, "tetra": QUAD}, "mixes tetra with hexahedron"),
         (SQUARE, {"vertex": QUAD[:, :1]}, "holds vertex; expected tetra, hexahedron, triangle, quad or line"),
-        (TENT, {"triangle": HALVES}, "triangle cells that do not lie in a plane z = constant"),
-        (SQUARE, {"line": np.array([[0, 2]])}, "line cells that do not lie on the x axis"),
+        (TENT, {"triangle": HALVES}, "triangle cells that do not lie in a plane: the vertex at .*is 0.263 away"),
+        (SQUARE, {"line": np.array([[0, 1], [1, 2]])}, "line cells that do not lie on a straight line: the vertex"),
         (SQUARE * [1, 0], {"triangle": HALVES}, r"a degenerate triangle \(measure zero\) at \(0.6667, 0\)"),
         (0.1 * SQUARE @ np.array([[1, 1], [1, 1]]), {"triangle": HALVES}, "degenerate triangle"),
         (CUBE * [1, 1, 0], {"tetra": QUAD}, "degenerate tetra"),
         (SQUARE, {"triangle": HALVES[[0, 1, 0]]}, "overlap"),
         (np.where(SQUARE > 0.5, np.nan, SQUARE), {"triangle": HALVES}, "not finite"),
-        (TENT, {"quad": QUAD}, "quad cells that do not lie in a plane z = constant"),
+        (TENT, {"quad": QUAD}, "quad cells that do not lie in a plane: the vertex at"),
         (SQUARE * [1, 0], {"quad": QUAD}, r"a degenerate quad \(measure zero\) at \(0.5, 0\)"),
         (BRICK * [1, 1, 0], {"hexahedron": OCTET}, "a degenerate hexahedron"),
         (SQUARE, {"quad": QUAD[:, [0, 2, 1, 3]]}, "a folded quad .* vertices out of order"),
@@ -214,7 +215,7 @@ OCTET = np.arange(8)[None]
         (BRICK, {"hexahedron": OCTET[[0, 0, 0]]}, "hexahedron cells that overlap"),
     ],
     ids=[
-        "wedges", "second order", "mixed", "foreign facets", "two solids", "vertices", "curved", "slanted", "flat",
+        "wedges", "second order", "mixed", "foreign facets", "two solids", "vertices", "curved", "bent", "flat",
         "sliver", "flat tetra", "twice", "nan", "curved quad", "flat quad", "flat hexahedron", "crossed quad",
         "dented quad", "straight corner", "crossed hexahedron", "twisted hexahedron", "thrice a quad",
         "thrice a hexahedron",
@@ -259,7 +260,7 @@ def test_cells_of_missing_vertices_are_refused(tmp_path: Path) -> None:
     for wrong in (4, -1):
         found = meshio.Mesh(SQUARE, [("triangle", np.array([[0, 1, wrong]]))])
         with pytest.raises(MeshFileError, match="vertices that it does not have"):
-            meshes._to_skfem(found, tmp_path)
+            to_skfem(found)
 
 
 @pytest.mark.parametrize("suffix", [".msh", ".vtk", ".vtu", ".xdmf", ".stl", ".obj", ".inp", ".e", "", ".xyz"])

@@ -14,10 +14,10 @@ def boundary_facets(values: Values, domain: Domain) -> dict[str, np.ndarray]:
     conditions = values.file.spec.pde.boundary
     facets = {}
     for name in conditions:
-        if name not in domain.boundaries:
+        if name not in domain.boundaries and (name not in domain.inside or conditions[name].dirichlet is None):
             values.unknown(f"pde.boundary.{name}", "boundary", name, domain.boundaries)
             continue
-        facets[name] = domain.boundaries[name]
+        facets[name] = domain.facets[name]
     if "all" in facets:
         facets["all"] = other_facets(values, domain)
     return facets
@@ -25,8 +25,8 @@ def boundary_facets(values: Values, domain: Domain) -> dict[str, np.ndarray]:
 
 def other_facets(values: Values, domain: Domain) -> np.ndarray:
     """The facets that no condition but `all` names."""
-    names = [name for name in values.file.spec.pde.boundary if name != "all" and name in domain.boundaries]
-    return np.setdiff1d(domain.boundaries["all"], np.concatenate([[], *(domain.boundaries[n] for n in names)]))
+    names = [name for name in values.file.spec.pde.boundary if name != "all" and name in domain.facets]
+    return np.setdiff1d(domain.boundaries["all"], np.concatenate([[], *(domain.facets[n] for n in names)]))
 
 
 def fixed_facets(values: Values, state: StateSpace, facets: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:

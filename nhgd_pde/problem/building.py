@@ -46,6 +46,8 @@ from .expressions import COORDINATES
 from .families import FAMILIES, Family, Interior
 from .loading import ProblemFile
 from .objectives import ObjectiveBuilder
+from .overlaps import check_overlaps
+from .pieces import Pieces
 from .random_inputs import on_nodes, random_inputs, risk_of, samples_of, stream_of
 from .random_values import RandomValues
 from .scenarios import Recipe, Scenarios
@@ -198,16 +200,19 @@ class _Builder:
         loads = [(c.evaluation, c.coefficients["flux"]) for c in conditions.values() if c.form is neumann]
         if "source" in interior.coefficients:
             loads.append((state.cells, interior.coefficients["source"]))
-        terms = ObjectiveBuilder(values, state, controls, domain.boundaries, clock, loads)
+        terms = ObjectiveBuilder(values, state, controls, domain.facets, clock, loads)
         objective = terms.build()
         constraints = ConstraintBuilder(values, entries, controls, terms, clock)
         constraints.build()
         self._all_used(entries)
         if not values.issues:
+            check_overlaps(values, state, facets, entries)
             if interior.unseen:
                 check_held(values, state, interior.unseen, fixed, facets, conditions)
             else:
                 check_level(values, state, fixed, absorbing or interior.absorbing)
+            if not values.issues:
+                Pieces(values, state, fixed, facets, conditions, entries).check(interior)
         if values.issues:
             raise ProblemError(values.issues)
 
@@ -269,6 +274,7 @@ class _Builder:
         problem = PDEProblem(
             spec.name, state, equation, controls, objective, model, terms.fields, l1_weights=terms.l1_weights
         )
+        problem = replace(problem, notices=tuple(values.notices))
         return staged(problem, entries, constraints, model_of), recipe, samples
 
     def _all_used(self, entries: Sequence[Entry]) -> None:

@@ -152,7 +152,7 @@ def _controlled(
     everywhere = reduce(np.intersect1d, fixed)
     for entry in entries:
         name, indices = entry.side, entry.facets
-        if name is None or indices is None or name not in state.domain.boundaries:
+        if name is None or indices is None or name not in state.domain.facets:
             continue
         if entry.data is not None:
             _only_fixed(values, entry, facets)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from nhgd_pde.problem.control_spec import OptionalScalar
 from nhgd_pde.problem.fields import Number, OneOf, Section, issue
+from nhgd_pde.problem.mesh_spec import PartName
 
 
 class VolumeSpec(Section):
@@ -24,7 +25,7 @@ class StateSpec(Section):
     kind: Literal["state"]
     upper: OptionalScalar = Field(default=None, description="Upper bound, an expression; null for none.")
     lower: OptionalScalar = Field(default=None, description="Lower bound, an expression; null for none.")
-    on: str | None = Field(
+    on: PartName | None = Field(
         default=None, description="Subdomain or part of the boundary where it must hold; null for the whole domain."
     )
     component: Annotated[int, Number(whole=True, least=0)] = Field(

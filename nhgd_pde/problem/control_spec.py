@@ -19,6 +19,7 @@ from nhgd_pde.problem.fields import (
     expectation,
     issue,
 )
+from nhgd_pde.problem.mesh_spec import PartName
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 OptionalScalar = Annotated[Expression | None, Formula(null=True)]
@@ -62,7 +63,7 @@ Space = Annotated[
 Complex = Annotated[
     bool, Flag(), Field(description="Of a complex field: a control with a real and an imaginary part; else real.")
 ]
-Side = Annotated[str, Field(description="Name of the part of the boundary it acts on.")]
+Side = Annotated[PartName, Field(description="Name of the part of the boundary it acts on.")]
 
 
 class SourceControl(_Control):
@@ -70,7 +71,7 @@ class SourceControl(_Control):
 
     kind: Literal["source"]
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the source.")
-    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
     space: Space = "P1"
     complex: Complex = False
 
@@ -116,7 +117,7 @@ class ConductivityControl(_Control):
     """The conductivity is v, which needs a positive lower bound."""
 
     kind: Literal["conductivity"]
-    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
     space: Literal["P0", "P1", "constant"] = Field(default="P1", description="Finite elements of the control.")
 
 
@@ -124,7 +125,7 @@ class LogConductivityControl(_Control):
     """The conductivity is exp(v)."""
 
     kind: Literal["log_conductivity"]
-    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
     space: Literal["P0", "P1", "constant"] = Field(default="P1", description="Finite elements of the control.")
 
 
@@ -161,7 +162,7 @@ class DensityControl(_Control):
     bounds: tuple[OptionalScalar, OptionalScalar] = Field(
         default=(Expression(0), Expression(1)), description="Lower and upper bound."
     )
-    on: str | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
     space: Literal["P0", "P1"] = Field(default="P1", description="Finite elements of the design.")
 
     @field_validator("filter")
@@ -191,7 +192,9 @@ class PythonControl(_Control):
 
     kind: Literal["python"]
     python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
-    on: str | None = Field(default=None, description="Subdomain its integrals are over; null for the whole domain.")
+    on: PartName | None = Field(
+        default=None, description="Subdomain its integrals are over; null for the whole domain."
+    )
     space: Space = "P1"
 
 

@@ -142,7 +142,8 @@ class ControlBuilder:
         return Entry(key, part, spec.on, maps, functions.each, {gain: factor}, acts_on, side=spec.on, facets=facets)
 
     def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
-        facets = self._facets(key, spec.on)
+        # Functions that are constant in cells have two values on a facet inside.
+        facets = self._facets(key, spec.on, inside=spec.space != "P0")
         count = self._components(key, spec)
         functions = self.spaces.on_facets(spec.space, facets, count)
         space_, dofs = functions.space, functions.dofs
@@ -243,7 +244,9 @@ class ControlBuilder:
             self.values.complain(f"{key}.complex", f"expected false, found true: the field of {kind} is real")
         return 1 if group.complex and not spec.complex else group.components
 
-    def _facets(self, key: str, name: str) -> np.ndarray:
+    def _facets(self, key: str, name: str, inside: bool = False) -> np.ndarray:
+        if inside and name in self.values.domain.inside:
+            return self.values.domain.inside[name]
         if name in self.facets:
             if len(self.facets[name]):
                 return self.facets[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..fem import mesh as meshes
 from ..fem.mesh import Domain
+from ..fem.mesh_file import read
 from .loading import ProblemFile
 from .mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
 
@@ -29,7 +30,8 @@ def build_domain(file: ProblemFile) -> Domain:
             if path is None:
                 raise file.error("mesh.file", f"expected a mesh file, found nothing at {spec.file!r}")
             try:
-                mesh = meshes.read_mesh(path)
+                mesh, unusable = read(path, spec.cracks == "allowed")
             except meshes.MeshFileError as error:
                 raise file.error("mesh.file", str(error)) from None
+            return meshes.domain(mesh, spec.refine, unusable)
     return meshes.domain(mesh, spec.refine)

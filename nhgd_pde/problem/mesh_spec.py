@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nhgd_pde.problem.fields import Number, OneOf, PerAxis, Section
 
+# Tags of mesh files are numbers, which YAML reads as such without quotes.
+PartName = Annotated[
+    str, BeforeValidator(lambda name: str(name) if isinstance(name, int) and not isinstance(name, bool) else name)
+]
 Length = Annotated[float, Number(above=0)]
 Coordinate = Annotated[float, Number()]
 Count = Annotated[int, Number(whole=True, least=1)]
@@ -85,13 +89,18 @@ class LShapeMesh(Section):
 
 
 class FileMesh(Section):
-    """A mesh file; its physical names become the names of boundaries and subdomains."""
+    """A mesh file; its names and tags become the names of boundaries and subdomains."""
 
     file: str = Field(
         description="The path of a mesh file that meshio reads, from this file's folder or the one above it.",
         min_length=1,
     )
     refine: Refinement = 0
+    cracks: Literal["refused", "allowed"] = Field(
+        default="refused",
+        description="Whether cells may touch without sharing vertices and facets: the mesh is cut there, and nothing "
+        "goes through. Cells that overlap are refused always.",
+    )
 
 
 MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh, OneOf()]

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from nhgd_pde.problem.expressions import Expression
 from nhgd_pde.problem.fields import Formula, Function, Number, OneOf, Section, issue
+from nhgd_pde.problem.mesh_spec import PartName
 from nhgd_pde.problem.pde_spec import Scalar, Vector
 
 Weight = Annotated[float, Number(above=0)]
@@ -26,7 +27,7 @@ class TrackingTerm(Section):
     target: Annotated[Expression | Vector | None, Formula(vector=True, null=True)] = Field(
         default=None, validate_default=True, description="The wanted state, an expression; of a vector a list."
     )
-    on: str | None = Field(
+    on: PartName | None = Field(
         default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
     )
     time: Literal["final", "all"] = Field(
@@ -61,7 +62,7 @@ class LinearStateTerm(Section):
     weight: Annotated[Expression | Vector, Formula(vector=True)] = Field(
         default=Expression(1), description="Factor of the state, an expression; of a vector a list."
     )
-    on: str | None = Field(
+    on: PartName | None = Field(
         default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
     )
     time: Literal["final", "all"] = Field(
@@ -119,7 +120,7 @@ class PythonTerm(Section):
 
     kind: Literal["python"]
     python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
-    on: str | None = Field(
+    on: PartName | None = Field(
         default=None, description="Subdomain or part of the boundary of the integral; null for the whole domain."
     )
     weight: Weight = Field(default=1.0, description="Factor of the term.")

@@ -91,6 +91,9 @@ class ObjectiveBuilder:
         if on is not None and on in self.facets and on not in self.state.domain.subdomains:
             evaluation = self.state.facets(self.facets[on])
             return evaluation, np.ones(tuple(evaluation.quadrature.weights.shape))
+        if on is not None and on not in self.state.domain.subdomains:
+            self.values.unknown(key, "subdomain", on, self.state.domain.subdomains, self.facets)
+            on = None
         cells = self.state.cells
         return cells, self.values.indicator(key, on, cells).reshape(cells.quadrature.weights.shape)
 
@@ -242,6 +245,11 @@ class ObjectiveBuilder:
         )
 
     def _python(self, key: str, term: PythonTerm) -> IntegralTerm:
+        if term.on is not None and term.on in self.state.domain.inside:
+            message = (
+                f"expected a subdomain or a part of the boundary, found {term.on!r}, which lies inside the domain: "
+            )
+            self.values.complain(f"{key}.on", message + "gradients differ on its two sides")
         name = Function.written(term.python)
         function = load_function(self.values.file, f"{key}.python", term.python)
 

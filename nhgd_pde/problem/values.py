@@ -44,6 +44,7 @@ class Values:
     After a mistake the values are zeros, so that the rest of the file can be looked at as well.
 
     Attributes:
+        notices: what is no mistake, and yet has to be told.
         times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
         parameters: starting values of the controls that expressions name.
         dependence: what follows from the parameters, and how.
@@ -56,6 +57,7 @@ class Values:
     domain: Domain
     device: torch.device
     issues: list[Issue] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
     dependence: Dependence = field(default_factory=Dependence)
@@ -254,10 +256,26 @@ class Values:
     def complain(self, key: str, message: str) -> None:
         self.issues.append(self.file.issue(key, message))
 
-    def unknown(self, key: str, kind: str, name: str, known: Mapping[str, np.ndarray]) -> None:
-        """Complain of the name of a part that the mesh does not have."""
+    def tell(self, message: str) -> None:
+        self.notices.append(message)
+
+    def unknown(
+        self,
+        key: str,
+        kind: str,
+        name: str,
+        known: Mapping[str, np.ndarray],
+        sides: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Complain of the name of a part that the mesh does not have; `sides` are boundaries that may stand there."""
         names = ", ".join(sorted(known)) or "none"
-        self.complain(key, f"unknown {kind} {name!r}{suggest(name, known)}; this mesh has: {names}")
+        also = "" if sides is None else f"; its boundaries: {', '.join(sorted(sides))}"
+        described = self.domain.described(name)
+        hint = suggest(name, {**known, **(sides or {})})
+        wrong = (
+            f"expected a {kind}, found {name!r}, which {described}" if described else f"unknown {kind} {name!r}{hint}"
+        )
+        self.complain(key, f"{wrong}; this mesh has: {names}{also}")
 
     def indicator(self, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
         """(P,), one at the points of a named subdomain, zero elsewhere."""

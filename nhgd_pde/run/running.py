@@ -125,7 +125,7 @@ class Run:
         self._rows: list[Row] = []
         self._first: Iterate | None = None
         self._last: Iterate | None = None
-        self._warnings: list[str] = []
+        self._warnings: list[str] = list(problem.pde.notices)
         self._recorder: Recorder | Follower | None = None
         self._aside, self._earlier = 0.0, problem.seconds
         self._start = time.perf_counter()

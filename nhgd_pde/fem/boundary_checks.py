@@ -1,0 +1,327 @@
+"""Whether the boundary of a mesh is one: facets that touch without being shared, that cross, or that lie in cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import skfem
+from scipy.spatial import KDTree
+
+from .boxes import BoxTree
+
+# Two places are the same when they are nearer to each other than this share of the extent of the mesh, which is more
+# than the rounding of files, and than this share of the thickness of the cells there.
+_SAME, _THIN = 1e-8, 1e-3
+# Rays from cells that are followed through the boundary stop after this many boxes, for the sake of time.
+_MOST_HITS = 20_000_000
+# Weights of an inner point of a cell that lies on no plane of a regular mesh.
+_GENERIC = np.array([1.0, 0.7320508, 0.8541020, 0.9142136, 0.7912878, 0.8989795, 0.6457513, 0.8360680])
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The facets of the boundary of a mesh, cut into simplices (segments, triangles).
+
+    Attributes:
+        points: (n, dim) vertices of the mesh.
+        facets: (facets, vertices) vertices of each, in turn around it.
+        vertices: (m, dim) vertices of the simplices.
+        facet: (m,) which facet a simplex is from.
+        tolerances: (facets,) distance below which two places at a facet are the same.
+        depths: (facets,) how far facets must pass through each other to cross: that, and the warp of a facet that is
+            not plane.
+        inside: (facets, dim) a point in the cell of each facet.
+    """
+
+    points: np.ndarray
+    facets: np.ndarray
+    vertices: np.ndarray
+    facet: np.ndarray
+    tolerances: np.ndarray
+    depths: np.ndarray
+    inside: np.ndarray
+
+    @staticmethod
+    def of(mesh: skfem.Mesh, precision: float) -> Outline:
+        points = np.ascontiguousarray(mesh.p.T)
+        indices = mesh.boundary_facets()
+        cells = mesh.f2t[0, indices]
+        local = np.argmax(mesh.t2f[:, cells] == indices, axis=0)
+        corners = mesh.t[:, cells]
+        facets = corners[np.array(mesh.elem.refdom.facets)[local].T, np.arange(len(cells))].T
+        weights = _GENERIC[: len(corners)] / _GENERIC[: len(corners)].sum()
+        inside = np.einsum("v,vfd->fd", weights, points[corners])
+        tolerances = same_place(points, _thickness(mesh, points[corners]), precision)
+        # Outward: the centre of the cell lies behind that of the facet.
+        ends = points[facets]
+        if facets.shape[1] == 2:
+            normals = _turned(ends[:, 1] - ends[:, 0])
+        else:
+            normals = np.cross(ends[:, 2] - ends[:, 0], ends[:, -1] - ends[:, 1])
+        turned = ((points[corners].mean(axis=0) - ends.mean(axis=1)) * normals).sum(axis=1) > 0.0
+        facets[turned] = facets[turned, ::-1]
+        if facets.shape[1] < 4:
+            vertices, facet, depths = facets, np.arange(len(facets)), tolerances
+        else:
+            warp = points[facets[:, ::2]].sum(axis=1) - points[facets[:, 1::2]].sum(axis=1)
+            # Of the two diagonals, the one on a certain side: the same on both sides of a thin sheet.
+            other = warp @ _GENERIC[1:4] < 0.0
+            facets[other] = np.roll(facets[other], 1, axis=1)
+            vertices = np.concatenate([facets[:, [0, 1, 2]], facets[:, [0, 2, 3]]])
+            facet = np.tile(np.arange(len(facets)), 2)
+            depths = tolerances + 0.5 * np.linalg.norm(warp, axis=1)
+        return Outline(points, facets, vertices, facet, tolerances, depths, inside)
+
+    @property
+    def dim(self) -> int:
+        return self.points.shape[1]
+
+    @cached_property
+    def tree(self) -> BoxTree:
+        """Of the boxes of the simplices, with their tolerances."""
+        return BoxTree(*self._boxes(self.vertices, self.tolerances[self.facet]))
+
+    @cached_property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """(k, 2) the vertices of each edge of a facet, and (k,) the least tolerance of its facets."""
+        sides = self.facets.shape[1] if self.dim == 3 else 1
+        ends = [self.facets[:, [i, (i + 1) % self.facets.shape[1]]] for i in range(sides)]
+        pairs, number = np.unique(np.sort(np.concatenate(ends), axis=1), axis=0, return_inverse=True)
+        return pairs, self._least(number.reshape(-1), np.tile(self.tolerances, sides))
+
+    @cached_property
+    def corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """The vertices that facets have, and the least tolerance of the facets of each."""
+        used, number = np.unique(self.facets, return_inverse=True)
+        return used, self._least(number.reshape(-1), np.repeat(self.tolerances, self.facets.shape[1]))
+
+    @staticmethod
+    def _least(number: np.ndarray, values: np.ndarray) -> np.ndarray:
+        least = np.full(number.max() + 1, np.inf)
+        np.minimum.at(least, number, values)
+        return least
+
+    def _boxes(self, vertices: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places = self.points[vertices]
+        return places.min(axis=1) - margin[:, None], places.max(axis=1) + margin[:, None]
+
+    def near_corners(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Vertices, simplices of facets that do not have them but may be near, and the tolerance of both."""
+        used, tolerances = self.corners
+        for vertex, simplex in self.tree.meeting(*self._boxes(used[:, None], tolerances)):
+            facet = self.facet[simplex]
+            foreign = _disjoint(self.facets[facet], used[vertex][:, None])
+            tolerance = np.minimum(tolerances[vertex], self.tolerances[facet])
+            yield used[vertex[foreign]], simplex[foreign], tolerance[foreign]
+
+    def near_edges(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Pairs of edges (k, 2) without a common vertex that may be near, and the tolerance of both."""
+        edges, tolerances = self.edges
+        boxes = self._boxes(edges, tolerances)
+        for one, other in BoxTree(*boxes).meeting(*boxes):
+            one, other = one[one < other], other[one < other]
+            apart = _disjoint(edges[one], edges[other])
+            one, other = one[apart], other[apart]
+            yield edges[one], edges[other], np.minimum(tolerances[one], tolerances[other])
+
+    def near_simplices(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Edges (k, 2), and simplices without a common vertex that they may pass through."""
+        edges, tolerances = self.edges
+        for edge, simplex in self.tree.meeting(*self._boxes(edges, tolerances)):
+            apart = _disjoint(edges[edge], self.vertices[simplex])
+            yield edges[edge[apart]], simplex[apart]
+
+
+def same_place(points: np.ndarray, thickness: np.ndarray, precision: float) -> np.ndarray:
+    """The distance below which two places are the same, of a mesh with vertices (n, dim), at cells of some thickness.
+
+    Args:
+        points: the vertices.
+        thickness: of the cells at the places in question.
+        precision: relative rounding of the coordinates.
+    """
+    rounding = 4.0 * np.finfo(float).eps * np.abs(points).max()
+    same = max(_SAME, 8.0 * precision) * np.ptp(points, axis=0).max()
+    return np.maximum(np.minimum(same, _THIN * thickness), rounding)
+
+
+def _disjoint(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n,) whether rows (n, i) and (n, j) of vertices have none in common."""
+    found = np.ones(len(one), dtype=bool)
+    for first in one.T:
+        for second in other.T:
+            found &= first != second
+    return found
+
+
+def _turned(along: np.ndarray) -> np.ndarray:
+    """(..., 2) at right angles to the right of a direction, which is outward of what is gone around anticlockwise."""
+    return np.stack([along[..., 1], -along[..., 0]], axis=-1)
+
+
+def _thickness(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
+    """(cells,) the least singular value of the map from the reference cell, given corners (vertices, cells, dim)."""
+    middle = np.array(mesh.elem.refdom.p).mean(axis=1)[:, None]
+    gradients = np.stack([mesh.elem().lbasis(middle, i)[1][:, 0] for i in range(len(corners))])
+    maps = np.einsum("vcd,vk->cdk", corners - corners[:1], gradients)
+    return np.linalg.svd(maps, compute_uv=False)[:, -1]
+
+
+def split_vertices(outline: Outline) -> np.ndarray:
+    """(k, 2) pairs of vertices of the boundary that stand at the same place."""
+    used, tolerances = outline.corners
+    # Few cells are so small that more than some vertices lie in the tolerance of the others.
+    count = min(4, len(used))
+    distances, near = KDTree(outline.points[used]).query(
+        outline.points[used], k=count, distance_upper_bound=2.0 * tolerances.max()
+    )
+    one, slot = np.nonzero(np.isfinite(distances))
+    other = near[one, slot]
+    same = (distances[one, slot] <= np.minimum(tolerances[one], tolerances[other])) & (one < other)
+    return np.stack([used[one[same]], used[other[same]]], axis=1)
+
+
+def vertex_in_facet(outline: Outline) -> tuple[int, int] | None:
+    """A vertex that lies on a facet which does not have it, and that facet."""
+    for vertices, simplices, tolerance in outline.near_corners():
+        corners = outline.points[outline.vertices[simplices]]
+        touching = _distance(outline.points[vertices], corners) <= tolerance
+        if touching.any():
+            first = int(np.argmax(touching))
+            return int(vertices[first]), int(outline.facet[simplices[first]])
+    return None
+
+
+def crossing_edges(outline: Outline) -> tuple[np.ndarray, np.ndarray] | None:
+    """Two edges (2,) of facets in space, which meet in a point that is no vertex."""
+    for first, second, tolerance in outline.near_edges() if outline.dim == 3 else ():
+        (a, b), (c, d) = outline.points[first].swapaxes(0, 1), outline.points[second].swapaxes(0, 1)
+        u, v, w = b - a, d - c, c - a
+        normal = np.cross(u, v)
+        square = (normal**2).sum(axis=1)
+        parallel = square <= 1e-16 * (u**2).sum(axis=1) * (v**2).sum(axis=1)
+        safe = np.where(parallel, 1.0, square)
+        s = (np.cross(w, v) * normal).sum(axis=1) / safe
+        t = (np.cross(w, u) * normal).sum(axis=1) / safe
+        gap = np.abs((w * normal).sum(axis=1)) / np.sqrt(safe)
+        crossing = ~parallel & (s > 0.0) & (s < 1.0) & (t > 0.0) & (t < 1.0) & (gap <= tolerance)
+        if crossing.any():
+            return first[np.argmax(crossing)], second[np.argmax(crossing)]
+    return None
+
+
+def _distance(points: np.ndarray, simplices: np.ndarray) -> np.ndarray:
+    """(n,) how far points (n, dim) are from simplices (n, dim, dim), segments or triangles."""
+    a, b = simplices[:, 0], simplices[:, 1]
+    if simplices.shape[1] == 2:
+        return _distance_to_segment(points, a, b)
+    c = simplices[:, 2]
+    edges = [_distance_to_segment(points, *ends) for ends in ((a, b), (b, c), (c, a))]
+    normal = np.cross(b - a, c - a)
+    square = (normal**2).sum(axis=1)
+    over = np.ones(len(points), dtype=bool)
+    for start, end in ((a, b), (b, c), (c, a)):
+        over &= (np.cross(end - start, points - start) * normal).sum(axis=1) >= 0.0
+    height = np.abs(((points - a) * normal).sum(axis=1)) / np.sqrt(np.where(square > 0.0, square, 1.0))
+    return np.where(over & (square > 0.0), height, np.minimum.reduce(edges))
+
+
+def _distance_to_segment(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    along = b - a
+    square = (along**2).sum(axis=1)
+    share = ((points - a) * along).sum(axis=1) / np.where(square > 0.0, square, 1.0)
+    return np.linalg.norm(points - a - np.clip(share, 0.0, 1.0)[:, None] * along, axis=1)
+
+
+def overlap(outline: Outline) -> int | None:
+    """A facet that crosses another one, or beside which more than one cell lies over a point of its own cell."""
+    for edges, simplices in outline.near_simplices():
+        crossing = _crossing(outline, edges, simplices)
+        if crossing.any():
+            return int(outline.facet[simplices[np.argmax(crossing)]])
+    return _covered(outline)
+
+
+def _crossing(outline: Outline, edges: np.ndarray, simplices: np.ndarray) -> np.ndarray:
+    """Where edges (k, 2) pass through simplices, by more than the depth of their facets."""
+    corners, ends = outline.points[outline.vertices[simplices]], outline.points[edges]
+    depth = outline.depths[outline.facet[simplices]]
+    if outline.dim == 2:
+        sides = [_heights(corners, ends), _heights(ends, corners)]
+        through = [(np.abs(side) > depth).all(axis=0) & (side[0] * side[1] < 0.0) for side in sides]
+        return through[0] & through[1]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.linalg.norm(normal, axis=1)
+    normal = normal / np.where(length > 0.0, length, 1.0)[:, None]
+    before, after = ((ends - corners[:, :1]) * normal[:, None]).sum(axis=2).T
+    through = (before * after < 0.0) & (np.minimum(np.abs(before), np.abs(after)) > depth)
+    rows = np.flatnonzero(through)
+    share = before[rows] / (before[rows] - after[rows])
+    at = ends[rows, 0] + share[:, None] * (ends[rows, 1] - ends[rows, 0])
+    for i in range(3):
+        start, end = corners[rows, i], corners[rows, (i + 1) % 3]
+        span = np.linalg.norm(end - start, axis=1)
+        inward = (np.cross(end - start, at - start) * normal[rows]).sum(axis=1) / np.where(span > 0.0, span, 1.0)
+        through[rows] &= inward > depth[rows]
+    return through
+
+
+def _heights(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(2, n) signed distances of two points each, (n, 2, 2), from the lines through segments (n, 2, 2)."""
+    along = segments[:, 1] - segments[:, 0]
+    length = np.linalg.norm(along, axis=1)
+    normal = _turned(along) / np.where(length > 0.0, length, 1.0)[:, None]
+    return ((points - segments[:, :1]) * normal[:, None]).sum(axis=2).T
+
+
+def _covered(outline: Outline) -> int | None:
+    """A facet beside which more than one cell lies over the inner point of its own cell.
+
+    The number of cells over a point is how often a ray along x leaves the mesh minus how often it enters.
+    """
+    hits = 0
+    # A stride that has no factor in common with the number of facets visits all of them, far from each other first.
+    count = len(outline.inside)
+    stride = next(k for k in range(int(0.618 * count) + 1, 2 * count + 2) if np.gcd(k, count) == 1)
+    order = np.arange(count) * stride % count
+    for first in range(0, count, 2000):
+        some = order[first : first + 2000]
+        start = outline.inside[some]
+        end = start.copy()
+        end[:, 0] = np.inf
+        layers = np.zeros(len(some))
+        for ray, simplex in outline.tree.meeting(start, end):
+            hits += len(ray)
+            layers += np.bincount(ray, _passing(outline, start[ray], simplex), minlength=len(some))
+        if (layers > 1.5).any():
+            return int(some[np.argmax(layers > 1.5)])
+        if hits > _MOST_HITS:
+            break
+    return None
+
+
+def _passing(outline: Outline, start: np.ndarray, simplex: np.ndarray) -> np.ndarray:
+    """1 where a ray along x from a point leaves through a simplex, -1 where it enters, 0 where it misses it."""
+    corners = outline.points[outline.vertices[simplex]] - start[:, None]
+    if outline.dim == 2:
+        a, b = corners[:, 0], corners[:, 1]
+        # Half open, so that a vertex counts for one of its two segments.
+        meets = (a[:, 1] <= 0.0) != (b[:, 1] <= 0.0)
+        rise = b[:, 1] - a[:, 1]
+        ahead = (a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]) * np.sign(rise) > 0.0
+        return np.where(meets & ahead, np.sign(rise), 0.0)
+    flat = corners[:, :, 1:]
+    turns = [_cross2(flat[:, i], flat[:, (i + 1) % 3]) for i in range(3)]
+    sign = np.sign(np.sum(turns, axis=0))
+    meets = np.all([turn * sign > 0.0 for turn in turns], axis=0)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    # The x of the plane through the triangle over the start of the ray is (corner . normal) / normal_x.
+    ahead = (corners[:, 0] * normal).sum(axis=1) * np.sign(normal[:, 0]) > 0.0
+    return np.where(meets & ahead, np.sign(normal[:, 0]), 0.0)
+
+
+def _cross2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

@@ -1,0 +1,187 @@
+"""Whether the cells of a mesh fit together: every one the right way round, each facet shared by two of them at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import skfem
+
+from .boundary_checks import Outline, crossing_edges, overlap, same_place, split_vertices, vertex_in_facet
+from .cells import CELLS, place_text
+
+# What a crack needs in the problem file.
+_HINT = "join them in the mesh, or, if it is meant to be cut there, add `cracks: allowed` to the section mesh"
+# Where more vertices than this stand twice, as in files in which every cell has vertices of its own, that is told
+# without a look for cells that overlap, which would take long.
+_MANY = 10_000
+
+
+@dataclass(frozen=True)
+class MeshOfFile:
+    """A mesh as it was read.
+
+    Attributes:
+        mesh: scikit-fem's.
+        kind: of its cells, a key of `CELLS`.
+        places: (vertices, d) coordinates as in the file, which those of the mesh may be images of.
+        numbers: (vertices,) the number of each vertex in the file, from 0.
+        precision: relative rounding of its coordinates.
+    """
+
+    mesh: skfem.Mesh
+    kind: str
+    places: np.ndarray
+    numbers: np.ndarray
+    precision: float
+
+    @cached_property
+    def centres(self) -> np.ndarray:
+        """(dim, cells) means of the vertices of each cell."""
+        return np.asarray(self.mesh.p[:, self.mesh.t].mean(axis=1))
+
+    def between(self, vertices: np.ndarray) -> str:
+        """A facet or a cell by its vertices, for people."""
+        return " ".join(place_text(place) for place in self.places[vertices])
+
+    def numbered(self, vertices: np.ndarray) -> str:
+        """The numbers of some vertices, for people."""
+        plural = "vertices" if len(vertices) > 1 else "vertex"
+        return f"with the {plural} {', '.join(str(number) for number in self.numbers[vertices])} (counted from 0)"
+
+
+def unsound_cells(corners: np.ndarray, kind: str) -> str | None:
+    """A sentence on a cell that is flat to rounding or folded, of cells given by corners (cells, vertices, dim).
+
+    The map from the reference cell must keep its orientation. On simplices its determinant is a constant, on
+    quadrilaterals affine, so that corners tell; on hexahedra, where it is quadratic in each coordinate, the
+    nodes of the triquadratic element stand for all points.
+    """
+    elem, dim = CELLS[kind].mesh.elem(), CELLS[kind].dim
+    nodes = np.indices((3,) * dim).reshape(dim, -1) / 2.0
+    if corners.shape[1] == dim + 1:
+        nodes = nodes[:, :1]
+    low, high = np.full(len(corners), np.inf), np.full(len(corners), -np.inf)
+    edges = corners - corners[:, :1]
+    for node in nodes.T:
+        gradients = np.stack([elem.lbasis(node[:, None], i)[1][:, 0] for i in range(corners.shape[1])])
+        determinants = np.linalg.det(np.einsum("evd,vk->edk", edges, gradients))
+        low, high = np.minimum(low, determinants), np.maximum(high, determinants)
+    rounding = 1e-14 * np.linalg.norm(edges, axis=2).max(axis=1) ** dim
+    flat = np.maximum(high, -low) <= rounding
+    folded = (low <= rounding) & (high >= -rounding)
+    for wrong, name, reason in (
+        (flat, "degenerate", "measure zero"),
+        (folded, "folded", "not convex, flat at a corner, or with its vertices out of order"),
+    ):
+        if wrong.any():
+            centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(wrong)].mean(axis=0))
+            return f"has a {name} {kind} ({reason}) at ({centre})"
+    return None
+
+
+def misfit(read: MeshOfFile, cracks: bool) -> str | None:
+    """A sentence on what does not fit together in a mesh, with the place; None where all does.
+
+    Cells must not overlap. They must share whole facets and the vertices of these, unless `cracks` says that the mesh
+    may be cut: then vertices may stand twice, and facets may touch without being shared.
+
+    Where all cells that share a facet lie on two sides of it, the number of cells over a point changes at facets of the
+    boundary alone. So all else can be told from the boundary, which is small: facets of it do not cross, and one cell
+    alone lies over a point beside them.
+    """
+    sentence = _same_side(read)
+    if sentence is not None or read.mesh.dim() == 1:
+        return sentence or _intervals(read, cracks)
+    outline = Outline.of(read.mesh, read.precision)
+    pairs = outline.facets[:0, :2] if cracks else split_vertices(outline)
+    if len(pairs) > _MANY:
+        return _standing_twice(read, pairs)
+    where = overlap(outline)
+    if where is not None:
+        return _overlapping(read, outline.facets[where])
+    if len(pairs):
+        return _standing_twice(read, pairs)
+    return None if cracks else _unmatched(read, outline)
+
+
+def _overlapping(read: MeshOfFile, vertices: np.ndarray, how: str = "") -> str:
+    return f"has {read.kind} cells that overlap at {place_text(read.places[vertices].mean(axis=0))}{how}"
+
+
+def _same_side(read: MeshOfFile) -> str | None:
+    """Two cells on the same side of a facet, or three that share it."""
+    mesh = read.mesh
+    sharing = np.bincount(mesh.t2f.reshape(-1), minlength=mesh.nfacets)
+    crowded = np.flatnonzero(sharing > 2)
+    if len(crowded):
+        vertices = mesh.facets[:, crowded[0]]
+        return _overlapping(read, vertices, f": three of them share the facet {read.numbered(vertices)}")
+    inner = np.flatnonzero(mesh.f2t[1] >= 0)
+    local = np.argmax(mesh.t2f[:, mesh.f2t[0, inner]] == inner, axis=0)
+    around = np.array(mesh.elem.refdom.facets)[local].T
+    facets = mesh.p[:, mesh.t[around, mesh.f2t[0, inner]]]
+    middle, normal = facets.mean(axis=1), _normals(facets)
+    first, second = (((read.centres[:, cells] - middle) * normal).sum(axis=0) for cells in mesh.f2t[:, inner])
+    folded = np.flatnonzero((first > 0.0) == (second > 0.0))
+    if not len(folded):
+        return None
+    vertices = mesh.facets[:, inner[folded[0]]]
+    how = f": two of them lie on the same side of the facet {read.numbered(vertices)}; a vertex may be out of place"
+    return _overlapping(read, vertices, how)
+
+
+def _normals(facets: np.ndarray) -> np.ndarray:
+    """(dim, n) normals of any length of facets (dim, vertices, n) with their vertices in turn."""
+    if len(facets) == 1:
+        return np.ones((1, facets.shape[2]))
+    if len(facets) == 2:
+        along = facets[:, 1] - facets[:, 0]
+        return np.stack([-along[1], along[0]])
+    if facets.shape[1] == 3:
+        return np.cross(facets[:, 1] - facets[:, 0], facets[:, 2] - facets[:, 0], axis=0)
+    return np.cross(facets[:, 2] - facets[:, 0], facets[:, 3] - facets[:, 1], axis=0)
+
+
+def _unmatched(read: MeshOfFile, outline: Outline) -> str | None:
+    """Facets that touch without being shared."""
+    found = vertex_in_facet(outline)
+    if found is not None:
+        vertex, facet = found
+        which = f"vertex {read.numbers[vertex]} (counted from 0) at {place_text(read.places[vertex])}"
+        return (
+            f"has cells that do not fit together: {which} lies on the facet {read.between(outline.facets[facet])} of "
+            f"another {read.kind}, which does not have it (a hanging node); {_HINT}"
+        )
+    edges = crossing_edges(outline)
+    if edges is None:
+        return None
+    one, other = (read.between(edge) for edge in edges)
+    return f"has cells that do not fit together: their edges {one} and {other} cross; {_HINT}"
+
+
+def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
+    one, other = pairs[0]
+    numbers = f"{read.numbers[one]} and {read.numbers[other]} (counted from 0)"
+    rest = "" if len(pairs) == 1 else f", and {len(pairs) - 1:,} more pairs elsewhere"
+    return (
+        f"has cells that do not fit together: vertices {numbers} stand at the same place, "
+        f"{place_text(read.places[one])}{rest}; {_HINT}"
+    )
+
+
+def _intervals(read: MeshOfFile, cracks: bool) -> str | None:
+    """The same on a line: intervals that overlap, and ends that stand twice."""
+    x = read.mesh.p[0]
+    cells = np.take_along_axis(read.mesh.t, np.argsort(x[read.mesh.t], axis=0), axis=0)
+    cells = cells[:, np.argsort(x[cells[0]], kind="stable")]
+    left, right = x[cells]
+    gap, shorter = left[1:] - right[:-1], np.minimum(right - left, np.roll(right - left, -1))[:-1]
+    tolerance = same_place(x[:, None], shorter, read.precision)
+    over = np.flatnonzero(gap < -tolerance)
+    if len(over):
+        return _overlapping(read, cells[:, over[0] + 1])
+    pairs = np.stack([cells[1, :-1], cells[0, 1:]], axis=1)
+    twice = (np.abs(gap) <= tolerance) & (pairs[:, 0] != pairs[:, 1])
+    return _standing_twice(read, pairs[twice]) if twice.any() and not cracks else None

@@ -1,0 +1,188 @@
+"""Mesh files, read through meshio and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import skfem
+
+from .cells import CELLS, MeshFileError, place_text
+from .mesh_checks import MeshOfFile, misfit, unsound_cells
+from .mesh_names import Parts, facets_by_vertices, parts_of, set_of_vertices, tagged_by_skfem
+from .planes import NotFlatError, flattened
+from .refinement import with_facets_of
+
+if TYPE_CHECKING:
+    import meshio
+
+
+def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
+    """Read a mesh file; its names become boundaries (facets, also those inside) and subdomains of the mesh.
+
+    Args:
+        path: of the file.
+        cracks: whether cells may touch without sharing vertices and facets.
+
+    Returns:
+        The mesh, and name -> why it cannot be used, for names of what is neither facets nor cells.
+
+    Raises:
+        MeshFileError: the file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
+    """
+    import meshio
+
+    if not path.is_file():
+        raise MeshFileError(f"mesh file {path} does not exist")
+    try:
+        # meshio prints its own complaint and ends the process on a file it cannot read.
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            file_format = "gmsh" if path.suffix == ".msh" else None
+            found = meshio.read(path, file_format=file_format)
+    except ModuleNotFoundError as error:
+        raise MeshFileError(f"mesh file {path} cannot be read: meshio needs the package {error.name}") from None
+    except (SystemExit, Exception) as error:
+        reason = "" if isinstance(error, SystemExit) or not str(error) else f": {error}"
+        raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
+    try:
+        return to_skfem(found, cracks)
+    except MeshFileError as error:
+        raise MeshFileError(f"mesh file {path} {error}") from None
+
+
+def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
+    """See `read`; sentences begin with a verb whose subject is the file."""
+    kind = _kind(found)
+    cell = CELLS[kind]
+    points = np.asarray(found.points, dtype=np.float64)
+    cells = np.concatenate([block.data for block in found.cells if block.type == kind])
+    parts = parts_of(found, kind)
+    cells, kept = _once(cells, parts, kind, points)
+    used, renumbered = np.unique(cells, return_inverse=True)
+    if used[0] < 0 or used[-1] >= len(points):
+        raise MeshFileError("has cells of vertices that it does not have")
+    places = points[used]
+    if not np.isfinite(places).all():
+        raise MeshFileError("has vertices that are not finite")
+    corners = _flat(places, kind)
+    vertices = np.empty(cells.shape[::-1], dtype=np.int64)
+    vertices[list(cell.order)] = renumbered.reshape(cells.shape).T
+    sentence = unsound_cells(corners[vertices.T], kind)
+    if sentence is None:
+        mesh = cell.mesh(np.ascontiguousarray(corners.T), vertices)
+        precision = np.finfo(found.points.dtype).eps if np.issubdtype(found.points.dtype, np.floating) else 0.0
+        sentence = misfit(MeshOfFile(mesh, kind, places, used, float(precision)), cracks)
+    if sentence is not None:
+        raise MeshFileError(sentence)
+    new_index = np.full(len(points) + 1, -1)
+    new_index[used] = np.arange(len(used))
+    return _named(mesh, kind, parts, new_index, {} if kept is not None else found.cell_data)
+
+
+def _kind(found: meshio.Mesh) -> str:
+    """The kind of the cells of a file, which must be one."""
+    present = {block.type for block in found.cells if len(block.data)}
+    kind = next((kind for kind in CELLS if kind in present), None)
+    if kind is None:
+        held = ", ".join(sorted(present)) or "no cells"
+        raise MeshFileError(f"holds {held}; expected tetra, hexahedron, triangle, quad or line")
+    too_rich = sorted(present - {*CELLS, "vertex"})
+    if too_rich:
+        raise MeshFileError(
+            f"holds {', '.join(too_rich)}; expected cells of first order only (line, triangle, quad, tetra, hexahedron)"
+        )
+    facet = CELLS[kind].facet
+    foreign = sorted(present - {kind, facet, "line", "vertex"})
+    if foreign:
+        raise MeshFileError(
+            f"mixes {kind} with {', '.join(foreign)}; expected cells of one kind, here {kind}, "
+            f"with {facet} for parts of the boundary"
+        )
+    return kind
+
+
+def _once(cells: np.ndarray, parts: Parts, kind: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Cells (n, vertices) without the copies of those that are listed once for each of their names; which are kept.
+
+    The names are those of what is kept afterwards. None in the place of the second: there is no copy.
+    """
+    rows = np.sort(cells, axis=1)
+    order = np.lexsort(rows.T)
+    again = np.append(False, (rows[order][1:] == rows[order][:-1]).all(axis=1))
+    if not again.any():
+        return cells, None
+    # lexsort is stable: the first of equal cells is the one that stands first in the file.
+    original = np.empty(len(cells), dtype=np.int64)
+    original[order] = order[np.flatnonzero(~again)][np.cumsum(~again) - 1]
+    copies = np.flatnonzero(np.bincount(original, minlength=len(cells))[original] > 1)
+    nameless = np.setdiff1d(copies, np.concatenate([copies[:0], *parts.cells.values()]))
+    twice = [nameless]
+    for members in parts.cells.values():
+        _, first = np.unique(original[members], return_index=True)
+        twice.append(np.delete(members, first))
+    wrong = np.concatenate(twice)
+    if len(wrong):
+        numbers = ", ".join(str(vertex) for vertex in cells[wrong[0]])
+        place = points[cells[wrong[0]]].mean(axis=0)
+        raise MeshFileError(
+            f"has {kind} cells that overlap: the same cell stands twice, at {place_text(place)} with the vertices "
+            f"{numbers} (counted from 0); expected every cell once, or once for each of its groups"
+        )
+    kept = np.unique(original)
+    for name, members in parts.cells.items():
+        parts.cells[name] = np.searchsorted(kept, np.unique(original[members]))
+    return cells[kept], kept
+
+
+def _flat(places: np.ndarray, kind: str) -> np.ndarray:
+    """The coordinates of vertices in as many dimensions as the cells have."""
+    dim = CELLS[kind].dim
+    wanted = {1: "on a straight line", 2: "in a plane", 3: "in space"}[dim]
+    if places.shape[1] < dim:
+        raise MeshFileError(f"holds {kind} cells with {places.shape[1]} coordinates; expected {dim}")
+    try:
+        return flattened(places, dim)
+    except NotFlatError as error:
+        where = place_text(places[error.index])
+        raise MeshFileError(
+            f"holds {kind} cells that do not lie {wanted}: the vertex at {where} is {error.distance:.3g} away from it"
+        ) from None
+
+
+def _named(
+    mesh: skfem.Mesh, kind: str, parts: Parts, new_index: np.ndarray, cell_data: dict[str, list[np.ndarray]]
+) -> tuple[skfem.Mesh, dict[str, str]]:
+    """A mesh with the names of its parts, and what names cannot be used."""
+    boundaries, subdomains = tagged_by_skfem(mesh, cell_data)
+    unusable = dict(parts.unusable)
+    subdomains = {**parts.cells, **subdomains}
+    for name, vertices in parts.facets.items():
+        facets = facets_by_vertices(mesh, new_index[vertices])
+        missing = int((facets < 0).sum())
+        if missing:
+            plural = CELLS[kind].plural
+            unusable[name] = f"names {len(facets):,} facets, {missing:,} of which are none of the {plural}"
+        else:
+            boundaries[name] = np.unique(facets)
+    for name, vertices in parts.vertices.items():
+        if name in boundaries or name in subdomains:
+            continue
+        numbers = new_index[vertices]
+        found = None if (numbers < 0).any() else set_of_vertices(mesh, numbers)
+        if found is None:
+            unusable[name] = f"names {len(vertices):,} vertices, which do not make up facets or cells"
+        elif len(found[0]):
+            boundaries[name] = found[0]
+        else:
+            subdomains[name] = found[1]
+    if "all" in boundaries and not np.array_equal(np.sort(boundaries["all"]), mesh.boundary_facets()):
+        raise MeshFileError("names a part of its boundary 'all', which stands for the whole boundary: rename that part")
+    return with_facets_of(mesh, mesh.with_boundaries(boundaries).with_subdomains(subdomains)), unusable

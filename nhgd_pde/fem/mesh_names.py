@@ -1,0 +1,200 @@
+"""The names in a mesh file: physical groups, sets of cells and vertices, and integer tags of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import skfem
+
+from .cells import CELLS
+
+if TYPE_CHECKING:
+    import meshio
+
+# Data of these names are no tags of parts: numbers of geometric entities and of cells, and what ParaView adds.
+_NO_TAGS = frozenset({"gmsh:geometrical", "gmsh:element_id", "vtkGhostType", "GlobalElementId", "GlobalCellIds"})
+# Tags with more values than this are numbers of cells rather than of parts.
+_MOST_TAGS = 1000
+
+
+@dataclass
+class Parts:
+    """The named parts of a mesh.
+
+    Attributes:
+        cells: name -> indices among all cells of the mesh's kind, in the order of the file.
+        facets: name -> (k, vertices) vertices, as numbered in the file, of facets.
+        vertices: name -> vertices.
+        unusable: name -> why it cannot be used.
+    """
+
+    cells: dict[str, np.ndarray] = field(default_factory=dict)
+    facets: dict[str, np.ndarray] = field(default_factory=dict)
+    vertices: dict[str, np.ndarray] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
+
+
+def parts_of(found: meshio.Mesh, kind: str) -> Parts:
+    """The names that a file gives to cells of a kind, to their facets and to vertices."""
+    parts, facet = Parts(), CELLS[kind].facet
+    facets = [block.data for block in found.cells if block.type == facet]
+    every = np.concatenate(facets) if facets else np.zeros((0, 1), dtype=int)
+    for name, members in _sets(found):
+        if members is None:
+            parts.unusable[name] = "is a set of cells that cannot be understood"
+            continue
+        cells, sides = (_in_blocks(found, members, each) for each in (kind, facet))
+        # Several tags may have the same name.
+        if len(cells):
+            parts.cells[name] = np.union1d(parts.cells.get(name, cells), cells)
+        if len(sides):
+            parts.facets[name] = np.concatenate([parts.facets.get(name, every[:0]), every[sides]])
+        if not len(cells) and not len(sides):
+            _of_less(found, name, members, parts)
+    for name, vertices in found.point_sets.items():
+        chosen = np.asarray(vertices)
+        parts.vertices[str(name)] = np.unique(np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(int))
+    return parts
+
+
+def _of_less(found: meshio.Mesh, name: str, members: list[np.ndarray], parts: Parts) -> None:
+    """A name of lines in a mesh of solids, or of single vertices."""
+    for block, some in zip(found.cells, members, strict=True):
+        if len(some) and block.type == "vertex":
+            parts.vertices[name] = np.unique(block.data[some])
+        elif len(some):
+            parts.unusable[name] = f"names {len(some):,} cells of type {block.type}, which are no facets"
+
+
+def _in_blocks(found: meshio.Mesh, members: list[np.ndarray], kind: str) -> np.ndarray:
+    """Indices, among all the cells of one kind, of the members of a set, which are given block by block."""
+    parts, before = [np.arange(0)], 0
+    for block, some in zip(found.cells, members, strict=True):
+        if block.type == kind:
+            parts.append(before + some)
+            before += len(block.data)
+    return np.unique(np.concatenate(parts))
+
+
+def _sets(found: meshio.Mesh) -> Iterator[tuple[str, list[np.ndarray] | None]]:
+    """Names, and for each the indices of its members in every block of cells; None where that is not understood."""
+    known = set()
+    for name, blocks in found.cell_sets.items():
+        # gmsh 4.1 files bring sets that are none.
+        if not name.startswith("gmsh:"):
+            known.add(name)
+            yield name, _indices(blocks, found)
+    tags = {
+        key: values
+        for key, values in found.cell_data.items()
+        if key not in _NO_TAGS and not key.startswith("skfem:") and _are_tags(values)
+    }
+    # Data whose name has a colon are the tags of a format that meshio knows, as in "medit:ref".
+    plain = next((key for key in tags if ":" in key or key == "cell_tags"), next(iter(tags), None))
+    for key, values in tags.items():
+        for number, dim in _numbers(found, key, values):
+            names = _names_of(found, key, number, dim)
+            members = [
+                np.flatnonzero(tag.reshape(-1) == number) if dim is None or block.dim == dim else np.arange(0)
+                for block, tag in zip(found.cells, map(np.asarray, values), strict=True)
+            ]
+            for name in names or [str(number) if key == plain else f"{key}:{number}"]:
+                if name not in known:
+                    yield name, members
+
+
+def _indices(blocks: Any, found: meshio.Mesh) -> list[np.ndarray] | None:
+    members = [np.asarray([] if some is None else some) for some in blocks]
+    fits = len(members) == len(found.cells) and all(
+        some.ndim == 1
+        and (
+            not len(some) or (np.issubdtype(some.dtype, np.integer) and 0 <= some.min() <= some.max() < len(block.data))
+        )
+        for some, block in zip(members, found.cells, strict=True)
+    )
+    return [some.astype(int) for some in members] if fits else None
+
+
+def _are_tags(values: Any) -> bool:
+    arrays = [np.asarray(each) for each in values]
+    whole = all(np.issubdtype(each.dtype, np.integer) or not each.size for each in arrays)
+    single = all(each.ndim == 1 or each.shape[1:] == (1,) for each in arrays)
+    return whole and single and 0 < len(np.unique(np.concatenate([each.reshape(-1) for each in arrays]))) <= _MOST_TAGS
+
+
+def _numbers(found: meshio.Mesh, key: str, values: Any) -> Iterator[tuple[int, int | None]]:
+    """The tags of a file, each with the dimension of its cells: gmsh numbers those of each dimension by themselves."""
+    dims = {block.dim for block in found.cells}
+    for dim in sorted(dims):
+        arrays = [np.asarray(each) for block, each in zip(found.cells, values, strict=True) if block.dim == dim]
+        for number in np.unique(np.concatenate([each.reshape(-1) for each in arrays])):
+            # Zero is what gmsh writes where there is no group.
+            if number or key != "gmsh:physical":
+                yield int(number), dim
+
+
+def _names_of(found: meshio.Mesh, key: str, number: int, dim: int | None) -> list[str]:
+    """The names that a table of the file gives to a tag."""
+    families = getattr(found, "cell_tags", None)
+    if key == "cell_tags" and isinstance(families, dict):
+        return [str(name) for name in families.get(number, [])]
+    return [
+        name
+        for name, entry in found.field_data.items()
+        if np.shape(entry) == (2,) and int(entry[0]) == number and (dim is None or int(entry[1]) == dim)
+    ]
+
+
+def tagged_by_skfem(mesh: skfem.Mesh, cell_data: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The boundaries and subdomains that scikit-fem has written as data of the cells of a mesh."""
+    boundaries, subdomains = {}, {}
+    for key, values in cell_data.items():
+        part = key.split(":", 2)
+        if part[0] != "skfem" or len(part) < 3 or len(values) != 1:
+            continue
+        numbers = np.asarray(values[0]).reshape(-1).astype(np.int64)
+        if part[1] == "s":
+            subdomains[part[2]] = np.flatnonzero(numbers)
+        elif part[1] == "b":
+            # Bit k stands for facet k of the cell.
+            chosen = (numbers >> np.arange(len(mesh.t2f))[:, None] & 1).astype(bool)
+            boundaries[part[2]] = np.unique(mesh.t2f[chosen])
+    return boundaries, subdomains
+
+
+def facets_by_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> np.ndarray:
+    """The facet that has each of some sets of vertices (k, vertices); -1 where there is none."""
+    wanted = np.zeros(mesh.nvertices + 1, dtype=bool)
+    wanted[vertices] = True
+    wanted[-1] = False
+    candidates = np.flatnonzero(wanted[mesh.facets].all(axis=0))
+    rows = np.concatenate([np.sort(mesh.facets[:, candidates], axis=0).T, np.sort(vertices, axis=1)])
+    _, number = np.unique(rows, axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    position = np.full(number.max(initial=-1) + 1, -1)
+    position[number[: len(candidates)]] = candidates
+    return position[number[len(candidates) :]]
+
+
+def set_of_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a set of vertices stands for: (facets, cells), one of which is empty; None where it is neither.
+
+    They are the facets of the boundary that have all their vertices in the set, or these and facets inside the domain,
+    or cells, in each case if no vertex of the set is left over.
+    """
+    chosen = np.zeros(mesh.nvertices, dtype=bool)
+    chosen[vertices] = True
+    none = np.arange(0)
+    facets = np.flatnonzero(chosen[mesh.facets].all(axis=0))
+    outer = facets[mesh.f2t[1, facets] < 0]
+    if len(outer) and len(np.unique(mesh.facets[:, outer])) == len(vertices):
+        return outer, none
+    cells = np.flatnonzero(chosen[mesh.t].all(axis=0))
+    if len(cells) and len(np.unique(mesh.t[:, cells])) == len(vertices):
+        return none, cells
+    if len(facets) and len(np.unique(mesh.facets[:, facets])) == len(vertices):
+        return facets, none
+    return None

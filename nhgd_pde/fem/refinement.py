@@ -1,0 +1,72 @@
+"""Halving every edge of a mesh, with the names of its parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import skfem
+
+from .cells import kind_of
+
+
+def with_facets_of(mesh: skfem.Mesh, copy: skfem.Mesh) -> skfem.Mesh:
+    """Hand the facets that scikit-fem has found to a copy of the mesh, which would look for them again."""
+    for name in ("_facets", "_t2f", "_f2t"):
+        if hasattr(mesh, name):
+            setattr(copy, name, getattr(mesh, name))
+    return copy
+
+
+def halved(
+    mesh: skfem.Mesh, boundaries: dict[str, np.ndarray], subdomains: dict[str, np.ndarray]
+) -> tuple[skfem.Mesh, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Halve every edge, and find the named parts again."""
+    cell = kind_of(mesh)
+    if cell in ("quad", "hexahedron"):
+        fine = type(mesh)(mesh.p, mesh.t).with_subdomains(subdomains).refined()
+        # scikit-fem numbers the midpoints of facets after the vertices and, in space, the midpoints of edges; the
+        # greatest vertex of a piece of a facet is the midpoint of the whole.
+        before = mesh.nvertices + (mesh.nedges if cell == "hexahedron" else 0)
+        among = _candidates(mesh, fine, boundaries)
+        whole = fine.facets[:, among].max(axis=0) - before
+        pieces = {name: among[np.isin(whole, facets)] for name, facets in boundaries.items()}
+        return fine, pieces, dict(fine.subdomains or {})
+    if cell == "triangle":
+        fine = skfem.MeshTri(mesh.p, mesh.t).with_boundaries(boundaries).with_subdomains(subdomains).refined()
+        return fine, dict(fine.boundaries or {}), dict(fine.subdomains or {})
+    if cell == "line":
+        # scikit-fem puts the halves of a cell side by side, but names others; vertices keep their numbers.
+        fine = skfem.MeshLine(mesh.p, mesh.t).refined()
+        halves = {name: np.sort(np.concatenate([2 * c, 2 * c + 1])) for name, c in subdomains.items()}
+        return fine, boundaries, halves
+    fine = skfem.MeshTet(mesh.p, mesh.t).with_subdomains(subdomains).refined()
+    among = _candidates(mesh, fine, boundaries)
+    pieces = {name: _children(mesh, fine, facets, among) for name, facets in boundaries.items()}
+    return fine, pieces, dict(fine.subdomains or {})
+
+
+def _candidates(coarse: skfem.Mesh, fine: skfem.Mesh, parts: dict[str, np.ndarray]) -> np.ndarray:
+    """The facets of a refined mesh among which those of named parts are: those of its boundary where these are."""
+    inside = any((coarse.f2t[1, facets] >= 0).any() for facets in parts.values())
+    return np.arange(fine.nfacets) if inside else np.asarray(fine.boundary_facets())
+
+
+def _children(coarse: skfem.Mesh, fine: skfem.Mesh, facets: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The facets of refined tetrahedra, out of some, that make up some facets of the coarse ones."""
+    a, b, c = np.sort(coarse.facets[:, facets], axis=0)
+    # scikit-fem numbers the midpoints of the edges after the vertices.
+    ab, bc, ac = (
+        coarse.nvertices + _positions(np.sort(coarse.edges, axis=0), np.stack(edge))
+        for edge in ((a, b), (b, c), (a, c))
+    )
+    triangles = ((a, ab, ac), (b, ab, bc), (c, bc, ac), (ab, bc, ac))
+    found = [_positions(np.sort(fine.facets[:, among], axis=0), np.sort(each, axis=0)) for each in triangles]
+    return np.sort(among[np.concatenate(found)])
+
+
+def _positions(table: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Where each of some columns stands in a table (k, n) of different columns, which must have it."""
+    _, number = np.unique(np.hstack([table, columns]), axis=1, return_inverse=True)
+    number = number.reshape(-1)
+    position = np.empty(number.max() + 1, dtype=int)
+    position[number[: table.shape[1]]] = np.arange(table.shape[1])
+    return position[number[table.shape[1] :]]

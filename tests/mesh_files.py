@@ -1,0 +1,81 @@
+"""Meshes for tests as (points, cells, kind of cell), the way files have them."""
+
+from __future__ import annotations
+
+import meshio
+import numpy as np
+import skfem
+
+from nhgd_pde.fem import mesh as meshes
+from nhgd_pde.fem.cells import CELLS, MeshFileError, kind_of
+from nhgd_pde.fem.mesh_file import to_skfem
+
+KINDS = list(CELLS)
+Raw = tuple[np.ndarray, np.ndarray, str]
+
+
+def raw(mesh: skfem.Mesh) -> Raw:
+    kind = kind_of(mesh)
+    return mesh.p.T.copy(), mesh.t[list(CELLS[kind].order)].T.copy(), kind
+
+
+def grid(
+    kind: str, cells: int = 4, size: float | tuple[float, ...] = 1.0, origin: float | tuple[float, ...] = 0.0
+) -> Raw:
+    """An interval, rectangle or box; a single number stands for the first axis of sizes, and of origins."""
+    dim = CELLS[kind].dim
+    sizes = size if isinstance(size, tuple) else (size,) * dim
+    origins = origin if isinstance(origin, tuple) else (origin,) + (0.0,) * (dim - 1)
+    axes = [o + s * np.linspace(0.0, 1.0, cells + 1) for s, o in zip(sizes, origins, strict=True)]
+    return raw(CELLS[kind].mesh.init_tensor(*axes))
+
+
+def union(*parts: Raw) -> Raw:
+    """Several meshes in one, each with vertices of its own."""
+    before = np.cumsum([0, *(len(points) for points, _, _ in parts)])
+    cells = [part[1] + first for part, first in zip(parts, before, strict=False)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate(cells), parts[0][2]
+
+
+def joined(mesh: Raw) -> Raw:
+    """With one vertex for those that stand at the same place."""
+    points, cells, kind = mesh
+    _, first, number = np.unique(np.round(points, 9), axis=0, return_index=True, return_inverse=True)
+    return points[first], number.reshape(-1)[cells], kind
+
+
+def moved(mesh: Raw, points: np.ndarray) -> Raw:
+    return points, *mesh[1:]
+
+
+def soup(mesh: Raw) -> Raw:
+    """Every cell with vertices of its own."""
+    points, cells, kind = mesh
+    return points[cells].reshape(-1, points.shape[1]), np.arange(cells.size).reshape(cells.shape), kind
+
+
+def slit(kind: str, width: float) -> Raw:
+    """A square or cube with a slit of some width from the middle of a side to its centre."""
+    points, cells, _ = grid(kind, 8)
+    cut = np.flatnonzero((points[:, 0] == 0.5) & (points[:, 1] < 0.5))
+    copy = np.arange(len(points))
+    copy[cut] = len(points) + np.arange(len(cut))
+    right = points[cells].mean(axis=1)[:, 0] > 0.5
+    shifted = points[cut] + width * np.eye(points.shape[1])[0]
+    return np.concatenate([points, shifted]), np.where(right[:, None], copy[cells], cells), kind
+
+
+def said(mesh: Raw, cracks: bool = False) -> str:
+    """What is said against a mesh; empty where nothing is."""
+    points, cells, kind = mesh
+    try:
+        found, _ = to_skfem(meshio.Mesh(points, [(kind, cells)]), cracks)
+    except MeshFileError as error:
+        return str(error)
+    assert found.nelements == len(cells)
+    return ""
+
+
+def read(mesh: meshio.Mesh, refine: int = 0) -> meshes.Domain:
+    found, unusable = to_skfem(mesh)
+    return meshes.domain(found, refine, unusable)

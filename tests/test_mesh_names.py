@@ -1,0 +1,486 @@
+"""Names, numbers and tags of mesh files, curves inside the domain, and names that overlap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import meshio
+import numpy as np
+import pytest
+import skfem
+import torch
+from click.testing import CliRunner
+from mesh_files import KINDS, grid, read
+
+from nhgd_pde import Problem, load, solve, verify
+from nhgd_pde.cli import main
+from nhgd_pde.fem import mesh as meshes
+from nhgd_pde.fem.cells import CELLS, MeshFileError
+from nhgd_pde.fem.mesh import Domain, domain, read_mesh
+from nhgd_pde.fem.mesh_file import to_skfem
+from nhgd_pde.problem.building import build_on
+from nhgd_pde.problem.errors import ProblemError
+
+FAULTS = Path(__file__).parent / "faults"
+kinds = pytest.mark.parametrize("kind", KINDS)
+FACETS = {"line": "vertex", "triangle": "line", "quad": "line", "tetra": "triangle", "hexahedron": "quad"}
+
+
+def on_plane(kind: str, axis: int, value: float, cells: int = 4) -> np.ndarray:
+    """The vertices of the facets of `grid` on a plane."""
+    points, vertices, _ = grid(kind, cells)
+    mesh = CELLS[kind].mesh(points.T, vertices.T[np.argsort(CELLS[kind].order)])
+    facets = mesh.facets[:, np.isclose(mesh.p[axis][mesh.facets], value).all(axis=0)].T
+    if kind != "hexahedron":
+        return facets
+    # In turn around the facet.
+    y, z = np.delete(mesh.p, axis, axis=0)[:, facets]
+    angles = np.arctan2(y - y.mean(axis=1, keepdims=True), z - z.mean(axis=1, keepdims=True))
+    return np.take_along_axis(facets, np.argsort(angles, axis=1), axis=1)
+
+
+def tagged(kind: str, key: str, inside: bool = True) -> meshio.Mesh:
+    """Cells tagged 10 and 11 (x > 1/2), facets 1 (x = 0), 2 (x = 1) and, inside, 5 (x = 1/2)."""
+    points, cells, _ = grid(kind)
+    planes = [on_plane(kind, 0, 0.0), on_plane(kind, 0, 1.0), on_plane(kind, 0, 0.5)][: 3 if inside else 2]
+    facets = np.concatenate(planes)
+    numbers = np.repeat([1, 2, 5][: len(planes)], [len(each) for each in planes])
+    half = np.where(points[cells].mean(axis=1)[:, 0] < 0.5, 10, 11)
+    space = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+    return meshio.Mesh(space, [(kind, cells), (FACETS[kind], facets)], cell_data={key: [half, numbers]})
+
+
+def check_parts(found: Domain, names: dict[int, str]) -> None:
+    x = found.mesh.p[0]
+    for number, value in ((1, 0.0), (2, 1.0), (5, 0.5)):
+        facets = (found.inside if number == 5 else found.boundaries)[names[number]]
+        assert np.allclose(x[found.mesh.facets[:, facets]], value)
+        assert len(facets) == np.isclose(x[found.mesh.facets], value).all(axis=0).sum()
+    halves = [found.subdomains[names[number]] for number in (10, 11)]
+    assert [(x[found.mesh.t[:, half]].mean(axis=0) > 0.5).all() for half in halves] == [False, True]
+    assert sum(map(len, halves)) == found.mesh.nelements
+
+
+NUMBERS = {number: str(number) for number in (1, 2, 5, 10, 11)}
+
+
+# Files
+
+
+@kinds
+@pytest.mark.parametrize("refine", [0, 1, 2])
+def test_tags_are_names_and_stay_in_place_under_refinement(kind: str, refine: int) -> None:
+    check_parts(read(tagged(kind, "medit:ref"), refine), NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "key", "options"),
+    [
+        (".mesh", "medit:ref", {}),
+        (".msh", "gmsh:physical", {"file_format": "gmsh22", "binary": False}),
+        (".msh", "gmsh:physical", {"file_format": "gmsh22", "binary": True}),
+        (".vtu", "medit:ref", {}),
+        (".vtu", "CellEntityIds", {}),
+        (".vtk", "Material", {}),
+        (".bdf", "nastran:ref", {}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
+def test_numbers_in_files_are_names(tmp_path: Path, kind: str, suffix: str, key: str, options: dict[str, Any]) -> None:
+    path = tmp_path / f"a{suffix}"
+    mesh = tagged(kind, key)
+    if key.startswith("gmsh"):
+        mesh.cell_data["gmsh:geometrical"] = [np.full_like(each, 3) for each in mesh.cell_data[key]]
+    meshio.write(path, mesh, **options)
+    check_parts(domain(read_mesh(path)), NUMBERS)
+
+
+def test_a_table_names_some_of_the_numbers() -> None:
+    mesh = tagged("triangle", "gmsh:physical")
+    mesh.field_data = {"left": np.array([1, 1]), "seam": np.array([5, 1]), "1": np.array([10, 2])}
+    check_parts(read(mesh), {**NUMBERS, 1: "left", 5: "seam", 10: "1"})
+    mesh.cell_data["gmsh:physical"][1][:] = 0
+    assert set(read(mesh).boundaries) == {"all"}
+    # The families of med files have several names each.
+    families = tagged("triangle", "cell_tags")
+    families.cell_tags = {1: ["left", "walls"], 2: ["right", "walls"]}
+    found = read(families)
+    check_parts(found, {**NUMBERS, 1: "left", 2: "right"})
+    assert len(found.boundaries["walls"]) == 8
+
+
+def test_of_several_tags_the_further_ones_have_long_names() -> None:
+    mesh = tagged("triangle", "medit:ref")
+    mesh.cell_data["region"] = [np.full_like(each, 7) for each in mesh.cell_data["medit:ref"]]
+    mesh.cell_data["heat"] = [np.full(len(each), 0.5) for each in mesh.cell_data["medit:ref"]]
+    mesh.cell_data["normal"] = [np.ones((len(each), 3), dtype=int) for each in mesh.cell_data["medit:ref"]]
+    mesh.cell_data["id"] = [np.arange(len(each)) for each in mesh.cell_data["medit:ref"]]
+    found = read(mesh)
+    check_parts(found, NUMBERS)
+    assert len(found.subdomains["region:7"]) == 32 and not any(
+        name.startswith(("heat", "normal")) for name in found.facets
+    )
+
+
+ABAQUS = """\
+*NODE
+1, 0, 0
+2, 1, 0
+3, 2, 0
+4, 0, 1
+5, 1, 1
+6, 2, 1
+*ELEMENT, TYPE=CPS4, ELSET=body
+1, 1, 2, 5, 4
+2, 2, 3, 6, 5
+*ELSET, ELSET=east
+2
+*NSET, NSET=left
+1, 4
+*NSET, NSET=bottom, GENERATE
+1, 3, 1
+*NSET, NSET=seam
+2, 5
+*NSET, NSET=corner
+1
+*NSET, NSET=stray
+1, 4, 6
+"""
+
+
+def test_sets_of_abaqus_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.inp"
+    path.write_text(ABAQUS)
+    problem = {
+        "name": "abaqus",
+        "mesh": {"file": str(path)},
+        "pde": {"kind": "poisson", "boundary": {"left": {"dirichlet": 0}, "seam": {"dirichlet": 2}}},
+        "control": {"kind": "source", "on": "east"},
+        "objective": [{"kind": "tracking", "target": 0, "on": "bottom"}],
+    }
+    found = load(problem).pde.space.domain
+    assert {name: len(each) for name, each in found.boundaries.items()} == {"left": 1, "bottom": 2, "all": 6}
+    assert {name: len(each) for name, each in found.inside.items()} == {"seam": 1}
+    assert {name: each.tolist() for name, each in found.subdomains.items()} == {"body": [0, 1], "east": [1]}
+    for name, count in (("corner", 1), ("stray", 3)):
+        words = (
+            rf"expected a boundary, found '{name}', which names {count} vertices, which do not make up facets or cells"
+        )
+        with pytest.raises(ProblemError, match=words):
+            load(problem, {f"pde.boundary.{name}": {"dirichlet": 0}})
+
+
+@kinds
+def test_sets_of_vertices_are_facets_or_cells(kind: str) -> None:
+    """As meshio has them of Exodus files; those of med files and others are in the same place."""
+    points, cells, _ = grid(kind)
+    sides = {name: np.flatnonzero(points[:, 0] == x) for name, x in (("left", 0.0), ("right", 1.0), ("seam", 0.5))}
+    half = {"half": np.flatnonzero(points[:, 0] <= 0.5), "whole": np.arange(len(points))}
+    found = read(meshio.Mesh(points, [(kind, cells)], point_sets={**sides, **half}), refine=1)
+    x = found.mesh.p[0]
+    for name, value in (("left", 0.0), ("right", 1.0), ("seam", 0.5)):
+        assert np.allclose(x[found.mesh.facets[:, found.facets[name]]], value), name
+    assert set(found.inside) == {"seam"}
+    assert len(found.subdomains["half"]) * 2 == len(found.subdomains["whole"]) == found.mesh.nelements
+
+
+@pytest.mark.parametrize("suffix", [".vtu", ".vtk"])
+@pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
+def test_tags_of_scikit_fem_are_names(tmp_path: Path, kind: str, suffix: str) -> None:
+    points, cells, _ = grid(kind)
+    plain = CELLS[kind].mesh(points.T, cells.T[np.argsort(CELLS[kind].order)])
+    named = plain.with_boundaries({"1": lambda x: x[0] == 0.0, "2": lambda x: x[0] == 1.0})
+    seam = plain.facets_satisfying(lambda x: np.isclose(x[0], 0.5))
+    halves = {"10": lambda x: x[0] < 0.5, "11": lambda x: x[0] > 0.5}
+    named.with_boundaries({"5": seam}).with_subdomains(halves).save(tmp_path / f"a{suffix}")
+    check_parts(domain(read_mesh(tmp_path / f"a{suffix}")), NUMBERS)
+
+
+def test_what_a_name_cannot_be_used_for_is_said() -> None:
+    points, cells, _ = grid("tetra", 1)
+    mesh = meshio.Mesh(
+        points, [("tetra", cells), ("line", np.array([[0, 1]]))], cell_data={"medit:ref": [[1] * 6, [2]]}
+    )
+    assert read(mesh).described("2") == "names 1 cells of type line, which are no facets"
+    points, cells, _ = grid("triangle", 1)
+    lines = np.array([[0, 1], [0, 3], [1, 2]])
+    mesh = meshio.Mesh(points, [("triangle", cells), ("line", lines)], cell_data={"medit:ref": [[1, 1], [2, 2, 2]]})
+    missing = int(not (read(mesh).mesh.facets.T == [0, 3]).all(axis=1).any()) + int(
+        not (read(mesh).mesh.facets.T == [1, 2]).all(axis=1).any()
+    )
+    assert read(mesh).described("2") == f"names 3 facets, {missing} of which are none of the triangles"
+    mesh = meshio.Mesh(points, [("triangle", cells), ("line", lines[:1])], cell_sets={"all": [[], [0]]})
+    with pytest.raises(MeshFileError, match="names a part of its boundary 'all'"):
+        to_skfem(mesh)
+
+
+def test_check_lists_the_names_of_a_file() -> None:
+    def checked(name: str) -> str:
+        result = CliRunner().invoke(main, ["check", str(FAULTS / f"{name}.yaml")])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "boundaries: 1 (8), 2 (8), 3 (8), 4 (8), all (32); subdomains: 10 (128)" in checked("tags")
+    assert "inside the domain: seam (8); subdomains: plate (128)" in checked("seam")
+    overlap = checked("ovb")
+    assert "; right and outlet share 8 facets\n" in overlap
+    words = "there the neumann condition of right and the neumann condition of outlet add up"
+    assert f"warning: right and outlet share 8 facets; {words}\n" in overlap
+    assert "; a and b share 40 cells\n" in checked("dup")
+
+
+def test_numbers_name_the_sides_of_the_square() -> None:
+    """u = x solves it, and the control that is best for the target 1/2 is that of the built-in square."""
+    square = {
+        "mesh": {"kind": "rectangle", "cells": [8, 8]},
+        "pde.boundary": {"left": {"dirichlet": 0}, "right": {"dirichlet": 1}},
+    }
+    found = solve(load(FAULTS / "tags.yaml"))
+    assert found.objective == pytest.approx(solve(load(FAULTS / "tags.yaml", square)).objective, rel=1e-9)
+
+
+# Curves inside
+
+
+def value(problem: Problem) -> float:
+    """The objective at the first control, which is zero, and the state that belongs to it."""
+    pde = problem.pde
+    u, v = pde.start()
+    factors = pde.state_factors(u, v)
+    return pde.outer_value(u - factors.solve(pde.residual(u, v)), v)
+
+
+def seam(**changes: object) -> Any:
+    return load(FAULTS / "seam.yaml", {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def test_a_curve_inside_is_tracked() -> None:
+    """Where u = x, the term is (1/2 - c)^2 / 2 on x = 1/2; a linear term is the mean."""
+    for target in (0.5, 2.0):
+        assert value(seam(objective__0__target=target)) == pytest.approx(0.5 * (0.5 - target) ** 2, abs=1e-14)
+    assert value(seam(objective__0={"kind": "linear_state", "weight": "y", "on": "seam"})) == pytest.approx(0.25)
+
+
+def test_a_curve_inside_fixes_values() -> None:
+    """u = 0, 3, 1 at x = 0, 1/2, 1: linear in between, int u = 7/4."""
+    boundary = {"left": {"dirichlet": 0}, "seam": {"dirichlet": 3}, "right": {"dirichlet": 1}}
+    assert value(seam(pde__boundary=boundary, objective__0={"kind": "linear_state"})) == pytest.approx(1.75)
+
+
+@kinds
+def test_curves_and_surfaces_inside_are_used_with_every_kind_of_cell(tmp_path: Path, kind: str) -> None:
+    """u = x: (1/2 - 2)^2 / 2 on x = 1/2. With u = 3 there, int u = 7/4."""
+    meshio.write(tmp_path / "a.vtu", tagged(kind, "tag"))
+    problem = {
+        "name": "inside",
+        "mesh": {"file": str(tmp_path / "a.vtu"), "refine": 0 if CELLS[kind].dim == 3 else 1},
+        "pde": {"kind": "poisson", "boundary": {1: {"dirichlet": 0}, 2: {"dirichlet": 1}}},
+        "control": {"kind": "source"},
+        "objective": [{"kind": "tracking", "target": 2, "on": 5}],
+    }
+    assert value(load(problem)) == pytest.approx(1.125)
+    fixed = {"pde.boundary.5": {"dirichlet": 3}, "objective.0": {"kind": "linear_state"}}
+    assert value(load(problem, fixed)) == pytest.approx(1.75)
+    for element in ("P1",) if CELLS[kind].dim == 3 else ("P1", "P2"):
+        seam = {"control": {"kind": "dirichlet", "on": 5}, "objective.0.on": None, "element": element}
+        assert verify(load(problem, seam)).passed
+    with pytest.raises(ProblemError, match="found '5', which lies inside the domain"):
+        load(problem, {"pde.boundary.5": {"neumann": 3}})
+
+
+def test_a_curve_inside_is_controlled() -> None:
+    """The best value on the curve for the target u = min(6 x, 6 - 4 x) is 3: then u is the target but for rounding."""
+    changes = {
+        "objective__0": {"kind": "tracking", "target": "where(x < 0.5, 6*x, 5 - 4*x)"},
+        "objective__1__weight": 1e-12,
+        "control": {"kind": "dirichlet", "on": "seam"},
+    }
+    found = solve(seam(**changes))
+    assert found.status == "converged"
+    assert np.allclose(found.control, 3.0, rtol=1e-6)
+    with pytest.raises(ProblemError, match="expected a boundary, found 'seam', which lies inside the domain"):
+        seam(control={"kind": "dirichlet", "on": "seam", "space": "P0"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pde__boundary", {"left": {"dirichlet": 0}, "seam": {"neumann": 1}}),
+        ("pde__boundary", {"left": {"dirichlet": 0}, "seam": {"robin": {"coefficient": 1, "value": 0}}}),
+        ("control", {"kind": "neumann", "on": "seam"}),
+        ("control", {"kind": "source", "on": "seam"}),
+        ("objective__0", {"kind": "python", "python": "problems/minimal_surface.py:area", "on": "seam"}),
+    ],
+)
+def test_what_needs_a_boundary_says_that_the_curve_lies_inside(key: str, value: object) -> None:
+    with pytest.raises(ProblemError, match="lies inside the domain"):
+        seam(**{key: value})
+
+
+def test_a_name_that_is_partly_inside_says_so() -> None:
+    mesh = meshes.rectangle((1, 1), (0, 0), (2, 2))
+    inner = np.setdiff1d(np.arange(mesh.nfacets), mesh.boundary_facets())
+    found = domain(mesh.with_boundaries({"mixed": np.append(mesh.boundaries["left"], inner[0])}), 1)
+    assert found.described("mixed").startswith("lies inside the domain with 2 of its 6 facets")
+
+
+# Overlaps
+
+
+def overlapping(**changes: object) -> Any:
+    return load(FAULTS / "ovb.yaml", {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def test_two_fluxes_add_up_and_are_told() -> None:
+    """u = 2 x: int u^2 / 2 = 2/3."""
+    found = solve(overlapping())
+    assert found.objective == pytest.approx(2 / 3, rel=1e-6)
+    words = "there the neumann condition of right and the neumann condition of outlet add up"
+    assert found.stats["warnings"] == [f"right and outlet share 8 facets; {words}"]
+    assert not overlapping(pde__boundary__outlet__neumann=0).pde.notices
+
+
+def test_a_dirichlet_condition_silences_a_flux_and_is_told() -> None:
+    """u = 3 x, whatever the order: int u^2 / 2 = 3/2."""
+    fixed, flux = {"dirichlet": 3}, {"neumann": 100}
+    for right, outlet in ((fixed, flux), (flux, fixed)):
+        found = overlapping(pde__boundary={"left": {"dirichlet": 0}, "right": right, "outlet": outlet})
+        assert value(found) == pytest.approx(1.5)
+        (told,) = found.pde.notices
+        assert told.startswith("right and outlet share 8 facets; there the dirichlet condition of ")
+        assert "and the neumann condition of " in told and told.endswith("has no effect")
+
+
+def test_values_that_differ_on_the_same_facets_are_a_mistake() -> None:
+    def given(right: object, outlet: object) -> Any:
+        boundary = {"left": {"dirichlet": 0}, "right": {"dirichlet": right}, "outlet": {"dirichlet": outlet}}
+        return overlapping(pde__boundary=boundary)
+
+    for right, outlet in ((1, 1.0), ("y", "0 + y"), ("x", 1), ("x + 1e-15", "1")):
+        assert not given(right, outlet).pde.notices
+    for right, outlet, found in ((1, 2, r"1 and 2 at \(1, 0\)"), ("y", "y*y", r"y and .* at \(1, 0.125\)")):
+        with pytest.raises(ProblemError, match=f"outlet.dirichlet: right and outlet share 8 facets, .* found {found}"):
+            given(right, outlet)
+
+
+def test_controls_and_terms_that_overlap_are_told() -> None:
+    boundary = {"left": {"dirichlet": 0}, "right": {"neumann": 1}}
+    sides = [{"kind": "neumann", "on": "right"}, {"kind": "neumann", "on": "outlet", "name": "second"}]
+    notices = overlapping(pde__boundary=boundary, control=sides, objective__1__control="second").pde.notices
+    assert notices == (
+        "right and outlet share 8 facets; there the neumann condition of right and control.1 add up",
+        "right and outlet share 8 facets; there control.0 and control.1 add up",
+    )
+    terms = [{"kind": "tracking", "target": 0, "on": name} for name in ("right", "outlet")]
+    objective = [*terms, {"kind": "regularisation", "weight": 1}]
+    assert overlapping(pde__boundary=boundary, objective=objective).pde.notices == (
+        "right and outlet share 8 facets, which count in objective.0 and in objective.1",
+    )
+    fixing = [{"kind": "dirichlet", "on": "right"}, {"kind": "dirichlet", "on": "outlet", "name": "second"}]
+    left = {"left": {"dirichlet": 0}}
+    (told,) = overlapping(pde__boundary=left, control=fixing, objective__1__control="second").pde.notices
+    assert told == "right and outlet share 8 facets; there u is the mean of what control.0 and control.1 make it"
+    given = {**left, "right": {"dirichlet": 1}}
+    (told,) = overlapping(pde__boundary=given, control={"kind": "dirichlet", "on": "outlet"}).pde.notices
+    assert told == "right and outlet share 8 facets; there control adds to the values of right"
+
+
+def doubled(**changes: object) -> Any:
+    boundary = {"left": {"dirichlet": 0}}
+    return load(
+        FAULTS / "dup.yaml", {"pde.boundary": boundary, **{key.replace("__", "."): changes[key] for key in changes}}
+    )
+
+
+@pytest.mark.parametrize("name", ["conductivity", "source", "reaction"])
+def test_cells_with_two_values_are_a_mistake(name: str) -> None:
+    words = rf"pde.{name}.b: a and b share 40 cells: expected the same value there, .* found 1 and 2"
+    with pytest.raises(ProblemError, match=words):
+        doubled(**{f"pde__{name}": {"a": 1, "b": 2}})
+    assert doubled(**{f"pde__{name}": {"a": "2", "b": 2.0}})
+    assert doubled(**{f"pde__{name}": {"b": 2, "default": 1}})
+
+
+def test_a_subdomain_named_default_is_ambiguous() -> None:
+    points, cells, kind = grid("triangle")
+    mesh = meshio.Mesh(points, [(kind, cells)], cell_sets={"default": [[0, 1]]})
+    file = load(
+        FAULTS / "tags.yaml", {"pde.conductivity": {"default": 1}, "pde.boundary": {"all": {"dirichlet": 0}}}
+    ).file
+    with pytest.raises(ProblemError, match=r"conductivity.default: expected subdomains with other names"):
+        build_on(file, read(mesh), torch.device("cpu"))
+
+
+def test_controls_of_the_same_cells() -> None:
+    sources = [{"kind": "source", "on": "a"}, {"kind": "source", "on": "b", "name": "second"}]
+    notices = doubled(control=sources, objective__1__control="second").pde.notices
+    assert notices == ("a and b share 40 cells; there control.0 and control.1 add up",)
+    densities = [{"kind": "density", "low": 0.1, "on": name, "name": name} for name in "ab"]
+    with pytest.raises(
+        ProblemError, match=r"control.1.on: expected cells whose coefficient no other .* 40 cells of control.0"
+    ):
+        doubled(control=densities, objective__1__control="a")
+
+
+def test_names_in_space_overlap_in_the_same_way(tmp_path: Path) -> None:
+    points, cells, kind = grid("tetra", 2)
+    right = on_plane("tetra", 0, 1.0, 2)
+    left = on_plane("tetra", 0, 0.0, 2)
+    sets = {"left": [[], np.arange(8)], "right": [[], np.arange(8, 16)], "outlet": [[], np.arange(10, 16)]}
+    mesh = meshio.Mesh(points, [(kind, cells), ("triangle", np.concatenate([left, right]))], cell_sets=sets)
+    found = read(mesh)
+    assert found.overlaps == ["right and outlet share 6 facets"]
+    assert str(found).endswith("subdomains: none; right and outlet share 6 facets")
+    assert isinstance(found.mesh, skfem.MeshTet1)
+
+
+GMSH_41 = """\
+$MeshFormat
+4.1 0 8
+$EndMeshFormat
+$PhysicalNames
+2
+1 1 "left"
+1 8 "walls"
+$EndPhysicalNames
+$Entities
+0 2 1 0
+1 0 0 0 0 1 0 2 1 8 0
+2 0 0 0 1 1 0 1 4 0
+1 0 0 0 1 1 0 1 9 0
+$EndEntities
+$Nodes
+1 4 1 4
+2 1 0 4
+1
+2
+3
+4
+0 0 0
+1 0 0
+1 1 0
+0 1 0
+$EndNodes
+$Elements
+3 4 1 4
+1 1 1 1
+1 4 1
+1 2 1 1
+2 1 3
+2 1 2 2
+3 1 2 3
+4 1 3 4
+$EndElements
+"""
+
+
+def test_a_new_gmsh_file_has_names_and_numbers(tmp_path: Path) -> None:
+    """A line in two groups with names, another one and the square in groups without."""
+    path = tmp_path / "new.msh"
+    path.write_text(GMSH_41)
+    found = domain(read_mesh(path))
+    assert set(found.facets) == {"left", "walls", "4", "all"} and set(found.subdomains) == {"9"}
+    assert np.array_equal(found.boundaries["left"], found.boundaries["walls"])
+    assert found.mesh.p[:, found.mesh.facets[:, found.inside["4"][0]]].T.tolist() == [[0, 0], [1, 1]]
+    assert found.overlaps == ["left and walls share 1 facet"]
