@@ -178,7 +178,7 @@ def scenario_values(
     middle, state = method.evaluate(nominal, v, method.init(nominal, nominal.start()[0], v), Accuracy(1e-8, 1e-8))
     if not middle.finite:
         return np.full(count, math.nan)
-    goal = _STATES * nominal.inner_metric.norm(state.u)
+    length = nominal.inner_metric.norm(state.u)
     start, own = team.portion(count)
     found, work = [v[:0]], Work(problem.counts)
     with team.together():
@@ -186,7 +186,7 @@ def scenario_values(
             size = min(problem.at_once, start + own - first)
             part = parts(first, size)
             inverse: Any = state.inner.curvature
-            solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, goal)
+            solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, _STATES, length)
             values = part.scenario_values(solved.solution, v)
             found.append(torch.full_like(values, math.nan) if solved.message else values)
     every = team.joined(torch.cat(found), torch.arange(start, start + own), count)

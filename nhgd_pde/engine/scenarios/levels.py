@@ -229,9 +229,7 @@ def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimat
     if below is None or without is None:
         return math.inf
     differences = offsets - way.restrict_transposed(without)
-    return math.hypot(
-        _length(fine.problem.outer_metric, differences), _length(coarse.problem.outer_metric, below)
-    )
+    return math.hypot(_length(fine.problem.outer_metric, differences), _length(coarse.problem.outer_metric, below))
 
 
 def _offsets(
