@@ -226,14 +226,12 @@ class _Solves:
 
     @property
     def errors(self) -> list[float]:
-        """The largest relative ones of states and of adjoints; a scenario whose solution is zero has those of others."""
-        return [
-            max(
-                (relative(error, least, max(length for _, length, _ in parts)) for error, _, least in parts),
-                default=0.0,
-            )
-            for parts in self.found
-        ]
+        """The largest relative ones of states and of adjoints; solutions of zero count by the lengths of others."""
+        found = []
+        for parts in self.found:
+            longest = max((length for _, length, _ in parts), default=0.0)
+            found.append(max((relative(error, least, longest) for error, _, least in parts), default=0.0))
+        return found
 
     def _found(self, kind: int, part: FactorisedPart, residual: Tensor, solution: Tensor, start: Tensor) -> None:
         metric = part.inner_metric

@@ -345,6 +345,6 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
         row |= {
             "scenarios": evaluation.scenarios,
             "coarse_scenarios": evaluation.coarse_scenarios,
-            "sampling_error": evaluation.sampling_error,
+            "sampling_error": evaluation.left_out,
         }
     return row

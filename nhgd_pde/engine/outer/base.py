@@ -39,7 +39,8 @@ class Evaluation:
         sampling_error: standard error of the gradient because scenarios were left out, in its norm.
         scenarios: how many were taken; 0 of a problem without.
         coarse_scenarios: how many were taken on a coarser mesh.
-        validated: no scenario was left out, or scenarios that no step was made with have told of the sampling error.
+        sampling_bound: of that error, as scenarios tell that no step was made with; None: twice the standard error.
+        validated: no scenario was left out, or there were enough of these.
         smoothing_gap: what the risk measure itself is above the smoothed one, which `value` is.
     """
 
@@ -59,6 +60,7 @@ class Evaluation:
     scenarios: int = 0
     coarse_scenarios: int = 0
     smoothing_gap: float = 0.0
+    sampling_bound: float | None = None
     validated: bool = True
 
     @property
@@ -68,8 +70,13 @@ class Evaluation:
 
     @property
     def gradient_error(self) -> float:
-        """Norm of the gradient's error: what the certificates leave, and twice the standard error of sampling."""
-        return self.sensitivity * (self.state_error + self.adjoint_error) + 2.0 * self.sampling_error
+        """Norm of the gradient's error: what the certificates leave, and what the scenarios left out may add."""
+        return self.sensitivity * (self.state_error + self.adjoint_error) + self.left_out
+
+    @property
+    def left_out(self) -> float:
+        """What the gradient may be off by because scenarios were left out."""
+        return 2.0 * self.sampling_error if self.sampling_bound is None else self.sampling_bound
 
     @property
     def finite(self) -> bool:
@@ -104,6 +111,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         sampling_error=max(a.sampling_error, b.sampling_error),
         scenarios=b.scenarios,
         coarse_scenarios=b.coarse_scenarios,
+        sampling_bound=max(a.left_out, b.left_out),
         validated=a.validated and b.validated and a.sampling_error == b.sampling_error == 0.0,
     )
 

@@ -320,7 +320,8 @@ class _Sum:
     def _summed(self, shares: Tensor) -> tuple[Tensor, list[float], Tensor]:
         """Over all ranks: the hypergradient (p,), relative errors in mean square and most steps (2,).
 
-        Errors add up as if all of them had one direction. What is left of the equations and the work that was done become those of all, too.
+        Errors add up as if all of them had one direction. What is left of the equations and the work done become those
+        of all, too.
         """
         own = shares[1:].abs()[self.own]
         parts = [

@@ -21,6 +21,8 @@ _MOST = 200
 _ROUNDING = 1e-14
 # Solutions longer than that of the nominal scenario by the inverse of this have errors relative to their own length.
 _SHARE = 1e-3
+# Squares of numbers between this and its inverse neither underflow nor overflow.
+_SMALL = 1e-100
 
 
 @dataclass(frozen=True)
@@ -145,25 +147,32 @@ def _solved(
     """Row by row in units, powers of two, in which the squares of what is left neither underflow nor overflow."""
     residual = right if start is None else right - product(start)
     unit = _units(residual, start)
+    usual = bool((unit == 1.0).all())
 
     def atol(first: Tensor) -> Tensor:
         return goal(unit[:, 0] * first) / unit[:, 0]
 
-    right, residual = right / unit, residual / unit
-    begun = None if start is None else start / unit
+    begun = start
+    if not usual:
+        right, residual, begun = right / unit, residual / unit, None if start is None else start / unit
     if part.definite:
         found = batched_conjugate_gradients(product, right, inverse, begun, atol, _MOST, residual)
     else:
         gram = part.inner_metric.covector
         found = batched_residuals(product, right, inverse, gram, begun, atol, _MOST, residual)
+    if usual:
+        return found
     return replace(
         found, solution=unit * found.solution, residual=unit * found.residual, error=unit[:, 0] * found.error
     )
 
 
 def _units(residual: Tensor, start: Tensor | None) -> Tensor:
-    """(b, 1) powers of two of the sizes of residuals, so that starts in them are finite."""
+    """(b, 1) powers of two of the sizes of residuals, so that starts in them are finite; ones where sizes are usual."""
     largest = residual.abs().amax(1)
+    some = largest[largest > 0.0]
+    if not len(some) or (float(some.min()) > _SMALL and float(some.max()) < 1.0 / _SMALL):
+        return torch.ones_like(largest)[:, None]
     if start is not None:
         largest = torch.maximum(largest, start.abs().amax(1) * 1e-250)
     exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
