@@ -266,7 +266,8 @@ class Run:
         except ProblemError as error:
             self._warnings.append(f"the answer could not be judged: {error}")
             return None
-        return replace(judged, streamed=getattr(self._oracle, "fresh", False))
+        streamed = getattr(self._oracle, "fresh", False)
+        return replace(judged, sample=problem.z, inputs=scenarios.inputs, streamed=streamed)
 
     def _resumed(self, path: Path) -> LoopState:
         checkpoint = read_checkpoint(path, self._oracle, self._problems, self._spec)

@@ -81,8 +81,8 @@ class GrowthOptions:
     ) -> int:
         """Scenarios of the next batch, at most `most` times as many.
 
-        The error of a mean of b out of S goes with 1/b - 1/S. Where a run may be `ending`, three quarters are tried before
-        all, whose equations would have to be solved to the last digits.
+        The error of a mean of b out of S goes with 1/b - 1/S. Where a run may be `ending`, three quarters are tried
+        before all, whose equations would have to be solved to the last digits.
         """
         most = self.most if most is None else most
         if active == 0:
