@@ -134,6 +134,8 @@ class Judgement:
         low, high = self.interval
         return {
             "risk": self.risk.name,
+            # The control of the smoothed measure costs at most so much more than the best one, over the sample.
+            "smoothing_bound": self.risk.gap(torch.from_numpy(self.weights)),
             "in_sample": self.in_sample,
             "out_of_sample": self.out_of_sample,
             "interval": [low, high],

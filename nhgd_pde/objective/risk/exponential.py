@@ -110,7 +110,7 @@ class WorstCase:
         scale: of the values, in their units; see `fitted`.
     """
 
-    smoothing: float = 1e-2
+    smoothing: float = 1e-3
     scale: float = 1.0
 
     def __post_init__(self) -> None:
