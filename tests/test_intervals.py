@@ -194,6 +194,59 @@ def test_cvar_of_a_linear_objective_has_its_closed_form_to_three_digits() -> Non
     assert solution.judgement.in_sample == pytest.approx(value, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("risk", "kappa", "of_value", "of_control"),
+    [({"cvar": 0.9}, 0.9, 1e-4, 1e-3), ({"cvar": 0.5}, 0.5, 1e-6, 1e-4), ("worst_case", 1.0, 5e-3, 5e-3)],
+    ids=["0.9", "0.5", "worst case"],
+)
+def test_measures_of_a_uniform_input_are_reported_without_smoothing(
+    risk: Any, kappa: float, of_value: float, of_control: float
+) -> None:
+    """With 1/a = 1 + 0.4 q, q uniform on (-1, 1), kappa is the level: the mean of the worst share of q is its level.
+
+    The largest q of 1,024 Sobol points is 1 to 1e-3. The smoothed measures are 2.4 and 6.7 % too low.
+    """
+    data = linear(
+        risk=risk, parameters={"q": {"uniform": [-1, 1]}}, scenarios={"count": 1024, "validation": 0, "batch": 256}
+    )
+    data["pde"]["conductivity"] = "1/(1+0.4*q)"
+    found = nhgd.solve(nhgd.load(data))
+    control, value = closed_form()
+    plain = 1.0 - SIGMA * float(scipy.stats.norm.pdf(scipy.stats.norm.ppf(LEVEL))) / (1.0 - LEVEL)
+    slope = 1.0 - 0.4 * kappa
+    assert found.status == "converged", found.message
+    assert found.objective == pytest.approx(value * (slope / plain) ** 2, rel=of_value)
+    assert float(found.control.min()) == pytest.approx(control.min() * slope / plain, rel=of_control)
+    assert found.history[-1]["objective"] == pytest.approx(found.objective, rel=1e-9)
+    assert f"objective {found.objective:.9e}" in found.message
+    assert found.judgement is not None and found.objective == pytest.approx(found.judgement.in_sample, rel=1e-9)
+    assert 0.0 < found.stats["uncertainty"]["smoothing_bound"] < 0.05 * abs(found.objective)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-60, 1e100, 1e300])
+def test_intervals_do_not_depend_on_the_unit(size: float) -> None:
+    sample = drawn(normals(1), 0, 100)
+    values = np.exp(-0.5 * sample.z[:, 0])
+    one, other = (expectation(unit * values, sample, 0.95) for unit in (1.0, size))
+    assert other.value / size == pytest.approx(one.value, rel=1e-12)
+    assert tuple(end / size for end in other.interval) == pytest.approx(one.interval, rel=1e-9)
+
+
+def test_entropic_risks_without_an_expectation_are_told_by_their_tail() -> None:
+    """E exp(c z^2) is finite for c < 1/2; that of a normal variable is always finite."""
+
+    def told(values: Callable[[np.ndarray], np.ndarray], count: int) -> int:
+        found = 0
+        for seed in range(30):
+            sample = drawn(normals(1), seed, count)
+            judged = Judgement(Entropic(1.0), np.zeros(1), np.ones(1), values(sample.z[:, 0]), sample, 0.95)
+            found += math.isnan(judged.interval[0])
+        return found
+
+    assert told(lambda z: 0.6 * z**2, 200) >= 28 and told(lambda z: np.exp(2.0 * z), 200) == 30
+    assert told(lambda z: z, 200) == 0 and told(lambda z: 0.3 * z**2, 200) <= 2
+
+
 @pytest.mark.slow
 def test_cvar_of_a_linear_objective_is_inside_the_interval() -> None:
     _, value = closed_form()

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.stochastic import StochasticApproximation
+from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.methods.registry import OVER_SCENARIOS
 from nhgd_pde.methods.robbins_monro import RobbinsMonro
 from nhgd_pde.methods.sample_average import SampleAverage
@@ -262,3 +264,65 @@ def test_where_bounds_hold_errors_count_by_what_of_the_gradient_is_left() -> Non
     found = [nhgd.solve(nhgd.load(source, {**smaller, "method": method})) for method in ("nhgd", "adjoint")]
     assert [each.status for each in found] == ["converged", "converged"]
     assert found[0].objective == pytest.approx(found[1].objective, rel=1e-7)
+
+
+METHODS: list[dict[str, Any]] = [
+    {"method": "nhgd"},
+    {"method": "adjoint"},
+    {"method": "sample_average", "adjoints": {"solver": "cg"}},
+    {"method": "robbins_monro"},
+    {"scenarios": {"count": 64, "strategy": "saga", "validation": 0}},
+    {"scenarios": {"count": 64, "strategy": "all", "validation": 0}},
+]
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("risk", ["mean", {"cvar": 0.9}, {"entropic": 0.5}, {"mean_plus_deviation": 1.0}, "worst_case"])
+def test_the_objective_is_that_of_the_control_over_all_scenarios(risk: Any, iterations: int) -> None:
+    """Against states by the factors of every scenario, at the control that is reported."""
+    for method in METHODS:
+        stochastic = method.get("method") == "robbins_monro" or "saga" in str(method)
+        if stochastic and risk != "mean":
+            continue
+        more = {"scenarios": {"count": 64, "validation": 0}, **method, "risk": risk}
+        problem = nhgd.load(one_scalar(outer={"iterations": iterations}, **more))
+        found = nhgd.solve(problem)
+        assert problem.scenarios is not None and found.judgement is not None
+        whole, v = problem.scenarios.problem, torch.from_numpy(found.control)
+        part = whole.part(torch.arange(64))
+        exact = Adjoint()
+        state = exact.init(part, part.start()[0], v)
+        _, state = exact.evaluate(part, v, state, Accuracy(1e-12, 1e-12))
+        values = part.scenario_values(state.u, v) + whole.nominal.control_value(v)
+        expected = found.judgement.risk.exact(values, whole.weights)
+        assert found.objective == pytest.approx(expected, rel=1e-7), method
+        assert found.stats["objective"] == found.objective
+
+
+def test_the_random_inputs_of_every_scenario_are_in_the_table(tmp_path: Path) -> None:
+    field = {"field": {"covariance": "matern", "length": 0.3, "std": 0.5, "modes": 2}}
+    data = one_scalar(
+        parameters={"weight": {"uniform": [2, 3]}, "k": field},
+        pde={**one_scalar()["pde"], "conductivity": "weight*exp(k)"},
+        scenarios={"count": 8, "validation": 5},
+        outer={"iterations": 1},
+    )
+    problem = nhgd.load(data)
+    nhgd.solve(problem, output=tmp_path / "run")
+    assert problem.scenarios is not None
+    z = problem.scenarios.samples.z
+    with open(tmp_path / "run" / "scenarios.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["scenario", "sample", "weight", "objective", "input.weight", "k[1]", "k[2]"]
+    own = [row for row in rows if row["sample"] == "1"]
+    assert [float(row["input.weight"]) for row in own] == pytest.approx(list(2.5 + 0.5 * z[:, 0]))
+    assert [float(row["k[2]"]) for row in own] == pytest.approx(list(z[:, 2]))
+    assert len(rows) == 13 and all(2.0 <= float(row["input.weight"]) <= 3.0 for row in rows)
+
+
+def test_an_entropic_risk_that_is_infinite_has_no_interval_and_says_so() -> None:
+    """The objective is quadratic in a log-normal variable, whose exponential has no mean."""
+    found = nhgd.solve(nhgd.load(one_scalar(risk={"entropic": 5.0})))
+    assert found.judgement is not None and all(math.isnan(end) for end in found.judgement.interval)
+    assert "the expectation may be infinite" in found.message
+    assert "the expectation may be infinite" in found.stats["uncertainty"]["estimator"]

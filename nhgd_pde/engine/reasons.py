@@ -70,7 +70,7 @@ def _gradient(current: Iterate, first: Iterate, goal: float) -> str:
 
 def _left_out(current: Iterate, first: Iterate) -> str:
     """How far off the gradient may be because of the scenarios that were not looked at."""
-    error = current.evaluation.sampling_error
+    error = current.evaluation.left_out
     if error == 0.0 or not first.gradient_norm > 0.0:
         return ""
     return f" + {error / first.gradient_norm:.1e} for scenarios left out"
@@ -91,7 +91,7 @@ def _residuals(evaluation: Evaluation) -> str:
 
 
 def out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
-    error = current.evaluation.sampling_error
+    error = current.evaluation.left_out
     left_out = f" + {error:.1e} for scenarios left out" if error > 0.0 else ""
     norms = f"gradient norm {current.gradient_norm:.1e}{left_out} (goal {goal:.1e})"
     return f"{stopping.iterations} outer iterations ended with {norms}{_doubt(current, stopping)}"

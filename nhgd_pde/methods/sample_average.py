@@ -20,7 +20,7 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scenarios.problem import Part, ScenarioProblem
-from ..engine.scenarios.systems import Rows, solve_adjoints, solve_states
+from ..engine.scenarios.systems import Rows, relative, solve_adjoints, solve_states
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
 from .adjoint import ExactDirections
@@ -28,6 +28,11 @@ from .nominal import Nominal
 
 # Weights of scenarios, relative to the largest, that no digit of the gradient shows.
 _NONE = 1e-16
+# Of the length of a start: what rounding leaves of a solution that is zero, and of its error.
+_ZERO = 1e-12
+
+# Error, length, and the length that the error counts relative to at least.
+_Found = tuple[float, float, float]
 
 
 class FactorisedPart(Part, Protocol):
@@ -148,8 +153,8 @@ class SampleAverage:
         if solves.message:
             return failed_evaluation(v, solves.message), state
         derivative = solves.derivative + problem.nominal.control_derivative(v)
-        worst = max(solves.errors)
-        sensitivity = state.sensitivity.updated(problem.nominal, solves.u, solves.p, solves.derivative, worst)
+        errors = solves.errors
+        sensitivity = state.sensitivity.updated(problem.nominal, solves.u, solves.p, solves.derivative, max(errors))
         risk, weights = problem.risk, problem.weights
         value = risk.value(solves.values, weights)
         evaluation = Evaluation(
@@ -157,8 +162,8 @@ class SampleAverage:
             value=value + problem.nominal.control_value(v),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
-            state_error=solves.errors[0],
-            adjoint_error=solves.errors[1],
+            state_error=errors[0],
+            adjoint_error=errors[1],
             sensitivity=sensitivity.value,
             inner_steps=solves.steps[0],
             refinement_steps=solves.steps[1],
@@ -206,7 +211,9 @@ class _Solves:
         self.tolerance = tolerance
         self.values, self.derivative = v.new_zeros(count), torch.zeros_like(v)
         self.shares = problem.weights
-        self.errors, self.steps, self.message = [0.0, 0.0], [0, 0], ""
+        # Of states and of adjoints: (error, length, least length that the error counts relative to), part by part.
+        self.found: tuple[list[_Found], list[_Found]] = ([], [])
+        self.steps, self.message = [0, 0], ""
 
     def parts(self) -> Iterator[tuple[Tensor, FactorisedPart]]:
         """Numbers of their scenarios, and the parts, which are made once."""
@@ -216,6 +223,22 @@ class _Solves:
                 made: Any = self.problem.part(indices)
                 self.kept.parts[first] = made
             yield indices, self.kept.parts[first]
+
+    @property
+    def errors(self) -> list[float]:
+        """The largest relative ones of states and of adjoints; solutions of zero count by the lengths of others."""
+        found = []
+        for parts in self.found:
+            longest = max((length for _, length, _ in parts), default=0.0)
+            found.append(max((relative(error, least, longest) for error, _, least in parts), default=0.0))
+        return found
+
+    def _found(self, kind: int, part: FactorisedPart, residual: Tensor, solution: Tensor, start: Tensor) -> None:
+        metric = part.inner_metric
+        error, length, before = metric.dual_norm_bound(residual), metric.norm(solution), metric.norm(start)
+        if max(error, length) <= _ZERO * before:
+            error = 0.0
+        self.found[kind].append((error, length, length))
 
     def states(self, indices: Tensor, part: FactorisedPart) -> None:
         if self.message:
@@ -227,7 +250,7 @@ class _Solves:
             start = self.u[indices]
             found = self._took(
                 0,
-                solve_states(part, self.v, start, self.nominal.inverse, goal.state * goal.state_length),
+                solve_states(part, self.v, start, self.nominal.inverse, goal.state, goal.state_length),
                 goal.state_length,
             )
         self.u[indices] = found.solution
@@ -247,11 +270,11 @@ class _Solves:
         if self.nominal is None:
             p = self._factors(indices, part, u).solve_transposed(right)
             left = right - part.state_product_transposed(u, self.v, p)
-            self.errors[1] = max(self.errors[1], _error(part, left, p))
+            self._found(1, part, left, p, start)
         else:
             goal = self.nominal.tolerances(self.problem, self.tolerance)
             inverse, length = self.nominal.inverse, goal.adjoint_length
-            found = solve_adjoints(part, u, self.v, right, start, inverse, goal.adjoint * length)
+            found = solve_adjoints(part, u, self.v, right, start, inverse, (goal.adjoint, length))
             p = self._took(1, found, length).solution
         self.p[indices] = torch.where(needed[:, None], p, self.p[indices])
         self.derivative += shares @ (direct - part.scenario_control_products(u, self.v, p))
@@ -266,9 +289,10 @@ class _Solves:
             root = solve_from_anywhere(part, self.v, start, ExactDirections(part, self.v, start), 1e-10, 50)
             self.message = self.message or (root.message if root.failed else "")
             u, residual, steps = root.u, root.residual, root.steps
-        self.errors[0] = max(self.errors[0], _error(part, residual, u))
+        self._found(0, part, residual, u, start)
         self.steps[0] = max(self.steps[0], steps)
-        return Rows(u, residual, torch.zeros_like(self.values[indices]), steps)
+        nothing = torch.zeros_like(self.values[indices])
+        return Rows(u, residual, nothing, nothing, steps)
 
     def _factors(self, indices: Tensor, part: FactorisedPart, u: Tensor) -> StateFactors:
         """Kept where J is the same everywhere."""
@@ -299,13 +323,6 @@ class _Solves:
 
     def _took(self, kind: int, found: Rows, length: float) -> Rows:
         self.message = self.message or found.message
-        worst = float(found.error.max())
-        self.errors[kind] = max(self.errors[kind], worst / length if length > 0.0 else worst)
+        self.found[kind].append((float(found.error.max()), float(found.length.max()), length))
         self.steps[kind] = max(self.steps[kind], found.steps)
         return found
-
-
-def _error(part: Part, residual: Tensor, solution: Tensor) -> float:
-    length = part.inner_metric.norm(solution)
-    bound = part.inner_metric.dual_norm_bound(residual)
-    return bound / length if length > 0.0 else bound

@@ -30,6 +30,7 @@ from ..problem.errors import ProblemError
 from ..scenario_problem import ScenarioProblem
 from ..uncertainty.estimation import Estimate, expectation
 from ..uncertainty.fresh import FreshSample
+from ..uncertainty.inputs import RandomInputs
 
 # Relative error of the states of fresh scenarios: their spread, less what is known of it, is larger by far.
 _STATES = 1e-8
@@ -49,6 +50,8 @@ class Judgement:
         fresh: (F,) the objective in fresh scenarios; empty without any.
         drawn: how these were drawn.
         confidence: of `interval`.
+        sample: (S, m) standard variables of the sample; None where they are not known.
+        inputs: what they are of.
         streamed: the control was made with scenarios of a stream: the sample is not what was minimised over.
     """
 
@@ -58,6 +61,8 @@ class Judgement:
     fresh: np.ndarray
     drawn: FreshSample
     confidence: float
+    sample: np.ndarray | None = None
+    inputs: RandomInputs | None = None
     streamed: bool = False
 
     @property
@@ -92,12 +97,19 @@ class Judgement:
         if not len(self.fresh) or not np.isfinite(self.fresh).all():
             return Estimate(math.nan, math.nan, (math.nan, math.nan))
         values, weights = torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights)
+        if self._doubt:
+            return Estimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
         terms = self.risk.contributions(values, weights, lambda f: self._expectation(f).value)
         if terms is None:
             return Estimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
         found = self._expectation(terms)
         hidden = _STATES * float(np.abs(self.fresh).max())
         return replace(found, interval=(found.interval[0] - hidden, found.interval[1] + hidden))
+
+    @cached_property
+    def _doubt(self) -> str:
+        """Why there is no interval; empty where nothing is known against it."""
+        return self.risk.doubt(torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights))
 
     def _expectation(self, terms: Tensor) -> Estimate:
         return expectation(terms.numpy(), self.drawn, self.confidence)
@@ -107,7 +119,8 @@ class Judgement:
         """How `out_of_sample` was estimated, in a few words."""
         found = self.estimate
         if not math.isfinite(found.error):
-            return "" if not len(self.fresh) else "no interval"
+            finite = len(self.fresh) and np.isfinite(self.fresh).all()
+            return "" if not len(self.fresh) else (self._doubt if finite else "") or "no interval"
         wide = "with more of the rare scenarios" if self.drawn.wide else ""
         fitted = f"less {found.functions} polynomials of known mean (degree {found.degree})" if found.functions else ""
         return ", ".join(each for each in ("mean over fresh scenarios", wide, fitted) if each)
@@ -122,6 +135,8 @@ class Judgement:
         low, high = self.interval
         return {
             "risk": self.risk.name,
+            # The control of the smoothed measure costs at most so much more than the best one, over the sample.
+            "smoothing_bound": self.risk.gap(torch.from_numpy(self.weights)),
             "in_sample": self.in_sample,
             "out_of_sample": self.out_of_sample,
             "interval": [low, high],
@@ -141,11 +156,15 @@ class Judgement:
         return float(weights @ values)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The objective in every scenario, those of the sample first."""
-        for number, (value, weight) in enumerate(zip(self.values, self.weights, strict=True)):
-            yield {"scenario": number, "sample": 1, "weight": float(weight), "objective": float(value)}
-        for number, (value, weight) in enumerate(zip(self.fresh, self.drawn.weights, strict=True)):
-            yield {"scenario": number, "sample": 0, "weight": float(weight), "objective": float(value)}
+        """The objective in every scenario and its random inputs, those of the sample first."""
+        groups = (1, self.values, self.weights, self.sample), (0, self.fresh, self.drawn.weights, self.drawn.z)
+        for own, values, weights, z in groups:
+            columns = {} if self.inputs is None or z is None else self.inputs.columns(z)
+            for number, (value, weight) in enumerate(zip(values, weights, strict=True)):
+                row = {"scenario": number, "sample": own, "weight": float(weight), "objective": float(value)}
+                # A random input may be called weight.
+                named = {f"input.{name}" if name in row else name: float(of[number]) for name, of in columns.items()}
+                yield row | named
 
     def sentence(self, evaluation: Evaluation) -> str:
         """A part of the last line of a run that ended with an evaluation."""
@@ -179,7 +198,7 @@ def scenario_values(
     middle, state = method.evaluate(nominal, v, method.init(nominal, nominal.start()[0], v), Accuracy(1e-8, 1e-8))
     if not middle.finite:
         return np.full(count, math.nan)
-    goal = _STATES * nominal.inner_metric.norm(state.u)
+    length = nominal.inner_metric.norm(state.u)
     start, own = team.portion(count)
     found, work = [v[:0]], Work(problem.counts)
     with team.together():
@@ -187,7 +206,7 @@ def scenario_values(
             size = min(problem.at_once, start + own - first)
             part = parts(first, size)
             inverse: Any = state.inner.curvature
-            solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, goal)
+            solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, _STATES, length)
             values = part.scenario_values(solved.solution, v)
             found.append(torch.full_like(values, math.nan) if solved.message else values)
     every = team.joined(torch.cat(found), torch.arange(start, start + own), count)

@@ -63,7 +63,7 @@ def solution_of(
         "gradient_error_parts": {
             "inner": evaluation.sensitivity * evaluation.state_error,
             "adjoint": evaluation.sensitivity * evaluation.adjoint_error,
-            "sampling": evaluation.sampling_error,
+            "sampling": evaluation.left_out,
         },
         "state_dofs": unknowns,
         "control_dofs": pde.outer_size,

@@ -304,7 +304,8 @@ class Run:
         except (ProblemError, SingularMatrixError) as error:
             self._warnings.append(f"the answer could not be judged: {error}")
             return None
-        return replace(judged, streamed=getattr(self._oracle, "fresh", False))
+        streamed = getattr(self._oracle, "fresh", False)
+        return replace(judged, sample=problem.z, inputs=scenarios.inputs, streamed=streamed)
 
     def _resumed(self, path: Path) -> LoopState:
         checkpoint = read_checkpoint(path, self._oracle, self._problems, self._spec)
@@ -387,6 +388,6 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
         row |= {
             "scenarios": evaluation.scenarios,
             "coarse_scenarios": evaluation.coarse_scenarios,
-            "sampling_error": evaluation.sampling_error,
+            "sampling_error": evaluation.left_out,
         }
     return row

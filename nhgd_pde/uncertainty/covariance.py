@@ -83,6 +83,9 @@ def _positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} of a covariance: expected a positive number, found {value}")
+        # A variance is a square, and so are distances in terms of a length.
+        if not 0.0 < value * value < math.inf:
+            raise ValueError(f"{name} of a covariance: expected a number whose square is finite, found {value}")
 
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:

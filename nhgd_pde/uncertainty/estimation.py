@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -50,6 +50,11 @@ class Estimate:
     degree: int = 0
     functions: int = 0
 
+    def times(self, unit: float) -> Estimate:
+        """Of a function that is so many times as large."""
+        low, high = self.interval
+        return replace(self, value=unit * self.value, error=unit * self.error, interval=(unit * low, unit * high))
+
 
 # Exponents of the variables of one polynomial: (variable, power), ..., none of them zero.
 _Term = tuple[tuple[int, int], ...]
@@ -57,6 +62,14 @@ _Term = tuple[tuple[int, int], ...]
 
 def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> Estimate:
     """Of a function with values (F,) in the scenarios of a sample."""
+    size = float(np.abs(values).max(initial=0.0))
+    if math.isfinite(size) and size > 0.0:
+        # In a unit in which no square underflows or overflows.
+        return _expectation(values / size, sample, confidence).times(size)
+    return _expectation(values, sample, confidence)
+
+
+def _expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> Estimate:
     ratios, count = sample.ratios, len(values)
     if count < _LEAST_SCENARIOS:
         middle = float(sample.weights @ values)
@@ -98,9 +111,12 @@ class _Fit:
         """Hall's transformation of t = (value - truth) / error, whose law is skewed where the influences are."""
         quantile = float(scipy.stats.t.ppf(0.5 + 0.5 * confidence, self.freedom))
         spread = self.influence - self.influence.mean()
-        square = float((spread**2).mean())
-        if not square > 0.0:
+        # In units of the largest one, whose third power may underflow.
+        size = float(np.abs(spread).max())
+        if not size > 0.0:
             return self.value, self.value
+        spread = spread / size
+        square = float((spread**2).mean())
         skewness = float((spread**3).mean()) / square**1.5 / math.sqrt(len(spread))
 
         def back(x: float) -> float:

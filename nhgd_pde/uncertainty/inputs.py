@@ -120,6 +120,18 @@ class RandomInputs:
         self._check(p)
         return np.stack([one.quantile(p[:, k]) for k, one in enumerate(self.distributions)], axis=1)
 
+    def columns(self, z: np.ndarray) -> dict[str, np.ndarray]:
+        """Name -> (S,) of scenarios z (S, m): values of numbers; `k[1]`, `k[2]`, ... the coefficients of a field k."""
+        self._check(z)
+        found: dict[str, np.ndarray] = {}
+        for name, where in self.slices.items():
+            part, own = self.inputs[name], z[:, where]
+            if isinstance(part, Scalar):
+                found[name] = part.at(own)[:, 0]
+            else:
+                found.update({f"{name}[{k + 1}]": own[:, k] for k in range(own.shape[1])})
+        return found
+
     def on(self, points: np.ndarray) -> InputsOnPoints:
         """The inputs at points (dim, P), where the modes of the fields are evaluated once for all scenarios."""
         return InputsOnPoints(self, {name: part.on(points) for name, part in self.inputs.items()})

@@ -40,7 +40,8 @@ class Evaluation:
         sampling_error: standard error of the gradient because scenarios were left out, in its norm.
         scenarios: how many were taken; 0 of a problem without.
         coarse_scenarios: how many were taken on a coarser mesh.
-        validated: no scenario was left out, or scenarios that no step was made with have told of the sampling error.
+        sampling_bound: of that error, as scenarios tell that no step was made with; None: twice the standard error.
+        validated: no scenario was left out, or there were enough of these.
         smoothing_gap: what the risk measure itself is above the smoothed one, which `value` is.
         rounding: estimate of the norm of what rounding errors alone change in the gradient.
     """
@@ -61,6 +62,7 @@ class Evaluation:
     scenarios: int = 0
     coarse_scenarios: int = 0
     smoothing_gap: float = 0.0
+    sampling_bound: float | None = None
     validated: bool = True
     rounding: float = 0.0
 
@@ -71,9 +73,13 @@ class Evaluation:
 
     @property
     def gradient_error(self) -> float:
-        """Norm of the gradient's error: what the certificates leave, twice the standard error of sampling, rounding."""
-        solved = self.sensitivity * (self.state_error + self.adjoint_error)
-        return solved + 2.0 * self.sampling_error + self.rounding
+        """Norm of the gradient's error: what the certificates, the scenarios left out and rounding may add up to."""
+        return self.sensitivity * (self.state_error + self.adjoint_error) + self.left_out + self.rounding
+
+    @property
+    def left_out(self) -> float:
+        """What the gradient may be off by because scenarios were left out."""
+        return 2.0 * self.sampling_error if self.sampling_bound is None else self.sampling_bound
 
     @property
     def finite(self) -> bool:
@@ -113,6 +119,7 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         sampling_error=max(a.sampling_error, b.sampling_error),
         scenarios=b.scenarios,
         coarse_scenarios=b.coarse_scenarios,
+        sampling_bound=max(a.left_out, b.left_out),
         validated=a.validated and b.validated and a.sampling_error == b.sampling_error == 0.0,
         rounding=max(a.rounding, b.rounding),
     )

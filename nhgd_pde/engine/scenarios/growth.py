@@ -70,11 +70,19 @@ class GrowthOptions:
         return stationarity > max(ratio * sampling_error, goal)
 
     def following(
-        self, active: int, count: int, stationarity: float, sampling_error: float, most: float | None = None
+        self,
+        active: int,
+        count: int,
+        stationarity: float,
+        sampling_error: float,
+        most: float | None = None,
+        *,
+        ending: bool = False,
     ) -> int:
         """Scenarios of the next batch, at most `most` times as many.
 
-        The error of a mean of b out of S goes with 1/b - 1/S.
+        The error of a mean of b out of S goes with 1/b - 1/S. Where a run may be `ending`, three quarters are tried
+        before all, whose equations would have to be solved to the last digits.
         """
         most = self.most if most is None else most
         if active == 0:
@@ -82,4 +90,7 @@ class GrowthOptions:
         wanted = (stationarity / (self.ratio * sampling_error)) ** 2 if sampling_error > 0.0 else 1.0
         enough = 1.0 / (wanted * (1.0 / active - 1.0 / count) + 1.0 / count) if active < count else count
         found = max(math.ceil(self.least * active), min(math.ceil(enough), math.ceil(most * active)))
-        return count if found > _NEARLY * count else found
+        if found <= _NEARLY * count:
+            return found
+        nearly = math.floor(_NEARLY * count)
+        return nearly if ending and active < nearly else count

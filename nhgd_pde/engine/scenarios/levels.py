@@ -26,7 +26,7 @@ from .solved import Middle
 from .sweep import Knowledge, Sweep, sweep
 from .systems import Tolerances
 from .team import Team
-from .unseen import unseen
+from .unseen import fresh_enough, unseen
 from .weights import Balance, balanced
 
 # Relative errors on the coarse mesh, where digits cost little, to those on the problem's own.
@@ -214,30 +214,34 @@ def _contrasted(hypergradients: Hypergradients, measured: Measured, count: int =
 def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> float:
     """Of the error of the sum of both levels; each is told of by its own fresh scenarios."""
     few, rows = found.fine.measured[0], found.fine.hypergradients
-    below_rows = None if found.coarse is None else found.coarse.hypergradients
-    squares = rows.squares(fine.problem.outer_metric, below_rows, way)
-    offsets = _offsets(fine, few, rows, squares)
-    if offsets is None:
-        return math.inf
+    if few.balance.factor == 0.0:
+        return 0.0
     if coarse is None or found.coarse is None:
-        return _length(fine.problem.outer_metric, offsets)
+        if not fresh_enough(few.balance, fine.state.used):
+            return math.inf
+        metric = fine.problem.outer_metric
+        return _length(metric, _offsets(fine, few, rows, rows.squares(metric, None, None)))
     assert way is not None
     many, same = found.coarse.measured
-    many_squares = found.coarse.hypergradients.squares(coarse.problem.outer_metric, None, None)
-    below = _offsets(coarse, many, found.coarse.hypergradients, many_squares)
-    without = _offsets(fine, same, found.coarse.hypergradients, squares, many.balance.count)
-    if below is None or without is None:
+    all_below = many.balance.factor == 0.0
+    if not fresh_enough(few.balance, fine.state.used):
         return math.inf
-    differences = offsets - way.restrict_transposed(without)
-    return math.hypot(_length(fine.problem.outer_metric, differences), _length(coarse.problem.outer_metric, below))
+    if not (all_below or fresh_enough(many.balance, coarse.state.used)):
+        return math.inf
+    below = found.coarse.hypergradients
+    squares = rows.squares(fine.problem.outer_metric, below, way)
+    without = _offsets(fine, same, below, squares, many.balance.count)
+    bound = _length(fine.problem.outer_metric, _offsets(fine, few, rows, squares) - way.restrict_transposed(without))
+    if all_below:
+        return bound
+    metric = coarse.problem.outer_metric
+    return math.hypot(bound, _length(metric, _offsets(coarse, many, below, below.squares(metric, None, None))))
 
 
 def _offsets(
     level: Level, measured: Measured, hypergradients: Hypergradients, squares: Tensor, count: int = 0
-) -> Tensor | None:
+) -> Tensor:
     """(1 + k, p) the difference from an unbiased estimate, and combinations that have the variance of that.
-
-    None where there are too few fresh scenarios; zero where no scenario is left out.
 
     Args:
         level: whose scenarios some are fresh of.
@@ -246,11 +250,7 @@ def _offsets(
         squares: (b,) of their distances from the mean.
         count: how many there are, without the nominal one.
     """
-    if measured.balance.factor == 0.0:
-        return hypergradients.nominal.new_zeros(1, len(hypergradients.nominal))
     told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
-    if told is None:
-        return None
     coefficients = measured.slopes[:, None] * torch.cat([told.offset, told.spread], 1)
     missing = max(count + 1 - len(coefficients), 0)
     return hypergradients.combined(torch.nn.functional.pad(coefficients, (0, 0, 0, missing)))

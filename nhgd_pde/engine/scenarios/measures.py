@@ -47,7 +47,7 @@ class Hypergradients:
         if below is not None and way is not None:
             rows = rows - way.restrict_transposed(below.rows[: len(rows)])
         mean = self.team.summed([rows.sum(0)])[0] / count
-        found = [metric.dual_norm_estimate(row[None]) ** 2 for row in rows - mean]
+        found = [metric.dual_norm_estimate((row - mean)[None]) ** 2 for row in rows]
         return self.team.joined(rows.new_tensor(found), self.own, count)
 
     def part(self, coefficients: Tensor) -> Tensor:

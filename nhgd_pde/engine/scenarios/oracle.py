@@ -208,7 +208,8 @@ class ScenarioNHGD:
             sensitivity=told.corrected / left if left > 0.0 else nominal.sensitivity,
             inner_steps=max(each.state_steps for each in told.sweeps),
             refinement_steps=max(each.adjoint_steps for each in told.sweeps),
-            sampling_error=scale * total,
+            sampling_error=total,
+            sampling_bound=2.0 * scale * total,
             scenarios=fine.state.active,
             coarse_scenarios=0 if coarse is None else coarse.state.active,
             smoothing_gap=sum(each.gap for each in told.sweeps),
@@ -264,7 +265,8 @@ class ScenarioNHGD:
         ):
             return None
         if coarse is None:
-            active = growth.following(fine.active, count, stationarity, fine.sampling_error)
+            ending = problem.risk.linear and stationarity <= goal
+            active = growth.following(fine.active, count, stationarity, fine.sampling_error, ending=ending)
             return replace(state, fine=replace(fine, active=active))
         # That which is the smaller part of the error need not become smaller yet.
         large, share = 0.5 * state.sampling_error, math.sqrt(0.5) * stationarity

@@ -44,26 +44,21 @@ class Solved:
 
 def solve_part(part: Part, v: Tensor, u: Tensor, p: Tensor, inverse: PointwiseState, tolerances: Tolerances) -> Solved:
     """States, adjoints and hypergradients of a part, from starts u and p (b, n)."""
-    state = solve_states(part, v, u, inverse, tolerances.state * tolerances.state_length)
+    state = solve_states(part, v, u, inverse, tolerances.state, tolerances.state_length)
     right, direct = part.scenario_derivatives(state.solution, v)
-    goal = tolerances.adjoint * tolerances.adjoint_length
+    goal = tolerances.adjoint, tolerances.adjoint_length
     adjoint = solve_adjoints(part, state.solution, v, right, p, inverse, goal)
     return Solved(
         u=state.solution,
         p=adjoint.solution,
         values=part.scenario_values(state.solution, v) - (adjoint.solution * state.residual).sum(1),
         rows=direct - part.scenario_control_products(state.solution, v, adjoint.solution),
-        state_error=_relative(state.error, tolerances.state_length),
-        adjoint_error=_relative(adjoint.error, tolerances.adjoint_length),
+        state_error=state.relative(tolerances.state_length),
+        adjoint_error=adjoint.relative(tolerances.adjoint_length),
         state_steps=state.steps,
         adjoint_steps=adjoint.steps,
         message=state.message or adjoint.message,
     )
-
-
-def _relative(errors: Tensor, length: float) -> float:
-    worst = float(errors.max())
-    return worst / length if length > 0.0 else worst
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from torch import Tensor
 from .measures import Hypergradients, Measured, difference, measured_by, padded
 from .problem import Risk, ScenarioProblem
 from .solved import Middle
-from .systems import Rows, Tolerances, solve_adjoints, solve_states
+from .systems import Rows, Tolerances, relative, solve_adjoints, solve_states
 from .team import ALONE, Team, Work, numbers_of
 from .weights import Balance
 
 # Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
 _NONE = 1e-16
+# A nominal state that is shorter than that of a scenario by more than this tells nothing of what its equation enlarges.
+_SHORTEST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,14 @@ def sweep(
     return state.done(tuple(measured), shares)
 
 
+def _root_mean_square(table: Tensor) -> float:
+    """Of rows (largest, sum of squares relative to it), one a rank."""
+    largest = float(table[:, 0].max())
+    if not largest > 0.0:
+        return largest
+    return largest * math.sqrt(float(((table[:, 0] / largest).square() * table[:, 1]).sum()))
+
+
 def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:
     if len(indices):
         yield from torch.split(indices, size)
@@ -216,7 +226,8 @@ class _Sum:
         self.u, self.p = self.v.new_empty(count, n), self.v.new_empty(count, n)
         self.values = self.v.new_zeros(count)
         self.rows = self.v.new_zeros(count, len(self.v))
-        self.squares = [self.v.new_zeros(count), self.v.new_zeros(count)]
+        # Of states and of adjoints: errors and lengths.
+        self.errors, self.lengths = self.v.new_zeros(2, count), self.v.new_zeros(2, count)
         # Of the state and the adjoint equations (2, 2, n): the sum in the shares of the hypergradients, and that with
         # alternating signs, which do not cancel where the first happen to, each as many times as large as solving with
         # a scenario's own equation enlarges it: what it does to a load, so far as states tell.
@@ -228,12 +239,12 @@ class _Sum:
         """What is left of their equations (k, n)."""
         part, places = self.problem.part(indices), self.team.places(indices)
         u, p = self.known.starts(places)
-        goal = self.tolerances.state * self.tolerances.state_length
-        found = solve_states(part, self.v, u, self.middle.inverse, goal)
+        goal = self.tolerances.state, self.tolerances.state_length
+        found = solve_states(part, self.v, u, self.middle.inverse, *goal)
         self._took(0, found, places)
         self.u[places], self.p[places] = found.solution, p
         self.values[places] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
-        self.gains[places] = self._gains(found.solution)
+        self.gains[places] = self._gains(found.length)
         return found.residual
 
     def adjoints(self, indices: Tensor, shares: Tensor, residual: Tensor | None = None) -> None:
@@ -241,7 +252,7 @@ class _Sum:
         part, v, places = self.problem.part(indices), self.v, self.team.places(indices)
         u, own = self.u[places], shares[1:][indices]
         right, direct = part.scenario_derivatives(u, v)
-        goal = self.tolerances.adjoint * self.tolerances.adjoint_length
+        goal = self.tolerances.adjoint, self.tolerances.adjoint_length
         found = solve_adjoints(part, u, v, right, self.p[places], self.middle.inverse, goal)
         self._took(1, found, places)
         self.p[places] = found.solution
@@ -249,13 +260,14 @@ class _Sum:
         self._left(0, own, indices, part.residual(u, v) if residual is None else residual)
         self._left(1, own, indices, found.residual)
 
-    def _gains(self, u: Tensor) -> Tensor:
-        """(b,) lengths of states in terms of the nominal one's, at least 1."""
-        metric = self.problem.nominal.inner_metric
-        length = metric.norm(self.middle.u)
-        if not length > 0.0:
-            return torch.ones_like(u[:, 0])
-        return ((u * metric.covector(u)).sum(1).clamp(min=0.0).sqrt() / length).clamp(min=1.0)
+    def _gains(self, lengths: Tensor) -> Tensor:
+        """(b,) lengths of states in terms of the nominal one's, at least 1.
+
+        A nominal state that is zero, or nearly so, says nothing of them.
+        """
+        nominal = self.tolerances.state_length
+        told = lengths * _SHORTEST < nominal
+        return torch.where(told, lengths / (nominal if nominal > 0.0 else 1.0), 1.0).clamp(min=1.0)
 
     def _left(self, kind: int, own: Tensor, indices: Tensor, residual: Tensor) -> None:
         signs = (1.0 - 2.0 * (indices % 2)) * self.gains[self.team.places(indices)] ** (2 - kind)
@@ -263,7 +275,7 @@ class _Sum:
 
     def _took(self, kind: int, found: Rows, places: Tensor) -> None:
         self.message = self.message or found.message
-        self.squares[kind][places] = found.error.square()
+        self.errors[kind, places], self.lengths[kind, places] = found.error, found.length
         self.steps[kind] = max(self.steps[kind], found.steps)
 
     @property
@@ -289,42 +301,54 @@ class _Sum:
 
     def done(self, measured: tuple[Measured, ...], shares: Tensor) -> Sweep:
         """With the shares (b + 1,) in which the hypergradients enter."""
-        mean, squares, steps = self._summed(shares)
+        mean, errors, steps = self._summed(shares)
         known = Knowledge(self.u, self.p, self.known.at)
-        lengths = self.tolerances.state_length, self.tolerances.adjoint_length
-        # As if all errors had one direction.
-        errors = [math.sqrt(max(float(square), 0.0)) for square in squares]
-        relative = [error / length if length > 0.0 else error for error, length in zip(errors, lengths, strict=True)]
         correction, apart = self._corrections()
         return Sweep(
             measured=measured,
             derivative=mean + correction,
             correction=correction,
             apart=apart,
-            state_error=relative[0],
-            adjoint_error=relative[1],
+            state_error=errors[0],
+            adjoint_error=errors[1],
             state_steps=int(steps[0]),
             adjoint_steps=int(steps[1]),
             known=known,
             hypergradients=self.hypergradients,
         )
 
-    def _summed(self, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Over all ranks: the hypergradient (p,), mean square errors (2,), most steps (2,).
+    def _summed(self, shares: Tensor) -> tuple[Tensor, list[float], Tensor]:
+        """Over all ranks: the hypergradient (p,), relative errors in mean square and most steps (2,).
 
-        What is left of the equations and the work that was done become those of all, too.
+        Errors add up as if all of them had one direction. What is left of the equations and the work done become those
+        of all, too.
         """
         own = shares[1:].abs()[self.own]
         parts = [
             self.hypergradients.part(shares[:, None]),
             self.left,
-            torch.stack([own @ squares for squares in self.squares]),
-            numbers_of(self.team, self.steps, self.v),
+            numbers_of(self.team, [*self.steps, *self._sizes(own)], self.v),
             self.work.here(self.v),
         ]
-        mean, self.left, squares, steps, total = self.team.summed(parts, self.v)
+        mean, self.left, table, total = self.team.summed(parts, self.v)
         self.work.by_all(total)
-        return mean[0], squares, steps.max(0).values
+        lengths = self.tolerances.state_length, self.tolerances.adjoint_length
+        errors = [
+            relative(_root_mean_square(table[:, k : k + 2]), length, _root_mean_square(table[:, k + 2 : k + 4]))
+            for k, length in zip((2, 6), lengths, strict=True)
+        ]
+        return mean[0], errors, table[:, :2].max(0).values
+
+    def _sizes(self, own: Tensor) -> list[float]:
+        """Of errors and lengths, of states and then of adjoints: the largest, and the squares relative to it, summed.
+
+        Squares of the numbers themselves may underflow or overflow.
+        """
+        found = []
+        for each in (self.errors[0], self.lengths[0], self.errors[1], self.lengths[1]):
+            largest = float(each.max()) if len(each) else 0.0
+            found += [largest, float(own @ (each / largest).square()) if largest > 0.0 else 0.0]
+        return found
 
     def _corrections(self) -> Tensor:
         """What the nominal scenario says that residuals take off the hypergradient: (2, p), of both sums of them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -20,19 +19,24 @@ _NEWTON_STEPS = 50
 _MOST = 200
 # Of the longest start: what rounding leaves of a solution that is zero, to which no error is relative.
 _ROUNDING = 1e-14
+# Solutions longer than that of the nominal scenario by the inverse of this have errors relative to their own length.
+_SHARE = 1e-3
+# Squares of numbers between this and its inverse neither underflow nor overflow.
+_SMALL = 1e-100
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Relative errors of states and adjoints to reach, and the lengths that they are relative to."""
+    """Relative errors of states and adjoints to reach, and the lengths of the nominal ones, which they are relative to.
+
+    The nominal solution may be zero, or tiny beside those of other scenarios: errors count relative to a thousandth of
+    the length of these at least.
+    """
 
     state: float
     adjoint: float
     state_length: float
     adjoint_length: float
-
-    def tightened(self, factor: float) -> Tolerances:
-        return replace(self, state=factor * self.state, adjoint=factor * self.adjoint)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Rows:
         solution: (b, n).
         residual: (b, n) what is left of the equations.
         error: (b,) of the solutions in the norm of the inner metric, or a bound.
+        length: (b,) of the solutions.
         steps: applications of the inverse to a row, at most.
         message: a sentence where a system could not be solved.
     """
@@ -50,33 +55,85 @@ class Rows:
     solution: Tensor
     residual: Tensor
     error: Tensor
+    length: Tensor
     steps: int
     message: str = ""
 
+    def relative(self, length: float) -> float:
+        """The largest relative error, to the length of the nominal solution or a thousandth of the longest one."""
+        return relative(float(self.error.max()), length, float(self.length.max()))
 
-def solve_states(part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, goal: float) -> Rows:
-    """R_s(u_s, v) = 0 from a start (b, n), to an error of at most `goal` in the norm of the inner metric."""
+
+def relative(error: float, length: float, longest: float) -> float:
+    """An error relative to the length of the nominal solution, or to a thousandth of the longest one; 0 of nothing."""
+    scale = max(length, _SHARE * longest)
+    return error / scale if scale > 0.0 else error
+
+
+def solve_states(
+    part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, tolerance: float, length: float
+) -> Rows:
+    """R_s(u_s, v) = 0 from a start (b, n).
+
+    Args:
+        part: the scenarios.
+        v: (p,).
+        start: (b, n).
+        inverse: shared by them.
+        tolerance: of the errors in the norm of the inner metric, relative to `length`.
+        length: of the nominal state.
+    """
     if not part.linear:
-        return _nonlinear(part, v, start, inverse, goal)
+        return _nonlinear(part, v, start, inverse, tolerance, length)
 
     def product(w: Tensor) -> Tensor:
         return part.state_product(start, v, w)
 
-    residual = part.residual(start, v)
-    found = _solved(part, product, -residual, inverse.newton_step, None, max(goal, _rounding(part, start)))
-    return Rows(start + found.solution, -found.residual, found.error, found.iterations, _failure(found))
+    residual, near = part.residual(start, v), row_lengths(part, start)
+    goal = _Goal(tolerance, length, near)
+    found = _solved(part, product, -residual, inverse.newton_step, None, goal)
+    return _rows(part, start + found.solution, replace(found, residual=-found.residual), near)
 
 
 def solve_adjoints(
-    part: Part, u: Tensor, v: Tensor, right: Tensor, start: Tensor, inverse: PointwiseState, goal: float
+    part: Part, u: Tensor, v: Tensor, right: Tensor, start: Tensor, inverse: PointwiseState, goal: tuple[float, float]
 ) -> Rows:
-    """J_s^T p_s = right_s, (b, n), from a start."""
+    """J_s^T p_s = right_s, (b, n), from a start; `goal` has tolerance and length as in `solve_states`."""
 
     def product(w: Tensor) -> Tensor:
         return part.state_product_transposed(u, v, w)
 
-    found = _solved(part, product, right, inverse.adjoint, start, max(goal, _rounding(part, start)))
-    return Rows(found.solution, found.residual, found.error, found.iterations, _failure(found))
+    near = row_lengths(part, start)
+    found = _solved(part, product, right, inverse.adjoint, start, _Goal(*goal, near))
+    return _rows(part, found.solution, found, near)
+
+
+def row_lengths(part: Part, rows: Tensor) -> Tensor:
+    """(b,) in the norm of the inner metric, of rows of any size."""
+    largest = rows.abs().amax(1)
+    scale = torch.where((largest > 0.0) & largest.isfinite(), largest, 1.0)[:, None]
+    unit = rows / scale
+    return scale[:, 0] * (unit * part.inner_metric.covector(unit)).sum(1).clamp(min=0.0).sqrt()
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """Errors that rows are solved to.
+
+    Attributes:
+        tolerance, length: as in `solve_states`.
+        near: (b,) lengths of the starts.
+    """
+
+    tolerance: float
+    length: float
+    near: Tensor
+
+    def __call__(self, first: Tensor) -> Tensor:
+        """(b,) by the errors of the starts: a solution is at most as long as its start and that together."""
+        # Without a length, and with a solution of zero, nothing but rounding says what is small.
+        least = max(self.tolerance * self.length, _ROUNDING * float(self.near.max()))
+        return (self.tolerance * _SHARE * (self.near + first)).clamp(min=least)
 
 
 def _solved(
@@ -85,20 +142,51 @@ def _solved(
     right: Tensor,
     inverse: Callable[[Tensor], Tensor],
     start: Tensor | None,
-    goal: float,
+    goal: _Goal,
 ) -> BatchedResult:
+    """Row by row in units, powers of two, in which the squares of what is left neither underflow nor overflow."""
+    residual = right if start is None else right - product(start)
+    unit = _units(residual, start)
+    usual = bool((unit == 1.0).all())
+
+    def atol(first: Tensor) -> Tensor:
+        return goal(unit[:, 0] * first) / unit[:, 0]
+
+    begun = start
+    if not usual:
+        right, residual, begun = right / unit, residual / unit, None if start is None else start / unit
     if part.definite:
-        return batched_conjugate_gradients(product, right, inverse, start, goal, _MOST)
-    return batched_residuals(product, right, inverse, part.inner_metric.covector, start, goal, _MOST)
+        found = batched_conjugate_gradients(product, right, inverse, begun, atol, _MOST, residual)
+    else:
+        gram = part.inner_metric.covector
+        found = batched_residuals(product, right, inverse, gram, begun, atol, _MOST, residual)
+    if usual:
+        return found
+    return replace(
+        found, solution=unit * found.solution, residual=unit * found.residual, error=unit[:, 0] * found.error
+    )
 
 
-def _rounding(part: Part, start: Tensor) -> float:
-    squares = (start * part.inner_metric.covector(start)).sum(1)
-    return _ROUNDING * math.sqrt(max(float(squares.max()), 0.0))
+def _units(residual: Tensor, start: Tensor | None) -> Tensor:
+    """(b, 1) powers of two of the sizes of residuals, so that starts in them are finite; ones where sizes are usual."""
+    largest = residual.abs().amax(1)
+    some = largest[largest > 0.0]
+    if not len(some) or (float(some.min()) > _SMALL and float(some.max()) < 1.0 / _SMALL):
+        return torch.ones_like(largest)[:, None]
+    if start is not None:
+        largest = torch.maximum(largest, start.abs().amax(1) * 1e-250)
+    exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
+    plain = torch.ldexp(torch.ones_like(largest), exponent)
+    return torch.where((largest > 0.0) & largest.isfinite(), plain, 1.0)[:, None]
 
 
-def _failure(found: BatchedResult) -> str:
-    return "" if found.converged else f"the scenarios' linear systems: {found.message}"
+def _rows(part: Part, solution: Tensor, found: BatchedResult, near: Tensor) -> Rows:
+    length, rounding = row_lengths(part, solution), _ROUNDING * float(near.max())
+    # Of a solution that is zero to rounding the error is that rounding.
+    gone = (length <= rounding) & (found.error <= rounding)
+    error = torch.where(gone, 0.0, found.error)
+    message = "" if found.converged else f"the scenarios' linear systems: {found.message}"
+    return Rows(solution, found.residual, error, length, found.iterations, message)
 
 
 @dataclass(frozen=True)
@@ -130,12 +218,10 @@ def _relative(first: Tensor) -> Tensor:
     return _INEXACT * first
 
 
-def _nonlinear(part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, goal: float) -> Rows:
+def _nonlinear(part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, tolerance: float, nominal: float) -> Rows:
     length = part.inner_length(start, v)
-    tolerance = goal / length if length > 0.0 else 1e-8
-    root = solve_from_anywhere(
-        part, v, start, _Directions(part, v, inverse, start), max(tolerance, 1e-12), _NEWTON_STEPS
-    )
-    error = (root.u * part.inner_metric.covector(root.u)).sum(1).clamp(min=0.0).sqrt() * root.error
+    wanted = tolerance * max(nominal / length, _SHARE) if length > 0.0 else 1e-8
+    root = solve_from_anywhere(part, v, start, _Directions(part, v, inverse, start), max(wanted, 1e-12), _NEWTON_STEPS)
+    lengths = row_lengths(part, root.u)
     message = root.message if root.failed else ""
-    return Rows(root.u, root.residual, error, root.steps, message)
+    return Rows(root.u, root.residual, lengths * root.error, lengths, root.steps, message)

@@ -1,15 +1,15 @@
 """How far an estimate over some scenarios may be off, told by those among them that no step was made with.
 
 Weights that are fitted to the scenarios seen, and residuals of the same scenarios, say too little where a few of those
-left out are much larger than all others. Scenarios 1 .. u have been used to choose the point; u + 1 .. b are looked at
-there for the first time. The first ones predict every quantity h_s by the model of `weights.py`, p_s = sum_t a_st h_t,
-and the fresh ones tell, without any model, how far the predictions are off on average (difference estimator: Saerndal,
-Swensson and Wretman 1992, Model Assisted Survey Sampling, 6.3):
+left out are much larger than all others. Scenarios 1 .. u have been used to choose the point; n fresh ones, u + 1 .. b,
+are looked at there for the first time. The used ones predict every quantity h_s by the model of `weights.py`,
+p_s = sum_(t <= u) a_st h_t, and the fresh ones tell, without any model, how far the predictions are off on average
+(difference estimator: Saerndal, Swensson and Wretman 1992, Model Assisted Survey Sampling, 6.3):
 
     H* = sum_(s <= u) W_s h_s + sum_(s > u) W_s p_s + (S - u) mean_(u < s <= b) W_s (h_s - p_s)
 
-is an unbiased estimate of the mean over all scenarios, whose variance is that of the fresh terms. An estimate H over
-the same scenarios then is off by at most |H - H*| and Student's quantile times the standard error of H*.
+is an unbiased estimate of the mean over all scenarios, whose variance is that of the last terms. An estimate H over the
+same scenarios then is off by at most |H - H*| and Student's quantile times the standard error of H*.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from torch import Tensor
 
 from .weights import MOST_SCENARIOS, Balance, model, random_signs
 
-# Fresh scenarios from which on they tell of their own variance, and the confidence of the bound.
+# Fresh scenarios from which on they tell of their own variance, and the confidence of the bound: a run looks at it
+# several times, and ends where it happens to be small.
 _LEAST = 32
 _CONFIDENCE = 0.99
 
@@ -41,10 +42,13 @@ class Unseen:
     spread: Tensor
 
 
-def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squares: Tensor) -> Unseen | None:
-    """What the fresh ones among the first scenarios tell of the estimate with the weights of a balance.
+def fresh_enough(balance: Balance, used: int) -> bool:
+    """The fresh scenarios among the first ones tell of their own variance."""
+    return balance.count - used >= _LEAST
 
-    None where they are too few.
+
+def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squares: Tensor) -> Unseen:
+    """What the fresh ones among the first scenarios tell of the estimate with the weights of a balance.
 
     Args:
         variables: (S, m) standard variables of all scenarios.
@@ -55,20 +59,30 @@ def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squa
     """
     active, count = balance.count, len(weights)
     fresh, left = active - used, count - used
-    if fresh < _LEAST:
-        return None
     prediction, ahead = _predictions(variables, weights, used, active)
     terms = -left * weights[used:active, None] * torch.nn.functional.pad(prediction, (0, fresh))
     terms[:, used + 1 :] += torch.diag(left * weights[used:active])
     known = torch.cat([weights.new_zeros(1), weights[:used], weights.new_zeros(fresh)])
     known[: used + 1] += ahead
     mean = terms.mean(0)
-    quantile = _quantile(squares, fresh)
-    factor = quantile**2 * (1.0 - fresh / left) / (fresh * (fresh - 1))
-    rest = (terms - mean).T
-    signs = random_signs(fresh, rest)
-    spread = rest if signs is None else rest @ signs
-    return Unseen((balance.weights - known - mean)[:, None], math.sqrt(max(factor, 0.0)) * spread)
+    factor = _quantile(squares, fresh) ** 2 * (1.0 - fresh / left) / (fresh * (fresh - 1))
+    deviations = (terms - mean).T
+    signs = random_signs(fresh, deviations)
+    spread = deviations if signs is None else deviations @ signs
+    return Unseen((balance.weights - known - mean)[:, None], math.sqrt(factor) * spread)
+
+
+def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> tuple[Tensor, Tensor]:
+    """a_st of the fresh scenarios, (b - u, u + 1), and sum_(s > u) W_s a_st (u + 1,); t = 0 is the nominal one."""
+    if used + 1 > MOST_SCENARIOS or bool((weights < 0.0).any()):
+        even = weights.new_full((used + 1,), 1.0 / (used + 1))
+        return even.expand(active - used, -1), weights[used:].sum() * even
+    scaled, _ = model(variables, weights)
+    seen, others = scaled[: used + 1], scaled[used + 1 :]
+    root = torch.linalg.cholesky(seen @ seen.T + torch.eye(used + 1).to(seen))
+    right = torch.cat([others[: active - used], (weights[used:] @ others)[None]]) @ seen.T
+    found = torch.cholesky_solve(right.T, root).T
+    return found[:-1], found[-1]
 
 
 def _quantile(squares: Tensor, fresh: int) -> float:
@@ -82,17 +96,3 @@ def _quantile(squares: Tensor, fresh: int) -> float:
     excess = float(squares.square().mean()) / total**2 - 1.0
     freedom = min(fresh - 1.0, 2.0 * fresh / excess if excess > 0.0 else math.inf)
     return float(scipy.stats.t.ppf(0.5 + 0.5 * _CONFIDENCE, freedom))
-
-
-def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> tuple[Tensor, Tensor]:
-    """a_st of the fresh scenarios, (b - u, u + 1), and sum_(s > u) W_s a_st (u + 1,); t = 0 is the nominal one."""
-    rest = weights[used:].sum()
-    if used + 1 > MOST_SCENARIOS or bool((weights < 0.0).any()):
-        even = weights.new_full((used + 1,), 1.0 / (used + 1))
-        return even.expand(active - used, -1), rest * even
-    scaled, _ = model(variables, weights)
-    seen, others = scaled[: used + 1], scaled[used + 1 :]
-    root = torch.linalg.cholesky(seen @ seen.T + torch.eye(used + 1).to(seen))
-    right = torch.cat([others[: active - used], (weights[used:] @ others)[None]]) @ seen.T
-    found = torch.cholesky_solve(right.T, root).T
-    return found[:-1], found[-1]

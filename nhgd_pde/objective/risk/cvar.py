@@ -122,6 +122,9 @@ class CVaR:
         entropy = -self.beta * math.log(self.beta) - (1.0 - self.beta) * math.log1p(-self.beta)
         return self.width * entropy / (1.0 - self.beta)
 
+    def doubt(self, values: Tensor, weights: Tensor) -> str:
+        return ""
+
     def fitted(self, values: Tensor, weights: Tensor) -> CVaR:
         return replace(self, scale=spread(values, weights))
 

@@ -83,5 +83,8 @@ class MeanPlusDeviation:
             deviation = math.sqrt(variance)
         return values + self.c * 0.5 * (deviation + rest.square() / deviation)
 
+    def doubt(self, values: Tensor, weights: Tensor) -> str:
+        return ""
+
     def fitted(self, values: Tensor, weights: Tensor) -> MeanPlusDeviation:
         return replace(self, scale=spread(values, weights))

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from .measure import Expectation, distribution, require, require_smoothing, spread
 
+# Tail index above which a mean tells nothing, and the fewest largest values that tell of it.
+_HEAVY = 0.7
+_FEWEST = 5
+
 
 @dataclass(frozen=True)
 class Entropic:
@@ -71,6 +75,25 @@ class Entropic:
             known = 1.0
         return middle + (math.log(known) + powers / known - 1.0) / self.theta
 
+    def doubt(self, values: Tensor, weights: Tensor) -> str:
+        """By Hill's estimate of the tail index of the weighted exponentials (Hill 1975, Ann. Stat. 3).
+
+        From 1 on they have no mean, from 1/2 on no variance; above 0.7 a mean of them is worth nothing (Vehtari,
+        Simpson, Gelman, Yao and Gabry 2024, J. Mach. Learn. Res. 25).
+        """
+        values, weights = distribution(values, weights)
+        logarithms = (weights[weights > 0.0].log() + self.theta * values[weights > 0.0]).sort(descending=True).values
+        count = min(len(logarithms) // 5, math.ceil(3.0 * math.sqrt(len(logarithms))))
+        if count < _FEWEST:
+            return ""
+        index = float((logarithms[:count] - logarithms[count]).mean())
+        if not index > _HEAVY:
+            return ""
+        return (
+            f"no interval: the largest exponentials make most of their mean (tail index {index:.2g}; a mean needs "
+            "less than 1 and an interval less than 0.7), and the expectation may be infinite; take a smaller factor"
+        )
+
     def fitted(self, values: Tensor, weights: Tensor) -> Entropic:
         return self
 
@@ -87,7 +110,7 @@ class WorstCase:
         scale: of the values, in their units; see `fitted`.
     """
 
-    smoothing: float = 1e-2
+    smoothing: float = 1e-3
     scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -132,6 +155,9 @@ class WorstCase:
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
         """The largest value of a sample bounds the worst case from below, and says no more of it."""
         return None
+
+    def doubt(self, values: Tensor, weights: Tensor) -> str:
+        return ""
 
     def fitted(self, values: Tensor, weights: Tensor) -> WorstCase:
         return replace(self, scale=spread(values, weights))

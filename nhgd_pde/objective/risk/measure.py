@@ -66,6 +66,10 @@ class Risk(Protocol):
         """
         ...
 
+    def doubt(self, values: Tensor, weights: Tensor) -> str:
+        """Why the values of a sample do not tell the measure of the law, a sentence; empty where they may."""
+        ...
+
     def fitted(self, values: Tensor, weights: Tensor) -> Risk:
         """The same measure with its smoothing in proportion to the spread of these values."""
         ...
@@ -104,6 +108,9 @@ class Mean:
 
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
         return values
+
+    def doubt(self, values: Tensor, weights: Tensor) -> str:
+        return ""
 
     def fitted(self, values: Tensor, weights: Tensor) -> Mean:
         return self
