@@ -48,7 +48,8 @@ class _Search:
         except SingularMatrixError as singular:
             # A step too long, whichever the method: no matrix has factors there.
             evaluation = failed_evaluation(v, str(singular))
-        return replace(self.space.completed(evaluation), rounding=self.scales.rounding), knowledge
+        rounding = max(evaluation.rounding, self.scales.rounding)
+        return replace(self.space.completed(evaluation), rounding=rounding), knowledge
 
     def last(self, iterate: Iterate) -> bool:
         """The run would end at an iterate if it were certified."""
@@ -242,7 +243,8 @@ def _start(search: _Search, outer: OuterMethod) -> LoopState | Minimum:
     scales = UNKNOWN
     if isinstance(oracle, ScalesOracle):
         scales = oracle.scales(problem, v, knowledge, evaluation)
-        first = replace(first, evaluation=replace(evaluation, rounding=scales.rounding))
+        rounding = max(evaluation.rounding, scales.rounding)
+        first = replace(first, evaluation=replace(evaluation, rounding=rounding))
     search = search.with_scales_of(first, scales, space.unit)
     first = _confirmed(first, search)
     first = _grown(first, first, search)

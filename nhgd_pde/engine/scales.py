@@ -42,6 +42,12 @@ class GradientScales:
     rounding: float = 0.0
 
 
+    @classmethod
+    def of_parts(cls, natural: float, error: float) -> GradientScales:
+        """Of a sum whose parts have norms that add up to `natural`, each known up to a relative error."""
+        return cls(natural, natural * (_UNITS * _EPSILON + min(error, _SOLVED)))
+
+
 UNKNOWN = GradientScales()
 
 

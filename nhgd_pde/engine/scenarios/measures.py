@@ -37,6 +37,13 @@ class Hypergradients:
         """(k, p) linear combinations with coefficients (b + 1, k)."""
         return self.team.summed([self.part(coefficients)])[0]
 
+    def size(self, metric: RieszMap, shares: Tensor) -> float:
+        """The sum of the norms of all of them, each times the absolute value of its share (b + 1,)."""
+        norms = [metric.dual_norm_estimate(row[None]) for row in self.rows]
+        own = (shares[1:][self.own].abs() * self.rows.new_tensor(norms)).sum()
+        nominal = float(shares[0].abs()) * metric.dual_norm_estimate(self.nominal[None])
+        return nominal + float(self.team.summed([own[None]])[0])
+
     def squares(self, metric: RieszMap, below: Hypergradients | None, way: Coarse | None) -> Tensor:
         """(b,) squared distances from the mean, by the diagonal of a Riesz map: one number a scenario.
 

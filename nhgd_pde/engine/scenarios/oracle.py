@@ -27,7 +27,7 @@ from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
-from ..scales import GradientScales
+from ..scales import UNKNOWN, GradientScales
 from .growth import GrowthOptions
 from .levels import Estimate, Level, LevelState, SamplingErrors, estimate, sampling_errors
 from .problem import ScenarioProblem
@@ -53,6 +53,7 @@ class ScenarioState:
         at: (p,) the point of the last evaluation; None before, and where it was blended.
         doubt: what the last gradient is off by at most; infinite where no fresh scenarios have told.
         scale: by which factor fresh scenarios have last found sampling errors to be larger than others say.
+        parts: the scales of the last gradient over scenarios.
     """
 
     fine: LevelState
@@ -62,6 +63,7 @@ class ScenarioState:
     at: Tensor | None = None
     doubt: float = math.inf
     scale: float = 1.0
+    parts: GradientScales = UNKNOWN
 
     @property
     def active(self) -> int:
@@ -195,6 +197,7 @@ class ScenarioNHGD:
         left = told.state_error + told.adjoint_error
         # The weights with which a nonlinear measure counts scenarios depend on the values of those left out.
         validated = errors.total == 0.0 or (problem.risk.linear and math.isfinite(errors.bound))
+        parts = self._parts(problem, told, derivative)
         scale, total = state.scale, errors.total
         if total > 0.0 and math.isfinite(errors.bound):
             scale = max(0.5 * errors.bound / total, 1.0)
@@ -214,6 +217,7 @@ class ScenarioNHGD:
             coarse_scenarios=0 if coarse is None else coarse.state.active,
             smoothing_gap=sum(each.gap for each in told.sweeps),
             validated=validated,
+            rounding=parts.rounding,
         )
         if not evaluation.finite:
             return evaluation, state
@@ -226,8 +230,16 @@ class ScenarioNHGD:
             at=v,
             doubt=evaluation.gradient_error if validated else math.inf,
             scale=scale,
+            parts=parts,
         )
         return evaluation, reached
+
+    def _parts(self, problem: ScenarioProblem, told: Estimate, derivative: Tensor) -> GradientScales:
+        """The scales of a gradient that is the sum of those of the scenarios, which may cancel."""
+        metric, few = problem.outer_metric, told.fine.measured[0]
+        own = metric.dual_norm_estimate((derivative - told.derivative)[None])
+        size = told.fine.hypergradients.size(metric, few.shares)
+        return GradientScales.of_parts(own + size, told.state_error + told.adjoint_error)
 
     def _length(self, problem: ScenarioProblem, v: Tensor, derivative: Tensor) -> float:
         """How long a gradient is, for what errors of it matter; of components that push against a bound none does."""
@@ -291,9 +303,9 @@ class ScenarioNHGD:
     def scales(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
     ) -> GradientScales:
-        """Of the nominal gradient, where that is what the first evaluation has found."""
+        """Of the nominal gradient where that is what the first evaluation has found, else of its sum over scenarios."""
         if state.active or state.coarse is not None:
-            return GradientScales()
+            return state.parts
         return self.base.scales(problem.nominal, v, state.nominal, evaluation)
 
     def hessian(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
