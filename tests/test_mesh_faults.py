@@ -112,6 +112,8 @@ def test_vertices_that_stand_twice_are_refused_and_may_be_a_crack(kind: str, noi
 @pytest.mark.parametrize("finer", [2, 3])
 def test_hanging_nodes_are_refused_and_may_be_a_crack(kind: str, finer: int) -> None:
     mesh = joined(union(grid(kind, 2), grid(kind, 2 * finer, origin=1.0)))
+    noise = 1e-9 * np.random.default_rng(0).uniform(-1, 1, mesh[0].shape)
+    assert everywhere(moved(mesh, mesh[0] + noise)) == {False}
     assert everywhere(mesh) == {False} and everywhere(mesh, cracks=True) == {True}
     assert "which does not have it (a hanging node)" in said(mesh) and f"of another {kind}" in said(mesh)
 

@@ -278,10 +278,7 @@ def _heights(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _covered(outline: Outline) -> int | None:
-    """A facet beside which more than one cell lies over the inner point of its own cell.
-
-    The number of cells over a point is how often a ray along x leaves the mesh minus how often it enters.
-    """
+    """A facet beside which more than one cell lies over the inner point of its own cell."""
     hits = 0
     # A stride that has no factor in common with the number of facets visits all of them, far from each other first.
     count = len(outline.inside)
@@ -289,24 +286,41 @@ def _covered(outline: Outline) -> int | None:
     order = np.arange(count) * stride % count
     for first in range(0, count, 2000):
         some = order[first : first + 2000]
-        start = outline.inside[some]
-        end = start.copy()
-        end[:, 0] = np.inf
-        layers = np.zeros(len(some))
-        for ray, simplex in outline.tree.meeting(start, end):
-            hits += len(ray)
-            layers += np.bincount(ray, _passing(outline, start[ray], simplex), minlength=len(some))
-        if (layers > 1.5).any():
-            return int(some[np.argmax(layers > 1.5)])
+        layers, met = _layers(outline, outline.inside[some], 0)
+        several = some[layers > 1.5]
+        # A ray may graze an edge: another one is asked too.
+        several = several[_layers(outline, outline.inside[several], 1)[0] > 1.5]
+        if len(several):
+            return int(several[0])
+        hits += met
         if hits > _MOST_HITS:
             break
     return None
 
 
-def _passing(outline: Outline, start: np.ndarray, simplex: np.ndarray) -> np.ndarray:
-    """1 where a ray along x from a point leaves through a simplex, -1 where it enters, 0 where it misses it."""
-    corners = outline.points[outline.vertices[simplex]] - start[:, None]
-    if outline.dim == 2:
+def _layers(outline: Outline, start: np.ndarray, axis: int) -> tuple[np.ndarray, int]:
+    """How many cells lie over points (n, dim), and how many boxes have been looked at.
+
+    It is how often a ray along an axis leaves the mesh, minus how often it enters.
+    """
+    end, layers, hits = start.copy(), np.zeros(len(start)), 0
+    end[:, axis] = np.inf
+    for ray, simplex in outline.tree.meeting(start, end):
+        corners = outline.points[outline.vertices[simplex]] - start[ray][:, None]
+        # The axis of the ray comes first; in the plane, that turns outward sides inward.
+        turn = -1.0 if outline.dim == 2 and axis else 1.0
+        layers += np.bincount(ray, turn * _passing(np.roll(corners, -axis, axis=2)), minlength=len(start))
+        hits += len(ray)
+    return layers, hits
+
+
+def _passing(corners: np.ndarray) -> np.ndarray:
+    """1 where a ray from the origin along the first axis leaves through a simplex, -1 where it enters, 0 if it misses.
+
+    Args:
+        corners: (n, dim, dim) of simplices, in turn around them as seen from outside.
+    """
+    if corners.shape[1] == 2:
         a, b = corners[:, 0], corners[:, 1]
         # Half open, so that a vertex counts for one of its two segments.
         meets = (a[:, 1] <= 0.0) != (b[:, 1] <= 0.0)
