@@ -41,7 +41,6 @@ class GradientScales:
     natural: float = 0.0
     rounding: float = 0.0
 
-
     @classmethod
     def of_parts(cls, natural: float, error: float) -> GradientScales:
         """Of a sum whose parts have norms that add up to `natural`, each known up to a relative error."""
