@@ -6,11 +6,13 @@ import meshio
 import numpy as np
 import skfem
 
+from nhgd_pde import Problem
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.cells import CELLS, MeshFileError, kind_of
 from nhgd_pde.fem.mesh_file import to_skfem
 
 KINDS = list(CELLS)
+FACETS = {"line": "vertex", "triangle": "line", "quad": "line", "tetra": "triangle", "hexahedron": "quad"}
 Raw = tuple[np.ndarray, np.ndarray, str]
 
 
@@ -22,7 +24,7 @@ def raw(mesh: skfem.Mesh) -> Raw:
 def grid(
     kind: str, cells: int = 4, size: float | tuple[float, ...] = 1.0, origin: float | tuple[float, ...] = 0.0
 ) -> Raw:
-    """An interval, rectangle or box; a single number stands for the first axis of sizes, and of origins."""
+    """An interval, rectangle or box; a single size is that of all axes, a single origin that of the first."""
     dim = CELLS[kind].dim
     sizes = size if isinstance(size, tuple) else (size,) * dim
     origins = origin if isinstance(origin, tuple) else (origin,) + (0.0,) * (dim - 1)
@@ -79,3 +81,35 @@ def said(mesh: Raw, cracks: bool = False) -> str:
 def read(mesh: meshio.Mesh, refine: int = 0) -> meshes.Domain:
     found, unusable = to_skfem(mesh)
     return meshes.domain(found, refine, unusable)
+
+
+def on_plane(kind: str, axis: int, value: float, cells: int = 4) -> np.ndarray:
+    """The vertices of the facets of `grid` on a plane."""
+    points, vertices, _ = grid(kind, cells)
+    mesh = CELLS[kind].mesh(points.T, vertices.T[np.argsort(CELLS[kind].order)])
+    facets = mesh.facets[:, np.isclose(mesh.p[axis][mesh.facets], value).all(axis=0)].T
+    if kind != "hexahedron":
+        return facets
+    # In turn around the facet.
+    y, z = np.delete(mesh.p, axis, axis=0)[:, facets]
+    angles = np.arctan2(y - y.mean(axis=1, keepdims=True), z - z.mean(axis=1, keepdims=True))
+    return np.take_along_axis(facets, np.argsort(angles, axis=1), axis=1)
+
+
+def tagged(kind: str, key: str, inside: bool = True) -> meshio.Mesh:
+    """Cells tagged 10 and 11 (x > 1/2), facets 1 (x = 0), 2 (x = 1) and, inside, 5 (x = 1/2)."""
+    points, cells, _ = grid(kind)
+    planes = [on_plane(kind, 0, 0.0), on_plane(kind, 0, 1.0), on_plane(kind, 0, 0.5)][: 3 if inside else 2]
+    facets = np.concatenate(planes)
+    numbers = np.repeat([1, 2, 5][: len(planes)], [len(each) for each in planes])
+    half = np.where(points[cells].mean(axis=1)[:, 0] < 0.5, 10, 11)
+    space = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+    return meshio.Mesh(space, [(kind, cells), (FACETS[kind], facets)], cell_data={key: [half, numbers]})
+
+
+def value(problem: Problem) -> float:
+    """The objective at the first control, which is zero, and the state that belongs to it."""
+    pde = problem.pde
+    u, v = pde.start()
+    factors = pde.state_factors(u, v)
+    return pde.outer_value(u - factors.solve(pde.residual(u, v)), v)
