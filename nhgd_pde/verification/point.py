@@ -25,6 +25,8 @@ _NAMED = 6
 _SHORTER, _NEARER = 12, 6
 # Of the state, what a step of the controls changes at least.
 _SHARE = 1e-2
+# Of the size that disturbances of the equation make of a field: less is rounding.
+_ZERO = 1e-8
 
 
 class UnsolvedError(ValueError):
@@ -284,6 +286,17 @@ def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> tuple[list[float], list
     return lengths, changes
 
 
+def _rough_response(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
+    """The change of the fields when every row of the equation is off by the size of its terms; zero if singular."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device) for _ in range(2))
+    try:
+        rows = second * problem.state_product(u, v, first * u)
+        return problem.equation.extend(problem.state_factors(u, v).solve(rows))
+    except SingularMatrixError:
+        return torch.zeros_like(problem.state(u, v))
+
+
 def _state_unit(problem: PDEProblem, u: Tensor, v: Tensor, change: Tensor) -> Tensor:
     """(n,) the size of the field of each unknown: of its values, or of what a change of the controls makes of them."""
     equation = problem.equation
@@ -293,11 +306,15 @@ def _state_unit(problem: PDEProblem, u: Tensor, v: Tensor, change: Tensor) -> Te
         response = equation.extend(du)
     except SingularMatrixError:
         response = torch.zeros_like(full)
-    sizes = []
+    rough, sizes = _rough_response(problem, u, v), []
     width = problem.space.size
     for first, end in zip(problem.space.offsets[:-1], problem.space.offsets[1:], strict=True):
-        own = [each.reshape(-1, width)[:, first:end].abs().max() for each in (full, response)]
-        sizes.append(max(float(each) for each in own if each.isfinite()))
+        own, other, disturbed = (
+            float(each.reshape(-1, width)[:, first:end].abs().max()) for each in (full, response, rough)
+        )
+        size = max(each for each in (own, other) if math.isfinite(each))
+        # A field that is zero to rounding, as a pressure may be, has the size that disturbances make of it.
+        sizes.append(disturbed if math.isfinite(disturbed) and size < _ZERO * disturbed else size)
     largest = max(sizes) or 1.0
     sizes = [size or largest for size in sizes]
     fields = np.searchsorted(problem.space.offsets, np.asarray(equation.free) % width, side="right") - 1

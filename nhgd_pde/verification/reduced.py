@@ -125,6 +125,9 @@ def _rate_check(
             "Taylor remainder of the objective (affine)", first / size if size else first, "at most 1e-11", True
         )
     rate = taylor_rate(remainder, value, longest)
+    if math.isnan(rate) and math.isfinite(slope):
+        # As at the edge of a range of a coefficient: no step is both admissible and clear of rounding.
+        return Check(RATE, rate, "at least 1.9, not seen at all", True, math.inf)
     return Check(RATE, rate, "at least 1.9", rate >= 1.9)
 
 

@@ -53,6 +53,10 @@ class LineSearch:
         """The search whose trial step is this share of what it was, beyond what is known to be too short."""
         return replace(self, trial=self.low + share * (self.trial - self.low), cut=True)
 
+    def settled(self) -> LineSearch:
+        """The search that goes back to the longest step known to decrease, whatever the slope is there."""
+        return replace(self, trial=self.low, low=0.0, cut=True)
+
     def judge(self, value: float, slope: float, noise: float, moved: float | None = None) -> LineSearch | None:
         """Take in phi and phi' at the trial step: None if it is accepted, else the search with its next one.
 
