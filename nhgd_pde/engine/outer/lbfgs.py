@@ -93,13 +93,13 @@ class LBFGS:
             expected = space.rate(best.derivative, best.v, evaluation.v)
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is not None and search.exhausted:
-            if search.low > 0.0:
-                # A slope that becomes ever steeper never meets the curvature condition: take the longest descent.
-                return replace(state, search=search.settled(), accepted=False)
             if state.pairs:
                 # Pairs may be spoilt (by noise, or by a change of the active set): forget them once.
                 scale = _scale(state.pairs)
                 return replace(self._search_from(space, best, (), 0.0, scale), accepted=False)
+            if 0.0 < search.low and not math.isinf(search.high):
+                # A slope that becomes ever steeper never meets the curvature condition: take the longest descent.
+                return replace(state, search=search.settled(), accepted=False)
             failure = "the line search found no acceptable step along the negative gradient"
             if math.isinf(search.high):
                 failure = "the objective falls however long the step: it seems to have no lower bound"
