@@ -132,21 +132,33 @@ def _check_map(
     ((place, integral),) = [(place, each) for where, place, each in integrals if where == entry.where]
     (enter,) = entry.maps
     (component,) = _components(integral, entries, entry, values.dependence.names_at(place))
+    coefficients = _with_parameters(values, entries, place, integral)
     for at, size in _samples(controls, integral):
         own = at[component : component + 1]
-        given = {"the control": own} | {f"c[{key!r}]": each for key, each in integral.coefficients.items()}
+        given = {"the control": own} | {f"c[{key!r}]": each for key, each in coefficients.items()}
         try:
-            changed = changed_in_place(lambda own=own: enter(dict(integral.coefficients), own[0]), given)  # type: ignore[misc]
+            changed = changed_in_place(lambda own=own: enter(dict(coefficients), own[0]), given)  # type: ignore[misc]
             if changed:
                 told = f"{name} changes {changed}, which it is given, in place: expected new tensors"
                 raise EnteringError(f"{entry.key}.python", told)
-            found = _probed(lambda each: _stacked(enter, integral.coefficients, each), own, range(1), size)
+            found = _probed(lambda each: _stacked(enter, coefficients, each), own, range(1), size)
         except EnteringError:
             raise
         except Exception as error:
             raise EnteringError(f"{entry.key}.python", f"{name} raised {type(error).__name__}: {error}") from error
         if found is not None and found.wrong:
             raise EnteringError(f"{entry.key}.python", f"{name}: {found.sentence('the control')}")
+
+
+def _with_parameters(values: Values, entries: Sequence[Entry], place: str, integral: Integral) -> Coefficients:
+    """The coefficients that functions of the user's own are given, with the starting values of the parameters."""
+    names = values.dependence.names_at(place)
+    acting = [each.parameter for each in entries if each.parameter is not None and each.parameter in names]
+    coefficients = integral.coefficients
+    like = integral.evaluation.quadrature.weights.reshape(1, -1)
+    for name, enter in zip(acting, integral.controls, strict=False):
+        coefficients = enter(coefficients, torch.full_like(like, values.parameters[name]))
+    return coefficients
 
 
 def _stacked(enter: ControlMap, coefficients: Coefficients, control: Tensor) -> Tensor:

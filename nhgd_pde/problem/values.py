@@ -254,7 +254,10 @@ class Values:
                 self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
 
     def complain(self, key: str, message: str) -> None:
-        self.issues.append(self.file.issue(key, message))
+        """Add a mistake to the list, once: a part of the file may be evaluated at several places."""
+        issue = self.file.issue(key, message)
+        if issue not in self.issues:
+            self.issues.append(issue)
 
     def tell(self, message: str) -> None:
         self.notices.append(message)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,13 +56,29 @@ def _parts(place: Place, u: Tensor) -> Tensor:
     return torch.stack(rough).abs().amax(0)
 
 
+def _row_sizes(place: Place, parts: Tensor) -> Tensor:
+    """(S, n) the sizes of the rows, but at least a thousandth of the largest of the same field.
+
+    A row that is zero by cancellation is made of rounding errors, which must not be divided by their own size. Rows of
+    different fields have different units.
+    """
+    space, free = place.problem.space, np.asarray(place.problem.equation.free)
+    field = torch.from_numpy(np.searchsorted(space.offsets, free % space.size, side="right")).to(parts.device)
+    sizes = torch.ones_like(parts)
+    for each in field.unique():
+        own = parts[:, field == each]
+        largest = float(own.max())
+        if largest > 0.0:
+            sizes[:, field == each] = own.clamp(min=1e-3 * largest)
+    return sizes
+
+
 def _transposes(place: Place) -> list[Check]:
     """<J w, z> = <w, J^T z> and <R_v d, z> = <d, R_v^T z>, relative to the sums of the absolute values."""
     problem, u, v = place.problem, place.u, place.v
     worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
     # Tests are in the reciprocal units of the residual, row by row.
-    size = _parts(place, u)
-    weights = 1.0 / torch.where(size > 0.0, size, 1.0)
+    weights = 1.0 / _row_sizes(place, _parts(place, u))
     for w, d in zip(place.state_directions(), [*place.control_directions()] * 20, strict=False):
         pushed = problem.state_product(u, v, w)
         z = weights * place.noise(u.shape)
