@@ -48,6 +48,9 @@ class _Search:
         except SingularMatrixError as singular:
             # A step too long, whichever the method: no matrix has factors there.
             evaluation = failed_evaluation(v, str(singular))
+        if not evaluation.finite:
+            # One number that is not finite spoils all: no outer method may take the others for good.
+            return replace(evaluation, value=math.nan), knowledge
         rounding = max(evaluation.rounding, self.scales.rounding)
         return replace(self.space.completed(evaluation), rounding=rounding), knowledge
 
