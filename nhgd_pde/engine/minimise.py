@@ -279,7 +279,7 @@ def _end(loop: LoopState, search: _Search) -> Minimum | None:
 
 
 def _grown_without_bound(evaluation: Evaluation, start: Evaluation, space: Feasible) -> bool:
-    """Whether the objective has grown by many orders of magnitude more than its value and slope at the start explain."""
+    """Whether the objective has grown by orders of magnitude more than its value and slope at the start explain."""
     explained = abs(start.value) + start.norm * space.metric.norm((evaluation.v - start.v)[None])
     return not evaluation.value - start.value <= _GROWN * explained
 

@@ -177,7 +177,7 @@ class NHGD:
     def _solved_inner(
         self, problem: BilevelProblem, v: Tensor, start: InnerState, state: NHGDState, accuracy: Accuracy
     ) -> tuple[InnerResult, float, ErrorBound | None, Stability]:
-        """The inner loop to the requested error of the state; the error reached, how it is bounded, and the constant."""
+        """The inner loop to a requested error of the state; the error reached, its bound, and the inf-sup constant."""
         fixed, stability = self.inner.tolerance, state.stability
         inner: InnerResult | None = None
         while True:

@@ -219,8 +219,7 @@ class Feasible:
         """The same space with a unit from the first evaluation.
 
         It is the shortest of three steps: to the minimum of a quadratic function whose minimum is zero, as long as v,
-            and
-        as long as the distance of the bounds. With a unit that is too long, a variable that is merely near a bound
+        and as long as the distance of the bounds. With a unit that is too long, a variable that is merely near a bound
         counts as settled. With a unit that is too short, variables must be exactly on their bounds, where the methods
         put them.
         """
