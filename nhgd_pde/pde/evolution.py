@@ -41,10 +41,10 @@ class EvolutionEquation(StateEquation):
         mass: M (size of the space, the same), one matrix or one a step.
         symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
-        first: theta of the first step; None for the same.
-        step: dt.
-        inertia: the integral of the time derivative where controls change its factor, in place of `mass`: of
-            capacity u phi, the coefficient `capacity` (P,) or (steps, P). None where they do not.
+        first: theta of the first step; None if it is the same.
+        step: dt, the length of a time step.
+        inertia: where controls change the factor of the time derivative, the integral of capacity u phi in place of
+            `mass`, with the coefficient `capacity` (P,) or (steps, P); None where they do not.
     """
 
     mass: ScenarioMatrix | None = None
@@ -238,7 +238,7 @@ class _Step:
         mass: M in this step.
         integrals: those of this step, controls included.
         before: (size of the space,) coefficients at its beginning.
-        given: (size of the space,) what is given of those at its end.
+        given: (size of the space,) the given coefficients at its end.
         theta: of this step.
     """
 

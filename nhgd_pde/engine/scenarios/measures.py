@@ -87,7 +87,7 @@ class Measured:
 
     @property
     def slopes(self) -> Tensor:
-        """(b + 1,) shares divided by weights: to first order the measure is the weighted mean of slopes times values."""
+        """(b + 1,) shares divided by weights: to first order the measure is the weighted mean of slope times value."""
         weights = self.balance.weights
         used = weights > 0.0
         return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)

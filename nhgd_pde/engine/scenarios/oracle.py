@@ -303,7 +303,7 @@ class ScenarioNHGD:
     def scales(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
     ) -> GradientScales:
-        """The scales of the nominal gradient if the first evaluation used this alone, else of the sum over scenarios."""
+        """The scales of the nominal gradient if the first evaluation used it alone, else of the sum over scenarios."""
         if state.active or state.coarse is not None:
             return state.parts
         return self.base.scales(problem.nominal, v, state.nominal, evaluation)

@@ -35,7 +35,7 @@ from .team import ALONE, Team, Work, numbers_of
 
 
 class Integrand(Protocol):
-    """psi(f_s, t), psi without smoothing, its first derivatives by f and t, and its second derivative by t: all (b,)."""
+    """psi(f_s, t), psi without smoothing, the first derivatives by f and t, and the second one by t: all (b,)."""
 
     @property
     def value(self) -> Tensor: ...

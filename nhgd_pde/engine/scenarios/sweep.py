@@ -340,7 +340,7 @@ class _Sum:
         return mean[0], errors, table[:, :2].max(0).values
 
     def _sizes(self, own: Tensor) -> list[float]:
-        """For errors and lengths of states, then of adjoints: the largest number, and the sum of squares relative to it.
+        """For errors and lengths of states, then of adjoints: the largest, and the sum of squares relative to it.
 
         The squares of the numbers themselves may underflow or overflow.
         """
