@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..fem.evaluation import Evaluation
 
-# Accuracy of a state, relative to the largest state seen: a state that was much larger before is not known better.
+# Least size of a state in tolerances, relative to the largest state of all rounds: smaller states are not known well.
 _SEEN = 1e-3
 # A round that has left more than this share of the violation has changed nothing: the penalty is far too small, or
 # no control can change the violation.

@@ -37,7 +37,7 @@ from .values import Values
 
 @dataclass
 class ObjectiveBuilder:
-    """Makes the terms one after the other; `fields` grows by what there is to draw, `l1_weights` by l1 terms.
+    """Makes the terms one after the other; adds fields for output to `fields`, and weights of l1 terms to `l1_weights`.
 
     Attributes:
         values: evaluates expressions and collects mistakes.
