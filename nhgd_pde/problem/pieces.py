@@ -93,7 +93,7 @@ class Pieces:
         return found
 
     def _held(self, component: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Cells with a facet (or a point) where a component is determined, and the indices of the coefficients there."""
+        """Cells with a facet (or a point) where a component is determined, and indices of the coefficients there."""
         state, mesh = self.state, self.state.domain.mesh
         first, end = state.offsets[component : component + 2]
         rest = self.fixed.copy()
