@@ -41,8 +41,8 @@ class Hypergradient:
         derivative: (p,) the hypergradient, a covector.
         q: (S, n) the solution of H q = grad_u f; None where p was found without it.
         error: relative error of the adjoint variable that the residual grad_u f - H q, or grad_u f - J^T p, allows, see
-            `ErrorBound`; without an inf-sup constant the relative dual norm of the residual. A bound of either unless
-            above the tolerance.
+            `ErrorBound`; without an inf-sup constant the relative dual norm of the residual. At or below the tolerance
+            it may be a bound that is not sharp.
         steps: refinement steps taken.
         converged: the error is at most the tolerance asked for.
         indirect: (p,) the part of the derivative that goes through the inner solution.

@@ -189,8 +189,7 @@ class NHGD:
             residual = problem.residual(u, v) if inner.residual is None else inner.residual
             stability = self._stability(problem, v, inner.state, stability)
             error, bound, stability = state_error(problem, u, v, residual, inner.error, stability, accuracy.state)
-            # The loop runs once more where the constant is smaller than the one that the goal of the residual was based
-            # on.
+            # The loop runs once more where the constant is smaller than the goal of the residual assumed.
             missed = error > accuracy.state and inner.converged
             if not (first and missed) or fixed or self.inner.tests is not None:
                 return inner, error, bound, stability

@@ -67,8 +67,7 @@ class Outline:
             vertices, facet, depths = facets, np.arange(len(facets)), tolerances
         else:
             warp = points[facets[:, ::2]].sum(axis=1) - points[facets[:, 1::2]].sum(axis=1)
-            # Of the two diagonals take the one on a fixed side, so that both sides of a thin sheet are cut in the same
-            # way.
+            # Of the two diagonals take the one on a fixed side, so that both sides of a thin sheet are cut alike.
             other = warp @ _GENERIC[1:4] < 0.0
             facets[other] = np.roll(facets[other], 1, axis=1)
             vertices = np.concatenate([facets[:, [0, 1, 2]], facets[:, [0, 2, 3]]])

@@ -79,7 +79,7 @@ def central_difference(
             doubt = torch.where(apart > 0.5 * change + 8.0 * rounding, torch.maximum(doubt, apart), doubt)
         if k > 1:
             size, bent = best.abs() + slope[0].abs(), bend[0].abs()
-            # From a step to the next the smooth part falls by a factor of four, and rounding rises by as much. A jump
+            # From a step to the next the smooth part falls by a factor of four, rounding rises by four, and a jump
             # stays.
             steady = (bent > 0.5 * bends[0].abs()) & (bent < 2.0 * bends[0].abs())
             kinks = kinks | (steady & lasting & (bent > _JUMP * size + 4.0 * rounding))

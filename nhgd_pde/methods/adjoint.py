@@ -136,7 +136,7 @@ class Adjoint:
             start = u = root.u
             stability = estimated(problem, u, v, stability, partial(problem.state_factors, u, v))
             error, bound, stability = state_error(problem, u, v, root.residual, root.error, stability, tolerance)
-            # One more solve where the constant is smaller than the one that the goal of the residual was based on.
+            # One more solve where the constant is smaller than the goal of the residual assumed.
             if not (first and root.error <= wanted and error > tolerance):
                 return root, error, bound, stability
 

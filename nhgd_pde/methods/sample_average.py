@@ -211,8 +211,7 @@ class _Solves:
         self.tolerance = tolerance
         self.values, self.derivative = v.new_zeros(count), torch.zeros_like(v)
         self.shares = problem.weights
-        # First for states, then for adjoints: (error, length, least length that the error counts relative to) of every
-        # part.
+        # For states and for adjoints, part by part: (error, length, least length that the error counts relative to).
         self.found: tuple[list[_Found], list[_Found]] = ([], [])
         self.steps, self.message = [0, 0], ""
 

@@ -23,8 +23,7 @@ GIVEN = "given values"
 # A function of parameters and random inputs by name, each (rows, P) or broadcasting against it, and of the coefficient
 # without parameters; it returns the coefficient.
 Follow = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-# A function of parameters and random inputs by name, and of the coefficients computed so far; it returns a
-# coefficient.
+# A function of parameters and random inputs by name, and of the coefficients so far; it returns a coefficient.
 Rule = Callable[[Mapping[str, Tensor], Coefficients], Tensor]
 
 

@@ -299,8 +299,7 @@ class Feasible:
         Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
         """
         if self.smooth:
-            # The pairing with the derivative is not used: where both are interpolated, cancellation has left errors in
-            # both.
+            # The pairing with the derivative is not used: if both are interpolated, both have errors by cancellation.
             return self.metric.norm(evaluation.gradient[None])
         v = evaluation.v
         if self.constraint is None:

@@ -18,8 +18,7 @@ from ..python_code import load_function
 from ..values import Values
 from .base import Family, Interior, capacity_of, points
 
-# Multiples of the starting values of parameters (of 1 where they are zero) at which the nature of a form is tested,
-# too.
+# Multiples of the starting values of parameters (of 1 where they are zero) at which a form is classified, too.
 _ELSEWHERE = (0.7, -1.3)
 
 
