@@ -68,7 +68,7 @@ def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict
     cells, kept = _once(cells, parts, kind, points)
     used, renumbered = np.unique(cells, return_inverse=True)
     if used[0] < 0 or used[-1] >= len(points):
-        raise MeshFileError("has cells of vertices that it does not have")
+        raise MeshFileError("has cells with vertices that the file does not contain")
     places = points[used]
     if not np.isfinite(places).all():
         raise MeshFileError("has vertices that are not finite")
@@ -169,7 +169,7 @@ def _named(
         missing = int((facets < 0).sum())
         if missing:
             plural = CELLS[kind].plural
-            unusable[name] = f"names {len(facets):,} facets, {missing:,} of which are none of the {plural}"
+            unusable[name] = f"names {len(facets):,} facets, {missing:,} of which belong to none of the {plural}"
         else:
             boundaries[name] = np.unique(facets)
     for name, vertices in parts.vertices.items():

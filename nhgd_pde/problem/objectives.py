@@ -196,7 +196,7 @@ class ObjectiveBuilder:
     def compliance(self, key: str, term: ComplianceTerm) -> LinearState:
         """The work of the loads, of every row that they have."""
         if any(name in ("source", "flux") for rules in self.values.dependence.rules.values() for name in rules):
-            self.values.complain(f"{key}.kind", "expected loads without parameters, which change what their work is")
+            self.values.complain(f"{key}.kind", "expected loads without parameters, which would change the work")
         count = self.state.groups[0].components
         total = np.zeros((1, self.state.size))
         for evaluation, load in self.loads:

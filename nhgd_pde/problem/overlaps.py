@@ -75,7 +75,7 @@ def _on_facets(values: Values, state: StateSpace, one: _Acting, other: _Acting, 
     if kinds == {"dirichlet"} and not one.control and not other.control:
         _same_values(values, state, one, other, shared, common)
     elif kinds == {"dirichlet"} and one.control and other.control:
-        values.tell(f"{common}; there u is the mean of what {one.key} and {other.key} make it")
+        values.tell(f"{common}; there u is the mean of the values of {one.key} and {other.key}")
     elif kinds == {"dirichlet"}:
         control, given = (one, other) if one.control else (other, one)
         values.tell(f"{common}; there {control.key} adds to the values of {given.name}")
