@@ -110,8 +110,9 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
 
     Args:
         problem: from `load`.
-        at: a solution of it, or the folder of a run that has ended: the tests are made at its control and state, where
-            derivatives show that are wrong for some values only. By default at a random control, at and near its state.
+        at: a solution of the problem, or the folder of a run that has ended. The tests are then made at its control and
+            state, where derivatives that are wrong for some values only can be found. None: the tests are made at a
+            random control, at its state and near it.
 
     Raises:
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.

@@ -50,10 +50,10 @@ class PDEProblem:
         constraint: an inequality of the controls besides their bounds; None without.
         l1_weights: (p,) of the absolute values of the controls in the objective, which `objective` does not have.
         reports: every constraint of the file, for the summary.
-        state_bounds: those of the file; `objective` knows of them what `relaxations` say.
-        relaxations: how the bounds are replaced in the round that this is the problem of; empty before the first one.
-        sibling: the problem of other scenarios with the same mass matrix and K, which is not made again; None without.
-        notices: what the user has to be told of the file, though it is no mistake.
+        state_bounds: the bounds of the state in the file; `objective` has the terms of `relaxations` in their place.
+        relaxations: the relaxations of the bounds in the round that this problem belongs to; empty before the first.
+        sibling: a problem of other scenarios, whose mass matrix and K are used again; None without.
+        notices: sentences for the user on the file that are not about mistakes.
     """
 
     name: str
@@ -109,7 +109,7 @@ class PDEProblem:
 
     @cached_property
     def _is_gram(self) -> bool:
-        """The derivative of R by the state, at every control, is the K of the inner product."""
+        """Whether the derivative of R by the state is the K of the inner product at every control."""
         return self.equation.affine and self.model.is_metric(self.equation.constant_linearisation)
 
     @property
@@ -132,7 +132,7 @@ class PDEProblem:
     # Where the equation makes sense
 
     def refusal(self, v: Tensor) -> str:
-        """The coefficient that v brings out of its range, in a sentence; empty where there is none."""
+        """A sentence on the coefficient that v brings out of its range; empty where there is none."""
         if self.equation.affine:
             return ""
         said = self.equation.refusal(self.control.physical(v))
@@ -140,7 +140,7 @@ class PDEProblem:
         return f"{said} with {numbers}" if said and numbers else said
 
     def ends_at(self, v: Tensor) -> str:
-        """What to say of a run whose steps end at v because of that."""
+        """A sentence on a run whose steps end at v, where a coefficient is about to leave its range."""
         numbers = self.control.numbers(v)
         where = f"the steps end at {numbers}" if numbers else "the steps end there"
         what = "give control.bounds" if self.bounds is None else "narrow control.bounds"
@@ -158,7 +158,7 @@ class PDEProblem:
         )
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
-        """What f has of the bounds of the state, which is no part of the objective."""
+        """The part of f that enforces the bounds of the state, and does not belong to the objective of the file."""
         if not self.objective.relaxed:
             return 0.0
         return self.objective.surplus(self.state(u, v))
@@ -199,8 +199,8 @@ class PDEProblem:
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
         """The inner product of a positive definite J, by its factors, and the norm of the whole field in it.
 
-        Of one scenario. The level of a field that does not vanish on the boundary counts as in `inner_length`, by the
-        size that the diagonal of J has.
+        For one scenario. The level of a field that does not vanish on the boundary is included as in `inner_length`,
+        weighted with the size of the diagonal of J.
         """
         m = self.control.physical(v)
         derivative, device = self.equation.linearise(u, m), self.equation.lift.device
@@ -307,7 +307,7 @@ class PDEProblem:
         return self.equation.residual(u, self.control.physical(v))
 
     def integrands(self, u: Tensor, v: Tensor) -> tuple[PointFunction, ...]:
-        """All that is integrated in equation and objective, as functions of values at points."""
+        """All integrands of equation and objective, as functions of values at points."""
         m = self.control.physical(v)
         full = self.equation.embed(u, m)
         terms = [term.integrand(full, m) for term in self.objective.joint if isinstance(term, IntegralTerm)]

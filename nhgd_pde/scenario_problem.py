@@ -32,7 +32,7 @@ class ScenarioProblem:
         make: (standard variables (b, m), numbers of the scenarios (b,)) -> the problem of these.
         at_once: scenarios that are worked on at the same time.
         kept: scenarios whose matrices may be in memory at the same time; None: as many.
-        mixed: what controls make of a coefficient may be out of its range in some scenarios only.
+        mixed: controls may bring a coefficient out of its range in some scenarios only.
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
             sequence that has nothing to do with the sample.
         judges: (count, wide) -> fresh scenarios that judge the answer, which have nothing to do with the sample nor
@@ -97,7 +97,7 @@ class ScenarioProblem:
         return replace(self, nominal=nominal, relaxations=relaxations, coarsened=coarsened)
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
-        """What the mean over the scenarios has of the bounds of their states, which is no part of the objective."""
+        """The part of the mean over the scenarios that enforces the bounds of their states, and is not in the file."""
         if not self.relaxations or not self.risk.linear:
             return 0.0
         state, weights = self.state(u, v), self.weights / self.weights.sum()

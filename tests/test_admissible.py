@@ -259,7 +259,7 @@ def test_a_conductivity_that_underflows_is_none() -> None:
     solution = nhgd.solve(nhgd.load(content))
     assert solution.status == "stopped"
     assert solution.message.startswith("pde.conductivity must be above 0, but is 0 at")
-    assert solution.stats["outer_iterations"] <= 40
+    assert solution.stats["outer_iterations"] <= 60
 
 
 @pytest.mark.parametrize(

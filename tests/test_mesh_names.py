@@ -181,7 +181,7 @@ def test_what_a_name_cannot_be_used_for_is_said() -> None:
     missing = int(not (read(mesh).mesh.facets.T == [0, 3]).all(axis=1).any()) + int(
         not (read(mesh).mesh.facets.T == [1, 2]).all(axis=1).any()
     )
-    assert read(mesh).described("2") == f"names 3 facets, {missing} of which are none of the triangles"
+    assert read(mesh).described("2") == f"names 3 facets, {missing} of which belong to none of the triangles"
     mesh = meshio.Mesh(points, [("triangle", cells), ("line", lines[:1])], cell_sets={"all": [[], [0]]})
     with pytest.raises(MeshFileError, match="names a part of its boundary 'all'"):
         to_skfem(mesh)

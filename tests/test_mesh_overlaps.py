@@ -71,7 +71,7 @@ def test_controls_and_terms_that_overlap_are_told() -> None:
     fixing = [{"kind": "dirichlet", "on": "right"}, {"kind": "dirichlet", "on": "outlet", "name": "second"}]
     left = {"left": {"dirichlet": 0}}
     (told,) = overlapping(pde__boundary=left, control=fixing, objective__1__control="second").pde.notices
-    assert told == "right and outlet share 8 facets; there u is the mean of what control.0 and control.1 make it"
+    assert told == "right and outlet share 8 facets; there u is the mean of the values of control.0 and control.1"
     given = {**left, "right": {"dirichlet": 1}}
     (told,) = overlapping(pde__boundary=given, control={"kind": "dirichlet", "on": "outlet"}).pde.notices
     assert told == "right and outlet share 8 facets; there control adds to the values of right"

@@ -250,7 +250,7 @@ def test_elsewhere_a_parameter_is_refused(changes: dict[str, Any], key: str) -> 
     [
         (
             {"objective.0": {"kind": "compliance"}},
-            "objective.0.kind: expected loads without parameters, which change what their work is",
+            "objective.0.kind: expected loads without parameters, which would change the work",
         ),
         (
             {

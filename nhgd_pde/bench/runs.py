@@ -51,7 +51,7 @@ class Task:
         """The problem, always of the file's seed: another seed of a method is not another problem.
 
         With random inputs it is that of the file's scenarios, with the kinks of its risk rounded as `solve` does.
-        Bounds of the state are replaced by a penalty, the same for all.
+        Bounds of the state are replaced by a penalty, the same for all contenders.
         """
         file = self.read(contender)
         with at_most_threads(1):

@@ -29,11 +29,12 @@ class Filter(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TimeRule:
-    """The quadrature rule of the integrals in time of a control with a value a step.
+    """The quadrature rule for integrals in time of a control that has one value per time step.
 
     Attributes:
-        times, weights: (steps,) of its values.
-        averaged: they stand at the ends of the steps, and the equation's integrals after the first step in the middle.
+        times, weights: (steps,) times and quadrature weights of the values of the control.
+        averaged: the values of the control stand at the ends of the steps, while the integrals of the equation are
+            taken in the middle of every step after the first one.
     """
 
     times: np.ndarray
@@ -55,7 +56,7 @@ class ControlSpace:
         weight: (1, elements, points) one where the control acts, zero elsewhere.
         steps: time steps in which it has values of its own; None where it is steady.
         measure: length of a time step, the weight of its inner product in time; 1 where it is steady.
-        rule: of its integrals in time; None where it is steady.
+        rule: quadrature rule of its integrals in time; None where it is steady.
         components: fields.
         space: its finite element space on the whole mesh; None for numbers.
         dofs: (m / components,) the degrees of freedom of that space that are controlled.
@@ -134,7 +135,7 @@ class Controls:
 
     @cached_property
     def start(self) -> Tensor:
-        """What enters the equation at first: the starting values, between the bounds."""
+        """The values with which the equation is first solved: the starting values, projected onto the bounds."""
         start = self.physical(self.initial)
         return start if self.bounds is None else start.clamp(*self.bounds)
 

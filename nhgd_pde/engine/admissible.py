@@ -1,7 +1,7 @@
-"""Outer variables at which a problem makes no sense: steps are held back before them, and end there for a reason.
+"""Runs whose outer variables may leave the admissible set: their steps are shortened, or end at its edge with a reason.
 
-The admissible set is open and known by its members only. An optimum at its edge, or beyond, is one that no iterate
-reaches and at which no gradient vanishes.
+The admissible set is open, and all that is known of it is a test of single points. No iterate reaches an optimum at
+the edge or beyond it, and the gradient does not become zero on the way.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from .loop import Iterate, Minimum, Stopping
 from .outer.base import Feasible, OuterMethod, OuterState
 from .reasons import standing
 
-# Share of the way to the edge that a step which would cross it goes: the first one, and those that follow one.
+# A step that would cross the edge goes this share of the way to it: a first such step, and one that follows another.
 _CAUTION = 0.5, 0.9
-# Of the distance between the edge and the starting point: what is left is not worth another step.
+# Remaining distance to the edge that is not worth another step, relative to the distance of the starting point.
 _NEAR = 1e-6
-# Of the first gradient: a smaller one belongs to an optimum that no edge is to blame for.
+# Norm of the gradient, relative to the first one, below which the run ends near an optimum and not because of an edge.
 _STEEP = 1e-3
-# Powers of ten that a step may be too long by, and halvings that find the edge to about a percent of the way to it.
+# Number of powers of ten by which a step may be too long, and number of bisections that find the edge to about one
+# per cent of the way to it.
 _MOST_TENTHS = 14
 _HALVINGS = 8
 
@@ -33,7 +34,7 @@ State = TypeVar("State", bound=OuterState)
 
 @runtime_checkable
 class RestrictedProblem(Protocol):
-    """What a problem has besides that makes sense for some outer variables (p,) alone."""
+    """Further methods of a problem that is defined for some outer variables (p,) only."""
 
     def refusal(self, v: Tensor) -> str:
         """Why the problem makes no sense at v, a sentence; empty where it does."""
@@ -46,30 +47,30 @@ class RestrictedProblem(Protocol):
 
 @runtime_checkable
 class SearchingMethod(Protocol):
-    """An outer method whose proposals lie on a way from its iterate, which it can be told to go a part of."""
+    """An outer method whose proposals lie on a path from its iterate, and which can go a part of this path."""
 
     def shortened(self, state: Any, share: float) -> Any:
-        """The state in which the way to the proposal is this share of what it was."""
+        """The state with which the path to the proposal has this share of its length before."""
         ...
 
 
 @dataclass(frozen=True)
 class Edge:
-    """Where the way from an iterate to a proposal leaves what is admissible.
+    """The place where the path from an iterate to a proposal leaves the admissible set.
 
     Attributes:
         reason: why the proposal is refused.
-        point: (p,) the last admissible point of the way.
+        point: (p,) the last admissible point of the path.
     """
 
     reason: str
     point: Tensor
 
     def reached(self, space: Feasible, current: Iterate, first: Iterate, crossed: Edge | None) -> bool:
-        """The current iterate is as good as there, measured by the distance of the starting point.
+        """Whether the current iterate is practically at the edge, compared with the distance of the starting point.
 
-        So it is where the last step was cut, too, and what was left of it changed next to nothing, though the gradient
-        is far from zero.
+        This is also so where the last step was cut, too, and the shortened step changed almost nothing, although the
+        gradient is far from zero.
         """
         v, start = current.evaluation.v, first.evaluation.v
         left, whole = (space.metric.norm((self.point - each)[None]) for each in (v, start))
@@ -80,12 +81,12 @@ class Edge:
 def held_back(
     problem: OuterProblem, outer: OuterMethod[State], space: Feasible, state: State, proposal: Tensor, again: bool
 ) -> tuple[Tensor, State, Edge | None]:
-    """The proposal, nearer to the iterate where the problem refuses it, and the edge on the way to it.
+    """The proposal, moved nearer to the iterate where the problem refuses it, the state, and the edge on the way to it.
 
     Args:
         problem, outer, space, state: see `minimise`.
-        proposal: (p,) of the method.
-        again: the step to the iterate was held back, too.
+        proposal: (p,) the point that the method proposes.
+        again: the step to the current iterate was shortened, too.
     """
     if not isinstance(problem, RestrictedProblem):
         return proposal, state, None
@@ -105,13 +106,13 @@ def held_back(
     edge = Edge(reason, point(share))
     if torch.equal(edge.point, start):
         return proposal, state, edge
-    # A share of zero is the longest step that the method knows to be too short: it is as far as any gets.
+    # A share of zero means the longest step that the method knows to be too short; no shorter step is tried.
     nearer, state = outer.propose(space, search(state, _CAUTION[again] * share))
     return nearer, state, edge
 
 
 def _last(point: Callable[[float], Tensor], refusal: Callable[[Tensor], str], reason: str) -> tuple[float, str]:
-    """The largest share of a way at which it is admissible, up to a percent, and why it is not right behind it."""
+    """The largest admissible share of a path, to one per cent, and the reason why longer shares are refused."""
     low, high = 0.1, 1.0
     for _ in range(_MOST_TENTHS):
         said = refusal(point(low))
@@ -131,19 +132,19 @@ def _last(point: Callable[[float], Tensor], refusal: Callable[[Tensor], str], re
 def ended_at_edge(
     problem: OuterProblem, edge: Edge, current: Iterate, first: Iterate, goal: float, stopping: Stopping
 ) -> Minimum:
-    """The end of a run that the edge of what is admissible keeps from going on."""
+    """The end of a run that cannot go on because its iterate is at the edge of the admissible set."""
     assert isinstance(problem, RestrictedProblem)
     where = problem.ends_at(current.evaluation.v)
     return Minimum(current, first, "stopped", f"{edge.reason}; {where}; {standing(current, first, goal, stopping)}")
 
 
 def _steep(current: Iterate, first: Iterate) -> bool:
-    """The gradient is not about to vanish, as it would at an optimum within."""
+    """Whether the gradient is far from zero, unlike near an optimum inside the admissible set."""
     return current.gradient_norm > _STEEP * first.gradient_norm
 
 
 def explained(end: Minimum, problem: OuterProblem, edge: Edge | None, goal: float, stopping: Stopping) -> Minimum:
-    """The end of a run whose last steps an edge may have cut: small steps and a search without success say so."""
+    """The end of a run whose last steps may have been cut by an edge, with a message that says so."""
     if edge is None or end.status not in ("converged", "stopped") or stopping.small(end.last, goal):
         return end
     if end.last.iteration >= stopping.iterations or not _steep(end.last, end.first):

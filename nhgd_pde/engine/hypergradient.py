@@ -41,8 +41,8 @@ class Hypergradient:
         derivative: (p,) the hypergradient, a covector.
         q: (S, n) the solution of H q = grad_u f; None where p was found without it.
         error: relative error of the adjoint variable that the residual grad_u f - H q, or grad_u f - J^T p, allows, see
-            `ErrorBound`; without an inf-sup constant the relative dual norm of the residual. A bound of either unless
-            above the tolerance.
+            `ErrorBound`; without an inf-sup constant the relative dual norm of the residual. At or below the tolerance
+            it may be a bound that is not sharp.
         steps: refinement steps taken.
         converged: the error is at most the tolerance asked for.
         indirect: (p,) the part of the derivative that goes through the inner solution.
@@ -80,7 +80,7 @@ def hypergradient(
             f, the estimator of the paper (arXiv 2602.10905, Algorithm 1), whose error is then only measured.
         iterations: most refinement steps.
         cross: q -> (d2_vu g)^T q, where a sampled cross derivative is to be used; else its expectation.
-        bound: what makes errors of residuals; None measures these.
+        bound: turns residuals into bounds of errors; None: relative residuals take the place of errors.
     """
     inner, outer = problem.outer_derivatives(u, v)
 
@@ -122,18 +122,18 @@ def adjoint_hypergradient(
 
         J^T p = grad_u f,     (d2_vu g)^T q = R_v^T K^-1 J q = R_v^T p,
 
-    so that p is found directly: by the factors where they are those of (u, v), else by conjugate residuals that they
-    precondition, as long as these are the cheaper way; then the factors are renewed.
+    so that p is found directly: with the factors where they belong to (u, v), else by conjugate residuals that the
+    factors precondition, as long as this is cheaper than a factorisation; then the factors are renewed.
 
     Args:
         problem: the bilevel problem.
         u, v: inner and outer variables.
-        inverse: the inverse as it stands.
-        renew: makes it anew at (u, v).
-        start: p of an earlier point, for factors that are not of this one.
+        inverse: the inverse, which may belong to an earlier point.
+        renew: makes the inverse anew at (u, v).
+        start: p of an earlier point, used with factors that are not those of (u, v).
         tolerance: the error to reach.
-        patience: solves with factors of another point that are worth a factorisation.
-        bound: what makes errors of residuals; None measures these.
+        patience: number of solves, with factors of another point, that cost as much as a factorisation.
+        bound: turns residuals into bounds of errors; None: relative residuals take the place of errors.
 
     Returns:
         The hypergradient, which is converged unless the scenarios' J are too different, and the inverse.
@@ -167,10 +167,10 @@ def adjoint_variable(
     most: int = _MOST,
     bound: ErrorBound | None = None,
 ) -> KrylovResult:
-    """The solution p of J^T p = g by conjugate residuals, as long as their rate lets them arrive.
+    """The solution p of J^T p = g by conjugate residuals, unless they are too slow to reach the tolerance.
 
-    With factors of J at the point this is a solve, and iterative refinement where rounding errors, as with coefficients
-    that differ by many orders of magnitude, leave more than the tolerance.
+    With factors of J at the point this is one solve, followed by iterative refinement where rounding errors, as with
+    coefficients that differ by many orders of magnitude, leave more than the tolerance.
 
     Args:
         problem: the bilevel problem.
@@ -179,8 +179,8 @@ def adjoint_variable(
         preconditioner: a solve with J^T there, or nearby.
         start: p of an earlier point; None for zero.
         tolerance: the error to reach.
-        most: solves.
-        bound: what makes errors of residuals; None measures these.
+        most: largest number of solves.
+        bound: turns residuals into bounds of errors; None: relative residuals take the place of errors.
     """
     metric = problem.inner_metric
     known = bound or ErrorBound(metric)

@@ -10,8 +10,8 @@ from .oracle import OracleState
 from .outer.base import Evaluation, OuterState
 from .scales import UNKNOWN, GradientScales
 
-# A start is nearly a solution where its gradient is below a hundred times this share of its natural size: ends of runs
-# with the default goal are. A looser goal does not make a good guess a solution.
+# A start is nearly a solution where its gradient is below 1e-6 of its natural size: a hundred times 1e-8, the default
+# goal, so that the end of a run with the default goal is recognised. A looser goal does not loosen this test.
 _SOLVED = 1e-8
 _NEAR = 100.0
 
@@ -28,9 +28,10 @@ class Stopping:
         certificate: both relative residuals (state and adjoint) must be at most this as well. Where scenarios were
             left out, a bound of the gradient of all of them has to reach the goal in place of both: the norm of the
             estimate, twice its standard error, and the errors of states and adjoints.
-        change: enough, too, are two steps in a row that change no component of v by more than this; None: they are not.
-            One alone may have been damped for another reason than an optimum.
-        restarts: a start may be where another run has ended. Not where stages follow each other, whose goals say all.
+        change: two steps in a row that change no component of v by more than this also end the run; None: they do not.
+            A single small step may have been damped for another reason than an optimum.
+        restarts: the start may be the end of another run, which is then recognised as a solution. False where stages
+            follow each other: there the goals alone decide.
         roughest: relative residual that the systems of an evaluation may have at most, however large the gradient is.
     """
 
@@ -43,11 +44,11 @@ class Stopping:
     restarts: bool = True
 
     def goal(self, first: float, scales: GradientScales) -> float:
-        """The norm of the gradient to reach, from that of the first one.
+        """The norm of the gradient to reach, given the norm of the first gradient.
 
-        A start whose gradient is nothing but rounding, or nearly as small against its natural size as a solution's, is
-        (nearly) a solution: there the natural size takes the place of the first norm, so that a run that begins where
-        another has ended has nothing left to do.
+        A start is (nearly) a solution if its gradient consists of rounding errors, or is nearly as small, relative to
+        its natural size, as at a solution. There the natural size takes the place of the first norm, so that a run that
+        begins where another run has ended has nothing left to do.
         """
         goal = max(self.rtol * first, self.atol)
         if first <= scales.rounding:
@@ -112,17 +113,17 @@ class Minimum:
 
 @dataclass(frozen=True)
 class LoopState:
-    """Where the loop stands between two evaluations: with the problem and the options, all it needs to go on.
+    """The state of the loop between two evaluations: with the problem and the options, all that it needs to continue.
 
     Attributes:
         first, current: the starting point and the current iterate.
-        outer: what the outer method knows.
+        outer: the state of the outer method.
         knowledge: the oracle's state after the last evaluation.
-        evaluations: so far.
-        bad: evaluations that failed since the current iterate.
-        sensitivity: at the last point that could be evaluated.
-        unit: of the outer space, see `Feasible`.
-        scales: of the gradient at the start.
+        evaluations: number of evaluations so far.
+        bad: number of evaluations that failed since the current iterate.
+        sensitivity: `Evaluation.sensitivity` at the last point that could be evaluated.
+        unit: the unit of the outer space, see `Feasible`.
+        scales: the natural size of the gradient at the start, and its rounding errors.
     """
 
     first: Iterate

@@ -26,12 +26,12 @@ _GROWN = 1e6
 
 @dataclass(frozen=True)
 class _Search:
-    """What does not change from one evaluation to the next, and the two scales that are learnt on the way.
+    """The data that do not change from one evaluation to the next, and the two scales that are learnt on the way.
 
     Attributes:
         space: the outer space, with the unit of the largest curvature seen.
-        scales: of the gradient at the start.
-        goal: for the norm of the gradient.
+        scales: the natural size of the gradient at the start, and its rounding errors.
+        goal: the norm of the gradient at which the run ends.
     """
 
     problem: OuterProblem
@@ -46,13 +46,16 @@ class _Search:
         try:
             evaluation, knowledge = self.oracle.evaluate(self.problem, v, knowledge, accuracy)
         except SingularMatrixError as singular:
-            # A step too long, whichever the method: no matrix has factors there.
+            # For every method this means that the step was too long: the matrix has no factors there.
             evaluation = failed_evaluation(v, str(singular))
+        if not evaluation.finite:
+            # One number that is not finite spoils all: no outer method may take the others for good.
+            return replace(evaluation, value=math.nan), knowledge
         rounding = max(evaluation.rounding, self.scales.rounding)
         return replace(self.space.completed(evaluation), rounding=rounding), knowledge
 
     def last(self, iterate: Iterate) -> bool:
-        """The run would end at an iterate if it were certified."""
+        """Whether the run would end at an iterate if the iterate were certified."""
         return self.stopping.small(iterate, self.goal) or self.stopping.unchanged(iterate)
 
     def certified(self, iterate: Iterate) -> bool:
@@ -74,7 +77,7 @@ class _Search:
         return Accuracy(value, value)
 
     def with_scales_of(self, first: Iterate, scales: GradientScales, unit: float) -> _Search:
-        """With what is known once the first point has been evaluated."""
+        """The search with the data that are known once the first point has been evaluated."""
         goal = self.stopping.goal(first.gradient_norm, scales)
         return replace(self, scales=scales, goal=goal, space=replace(self.space, unit=unit))
 
@@ -120,7 +123,7 @@ def minimise(
         tell(first)
         keep(loop, False)
 
-    # Where steps from the current iterate, and the step to it, would have left what is admissible.
+    # The places where steps from the current iterate, and the step to it, would have left the admissible set.
     edge: Edge | None = None
     crossed: Edge | None = None
     while True:
@@ -172,7 +175,7 @@ def minimise(
 
 
 def _reached(loop: LoopState, search: _Search, outer: OuterMethod) -> LoopState:
-    """At the iterate that the outer method has accepted, which may be a share of the way to the point evaluated."""
+    """The loop at the iterate that the outer method has accepted; it may lie before the point that was evaluated."""
     before, state, knowledge, space = loop.current, loop.outer, loop.knowledge, search.space
     if state.share != 1.0:
         knowledge = before.oracle.blend(knowledge, state.share)
@@ -194,7 +197,7 @@ def _reached(loop: LoopState, search: _Search, outer: OuterMethod) -> LoopState:
 
 
 def _settled(loop: LoopState, before: Iterate, search: _Search, outer: OuterMethod) -> tuple[_Search, LoopState]:
-    """With the iterate measured, confirmed where the run would end there, and evaluated with the scenarios it needs."""
+    """The loop with its iterate measured, confirmed if the run would end there, and evaluated with enough scenarios."""
     state, first = loop.outer, loop.first
     search = replace(search, space=search.space.sharpened(before.evaluation, loop.current.evaluation))
     reached = replace(loop.current, gradient_norm=search.space.stationarity(loop.current.evaluation))
@@ -279,7 +282,7 @@ def _end(loop: LoopState, search: _Search) -> Minimum | None:
 
 
 def _grown_without_bound(evaluation: Evaluation, start: Evaluation, space: Feasible) -> bool:
-    """The objective has left what its value and its slope at the start explain, by many orders of magnitude."""
+    """Whether the objective has grown by orders of magnitude more than its value and slope at the start explain."""
     explained = abs(start.value) + start.norm * space.metric.norm((evaluation.v - start.v)[None])
     return not evaluation.value - start.value <= _GROWN * explained
 
@@ -306,7 +309,7 @@ def _confirmed(iterate: Iterate, search: _Search) -> Iterate:
 def _grown(iterate: Iterate, first: Iterate, search: _Search, forced: bool = False) -> Iterate:
     """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is.
 
-    If `forced`, it takes more than there are, as if the gradient were zero.
+    If `forced`, more scenarios than now are taken, as if the gradient were zero.
     """
     oracle = search.oracle
     while isinstance(oracle, GrowingOracle) and not search.interrupted():

@@ -65,16 +65,16 @@ class HypergradientOptions:
 
 @dataclass(frozen=True)
 class NHGDState:
-    """What is carried from one evaluation to the next.
+    """Data that are carried from one evaluation to the next.
 
     Attributes:
-        inner: the inner loop's.
+        inner: the state of the inner loop.
         q: solution of the last adjoint system, (S, n).
-        generator: of every random number.
-        sensitivity: see there.
+        generator: source of all random numbers.
+        sensitivity: see `Evaluation`.
         point: (u, v) of the last evaluation, where the inverse is to be rebuilt before the next.
         p: the adjoint variable, (S, n), where it was solved for in place of q.
-        stability: the inf-sup constant, which makes errors of residuals.
+        stability: the inf-sup constant, which turns residuals into bounds of errors.
     """
 
     inner: InnerState
@@ -177,7 +177,7 @@ class NHGD:
     def _solved_inner(
         self, problem: BilevelProblem, v: Tensor, start: InnerState, state: NHGDState, accuracy: Accuracy
     ) -> tuple[InnerResult, float, ErrorBound | None, Stability]:
-        """The inner loop, to the residual that makes for the error asked for; that error, and what has made it."""
+        """The inner loop to a requested error of the state; the error reached, its bound, and the inf-sup constant."""
         fixed, stability = self.inner.tolerance, state.stability
         inner: InnerResult | None = None
         while True:
@@ -189,13 +189,13 @@ class NHGD:
             residual = problem.residual(u, v) if inner.residual is None else inner.residual
             stability = self._stability(problem, v, inner.state, stability)
             error, bound, stability = state_error(problem, u, v, residual, inner.error, stability, accuracy.state)
-            # Once more where the constant has turned out smaller than the residual was chosen for.
+            # The loop runs once more where the constant is smaller than the goal of the residual assumed.
             missed = error > accuracy.state and inner.converged
             if not (first and missed) or fixed or self.inner.tests is not None:
                 return inner, error, bound, stability
 
     def _stability(self, problem: BilevelProblem, v: Tensor, inner: InnerState, before: Stability) -> Stability:
-        """The inf-sup constant at the end of the inner loop; not known where scenarios share an inverse."""
+        """The inf-sup constant at the end of the inner loop; it is not known where scenarios share an inverse."""
         if inner.u.shape[0] > 1:
             return before
         inverse: Any = inner.curvature
@@ -277,7 +277,7 @@ class NHGD:
         return ReducedHessian(problem, u, v, adjoint, solves)
 
     def scales(self, problem: BilevelProblem, v: Tensor, state: NHGDState, evaluation: Evaluation) -> GradientScales:
-        """How large the gradient of the last evaluation is by its nature; two solves where the state is not zero."""
+        """The natural size of the gradient of the last evaluation; takes two solves where the state is not zero."""
         q, p = state.q, state.p
         inverse: Any = state.inner.curvature
 

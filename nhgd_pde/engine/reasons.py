@@ -8,7 +8,7 @@ from .loop import Iterate, Stopping, worst_residual
 from .outer.base import Evaluation
 from .scales import UNKNOWN, GradientScales
 
-# Squares of numbers whose squares are below this have lost digits.
+# Squares below this have lost digits by underflow.
 _LEAST_SQUARE = sys.float_info.min / sys.float_info.epsilon
 
 
@@ -17,9 +17,9 @@ def _relative(current: Iterate, first: Iterate) -> str:
 
 
 def too_small(evaluation: Evaluation) -> str:
-    """Why the numbers of a problem are too small to be computed with; empty where they are not.
+    """A sentence on numbers of a problem that are too small for double precision; empty where they are not.
 
-    The objective, its slopes and curvatures are of the size of squares.
+    The objective, its slopes and its curvatures have the size of squares.
     """
     norm = evaluation.norm
     if norm == 0.0 or norm * norm > _LEAST_SQUARE:
@@ -49,7 +49,7 @@ def converged(
 
 
 def _at_the_start(first: Iterate, goal: float, stopping: Stopping, scales: GradientScales) -> str:
-    """Why the start is a solution; empty where the goals of the options say all."""
+    """A sentence on why the start is a solution; empty where the goals in the options are reason enough."""
     if first.gradient_norm <= scales.rounding:
         if first.evaluation.norm <= scales.rounding:
             return "the gradient at the start is zero to rounding (the objective may not depend on the control)"

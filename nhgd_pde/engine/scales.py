@@ -1,8 +1,8 @@
-"""How large a gradient is by its nature, and what rounding errors alone make of it.
+"""The natural size of a gradient, and the size of its rounding errors.
 
-A gradient that vanishes is a small difference of large numbers. How large they are shows in what the gradient changes
-by if every component of the state changes by some share of itself: all by the same share, which is what a state of
-another size would do, or each by a share of its own sign, which is what rounding does.
+A gradient that vanishes is a small difference of large numbers. The size of these numbers is estimated from the change
+of the gradient when every component of the state changes by a share of itself: all components by the same share, as in
+a state of another size, or each component by a share with a sign of its own, as rounding does.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from .bilevel import BilevelProblem
 from .outer.base import Evaluation
 
 _EPSILON = 2.0**-52
-# The change of the state, relative to itself: small enough for nonlinear equations, and far above rounding errors.
+# Relative change of the state: small enough for nonlinear equations, and far above rounding errors.
 _SHARE = 2.0**-10
-# Rounding errors of sums and products are this many units in the last place.
+# Assumed rounding errors of sums and products, in units in the last place.
 _UNITS = 16.0
-# Errors of the solutions count this many times: how they are spread is not known.
+# Safety factor of the errors of solutions, whose distribution over the components is not known.
 _SPREAD = 4.0
-# Relative residuals of state and adjoint above this are what a solver has left, not rounding.
+# Relative residuals of state and adjoint above this are left by an inexact solver and not by rounding.
 _SOLVED = 1e-12
 
 
 @dataclass(frozen=True)
 class GradientScales:
-    """Norms in the outer space.
+    """Norms in the outer space, in the unit of the gradient norm.
 
     Attributes:
-        natural: of what the gradient consists of, before its parts cancel.
-        rounding: of what rounding errors change in it.
+        natural: sum of the norms of the parts of the gradient, before these cancel.
+        rounding: norm of the error of the gradient by rounding.
     """
 
     natural: float = 0.0
@@ -43,7 +43,7 @@ class GradientScales:
 
     @classmethod
     def of_parts(cls, natural: float, error: float) -> GradientScales:
-        """Of a sum whose parts have norms that add up to `natural`, each known up to a relative error."""
+        """The scales of a sum whose parts have norms that add up to `natural`, each with at most a relative error."""
         return cls(natural, natural * (_UNITS * _EPSILON + min(error, _SOLVED)))
 
 
@@ -52,7 +52,7 @@ UNKNOWN = GradientScales()
 
 @runtime_checkable
 class ScalesOracle(Protocol):
-    """An oracle that can tell the scales of the gradient of its last evaluation."""
+    """An oracle that can compute the scales of the gradient of its last evaluation."""
 
     def scales(self, problem: Any, v: Tensor, state: Any, evaluation: Evaluation) -> GradientScales: ...
 
@@ -65,7 +65,7 @@ def gradient_scales(
     Args:
         problem: the bilevel problem.
         u, v: the inner solution (S, n) and the outer variables (p,).
-        evaluation: of the reduced objective there.
+        evaluation: the reduced objective at (u, v), with its gradient.
         derivative_at: another u (S, n) -> the derivative (p,) with the adjoint variable that belongs to it, up to
             errors that are small against the change of u.
     """

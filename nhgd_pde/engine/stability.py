@@ -1,4 +1,4 @@
-"""The inf-sup constant, which makes bounds of errors of what residuals are.
+"""The inf-sup constant, which turns residuals into bounds of errors.
 
 With J = dR/du and the inner product K of the inner space
 
@@ -31,25 +31,25 @@ from ..linalg.lengths import paired_length, quotient
 from ..linalg.riesz import RieszMap
 from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error
 
-# Relative accuracy of the eigenvalue and most steps towards it.
+# Relative accuracy of the eigenvalue, and largest number of Lanczos steps.
 _ACCURACY, _MOST_STEPS = 0.05, 12
-# J is another one where its products with two vectors have changed by this share of themselves.
+# J counts as changed where its products with two vectors have changed by this share of themselves.
 _CHANGED = 0.1
-# What is added of a rough vector to the last singular vector, so that another one can take its place.
+# Share of a rough vector that is added to the last singular vector, so that another singular vector can be found.
 _FRESH = 0.1
-# Relative residuals below this are not asked for: they are rounding errors.
+# Smallest relative residual that is requested: smaller ones are rounding errors.
 _LEAST_RESIDUAL = 1e-15
 
 
 @dataclass(frozen=True)
 class JacobianKind:
-    """What is known of J without looking at it.
+    """Properties of J that are known without computing it.
 
     Attributes:
         constant: J depends on neither u nor v.
         symmetric: J = J^T.
         gram: J = K, so that the inf-sup constant is one.
-        hessian: J is positive definite, and the Hessian of the inner objective is J, and not J^T K^-1 J.
+        hessian: J is positive definite, and the Hessian of the inner objective is J instead of J^T K^-1 J.
     """
 
     constant: bool = False
@@ -60,7 +60,7 @@ class JacobianKind:
 
 @runtime_checkable
 class StableProblem(Protocol):
-    """What a bilevel problem has besides whose residuals are made bounds of errors."""
+    """Further methods of a bilevel problem, with which its residuals are turned into bounds of errors."""
 
     @property
     def jacobian_kind(self) -> JacobianKind: ...
@@ -68,17 +68,18 @@ class StableProblem(Protocol):
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
 
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
-        """The inner product of a positive definite J, by its factors, and the norm of u with what v fixes of it."""
+        """The inner product of a positive definite J, by its factors, and the norm of u together with the
+        coefficients that v fixes."""
         ...
 
 
 @dataclass(frozen=True)
 class Stability:
-    """What is known of the inf-sup constant.
+    """The inf-sup constant as far as it is known.
 
     Attributes:
-        value: beta; 1 where nothing is known, so that errors are residuals. Where errors are measured in the energy
-            norm, the ratio of the last residual to its error if that missed its goal.
+        value: beta; 1 where nothing is known, so that residuals take the place of errors. Where errors are measured in
+            the energy norm: the ratio of the last residual to its error, if the error missed its goal.
         known: beta is an estimate, or known to be 1.
         vector: (S, n) w of length one with the smallest |J w|; None where no solves were needed.
         images: J w, and J times a rough vector, by which a change of J shows.
@@ -94,17 +95,18 @@ class Stability:
         return max(error * self.value, min(error, _LEAST_RESIDUAL))
 
 
-# Of a problem whose inf-sup constant has not been looked at.
+# The stability of a problem whose inf-sup constant has not been estimated.
 UNKNOWN = Stability()
 
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """Makes bounds of relative errors of residuals, at one point.
+    """Turns residuals into bounds of relative errors, at one point.
 
     Attributes:
         metric: the inner product in which errors are measured: K, or J where it is positive definite.
-        beta: the inf-sup constant in it; None where it is not known, so that residuals are measured.
+        beta: the inf-sup constant in this inner product; None where it is not known: residuals then take the place of
+            errors.
         dual: the solution q of H q = g is the adjoint variable itself.
     """
 
@@ -113,13 +115,13 @@ class ErrorBound:
     dual: bool = False
 
     def of_adjoint(self, g: Tensor, p: Tensor, residual: Tensor, tolerance: float) -> float:
-        """Of p with J^T p = g up to a residual: |residual| / (beta |p|), or relative to |g|."""
+        """Bound of the error of p with J^T p = g up to a residual: |residual| / (beta |p|), or relative to |g|."""
         if self.beta is None:
             return relative_dual_error(self.metric, residual, dual_scale(self.metric, g, p), tolerance)
         return relative_dual_error(self.metric, residual, self.beta * self.metric.norm(p), tolerance)
 
     def of_solution(self, g: Tensor, q: Tensor, residual: Tensor, tolerance: float) -> float:
-        """Of the adjoint variable of q, with H q = g up to a residual."""
+        """Bound of the error of the adjoint variable that belongs to q, with H q = g up to a residual."""
         if self.beta is None or self.dual:
             return self.of_adjoint(g, q, residual, tolerance)
         # p = K^-1 J q has the norm |p|_K^2 = q . J^T K^-1 J q.
@@ -135,22 +137,22 @@ def state_error(
     stability: Stability,
     tolerance: float,
 ) -> tuple[float, ErrorBound, Stability]:
-    """The bound of the relative error of u, and what makes those of adjoint variables there.
+    """The bound of the relative error of u, the bound for adjoint variables at (u, v), and the stability.
 
     Args:
         problem: the bilevel problem.
         u, v: the point.
         residual: R(u, v).
-        error: its relative dual norm, as `BilevelProblem.residual_error` has it.
-        stability: at the point.
-        tolerance: a bound need not be sharp below it.
+        error: relative dual norm of the residual, as `BilevelProblem.residual_error` returns it.
+        stability: the inf-sup constant at the point.
+        tolerance: bounds below the tolerance need not be sharp.
     """
     if not stability.known or not isinstance(problem, StableProblem):
         return error, ErrorBound(problem.inner_metric), stability
     kind = problem.jacobian_kind
     if kind.gram or not kind.hessian:
         return error / stability.value, ErrorBound(problem.inner_metric, stability.value, kind.hessian), stability
-    # K is J at another control: the inf-sup constant in it is that of the least coefficient anywhere.
+    # K is J at another control: its inf-sup constant would be determined by the smallest coefficient anywhere.
     metric, length = problem.energy(u, v)
     found = relative_dual_error(metric, residual, length, tolerance)
     ratio = error / found if found > tolerance else 1.0
@@ -165,10 +167,10 @@ def estimated(
     The first estimate takes the solves of a few Lanczos steps, later ones start from its singular vector.
 
     Args:
-        problem: where it is no `StableProblem`, nothing is known.
-        u, v: a point.
-        before: known at an earlier one.
-        factors: gives the factors of J there, or near there.
+        problem: the bilevel problem; nothing is known unless it is a `StableProblem`.
+        u, v: the point.
+        before: the stability at an earlier point.
+        factors: returns the factors of J at the point, or near it.
 
     Raises:
         SingularMatrixError: J is singular in double precision.

@@ -1,4 +1,4 @@
-"""Whether the boundary of a mesh is one: facets that touch without being shared, that cross, or that lie in cells."""
+"""Checks of the boundary of a mesh: facets that touch without being shared, that cross, or that lie inside cells."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .boxes import BoxTree
 # Two places are the same when they are nearer to each other than this share of the extent of the mesh, which is more
 # than the rounding of files, and than this share of the thickness of the cells there.
 _SAME, _THIN = 1e-8, 1e-3
-# Rays from cells that are followed through the boundary stop after this many boxes, for the sake of time.
+# Largest number of boxes that are examined along rays from cells, to limit the time.
 _MOST_HITS = 20_000_000
-# Weights of an inner point of a cell that lies on no plane of a regular mesh.
+# Weights of the vertices of a cell for an inner point that lies on none of the planes of a regular mesh.
 _GENERIC = np.array([1.0, 0.7320508, 0.8541020, 0.9142136, 0.7912878, 0.8989795, 0.6457513, 0.8360680])
 
 
@@ -31,8 +31,8 @@ class Outline:
         vertices: (m, dim) vertices of the simplices.
         facet: (m,) which facet a simplex is from.
         tolerances: (facets,) distance below which two places at a facet are the same.
-        depths: (facets,) how far facets must pass through each other to cross: that, and the warp of a facet that is
-            not plane.
+        depths: (facets,) depth beyond which facets that pass through each other cross: the tolerance plus the warp of a
+            facet that is not plane.
         inside: (facets, dim) a point in the cell of each facet.
     """
 
@@ -55,7 +55,7 @@ class Outline:
         weights = _GENERIC[: len(corners)] / _GENERIC[: len(corners)].sum()
         inside = np.einsum("v,vfd->fd", weights, points[corners])
         tolerances = same_place(points, _thickness(mesh, points[corners]), precision)
-        # Outward: the centre of the cell lies behind that of the facet.
+        # Vertices are ordered so that normals point outward, away from the centre of the cell.
         ends = points[facets]
         if facets.shape[1] == 2:
             normals = _turned(ends[:, 1] - ends[:, 0])
@@ -67,7 +67,7 @@ class Outline:
             vertices, facet, depths = facets, np.arange(len(facets)), tolerances
         else:
             warp = points[facets[:, ::2]].sum(axis=1) - points[facets[:, 1::2]].sum(axis=1)
-            # Of the two diagonals, the one on a certain side: the same on both sides of a thin sheet.
+            # Of the two diagonals take the one on a fixed side, so that both sides of a thin sheet are cut alike.
             other = warp @ _GENERIC[1:4] < 0.0
             facets[other] = np.roll(facets[other], 1, axis=1)
             vertices = np.concatenate([facets[:, [0, 1, 2]], facets[:, [0, 2, 3]]])
@@ -81,7 +81,7 @@ class Outline:
 
     @cached_property
     def tree(self) -> BoxTree:
-        """Of the boxes of the simplices, with their tolerances."""
+        """The tree of the bounding boxes of the simplices, enlarged by their tolerances."""
         return BoxTree(*self._boxes(self.vertices, self.tolerances[self.facet]))
 
     @cached_property
@@ -136,11 +136,11 @@ class Outline:
 
 
 def same_place(points: np.ndarray, thickness: np.ndarray, precision: float) -> np.ndarray:
-    """The distance below which two places are the same, of a mesh with vertices (n, dim), at cells of some thickness.
+    """The distance below which two places are the same, for a mesh with vertices (n, dim), at given cells.
 
     Args:
         points: the vertices.
-        thickness: of the cells at the places in question.
+        thickness: thickness of the cells at the places in question.
         precision: relative rounding of the coordinates.
     """
     rounding = 4.0 * np.finfo(float).eps * np.abs(points).max()
@@ -158,7 +158,7 @@ def _disjoint(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _turned(along: np.ndarray) -> np.ndarray:
-    """(..., 2) at right angles to the right of a direction, which is outward of what is gone around anticlockwise."""
+    """(..., 2) directions turned right by 90 degrees: the outward normals of anticlockwise boundaries."""
     return np.stack([along[..., 1], -along[..., 0]], axis=-1)
 
 
@@ -173,7 +173,7 @@ def _thickness(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
 def split_vertices(outline: Outline) -> np.ndarray:
     """(k, 2) pairs of vertices of the boundary that stand at the same place."""
     used, tolerances = outline.corners
-    # Few cells are so small that more than some vertices lie in the tolerance of the others.
+    # Four neighbours are enough: hardly ever do more vertices lie within the tolerance of one vertex.
     count = min(4, len(used))
     distances, near = KDTree(outline.points[used]).query(
         outline.points[used], k=count, distance_upper_bound=2.0 * tolerances.max()
@@ -237,7 +237,7 @@ def _distance_to_segment(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np
 
 
 def overlap(outline: Outline) -> int | None:
-    """A facet that crosses another one, or beside which more than one cell lies over a point of its own cell."""
+    """A facet that crosses another one, or whose cell has an inner point at which more than one cell lies."""
     for edges, simplices in outline.near_simplices():
         crossing = _crossing(outline, edges, simplices)
         if crossing.any():
@@ -278,7 +278,7 @@ def _heights(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _covered(outline: Outline) -> int | None:
-    """A facet beside which more than one cell lies over the inner point of its own cell."""
+    """A facet whose cell has an inner point at which more than one cell lies."""
     hits = 0
     # A stride that has no factor in common with the number of facets visits all of them, far from each other first.
     count = len(outline.inside)
@@ -288,7 +288,7 @@ def _covered(outline: Outline) -> int | None:
         some = order[first : first + 2000]
         layers, met = _layers(outline, outline.inside[some], 0)
         several = some[layers > 1.5]
-        # A ray may graze an edge: another one is asked too.
+        # A ray may graze an edge, so a second ray in another direction must confirm the result.
         several = several[_layers(outline, outline.inside[several], 1)[0] > 1.5]
         if len(several):
             return int(several[0])
@@ -299,15 +299,15 @@ def _covered(outline: Outline) -> int | None:
 
 
 def _layers(outline: Outline, start: np.ndarray, axis: int) -> tuple[np.ndarray, int]:
-    """How many cells lie over points (n, dim), and how many boxes have been looked at.
+    """The number of cells that lie at each of the points (n, dim), and the number of boxes that were examined.
 
-    It is how often a ray along an axis leaves the mesh, minus how often it enters.
+    The number of cells is how often a ray along an axis leaves the mesh, minus how often it enters.
     """
     end, layers, hits = start.copy(), np.zeros(len(start)), 0
     end[:, axis] = np.inf
     for ray, simplex in outline.tree.meeting(start, end):
         corners = outline.points[outline.vertices[simplex]] - start[ray][:, None]
-        # The axis of the ray comes first; in the plane, that turns outward sides inward.
+        # The axis of the ray is put first; in the plane this exchange of axes turns outward normals inward.
         turn = -1.0 if outline.dim == 2 and axis else 1.0
         layers += np.bincount(ray, turn * _passing(np.roll(corners, -axis, axis=2)), minlength=len(start))
         hits += len(ray)

@@ -1,4 +1,4 @@
-"""Which of many boxes meet: a tree of bounding boxes."""
+"""A tree of bounding boxes, which finds those of many boxes that meet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Boxes that are looked for at the same time, for the sake of memory.
+# Number of boxes that are searched for at the same time, to limit the memory.
 _AT_ONCE = 50_000
 _BITS = 16
 
@@ -16,7 +16,7 @@ class BoxTree:
 
     Args:
         low: (n, dim) least coordinates of each box, n at least 1.
-        high: (n, dim) greatest ones.
+        high: (n, dim) greatest coordinates of each box.
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
@@ -24,7 +24,7 @@ class BoxTree:
         leaves = 1 << max(len(low) - 1, 0).bit_length()
         lows, highs = np.full((low.shape[1], leaves), np.inf), np.full((low.shape[1], leaves), -np.inf)
         lows[:, : len(low)], highs[:, : len(low)] = low[self.order].T, high[self.order].T
-        # From the leaves up, then turned around: from the root down.
+        # The levels are built from the leaves to the root, then reversed.
         self.levels = [(lows, highs)]
         while lows.shape[1] > 1:
             lows, highs = np.minimum(lows[:, ::2], lows[:, 1::2]), np.maximum(highs[:, ::2], highs[:, 1::2])

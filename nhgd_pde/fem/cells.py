@@ -27,7 +27,7 @@ class Cell:
     order: tuple[int, ...]
 
 
-# By meshio's names.
+# The kinds of cells by their names in meshio.
 CELLS = {
     "tetra": Cell("tetrahedra", skfem.MeshTet1, 3, "triangle", (0, 1, 2, 3)),
     "hexahedron": Cell("hexahedra", skfem.MeshHex1, 3, "quad", (0, 3, 6, 2, 1, 5, 7, 4)),

@@ -86,7 +86,7 @@ class Domain:
 
     @property
     def overlaps(self) -> list[str]:
-        """What names of the mesh have in common, a sentence each pair; `all` is left out."""
+        """The facets and cells that names of the mesh share, one sentence per pair of names; `all` is left out."""
         facets = {name: each for name, each in self.facets.items() if name != "all"}
         return _shared(facets, "facets", self.mesh.nfacets) + _shared(self.subdomains, "cells", self.mesh.nelements)
 
@@ -177,7 +177,7 @@ def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None
     """Refine a mesh uniformly and collect the names of its parts, and those that cannot be used."""
     facets = {name: np.asarray(each, dtype=int) for name, each in (mesh.boundaries or {}).items() if len(each)}
     subdomains = {name: np.asarray(cells, dtype=int) for name, cells in (mesh.subdomains or {}).items()}
-    # Conditions on what lies inside, though only in part, mean something else than those on a boundary.
+    # A name with some facets inside the domain counts as inside: conditions there differ from those on a boundary.
     inside = {name for name, each in facets.items() if (mesh.f2t[1, each] >= 0).any()}
     for _ in range(refine):
         mesh, facets, subdomains = halved(mesh, facets, subdomains)

@@ -1,4 +1,4 @@
-"""Whether the cells of a mesh fit together: every one the right way round, each facet shared by two of them at most."""
+"""Checks that the cells of a mesh fit together: orientations are right, and no facet has more than two."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import skfem
 from .boundary_checks import Outline, crossing_edges, overlap, same_place, split_vertices, vertex_in_facet
 from .cells import CELLS, place_text
 
-# What a crack needs in the problem file.
+# End of messages on cracks: how to join them, or to allow them in the problem file.
 _HINT = "join them in the mesh, or, if it is meant to be cut there, add `cracks: allowed` to the section mesh"
-# Where more vertices than this stand twice, as in files in which every cell has vertices of its own, that is told
-# without a look for cells that overlap, which would take long.
+# Number of double vertices above which they are reported without the search for cells that overlap, which would take
+# long. Files in which every cell has vertices of its own have so many.
 _MANY = 10_000
 
 
@@ -82,14 +82,14 @@ def unsound_cells(corners: np.ndarray, kind: str) -> str | None:
 
 
 def misfit(read: MeshOfFile, cracks: bool) -> str | None:
-    """A sentence on what does not fit together in a mesh, with the place; None where all does.
+    """A sentence on cells that do not fit together, with the place; None where all fit.
 
     Cells must not overlap. They must share whole facets and the vertices of these, unless `cracks` says that the mesh
     may be cut: then vertices may stand twice, and facets may touch without being shared.
 
     Where all cells that share a facet lie on two sides of it, the number of cells over a point changes at facets of the
-    boundary alone. So all else can be told from the boundary, which is small: facets of it do not cross, and one cell
-    alone lies over a point beside them.
+    boundary alone. So all other faults can be seen at the boundary, which is small: its facets must not cross, and
+    exactly one cell must lie at a point beside each facet.
     """
     sentence = _same_side(read)
     if sentence is not None or read.mesh.dim() == 1:
@@ -172,7 +172,7 @@ def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
 
 
 def _intervals(read: MeshOfFile, cracks: bool) -> str | None:
-    """The same on a line: intervals that overlap, and ends that stand twice."""
+    """A sentence on intervals that overlap, or on ends that stand twice, of a mesh of a line; None where all fit."""
     x = read.mesh.p[0]
     cells = np.take_along_axis(read.mesh.t, np.argsort(x[read.mesh.t], axis=0), axis=0)
     cells = cells[:, np.argsort(x[cells[0]], kind="stable")]

@@ -29,7 +29,7 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
         cracks: whether cells may touch without sharing vertices and facets.
 
     Returns:
-        The mesh, and name -> why it cannot be used, for names of what is neither facets nor cells.
+        The mesh, and name -> why it cannot be used, for names that stand for neither facets nor cells.
 
     Raises:
         MeshFileError: the file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
@@ -68,7 +68,7 @@ def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict
     cells, kept = _once(cells, parts, kind, points)
     used, renumbered = np.unique(cells, return_inverse=True)
     if used[0] < 0 or used[-1] >= len(points):
-        raise MeshFileError("has cells of vertices that it does not have")
+        raise MeshFileError("has cells with vertices that the file does not contain")
     places = points[used]
     if not np.isfinite(places).all():
         raise MeshFileError("has vertices that are not finite")
@@ -110,9 +110,9 @@ def _kind(found: meshio.Mesh) -> str:
 
 
 def _once(cells: np.ndarray, parts: Parts, kind: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Cells (n, vertices) without the copies of those that are listed once for each of their names; which are kept.
+    """Cells (n, vertices) without the copies of cells that are listed once for each name, and indices of those kept.
 
-    The names are those of what is kept afterwards. None in the place of the second: there is no copy.
+    The names of copies are moved to the cells that are kept. The indices are None where there is no copy.
     """
     rows = np.sort(cells, axis=1)
     order = np.lexsort(rows.T)
@@ -160,7 +160,7 @@ def _flat(places: np.ndarray, kind: str) -> np.ndarray:
 def _named(
     mesh: skfem.Mesh, kind: str, parts: Parts, new_index: np.ndarray, cell_data: dict[str, list[np.ndarray]]
 ) -> tuple[skfem.Mesh, dict[str, str]]:
-    """A mesh with the names of its parts, and what names cannot be used."""
+    """A mesh with the names of its parts, and the names that cannot be used, with the reasons."""
     boundaries, subdomains = tagged_by_skfem(mesh, cell_data)
     unusable = dict(parts.unusable)
     subdomains = {**parts.cells, **subdomains}
@@ -169,7 +169,7 @@ def _named(
         missing = int((facets < 0).sum())
         if missing:
             plural = CELLS[kind].plural
-            unusable[name] = f"names {len(facets):,} facets, {missing:,} of which are none of the {plural}"
+            unusable[name] = f"names {len(facets):,} facets, {missing:,} of which belong to none of the {plural}"
         else:
             boundaries[name] = np.unique(facets)
     for name, vertices in parts.vertices.items():

@@ -14,9 +14,9 @@ from .cells import CELLS
 if TYPE_CHECKING:
     import meshio
 
-# Data of these names are no tags of parts: numbers of geometric entities and of cells, and what ParaView adds.
+# Data with these names are no tags of parts: numbers of geometric entities and of cells, and data of ParaView.
 _NO_TAGS = frozenset({"gmsh:geometrical", "gmsh:element_id", "vtkGhostType", "GlobalElementId", "GlobalCellIds"})
-# Tags with more values than this are numbers of cells rather than of parts.
+# Data with more different values than this are taken for numbers of cells and not for tags of parts.
 _MOST_TAGS = 1000
 
 
@@ -27,7 +27,7 @@ class Parts:
     Attributes:
         cells: name -> indices among all cells of the mesh's kind, in the order of the file.
         facets: name -> (k, vertices) vertices, as numbered in the file, of facets.
-        vertices: name -> vertices.
+        vertices: name -> vertices, as numbered in the file.
         unusable: name -> why it cannot be used.
     """
 
@@ -83,7 +83,7 @@ def _sets(found: meshio.Mesh) -> Iterator[tuple[str, list[np.ndarray] | None]]:
     """Names, and for each the indices of its members in every block of cells; None where that is not understood."""
     known = set()
     for name, blocks in found.cell_sets.items():
-        # gmsh 4.1 files bring sets that are none.
+        # gmsh 4.1 files have sets with these names that are no named parts.
         if not name.startswith("gmsh:"):
             known.add(name)
             yield name, _indices(blocks, found)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-# Distance from the plane, relative to the size of the mesh, that counts as rounding of the file: lengths change by
-# the square of it.
+# Distance from the plane, relative to the size of the mesh, that counts as rounding of the file. Lengths change by
+# the square of this number, relative to themselves.
 _FLAT = 1e-6
 # An axis whose image in the plane is shorter than this is perpendicular to the plane.
 _PERPENDICULAR = 1e-3

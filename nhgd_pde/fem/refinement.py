@@ -45,7 +45,7 @@ def halved(
 
 
 def _candidates(coarse: skfem.Mesh, fine: skfem.Mesh, parts: dict[str, np.ndarray]) -> np.ndarray:
-    """The facets of a refined mesh among which those of named parts are: those of its boundary where these are."""
+    """The facets of a refined mesh that may belong to named parts: its boundary if all named parts lie there."""
     inside = any((coarse.f2t[1, facets] >= 0).any() for facets in parts.values())
     return np.arange(fine.nfacets) if inside else np.asarray(fine.boundary_facets())
 

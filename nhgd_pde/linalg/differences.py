@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# From one step to the next shorter one, and how often errors of the next even order are eliminated.
+# Ratio of each step to the next shorter one, and largest number of even orders of the error that are eliminated.
 _FACTOR, _COLUMNS = 4.0, 5
-# A second set of steps, whose lengths are no multiples of those of the first.
+# Ratio of the second set of steps to the first one, so that no length is in both sets.
 _OTHER = 0.7
-# An estimate this good, relative to the derivative and a little of the largest one, is not improved any more.
+# Estimated error that is small enough, relative to the derivative plus 1e-3 of the largest derivative.
 _ENOUGH, _LITTLE = 1e-9, 1e-3
-# Parts of a derivative that cancel may be this much larger than the value that changes by a step of length one.
+# Assumed ratio of the parts of a derivative that cancel to the value of the function, for steps of unit length.
 _CANCELLED = 64.0
-# A difference of the derivatives on both sides that is a jump, relative to these.
+# Difference of the derivatives on both sides that counts as a jump, relative to these derivatives.
 _JUMP = 1e-2
 
 
@@ -47,10 +47,10 @@ def central_difference(
     extrapolated in the odd powers of the step, which smooth functions have.
 
     Args:
-        function: what is differentiated.
-        longest: step.
-        levels: most steps.
-        parts: the size of what the values are sums of, where that is more than the values themselves.
+        function: the function of t.
+        longest: the longest step, in the unit of t.
+        levels: largest number of steps.
+        parts: size of the parts that the values are sums of, where these are larger than the values.
     """
     middle = function(0.0)
     best, doubt = torch.zeros_like(middle), torch.full_like(middle, math.inf)
@@ -61,7 +61,7 @@ def central_difference(
     for k in range(levels):
         step = longest * _FACTOR**-k
         ahead, behind = function(step), function(-step)
-        # Of the values, and of the claim that this is compared with, which may be a sum of parts that cancel.
+        # Rounding errors of the values, and of the derivative to compare with, which may be a sum of parts that cancel.
         rounding = torch.finfo(middle.dtype).eps * (ahead.abs() + behind.abs() + parts) * (1.0 / step + _CANCELLED)
         slope, bend = [(ahead - behind) / (2.0 * step)], [((ahead - middle) + (behind - middle)) / step]
         for j in range(1, min(k, _COLUMNS) + 1):
@@ -69,7 +69,7 @@ def central_difference(
             bend.append(bend[-1] + (bend[-1] - bends[j - 1]) / (_FACTOR ** (2 * j - 1) - 1.0))
             unlike = torch.maximum((slope[j] - slope[j - 1]).abs(), (slope[j] - slopes[j - 1]).abs())
             error = unlike + 0.5 * bend[j].abs() + rounding
-            # A comparison with what is no number is false.
+            # Comparisons with NaN are false, so that estimates that are not numbers are never taken.
             better = error < doubt
             best, doubt = torch.where(better, slope[j], best), torch.where(better, error, doubt)
         if k:
@@ -79,7 +79,8 @@ def central_difference(
             doubt = torch.where(apart > 0.5 * change + 8.0 * rounding, torch.maximum(doubt, apart), doubt)
         if k > 1:
             size, bent = best.abs() + slope[0].abs(), bend[0].abs()
-            # From a step to the next what is smooth falls by a factor of four, and rounding rises by as much.
+            # From a step to the next the smooth part falls by a factor of four, rounding rises by four, and a jump
+            # stays.
             steady = (bent > 0.5 * bends[0].abs()) & (bent < 2.0 * bends[0].abs())
             kinks = kinks | (steady & lasting & (bent > _JUMP * size + 4.0 * rounding))
             lasting = steady
@@ -91,7 +92,7 @@ def central_difference(
 
 
 def sure_difference(function: Callable[[float], Tensor], longest: float = 0.25, levels: int = 9) -> Estimate:
-    """The same over two sets of steps: where an estimate agreed with its neighbours by chance, these two do not."""
+    """The same over two sets of steps, which differ where an estimate agreed with its neighbours by chance."""
     first, second = (central_difference(function, part * longest, levels) for part in (1.0, _OTHER))
     nearer = first.doubt <= second.doubt
     unlike = (first.value - second.value).abs()
@@ -109,13 +110,13 @@ class PointFunction:
         name: for people.
         x: (dim, P) the points.
         at: its arguments, each (components, rows, P).
-        groups: what to change at a time: a name, the number of an argument, and some of its components.
+        groups: the sets of components that are changed together: a name, the number of the argument, the components.
         value: arguments -> value (..., rows, P).
         first: changes of the arguments -> the change of the value that the derivatives claim.
         gradient: arguments and tests (..., rows, P) -> the derivatives of (value tests).sum(), of the shapes of `at`.
         second: tests and changes of the arguments -> the change of `gradient` that second derivatives claim.
-        kept: (P,) the points that count.
-        of_controls: a change of all controls (p,) -> that of the last argument; None where there is no control.
+        kept: (P,) mask of the points that are tested.
+        of_controls: a change of all controls (p,) -> the change of the last argument; None where there is no control.
     """
 
     name: str

@@ -15,7 +15,7 @@ from .lengths import magnitude, quotient, root
 
 Operator = Callable[[Tensor], Tensor]
 
-# Lengths of vectors whose squares are numbers like others.
+# Range of lengths of vectors whose squares neither underflow nor overflow.
 USUAL = 1e-100, 1e100
 
 

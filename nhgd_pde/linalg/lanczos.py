@@ -15,15 +15,15 @@ def largest_eigenpair(
 ) -> tuple[float, Tensor, int]:
     """The eigenvalue of largest modulus of an operator that is symmetric in an inner product, and its eigenvector.
 
-    The Ritz value grows from step to step. It is taken for found where a step has changed it by at most the tolerance,
-    and that change is added to it for those that are not taken.
+    The Ritz value grows from step to step. The method ends where a step has changed it by at most the tolerance. This
+    change is added to the result as an estimate of the steps that are not taken.
 
     Args:
         operator: x -> A x, shapes as `start`.
         metric: the inner product.
         start: first vector, not zero.
-        rtol: of the eigenvalue.
-        steps: most applications of the operator.
+        rtol: relative tolerance of the eigenvalue.
+        steps: largest number of applications of the operator.
 
     Returns:
         The modulus of the eigenvalue, the Ritz vector with length one, and the applications taken. The eigenvalue is
@@ -47,7 +47,7 @@ def largest_eigenpair(
         values, vectors = torch.linalg.eigh(tridiagonal + torch.diag(side, 1) + torch.diag(side, -1))
         largest = int(values.abs().argmax())
         found = float(values[largest].abs())
-        # A space that the operator does not leave has the eigenvector in it; what is left is rounding.
+        # In an invariant space the eigenvector has been found, and the rest is rounding.
         if length <= rtol * found or taken == min(steps, start.numel()) or found - before <= rtol * found:
             change = found - before if taken > 1 and length > rtol * found else 0.0
             vector = sum(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Relative rounding error of a quadratic form, against the sum of the absolute values of its terms.
+# Rounding error of a quadratic form, relative to the sum of the absolute values of its terms.
 _ROUNDING = 1e-10
 # The exponents of powers of two whose reciprocals are finite, too.
 _LARGEST_EXPONENT = 1022
@@ -51,7 +51,7 @@ def length(x: Tensor, apply: Callable[[Tensor], Tensor], weights: Tensor | None 
 
 
 def paired_length(x: Tensor, image: Tensor) -> float:
-    """sqrt(x . y) where y = A x is known, of a positive definite A; as `length`."""
+    """sqrt(x . y) where y = A x is known, for a positive definite A; see `length`."""
     scales = magnitude(x), magnitude(image)
     for scale in scales:
         if scale == 0.0 or not math.isfinite(scale):
@@ -76,8 +76,8 @@ def root(square: float, terms: Callable[[], float]) -> float:
     """The square root of a form; zero where it is negative by rounding, NaN where it is more negative.
 
     Args:
-        square: the form.
-        terms: the size of what was summed.
+        square: the value of the form.
+        terms: returns the sum of the absolute values of the terms.
     """
     if square < 0.0:
         return 0.0 if -square <= _ROUNDING * terms() else math.nan

@@ -84,5 +84,5 @@ def newton(
 
 
 def _small(size: float, goal: float) -> bool:
-    """Nothing is small against a length that is not finite."""
+    """Whether a size is at most a goal; false for a goal that is not finite."""
     return size <= goal < math.inf

@@ -49,7 +49,7 @@ class RieszMap:
         return dot(x, self.covector(y))
 
     def norm(self, x: Tensor) -> float:
-        """sqrt(x . K x), summed over the rows; what is not finite has a length that is not finite."""
+        """sqrt(x . K x), summed over the rows; not finite where x is not finite."""
         return length(x, self.covector, self._diagonal)
 
     def dual_norm(self, derivative: Tensor) -> float:

@@ -134,7 +134,7 @@ class ScenarioMatrix:
         return ScenarioMatrix(pattern, data, self.shape, self.symmetric and other.symmetric)
 
     def scaled(self, factor: float | Tensor) -> ScenarioMatrix:
-        """Times a number, or one a scenario (S, 1)."""
+        """The matrix times a number, or times one number per scenario (S, 1)."""
         return ScenarioMatrix(self.pattern, factor * self.data, self.shape, self.symmetric)
 
     def restrict(self, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:

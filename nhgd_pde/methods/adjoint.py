@@ -124,7 +124,7 @@ class Adjoint:
     def _solved(
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, tolerance: float
     ) -> tuple[Root, float, ErrorBound | None, Stability]:
-        """The state, its error, and what has made that of the residual; None of the latter where the method failed."""
+        """The state, its error, how this is bounded (None where the method failed), and the inf-sup constant."""
         start, stability = state.u, state.stability
         root: Root | None = None
         while True:
@@ -136,14 +136,14 @@ class Adjoint:
             start = u = root.u
             stability = estimated(problem, u, v, stability, partial(problem.state_factors, u, v))
             error, bound, stability = state_error(problem, u, v, root.residual, root.error, stability, tolerance)
-            # Once more where the constant has turned out smaller than the residual was chosen for.
+            # One more solve where the constant is smaller than the goal of the residual assumed.
             if not (first and root.error <= wanted and error > tolerance):
                 return root, error, bound, stability
 
     def scales(
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, evaluation: Evaluation
     ) -> GradientScales:
-        """How large the gradient of the last evaluation is by its nature; two solves where the state is not zero."""
+        """The natural size of the gradient of the last evaluation; takes two solves where the state is not zero."""
         q = state.q
         assert q is not None
 

@@ -40,7 +40,7 @@ class Nominal:
         return cls(Factored().init(problem.nominal, u, v), u, torch.zeros_like(u))
 
     def blend(self, other: Nominal, share: float) -> Nominal:
-        """At self + share (other - self), with the factors of the other one."""
+        """The state at self + share (other - self), with the factors of the other one."""
         return replace(other, u=torch.lerp(self.u, other.u, share), p=torch.lerp(self.p, other.p, share))
 
     def aged(self, problem: ScenarioProblem, v: Tensor, renew: int) -> Nominal:

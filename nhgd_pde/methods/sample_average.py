@@ -28,10 +28,10 @@ from .nominal import Nominal
 
 # Weights of scenarios, relative to the largest, that no digit of the gradient shows.
 _NONE = 1e-16
-# Of the length of a start: what rounding leaves of a solution that is zero, and of its error.
+# Length and error, relative to the length of a start, below which a solution is zero to rounding.
 _ZERO = 1e-12
 
-# Error, length, and the length that the error counts relative to at least.
+# Error of a solution, its length, and the least length that the error counts relative to.
 _Found = tuple[float, float, float]
 
 
@@ -211,7 +211,7 @@ class _Solves:
         self.tolerance = tolerance
         self.values, self.derivative = v.new_zeros(count), torch.zeros_like(v)
         self.shares = problem.weights
-        # Of states and of adjoints: (error, length, least length that the error counts relative to), part by part.
+        # For states and for adjoints, part by part: (error, length, least length that the error counts relative to).
         self.found: tuple[list[_Found], list[_Found]] = ([], [])
         self.steps, self.message = [0, 0], ""
 
@@ -226,7 +226,7 @@ class _Solves:
 
     @property
     def errors(self) -> list[float]:
-        """The largest relative ones of states and of adjoints; solutions of zero count by the lengths of others."""
+        """The largest relative errors of states and adjoints; solutions of zero count by the lengths of others."""
         found = []
         for parts in self.found:
             longest = max((length for _, length, _ in parts), default=0.0)

@@ -26,7 +26,7 @@ class IntegralTerm:
     In time the density is summed over the points at which the integrals of the equation are taken.
 
     Attributes:
-        density: see there; differentiable twice, at least almost everywhere.
+        density: the integrand; differentiable twice, at least almost everywhere.
         evaluation: the state's functions at the points of the region.
         controls: the controls' functions at the same points, a field each, with the columns of all controls; None where
             the density does not depend on them.
@@ -101,14 +101,14 @@ class IntegralTerm:
     def integrand(self, u: Tensor, v: Tensor) -> PointFunction:
         """The density at a state (S, N) and controls (p,) as a function of values at points."""
         state, *controls = self._fields(u, v)
-        # A copy of the control a row, whose derivatives are not summed.
+        # One copy of the control per row, so that the derivatives of the rows are not summed.
         at = (state, *(each.expand(-1, state.shape[1], -1) for each in controls))
 
         def first(steps: tuple[Tensor, ...]) -> Tensor:
             slopes = gradient_of(lambda *each: self.values(*each).sum(), at)
             total = torch.zeros_like(at[0][0])
             for slope, step in zip(slopes, steps, strict=True):
-                # What stands still may have no derivative.
+                # Where an argument does not change, its derivative may be infinite or NaN and must not count.
                 total = total + torch.where(step == 0.0, 0.0, slope * step).sum(0)
             return total
 

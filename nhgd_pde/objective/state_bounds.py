@@ -1,4 +1,4 @@
-"""Bounds of the state at the nodes of its space: what they are, how well they hold, and the term that makes them hold.
+"""Bounds of the state at the nodes of its space: their values, their violation, and the term that enforces them.
 
 Minimise f(u, v) with lower <= u <= upper at the nodes. Where mu is an estimate of the multipliers, positive at upper
 bounds and negative at lower ones, the augmented Lagrangian (Hestenes 1969, Powell 1969; for state constraints Ito and
@@ -6,9 +6,10 @@ Kunisch 1990, SIAM J. Control Optim. 28) is
 
     f(u, v) + sum_i m_i rho/2 (e_i^2 - (mu_i / rho)^2),   e = excess(u + mu / rho),
 
-with the signed excess e over the bounds and a weight m_i, the measure of the cells around node i that falls to it. At a
-minimum the multipliers of the next round are rho e: with them alone the necessary conditions hold, and what is left of
-them is rho (e - mu / rho) = what nodes exceed their bounds by, or nodes with a multiplier stay away from them.
+with the signed excess e over the bounds and the weight m_i, the share of the measure of the region that belongs to node
+i. The multipliers of the next round are rho e at a minimum: the gradient of the Lagrangian with them is zero. The rest
+of the necessary conditions is e - mu / rho: the lengths by which nodes exceed their bounds, or by which nodes with a
+multiplier stay away from their bounds.
 """
 
 from __future__ import annotations
@@ -23,24 +24,25 @@ from torch import Tensor
 
 from ..fem.evaluation import Evaluation
 
-# A state that ends this much smaller than it began is not known any better than that.
+# Least size of a state in tolerances, relative to the largest state of all rounds: smaller states are not known well.
 _SEEN = 1e-3
-# A round that has left more than this share has changed nothing: the penalty is far too small, or no control can.
+# A round that has left more than this share of the violation has changed nothing: the penalty is far too small, or
+# no control can change the violation.
 _STALLED = 0.8
-# Rounds in a row that have changed nothing, after which no control can.
+# Number of rounds in a row that have changed nothing, after which the bounds are taken to be impossible.
 _MOST_STALLED = 6
-# The penalty grows where a round has left more than this share of what the round before had.
+# The penalty grows, by this factor, where a round has left more than this share of the violation before.
 _SLOW = 0.3
 _GROWTH = 10.0
-# The same from the second round in a row on that has changed nothing.
+# Growth of the penalty from the second round in a row on that has changed nothing.
 _FAST_GROWTH = 100.0
-# Beyond this multiple of the first penalty nothing but rounding is left.
+# Largest penalty, relative to the first one: beyond it only rounding is left.
 _LARGEST = 1e20
 
 
 @dataclass(frozen=True, eq=False)
 class Between:
-    """The same bounds at quadrature points, to look at only.
+    """The same bounds at quadrature points, for reports only.
 
     Attributes:
         evaluation: the state's functions there.
@@ -71,13 +73,14 @@ class StateBounds:
         indices: (k,) of the bounded coefficients among all of the state, those of every level of an evolution.
         lower, upper: (k,), infinite where there is none.
         weights: (k,) measure of the region, and of time, that falls to each; they add up to the whole.
-        given: (k,) whether a coefficient is fixed by the file, so that no control changes it.
+        given: (k,) whether the file fixes a coefficient, so that no control changes it.
         places: (k, dim) coordinates, with the time after them in an evolution.
         names: of the coordinates.
         tolerance: largest violation, relative to the size of bounds and state.
         between: the same at quadrature points.
-        penalty: where the path of penalties ends unless more is needed; None: a million times its natural unit.
-        stages: of that path, each ten times the one before.
+        penalty: last penalty of the path, unless more is needed; None: 1e6 times the penalty whose curvature is that of
+            the objective.
+        stages: number of penalties of the path, each ten times the one before.
     """
 
     indices: Tensor
@@ -97,7 +100,7 @@ class StateBounds:
         return state[:, self.indices]
 
     def excess(self, values: Tensor) -> Tensor:
-        """What values (S, k) exceed the upper bound by, less what they fall below the lower one."""
+        """(S, k) excess of values over the upper bound, minus the lengths by which they fall below the lower one."""
         return (values - self.upper).clamp(min=0.0) - (self.lower - values).clamp(min=0.0)
 
     @cached_property
@@ -113,10 +116,10 @@ class StateBounds:
 
 @dataclass(frozen=True, eq=False)
 class BoundTerm:
-    """What bounds add to the objective; implements `StateTerm`.
+    """The term that bounds add to the objective; implements `StateTerm`.
 
     Attributes:
-        bounds: see there.
+        bounds: the bounds of the state.
         multiplier: (S, k) or (1, k) density mu, in the weights of the bounds.
         penalty: rho > 0.
     """
@@ -129,7 +132,7 @@ class BoundTerm:
     def value(self, u: Tensor) -> Tensor:
         shift = self.multiplier / self.penalty
         excess = self.bounds.excess(self.bounds.values(u) + shift)
-        # As a product of sum and difference, in which nothing cancels where both are nearly the same.
+        # The product of sum and difference does not cancel where both are nearly the same.
         square = (excess - shift) * (excess + shift)
         return 0.5 * self.penalty * (square * self._weights).sum(-1)
 
@@ -143,7 +146,7 @@ class BoundTerm:
 
     @cached_property
     def _weights(self) -> Tensor:
-        """Zero where no control changes anything."""
+        """The weights of the bounds, zero where no control changes the state."""
         return torch.where(self.bounds.given, 0.0, self.bounds.weights)
 
     def _spread(self, u: Tensor, values: Tensor) -> Tensor:
@@ -154,17 +157,17 @@ class BoundTerm:
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """Where the rounds stand that make one set of bounds hold.
+    """The state of the rounds that enforce one set of bounds.
 
     Attributes:
-        bounds: see there.
+        bounds: the bounds of the state.
         multiplier: (S, k) or (1, k) density of the multipliers that the next round begins with.
-        penalty: of that round; 0 where nothing is known yet that it could be measured by.
+        penalty: rho of that round; 0 while its natural unit is not known.
         first: the first penalty that was not 0.
-        left: what the last round has left of the necessary conditions, in the unit of the state.
-        tolerance: the same that may be left.
+        left: violation of the necessary conditions after the last round, in the unit of the state.
+        tolerance: largest violation at which the rounds end, in the unit of the state.
         seen: the largest state at the end of a round.
-        stalled: rounds in a row that have changed nothing.
+        stalled: number of rounds in a row that have changed nothing.
     """
 
     bounds: StateBounds
@@ -178,17 +181,17 @@ class Relaxation:
 
     @staticmethod
     def start(bounds: StateBounds, unit: float | None) -> Relaxation:
-        """Before the first round.
+        """The relaxation before the first round.
 
         Args:
-            bounds: see there.
+            bounds: the bounds of the state.
             unit: penalty whose curvature is that of the objective; None where that is not known.
         """
         multiplier = torch.zeros_like(bounds.lower)[None]
         return Relaxation(bounds, multiplier).begun(unit)
 
     def begun(self, unit: float | None) -> Relaxation:
-        """With the first penalty, if there was none."""
+        """The relaxation with the first penalty, if it had none."""
         if self.penalty > 0.0 or (unit is None and self.bounds.penalty is None):
             return self
         last = 1e6 * unit if self.bounds.penalty is None and unit is not None else self.bounds.penalty
@@ -197,7 +200,7 @@ class Relaxation:
         return replace(self, penalty=first, first=first)
 
     def ended(self) -> Relaxation:
-        """With the last penalty of the path."""
+        """The relaxation with the last penalty of the path."""
         return replace(self, penalty=self.first * _GROWTH ** (self.bounds.stages - 1.0))
 
     @property
@@ -206,14 +209,14 @@ class Relaxation:
 
     @property
     def hopeless(self) -> bool:
-        """Neither multipliers nor penalties bring the state any nearer to its bounds."""
+        """Whether neither multipliers nor penalties bring the state any nearer to its bounds."""
         return self.stalled >= _MOST_STALLED or self.penalty > _LARGEST * self.first > 0.0
 
     def term(self) -> BoundTerm | None:
         return BoundTerm(self.bounds, self.multiplier, self.penalty) if self.penalty > 0.0 else None
 
     def after(self, state: Tensor) -> Relaxation:
-        """After a round that has ended with the coefficients (S, N) of the state."""
+        """The relaxation after a round that has ended with the coefficients (S, N) of the state."""
         bounds, values = self.bounds, self.bounds.values(state)
         seen = max(self.seen, float(values.abs().max()))
         tolerance = self._tolerance(values)
@@ -235,11 +238,11 @@ class Relaxation:
     # Scenarios
 
     def of(self, numbers: np.ndarray) -> Relaxation:
-        """That of some scenarios."""
+        """The relaxation of some scenarios, given by their numbers."""
         return self if len(self.multiplier) == 1 else replace(self, multiplier=self.multiplier[numbers])
 
     def averaged(self, weights: Tensor) -> Relaxation:
-        """With the mean of the multipliers of scenarios with weights (S,)."""
+        """The relaxation with the weighted mean of the multipliers of scenarios, weights (S,)."""
         if len(self.multiplier) == 1:
             return self
         return replace(self, multiplier=(weights / weights.sum() @ self.multiplier)[None])

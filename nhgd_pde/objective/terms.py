@@ -222,8 +222,8 @@ class Objective:
     """f(u, v) = mean over scenarios of the terms with the state, plus the control terms.
 
     Attributes:
-        state, control, joint: the terms of the file.
-        relaxed: terms in the state that stand for its bounds.
+        state, control, joint: the terms of the file that depend on the state, on the control, and on both.
+        relaxed: terms in the state that enforce its bounds.
     """
 
     state: tuple[StateTerm, ...]
@@ -236,7 +236,7 @@ class Objective:
         return *self.state, *self.relaxed
 
     def surplus(self, u: Tensor) -> float:
-        """What the value has of the bounds of the state, u (S, N)."""
+        """The part of the value that enforces the bounds of the state u (S, N)."""
         return sum((float(term.value(u).mean()) for term in self.relaxed), 0.0)
 
     @property

@@ -9,12 +9,12 @@ from .integral import IntegralTerm
 
 
 def trial_of_density(name: str, term: IntegralTerm, given: str = "") -> tuple[str, bool]:
-    """What is wrong with a user's density, in a sentence, empty where nothing is; and whether it depends on controls.
+    """A sentence on a mistake in a user's density, empty without one; and whether the density depends on controls.
 
     Args:
         name: of the function.
-        term: with the density.
-        given: what the function is given, for the sentence.
+        term: the term with the density.
+        given: description of the arguments of the function, for the sentence.
     """
     generator = torch.Generator().manual_seed(0)
     like = term.evaluation.quadrature.weights

@@ -29,25 +29,25 @@ from .zero_mean import ZeroMean
 class StateEquation:
     """R(u, v) = sum of integrals, tested with the free functions of the state space.
 
-    Dirichlet values are condensed: the unknowns are the free coefficients, the others are the constant `lift`, or what
-    controls make of them, and J stays symmetric where the form is.
+    Dirichlet values are condensed: the unknowns are the free coefficients; the others are the constants in `lift`, or
+    follow from controls. J stays symmetric where the form is.
 
     Attributes:
         integrals: what R is the sum of; all with the same state space.
         size: N, coefficients of the state.
-        rows: how the controls stand at the rows of the integrals.
+        rows: the values of the controls in the rows of the integrals.
         free: (n,) indices of the unknowns.
         lift: (N,) Dirichlet values, zero at the unknowns.
         scenarios: S.
         affine: R is affine in (u, v) jointly; its derivatives are then assembled once.
         symmetric: J is symmetric.
         counts: where work is counted.
-        data: what the controls make of the coefficients that are not free; None where they do not change them.
+        data: how the coefficients that are not free follow from the controls; None where they do not.
         linear: R is affine in u, whatever v; affine equations are.
         zero_mean: a field that R determines up to a constant; None where there is none.
-        easier: share -> the integrals with that share of what makes R nonlinear in u, 0 of a linear equation; None
-            where there is nothing of the kind.
-        known_control: (n, width) what the controls change in the integrals, where another equation has it already.
+        easier: share -> the integrals with that share of the nonlinear parts, 0 for a linear equation; None where there
+            is no such share.
+        known_control: (n, width) the derivative of the integrals by the controls, if another equation has it already.
     """
 
     integrals: tuple[Integral, ...]
@@ -167,7 +167,7 @@ class StateEquation:
         return tuple(integral.evaluation.columns(self.spatial_free) for integral in self.integrals)
 
     def integrands(self, u: Tensor, v: Tensor) -> tuple[PointFunction, ...]:
-        """What the integrals are taken of, as functions of values at points, with the derivatives that are used."""
+        """The integrands as functions of values at points, with the derivatives that the equation uses."""
         stages, blocks = self._stages(self.embed(u, v)), self.linearise(u, v).blocks
         return tuple(
             integrand(integral, own, stages, v, self.rows, self.affine)
@@ -175,7 +175,7 @@ class StateEquation:
         )
 
     def integrated(self, u: Tensor, v: Tensor) -> Tensor:
-        """R(u, v) by its integrals, also of an affine equation, whose `residual` is made of its derivatives."""
+        """R(u, v) by its integrals, also for an affine equation, whose `residual` is computed from its derivatives."""
         return self._residual(self.embed(u, v), v)
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
@@ -300,7 +300,7 @@ class StateEquation:
         return self._operator(self.linearise(u, v)).rmv(w)
 
     def _operator(self, derivative: Linearisation) -> StateDerivative | UnassembledDerivative:
-        """What products with J are made by."""
+        """The operator by which products with J are computed."""
         return derivative.state if self._accurate is None else self._accurate
 
     @cached_property
@@ -342,7 +342,7 @@ class StateEquation:
         return self.restrict(whole), control
 
     def _second_derivative(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """By all coefficients (S, N), at `full` and in the direction `step`, and by the controls (p,)."""
+        """w times the second derivative along (step, dv): by all coefficients (S, N), and by the controls (p,)."""
         stages, tests, step = self._stages(full), self._tests(w), self._stages(step)
         state, control = torch.zeros_like(stages), torch.zeros_like(v)
         rows, moves = self.rows.spread(v), self.rows.spread(dv)

@@ -41,10 +41,10 @@ class EvolutionEquation(StateEquation):
         mass: M (size of the space, the same), one matrix or one a step.
         symmetric_steps: the derivatives of the integrals are symmetric; J is not.
         theta: in (0, 1].
-        first: theta of the first step; None for the same.
-        step: dt.
-        inertia: the integral of the time derivative where controls change its factor, in place of `mass`: of
-            capacity u phi, the coefficient `capacity` (P,) or (steps, P). None where they do not.
+        first: theta of the first step; None if it is the same.
+        step: dt, the length of a time step.
+        inertia: where controls change the factor of the time derivative, the integral of capacity u phi in place of
+            `mass`, with the coefficient `capacity` (P,) or (steps, P); None where they do not.
     """
 
     mass: ScenarioMatrix | None = None
@@ -81,7 +81,7 @@ class EvolutionEquation(StateEquation):
 
     @cached_property
     def _share(self) -> Tensor | float:
-        """theta of every step, (steps, 1); one number where it is the same."""
+        """theta of every step, (steps, 1); one number where all steps have the same."""
         if self.first is None or self.first == self.theta:
             return self.theta
         share = self.lift.new_full((self.steps, 1), self.theta)
@@ -225,7 +225,7 @@ def capacity_matrix(cells: Evaluation, fields: int, capacity: Tensor) -> Scenari
 
 
 def inertia(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
-    """int capacity u phi, of one field or of all."""
+    """The form int capacity u phi, for one field or for all."""
     return c["capacity"] * u, None
 
 
@@ -238,7 +238,7 @@ class _Step:
         mass: M in this step.
         integrals: those of this step, controls included.
         before: (size of the space,) coefficients at its beginning.
-        given: (size of the space,) what is given of those at its end.
+        given: (size of the space,) the given coefficients at its end.
         theta: of this step.
     """
 
@@ -285,10 +285,9 @@ class EvolutionControlDerivative:
     """
     Attributes:
         rows: the controls.
-        direct: (n of a step, width), what the controls change in each step; None where they do not.
-        through: what changes of the coefficients at the end and at the beginning of a step change in it; used with
-            `data` only.
-        data: of the coefficients that controls fix.
+        direct: (n of a step, width) the derivative of each step by the controls; None where they do not enter it.
+        through: the derivatives of a step by the coefficients at its end and at its beginning; used with `data` only.
+        data: the derivative of the coefficients that controls fix.
     """
 
     rows: ControlRows

@@ -53,7 +53,7 @@ class Integral:
         control_evaluation: the functions of those controls at the same points, a field each; its columns are those of
             all the controls of the equation.
         closed: the same integrand as sums of products; None where it is not affine, or not that simple.
-        guard: what the controls may make of the coefficients; None where all that they can is admissible.
+        guard: the ranges of the coefficients that controls change; None where all their values are admissible.
         name: of the region, for people: `on right`; empty for the cells.
     """
 
@@ -67,7 +67,7 @@ class Integral:
     name: str = ""
 
     def refusal(self, rows: Tensor) -> str:
-        """A sentence on what control coefficients (R, columns) make of the coefficients; empty where all may be so."""
+        """A sentence on a coefficient that controls (R, columns) bring out of its range; empty without one."""
         if self.guard is None:
             return ""
         with torch.enable_grad():

@@ -22,8 +22,8 @@ class ParameterData:
         columns: (k,) the entries of these controls in v.
         indices: (M,) the coefficients, among all N of the state.
         function: numbers, each (1, 1) or (1, M) -> the coefficients, (1 or S, M).
-        controls: p.
-        guard: what the coefficients may be.
+        controls: p, the number of entries of v.
+        guard: the ranges of the coefficients.
     """
 
     columns: tuple[int, ...]
@@ -55,7 +55,7 @@ class ParameterData:
         return []
 
     def _spread(self, v: Tensor) -> tuple[list[Tensor], Tensor]:
-        """A copy of every number for each coefficient, so that one sweep gives all of their derivatives."""
+        """One copy of every number per coefficient, so that one backward pass gives all derivatives."""
         shape = self.values(v).shape
         numbers = [v[k].detach().expand(shape).clone().requires_grad_(True) for k in self.columns]
         return numbers, self.function(numbers)
@@ -99,12 +99,12 @@ class ParameterData:
 
 @dataclass(frozen=True, eq=False)
 class GivenData:
-    """What controls make of the coefficients that are not unknowns.
+    """The coefficients of the state that are not unknowns, as functions of the controls.
 
     Attributes:
-        size: N.
-        matrix: (N, p) of the controls that add to them; None where none does.
-        parameters: of the controls that they follow from in another way.
+        size: N, the number of coefficients of the state.
+        matrix: (N, p) of the controls that add to coefficients; None where none does.
+        parameters: the coefficients that follow from controls in another way.
     """
 
     size: int

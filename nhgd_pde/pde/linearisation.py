@@ -124,10 +124,10 @@ class SteadyControlDerivative:
     """
     Attributes:
         rows: the controls.
-        direct: (n, width), what the controls change in the integrands; None where they do not.
-        through: (n, N), what a change of all coefficients changes; used with `data` only.
-        data: of the coefficients that controls fix.
-        scenarios: S.
+        direct: (n, width) the derivative of the integrals by the controls; None where they do not enter the integrals.
+        through: (n, N) the derivative of the integrals by all coefficients; used with `data` only.
+        data: the derivative of the coefficients that controls fix.
+        scenarios: S, the number of scenarios.
     """
 
     rows: ControlRows

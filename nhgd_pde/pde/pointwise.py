@@ -23,19 +23,19 @@ def field_groups(components: int, stride: int, argument: int, letter: str) -> Gr
 def integrand(
     integral: Integral, blocks: Blocks, stages: Tensor, v: Tensor, layout: ControlRows, affine: bool
 ) -> PointFunction:
-    """The integrand of an integral at coefficients of the state, a row a time step, and at controls.
+    """The integrand of an integral at coefficients of the state, one row per scenario or time step, and at controls.
 
     Args:
-        integral: of an equation.
-        blocks: its derivative by the state there, of which J is assembled.
-        stages: (S, size of the space).
-        v: (p,).
+        integral: an integral of an equation.
+        blocks: its derivative by the state at these coefficients, from which J is assembled.
+        stages: (S, size of the space) coefficients of the state.
+        v: (p,) controls.
         layout: how controls vary in time.
         affine: the equation takes second derivatives to be zero.
     """
     state, controls = integral.evaluation.evaluate(stages), integral.control_values(layout.spread(v))
     if controls is not None:
-        # A copy of the control a row, whose derivatives are not summed.
+        # One copy of the control per row, so that the derivatives of the rows are not summed.
         controls = controls.expand(-1, state.shape[1], -1)
     at = (state,) if controls is None else (state, controls)
     by_control = integral.control_blocks(state, controls)

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# States and controls at which a function is tried, in units of their own: small, of order one, large.
+# Sizes of the states and controls at which a function is tried, in units of their own: small, of order one, large.
 SCALES = (1e-3, 1.0, 30.0)
-# Points at which a kink may lie between the ends of a difference, or of a longer segment.
+# Shares of the points at which a kink is allowed between the ends of a difference, and of a longer segment.
 _SHARE, _SHARE_OF_SEGMENTS = 0.01, 0.05
-# Relative error of a derivative at a point, and of values, which subtractions inside a function enlarge.
+# Relative error from which on a derivative at a point is wrong, and relative rounding error of values, which
+# subtractions inside a function enlarge.
 _WRONG, _ROUNDING = 1e-3, 1e-12
 # Length of a difference and of a segment, relative to the arguments.
 _STEP, _SEGMENT = 1e-6, 0.1
-# Of Gauss's rule on a segment.
+# Number of nodes of Gauss's rule on a segment.
 _NODES = 5
 
 _HOW = (
@@ -29,12 +30,12 @@ NOT_ITS_DERIVATIVE = f"its derivative is not that of its values; {_HOW}"
 
 @dataclass(frozen=True)
 class Probe:
-    """What a change of one argument of a function showed.
+    """The result of a change of one argument of a function.
 
     Attributes:
         depends: the values change, or the derivative is not zero.
         wrong: the derivative is not that of the values.
-        zero: it is zero, though the values change.
+        zero: the derivative is zero, though the values change.
     """
 
     depends: bool
@@ -65,13 +66,13 @@ def probe(
         value: argument (components, rows, P) -> (any, rows, P), point by point.
         at: the argument.
         components: which of its components are changed.
-        size: of the argument, in its units.
-        generator: of the direction.
+        size: size of the argument, in its units.
+        generator: source of the random direction.
         segments: look for staircases along longer segments too, which may lead out of the range of a formula.
     """
     direction = torch.zeros_like(at)
     for i in components:
-        # A mean that is not zero: a mean over the points changes with it.
+        # The mean of the direction is not zero, so that a mean over the points changes, too.
         direction[i] = (0.5 + torch.randn(at[i].shape, generator=generator, dtype=at.dtype)).to(at.device)
     middle, slope = _with_slope(value, at, direction)
     step = _STEP * size
@@ -85,7 +86,7 @@ def probe(
     rounding = _ROUNDING * middle.reshape(len(middle), -1).abs().amax(1)[:, None, None]
     sizes = [each.reshape(len(each), -1).abs().amax(1)[:, None, None] for each in (difference, slope)]
     off = (difference - slope).abs() > _WRONG * (sizes[0] + sizes[1]) + rounding / step
-    # A kink or two between the ends is no matter; most of the points are what counts.
+    # Kinks between the ends at a few points are allowed; the other points decide.
     wrong = any(float(each.double().mean()) > _SHARE for each in off)
     segment = _SEGMENT * float(at[list(components)].abs().mean()) * direction
     wrong = wrong or (segments and _jumps(value, at, segment, rounding))

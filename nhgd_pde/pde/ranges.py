@@ -1,4 +1,4 @@
-"""Which values a coefficient may have: asked where a problem is loaded, and of every control that is tried."""
+"""The admissible values of coefficients, checked when a problem is loaded and for every control that is tried."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Breach:
         value: the worst one; of a matrix its smallest eigenvalue.
         index: its place among the values (..., points) of a scalar.
         expected: what was expected there, at the end of "expected ...".
-        rule: the bound that it does not keep, at the end of "must be ...".
-        matrix: it is an eigenvalue.
+        rule: the bound that is violated, at the end of "must be ...".
+        matrix: the value is an eigenvalue.
     """
 
     value: float
@@ -103,7 +103,8 @@ class Guard:
     """The ranges of the coefficients of an integral, and how people find them.
 
     Attributes:
-        keys: coefficient -> its key in the problem file. Others, which are made of these, are not looked at.
+        keys: coefficient -> its key in the problem file. Coefficients without a key, which are made of others, are not
+            checked.
         ranges: key -> its range, where it has one; every other coefficient must be finite.
         place: the index of one of the values (..., points) -> where that is, for people.
     """
@@ -123,7 +124,7 @@ class Guard:
         return ""
 
     def steep(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], controls: Tensor) -> str:
-        """The same of a coefficient without a derivative by the controls, as sqrt(k) at k = 0."""
+        """A sentence on a coefficient whose derivative by the controls is not finite, such as sqrt(k) at k = 0."""
         for name, key in self._changed(before, after):
             if after[name].requires_grad:
                 (slope,) = torch.autograd.grad(after[name].sum(), controls, retain_graph=True, allow_unused=True)

@@ -19,8 +19,8 @@ class ControlRows:
         columns: of each control.
         varying: whether it varies in time.
         steps: rows of the equation.
-        averaged: of each control, whether its values stand at the ends of the steps and integrals after the first step
-            are taken in the middle. Empty where that is so of none.
+        averaged: for each control, whether its values stand at the ends of the steps while integrals after the first
+            step are taken in the middle. Empty where this holds for no control.
     """
 
     columns: tuple[int, ...]

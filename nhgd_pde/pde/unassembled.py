@@ -17,15 +17,16 @@ from ..linalg.sparse import ScenarioMatrix
 if TYPE_CHECKING:
     from .equation import StateEquation
 
-# Of the entries on the diagonal: with less, rounding errors of assembled products are far below every tolerance.
+# Ratio of the largest to the smallest entry on the diagonal, below which rounding errors of products with the assembled
+# matrix are far below every tolerance.
 _CONTRAST = 1e4
 
 
 def loses_digits(matrix: ScenarioMatrix) -> bool:
-    """Products with the assembled matrix of one scenario may have errors that matter, because its entries differ much.
+    """Whether products with the assembled matrix of one scenario lose many digits, because its entries differ much.
 
-    In a region of large coefficients a state that is nearly constant there gives entries that cancel. What their last
-    digits leave is a load on the region, which small coefficients around it have to carry.
+    In a region of large coefficients with a nearly constant state the terms of a product cancel. Their rounding errors
+    act as a load on the region, to which small coefficients around it respond with a large change of the state.
     """
     sizes = np.abs(matrix.host().diagonal())
     sizes = sizes[sizes > 0.0]
@@ -39,7 +40,7 @@ class UnassembledDerivative:
     Rounding errors are those of fluxes, whose total on a region vanishes, unlike that of rounded matrix entries.
 
     Attributes:
-        equation: which unknowns the state has.
+        equation: the equation, which knows the unknowns of the state.
         parts: of each integral the functions at its points, and D block by block.
     """
 

@@ -285,7 +285,7 @@ class _Builder:
                 self.values.complain(f"{entry.key}.name", message)
 
     def _energy_ranges(self, conditions: Mapping[str, Condition]) -> None:
-        """The energy form that is asked for bounds coefficients that have no range else."""
+        """Add the ranges of coefficients that only the energy form needs, where the file chooses this form."""
         if self.file.spec.inner.model != "energy":
             return
         robins = [condition for condition in conditions.values() if condition.form is robin]
@@ -293,13 +293,13 @@ class _Builder:
             self.values.ranges[key] = NOT_NEGATIVE
 
     def _may_lose_energy(self, conditions: Mapping[str, Condition], entries: Sequence[Entry]) -> bool:
-        """Whether controls may make a reaction or an exchange negative, which the energy form must not have."""
+        """Whether controls may make a reaction or an exchange negative, which the energy form does not allow."""
         known = self.values.dependence
         cells = "reaction" in known.at(CELLS) or any("reaction" in entry.acts_on for entry in entries)
         return cells or any("coefficient" in known.at(condition.place) for condition in conditions.values())
 
     def _check_start(self, equation: StateEquation, entries: Sequence[Entry], controls: Controls) -> None:
-        """Complain of starting values with which controls bring a coefficient out of its range."""
+        """Complain of starting values of controls that bring a coefficient out of its range."""
         said = equation.refusal(controls.start)
         if said:
             keys = [entry.key for entry in entries if not (entry.additive or entry.certain)]
@@ -317,8 +317,8 @@ class _Builder:
         if time is None:
             return None
         theta = 1.0 if time.scheme == "implicit_euler" else 0.5
-        # A first step of the implicit Euler method does not look at the boundary at the time 0, where controls have no
-        # value and that of the initial state need not fit. One such step takes no order from the scheme.
+        # A first step of the implicit Euler method does not use the boundary values at time 0, where controls have no
+        # value and the initial state need not fit. A single such step does not reduce the order of the scheme.
         first = 1.0 if any(isinstance(each, DirichletControl) for each in self.file.spec.controls) else theta
         return Clock(time.steps, time.end / time.steps, theta, first)
 
@@ -336,7 +336,7 @@ class _Builder:
                     name_key = key.removesuffix("initial") + "name"
                     message = f"the name {each.name!r} is taken: it is a coordinate of the mesh"
                     self.values.complain(name_key, message)
-                # As every control, it starts between its bounds.
+                # Like every control, a parameter starts between its bounds.
                 value = value or 0.0
                 value = value if lower is None else max(value, lower)
                 found[each.name] = value if upper is None else min(value, upper)

@@ -15,10 +15,10 @@ class Clock:
     """The times of an evolution.
 
     Attributes:
-        steps: of time.
-        step: their length.
-        theta: share of the end of a step in the point where integrals are taken.
-        first: the same of the first step.
+        steps: number of time steps.
+        step: length of a step.
+        theta: position within a step at which integrals are taken, from 0 at its beginning to 1 at its end.
+        first: theta of the first step.
     """
 
     steps: int
@@ -53,13 +53,13 @@ class Clock:
         return sp.csr_matrix(([1.0], ([0], [self.steps])), (1, self.steps + 1))
 
     def middle_rule(self) -> TimeRule:
-        """Of controls that are constant in each step: one point a step, that of the equation's integrals."""
+        """The rule of controls that are constant in each step: one point per step, where the equation is integrated."""
         return TimeRule(self.stages, np.full(self.steps, self.step))
 
     def end_rule(self) -> TimeRule:
-        """Of controls whose values stand at the ends of the steps, as those of the state do: as exact as the scheme.
+        """The rule of controls with values at the ends of the steps, like the state; it has the order of the scheme.
 
-        Every step has the rule of its integrals: the trapezoidal rule, or that of its end.
+        Every step has the rule of its integrals: the trapezoidal rule, or the value at its end.
         """
         weights = np.asarray(self.averages.T @ np.full(self.steps, self.step))[1:]
         return TimeRule(self.levels[1:], weights, self.theta < 1.0)

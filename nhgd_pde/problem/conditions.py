@@ -25,7 +25,7 @@ from .families import FAMILIES, Interior
 from .points import point_of_mesh
 from .values import Values
 
-# Coefficients of the cells that are made of others.
+# Coefficients of the cells that are computed from others and have no key in the file.
 _MADE = ("slope", "cell_length")
 
 
@@ -36,9 +36,9 @@ class Condition:
     Attributes:
         evaluation: the state's functions there.
         form: the integrand.
-        coefficients: what it uses.
+        coefficients: the coefficients that the form uses.
         closed: see `Interior`.
-        place: where the file says it, by which parameters in it are known.
+        place: the key of the condition in the file, under which the dependence on parameters is kept.
         keys: coefficient -> its key in the file.
         controlled: controls other than parameters may act in it.
     """
@@ -228,6 +228,6 @@ def integral_of(
 
 
 def guard_of(values: Values, condition: Condition, ranges: Mapping[str, Range]) -> Guard:
-    """What is asked of the coefficients that controls make of those of the file."""
+    """The ranges of the coefficients of a condition, for the values that controls give to them."""
     x = condition.evaluation.quadrature.flat
     return Guard(condition.keys, ranges, partial(values.place_text, x))

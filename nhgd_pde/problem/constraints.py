@@ -93,7 +93,7 @@ class ConstraintBuilder:
         evaluation, region = self.terms.region(f"{key}.on", spec.on)
         nodes, shares = self._nodes(spec.on, evaluation, region, component)
         x = state.parts[component].nodes[:, nodes]
-        # What is given at the time 0 is no control's to change.
+        # Initial values are bounded only where a control changes them.
         first = 0 if clock is None or any(entry.initial for entry in self.entries) else 1
         times = None if clock is None else clock.levels[first:]
         copies = 1 if times is None else len(times)

@@ -161,7 +161,7 @@ class ControlSpaces:
         )
 
     def _rule(self, spec: ControlSpec) -> TimeRule | None:
-        """How a control stands in time: as the given values do in whose place it is."""
+        """The quadrature rule in time of a control, which has values at the same times as the data that it replaces."""
         if self.clock is None:
             return None
         if spec.kind == "dirichlet":

@@ -13,26 +13,26 @@ from torch import Tensor
 from ..pde.form import Coefficients, ControlMap
 from .expressions import Expression
 
-# The integral over the cells, among the places that coefficients belong to; the others are keys of the file.
+# Place of the coefficients in the integral over the cells. Places are these three names, or keys of the file.
 CELLS = "cells"
-# The integral with the time derivative.
+# Place of the coefficients in the integral with the time derivative.
 INERTIA = "inertia"
-# What is given of the state: Dirichlet and initial values.
+# Place of given coefficients of the state: Dirichlet and initial values.
 GIVEN = "given values"
 
-# (parameters and random inputs by name, each (rows, P) or broadcasting against it; the coefficient as it is without
-# parameters) -> the coefficient.
+# A function of parameters and random inputs by name, each (rows, P) or broadcasting against it, and of the coefficient
+# without parameters; it returns the coefficient.
 Follow = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-# (the same parameters and random inputs; the coefficients so far) -> a coefficient.
+# A function of parameters and random inputs by name, and of the coefficients so far; it returns a coefficient.
 Rule = Callable[[Mapping[str, Tensor], Coefficients], Tensor]
 
 
 @dataclass
 class Dependence:
-    """What depends on parameters, by place and coefficient; grows while a problem is built.
+    """The coefficients that depend on parameters, by place and name; grows while a problem is built.
 
     Attributes:
-        rules: place -> coefficient -> how it follows; those that need others stand behind them.
+        rules: place -> coefficient -> its rule; coefficients that need others stand after these.
         names: place -> the parameters and the random inputs that these coefficients use.
         exposed: parameters that functions of the user's own find among the coefficients of the cells by their names.
     """
@@ -81,8 +81,8 @@ class Traced:
 
     Attributes:
         values: at the starting values of the parameters.
-        follow: None where nothing changes them.
-        names: parameters and random inputs that the follower uses.
+        follow: computes the values from parameters; None where no parameter changes them.
+        names: parameters and random inputs that `follow` uses.
     """
 
     values: np.ndarray
@@ -91,7 +91,7 @@ class Traced:
 
 
 def follower(expression: Expression, x: Tensor, times: Tensor | None) -> Follow:
-    """Of an expression at the points x (dim, ...), at times (T,) where it uses t: (T, ...)."""
+    """The follower of an expression at points x (dim, ...), and at times (T,) where it uses t: values (T, ...)."""
     moving = times is not None and "t" in expression.variables
 
     def follow(known: Mapping[str, Tensor], given: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def follower(expression: Expression, x: Tensor, times: Tensor | None) -> Follow:
 
 
 def on_cells(parts: Sequence[tuple[Follow, Tensor]], shape: tuple[int, int]) -> Follow:
-    """Of followers on some of the cells (indices) each; shape is (cells, points of each)."""
+    """One follower from several, each for some of the cells (indices); shape is (cells, points of each cell)."""
 
     def spread(values: Tensor) -> Tensor:
         """(rows, cells, points) of (rows, P) or (P,); a number for all points stays one, (..., 1, 1)."""
@@ -129,7 +129,7 @@ def on_cells(parts: Sequence[tuple[Follow, Tensor]], shape: tuple[int, int]) -> 
 
 
 def stacked(entries: Sequence[Follow | None], lead: tuple[int, ...]) -> Follow:
-    """Of a vector or matrix (*lead, rows, P) with a follower an entry; None for an entry that stays as it is."""
+    """The follower of a vector or matrix (*lead, rows, P), from one per entry; None for an entry that is constant."""
 
     def follow(known: Mapping[str, Tensor], given: Tensor) -> Tensor:
         flat = given.reshape(-1, *given.shape[len(lead) :])
@@ -142,12 +142,12 @@ def stacked(entries: Sequence[Follow | None], lead: tuple[int, ...]) -> Follow:
 
 
 def parameter_coefficient(name: str) -> str:
-    """What a parameter is called among the coefficients of an integral."""
+    """The name of a parameter among the coefficients of an integral."""
     return f"parameter {name}"
 
 
 def random_coefficient(name: str) -> str:
-    """What a random input is called among the coefficients of an integral."""
+    """The name of a random input among the coefficients of an integral."""
     return f"random {name}"
 
 
@@ -157,9 +157,9 @@ def parameter_maps(
     """How the parameters that act in an integral enter its coefficients, one after the other.
 
     Args:
-        acting: their names.
-        rules: coefficient -> how it follows from them.
-        names: everything that the rules use, random inputs among it.
+        acting: names of the parameters.
+        rules: coefficient -> its rule.
+        names: parameters and random inputs that the rules use.
         exposed: parameters that functions of the user's own find under their bare names too.
     """
 

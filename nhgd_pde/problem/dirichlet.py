@@ -1,4 +1,4 @@
-"""Coefficients of the state that are given: Dirichlet and initial values, and what controls make of them."""
+"""Coefficients of the state that are given: Dirichlet and initial values, and how they follow from controls."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Given:
 
     Attributes:
         values: evaluates expressions and collects mistakes.
-        lift: (rows, N), the rows scenarios or levels in time; at the starting values of the parameters.
-        fixed: (N,) which they are.
+        lift: (rows, N) values at the starting values of the parameters; rows are scenarios or levels in time.
+        fixed: (N,) mask of the coefficients that are given.
         times: (levels,) of an evolution; None of a steady problem.
-        owner: (levels or 1, N) the number of the piece that a coefficient is of; -1 of those without parameters.
-        pieces: key, expression and (dim, N) nodes of what follows from parameters.
+        owner: (levels or 1, N) the index in `pieces` that a coefficient belongs to; -1 where it has no parameters.
+        pieces: key, expression and (dim, N) nodes of the coefficients that follow from parameters.
     """
 
     values: Values
@@ -71,7 +71,7 @@ class Given:
 
     @property
     def unparametrised(self) -> Tensor:
-        """The same with zeros where parameters give the values."""
+        """The given coefficients, with zeros where parameters give the values."""
         own = self.owner >= 0
         return self._whole(np.where(own, 0.0, self.lift)) if own.any() else self.tensor
 
@@ -159,7 +159,7 @@ def given_coefficients(
 
 
 def _initial(given: Given, state: StateSpace, count: int) -> None:
-    """The state at time 0, of which no boundary value is left."""
+    """Give the state at time 0, where initial values replace all boundary values."""
     time = given.values.file.spec.time
     assert time is not None
     given.lift[0], given.owner[0] = 0.0, -1
@@ -181,7 +181,7 @@ def _initial(given: Given, state: StateSpace, count: int) -> None:
 def controlled_coefficients(
     state: StateSpace, given: Given, entries: list[Entry], controls: Controls, clock: Clock | None
 ) -> GivenData | None:
-    """What the controls make of given coefficients; None where they do not change them."""
+    """How given coefficients follow from the controls; None where controls do not change them."""
     columns = {
         entry.parameter: first
         for entry, first in zip(entries, controls.rows.offsets, strict=False)

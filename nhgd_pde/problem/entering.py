@@ -1,4 +1,4 @@
-"""The way of controls into the equation, tried before anything is solved."""
+"""Checks, before anything is solved, that controls enter the equation with right derivatives."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def check_entering(
     integrals: Sequence[tuple[str | None, str, Integral]],
     joint: bool,
 ) -> None:
-    """Complain of controls without a derivative, and of those that do not enter; of formulas and functions of users.
+    """Complain of controls without a derivative, or without an effect, in formulas and functions of users.
 
     Args:
-        values: with the file, and a list of what is wrong.
-        entries: the controls.
-        controls: the same side by side.
+        values: the values, with the file and the list of mistakes.
+        entries: the controls and their ways into the equation.
+        controls: the same controls, as one vector.
         integrals: those of the equation that controls act in: the part of the boundary, None for the cells; the place
             that their coefficients belong to; and the integral.
         joint: a term of the objective depends on controls and state alike.
@@ -77,7 +77,7 @@ def _told(entry: Entry) -> str:
 
 
 def _samples(controls: Controls, integral: Integral) -> list[tuple[Tensor, float]]:
-    """Values (controls, R, P) at the points of an integral of several sizes, within the bounds; and these sizes."""
+    """Values (controls, R, P) of several sizes, within the bounds, at the points of an integral; and the sizes."""
     generator = torch.Generator().manual_seed(1)
     found = []
     start = controls.initial if controls.bounds is None else controls.initial.clamp(*controls.bounds)
@@ -94,10 +94,10 @@ def _samples(controls: Controls, integral: Integral) -> list[tuple[Tensor, float
 
 
 def _components(integral: Integral, entries: Sequence[Entry], entry: Entry, names: set[str]) -> range:
-    """Which of the maps of an integral are those of a control.
+    """The indices of the maps of an integral that belong to a control.
 
-    Parameters come first, those that are among the names that its coefficients use; the others stand in the order of
-    what they do.
+    The parameters that the coefficients of the integral use come first; other controls follow in the order of
+    `Entry.order`.
     """
     parameters = [each for each in entries if each.parameter in names]
     if entry.parameter is not None:
@@ -115,7 +115,7 @@ def _probed(
     try:
         return probe(value, at, components, size, torch.Generator().manual_seed(2), segments)
     except SingularMatrixError:
-        # A control out of the range of what it makes.
+        # The control brings its coefficient out of the range.
         return None
 
 
@@ -127,20 +127,21 @@ def _check_map(
     integrals: Sequence[tuple[str | None, str, Integral]],
     name: str,
 ) -> None:
-    """The user's map by itself: coefficients against the control."""
+    """Compare the derivatives of the coefficients in a user's map by the control with their values."""
     entry = entries[number]
     ((place, integral),) = [(place, each) for where, place, each in integrals if where == entry.where]
     (enter,) = entry.maps
     (component,) = _components(integral, entries, entry, values.dependence.names_at(place))
+    coefficients = _with_parameters(values, entries, place, integral)
     for at, size in _samples(controls, integral):
         own = at[component : component + 1]
-        given = {"the control": own} | {f"c[{key!r}]": each for key, each in integral.coefficients.items()}
+        given = {"the control": own} | {f"c[{key!r}]": each for key, each in coefficients.items()}
         try:
-            changed = changed_in_place(lambda own=own: enter(dict(integral.coefficients), own[0]), given)  # type: ignore[misc]
+            changed = changed_in_place(lambda own=own: enter(dict(coefficients), own[0]), given)  # type: ignore[misc]
             if changed:
                 told = f"{name} changes {changed}, which it is given, in place: expected new tensors"
                 raise EnteringError(f"{entry.key}.python", told)
-            found = _probed(lambda each: _stacked(enter, integral.coefficients, each), own, range(1), size)
+            found = _probed(lambda each: _stacked(enter, coefficients, each), own, range(1), size)
         except EnteringError:
             raise
         except Exception as error:
@@ -149,8 +150,19 @@ def _check_map(
             raise EnteringError(f"{entry.key}.python", f"{name}: {found.sentence('the control')}")
 
 
+def _with_parameters(values: Values, entries: Sequence[Entry], place: str, integral: Integral) -> Coefficients:
+    """The coefficients that functions of the user's own are given, with the starting values of the parameters."""
+    names = values.dependence.names_at(place)
+    acting = [each.parameter for each in entries if each.parameter is not None and each.parameter in names]
+    coefficients = integral.coefficients
+    like = integral.evaluation.quadrature.weights.reshape(1, -1)
+    for name, enter in zip(acting, integral.controls, strict=False):
+        coefficients = enter(coefficients, torch.full_like(like, values.parameters[name]))
+    return coefficients
+
+
 def _stacked(enter: ControlMap, coefficients: Coefficients, control: Tensor) -> Tensor:
-    """All coefficients that a map makes of control values (1, R, P), one after the other: (any, R, P)."""
+    """All coefficients that a map computes from control values (1, R, P), stacked: (any, R, P)."""
     rows = []
     for value in enter(dict(coefficients), control[0]).values():
         if isinstance(value, Tensor):

@@ -26,13 +26,13 @@ class Entry:
         functions: each component's functions at the points of that integral; columns of this control.
         coefficients: what the maps need besides.
         acts_on: the coefficients there that it changes.
-        additive: it only adds to sources, fluxes and the like, so that an affine equation stays affine.
-        data: (coefficients of the state in a time step, columns) what it fixes; None where it does not.
+        additive: it only adds to sources and fluxes, so that an affine equation stays affine.
+        data: (coefficients of the state in a time step, columns) the values that it fixes; None where it fixes none.
         initial: it fixes the coefficients at time 0.
         stages: of a continuation, what those coefficients are in each of its stages; the last is the problem.
         density: how it becomes material; None of other controls.
         side: the part of the boundary that it acts on, and its facets; None for the cells.
-        cells: those whose conductivity it makes; None where it makes none.
+        cells: the cells whose conductivity it determines; None where it determines none.
         parameter: the name by which expressions know it; None of other controls. It has no maps of its own: in every
             integral it enters the coefficients that use it.
         certain: no value between its bounds brings a coefficient out of its range.

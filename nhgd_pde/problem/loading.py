@@ -73,10 +73,10 @@ class ProblemFile:
 
 
 def read_dump(text: str) -> dict[str, Any]:
-    """What `ProblemFile.dump` has written, as plain values.
+    """The text of `ProblemFile.dump` as plain values.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text was not written by `ProblemFile.dump`.
     """
     try:
         found = YAML(typ="safe", pure=True).load(text)

@@ -37,7 +37,7 @@ from .values import Values
 
 @dataclass
 class ObjectiveBuilder:
-    """Makes the terms one after the other; `fields` grows by what there is to draw, `l1_weights` by l1 terms.
+    """Makes the terms one after the other; adds fields for output to `fields`, and weights of l1 terms to `l1_weights`.
 
     Attributes:
         values: evaluates expressions and collects mistakes.
@@ -196,7 +196,7 @@ class ObjectiveBuilder:
     def compliance(self, key: str, term: ComplianceTerm) -> LinearState:
         """The work of the loads, of every row that they have."""
         if any(name in ("source", "flux") for rules in self.values.dependence.rules.values() for name in rules):
-            self.values.complain(f"{key}.kind", "expected loads without parameters, which change what their work is")
+            self.values.complain(f"{key}.kind", "expected loads without parameters, which would change the work")
         count = self.state.groups[0].components
         total = np.zeros((1, self.state.size))
         for evaluation, load in self.loads:

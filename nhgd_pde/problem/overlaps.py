@@ -1,4 +1,4 @@
-"""Names of the mesh that have facets or cells in common, and what holds there."""
+"""Names of the mesh that share facets or cells, and the rules for these."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .values import Values, point_text
 
 @dataclass(frozen=True)
 class _Acting:
-    """Something that a file says of a set of facets.
+    """A condition or control of the file on a set of facets.
 
     Attributes:
-        name: of the facets.
+        name: name of the set of facets.
         key: where it stands in the file.
         kind: `dirichlet`, `neumann`, ...
         facets: their indices.
-        control: it is a control.
+        control: whether it is a control.
     """
 
     name: str
@@ -39,9 +39,10 @@ class _Acting:
 
 
 def check_overlaps(values: Values, state: StateSpace, facets: dict[str, np.ndarray], entries: Sequence[Entry]) -> None:
-    """Say what holds where conditions, controls or terms meet on the same facets or cells.
+    """Report the rules where conditions, controls or terms meet on the same facets or cells.
 
-    What adds up, or has no effect, is a notice; what would depend on the order in the file is a mistake.
+    Parts that add up, or have no effect, give a notice. A result that would depend on the order in the file is a
+    mistake.
     """
     acting = []
     for name, indices in facets.items():
@@ -74,7 +75,7 @@ def _on_facets(values: Values, state: StateSpace, one: _Acting, other: _Acting, 
     if kinds == {"dirichlet"} and not one.control and not other.control:
         _same_values(values, state, one, other, shared, common)
     elif kinds == {"dirichlet"} and one.control and other.control:
-        values.tell(f"{common}; there u is the mean of what {one.key} and {other.key} make it")
+        values.tell(f"{common}; there u is the mean of the values of {one.key} and {other.key}")
     elif kinds == {"dirichlet"}:
         control, given = (one, other) if one.control else (other, one)
         values.tell(f"{common}; there {control.key} adds to the values of {given.name}")
@@ -112,7 +113,7 @@ def _same_values(
 
 
 def _component(given: Expression | tuple[Expression | None, ...] | None, i: int) -> Expression | None:
-    """What a Dirichlet condition gives for a component; a scalar stands for all of a vector or for a real part."""
+    """The value of a Dirichlet condition for a component; a scalar stands for all components, or for a real part."""
     if isinstance(given, tuple):
         return given[i] if i < len(given) else None
     return given
@@ -124,7 +125,7 @@ def _equal(one: Expression, other: Expression) -> bool:
 
 
 def _in_terms(values: Values) -> None:
-    """Terms of the objective that count the same facets or cells."""
+    """Report terms of the objective that count the same facets or cells."""
     domain = values.domain
     terms: list[tuple[str, str, str, np.ndarray]] = []
     for k, term in enumerate(values.file.spec.objective):
@@ -141,7 +142,7 @@ def _in_terms(values: Values) -> None:
 
 
 def _in_controls(values: Values) -> None:
-    """Controls of the same cells: those that add to a source add up, those that make a coefficient cannot both."""
+    """Report controls on the same cells: those of sources add up; two that determine one coefficient are a mistake."""
     spec = values.file.spec
     several = isinstance(spec.control, tuple)
     made, added = [], []

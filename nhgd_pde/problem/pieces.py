@@ -1,4 +1,4 @@
-"""Whether conditions determine the state in every piece of a mesh whose pieces share no facet."""
+"""Checks that conditions determine the state in every piece of a mesh whose pieces share no facet."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from .values import Values, point_text
 
 @dataclass(frozen=True)
 class Pieces:
-    """What holds the state in the pieces of a mesh.
+    """The conditions that determine the state in the pieces of a mesh.
 
-    Pieces that meet in a vertex alone (in space also in an edge) are pieces: in the equation a value at one point holds
-    nothing, whatever it does to finite elements. Values under `pde.points` count, as they are given on purpose.
+    Parts that meet in a vertex alone (in space also in an edge) are different pieces: in the equation a value at one
+    point does not determine the state, although it may do so for finite elements. Values under `pde.points` count,
+    because they are given on purpose.
 
     Attributes:
         values: collects what is wrong.
@@ -39,7 +40,7 @@ class Pieces:
     entries: Sequence[Entry]
 
     def check(self, interior: Interior) -> None:
-        """Complain of a piece in which nothing but derivatives of the state is known."""
+        """Complain of a piece in which only derivatives of the state are determined."""
         if not self._numbers.any() or interior.capacity is not None:
             return
         if interior.unseen:
@@ -92,7 +93,7 @@ class Pieces:
         return found
 
     def _held(self, component: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Cells with a facet (or a point) where a component is held, and the coefficients (indices) that are."""
+        """Cells with a facet (or a point) where a component is determined, and indices of the coefficients there."""
         state, mesh = self.state, self.state.domain.mesh
         first, end = state.offsets[component : component + 2]
         rest = self.fixed.copy()

@@ -44,7 +44,7 @@ class UserDensity:
 
     @cached_property
     def _parameters(self) -> set[str]:
-        """The names of the parameters of the function; of one with **kwargs all that there are."""
+        """The names of the parameters of the function; with **kwargs all names that can be given."""
         try:
             parameters = inspect.signature(self.function).parameters
         except (TypeError, ValueError):
@@ -55,7 +55,7 @@ class UserDensity:
 
     @property
     def arguments(self) -> str:
-        """What the function is given, for messages; empty where the state is one group of fields."""
+        """A description of the arguments for messages; empty where the state is one group of fields."""
         if len(self.groups) == 1:
             return ""
         further = [f"{name}{suffix}" for name in (group.name for group in self.groups[1:]) for suffix in ("", "_grad")]

@@ -102,7 +102,7 @@ class Recipe:
 
     @cached_property
     def mixed(self) -> bool:
-        """Whether what controls make of a coefficient may be out of its range in some scenarios alone."""
+        """Whether controls may bring a coefficient out of its range in some scenarios only."""
         together = any(names & self.values.random_names for names in self.values.dependence.names.values())
         own = any(isinstance(each, PythonControl) for each in self.values.file.spec.controls)
         return together or (own and bool(self.interior_names))

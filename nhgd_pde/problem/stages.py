@@ -56,7 +56,7 @@ def staged(
 
 
 def _of_equation(bounds: StateBounds, equation: StateEquation) -> StateBounds:
-    """With what neither the equation nor a control changes marked as given."""
+    """The bounds, with the coefficients marked as given that neither the equation nor a control changes."""
     given = torch.ones(equation.size, dtype=torch.bool)
     given[torch.from_numpy(np.asarray(equation.free, dtype=np.int64))] = False
     if equation.data is not None:

@@ -44,10 +44,10 @@ class Values:
     After a mistake the values are zeros, so that the rest of the file can be looked at as well.
 
     Attributes:
-        notices: what is no mistake, and yet has to be told.
+        notices: sentences for the user that are not about mistakes.
         times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
         parameters: starting values of the controls that expressions name.
-        dependence: what follows from the parameters, and how.
+        dependence: the coefficients that follow from parameters.
         ranges: key in the file -> the admissible values of the coefficient there, where they have a range.
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
         random: the random inputs in the scenarios that are looked at; None where there are none.
@@ -226,9 +226,9 @@ class Values:
         return found
 
     def companions(self, place: str, x: Tensor) -> dict[str, Tensor]:
-        """What an integral with points x (dim, P) needs besides its coefficients to follow the parameters.
+        """Additional coefficients of an integral with points x (dim, P), from which others follow.
 
-        The random inputs that it uses together with parameters, and these at their starting values.
+        They are the parameters at their starting values, and the random inputs that are used together with them.
         """
         names = self.dependence.names_at(place)
         found = {key: value for key, value in self.starting_parameters().items() if names}
@@ -254,7 +254,10 @@ class Values:
                 self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
 
     def complain(self, key: str, message: str) -> None:
-        self.issues.append(self.file.issue(key, message))
+        """Add a mistake to the list, once: a part of the file may be evaluated at several places."""
+        issue = self.file.issue(key, message)
+        if issue not in self.issues:
+            self.issues.append(issue)
 
     def tell(self, message: str) -> None:
         self.notices.append(message)
@@ -303,7 +306,7 @@ class Values:
     def traced_regions(
         self, key: str, value: Expression | dict[str, Expression], x: Tensor, at: np.ndarray | None = None
     ) -> Traced:
-        """The same with its dependence, at points of every cell in turn, or of the cells `at`."""
+        """The same coefficient with its dependence, at points of every cell in turn, or of the cells `at`."""
         if isinstance(value, Expression):
             return self.traced(key, value, x)
         every = np.arange(self.domain.mesh.nelements) if at is None else at
@@ -343,7 +346,7 @@ class Values:
     def admitted(self, key: str, values: np.ndarray, x: Tensor, range_: Range) -> np.ndarray:
         """The values (..., P), or matrices (dim, dim, rows, P), of a coefficient, which have to be in a range.
 
-        The range is kept for the values that controls make of them later.
+        The range is kept for the values that controls give to the coefficient later.
         """
         self.ranges[key] = range_
         breach = range_.breach(host_tensor(values))
@@ -381,7 +384,7 @@ class Values:
         times: np.ndarray | None = None,
         following: bool = True,
     ) -> Traced:
-        """The same with its dependence, where it may have one."""
+        """The same vector with its dependence on parameters, where parameters are allowed."""
         shape = tuple(x.shape[1:])
 
         def one(at: str, each: Expression) -> Traced:

@@ -58,10 +58,10 @@ def check_held(
 
 
 def check_balanced(values: Values, candidate: UndeterminedField, data: GivenData, start: Tensor) -> None:
-    """Complain of parameters that let in what cannot get out, where velocities are given all around."""
+    """Complain of parameters that give a net flux through a boundary on which all velocities are given."""
     outflow = torch.from_numpy(candidate.outflow).to(start.device)
     nothing = 1e-10 * float(outflow.abs().max())
-    # At the starting values and near by: two parts may balance at one value alone.
+    # Two points are tested, the starting values and others nearby: fluxes may balance at one value by chance.
     for v in (start, 1.1 * start + 0.1):
         derivative = torch.stack([data.at(v).mv(unit)[0] for unit in torch.eye(len(v)).to(v)])
         net, through = derivative @ outflow, derivative.abs() @ outflow.abs()

@@ -33,12 +33,12 @@ class Checkpoint:
         loop: where the outer loop stands.
         counts: work done so far.
         seconds: time it took.
-        stage: which of the problems of a continuation the loop is about.
+        stage: index of the problem of a continuation that the loop solves.
         before: outer iterations of the stages before.
         reference: the first gradient norm of the run.
-        rounds: how many rounds of bounds of the state have ended, and where their multipliers stand; None where the
-            loop is about none.
-        first: the first iterate of the run where the loop is about a later stage or round; None elsewhere.
+        rounds: number of rounds of state bounds that have ended, and the state of their multipliers; None without
+            rounds.
+        first: the first iterate of the run if the loop is in a later stage or round; None else.
     """
 
     loop: LoopState
@@ -157,7 +157,7 @@ class Reached:
 
     Attributes:
         v: (p,) its control.
-        u: (S, n) its state; None where the method keeps it in a way of its own.
+        u: (S, n) its state; None where the method saves it in another form.
         iteration: its number, counted from the beginning of the run.
     """
 
@@ -188,7 +188,7 @@ def read_reached(folder: Path) -> Reached | None:
 
 
 def _state_of(saved: Any) -> torch.Tensor | None:
-    """The state in what an oracle has saved; over scenarios that of the nominal problem."""
+    """The state in the saved data of an oracle; over scenarios the state of the nominal problem."""
     if isinstance(saved, list) and saved:
         return _state_of(saved[0])
     if not isinstance(saved, dict):

@@ -41,18 +41,18 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What an answer costs in the scenarios of the sample and in fresh ones.
+    """The objective of a control in the scenarios of the sample and in fresh ones.
 
     Attributes:
         risk: the measure.
         values: (S,) the objective in every scenario of the sample.
-        weights: (S,) theirs.
+        weights: (S,) the weights of these scenarios.
         fresh: (F,) the objective in fresh scenarios; empty without any.
-        drawn: how these were drawn.
-        confidence: of `interval`.
+        drawn: how the fresh scenarios were drawn.
+        confidence: confidence level of `interval`.
         sample: (S, m) standard variables of the sample; None where they are not known.
-        inputs: what they are of.
-        streamed: the control was made with scenarios of a stream: the sample is not what was minimised over.
+        inputs: the random inputs that the standard variables belong to.
+        streamed: the control was found with scenarios of a stream, so that the sample was not minimised over.
     """
 
     risk: Risk
@@ -76,9 +76,9 @@ class Judgement:
         return self.estimate.value
 
     def objective(self, evaluation: Evaluation) -> float:
-        """What is reported for the control: of the whole sample, or of the random inputs where it came from a stream.
+        """The reported objective: over the whole sample, or with a stream over the distribution of the random inputs.
 
-        The last evaluation has that only where it was made at this control and with every scenario of the sample.
+        The last evaluation has this value only if it was made at this control with every scenario of the sample.
         """
         whole = evaluation.scenarios == len(self.values) and not (evaluation.blended or self.streamed)
         if whole and evaluation.sampling_error == 0.0:
@@ -108,7 +108,7 @@ class Judgement:
 
     @cached_property
     def _doubt(self) -> str:
-        """Why there is no interval; empty where nothing is known against it."""
+        """A sentence on why there is no interval; empty where no reason is known."""
         return self.risk.doubt(torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights))
 
     def _expectation(self, terms: Tensor) -> Estimate:
@@ -135,7 +135,7 @@ class Judgement:
         low, high = self.interval
         return {
             "risk": self.risk.name,
-            # The control of the smoothed measure costs at most so much more than the best one, over the sample.
+            # Over the sample, the measure at the minimiser of the smoothed measure exceeds its minimum by at most this.
             "smoothing_bound": self.risk.gap(torch.from_numpy(self.weights)),
             "in_sample": self.in_sample,
             "out_of_sample": self.out_of_sample,
@@ -259,7 +259,7 @@ def fitted(problem: ScenarioProblem, team: Team = ALONE) -> ScenarioProblem:
     try:
         values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
     except SingularMatrixError:
-        # The optimum of the nominal scenario is out of the range of a coefficient in another one.
+        # At the optimum of the nominal scenario a coefficient of another scenario is out of its range.
         return problem
     if not np.isfinite(values).all():
         return problem

@@ -1,4 +1,4 @@
-"""Where a run has ended: its control and state, from a solution or from a run folder."""
+"""The end of a run: its control and state, from a solution or from a run folder."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .drawing import levels, output_grid
 from .running import Problem
 from .solution import Solution
 
-# Keys that say what unknowns there are: in another problem a control means something else.
+# Keys that determine the unknowns: if one of them differs, the control of a run belongs to another problem.
 _IDENTITY = ("name", "mesh", "element", "time", "pde.kind", "pde.python", "pde.components", "control")
-# Keys of a control that do not, and others that are worth a word where they differ.
+# Keys of a control that do not determine the unknowns; keys whose differences are reported, and how many of these.
 _FREE = ("initial", "bounds", "gain")
 _TOLD = ("pde", "control", "objective", "constraints", "parameters", "risk")
 _MOST_TOLD = 3
@@ -37,7 +37,7 @@ class End:
     Attributes:
         v: (p,) its control.
         u: (S, n) its state, or near it; None where that is not known.
-        place: what it is, in words.
+        place: description of the end, for messages.
     """
 
     v: Tensor
@@ -60,7 +60,7 @@ def end_of(problem: Problem, run: Solution | str | Path) -> End:
         raise OutputError(f"{found.place}: expected a control of {pde.outer_size:,} values, found {what}")
     u = found.u
     if u is not None and (tuple(u.shape) != pde.inner_shape or not bool(u.isfinite().all())):
-        # Of several scenarios, where the problem here is the nominal one.
+        # These are states of several scenarios, but the problem here is the nominal one.
         u = None
     device = pde.equation.lift.device
     place = found.place if problem.scenarios is None else f"{found.place}, random inputs at their middle"
@@ -104,7 +104,7 @@ def _of_folder(problem: Problem, folder: Path) -> End:
 
 
 def _compared(problem: Problem, folder: Path, text: str) -> str:
-    """What is not as in the run, in words, where the problem is the same."""
+    """A description of the differences between the problem and the run; raises if the unknowns differ."""
     try:
         then = read_dump(text)
     except ValueError as error:
@@ -167,7 +167,7 @@ def _numbers(part: ControlSpace, folder: Path, summary: Mapping[str, Any]) -> np
 
 
 def _coefficients(problem: PDEProblem, part: ControlSpace, data: FieldData, name: str, folder: Path) -> np.ndarray:
-    """(m,) of a control that is a field, in one step."""
+    """(m,) the coefficients of a control that is a field, in one time step."""
     assert part.space is not None and part.dofs is not None
     on_cells = part.space.element == "P0"
     given = (data.cell if on_cells else data.point).get(name)

@@ -1,4 +1,4 @@
-"""The rounds in which bounds of the state are made to hold: each an outer problem without them.
+"""The rounds that enforce bounds of the state: each round is an outer problem without these bounds.
 
 A round minimises the augmented Lagrangian of `objective.state_bounds`. After it the multipliers are updated, and the
 penalty grows where that has not brought the state nearer to its bounds. Rounds are solved roughly until the bounds
@@ -24,9 +24,9 @@ from ..pde_problem import PDEProblem
 from ..scenario_problem import ScenarioProblem
 from .outcome import nominal_of
 
-# A round is solved to the goal of the run where what is left is at most this many times the tolerance.
+# A round is solved to the goal of the run where the violation is at most this many times the tolerance.
 _NEAR = 10.0
-# Many times what it takes; only a problem without a solution comes near.
+# Largest number of rounds, many times more than usual: only a problem without a solution takes so many.
 _MOST_ROUNDS = 60
 
 
@@ -34,7 +34,7 @@ Bounded = PDEProblem | ScenarioProblem
 
 
 def started(problem: Bounded, last: Iterate | None = None) -> Bounded:
-    """The problem of a stage, of its first round where it has rounds, that starts where another has ended."""
+    """The problem of a stage, or of its first round if it has rounds, starting from the end of another problem."""
     problem = problem if last is None else _from(problem, last)
     if not problem.state_bounds:
         return problem
@@ -45,13 +45,13 @@ def started(problem: Bounded, last: Iterate | None = None) -> Bounded:
 
 
 def penalised(problem: Bounded) -> Bounded:
-    """One problem in place of all rounds, for those who compare methods on one: with the last penalty of the path."""
+    """One problem in place of all rounds, with the last penalty of the path, for comparisons of methods."""
     begun = started(problem)
     return begun.relaxed(tuple(each.ended() for each in begun.relaxations)) if begun.relaxations else begun
 
 
 def following_round(problem: Bounded, last: Iterate) -> Bounded:
-    """The problem of the round after one that has ended at an iterate, from where it starts."""
+    """The problem of the next round, which starts from the iterate at which the last round has ended."""
     nominal, v = nominal_of(problem), last.evaluation.v
     state = problem.state(last.oracle.u, v)
 
@@ -62,7 +62,7 @@ def following_round(problem: Bounded, last: Iterate) -> Bounded:
 
 
 def _from(problem: Bounded, last: Iterate) -> Bounded:
-    """A problem that starts where another has ended."""
+    """The problem, starting from the iterate at which another problem has ended."""
     if isinstance(problem, ScenarioProblem):
         nominal = problem.nominal
         return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
@@ -70,7 +70,7 @@ def _from(problem: Bounded, last: Iterate) -> Bounded:
 
 
 def reported(problem: Bounded, iterate: Iterate) -> Iterate:
-    """The iterate with the objective of the file, without what stands for the bounds of the state."""
+    """The iterate with the objective of the file, without the terms that enforce the bounds of the state."""
     evaluation = iterate.evaluation
     if not problem.relaxations or isinstance(iterate.oracle, Unsolved) or not evaluation.finite:
         return iterate
@@ -79,17 +79,17 @@ def reported(problem: Bounded, iterate: Iterate) -> Iterate:
 
 
 def settled(problem: Bounded) -> bool:
-    """The bounds held at the end of the last round."""
+    """Whether the bounds held at the end of the last round."""
     return all(each.settled for each in problem.relaxations)
 
 
 def nearly(problem: Bounded) -> bool:
-    """They were not far from that."""
+    """Whether the bounds nearly held at the end of the last round."""
     return all(each.left <= _NEAR * each.tolerance for each in problem.relaxations)
 
 
 def impossible(problem: Bounded, rounds: int, last: Iterate) -> str:
-    """Why another round would be of no use, in a sentence; empty where there is no reason."""
+    """A sentence on why another round would be of no use; empty where it may be of use."""
     state = problem.state(last.oracle.u, last.evaluation.v)
     for each in problem.relaxations:
         reason = each.impossible(state)
@@ -103,7 +103,7 @@ def impossible(problem: Bounded, rounds: int, last: Iterate) -> str:
 
 
 def restored(problem: Bounded, saved: list[Mapping[str, Any]]) -> Bounded:
-    """The problem of a round, from what a checkpoint has of its relaxations."""
+    """The problem of a round, from its relaxations in a checkpoint."""
     device = nominal_of(problem).equation.lift.device
     return problem.relaxed(
         tuple(
@@ -114,19 +114,19 @@ def restored(problem: Bounded, saved: list[Mapping[str, Any]]) -> Bounded:
 
 
 def saved(problem: Bounded) -> list[dict[str, Any]]:
-    """What a checkpoint has of the relaxations."""
+    """The relaxations as they are saved in a checkpoint."""
     names = ("multiplier", "penalty", "first", "left", "tolerance", "seen", "stalled")
     return [{name: getattr(each, name) for name in names} for each in problem.relaxations]
 
 
 def penalty_unit(problem: PDEProblem, bounds: StateBounds, u: Tensor, v: Tensor) -> float | None:
-    """The factor with which a penalty is as curved as the objective, None where nothing says.
+    """The factor that gives a penalty the curvature of the objective; None where it cannot be found.
 
     It is taken along the change d of the controls that moves the bounded state most evenly:
 
         |d . Phi'' d| / |du|^2 + |Phi' d| / (|du| |1| size),   du the change of the state,
 
-    norms over the bounded region, size that of the bounds. The second part is for objectives without curvature.
+    with norms over the bounded region, and the size of the bounds. The second part is for objectives without curvature.
     """
     equation, m = problem.equation, problem.control.physical(v)
     whole = u.new_zeros(len(u), equation.size)

@@ -40,7 +40,7 @@ from .solution import Row, Solution
 
 # How far the gradient is reduced in a stage of a continuation that is not the last.
 _STAGE_RTOL = 1e-2
-# The same in a round of state bounds: from rougher solutions multipliers learn too little.
+# How far the gradient is reduced in a round of state bounds: rougher solutions give poor multipliers.
 _ROUND_RTOL = 1e-3
 # Fresh scenarios that judge an answer where the file does not say: as many as the sample has, within these.
 _LEAST_FRESH, _MOST_FRESH = 100, 1000
@@ -249,10 +249,10 @@ class Run:
             self._current = following
 
     def _stopping(self, rtol: float) -> Stopping:
-        """That of the run, or a rougher one."""
+        """The stopping rule of the run, or a rougher one."""
         stopping = self._problem.method.stopping
         if self._reference:
-            # What counts is how small the gradient has become since the run began.
+            # The goal is relative to the gradient at the beginning of the run.
             atol = max(stopping.atol, stopping.rtol * self._reference)
             stopping = replace(stopping, atol=atol, restarts=False)
         return replace(stopping, rtol=max(stopping.rtol, rtol))
@@ -260,7 +260,7 @@ class Run:
     def _round_ended(
         self, found: Minimum, rough: bool, stopping: Stopping
     ) -> tuple[Minimum | None, PDEProblem | ScenarioProblem]:
-        """What the run has found, if it has, and the problem of the next round."""
+        """The result of the run, None if it goes on, and the problem of the next round."""
         current = self._current
         if not current.relaxations:
             return found, current

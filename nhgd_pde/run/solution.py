@@ -28,9 +28,9 @@ class Certificate:
     """How far the answer is from satisfying its equations.
 
     Attributes:
-        state_residual: bound of the relative error of the state, |R|_{K^-1} / |u|_K over the inf-sup constant. Over
-            scenarios, and of the compared methods, that constant is left out.
-        adjoint_residual: the same of the adjoint variable.
+        state_residual: bound of the relative error of the state: |R|_{K^-1} / |u|_K, divided by the inf-sup constant.
+            Over scenarios, and for the methods of comparison, it is not divided by that constant.
+        adjoint_residual: the same bound for the adjoint variable.
         gradient_error: estimate of the error of the gradient that these two leave.
     """
 

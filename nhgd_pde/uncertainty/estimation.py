@@ -51,7 +51,7 @@ class Estimate:
     functions: int = 0
 
     def times(self, unit: float) -> Estimate:
-        """Of a function that is so many times as large."""
+        """The estimate for the function times a unit."""
         low, high = self.interval
         return replace(self, value=unit * self.value, error=unit * self.error, interval=(unit * low, unit * high))
 
@@ -64,7 +64,7 @@ def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> E
     """Of a function with values (F,) in the scenarios of a sample."""
     size = float(np.abs(values).max(initial=0.0))
     if math.isfinite(size) and size > 0.0:
-        # In a unit in which no square underflows or overflows.
+        # The unit is chosen so that no square underflows or overflows.
         return _expectation(values / size, sample, confidence).times(size)
     return _expectation(values, sample, confidence)
 
@@ -111,7 +111,7 @@ class _Fit:
         """Hall's transformation of t = (value - truth) / error, whose law is skewed where the influences are."""
         quantile = float(scipy.stats.t.ppf(0.5 + 0.5 * confidence, self.freedom))
         spread = self.influence - self.influence.mean()
-        # In units of the largest one, whose third power may underflow.
+        # The unit is the largest number, whose third power may underflow.
         size = float(np.abs(spread).max())
         if not size > 0.0:
             return self.value, self.value

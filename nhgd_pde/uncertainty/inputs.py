@@ -121,7 +121,7 @@ class RandomInputs:
         return np.stack([one.quantile(p[:, k]) for k, one in enumerate(self.distributions)], axis=1)
 
     def columns(self, z: np.ndarray) -> dict[str, np.ndarray]:
-        """Name -> (S,) of scenarios z (S, m): values of numbers; `k[1]`, `k[2]`, ... the coefficients of a field k."""
+        """Name -> (S,) values of numbers in scenarios z (S, m); `k[1]`, `k[2]`, ... are coefficients of a field k."""
         self._check(z)
         found: dict[str, np.ndarray] = {}
         for name, where in self.slices.items():

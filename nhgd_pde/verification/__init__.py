@@ -24,10 +24,10 @@ def verify_problem(
     """Run every test at a random control and at rough states near its own, or at a given control and its state.
 
     Args:
-        problem: what is tested.
-        seed: of the random directions.
+        problem: the problem to test.
+        seed: seed of the random directions.
         at: a state (S, n) to start from, or None, and a control (p,); None for random ones.
-        place: where that is, for the table.
+        place: description of this point, for the table.
     """
     generator = torch.Generator().manual_seed(seed)
     checks: list[Check] = []

@@ -1,4 +1,4 @@
-"""Residual and objective with all their parts, and their derivatives as the methods use them."""
+"""Tests of residual, objective and their parts, with the derivatives that the methods use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +17,12 @@ from .checks import Check, compared
 from .point import Place
 
 _EXACT = 1e-12
-# Steps of differences for which the equation is assembled anew.
+# Number of steps of differences where every step assembles the equation anew.
 _FEW = 6
 
 
 def assembled_checks(place: Place) -> Iterator[Check]:
-    """All of them."""
+    """All tests of assembled quantities."""
     yield from _transposes(place)
     yield from filter(None, [_by_state(place), _by_control(place), _bent(place), _integrals(place)])
     yield from filter(None, [_objective_by_state(place), _objective_by_control(place), _objective_bent(place)])
@@ -30,7 +31,7 @@ def assembled_checks(place: Place) -> Iterator[Check]:
 
 
 def _or_nothing(make: Callable[[], Tensor], like: Tensor) -> Tensor:
-    """NaN where the equation makes no sense."""
+    """The tensor that is made, or NaN in its shape where the equation makes no sense."""
     try:
         return make()
     except SingularMatrixError:
@@ -45,14 +46,31 @@ def _number(value: float, like: Tensor) -> Tensor:
 
 
 def gap(a: float, b: float, size: float) -> float:
-    """Their difference, relative to a size that has their unit."""
+    """The difference of two numbers, relative to a size that has their unit."""
     return abs(a - b) / size if size > 0.0 else abs(a - b)
 
 
 def _parts(place: Place, u: Tensor) -> Tensor:
-    """(S, n) the size of what each row of the residual is a sum of, at a state."""
+    """(S, n) the size of the terms that are summed in each row of the residual, at a state."""
     rough = [place.problem.state_product(u, place.v, place.state_direction()) for _ in range(4)]
     return torch.stack(rough).abs().amax(0)
+
+
+def _row_sizes(place: Place, parts: Tensor) -> Tensor:
+    """(S, n) the sizes of the rows, but at least a thousandth of the largest of the same field.
+
+    A row that is zero by cancellation is made of rounding errors, which must not be divided by their own size. Rows of
+    different fields have different units.
+    """
+    space, free = place.problem.space, np.asarray(place.problem.equation.free)
+    field = torch.from_numpy(np.searchsorted(space.offsets, free % space.size, side="right")).to(parts.device)
+    sizes = torch.ones_like(parts)
+    for each in field.unique():
+        own = parts[:, field == each]
+        largest = float(own.max())
+        if largest > 0.0:
+            sizes[:, field == each] = own.clamp(min=1e-3 * largest)
+    return sizes
 
 
 def _transposes(place: Place) -> list[Check]:
@@ -60,8 +78,7 @@ def _transposes(place: Place) -> list[Check]:
     problem, u, v = place.problem, place.u, place.v
     worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
     # Tests are in the reciprocal units of the residual, row by row.
-    size = _parts(place, u)
-    weights = 1.0 / torch.where(size > 0.0, size, 1.0)
+    weights = 1.0 / _row_sizes(place, _parts(place, u))
     for w, d in zip(place.state_directions(), [*place.control_directions()] * 20, strict=False):
         pushed = problem.state_product(u, v, w)
         z = weights * place.noise(u.shape)
@@ -75,7 +92,7 @@ def _transposes(place: Place) -> list[Check]:
         worst[name] = max(worst[name], gap(dot(pushed, z), dot(d, pulled), sizes))
     checks = [Check(name, value, "at most 1e-12", value <= _EXACT) for name, value in worst.items()]
     if problem.equation.symmetric:
-        # Of the matrix itself: products with a transpose that is known to be equal say nothing.
+        # The matrix itself is tested: products would use the same matrix for a transpose that is assumed to be equal.
         matrix = problem.equation.linearise(u, problem.control.physical(v)).whole.host()
         value = float(abs(matrix - matrix.T).max() / abs(matrix).max())
         checks.insert(1, Check("symmetry of dR/du", value, "at most 1e-12", value <= _EXACT))
@@ -99,7 +116,7 @@ def _by_state(place: Place) -> Check | None:
 
 
 def _by_control(place: Place) -> Check | None:
-    # At the solution: beside the residual of a rough state the changes would have few digits.
+    # The test is made at the solution: relative to the residual of a rough state the changes would have few digits.
     problem, u, v = place.problem, place.solution, place.v
 
     def residual(direction: Tensor, t: float) -> Tensor:
@@ -113,14 +130,14 @@ def _by_control(place: Place) -> Check | None:
 
 
 def _integrals(place: Place) -> Check | None:
-    """The residual of an affine equation is made of its derivatives; of its integrals it has to be the same."""
+    """The residual of an affine equation, computed from its derivatives, must equal that from its integrals."""
     problem, v = place.problem, place.v
     if not problem.equation.affine:
         return None
-    # Not at a solution, where both are zero to rounding.
+    # The test is not made at a solution, where both are zero to rounding.
     u = place.solution + place.state_direction()
     direct, made = problem.integrated(u, v), problem.residual(u, v)
-    # Rows may cancel: what counts is the size of what is summed up in them.
+    # Terms of a row may cancel, so errors are relative to the size of these terms.
     size = torch.maximum((direct - made).abs(), direct.abs()).max()
     value = float((direct - made).abs().max() / size) if float(size) else 0.0
     return Check("R against its integrals", value, "at most 1e-10", value <= 1e-10)
@@ -159,7 +176,7 @@ def _bent(place: Place) -> Check | None:
 def _values(place: Place, u: Tensor, v: Tensor, by_state: bool) -> Tensor:
     """The terms of the objective that depend on the state, or on the control, one by one.
 
-    In the sum of all of them the changes of small ones would be lost.
+    In the sum of all terms the changes of small terms would be lost.
     """
     problem, objective = place.problem, place.problem.objective
     m = problem.control.physical(v)
@@ -214,7 +231,7 @@ def _objective_bent(place: Place) -> Check | None:
 
 
 def _terms(place: Place) -> Iterator[Check | None]:
-    """Every term for itself: a small one may hide behind a large one."""
+    """Test every term alone: errors of a small term may be hidden by a large term."""
     problem, objective = place.problem, place.problem.objective
     if len(objective.state) + len(objective.control) + len(objective.joint) < 2:
         return
@@ -266,7 +283,7 @@ _WORDS = {
 
 
 def _constraint(place: Place) -> Check | None:
-    """Filter and projection of a design are in it."""
+    """Test the derivative of the constraint, which includes filter and projection of a design."""
     constraint, v = place.problem.constraint, place.v
     if constraint is None:
         return None

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from ..linalg.differences import Estimate
 
-# Relative error of a derivative that is a failure.
+# Relative error above which a derivative is wrong.
 TOLERANCE = 1e-6
-# Estimated errors of differences that an error has to exceed as well.
+# An error must also exceed the estimated error of the differences by this factor.
 _CLEAR = 10.0
-# The accuracy of a line is reached by this share of its entries; entries much smaller than the largest count for none.
+# The accuracy of a line is reached by 99 % of its entries; entries below 1e-3 of the largest count as this large.
 _MOST, _SMALL = 0.99, 1e-3
-# A share of entries near kinks that says nothing.
+# Share of entries near kinks that is ignored.
 _FEW = 1e-5
 KINKS = "kinks of abs, maximum, sign, l1, ...?"
-# Tests of one derivative, of which the second knows of kinks.
+# Names of two tests of the same derivative; the second one detects kinks.
 RATE, DIFFERENCES = "Taylor rate of the objective", "hypergradient against differences"
 
 
@@ -30,12 +30,12 @@ class Check:
 
     Attributes:
         name: what was tested.
-        value: what came out; of a comparison with differences the relative error.
-        expected: what should have, in words.
-        passed: whether it did.
-        accuracy: the relative error that could have been seen; None of other tests.
-        remark: what else there is to say; empty where there is nothing.
-        kinks: at some of its points there is no derivative.
+        value: the result; the relative error in a comparison with differences.
+        expected: the expected result, in words.
+        passed: whether the result is as expected.
+        accuracy: the smallest relative error that a comparison can see; None for other tests.
+        remark: a remark; empty without one.
+        kinks: at some of the points there is no derivative.
     """
 
     name: str
@@ -98,16 +98,16 @@ def compared(
 
     Args:
         name: of the test.
-        claims: a tensor a direction.
-        found: the same by differences.
-        sizes: what errors are relative to where that is more than the derivative itself, one a direction.
-        together: the entries are those of one vector, which all the directions see.
-        places: (dim, P) where the last axis of the entries lies.
+        claims: claimed derivatives, one tensor per direction.
+        found: the same derivatives by differences.
+        sizes: one size per direction that errors are relative to, where it is larger than the derivative itself.
+        together: all directions give the entries of one vector, which are compared over all directions at once.
+        places: (dim, P) the points that the last axis of the entries belongs to.
     """
     rows, kinks = [], []
     for k, (claim, estimate) in enumerate(zip(claims, found, strict=True)):
         claim, value, doubt = torch.broadcast_tensors(claim, estimate.value, estimate.doubt)
-        # What does not change at all, and is not said to, is no matter of rounding.
+        # Entries that do not change, and whose claimed derivative is zero, have no rounding errors.
         still = (claim == 0.0) & (value == 0.0) & ~estimate.kinks & doubt.isfinite()
         doubt = torch.where(still, 0.0, doubt)
         known = doubt.isfinite() & claim.isfinite()
@@ -122,7 +122,7 @@ def compared(
     numbers: list[np.ndarray] = list(torch.stack(rows, dim=1).cpu().numpy())
     jumps = torch.stack(kinks).cpu().numpy()
     if together:
-        # Lengths over the directions, of numbers whose squares may not be finite.
+        # The root of the sum of squares over the directions, computed without overflow.
         numbers, jumps = [_lengths(each) for each in numbers], np.asarray(jumps.any(axis=0))
     entries = Entries(*(each.reshape(-1) for each in (*numbers, jumps)))
     if not (entries.size > 0.0).any() and not np.isinf(entries.error).any():
@@ -141,9 +141,9 @@ class Entries:
     """Derivatives that were compared.
 
     Attributes:
-        error: their errors.
-        doubt: estimates of the errors of the differences.
-        size: what both are relative to.
+        error: errors of the claimed derivatives.
+        doubt: estimated errors of the differences.
+        size: the sizes that both errors are relative to.
         kinks: whether the derivative jumps nearby.
     """
 
@@ -153,9 +153,9 @@ class Entries:
     kinks: np.ndarray
 
     def judged(self, name: str, places: Tensor | None) -> Check:
-        """The verdict, with the place of the worst of them."""
+        """The verdict, with the place of the worst entry."""
         wrong = (self.error > TOLERANCE * self.size) & (self.error > _CLEAR * self.doubt)
-        # What is much smaller than the rest has few digits, and is no matter unless it is clearly wrong.
+        # Entries much smaller than the rest have few digits, and are ignored unless they are clearly wrong.
         small = _SMALL * self.size.max()
         size, jumps = np.maximum(self.size, small), self.kinks & (self.size + self.doubt > small)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -184,7 +184,7 @@ class Entries:
 
 
 def with_kinks(checks: Sequence[Check]) -> list[Check]:
-    """Lines that failed, or whose differences are poor, with a word on the kinks that others have found."""
+    """The tests, with remarks on kinks, found by other tests, where a test failed or its differences are poor."""
     if not any(check.kinks for check in checks):
         return list(checks)
     right = all(check.passed for check in checks if check.name == DIFFERENCES)
@@ -192,7 +192,7 @@ def with_kinks(checks: Sequence[Check]) -> list[Check]:
     for check in checks:
         poor = check.accuracy is not None and check.accuracy > TOLERANCE
         if check.name == RATE and not check.passed and right:
-            # Differences judge the same derivative, and know where there is none.
+            # The comparison with differences tests the same derivative, and detects points without one.
             check = replace(check, passed=True, remark="less than 2 because of kinks")
         elif not check.kinks and (poor or not check.passed):
             check = replace(check, remark="; ".join(filter(None, [check.remark, "this may be due to kinks"])))

@@ -1,4 +1,4 @@
-"""Integrands at points: every point is a test of its own, so that an error in one corner shows."""
+"""Tests of integrands at points: every point is a test of its own, so that an error in one corner is seen."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..linalg.differences import PointFunction, sure_difference
 from .checks import Check, compared
 from .point import Place
 
-# A component whose own size at the points is less than this share of that of rough states is moved by the latter.
+# A component that is smaller than this share of rough states is moved by the size of rough states, else by its own.
 _LEAST = 1e-3
 
 
 def local_checks(place: Place) -> list[Check]:
-    """Of everything that is integrated, at the solution and at the state beside it."""
+    """Tests of all integrands, at the solution and at a rough state near it."""
     found: dict[str, list[Check]] = defaultdict(list)
     rough = place.problem.integrands(place.solution + place.state_direction(), place.v)
     states = [place.solution] if place.ended else [place.solution, place.u]
@@ -28,7 +28,7 @@ def local_checks(place: Place) -> list[Check]:
 
 
 def _worst(checks: list[Check]) -> Check:
-    """Of the same test at several states."""
+    """The worst result of the same test at several states."""
     return max(checks, key=lambda check: (not check.passed, check.kinks, check.accuracy or 0.0))
 
 
@@ -54,7 +54,7 @@ def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]
 
 
 def _second(place: Place, function: PointFunction, tests: Tensor, rough: Tensor) -> list[Check]:
-    """The change of the first derivatives against differences of these, all arguments changed one after the other."""
+    """Second derivatives against differences of the first ones; the arguments are changed one after the other."""
     claims, found = [], []
     units = _units(place, function, rough)
     for _, argument, components in function.groups:
@@ -92,7 +92,7 @@ def _moved(at: tuple[Tensor, ...], steps: tuple[Tensor, ...], t: float) -> tuple
 def _steps(
     place: Place, function: PointFunction, argument: int, components: tuple[int, ...], rough: Tensor
 ) -> tuple[Tensor, ...]:
-    """A change of some components of one argument, at every point in its own direction."""
+    """A change of some components of one argument, with a direction of its own at every point."""
     steps = [torch.zeros_like(each) for each in function.at]
     if argument == 0:
         for i in components:
@@ -107,13 +107,13 @@ def _steps(
 
 
 def _size(values: Tensor) -> Tensor:
-    """A root mean square of numbers whose squares may overflow."""
+    """The root mean square of numbers, computed so that squares do not overflow."""
     largest = values.abs().max()
     return largest * (values / largest).square().mean().sqrt() if float(largest) else largest
 
 
 def _tests(place: Place, function: PointFunction) -> Tensor:
-    """Random numbers that every component of the function is multiplied with, in the reciprocals of their units."""
+    """Random factors of the components of the function, in the reciprocals of the units of these."""
     value = function.value(*function.at)
     tests = place.noise(value.shape)
     if value.ndim < 3:

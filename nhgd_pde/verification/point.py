@@ -1,4 +1,4 @@
-"""Where derivatives are tested, and how far states and controls are moved: in their own units."""
+"""The point at which derivatives are tested, and the lengths by which states and controls are moved there."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..methods.adjoint import Adjoint, AdjointState
 from ..pde_problem import PDEProblem
 
 TIGHT = Accuracy(1e-12, 1e-12)
-# Directions that live on a part of the domain only: named parts, and parts that all unknowns are divided into.
+# Largest number of named boundaries, and of named subdomains, to which directions are restricted.
 _NAMED = 6
-# Trials of a length of the steps that controls are moved by: for their objective, and for their state.
+# Largest numbers of reductions of the step of controls: until the objective is as expected, and the state is solved.
 _SHORTER, _NEARER = 12, 6
-# Of the state, what a step of the controls changes at least.
+# Least change of the state by a step of the controls, relative to the state.
 _SHARE = 1e-2
 # Of the size that disturbances of the equation make of a field: less is rounding.
 _ZERO = 1e-8
@@ -38,15 +38,15 @@ class Place:
     """A control, its state, and their units.
 
     Attributes:
-        problem: what is tested.
+        problem: the problem to test.
         v: (p,) the control.
         solution: (S, n) its state.
         u: (S, n) the state that derivatives are tested at: the solution, or one near it that solves nothing.
         unit: (n,) the size of each unknown of the state.
         room: (p,) how far each control may move.
         exact: the objective and its gradient at v by the exact adjoint.
-        known: the state and the adjoint behind it.
-        generator: of random directions.
+        known: the state and the adjoint variable of `exact`.
+        generator: source of random directions.
     """
 
     problem: PDEProblem
@@ -61,7 +61,7 @@ class Place:
 
     @property
     def ended(self) -> bool:
-        """The tests are made at the end of a run, which may be an optimum."""
+        """Whether the tests are made at the end of a run, which may be an optimum."""
         return self.u is self.solution
 
     def noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
@@ -183,7 +183,7 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
         exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), TIGHT)
         if exact.finite or at is not None:
             break
-        # Too far from what can be solved.
+        # The control is too far from those whose state can be solved.
         unit = 0.25 * unit
     if not exact.finite:
         raise UnsolvedError(f"the state could not be solved: {exact.message or 'it is not finite'}")
@@ -193,7 +193,7 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
 
 
 def _beside(place: Place) -> Place:
-    """At a rough state near the solution, the nearer the sooner equation and objective give no numbers further off."""
+    """The place with a rough state near the solution, as far away as equation and objective are finite."""
     problem, shift = place.problem, place.state_direction()
     for k in range(20):
         moved = place.solution + 0.5**k * shift
@@ -227,7 +227,7 @@ def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> tupl
                 pass
             room, shift = 0.5 * room, 0.5 * shift
     distance = torch.minimum(moved - lower, upper - moved).clamp(min=0.0)
-    # Directions are sums of four waves of size one, or normal numbers.
+    # A fifth of the distance to the bounds is used: directions, sums of four waves or normal numbers, may exceed one.
     return moved, torch.minimum(room, 0.2 * distance)
 
 
@@ -236,7 +236,7 @@ def _control_unit(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
     found = []
     steps, least = _steps(problem, u, v)
     for number, (part, own) in enumerate(zip(problem.control.parts, problem.control.split(v), strict=True)):
-        # A step that hardly changes the state comes of a gradient that is zero to rounding, or of a large penalty.
+        # A step hardly changes the state if the gradient is zero to rounding, or if a penalty is large.
         size = float(own.abs().max()) or max(steps[number], _SHARE * least[number])
         room = math.inf
         if part.lower is not None and part.upper is not None:
@@ -247,9 +247,9 @@ def _control_unit(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> tuple[list[float], list[float]]:
-    """Of each control, the length of the Cauchy step -<g, g> / <g, H g> g, and that which changes all of the state.
+    """For each control the length of the Cauchy step -<g, g> / <g, H g> g, and of a step that changes the whole state.
 
-    Zero where there is none.
+    Lengths are in the unit of the control; they are zero where there is no such step.
     """
     adjoint = Adjoint()
     try:
@@ -275,7 +275,7 @@ def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> tuple[list[float], list
         own = own / largest
         bend = abs(dot(hessian(own), own))
         length = abs(dot(exact.derivative, own)) / bend if bend > 0.0 else 0.0
-        # Where the model of second order overestimates it, the objective grows instead of falling.
+        # Where the quadratic model gives too long a step, the objective grows, and the step is shortened.
         for _ in range(_SHORTER if length > 0.0 else 0):
             there, _ = adjoint.evaluate(problem, v - length * own, known, TIGHT)
             expected = abs(exact.value) + length * abs(dot(exact.derivative, own))
@@ -298,7 +298,7 @@ def _rough_response(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _state_unit(problem: PDEProblem, u: Tensor, v: Tensor, change: Tensor) -> Tensor:
-    """(n,) the size of the field of each unknown: of its values, or of what a change of the controls makes of them."""
+    """(n,) the size of the field of each unknown: of its values, or of their change with a change of the controls."""
     equation = problem.equation
     full = problem.state(u, v)
     try:

@@ -1,4 +1,4 @@
-"""The objective as a function of the control alone: its hypergradient and its Hessian."""
+"""Tests of the objective as a function of the control alone: its hypergradient and its Hessian."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .assembled import gap
 from .checks import DIFFERENCES, RATE, Check, compared
 from .point import TIGHT, Place
 
-# Of differences whose every value is a solve.
+# Longest step, and number of steps, of differences for which every value takes a solve.
 _LONGEST, _LEVELS = 1.0 / 16.0, 5
-# Shares of the objective, and of the change of the gradient, below which there are few digits: of differences, which
-# know of their errors, and of comparisons that do not.
+# Derivatives below these shares of the objective, or of the change of the gradient, have few digits. The first share is
+# for differences, which estimate their errors, the second for comparisons without such an estimate.
 _LITTLE, _ROUNDED = 1e-6, 1e-3
 _DIRECTIONS = 16
 _SCORES = 512
@@ -66,7 +66,7 @@ def reduced_checks(place: Place) -> Iterator[Check]:
             return torch.tensor(evaluate(t)[0], dtype=v.dtype)
 
         def slopes(t: float, evaluate: Callable[[float], tuple[float, Tensor]] = evaluate) -> Tensor:
-            # The control's units are in its room.
+            # Multiplied by the size of each control, the entries have one unit.
             return evaluate(t)[1] * place.room
 
         claims.append(torch.tensor(slope, dtype=v.dtype))

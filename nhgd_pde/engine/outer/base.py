@@ -36,14 +36,15 @@ class Evaluation:
         inner_steps, refinement_steps: work done.
         message: a sentence on what went wrong, if anything did.
         warning: a sentence on what makes the result worse than it need be.
-        blended: not evaluated here, but known from two evaluations of a quadratic function.
+        blended: the point was not evaluated; its data are interpolated from two evaluations of a quadratic function.
         sampling_error: standard error of the gradient because scenarios were left out, in its norm.
-        scenarios: how many were taken; 0 of a problem without.
+        scenarios: how many were taken; 0 in a problem without scenarios.
         coarse_scenarios: how many were taken on a coarser mesh.
-        sampling_bound: of that error, as scenarios tell that no step was made with; None: twice the standard error.
-        validated: no scenario was left out, or there were enough of these.
-        smoothing_gap: what the risk measure itself is above the smoothed one, which `value` is.
-        rounding: estimate of the norm of what rounding errors alone change in the gradient.
+        sampling_bound: bound of the sampling error of the gradient, from scenarios that were not used for any step;
+            None: twice the standard error takes its place.
+        validated: no scenario was left out, or there were enough scenarios that were not used for any step.
+        smoothing_gap: the risk measure without smoothing, minus the smoothed one that `value` is.
+        rounding: estimate of the norm of the error of the gradient by rounding alone.
     """
 
     v: Tensor
@@ -68,17 +69,17 @@ class Evaluation:
 
     @property
     def objective(self) -> float:
-        """What is reported: the value with the risk measure itself in the place of the smoothed one."""
+        """The reported objective: the value with the risk measure without smoothing in place of the smoothed one."""
         return self.value + self.smoothing_gap
 
     @property
     def gradient_error(self) -> float:
-        """Norm of the gradient's error: what the certificates, the scenarios left out and rounding may add up to."""
+        """Norm of the gradient's error: the sum of the errors of solves, of scenarios left out and of rounding."""
         return self.sensitivity * (self.state_error + self.adjoint_error) + self.left_out + self.rounding
 
     @property
     def left_out(self) -> float:
-        """What the gradient may be off by because scenarios were left out."""
+        """Norm of the error that the gradient may have because scenarios were left out."""
         return 2.0 * self.sampling_error if self.sampling_bound is None else self.sampling_bound
 
     @property
@@ -152,12 +153,13 @@ class Feasible:
     Attributes:
         metric: the inner product.
         bounds: lower and upper (p,).
-        quadratic: Phi, without the l1 term, is a quadratic function, so that between two evaluations everything
-            is known.
+        quadratic: Phi, without the l1 term, is a quadratic function, so that values and gradients between two
+            evaluations can be interpolated.
         constraint: an inequality besides the bounds.
         weights: (p,) w of an l1 term sum_i w_i |v_i|, at least 0, in the units of a derivative.
         unit: a step along the negative gradient, in units of v over units of the gradient: an estimate of the
-            reciprocal of the largest curvature seen. It decides how near to a kink a variable counts as being there.
+            reciprocal of the largest curvature seen. It decides how near to a kink a variable must be to count as being
+            at the kink.
     """
 
     metric: RieszMap
@@ -189,9 +191,9 @@ class Feasible:
     def first_step(self, first: Evaluation) -> float:
         """Length of a first trial along the negative gradient, as a multiple of it.
 
-        It goes to the minimum of a quadratic if that is zero, exact for a least-squares fit in one mode; but not
-        further than v is long, because near an optimum with a value above zero that is far too far. Where the value is
-        zero it goes as far as v is long, or as the bounds are apart.
+        The step goes to the minimum of a quadratic function whose minimum is zero, which is exact for a least-squares
+        fit in one mode. It is not longer than v, because near an optimum with a value above zero the step to zero is
+        far too long. Where the value is zero, the step is as long as v, or as the distance of the bounds.
         """
         norm = first.norm
         if not 0.0 < norm < math.inf:
@@ -206,7 +208,7 @@ class Feasible:
         return min(usable) if usable else 1.0
 
     def _width(self, v: Tensor) -> float:
-        """How far apart the bounds are, where both are finite, in the norm of the space; infinite without such."""
+        """The distance between the bounds, where finite, in the norm of the space; infinite without finite bounds."""
         if self.bounds is None:
             return math.inf
         span = self.bounds[1] - self.bounds[0]
@@ -216,9 +218,10 @@ class Feasible:
     def scaled(self, first: Evaluation) -> Feasible:
         """The same space with a unit from the first evaluation.
 
-        That is the shortest of the steps that go to the minimum of a quadratic if that is zero, as far as v is long,
-        and as far as the bounds are apart. One that is too long would call a variable that is merely near a bound
-        settled; one that is too short asks variables to be exactly on their bounds, which the methods put them on.
+        It is the shortest of three steps: to the minimum of a quadratic function whose minimum is zero, as long as v,
+        and as long as the distance of the bounds. With a unit that is too long, a variable that is merely near a bound
+        counts as settled. With a unit that is too short, variables must be exactly on their bounds, where the methods
+        put them.
         """
         norm = first.norm
         if not 0.0 < norm < math.inf:
@@ -263,8 +266,8 @@ class Feasible:
     def residual(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> Tensor:
         """(v - prox(v - t gradient)) / t (p,) for a step t, by default the unit: zero where v is stationary.
 
-        In the units of the gradient, which it is away from kinks. Without the differences of nearly equal numbers of
-        that formula, so that a short t costs no digits.
+        It has the units of the gradient, and equals the gradient away from kinks. The computation avoids the
+        differences of nearly equal numbers in that formula, so that no digits are lost with a short t.
         """
         t = self.unit if unit is None else unit
         found = gradient
@@ -296,7 +299,7 @@ class Feasible:
         Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
         """
         if self.smooth:
-            # Not from the pairing with the derivative: where both are blended, cancellation has left errors in both.
+            # The pairing with the derivative is not used: if both are interpolated, both have errors by cancellation.
             return self.metric.norm(evaluation.gradient[None])
         v = evaluation.v
         if self.constraint is None:

@@ -23,9 +23,9 @@ class LineSearch:
         trial: the step to evaluate next.
         low, high: steps known to be too short and too long; low_slope is phi'(low).
         trials: evaluations so far.
-        wolfe: the curvature condition is asked for; without it sufficient decrease is enough.
-        cut: longer steps are refused, and none is known that is too long in another way: the curvature condition may
-            hold for no step.
+        wolfe: the curvature condition is required; otherwise sufficient decrease is enough.
+        cut: longer steps are refused by the problem, and no step is known to be too long for another reason, so that
+            possibly no step satisfies the curvature condition.
     """
 
     value: float
@@ -50,7 +50,7 @@ class LineSearch:
         return self.trials >= _MOST_TRIALS
 
     def shortened(self, share: float) -> LineSearch:
-        """The search whose trial step is this share of what it was, beyond what is known to be too short."""
+        """The search with a shorter trial step: this share of the way from the longest step known to be too short."""
         return replace(self, trial=self.low + share * (self.trial - self.low), cut=True)
 
     def settled(self) -> LineSearch:

@@ -54,15 +54,15 @@ class GrowthOptions:
         doubt: float = math.inf,
         settled: bool = False,
     ) -> bool:
-        """The scenarios in use tell in which direction the optimum is, or that it is near enough.
+        """Whether the scenarios in use tell in which direction the optimum is, or that it is near enough.
 
         Args:
             active: how many there are on the mesh of the problem.
             stationarity: norm of the gradient.
-            sampling_error: of it.
-            goal: at which the run ends.
-            doubt: what the gradient is off by at most, as scenarios tell that no step was made with.
-            settled: all there are on the coarser mesh are in use.
+            sampling_error: standard error of the gradient, in its norm.
+            goal: norm of the gradient at which the run ends.
+            doubt: bound of the error of the gradient, from scenarios that were not used for any step.
+            settled: all scenarios on the coarser mesh are in use.
         """
         if active and stationarity + doubt <= goal:
             return True
@@ -81,8 +81,8 @@ class GrowthOptions:
     ) -> int:
         """Scenarios of the next batch, at most `most` times as many.
 
-        The error of a mean of b out of S goes with 1/b - 1/S. Where a run may be `ending`, three quarters are tried
-        before all, whose equations would have to be solved to the last digits.
+        The variance of a mean over b of S scenarios is proportional to 1/b - 1/S. Where a run may be `ending`, three
+        quarters of the scenarios are tried before all, whose equations would have to be solved to the last digits.
         """
         most = self.most if most is None else most
         if active == 0:

@@ -35,14 +35,14 @@ _MORE = 0.2
 
 @dataclass(frozen=True)
 class LevelState:
-    """What is carried from one evaluation to the next.
+    """Data of one mesh that are carried from one evaluation to the next.
 
     Attributes:
-        nominal: of the nominal scenario.
-        known: of the scenarios.
-        active: scenarios that the next evaluation takes.
-        sampling_error: of their part of the gradient in the last one; infinite before there was one.
-        used: so many of them have been used to choose the point; the others are fresh there.
+        nominal: state of the nominal scenario.
+        known: states and adjoints of the other scenarios.
+        active: number of scenarios that the next evaluation takes.
+        sampling_error: standard error of their part of the gradient in the last evaluation; infinite before the first.
+        used: number of the first scenarios that have been used to choose the point; the others are fresh at the point.
     """
 
     nominal: NHGDState
@@ -158,10 +158,10 @@ class SamplingErrors:
     """Estimates of the norm of the gradient's error because scenarios were left out.
 
     Attributes:
-        fine: of the difference between the meshes, or of all where there is one mesh.
-        coarse: of what is known from the coarse mesh.
-        alone: what `fine` would be without the coarse mesh.
-        bound: of all of it, as fresh scenarios tell; infinite where there are too few.
+        fine: error of the difference between the meshes, or the whole error where there is one mesh.
+        coarse: error of the part that is known from the coarse mesh.
+        alone: the error `fine` without the coarse mesh.
+        bound: bound of the whole error, from fresh scenarios; infinite where there are too few of them.
     """
 
     fine: float
@@ -180,7 +180,7 @@ class SamplingErrors:
 
 
 def sampling_errors(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> SamplingErrors:
-    """Of an estimate: what its own scenarios say, and the bound that the fresh ones among them give."""
+    """The errors of an estimate, by all of its scenarios, and the bound by the fresh ones among them."""
     return replace(_own_errors(fine, coarse, way, found), bound=_bound(fine, coarse, way, found))
 
 
@@ -212,7 +212,7 @@ def _contrasted(hypergradients: Hypergradients, measured: Measured, count: int =
 
 
 def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimate) -> float:
-    """Of the error of the sum of both levels; each is told of by its own fresh scenarios."""
+    """Bound of the error of the sum of both levels; the error of each level is estimated by its own fresh scenarios."""
     few, rows = found.fine.measured[0], found.fine.hypergradients
     if few.balance.factor == 0.0:
         return 0.0
@@ -241,14 +241,14 @@ def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimat
 def _offsets(
     level: Level, measured: Measured, hypergradients: Hypergradients, squares: Tensor, count: int = 0
 ) -> Tensor:
-    """(1 + k, p) the difference from an unbiased estimate, and combinations that have the variance of that.
+    """(1 + k, p): the difference from an unbiased estimate, and k rows whose squares add up as in `Unseen.spread`.
 
     Args:
-        level: whose scenarios some are fresh of.
-        measured: over them.
-        hypergradients: of these, and of more where `count` is larger.
-        squares: (b,) of their distances from the mean.
-        count: how many there are, without the nominal one.
+        level: the level, some of whose scenarios are fresh.
+        measured: the risk measure over b scenarios of the level.
+        hypergradients: those of these scenarios, and of more scenarios where `count` is larger than b.
+        squares: (b,) squared distances of the hypergradients from their mean.
+        count: number of scenarios with hypergradients, without the nominal one.
     """
     told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
     coefficients = measured.slopes[:, None] * torch.cat([told.offset, told.spread], 1)
@@ -257,7 +257,7 @@ def _offsets(
 
 
 def _length(metric: RieszMap, offsets: Tensor) -> float:
-    """Of the first row, and of the others in mean square."""
+    """The norm of the first row plus the root of the estimated sum of squared norms of the others."""
     first = metric.dual_norm(offsets[:1])
     return first + _smoothness(metric, offsets[:1]) * metric.dual_norm_estimate(offsets[1:])
 

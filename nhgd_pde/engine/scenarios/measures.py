@@ -45,9 +45,10 @@ class Hypergradients:
         return nominal + float(self.team.summed([own[None]])[0])
 
     def squares(self, metric: RieszMap, below: Hypergradients | None, way: Coarse | None) -> Tensor:
-        """(b,) squared distances from the mean, by the diagonal of a Riesz map: one number a scenario.
+        """(b,) squared distances from the mean, by the diagonal of a Riesz map: one number per scenario.
 
-        With fewer unknowns `below`, of the same scenarios and more, those of the differences.
+        With `below`, hypergradients on the coarse mesh of at least these scenarios, the squares are those of the
+        differences between the meshes.
         """
         count = int(self.team.summed([self.rows.new_tensor([float(len(self.own))])])[0])
         rows = self.rows
@@ -69,10 +70,10 @@ class Measured:
     """rho over weighted scenarios.
 
     Attributes:
-        balance: the weights, of the nominal scenario and b others.
+        balance: the weights of the nominal scenario and of b others.
         value: rho of the values, which are corrected to first order for what is left of the equations.
         shares: (b + 1,) d rho / d values.
-        gap: what the measure itself is above the smoothed one.
+        gap: the measure without smoothing minus the smoothed one.
     """
 
     balance: Balance
@@ -86,7 +87,7 @@ class Measured:
 
     @property
     def slopes(self) -> Tensor:
-        """(b + 1,) shares over weights: what a mean would have to be of, to be the measure to first order."""
+        """(b + 1,) shares divided by weights: to first order the measure is the weighted mean of slope times value."""
         weights = self.balance.weights
         used = weights > 0.0
         return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)

@@ -42,17 +42,17 @@ _LEAST_TIGHTENING = 0.1
 
 @dataclass(frozen=True)
 class ScenarioState:
-    """What is carried from one evaluation to the next.
+    """Data that are carried from one evaluation to the next.
 
     Attributes:
-        fine: on the mesh of the problem; without scenarios, its nominal one is all that is looked at unless there is
-            a coarse level.
-        coarse: on a coarser mesh; None where none is in use.
+        fine: the level on the mesh of the problem; with no active scenarios only the nominal scenario is evaluated,
+            unless there is a coarse level.
+        coarse: the level on a coarser mesh; None where none is in use.
         sensitivity: of the last gradient, to relative errors of states and adjoints.
-        tried: a coarse level was in use before, and is not again.
-        at: (p,) the point of the last evaluation; None before, and where it was blended.
-        doubt: what the last gradient is off by at most; infinite where no fresh scenarios have told.
-        scale: by which factor fresh scenarios have last found sampling errors to be larger than others say.
+        tried: a coarse level was in use before, and will not be used again.
+        at: (p,) the point of the last evaluation; None before the first, and where the last point was interpolated.
+        doubt: bound of the error of the last gradient; infinite where no fresh scenarios were available.
+        scale: factor by which the last fresh scenarios found sampling errors to be larger than the used ones say.
         parts: the scales of the last gradient over scenarios.
     """
 
@@ -148,7 +148,7 @@ class ScenarioNHGD:
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
     ) -> tuple[Evaluation, ScenarioState]:
         if state.at is not None and not torch.equal(state.at, v):
-            # A step: all scenarios so far have had a say in it.
+            # A step was made, and all active scenarios have been used for it.
             state = state.each(lambda level: replace(level, used=level.active))
         middle, evaluation, nominal = nominal_at(self.base, problem, v, state.nominal, accuracy)
         if middle is None or (state.active == 0 and state.coarse is None):
@@ -235,7 +235,7 @@ class ScenarioNHGD:
         return evaluation, reached
 
     def _parts(self, problem: ScenarioProblem, told: Estimate, derivative: Tensor) -> GradientScales:
-        """The scales of a gradient that is the sum of those of the scenarios, which may cancel."""
+        """The scales of a gradient that is the sum of the gradients of the scenarios, which may cancel."""
         metric, few = problem.outer_metric, told.fine.measured[0]
         own = metric.dual_norm_estimate((derivative - told.derivative)[None])
         size = told.fine.hypergradients.size(metric, few.shares)
@@ -303,7 +303,7 @@ class ScenarioNHGD:
     def scales(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
     ) -> GradientScales:
-        """Of the nominal gradient where that is what the first evaluation has found, else of its sum over scenarios."""
+        """The scales of the nominal gradient if the first evaluation used it alone, else of the sum over scenarios."""
         if state.active or state.coarse is not None:
             return state.parts
         return self.base.scales(problem.nominal, v, state.nominal, evaluation)

@@ -35,7 +35,7 @@ from .team import ALONE, Team, Work, numbers_of
 
 
 class Integrand(Protocol):
-    """psi(f_s, t), the same without smoothing, its derivatives by f and by t, and its second one by t: all (b,)."""
+    """psi(f_s, t), psi without smoothing, the first derivatives by f and t, and the second one by t: all (b,)."""
 
     @property
     def value(self) -> Tensor: ...
@@ -88,9 +88,9 @@ class StreamState:
         nominal: of the nominal scenario.
         drawn: scenarios so far.
         taken: evaluations so far.
-        running: (p + 5,) estimates: of the hypergradient without that of the nominal scenario, of the value without
-            that, of first and second derivative by the level, of the mean square of what values differ by from the
-            nominal one, and of what the measure itself is above the smoothed one.
+        running: (p + 5,) estimates: of hypergradient and value, both minus those of the nominal scenario, of the first
+            and second derivative by the level, of the mean square of the differences between values and the nominal
+            one, and of the measure without smoothing minus the smoothed one.
         variance, value_variance: of the errors of the first two.
         level: t of the next evaluation; 0 where there is none.
         before: None before the first evaluation.
@@ -252,8 +252,8 @@ class Streaming(Minibatches[StreamState]):
 
         Args:
             metric: of gradients.
-            rest: (k, p + 5) what those of this rank differ by from the mean of all.
-            first: number of the first of these.
+            rest: (k, p + 5) differences of the scenarios of this rank from the mean of all.
+            first: number of the first scenario of this rank.
         """
         rows = rest[:, :_VALUE]
         squares = rest.new_tensor([metric.dual_norm_estimate(rows) ** 2, float(rest[:, _VALUE].square().sum())])
@@ -285,7 +285,7 @@ class Streaming(Minibatches[StreamState]):
 
 
 def _terms(risk: Risk, found: Solved, value: float, derivative: Tensor, level: float) -> Tensor:
-    """(b, p + 5) whose means over scenarios are estimated; value and derivative (p,) are those of the nominal one."""
+    """(b, p + 5) terms whose means over scenarios are estimated; value and derivative (p,) are nominal ones."""
     values, rows = found.values, found.rows
     if risk.linear or not isinstance(risk, LevelRisk):
         numbers = torch.nn.functional.pad((values - value)[:, None], (0, -_VALUE - 1))

@@ -18,7 +18,7 @@ from .weights import Balance
 
 # Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
 _NONE = 1e-16
-# A nominal state that is shorter than that of a scenario by more than this tells nothing of what its equation enlarges.
+# Least ratio of the lengths of the nominal state and the state of a scenario at which the first is a useful unit.
 _SHORTEST = 1e-3
 
 
@@ -133,7 +133,7 @@ class Sweep:
 
     @property
     def gap(self) -> float:
-        """What the measure itself is above the smoothed one, in the same combination."""
+        """The measure without smoothing minus the smoothed one, in the same combination."""
         return self.measured[0].gap - sum(each.gap for each in self.measured[1:])
 
 
@@ -194,7 +194,7 @@ def sweep(
 
 
 def _root_mean_square(table: Tensor) -> float:
-    """Of rows (largest, sum of squares relative to it), one a rank."""
+    """Root of the total of the squares in a table with one row per rank: (largest, sum of squares relative to it)."""
     largest = float(table[:, 0].max())
     if not largest > 0.0:
         return largest
@@ -226,7 +226,7 @@ class _Sum:
         self.u, self.p = self.v.new_empty(count, n), self.v.new_empty(count, n)
         self.values = self.v.new_zeros(count)
         self.rows = self.v.new_zeros(count, len(self.v))
-        # Of states and of adjoints: errors and lengths.
+        # Errors and lengths; row 0 for states, row 1 for adjoints.
         self.errors, self.lengths = self.v.new_zeros(2, count), self.v.new_zeros(2, count)
         # Of the state and the adjoint equations (2, 2, n): the sum in the shares of the hypergradients, and that with
         # alternating signs, which do not cancel where the first happen to, each as many times as large as solving with
@@ -261,9 +261,9 @@ class _Sum:
         self._left(1, own, indices, found.residual)
 
     def _gains(self, lengths: Tensor) -> Tensor:
-        """(b,) lengths of states in terms of the nominal one's, at least 1.
+        """(b,) lengths of states relative to that of the nominal state, at least 1.
 
-        A nominal state that is zero, or nearly so, says nothing of them.
+        They are 1 where the nominal state is zero or nearly zero, because it is no useful unit then.
         """
         nominal = self.tolerances.state_length
         told = lengths * _SHORTEST < nominal
@@ -318,10 +318,10 @@ class _Sum:
         )
 
     def _summed(self, shares: Tensor) -> tuple[Tensor, list[float], Tensor]:
-        """Over all ranks: the hypergradient (p,), relative errors in mean square and most steps (2,).
+        """Sums over all ranks: the hypergradient (p,), relative errors in mean square and the most steps (2,).
 
-        Errors add up as if all of them had one direction. What is left of the equations and the work done become those
-        of all, too.
+        Errors add up as if all of them had one direction. Residuals of the equations and counts of work are summed
+        over all ranks, too.
         """
         own = shares[1:].abs()[self.own]
         parts = [
@@ -340,9 +340,9 @@ class _Sum:
         return mean[0], errors, table[:, :2].max(0).values
 
     def _sizes(self, own: Tensor) -> list[float]:
-        """Of errors and lengths, of states and then of adjoints: the largest, and the squares relative to it, summed.
+        """For errors and lengths of states, then of adjoints: the largest, and the sum of squares relative to it.
 
-        Squares of the numbers themselves may underflow or overflow.
+        The squares of the numbers themselves may underflow or overflow.
         """
         found = []
         for each in (self.errors[0], self.lengths[0], self.errors[1], self.lengths[1]):

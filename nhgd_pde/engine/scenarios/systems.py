@@ -17,20 +17,20 @@ from .problem import Part
 _INEXACT = 1e-2
 _NEWTON_STEPS = 50
 _MOST = 200
-# Of the longest start: what rounding leaves of a solution that is zero, to which no error is relative.
+# Absolute tolerance for solutions that are zero, relative to the longest starting vector.
 _ROUNDING = 1e-14
-# Solutions longer than that of the nominal scenario by the inverse of this have errors relative to their own length.
+# Errors count relative to the length of the nominal solution, but at least to this share of the longest solution.
 _SHARE = 1e-3
-# Squares of numbers between this and its inverse neither underflow nor overflow.
+# Numbers between 1e-100 and 1e100 have squares that neither underflow nor overflow.
 _SMALL = 1e-100
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Relative errors of states and adjoints to reach, and the lengths of the nominal ones, which they are relative to.
+    """Relative errors of states and adjoints to reach, and the lengths of the nominal solutions that they refer to.
 
-    The nominal solution may be zero, or tiny beside those of other scenarios: errors count relative to a thousandth of
-    the length of these at least.
+    The nominal solution may be zero, or tiny compared with those of other scenarios: errors count relative to at least
+    a thousandth of the length of the longest solution.
     """
 
     state: float
@@ -45,10 +45,10 @@ class Rows:
 
     Attributes:
         solution: (b, n).
-        residual: (b, n) what is left of the equations.
-        error: (b,) of the solutions in the norm of the inner metric, or a bound.
-        length: (b,) of the solutions.
-        steps: applications of the inverse to a row, at most.
+        residual: (b, n) residuals of the equations.
+        error: (b,) errors of the solutions in the norm of the inner metric, or bounds of them.
+        length: (b,) lengths of the solutions in the same norm.
+        steps: largest number of applications of the inverse to a row.
         message: a sentence where a system could not be solved.
     """
 
@@ -65,7 +65,7 @@ class Rows:
 
 
 def relative(error: float, length: float, longest: float) -> float:
-    """An error relative to the length of the nominal solution, or to a thousandth of the longest one; 0 of nothing."""
+    """An error relative to the length of the nominal solution, or a thousandth of the longest one; 0 for no error."""
     scale = max(length, _SHARE * longest)
     return error / scale if scale > 0.0 else error
 
@@ -73,15 +73,15 @@ def relative(error: float, length: float, longest: float) -> float:
 def solve_states(
     part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, tolerance: float, length: float
 ) -> Rows:
-    """R_s(u_s, v) = 0 from a start (b, n).
+    """Solve R_s(u_s, v) = 0 from a start (b, n).
 
     Args:
         part: the scenarios.
-        v: (p,).
-        start: (b, n).
-        inverse: shared by them.
-        tolerance: of the errors in the norm of the inner metric, relative to `length`.
-        length: of the nominal state.
+        v: (p,) outer variables.
+        start: (b, n) first states.
+        inverse: approximate inverse that the scenarios share.
+        tolerance: goal of the errors in the norm of the inner metric, relative to `length`.
+        length: length of the nominal state.
     """
     if not part.linear:
         return _nonlinear(part, v, start, inverse, tolerance, length)
@@ -98,7 +98,7 @@ def solve_states(
 def solve_adjoints(
     part: Part, u: Tensor, v: Tensor, right: Tensor, start: Tensor, inverse: PointwiseState, goal: tuple[float, float]
 ) -> Rows:
-    """J_s^T p_s = right_s, (b, n), from a start; `goal` has tolerance and length as in `solve_states`."""
+    """Solve J_s^T p_s = right_s, (b, n), from a start; `goal` has tolerance and length as in `solve_states`."""
 
     def product(w: Tensor) -> Tensor:
         return part.state_product_transposed(u, v, w)
@@ -109,7 +109,7 @@ def solve_adjoints(
 
 
 def row_lengths(part: Part, rows: Tensor) -> Tensor:
-    """(b,) in the norm of the inner metric, of rows of any size."""
+    """(b,) lengths of rows in the norm of the inner metric; squares neither overflow nor underflow."""
     largest = rows.abs().amax(1)
     scale = torch.where((largest > 0.0) & largest.isfinite(), largest, 1.0)[:, None]
     unit = rows / scale
@@ -118,7 +118,7 @@ def row_lengths(part: Part, rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Goal:
-    """Errors that rows are solved to.
+    """The errors to which rows are solved.
 
     Attributes:
         tolerance, length: as in `solve_states`.
@@ -130,8 +130,8 @@ class _Goal:
     near: Tensor
 
     def __call__(self, first: Tensor) -> Tensor:
-        """(b,) by the errors of the starts: a solution is at most as long as its start and that together."""
-        # Without a length, and with a solution of zero, nothing but rounding says what is small.
+        """(b,) goals by the errors of the starts: a solution is at most as long as its start plus this error."""
+        # Without a length, and for a solution of zero, rounding alone decides which errors are small.
         least = max(self.tolerance * self.length, _ROUNDING * float(self.near.max()))
         return (self.tolerance * _SHARE * (self.near + first)).clamp(min=least)
 
@@ -144,7 +144,7 @@ def _solved(
     start: Tensor | None,
     goal: _Goal,
 ) -> BatchedResult:
-    """Row by row in units, powers of two, in which the squares of what is left neither underflow nor overflow."""
+    """Solve in units of each row, powers of two, in which squares of residuals neither underflow nor overflow."""
     residual = right if start is None else right - product(start)
     unit = _units(residual, start)
     usual = bool((unit == 1.0).all())
@@ -168,7 +168,7 @@ def _solved(
 
 
 def _units(residual: Tensor, start: Tensor | None) -> Tensor:
-    """(b, 1) powers of two of the sizes of residuals, so that starts in them are finite; ones where sizes are usual."""
+    """(b, 1) powers of two, near the sizes of residuals, in which starts are finite; ones where sizes are usual."""
     largest = residual.abs().amax(1)
     some = largest[largest > 0.0]
     if not len(some) or (float(some.min()) > _SMALL and float(some.max()) < 1.0 / _SMALL):
@@ -182,7 +182,7 @@ def _units(residual: Tensor, start: Tensor | None) -> Tensor:
 
 def _rows(part: Part, solution: Tensor, found: BatchedResult, near: Tensor) -> Rows:
     length, rounding = row_lengths(part, solution), _ROUNDING * float(near.max())
-    # Of a solution that is zero to rounding the error is that rounding.
+    # The error of a solution that is zero to rounding is a rounding error.
     gone = (length <= rounding) & (found.error <= rounding)
     error = torch.where(gone, 0.0, found.error)
     message = "" if found.converged else f"the scenarios' linear systems: {found.message}"

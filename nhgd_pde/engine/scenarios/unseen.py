@@ -1,4 +1,4 @@
-"""How far an estimate over some scenarios may be off, told by those among them that no step was made with.
+"""A bound of the error of an estimate over some scenarios, by those among them that were not used for any step.
 
 Weights that are fitted to the scenarios seen, and residuals of the same scenarios, say too little where a few of those
 left out are much larger than all others. Scenarios 1 .. u have been used to choose the point; n fresh ones, u + 1 .. b,
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from .weights import MOST_SCENARIOS, Balance, model, random_signs
 
-# Fresh scenarios from which on they tell of their own variance, and the confidence of the bound: a run looks at it
-# several times, and ends where it happens to be small.
+# Least number of fresh scenarios from which a variance can be estimated, and confidence of the bound. The confidence is
+# high because a run evaluates the bound several times, and ends where it happens to be small.
 _LEAST = 32
 _CONFIDENCE = 0.99
 
@@ -43,17 +43,17 @@ class Unseen:
 
 
 def fresh_enough(balance: Balance, used: int) -> bool:
-    """The fresh scenarios among the first ones tell of their own variance."""
+    """Whether there are enough fresh scenarios among the first ones to estimate their variance."""
     return balance.count - used >= _LEAST
 
 
 def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squares: Tensor) -> Unseen:
-    """What the fresh ones among the first scenarios tell of the estimate with the weights of a balance.
+    """Compare the estimate with the weights of a balance with an unbiased estimate by the fresh scenarios.
 
     Args:
         variables: (S, m) standard variables of all scenarios.
-        weights: (S,) W, of all of them, with the sum one.
-        balance: whose weights (b + 1,) are those of the estimate.
+        weights: (S,) W, the weights of all scenarios, with the sum one.
+        balance: the balance; its weights (b + 1,) are those of the estimate.
         used: u, less than b.
         squares: (b,) squared distances of the h_s from their mean.
     """
@@ -73,7 +73,7 @@ def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squa
 
 
 def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> tuple[Tensor, Tensor]:
-    """a_st of the fresh scenarios, (b - u, u + 1), and sum_(s > u) W_s a_st (u + 1,); t = 0 is the nominal one."""
+    """a_st of the fresh scenarios, (b - u, u + 1), and sum_(s > u) W_s a_st, (u + 1,); t = 0 is the nominal one."""
     if used + 1 > MOST_SCENARIOS or bool((weights < 0.0).any()):
         even = weights.new_full((used + 1,), 1.0 / (used + 1))
         return even.expand(active - used, -1), weights[used:].sum() * even
@@ -86,9 +86,10 @@ def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> 
 
 
 def _quantile(squares: Tensor, fresh: int) -> float:
-    """Student's, with as many degrees of freedom as the variance is known with (Satterthwaite 1946, Biometrics 2).
+    """Student's quantile, with the degrees of freedom of the estimated variance (Satterthwaite 1946, Biometrics 2).
 
-    The variance of a sample variance goes with the fourth moment, which is large where few scenarios make most of it.
+    The variance of a sample variance is proportional to the fourth moment, which is large where a few scenarios make
+    most of it.
     """
     total = float(squares.mean())
     if not total > 0.0:

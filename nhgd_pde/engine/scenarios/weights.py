@@ -99,7 +99,7 @@ def balanced(variables: Tensor, weights: Tensor, count: int) -> Balance:
 def random_signs(count: int, like: Tensor) -> Tensor | None:
     """(count, 32) random signs over sqrt(32): products with them have sums of squares that are right on average.
 
-    None of few, which need none.
+    None for small counts, where no signs are needed.
     """
     if count <= _MOST_CONTRASTS:
         return None

@@ -22,7 +22,7 @@ class Integrand:
 
     Attributes:
         value: itself.
-        exact: the same without smoothing; its mean is least at the exact level, and next to least at the smoothed one.
+        exact: the same without smoothing; its mean is least at the exact level, and nearly least at the smoothed one.
         by_value: its derivative by f.
         by_level: its derivative by t.
         curvature: k of its second derivative [[k, -k], [-k, k]] by (f, t).

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .measure import Expectation, distribution, require, require_smoothing, spread
 
-# Tail index above which a mean tells nothing, and the fewest largest values that tell of it.
+# Tail index above which a sample mean is useless, and least number of largest values from which it is estimated.
 _HEAVY = 0.7
 _FEWEST = 5
 
@@ -76,10 +76,10 @@ class Entropic:
         return middle + (math.log(known) + powers / known - 1.0) / self.theta
 
     def doubt(self, values: Tensor, weights: Tensor) -> str:
-        """By Hill's estimate of the tail index of the weighted exponentials (Hill 1975, Ann. Stat. 3).
+        """A sentence if the tail index of the weighted exponentials is large, by Hill's estimate (1975, Ann. Stat. 3).
 
-        From 1 on they have no mean, from 1/2 on no variance; above 0.7 a mean of them is worth nothing (Vehtari,
-        Simpson, Gelman, Yao and Gabry 2024, J. Mach. Learn. Res. 25).
+        From an index of 1 on they have no mean, from 1/2 on no variance; above 0.7 their sample mean is useless
+        (Vehtari, Simpson, Gelman, Yao and Gabry 2024, J. Mach. Learn. Res. 25).
         """
         values, weights = distribution(values, weights)
         logarithms = (weights[weights > 0.0].log() + self.theta * values[weights > 0.0]).sort(descending=True).values

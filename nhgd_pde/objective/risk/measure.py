@@ -67,7 +67,7 @@ class Risk(Protocol):
         ...
 
     def doubt(self, values: Tensor, weights: Tensor) -> str:
-        """Why the values of a sample do not tell the measure of the law, a sentence; empty where they may."""
+        """A sentence on why a sample does not determine the measure of its distribution; empty where it may."""
         ...
 
     def fitted(self, values: Tensor, weights: Tensor) -> Risk:

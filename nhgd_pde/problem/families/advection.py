@@ -130,7 +130,7 @@ Conductivity = Expression | dict[str, Expression] | tuple[tuple[Expression, ...]
 
 
 def _slopes(values: Values, given: Conductivity, x: Tensor) -> Tensor:
-    """The divergence of the columns of the conductivity, (dim, rows, P): of a scalar, its gradient.
+    """The divergence of the columns of the conductivity, (dim, rows, P); for a scalar conductivity, its gradient.
 
     Random fields count as constants there, as controls that replace a conductivity do.
     """
@@ -148,7 +148,7 @@ def _slopes(values: Values, given: Conductivity, x: Tensor) -> Tensor:
 
 
 def _slope(domain: Domain, given: Conductivity, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-    """With parameters and random inputs by name, each (rows, P) or broadcasting against it."""
+    """The same divergence, given parameters and random inputs by name, each (rows, P) or broadcasting against it."""
     if isinstance(given, tuple):
         found = [_gradient(entry, x, known)[i] for i, row in enumerate(given) for entry in row]
         entries = torch.stack(torch.broadcast_tensors(*found))
@@ -172,7 +172,7 @@ def _slope(domain: Domain, given: Conductivity, x: Tensor, known: Mapping[str, T
 
 
 def _gradient(expression: Expression, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-    """Of an expression in the coordinates, at points (dim, ...); (dim, rows, ...). Derivatives pass through it."""
+    """The gradient (dim, rows, ...) of an expression at points (dim, ...). Derivatives pass through it."""
     named = {name: value for name, value in known.items() if name in expression.variables}
     rows = max((value.shape[0] for value in named.values() if value.ndim == x.ndim), default=1)
     with torch.enable_grad():

@@ -18,7 +18,7 @@ from ..python_code import load_function
 from ..values import Values
 from .base import Family, Interior, capacity_of, points
 
-# Multiples of the starting values of parameters, or of 1, at which a form shows its nature as well.
+# Multiples of the starting values of parameters (of 1 where they are zero) at which a form is classified, too.
 _ELSEWHERE = (0.7, -1.3)
 
 
@@ -86,7 +86,7 @@ def _nature(values: Values, integral: Integral, rows: int) -> Nature:
         try:
             there = examine(name, replace(integral, coefficients=moved), rows, generator)
         except FormError:
-            # Parameters at which the form gives no numbers are none that a run may use.
+            # A run cannot use parameters at which the form is not finite.
             continue
         nature = Nature(
             nature.affine and there.affine,
