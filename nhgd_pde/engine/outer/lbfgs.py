@@ -97,7 +97,7 @@ class LBFGS:
                 # Pairs may be spoilt (by noise, or by a change of the active set): forget them once.
                 scale = _scale(state.pairs)
                 return replace(self._search_from(space, best, (), 0.0, scale), accepted=False)
-            if 0.0 < search.low and not math.isinf(search.high):
+            if search.low > 0.0 and not math.isinf(search.high):
                 # A slope that becomes ever steeper never meets the curvature condition: take the longest descent.
                 return replace(state, search=search.settled(), accepted=False)
             failure = "the line search found no acceptable step along the negative gradient"
