@@ -164,6 +164,8 @@ def minimise(
             loop, outer=state, knowledge=knowledge, evaluations=evaluations, bad=bad, sensitivity=sensitivity
         )
         if not state.accepted:
+            again = _known_better(loop, search, outer, evaluation) if state.failure else None
+            search, loop = again or (search, loop)
             continue
         loop = _reached(loop, search, outer)
         if not loop.current.evaluation.finite or _grown_without_bound(loop.current.evaluation, first.evaluation, space):
@@ -172,6 +174,35 @@ def minimise(
         edge, crossed = None, edge
         tell(loop.current)
         keep(loop, False)
+
+
+def _known_better(
+    loop: LoopState, search: _Search, outer: OuterMethod, tried: Evaluation
+) -> tuple[_Search, LoopState] | None:
+    """What to go on with after a search without success: values that are known ten times better.
+
+    An objective that is known roughly may seem lower at an iterate than it is anywhere. None where the values were
+    known well enough, or are not known better.
+    """
+    stopping, current = search.stopping, loop.current
+    before = worst_residual(current.evaluation)
+    roughest = max(0.1 * stopping.roughest, stopping.certificate)
+    if max(before, worst_residual(tried)) <= stopping.certificate or roughest >= stopping.roughest:
+        return None
+    search = replace(search, stopping=replace(stopping, roughest=roughest))
+    tolerance = min(roughest, max(0.1 * before, stopping.certificate))
+    evaluation, knowledge = search.evaluate(current.evaluation.v, current.oracle, Accuracy(tolerance, tolerance))
+    if not (evaluation.finite and worst_residual(evaluation) <= max(0.5 * before, stopping.certificate)):
+        return None
+    current = search.reevaluated(current, evaluation, knowledge)
+    return search, replace(
+        loop,
+        current=current,
+        outer=outer.init(search.space, evaluation),
+        knowledge=knowledge,
+        evaluations=loop.evaluations + 1,
+        bad=0,
+    )
 
 
 def _reached(loop: LoopState, search: _Search, outer: OuterMethod) -> LoopState:
