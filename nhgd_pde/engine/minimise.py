@@ -15,7 +15,7 @@ from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
-from .reasons import converged, diverged, out_of_iterations, standing, too_small, uncertified
+from .reasons import converged, diverged, out_of_iterations, standing, out_of_range, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 
 # With a tenth of the step each time this is hopeless; a line search gives up a little later.
@@ -237,7 +237,7 @@ def _start(search: _Search, outer: OuterMethod) -> LoopState | Minimum:
     first = Iterate(0, evaluation, space.stationarity(evaluation), 0.0, 1, knowledge)
     complaint = evaluation.message or "the objective or its gradient is not finite"
     if evaluation.finite:
-        complaint = too_small(evaluation)
+        complaint = out_of_range(evaluation)
     if complaint:
         return Minimum(first, first, "failed", f"at the starting point: {complaint}")
     scales = UNKNOWN

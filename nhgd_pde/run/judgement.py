@@ -78,9 +78,11 @@ class Judgement:
     def objective(self, evaluation: Evaluation) -> float:
         """What is reported for the control: of the whole sample, or of the random inputs where it came from a stream.
 
-        The last evaluation has that only where it was made at this control and with every scenario of the sample.
+        The last evaluation has that only where it was made at this control, with every scenario of the sample, and as
+        well as those were solved again.
         """
         whole = evaluation.scenarios == len(self.values) and not (evaluation.blended or self.streamed)
+        whole = whole and evaluation.state_error <= _STATES
         if whole and evaluation.sampling_error == 0.0:
             return evaluation.objective
         found = self.out_of_sample if self.streamed and len(self.fresh) else self.in_sample
