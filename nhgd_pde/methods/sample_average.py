@@ -19,8 +19,8 @@ from ..engine.newton import solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
-from ..engine.scenarios.problem import Part, ScenarioProblem
 from ..engine.scales import GradientScales, gradient_scales
+from ..engine.scenarios.problem import Part, ScenarioProblem
 from ..engine.scenarios.systems import Rows, relative, solve_adjoints, solve_states
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
