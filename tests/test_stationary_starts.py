@@ -115,3 +115,58 @@ def test_a_good_guess_is_improved_as_much_as_a_poor_one() -> None:
     near = nhgd.solve(nhgd.load(case, {"control.initial": optimum * (1 + 1e-3)}))
     assert near.status == "converged" and near.stats["outer_iterations"] > 0
     assert float(np.ravel(near.control)[0]) == pytest.approx(optimum, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    "options", [{"method": "adjoint"}, {"method": "sample_average"}, {"scenarios.strategy": "all"}]
+)
+@pytest.mark.parametrize("solver", ["factors", "cg"])
+@pytest.mark.parametrize("risk", ["mean", {"cvar": 0.5}])
+def test_so_it_is_over_scenarios(options: dict[str, Any], solver: str, risk: Any) -> None:
+    """Between given values u = q x, whatever the conductivity is."""
+    case = {
+        **BASE,
+        "pde": {**STATIONARY["conductivity of a layer"]["pde"]},
+        "control": {"kind": "parameter", "name": "k", "initial": 1},
+        "objective": [{"kind": "tracking", "target": "x**2"}],
+        "parameters": {"q": {"uniform": [1, 2]}},
+        "scenarios": {"count": 8, "validation": 0},
+        "risk": risk,
+        "adjoints": {"solver": solver},
+    }
+    case["pde"]["boundary"] = {"left": {"dirichlet": 0}, "right": {"dirichlet": "q"}}
+    solution = nhgd.solve(nhgd.load(case, options))
+    assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0), solution.message
+    assert ZERO in solution.message
+    assert float(np.ravel(solution.control)[0]) == 1.0
+
+
+@pytest.mark.parametrize("initial", [0, 1e-3])
+@pytest.mark.parametrize("bounds", [None, [0, None]])
+@pytest.mark.parametrize("offset", [1e6, 1e8])
+def test_an_offset_of_the_state_makes_no_start_a_solution(offset: float, bounds: Any, initial: float) -> None:
+    """State and target with the same offset: the control is that of the problem without, and 9 in the middle."""
+
+    def problem(value: float) -> dict[str, Any]:
+        return {
+            "name": "offset",
+            "mesh": {"kind": "interval", "cells": 16},
+            "pde": {"kind": "poisson", "boundary": {"all": {"dirichlet": value}}},
+            "control": {"kind": "source", "initial": initial, **({"bounds": bounds} if bounds else {})},
+            "objective": [
+                {"kind": "tracking", "target": f"{value} + sin(pi*x)"},
+                {"kind": "regularisation", "weight": 1e-3},
+            ],
+        }
+
+    here, there = nhgd.solve(nhgd.load(problem(offset))), nhgd.solve(nhgd.load(problem(0.0)))
+    assert here.status == there.status == "converged", here.message
+    assert here.objective == pytest.approx(there.objective, rel=1e-5)
+    assert np.abs(here.control - there.control).max() < 1e-3
+
+
+def test_a_gradient_whose_square_is_not_finite_is_told() -> None:
+    case = {**BASE, "objective": [{"kind": "tracking", "target": "x*y", "weight": 1e165}]}
+    solution = nhgd.solve(nhgd.load(case))
+    assert solution.status == "failed"
+    assert "above the largest numbers of double precision" in solution.message

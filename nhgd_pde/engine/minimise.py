@@ -15,13 +15,15 @@ from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
-from .reasons import converged, diverged, out_of_iterations, standing, too_small, uncertified
+from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 
 # With a tenth of the step each time this is hopeless; a line search gives up a little later.
 _MOST_BAD_EVALUATIONS = 20
 # The objective has diverged where it has grown by this factor more than its value and slope at the start explain.
 _GROWN = 1e6
+# A start is no solution where the objective, and the control, may change by more than this share of themselves.
+_OPEN = 1e-5
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,7 @@ def _start(search: _Search, outer: OuterMethod) -> LoopState | Minimum:
     first = Iterate(0, evaluation, space.stationarity(evaluation), 0.0, 1, knowledge)
     complaint = evaluation.message or "the objective or its gradient is not finite"
     if evaluation.finite:
-        complaint = too_small(evaluation)
+        complaint = out_of_range(evaluation)
     if complaint:
         return Minimum(first, first, "failed", f"at the starting point: {complaint}")
     scales = UNKNOWN
@@ -279,6 +281,7 @@ def _start(search: _Search, outer: OuterMethod) -> LoopState | Minimum:
         scales = oracle.scales(problem, v, knowledge, evaluation)
         rounding = max(evaluation.rounding, scales.rounding)
         first = replace(first, evaluation=replace(evaluation, rounding=rounding))
+        scales = _of_solutions(scales, first, search)
     search = search.with_scales_of(first, scales, space.unit)
     first = _confirmed(first, search)
     first = _grown(first, first, search)
@@ -293,6 +296,23 @@ def _start(search: _Search, outer: OuterMethod) -> LoopState | Minimum:
         unit=space.unit,
         scales=scales,
     )
+
+
+def _of_solutions(scales: GradientScales, first: Iterate, search: _Search) -> GradientScales:
+    """With the norm of the first gradient as its natural size, where that is no sign of a solution.
+
+    A state that is large beside what has to change in it, as one with an offset is, has large gradients by its nature.
+    """
+    norm, v = first.gradient_norm, first.evaluation.v
+    if not (scales.rounding < norm and search.stopping.goal(norm, scales) > search.stopping.goal(norm, UNKNOWN)):
+        return scales
+    # Of the objective, along a step as long as v; of v, by what the gradient changes by along such a step.
+    length, value = search.space.metric.norm(v[None]), abs(first.evaluation.value)
+    if norm * length <= _OPEN * value and length > 0.0:
+        return scales
+    hessian = _hessian(search.problem, search.oracle, first)
+    change = 0.0 if hessian is None else search.space.metric.dual_norm_estimate(hessian(v)[None])
+    return scales if norm <= _OPEN * change else replace(scales, natural=norm)
 
 
 def _end(loop: LoopState, search: _Search) -> Minimum | None:

@@ -290,7 +290,8 @@ class NHGD:
             solution = q + inverse.solve(inner - problem.hessian_product(u, v, q))
             return outer - problem.cross_product(u, v, solution)
 
-        return gradient_scales(problem, state.u, v, evaluation, derivative_at)
+        _, direct = problem.outer_derivatives(state.u, v)
+        return gradient_scales(problem.outer_metric, state.u, direct, evaluation, derivative_at)
 
     def _ahead(self, problem: BilevelProblem) -> bool:
         """The inverse is to be that of the last evaluation's point, rebuilt while other things go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from .loop import Iterate, Stopping, worst_residual
@@ -16,16 +17,17 @@ def _relative(current: Iterate, first: Iterate) -> str:
     return f"{current.gradient_norm / first.gradient_norm:.1e}" if first.gradient_norm > 0.0 else "0"
 
 
-def too_small(evaluation: Evaluation) -> str:
-    """A sentence on numbers of a problem that are too small for double precision; empty where they are not.
+def out_of_range(evaluation: Evaluation) -> str:
+    """A sentence on numbers of a problem that are too small or too large for double precision; empty where all fit.
 
     The objective, its slopes and its curvatures have the size of squares.
     """
     norm = evaluation.norm
-    if norm == 0.0 or norm * norm > _LEAST_SQUARE:
+    if norm == 0.0 or _LEAST_SQUARE < norm * norm < math.inf:
         return ""
+    beyond = "below the smallest" if norm < 1.0 else "above the largest"
     return (
-        f"the gradient has the norm {norm:.1e}, whose square is below the smallest numbers of double precision: choose "
+        f"the gradient has the norm {norm:.1e}, whose square is {beyond} numbers of double precision: choose "
         "other units for the objective, the state or the control"
     )
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.lengths import paired_length
-from .bilevel import BilevelProblem
+from ..linalg.riesz import RieszMap
 from .outer.base import Evaluation
 
 _EPSILON = 2.0**-52
@@ -58,25 +58,25 @@ class ScalesOracle(Protocol):
 
 
 def gradient_scales(
-    problem: BilevelProblem, u: Tensor, v: Tensor, evaluation: Evaluation, derivative_at: Callable[[Tensor], Tensor]
+    metric: RieszMap, u: Tensor, direct: Tensor, evaluation: Evaluation, derivative_at: Callable[[Tensor], Tensor]
 ) -> GradientScales:
     """The scales of a gradient.
 
     Args:
-        problem: the bilevel problem.
-        u, v: the inner solution (S, n) and the outer variables (p,).
-        evaluation: the reduced objective at (u, v), with its gradient.
+        metric: the inner product of the outer space.
+        u: (S, n) the inner solution.
+        direct: (p,) the part of the derivative that has no adjoint variable in it.
+        evaluation: the reduced objective at that solution, with its gradient.
         derivative_at: another u (S, n) -> the derivative (p,) with the adjoint variable that belongs to it, up to
             errors that are small against the change of u.
     """
 
     def norm(derivative: Tensor) -> float:
-        return paired_length(derivative, problem.outer_metric.gradient(derivative[None])[0])
+        return paired_length(derivative, metric.gradient(derivative[None])[0])
 
     def response(shares: Tensor | float) -> float:
         return norm(derivative_at(u * (1.0 + _SHARE * shares)) - evaluation.derivative) / _SHARE
 
-    _, direct = problem.outer_derivatives(u, v)
     parts = norm(direct) + norm(evaluation.derivative - direct)
     if not bool(u.count_nonzero()):
         return GradientScales(parts, _UNITS * _EPSILON * parts)

@@ -153,7 +153,8 @@ class Adjoint:
             adjoint = q + factors.solve_transposed(inner - problem.state_product_transposed(u, v, q))
             return outer - problem.control_product_transposed(u, v, adjoint)
 
-        return gradient_scales(problem, state.u, v, evaluation, derivative_at)
+        _, direct = problem.outer_derivatives(state.u, v)
+        return gradient_scales(problem.outer_metric, state.u, direct, evaluation, derivative_at)
 
     def hessian(self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState) -> ReducedHessian:
         """The Hessian of Phi at v, by the factors of J."""

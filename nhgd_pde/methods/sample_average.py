@@ -19,6 +19,7 @@ from ..engine.newton import solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
+from ..engine.scales import GradientScales, gradient_scales
 from ..engine.scenarios.problem import Part, ScenarioProblem
 from ..engine.scenarios.systems import Rows, relative, solve_adjoints, solve_states
 from ..linalg.factorisation import SingularMatrixError
@@ -175,6 +176,30 @@ class SampleAverage:
         known = solves.u, solves.p
         return evaluation, replace(state, known=known, nominal=nominal, sensitivity=sensitivity)
 
+    def scales(
+        self, problem: ScenarioProblem, v: Tensor, state: SampleAverageState, evaluation: Evaluation
+    ) -> GradientScales:
+        """How large the gradient of the last evaluation is by its nature; two solves a scenario."""
+        assert state.known is not None
+        u, p = state.known
+        solves = _Solves(self, problem, v, state, state.nominal, 1.0)
+        parts = list(solves.parts())
+        values = torch.cat([part.scenario_values(u[indices], v) for indices, part in parts])
+        shares = problem.weights if problem.risk.linear else problem.risk.derivative(values, problem.weights)
+        own = problem.nominal.control_derivative(v)
+        direct = own + sum(shares[at] @ part.scenario_derivatives(u[at], v)[1] for at, part in parts)
+
+        def derivative_at(changed: Tensor) -> Tensor:
+            found = own
+            for at, part in parts:
+                right, outer = part.scenario_derivatives(changed[at], v)
+                left = right - part.state_product_transposed(changed[at], v, p[at])
+                adjoint = p[at] + solves.solved_transposed(at, part, u[at], left)
+                found = found + shares[at] @ (outer - part.scenario_control_products(changed[at], v, adjoint))
+            return found
+
+        return gradient_scales(problem.outer_metric, u, direct, evaluation, derivative_at)
+
     def save(self, state: SampleAverageState) -> dict[str, Any]:
         nothing: Any = None
         rest = to_plain(replace(state, kept=nothing, nominal=None))
@@ -293,6 +318,12 @@ class _Solves:
         self.steps[0] = max(self.steps[0], steps)
         nothing = torch.zeros_like(self.values[indices])
         return Rows(u, residual, nothing, nothing, steps)
+
+    def solved_transposed(self, indices: Tensor, part: FactorisedPart, u: Tensor, right: Tensor) -> Tensor:
+        """By the factors of the scenarios at u, or by those of the nominal one."""
+        if self.nominal is not None:
+            return self.nominal.inverse.adjoint(right)
+        return self._factors(indices, part, u).solve_transposed(right)
 
     def _factors(self, indices: Tensor, part: FactorisedPart, u: Tensor) -> StateFactors:
         """Kept where J is the same everywhere."""

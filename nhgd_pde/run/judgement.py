@@ -78,9 +78,11 @@ class Judgement:
     def objective(self, evaluation: Evaluation) -> float:
         """The reported objective: over the whole sample, or with a stream over the distribution of the random inputs.
 
-        The last evaluation has this value only if it was made at this control with every scenario of the sample.
+        The last evaluation has this value only if it was made at this control with every scenario of the sample, and
+        with states as accurate as those that the judgement solves for.
         """
         whole = evaluation.scenarios == len(self.values) and not (evaluation.blended or self.streamed)
+        whole = whole and evaluation.state_error <= _STATES
         if whole and evaluation.sampling_error == 0.0:
             return evaluation.objective
         found = self.out_of_sample if self.streamed and len(self.fresh) else self.in_sample

@@ -38,6 +38,8 @@ from .team import ALONE, Team
 # Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
 _MOST_SWEEPS = 3
 _LEAST_TIGHTENING = 0.1
+# Relative error of the nominal state that the floor of rounding is told from.
+_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -303,10 +305,18 @@ class ScenarioNHGD:
     def scales(
         self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
     ) -> GradientScales:
-        """The scales of the nominal gradient if the first evaluation used it alone, else of the sum over scenarios."""
-        if state.active or state.coarse is not None:
+        """The scales of the nominal gradient if the first evaluation used it alone, else of the sum over scenarios.
+
+        What rounding leaves of gradients that are zero in every scenario tells nothing of their size: the nominal one
+        says what the floor is.
+        """
+        if not state.active and state.coarse is None:
+            return self.base.scales(problem.nominal, v, state.nominal, evaluation)
+        middle, nominal = self.base.evaluate(problem.nominal, v, state.nominal, Accuracy(_FLOOR, _FLOOR))
+        if not middle.finite:
             return state.parts
-        return self.base.scales(problem.nominal, v, state.nominal, evaluation)
+        found = self.base.scales(problem.nominal, v, nominal, middle)
+        return replace(state.parts, rounding=max(state.parts.rounding, found.rounding))
 
     def hessian(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
         """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""
