@@ -189,9 +189,10 @@ def test_what_a_step_exchanges_does_not_grow_with_the_scenarios(found: dict[int,
     p, n = sizes["control_dofs"], sizes["state_dofs"]
     for (strategy, combinations), count in itertools.product((("all", 0), ("growing", 32)), (80, 160)):
         ranks = found[2][strategy, count]["stats"]["ranks"]
-        # The hypergradient, what is left of both equations in two sums, errors, steps, work; then, apart from these,
+        # The hypergradient; what is left of both equations in two sums; of both ranks two counts of steps, and four
+        # numbers on the errors of states and on those of adjoints; six counts of work. Then, apart from these,
         # combinations of hypergradients that tell of the sampling error. The larger sum is told.
-        assert ranks["bytes_a_sweep"] == 8 * max(p + 4 * n + 2 + 2 * 2 + 6, combinations * p)
+        assert ranks["bytes_a_sweep"] == 8 * max(p + 4 * n + 2 * (2 + 4 + 4) + 6, combinations * p)
         assert ranks["bytes_an_evaluation"] <= 3 * ranks["bytes_a_sweep"]
     # Besides, one number a scenario.
     few, many = (found[2]["all", count]["stats"]["ranks"]["bytes_of_values"] / (8 * count) for count in (80, 160))

@@ -44,7 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "robust_topology": {"mesh.cells": [10, 10]},
     "semilinear_control": {"mesh.cells": [12, 12]},
     "sparse_control": {"mesh.cells": [12, 12]},
-    "state_constraint": {"mesh.cells": [12, 12]},
+    "state_constraint": {"mesh.cells": [12, 12], "constraints.0.tolerance": 1e-8},
     "stokes_control": {"mesh.cells": [6, 6]},
     "uncertain_source": {"mesh.cells": [20, 10], "scenarios.count": 16},
 }
