@@ -98,7 +98,7 @@ def test_methods_over_scenarios_are_judged_over_all_of_them(risk: Any) -> None:
     *_, results = bench(plan, plan.tasks([file]))
     solution = nhgd.solve(nhgd.load(file, {"outer.rtol": 1e-9}))
     # Runs are compared by the smoothed measure, which is what they minimise; the solution has the measure itself.
-    smoothed = Judge(plan.tasks([file])[0]).truth(torch.from_numpy(solution.control)).objective
+    smoothed = Judge(next(iter(plan.tasks([file]).values()))).truth(torch.from_numpy(solution.control)).objective
     assert results.reference.optimum == pytest.approx(smoothed, rel=1e-9)
     assert solution.objective == pytest.approx(smoothed, rel=1e-9 if risk == "mean" else 0.02)
     finals = {judged.run.contender.label: results.gaps(judged)[-1] for judged in results.runs}

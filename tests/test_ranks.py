@@ -187,12 +187,14 @@ def test_one_two_and_four_ranks_give_the_same_control(case: str, size: int, foun
 def test_what_a_step_exchanges_does_not_grow_with_the_scenarios(found: dict[int, Any]) -> None:
     sizes = found[2]["all", 80]["stats"]
     p, n = sizes["control_dofs"], sizes["state_dofs"]
-    for (strategy, combinations), count in itertools.product((("all", 0), ("growing", 32)), (80, 160)):
+    for (strategy, combinations), count in itertools.product((("all", (0,)), ("growing", (32, 33))), (80, 160)):
         ranks = found[2][strategy, count]["stats"]["ranks"]
         # The hypergradient; what is left of both equations in two sums; of both ranks two counts of steps, and four
         # numbers on the errors of states and on those of adjoints; six counts of work. Then, apart from these,
-        # combinations of hypergradients that tell of the sampling error. The larger sum is told.
-        assert ranks["bytes_a_sweep"] == 8 * max(p + 4 * n + 2 * (2 + 4 + 4) + 6, combinations * p)
+        # combinations of hypergradients that tell of the sampling error, with fresh scenarios one more. The larger sum
+        # is told.
+        sweep = p + 4 * n + 2 * (2 + 4 + 4) + 6
+        assert ranks["bytes_a_sweep"] in {8 * max(sweep, each * p) for each in combinations}
         assert ranks["bytes_an_evaluation"] <= 3 * ranks["bytes_a_sweep"]
     # Besides, one number a scenario.
     few, many = (found[2]["all", count]["stats"]["ranks"]["bytes_of_values"] / (8 * count) for count in (80, 160))
