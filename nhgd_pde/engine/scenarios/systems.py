@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...linalg import lengths
 from ...linalg.batched_krylov import BatchedResult, batched_conjugate_gradients, batched_residuals
 from ..curvature.base import PointwiseState
 from ..newton import solve_from_anywhere
@@ -109,11 +110,8 @@ def solve_adjoints(
 
 
 def row_lengths(part: Part, rows: Tensor) -> Tensor:
-    """(b,) lengths of rows in the norm of the inner metric; squares neither overflow nor underflow."""
-    largest = rows.abs().amax(1)
-    scale = torch.where((largest > 0.0) & largest.isfinite(), largest, 1.0)[:, None]
-    unit = rows / scale
-    return scale[:, 0] * (unit * part.inner_metric.covector(unit)).sum(1).clamp(min=0.0).sqrt()
+    """(b,) lengths of rows in the norm of the inner metric; not finite where a row is not."""
+    return lengths.row_lengths(rows, part.inner_metric.covector)
 
 
 @dataclass(frozen=True)
