@@ -27,6 +27,8 @@ FAULTS = Path(__file__).parent / "faults"
 TIGHT = {"outer.rtol": 1e-9}
 # The paper's algorithm takes a step with a unit from the file.
 SCALED = [path for path in PROBLEMS if path.stem != "poisson_nhgd_paper"]
+# A long run of a nonlinear problem, which rounding errors of the data make shorter or longer: 29 to 36 iterations.
+LONG = {"navier_stokes_control": 5}
 shipped = pytest.mark.parametrize("path", SCALED, ids=lambda path: path.stem)
 
 
@@ -36,15 +38,16 @@ def values(solution: nhgd.Solution) -> np.ndarray:
     return np.concatenate([np.ravel(each) for each in parts])
 
 
-def the_same(ours: nhgd.Solution, base: nhgd.Solution, factor: float = 1.0, shift: float = 0.0) -> None:
+def the_same(ours: nhgd.Solution, base: nhgd.Solution, factor: float = 1.0, shift: float = 0.0, apart: int = 2) -> None:
     """The same end after the same iterations, at the same control.
 
-    To within two iterations, and a tenth of them in long runs of nonlinear problems, which rounding errors of the data
-    change by as much: navier_stokes_control takes 29 to 33 of them.
+    Args:
+        factor, shift: of the control in its other unit.
+        apart: by how many iterations the runs may differ.
     """
     assert ours.status == base.status, ours.message
     counts = [int(each.stats["outer_iterations"]) for each in (ours, base)]
-    assert abs(counts[0] - counts[1]) <= max(2, 0.1 * counts[1])
+    assert abs(counts[0] - counts[1]) <= apart
     gap = np.abs((values(ours) - shift) / factor - values(base)).max()
     assert gap <= 1e-6 * np.abs(values(base)).max()
 
@@ -52,18 +55,18 @@ def the_same(ours: nhgd.Solution, base: nhgd.Solution, factor: float = 1.0, shif
 @pytest.mark.slow
 @shipped
 def test_no_unit_changes_the_answer_of_a_shipped_problem(path: Path, tmp_path: Path) -> None:
-    base = solved(path, TIGHT)
+    base, apart = solved(path, TIGHT), LONG.get(path.stem, 2)
     for c in (1e-15, 1e15):
-        the_same(solved(path, objective_times(path, c), TIGHT), base)
+        the_same(solved(path, objective_times(path, c), TIGHT), base, apart=apart)
     for s in (1e-6, 1e6):
         scaled = control_times(path, s)
         if scaled is not None:
-            the_same(solved(path, scaled, TIGHT), base, factor=s)
+            the_same(solved(path, scaled, TIGHT), base, factor=s, apart=apart)
     for length in (1e-6, 1e6):
         longer = lengths_times(path, length, tmp_path)
         if longer is not None:
             overrides, factor, shift = longer
-            the_same(solved(path, overrides, TIGHT), base, factor, shift)
+            the_same(solved(path, overrides, TIGHT), base, factor, shift, apart)
 
 
 @pytest.mark.slow
