@@ -3,8 +3,8 @@
     python -m benchmarks.threads [cells [turns]]
 
 `poisson_control.yaml` on cells^2 (512) cells, turns (3) of each, medians of the seconds of whole processes. The threads
-are those that the product takes without OMP_NUM_THREADS. Ends with exit code 1 where the run beside busy processes takes
-over 2.2 times as long.
+are those that the product takes without OMP_NUM_THREADS. Ends with exit code 1 where the run beside busy processes
+takes over 2.2 times as long.
 """
 
 from __future__ import annotations
