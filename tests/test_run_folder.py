@@ -74,7 +74,7 @@ def test_a_new_run_clears_its_own_files_and_nothing_else(tmp_path: Path) -> None
     run.checkpoint_path.unlink()
     run.checkpoint_path.symlink_to(elsewhere)
 
-    RunFolder.create(tmp_path, "name: second\n").close()
+    RunFolder.create(tmp_path, "name: second\n", overwrite=True).close()
     expected = {name: name.encode() for name in theirs}
     assert contents(tmp_path) == {**expected, "problem.yaml": (HEADER + "name: second\n").encode()}
     assert elsewhere.read_text() == "kept"

@@ -8,17 +8,14 @@ against a power cut: nothing is forced out of the operating system's cache.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_TEMPORARY = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{12}\.tmp")
+from nhgd_pde.output.storage import OutputError, StorageError, refusal, target_of_temporary
 
-
-class OutputError(ValueError):
-    """Output that cannot be written or read as asked; the message names the place and what was found."""
+__all__ = ["OutputError", "atomic_path", "target_of_temporary", "write_atomically"]
 
 
 @contextmanager
@@ -26,7 +23,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` when the block ends without an exception.
 
     The block must create and close the file. After an exception the temporary is gone and an older `path` is
-    as it was. Raises `FileNotFoundError` when the folder of `path` is missing or the block wrote nothing.
+    as it was. Raises `StorageError`, with the system's reason, when the file cannot be written, and
+    `FileNotFoundError` when the block wrote nothing.
     """
     target = Path(path)
     # Not tempfile: its files are private to their owner, and the rename would carry that over to the result.
@@ -34,8 +32,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        nothing = isinstance(error, FileNotFoundError) and target.parent.is_dir()
+        if isinstance(error, OSError) and not isinstance(error, StorageError) and not nothing:
+            raise refusal(error, target) from error
         raise
 
 
@@ -44,9 +46,3 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
     data = content.encode("utf-8") if isinstance(content, str) else content
     with atomic_path(path) as temporary, open(temporary, "xb") as file:
         file.write(data)
-
-
-def target_of_temporary(name: str) -> str | None:
-    """The file name that a temporary left by a killed run was meant for; None for any other file name."""
-    match = _TEMPORARY.fullmatch(name)
-    return match["target"] if match else None

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from nhgd_pde.output.atomic import OutputError, atomic_path, write_atomically
+from nhgd_pde.output.storage import writing
 
 NODES_PER_CELL: Mapping[str, int] = {
     "line": 2,
@@ -118,6 +119,8 @@ def read_vtu(path: str | os.PathLike[str]) -> tuple[Grid, FieldData]:
 
     if not Path(path).is_file():
         raise OutputError(f"{path}: no such file")
+    with writing(path, "read"), open(path, "rb"):
+        pass  # What the system refuses is told in its own words, not as a damaged file.
     try:
         # The format's own reader: meshio.read prints and ends the process when a file is unreadable.
         mesh = meshio.vtu.read(str(path))
@@ -157,8 +160,10 @@ class FieldSeries:
         series = cls(folder, stem)
         if not series.index_path.exists():
             return series
+        with writing(series.index_path, "read"):
+            text = series.index_path.read_bytes()
         try:
-            entries = ElementTree.parse(series.index_path).getroot().findall("Collection/DataSet")
+            entries = ElementTree.fromstring(text).findall("Collection/DataSet")
             found = [(entry.attrib["file"], float(entry.attrib["timestep"])) for entry in entries]
         except (ElementTree.ParseError, KeyError, ValueError) as error:
             raise OutputError(f"{series.index_path}: not a readable ParaView index ({error})") from error
@@ -191,7 +196,8 @@ class FieldSeries:
         """
         if index < 0:
             raise OutputError(f"{self.index_path}: index: expected 0 or more, found {index}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder, "made"):
+            self.folder.mkdir(parents=True, exist_ok=True)
         path = self.file_path(index)
         write_vtu(path, grid, replace(fields, time=float(time)))
         self._times[index] = float(time)

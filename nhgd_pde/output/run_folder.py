@@ -1,8 +1,6 @@
 """The folder a run writes: problem, summary, history, log, checkpoint and fields, under fixed names.
 
-A folder is this program's own when its problem.yaml starts with `HEADER` (or, without one, when its
-summary.json is a run's). In its own folder a new run clears exactly the names it writes; any other folder
-that holds something is refused, so that a mistyped path costs nothing.
+`ownership` says into which folders a run may write, and what it clears there first.
 """
 
 from __future__ import annotations
@@ -15,28 +13,37 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
-from nhgd_pde.output.atomic import OutputError, target_of_temporary, write_atomically
+from nhgd_pde.output.atomic import OutputError, write_atomically
 from nhgd_pde.output.fields import FieldData, FieldSeries, Grid, write_vtu
+from nhgd_pde.output.lines import LineFile
+from nhgd_pde.output.lock import FolderLock
+from nhgd_pde.output.ownership import (
+    CHECKPOINT,
+    EVOLUTION,
+    FIELDS,
+    FINAL,
+    HEADER,
+    HISTORY,
+    LOG,
+    PROBLEM,
+    SCENARIOS,
+    STEM,
+    SUMMARY,
+    claimed_for_new,
+    clear,
+    is_a_summary,
+    is_ours,
+)
+from nhgd_pde.output.storage import writing
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
 
-HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
-PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
-CHECKPOINT, FINAL, FIELDS, STEM = "checkpoint.pt", "final.vtu", "fields", "state"
-# The series in time of the last iterate, of a problem that evolves: folder and stem.
-EVOLUTION = "evolution"
-# What the curvature role of a run of two roles adds to a checkpoint.
-CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
-SCENARIOS = "scenarios.csv"
-# In this order they are cleared: a checkpoint must not outlive the problem it belongs to, and the folder must
-# stay recognisable as ours until the last file is gone. problem.yaml is replaced afterwards.
-_CLEARED = (CHECKPOINT, HISTORY, SCENARIOS, LOG, FINAL, SUMMARY)
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_SUMMARY_KEYS = {"method", "status", "objective"}
 
 Cell = float | int | str | None
 
@@ -44,58 +51,87 @@ Cell = float | int | str | None
 class RunFolder:
     """An open run folder; made by `create` or `resume`, closed by `close` or at the end of a `with` block."""
 
-    def __init__(self, path: Path, fields: FieldSeries, columns: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fields: FieldSeries,
+        lock: FolderLock,
+        held: ExitStack,
+        columns: tuple[str, ...] | None = None,
+    ) -> None:
         self.path = path
         self.fields = fields
+        self._lock, self._held = lock, held
         self._columns = columns
-        self._history: TextIO | None = None
-        self._log: TextIO | None = None
+        self._history, self._log = LineFile(path / HISTORY), LineFile(path / LOG)
         self._started = time.monotonic()
         self._closed = False
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], problem_yaml: str) -> RunFolder:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        problem_yaml: str,
+        *,
+        overwrite: bool = False,
+        lock: FolderLock | None = None,
+    ) -> RunFolder:
         """Make the folder, parents too, with its problem.yaml; an earlier run's folder is cleared first.
 
-        Raises `OutputError`, with nothing changed on disk, when `path` or a folder above it is a file, when
-        it holds anything but is not a run folder, or when a folder stands where a file of the run would go.
+        `lock` is from `claimed_for_new`, which is asked for it here where none is given, with `overwrite`, and raises
+        what it raises. The folder is then free again when it is closed.
         """
         folder = Path(path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise OutputError(f"{folder}: expected a folder or a new path, found a file at {error.filename}") from error
-        except OSError as error:
-            raise OutputError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
-        _refuse_foreign(folder)
-        _clear(folder)
-        write_atomically(folder / PROBLEM, _headed(problem_yaml))
-        return cls(folder, FieldSeries(folder / FIELDS, STEM))
+        with ExitStack() as stack:
+            lock = lock or stack.enter_context(claimed_for_new(folder, problem_yaml, overwrite))
+            clear(folder)
+            write_atomically(folder / PROBLEM, _headed(problem_yaml))
+            return cls(folder, FieldSeries(folder / FIELDS, STEM), lock, stack.pop_all())
+        raise AssertionError("not reached")
 
     @classmethod
     def resume(
-        cls, path: str | os.PathLike[str], *, up_to: int | None = None, problem_yaml: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        up_to: int | None = None,
+        problem_yaml: str | None = None,
+        lock: FolderLock | None = None,
     ) -> RunFolder:
         """Open an earlier run's folder to go on with it; nothing is cleared, problem.yaml replaced where given.
 
         With `up_to`, the iteration of the checkpoint, rows and fields of later iterations leave the history
         and the field index: the resumed run writes them again. An incomplete last row of a killed run is
-        dropped. Raises `OutputError` when `path` is not a run folder.
+        dropped. `lock` is from `claimed_for_resume`; without one it is taken here. Raises `OutputError` when `path` is
+        not a run folder.
         """
         folder = Path(path)
-        if not _is_ours(folder / PROBLEM):
-            raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
-        columns = None
-        if (folder / HISTORY).exists():
-            columns = _mend_history(folder / HISTORY, up_to)
-        if problem_yaml is not None:
-            write_atomically(folder / PROBLEM, _headed(problem_yaml))
-        return cls(folder, FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to), columns)
+        with writing(folder / PROBLEM, "read"):
+            if not is_ours(folder / PROBLEM):
+                raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
+        with ExitStack() as stack:
+            if lock is None:
+                lock = FolderLock.take(folder)
+                stack.callback(lock.release)
+            columns = None
+            if (folder / HISTORY).exists():
+                columns = _mend_history(folder / HISTORY, up_to)
+            if problem_yaml is not None:
+                write_atomically(folder / PROBLEM, _headed(problem_yaml))
+            series = FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to)
+            return cls(folder, series, lock, stack.pop_all(), columns)
+        raise AssertionError("not reached")
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the checkpoint goes; write it through `atomic_path`."""
+        """Where the newest checkpoint goes."""
         return self.path / CHECKPOINT
+
+    def check(self) -> None:
+        """Make sure that the folder is still this run's; raises `StorageError` if it was deleted, moved or taken over."""
+        if self._closed:
+            raise OutputError(f"{self.path}: the run folder has been closed")
+        self._lock.check()
 
     def append_history(self, row: Mapping[str, Cell]) -> None:
         """Add one row to history.csv, on disk when this returns; the first row decides the columns.
@@ -114,11 +150,9 @@ class RunFolder:
         columns = self._columns or tuple(row)
         lines = _csv_line({name: name for name in columns}) if self._columns is None else ""
         lines += _csv_line({name: row[name] for name in columns})
-        if self._history is None:
-            self._history = self._open(HISTORY)
-        self._history.write(lines)
-        self._history.flush()
+        self.check()
         self._columns = columns
+        self._history.append(lines)
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json as strict JSON in the given order; NaN and infinities become null.
@@ -126,24 +160,25 @@ class RunFolder:
         Numbers and arrays of numpy and torch, paths, lists and mappings are taken; anything else raises
         `OutputError` naming the key.
         """
+        self.check()
         text = json.dumps(_plain(summary, SUMMARY), indent=2, allow_nan=False, ensure_ascii=False)
         write_atomically(self.path / SUMMARY, text + "\n")
 
     def log(self, text: str) -> None:
         """Append `text` to run.log, each of its lines after the seconds since the folder was opened."""
-        if self._log is None:
-            self._log = self._open(LOG)
+        self.check()
         elapsed = time.monotonic() - self._started
-        self._log.write("".join(f"{elapsed:10.2f} s  {line}\n" for line in text.splitlines() or [""]))
-        self._log.flush()
+        self._log.append("".join(f"{elapsed:10.2f} s  {line}\n" for line in text.splitlines() or [""]))
 
     def write_final(self, grid: Grid, fields: FieldData) -> Path:
         """Write final.vtu and return its path."""
+        self.check()
         write_vtu(self.path / FINAL, grid, fields)
         return self.path / FINAL
 
     def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> Path:
         """Write scenarios.csv, a row a scenario and all of the same columns, and return its path."""
+        self.check()
         lines: list[str] = []
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
@@ -154,14 +189,15 @@ class RunFolder:
         """Write the series in time of the last iterate, in the order of `frames` and at their times; none: nothing."""
         series = FieldSeries(self.path / EVOLUTION, EVOLUTION)
         for index, (grid, fields) in enumerate(frames):
+            self.check()
             series.add(index, fields.time, grid, fields)
 
     def close(self) -> None:
-        """Close the history and the log; a second call does nothing."""
+        """Close the history and the log, and free the folder; a second call does nothing."""
         self._closed = True
         for file in (self._history, self._log):
-            if file is not None:
-                file.close()
+            file.close()
+        self._held.close()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -170,11 +206,6 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _open(self, name: str) -> TextIO:
-        if self._closed:
-            raise OutputError(f"{self.path / name}: the run folder has been closed")
-        return open(self.path / name, "a", encoding="utf-8", newline="")
 
 
 def _headed(problem_yaml: str) -> str:
@@ -187,9 +218,14 @@ def read_ended(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     Raises `OutputError` when `path` is no run folder, when the run has not ended, and for files that are damaged.
     """
     folder = Path(path)
+    with writing(folder, "read"):
+        return _read_ended(folder)
+
+
+def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise OutputError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
-    if not _is_ours(folder / PROBLEM):
+    if not is_ours(folder / PROBLEM):
         raise OutputError(f"{folder}: expected a run folder, found no {PROBLEM} of a run in it")
     if not (folder / SUMMARY).exists():
         raise OutputError(
@@ -198,9 +234,9 @@ def read_ended(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
         )
     try:
         text, summary = (folder / PROBLEM).read_text(encoding="utf-8"), json.loads((folder / SUMMARY).read_bytes())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise OutputError(f"{folder}: {PROBLEM} or {SUMMARY} is damaged ({error})") from error
-    if not (isinstance(summary, dict) and summary.keys() >= _SUMMARY_KEYS):
+    if not is_a_summary(summary):
         raise OutputError(f"{folder / SUMMARY}: expected the summary of a run, found something else: it is damaged")
     return text, summary
 
@@ -219,10 +255,11 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Cell]]:
 def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and complete rows as text; no cell holds a line break, so the last one ends a whole row."""
     try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise OutputError(f"{path}: no such file") from error
-    lines = list(csv.reader(io.StringIO(data[: data.rfind(b"\n") + 1].decode("utf-8"), newline="")))
+        with writing(path, "read"):
+            data = path.read_bytes()
+        lines = list(csv.reader(io.StringIO(data[: data.rfind(b"\n") + 1].decode("utf-8"), newline="")))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise OutputError(f"{path}: the file is damaged ({error})") from error
     if not lines:
         return (), []
     for number, row in enumerate(lines[1:], start=2):
@@ -292,59 +329,3 @@ def _plain(value: object, place: str, finite: bool = True) -> object:
     if value is None or isinstance(value, bool | int | str):
         return value
     raise OutputError(f"{place}: expected numbers, text, lists or mappings, found {type(value).__name__}")
-
-
-def _is_ours(problem: Path) -> bool:
-    try:
-        with open(problem, "rb") as file:
-            return file.read(len(HEADER)) == HEADER.encode("ascii")
-    except OSError:
-        return False
-
-
-def _is_a_summary(path: Path) -> bool:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and found.keys() >= _SUMMARY_KEYS
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Raise `OutputError` unless the folder is empty or an earlier run's."""
-    found = sorted(item.name for item in folder.iterdir() if target_of_temporary(item.name) != PROBLEM)
-    if not found:
-        return
-    problem = folder / PROBLEM
-    if PROBLEM in found and not _is_ours(problem):
-        raise OutputError(f"{folder}: expected a new, empty or run folder, found a {PROBLEM} that no run wrote")
-    if PROBLEM not in found and not _is_a_summary(folder / SUMMARY):
-        names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")
-    for name in (FIELDS, EVOLUTION):
-        if (folder / name).exists() and not (folder / name).is_dir():
-            raise OutputError(f"{folder / name}: expected a folder, found a file")
-    for path in _own_files(folder):
-        if path.is_dir() and not path.is_symlink():
-            raise OutputError(f"{path}: expected a file, found a folder")
-
-
-def _own_files(folder: Path) -> list[Path]:
-    """The files an earlier run wrote, and its temporaries, in the order in which they may be cleared."""
-    paths = [folder / CHECKPOINT, *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
-    paths += [folder / name for name in _CLEARED if name != CHECKPOINT]
-    for fields, stem in ((folder / FIELDS, STEM), (folder / EVOLUTION, EVOLUTION)):
-        if fields.is_dir():
-            paths.append(fields / f"{stem}.pvd")  # before the files it names
-            frame = re.compile(rf"{stem}_[0-9]{{5,}}\.vtu", re.ASCII)
-            names = sorted(item.name for item in fields.iterdir())
-            paths += [fields / name for name in names if frame.fullmatch(target_of_temporary(name) or name)]
-            paths += [fields / name for name in names if target_of_temporary(name) == f"{stem}.pvd"]
-    ours = {*_CLEARED, PROBLEM}
-    paths += [item for item in folder.iterdir() if target_of_temporary(item.name) in ours]
-    return [path for path in paths if path.exists() or path.is_symlink()]
-
-
-def _clear(folder: Path) -> None:
-    for path in _own_files(folder):
-        path.unlink()

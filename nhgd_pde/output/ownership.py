@@ -1,0 +1,233 @@
+"""Whose a folder is: whether a run may write to it, what it clears there first, and what it leaves alone.
+
+A folder is this program's own when its problem.yaml starts with `HEADER` (or, without one, when its summary.json is a
+run's). It is of the same problem when the names and the kinds of equations are the same: somebody who tries other
+parameters, meshes or options goes on in one folder. In its own folder a new run clears exactly the names it writes;
+any other folder that holds something is refused, so that a mistyped path costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from nhgd_pde.output.lock import LOCK, FolderLock
+from nhgd_pde.output.storage import OutputError, refusal, target_of_temporary, writing
+
+HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
+PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
+# The newest checkpoint, and the one before it, which takes its place where the newest one is damaged.
+CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
+# What the curvature role of a run of two roles adds to a checkpoint.
+CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
+FINAL, FIELDS, STEM = "final.vtu", "fields", "state"
+# The series in time of the last iterate, of a problem that evolves: folder and stem.
+EVOLUTION = "evolution"
+SCENARIOS = "scenarios.csv"
+# In this order they are cleared: a checkpoint must not outlive the problem it belongs to, and the folder must
+# stay recognisable as ours until the last file is gone. problem.yaml is replaced afterwards.
+_CLEARED = (HISTORY, SCENARIOS, LOG, FINAL, SUMMARY)
+_SUMMARY_KEYS = {"method", "status", "objective"}
+# Keys of a problem file whose values make it another problem.
+_IDENTITY = ("name", "pde.kind")
+
+
+@contextmanager
+def claimed_for_new(path: Path, problem_yaml: str, overwrite: bool = False) -> Iterator[FolderLock]:
+    """The right to write a new run to a folder, which is made where it is not there, parents too.
+
+    Where nothing has been written to it at the end of the block, a folder that was made is removed.
+
+    Args:
+        path: of the folder.
+        problem_yaml: the problem that is going to be solved.
+        overwrite: the folder may hold a run of another problem.
+
+    Raises:
+        OutputError: with nothing changed on disk, when `path` or a folder above it is a file, when the folder holds
+            anything but is not a run folder, or the run folder of another problem, or when a folder stands where a file
+            of the run would go.
+        FolderInUseError: another run writes to the folder.
+        StorageError: the folder cannot be made or written to.
+    """
+    made = _made(path)
+    try:
+        _refuse_foreign(path)
+        lock = FolderLock.take(path)
+        try:
+            # Once more, as another run may have used the folder until now.
+            _refuse_foreign(path)
+            if not overwrite:
+                _refuse_another_problem(path, problem_yaml)
+            yield lock
+        finally:
+            lock.release()
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+@contextmanager
+def claimed_for_resume(path: Path) -> Iterator[FolderLock]:
+    """The right to go on with the run of a folder, from which temporaries of a killed run are swept.
+
+    Raises:
+        OutputError: there is no checkpoint, or the folder is no run folder.
+        FolderInUseError: another run writes to the folder.
+        StorageError: the folder cannot be written to.
+    """
+    with writing(path, "read"):
+        if not any((path / name).is_file() for name in (CHECKPOINT, EARLIER_CHECKPOINT)):
+            raise OutputError(f"{path / CHECKPOINT}: expected a checkpoint to resume from, found none")
+        if not is_ours(path / PROBLEM):
+            raise OutputError(f"{path}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
+    lock = FolderLock.take(path)
+    try:
+        with writing(path, "removed"):
+            sweep(path)
+        yield lock
+    finally:
+        lock.release()
+
+
+def is_ours(problem: Path) -> bool:
+    """Whether a problem.yaml was written by a run."""
+    try:
+        with open(problem, "rb") as file:
+            return file.read(len(HEADER)) == HEADER.encode("ascii")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+
+
+def is_a_summary(content: Any) -> bool:
+    """Whether the content of a summary.json is that of a run."""
+    return isinstance(content, dict) and content.keys() >= _SUMMARY_KEYS
+
+
+def clear(folder: Path) -> None:
+    """Delete what an earlier run has written, and its temporaries."""
+    with writing(folder, "removed"):
+        for path in _own_files(folder):
+            path.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporaries of earlier runs alone; whoever calls this has the lock, so that their processes are gone."""
+    for path in _own_files(folder):
+        if target_of_temporary(path.name) is not None:
+            path.unlink()
+
+
+def _made(path: Path) -> list[Path]:
+    """Make a folder; returns the folders that were made, the deepest first."""
+    missing = [folder for folder in (path, *path.parents) if not _there(folder)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        place = Path(error.filename)
+        if place.is_symlink() and not place.exists():
+            message = f"found a link at {place} that leads nowhere ({place.readlink()})"
+        else:
+            message = f"found a file at {place}"
+        raise OutputError(f"{path}: expected a folder or a new path, {message}") from error
+    except OSError as error:
+        raise refusal(error, error.filename or path, "made") from error
+    return missing
+
+
+def _there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:
+        return True
+
+
+def _refuse_another_problem(folder: Path, problem_yaml: str) -> None:
+    """Raise `OutputError` where the folder holds a run of another problem, or of one that cannot be told."""
+    path = folder / PROBLEM
+    if not path.exists():
+        return
+    with writing(path, "read"):
+        then, now = _identity(path.read_bytes()), _identity(problem_yaml.encode("utf-8"))
+    if then == now:
+        return
+    if not then:
+        found = "a run whose problem cannot be read"
+    else:
+        found = "a run of " + " and ".join(f"{key} {then.get(key)!r}" for key in _IDENTITY if then.get(key) != now.get(key))
+    wanted = ", ".join(f"{key} {now.get(key)!r}" for key in _IDENTITY if then.get(key) != now.get(key))
+    raise OutputError(
+        f"{folder}: holds the results of another problem: found {found}, the problem now has {wanted}; "
+        "name another folder with --output, or replace those results with --overwrite"
+    )
+
+
+def _identity(text: bytes) -> dict[str, Any]:
+    """The values that tell problems apart; nothing of a text that cannot be read."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+        return {}
+    found = {}
+    for key in _IDENTITY:
+        value = content
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[key] = value
+    return found
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `OutputError` unless the folder is empty or an earlier run's."""
+    with writing(folder, "read"):
+        found = sorted(
+            item.name for item in folder.iterdir() if target_of_temporary(item.name) != PROBLEM and item.name != LOCK
+        )
+        if not found:
+            return
+        problem = folder / PROBLEM
+        if PROBLEM in found and not is_ours(problem):
+            raise OutputError(f"{folder}: expected a new, empty or run folder, found a {PROBLEM} that no run wrote")
+        if PROBLEM not in found and not _has_a_summary(folder):
+            names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+            raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")
+        for name in (FIELDS, EVOLUTION):
+            if (folder / name).exists() and not (folder / name).is_dir():
+                raise OutputError(f"{folder / name}: expected a folder, found a file")
+        for path in _own_files(folder):
+            if path.is_dir() and not path.is_symlink():
+                raise OutputError(f"{path}: expected a file, found a folder")
+
+
+def _has_a_summary(folder: Path) -> bool:
+    try:
+        return is_a_summary(json.loads((folder / SUMMARY).read_bytes()))
+    except (FileNotFoundError, IsADirectoryError, ValueError):
+        return False
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files an earlier run wrote, and its temporaries, in the order in which they may be cleared."""
+    paths = [folder / CHECKPOINT, folder / EARLIER_CHECKPOINT, *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
+    paths += [folder / name for name in _CLEARED]
+    for fields, stem in ((folder / FIELDS, STEM), (folder / EVOLUTION, EVOLUTION)):
+        if fields.is_dir():
+            paths.append(fields / f"{stem}.pvd")  # before the files it names
+            frame = re.compile(rf"{stem}_[0-9]{{5,}}\.vtu", re.ASCII)
+            names = sorted(item.name for item in fields.iterdir())
+            paths += [fields / name for name in names if frame.fullmatch(target_of_temporary(name) or name)]
+            paths += [fields / name for name in names if target_of_temporary(name) == f"{stem}.pvd"]
+    ours = {*_CLEARED, PROBLEM, CHECKPOINT, EARLIER_CHECKPOINT}
+    for item in folder.iterdir():
+        target = target_of_temporary(item.name)
+        if target in ours or (target is not None and Path(target).match(CURVATURE_CHECKPOINTS)):
+            paths.append(item)
+    return [path for path in paths if path.exists() or path.is_symlink()]
