@@ -14,13 +14,15 @@ from .engine.nhgd import NHGD
 from .engine.roles.remote import Remote
 from .engine.scenarios.team import ALONE, Team
 from .linalg.threads import at_most_threads
-from .output.run_folder import OutputError
+from .output.lock import FolderLock
+from .output.ownership import claimed_for_new, claimed_for_resume
+from .output.storage import OutputError
 from .problem.building import build, build_scenarios
 from .problem.loading import read_problem
 from .problem.methods import build_method
 from .run.ranks import Place, check_ranks, shared
 from .run.recovery import end_of
-from .run.roles import check_roles, checkpoint_files, curvature_role, threads_of_a_role
+from .run.roles import CheckpointFiles, check_roles, curvature_role, threads_of_a_role
 from .run.running import Problem, Run
 from .run.solution import Row, Solution
 from .verification import Verification, verify_problem
@@ -56,6 +58,8 @@ def solve(
     roles: int = 1,
     resume: bool = False,
     place: Place | None = None,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> Solution:
     """Solve a problem.
 
@@ -68,13 +72,19 @@ def solve(
         resume: go on from the checkpoint in `output`.
         place: of this process among several that share the scenarios of the problem and all call this; see
             `run.ranks.launched_place`. Only rank 0 writes the folder and has the states of all scenarios.
+        overwrite: `output` may be the run folder of another problem, whose results are then replaced.
+        tell: told a sentence when a file of the folder cannot be written and the run goes on without it; all such
+            sentences are in `stats["warnings"]` as well.
 
     Returns:
         The solution. Numerical failure is its status, not an exception; a KeyboardInterrupt ends the run as
         `interrupted` once there is a first iterate, and a curvature role that dies ends it as `failed`.
 
     Raises:
-        OutputError: `output` is not a folder that may be written to, or has no checkpoint of this problem.
+        OutputError: `output` is not a folder that may be written to, has no checkpoint of this problem, or is in use by
+            another run.
+        ResultsLostError: an OutputError at the end of a run some of whose results could not be written; its `solution`
+            is what would have been returned.
         ProblemError: the method has no curvature role, or its device is not that of the one role there is.
         RoleFailedError, RoleLostError, RankLostError: another process could not be set up, or died before the first
             iterate.
@@ -86,12 +96,16 @@ def solve(
         problem.file, problem.method.oracle, roles, stages=1 + len(problem.pde.earlier) + len(problem.pde.state_bounds)
     )
     with ExitStack() as stack:
+        lock: FolderLock | None = None
+        if path is not None and (place is None or place.rank == 0):
+            claim = claimed_for_resume(path) if resume else claimed_for_new(path, problem.yaml(), overwrite)
+            lock = stack.enter_context(claim)
         oracle, threads = problem.method.oracle, problem.method.threads
         if roles == 2:
             assert isinstance(oracle, NHGD)
             device = problem.pde.equation.lift.device
             link = stack.enter_context(curvature_role(problem.file, path, device))
-            remote = Remote(link, oracle.curvature.pointwise, checkpoint_files(path))
+            remote = Remote(link, oracle.curvature.pointwise, CheckpointFiles(path))
             oracle = replace(oracle, curvature=remote)
             threads = min(threads or threads_of_a_role(), threads_of_a_role())
         team: Team = ALONE
@@ -102,7 +116,7 @@ def solve(
                 team = stack.enter_context(place.team(problem.pde.equation.lift.device))
                 oracle = shared(oracle, team)
         with at_most_threads(threads):
-            return Run(problem, oracle, callback, interrupted, team).solve(path, resume)
+            return Run(problem, oracle, callback, interrupted, team, tell).solve(path, resume, lock)
 
 
 def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verification:

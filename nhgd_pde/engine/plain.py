@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CLASS, _TUPLE, _GENERATOR = "__class__", "__tuple__", "__generator__"
+# The keys under which a dataclass, a tuple and a random generator are told from mappings.
+CLASS, TUPLE, GENERATOR = "__class__", "__tuple__", "__generator__"
 
 
 def to_plain(value: Any) -> Any:
@@ -25,15 +26,15 @@ def to_plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str | Tensor):
         return value.detach() if isinstance(value, Tensor) else value
     if isinstance(value, torch.Generator):
-        return {_GENERATOR: value.get_state()}
+        return {GENERATOR: value.get_state()}
     if isinstance(value, tuple):
-        return {_TUPLE: [to_plain(each) for each in value]}
+        return {TUPLE: [to_plain(each) for each in value]}
     if isinstance(value, dict):
         return {str(name): to_plain(each) for name, each in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {_CLASS: f"{kind.__module__}:{kind.__qualname__}", **fields}
+        return {CLASS: f"{kind.__module__}:{kind.__qualname__}", **fields}
     raise TypeError(f"expected tensors, numbers, strings and dataclasses of these, found {type(value).__name__}")
 
 
@@ -47,18 +48,22 @@ def from_plain(plain: Any, device: torch.device | None = None) -> Any:
         return plain.to(device) if device is not None else plain
     if not isinstance(plain, dict):
         return plain
-    if _GENERATOR in plain:
+    if GENERATOR in plain:
         generator = torch.Generator()
-        generator.set_state(plain[_GENERATOR].cpu())
+        generator.set_state(plain[GENERATOR].cpu())
         return generator
-    if _TUPLE in plain:
-        return tuple(from_plain(each, device) for each in plain[_TUPLE])
-    content = {name: from_plain(each, device) for name, each in plain.items() if name != _CLASS}
-    return _find(plain[_CLASS])(**content) if _CLASS in plain else content
+    if TUPLE in plain:
+        return tuple(from_plain(each, device) for each in plain[TUPLE])
+    content = {name: from_plain(each, device) for name, each in plain.items() if name != CLASS}
+    return class_named(plain[CLASS])(**content) if CLASS in plain else content
 
 
-def _find(name: str) -> Any:
-    """A dataclass of a module that is loaded already: a checkpoint names classes, it does not import them."""
+def class_named(name: str) -> Any:
+    """A dataclass of a module that is loaded already: a checkpoint names classes, it does not import them.
+
+    Raises:
+        ValueError: there is none.
+    """
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module) if module.split(".")[0] == __name__.split(".")[0] else None
     for part in path.split("."):

@@ -29,6 +29,8 @@ class LineFile:
             StorageError: the system does not take it, now or yet.
         """
         self._waiting += text.encode("utf-8")
+        if not self._waiting:
+            return
         try:
             if self._file is None:
                 self._file = open(self.path, "ab", buffering=0)

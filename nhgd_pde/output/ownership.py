@@ -117,7 +117,10 @@ def clear(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporaries of earlier runs alone; whoever calls this has the lock, so that their processes are gone."""
+    """Delete the temporaries of earlier runs alone.
+
+    Whoever calls this has the lock, so that the processes of those runs are gone.
+    """
     for path in _own_files(folder):
         if target_of_temporary(path.name) is not None:
             path.unlink()
@@ -154,15 +157,16 @@ def _refuse_another_problem(folder: Path, problem_yaml: str) -> None:
         return
     with writing(path, "read"):
         then, now = _identity(path.read_bytes()), _identity(problem_yaml.encode("utf-8"))
-    if then == now:
+    differing = [key for key in _IDENTITY if then.get(key) != now.get(key)]
+    if not differing:
         return
     if not then:
         found = "a run whose problem cannot be read"
     else:
-        found = "a run of " + " and ".join(f"{key} {then.get(key)!r}" for key in _IDENTITY if then.get(key) != now.get(key))
-    wanted = ", ".join(f"{key} {now.get(key)!r}" for key in _IDENTITY if then.get(key) != now.get(key))
+        found = " and ".join(f"{key} = {then.get(key)!r}" for key in differing)
+    wanted = " and ".join(f"{now.get(key)!r}" for key in differing)
     raise OutputError(
-        f"{folder}: holds the results of another problem: found {found}, the problem now has {wanted}; "
+        f"{folder}: holds the results of another problem: found {found}, now {wanted}; "
         "name another folder with --output, or replace those results with --overwrite"
     )
 

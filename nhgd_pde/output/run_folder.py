@@ -154,6 +154,11 @@ class RunFolder:
         self._columns = columns
         self._history.append(lines)
 
+    def complete_history(self) -> None:
+        """Write the rows that could not be written before; raises `StorageError` if they still cannot."""
+        self.check()
+        self._history.append("")
+
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json as strict JSON in the given order; NaN and infinities become null.
 

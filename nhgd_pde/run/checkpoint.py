@@ -1,8 +1,14 @@
-"""Checkpoints: the whole state of a run in its folder, from which `resume` goes on with the same numbers."""
+"""Checkpoints: the whole state of a run in its folder, from which `resume` goes on with the same numbers.
+
+A folder has the newest checkpoint and the one before it, which takes over where the newest one is damaged. Each is a
+sealed file, see `output.sealed`, and is checked field by field against the problem before a run goes on from it.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +18,25 @@ import torch
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
+from ..engine.roles.link import RoleError
 from ..engine.roles.remote import Remote, RemoteError
 from ..engine.roles.service import STEM
 from ..linalg.counts import Counts
-from ..output.atomic import OutputError, atomic_path
-from ..output.run_folder import CHECKPOINT
+from ..output.ownership import CHECKPOINT, EARLIER_CHECKPOINT
+from ..output.sealed import DamagedError, read_sealed, write_sealed
+from ..output.storage import OutputError, StorageError
 from ..pde_problem import PDEProblem
 from ..scenario_problem import ScenarioProblem
+from .checkpoint_check import MalformedError, Shapes, check_content
+from .fingerprint import differences
+from .outcome import nominal_of
 from .rounds import restored, saved
 
-_FORMAT = 3
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.
 _FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
+# The keys under which the curvature role's part of a checkpoint is named.
+_REMOTE = {"file", "sha256"}
+_MALFORMED = "the checkpoint is malformed, or of another version of the package"
 
 
 @dataclass(frozen=True)
@@ -51,19 +64,32 @@ class Checkpoint:
     first: Iterate | None = None
 
 
-def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint is of.
+
+    Attributes:
+        spec: the resolved problem file.
+        fingerprint: see `fingerprint.fingerprint`.
+    """
+
+    spec: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+
+
+def checkpoint_content(oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> dict[str, Any]:
     """What is written of a checkpoint; where ranks share the scenarios, all of them have to ask, and rank 0 gets all.
 
     Args:
         oracle: whose states are in the loop.
-        spec: the resolved problem file.
+        origin: the problem.
         checkpoint: what to write.
     """
     loop = checkpoint.loop
     same = loop.knowledge is loop.current.oracle
     return {
-        "format": _FORMAT,
-        "spec": dict(spec),
+        "spec": dict(origin.spec),
+        "fingerprint": dict(origin.fingerprint),
         "first": _without_oracle(loop.first),
         "current": _without_oracle(loop.current),
         "state": _save(oracle, loop.current.oracle),
@@ -84,61 +110,148 @@ def checkpoint_content(oracle: Oracle, spec: Mapping[str, Any], checkpoint: Chec
     }
 
 
-def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the content of a checkpoint, whole or not at all; the one before stays until then."""
-    with atomic_path(folder / CHECKPOINT) as path:
-        torch.save(dict(content), path)
-    named = set(_files(dict(content)))
-    for file in folder.glob(f"{STEM}*.pt"):
-        if file.name not in named:
-            file.unlink()
+class Checkpoints:
+    """The checkpoints of a run folder, of a run that has the lock of the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # Files of the curvature role that belong to the checkpoint which was written or read last.
+        self._named: set[str] = set()
+        # The newest checkpoint cannot be used: it must not push out the one before it.
+        self._damaged = False
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Write the content of a checkpoint, whole or not at all; the newest one until then is kept beside it.
+
+        Raises:
+            StorageError: the system does not take it; the checkpoints are as they were.
+        """
+        newest, earlier = (self._folder / name for name in (CHECKPOINT, EARLIER_CHECKPOINT))
+        write_sealed(newest, content, lambda: None if self._damaged else _keep(newest, earlier))
+        self._damaged = False
+        named = set(_files(dict(content)))
+        for file in self._folder.glob(f"{STEM}*.pt"):
+            if file.name not in named | self._named:
+                with suppress(OSError):
+                    file.unlink()
+        self._named = named
+
+    def read(
+        self, oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem], origin: Origin
+    ) -> tuple[Checkpoint, str]:
+        """The newest checkpoint that can be used, and a sentence where that is not the newest one there is.
+
+        Args:
+            oracle: which goes on with it.
+            stages: the problem, or the several stages of it.
+            origin: the problem.
+
+        Raises:
+            OutputError: there is none, none can be used, or they are of another problem; what differs is named.
+        """
+        complaints = []
+        paths = [self._folder / name for name in (CHECKPOINT, EARLIER_CHECKPOINT)]
+        for path in paths:
+            if not path.exists():
+                continue
+            try:
+                content = _read(path, stages, origin)
+                checkpoint = _restored(path, content, oracle, stages)
+            except (DamagedError, StorageError) as error:
+                complaints.append(str(error))
+                continue
+            self._named, self._damaged = set(_files(content)), bool(complaints)
+            if not complaints:
+                return checkpoint, ""
+            iteration = checkpoint.before + checkpoint.loop.current.iteration
+            where = f"the run goes on from the checkpoint before it, of iteration {iteration}"
+            return checkpoint, f"{complaints[0]}; {where}"
+        if not complaints:
+            raise OutputError(f"{paths[0]}: expected a checkpoint to resume from, found none")
+        raise OutputError(f"{'; '.join(complaints)}; solve without --resume starts anew")
 
 
-def read_checkpoint(
-    folder: Path, oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem], spec: Mapping[str, Any]
-) -> Checkpoint:
-    """The checkpoint of a folder, of a run of one problem or of several stages of it.
+def _keep(newest: Path, earlier: Path) -> None:
+    """Let the newest checkpoint be the earlier one too; it stays where it is where the file system has hard links."""
+    if not newest.exists():
+        return
+    earlier.unlink(missing_ok=True)
+    try:
+        os.link(newest, earlier)
+    except OSError:
+        os.replace(newest, earlier)
 
-    Raises:
-        OutputError: there is none, it cannot be read, or it is of another problem; what differs is named.
-    """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise OutputError(f"{path}: expected a checkpoint to resume from, found none")
-    content = _read(path)
-    for key, then, now in differences(content["spec"], spec):
+
+def _read(path: Path, stages: Sequence[PDEProblem | ScenarioProblem], origin: Origin) -> dict[str, Any]:
+    """The checked content of a checkpoint of this problem."""
+    content = read_sealed(path)
+    spec, known = content.get("spec"), content.get("fingerprint")
+    if not isinstance(spec, dict) or not isinstance(known, dict):
+        raise DamagedError(f"{path}: the checkpoint is of another version of the package (it names no problem)")
+    for key, then, now in differences(spec, origin.spec):
         if any(key == name or key.startswith(f"{name}.") for name in _FREE):
             continue
         raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
+    for key, then, now in differences(known, origin.fingerprint):
+        raise OutputError(f"{path}: {key.replace(' of.', ' of ')} has changed since: then {then!r}, now {now!r}")
     try:
-        problem, rounds = stages[content["stage"]], None
-        if content.get("rounds") is not None:
-            problem = restored(problem, content["rounds"][1])
-            rounds = content["rounds"][0], problem
-        if not isinstance(getattr(oracle, "curvature", None), Remote):
-            content = _inlined(content, folder)
-        current = _restore(oracle, problem, content["state"])
-        knowledge = current
-        if content["knowledge"] is not None:
-            knowledge = _restore(oracle, problem, content["knowledge"])
-        device = problem.start()[0].device
-        loop = LoopState(
-            first=from_plain(content["first"], device),
-            current=replace(from_plain(content["current"], device), oracle=current),
-            outer=from_plain(content["outer"], device),
-            knowledge=knowledge,
-            evaluations=content["evaluations"],
-            bad=content["bad"],
-            sensitivity=content["sensitivity"],
-            unit=content["unit"],
-            scales=from_plain(content["scales"], device),
-        )
-        known = content.get("run_first")
-        first = None if known is None else from_plain(known, device)
+        check_content(content, _shapes(stages))
+    except MalformedError as error:
+        raise DamagedError(f"{path}: {_MALFORMED} ({error})") from error
+    return content
+
+
+def _shapes(stages: Sequence[PDEProblem | ScenarioProblem]) -> Shapes:
+    states = {each.inner_shape[1] for each in stages}
+    coarse = [each.coarse for each in stages if isinstance(each, ScenarioProblem)]
+    states |= {each.problem.inner_shape[1] for each in coarse if each is not None}
+    last = stages[-1]
+    return Shapes(nominal_of(last).outer_size, frozenset(states), len(stages), len(last.state_bounds))
+
+
+def _restored(
+    path: Path, content: dict[str, Any], oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem]
+) -> Checkpoint:
+    try:
+        return _from_content(path.parent, content, oracle, stages)
     except (OSError, RemoteError) as error:
-        raise OutputError(f"{path}: the inverse that belongs to the checkpoint cannot be read ({error})") from error
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise OutputError(f"{path}: the checkpoint is of another version of the package ({error})") from error
+        raise DamagedError(f"{path}: the inverse that belongs to the checkpoint cannot be read ({error})") from error
+    except RoleError:
+        raise
+    except Exception as error:  # whatever the building of a state objects to, the content does not fit
+        raise DamagedError(f"{path}: {_MALFORMED} ({_short(error)})") from error
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def _from_content(
+    folder: Path, content: dict[str, Any], oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem]
+) -> Checkpoint:
+    problem, rounds = stages[content["stage"]], None
+    if content["rounds"] is not None:
+        problem = restored(problem, content["rounds"][1])
+        rounds = content["rounds"][0], problem
+    if not isinstance(getattr(oracle, "curvature", None), Remote):
+        content = _inlined(content, folder)
+    current = _restore(oracle, problem, content["state"])
+    knowledge = current
+    if content["knowledge"] is not None:
+        knowledge = _restore(oracle, problem, content["knowledge"])
+    device = problem.start()[0].device
+    loop = LoopState(
+        first=from_plain(content["first"], device),
+        current=replace(from_plain(content["current"], device), oracle=current),
+        outer=from_plain(content["outer"], device),
+        knowledge=knowledge,
+        evaluations=content["evaluations"],
+        bad=content["bad"],
+        sensitivity=content["sensitivity"],
+        unit=content["unit"],
+        scales=from_plain(content["scales"], device),
+    )
+    known = content["run_first"]
     return Checkpoint(
         loop,
         Counts(**content["counts"]),
@@ -147,7 +260,7 @@ def read_checkpoint(
         content["before"],
         content["reference"],
         rounds,
-        first,
+        None if known is None else from_plain(known, device),
     )
 
 
@@ -175,7 +288,7 @@ def read_reached(folder: Path) -> Reached | None:
     path = folder / CHECKPOINT
     if not path.is_file():
         return None
-    content = _read(path)
+    content = read_sealed(path)
     try:
         current, state = content["current"], content["state"]
         v, iteration = current["evaluation"]["v"], int(current["iteration"]) + int(content["before"])
@@ -201,17 +314,6 @@ def _state_of(saved: Any) -> torch.Tensor | None:
     return u if isinstance(u, torch.Tensor) else None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = torch.load(path, weights_only=True)
-        known = content["format"]
-    except Exception as error:  # torch.load has a dozen ways to object
-        raise OutputError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from error
-    if known != _FORMAT:
-        raise OutputError(f"{path}: expected a checkpoint of format {_FORMAT}, found format {known!r}")
-    return content
-
-
 def _without_oracle(iterate: Iterate) -> Any:
     return to_plain(replace(iterate, oracle=Unsolved(iterate.evaluation.v[:0])))
 
@@ -229,7 +331,7 @@ def _restore(oracle: Any, problem: PDEProblem | ScenarioProblem, saved: Any) -> 
 def _files(content: Any) -> Iterator[str]:
     """The names of the files in which the curvature role has put its part."""
     if isinstance(content, dict):
-        if set(content) == {"file"}:
+        if set(content) == _REMOTE:
             yield content["file"]
         for each in content.values():
             yield from _files(each)
@@ -239,27 +341,6 @@ def _inlined(content: Any, folder: Path) -> Any:
     """The same with the content of those files in place of their names."""
     if not isinstance(content, dict):
         return content
-    if set(content) == {"file"}:
-        return torch.load(folder / content["file"], weights_only=True)
+    if set(content) == _REMOTE:
+        return read_sealed(folder / content["file"], content["sha256"])
     return {name: _inlined(each, folder) for name, each in content.items()}
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ, with both."""
-    old, new = _flat(then), _flat(now)
-    for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key):
-            yield key, old.get(key), new.get(key)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)  # type: ignore[assignment]
-    else:
-        return {prefix: value}
-    flat: dict[str, Any] = {prefix: type(value).__name__} if not value else {}
-    for name, each in items:
-        flat.update(_flat(each, f"{prefix}.{name}" if prefix else str(name)))
-    return flat

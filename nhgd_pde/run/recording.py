@@ -1,20 +1,26 @@
-"""Writes a run into its folder while it goes on, and keeps its own time apart from the run's."""
+"""Writes a run into its folder while it goes on, and keeps its own time apart from the run's.
+
+A file that cannot be written does not end a run: the run goes on and tells. At the end the results that cannot be
+written are an error, which has the solution with it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 from ..engine.loop import Iterate
 from ..engine.oracle import Oracle
 from ..output.fields import FieldData
 from ..output.run_folder import RunFolder
+from ..output.storage import StorageError
 from ..pde_problem import PDEProblem
-from .checkpoint import Checkpoint, checkpoint_content, write_checkpoint
+from .checkpoint import Checkpoint, Checkpoints, Origin, checkpoint_content
 from .drawing import Fields, control_fields, density_fields, output_grid
 from .solution import Row, Solution
+from .troubles import ResultsLostError, Troubles
 
 
 class Recorder:
@@ -23,12 +29,26 @@ class Recorder:
     Args:
         problem: what is solved.
         folder: the open run folder.
+        checkpoints: those of the folder.
+        troubles: where files that cannot be written are noted.
+        reached: the iteration of the checkpoint that the run has gone on from; None for a new run.
         every: outer iterations between fields; 0 writes final ones only.
         states: the fields of the state at an iterate.
     """
 
-    def __init__(self, problem: PDEProblem, folder: RunFolder, every: int, states: Callable[[Iterate], Fields]) -> None:
+    def __init__(
+        self,
+        problem: PDEProblem,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        troubles: Troubles,
+        reached: int | None,
+        every: int,
+        states: Callable[[Iterate], Fields],
+    ) -> None:
         self._problem, self._folder, self._every, self._states = problem, folder, every, states
+        self._checkpoints, self._troubles, self._reached = checkpoints, troubles, reached
+        self._lost: list[StorageError] = []
         self._grid = output_grid(problem)
         self._written = -1
         self.seconds = 0.0
@@ -42,21 +62,33 @@ class Recorder:
         self._folder.close()
 
     def title(self, text: str) -> None:
-        self._folder.log(text)
+        with self._troubles.bearing("run.log"):
+            self._folder.log(text)
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
         """Record one outer iterate."""
         start = time.perf_counter()
-        self._folder.append_history(row)
+        with self._troubles.bearing("history.csv", lambda: "its rows wait until they can be written"):
+            self._folder.append_history(row)
         if self._every and iterate.iteration % self._every == 0:
             self._fields(iterate)
         self.seconds += time.perf_counter() - start
 
-    def checkpoint(self, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, after everything that it must not be ahead of."""
         start = time.perf_counter()
-        write_checkpoint(self._folder.path, checkpoint_content(oracle, spec, checkpoint))
+        with self._troubles.bearing("checkpoint", lambda: f"the run goes on; {self._resumable()}"):
+            content = checkpoint_content(oracle, origin, checkpoint)
+            self._folder.complete_history()
+            self._checkpoints.write(content)
+            self._reached = checkpoint.before + checkpoint.loop.current.iteration
         self.seconds += time.perf_counter() - start
+
+    def _resumable(self) -> str:
+        """What a later run can go on from, as a clause."""
+        if self._reached is None:
+            return "there is no checkpoint yet that --resume could go on from"
+        return f"--resume goes on from the checkpoint of iteration {self._reached}"
 
     def _fields(self, iterate: Iterate) -> None:
         control = iterate.evaluation.v.cpu().numpy()
@@ -64,24 +96,53 @@ class Recorder:
         more_points, more_cells = density_fields(self._problem, control)
         point = {**self._states(iterate), **point, **more_points}
         data = FieldData(point=point, cell={**cell, **more_cells})
-        self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
-        self._written = iterate.iteration
+        with self._troubles.bearing("fields"):
+            self._folder.check()
+            self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
+            self._written = iterate.iteration
+
+    @contextmanager
+    def _result(self) -> Iterator[None]:
+        """Go on with the other results where one cannot be written."""
+        try:
+            yield
+        except StorageError as error:
+            self._lost.append(error)
 
     def finish(self, solution: Solution, last: Iterate) -> None:
         """Write the last fields, final.vtu and the series in time, then the log's last line."""
         start = time.perf_counter()
         if self._every and last.iteration != self._written:
             self._fields(last)
-        self._folder.write_final(*solution.fields())
-        self._folder.write_evolution(solution.frames())
+        with self._result():
+            self._folder.complete_history()
+        with self._result():
+            self._folder.write_final(*solution.fields())
+        with self._result():
+            self._folder.write_evolution(solution.frames())
         if solution.judgement is not None:
-            self._folder.write_scenarios(solution.judgement.rows())
-        self._folder.log(f"{solution.status}: {solution.message}")
+            with self._result():
+                self._folder.write_scenarios(solution.judgement.rows())
+        with self._troubles.bearing("run.log"):
+            self._folder.log(f"{solution.status}: {solution.message}")
         self.seconds += time.perf_counter() - start
 
     def summarise(self, solution: Solution) -> None:
-        """Write summary.json, with the time that output took."""
-        self._folder.write_summary({**solution.stats, "seconds_output": self.seconds})
+        """Write summary.json, with the time that output took.
+
+        Raises:
+            ResultsLostError: this or another result could not be written.
+        """
+        with self._result():
+            self._folder.write_summary({**solution.stats, "seconds_output": self.seconds})
+        if self._lost:
+            text = "; ".join(dict.fromkeys(map(str, self._lost)))
+            again = "solve has to be run again"
+            if self._reached is not None:
+                again = f"{self._resumable()} and writes the results"
+            lost = ResultsLostError(f"{text}; the run has ended as {solution.status}, {again}")
+            lost.solution = solution
+            raise lost
 
 
 class Follower:
@@ -110,8 +171,8 @@ class Follower:
         if self._every and iterate.iteration % self._every == 0:
             self._states(iterate)
 
-    def checkpoint(self, oracle: Oracle, spec: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-        checkpoint_content(oracle, spec, checkpoint)
+    def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
+        checkpoint_content(oracle, origin, checkpoint)
 
     def finish(self, solution: Solution, last: Iterate) -> None:
         pass

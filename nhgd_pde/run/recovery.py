@@ -17,8 +17,9 @@ from ..output.fields import FieldData, read_vtu
 from ..output.run_folder import EVOLUTION, FINAL, OutputError, read_ended
 from ..pde_problem import PDEProblem
 from ..problem.loading import read_dump
-from .checkpoint import differences, read_reached
+from .checkpoint import read_reached
 from .drawing import levels, output_grid
+from .fingerprint import differences
 from .running import Problem
 from .solution import Solution
 

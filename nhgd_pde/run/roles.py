@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ from ..engine.roles.link import Link, Message, RoleLostError
 from ..engine.roles.rendezvous import CURVATURE, INNER, give_up, meet, part
 from ..engine.roles.service import CurvatureRole
 from ..linalg.threads import at_most_threads
-from ..output.atomic import atomic_path
+from ..output.sealed import read_sealed, write_sealed
+from ..output.storage import writing
 from .meeting import Meeting, on_loopback, private_meeting
 
 if TYPE_CHECKING:
@@ -215,24 +217,30 @@ def serve_curvature(file: ProblemFile, folder: Path | None, store: dist.Store, t
     with at_most_threads(threads):
         try:
             link = meet(store, CURVATURE, problem.equation.lift.device)
-            role = CurvatureRole(problem, curvature, link, checkpoint_files(folder))
+            role = CurvatureRole(problem, curvature, link, CheckpointFiles(folder))
             role.serve()
         finally:
             part()
 
 
-def checkpoint_files(folder: Path | None) -> Callable[..., dict[str, Any]]:
-    """(name, content) writes a file of the folder, (name, None) reads it."""
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The part of a checkpoint that the curvature role has, in the folder of the run; None for a run without one."""
 
-    def transfer(name: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-        if folder is None:
-            raise OSError("a run without a folder has no checkpoints")
-        if content is None:
-            return torch.load(folder / name, weights_only=True)
+    folder: Path | None
+
+    def write(self, name: str, content: dict[str, Any]) -> str:
+        folder = self._given()
         # The curvature role may be on a host of its own, where the inner role has made no folder.
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / name) as path:
-            torch.save(content, path)
-        return content
+        if not folder.exists():
+            with writing(folder, "made"):
+                folder.mkdir(parents=True, exist_ok=True)
+        return write_sealed(folder / name, content)
 
-    return transfer
+    def read(self, name: str, checksum: str) -> dict[str, Any]:
+        return read_sealed(self._given() / name, checksum)
+
+    def _given(self) -> Path:
+        if self.folder is None:
+            raise OSError("a run without a folder has no checkpoints")
+        return self.folder

@@ -19,6 +19,7 @@ from ..engine.roles.link import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
 from ..linalg.factorisation import SingularMatrixError
+from ..output.lock import FolderLock
 from ..output.run_folder import RunFolder, read_history
 from ..pde_problem import PDEProblem
 from ..problem.errors import ProblemError
@@ -27,8 +28,9 @@ from ..problem.methods import Method
 from ..problem.python_code import functions_of
 from ..problem.scenarios import Scenarios
 from ..scenario_problem import ScenarioProblem
-from .checkpoint import Checkpoint, read_checkpoint
+from .checkpoint import Checkpoint, Checkpoints, Origin
 from .drawing import Fields, state_fields
+from .fingerprint import fingerprint
 from .judgement import Judgement, fitted, judge
 from .outcome import nominal_of, roles_of, satisfied, solution_of
 from .provenance import commit, versions
@@ -37,6 +39,7 @@ from .recording import Follower, Recorder
 from .rounds import following_round, impossible, nearly, reported, settled, started
 from .scenario_fields import statistics_fields
 from .solution import Row, Solution
+from .troubles import Troubles
 
 # How far the gradient is reduced in a stage of a continuation that is not the last.
 _STAGE_RTOL = 1e-2
@@ -113,11 +116,12 @@ class Run:
         callback: Callable[[Row], None] | None,
         interrupted: Callable[[], bool],
         team: Team = ALONE,
+        tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._problem, self._oracle, self._callback = problem, oracle, callback
         self._team, self._whole = team, team.size == 1
         self._interrupted = lambda: team.decided(interrupted())
-        self._spec = problem.file.spec.model_dump(mode="json")
+        self._tell_at_once, self._troubles = tell, Troubles(tell)
         self._problems = problem.stages
         self._current = self._problems[0]
         self._stage, self._before_stage, self._reference, self._rounds = 0, 0, 0.0, 0
@@ -139,7 +143,14 @@ class Run:
     def _counts(self) -> Counts:
         return self._problem.pde.counts - self._before
 
-    def solve(self, path: Path | None, resume: bool) -> Solution:
+    def solve(self, path: Path | None, resume: bool, lock: FolderLock | None = None) -> Solution:
+        """Solve the problem.
+
+        Args:
+            path: the run folder; None for a run without one.
+            resume: go on from the checkpoint in the folder.
+            lock: of the folder; None on a rank that does not write.
+        """
         problem = self._problem
         text = problem.yaml()
         self._problems = tuple(
@@ -147,9 +158,12 @@ class Run:
         )
         self._current = self._problems[0]
         with self._team.together():
+            if path is not None:
+                self._origin = Origin(problem.file.spec.model_dump(mode="json"), fingerprint(problem))
+                self._checkpoints = Checkpoints(path)
             resumed = self._resumed(path) if resume and path is not None else None
             if path is not None:
-                self._recorder = self._opened(path, resumed, text)
+                self._recorder = self._opened(path, resumed, text, lock)
         with self._recorder or nullcontext():
             if self._recorder is not None:
                 self._recorder.title(f"resumed: {problem}" if resumed else str(problem))
@@ -177,8 +191,9 @@ class Run:
             self._whole = True
             found = replace(found, message=found.message + satisfied(nominal_of(self._current), found.last))
             judged = self._judged(found)
+            warnings = list(self._warnings)
             more: dict[str, Any] = {
-                "warnings": list(self._warnings),
+                "warnings": warnings,
                 "roles": roles_of(self._oracle),
                 "ranks": report(self._team, found.last.evaluations - before),
             }
@@ -190,19 +205,21 @@ class Run:
             )
             if self._recorder is not None:
                 self._recorder.finish(solution, found.last)
+                warnings += self._troubles.sentences
                 self._recorder.summarise(solution)
         return solution
 
-    def _opened(self, path: Path, resumed: LoopState | None, text: str) -> Recorder | Follower:
+    def _opened(self, path: Path, resumed: LoopState | None, text: str, lock: FolderLock | None) -> Recorder | Follower:
         every = self._problem.file.spec.output.every
         if self._team.rank:
             return Follower(every, self._fields_of)
+        last = None
         if resumed is not None:
             last = self._before_stage + resumed.current.iteration
-            folder = RunFolder.resume(path, up_to=last, problem_yaml=text)
+            folder = RunFolder.resume(path, up_to=last, problem_yaml=text, lock=lock)
         else:
-            folder = RunFolder.create(path, text)
-        return Recorder(self._problem.pde, folder, every, self._fields_of)
+            folder = RunFolder.create(path, text, lock=lock)
+        return Recorder(self._problem.pde, folder, self._checkpoints, self._troubles, last, every, self._fields_of)
 
     def _gathered(self, iterate: Iterate) -> Iterate:
         """With the scenarios of all ranks on rank 0; of an abandoned team, with the nominal one."""
@@ -308,7 +325,10 @@ class Run:
         return replace(judged, sample=problem.z, inputs=scenarios.inputs, streamed=streamed)
 
     def _resumed(self, path: Path) -> LoopState:
-        checkpoint = read_checkpoint(path, self._oracle, self._problems, self._spec)
+        checkpoint, damage = self._checkpoints.read(self._oracle, self._problems, self._origin)
+        if damage and not self._team.rank:
+            self._warnings.append(damage)
+            self._tell_at_once(damage)
         loop = checkpoint.loop
         self._stage, self._before_stage = checkpoint.stage, checkpoint.before
         self._reference = checkpoint.reference
@@ -362,7 +382,7 @@ class Run:
             self._first if self._before_stage else None,
         )
         began = time.perf_counter()
-        self._recorder.checkpoint(self._oracle, self._spec, checkpoint)
+        self._recorder.checkpoint(self._oracle, self._origin, checkpoint)
         self._aside += time.perf_counter() - began
 
 

@@ -114,9 +114,17 @@ class Solution:
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
 
-    def save(self, folder: str | Path) -> Path:
-        """Write a run folder of this solution (without the fields of earlier iterations); returns its path."""
-        with RunFolder.create(folder, self.problem_yaml) as run:
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write a run folder of this solution (without the fields of earlier iterations); returns its path.
+
+        Args:
+            folder: a new, an empty or a run folder.
+            overwrite: the folder may hold a run of another problem.
+
+        Raises:
+            OutputError: the folder may not be written to, or is in use, or the system does not take a file.
+        """
+        with RunFolder.create(folder, self.problem_yaml, overwrite=overwrite) as run:
             for row in self.history:
                 run.append_history(row)
             grid, data = self.fields()

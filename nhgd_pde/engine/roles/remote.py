@@ -13,11 +13,15 @@ from ...linalg.counts import Counts
 from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
 from .link import Link, Message, RoleError, RoleLostError, tensor_text, text_tensor
-from .service import STEM
+from .service import STEM, Files
 
 
 class RemoteError(RoleError):
     """The curvature role could not do what it was asked."""
+
+
+class RemoteStorageError(RemoteError):
+    """The curvature role could not write or read a file; its inverse is as it was."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,11 @@ class RemoteState:
         answer, found = self.link.receive()
         if answer == Message.FAILURE:
             name, _, text = tensor_text(found[0]).partition(": ")
-            raise SingularMatrixError(text) if name == "singular" else RemoteError(f"the curvature role failed: {text}")
+            if name == "singular":
+                raise SingularMatrixError(text)
+            if name == "storage":
+                raise RemoteStorageError(text)
+            raise RemoteError(f"the curvature role failed: {text}")
         *found, state = found
         self._last["trust"] = float(state[0])
         self.link.traffic.peer_busy = float(state[1])
@@ -97,12 +105,12 @@ class Remote:
     Attributes:
         link: to the curvature role, which knows the options of the backend.
         pointwise: see `Curvature`.
-        files: (name, content) writes what a run of one role has saved, for the other role to read.
+        files: to which what a run of one role has saved is written, for the other role to read.
     """
 
     link: Link
     pointwise: bool = False
-    files: Callable[[str, dict[str, Any]], object] | None = None
+    files: Files | None = None
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
         state = RemoteState(self.link, problem.counts)
@@ -132,15 +140,16 @@ class Remote:
 
     def save(self, state: RemoteState) -> dict[str, Any]:
         """The inverse is written by the role that owns it; here is only the name of its file."""
-        return {"file": tensor_text(state.ask(Message.SAVE)[0])}
+        name, _, checksum = tensor_text(state.ask(Message.SAVE)[0]).partition(" ")
+        return {"file": name, "sha256": checksum}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> RemoteState:
-        name = saved.get("file")
+        name, checksum = saved.get("file"), saved.get("sha256")
         if name is None:
             if self.files is None:
                 raise ValueError("the inverse of a run of one role needs a folder to go to the curvature role")
             name = f"{STEM}0.pt"
-            self.files(name, saved)
+            checksum = self.files.write(name, saved)
         state = RemoteState(self.link, problem.counts)
-        state._last["point"] = tuple(state.ask(Message.RESTORE, text_tensor(name)))
+        state._last["point"] = tuple(state.ask(Message.RESTORE, text_tensor(f"{name} {checksum}")))
         return state

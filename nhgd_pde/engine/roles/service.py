@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,19 @@ from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
 from ..curvature.base import Curvature
 from .link import Link, Message, tensor_text, text_tensor
+
+
+class Files(Protocol):
+    """The folder of a run, as far as it has checkpoints of the inverse; both verbs may raise an OSError."""
+
+    def write(self, name: str, content: dict[str, Any]) -> str:
+        """Write a file; returns its checksum."""
+        ...
+
+    def read(self, name: str, checksum: str) -> dict[str, Any]:
+        """The content of a file, which has to have this checksum."""
+        ...
+
 
 # checkpoint-curvature-1.pt, checkpoint-curvature-2.pt, ...
 STEM = "checkpoint-curvature-"
@@ -58,14 +71,14 @@ class CurvatureRole:
         problem: the bilevel problem, of which only what the inverse is made from is used.
         curvature: the backend.
         link: to the inner role.
-        files: (name, content or None) -> content: writes a checkpoint of the inverse, or reads one.
+        files: which has the checkpoints of the inverse.
         busy: seconds spent on the inverse.
     """
 
     problem: BilevelProblem
     curvature: Curvature[Any]
     link: Link
-    files: Callable[[str, dict[str, Any] | None], dict[str, Any]]
+    files: Files
     busy: float = 0.0
     _state: Any = None
     _later: _Anticipated | None = None
@@ -88,7 +101,7 @@ class CurvatureRole:
             if self._failure is None:
                 try:
                     answer = self._handle(kind, tensors)
-                except (ArithmeticError, ValueError, RuntimeError, OSError) as error:
+                except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
                     self._failure = error
             self.busy += time.perf_counter() - start
             if kind in (Message.ABSORB, Message.ANTICIPATE):
@@ -134,12 +147,13 @@ class CurvatureRole:
                 # A new name each time: that of the last checkpoint stays whole until the next one is.
                 self._saved += 1
                 name = f"{STEM}{self._saved}.pt"
-                self.files(name, self.curvature.save(self._state))
-                return [text_tensor(name)]
+                checksum = self.files.write(name, self.curvature.save(self._state))
+                return [text_tensor(f"{name} {checksum}")]
             case Message.RESTORE:
-                name = tensor_text(tensors[0])
+                name, _, checksum = tensor_text(tensors[0]).partition(" ")
+                content = self.files.read(name, checksum)
                 self._saved = int(Path(name).stem.removeprefix(STEM))
-                self._state = self.curvature.restore(self.problem, self.files(name, None))
+                self._state = self.curvature.restore(self.problem, content)
                 return list(self._state.point) if self.curvature.pointwise else None
             case _:
                 raise ValueError(f"the curvature role does not know message {kind!r}")
@@ -148,4 +162,6 @@ class CurvatureRole:
 
 def _failure_text(error: Exception) -> str:
     kind = "singular" if isinstance(error, SingularMatrixError) else "failed"
+    # A file that cannot be written says nothing against the inverse.
+    kind = "storage" if isinstance(error, OSError) else kind
     return f"{kind}: {error}"

@@ -1,0 +1,140 @@
+"""Files of tensors, numbers and text with a checksum, which is checked before anything is read from them.
+
+The first line names the format and has the number of bytes that follow and their SHA-256; these bytes are what
+`torch.save` makes of nested mappings. They are loaded without running code from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from nhgd_pde.output.atomic import atomic_path
+from nhgd_pde.output.storage import OutputError, writing
+
+FORMAT = 4
+_HEADER = re.compile(
+    rb"nhgd-pde checkpoint, format (?P<format>[0-9]{4}), (?P<size>[0-9]{20}) bytes, (?P<sum>[0-9a-f]{64})\n"
+)
+_CHUNK = 2**20
+
+
+def _header(size: int, checksum: str) -> bytes:
+    return f"nhgd-pde checkpoint, format {FORMAT:04d}, {size:020d} bytes, {checksum}\n".encode("ascii")
+
+
+_LENGTH = len(_header(0, "0" * 64))
+# Files of `torch.save` begin like this; so did the checkpoints of formats 1 to 3.
+_ARCHIVE = b"PK\x03\x04"
+
+
+class DamagedError(OutputError):
+    """A sealed file is damaged, or was written by another version of the package."""
+
+
+class _Hashed:
+    """What `torch.save` writes to: it does not expect a file to fail, so that a failure waits for the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.sum, self.size = file, hashlib.sha256(), 0
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.failure is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.failure = error
+            self.sum.update(data)
+            self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+def write_sealed(path: Path, content: Mapping[str, Any], before: Callable[[], None] = lambda: None) -> str:
+    """Write nested mappings of tensors, numbers and text, whole or not at all; returns the checksum.
+
+    Args:
+        path: of the file.
+        content: what to write.
+        before: called when all is written, before the file takes the place of an older one.
+
+    Raises:
+        StorageError: the system does not take the file.
+    """
+    import torch
+
+    with atomic_path(path) as temporary:
+        with open(temporary, "xb") as file:
+            file.write(b" " * _LENGTH)
+            hashed = _Hashed(file)
+            torch.save(dict(content), cast(BinaryIO, hashed))
+            if hashed.failure is not None:
+                raise hashed.failure
+            file.seek(0)
+            file.write(_header(hashed.size, hashed.sum.hexdigest()))
+        before()
+    return hashed.sum.hexdigest()
+
+
+def read_sealed(path: Path, expected: str | None = None) -> dict[str, Any]:
+    """The content of a sealed file.
+
+    Args:
+        path: of the file.
+        expected: the checksum that it must have.
+
+    Raises:
+        DamagedError: its checksum is not that of its content, or not the expected one, or it has another format.
+        StorageError: the system does not let us read it.
+    """
+    import torch
+
+    with writing(path, "read"), open(path, "rb") as file:
+        found = _checked(path, file)
+        if expected is not None and found != expected:
+            raise DamagedError(f"{path}: expected the file of checksum {expected[:12]}, found {found[:12]}")
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load has a dozen ways to object
+            raise DamagedError(f"{path}: not a checkpoint that can be read ({_first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise DamagedError(f"{path}: not a checkpoint that can be read (found {type(content).__name__})")
+    return content
+
+
+def _checked(path: Path, file: BinaryIO) -> str:
+    """The checksum of an open file, which is left at its content."""
+    first = file.read(_LENGTH)
+    header = _HEADER.fullmatch(first)
+    if header is None and first.startswith(_ARCHIVE):
+        raise DamagedError(
+            f"{path}: expected a checkpoint of format {FORMAT}, found one without a checksum, as earlier versions of "
+            "the package wrote them"
+        )
+    if header is None:
+        raise DamagedError(f"{path}: not a checkpoint that can be read (its first line is damaged)")
+    if int(header["format"]) != FORMAT:
+        raise DamagedError(f"{path}: expected a checkpoint of format {FORMAT}, found format {int(header['format'])}")
+    size = os.fstat(file.fileno()).st_size - _LENGTH
+    if size != int(header["size"]):
+        raise DamagedError(
+            f"{path}: not a checkpoint that can be read (expected {int(header['size']):,} bytes, found {size:,})"
+        )
+    found = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        found.update(chunk)
+    if found.hexdigest() != header["sum"].decode():
+        raise DamagedError(f"{path}: not a checkpoint that can be read (its checksum is not that of its content)")
+    file.seek(_LENGTH)
+    return found.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

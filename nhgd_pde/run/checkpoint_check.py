@@ -1,0 +1,281 @@
+"""Checks what a checkpoint says, field by field, before a run goes on from it.
+
+A checkpoint is nested mappings, see `engine.plain`. Names and types are compared with those of the dataclasses that are
+to be made from them, lengths with those of the problem; numbers have to be finite, counts at least zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+import torch
+from torch import Tensor
+
+from ..engine.loop import Iterate
+from ..engine.outer.base import OuterState
+from ..engine.plain import CLASS, GENERATOR, TUPLE, class_named
+from ..engine.scales import GradientScales
+from ..linalg.counts import Counts
+
+# Fields that are saved apart from the object that has them, which is saved with None in their place.
+_APART = {"nominal", "inverse", "curvature", "kept"}
+# Fields of states whose last axis, or only axis, has the length of the state or of the controls.
+_STATES, _CONTROLS = {"u", "q", "p", "vector"}, {"v", "derivative", "gradient", "indirect"}
+# Numbers that are norms, relative errors or times.
+_SIZES = {
+    "state_error",
+    "adjoint_error",
+    "sensitivity",
+    "gradient_norm",
+    "rounding",
+    "sampling_error",
+    "sampling_bound",
+}
+
+
+class MalformedError(ValueError):
+    """A field of a checkpoint is not what it has to be; the message names it."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The sizes of a problem.
+
+    Attributes:
+        controls: p.
+        states: lengths that a state may have: those of the problem, of its stages and of a coarser mesh.
+        stages: number of problems of a continuation.
+        bounds: number of bounds of the state.
+    """
+
+    controls: int
+    states: frozenset[int]
+    stages: int
+    bounds: int
+
+
+def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
+    """Check the content of a checkpoint that was written by `checkpoint_content`.
+
+    Raises:
+        MalformedError: with the name of the first field that is wrong.
+    """
+    kinds: dict[str, Any] = {
+        "spec": dict,
+        "fingerprint": dict,
+        "first": Iterate,
+        "current": Iterate,
+        "state": Any,
+        "knowledge": Any,
+        "outer": OuterState,
+        "evaluations": int,
+        "bad": int,
+        "sensitivity": float,
+        "unit": float,
+        "scales": GradientScales,
+        "counts": dict[str, int],
+        "seconds": float,
+        "stage": int,
+        "before": int,
+        "reference": float,
+        "run_first": Iterate | None,
+        "rounds": Any,
+    }
+    _same_names(content, set(kinds), "")
+    outer = {"first", "current", "outer", "run_first"}
+    for name, kind in kinds.items():
+        if name not in ("spec", "fingerprint"):
+            _Walk(shapes, outer=name in outer).check(content[name], kind, name)
+    _same_names(content["counts"], set(Counts().as_dict()), "counts")
+    _check(content["stage"] < shapes.stages, "stage", f"0 to {shapes.stages - 1}", content["stage"])
+    for name in ("sensitivity", "seconds", "reference"):
+        _check(content[name] >= 0.0, name, "at least 0", content[name])
+    _check(content["unit"] > 0.0, "unit", "more than 0", content["unit"])
+    _check(content["first"]["iteration"] == 0, "first.iteration", "0", content["first"]["iteration"])
+    _check_rounds(content["rounds"], shapes)
+
+
+def _check_rounds(rounds: Any, shapes: Shapes) -> None:
+    if rounds is None:
+        return
+    whole = isinstance(rounds, list) and len(rounds) == 2 and isinstance(rounds[1], list)
+    _check(whole, "rounds", "a number and a list", rounds)
+    count, relaxations = rounds
+    _check(type(count) is int and count >= 0, "rounds.0", "a count", count)
+    _check(len(relaxations) == shapes.bounds, "rounds.1", f"{shapes.bounds} bounds of the state", len(relaxations))
+
+
+def _check(holds: bool, place: str, expected: str, found: Any) -> None:
+    if not holds:
+        raise MalformedError(f"{place}: expected {expected}, found {_short(found)}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, dict | list | tuple):
+        return f"{type(value).__name__} of {len(value)}"
+    return repr(value)[:60]
+
+
+def _same_names(found: Any, expected: set[str], place: str) -> None:
+    _check(isinstance(found, dict), place or "content", "named fields", found)
+    for name in sorted(expected ^ set(found), key=str):
+        what = "is missing" if name in expected else "is not known"
+        raise MalformedError(f"{place}.{name} {what}".lstrip("."))
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Goes through one part of a checkpoint.
+
+    Attributes:
+        shapes: of the problem.
+        outer: the part has nothing but controls and their derivatives: every tensor has their length.
+    """
+
+    shapes: Shapes
+    outer: bool
+
+    def check(self, value: Any, kind: Any, place: str) -> None:
+        """Compare a value with the type that it has to have; `Any` for one that is not known."""
+        if isinstance(kind, typing.TypeVar) or kind is Any or getattr(kind, "_is_protocol", False):
+            return self._any(value, place)
+        if typing.get_origin(kind) in (Union, types.UnionType):
+            return self._one_of(value, typing.get_args(kind), place)
+        if typing.get_origin(kind) is Literal:
+            return _check(value in typing.get_args(kind), place, f"one of {typing.get_args(kind)}", value)
+        if typing.get_origin(kind) is tuple:
+            return self._tuple(value, typing.get_args(kind), place)
+        if typing.get_origin(kind) in (dict, Mapping):
+            _check(isinstance(value, dict), place, "named fields", value)
+            for name, each in value.items():
+                self.check(each, typing.get_args(kind)[1], f"{place}.{name}")
+            return None
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            return self._object(value, kind, place)
+        return self._plain(value, kind, place)
+
+    def _any(self, value: Any, place: str) -> None:
+        if isinstance(value, Tensor):
+            self._tensor(value, place)
+        elif isinstance(value, dict) and CLASS in value:
+            self._object(value, None, place)
+        elif isinstance(value, dict) and GENERATOR in value:
+            self._generator(value, place)
+        elif isinstance(value, dict):
+            for name, each in value.items():
+                self._any(each, f"{place}.{name}")
+        elif isinstance(value, list):
+            for number, each in enumerate(value):
+                self._any(each, f"{place}.{number}")
+        elif isinstance(value, float):
+            _check(not math.isnan(value), place, "a number", value)
+        elif type(value) is int:
+            _check(value >= 0, place, "at least 0", value)
+
+    def _one_of(self, value: Any, kinds: tuple[Any, ...], place: str) -> None:
+        if value is None:
+            return _check(type(None) in kinds, place, "a value", value)
+        others = [kind for kind in kinds if kind is not type(None)]
+        for kind in others[:-1]:
+            try:
+                return self.check(value, kind, place)
+            except MalformedError:
+                continue
+        return self.check(value, others[-1], place)
+
+    def _tuple(self, value: Any, kinds: tuple[Any, ...], place: str) -> None:
+        _check(isinstance(value, dict) and isinstance(value.get(TUPLE), list), place, "a tuple", value)
+        _same_names(value, {TUPLE}, place)
+        parts = value[TUPLE]
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            kinds = (kinds[0],) * len(parts)
+        _check(len(parts) == len(kinds), place, f"{len(kinds)} values", value)
+        for number, (part, kind) in enumerate(zip(parts, kinds, strict=True)):
+            self.check(part, kind, f"{place}.{number}")
+
+    def _object(self, value: Any, kind: type | None, place: str) -> None:
+        named = isinstance(value, dict) and isinstance(value.get(CLASS), str)
+        _check(named, place, kind.__name__ if kind else "an object", value)
+        try:
+            found = class_named(value[CLASS])
+        except ValueError as error:
+            raise MalformedError(f"{place}: {error}") from None
+        _check(kind is None or issubclass(found, kind), place, f"{kind and kind.__name__}", found.__name__)
+        fields = {each.name: each for each in dataclasses.fields(found)}
+        _same_names(value, {*fields, CLASS}, place)
+        hints = _hints(found)
+        for name, field in fields.items():
+            each, where = value[name], f"{place}.{name}"
+            if each is None and name in _APART:
+                continue
+            # A number that begins as infinite is one that may be: a bound that is not known yet.
+            if isinstance(each, float) and math.isinf(each) and field.default == math.inf:
+                _check(each > 0.0, where, "more than 0", each)
+                continue
+            self.check(each, hints.get(name, Any), where)
+
+    def _plain(self, value: Any, kind: Any, place: str) -> None:
+        if kind is Tensor:
+            _check(isinstance(value, Tensor), place, "a tensor", value)
+            return self._tensor(value, place)
+        if kind is torch.Generator:
+            return self._generator(value, place)
+        if kind is float:
+            _check(type(value) in (int, float) and math.isfinite(value), place, "a finite number", value)
+            at_least = place.rpartition(".")[2] in _SIZES
+            return _check(not at_least or value >= 0.0, place, "at least 0", value)
+        if kind is int:
+            return _check(type(value) is int and value >= 0, place, "a count", value)
+        if isinstance(kind, type):
+            return _check(isinstance(value, kind), place, kind.__name__, value)
+        return self._any(value, place)
+
+    def _tensor(self, value: Tensor, place: str) -> None:
+        finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
+        _check(finite, place, "finite numbers", "others among them")
+        name = next((part for part in reversed(place.split(".")) if not part.isdigit()), "")
+        if self.outer and not place.endswith("oracle.u"):
+            shape = (self.shapes.controls,)
+            return _check(tuple(value.shape) == shape and value.is_floating_point(), place, f"shape {shape}", value)
+        if self.outer:
+            return None
+        if name in _STATES and value.ndim:
+            wanted = f"a last axis of {_any_of(self.shapes.states)}"
+            _check(value.shape[-1] in self.shapes.states, place, wanted, value)
+        if name in _CONTROLS and value.ndim == 1:
+            _check(
+                len(value) in {self.shapes.controls, *self.shapes.states}, place, "the length of the controls", value
+            )
+        return None
+
+    def _generator(self, value: Any, place: str) -> None:
+        _check(isinstance(value, dict), place, "the state of a generator", value)
+        _same_names(value, {GENERATOR}, place)
+        state = value[GENERATOR]
+        right = isinstance(state, Tensor) and state.dtype == torch.uint8
+        _check(right, place, "the state of a generator", state)
+        try:
+            torch.Generator().set_state(state.cpu())
+        except RuntimeError:
+            raise MalformedError(f"{place}: expected the state of a generator, found other bytes") from None
+
+
+def _any_of(lengths: frozenset[int]) -> str:
+    return " or ".join(f"{length:,}" for length in sorted(lengths))
+
+
+def _hints(kind: type) -> Mapping[str, Any]:
+    """The types of the fields of a dataclass; none where a module has them for type checkers alone."""
+    get: Callable[[type], Mapping[str, Any]] = typing.get_type_hints
+    try:
+        return get(kind)
+    except NameError:
+        return {}

@@ -1,0 +1,59 @@
+"""What tells whether a checkpoint belongs to a problem, beyond the text of its file: mesh, sizes and other files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .drawing import output_grid
+
+if TYPE_CHECKING:
+    from .running import Problem
+
+# Keys of a problem file whose values name other files: a mesh, sensors, Python code as `file.py:name`.
+_FILES = ("file", "at", "python")
+
+
+def fingerprint(problem: Problem) -> dict[str, Any]:
+    """Sizes, and checksums of the mesh and of the files that the problem file names."""
+    grid = output_grid(problem.pde)
+    mesh = hashlib.sha256()
+    for array in (grid.points, grid.cells):
+        mesh.update(np.ascontiguousarray(array).tobytes())
+    content = {}
+    for key, value in flat(problem.file.spec.model_dump(mode="json")).items():
+        if key.rpartition(".")[2] in _FILES and isinstance(value, str):
+            path = problem.file.resolve(value.partition(":")[0])
+            if path is not None:
+                content[key] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return {
+        "state unknowns": list(problem.inner_shape),
+        "control unknowns": problem.pde.outer_size,
+        "the mesh": mesh.hexdigest()[:16],
+        "the content of": content,
+    }
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys whose values differ, with both."""
+    old, new = flat(then), flat(now)
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key):
+            yield key, old.get(key), new.get(key)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as values by dotted keys."""
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {prefix: type(value).__name__} if not value else {}
+    for name, each in items:
+        found.update(flat(each, f"{prefix}.{name}" if prefix else str(name)))
+    return found
