@@ -98,7 +98,7 @@ def solve(
     with ExitStack() as stack:
         lock: FolderLock | None = None
         if path is not None and (place is None or place.rank == 0):
-            claim = claimed_for_resume(path) if resume else claimed_for_new(path, problem.yaml(), overwrite)
+            claim = claimed_for_resume(path) if resume else claimed_for_new(path, problem.file.dump(), overwrite)
             lock = stack.enter_context(claim)
         oracle, threads = problem.method.oracle, problem.method.threads
         if roles == 2:

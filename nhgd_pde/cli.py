@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +26,31 @@ _NOT_CONVERGED = 1
 _BAD_INPUT = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """What the system refuses while a command runs, such as to take its output, is a sentence and not a traceback."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        from .output.streams import open_streams
+
+        open_streams()
+        return super().main(*arguments, **options)
+
+    def invoke(self, context: click.Context) -> Any:
+        from .output.storage import refusal
+        from .output.streams import abandon
+
+        try:
+            return super().invoke(context)
+        except OSError as error:
+            # The system names the file, unless it was open already: then it is the one that commands print to.
+            if error.filename is None and error.errno is not None:
+                abandon(sys.stdout, error)
+            else:
+                click.echo(str(error if error.errno is None else refusal(error, error.filename, "used")), err=True)
+            sys.exit(_NOT_CONVERGED)
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nhgd-pde")
 def main() -> None:
     """PDE-constrained optimisation and inverse design by natural hypergradient descent.
@@ -48,7 +71,8 @@ def _bad_input() -> Iterator[None]:
         yield
     except (ProblemError, OutputError, RoleFailedError) as error:
         if not _follows():
-            click.echo(str(error), err=True)
+            with suppress(OSError):
+                click.echo(str(error), err=True)
         sys.exit(_BAD_INPUT)
 
 
@@ -90,6 +114,7 @@ _set = click.option(
     "--ranks", type=click.IntRange(min=1), default=1, help="Processes that share the scenarios; see also torchrun."
 )
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the results of another problem in the run folder.")
 @click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
 @click.option("-q", "--quiet", "mode", flag_value="quiet", help="The last line only.")
 def solve(
@@ -100,6 +125,7 @@ def solve(
     roles: int,
     ranks: int,
     resume: bool,
+    overwrite: bool,
     mode: str | None,
 ) -> None:
     """Solve the problem in FILE and write its run folder.
@@ -109,7 +135,7 @@ def solve(
     """
     if ranks > 1 or _shares_scenarios(file, settings, method):
         with _bad_input():
-            status = _solve_in_ranks(file, settings, output, method, ranks, resume, mode or "normal")
+            status = _solve_in_ranks(file, settings, output, method, ranks, resume, overwrite, mode or "normal")
         sys.exit(0 if status == "converged" else _NOT_CONVERGED)
     with _bad_input():
         rank = _launched_rank()
@@ -118,7 +144,7 @@ def solve(
             return
         problem = _load(file, settings, method)
         folder = output or Path("outputs") / problem.name
-        status = _run(problem, folder, mode or "normal", 2 if rank == 0 else roles, resume)
+        status = _run(problem, folder, mode or "normal", 2 if rank == 0 else roles, resume, overwrite)
     sys.exit(0 if status == "converged" else _NOT_CONVERGED)
 
 
@@ -142,7 +168,14 @@ def _read(file: Path, settings: tuple[str, ...], method: str | None) -> ProblemF
 
 
 def _solve_in_ranks(
-    file: Path, settings: tuple[str, ...], output: Path | None, method: str | None, ranks: int, resume: bool, mode: str
+    file: Path,
+    settings: tuple[str, ...],
+    output: Path | None,
+    method: str | None,
+    ranks: int,
+    resume: bool,
+    overwrite: bool,
+    mode: str,
 ) -> str:
     """Be one of several processes that share the scenarios of a problem, or the one that starts the others."""
     from .run.ranks import launched_place, started
@@ -150,7 +183,7 @@ def _solve_in_ranks(
     def run(place: Place) -> str:
         problem = _load(file, settings, method)
         folder = output or Path("outputs") / problem.name
-        return _run(problem, folder, mode, 1, resume, place)
+        return _run(problem, folder, mode, 1, resume, overwrite, place)
 
     place = launched_place()
     if place is None:
@@ -173,13 +206,13 @@ def _follow(problem: Problem, folder: Path, resume: bool, place: Place) -> None:
     """Be a rank that works, and writes and says nothing as long as all goes well."""
     from .api import solve
     from .engine.roles.link import RoleError
-    from .run.ranks import LOST
+    from .run.child import LEADER_GONE
 
     try:
         solve(problem, output=folder, resume=resume, place=place)
     except RoleError as lost:
         click.echo(f"rank {place.rank}: {lost}", err=True)
-        sys.exit(LOST)
+        sys.exit(LEADER_GONE)
 
 
 def _launched_rank() -> int | None:
@@ -208,19 +241,32 @@ def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | Non
         sys.exit(_NOT_CONVERGED)
 
 
-def _run(problem: Problem, folder: Path, mode: str, roles: int, resume: bool, place: Place | None = None) -> str:
+def _run(
+    problem: Problem,
+    folder: Path,
+    mode: str,
+    roles: int,
+    resume: bool,
+    overwrite: bool,
+    place: Place | None = None,
+) -> str:
     from typing import cast
 
     from .api import solve
     from .engine.roles.link import RoleError
     from .output.progress import Mode, Progress
+    from .run.signals import stop_requested
+    from .run.troubles import ResultsLostError
 
-    with _stop_requested() as interrupted, Progress(sys.stdout, cast(Mode, mode)) as progress:
+    with stop_requested() as interrupted, Progress(sys.stdout, cast(Mode, mode)) as progress:
         together = "; two roles" if roles == 2 else f"; {place.size} ranks" if place is not None else ""
         progress.start(f"{problem}{together}")
         try:
-            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place)
+            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, _warn)
         except RoleError as lost:
+            progress.finish(f"failed: {lost}")
+            return "failed"
+        except ResultsLostError as lost:
             progress.finish(f"failed: {lost}")
             return "failed"
         where = f"{folder}: open fields/state.pvd or final.vtu in ParaView"
@@ -239,22 +285,10 @@ def _numbers(controls: Mapping[str, Sequence[float]]) -> str:
     return f"{'; '.join(texts)}\n" if short else ""
 
 
-@contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """A question that is true after Ctrl-C or SIGTERM; a second Ctrl-C does not wait for the evaluation to end."""
-    asked: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _warn(sentence: str) -> None:
+    """Told at once, and on standard error, where it is not lost among the rows of a table."""
+    with suppress(OSError):
+        click.echo(f"warning: {sentence}", err=True)
 
 
 @main.command()
@@ -341,12 +375,13 @@ def _bench(plan: Plan, tasks: dict[str, Task], folder: Path) -> int:
     """Run a benchmark and write what it has found, to the end or not; returns the exit code."""
     from .bench.report import write_figures, write_tables
     from .bench.suite import bench
+    from .run.signals import stop_requested
 
     found: dict[str, ProblemResults] = {}
     command = shlex.join(["nhgd-pde", *sys.argv[1:]])
     stopped = False
     try:
-        with _stop_requested() as interrupted:
+        with stop_requested() as interrupted:
             for results in bench(plan, tasks, interrupted, lambda line: click.echo(line, err=True)):
                 if results.name not in found and found:
                     write_tables(folder, list(found.values()), command)
@@ -396,5 +431,8 @@ def new(kind: str, output: Path | None) -> None:
     path = output or Path(f"{kind}.yaml")
     if path.exists():
         raise click.UsageError(f"{path} exists already; name another file with --output")
-    path.write_text(text, encoding="utf-8")
+    with _bad_input():
+        from .output.atomic import write_atomically
+
+        write_atomically(path, text)
     click.echo(f"{path}: edit it, then nhgd-pde solve {path}")

@@ -52,6 +52,7 @@ def test_solve_writes_the_run_folder_and_says_where(run: Callable[..., Result], 
         "final.vtu",
         "run.log",
         "checkpoint.pt",
+        "checkpoint-before.pt",
     }
     assert json.loads((folder / "summary.json").read_text())["status"] == "converged"
 

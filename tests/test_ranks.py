@@ -20,6 +20,7 @@ from processes import NEVER, ONE_THREAD, await_checkpoint, await_end, child_of, 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.roles.ranks import RanksPartedError
 from nhgd_pde.output.fields import read_vtu
+from nhgd_pde.output.sealed import read_sealed
 from nhgd_pde.problem.errors import Issue, ProblemError
 from nhgd_pde.run.ranks import Place
 
@@ -280,7 +281,7 @@ def test_the_ranks_end_with_the_first(tmp_path: Path) -> None:
     process.kill()
     await_end(child)
     process.communicate(timeout=NEVER)
-    torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    read_sealed(tmp_path / "run" / "checkpoint.pt")
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ import torch
 from processes import NEVER, ONE_THREAD, await_checkpoint, await_end, child_of, linux
 
 import nhgd_pde as nhgd
-from nhgd_pde.output.atomic import OutputError
+from nhgd_pde.output.sealed import read_sealed
+from nhgd_pde.output.storage import OutputError
 
 PROBLEMS = Path(__file__).parents[1] / "problems"
 # Half of the cores are one core here, so that sums are in the same order in both runs.
@@ -51,9 +52,9 @@ def solve(case: str, folder: Path | None = None, roles: int = 1, **more: Any) ->
 
 def inverse(folder: Path) -> torch.Tensor:
     """A of the last checkpoint of a dense run."""
-    content = torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["inverse"]
+    content = read_sealed(folder / "checkpoint.pt")["state"]["inverse"]
     if "file" in content:
-        content = torch.load(folder / content["file"], weights_only=True)
+        content = read_sealed(folder / content["file"], content["sha256"])
     return find(content, "inverse")
 
 
@@ -161,7 +162,7 @@ def test_the_curvature_role_ends_with_the_other(when: str, tmp_path: Path) -> No
     await_end(child)
     run.communicate(timeout=NEVER)
     if when == "running":
-        torch.load(folder / "checkpoint.pt", weights_only=True)
+        read_sealed(folder / "checkpoint.pt")
 
 
 def test_a_device_that_the_curvature_role_does_not_have_is_bad_input(tmp_path: Path) -> None:
@@ -177,11 +178,13 @@ def test_a_checkpoint_without_its_inverse_is_refused(then: int, tmp_path: Path) 
     case = "energy form, dense"
     folder = tmp_path / "run"
     solve(case, folder, roles=2, outer__iterations=1)
-    (part,) = folder.glob("checkpoint-curvature-*.pt")
-    part.unlink()
+    parts = list(folder.glob("checkpoint-curvature-*.pt"))
+    assert len(parts) == 2, "one for each of the two checkpoints"
+    for part in parts:
+        part.unlink()
     before = sorted(folder.iterdir())
     name, overrides = CASES[case]
-    with pytest.raises(OutputError, match=r"checkpoint\.pt: the inverse that belongs .* cannot be read .*No such file"):
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: the inverse that belongs .* cannot be read .*no such file"):
         nhgd.solve(nhgd.load(PROBLEMS / name, overrides), output=folder, roles=then, resume=True)
     assert sorted(folder.iterdir()) == before
 

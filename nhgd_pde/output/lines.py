@@ -33,7 +33,7 @@ class LineFile:
             return
         try:
             if self._file is None:
-                self._file = open(self.path, "ab", buffering=0)
+                self._file = FileIO(self.path, "a")
             size = os.fstat(self._file.fileno()).st_size
             try:
                 left = memoryview(self._waiting)

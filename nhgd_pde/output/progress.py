@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
+from nhgd_pde.output.streams import abandon
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
@@ -27,6 +29,7 @@ class Progress:
     `console` is a text stream or a rich Console. `mode` "quiet" shows the final message alone. "normal" is a
     live table on a terminal and otherwise about forty lines at most, the first and the last row among them.
     "verbose" prints every row as a line of its own, on a terminal too. Raises `ValueError` for another mode.
+    A stream that is full, closed or read by nobody is told once on standard error, and then left alone.
     """
 
     def __init__(self, console: TextIO | Console, mode: Mode = "normal") -> None:
@@ -36,6 +39,7 @@ class Progress:
         self._target = console
         self._stream = cast("TextIO", console if hasattr(console, "isatty") else console.file)
         self._live: Live | None = None
+        self._silent = False
         self._reset()
 
     def start(self, title: str) -> None:
@@ -52,7 +56,7 @@ class Progress:
         coarse_scenarios where the first record has them. A value that is missing or None is shown as `-`; other keys
         are ignored.
         """
-        if self.mode == "quiet":
+        if self.mode == "quiet" or self._silent:
             return
         position = self._count
         self._count += 1
@@ -88,8 +92,18 @@ class Progress:
         self._refreshed = -math.inf
 
     def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        if self._silent:
+            return
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except OSError as error:
+            self._fall_silent(error)
+
+    def _fall_silent(self, error: OSError) -> None:
+        """What is shown must not end a run."""
+        self._silent, self._live = True, None
+        abandon(self._stream, error, "the run goes on without it")
 
     def _print_row(self, position: int, line: str) -> None:
         if position == 0:
@@ -121,7 +135,11 @@ class Progress:
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
         )
-        live.start()
+        try:
+            live.start()
+        except OSError as error:
+            self._fall_silent(error)
+            return None
         return live
 
     def _show_live(self, live: Live, line: str) -> None:
@@ -132,7 +150,10 @@ class Progress:
         now = time.monotonic()
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
-            live.refresh()
+            try:
+                live.refresh()
+            except OSError as error:
+                self._fall_silent(error)
 
     def _render(self) -> Text:
         from rich.text import Text
@@ -148,6 +169,8 @@ class Progress:
         if self._live is not None:
             try:
                 self._live.stop()
+            except OSError as error:
+                self._fall_silent(error)
             finally:
                 self._live = None
         if self._waiting is not None:

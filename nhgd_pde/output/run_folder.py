@@ -128,7 +128,7 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def check(self) -> None:
-        """Make sure that the folder is still this run's; raises `StorageError` if it was deleted, moved or taken over."""
+        """Make sure that the folder is still this run's; raises `StorageError` if it was deleted or taken over."""
         if self._closed:
             raise OutputError(f"{self.path}: the run folder has been closed")
         self._lock.check()

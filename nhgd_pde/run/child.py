@@ -19,33 +19,29 @@ VARIABLE = "NHGD_PDE_HELPS"
 _LAST_WORDS = 5.0
 
 
-def start_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start `python -m` with the arguments as a helper of this process, connected to it by its standard input."""
-    command = [sys.executable, "-m", *arguments]
-    with stops_held_back():
-        return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env={**environment, VARIABLE: "1"})
-
-
 @contextmanager
 def helper(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A helper that ends with the `with` block: by itself, or killed after some seconds, at once after an exception."""
-    child = start_helper(arguments, environment)
+    """`python -m` with the arguments as a helper of this process, which ends with the `with` block.
+
+    It is connected to this process by its standard input.
+    """
+    command = [sys.executable, "-m", *arguments]
+    with stops_held_back():
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env={**environment, VARIABLE: "1"})
     try:
         yield child
-    except BaseException:
-        end_helper(child, patience=0.0)
-        raise
-    end_helper(child)
+    finally:
+        _end(child)
 
 
-def end_helper(child: subprocess.Popen[str], patience: float = _LAST_WORDS) -> None:
+def _end(child: subprocess.Popen[str]) -> None:
     """Wait for the end of a helper, which comes by itself when its standard input ends, and kill it after a while."""
     assert child.stdin is not None
     # What a child that died at once has not read cannot be written any more.
     with suppress(OSError):
         child.stdin.close()
     try:
-        child.wait(patience)
+        child.wait(_LAST_WORDS)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
@@ -59,11 +55,12 @@ def ending(child: subprocess.Popen[str]) -> str:
     return f"(process {child.pid}) ended with exit code {code}"
 
 
-def be_helper() -> None:
+def be_helper() -> bool:
     """Be a helper, if this process was started as one: the first thing that it does, before any large import."""
     if os.environ.pop(VARIABLE, None) is None:
-        return
+        return False
     ignore_stops()
+    return True
 
 
 def end_with_leader() -> None:

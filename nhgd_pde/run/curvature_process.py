@@ -6,25 +6,22 @@ It reads one line of JSON from standard input, and ends when that input does: wi
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from pathlib import Path
-from threading import Thread
 
+from .child import LEADER_GONE, be_helper, end_with_leader
 from .environment import wait_without_work
 
-_BAD_INPUT, _INNER_ROLE_GONE = 2, 3
+_BAD_INPUT = 2
 
 
 def main() -> int:
-    # Ctrl-C reaches every process of a terminal; when to stop is for the inner role to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    be_helper()
     work = json.loads(sys.stdin.readline() or "null")
     if work is None:
-        return _INNER_ROLE_GONE
+        return LEADER_GONE
     wait_without_work()
-    Thread(target=_end_with_the_inner_role, daemon=True).start()
+    end_with_leader()
 
     from dataclasses import replace
 
@@ -44,14 +41,8 @@ def main() -> int:
     except ProblemError:
         return _BAD_INPUT
     except RoleLostError:
-        return _INNER_ROLE_GONE
+        return LEADER_GONE
     return 0
-
-
-def _end_with_the_inner_role() -> None:
-    sys.stdin.read()
-    # The main thread may be inside a factorisation that nobody wants any more.
-    os._exit(_INNER_ROLE_GONE)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,15 +22,14 @@ from ..engine.scenarios.streaming import Streaming
 from ..engine.scenarios.team import Team
 from ..problem.constraint_spec import StateSpec
 from ..problem.errors import ProblemError
+from .child import LEADER_GONE, ending, helper
 from .meeting import VARIABLE, Meeting, on_loopback, private_meeting
+from .signals import ignore_stops
 
 if TYPE_CHECKING:
     from ..problem.loading import ProblemFile
 
 _STORE_TIMEOUT = timedelta(seconds=60)
-_LAST_WORDS = 5.0
-# With which a rank ends because another one is gone.
-LOST = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +84,7 @@ class Place:
         """
         if self.rank:
             # Launchers pass Ctrl-C and their own end on to every process; when to stop is for rank 0 to say.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            ignore_stops()
         with on_loopback() if self.beside == self.size else nullcontext():
             try:
                 yield meet_ranks(self.store(), self.rank, self.size, device, self.ended)
@@ -128,17 +124,15 @@ def started(size: int, arguments: Sequence[str]) -> Iterator[Place]:
         def ended() -> str | None:
             gone = {rank: child for rank, child in children.items() if child.poll() not in (None, 0)}
             # One that has ended because another one did is not the one to name.
-            for rank, child in sorted(gone.items(), key=lambda each: each[1].returncode == LOST):
-                code = child.returncode
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                return f"rank {rank} (process {child.pid}) {how}"
+            for rank, child in sorted(gone.items(), key=lambda each: each[1].returncode == LEADER_GONE):
+                return f"rank {rank} {ending(child)}"
             return None
 
         yield Place(0, size, 0, size, _once(meeting.store), ended)
 
 
 @contextmanager
-def _children(meeting: Meeting, arguments: Sequence[str]) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
+def _children(meeting: Meeting, arguments: Sequence[str]) -> Iterator[dict[int, subprocess.Popen[str]]]:
     """Ranks 1, 2, ... by their numbers; none outlives the `with` block by much."""
     common = {
         "WORLD_SIZE": meeting.size,
@@ -146,24 +140,17 @@ def _children(meeting: Meeting, arguments: Sequence[str]) -> Iterator[dict[int, 
         VARIABLE: meeting.path,
         "OMP_NUM_THREADS": max(torch.get_num_threads() // meeting.size, 1),
     }
-    children = {}
-    for rank in range(1, meeting.size):
-        more = {name: str(value) for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        command = [sys.executable, "-m", "nhgd_pde", *arguments]
-        children[rank] = subprocess.Popen(command, env={**os.environ, **more}, stdin=subprocess.DEVNULL)
-    try:
-        yield children
-    except BaseException:
-        for child in children.values():
-            child.kill()
-        raise
-    finally:
-        for child in children.values():
-            try:
-                child.wait(_LAST_WORDS)
-            except subprocess.TimeoutExpired:
+    with ExitStack() as stack:
+        children = {}
+        for rank in range(1, meeting.size):
+            more = {name: str(value) for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
+            children[rank] = stack.enter_context(helper(["nhgd_pde", *arguments], {**os.environ, **more}))
+        try:
+            yield children
+        except BaseException:
+            for child in children.values():
                 child.kill()
-                child.wait()
+            raise
 
 
 def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:

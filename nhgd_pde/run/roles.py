@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +22,9 @@ from ..engine.roles.service import CurvatureRole
 from ..linalg.threads import at_most_threads
 from ..output.sealed import read_sealed, write_sealed
 from ..output.storage import writing
+from .child import ending, helper
 from .meeting import Meeting, on_loopback, private_meeting
+from .signals import ignore_stops
 
 if TYPE_CHECKING:
     from ..problem.loading import ProblemFile
@@ -107,23 +107,6 @@ def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device)
 @contextmanager
 def _child(file: ProblemFile, folder: Path | None, meeting: Meeting) -> Iterator[subprocess.Popen[str]]:
     """The process of the curvature role, which ends with the `with` block."""
-    child = _start(file, folder, meeting)
-    try:
-        yield child
-    finally:
-        # The role ends by itself when its standard input does.
-        assert child.stdin is not None
-        # What a child that died at once has not read cannot be written any more.
-        with suppress(BrokenPipeError):
-            child.stdin.close()
-        try:
-            child.wait(_LAST_WORDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _start(file: ProblemFile, folder: Path | None, meeting: Meeting) -> subprocess.Popen[str]:
     work = {
         "problem": file.spec.model_dump(mode="json"),
         "path": str(file.path) if file.path is not None else None,
@@ -134,22 +117,19 @@ def _start(file: ProblemFile, folder: Path | None, meeting: Meeting) -> subproce
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads_of_a_role())}
     for name in ("RANK", "WORLD_SIZE"):
         environment.pop(name, None)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "nhgd_pde.run.curvature_process"], stdin=subprocess.PIPE, text=True, env=environment
-    )
-    assert child.stdin is not None
-    try:
-        child.stdin.write(json.dumps(work) + "\n")
-        child.stdin.flush()
-    except BrokenPipeError:
-        pass  # It has died already, which waiting for it will tell.
-    return child
+    with helper(["nhgd_pde.run.curvature_process"], environment) as child:
+        assert child.stdin is not None
+        # One that has died already is told by those who wait for it.
+        with suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(work) + "\n")
+            child.stdin.flush()
+        yield child
 
 
 @contextmanager
 def _connected(store: dist.Store, device: torch.device, child: subprocess.Popen[str] | None) -> Iterator[Link]:
     def alive() -> str | None:
-        return None if child is None or child.poll() is None else f"the curvature role {_ending(child)}"
+        return None if child is None or child.poll() is None else f"the curvature role {ending(child)}"
 
     try:
         link = meet(store, INNER, device, alive)
@@ -169,14 +149,7 @@ def _last_words(child: subprocess.Popen[str]) -> str | None:
         child.wait(_LAST_WORDS)
     except subprocess.TimeoutExpired:
         return None
-    return _ending(child)
-
-
-def _ending(child: subprocess.Popen[str]) -> str:
-    code = child.returncode
-    if code is not None and code < 0:
-        return f"(process {child.pid}) was killed by signal {-code}"
-    return f"(process {child.pid}) ended with exit code {code}"
+    return ending(child)
 
 
 def join_as_curvature_role(file: ProblemFile, folder: Path) -> None:
@@ -187,8 +160,7 @@ def join_as_curvature_role(file: ProblemFile, folder: Path) -> None:
         ProblemError: this role could not be set up; the inner role has been told.
     """
     # Launchers pass Ctrl-C and their own end on to every process; when to stop is for the inner role to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_stops()
     store, _, _ = next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))
     serve_curvature(file, folder, store, None)
 

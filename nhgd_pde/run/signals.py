@@ -38,7 +38,9 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
 
 def ignore_stops() -> None:
-    """Leave signals to stop, which reach every process of a terminal or a launcher, to the process that leads the run."""
+    """Leave signals to stop, which reach every process of a terminal or launcher, to the one that leads the run."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
