@@ -25,8 +25,10 @@ from ..linalg.counts import Counts
 
 # Fields that are saved apart from the object that has them, which is saved with None in their place.
 _APART = {"nominal", "inverse", "curvature", "kept"}
-# Fields of states whose last axis, or only axis, has the length of the state or of the controls.
-_STATES, _CONTROLS = {"u", "q", "p", "vector"}, {"v", "derivative", "gradient", "indirect"}
+# Fields with a row a scenario, each as long as the state; fields that may have more than two axes.
+_STATES, _STACKED = {"u", "q", "p", "vector"}, {"blocks"}
+# Counts, and whole numbers in place of others, are below this.
+_MOST = 2**53
 # Numbers that are norms, relative errors or times.
 _SIZES = {
     "state_error",
@@ -145,7 +147,9 @@ class _Walk:
 
     def check(self, value: Any, kind: Any, place: str) -> None:
         """Compare a value with the type that it has to have; `Any` for one that is not known."""
-        if isinstance(kind, typing.TypeVar) or kind is Any or getattr(kind, "_is_protocol", False):
+        if getattr(kind, "_is_protocol", False):
+            return self._object(value, None, place)
+        if isinstance(kind, typing.TypeVar) or kind is Any:
             return self._any(value, place)
         if typing.get_origin(kind) in (Union, types.UnionType):
             return self._one_of(value, typing.get_args(kind), place)
@@ -178,7 +182,7 @@ class _Walk:
         elif isinstance(value, float):
             _check(not math.isnan(value), place, "a number", value)
         elif type(value) is int:
-            _check(value >= 0, place, "at least 0", value)
+            _check(0 <= value < _MOST, place, "a count", value)
 
     def _one_of(self, value: Any, kinds: tuple[Any, ...], place: str) -> None:
         if value is None:
@@ -229,11 +233,12 @@ class _Walk:
         if kind is torch.Generator:
             return self._generator(value, place)
         if kind is float:
-            _check(type(value) in (int, float) and math.isfinite(value), place, "a finite number", value)
+            number = type(value) is float or (type(value) is int and abs(value) < _MOST)
+            _check(number and math.isfinite(value), place, "a finite number", value)
             at_least = place.rpartition(".")[2] in _SIZES
             return _check(not at_least or value >= 0.0, place, "at least 0", value)
         if kind is int:
-            return _check(type(value) is int and value >= 0, place, "a count", value)
+            return _check(type(value) is int and 0 <= value < _MOST, place, "a count", value)
         if isinstance(kind, type):
             return _check(isinstance(value, kind), place, kind.__name__, value)
         return self._any(value, place)
@@ -247,13 +252,13 @@ class _Walk:
             return _check(tuple(value.shape) == shape and value.is_floating_point(), place, f"shape {shape}", value)
         if self.outer:
             return None
-        if name in _STATES and value.ndim:
-            wanted = f"a last axis of {_any_of(self.shapes.states)}"
-            _check(value.shape[-1] in self.shapes.states, place, wanted, value)
-        if name in _CONTROLS and value.ndim == 1:
-            _check(
-                len(value) in {self.shapes.controls, *self.shapes.states}, place, "the length of the controls", value
-            )
+        _check(value.ndim <= 2 or name in _STACKED, place, "at most two axes", value)
+        if name in _STATES:
+            right = value.is_floating_point() and value.ndim == 2 and value.shape[-1] in self.shapes.states
+            _check(right, place, f"shape (rows, {_any_of(self.shapes.states)})", value)
+        if name == "indirect" or place.endswith("inverse.v"):
+            right = value.is_floating_point() and tuple(value.shape) == (self.shapes.controls,)
+            _check(right, place, f"shape {(self.shapes.controls,)}", value)
         return None
 
     def _generator(self, value: Any, place: str) -> None:
