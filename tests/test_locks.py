@@ -141,7 +141,7 @@ def test_a_run_that_was_pushed_out_of_its_folder_writes_no_more(tmp_path: Path) 
     ("settings", "words"),
     [
         ({"name": "another"}, "found name = 'small', now 'another'"),
-        ({"pde": {"kind": "semilinear", "reaction": "u**3"}}, "found pde.kind = 'poisson', now 'semilinear'"),
+        ({"pde": {"kind": "semilinear", "nonlinearity": "u**3"}}, "found pde.kind = 'poisson', now 'semilinear'"),
     ],
 )
 def test_results_of_another_problem_are_kept(settings: dict[str, Any], words: str, tmp_path: Path) -> None:

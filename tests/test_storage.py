@@ -111,7 +111,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_but_fields(whole: nhgd.So
     assert_same(again, whole)
     checkpoints = [text for text in told if text.startswith("checkpoint: ")]
     assert len(checkpoints) == 1 and "the disk is full" in checkpoints[0]
-    assert "the run goes on; --resume goes on from the checkpoint of iteration 1" in checkpoints[0]
+    assert "the run goes on; --resume goes on from the checkpoint of iteration 0" in checkpoints[0]
     assert all(text.partition(":")[0] in "".join(solution.stats["warnings"]) for text in told)
 
 
@@ -122,7 +122,7 @@ def test_results_that_cannot_be_written_are_not_lost(whole: nhgd.Solution) -> No
             nhgd.solve(nhgd.load(PROBLEM), interfering(2, -1, lambda: fill(disk), int), disk / "run")
         text = sentence(caught.value)
         assert "final.vtu: cannot be written: the disk is full" in text
-        assert "has ended as converged, --resume goes on from the checkpoint of iteration 2 and writes the results" in text
+        assert "has ended as converged, --resume goes on from the checkpoint of iteration 1 and writes the results" in text
         assert isinstance(caught.value.solution, nhgd.Solution)
         assert_same(caught.value.solution, whole)
         (disk / "filler").unlink()

@@ -53,7 +53,7 @@ class FolderLock:
                     _refuse_others(folder, file, _locked(file))
                     # Between opening and locking, the run before may have deleted the file.
                     if path.exists() and _identity(os.stat(path)) == _identity(os.fstat(file)):
-                        _write(file)
+                        _write(file, path)
                         return cls(folder, file)
                 except BaseException:
                     os.close(file)
@@ -124,7 +124,8 @@ def _refuse_others(folder: Path, file: int, locked: bool | None) -> None:
         )
 
 
-def _write(file: int) -> None:
+def _write(file: int, path: Path) -> None:
+    """Say who holds the lock; where there is no room even for this, leave no file behind."""
     text = json.dumps(
         {
             "host": socket.gethostname(),
@@ -133,8 +134,12 @@ def _write(file: int) -> None:
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
     )
-    os.ftruncate(file, 0)
-    os.pwrite(file, text.encode(), 0)
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, text.encode(), 0)
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _read(file: int) -> dict[str, Any]:

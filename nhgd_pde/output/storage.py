@@ -91,7 +91,7 @@ def _owner(path: Path | None) -> str:
             owner = place.stat().st_uid
         except OSError:
             continue
-        return f", {place} belongs to {_name(owner)}" if owner != os.getuid() else ""
+        return f", {place} belongs to {_name(owner)}" if owner != os.geteuid() else ""
     return ""
 
 

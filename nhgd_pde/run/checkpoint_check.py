@@ -25,8 +25,8 @@ from ..linalg.counts import Counts
 
 # Fields that are saved apart from the object that has them, which is saved with None in their place.
 _APART = {"nominal", "inverse", "curvature", "kept"}
-# Fields with a row a scenario, each as long as the state; fields that may have more than two axes.
-_STATES, _STACKED = {"u", "q", "p", "vector"}, {"blocks"}
+# Fields with a row a scenario, or of one scenario, as long as the state.
+_STATES = {"u", "q", "p", "vector"}
 # Counts, and whole numbers in place of others, are below this.
 _MOST = 2**53
 # Numbers that are norms, relative errors or times.
@@ -252,10 +252,9 @@ class _Walk:
             return _check(tuple(value.shape) == shape and value.is_floating_point(), place, f"shape {shape}", value)
         if self.outer:
             return None
-        _check(value.ndim <= 2 or name in _STACKED, place, "at most two axes", value)
         if name in _STATES:
-            right = value.is_floating_point() and value.ndim == 2 and value.shape[-1] in self.shapes.states
-            _check(right, place, f"shape (rows, {_any_of(self.shapes.states)})", value)
+            right = value.is_floating_point() and value.ndim in (1, 2) and value.shape[-1] in self.shapes.states
+            _check(right, place, f"rows of {_any_of(self.shapes.states)} numbers", value)
         if name == "indirect" or place.endswith("inverse.v"):
             right = value.is_floating_point() and tuple(value.shape) == (self.shapes.controls,)
             _check(right, place, f"shape {(self.shapes.controls,)}", value)
