@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from .complaints import NOT_CONVERGED, Program, bad_input, warn
 from .run.environment import wait_without_work
 
 if TYPE_CHECKING:
@@ -21,36 +21,8 @@ if TYPE_CHECKING:
     from .problem.loading import ProblemFile
     from .run.ranks import Place
 
-# Exit codes: 0 converged or completed, 1 ran but did not converge or failed, 2 bad input.
-_NOT_CONVERGED = 1
-_BAD_INPUT = 2
 
-
-class _Program(click.Group):
-    """What the system refuses while a command runs, such as to take its output, is a sentence and not a traceback."""
-
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        from .output.streams import open_streams
-
-        open_streams()
-        return super().main(*arguments, **options)
-
-    def invoke(self, context: click.Context) -> Any:
-        from .output.storage import refusal
-        from .output.streams import abandon
-
-        try:
-            return super().invoke(context)
-        except OSError as error:
-            # The system names the file, unless it was open already: then it is the one that commands print to.
-            if error.filename is None and error.errno is not None:
-                abandon(sys.stdout, error)
-            else:
-                click.echo(str(error if error.errno is None else refusal(error, error.filename, "used")), err=True)
-            sys.exit(_NOT_CONVERGED)
-
-
-@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nhgd-pde")
 def main() -> None:
     """PDE-constrained optimisation and inverse design by natural hypergradient descent.
@@ -58,29 +30,6 @@ def main() -> None:
     A problem is a YAML file; its result is a folder that ParaView opens.
     """
     wait_without_work()
-
-
-@contextmanager
-def _bad_input() -> Iterator[None]:
-    """Turn mistakes of the user into a message and exit code 2."""
-    from .engine.roles.rendezvous import RoleFailedError
-    from .output.atomic import OutputError
-    from .problem.errors import ProblemError
-
-    try:
-        yield
-    except (ProblemError, OutputError, RoleFailedError) as error:
-        if not _follows():
-            with suppress(OSError):
-                click.echo(str(error), err=True)
-        sys.exit(_BAD_INPUT)
-
-
-def _follows() -> bool:
-    """Another of the processes of a launcher says what there is to say."""
-    from os import environ
-
-    return environ.get("RANK", "0") != "0"
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
@@ -134,10 +83,10 @@ def solve(
     problem with random inputs; of another one, two processes take a role each.
     """
     if ranks > 1 or _shares_scenarios(file, settings, method):
-        with _bad_input():
+        with bad_input():
             status = _solve_in_ranks(file, settings, output, method, ranks, resume, overwrite, mode or "normal")
-        sys.exit(0 if status == "converged" else _NOT_CONVERGED)
-    with _bad_input():
+        sys.exit(0 if status == "converged" else NOT_CONVERGED)
+    with bad_input():
         rank = _launched_rank()
         if rank == 1:
             _be_curvature_role(file, settings, output, method)
@@ -145,7 +94,7 @@ def solve(
         problem = _load(file, settings, method)
         folder = output or Path("outputs") / problem.name
         status = _run(problem, folder, mode or "normal", 2 if rank == 0 else roles, resume, overwrite)
-    sys.exit(0 if status == "converged" else _NOT_CONVERGED)
+    sys.exit(0 if status == "converged" else NOT_CONVERGED)
 
 
 def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None) -> bool:
@@ -154,7 +103,7 @@ def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None)
 
     if "WORLD_SIZE" not in environ:
         return False
-    with _bad_input():
+    with bad_input():
         return bool(_read(file, settings, method).spec.parameters)
 
 
@@ -238,7 +187,7 @@ def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | Non
         join_as_curvature_role(problem, output or Path("outputs") / problem.spec.name)
     except RoleLostError as lost:
         click.echo(f"curvature role: {lost}", err=True)
-        sys.exit(_NOT_CONVERGED)
+        sys.exit(NOT_CONVERGED)
 
 
 def _run(
@@ -262,7 +211,7 @@ def _run(
         together = "; two roles" if roles == 2 else f"; {place.size} ranks" if place is not None else ""
         progress.start(f"{problem}{together}")
         try:
-            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, _warn)
+            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, warn)
         except RoleError as lost:
             progress.finish(f"failed: {lost}")
             return "failed"
@@ -285,18 +234,12 @@ def _numbers(controls: Mapping[str, Sequence[float]]) -> str:
     return f"{'; '.join(texts)}\n" if short else ""
 
 
-def _warn(sentence: str) -> None:
-    """Told at once, and on standard error, where it is not lost among the rows of a table."""
-    with suppress(OSError):
-        click.echo(f"warning: {sentence}", err=True)
-
-
 @main.command()
 @_file
 @_set
 def check(file: Path, settings: tuple[str, ...]) -> None:
     """Check FILE without solving it: mistakes, sizes, and what a solve will cost."""
-    with _bad_input():
+    with bad_input():
         problem = _load(file, settings)
     from .estimate import estimate
     from .scenario_problem import ScenarioProblem
@@ -319,13 +262,13 @@ def verify(file: Path, settings: tuple[str, ...], at: Path | None) -> None:
 
     Derivatives that are wrong for some values only show at the end of a run that has these: --at outputs/NAME.
     """
-    with _bad_input():
+    with bad_input():
         problem = _load(file, settings)
         from .api import verify as run
 
         result = run(problem, at)
     click.echo(str(result))
-    sys.exit(0 if result.passed else _NOT_CONVERGED)
+    sys.exit(0 if result.passed else NOT_CONVERGED)
 
 
 @main.command()
@@ -357,7 +300,7 @@ def bench(
     settings: tuple[str, ...],
 ) -> None:
     """Run several methods side by side on the problems in FILES; writes tables and figures."""
-    with _bad_input():
+    with bad_input():
         from .bench.contenders import parse_contenders
         from .bench.report import open_folder
         from .bench.runs import Budget
@@ -394,7 +337,7 @@ def _bench(plan: Plan, tasks: dict[str, Task], folder: Path) -> int:
             remarks = ["cut short: these are the runs that there are"] if stopped else []
             click.echo(write_tables(folder, list(found.values()), command, remarks))
             click.echo(f"{folder}: results.csv, table.md; {write_figures(folder, list(found.values()))}")
-    return _NOT_CONVERGED if stopped else 0
+    return NOT_CONVERGED if stopped else 0
 
 
 @main.command()
@@ -431,7 +374,7 @@ def new(kind: str, output: Path | None) -> None:
     path = output or Path(f"{kind}.yaml")
     if path.exists():
         raise click.UsageError(f"{path} exists already; name another file with --output")
-    with _bad_input():
+    with bad_input():
         from .output.atomic import write_atomically
 
         write_atomically(path, text)

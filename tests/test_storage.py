@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from storage import fill, limited_files, mounts, ordinary_user, small_disk
 
 import nhgd_pde as nhgd
 from nhgd_pde.cli import main
@@ -23,7 +24,6 @@ from nhgd_pde.output.lines import LineFile
 from nhgd_pde.output.run_folder import RunFolder, read_history
 from nhgd_pde.output.storage import OutputError, StorageError, reason, refusal
 from nhgd_pde.run.troubles import ResultsLostError
-from storage import fill, limited_files, mounts, ordinary_user, small_disk
 
 PROBLEM = {
     "name": "small",
@@ -122,7 +122,9 @@ def test_results_that_cannot_be_written_are_not_lost(whole: nhgd.Solution) -> No
             nhgd.solve(nhgd.load(PROBLEM), interfering(2, -1, lambda: fill(disk), int), disk / "run")
         text = sentence(caught.value)
         assert "final.vtu: cannot be written: the disk is full" in text
-        assert "has ended as converged, --resume goes on from the checkpoint of iteration 1 and writes the results" in text
+        assert (
+            "has ended as converged, --resume goes on from the checkpoint of iteration 1 and writes the results" in text
+        )
         assert isinstance(caught.value.solution, nhgd.Solution)
         assert_same(caught.value.solution, whole)
         (disk / "filler").unlink()
@@ -286,9 +288,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     return lambda *arguments: CliRunner().invoke(main, list(arguments))
 
 
-def test_commands_that_cannot_write_end_with_a_sentence_and_a_code(
-    command: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_commands_that_cannot_write_end_with_a_sentence_and_a_code(command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     for arguments, code in (
         (["solve", "a.yaml", "--output", "file/run"], 2),

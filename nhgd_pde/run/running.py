@@ -31,6 +31,7 @@ from ..scenario_problem import ScenarioProblem
 from .checkpoint import Checkpoint, Checkpoints, Origin
 from .drawing import Fields, state_fields
 from .fingerprint import fingerprint
+from .history import history_row
 from .judgement import Judgement, fitted, judge
 from .outcome import nominal_of, roles_of, satisfied, solution_of
 from .provenance import commit, versions
@@ -384,30 +385,3 @@ class Run:
         began = time.perf_counter()
         self._recorder.checkpoint(self._oracle, self._origin, checkpoint)
         self._aside += time.perf_counter() - began
-
-
-def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: bool = False) -> Row:
-    """One row of history.csv."""
-    evaluation = iterate.evaluation
-    row: Row = {
-        "iteration": iterate.iteration,
-        "objective": evaluation.objective,
-        "gradient_norm": iterate.gradient_norm,
-        "state_residual": evaluation.state_error,
-        "adjoint_residual": evaluation.adjoint_error,
-        "gradient_error": evaluation.gradient_error,
-        "step": iterate.step,
-        "evaluations": iterate.evaluations,
-        "inner_steps": evaluation.inner_steps,
-        "refinement_steps": evaluation.refinement_steps,
-        "solves": counts.solves,
-        "factorisations": counts.factorisations,
-        "seconds": seconds,
-    }
-    if scenarios:
-        row |= {
-            "scenarios": evaluation.scenarios,
-            "coarse_scenarios": evaluation.coarse_scenarios,
-            "sampling_error": evaluation.left_out,
-        }
-    return row

@@ -1,0 +1,76 @@
+"""How the command line tells what went wrong: a sentence on standard error, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import click
+
+# Exit codes: 0 converged or completed, 1 ran but did not converge or failed, 2 bad input.
+NOT_CONVERGED = 1
+BAD_INPUT = 2
+
+
+class Program(click.Group):
+    """What the system refuses while a command runs, such as to take its output, is a sentence and not a traceback."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        from .output.streams import open_streams
+
+        open_streams()
+        with _refused():
+            return super().main(*arguments, **options)
+
+    def invoke(self, context: click.Context) -> Any:
+        with _refused():
+            return super().invoke(context)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    from .output.storage import refusal
+    from .output.streams import abandon
+
+    try:
+        yield
+    except OSError as error:
+        # The system names the file, unless it was open already: then it is the one that commands print to.
+        if error.filename is None and error.errno is not None:
+            abandon(sys.stdout, error)
+        else:
+            text = str(error) if error.errno is None else str(refusal(error, error.filename, "used"))
+            with suppress(OSError):
+                click.echo(text, err=True)
+        sys.exit(NOT_CONVERGED)
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Turn mistakes of the user into a message and exit code 2."""
+    from .engine.roles.rendezvous import RoleFailedError
+    from .output.atomic import OutputError
+    from .problem.errors import ProblemError
+
+    try:
+        yield
+    except (ProblemError, OutputError, RoleFailedError) as error:
+        if not _follows():
+            with suppress(OSError):
+                click.echo(str(error), err=True)
+        sys.exit(BAD_INPUT)
+
+
+def _follows() -> bool:
+    """Another of the processes of a launcher says what there is to say."""
+    from os import environ
+
+    return environ.get("RANK", "0") != "0"
+
+
+def warn(sentence: str) -> None:
+    """Told at once, and on standard error, where it is not lost among the rows of a table."""
+    with suppress(OSError):
+        click.echo(f"warning: {sentence}", err=True)
