@@ -92,10 +92,8 @@ def test_the_lock_of_another_machine_says_what_to_delete(tmp_path: Path) -> None
     (tmp_path / LOCK).write_text(text)
     with pytest.raises(FolderInUseError) as caught:
         nhgd.solve(load(), output=tmp_path)
-    assert (
-        f"(process 17 on elsewhere, since 2026-01-02 03:04:05); if that run has ended, delete {tmp_path / LOCK}"
-        in str(caught.value)
-    )
+    told = f"(process 17 on elsewhere, since 2026-01-02 03:04:05); if that run has ended, delete {tmp_path / LOCK}"
+    assert told in str(caught.value)
     assert contents(tmp_path) == {LOCK: text.encode()}
     (tmp_path / LOCK).unlink()
     assert nhgd.solve(load(), output=tmp_path).status == "converged"
