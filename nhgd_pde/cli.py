@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .complaints import NOT_CONVERGED, Program, bad_input, warn
+from .complaints import NOT_CONVERGED, Program, bad_input, tell, warn
 from .run.environment import wait_without_work
 
 if TYPE_CHECKING:
@@ -300,9 +301,9 @@ def bench(
     settings: tuple[str, ...],
 ) -> None:
     """Run several methods side by side on the problems in FILES; writes tables and figures."""
-    with bad_input():
+    with ExitStack() as stack, bad_input():
         from .bench.contenders import parse_contenders
-        from .bench.report import open_folder
+        from .bench.report import opened_folder
         from .bench.runs import Budget
         from .bench.suite import Plan
 
@@ -310,24 +311,27 @@ def bench(
         contenders = parse_contenders(methods or ("nhgd,adjoint",))
         plan = Plan(contenders, seeds, budget, _overrides(settings), grid, gap, peers)
         tasks = plan.tasks(files)
-        folder = open_folder(output)
-    sys.exit(_bench(plan, tasks, folder))
+        folder = stack.enter_context(opened_folder(output))
+        sys.exit(_bench(plan, tasks, folder))
 
 
 def _bench(plan: Plan, tasks: dict[str, Task], folder: Path) -> int:
     """Run a benchmark and write what it has found, to the end or not; returns the exit code."""
-    from .bench.report import write_figures, write_tables
+    from .bench.report import RESULTS, TABLE, table_text, write_figures, write_tables
     from .bench.suite import bench
     from .run.signals import stop_requested
+    from .run.troubles import Troubles
 
     found: dict[str, ProblemResults] = {}
     command = shlex.join(["nhgd-pde", *sys.argv[1:]])
     stopped = False
+    troubles = Troubles(warn)
     try:
         with stop_requested() as interrupted:
-            for results in bench(plan, tasks, interrupted, lambda line: click.echo(line, err=True)):
+            for results in bench(plan, tasks, interrupted, tell):
                 if results.name not in found and found:
-                    write_tables(folder, list(found.values()), command)
+                    with troubles.bearing("tables"):
+                        write_tables(folder, list(found.values()), table_text(list(found.values()), command))
                 found[results.name] = results
             stopped = interrupted()
     except KeyboardInterrupt:
@@ -335,9 +339,13 @@ def _bench(plan: Plan, tasks: dict[str, Task], folder: Path) -> int:
     finally:
         if found:
             remarks = ["cut short: these are the runs that there are"] if stopped else []
-            click.echo(write_tables(folder, list(found.values()), command, remarks))
-            click.echo(f"{folder}: results.csv, table.md; {write_figures(folder, list(found.values()))}")
-    return NOT_CONVERGED if stopped else 0
+            last, text = list(found.values()), table_text(list(found.values()), command, remarks)
+            drawn = ""
+            with troubles.bearing("tables and figures", lambda: "the table is shown here alone"):
+                write_tables(folder, last, text)
+                drawn = f"{folder}: {RESULTS}, {TABLE}; {write_figures(folder, last)}"
+            click.echo(f"{text}\n{drawn}" if drawn else text)
+    return NOT_CONVERGED if stopped or troubles.sentences else 0
 
 
 @main.command()

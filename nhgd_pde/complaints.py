@@ -42,8 +42,7 @@ def _refused() -> Iterator[None]:
             abandon(sys.stdout, error)
         else:
             text = str(error) if error.errno is None else str(refusal(error, error.filename, "used"))
-            with suppress(OSError):
-                click.echo(text, err=True)
+            tell(text)
         sys.exit(NOT_CONVERGED)
 
 
@@ -58,8 +57,7 @@ def bad_input() -> Iterator[None]:
         yield
     except (ProblemError, OutputError, RoleFailedError) as error:
         if not _follows():
-            with suppress(OSError):
-                click.echo(str(error), err=True)
+            tell(str(error))
         sys.exit(BAD_INPUT)
 
 
@@ -70,7 +68,12 @@ def _follows() -> bool:
     return environ.get("RANK", "0") != "0"
 
 
-def warn(sentence: str) -> None:
-    """Told at once, and on standard error, where it is not lost among the rows of a table."""
+def tell(line: str) -> None:
+    """Print a line on standard error, where it is not lost among the rows of a table, if that can be written to."""
     with suppress(OSError):
-        click.echo(f"warning: {sentence}", err=True)
+        click.echo(line, err=True)
+
+
+def warn(sentence: str) -> None:
+    """Tell what a run goes on without."""
+    tell(f"warning: {sentence}")

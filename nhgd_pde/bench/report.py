@@ -3,48 +3,62 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from ..output.atomic import OutputError, write_atomically
+from ..output.atomic import target_of_temporary, write_atomically
+from ..output.lock import FolderLock
+from ..output.storage import writing
 from ..run.provenance import commit, versions
 from .figures import pictures
 from .results import ProblemResults
 from .table import csv_text, markdown
 
+RESULTS, TABLE = "results.csv", "table.md"
+_FIGURES = (".png", ".svg", ".pdf")
 
-def open_folder(folder: Path) -> Path:
-    """The folder, made where it is not there.
+
+@contextmanager
+def opened_folder(folder: Path) -> Iterator[Path]:
+    """The folder of one benchmark, made where it is not there; temporaries of a killed one are swept.
 
     Raises:
-        OutputError: it cannot be made or written to.
+        OutputError: it cannot be made or written to, or another benchmark or run writes to it.
     """
-    try:
+    with writing(folder, "made"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from None
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: expected a folder that can be written to")
-    return folder
+    lock = FolderLock.take(folder)
+    try:
+        with writing(folder, "removed"):
+            for path in folder.iterdir():
+                target = target_of_temporary(path.name)
+                if target in (RESULTS, TABLE) or (target is not None and (folder / target).suffix in _FIGURES):
+                    path.unlink()
+        yield folder
+    finally:
+        lock.release()
 
 
-def write_tables(folder: Path, results: Sequence[ProblemResults], command: str, remarks: Sequence[str] = ()) -> str:
-    """Write results.csv and table.md; returns the text of the latter.
+def table_text(results: Sequence[ProblemResults], command: str, remarks: Sequence[str] = ()) -> str:
+    """The text of table.md.
 
     Args:
-        folder: from `open_folder`.
         results: of all problems so far.
         command: the line that made them.
         remarks: further lines for the head of the table.
     """
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
     cores = f"{os.cpu_count()} cores, at most {torch.get_num_threads()} threads"
-    text = markdown(results, [command, f"{made}; commit {commit() or 'unknown'}", cores, *remarks])
-    write_atomically(folder / "results.csv", csv_text(results))
-    write_atomically(folder / "table.md", text)
-    return text
+    return markdown(results, [command, f"{made}; commit {commit() or 'unknown'}", cores, *remarks])
+
+
+def write_tables(folder: Path, results: Sequence[ProblemResults], text: str) -> None:
+    """Write results.csv, and the text of table.md; raises `StorageError`."""
+    write_atomically(folder / RESULTS, csv_text(results))
+    write_atomically(folder / TABLE, text)
 
 
 def write_figures(folder: Path, results: Sequence[ProblemResults]) -> str:
