@@ -163,6 +163,9 @@ class Entries:
             accuracy = np.where(self.doubt > 0.0, self.doubt / size, 0.0)
         clear = np.sort(accuracy[~jumps])
         typical = float(clear[min(int(_MOST * len(clear)), len(clear) - 1)]) if len(clear) else np.inf
+        if not np.isfinite(typical):
+            # Where most differences overflow, derivatives that overflow are no mistakes.
+            wrong &= np.isfinite(self.error)
         seen = relative[wrong if wrong.any() else (accuracy <= typical) & ~jumps]
         value = float(seen.max()) if len(seen) else 0.0
         remarks = []

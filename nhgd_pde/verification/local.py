@@ -13,6 +13,8 @@ from .point import Place
 
 # A component that is smaller than this share of rough states is moved by the size of rough states, else by its own.
 _LEAST = 1e-3
+# Sizes whose reciprocals would overflow together with random factors.
+_TINY = 1e-300
 
 
 def local_checks(place: Place) -> list[Check]:
@@ -45,7 +47,7 @@ def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]
         check = compared(
             f"{function.name} by {label}",
             [claim[..., function.kept]],
-            [sure_difference(value)],
+            [sure_difference(value, **(place.way if argument == 1 else {}))],
             places=function.x[:, function.kept],
         )
         if check is not None:
@@ -65,7 +67,7 @@ def _second(place: Place, function: PointFunction, tests: Tensor, rough: Tensor)
             return _kept(function, function.gradient(_moved(function.at, steps, t), tests), units)
 
         claims.append(_kept(function, bent, units))
-        found.append(sure_difference(slopes))
+        found.append(sure_difference(slopes, **(place.way if argument == 1 else {})))
     check = compared(f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept])
     return [] if check is None else [check]
 
@@ -122,4 +124,4 @@ def _tests(place: Place, function: PointFunction) -> Tensor:
     for _, argument, components in function.groups:
         claim = function.first(_steps(place, function, argument, components, function.at[0]))
         sizes = torch.maximum(sizes, torch.stack([_size(each) for each in claim]))
-    return tests / torch.where(sizes > 0.0, sizes, 1.0)[:, None, None]
+    return tests / torch.where(sizes > _TINY, sizes, 1.0)[:, None, None]
