@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..pde_problem import PDEProblem
+from ..scenario_problem import ScenarioProblem
 from .assembled import assembled_checks
-from .checks import Check, Verification, with_kinks
+from .checks import Check, Verification, with_kinks, worst_of_each
 from .local import local_checks
 from .point import UnsolvedError, placed
 from .reduced import fisher_check, reduced_checks
+from .scenarios import extreme_scenarios
 
 __all__ = ["Check", "Verification", "verify_problem"]
 
 
 def verify_problem(
-    problem: PDEProblem, seed: int = 0, at: tuple[Tensor | None, Tensor] | None = None, place: str = ""
+    problem: PDEProblem,
+    seed: int = 0,
+    at: tuple[Tensor | None, Tensor] | None = None,
+    place: str = "",
+    scenarios: ScenarioProblem | None = None,
 ) -> Verification:
     """Run every test at a random control and at rough states near its own, or at a given control and its state.
 
@@ -28,6 +35,8 @@ def verify_problem(
         seed: seed of the random directions.
         at: a state (S, n) to start from, or None, and a control (p,); None for random ones.
         place: description of this point, for the table.
+        scenarios: the problem over scenarios of which `problem` is the nominal one. Integrands and assembled derivatives
+            are tested in its extreme scenarios, too.
     """
     generator = torch.Generator().manual_seed(seed)
     checks: list[Check] = []
@@ -41,4 +50,27 @@ def verify_problem(
         checks.append(Check("hypergradient", math.nan, str(unsolved), False))
     except SingularMatrixError as singular:
         checks.append(Check("hypergradient", math.nan, f"the state cannot be solved: {singular}", False))
-    return Verification(problem.name, tuple(with_kinks(checks)), place)
+    further: list[Check] = []
+    if scenarios is not None:
+        v = None if at is None else at[1]
+        for own, told in extreme_scenarios(scenarios):
+            further += _renamed(_in_scenario(own, seed, v), told)
+    return Verification(problem.name, (*with_kinks(checks), *with_kinks(worst_of_each(further))), place)
+
+
+def _in_scenario(problem: PDEProblem, seed: int, v: Tensor | None) -> list[Check]:
+    """The tests of integrands and of assembled derivatives in one scenario."""
+    try:
+        where = placed(problem, torch.Generator().manual_seed(seed), None if v is None else (None, v))
+        return [*local_checks(where), *assembled_checks(where)]
+    except (UnsolvedError, SingularMatrixError) as unsolved:
+        return [Check("state", math.nan, str(unsolved), False)]
+
+
+def _renamed(checks: list[Check], told: str) -> list[Check]:
+    """The tests, named as those of scenarios, with the scenario in the remark of one that fails."""
+    found = []
+    for check in checks:
+        remark = check.remark if check.passed else "; ".join(filter(None, [check.remark, told]))
+        found.append(replace(check, name=f"scenarios: {check.name}", remark=remark))
+    return found

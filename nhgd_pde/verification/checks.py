@@ -186,6 +186,14 @@ class Entries:
         return Check(name, value, expected, not bool(wrong.any()), typical, "; ".join(remarks), kinked)
 
 
+def worst_of_each(checks: Sequence[Check]) -> list[Check]:
+    """The worst result of each test that was made at several states or scenarios."""
+    found: dict[str, list[Check]] = {}
+    for check in checks:
+        found.setdefault(check.name, []).append(check)
+    return [max(own, key=lambda each: (not each.passed, each.kinks, each.accuracy or 0.0)) for own in found.values()]
+
+
 def with_kinks(checks: Sequence[Check]) -> list[Check]:
     """The tests, with remarks on kinks, found by other tests, where a test failed or its differences are poor."""
     if not any(check.kinks for check in checks):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import torch
 from torch import Tensor
 
 from ..linalg.differences import PointFunction, sure_difference
-from .checks import Check, compared
+from .checks import Check, compared, worst_of_each
 from .point import Place
 
 # A component that is smaller than this share of rough states is moved by the size of rough states, else by its own.
@@ -19,19 +17,13 @@ _TINY = 1e-300
 
 def local_checks(place: Place) -> list[Check]:
     """Tests of all integrands, at the solution and at a rough state near it."""
-    found: dict[str, list[Check]] = defaultdict(list)
+    found: list[Check] = []
     rough = place.problem.integrands(place.solution + place.state_direction(), place.v)
     states = [place.solution] if place.ended else [place.solution, place.u]
     for u in states:
         for function, other in zip(place.problem.integrands(u, place.v), rough, strict=True):
-            for check in _checks(place, function, other.at[0]):
-                found[check.name].append(check)
-    return [_worst(checks) for checks in found.values()]
-
-
-def _worst(checks: list[Check]) -> Check:
-    """The worst result of the same test at several states."""
-    return max(checks, key=lambda check: (not check.passed, check.kinks, check.accuracy or 0.0))
+            found += _checks(place, function, other.at[0])
+    return worst_of_each(found)
 
 
 def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]:
