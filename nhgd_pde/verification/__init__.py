@@ -35,8 +35,8 @@ def verify_problem(
         seed: seed of the random directions.
         at: a state (S, n) to start from, or None, and a control (p,); None for random ones.
         place: description of this point, for the table.
-        scenarios: the problem over scenarios of which `problem` is the nominal one. Integrands and assembled derivatives
-            are tested in its extreme scenarios, too.
+        scenarios: the problem over scenarios of which `problem` is the nominal one. Integrands and assembled
+            derivatives are tested in its extreme scenarios, too.
     """
     generator = torch.Generator().manual_seed(seed)
     checks: list[Check] = []

@@ -41,6 +41,7 @@ def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]
             [claim[..., function.kept]],
             [sure_difference(value, **(place.way if argument == 1 else {}))],
             places=function.x[:, function.kept],
+            row=place.row,
         )
         if check is not None:
             checks.append(check)
@@ -60,7 +61,9 @@ def _second(place: Place, function: PointFunction, tests: Tensor, rough: Tensor)
 
         claims.append(_kept(function, bent, units))
         found.append(sure_difference(slopes, **(place.way if argument == 1 else {})))
-    check = compared(f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept])
+    check = compared(
+        f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept], row=place.row
+    )
     return [] if check is None else [check]
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.newton import solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
-from ..methods.adjoint import Adjoint, AdjointState
+from ..methods.adjoint import Adjoint, AdjointState, ExactDirections
 from ..pde_problem import PDEProblem
 from .room import makes_sense, room_at
 
@@ -30,6 +31,8 @@ _SHORTER, _NEARER = 12, 6
 _SHARE = 1e-2
 # Of the size that disturbances of the equation make of a field: less is rounding.
 _ZERO = 1e-8
+# Largest number of Newton steps for a state at which something is not finite.
+_MOST_STEPS = 50
 # Binary digits of a number that steps of differences leave to its direction: 53, less 2 for the longest step of 1/4, 16
 # for eight ratios of 1/4, and 2 for the other set of steps.
 _BITS = 53 - 20
@@ -75,6 +78,11 @@ class Place:
     def ended(self) -> bool:
         """Whether the tests are made at the end of a run, which may be an optimum."""
         return self.u is self.solution
+
+    def row(self, number: int, count: int) -> str:
+        """The time step that a row of values at points belongs to, at the end of a sentence; empty where it is none."""
+        steps = self.problem.equation.repeats
+        return f" in time step {number % steps + 1} of {steps}" if steps > 1 and count % steps == 0 else ""
 
     def noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
         """Independent normal numbers."""
@@ -234,11 +242,31 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
         # The control is too far from those whose state can be solved.
         unit = 0.25 * unit
     if not exact.finite:
-        raise UnsolvedError(f"the state could not be solved: {exact.message or 'it is not finite'}")
+        said = exact.message or _not_finite(problem, u, v)
+        raise UnsolvedError(f"the state could not be solved: {said or 'it is not finite'}")
     room, side = room_at(problem, known.u, v, unit)
     size = _state_unit(problem, known.u, v, room * smooth(problem, generator))
     place = Place(problem, v, known.u, known.u, size, room, side, exact, known, generator)
     return place if at is not None else _beside(place)
+
+
+def _not_finite(problem: PDEProblem, u: Tensor, v: Tensor) -> str:
+    """A sentence on the first integrand that is not finite at the state of v, or whose derivatives are not."""
+    found = solve_from_anywhere(problem, v, u, ExactDirections(problem, v, u), TIGHT.state, _MOST_STEPS)
+    if found.failed:
+        return found.message
+    for function in problem.integrands(found.u, v):
+        value = function.value(*function.at)[..., function.kept]
+        slopes = function.gradient(function.at, torch.ones_like(function.value(*function.at)))
+        parts = {"values": [value], "derivatives": [each[..., function.kept] for each in slopes]}
+        for what, tensors in parts.items():
+            wrong = torch.stack([~each.reshape(-1, each.shape[-1]).isfinite().all(0) for each in tensors]).any(0)
+            if bool(wrong.any()):
+                place = function.x[:, function.kept][:, int(wrong.int().argmax())]
+                point = ", ".join(f"{float(axis):.4g}" for axis in place)
+                share = 100.0 * float(wrong.double().mean())
+                return f"{function.name}: its {what} are not finite at {share:.2g} % of the points, as at ({point})"
+    return ""
 
 
 def _beside(place: Place) -> Place:
