@@ -246,8 +246,8 @@ class _Sum:
         # a scenario's own equation enlarges it: what it does to a load, so far as states tell.
         self.left = self.v.new_zeros(2, 2, n)
         self.gains = self.v.new_ones(count)
-        # How much larger solutions are than with the shared inverse, of states and of adjoints.
-        self.larger = self.v.new_ones(2, count)
+        # See `Knowledge.gains`.
+        self.larger: Tensor | None = None
         self.work = Work(self.problem.counts)
 
     def states(self, indices: Tensor) -> Tensor:
@@ -293,6 +293,8 @@ class _Sum:
         self.message = self.message or found.message
         self.errors[kind, places], self.lengths[kind, places] = found.error, found.length
         if found.gain is not None:
+            if self.larger is None:
+                self.larger = self.v.new_ones(2, len(self.own))
             self.larger[kind, places] = found.gain
         self.steps[kind] = max(self.steps[kind], found.steps)
 
