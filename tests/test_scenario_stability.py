@@ -56,13 +56,16 @@ def test_reported_errors_of_scenarios_bound_true_ones(wavenumber: float, width: 
     start, length = near.expand(12, -1).clone(), nominal.inner_metric.norm(near)
     factors = part.state_factors(start, v)
     exact = start - factors.solve(part.residual(start, v))
+    exact = exact - factors.solve(part.residual(exact, v))
     found = solve_states(part, v, start, inverse, tolerance, length)
     true = row_lengths(part, found.solution - exact)
     assert float((true / found.error).max()) <= 1.3
     assert (true <= 1.3 * tolerance * torch.maximum(torch.full_like(true, length), 1e-3 * row_lengths(part, exact))).all()
     right, _ = part.scenario_derivatives(exact, v)
     adjoint = factors.solve_transposed(right)
-    goal = tolerance, float(row_lengths(part, adjoint).min())
+    # Near a resonance the factors lose digits, which a step of refinement brings back.
+    adjoint = adjoint + factors.solve_transposed(right - part.state_product_transposed(exact, v, adjoint))
+    goal = tolerance, length
     found = solve_adjoints(part, exact, v, right, torch.zeros_like(right), inverse, goal)
     assert float((row_lengths(part, found.solution - adjoint) / found.error).max()) <= 1.3
 
@@ -113,7 +116,7 @@ def test_certificates_of_runs_over_scenarios_are_of_errors(wavenumber: float, wi
     exact = -factors.solve(part.residual(u, v))
     # One step of refinement: the factors lose digits near a resonance.
     exact = exact - factors.solve(part.residual(exact, v))
-    states = torch.as_tensor(solution.states)[:, torch.from_numpy(part.equation.free)]
+    states = torch.as_tensor(solution.state)[:, torch.from_numpy(part.equation.free)]
     true = part.inner_metric.norm(states - exact) / part.inner_metric.norm(exact)
     assert true <= 3.0 * solution.certificate.state_residual
     assert solution.certificate.state_residual <= 1e-6
