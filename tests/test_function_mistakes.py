@@ -117,7 +117,7 @@ def test_a_component_of_a_control_without_a_derivative_is_told(component: int, a
         source = torch.stack([parts[0] + parts[1], 0.0 * parts[0]] if at_once else parts)
         return u - source, grad
 
-    with pytest.raises(ProblemError, match="the derivative|its derivative is not that of its values"):
+    with pytest.raises(ProblemError, match="its derivative is not that of its values"):
         nhgd.load(
             {
                 "name": "two",

@@ -60,7 +60,9 @@ def test_reported_errors_of_scenarios_bound_true_ones(wavenumber: float, width: 
     found = solve_states(part, v, start, inverse, tolerance, length)
     true = row_lengths(part, found.solution - exact)
     assert float((true / found.error).max()) <= 1.3
-    assert (true <= 1.3 * tolerance * torch.maximum(torch.full_like(true, length), 1e-3 * row_lengths(part, exact))).all()
+    assert (
+        true <= 1.3 * tolerance * torch.maximum(torch.full_like(true, length), 1e-3 * row_lengths(part, exact))
+    ).all()
     right, _ = part.scenario_derivatives(exact, v)
     adjoint = factors.solve_transposed(right)
     # Near a resonance the factors lose digits, which a step of refinement brings back.
