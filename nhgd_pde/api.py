@@ -120,7 +120,7 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     Raises:
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
-    scenarios = None if problem.scenarios is None else problem.scenarios.problem
+    scenarios = () if problem.scenarios is None else problem.scenarios.problem.extremes()
     with at_most_threads(problem.method.threads):
         if at is None:
             return verify_problem(problem.pde, problem.file.spec.seed, scenarios=scenarios)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -10,13 +11,11 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..pde_problem import PDEProblem
-from ..scenario_problem import ScenarioProblem
 from .assembled import assembled_checks
 from .checks import Check, Verification, with_kinks, worst_of_each
 from .local import local_checks
 from .point import UnsolvedError, placed
 from .reduced import fisher_check, reduced_checks
-from .scenarios import extreme_scenarios
 
 __all__ = ["Check", "Verification", "verify_problem"]
 
@@ -26,7 +25,7 @@ def verify_problem(
     seed: int = 0,
     at: tuple[Tensor | None, Tensor] | None = None,
     place: str = "",
-    scenarios: ScenarioProblem | None = None,
+    scenarios: Iterable[tuple[PDEProblem, str]] = (),
 ) -> Verification:
     """Run every test at a random control and at rough states near its own, or at a given control and its state.
 
@@ -35,8 +34,8 @@ def verify_problem(
         seed: seed of the random directions.
         at: a state (S, n) to start from, or None, and a control (p,); None for random ones.
         place: description of this point, for the table.
-        scenarios: the problem over scenarios of which `problem` is the nominal one. Integrands and assembled
-            derivatives are tested in its extreme scenarios, too.
+        scenarios: the problems of further scenarios, and what these are called. Integrands and assembled derivatives
+            are tested in each.
     """
     generator = torch.Generator().manual_seed(seed)
     checks: list[Check] = []
@@ -51,10 +50,8 @@ def verify_problem(
     except SingularMatrixError as singular:
         checks.append(Check("hypergradient", math.nan, f"the state cannot be solved: {singular}", False))
     further: list[Check] = []
-    if scenarios is not None:
-        v = None if at is None else at[1]
-        for own, told in extreme_scenarios(scenarios):
-            further += _renamed(_in_scenario(own, seed, v), told)
+    for own, told in scenarios:
+        further += _renamed(_in_scenario(own, seed, None if at is None else at[1]), told)
     return Verification(problem.name, (*with_kinks(checks), *with_kinks(worst_of_each(further))), place)
 
 
