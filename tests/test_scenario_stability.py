@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +123,12 @@ def test_certificates_of_runs_over_scenarios_are_of_errors(wavenumber: float, wi
     true = part.inner_metric.norm(states - exact) / part.inner_metric.norm(exact)
     assert true <= 3.0 * solution.certificate.state_residual
     assert solution.certificate.state_residual <= 1e-6
+
+
+def test_a_resumed_run_knows_what_earlier_solves_have_shown(tmp_path: Path) -> None:
+    whole = nhgd.solve(waves(4.35, 0.1))
+    folder = tmp_path / "run"
+    nhgd.solve(waves(4.35, 0.1, outer={"iterations": 2}), output=folder)
+    resumed = nhgd.solve(waves(4.35, 0.1), output=folder, resume=True)
+    assert resumed.status == "converged"
+    assert (resumed.control == whole.control).all()
