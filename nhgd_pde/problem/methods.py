@@ -26,6 +26,7 @@ from .constraint_spec import StateSpec
 from .control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from .curvature import Choice, choose_curvature
 from .loading import ProblemFile
+from .pde_spec import NavierStokesSpec
 from .scenario_methods import compared_over_scenarios, over_scenarios
 
 # A batch of the sampled inner loop where the file does not say: large enough for matrix products to be efficient.
@@ -120,7 +121,7 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
         newton = (
             file.spec.method == "nhgd"
             if file.spec.parameters
-            else compared is None and (_steep(file) or _coefficient(file))
+            else compared is None and (_steep(file) or _coefficient(file) or _convective(file))
         )
         design: Literal["mma", "oc"] = "mma" if smoothing is None else "oc"
         name = design if constrained else "gradient" if tracking else "newton_cg" if newton else "lbfgs"
@@ -157,6 +158,15 @@ def _coefficient(file: ProblemFile) -> bool:
     do, and cost fewer factorisations throughout (docs/verification.md has the figures).
     """
     return any(isinstance(each, ConductivityControl | LogConductivityControl) for each in file.spec.controls)
+
+
+def _convective(file: ProblemFile) -> bool:
+    """The state is a flow that carries itself.
+
+    Every iteration of L-BFGS makes the difference that rounding errors have made of two runs about seven times larger;
+    Newton's method takes a tenth of the iterations and half of the time (docs/verification.md, "Units").
+    """
+    return isinstance(file.spec.pde, NavierStokesSpec)
 
 
 def _pairs(space: Feasible | None) -> int:
