@@ -92,17 +92,36 @@ class ScenarioProblem:
 
         The nominal problem has the mean of their multipliers. Scenarios of a coarser mesh have none.
         """
-        nominal = self.nominal.relaxed(tuple(each.averaged(self.weights) for each in relaxations))
+        nominal = self.nominal.relaxed(tuple(each.averaged(self._penalty_shares) for each in relaxations))
         coarsened = None if relaxations else self.coarsened
         return replace(self, nominal=nominal, relaxations=relaxations, coarsened=coarsened)
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
-        """The part of the mean over the scenarios that enforces the bounds of their states, and is not in the file."""
-        if not self.relaxations or not self.risk.linear:
+        """The part of the objective that enforces the bounds of the states, and is not in the file."""
+        if not self.relaxations:
             return 0.0
-        state, weights = self.state(u, v), self.weights / self.weights.sum()
+        state = self.state(u, v)
         terms = [term for each in self.relaxations if (term := each.term()) is not None]
-        return sum(float(weights @ term.value(state)) for term in terms)
+        return sum(float(self._penalty_shares @ term.value(state)) for term in terms)
+
+    @property
+    def penalty_weights(self) -> Tensor | None:
+        """(S,) w > 0 of the terms that enforce the bounds of the states; None where rho adds them up as it should.
+
+        A risk measure may leave scenarios out, and a rule of quadrature may subtract some. Bounds hold in all of them.
+        """
+        if not self.relaxations or (self.risk.linear and self._positive):
+            return None
+        return self._penalty_shares
+
+    @cached_property
+    def _positive(self) -> bool:
+        return bool((self.weights > 0.0).all())
+
+    @cached_property
+    def _penalty_shares(self) -> Tensor:
+        weights = self.weights if self._positive else torch.ones_like(self.weights)
+        return weights / weights.sum()
 
     def drawn(self, first: int, count: int) -> PDEProblem:
         """Scenarios of the stream."""
@@ -187,15 +206,12 @@ class ScenarioProblem:
         return torch.cat([self.part(indices).state(u[indices], v) for indices in parts])
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
-        """rho of the scenarios that u (b, n) are the states of, and the terms in the control alone."""
-        values = torch.cat(
-            [
-                self.part(indices).scenario_values(u[indices], v)
-                for indices in torch.split(torch.arange(len(u)), self.at_once)
-            ]
-        )
+        """rho of the scenarios that u (b, n) are the states of, their penalties, and the terms in the control alone."""
+        parts = torch.split(torch.arange(len(u)), self.at_once)
+        values = torch.cat([self.part(indices).scenario_values(u[indices], v) for indices in parts])
         weights = self.weights[: len(u)]
-        return self.risk.value(values, weights / weights.sum()) + self.nominal.control_value(v)
+        rho = self.risk.value(values, weights / weights.sum())
+        return rho + self.surplus(u, v) + self.nominal.control_value(v)
 
 
 @dataclass(frozen=True, eq=False)
