@@ -42,6 +42,9 @@ from .solution import Row, Solution
 _STAGE_RTOL = 1e-2
 # How far the gradient is reduced in a round of state bounds: rougher solutions give poor multipliers.
 _ROUND_RTOL = 1e-3
+# How far it is reduced at least in a round that starts with a violation above the tolerance: a round that changes
+# nothing says nothing of the penalty.
+_LEAST_REDUCTION = 0.1
 # Fresh scenarios that judge an answer where the file does not say: as many as the sample has, within these.
 _LEAST_FRESH, _MOST_FRESH = 100, 1000
 
@@ -255,6 +258,8 @@ class Run:
             # The goal is relative to the gradient at the beginning of the run.
             atol = max(stopping.atol, stopping.rtol * self._reference)
             stopping = replace(stopping, atol=atol, restarts=False)
+        if self._current.relaxations and not settled(self._current):
+            stopping = replace(stopping, reduction=_LEAST_REDUCTION)
         return replace(stopping, rtol=max(stopping.rtol, rtol))
 
     def _round_ended(
