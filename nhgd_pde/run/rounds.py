@@ -33,9 +33,8 @@ _MOST_ROUNDS = 60
 Bounded = PDEProblem | ScenarioProblem
 
 
-def started(problem: Bounded, last: Iterate | None = None) -> Bounded:
-    """The problem of a stage, or of its first round if it has rounds, starting from the end of another problem."""
-    problem = problem if last is None else _from(problem, last)
+def started(problem: Bounded) -> Bounded:
+    """The problem of a stage, or of its first round if it has rounds."""
     if not problem.state_bounds:
         return problem
     nominal = nominal_of(problem)
@@ -48,6 +47,11 @@ def penalised(problem: Bounded) -> Bounded:
     """One problem in place of all rounds, with the last penalty of the path, for comparisons of methods."""
     begun = started(problem)
     return begun.relaxed(tuple(each.ended() for each in begun.relaxations)) if begun.relaxations else begun
+
+
+def following_stage(before: Bounded, last: Iterate, problem: Bounded) -> Bounded:
+    """The problem of a stage, starting from the end of the stage before and with the multipliers found there."""
+    return _from(problem.relaxed(following_round(before, last).relaxations), last)
 
 
 def following_round(problem: Bounded, last: Iterate) -> Bounded:

@@ -34,7 +34,7 @@ from .outcome import nominal_of, roles_of, satisfied, solution_of
 from .provenance import commit, versions
 from .ranks import report
 from .recording import Follower, Recorder
-from .rounds import following_round, impossible, nearly, reported, settled, started
+from .rounds import following_round, following_stage, impossible, nearly, reported, settled, started
 from .scenario_fields import statistics_fields
 from .solution import Row, Solution
 
@@ -242,7 +242,7 @@ class Run:
                 return found
             if not last:
                 self._stage += 1
-                following = started(self._problems[self._stage], found.last)
+                following = following_stage(self._current, found.last, self._problems[self._stage])
             else:
                 ended, following = self._round_ended(found, rough, stopping)
                 if ended is not None:
