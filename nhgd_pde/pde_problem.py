@@ -163,6 +163,11 @@ class PDEProblem:
             return 0.0
         return self.objective.surplus(self.state(u, v))
 
+    def file_value(self, u: Tensor, v: Tensor) -> float:
+        """The objective of the file, with the l1 term and without what enforces the bounds of the state."""
+        l1 = 0.0 if self.l1_weights is None else dot(self.l1_weights, v.abs())
+        return self.relaxed(()).outer_value(u, v) + l1
+
     # Inner problem
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .engine.bilevel import Constraint
 from .linalg.counts import Counts
+from .linalg.lengths import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
 from .objective.risk import Risk
@@ -207,11 +208,18 @@ class ScenarioProblem:
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
         """rho of the scenarios that u (b, n) are the states of, their penalties, and the terms in the control alone."""
+        return self._rho(u, v) + self.surplus(u, v) + self.nominal.control_value(v)
+
+    def file_value(self, u: Tensor, v: Tensor) -> float:
+        """The objective of the file, with the l1 term and without what enforces the bounds of the states."""
+        l1 = 0.0 if self.l1_weights is None else dot(self.l1_weights, v.abs())
+        return self._rho(u, v) + self.nominal.control_value(v) + l1
+
+    def _rho(self, u: Tensor, v: Tensor) -> float:
         parts = torch.split(torch.arange(len(u)), self.at_once)
         values = torch.cat([self.part(indices).scenario_values(u[indices], v) for indices in parts])
         weights = self.weights[: len(u)]
-        rho = self.risk.value(values, weights / weights.sum())
-        return rho + self.surplus(u, v) + self.nominal.control_value(v)
+        return self.risk.value(values, weights / weights.sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,8 @@ from .outcome import nominal_of
 
 # A round is solved to the goal of the run where the violation is at most this many times the tolerance.
 _NEAR = 10.0
+# Ratio of the terms of the bounds to the rest of the objective beyond which the difference loses too many digits.
+_LARGE = 1e3
 # Largest number of rounds, many times more than usual: only a problem without a solution takes so many.
 _MOST_ROUNDS = 60
 
@@ -78,7 +80,11 @@ def reported(problem: Bounded, iterate: Iterate) -> Iterate:
     evaluation = iterate.evaluation
     if not problem.relaxations or isinstance(iterate.oracle, Unsolved) or not evaluation.finite:
         return iterate
-    value = evaluation.value - problem.surplus(iterate.oracle.u, evaluation.v)
+    surplus = problem.surplus(iterate.oracle.u, evaluation.v)
+    value = evaluation.value - surplus
+    if not abs(surplus) <= _LARGE * abs(value):
+        # The difference has lost digits. The value of the file at the same state has not.
+        value = problem.file_value(iterate.oracle.u, evaluation.v)
     return replace(iterate, evaluation=replace(evaluation, value=value))
 
 
@@ -151,7 +157,7 @@ def penalty_unit(problem: PDEProblem, bounds: StateBounds, u: Tensor, v: Tensor)
     for_u, for_v = problem.outer_second_derivatives(u, v, du, d)
     by_u, by_v = problem.outer_derivatives(u, v)
     unit = abs(dot(for_u, du) + dot(for_v, d)) / square
-    size = max(bounds.size, float(problem.state(u, v)[:, bounds.indices].abs().max()))
+    size = bounds.size(bounds.values(problem.state(u, v)))
     if size > 0.0:
         rate = abs(dot(by_u, du) + dot(by_v, d))
         rate += 0.0 if problem.l1_weights is None else dot(problem.l1_weights, d.abs())

@@ -30,7 +30,7 @@ from ..scenario_problem import ScenarioProblem
 from .checkpoint import Checkpoint, read_checkpoint
 from .drawing import Fields, state_fields
 from .judgement import Judgement, fitted, judge
-from .outcome import nominal_of, roles_of, satisfied, solution_of
+from .outcome import roles_of, satisfied, solution_of
 from .provenance import commit, versions
 from .ranks import report
 from .recording import Follower, Recorder
@@ -178,7 +178,7 @@ class Run:
                 found = Minimum(self._last, self._first, "failed", str(error))
             found = replace(found, first=self._first or found.first, last=self._gathered(self._last or found.last))
             self._whole = True
-            found = replace(found, message=found.message + satisfied(nominal_of(self._current), found.last))
+            found = replace(found, message=found.message + satisfied(self._current, found.last))
             judged = self._judged(found)
             more: dict[str, Any] = {
                 "warnings": list(self._warnings),

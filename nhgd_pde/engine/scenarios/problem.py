@@ -2,9 +2,9 @@
 
     min_v  rho(f_1(u_1(v), v), ..., f_S(u_S(v), v)) + sum_s w_s c_s(u_s(v)) + f_0(v),      R_s(u_s, v) = 0
 
-with a risk measure rho of the scenarios' values and their weights. The penalties c_s enforce constraints that hold in
-every scenario: a measure that leaves some scenarios out must not leave out their constraints. Nothing is ever needed of all scenarios at once
-but rows of numbers: a *part* of them is a bilevel problem of its own.
+with a risk measure rho of the values of the scenarios and their weights. The penalties c_s enforce constraints that
+hold in every scenario: a measure that leaves some scenarios out must not leave out their constraints. Nothing is ever
+needed of all scenarios at once but rows of numbers: a *part* of them is a bilevel problem of its own.
 """
 
 from __future__ import annotations
