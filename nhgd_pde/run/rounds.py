@@ -42,7 +42,20 @@ def started(problem: Bounded) -> Bounded:
     nominal = nominal_of(problem)
     u, v = nominal.start()
     bounds = problem.state_bounds
-    return problem.relaxed(tuple(Relaxation.start(each, penalty_unit(nominal, each, u, v)) for each in bounds))
+    units = [penalty_unit(nominal, each, u, v) for each in bounds]
+    if None in units and nominal.linear:
+        # No coefficient changes a state that is zero. The state of the first control may be another one.
+        solved = _solved(nominal, u, v)
+        units = [unit or penalty_unit(nominal, each, solved, v) for unit, each in zip(units, bounds, strict=True)]
+    return problem.relaxed(tuple(Relaxation.start(each, unit) for each, unit in zip(bounds, units, strict=True)))
+
+
+def _solved(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
+    """The state (1, n) of a linear equation; u as it is where the matrix is singular."""
+    try:
+        return u - problem.state_factors(u, v).solve(problem.residual(u, v))
+    except SingularMatrixError:
+        return u
 
 
 def penalised(problem: Bounded) -> Bounded:
