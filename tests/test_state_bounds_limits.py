@@ -101,7 +101,7 @@ VECTOR: dict[str, dict[str, Any]] = {
             {"kind": "tracking", "target": [0, 1]},
             {"kind": "regularisation", "weight": 1e-5},
         ],
-        "constraints": [{"kind": "state", "upper": 0.2, "component": 1}],
+        "constraints": [{"kind": "state", "upper": 0.05, "component": 1}],
     },
 }
 

@@ -70,7 +70,7 @@ def least() -> float:
     return HIGH * COST * mean + 0.5 * square
 
 
-@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+@pytest.mark.parametrize("method", [pytest.param("nhgd", marks=pytest.mark.slow), "adjoint"])
 @pytest.mark.parametrize("risk", ["worst case", "cvar"])
 def test_bounds_hold_where_the_measure_does_not_look(risk: str, method: str) -> None:
     cells = [6, 12, 24]
@@ -102,7 +102,7 @@ def test_scenarios_that_are_all_the_same(risk: str, method: str) -> None:
     assert np.abs(found.control - one.control).max() < 1e-3 * np.abs(one.control).max()
 
 
-@pytest.mark.parametrize("risk", list(RISKS))
+@pytest.mark.parametrize("risk", ["cvar", *(pytest.param(name, marks=pytest.mark.slow) for name in list(RISKS)[2:])])
 def test_methods_agree(risk: str) -> None:
     """With different states of the scenarios, all of them within the bounds."""
     ours, exact = (solve(PLATE, {"risk": RISKS[risk], "method": method}) for method in ("nhgd", "adjoint"))
