@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,3 +143,22 @@ def test_derivative_with_penalties_beside_a_measure(risk: str) -> None:
     assert (ahead - behind) / (2.0 * step) == pytest.approx(float(evaluation.derivative @ d), rel=1e-5)
     assert problem.outer_value(state.u, v) == pytest.approx(evaluation.value, rel=1e-9)
     assert problem.file_value(state.u, v) == pytest.approx(evaluation.value - problem.surplus(state.u, v), rel=1e-9)
+
+
+@pytest.mark.parametrize("stop", [6, 14])
+def test_an_interrupted_run_goes_on_with_the_same_numbers(stop: int, tmp_path: Path) -> None:
+    """In the middle of the rounds, with the multipliers of every scenario."""
+    settings = {"risk": RISKS["cvar"], "method": "adjoint", "output.checkpoint": 1}
+    whole, asked = solve(PLATE, settings), 0
+
+    def interrupted() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > stop
+
+    problem = nhgd.load(copy.deepcopy(PLATE), settings)
+    first = nhgd.solve(problem, output=tmp_path / "run", interrupted=interrupted)
+    assert first.status == "interrupted"
+    rest = nhgd.solve(nhgd.load(copy.deepcopy(PLATE), settings), output=tmp_path / "run", resume=True)
+    assert rest.objective == whole.objective
+    assert (rest.control == whole.control).all()
