@@ -163,6 +163,11 @@ class PDEProblem:
             return 0.0
         return self.objective.surplus(self.state(u, v))
 
+    def file_value(self, u: Tensor, v: Tensor) -> float:
+        """The objective of the file, with the l1 term and without what enforces the bounds of the state."""
+        l1 = 0.0 if self.l1_weights is None else dot(self.l1_weights, v.abs())
+        return self.relaxed(()).outer_value(u, v) + l1
+
     # Inner problem
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
@@ -274,14 +279,21 @@ class PDEProblem:
         return self.model.definite
 
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
-        """What f has of every scenario, without the terms in the control alone; (S,)."""
+        """What the file has of every scenario, without the terms in the control alone; (S,)."""
         m = self.control.physical(v)
         return self.objective.scenario_values(self.equation.embed(u, m), m)
 
-    def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of `scenario_values` by u (S, n), and at fixed u by v (S, p)."""
+    def scenario_penalties(self, u: Tensor, v: Tensor) -> Tensor:
+        """What enforces the bounds of the state in every scenario; (S,)."""
+        return self.objective.scenario_penalties(self.equation.embed(u, self.control.physical(v)))
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Those of slopes (S,) times `scenario_values` plus `scenario_penalties`: by u (S, n), at fixed u by v (S, p).
+
+        Without slopes, these are one.
+        """
         m = self.control.physical(v)
-        state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m)
+        state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m, slopes)
         return self.equation.restrict(state), self._each_pulled_back(
             control + self.equation.each_restrict_data(state, m)
         )

@@ -32,6 +32,8 @@ class Stopping:
             A single small step may have been damped for another reason than an optimum.
         restarts: the start may be the end of another run, which is then recognised as a solution. False where stages
             follow each other: there the goals alone decide.
+        reduction: largest goal relative to the first gradient, whatever rounding may be; 1: the start may be good
+            enough.
         roughest: relative residual that the systems of an evaluation may have at most, however large the gradient is.
     """
 
@@ -42,6 +44,7 @@ class Stopping:
     change: float | None = None
     roughest: float = 1e-3
     restarts: bool = True
+    reduction: float = 1.0
 
     def goal(self, first: float, scales: GradientScales) -> float:
         """The norm of the gradient to reach, given the norm of the first gradient.
@@ -51,6 +54,8 @@ class Stopping:
         begins where another run has ended has nothing left to do.
         """
         goal = max(self.rtol * first, self.atol)
+        if self.reduction < 1.0:
+            return min(goal, self.reduction * first)
         if first <= scales.rounding:
             return max(goal, scales.rounding)
         share = min(self.rtol, _SOLVED)

@@ -163,7 +163,7 @@ def sweep(
     """Solve the equations of some scenarios and add up their hypergradients.
 
     With the mean, states and adjoints of a part follow each other; another measure has to know all values first, and
-    then asks for the adjoints that have a weight.
+    then asks for the adjoints that have a weight. Penalties beside another measure are those of all scenarios.
 
     Args:
         problem: the scenarios.
@@ -179,10 +179,11 @@ def sweep(
     state = _Sum(problem, v, known, middle, tolerances, balances[0].count, team)
     measured = [Measured(each, 0.0, each.weights) for each in balances]
     shares = difference(measured)
+    whole = problem.penalty_weights is None
     with team.together():
         for indices in _parts(state.own, problem.at_once):
             residual = state.states(indices)
-            if risk.linear and not state.message:
+            if risk.linear and whole and not state.message:
                 state.adjoints(indices, shares, residual)
             if state.message:
                 break
@@ -191,7 +192,12 @@ def sweep(
         return state.failed()
     values = torch.cat([v.new_tensor([middle.value]), team.joined(state.values, state.own, balances[0].count)])
     measured = [measured_by(risk, values[: each.count + 1], each) for each in balances]
-    if not risk.linear:
+    if problem.penalty_weights is not None:
+        penalties = team.joined(state.penalties, state.own, balances[0].count)
+        weights = problem.penalty_weights[: balances[0].count]
+        state.slopes = measured[0].slopes_by(weights)
+        measured = [measured[0].penalised(penalties, weights)]
+    if not (risk.linear and whole):
         shares = difference(measured)
         largest = torch.stack([padded(each.shares.abs(), len(shares)) for each in measured]).amax(0)
         heavy = torch.nonzero(largest[1:] > _NONE * largest.max()).reshape(-1)
@@ -237,7 +243,8 @@ class _Sum:
         self.own = self.team.own(torch.arange(self.active))
         n, count = self.known.u.shape[1], len(self.own)
         self.u, self.p = self.v.new_empty(count, n), self.v.new_empty(count, n)
-        self.values = self.v.new_zeros(count)
+        self.values, self.penalties = self.v.new_zeros(count), self.v.new_zeros(count)
+        self.slopes: Tensor | None = None
         self.rows = self.v.new_zeros(count, len(self.v))
         # Errors and lengths; row 0 for states, row 1 for adjoints.
         self.errors, self.lengths = self.v.new_zeros(2, count), self.v.new_zeros(2, count)
@@ -258,7 +265,11 @@ class _Sum:
         found = solve_states(part, self.v, u, self.middle.inverse, *goal, self.known.gain(0, places))
         self._took(0, found, places)
         self.u[places], self.p[places] = found.solution, p
-        self.values[places] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
+        self.values[places] = part.scenario_values(found.solution, self.v)
+        # The adjoint variable is that of the value and the penalty together.
+        penalties = part.scenario_penalties(found.solution, self.v) - (p * found.residual).sum(1)
+        summed = self.values if self.problem.penalty_weights is None else self.penalties
+        summed[places] += penalties
         self.gains[places] = self._gains(found.length)
         return found.residual
 
@@ -266,7 +277,8 @@ class _Sum:
         """Adjoints and hypergradients of some scenarios whose states are known, with what is left of these."""
         part, v, places = self.problem.part(indices), self.v, self.team.places(indices)
         u, own = self.u[places], shares[1:][indices]
-        right, direct = part.scenario_derivatives(u, v)
+        slopes = None if self.slopes is None else self.slopes[indices]
+        right, direct = part.scenario_derivatives(u, v, slopes)
         goal = self.tolerances.adjoint, self.tolerances.adjoint_length
         gain = self.known.gain(1, places)
         found = solve_adjoints(part, u, v, right, self.p[places], self.middle.inverse, goal, gain)
