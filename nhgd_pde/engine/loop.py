@@ -43,6 +43,11 @@ class Stopping:
     roughest: float = 1e-3
     restarts: bool = True
 
+    @property
+    def share(self) -> float:
+        """The goal of a start that is a solution, relative to the natural size of its gradient."""
+        return min(self.rtol, _SOLVED)
+
     def goal(self, first: float, scales: GradientScales) -> float:
         """The norm of the gradient to reach, given the norm of the first gradient.
 
@@ -53,9 +58,8 @@ class Stopping:
         goal = max(self.rtol * first, self.atol)
         if first <= scales.rounding:
             return max(goal, scales.rounding)
-        share = min(self.rtol, _SOLVED)
-        if self.restarts and first <= _NEAR * share * scales.natural:
-            return max(goal, share * scales.natural)
+        if self.restarts and first <= _NEAR * self.share * scales.natural:
+            return max(goal, self.share * scales.natural)
         return goal
 
     def small(self, iterate: Iterate, goal: float) -> bool:
@@ -124,6 +128,7 @@ class LoopState:
         sensitivity: `Evaluation.sensitivity` at the last point that could be evaluated.
         unit: the unit of the outer space, see `Feasible`.
         scales: the natural size of the gradient at the start, and its rounding errors.
+        solved: norm of the gradient of a solution, where a judge has found that the start is one; else 0.
     """
 
     first: Iterate
@@ -135,6 +140,7 @@ class LoopState:
     sensitivity: float
     unit: float = 1.0
     scales: GradientScales = UNKNOWN
+    solved: float = 0.0
 
 
 def worst_residual(evaluation: Evaluation) -> float:
