@@ -17,7 +17,7 @@ from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
-from .starts import Verdict, judged_start
+from .starts import judged_start
 
 # With a tenth of the step each time this is hopeless; a line search gives up a little later.
 _MOST_BAD_EVALUATIONS = 20
@@ -122,15 +122,13 @@ def minimise(
     loop = resumed or _start(search, outer)
     if isinstance(loop, Minimum):
         return loop
-    verdict = Verdict()
+    told = loop.first
     if resumed is None and judge is not None:
-        verdict = judged_start(problem, judge, space, stopping, interrupted)
-        loop = _judged(loop, verdict)
+        loop, told = judged_start(loop, problem, oracle, judge, outer, space, stopping, interrupted)
     first = loop.first
     search = search.with_scales_of(first, loop.scales, loop.unit, loop.solved)
     if resumed is None:
-        # The states that the judge has found belong to the start, unlike those of a rough oracle.
-        tell(verdict.solution or first)
+        tell(told)
         keep(loop, False)
 
     # The places where steps from the current iterate, and the step to it, would have left the admissible set.
@@ -304,16 +302,6 @@ def _start(search: _Search, outer: OuterMethod) -> LoopState | Minimum:
         unit=space.unit,
         scales=scales,
     )
-
-
-def _judged(loop: LoopState, verdict: Verdict) -> LoopState:
-    """The loop at a start that has been judged, with the evaluation of the judge where this is a solution."""
-    rounding = max(loop.scales.rounding, verdict.scales.rounding)
-    if verdict.solution is None:
-        return replace(loop, scales=replace(loop.scales, rounding=rounding))
-    evaluation, norm = verdict.solution.evaluation, verdict.solution.gradient_norm
-    first = replace(loop.first, evaluation=evaluation, gradient_norm=norm)
-    return replace(loop, first=first, current=first, scales=verdict.scales, solved=verdict.goal)
 
 
 def _of_solutions(scales: GradientScales, first: Iterate, search: _Search) -> GradientScales:

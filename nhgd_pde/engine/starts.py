@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from ..linalg.factorisation import SingularMatrixError
 from .bilevel import OuterProblem
-from .loop import Iterate, Stopping, worst_residual
+from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
-from .outer.base import Evaluation, Feasible
+from .outer.base import Evaluation, Feasible, OuterMethod
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 
 # The gradient is not zero where it is larger than its possible error by this factor.
@@ -26,6 +28,8 @@ _SIGNIFICANT = 2.0
 _ROUGH, _FINE = 1e-2, 1e-13
 # The next evaluation has errors of this share of the gradient, and is better by this factor at least.
 _SHARE = 0.1
+# The size of the gradient that a run had at its first start is known from its end up to about this factor.
+_SLACK = 3.0
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,90 @@ class Verdict:
     """What is known of a start.
 
     Attributes:
-        scales: of its gradient; the natural size is the one that a solution is judged by.
-        goal: norm of the gradient of a solution.
-        solution: the start with its evaluation, where it is a solution.
+        scales: of its gradient.
+        goal: norm of the gradient at which the run may end; 0 where the judge knows of none.
+        iterate: the start with the last evaluation of the judge; None where it is far from a solution, or unknown.
+        solved: the start is a solution.
     """
 
     scales: GradientScales = UNKNOWN
     goal: float = 0.0
-    solution: Iterate | None = None
+    iterate: Iterate | None = None
+    solved: bool = False
+
+
+def judged_start(
+    loop: LoopState,
+    problem: OuterProblem,
+    oracle: Oracle,
+    judge: Oracle,
+    outer: OuterMethod,
+    space: Feasible,
+    stopping: Stopping,
+    interrupted: Callable[[], bool],
+) -> tuple[LoopState, Iterate]:
+    """The loop at a start that has been judged, and the start as it is told.
+
+    Where the start is a solution, the loop has the evaluation of the judge, and what is told has its states too, which
+    belong to the start unlike those of a rough oracle. Where it is near a solution, an oracle of the same kind goes on
+    from what the judge has found.
+
+    Args:
+        loop: the loop after the first evaluation.
+        problem, outer, space, stopping, interrupted: see `minimise`.
+        oracle: the oracle of the run.
+        judge: the judge.
+    """
+    first = loop.first
+    if isinstance(oracle, ScalesOracle) and not _open(first.evaluation, first.gradient_norm, loop.scales):
+        return loop, first
+    verdict = _verdict(problem, judge, space, stopping, interrupted)
+    found, scales = verdict.iterate, verdict.scales
+    scales = replace(loop.scales, rounding=max(loop.scales.rounding, scales.rounding))
+    continued = found is not None and type(found.oracle) is type(first.oracle)
+    if found is None or not (verdict.solved or continued):
+        return replace(loop, scales=scales), first
+    knowledge = found.oracle if continued else first.oracle
+    first = replace(found, oracle=knowledge, evaluations=first.evaluations + found.evaluations)
+    scales = verdict.scales if verdict.solved else replace(scales, natural=found.gradient_norm)
+    begun = outer.init(replace(space, unit=loop.unit), first.evaluation)
+    loop = replace(
+        loop, first=first, current=first, outer=begun, knowledge=knowledge, scales=scales, solved=verdict.goal
+    )
+    return loop, replace(first, oracle=found.oracle)
+
+
+def _verdict(
+    problem: OuterProblem, oracle: Oracle, space: Feasible, stopping: Stopping, interrupted: Callable[[], bool]
+) -> Verdict:
+    if not isinstance(oracle, ScalesOracle):
+        return Verdict()
+    u, v = problem.start()
+    v, accuracy = space.project(v), Accuracy(stopping.certificate, stopping.certificate)
+    try:
+        evaluation, state = oracle.evaluate(problem, v, oracle.init(problem, u, v), accuracy)
+        if not evaluation.finite:
+            return Verdict()
+        judge = _Judge(problem, oracle, space.scaled(evaluation), stopping, interrupted)
+        scales = oracle.scales(problem, v, state, evaluation)
+        if isinstance(oracle, GrowingOracle):
+            norm = judge.space.stationarity(evaluation)
+            return judge.over_scenarios(v, state, scales) if _open(evaluation, norm, scales) else Verdict(scales)
+        goal = max(scales.rounding, stopping.share * min(judge.size(v, state), scales.natural))
+        return judge.judged(evaluation, state, scales, goal)
+    except SingularMatrixError:
+        return Verdict()
+
+
+def _open(first: Evaluation, norm: float, scales: GradientScales) -> bool:
+    """Whether the start may be a solution for all that a first evaluation tells.
+
+    Where scenarios were left out, zero, the default start, is a solution only if its gradients are zero. Another start
+    may be the end of another run, where the gradient of the nominal scenario has no reason to be small.
+    """
+    if first.validated and first.sampling_error == 0.0:
+        return norm <= max(scales.rounding, _SIGNIFICANT * worst_residual(first) * scales.natural)
+    return norm <= scales.rounding or bool(first.v.count_nonzero())
 
 
 @dataclass(frozen=True)
@@ -48,101 +128,70 @@ class _Judge:
     """The judge at the start of a problem."""
 
     problem: OuterProblem
-    oracle: Oracle
+    oracle: Any
     space: Feasible
     stopping: Stopping
     interrupted: Callable[[], bool]
 
-    def verdict(self) -> Verdict:
-        problem, oracle, stopping = self.problem, self.oracle, self.stopping
-        u, v = problem.start()
-        v = self.space.project(v)
-        state = oracle.init(problem, u, v)
-        evaluation, state = oracle.evaluate(problem, v, state, Accuracy(stopping.certificate, stopping.certificate))
-        if not evaluation.finite or not isinstance(oracle, ScalesOracle):
-            return Verdict()
-        judge = replace(self, space=self.space.scaled(evaluation))
-        scales = oracle.scales(problem, v, state, evaluation)
-        norm = judge.space.stationarity(evaluation)
-        if isinstance(oracle, GrowingOracle):
-            if norm > scales.rounding and not bool(v.count_nonzero()):
-                # The default start is looked at no further: its gradient has the size of those in the problem.
-                return Verdict(replace(scales, natural=norm))
-            return judge._over_scenarios(oracle, evaluation, state, scales)
-        goal = max(scales.rounding, stopping.share * judge._size(evaluation, state, scales))
-        return judge._judged(evaluation, state, scales, goal)
-
-    def _over_scenarios(self, oracle: Any, evaluation: Evaluation, state: Any, scales: GradientScales) -> Verdict:
+    def over_scenarios(self, v: Tensor, state: Any, scales: GradientScales) -> Verdict:
         """Look at more scenarios, or at the same ones better, until it is clear whether the gradient is small."""
-        problem, v = self.problem, evaluation.v
-        own = self._size(evaluation, state, scales)
+        problem, oracle, size = self.problem, self.oracle, self.size(v, state)
         accuracy, grown = _ROUGH, oracle.grown(problem, state, 0.0, 0.0, 0.0)
+        verdict = Verdict(scales)
         while grown is not None and not self.interrupted():
             evaluation, state = oracle.evaluate(problem, v, grown, Accuracy(accuracy, accuracy))
-            if not evaluation.finite or self._significant(evaluation, scales):
+            if not evaluation.finite:
                 break
-            scales = _larger(scales, oracle.scales(problem, v, state, evaluation))
-            goal = max(scales.rounding, self.stopping.rtol * min(own, scales.natural))
-            verdict = self._judged(evaluation, state, scales, goal)
-            if verdict.solution is not None:
-                return verdict
-            if self._significant(evaluation, scales):
-                break
-            norm, left_out = self.space.stationarity(evaluation), evaluation.left_out
+            goal = self._goal(size, scales)
+            if not self._significant(evaluation, scales, goal):
+                scales = _larger(scales, oracle.scales(problem, v, state, evaluation))
+                goal = self._goal(size, scales)
+            found = self.judged(evaluation, state, scales, goal)
+            if found.solved:
+                return found
+            if self._significant(evaluation, scales, goal):
+                # More than a first look has shown that the start is near a solution: the run goes on from there.
+                return found if verdict.iterate is not None else Verdict(scales)
+            verdict, norm, left_out = found, self.space.stationarity(evaluation), evaluation.left_out
             grown = None
             if left_out > scales.natural * worst_residual(evaluation) or norm + left_out <= goal or accuracy <= _FINE:
                 grown = oracle.grown(problem, state, 0.0, 0.0, 0.0)
             if grown is None and accuracy > _FINE:
                 wanted = max(norm, goal) / max(scales.natural, evaluation.norm)
                 accuracy, grown = max(_SHARE * min(wanted, accuracy), _FINE), state
-        return Verdict(replace(scales, natural=self.space.stationarity(evaluation)))
+        return verdict
 
-    def _significant(self, evaluation: Evaluation, scales: GradientScales) -> bool:
-        """Whether the gradient is larger than its possible error, whose scale is the natural size of the gradient."""
-        if not scales.natural > 0.0:
-            return False
-        unsolved = scales.natural * (evaluation.state_error + evaluation.adjoint_error)
-        error = unsolved + evaluation.left_out + max(scales.rounding, evaluation.rounding)
-        return self.space.stationarity(evaluation) > _SIGNIFICANT * error
-
-    def _judged(self, evaluation: Evaluation, state: Any, scales: GradientScales, goal: float) -> Verdict:
+    def judged(self, evaluation: Evaluation, state: Any, scales: GradientScales, goal: float) -> Verdict:
         """The verdict, if this evaluation is the last one."""
-        evaluation = replace(evaluation, rounding=max(evaluation.rounding, scales.rounding))
-        evaluation = self.space.completed(evaluation)
-        norm = self.space.stationarity(evaluation)
-        iterate = Iterate(0, evaluation, norm, 0.0, 1, state)
-        if self.stopping.small(iterate, goal) and self.stopping.certified(iterate, goal):
-            return Verdict(scales, goal, iterate)
-        return Verdict(replace(scales, natural=norm))
+        stopping, rounding = self.stopping, max(evaluation.rounding, scales.rounding)
+        evaluation = replace(self.space.completed(evaluation), rounding=rounding)
+        iterate = Iterate(0, evaluation, self.space.stationarity(evaluation), 0.0, 1, state)
+        slack = max(goal, _SLACK * goal if goal > scales.rounding else 0.0)
+        if stopping.small(iterate, slack) and stopping.certified(iterate, slack):
+            return Verdict(scales, slack, iterate, solved=True)
+        return Verdict(scales, goal, iterate)
 
-    def _size(self, evaluation: Evaluation, state: Any, scales: GradientScales) -> float:
-        """The size of a gradient to which that of a solution is relative; 0 where zero to rounding alone counts.
+    def size(self, v: Tensor, state: Any) -> float:
+        """The size of a gradient to which the goal is relative; 0 where only a gradient of zero is a solution.
 
         The gradient of a quadratic function with its minimum at v has the size |H v| at the default start, zero.
         """
         if not self.stopping.restarts or not isinstance(self.oracle, SecondOrderOracle):
             return 0.0
-        hessian = self.oracle.hessian(self.problem, evaluation.v, state)
-        change = self.space.metric.dual_norm_estimate(hessian(evaluation.v)[None])
-        return min(change, scales.natural) if math.isfinite(change) else 0.0
+        product = self.oracle.hessian(self.problem, v, state)(v)
+        found = self.space.metric.dual_norm_estimate(product[None])
+        return found if math.isfinite(found) else 0.0
 
+    def _goal(self, size: float, scales: GradientScales) -> float:
+        return max(scales.rounding, self.stopping.rtol * min(size, scales.natural))
 
-def judged_start(
-    problem: OuterProblem, oracle: Oracle, space: Feasible, stopping: Stopping, interrupted: Callable[[], bool]
-) -> Verdict:
-    """Judge the start of a problem.
-
-    Args:
-        problem: the problem.
-        oracle: the judge.
-        space: the outer space.
-        stopping: the options of the run.
-        interrupted: asked between evaluations.
-    """
-    try:
-        return _Judge(problem, oracle, space, stopping, interrupted).verdict()
-    except SingularMatrixError:
-        return Verdict()
+    def _significant(self, evaluation: Evaluation, scales: GradientScales, goal: float) -> bool:
+        """Whether the gradient is larger than its goal and than its possible error, whose scale is its natural size."""
+        if not scales.natural > 0.0:
+            return False
+        unsolved = scales.natural * (evaluation.state_error + evaluation.adjoint_error)
+        error = unsolved + evaluation.left_out + max(scales.rounding, evaluation.rounding)
+        return self.space.stationarity(evaluation) > max(_SIGNIFICANT * error, _SLACK * goal)
 
 
 def _larger(a: GradientScales, b: GradientScales) -> GradientScales:

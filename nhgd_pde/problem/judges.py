@@ -1,4 +1,4 @@
-"""The oracle that judges whether the start of a run is a solution, where the first evaluation of the run cannot tell."""
+"""The oracle that judges whether the start of a run is a solution, where the oracle of the run cannot tell."""
 
 from __future__ import annotations
 
