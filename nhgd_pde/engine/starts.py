@@ -107,7 +107,11 @@ def _verdict(
             norm = judge.space.stationarity(evaluation)
             return judge.over_scenarios(v, state, scales) if _open(evaluation, norm, scales) else Verdict(scales)
         goal = max(scales.rounding, stopping.share * min(judge.size(v, state), scales.natural))
-        return judge.judged(evaluation, state, scales, goal)
+        found = judge.judged(evaluation, state, scales, goal)
+        if found.solved or not _open(evaluation, judge.space.stationarity(evaluation), scales):
+            return found
+        better, state = oracle.evaluate(problem, v, state, Accuracy(_FINE, _FINE))
+        return judge.judged(better, state, scales, goal) if better.finite else found
     except SingularMatrixError:
         return Verdict()
 
