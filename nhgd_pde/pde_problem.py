@@ -26,6 +26,7 @@ from .objective.integral import IntegralTerm
 from .objective.state_bounds import Relaxation, StateBounds
 from .objective.terms import Objective
 from .pde.equation import StateEquation
+from .pde.poles import pole_between
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ class PDEProblem:
         numbers = self.control.numbers(end)
         if self.equation.affine or not numbers:
             return ""
-        key = self.equation.pole(self.control.physical(start), self.control.physical(end))
+        key = pole_between(self.equation, self.control.physical(start), self.control.physical(end))
         return f"{key} is not finite between {self.control.numbers(start)} and {numbers}" if key else ""
 
     def ends_at(self, v: Tensor) -> str:

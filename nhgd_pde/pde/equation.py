@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from .form import Integral
 from .given import GivenData
 from .linearisation import Jacobian, Linearisation, StateDerivative, SteadyControlDerivative
 from .pointwise import integrand
-from .poles import with_pole
 from .ranges import InadmissibleError
 from .rows import ControlRows
 from .unassembled import UnassembledDerivative, loses_digits
@@ -143,19 +141,6 @@ class StateEquation:
         rows = self.rows.spread(v)
         said = next((said for integral in self.guarded if (said := integral.refusal(rows))), "")
         return said or ("" if self.data is None else self.data.refusal(v))
-
-    def pole(self, start: Tensor, end: Tensor) -> str:
-        """The key of a coefficient that is not finite between two controls (p,); empty where there is none."""
-
-        def values(share: float) -> dict[Hashable, Tensor]:
-            v = start + share * (end - start)
-            rows = self.rows.spread(v)
-            found = [integral.guarded_values(rows) for integral in self.guarded]
-            found += [each.guarded_values(v) for each in (() if self.data is None else self.data.parameters)]
-            return {(k, key): each for k, part in enumerate(found) for key, each in part.items()}
-
-        found: Any = with_pole(values)
-        return "" if found is None else found[1]
 
     @property
     def guarded(self) -> tuple[Integral, ...]:

@@ -11,9 +11,12 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .equation import StateEquation
 
 # Samples on the way, as shares: finer towards its start, because steps may be too long by orders of magnitude.
 _SHARES = sorted({0.0, *(2.0**-k for k in range(20, 3, -1)), *(k / 8.0 for k in range(1, 9))})
@@ -26,6 +29,20 @@ _MOST_INTERVALS = 8
 
 # Share of the way -> name of a coefficient -> its values (n,).
 Path = Callable[[float], Mapping[Hashable, Tensor]]
+
+
+def pole_between(equation: StateEquation, start: Tensor, end: Tensor) -> str:
+    """The key of a coefficient of an equation that is not finite between two controls (p,); empty without one."""
+
+    def values(share: float) -> dict[Hashable, Tensor]:
+        v = start + share * (end - start)
+        rows = equation.rows.spread(v)
+        found = [integral.guarded_values(rows) for integral in equation.guarded]
+        found += [each.guarded_values(v) for each in (() if equation.data is None else equation.data.parameters)]
+        return {(k, key): each for k, part in enumerate(found) for key, each in part.items()}
+
+    found: Any = with_pole(values)
+    return "" if found is None else found[1]
 
 
 def with_pole(path: Path) -> Hashable | None:
