@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -257,14 +258,16 @@ def test_a_start_near_the_optimum_over_scenarios_goes_on_from_there() -> None:
 def test_a_judge_takes_few_solves_where_the_start_is_none() -> None:
     """None at the default start, and those of a first look at four scenarios elsewhere."""
 
-    def solves(problem: nhgd.Problem) -> list[int]:
-        alone = replace(problem, method=replace(problem.method, judge=None))
-        return [nhgd.solve(each).stats["solves"]["solves"] for each in (problem, alone)]
+    def solves(make: Callable[[], nhgd.Problem]) -> tuple[int, int]:
+        judged, other = make(), make()
+        alone = replace(other, method=replace(other.method, judge=None))
+        with_judge, without = (nhgd.solve(each).stats["solves"]["solves"] for each in (judged, alone))
+        return with_judge, without
 
-    judged, alone = solves(nhgd.load(ROBUST, FEW))
+    judged, alone = solves(lambda: nhgd.load(ROBUST, FEW))
     assert judged == alone
-    far = np.linspace(-3.0, 5.0, len(nhgd.solve(nhgd.load(ROBUST, {**FEW, "outer.iterations": 0})).control))
-    judged, alone = solves(restarted(ROBUST, FEW, far))
+    far = np.linspace(-3.0, 5.0, nhgd.load(ROBUST, FEW).pde.outer_size)
+    judged, alone = solves(lambda: restarted(ROBUST, FEW, far))
     assert alone < judged < alone + 100
 
 

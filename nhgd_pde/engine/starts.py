@@ -22,8 +22,9 @@ from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
 from .outer.base import Evaluation, Feasible, OuterMethod
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 
-# The gradient is not zero where it is larger than its possible error by this factor.
-_SIGNIFICANT = 2.0
+# The gradient is not zero where it is larger than its possible error by this factor: sampling errors that are told by a
+# few scenarios may be too small by a factor of three.
+_SIGNIFICANT = 5.0
 # Relative errors of states and adjoints in the first evaluation over scenarios, and the smallest that are asked for.
 _ROUGH, _FINE = 1e-2, 1e-13
 # The next evaluation has errors of this share of the gradient, and is better by this factor at least.
