@@ -25,6 +25,8 @@ from .scales import UNKNOWN, GradientScales, ScalesOracle
 # The gradient is not zero where it is larger than its possible error by this factor: sampling errors that are told by a
 # few scenarios may be too small by a factor of three.
 _SIGNIFICANT = 5.0
+# A gradient larger than this share of its size is not one of a solution, however few scenarios tell.
+_FAR = 0.3
 # Relative errors of states and adjoints in the first evaluation over scenarios, and the smallest that are asked for.
 _ROUGH, _FINE = 1e-2, 1e-13
 # The next evaluation has errors of this share of the gradient, and is better by this factor at least.
@@ -106,7 +108,7 @@ def _verdict(
         scales = oracle.scales(problem, v, state, evaluation)
         if isinstance(oracle, GrowingOracle):
             norm = judge.space.stationarity(evaluation)
-            return judge.over_scenarios(v, state, scales) if _open(evaluation, norm, scales) else Verdict(scales)
+            return judge.over_scenarios(v, norm, state, scales) if _open(evaluation, norm, scales) else Verdict(scales)
         goal = max(scales.rounding, stopping.share * min(judge.size(v, state), scales.natural))
         found = judge.judged(evaluation, state, scales, goal)
         if found.solved or not _open(evaluation, judge.space.stationarity(evaluation), scales):
@@ -138,11 +140,14 @@ class _Judge:
     stopping: Stopping
     interrupted: Callable[[], bool]
 
-    def over_scenarios(self, v: Tensor, state: Any, scales: GradientScales) -> Verdict:
+    def over_scenarios(self, v: Tensor, norm: float, state: Any, scales: GradientScales) -> Verdict:
         """Look at more scenarios, or at the same ones better, until it is clear whether the gradient is small."""
         problem, oracle, size = self.problem, self.oracle, self.size(v, state)
         accuracy, grown = _ROUGH, oracle.grown(problem, state, 0.0, 0.0, 0.0)
         verdict = Verdict(scales)
+        zero = norm <= scales.rounding
+        if size == 0.0 and not zero:
+            return verdict
         while grown is not None and not self.interrupted():
             evaluation, state = oracle.evaluate(problem, v, grown, Accuracy(accuracy, accuracy))
             if not evaluation.finite:
@@ -154,10 +159,12 @@ class _Judge:
             found = self.judged(evaluation, state, scales, goal)
             if found.solved:
                 return found
-            if self._significant(evaluation, scales, goal):
+            norm = self.space.stationarity(evaluation)
+            far = not zero and norm > max(_FAR * min(size, scales.natural), goal)
+            if far or self._significant(evaluation, scales, goal):
                 # More than a first look has shown that the start is near a solution: the run goes on from there.
                 return found if verdict.iterate is not None else Verdict(scales)
-            verdict, norm, left_out = found, self.space.stationarity(evaluation), evaluation.left_out
+            verdict, left_out = found, evaluation.left_out
             grown = None
             if left_out > scales.natural * worst_residual(evaluation) or norm + left_out <= goal or accuracy <= _FINE:
                 grown = oracle.grown(problem, state, 0.0, 0.0, 0.0)
@@ -181,7 +188,9 @@ class _Judge:
 
         The gradient of a quadratic function with its minimum at v has the size |H v| at the default start, zero.
         """
-        if not self.stopping.restarts or not isinstance(self.oracle, SecondOrderOracle):
+        # Runs with a constraint end where the design has settled, and not by the gradient.
+        told = self.stopping.restarts and self.space.constraint is None
+        if not (told and isinstance(self.oracle, SecondOrderOracle)):
             return 0.0
         product = self.oracle.hessian(self.problem, v, state)(v)
         found = self.space.metric.dual_norm_estimate(product[None])
