@@ -27,6 +27,10 @@ from .scales import UNKNOWN, GradientScales, ScalesOracle
 _SIGNIFICANT = 5.0
 # A gradient larger than this share of its size is not one of a solution, however few scenarios tell.
 _FAR = 0.3
+# A nominal gradient smaller than that of other scenarios by this factor tells no size.
+_TOLD = 1e-6
+# States and adjoints with smaller errors than this are not rough.
+_KNOWN = 1e-6
 # Relative errors of states and adjoints in the first evaluation over scenarios, and the smallest that are asked for.
 _ROUGH, _FINE = 1e-2, 1e-13
 # The next evaluation has errors of this share of the gradient, and is better by this factor at least.
@@ -126,7 +130,10 @@ def _open(first: Evaluation, norm: float, scales: GradientScales) -> bool:
     may be the end of another run, where the gradient of the nominal scenario has no reason to be small.
     """
     if first.validated and first.sampling_error == 0.0:
-        return norm <= max(scales.rounding, _SIGNIFICANT * worst_residual(first) * scales.natural)
+        # A rough evaluation of all scenarios follows a nominal gradient of zero.
+        return worst_residual(first) > _KNOWN or norm <= max(
+            scales.rounding, _SIGNIFICANT * worst_residual(first) * scales.natural
+        )
     return norm <= scales.rounding or bool(first.v.count_nonzero())
 
 
@@ -146,7 +153,7 @@ class _Judge:
         accuracy, grown = _ROUGH, oracle.grown(problem, state, 0.0, 0.0, 0.0)
         verdict = Verdict(scales)
         zero = norm <= scales.rounding
-        if size == 0.0 and not zero:
+        if self.space.constraint is not None and not zero:
             return verdict
         while grown is not None and not self.interrupted():
             evaluation, state = oracle.evaluate(problem, v, grown, Accuracy(accuracy, accuracy))
@@ -160,7 +167,9 @@ class _Judge:
             if found.solved:
                 return found
             norm = self.space.stationarity(evaluation)
-            far = not zero and norm > max(_FAR * min(size, scales.natural), goal)
+            # The nominal scenario tells no size where its state is zero.
+            told = not zero and size > _TOLD * scales.natural
+            far = told and norm > max(_FAR * min(size, scales.natural), goal)
             if far or self._significant(evaluation, scales, goal):
                 # More than a first look has shown that the start is near a solution: the run goes on from there.
                 return found if verdict.iterate is not None else Verdict(scales)
