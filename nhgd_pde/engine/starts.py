@@ -130,10 +130,10 @@ def _open(first: Evaluation, norm: float, scales: GradientScales) -> bool:
     may be the end of another run, where the gradient of the nominal scenario has no reason to be small.
     """
     if first.validated and first.sampling_error == 0.0:
-        # A rough evaluation of all scenarios follows a nominal gradient of zero.
-        return worst_residual(first) > _KNOWN or norm <= max(
-            scales.rounding, _SIGNIFICANT * worst_residual(first) * scales.natural
-        )
+        # A rough evaluation of all scenarios, or one without scales, follows a nominal gradient of zero.
+        worst = worst_residual(first)
+        unknown = worst > _KNOWN or scales.natural == 0.0
+        return unknown or norm <= max(scales.rounding, _SIGNIFICANT * worst * scales.natural)
     return norm <= scales.rounding or bool(first.v.count_nonzero())
 
 
