@@ -26,6 +26,7 @@ from .objective.integral import IntegralTerm
 from .objective.state_bounds import Relaxation, StateBounds
 from .objective.terms import Objective
 from .pde.equation import StateEquation
+from .pde.poles import pole_between
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +139,17 @@ class PDEProblem:
         said = self.equation.refusal(self.control.physical(v))
         numbers = self.control.numbers(v)
         return f"{said} with {numbers}" if said and numbers else said
+
+    def barrier(self, start: Tensor, end: Tensor) -> str:
+        """A sentence on a coefficient that is not finite between two controls; empty where there is none.
+
+        Only controls that are numbers are looked at: others enter the coefficients without poles.
+        """
+        numbers = self.control.numbers(end)
+        if self.equation.affine or not numbers:
+            return ""
+        key = pole_between(self.equation, self.control.physical(start), self.control.physical(end))
+        return f"{key} is not finite between {self.control.numbers(start)} and {numbers}" if key else ""
 
     def ends_at(self, v: Tensor) -> str:
         """A sentence on a run whose steps end at v, where a coefficient is about to leave its range."""

@@ -203,11 +203,18 @@ class ScenarioProblem:
 
     def refusal(self, v: Tensor) -> str:
         """A coefficient that v brings out of its range, in the nominal scenario or in one of the sample."""
-        said = self.nominal.refusal(v)
+        return self._said(lambda problem: problem.refusal(v))
+
+    def barrier(self, start: Tensor, end: Tensor) -> str:
+        """A coefficient that is not finite between two controls, in the nominal scenario or in one of the sample."""
+        return self._said(lambda problem: problem.barrier(start, end))
+
+    def _said(self, question: Callable[[PDEProblem], str]) -> str:
+        said = question(self.nominal)
         if said or not self.mixed:
             return said
         parts = torch.split(torch.arange(len(self.z)), self.at_once)
-        return next((said for indices in parts if (said := self.part(indices).refusal(v))), "")
+        return next((said for indices in parts if (said := question(self.part(indices)))), "")
 
     def ends_at(self, v: Tensor) -> str:
         return self.nominal.ends_at(v)

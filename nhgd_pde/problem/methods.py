@@ -25,6 +25,7 @@ from ..methods.registry import METHODS, OVER_SCENARIOS
 from .constraint_spec import StateSpec
 from .control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from .curvature import Choice, choose_curvature
+from .judges import judge_of
 from .loading import ProblemFile
 from .pde_spec import NavierStokesSpec
 from .scenario_methods import compared_over_scenarios, over_scenarios
@@ -56,6 +57,7 @@ class Method:
         stopping: when to stop.
         description: a few words for people.
         threads: most threads of torch that pay; None for as many as it has.
+        judge: tells whether the start is a solution, where the first evaluation of the oracle cannot tell.
     """
 
     oracle: Oracle
@@ -63,6 +65,7 @@ class Method:
     stopping: Stopping
     description: str
     threads: int | None
+    judge: Oracle | None = None
 
 
 def build_method(
@@ -107,7 +110,10 @@ def build_method(
     if outer.second_order and not isinstance(oracle, SecondOrderOracle):
         message = f"expected auto, gradient, adam, lbfgs, mma or oc: {spec.method} has no products with a Hessian"
         raise file.error("outer.method", f"{message}, found {spec.outer.method!r}")
-    return Method(oracle, outer, stopping, description, None if parallel else 1)
+    # The first nodes of a quadrature do not stand for all, and bounds of the state have multipliers in every scenario.
+    quadrature = spec.scenarios is not None and spec.scenarios.sampling == "quadrature"
+    judge = judge_of(oracle, quadrature or any(isinstance(each, StateSpec) for each in spec.constraints))
+    return Method(oracle, outer, stopping, description, None if parallel else 1, judge)
 
 
 def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | None) -> OuterMethod:

@@ -16,6 +16,7 @@ from ..engine.minimise import minimise
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.reasons import converged
 from ..engine.roles.link import RoleError
+from ..engine.scenarios.oracle import ScenarioState
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
 from ..linalg.factorisation import SingularMatrixError
@@ -32,7 +33,7 @@ from .drawing import Fields, state_fields
 from .judgement import Judgement, fitted, judge
 from .outcome import roles_of, satisfied, solution_of
 from .provenance import commit, versions
-from .ranks import report
+from .ranks import report, shared
 from .recording import Follower, Recorder
 from .rounds import following_round, following_stage, impossible, nearly, reported, settled, started
 from .scenario_fields import statistics_fields
@@ -118,6 +119,7 @@ class Run:
         team: Team = ALONE,
     ) -> None:
         self._problem, self._oracle, self._callback = problem, oracle, callback
+        self._judge = problem.method.judge if team.size == 1 else shared(problem.method.judge, team)
         self._team, self._whole = team, team.size == 1
         self._interrupted = lambda: team.decided(interrupted())
         self._spec = problem.file.spec.model_dump(mode="json")
@@ -209,7 +211,9 @@ class Run:
 
     def _gathered(self, iterate: Iterate) -> Iterate:
         """With the scenarios of all ranks on rank 0; of an abandoned team, with the nominal one."""
-        oracle: Any = self._oracle
+        # The states at a start that is a solution may be those of the judge.
+        judged = isinstance(iterate.oracle, ScenarioState)
+        oracle: Any = self._judge if judged and self._judge is not None else self._oracle
         if self._whole or isinstance(iterate.oracle, Unsolved):
             return iterate
         return replace(iterate, oracle=oracle.whole(iterate.oracle))
@@ -237,6 +241,7 @@ class Run:
                 self._interrupted,
                 self._keep,
                 resumed,
+                self._judge,
             )
             if found.status not in ("converged", "stopped"):
                 return found
