@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import Problem, load, solve, verify
+    from .output.storage import OutputError
     from .problem.errors import ProblemError
     from .run.solution import Solution
+    from .run.troubles import ResultsLostError
     from .verification import Verification
 
 __version__ = "0.1.0"
@@ -22,12 +24,25 @@ _HOMES = {
     "load": "api",
     "solve": "api",
     "verify": "api",
+    "OutputError": "output.storage",
     "ProblemError": "problem.errors",
+    "ResultsLostError": "run.troubles",
     "Solution": "run.solution",
     "Verification": "verification",
 }
 
-__all__ = ["Problem", "ProblemError", "Solution", "Verification", "__version__", "load", "solve", "verify"]
+__all__ = [
+    "OutputError",
+    "Problem",
+    "ProblemError",
+    "ResultsLostError",
+    "Solution",
+    "Verification",
+    "__version__",
+    "load",
+    "solve",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -39,7 +39,7 @@ def read_sensors(path: Path, dim: int, components: int) -> Sensors:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SensorFileError(f"cannot be read as text: {error}") from None
+        raise SensorFileError(f"cannot be read as text: {getattr(error, 'strerror', None) or error}") from None
     wanted = dim + components
     axes = ", ".join("xyz"[:dim])
     columns = f"{wanted} or {wanted + 1} columns ({axes}, {components} value{'s' * (components > 1)}, maybe a weight)"

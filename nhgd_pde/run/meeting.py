@@ -13,12 +13,14 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
+
+from ..output.storage import writing
 
 # For the processes that are started: the store's file.
 VARIABLE = "NHGD_PDE_MEETING"
@@ -53,7 +55,11 @@ class Meeting:
 def private_meeting(size: int) -> Iterator[Meeting]:
     """A meeting in a folder of its own, which is there for the length of a `with` block."""
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+    with ExitStack() as stack:
+        with writing(os.environ.get("TMPDIR", "the temporary folder"), "used"):
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
+            )
         yield Meeting(Path(folder) / "store", size)
 
 
