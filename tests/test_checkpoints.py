@@ -157,6 +157,27 @@ def test_two_damaged_checkpoints_are_one_sentence(cut: Path, tmp_path: Path) -> 
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
+def test_a_history_that_was_changed_is_told(whole: nhgd.Solution, cut: Path, tmp_path: Path) -> None:
+    """It is a record of the run, from which no number of the result is taken."""
+    folder = copied(cut, tmp_path)
+    text = (cut / "history.csv").read_text()
+    (folder / "history.csv").write_text(text.replace("0.", "1.", 1))
+    solution = resumed(folder)
+    assert np.array_equal(solution.control, whole.control)
+    assert any(
+        "history.csv: the rows before the checkpoint are not those" in each for each in solution.stats["warnings"]
+    )
+    folder = copied(cut, tmp_path)
+    (folder / "history.csv").write_text(text.replace("iteration", "iterations", 1))
+    with pytest.raises(OutputError, match=r"history\.csv: expected a column 'iteration'"):
+        resumed(folder)
+    folder = copied(cut, tmp_path)
+    (folder / "history.csv").write_bytes(text.encode().replace(b",", b"\xff", 1))
+    with pytest.raises(OutputError, match=r"history\.csv: the file is damaged"):
+        resumed(folder)
+    assert resumed(copied(cut, tmp_path)).stats["warnings"] == []
+
+
 # Field by field
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from nhgd_pde.output.storage import refusal
+from nhgd_pde.output.storage import refusal, writing
+
+
+def begins_as(path: Path, extent: Mapping[str, object]) -> bool:
+    """Whether a file begins with what `LineFile.extent` has told.
+
+    Raises:
+        StorageError: the system does not let us read it.
+    """
+    with writing(path, "read"):
+        data = path.read_bytes() if path.exists() else b""
+    size = extent.get("bytes")
+    if not isinstance(size, int) or not 0 <= size <= len(data):
+        return False
+    return hashlib.sha256(data[:size]).hexdigest() == extent.get("sha256")
 
 
 class LineFile:
@@ -21,6 +37,7 @@ class LineFile:
         self.path = path
         self._file: FileIO | None = None
         self._waiting = b""
+        self._size, self._sum = 0, hashlib.sha256()
 
     def append(self, text: str) -> None:
         """Add text that ends with a line end.
@@ -33,7 +50,9 @@ class LineFile:
             return
         try:
             if self._file is None:
+                known = self.path.read_bytes() if self.path.exists() else b""
                 self._file = FileIO(self.path, "a")
+                self._counted(known)
             size = os.fstat(self._file.fileno()).st_size
             try:
                 left = memoryview(self._waiting)
@@ -46,7 +65,17 @@ class LineFile:
                 raise
         except OSError as error:
             raise refusal(error, self.path) from error
+        self._counted(self._waiting)
         self._waiting = b""
+
+    @property
+    def extent(self) -> dict[str, int | str]:
+        """Length and checksum of what has been written."""
+        return {"bytes": self._size, "sha256": self._sum.hexdigest()}
+
+    def _counted(self, data: bytes) -> None:
+        self._size += len(data)
+        self._sum.update(data)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -159,6 +159,11 @@ class RunFolder:
         self.check()
         self._history.append("")
 
+    @property
+    def history_extent(self) -> dict[str, int | str]:
+        """Length and checksum of history.csv, by which a checkpoint knows it again."""
+        return self._history.extent
+
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json as strict JSON in the given order; NaN and infinities become null.
 
@@ -257,6 +262,15 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Cell]]:
     return [dict(zip(columns, map(_value, row), strict=True)) for row in rows]
 
 
+def read_history_up_to(path: Path, iteration: int) -> list[dict[str, Cell]]:
+    """The rows of a run folder's history.csv until an iteration; raises `OutputError` where the file is damaged."""
+    if not (path / HISTORY).exists():
+        return []
+    columns, rows = _history_cells(path / HISTORY)
+    kept = _rows_up_to(path / HISTORY, columns, rows, iteration)
+    return [dict(zip(columns, map(_value, row), strict=True)) for row in kept]
+
+
 def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and complete rows as text; no cell holds a line break, so the last one ends a whole row."""
     try:
@@ -276,18 +290,24 @@ def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
 def _mend_history(path: Path, up_to: int | None) -> tuple[str, ...] | None:
     """Drop an incomplete last row and the rows after iteration `up_to`; return the columns, if any."""
     columns, rows = _history_cells(path)
-    if up_to is not None and rows:
-        if "iteration" not in columns:
-            raise OutputError(f"{path}: expected a column 'iteration', found {', '.join(columns)}")
-        at = columns.index("iteration")
-        numbers = [_value(row[at]) for row in rows]
-        for line, number in enumerate(numbers, start=2):
-            if not isinstance(number, int):
-                raise OutputError(f"{path}:{line}: iteration: expected an integer, found {number!r}")
-        rows = [row for row, number in zip(rows, numbers, strict=True) if int(number or 0) <= up_to]
+    if up_to is not None:
+        rows = _rows_up_to(path, columns, rows, up_to)
     text = "".join(_csv_line(dict(zip(columns, row, strict=True))) for row in [list(columns), *rows] if row)
     write_atomically(path, text)
     return columns or None
+
+
+def _rows_up_to(path: Path, columns: tuple[str, ...], rows: list[list[str]], up_to: int) -> list[list[str]]:
+    if not rows:
+        return rows
+    if "iteration" not in columns:
+        raise OutputError(f"{path}: expected a column 'iteration', found {', '.join(columns)}")
+    at = columns.index("iteration")
+    numbers = [_value(row[at]) for row in rows]
+    for line, number in enumerate(numbers, start=2):
+        if not isinstance(number, int):
+            raise OutputError(f"{path}:{line}: iteration: expected an integer, found {number!r}")
+    return [row for row, number in zip(rows, numbers, strict=True) if isinstance(number, int) and number <= up_to]
 
 
 def _csv_line(row: Mapping[str, object]) -> str:

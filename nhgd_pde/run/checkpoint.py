@@ -22,7 +22,8 @@ from ..engine.roles.link import RoleError
 from ..engine.roles.remote import Remote, RemoteError
 from ..engine.roles.service import STEM
 from ..linalg.counts import Counts
-from ..output.ownership import CHECKPOINT, EARLIER_CHECKPOINT
+from ..output.lines import begins_as
+from ..output.ownership import CHECKPOINT, EARLIER_CHECKPOINT, HISTORY
 from ..output.sealed import DamagedError, read_sealed, write_sealed
 from ..output.storage import OutputError, StorageError
 from ..pde_problem import PDEProblem
@@ -139,7 +140,7 @@ class Checkpoints:
     def read(
         self, oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem], origin: Origin
     ) -> tuple[Checkpoint, str]:
-        """The newest checkpoint that can be used, and a sentence where that is not the newest one there is.
+        """The newest checkpoint that can be used, and a sentence where that, or the history before it, is damaged.
 
         Args:
             oracle: which goes on with it.
@@ -161,11 +162,13 @@ class Checkpoints:
                 complaints.append(str(error))
                 continue
             self._named, self._damaged = set(_files(content)), bool(complaints)
-            if not complaints:
-                return checkpoint, ""
-            iteration = checkpoint.before + checkpoint.loop.current.iteration
-            where = f"the run goes on from the checkpoint before it, of iteration {iteration}"
-            return checkpoint, f"{complaints[0]}; {where}"
+            if complaints:
+                iteration = checkpoint.before + checkpoint.loop.current.iteration
+                complaints.append(f"the run goes on from the checkpoint before it, of iteration {iteration}")
+            history = self._folder / HISTORY
+            if not begins_as(history, content["history"]):
+                complaints.append(f"{history}: the rows before the checkpoint are not those that the run has written")
+            return checkpoint, "; ".join(complaints)
         if not complaints:
             raise OutputError(f"{paths[0]}: expected a checkpoint to resume from, found none")
         raise OutputError(f"{'; '.join(complaints)}; solve without --resume starts anew")

@@ -88,11 +88,12 @@ def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
         "reference": float,
         "run_first": Iterate | None,
         "rounds": Any,
+        "history": dict,
     }
     _same_names(content, set(kinds), "")
     outer = {"first", "current", "outer", "run_first"}
     for name, kind in kinds.items():
-        if name not in ("spec", "fingerprint"):
+        if name not in ("spec", "fingerprint", "history"):
             _Walk(shapes, outer=name in outer).check(content[name], kind, name)
     _same_names(content["counts"], set(Counts().as_dict()), "counts")
     _check(content["stage"] < shapes.stages, "stage", f"0 to {shapes.stages - 1}", content["stage"])

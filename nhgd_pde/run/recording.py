@@ -80,7 +80,7 @@ class Recorder:
         with self._troubles.bearing("checkpoint", lambda: f"the run goes on; {self._resumable()}"):
             content = checkpoint_content(oracle, origin, checkpoint)
             self._folder.complete_history()
-            self._checkpoints.write(content)
+            self._checkpoints.write({**content, "history": self._folder.history_extent})
             self._reached = checkpoint.before + checkpoint.loop.current.iteration
         self.seconds += time.perf_counter() - start
 

@@ -21,7 +21,7 @@ from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
 from ..linalg.factorisation import SingularMatrixError
 from ..output.lock import FolderLock
-from ..output.run_folder import RunFolder, read_history
+from ..output.run_folder import RunFolder, read_history_up_to
 from ..pde_problem import PDEProblem
 from ..problem.errors import ProblemError
 from ..problem.loading import ProblemFile
@@ -349,7 +349,7 @@ class Run:
         self._first, self._last = checkpoint.first or self._placed(loop.first), self._placed(loop.current)
         reached = self._last.iteration
         if not self._team.rank:
-            self._rows += [row for row in read_history(path) if int(row["iteration"] or 0) <= reached]
+            self._rows += read_history_up_to(path, reached)
         self._earlier += checkpoint.seconds
         for name, done in checkpoint.counts.as_dict().items():
             setattr(self._before, name, getattr(self._before, name) - done)
