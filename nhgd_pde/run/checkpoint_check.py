@@ -95,6 +95,7 @@ def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
     for name, kind in kinds.items():
         if name not in ("spec", "fingerprint", "history"):
             _Walk(shapes, outer=name in outer).check(content[name], kind, name)
+    _check(isinstance(content["history"], dict), "history", "named fields", content["history"])
     _same_names(content["counts"], set(Counts().as_dict()), "counts")
     _check(content["stage"] < shapes.stages, "stage", f"0 to {shapes.stages - 1}", content["stage"])
     for name in ("sensitivity", "seconds", "reference"):
