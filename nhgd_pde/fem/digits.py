@@ -7,8 +7,11 @@ import numpy as np
 # Significant digits of files that are taken for rounded. Fewer are what people write by hand and mean exactly; with
 # more, places that are the same differ by less than the share of the extent that counts as the same anyway.
 _FEWEST, _MOST = 5, 8
-# Share of the different numbers that must use the last digit. Rounding leaves it at zero in one number of ten.
+# Share of the different numbers that must use the last two digits.
 _SHARE = 0.25
+# Numbers that are so few steps away from one with two digits less do not use these digits: they are such numbers and,
+# where a part is shifted on purpose, 0.99999 is 1 less 0.00001. Rounding leaves one number of nine there.
+_NEAR = 5.5
 # Number of coordinates that are looked at first, as most files have all digits.
 _FIRST = 300
 
@@ -35,7 +38,7 @@ def rounding_step(points: np.ndarray) -> float:
 
 
 # Each of the following returns None where the values are not of its kind, else, for each of them, the distance to the
-# next number of that kind and whether it uses the last digit.
+# next number of that kind and whether it uses the last digits.
 _Steps = tuple[np.ndarray, np.ndarray]
 
 
@@ -44,7 +47,7 @@ def _decimals(values: np.ndarray, extent: float) -> _Steps | None:
     coarsest = int(np.floor(np.log10(extent))) - _FEWEST + 1 if extent > 0.0 else 0
     for power in range(coarsest, coarsest - _MOST + _FEWEST - 2, -1):
         if _multiples(values, power).all():
-            return np.full(len(values), 10.0**power), ~_multiples(values, power + 1)
+            return np.full(len(values), 10.0**power), _used(values, power)
     return None
 
 
@@ -54,7 +57,7 @@ def _significant(values: np.ndarray, extent: float) -> _Steps | None:
     for digits in range(_FEWEST, _MOST + 1):
         last = power - digits + 1
         if _multiples(values, last).all():
-            return 10.0 ** last.astype(float), ~_multiples(values, last + 1)
+            return 10.0 ** last.astype(float), _used(values, last)
     return None
 
 
@@ -74,3 +77,10 @@ def _multiples(values: np.ndarray, power: int | np.ndarray) -> np.ndarray:
     """Which values are multiples of a power of ten, as far as a double can tell."""
     scaled = values * 10.0 ** -np.asarray(power, dtype=np.float64)
     return np.asarray(np.abs(scaled - np.rint(scaled)) <= 4.0 * np.finfo(float).eps * np.maximum(scaled, 1.0))
+
+
+def _used(values: np.ndarray, power: int | np.ndarray) -> np.ndarray:
+    """Which values use the digit at a power of ten, and the one before it."""
+    scaled = values * 10.0 ** -np.asarray(power, dtype=np.float64)
+    near = np.abs(scaled - 100.0 * np.rint(scaled / 100.0)) <= _NEAR
+    return ~(near | _multiples(values, np.asarray(power) + 1))

@@ -19,6 +19,7 @@ from .boundary_checks import (
 )
 from .cell_overlaps import overlapping_pair
 from .cells import CELLS, place_text
+from .gaps import vertex_over_facet
 
 # End of messages on cracks: how to join them, or to allow them in the problem file.
 _HINT = "join them in the mesh, or, if it is meant to be cut there, add `cracks: allowed` to the section mesh"
@@ -178,10 +179,18 @@ def _unmatched(read: MeshOfFile, outline: Outline) -> str | None:
             f"another {read.kind}, which does not have it (a hanging node); {_HINT}"
         )
     edges = crossing_edges(outline)
-    if edges is None:
+    if edges is not None:
+        one, other = (read.between(edge) for edge in edges)
+        return f"has cells that do not fit together: their edges {one} and {other} cross; {_HINT}"
+    found = vertex_over_facet(outline)
+    if found is None:
         return None
-    one, other = (read.between(edge) for edge in edges)
-    return f"has cells that do not fit together: their edges {one} and {other} cross; {_HINT}"
+    vertex, facet = found
+    return (
+        f"has cells that do not fit together: there is a thin gap between the facet "
+        f"{read.between(outline.facets[facet])} and vertex {read.numbers[vertex]} (counted from 0) at "
+        f"{place_text(read.places[vertex])} (a hanging node on a curved interface?); {_HINT}"
+    )
 
 
 def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
