@@ -38,9 +38,9 @@ def test_a_thin_strip_in_which_two_grids_overlap_is_found(kind: str, width: floa
 
 @wide_kinds
 def test_grids_that_touch_do_not_overlap(kind: str) -> None:
-    for cells in (3, 4, 7):
+    for cells in (3, 4):
         for along in (0.0, 0.37):
-            for gap in (0.0, 1e-7, 1e-3):
+            for gap in (0.0, 1e-7):
                 origin = (1.0 + gap,) + (along,) * (CELLS[kind].dim - 1)
                 mesh = union(grid(kind), grid(kind, cells, origin=origin))
                 assert said(mesh, cracks=True) == said(moved(mesh, turned(mesh[0]) + 3.0), cracks=True) == ""
@@ -157,7 +157,7 @@ def test_the_step_is_that_of_the_last_digit(size: float) -> None:
     for digits in (5, 6, 7):
         assert rounding_step(written(points, f"%.{digits - 1}e")) == pytest.approx(largest * 10.0 ** (1 - digits))
     assert rounding_step(written(points, "single")) == np.spacing(np.float32(points.max()))
-    assert rounding_step(points) == rounding_step(points - 1e3) == 0.0
+    assert rounding_step(points) == rounding_step(points - size) == 0.0
     assert rounding_step(points[:1]) == rounding_step(0.0 * points) == 0.0
 
 

@@ -338,3 +338,45 @@ def test_a_new_gmsh_file_has_names_and_numbers(tmp_path: Path) -> None:
     assert np.array_equal(found.boundaries["left"], found.boundaries["walls"])
     assert found.mesh.p[:, found.mesh.facets[:, found.inside["4"][0]]].T.tolist() == [[0, 0], [1, 1]]
     assert found.overlaps == ["left and walls share 1 facet"]
+
+
+SU2 = """\
+NDIME= 2
+NELEM= 2
+5 0 1 2 0
+5 0 2 3 1
+NPOIN= 4
+0 0 0
+1 0 1
+1 1 2
+0 1 3
+NMARK= 2
+MARKER_TAG= wall
+MARKER_ELEMS= 2
+3 0 1
+3 1 2
+MARKER_TAG= inlet
+MARKER_ELEMS= 1
+3 3 0
+"""
+
+
+def test_markers_of_su2_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "a.su2"
+    path.write_text(SU2)
+    found = domain(read_mesh(path))
+    facets = {name: found.mesh.p[:, found.mesh.facets[:, each]] for name, each in found.boundaries.items()}
+    assert {name: each.shape[2] for name, each in facets.items()} == {"1": 2, "2": 1, "all": 4}
+    assert np.all(facets["2"][0] == 0.0)
+
+
+@pytest.mark.parametrize("cells", [[[9, 10]], [[0, 8]]])
+def test_a_line_that_is_no_edge_is_told(cells: list[list[int]]) -> None:
+    """A line outside the mesh, between vertices that no cell has, and a line across several cells."""
+    points, triangles, _ = grid("triangle", 2)
+    blocks = [("triangle", triangles), ("line", np.array(cells))]
+    mesh = meshio.Mesh(np.concatenate([points, [[5, 5], [6, 6]]]), blocks)
+    mesh.cell_data = {"tag": [np.ones(len(triangles), int), np.array([4])]}
+    found = read(mesh)
+    assert found.unusable == {"4": "names 1 facet, which belongs to none of the triangles"}
+    assert found.mesh.nvertices == 9

@@ -28,7 +28,7 @@ def rounding_step(points: np.ndarray) -> float:
         return 0.0
     extent = np.ptp(points, axis=0).max()
     some = values[:: max(1, len(values) // _FIRST)]
-    for steps_of in (_single, _decimals, _significant):
+    for steps_of in (_single, _significant, _decimals):
         if steps_of(some, extent) is None:
             continue
         found = steps_of(values, extent)

@@ -49,7 +49,10 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
             file_format = "gmsh" if path.suffix == ".msh" else None
             found = meshio.read(path, file_format=file_format)
     except ModuleNotFoundError as error:
-        raise MeshFileError(f"mesh file {path} cannot be read: meshio needs the package {error.name}") from None
+        raise MeshFileError(
+            f"mesh file {path} cannot be read: meshio needs the package {error.name}, which comes with "
+            "`pip install 'nhgd-pde[formats]'`"
+        ) from None
     except (SystemExit, Exception) as error:
         reason = "" if isinstance(error, SystemExit) or not str(error) else f": {error}"
         raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
@@ -95,7 +98,7 @@ def _kind(found: meshio.Mesh) -> str:
     kind = next((kind for kind in CELLS if kind in present), None)
     if kind is None:
         held = ", ".join(sorted(present)) or "no cells"
-        raise MeshFileError(f"holds {held}; expected tetra, hexahedron, triangle, quad or line")
+        raise MeshFileError(f"holds {held}; expected tetra, hexahedron, triangle, quad or line of first order")
     too_rich = sorted(present - {*CELLS, "vertex"})
     if too_rich:
         raise MeshFileError(
@@ -171,7 +174,10 @@ def _named(
         missing = int((facets < 0).sum())
         if missing:
             plural = CELLS[kind].plural
-            unusable[name] = f"names {len(facets):,} facets, {missing:,} of which belong to none of the {plural}"
+            count = (
+                f"{len(facets):,} facets, {missing:,} of which belong" if len(facets) > 1 else "1 facet, which belongs"
+            )
+            unusable[name] = f"names {count} to none of the {plural}"
         else:
             boundaries[name] = np.unique(facets)
     for name, vertices in parts.vertices.items():
