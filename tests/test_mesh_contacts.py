@@ -167,6 +167,8 @@ def test_few_digits_that_are_meant_are_exact() -> None:
     for shift in (0.0, 1e-5, -1e-6, 2e-7):
         assert rounding_step(np.concatenate([eighths, eighths + shift])) == 0.0
     assert rounding_step(np.arange(100.0).reshape(-1, 2)) == 0.0
+    for size in (1e-310, 1e-200, 1e200, 1e307):
+        assert rounding_step(size * eighths) <= 1e-6 * size
 
 
 def test_a_tilted_plane_with_few_digits_is_a_plane() -> None:

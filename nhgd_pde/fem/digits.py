@@ -28,12 +28,14 @@ def rounding_step(points: np.ndarray) -> float:
         return 0.0
     extent = np.ptp(points, axis=0).max()
     some = values[:: max(1, len(values) // _FIRST)]
-    for steps_of in (_single, _significant, _decimals):
-        if steps_of(some, extent) is None:
-            continue
-        found = steps_of(values, extent)
-        if found is not None and (last := found[1]).mean() >= _SHARE:
-            return float(found[0][last].max())
+    # Powers of ten beyond the range of a double belong to no number that a file would have.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for steps_of in (_single, _significant, _decimals):
+            if steps_of(some, extent) is None:
+                continue
+            found = steps_of(values, extent)
+            if found is not None and (last := found[1]).mean() >= _SHARE:
+                return float(found[0][last].max())
     return 0.0
 
 
@@ -63,10 +65,9 @@ def _significant(values: np.ndarray, extent: float) -> _Steps | None:
 
 def _single(values: np.ndarray, extent: float) -> _Steps | None:
     """Numbers in single precision, also where these were written with more digits than they have."""
-    with np.errstate(over="ignore", under="ignore"):
-        single = values.astype(np.float32)
-        # Numbers in single precision that were written with nine digits are no longer exactly that.
-        near = np.abs(single.astype(np.float64) - values) <= 6e-9 * values
+    single = values.astype(np.float32)
+    # Numbers in single precision that were written with nine digits are no longer exactly that.
+    near = np.abs(single.astype(np.float64) - values) <= 6e-9 * values
     if not near.all():
         return None
     mantissa = (np.frexp(single)[0].astype(np.float64) * 2.0**24).astype(np.int64)

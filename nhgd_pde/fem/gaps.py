@@ -28,12 +28,14 @@ def vertex_over_facet(outline: Outline) -> tuple[int, int] | None:
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(float).tiny)
     one, other = _facing(outline, normals)
     # Which vertices of a simplex the surface opposite has too.
-    common = np.zeros(outline.vertices.shape, dtype=bool)
-    for i in range(common.shape[1]):
-        common[one[(outline.vertices[one, i, None] == outline.vertices[other]).any(axis=1)], i] = True
+    corners = outline.vertices.shape[1]
+    common = np.zeros((len(outline.vertices), corners), dtype=bool)
+    for i in range(corners):
+        shared = np.equal(outline.vertices[one, i, None], outline.vertices[other]).any(axis=1)
+        common[one[shared], i] = True
     enclosed = common.all(axis=1)[one]
     one, other = one[enclosed], other[enclosed]
-    for i in range(common.shape[1]):
+    for i in range(corners):
         vertex = outline.vertices[other, i]
         foreign = (outline.facets[outline.facet[one]] != vertex[:, None]).all(axis=1)
         over = foreign & _over(ends[one], normals[one], outline.points[vertex], outline.tolerances[outline.facet[one]])
