@@ -33,7 +33,7 @@ def vertex_over_facet(outline: Outline) -> tuple[int, int] | None:
     for i in range(corners):
         shared = np.equal(outline.vertices[one, i, None], outline.vertices[other]).any(axis=1)
         common[one[shared], i] = True
-    enclosed = common.all(axis=1)[one]
+    enclosed = np.asarray(common.all(axis=1))[one]
     one, other = one[enclosed], other[enclosed]
     for i in range(corners):
         vertex = outline.vertices[other, i]
