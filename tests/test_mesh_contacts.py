@@ -150,6 +150,15 @@ def test_rounding_of_the_file_hides_no_fault_and_makes_none(kind: str, form: str
         assert said(moved(mesh, points), cracks=True) == "", name
 
 
+@pytest.mark.parametrize("form", ["%.5f", "%.6e", "single", "%.17g"])
+def test_cells_that_become_narrow_are_accepted(form: str) -> None:
+    """Down to a step of the last digit, at the tip of a blade."""
+    points, cells, kind = grid("quad", 40)
+    x, y = points.T
+    blade = np.stack([x, (y - 0.5) * (0.05 * np.sqrt(np.sin(np.pi * x)) + 5e-4)], axis=1)
+    assert said((written(blade, form), cells, kind)) == ""
+
+
 @pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
 def test_the_step_is_that_of_the_last_digit(size: float) -> None:
     points = size * np.random.default_rng(0).uniform(0.1, 1.0, (200, 3))

@@ -179,11 +179,18 @@ def turned_right(along: np.ndarray) -> np.ndarray:
 
 
 def thickness_of(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
-    """(cells,) the least singular value of the map from the reference cell, given corners (vertices, cells, dim)."""
+    """(cells,) the thickness of cells, given corners (vertices, cells, dim).
+
+    It is the least singular value of the map from the reference cell at its centre or, where that is less, as it can be
+    in cells that become narrow towards a side, the length of the shortest edge.
+    """
     middle = np.array(mesh.elem.refdom.p).mean(axis=1)[:, None]
     gradients = np.stack([mesh.elem().lbasis(middle, i)[1][:, 0] for i in range(len(corners))])
     maps = np.einsum("vcd,vk->cdk", corners - corners[:1], gradients)
-    return np.linalg.svd(maps, compute_uv=False)[:, -1]
+    found = np.asarray(np.linalg.svd(maps, compute_uv=False)[:, -1])
+    for first, second in mesh.elem.refdom.edges if mesh.dim() == 3 else mesh.elem.refdom.facets:
+        found = np.minimum(found, np.linalg.norm(corners[first] - corners[second], axis=1))
+    return found
 
 
 def split_vertices(outline: Outline) -> np.ndarray:
