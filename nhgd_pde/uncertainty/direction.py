@@ -12,7 +12,7 @@ from .distributions import Distribution, Normal
 
 # Least number of scenarios for each coefficient, and least share of the variance that the direction has to explain.
 _OF_EACH = 3
-_LEAST_SHARE = 0.5
+_LEAST_SHARE = 0.2
 
 
 def main_direction(z: np.ndarray, values: np.ndarray, distributions: Sequence[Distribution]) -> np.ndarray | None:
