@@ -7,7 +7,8 @@ from its mean grow like exponentials of normal variables where coefficients are 
     log d_s  ~  c_0 + sum_k (a_k z_sk + b_k z_sk^2)
 
 is fitted to the scenarios seen, with weights d_s, because the tail has to be met and not the middle. Ridge regression
-with the variances of `weights.py` keeps coefficients small that a few scenarios do not tell.
+with the variances of `weights.py` keeps coefficients small that a few scenarios do not tell. Predictions are the
+expectations of log-normal numbers, which grow with the variance of the predicted logarithms.
 """
 
 from __future__ import annotations
@@ -40,14 +41,18 @@ def beyond(variables: Tensor, weights: Tensor, distances: Tensor, used: int) -> 
         return float(largest)
     shares = distances / largest
     logarithms = shares.clamp(min=_SMALL).log()
-    seen = _functions(variables[:count])
+    functions, total, root = _functions(variables), shares.sum(), shares.sqrt()
     # With the constant eliminated: the least sum of the weighted squares and of the squares of the coefficients.
-    middle, level = shares @ seen / shares.sum(), shares @ logarithms / shares.sum()
-    weighted = (seen - middle) * shares.sqrt()[:, None]
-    matrix = weighted.T @ weighted + torch.eye(seen.shape[1]).to(seen)
-    slopes = torch.linalg.solve(matrix, weighted.T @ (shares.sqrt() * (logarithms - level)))
-    predicted = (level + (_functions(variables[count:]) - middle) @ slopes).exp()
-    excess = (predicted - shares[used:].max()).clamp(min=0.0)
+    middle, level = shares @ functions[:count] / total, shares @ logarithms / total
+    functions = functions - middle
+    seen, others = functions[:count] * root[:, None], functions[count:]
+    matrix = seen.T @ seen + torch.eye(seen.shape[1]).to(seen)
+    right = root * (logarithms - level)
+    slopes = torch.linalg.solve(matrix, seen.T @ right)
+    variance = (right - seen @ slopes).square().sum() / total
+    # The further out, the less a logarithm is known; the mean of exp(x) for a normal x is exp(mean + variance / 2).
+    doubt = variance * (1.0 + 1.0 / total + (others * torch.linalg.solve(matrix, others.T).T).sum(1))
+    excess = ((level + others @ slopes + 0.5 * doubt).exp() - shares[used:].max()).clamp(min=0.0)
     return float(largest * (weights[count:].abs() @ excess))
 
 
