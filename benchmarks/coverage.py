@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,12 +145,12 @@ def loose(data: dict[str, Any], watched: bool = False) -> Loose:
     return Loose(found, goal, true, off, last.left_out > 0.0, bounds)
 
 
-def misfit(sigma: float, z: np.ndarray) -> tuple[np.ndarray, float]:
+def misfit(sigma: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
     """(1 - c exp(-sigma z))^2 for the optimal c of the random scalar case (alpha = 1e-3), and its expectation."""
     first = 2.0 * math.pi**2
     c = math.exp(sigma**2 / 2) / first / (1e-3 + math.exp(2 * sigma**2) / first**2) / first
     mean = 1.0 - 2.0 * c * math.exp(sigma**2 / 2) + c**2 * math.exp(2 * sigma**2)
-    return (1.0 - c * np.exp(-sigma * z)) ** 2, mean
+    return lambda z: (1.0 - c * np.exp(-sigma * z)) ** 2, mean
 
 
 def combination(dimension: int) -> np.ndarray:
@@ -164,16 +165,16 @@ def judging(sigma: float, dimension: int, count: int, seed: int, pilots: int = P
     direction = None
     if pilots:
         z = stream.draw(pilots).z
-        values, _ = misfit(sigma, z @ combination(dimension))
-        direction = main_direction(z, values, stream.inputs.distributions)
+        f, _ = misfit(sigma)
+        direction = main_direction(z, f(z @ combination(dimension)), stream.inputs.distributions)
     return fresh_sample(stream.fresh, count, True, direction)
 
 
 def interval_holds(sigma: float, dimension: int, count: int, seed: int, pilots: int = PILOTS) -> tuple[bool, float]:
     """Whether the interval holds the expectation, and its half width relative to the expectation."""
     sample = judging(sigma, dimension, count, seed, pilots)
-    values, truth = misfit(sigma, sample.z @ combination(dimension))
-    low, high = expectation(values, sample, 0.95).interval
+    f, truth = misfit(sigma)
+    low, high = expectation(f(sample.z @ combination(dimension)), sample, 0.95).interval
     return low <= truth <= high, 0.5 * (high - low) / truth
 
 
