@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,6 +18,9 @@ from .objective.risk import Risk
 from .objective.state_bounds import Relaxation, StateBounds
 from .pde_problem import PDEProblem
 from .uncertainty.fresh import FreshSample
+
+# Largest number of extreme scenarios, and of standard variables that are shown.
+_EXTREMES, _SHOWN = 4, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,21 @@ class ScenarioProblem:
         state, weights = self.state(u, v), self.weights / self.weights.sum()
         terms = [term for each in self.relaxations if (term := each.term()) is not None]
         return sum(float(weights @ term.value(state)) for term in terms)
+
+    def extremes(self) -> Iterator[tuple[PDEProblem, str]]:
+        """Problems of a few scenarios that are the most unlike the nominal one, one each, and what they are called.
+
+        These are the scenarios with the longest vector of standard variables, and with the largest and smallest values
+        of the first two.
+        """
+        found = [int(np.linalg.norm(self.z, axis=1).argmax())]
+        for column in self.z.T[:2]:
+            found += [int(column.argmax()), int(column.argmin())]
+        for number in list(dict.fromkeys(found))[:_EXTREMES]:
+            values = ", ".join(f"{value:.3g}" for value in self.z[number][:_SHOWN])
+            more = ", ..." if self.z.shape[1] > _SHOWN else ""
+            told = f"in scenario {number}, with the standard variables ({values}{more})"
+            yield self.part(torch.tensor([number])), told
 
     def drawn(self, first: int, count: int) -> PDEProblem:
         """Scenarios of the stream."""

@@ -128,6 +128,8 @@ def minimise(
     # The places where steps from the current iterate, and the step to it, would have left the admissible set.
     edge: Edge | None = None
     crossed: Edge | None = None
+    # The last point that was evaluated, unless it is the iterate.
+    tried: Tensor | None = None
     while True:
         end = _end(loop, search)
         if end is not None:
@@ -145,12 +147,14 @@ def minimise(
                 loop = replace(
                     loop, current=wider, outer=state, knowledge=wider.oracle, evaluations=wider.evaluations, bad=0
                 )
+                tried = None
                 continue
         if refused is not None and refused.reached(space, current, first, crossed):
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, search.goal, stopping)
         accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)
-        evaluation, knowledge = search.evaluate(proposal, loop.knowledge, accuracy)
+        evaluation, knowledge = search.evaluate(proposal, _nearest(loop, tried, proposal, space), accuracy)
+        tried = proposal
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
@@ -167,15 +171,29 @@ def minimise(
         )
         if not state.accepted:
             again = _known_better(loop, search, outer, evaluation) if state.failure else None
-            search, loop = again or (search, loop)
+            if again:
+                search, loop = again
+                tried = None
             continue
         loop = _reached(loop, search, outer)
         if not loop.current.evaluation.finite or _grown_without_bound(loop.current.evaluation, first.evaluation, space):
             return Minimum(current, first, "failed", diverged(loop.current.evaluation, first))
         search, loop = _settled(loop, current, search, outer)
-        edge, crossed = None, edge
+        edge, crossed, tried = None, edge, None
         tell(loop.current)
         keep(loop, False)
+
+
+def _nearest(loop: LoopState, tried: Tensor | None, v: Tensor, space: Feasible) -> Any:
+    """What is known for an evaluation at v, with the states at the iterate or at the last trial: those that are nearer.
+
+    A trial that was far too long may have states on another branch of solutions, which steps would not leave again.
+    """
+    if tried is None:
+        return loop.knowledge
+    current = loop.current
+    near, far = (space.metric.norm((v - other)[None]) for other in (tried, current.evaluation.v))
+    return loop.knowledge if near < far else current.oracle.blend(loop.knowledge, 0.0)
 
 
 def _known_better(

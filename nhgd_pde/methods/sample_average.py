@@ -6,7 +6,7 @@ matrices of all scenarios stay in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -258,9 +258,19 @@ class _Solves:
             found.append(max((relative(error, least, longest) for error, _, least in parts), default=0.0))
         return found
 
-    def _found(self, kind: int, part: FactorisedPart, residual: Tensor, solution: Tensor, start: Tensor) -> None:
+    def _found(
+        self,
+        kind: int,
+        part: FactorisedPart,
+        residual: Tensor,
+        solution: Tensor,
+        start: Tensor,
+        solve: Callable[[Tensor], Tensor],
+    ) -> None:
         metric = part.inner_metric
-        error, length, before = metric.dual_norm_bound(residual), metric.norm(solution), metric.norm(start)
+        # Near a resonance errors are larger than residuals by orders of magnitude: they are solved for.
+        error = metric.dual_norm_bound(residual) if part.definite else metric.norm(solve(residual))
+        length, before = metric.norm(solution), metric.norm(start)
         if max(error, length) <= _ZERO * before:
             error = 0.0
         self.found[kind].append((error, length, length))
@@ -293,9 +303,10 @@ class _Solves:
         right, direct = part.scenario_derivatives(u, self.v)
         right, start = torch.where(needed[:, None], right, 0.0), torch.where(needed[:, None], self.p[indices], 0.0)
         if self.nominal is None:
-            p = self._factors(indices, part, u).solve_transposed(right)
+            solve = self._factors(indices, part, u).solve_transposed
+            p = solve(right)
             left = right - part.state_product_transposed(u, self.v, p)
-            self._found(1, part, left, p, start)
+            self._found(1, part, left, p, start, solve)
         else:
             goal = self.nominal.tolerances(self.problem, self.tolerance)
             inverse, length = self.nominal.inverse, goal.adjoint_length
@@ -314,7 +325,7 @@ class _Solves:
             root = solve_from_anywhere(part, self.v, start, ExactDirections(part, self.v, start), 1e-10, 50)
             self.message = self.message or (root.message if root.failed else "")
             u, residual, steps = root.u, root.residual, root.steps
-        self._found(0, part, residual, u, start)
+        self._found(0, part, residual, u, start, lambda left: self._factors(indices, part, u).solve(left))
         self.steps[0] = max(self.steps[0], steps)
         nothing = torch.zeros_like(self.values[indices])
         return Rows(u, residual, nothing, nothing, steps)

@@ -327,7 +327,9 @@ class ScenarioNHGD:
 
         def collected(level: LevelState) -> LevelState:
             u, p = (self.team.collected(rows) for rows in (level.known.u, level.known.p))
-            return replace(level, known=replace(level.known, u=u, p=p))
+            # What earlier solves have shown of the scenarios of several ranks is found again by later ones.
+            gains = level.known.gains if self.team.size == 1 else None
+            return replace(level, known=replace(level.known, u=u, p=p, gains=gains))
 
         return state.each(collected)
 
@@ -352,6 +354,8 @@ class ScenarioNHGD:
             known = level.known
             rows = self.team.own(torch.arange(len(known.u)))
             own_nominal = self.base.restore(next(problems).nominal, next(nominal))
-            return replace(level, nominal=own_nominal, known=replace(known, u=known.u[rows], p=known.p[rows]))
+            gains = None if known.gains is None else known.gains[:, rows]
+            own_rows = replace(known, u=known.u[rows], p=known.p[rows], gains=gains)
+            return replace(level, nominal=own_nominal, known=own_rows)
 
         return state.each(own)
