@@ -56,6 +56,7 @@ def test_tags_are_names_and_stay_in_place_under_refinement(kind: str, refine: in
         (".vtu", "CellEntityIds", {}),
         (".vtk", "Material", {}),
         (".bdf", "nastran:ref", {}),
+        (".xdmf", "medit:ref", {}),
     ],
 )
 @pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
@@ -155,6 +156,31 @@ def test_sets_of_vertices_are_facets_or_cells(kind: str) -> None:
         assert np.allclose(x[found.mesh.facets[:, found.facets[name]]], where), name
     assert set(found.inside) == {"seam"}
     assert len(found.subdomains["half"]) * 2 == len(found.subdomains["whole"]) == found.mesh.nelements
+
+
+@pytest.mark.parametrize("suffix", [".e", ".exo"])
+@pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
+def test_node_sets_of_exodus_files_are_names(tmp_path: Path, kind: str, suffix: str) -> None:
+    points, cells, _ = grid(kind)
+    sides = {name: np.flatnonzero(points[:, 0] == x) for name, x in (("left", 0.0), ("right", 1.0), ("seam", 0.5))}
+    space = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+    meshio.Mesh(space, [(kind, cells)], point_sets=sides).write(tmp_path / f"a{suffix}")
+    found = domain(read_mesh(tmp_path / f"a{suffix}"))
+    x = found.mesh.p[0]
+    assert set(found.inside) == {"seam"}
+    for name, where in (("left", 0.0), ("right", 1.0), ("seam", 0.5)):
+        assert np.allclose(x[found.mesh.facets[:, found.facets[name]]], where), name
+
+
+@pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
+def test_families_of_med_files_are_names(tmp_path: Path, kind: str) -> None:
+    mesh = tagged(kind, "cell_tags")
+    # The format knows families of cells by negative numbers, and the dimension of the points by their columns.
+    mesh.points = mesh.points[:, : grid(kind)[0].shape[1]]
+    mesh.cell_data = {"cell_tags": [-each for each in mesh.cell_data["cell_tags"]]}
+    mesh.cell_tags = {-1: ["left"], -2: ["right"], -5: ["seam"], -10: ["soft"], -11: ["stiff"]}
+    mesh.write(tmp_path / "a.med")
+    check_parts(domain(read_mesh(tmp_path / "a.med")), {1: "left", 2: "right", 5: "seam", 10: "soft", 11: "stiff"})
 
 
 @pytest.mark.parametrize("suffix", [".vtu", ".vtk"])
