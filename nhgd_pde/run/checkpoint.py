@@ -101,6 +101,7 @@ def checkpoint_content(oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -
         "sensitivity": loop.sensitivity,
         "unit": loop.unit,
         "scales": to_plain(loop.scales),
+        "solved": loop.solved,
         "counts": checkpoint.counts.as_dict(),
         "seconds": checkpoint.seconds,
         "stage": checkpoint.stage,
@@ -253,6 +254,7 @@ def _from_content(
         sensitivity=content["sensitivity"],
         unit=content["unit"],
         scales=from_plain(content["scales"], device),
+        solved=content["solved"],
     )
     known = content["run_first"]
     return Checkpoint(

@@ -81,6 +81,7 @@ def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
         "sensitivity": float,
         "unit": float,
         "scales": GradientScales,
+        "solved": float,
         "counts": dict[str, int],
         "seconds": float,
         "stage": int,
@@ -98,7 +99,7 @@ def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
     _check(isinstance(content["history"], dict), "history", "named fields", content["history"])
     _same_names(content["counts"], set(Counts().as_dict()), "counts")
     _check(content["stage"] < shapes.stages, "stage", f"0 to {shapes.stages - 1}", content["stage"])
-    for name in ("sensitivity", "seconds", "reference"):
+    for name in ("sensitivity", "seconds", "reference", "solved"):
         _check(content[name] >= 0.0, name, "at least 0", content[name])
     _check(content["unit"] > 0.0, "unit", "more than 0", content["unit"])
     _check(content["first"]["iteration"] == 0, "first.iteration", "0", content["first"]["iteration"])
