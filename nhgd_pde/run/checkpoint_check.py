@@ -26,7 +26,7 @@ from ..linalg.counts import Counts
 # Fields that are saved apart from the object that has them, which is saved with None in their place.
 _APART = {"nominal", "inverse", "curvature", "kept"}
 # Fields with a row a scenario, or of one scenario, as long as the state.
-_STATES = {"u", "q", "p", "vector"}
+_STATES = {"u", "q", "p", "vector", "images", "moved"}
 # Counts, and whole numbers in place of others, are below this.
 _MOST = 2**53
 # Numbers that are norms, relative errors or times.
@@ -255,7 +255,7 @@ class _Walk:
             return _check(tuple(value.shape) == shape and value.is_floating_point(), place, f"shape {shape}", value)
         if self.outer:
             return None
-        if name in _STATES:
+        if name in _STATES or place.endswith(("known.at.0", "known.at.1")):
             right = value.is_floating_point() and value.ndim in (1, 2) and value.shape[-1] in self.shapes.states
             _check(right, place, f"rows of {_any_of(self.shapes.states)} numbers", value)
         if name == "indirect" or place.endswith("inverse.v"):

@@ -230,7 +230,8 @@ class Ranks(Team):
                 return RankLostError(known)
             for rank, member in enumerate(self.members):
                 if rank != self.rank and member.ended():
-                    return RankLostError(f"rank {rank} (process {member.process}) is gone")
+                    # It may have ended since the question before.
+                    return RankLostError(self.explain() or f"rank {rank} (process {member.process}) is gone")
             time.sleep(0.02)
         elsewhere = [
             f"{rank} on {member.host}"
