@@ -37,13 +37,18 @@ def main() -> None:
 @contextmanager
 def _bad_input() -> Iterator[None]:
     """Turn mistakes of the user into a message and exit code 2."""
-    from .engine.roles.rendezvous import RoleFailedError
     from .output.atomic import OutputError
     from .problem.errors import ProblemError
 
     try:
         yield
-    except (ProblemError, OutputError, RoleFailedError) as error:
+    except Exception as error:
+        if not isinstance(error, ProblemError | OutputError):
+            # Loaded here, because it takes longer than it takes to refuse a file.
+            from .engine.roles.rendezvous import RoleFailedError
+
+            if not isinstance(error, RoleFailedError):
+                raise
         if not _follows():
             click.echo(str(error), err=True)
         sys.exit(_BAD_INPUT)
@@ -63,12 +68,11 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> Problem:
-    from .api import load
+    problem = _read(file, settings, method)
+    # Loaded here, because torch takes longer than it takes to refuse a file.
+    from .api import build_problem
 
-    overrides = _overrides(settings)
-    if method is not None:
-        overrides["method"] = method
-    return load(file, overrides)
+    return build_problem(problem)
 
 
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -131,11 +135,14 @@ def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None)
 
 def _read(file: Path, settings: tuple[str, ...], method: str | None) -> ProblemFile:
     from .problem.loading import read_problem
+    from .problem.room import check_room
 
     overrides = _overrides(settings)
     if method is not None:
         overrides["method"] = method
-    return read_problem(file, overrides)
+    problem = read_problem(file, overrides)
+    check_room(problem)
+    return problem
 
 
 def _solve_in_ranks(
@@ -321,6 +328,8 @@ def bench(
 ) -> None:
     """Run several methods side by side on the problems in FILES; writes tables and figures."""
     with _bad_input():
+        for file in files:
+            _read(file, settings, None)
         from .bench.contenders import parse_contenders
         from .bench.report import open_folder
         from .bench.runs import Budget

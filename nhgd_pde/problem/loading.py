@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -20,7 +22,10 @@ from nhgd_pde.problem.scenario_spec import name_complaint
 from nhgd_pde.problem.schema import ProblemSpec
 
 OVERRIDE = "--set"
-MAX_NODES = 100_000
+# A problem file is written by hand. These limits keep what is no such file from being parsed for minutes.
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
+_VERSION = "1.2"
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -48,10 +53,14 @@ class ProblemFile:
         It is looked for in the folder of the problem file, in the folder above, and in the current one; None
         if it is in none of them.
         """
-        given = Path(path_text).expanduser()
-        for folder in (self.directory, self.directory.resolve().parent, Path()):
-            if (folder / given).is_file():
-                return folder / given
+        try:
+            given = Path(path_text).expanduser()
+            for folder in (self.directory, self.directory.resolve().parent, Path()):
+                if (folder / given).is_file():
+                    return folder / given
+        except (OSError, ValueError, RuntimeError):
+            # No path at all: too long, with a zero byte, in the home of nobody.
+            return None
         return None
 
     def issue(self, key: str, message: str) -> Issue:
@@ -119,6 +128,9 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         checked = [places.issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
+        # What cannot be read is wrong once, whatever was expected there.
+        unread = {issue.key for issue in issues}
+        checked = [issue for issue in checked if issue.key not in unread]
         raise ProblemError(sorted([*issues, *checked], key=_reading_order)) from None
     if issues:
         raise ProblemError(issues)
@@ -189,11 +201,22 @@ def _reading_order(issue: Issue) -> tuple[int, int]:
 
 
 def _plain(value: Any) -> Any:
-    """Mappings and sequences of any type as new dicts and lists."""
+    """Mappings and sequences of any type as new dicts and lists.
+
+    Raises:
+        ProblemError: they are nested without an end, or nearly so.
+    """
+    try:
+        return _copied(value)
+    except RecursionError:
+        raise ProblemError([Issue("", "nested too deeply")]) from None
+
+
+def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _copied(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(each) for each in value]
+        return [_copied(each) for each in value]
     return value
 
 
@@ -224,6 +247,30 @@ def _set(data: dict[str, Any], key: str, value: Any, overridden: set[str]) -> st
     return None
 
 
+def _too_many() -> str:
+    return f"expected a problem file of at most {MAX_NODES:,} values, found more"
+
+
+class _TooManyError(Exception):
+    """A text with more nodes than a problem file may have, at this mark."""
+
+    def __init__(self, mark: Any) -> None:
+        super().__init__()
+        self.mark = mark
+
+
+class _BoundedComposer(Composer):
+    """Makes nodes of a YAML text, and stops where there are too many: a thousand take about 40 ms."""
+
+    written = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.written += 1
+        if self.written > MAX_NODES:
+            raise _TooManyError(self.parser.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
 class _Tree:
     """The plain values of a YAML text, with the line of each key; mistakes are collected in `issues`."""
 
@@ -233,12 +280,15 @@ class _Tree:
         self.issues = issues
         self.nodes = 0
         self.yaml = YAML(typ="safe", pure=True)
+        self.yaml.Composer = _BoundedComposer
 
     def read(self) -> Any:
         assert self.path is not None
         place = str(self.path)
         try:
-            text = self.path.read_text(encoding="utf-8-sig")
+            with self.path.open("rb") as stream:
+                content = stream.read(MAX_BYTES + 1)
+            text = content.decode("utf-8-sig")
         except FileNotFoundError:
             raise ProblemError([Issue("", "no such file", place)]) from None
         except IsADirectoryError:
@@ -247,12 +297,22 @@ class _Tree:
             raise ProblemError([Issue("", f"cannot be read: {error.strerror}", place)]) from None
         except UnicodeDecodeError:
             raise ProblemError([Issue("", "cannot be read: not UTF-8 text", place)]) from None
+        except ValueError as error:
+            raise ProblemError([Issue("", f"cannot be read: {error}", repr(place))]) from None
+        if len(content) > MAX_BYTES:
+            message = f"expected a problem file of at most {MAX_BYTES:,} bytes, found more"
+            raise ProblemError([Issue("", message, place)])
         return self.parse(text)
 
     def parse(self, text: str) -> Any:
+        self._check_version(text)
         try:
-            root = self.yaml.compose(text)
+            # What ruamel.yaml warns of are matters of YAML 1.1, or mistakes that are found below.
+            with warnings.catch_warnings(action="ignore"):
+                root = self.yaml.compose(text)
             return None if root is None else self._value(root, "")
+        except _TooManyError as error:
+            raise ProblemError([self._issue("", _too_many(), error.mark)]) from None
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             reason = " ".join(str(error.problem or error.context).split())
@@ -262,6 +322,24 @@ class _Tree:
             raise ProblemError([self._issue("", f"not YAML: {reason}", None)]) from None
         except RecursionError:
             raise ProblemError([self._issue("", "nested too deeply", None)]) from None
+        except ProblemError:
+            raise
+        except Exception as error:
+            # The parser meets text that nobody has thought of; whatever it stumbles over is a mistake of the text.
+            reason = " ".join(f"{type(error).__name__} {error}".split())
+            raise ProblemError([self._issue("", f"not YAML: {reason}", None)]) from None
+
+    def _check_version(self, text: str) -> None:
+        """Refuse versions of YAML in which words and numbers mean something else, or that do not exist."""
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.startswith("%YAML"):
+                found = line.partition("#")[0].split()[1:]
+                if found != [_VERSION]:
+                    place = None if self.path is None else f"{self.path}:{number}"
+                    message = f"expected YAML {_VERSION}, found {' '.join(found)[:60] or 'none'}"
+                    raise ProblemError([Issue("", message, place)])
+            elif line.strip() and not line.startswith(("%", "#")):
+                return
 
     def _issue(self, key: str, message: str, mark: Any) -> Issue:
         place = None if self.path is None else f"{self.path}:{mark.line + 1 if mark else 1}"
@@ -271,7 +349,7 @@ class _Tree:
         # An alias stands for the node it names, so a short text can stand for a huge or an endless one.
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise ProblemError([self._issue("", f"more than {MAX_NODES} values", node.start_mark)])
+            raise ProblemError([self._issue("", _too_many(), node.start_mark)])
         if isinstance(node, MappingNode):
             return self._mapping(node, key)
         if isinstance(node, SequenceNode):
@@ -316,8 +394,8 @@ class _Tree:
                     return int(constructor.construct_yaml_int(node))
                 case "float":
                     return float(constructor.construct_yaml_float(node))
-        except (ValueError, KeyError):
-            self.issues.append(self._issue(key, f"cannot read {node.value!r} as {kind}", node.start_mark))
+        except (ValueError, KeyError, IndexError, OverflowError):
+            self.issues.append(self._issue(key, f"cannot read {found(node.value)} as {kind}", node.start_mark))
             return None
         if kind == "timestamp":
             return str(node.value)
