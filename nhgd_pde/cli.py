@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .run.environment import wait_without_work
+
 if TYPE_CHECKING:
     from .api import Problem
     from .bench.results import ProblemResults
@@ -32,6 +34,7 @@ def main() -> None:
 
     A problem is a YAML file; its result is a folder that ParaView opens.
     """
+    wait_without_work()
 
 
 @contextmanager

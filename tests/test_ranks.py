@@ -6,10 +6,8 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from processes import NEVER, ONE_THREAD, await_checkpoint, await_end, child_of, linux
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.roles.ranks import RanksPartedError
@@ -25,7 +24,6 @@ from nhgd_pde.problem.errors import Issue, ProblemError
 from nhgd_pde.run.ranks import Place
 
 PROBLEM = Path(__file__).parents[1] / "problems" / "robust_poisson.yaml"
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 SMALL: dict[str, Any] = {
     "mesh.cells": [8, 8],
     "scenarios.count": 48,
@@ -54,7 +52,6 @@ VOLUMES = {
 }
 # Ranks of the first five iterations and of the others.
 RESUMED = [(2, 1), (1, 4), (2, 4)]
-linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 
 
 def solve(settings: dict[str, Any], place: Place | None, folder: Path | None = None, resume: bool = False) -> Any:
@@ -62,10 +59,10 @@ def solve(settings: dict[str, Any], place: Place | None, folder: Path | None = N
     return nhgd.solve(problem, output=folder, resume=resume, place=place)
 
 
-def member(rank: int, size: int, port: int, folder: str) -> None:
+def member(rank: int, size: int, folder: str) -> None:
     """One rank of every run of `size` ranks; the first one writes what it has found."""
     torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
+    store = dist.FileStore(str(Path(folder) / f"store of {size}"), size)
     found: dict[Any, Any] = {}
 
     def place(name: Any) -> Place:
@@ -114,11 +111,8 @@ def numbers(solution: Any) -> dict[str, Any]:
 
 
 def in_ranks(work: Any, size: int, folder: Path) -> None:
-    """Run a function of rank, size, port and folder in as many processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(work, (size, port, str(folder)), size, start_method="spawn")
+    """Run a function of rank, size and folder in as many processes."""
+    torch.multiprocessing.start_processes(work, (size, str(folder)), size, start_method="spawn")
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +222,7 @@ def test_what_one_rank_meets_all_are_told(size: int, folder: Path) -> None:
 def test_torchrun_starts_the_ranks(tmp_path: Path, found: dict[int, Any]) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launcher, *arguments(tmp_path / "two", {})], env=ONE_THREAD, capture_output=True, text=True, timeout=120
+        [*launcher, *arguments(tmp_path / "two", {})], env=ONE_THREAD, capture_output=True, text=True, timeout=NEVER
     )
     assert done.returncode == 0 and done.stdout.count("2 ranks") == 1, done.stderr
     for name, values in fields(tmp_path / "two").items():
@@ -247,30 +241,6 @@ LONG = {
 }
 
 
-def child_of(process: int) -> int:
-    children = Path(f"/proc/{process}/task/{process}/children")
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        found = [int(child) for child in children.read_text().split()]
-        if found:
-            return found[0]
-        time.sleep(0.01)
-    raise AssertionError("no rank was started")
-
-
-def await_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
-    while not (folder / "checkpoint.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-
-
-def await_end(process: int, seconds: float) -> None:
-    start, stat = time.monotonic(), Path(f"/proc/{process}/stat")
-    while stat.exists() and " Z " not in stat.read_text():
-        assert time.monotonic() - start < seconds, "a rank has outlived the others"
-        time.sleep(0.02)
-
-
 def begin(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(folder, LONG), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD
@@ -283,11 +253,11 @@ def begin(folder: Path) -> subprocess.Popen[str]:
 def test_a_rank_that_dies_ends_the_run_with_its_name(when: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = begin(folder)
-    child = child_of(process.pid)
+    child = child_of(process)
     if when == "running":
         await_checkpoint(process, folder)
     os.kill(child, signal.SIGKILL)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=NEVER)
     assert process.returncode == 1
     assert f"rank 1 (process {child}) was killed by signal 9" in text
     if when == "starting":
@@ -297,7 +267,7 @@ def test_a_rank_that_dies_ends_the_run_with_its_name(when: str, tmp_path: Path) 
     assert summary["status"] == "failed" and "the last checkpoint can be resumed" in summary["message"]
     assert any("other ranks" in warning for warning in summary["warnings"]) and (folder / "final.vtu").exists()
     again = command(folder, {**LONG, "outer.iterations": 2}, "--resume")
-    resumed = subprocess.run(again, capture_output=True, text=True, env=ONE_THREAD, timeout=120)
+    resumed = subprocess.run(again, capture_output=True, text=True, env=ONE_THREAD, timeout=NEVER)
     assert "2 outer iterations" in resumed.stdout, resumed.stderr
 
 
@@ -305,11 +275,11 @@ def test_a_rank_that_dies_ends_the_run_with_its_name(when: str, tmp_path: Path) 
 @linux
 def test_the_ranks_end_with_the_first(tmp_path: Path) -> None:
     process = begin(tmp_path / "run")
-    child = child_of(process.pid)
+    child = child_of(process)
     await_checkpoint(process, tmp_path / "run")
     process.kill()
-    await_end(child, 20)
-    process.communicate(timeout=20)
+    await_end(child)
+    process.communicate(timeout=NEVER)
     torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
 
 
@@ -318,15 +288,15 @@ def test_the_ranks_end_with_the_first(tmp_path: Path) -> None:
 def test_an_interrupt_ends_all_ranks_with_what_they_have(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = begin(folder)
-    child = child_of(process.pid)
+    child = child_of(process)
     await_checkpoint(process, folder)
     for each in (child, process.pid):
         os.kill(each, signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=NEVER)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["uncertainty"]["fresh_scenarios"] == 20, text
     assert "state_std" in fields(folder)
-    await_end(child, 20)
+    await_end(child)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How many threads torch works with, for a while."""
+"""How many threads torch and the BLAS of NumPy and SciPy work with, for a while."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 
 @contextmanager
 def at_most_threads(count: int | None) -> Iterator[None]:
-    """Limit torch's threads within a `with` block; None leaves them alone.
+    """Limit the threads of torch and of the BLAS within a `with` block; None leaves them alone.
 
-    Vectors of less than some hundred thousand numbers gain next to nothing from a second thread, and where another
-    process wants the same cores, every operation waits for the slower one: runs of a second were seen to take forty.
+    Sparse work gains next to nothing from a second thread (docs/benchmarks.md, "Threads"). Where another process wants
+    the same cores, however, every operation waits for the thread that comes last.
     """
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(min(before, count))
-    try:
+    if count is None:
         yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, count))
+    try:
+        with threadpool_limits(min(before, count), "blas"):
+            yield
     finally:
         torch.set_num_threads(before)

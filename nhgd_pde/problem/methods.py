@@ -40,9 +40,8 @@ _CHANGE = 0.01
 # Of L-BFGS. With fewer pairs than iterations, directions lose what makes them conjugate.
 _LEAST_PAIRS, _MOST_PAIRS = 20, 100
 _PAIRS_BYTES = 64 * 2**20
-# Up to here a vector operation is too short for a second thread.
-_SERIAL_UNKNOWNS = 250_000
-# From here the products of a dense inverse are long enough for more than one thread.
+# From here the products of a dense inverse are long enough for more than one thread. Nothing else is: factorisations
+# and the solves with them, which take most of the time of other inverses, have one thread.
 _PARALLEL_DENSE = 2_000
 
 
@@ -87,10 +86,8 @@ def build_method(
     """
     spec = file.spec
     oracle, description = _oracle(file, shape, device)
-    unknowns = shape[0] * shape[1]
-    parallel = unknowns > _SERIAL_UNKNOWNS
-    if isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense):
-        parallel = unknowns >= _PARALLEL_DENSE
+    dense = isinstance(oracle, NHGD) and isinstance(oracle.curvature, Dense)
+    parallel = dense and shape[0] * shape[1] >= _PARALLEL_DENSE
     outer = _outer(file, space, smoothing)
     if spec.parameters:
         oracle, outer, description = over_scenarios(file, oracle, outer, description)

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from threading import Thread
 
+from .environment import wait_without_work
+
 _BAD_INPUT, _INNER_ROLE_GONE = 2, 3
 
 
@@ -21,25 +23,24 @@ def main() -> int:
     work = json.loads(sys.stdin.readline() or "null")
     if work is None:
         return _INNER_ROLE_GONE
+    wait_without_work()
     Thread(target=_end_with_the_inner_role, daemon=True).start()
 
     from dataclasses import replace
-    from datetime import timedelta
-
-    import torch.distributed as dist
 
     from ..engine.roles.link import RoleLostError
     from ..problem.errors import ProblemError
     from ..problem.loading import read_problem
+    from .meeting import Meeting, on_loopback
     from .roles import serve_curvature
 
-    store = dist.TCPStore("127.0.0.1", work["port"], 2, is_master=False, timeout=timedelta(seconds=60))
     folder = Path(work["folder"]) if work["folder"] is not None else None
     file = read_problem(work["problem"])
     if work["path"] is not None:
         file = replace(file, path=Path(work["path"]))
     try:
-        serve_curvature(file, folder, store, work["threads"])
+        with on_loopback():
+            serve_curvature(file, folder, Meeting(Path(work["meeting"]), 2).store(), work["threads"])
     except ProblemError:
         return _BAD_INPUT
     except RoleLostError:

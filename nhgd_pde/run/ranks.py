@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from ..engine.scenarios.streaming import Streaming
 from ..engine.scenarios.team import Team
 from ..problem.constraint_spec import StateSpec
 from ..problem.errors import ProblemError
+from .meeting import VARIABLE, Meeting, on_loopback, private_meeting
 
 if TYPE_CHECKING:
     from ..problem.loading import ProblemFile
@@ -87,10 +89,11 @@ class Place:
             # Launchers pass Ctrl-C and their own end on to every process; when to stop is for rank 0 to say.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
-            yield meet_ranks(self.store(), self.rank, self.size, device, self.ended)
-        finally:
-            part()
+        with on_loopback() if self.beside == self.size else nullcontext():
+            try:
+                yield meet_ranks(self.store(), self.rank, self.size, device, self.ended)
+            finally:
+                part()
 
 
 def launched_place() -> Place | None:
@@ -100,6 +103,9 @@ def launched_place() -> Place | None:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    if VARIABLE in os.environ:
+        meeting = Meeting(Path(os.environ[VARIABLE]), size)
+        return Place(rank, size, local, beside, _once(meeting.store), meeting.ended)
     return Place(rank, size, local, beside, _once(lambda: next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))[0]))
 
 
@@ -117,32 +123,36 @@ def _once(make: Callable[[], dist.Store]) -> Callable[[], dist.Store]:
 @contextmanager
 def started(size: int, arguments: Sequence[str]) -> Iterator[Place]:
     """Rank 0's place among `size` processes on this host, the others of which run `nhgd-pde` with the arguments."""
-    store = dist.TCPStore("127.0.0.1", 0, size, is_master=True, timeout=_STORE_TIMEOUT, wait_for_workers=False)
-    threads = max(torch.get_num_threads() // size, 1)
+    with private_meeting(size) as meeting, _children(meeting, arguments) as children:
+
+        def ended() -> str | None:
+            gone = {rank: child for rank, child in children.items() if child.poll() not in (None, 0)}
+            # One that has ended because another one did is not the one to name.
+            for rank, child in sorted(gone.items(), key=lambda each: each[1].returncode == LOST):
+                code = child.returncode
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                return f"rank {rank} (process {child.pid}) {how}"
+            return None
+
+        yield Place(0, size, 0, size, _once(meeting.store), ended)
+
+
+@contextmanager
+def _children(meeting: Meeting, arguments: Sequence[str]) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
+    """Ranks 1, 2, ... by their numbers; none outlives the `with` block by much."""
     common = {
-        "WORLD_SIZE": size,
-        "LOCAL_WORLD_SIZE": size,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": store.port,
-        "OMP_NUM_THREADS": threads,
+        "WORLD_SIZE": meeting.size,
+        "LOCAL_WORLD_SIZE": meeting.size,
+        VARIABLE: meeting.path,
+        "OMP_NUM_THREADS": max(torch.get_num_threads() // meeting.size, 1),
     }
     children = {}
-    for rank in range(1, size):
+    for rank in range(1, meeting.size):
         more = {name: str(value) for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
         command = [sys.executable, "-m", "nhgd_pde", *arguments]
         children[rank] = subprocess.Popen(command, env={**os.environ, **more}, stdin=subprocess.DEVNULL)
-
-    def ended() -> str | None:
-        gone = {rank: child for rank, child in children.items() if child.poll() not in (None, 0)}
-        # One that has ended because another one did is not the one to name.
-        for rank, child in sorted(gone.items(), key=lambda each: each[1].returncode == LOST):
-            code = child.returncode
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            return f"rank {rank} (process {child.pid}) {how}"
-        return None
-
     try:
-        yield Place(0, size, 0, size, lambda: store, ended)
+        yield children
     except BaseException:
         for child in children.values():
             child.kill()

@@ -22,6 +22,7 @@ from ..engine.roles.rendezvous import CURVATURE, INNER, give_up, meet, part
 from ..engine.roles.service import CurvatureRole
 from ..linalg.threads import at_most_threads
 from ..output.atomic import atomic_path
+from .meeting import Meeting, on_loopback, private_meeting
 
 if TYPE_CHECKING:
     from ..problem.loading import ProblemFile
@@ -92,11 +93,21 @@ def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device)
         with _connected(store, device, None) as link:
             yield link
         return
-    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=_STORE_TIMEOUT, wait_for_workers=False)
-    child = _start(file, folder, store.port)
+    with (
+        private_meeting(2) as meeting,
+        _child(file, folder, meeting) as child,
+        on_loopback(),
+        _connected(meeting.store(), device, child) as link,
+    ):
+        yield link
+
+
+@contextmanager
+def _child(file: ProblemFile, folder: Path | None, meeting: Meeting) -> Iterator[subprocess.Popen[str]]:
+    """The process of the curvature role, which ends with the `with` block."""
+    child = _start(file, folder, meeting)
     try:
-        with _connected(store, device, child) as link:
-            yield link
+        yield child
     finally:
         # The role ends by itself when its standard input does.
         assert child.stdin is not None
@@ -110,12 +121,12 @@ def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device)
             child.wait()
 
 
-def _start(file: ProblemFile, folder: Path | None, port: int) -> subprocess.Popen[str]:
+def _start(file: ProblemFile, folder: Path | None, meeting: Meeting) -> subprocess.Popen[str]:
     work = {
         "problem": file.spec.model_dump(mode="json"),
         "path": str(file.path) if file.path is not None else None,
         "folder": str(folder.resolve()) if folder is not None else None,
-        "port": port,
+        "meeting": str(meeting.path),
         "threads": threads_of_a_role(),
     }
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads_of_a_role())}
