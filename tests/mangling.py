@@ -256,7 +256,7 @@ def _other_value(tree: Any, dice: random.Random) -> None:
 def _other_number(tree: Any, dice: random.Random) -> None:
     if (place := _place(tree, dice, (int, float))) is not None:
         here, key = place
-        here[key] = dice.choice((*_NUMBERS, -here[key], here[key] * 1e6, here[key] * 1e-6, here[key] + 1, [here[key]]))
+        here[key] = dice.choice((*_NUMBERS, -here[key], here[key] * 10**6, here[key] + 1, [here[key]]))
 
 
 def _other_expression(tree: Any, dice: random.Random) -> None:
@@ -269,7 +269,7 @@ def _other_expression(tree: Any, dice: random.Random) -> None:
 def _near_number(tree: Any, dice: random.Random) -> None:
     if (place := _place(tree, dice, (int, float))) is not None:
         here, key = place
-        factors = (2, 0.1, 10, -1, 0, 100, 1e-4) if isinstance(here[key], float) else (2, 3, -1, 0, 1)
+        factors = (2, 0.1, 10, -1, 0, 100, 1e-4) if isinstance(here[key], float) else (2, 3, -1, 0, 10)
         here[key] *= dice.choice(factors)
 
 

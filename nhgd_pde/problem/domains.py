@@ -7,6 +7,7 @@ import skfem
 from ..fem import mesh as meshes
 from ..fem.mesh import Domain
 from ..fem.mesh_file import read
+from .lengths import check_lengths, check_read
 from .loading import ProblemFile
 from .mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
 from .room import check_room
@@ -17,9 +18,11 @@ def build_domain(file: ProblemFile) -> Domain:
     """Make or read the mesh.
 
     Raises:
-        ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory.
+        ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
+            beyond what double precision calculates with.
     """
     check_room(file)
+    check_lengths(file)
     spec = file.spec.mesh
     match spec:
         case IntervalMesh():
@@ -43,6 +46,7 @@ def build_domain(file: ProblemFile) -> Domain:
             except meshes.MeshFileError as error:
                 raise file.error("mesh.file", str(error)) from None
             check_room(file, _size_of(mesh))
+            check_read(file, mesh.p, mesh.t)
             return meshes.domain(mesh, spec.refine, unusable)
     return meshes.domain(mesh, spec.refine)
 
