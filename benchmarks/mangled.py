@@ -37,10 +37,10 @@ def work(first: int, count: int, share: int, whole: int) -> None:
         prepare(folder)
         os.chdir(folder)
         for number in range(first, first + count):
-            shrunk = not (whole and number % whole == 0)
-            for outcome in outcomes(number, folder, share > 0 and number % share == 0, shrunk):
+            small = not (whole and number % whole == 0)
+            for outcome in outcomes(number, folder, share > 0 and number % share == 0, small):
                 peak = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                made = mangled(number, shrunk)
+                made = mangled(number, small)
                 more = {"origin": made.origin, "changes": made.changes, "peak": peak}
                 print(json.dumps({**vars(outcome), **more, "output": outcome.output[-2000:]}), flush=True)
             print(json.dumps({"done": number}), flush=True)

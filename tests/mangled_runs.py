@@ -52,23 +52,23 @@ class Outcome:
     output: str
 
 
-def outcomes(number: int, folder: Path, solve: bool, shrunk: bool = True, limit: float = LIMIT) -> Iterator[Outcome]:
+def outcomes(number: int, folder: Path, solve: bool, small: bool = True, limit: float = LIMIT) -> Iterator[Outcome]:
     """`check` of mangled file `number`, and with `solve` two iterations of those that pass.
 
     Args:
         number: of the file.
         folder: a folder that `mangling.prepare` has filled.
         solve: those that pass are solved, too.
-        shrunk: see `mangled`; other problems are refused from 400 MB on, so that they are not large.
+        small: see `mangled`; other problems are refused from 400 MB on, so that they are not large.
         limit: of seconds.
     """
-    path = mangled(number, shrunk).write(folder)
-    small = ["--set", "devices.memory=4e8"]
-    checked = _run(number, ["check", str(path), *small], limit)
+    path = mangled(number, small).write(folder)
+    limited = ["--set", "devices.memory=4e8"]
+    checked = _run(number, ["check", str(path), *limited], limit)
     yield checked
     if solve and checked.code == 0 and not checked.failure:
         few = ["--set", "outer.iterations=2", "-q", "--output", str(folder / "out")]
-        yield _run(number, ["solve", str(path), *small, *few], limit)
+        yield _run(number, ["solve", str(path), *limited, *few], limit)
 
 
 def _run(number: int, command: Sequence[str], limit: float) -> Outcome:

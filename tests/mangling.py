@@ -64,18 +64,23 @@ def prepare(folder: Path) -> None:
                     shutil.copy(file, folder / "problems" / file.name)
 
 
+def shrunk(path: Path) -> dict[str, Any]:
+    """The content of a problem file with few cells, time steps and scenarios."""
+    tree = _read(path)
+    _shrink(tree)
+    return tree
+
+
 def origins() -> list[Path]:
     """The files that are mangled."""
     return [*sorted((ROOT / "problems").glob("*.yaml")), *sorted((ROOT / "tests/faults").glob("*.yaml"))]
 
 
-def mangled(number: int, shrunk: bool = True) -> Mangled:
-    """Mangled file `number`; with `shrunk` its mesh, time steps and scenarios were made few before."""
+def mangled(number: int, small: bool = True) -> Mangled:
+    """Mangled file `number`; with `small` its mesh, time steps and scenarios were made few before."""
     dice = random.Random(number)
     origin = dice.choice(origins())
-    tree = _read(origin)
-    if shrunk:
-        _shrink(tree)
+    tree = shrunk(origin) if small else _read(origin)
     beside: dict[str, bytes] = {}
     changes = []
     for _ in range(dice.choice((1, 1, 1, 2, 2, 3))):
@@ -356,8 +361,7 @@ def _listed(tree: Any, dice: random.Random) -> None:
 
 
 def _spliced(tree: Any, dice: random.Random) -> None:
-    other = _read(dice.choice(origins()))
-    _shrink(other)
+    other = shrunk(dice.choice(origins()))
     if dice.random() < 0.6:
         for key in dice.sample(sorted(other), min(len(other), dice.choice((1, 1, 2, 4)))):
             tree[key] = other[key]
