@@ -38,7 +38,9 @@ class Estimate:
     def __str__(self) -> str:
         inverse = f", the sampled inverse {size_text(self.inverse)}" if self.inverse else ""
         scenarios = f", scenarios {size_text(self.scenarios)}" if self.scenarios else ""
-        return f"memory: about {size_text(self.total)}; sparse factors about {size_text(self.factors)}{inverse}{scenarios}"
+        return (
+            f"memory: about {size_text(self.total)}; sparse factors about {size_text(self.factors)}{inverse}{scenarios}"
+        )
 
 
 def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | None = None) -> Estimate:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from click.testing import CliRunner
+from mangling import mangled
 
 import nhgd_pde.api  # noqa: F401  loaded before the clock runs
 from nhgd_pde.cli import main
-
-from mangling import mangled
 
 # Seconds and bytes.
 LIMIT = 5.0

@@ -8,7 +8,7 @@ import pytest
 from mangled_runs import outcomes
 from mangling import mangled, prepare
 
-_FILES, _AT_ONCE = 300, 20
+_FILES, _AT_ONCE = 300, 10
 
 
 @pytest.fixture(scope="module")

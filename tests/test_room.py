@@ -71,7 +71,7 @@ def test_unknowns_are_counted_without_being_made(path: Path) -> None:
     [
         ("poisson_control", {"mesh.cells": 1e9}, "mesh.cells"),
         ("poisson_control", {"mesh.cells": [100_000, 100_000]}, "mesh.cells"),
-        ("poisson_control", {"mesh.cells": 10**400}, "mesh.cells"),
+        ("poisson_control", {"mesh.cells": 10**300}, "mesh.cells"),
         ("poisson_control", {"mesh.refine": 40}, "mesh.refine"),
         ("poisson_control", {"mesh.refine": 10**12}, "mesh.refine"),
         ("poisson_control_3d", {"mesh.cells": 1000}, "mesh.cells"),
@@ -88,9 +88,7 @@ def test_unknowns_are_counted_without_being_made(path: Path) -> None:
         ("mbb_beam", {"control.penalty": [3.0] * 10**6}, "control.penalty"),
     ],
 )
-def test_what_is_too_large_is_refused_at_its_key_with_its_bytes(
-    name: str, overrides: dict[str, Any], key: str
-) -> None:
+def test_what_is_too_large_is_refused_at_its_key_with_its_bytes(name: str, overrides: dict[str, Any], key: str) -> None:
     file = read_problem(ROOT / f"problems/{name}.yaml", {**overrides, "devices.memory": 16e9})
     with pytest.raises(ProblemError) as caught:
         # A mesh file is counted once it is read, before it is refined.
@@ -153,7 +151,9 @@ def test_the_command_line_refuses_before_torch_is_loaded() -> None:
         "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
     )
     for command in ("check", "solve", "verify", "bench"):
-        done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-c", code, command], capture_output=True, text=True, check=True, cwd=ROOT
+        )
         assert done.stdout.strip() == "2 False"
         assert "mesh.cells: expected a problem that fits into memory" in done.stderr
 
@@ -172,8 +172,10 @@ def test_a_limit_of_addresses_counts() -> None:
 
 @pytest.mark.parametrize(
     ("version", "line", "names"),
-    [(2, "0::/a/b\n", ("memory.max", "memory.current")),
-     (1, "5:cpu,memory:/a/b\n", ("memory.limit_in_bytes", "memory.usage_in_bytes"))],
+    [
+        (2, "0::/a/b\n", ("memory.max", "memory.current")),
+        (1, "5:cpu,memory:/a/b\n", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+    ],
 )
 def test_limits_of_control_groups_count(tmp_path: Path, version: int, line: str, names: tuple[str, str]) -> None:
     """The least of a group and of those above it, with what files have left in memory."""

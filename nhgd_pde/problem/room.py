@@ -34,8 +34,9 @@ _COUNT, _PIVOTS = 256.0, 1024.0
 def factor_entries(unknowns: float, dim: int) -> float:
     """Fill of a minimum degree factorisation of a P1 Laplacian, fitted to uniform meshes.
 
-    8 n^1.215 entries in two dimensions (n = 4e3 and 6.5e4), 4.6 n^1.5 in three (n = 7e3 and 1.6e4), 4 n in one. Where
-    the couplings of edges vanish, as those across right angles do in regular meshes of simplices, there is half of that.
+    8 n^1.215 entries in two dimensions (n = 4e3 and 6.5e4), 4.6 n^1.5 in three (n = 7e3 and 1.6e4), 4 n in one.
+    Where the couplings of edges vanish, as those across right angles do in regular meshes of simplices, there is half
+    of that.
     """
     factor, power = {1: (4.0, 1.0), 2: (8.0, 1.215), 3: (4.6, 1.5)}[dim]
     return factor * _power(unknowns, power)

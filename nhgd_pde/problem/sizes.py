@@ -116,7 +116,8 @@ def control_size(spec: ProblemSpec, mesh: MeshSize) -> float:
         space = getattr(control, "space", "constant")
         count = {"P0": mesh.cells, "P1": mesh.vertices}.get(space, 1.0)
         if isinstance(control, NeumannControl | RobinControl | DirichletControl):
-            count **= (mesh.dim - 1) / mesh.dim
+            # Of a side, or of all of them.
+            count = 2.0 * mesh.dim * count ** ((mesh.dim - 1) / mesh.dim)
         varies = space != "constant" and control.kind in ("source", "neumann", "robin", "dirichlet", "python")
         total += count * (1.0 if isinstance(control, ParameterControl) else fields(spec, mesh.dim))
         total += count * (steps - 1.0) * fields(spec, mesh.dim) if varies else 0.0

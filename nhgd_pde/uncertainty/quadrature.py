@@ -29,7 +29,9 @@ def tensor_quadrature(inputs: RandomInputs, points: int, limit: int = LIMIT) -> 
     """
     if points < 1:
         raise ValueError(f"expected at least 1 point in every variable, found {points}")
-    _check(tensor_count(inputs, points), limit, f"{_digits(points)} points in each of {inputs.dimension} random variables")
+    _check(
+        tensor_count(inputs, points), limit, f"{_digits(points)} points in each of {inputs.dimension} random variables"
+    )
     rules = [one.gauss(points) for one in inputs.distributions]
     z = np.stack([axis.ravel() for axis in np.meshgrid(*(rule[0] for rule in rules), indexing="ij")], axis=1)
     weights = np.ones(1)
