@@ -74,33 +74,10 @@ def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> P
     problem = _read(file, settings, method)
     # Loaded here, because torch takes longer than it takes to refuse a file.
     from .api import build_problem
+    from .problem.announcing import announced
 
-    with _code_announced():
+    with announced(lambda text: None if _follows() else click.echo(text, err=True)):
         return build_problem(problem)
-
-
-@contextmanager
-def _code_announced() -> Iterator[None]:
-    """Say on standard error which files are run, before they are, each once."""
-    import logging
-
-    said: set[str] = set()
-
-    class Announcer(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if (text := record.getMessage()) not in said and not _follows():
-                said.add(text)
-                click.echo(text, err=True)
-
-    log, handler = logging.getLogger("nhgd_pde.code"), Announcer()
-    before = log.level
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before)
 
 
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -297,7 +274,9 @@ def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
     """Check FILE without solving it: mistakes, sizes, and what a solve will cost."""
     if no_code:
         with _bad_input():
-            _check_without_code(_read(file, settings, None))
+            from .problem.stand_ins import report_without_code
+
+            click.echo(report_without_code(_read(file, settings, None)))
         return
     with _bad_input():
         problem = _load(file, settings)
@@ -311,22 +290,6 @@ def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
     solved = problem.stages[-1]
     scenarios = solved if isinstance(solved, ScenarioProblem) else None
     click.echo(str(estimate(problem.pde, problem.method, scenarios)))
-
-
-def _check_without_code(read: ProblemFile) -> None:
-    """Check all that does not depend on code of the user's own, and say what was left out."""
-    from .api import build_problem
-    from .problem.stand_ins import without_code
-
-    reduced, left = without_code(read)
-    problem = build_problem(reduced)
-    _, unknowns = problem.inner_shape
-    click.echo(f"{problem.name}: {unknowns:,} state and {problem.pde.outer_size:,} control unknowns")
-    click.echo(f"mesh: {problem.pde.space.domain}")
-    for text in left or ("the problem names no code",):
-        click.echo(text)
-    if left:
-        click.echo("not checked: these functions, and what equation, control and objective are with them")
 
 
 @main.command()

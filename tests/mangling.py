@@ -163,9 +163,8 @@ def _mappings(tree: Any) -> list[dict[Any, Any]]:
     return [tree, *(here[key] for here, key in _places(tree) if isinstance(here[key], dict))]
 
 
-_SECTIONS: tuple[dict[str, Any], ...] = tuple(
-    each["properties"] for each in _SCHEMA["$defs"].values() if "properties" in each
-) + (_SCHEMA["properties"],)
+_SECTIONS: list[dict[str, Any]] = [each["properties"] for each in _SCHEMA["$defs"].values() if "properties" in each]
+_SECTIONS.append(_SCHEMA["properties"])
 
 
 def _keys_of(here: dict[Any, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def check_lengths(file: ProblemFile) -> None:
     mesh = file.spec.mesh
     if isinstance(mesh, FileMesh):
         return
+    sizes: tuple[float, ...]
+    counts: tuple[float, ...]
     if isinstance(mesh, DiskMesh | LShapeMesh):
         sizes, counts = (mesh.size,) * 2, (1.0,) * 2
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import logging
 import os
 import sys
 import warnings
@@ -20,10 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .announcing import LOG
 from .fields import Function
 from .loading import ProblemFile
-
-LOG = logging.getLogger("nhgd_pde.code")
 
 
 def load_function(file: ProblemFile, key: str, given: str | Callable[..., Any]) -> Callable[..., Any]:

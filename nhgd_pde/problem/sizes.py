@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .control_spec import DirichletControl, NeumannControl, ParameterControl, RobinControl
 from .mesh_spec import BoxMesh, DiskMesh, IntervalMesh, LShapeMesh, MeshSpec, RectangleMesh
+from .pde_spec import PythonSpec
 from .schema import ProblemSpec
 
 # Exponents of two from which on sizes are infinite for every purpose.
@@ -95,7 +96,7 @@ def _triangles(cells: float, sides: float, refine: int) -> MeshSize:
 def fields(spec: ProblemSpec, dim: int) -> float:
     """Components of the fields that sources act on."""
     kind = spec.pde.kind
-    if kind == "python":
+    if isinstance(spec.pde, PythonSpec):
         return real(spec.pde.components)
     return float({"elasticity": dim, "burgers": dim, "stokes": dim, "navier_stokes": dim, "helmholtz": 2}.get(kind, 1))
 

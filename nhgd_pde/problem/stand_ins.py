@@ -8,9 +8,30 @@ from typing import Any
 
 from torch import Tensor
 
+from .building import build, build_scenarios
 from .fields import Function
+from .limits import limits_told
 from .loading import ProblemFile
 from .python_code import shown
+
+
+def report_without_code(file: ProblemFile) -> str:
+    """Check all of a problem that does not depend on the user's code, and list its sizes and what was left out.
+
+    Raises:
+        ProblemError: the mistakes that were found.
+    """
+    reduced, left = without_code(file)
+    with limits_told(reduced):
+        problem = build_scenarios(reduced).nominal if reduced.spec.parameters else build(reduced)
+    lines = [
+        f"{problem.name}: {problem.inner_shape[1]:,} state and {problem.outer_size:,} control unknowns",
+        f"mesh: {problem.space.domain}",
+        *(left or ("the problem names no code",)),
+    ]
+    if left:
+        lines.append("not checked: these functions, and what equation, control and objective are with them")
+    return "\n".join(lines)
 
 
 def without_code(file: ProblemFile) -> tuple[ProblemFile, tuple[str, ...]]:

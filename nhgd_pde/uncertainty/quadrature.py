@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -74,9 +73,12 @@ def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> S
     least = 0 if m == 1 else level**2 // 8
     _check(least if least > limit else sparse_count(inputs, level), limit, what)
 
-    @functools.cache
+    rules: dict[tuple[Distribution, int], tuple[np.ndarray, np.ndarray]] = {}
+
     def rule(distribution: Distribution, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return distribution.gauss(2 * k + 1)
+        if (distribution, k) not in rules:
+            rules[distribution, k] = distribution.gauss(2 * k + 1)
+        return rules[distribution, k]
 
     # A point by the variables off the middle, their rules and the numbers of their nodes there.
     found: dict[tuple[tuple[int, int, int], ...], float] = {}
