@@ -117,6 +117,9 @@ def solve(
 def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verification:
     """Test every derivative of a problem: against differences, transposes, symmetry, Fisher information, hypergradient.
 
+    Over scenarios all tests are made in the nominal one, and those of the functions and of the assembled derivatives in
+    a few extreme ones too.
+
     Args:
         problem: from `load`.
         at: a solution of the problem, or the folder of a run that has ended. The tests are then made at its control and
@@ -126,8 +129,9 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     Raises:
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
+    scenarios = () if problem.scenarios is None else problem.scenarios.problem.extremes()
     with at_most_threads(problem.method.threads):
         if at is None:
-            return verify_problem(problem.pde, problem.file.spec.seed)
+            return verify_problem(problem.pde, problem.file.spec.seed, scenarios=scenarios)
         end = end_of(problem, at)
-        return verify_problem(problem.pde, problem.file.spec.seed, (end.u, end.v), end.place)
+        return verify_problem(problem.pde, problem.file.spec.seed, (end.u, end.v), end.place, scenarios)

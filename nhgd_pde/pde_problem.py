@@ -26,6 +26,7 @@ from .objective.integral import IntegralTerm
 from .objective.state_bounds import Relaxation, StateBounds
 from .objective.terms import Objective
 from .pde.equation import StateEquation
+from .pde.poles import pole_between
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +140,17 @@ class PDEProblem:
         numbers = self.control.numbers(v)
         return f"{said} with {numbers}" if said and numbers else said
 
+    def barrier(self, start: Tensor, end: Tensor) -> str:
+        """A sentence on a coefficient that is not finite between two controls; empty where there is none.
+
+        Only controls that are numbers are looked at: others enter the coefficients without poles.
+        """
+        numbers = self.control.numbers(end)
+        if self.equation.affine or not numbers:
+            return ""
+        key = pole_between(self.equation, self.control.physical(start), self.control.physical(end))
+        return f"{key} is not finite between {self.control.numbers(start)} and {numbers}" if key else ""
+
     def ends_at(self, v: Tensor) -> str:
         """A sentence on a run whose steps end at v, where a coefficient is about to leave its range."""
         numbers = self.control.numbers(v)
@@ -162,6 +174,11 @@ class PDEProblem:
         if not self.objective.relaxed:
             return 0.0
         return self.objective.surplus(self.state(u, v))
+
+    def file_value(self, u: Tensor, v: Tensor) -> float:
+        """The objective of the file, with the l1 term and without what enforces the bounds of the state."""
+        l1 = 0.0 if self.l1_weights is None else dot(self.l1_weights, v.abs())
+        return self.relaxed(()).outer_value(u, v) + l1
 
     # Inner problem
 
@@ -274,14 +291,21 @@ class PDEProblem:
         return self.model.definite
 
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
-        """What f has of every scenario, without the terms in the control alone; (S,)."""
+        """What the file has of every scenario, without the terms in the control alone; (S,)."""
         m = self.control.physical(v)
         return self.objective.scenario_values(self.equation.embed(u, m), m)
 
-    def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of `scenario_values` by u (S, n), and at fixed u by v (S, p)."""
+    def scenario_penalties(self, u: Tensor, v: Tensor) -> Tensor:
+        """What enforces the bounds of the state in every scenario; (S,)."""
+        return self.objective.scenario_penalties(self.equation.embed(u, self.control.physical(v)))
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Those of slopes (S,) times `scenario_values` plus `scenario_penalties`: by u (S, n), at fixed u by v (S, p).
+
+        Without slopes, these are one.
+        """
         m = self.control.physical(v)
-        state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m)
+        state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m, slopes)
         return self.equation.restrict(state), self._each_pulled_back(
             control + self.equation.each_restrict_data(state, m)
         )

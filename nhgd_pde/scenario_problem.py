@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,12 +12,16 @@ from torch import Tensor
 
 from .engine.bilevel import Constraint
 from .linalg.counts import Counts
+from .linalg.lengths import dot
 from .linalg.riesz import RieszMap
 from .linalg.sparse import SparseMatrix
 from .objective.risk import Risk
 from .objective.state_bounds import Relaxation, StateBounds
 from .pde_problem import PDEProblem
 from .uncertainty.fresh import FreshSample
+
+# Largest number of extreme scenarios, and of standard variables that are shown.
+_EXTREMES, _SHOWN = 4, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +96,51 @@ class ScenarioProblem:
 
         The nominal problem has the mean of their multipliers. Scenarios of a coarser mesh have none.
         """
-        nominal = self.nominal.relaxed(tuple(each.averaged(self.weights) for each in relaxations))
+        nominal = self.nominal.relaxed(tuple(each.averaged(self._penalty_shares) for each in relaxations))
         coarsened = None if relaxations else self.coarsened
         return replace(self, nominal=nominal, relaxations=relaxations, coarsened=coarsened)
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
-        """The part of the mean over the scenarios that enforces the bounds of their states, and is not in the file."""
-        if not self.relaxations or not self.risk.linear:
+        """The part of the objective that enforces the bounds of the states, and is not in the file."""
+        if not self.relaxations:
             return 0.0
-        state, weights = self.state(u, v), self.weights / self.weights.sum()
+        state = self.state(u, v)
         terms = [term for each in self.relaxations if (term := each.term()) is not None]
-        return sum(float(weights @ term.value(state)) for term in terms)
+        return sum(float(self._penalty_shares @ term.value(state)) for term in terms)
+
+    @property
+    def penalty_weights(self) -> Tensor | None:
+        """(S,) w > 0 of the terms that enforce the bounds of the states; None where rho adds them up as it should.
+
+        A risk measure may leave scenarios out, and a rule of quadrature may subtract some. Bounds hold in all of them.
+        """
+        if not self.relaxations or (self.risk.linear and self._positive):
+            return None
+        return self._penalty_shares
+
+    @cached_property
+    def _positive(self) -> bool:
+        return bool((self.weights > 0.0).all())
+
+    @cached_property
+    def _penalty_shares(self) -> Tensor:
+        weights = self.weights if self._positive else torch.ones_like(self.weights)
+        return weights / weights.sum()
+
+    def extremes(self) -> Iterator[tuple[PDEProblem, str]]:
+        """Problems of a few scenarios that are the most unlike the nominal one, one each, and what they are called.
+
+        These are the scenarios with the longest vector of standard variables, and with the largest and smallest values
+        of the first two.
+        """
+        found = [int(np.linalg.norm(self.z, axis=1).argmax())]
+        for column in self.z.T[:2]:
+            found += [int(column.argmax()), int(column.argmin())]
+        for number in list(dict.fromkeys(found))[:_EXTREMES]:
+            values = ", ".join(f"{value:.3g}" for value in self.z[number][:_SHOWN])
+            more = ", ..." if self.z.shape[1] > _SHOWN else ""
+            told = f"in scenario {number}, with the standard variables ({values}{more})"
+            yield self.part(torch.tensor([number])), told
 
     def drawn(self, first: int, count: int) -> PDEProblem:
         """Scenarios of the stream."""
@@ -165,11 +203,18 @@ class ScenarioProblem:
 
     def refusal(self, v: Tensor) -> str:
         """A coefficient that v brings out of its range, in the nominal scenario or in one of the sample."""
-        said = self.nominal.refusal(v)
+        return self._said(lambda problem: problem.refusal(v))
+
+    def barrier(self, start: Tensor, end: Tensor) -> str:
+        """A coefficient that is not finite between two controls, in the nominal scenario or in one of the sample."""
+        return self._said(lambda problem: problem.barrier(start, end))
+
+    def _said(self, question: Callable[[PDEProblem], str]) -> str:
+        said = question(self.nominal)
         if said or not self.mixed:
             return said
         parts = torch.split(torch.arange(len(self.z)), self.at_once)
-        return next((said for indices in parts if (said := self.part(indices).refusal(v))), "")
+        return next((said for indices in parts if (said := question(self.part(indices)))), "")
 
     def ends_at(self, v: Tensor) -> str:
         return self.nominal.ends_at(v)
@@ -187,15 +232,19 @@ class ScenarioProblem:
         return torch.cat([self.part(indices).state(u[indices], v) for indices in parts])
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
-        """rho of the scenarios that u (b, n) are the states of, and the terms in the control alone."""
-        values = torch.cat(
-            [
-                self.part(indices).scenario_values(u[indices], v)
-                for indices in torch.split(torch.arange(len(u)), self.at_once)
-            ]
-        )
+        """rho of the scenarios that u (b, n) are the states of, their penalties, and the terms in the control alone."""
+        return self._rho(u, v) + self.surplus(u, v) + self.nominal.control_value(v)
+
+    def file_value(self, u: Tensor, v: Tensor) -> float:
+        """The objective of the file, with the l1 term and without what enforces the bounds of the states."""
+        l1 = 0.0 if self.l1_weights is None else dot(self.l1_weights, v.abs())
+        return self._rho(u, v) + self.nominal.control_value(v) + l1
+
+    def _rho(self, u: Tensor, v: Tensor) -> float:
+        parts = torch.split(torch.arange(len(u)), self.at_once)
+        values = torch.cat([self.part(indices).scenario_values(u[indices], v) for indices in parts])
         weights = self.weights[: len(u)]
-        return self.risk.value(values, weights / weights.sum()) + self.nominal.control_value(v)
+        return self.risk.value(values, weights / weights.sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,13 @@ def test_flows_and_advection_have_products_without_a_matrix_too() -> None:
 
 def test_coefficients_of_one_size_keep_the_matrix() -> None:
     assert problem({"pde.conductivity": "1 + x"}).equation._accurate is None
+
+
+def test_a_contrast_that_double_precision_does_not_hold_is_told(halves: Path) -> None:
+    """A stiff half that floats on a soft one: rounding errors of its entries are as large as what holds it."""
+    solution = nhgd.solve(nhgd.load(content(halves, "left", {"a": 1, "b": 1e13}, control=SOURCE)))
+    assert solution.status == "failed"
+    assert re.search(r"its diagonal entries differ by a factor of \de\+1[34]", solution.message)
+    # Where the stiff half is held itself nothing is lost.
+    held = nhgd.solve(nhgd.load(content(halves, "right", {"a": 1, "b": 1e13}, control=SOURCE)))
+    assert held.status == "converged"

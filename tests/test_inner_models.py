@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from nhgd_pde.inner.energy import energy_model
+from nhgd_pde.inner.energy import _coloured, energy_model
 from nhgd_pde.inner.model import InnerModel, Observation
 from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.sparse import SparseMatrix
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.linearisation import SteadyControlDerivative
 from problems import equation_of, in_conductivity, of_one_field, quasilinear, random, slope, space_of
@@ -447,3 +449,16 @@ def test_a_sample_does_not_depend_on_where_it_is_evaluated(form: Form) -> None:
     assert torch.equal(first.gradient, again.gradient) and torch.equal(first.scores, again.scores)
     half = model.batch(0.5 * u, v, sample)
     assert sample.count == half.scores.shape[1] == 7
+
+
+def test_roots_that_have_grown_take_further_numbers() -> None:
+    """A coefficient that was zero where a sample was drawn: its noise is independent of the rest, and repeatable."""
+    root = SparseMatrix(sp.identity(6, format="csr"), torch.device("cpu"))
+    white = torch.randn((2, 4000, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = _coloured((root,), white)
+    assert torch.equal(found[..., :4], white) and torch.equal(found, _coloured((root,), white))
+    covariance = torch.cov(found.reshape(-1, 6).T)
+    assert (covariance - torch.eye(6, dtype=torch.float64)).abs().max() < 0.06
+    # And fewer where a coefficient has become zero.
+    small = SparseMatrix(sp.identity(3, format="csr"), torch.device("cpu"))
+    assert torch.equal(_coloured((small,), white), white[..., :3])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.minimise import minimise
+from nhgd_pde.methods.registry import METHODS
 from tests.problems import BASE
 from tests.units import PROBLEMS, SMALL, content
 
@@ -52,10 +55,18 @@ STATIONARY: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
-@pytest.mark.parametrize("name", ["warm", "q11", "q5"])
+# The first evaluation of a stochastic method takes thousands of steps with a flow.
+EXACT = ["nhgd", "adjoint", "truncated_cg", "broyden", "nbo_cg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, method) for name in ("warm", "q11", "q5") for method in EXACT]
+    + [("q11", method) for method in METHODS if method not in EXACT],
+)
 def test_an_objective_that_the_control_does_not_change_leaves_it_where_it_is(name: str, method: str) -> None:
-    problem = nhgd.load(FAULTS / f"{name}.yaml", {"method": method})
+    coarse = {} if method in ("nhgd", "adjoint") else {"mesh.cells": [4, 4]}
+    problem = nhgd.load(FAULTS / f"{name}.yaml", {"method": method, **coarse})
     _, start = problem.pde.start()
     solution = nhgd.solve(problem)
     assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0)
@@ -139,6 +150,125 @@ def test_so_it_is_over_scenarios(options: dict[str, Any], solver: str, risk: Any
     assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0), solution.message
     assert ZERO in solution.message
     assert float(np.ravel(solution.control)[0]) == 1.0
+
+
+SHEAR: dict[str, Any] = {
+    "name": "shear",
+    "mesh": {"kind": "rectangle", "cells": [4, 4]},
+    "pde": {"kind": "stokes", "viscosity": "nu", "boundary": {"all": {"dirichlet": ["q*y", 0]}}},
+    "control": {"kind": "parameter", "name": "nu", "initial": 1.23},
+    "objective": [{"kind": "tracking", "target": [0, 0]}],
+    "parameters": {"q": {"uniform": [1, 2]}},
+    "scenarios": {"count": 4, "validation": 0},
+}
+SHEARS: dict[str, dict[str, Any]] = {
+    "growing": {},
+    "all": {"scenarios.strategy": "all"},
+    "saga": {"scenarios.strategy": "saga"},
+    "streaming": {"scenarios.strategy": "streaming"},
+    "robbins_monro": {"method": "robbins_monro"},
+    "sample_average": {"method": "sample_average"},
+    "adjoint": {"method": "adjoint"},
+    "cvar": {"risk": {"cvar": 0.5}},
+    "two meshes": {"scenarios.levels": 2, "mesh.cells": [8, 8]},
+    "bounds": {"control.bounds": [0.1, 10]},
+    "many": {"scenarios.count": 40},
+    "nominal state of zero": {"parameters.q.uniform": [-1, 1]},
+    "quadrature": {"scenarios": {"sampling": "quadrature", "validation": 0}},
+    "residual form": {"inner.model": "residual"},
+}
+
+
+@pytest.mark.parametrize("kind", ["stokes", "navier_stokes"])
+@pytest.mark.parametrize("name", SHEARS)
+def test_a_shear_flow_does_not_depend_on_its_viscosity_in_any_scenario(name: str, kind: str) -> None:
+    """The velocity is (q y, 0), whatever the viscosity is."""
+    solution = nhgd.solve(nhgd.load(SHEAR, {"pde.kind": kind, **SHEARS[name]}))
+    assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0), solution.message
+    assert ZERO in solution.message
+    assert float(np.ravel(solution.control)[0]) == 1.23
+    assert solution.certificate.gradient_error >= solution.history[0]["gradient_norm"]
+    assert "streaming" in name or solution.state.std(0).max() > 0.0
+
+
+CUBIC = {
+    "mesh": {"kind": "rectangle", "cells": [4, 4]},
+    "pde": {
+        "kind": "semilinear",
+        "conductivity": "k",
+        "nonlinearity": "k*u**3",
+        "boundary": {"left": {"dirichlet": 0}, "right": {"dirichlet": 2}},
+    },
+    "control": {"kind": "parameter", "name": "k", "initial": 1.5},
+    "objective": [{"kind": "tracking", "target": "x*y"}],
+}
+
+
+@pytest.mark.parametrize("method", ["nhgd", "adjoint", "truncated_cg", "broyden", "amigo"])
+def test_a_nonlinear_equation_with_a_common_factor(method: str) -> None:
+    """k (-Laplace u + u^3) = 0. The state of a first evaluation is known to 1e-8 only, which rounding does not hide."""
+    solution = nhgd.solve(nhgd.load({**BASE, **CUBIC, "method": method}))
+    assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0), solution.message
+    assert float(np.ravel(solution.control)[0]) == 1.5
+
+
+def restarted(source: Any, options: dict[str, Any], control: np.ndarray) -> nhgd.Problem:
+    """The problem, starting from a control."""
+    problem = nhgd.load(source, options)
+    v = torch.from_numpy(control)
+    nominal = replace(problem.pde, origin=(problem.pde.cold_start(v), v))
+    assert problem.scenarios is not None
+    return replace(problem, pde=nominal, scenarios=replace(problem.scenarios, nominal=nominal))
+
+
+ROBUST = next(path for path in PROBLEMS if path.stem == "robust_poisson")
+FEW = {"mesh.cells": [8, 8], "scenarios.count": 24, "scenarios.validation": 0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scenarios.strategy": "all"},
+        {"risk": {"cvar": 0.5}, "outer.rtol": 1e-5},
+        {"outer.rtol": 1e-2, "scenarios.count": 64},
+        {"outer.rtol": 1e-4, "scenarios.strategy": "saga"},
+    ],
+)
+def test_a_restart_at_the_optimum_over_scenarios_ends_at_once(options: dict[str, Any]) -> None:
+    """The nominal gradient is not zero there, and the run would go to the nominal optimum and come back."""
+    first = nhgd.solve(nhgd.load(ROBUST, {**FEW, **options}))
+    second = nhgd.solve(restarted(ROBUST, {**FEW, **options}, first.control))
+    assert first.status == second.status == "converged", second.message
+    assert second.stats["outer_iterations"] == 0
+    assert "the start is a solution" in second.message
+    assert np.array_equal(second.control, first.control)
+
+
+def test_a_start_near_the_optimum_over_scenarios_goes_on_from_there() -> None:
+    first = nhgd.solve(nhgd.load(ROBUST, FEW))
+    near = first.control * (1.0 + 1e-3 * np.sin(np.arange(len(first.control))))
+    second = nhgd.solve(restarted(ROBUST, FEW, near))
+    assert second.status == "converged"
+    assert 0 < second.stats["outer_iterations"] <= first.stats["outer_iterations"] // 2
+    assert second.objective == pytest.approx(first.objective, rel=1e-9)
+    assert np.abs(second.control - first.control).max() <= 1e-5 * np.abs(first.control).max()
+
+
+def test_a_judge_takes_few_solves_where_the_start_is_none() -> None:
+    """None at the default start, and those of a first look at four scenarios elsewhere."""
+
+    def solves(make: Callable[[], nhgd.Problem]) -> tuple[int, int]:
+        judged, other = make(), make()
+        alone = replace(other, method=replace(other.method, judge=None))
+        with_judge, without = (nhgd.solve(each).stats["solves"]["solves"] for each in (judged, alone))
+        return with_judge, without
+
+    judged, alone = solves(lambda: nhgd.load(ROBUST, FEW))
+    assert judged == alone
+    far = np.linspace(-3.0, 5.0, nhgd.load(ROBUST, FEW).pde.outer_size)
+    judged, alone = solves(lambda: restarted(ROBUST, FEW, far))
+    assert alone < judged < alone + 100
 
 
 @pytest.mark.parametrize("initial", [0, 1e-3])

@@ -167,3 +167,14 @@ def test_the_objective_of_other_controls(kind: str, scheme: str, order: float) -
     values = [solve(steps, {**OTHERS[kind], **common, "time.scheme": scheme}).objective for steps in (16, 32, 64, 128)]
     gaps = np.abs(np.diff(values))
     assert slope([1.0 / 16, 1.0 / 32, 1.0 / 64], gaps.tolist()) == pytest.approx(order, abs=0.25)
+
+
+def test_the_first_and_the_last_value_are_of_order_one() -> None:
+    """The load, the adjoint variable and its rate have their means over the step and a half that the first value acts
+    in, and over the half step of the last one, at different times: no place makes up for all of them.
+    """
+    found = [solve(steps, {}).control for steps in STEPS]
+    last = [abs(v[-1] - exact(CONTROL, 1.0)) for v in found]
+    assert slope([1.0 / steps for steps in STEPS], last) == pytest.approx(1.0, abs=0.1)
+    first = [abs(v[0] - exact(CONTROL, 1.0 / steps)) for v, steps in zip(found, STEPS, strict=True)]
+    assert max(first[-1], last[-1]) < 0.01 * START

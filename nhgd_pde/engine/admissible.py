@@ -40,6 +40,10 @@ class RestrictedProblem(Protocol):
         """Why the problem makes no sense at v, a sentence; empty where it does."""
         ...
 
+    def barrier(self, start: Tensor, end: Tensor) -> str:
+        """Why a step must not lead from one point to another although both are admissible; empty where it may."""
+        ...
+
     def ends_at(self, v: Tensor) -> str:
         """A sentence on a run whose steps end at v, the last point before the edge: where that is, and what to do."""
         ...
@@ -90,19 +94,23 @@ def held_back(
     """
     if not isinstance(problem, RestrictedProblem):
         return proposal, state, None
-    reason = problem.refusal(proposal)
+    start = state.best.v
+
+    def refusal(v: Tensor) -> str:
+        return problem.refusal(v) or problem.barrier(start, v)
+
+    reason = refusal(proposal)
     if not reason:
         return proposal, state, None
-    start = state.best.v
     if not isinstance(outer, SearchingMethod):
-        share, reason = _last(lambda share: start + share * (proposal - start), problem.refusal, reason)
+        share, reason = _last(lambda share: start + share * (proposal - start), refusal, reason)
         return proposal, state, Edge(reason, start + share * (proposal - start))
     search = outer.shortened
 
     def point(share: float) -> Tensor:
         return outer.propose(space, search(state, share))[0]
 
-    share, reason = _last(point, problem.refusal, reason)
+    share, reason = _last(point, refusal, reason)
     edge = Edge(reason, point(share))
     if torch.equal(edge.point, start):
         return proposal, state, edge

@@ -32,6 +32,8 @@ class Stopping:
             A single small step may have been damped for another reason than an optimum.
         restarts: the start may be the end of another run, which is then recognised as a solution. False where stages
             follow each other: there the goals alone decide.
+        reduction: largest goal relative to the first gradient, whatever rounding may be; 1: the start may be good
+            enough.
         roughest: relative residual that the systems of an evaluation may have at most, however large the gradient is.
     """
 
@@ -42,6 +44,12 @@ class Stopping:
     change: float | None = None
     roughest: float = 1e-3
     restarts: bool = True
+    reduction: float = 1.0
+
+    @property
+    def share(self) -> float:
+        """The goal of a start that is a solution, relative to the natural size of its gradient."""
+        return min(self.rtol, _SOLVED)
 
     def goal(self, first: float, scales: GradientScales) -> float:
         """The norm of the gradient to reach, given the norm of the first gradient.
@@ -51,11 +59,12 @@ class Stopping:
         begins where another run has ended has nothing left to do.
         """
         goal = max(self.rtol * first, self.atol)
+        if self.reduction < 1.0:
+            return min(goal, self.reduction * first)
         if first <= scales.rounding:
             return max(goal, scales.rounding)
-        share = min(self.rtol, _SOLVED)
-        if self.restarts and first <= _NEAR * share * scales.natural:
-            return max(goal, share * scales.natural)
+        if self.restarts and first <= _NEAR * self.share * scales.natural:
+            return max(goal, self.share * scales.natural)
         return goal
 
     def small(self, iterate: Iterate, goal: float) -> bool:
@@ -124,6 +133,7 @@ class LoopState:
         sensitivity: `Evaluation.sensitivity` at the last point that could be evaluated.
         unit: the unit of the outer space, see `Feasible`.
         scales: the natural size of the gradient at the start, and its rounding errors.
+        solved: norm of the gradient of a solution, where a judge has found that the start is one; else 0.
     """
 
     first: Iterate
@@ -135,6 +145,7 @@ class LoopState:
     sensitivity: float
     unit: float = 1.0
     scales: GradientScales = UNKNOWN
+    solved: float = 0.0
 
 
 def worst_residual(evaluation: Evaluation) -> float:

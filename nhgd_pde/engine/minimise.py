@@ -17,6 +17,7 @@ from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
+from .starts import judged_start
 
 # With a tenth of the step each time this is hopeless; a line search gives up a little later.
 _MOST_BAD_EVALUATIONS = 20
@@ -78,9 +79,9 @@ class _Search:
         value = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
         return Accuracy(value, value)
 
-    def with_scales_of(self, first: Iterate, scales: GradientScales, unit: float) -> _Search:
+    def with_scales_of(self, first: Iterate, scales: GradientScales, unit: float, solved: float = 0.0) -> _Search:
         """The search with the data that are known once the first point has been evaluated."""
-        goal = self.stopping.goal(first.gradient_norm, scales)
+        goal = max(self.stopping.goal(first.gradient_norm, scales), solved)
         return replace(self, scales=scales, goal=goal, space=replace(self.space, unit=unit))
 
 
@@ -93,6 +94,7 @@ def minimise(
     interrupted: Callable[[], bool] = lambda: False,
     keep: Callable[[LoopState, bool], None] = lambda state, last: None,
     resumed: LoopState | None = None,
+    judge: Oracle | None = None,
 ) -> Minimum:
     """Minimise Phi(v) = f(u*(v), v).
 
@@ -105,6 +107,7 @@ def minimise(
         interrupted: asked before every evaluation but the first; true ends the run with the iterate it has.
         keep: given the state after every accepted iterate, and with true where the run ends and may be resumed.
         resumed: such a state to go on from, in place of the start.
+        judge: an oracle that can tell whether the start is a solution, where the first one cannot.
 
     Raises:
         ValueError: the outer method does not take what the problem has, or needs what it has not.
@@ -119,15 +122,20 @@ def minimise(
     loop = resumed or _start(search, outer)
     if isinstance(loop, Minimum):
         return loop
+    told = loop.first
+    if resumed is None and judge is not None:
+        loop, told = judged_start(loop, problem, oracle, judge, outer, space, stopping, interrupted)
     first = loop.first
-    search = search.with_scales_of(first, loop.scales, loop.unit)
+    search = search.with_scales_of(first, loop.scales, loop.unit, loop.solved)
     if resumed is None:
-        tell(first)
+        tell(told)
         keep(loop, False)
 
     # The places where steps from the current iterate, and the step to it, would have left the admissible set.
     edge: Edge | None = None
     crossed: Edge | None = None
+    # The last point that was evaluated, unless it is the iterate.
+    tried: Tensor | None = None
     while True:
         end = _end(loop, search)
         if end is not None:
@@ -145,12 +153,14 @@ def minimise(
                 loop = replace(
                     loop, current=wider, outer=state, knowledge=wider.oracle, evaluations=wider.evaluations, bad=0
                 )
+                tried = None
                 continue
         if refused is not None and refused.reached(space, current, first, crossed):
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, search.goal, stopping)
         accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)
-        evaluation, knowledge = search.evaluate(proposal, loop.knowledge, accuracy)
+        evaluation, knowledge = search.evaluate(proposal, _nearest(loop, tried, proposal, space), accuracy)
+        tried = proposal
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
@@ -167,15 +177,29 @@ def minimise(
         )
         if not state.accepted:
             again = _known_better(loop, search, outer, evaluation) if state.failure else None
-            search, loop = again or (search, loop)
+            if again:
+                search, loop = again
+                tried = None
             continue
         loop = _reached(loop, search, outer)
         if not loop.current.evaluation.finite or _grown_without_bound(loop.current.evaluation, first.evaluation, space):
             return Minimum(current, first, "failed", diverged(loop.current.evaluation, first))
         search, loop = _settled(loop, current, search, outer)
-        edge, crossed = None, edge
+        edge, crossed, tried = None, edge, None
         tell(loop.current)
         keep(loop, False)
+
+
+def _nearest(loop: LoopState, tried: Tensor | None, v: Tensor, space: Feasible) -> Any:
+    """What is known for an evaluation at v, with the states at the iterate or at the last trial: those that are nearer.
+
+    A trial that was far too long may have states on another branch of solutions, which steps would not leave again.
+    """
+    if tried is None:
+        return loop.knowledge
+    current = loop.current
+    near, far = (space.metric.norm((v - other)[None]) for other in (tried, current.evaluation.v))
+    return loop.knowledge if near < far else current.oracle.blend(loop.knowledge, 0.0)
 
 
 def _known_better(

@@ -152,7 +152,17 @@ class EnergyModel:
 
 
 def _coloured(roots: tuple[SparseMatrix, ...], white: Tensor) -> Tensor:
-    """G^T z for white noise z (S, m, rows); (S, m, n)."""
+    """G^T z for white noise z (S, m, rows); (S, m, n).
+
+    G has fewer rows where a coefficient has become zero everywhere, and more where one has ceased to be zero. In the
+    latter case the sample is the seed of the further numbers.
+    """
+    rows = max(root.shape[0] for root in roots)
+    if rows > white.shape[-1]:
+        generator = torch.Generator().manual_seed(int(white.reshape(-1)[:1].cpu().view(torch.int32)[0]))
+        more = gaussian((*white.shape[:-1], rows - white.shape[-1]), generator, white)
+        white = torch.cat([white, more], -1)
+    white = white[..., :rows]
     if len(roots) == 1:
         return roots[0].rmv(white.flatten(0, 1)).reshape(*white.shape[:2], -1)
     return torch.stack([root.rmv(each) for root, each in zip(roots, white, strict=True)])

@@ -23,6 +23,8 @@ class BatchedResult:
         iterations: of the row that took most.
         converged: every row has reached its tolerance.
         message: a sentence where a row broke down.
+        gain: (S,) factor by which solutions with an operator are larger than with the preconditioner, which errors
+            include; None where it was not asked for.
     """
 
     solution: Tensor
@@ -31,6 +33,7 @@ class BatchedResult:
     iterations: int
     converged: bool
     message: str = ""
+    gain: Tensor | None = None
 
 
 def batched_conjugate_gradients(
@@ -135,6 +138,7 @@ def batched_residuals(
     atol: Tensor | Callable[[Tensor], Tensor] | float = 0.0,
     iterations: int = 60,
     residual: Tensor | None = None,
+    gain: Tensor | None = None,
 ) -> BatchedResult:
     """Solve A_s x_s = b_s for any A_s near P^-1, each row with steps of its own.
 
@@ -150,23 +154,28 @@ def batched_residuals(
         atol: of |P (b - A x)|_K, as in `batched_conjugate_gradients`.
         iterations: most applications of P.
         residual: (S, n) b - A x at the start, where it is known.
+        gain: (S,) lower bounds of |(P A)^-1| that are known before, 1 without any. With them the errors of solutions,
+            |x - x*|_K <= |(P A)^-1| |P (b - A x)|_K, take the place of |P (b - A x)|_K. The bounds are raised to what
+            the directions tried show: the norm of (P A)^-1 on P A times their span, which takes no further solves.
     """
     x = torch.zeros_like(b) if start is None else start
     r = residual if residual is not None else b if start is None else b - operator(x)
     s = preconditioner(r)
     tried: list[tuple[Tensor, Tensor, Tensor]] = []
+    products = b.new_zeros(len(b), 0, 0)
+    factor: Tensor | float = 1.0 if gain is None else gain
     first = row_lengths(s, gram)
     goal = torch.as_tensor(atol(first) if callable(atol) else atol, dtype=b.dtype, device=b.device).expand(len(b))
-    error, step = first, 1
+    error, step = factor * first, 1
     while True:
         if not bool(torch.isfinite(error).all()):
-            return BatchedResult(x, r, error, step, False, "a residual is not finite")
+            return BatchedResult(x, r, error, step, False, "a residual is not finite", gain)
         left = error > goal
         if not bool(left.any()):
-            return BatchedResult(x, r, error, step, True)
+            return BatchedResult(x, r, error, step, True, gain=gain)
         if step >= iterations:
             message = f"{iterations} steps were not enough for {int(left.sum())} rows"
-            return BatchedResult(x, r, error, step, False, message)
+            return BatchedResult(x, r, error, step, False, message, gain)
         image = operator(s)
         d, w = s, preconditioner(image)
         step += 1
@@ -176,10 +185,25 @@ def batched_residuals(
         length = row_lengths(w, gram)
         moving = left & (length > 0.0)
         if not bool(moving.any()):
-            return BatchedResult(x, r, error, step, False, "the iteration has broken down")
+            return BatchedResult(x, r, error, step, False, "the iteration has broken down", gain)
         scale = torch.where(moving, 1.0 / length, 0.0)[:, None]
         d, w, image = scale * d, scale * w, scale * image
         tried.append((d, w, image))
+        if gain is not None:
+            products = _bordered(products, gram(d), [direction for direction, _, _ in tried])
+            # The images w are orthonormal, so that |(P A)^-1| on their span is the length of the longest combination.
+            gain = torch.maximum(gain, torch.linalg.eigvalsh(products)[:, -1].clamp(min=0.0).sqrt())
+            factor = gain
         share = (gram(w) * s).sum(1, keepdim=True)
         x, r, s = x + share * d, r - share * image, s - share * w
-        error = row_lengths(s, gram)
+        error = factor * row_lengths(s, gram)
+
+
+def _bordered(products: Tensor, covectors: Tensor, directions: list[Tensor]) -> Tensor:
+    """The products (S, k, k) of directions with each other, with those of the last one, K times which is given."""
+    count = len(directions)
+    found = covectors.new_zeros(len(covectors), count, count)
+    found[:, :-1, :-1] = products
+    found[:, -1] = torch.stack([(covectors * each).sum(1) for each in directions], 1)
+    found[:, :, -1] = found[:, -1]
+    return found

@@ -11,8 +11,8 @@ from torch import Tensor
 
 # Ratio of each step to the next shorter one, and largest number of even orders of the error that are eliminated.
 _FACTOR, _COLUMNS = 4.0, 5
-# Ratio of the second set of steps to the first one, so that no length is in both sets.
-_OTHER = 0.7
+# Ratio of the second set of steps to the first one, so that no length is in both sets. Products with it are exact.
+_OTHER = 0.75
 # Estimated error that is small enough, relative to the derivative plus 1e-3 of the largest derivative.
 _ENOUGH, _LITTLE = 1e-9, 1e-3
 # Assumed ratio of the parts of a derivative that cancel to the value of the function, for steps of unit length.
@@ -37,7 +37,12 @@ class Estimate:
 
 
 def central_difference(
-    function: Callable[[float], Tensor], longest: float = 0.25, levels: int = 9, parts: Tensor | float = 0.0
+    function: Callable[[float], Tensor],
+    longest: float = 0.25,
+    levels: int = 9,
+    parts: Tensor | float = 0.0,
+    sided: bool = False,
+    blur: float = 0.0,
 ) -> Estimate:
     """The derivative of t -> function(t), a tensor, at 0.
 
@@ -51,8 +56,12 @@ def central_difference(
         longest: the longest step, in the unit of t.
         levels: largest number of steps.
         parts: size of the parts that the values are sums of, where these are larger than the values.
+        sided: the function has values for t >= 0 alone. One-sided differences are extrapolated in all powers of the
+            step; a kink at 0 is not seen.
+        blur: size of the rounded arguments of the function relative to their change over a step of unit length.
     """
     middle = function(0.0)
+    power = 1 if sided else 2
     best, doubt = torch.zeros_like(middle), torch.full_like(middle, math.inf)
     kinks, lasting = torch.zeros_like(middle, dtype=torch.bool), torch.ones_like(middle, dtype=torch.bool)
     slopes: list[Tensor] = []
@@ -60,12 +69,17 @@ def central_difference(
     change, before = torch.full_like(middle, math.inf), torch.full_like(middle, math.inf)
     for k in range(levels):
         step = longest * _FACTOR**-k
-        ahead, behind = function(step), function(-step)
+        ahead = function(step)
+        behind = middle if sided else function(-step)
         # Rounding errors of the values, and of the derivative to compare with, which may be a sum of parts that cancel.
-        rounding = torch.finfo(middle.dtype).eps * (ahead.abs() + behind.abs() + parts) * (1.0 / step + _CANCELLED)
-        slope, bend = [(ahead - behind) / (2.0 * step)], [((ahead - middle) + (behind - middle)) / step]
+        number = torch.finfo(middle.dtype)
+        rounding = number.eps * (ahead.abs() + behind.abs() + parts + number.tiny) * (1.0 / step + _CANCELLED)
+        slope, bend = [(ahead - behind) / (power * step)], [((ahead - middle) + (behind - middle)) / step]
+        rounding = rounding + number.eps * blur / step * slope[0].abs()
+        if sided:
+            bend = [torch.zeros_like(middle)]
         for j in range(1, min(k, _COLUMNS) + 1):
-            slope.append(slope[-1] + (slope[-1] - slopes[j - 1]) / (_FACTOR ** (2 * j) - 1.0))
+            slope.append(slope[-1] + (slope[-1] - slopes[j - 1]) / (_FACTOR ** (power * j) - 1.0))
             bend.append(bend[-1] + (bend[-1] - bends[j - 1]) / (_FACTOR ** (2 * j - 1) - 1.0))
             unlike = torch.maximum((slope[j] - slope[j - 1]).abs(), (slope[j] - slopes[j - 1]).abs())
             error = unlike + 0.5 * bend[j].abs() + rounding
@@ -91,9 +105,17 @@ def central_difference(
     return Estimate(best, torch.where(lost, math.inf, doubt), kinks)
 
 
-def sure_difference(function: Callable[[float], Tensor], longest: float = 0.25, levels: int = 9) -> Estimate:
+def sure_difference(
+    function: Callable[[float], Tensor],
+    longest: float = 0.25,
+    levels: int = 9,
+    sided: bool = False,
+    blur: float = 0.0,
+) -> Estimate:
     """The same over two sets of steps, which differ where an estimate agreed with its neighbours by chance."""
-    first, second = (central_difference(function, part * longest, levels) for part in (1.0, _OTHER))
+    first, second = (
+        central_difference(function, part * longest, levels, sided=sided, blur=blur) for part in (1.0, _OTHER)
+    )
     nearer = first.doubt <= second.doubt
     unlike = (first.value - second.value).abs()
     least = torch.minimum(first.doubt, second.doubt)

@@ -29,6 +29,8 @@ _REFINED = 1e-6
 _ROUNDING = 0.5 * np.finfo(float).eps
 # What is put on the zero diagonal of a saddle point matrix, relative to its Schur complement.
 _STATIC_PIVOT = 1e-8
+# Rounding errors of the largest entries on the diagonal, relative to the smallest one, that explain a singular matrix.
+_CONTRAST = 1e-6
 _WITHOUT_PIVOTING: dict[str, Any] = {
     "permc_spec": "MMD_AT_PLUS_A",
     "diag_pivot_thresh": 0.0,
@@ -106,6 +108,19 @@ def _tried(matrix: sp.csr_matrix, factors: Any, accuracy: float = _LEAST_ACCURAC
     return factors if error <= accuracy * np.abs(known).max() else None
 
 
+def _suspicion(matrix: sp.csr_matrix) -> str:
+    """The likely reason why a matrix is singular."""
+    sizes = np.abs(matrix.diagonal())
+    sizes = sizes[sizes > 0.0]
+    ratio = float(sizes.max() / sizes.min()) if len(sizes) else 1.0
+    if ratio * _ROUNDING < _CONTRAST:
+        return "is a boundary condition missing?"
+    return (
+        f"its diagonal entries differ by a factor of {ratio:.0e}, so that rounding errors of the large ones hide the "
+        "small ones; are coefficients of such different sizes meant, or is a boundary condition missing?"
+    )
+
+
 class Factorisation:
     """LU factors of a sparse (n, n) matrix, computed on the host by SuperLU.
 
@@ -132,7 +147,7 @@ class Factorisation:
             factors = _factors(matrix, False)
         if factors is None:
             n = f"{matrix.shape[0]:,}"
-            raise SingularMatrixError(f"the {n} x {n} matrix is singular: is a boundary condition missing?")
+            raise SingularMatrixError(f"the {n} x {n} matrix is singular: {_suspicion(matrix)}")
         self._lu = factors
         self._counts = counts
         self._symmetric = symmetric

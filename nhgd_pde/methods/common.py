@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Self, TypeVar
 
 import torch
@@ -17,6 +18,8 @@ from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import finite
 from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.stability import UNKNOWN, Stability, StableProblem, estimated
+from ..linalg.factorisation import SingularMatrixError
 from ..linalg.lengths import paired_length, quotient
 
 # Errors fall by a factor of e a relaxation time, so that 5 % of them are left after three.
@@ -40,6 +43,7 @@ class MethodState:
         spectrum_at: (S, n) the u it belongs to.
         sensitivity: what errors of u and q do to the hypergradient.
         description: a few words for people.
+        stability: the inf-sup constant, by which residuals are divided.
     """
 
     u: Tensor
@@ -49,6 +53,7 @@ class MethodState:
     spectrum_at: Tensor
     description: str
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    stability: Stability = UNKNOWN
 
     def blend(self, other: Self, share: float) -> Self:
         q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
@@ -186,6 +191,8 @@ def conclude(
     known = u if after.q is None else after.q
     if not finite(after.u, known, u, q, direct, indirect):
         return failed_evaluation(v, f"{after.description}: the iteration diverged; a smaller step is needed"), before
+    stability = _stability(problem, u, v, before.stability)
+    errors = errors[0] / stability.value, errors[1] / stability.value
     # A residual is the error of u or q itself up to the condition number.
     mu, largest = after.spectrum
     condition = quotient(largest, mu) if largest >= 0.0 else math.nan
@@ -202,4 +209,19 @@ def conclude(
         inner_steps=steps[0],
         refinement_steps=steps[1],
     )
-    return evaluation, replace(after, sensitivity=sensitivity) if evaluation.finite else before
+    if not evaluation.finite:
+        return evaluation, before
+    return evaluation, replace(after, sensitivity=sensitivity, stability=stability)
+
+
+def _stability(problem: BilevelProblem, u: Tensor, v: Tensor, before: Stability) -> Stability:
+    """The inf-sup constant at (u, v), estimated as `nhgd` and `adjoint` do, where J is not positive definite.
+
+    A method that diverges may come to where J is singular: nothing more is known there.
+    """
+    if u.shape[0] > 1 or not isinstance(problem, StableProblem) or problem.jacobian_kind.hessian:
+        return before
+    try:
+        return estimated(problem, u, v, before, partial(problem.state_factors, u, v))
+    except SingularMatrixError:
+        return before

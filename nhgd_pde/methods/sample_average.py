@@ -6,7 +6,7 @@ matrices of all scenarios stay in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -142,13 +142,13 @@ class SampleAverage:
                 return failed_evaluation(v, message), state
         solves = _Solves(self, problem, v, state, nominal, tolerance)
         parts = list(solves.parts())
-        mean = problem.risk.linear
+        mean = problem.risk.linear and problem.penalty_weights is None
         for indices, part in parts:
             solves.states(indices, part)
             if mean:
                 solves.adjoints(indices, part)
         if not mean and not solves.message:
-            solves.shares = problem.risk.derivative(solves.values, problem.weights)
+            solves.shares, solves.slopes = _shares(problem, solves.values)
             for indices, part in parts:
                 solves.adjoints(indices, part)
         if solves.message:
@@ -160,7 +160,7 @@ class SampleAverage:
         value = risk.value(solves.values, weights)
         evaluation = Evaluation(
             v=v,
-            value=value + problem.nominal.control_value(v),
+            value=value + solves.penalty + problem.nominal.control_value(v),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
             state_error=errors[0],
@@ -185,14 +185,14 @@ class SampleAverage:
         solves = _Solves(self, problem, v, state, state.nominal, 1.0)
         parts = list(solves.parts())
         values = torch.cat([part.scenario_values(u[indices], v) for indices, part in parts])
-        shares = problem.weights if problem.risk.linear else problem.risk.derivative(values, problem.weights)
+        shares, slopes = _shares(problem, values)
         own = problem.nominal.control_derivative(v)
-        direct = own + sum(shares[at] @ part.scenario_derivatives(u[at], v)[1] for at, part in parts)
+        direct = own + sum(shares[at] @ part.scenario_derivatives(u[at], v, _of(slopes, at))[1] for at, part in parts)
 
         def derivative_at(changed: Tensor) -> Tensor:
             found = own
             for at, part in parts:
-                right, outer = part.scenario_derivatives(changed[at], v)
+                right, outer = part.scenario_derivatives(changed[at], v, _of(slopes, at))
                 left = right - part.state_product_transposed(changed[at], v, p[at])
                 adjoint = p[at] + solves.solved_transposed(at, part, u[at], left)
                 found = found + shares[at] @ (outer - part.scenario_control_products(changed[at], v, adjoint))
@@ -209,6 +209,17 @@ class SampleAverage:
         state = from_plain(saved["state"], problem.start()[0].device)
         nominal = None if saved["nominal"] is None else Nominal.restore(problem, saved["nominal"])
         return replace(state, kept=_Kept(), nominal=nominal)
+
+
+def _shares(problem: ScenarioProblem, values: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(S,) the factors with which hypergradients of scenarios are added up, and those of f_s in these, if not one."""
+    weights = problem.weights if problem.risk.linear else problem.risk.derivative(values, problem.weights)
+    penalties = problem.penalty_weights
+    return (weights, None) if penalties is None else (penalties, weights / penalties)
+
+
+def _of(slopes: Tensor | None, indices: Tensor) -> Tensor | None:
+    return None if slopes is None else slopes[indices]
 
 
 class _Solves:
@@ -236,6 +247,9 @@ class _Solves:
         self.tolerance = tolerance
         self.values, self.derivative = v.new_zeros(count), torch.zeros_like(v)
         self.shares = problem.weights
+        # Of f_s in the hypergradients; the sum of the penalties, which the measure does not see.
+        self.slopes: Tensor | None = None
+        self.penalty = 0.0
         # For states and for adjoints, part by part: (error, length, least length that the error counts relative to).
         self.found: tuple[list[_Found], list[_Found]] = ([], [])
         self.steps, self.message = [0, 0], ""
@@ -258,9 +272,19 @@ class _Solves:
             found.append(max((relative(error, least, longest) for error, _, least in parts), default=0.0))
         return found
 
-    def _found(self, kind: int, part: FactorisedPart, residual: Tensor, solution: Tensor, start: Tensor) -> None:
+    def _found(
+        self,
+        kind: int,
+        part: FactorisedPart,
+        residual: Tensor,
+        solution: Tensor,
+        start: Tensor,
+        solve: Callable[[Tensor], Tensor],
+    ) -> None:
         metric = part.inner_metric
-        error, length, before = metric.dual_norm_bound(residual), metric.norm(solution), metric.norm(start)
+        # Near a resonance errors are larger than residuals by orders of magnitude: they are solved for.
+        error = metric.dual_norm_bound(residual) if part.definite else metric.norm(solve(residual))
+        length, before = metric.norm(solution), metric.norm(start)
         if max(error, length) <= _ZERO * before:
             error = 0.0
         self.found[kind].append((error, length, length))
@@ -281,7 +305,13 @@ class _Solves:
         self.u[indices] = found.solution
         values = part.scenario_values(found.solution, self.v)
         # With the adjoint of the evaluation before, which is good enough for what is left of the equation.
-        self.values[indices] = values - (self.p[indices] * found.residual).sum(1)
+        penalties = part.scenario_penalties(found.solution, self.v) - (self.p[indices] * found.residual).sum(1)
+        weights = self.problem.penalty_weights
+        if weights is None:
+            values = values + penalties
+        else:
+            self.penalty += float(weights[indices] @ penalties)
+        self.values[indices] = values
 
     def adjoints(self, indices: Tensor, part: FactorisedPart) -> None:
         """And what the scenarios add to the gradient; none of those without a weight."""
@@ -290,12 +320,13 @@ class _Solves:
         if self.message or not bool(needed.any()):
             return
         u = self.u[indices]
-        right, direct = part.scenario_derivatives(u, self.v)
+        right, direct = part.scenario_derivatives(u, self.v, _of(self.slopes, indices))
         right, start = torch.where(needed[:, None], right, 0.0), torch.where(needed[:, None], self.p[indices], 0.0)
         if self.nominal is None:
-            p = self._factors(indices, part, u).solve_transposed(right)
+            solve = self._factors(indices, part, u).solve_transposed
+            p = solve(right)
             left = right - part.state_product_transposed(u, self.v, p)
-            self._found(1, part, left, p, start)
+            self._found(1, part, left, p, start, solve)
         else:
             goal = self.nominal.tolerances(self.problem, self.tolerance)
             inverse, length = self.nominal.inverse, goal.adjoint_length
@@ -314,7 +345,7 @@ class _Solves:
             root = solve_from_anywhere(part, self.v, start, ExactDirections(part, self.v, start), 1e-10, 50)
             self.message = self.message or (root.message if root.failed else "")
             u, residual, steps = root.u, root.residual, root.steps
-        self._found(0, part, residual, u, start)
+        self._found(0, part, residual, u, start, lambda left: self._factors(indices, part, u).solve(left))
         self.steps[0] = max(self.steps[0], steps)
         nothing = torch.zeros_like(self.values[indices])
         return Rows(u, residual, nothing, nothing, steps)

@@ -26,6 +26,8 @@ from ..fem.evaluation import Evaluation
 
 # Least size of a state in tolerances, relative to the largest state of all rounds: smaller states are not known well.
 _SEEN = 1e-3
+# A bound that is this many times larger than the state, and than the bounds that the state meets, stands for none.
+_FAR = 1e3
 # A round that has left more than this share of the violation has changed nothing: the penalty is far too small, or
 # no control can change the violation.
 _STALLED = 0.8
@@ -81,6 +83,7 @@ class StateBounds:
         penalty: last penalty of the path, unless more is needed; None: 1e6 times the penalty whose curvature is that of
             the objective.
         stages: number of penalties of the path, each ten times the one before.
+        key: of the file.
     """
 
     indices: Tensor
@@ -94,6 +97,7 @@ class StateBounds:
     between: Between
     penalty: float | None = None
     stages: int = 6
+    key: str = ""
 
     def values(self, state: Tensor) -> Tensor:
         """Coefficients (S, N) -> those that are bounded (S, k)."""
@@ -104,10 +108,29 @@ class StateBounds:
         return (values - self.upper).clamp(min=0.0) - (self.lower - values).clamp(min=0.0)
 
     @cached_property
-    def size(self) -> float:
-        """The largest finite bound."""
-        finite = [bound[torch.isfinite(bound)].abs() for bound in (self.lower, self.upper)]
-        return float(torch.cat(finite).max())
+    def _sizes(self) -> Tensor:
+        """The absolute values of the finite bounds."""
+        return torch.cat([bound[torch.isfinite(bound)].abs() for bound in (self.lower, self.upper)])
+
+    def size(self, values: Tensor) -> float:
+        """The largest of the bounds and of the values (S, k) of the state, without bounds far beyond all that counts.
+
+        What counts is the state, and the bounds that it exceeds. Without any the smallest bound that is not 0 does.
+        """
+        met = torch.where(self.excess(values) != 0.0, torch.where(values > self.upper, self.upper, self.lower), 0.0)
+        largest = max(float(values.abs().max()), float(met.abs().max()))
+        least = largest if largest > 0.0 else float(self._sizes[self._sizes > 0.0].min()) if self._sizes.any() else 0.0
+        near = self._sizes[self._sizes <= _FAR * least]
+        return max(largest, float(near.max()) if len(near) else 0.0)
+
+    def exceeded(self, values: Tensor) -> str:
+        """The node of values (S, k) that is farthest beyond its bound: its place and the bound, in words."""
+        excess = self.excess(values)
+        scenario, node = divmod(int(excess.abs().argmax()), excess.shape[1])
+        side = "upper" if float(excess[scenario, node]) > 0.0 else "lower"
+        bound = float((self.upper if side == "upper" else self.lower)[node])
+        among = f" in scenario {scenario}" if len(values) > 1 else ""
+        return f"at {self.place(node)}{among} the {side} bound {bound:.6g} of {self.key}"
 
     def place(self, index: int) -> str:
         coordinates = self.places[index].tolist()
@@ -233,7 +256,7 @@ class Relaxation:
 
     def _tolerance(self, values: Tensor) -> float:
         """The largest excess that bounded coefficients (S, k) may have."""
-        return self.bounds.tolerance * max(self.bounds.size, float(values.abs().max()), _SEEN * self.seen)
+        return self.bounds.tolerance * max(self.bounds.size(values), _SEEN * self.seen)
 
     # Scenarios
 
@@ -274,18 +297,18 @@ class Relaxation:
 
     def impossible(self, state: Tensor) -> str:
         """Why the bounds cannot hold, where that is known; empty elsewhere."""
-        excess = self.bounds.excess(self.bounds.values(state)).abs().amax(0)
-        given = torch.where(self.bounds.given, excess, 0.0)
+        bounds, values = self.bounds, self.bounds.values(state)
+        excess = bounds.excess(values).abs().amax(0)
+        given = torch.where(bounds.given, excess, 0.0)
         if float(given.max()) > self.tolerance:
             worst = int(given.argmax())
             return (
-                f"the bounds of the state cannot hold: at {self.bounds.place(worst)} boundary or initial values fix "
-                f"the state {float(given.max()):.3g} outside of them"
+                f"the bounds of the state cannot hold: at {bounds.place(worst)} boundary or initial values fix "
+                f"the state {float(given.max()):.3g} outside of them ({bounds.key})"
             )
         if self.settled or not self.hopeless:
             return ""
-        worst = int(excess.argmax())
         return (
-            f"no control was found with which the bounds of the state hold: at {self.bounds.place(worst)} they are "
-            f"exceeded by {float(excess.max()):.3g} however large the penalty is"
+            f"no control was found with which the bounds of the state hold: {bounds.exceeded(values)} is exceeded by "
+            f"{float(excess.max()):.3g} however large the penalty is"
         )

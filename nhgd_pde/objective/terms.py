@@ -259,18 +259,29 @@ class Objective:
         return sum((term.derivative(v) for term in self.control), torch.zeros_like(v))
 
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
-        """The terms with the state, of every scenario; (S,)."""
-        values = sum((term.value(u) for term in self._of_state), u.new_zeros(u.shape[0]))
+        """The terms of the file with the state, of every scenario; (S,)."""
+        values = sum((term.value(u) for term in self.state), u.new_zeros(u.shape[0]))
         return sum((joint.value(u, v) for joint in self.joint), values)
 
-    def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of `scenario_values`: by u (S, N) and, at fixed u, by v (S, p)."""
+    def scenario_penalties(self, u: Tensor) -> Tensor:
+        """The terms that enforce the bounds of the state, of every scenario; (S,)."""
+        return sum((term.value(u) for term in self.relaxed), u.new_zeros(u.shape[0]))
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Those of slopes (S,) times `scenario_values` plus `scenario_penalties`: by u (S, N), at fixed u by v (S, p).
+
+        Without slopes, these are one.
+        """
         state, control = torch.zeros_like(u), u.new_zeros(u.shape[0], v.shape[0])
-        for term in self._of_state:
+        for term in self.state:
             state = state + term.derivative(u)
         for joint in self.joint:
             for_state, for_control = joint.derivatives(u, v)
             state, control = state + for_state, control + for_control
+        if slopes is not None:
+            state, control = slopes[:, None] * state, slopes[:, None] * control
+        for term in self.relaxed:
+            state = state + term.derivative(u)
         return state, control
 
     def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,8 +25,11 @@ def trial_of_density(name: str, term: IntegralTerm, given: str = "") -> tuple[st
         at.append(torch.rand(controls, generator=generator, dtype=like.dtype).to(like.device))
     depends = False
     try:
-        term.values(at[0], *at[1:2])
-        named = dict(zip(("u or grad", "v"), at, strict=False))
+        first = term.values(at[0], *at[1:2])
+        if first.dtype != like.dtype:
+            told, wanted = (str(each).removeprefix("torch.") for each in (first.dtype, like.dtype))
+            return f"{name} returned numbers of type {told}; expected {wanted}", False
+        named = dict(zip(("u or grad", "v"), at, strict=False)) | {"x": term.evaluation.quadrature.flat}
         changed = changed_in_place(lambda: term.values(at[0], *at[1:2]), named)
         if changed:
             return f"{name} changes {changed}, which it is given, in place: expected new tensors", False

@@ -60,6 +60,10 @@ class CheckedForm:
         try:
             if which == "f1" and found.ndim != like.ndim:
                 raise RuntimeError
+            if found.dtype != like.dtype:
+                told = str(found.dtype).removeprefix("torch.")
+                wanted = str(like.dtype).removeprefix("torch.")
+                raise FormError(f"{self.name}: {which} has numbers of type {told}; expected {wanted}")
             return found.expand(like.shape)
         except RuntimeError:
             raise FormError(
@@ -115,7 +119,8 @@ def _compare(name: str, integral: Integral, state: Tensor, generator: torch.Gene
     value = integral.density(state, None)
     if not torch.isfinite(value).all():
         raise FormError(f"{name} gives a value that is not finite at a state of size {float(state.abs().max()):.1g}")
-    given = {"u or grad": state, **{f"c[{each!r}]": values for each, values in integral.coefficients.items()}}
+    x = integral.evaluation.quadrature.flat
+    given = {"u or grad": state, **{f"c[{each!r}]": own for each, own in integral.coefficients.items()}, "x": x}
     changed = changed_in_place(lambda: integral.density(state, None), given)
     if changed:
         raise FormError(f"{name} changes {changed}, which it is given, in place: expected new tensors")

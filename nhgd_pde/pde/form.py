@@ -77,6 +77,12 @@ class Integral:
             after = self._entered(controls)
             return self.guard.refusal(self.coefficients, after) or self.guard.steep(self.coefficients, after, controls)
 
+    def guarded_values(self, rows: Tensor) -> dict[str, Tensor]:
+        """The values (n,) of the coefficients that controls (R, columns) change, by their keys in the problem file."""
+        if self.guard is None:
+            return {}
+        return self.guard.values(self.coefficients, self.entered(rows))
+
     def entered(self, rows: Tensor) -> Coefficients:
         """The coefficients with control coefficients (R, columns)."""
         return self._entered(self.control_values(rows))

@@ -40,6 +40,11 @@ class ParameterData:
             said = self.guard.refusal({}, after)
             return said or next((said for each in numbers if (said := self.guard.steep({}, after, each))), "")
 
+    def guarded_values(self, v: Tensor) -> dict[str, Tensor]:
+        """The coefficients (n,) by their key in the problem file."""
+        values = self.values(v).detach().reshape(-1)
+        return dict.fromkeys(self.guard.keys.values(), values)
+
     def values(self, v: Tensor) -> Tensor:
         """(1 or S, M)."""
         return self.function([v[k].reshape(1, 1) for k in self.columns])

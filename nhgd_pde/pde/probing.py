@@ -23,7 +23,7 @@ _NODES = 5
 
 _HOW = (
     "does it use detach, no_grad, data, item, float, numpy, floor, round or sign, through which derivatives do not "
-    "pass, or does it mix points?"
+    "pass, or numbers of single precision, or does it mix points?"
 )
 NOT_ITS_DERIVATIVE = f"its derivative is not that of its values; {_HOW}"
 

@@ -134,6 +134,10 @@ class Guard:
                     return f"{key} must have a finite derivative, but that is {broken.value:g} at {place}"
         return ""
 
+    def values(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values (n,) of the coefficients that controls have changed, by their keys."""
+        return {key: after[name].detach().reshape(-1) for name, key in self._changed(before, after)}
+
     def _changed(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[tuple[str, str]]:
         """Names and keys of the coefficients that controls have changed."""
         return [each for each in self.keys.items() if each[0] in after and after[each[0]] is not before.get(each[0])]

@@ -120,6 +120,7 @@ class ConstraintBuilder:
             between=self._between(key, spec, evaluation, region, component, times),
             penalty=None if spec.penalty == "auto" else float(spec.penalty),
             stages=spec.stages,
+            key=key,
         )
 
     def _nodes(

@@ -164,10 +164,13 @@ def _with_parameters(values: Values, entries: Sequence[Entry], place: str, integ
 def _stacked(enter: ControlMap, coefficients: Coefficients, control: Tensor) -> Tensor:
     """All coefficients that a map computes from control values (1, R, P), stacked: (any, R, P)."""
     rows = []
-    for value in enter(dict(coefficients), control[0]).values():
-        if isinstance(value, Tensor):
-            whole = value.expand(*value.shape[:-2], *control.shape[1:]) if value.shape[-2:-1] in ((), (1,)) else value
-            rows.append(whole.reshape(-1, *whole.shape[-2:]))
+    for name, value in enter(dict(coefficients), control[0]).items():
+        if not isinstance(value, Tensor):
+            if name in coefficients:
+                raise TypeError(f"c[{name!r}] is a {type(value).__name__} in the result; expected a torch tensor")
+            continue
+        whole = value.expand(*value.shape[:-2], *control.shape[1:]) if value.shape[-2:-1] in ((), (1,)) else value
+        rows.append(whole.reshape(-1, *whole.shape[-2:]))
     steps = max(len(each[0]) for each in rows)
     return torch.cat([each.expand(-1, steps, -1) for each in rows])
 

@@ -25,7 +25,9 @@ from ..methods.registry import METHODS, OVER_SCENARIOS
 from .constraint_spec import StateSpec
 from .control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from .curvature import Choice, choose_curvature
+from .judges import judge_of
 from .loading import ProblemFile
+from .pde_spec import NavierStokesSpec
 from .scenario_methods import compared_over_scenarios, over_scenarios
 
 # A batch of the sampled inner loop where the file does not say: large enough for matrix products to be efficient.
@@ -55,6 +57,7 @@ class Method:
         stopping: when to stop.
         description: a few words for people.
         threads: most threads of torch that pay; None for as many as it has.
+        judge: tells whether the start is a solution, where the first evaluation of the oracle cannot tell.
     """
 
     oracle: Oracle
@@ -62,6 +65,7 @@ class Method:
     stopping: Stopping
     description: str
     threads: int | None
+    judge: Oracle | None = None
 
 
 def build_method(
@@ -106,7 +110,10 @@ def build_method(
     if outer.second_order and not isinstance(oracle, SecondOrderOracle):
         message = f"expected auto, gradient, adam, lbfgs, mma or oc: {spec.method} has no products with a Hessian"
         raise file.error("outer.method", f"{message}, found {spec.outer.method!r}")
-    return Method(oracle, outer, stopping, description, None if parallel else 1)
+    # The first nodes of a quadrature do not stand for all, and bounds of the state have multipliers in every scenario.
+    quadrature = spec.scenarios is not None and spec.scenarios.sampling == "quadrature"
+    judge = judge_of(oracle, quadrature or any(isinstance(each, StateSpec) for each in spec.constraints))
+    return Method(oracle, outer, stopping, description, None if parallel else 1, judge)
 
 
 def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | None) -> OuterMethod:
@@ -120,7 +127,7 @@ def _outer(file: ProblemFile, space: Feasible | None, smoothing: Smoothing | Non
         newton = (
             file.spec.method == "nhgd"
             if file.spec.parameters
-            else compared is None and (_steep(file) or _coefficient(file))
+            else compared is None and (_steep(file) or _coefficient(file) or _convective(file))
         )
         design: Literal["mma", "oc"] = "mma" if smoothing is None else "oc"
         name = design if constrained else "gradient" if tracking else "newton_cg" if newton else "lbfgs"
@@ -157,6 +164,15 @@ def _coefficient(file: ProblemFile) -> bool:
     do, and cost fewer factorisations throughout (docs/verification.md has the figures).
     """
     return any(isinstance(each, ConductivityControl | LogConductivityControl) for each in file.spec.controls)
+
+
+def _convective(file: ProblemFile) -> bool:
+    """The state is a flow that carries itself.
+
+    Every iteration of L-BFGS makes the difference that rounding errors have made of two runs about seven times larger;
+    Newton's method takes a tenth of the iterations and half of the time (docs/verification.md, "Units").
+    """
+    return isinstance(file.spec.pde, NavierStokesSpec)
 
 
 def _pairs(space: Feasible | None) -> int:

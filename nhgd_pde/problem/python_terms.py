@@ -29,6 +29,12 @@ class UserDensity:
     groups: Sequence[FieldGroup]
 
     def __call__(self, u: Tensor, grad: Tensor, v: Tensor, grad_v: Tensor, x: Tensor) -> Tensor:
+        found = self._found(u, grad, v, x)
+        if not isinstance(found, Tensor):
+            raise TypeError(f"the result is a {type(found).__name__}; expected a torch tensor")
+        return found
+
+    def _found(self, u: Tensor, grad: Tensor, v: Tensor, x: Tensor) -> object:
         first = self.groups[0].components
         if len(self.groups) == 1:
             return self.function(u, grad, v, x)

@@ -25,12 +25,13 @@ def staged(
 ) -> PDEProblem:
     """The problem with its constraints and, as `earlier`, the stages before it.
 
-    Bounds of the state belong to the last stage alone, which is solved in rounds of its own.
-    Spaces, metrics and filters are those of the problem in every stage, and so is the equation where its
+    Bounds of the state belong to every stage: one round of their multipliers for each, and for the last one as many as
+    it takes. Spaces, metrics and filters are those of the problem in every stage, and so is the equation where its
     coefficients stay. Several continuations end together: a short one waits with its first stage.
     """
     changing = [entry for entry in entries if len(entry.stages) > 1]
     count = max([len(entry.stages) for entry in changing] + [1])
+    bounds = tuple(_of_equation(each, problem.equation) for each in constraints.states)
 
     def stage(k: int) -> PDEProblem:
         last = k == count - 1
@@ -48,11 +49,11 @@ def staged(
             model=model,
             constraint=volume,
             reports=() if volume is None else (volume,),
+            state_bounds=bounds,
         )
 
     *earlier, final = [stage(k) for k in range(count)]
-    bounds = tuple(_of_equation(each, problem.equation) for each in constraints.states)
-    return replace(final, earlier=tuple(earlier), state_bounds=bounds)
+    return replace(final, earlier=tuple(earlier))
 
 
 def _of_equation(bounds: StateBounds, equation: StateEquation) -> StateBounds:

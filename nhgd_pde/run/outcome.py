@@ -56,7 +56,7 @@ def solution_of(
         "gradient_norm_initial": found.first.gradient_norm,
         "outer_iterations": last.iteration,
         "evaluations": last.evaluations,
-        **_constraints(pde, last),
+        **_constraints(solved, last),
         "state_residual": certificate.state_residual,
         "adjoint_residual": certificate.adjoint_residual,
         "gradient_error": certificate.gradient_error,
@@ -104,18 +104,22 @@ def solution_of(
     )
 
 
-def _constraints(pde: PDEProblem, last: Iterate) -> dict[str, Any]:
+def _constraints(problem: PDEProblem | ScenarioProblem, last: Iterate) -> dict[str, Any]:
     """How well the constraints of the file are satisfied; nothing without them."""
-    v = last.evaluation.v
-    state = pde.state(last.oracle.u, v)
-    return {"constraints": [dict(each.report(state, v)) for each in pde.reports]} if pde.reports else {}
+    v, reports = last.evaluation.v, nominal_of(problem).reports
+    if not reports:
+        return {}
+    state = problem.state(last.oracle.u, v)
+    return {"constraints": [dict(each.report(state, v)) for each in reports]}
 
 
-def satisfied(pde: PDEProblem, last: Iterate) -> str:
+def satisfied(problem: PDEProblem | ScenarioProblem, last: Iterate) -> str:
     """The same as a part of the last sentence."""
-    v = last.evaluation.v
-    state = pde.state(last.oracle.u, v)
-    return "".join(f"; {each.sentence(state, v)}" for each in pde.reports)
+    v, reports = last.evaluation.v, nominal_of(problem).reports
+    if not reports:
+        return ""
+    state = problem.state(last.oracle.u, v)
+    return "".join(f"; {each.sentence(state, v)}" for each in reports)
 
 
 def roles_of(oracle: Oracle) -> dict[str, float | int]:

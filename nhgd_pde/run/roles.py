@@ -64,7 +64,9 @@ def check_roles(file: ProblemFile, oracle: object, roles: int, stages: int = 1) 
         raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
     if roles == 2 and stages > 1:
         # The curvature role builds the last of them only.
-        raise file.error("name", f"expected a problem of one stage in a run of two roles, found {stages}: use one role")
+        why = "continuations and bounds of the state take several"
+        message = f"expected a problem of one stage in a run of two roles, found {stages}: {why}, use one role"
+        raise file.error("name", message)
     if roles == 1 and names.curvature not in ("auto", inner):
         message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
         raise file.error("devices.curvature", message + " (--roles 2 uses both)")

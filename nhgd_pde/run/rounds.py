@@ -26,6 +26,8 @@ from .outcome import nominal_of
 
 # A round is solved to the goal of the run where the violation is at most this many times the tolerance.
 _NEAR = 10.0
+# Ratio of the terms of the bounds to the rest of the objective beyond which the difference loses too many digits.
+_LARGE = 1e3
 # Largest number of rounds, many times more than usual: only a problem without a solution takes so many.
 _MOST_ROUNDS = 60
 
@@ -33,21 +35,38 @@ _MOST_ROUNDS = 60
 Bounded = PDEProblem | ScenarioProblem
 
 
-def started(problem: Bounded, last: Iterate | None = None) -> Bounded:
-    """The problem of a stage, or of its first round if it has rounds, starting from the end of another problem."""
-    problem = problem if last is None else _from(problem, last)
+def started(problem: Bounded) -> Bounded:
+    """The problem of a stage, or of its first round if it has rounds."""
     if not problem.state_bounds:
         return problem
     nominal = nominal_of(problem)
     u, v = nominal.start()
     bounds = problem.state_bounds
-    return problem.relaxed(tuple(Relaxation.start(each, penalty_unit(nominal, each, u, v)) for each in bounds))
+    units = [penalty_unit(nominal, each, u, v) for each in bounds]
+    if None in units and nominal.linear:
+        # No coefficient changes a state that is zero. The state of the first control may be another one.
+        solved = _solved(nominal, u, v)
+        units = [unit or penalty_unit(nominal, each, solved, v) for unit, each in zip(units, bounds, strict=True)]
+    return problem.relaxed(tuple(Relaxation.start(each, unit) for each, unit in zip(bounds, units, strict=True)))
+
+
+def _solved(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
+    """The state (1, n) of a linear equation; u as it is where the matrix is singular."""
+    try:
+        return u - problem.state_factors(u, v).solve(problem.residual(u, v))
+    except SingularMatrixError:
+        return u
 
 
 def penalised(problem: Bounded) -> Bounded:
     """One problem in place of all rounds, with the last penalty of the path, for comparisons of methods."""
     begun = started(problem)
     return begun.relaxed(tuple(each.ended() for each in begun.relaxations)) if begun.relaxations else begun
+
+
+def following_stage(before: Bounded, last: Iterate, problem: Bounded) -> Bounded:
+    """The problem of a stage, starting from the end of the stage before and with the multipliers found there."""
+    return _from(problem.relaxed(following_round(before, last).relaxations), last)
 
 
 def following_round(problem: Bounded, last: Iterate) -> Bounded:
@@ -74,7 +93,11 @@ def reported(problem: Bounded, iterate: Iterate) -> Iterate:
     evaluation = iterate.evaluation
     if not problem.relaxations or isinstance(iterate.oracle, Unsolved) or not evaluation.finite:
         return iterate
-    value = evaluation.value - problem.surplus(iterate.oracle.u, evaluation.v)
+    surplus = problem.surplus(iterate.oracle.u, evaluation.v)
+    value = evaluation.value - surplus
+    if not abs(surplus) <= _LARGE * abs(value):
+        # The difference has lost digits. The value of the file at the same state has not.
+        value = problem.file_value(iterate.oracle.u, evaluation.v)
     return replace(iterate, evaluation=replace(evaluation, value=value))
 
 
@@ -147,7 +170,7 @@ def penalty_unit(problem: PDEProblem, bounds: StateBounds, u: Tensor, v: Tensor)
     for_u, for_v = problem.outer_second_derivatives(u, v, du, d)
     by_u, by_v = problem.outer_derivatives(u, v)
     unit = abs(dot(for_u, du) + dot(for_v, d)) / square
-    size = max(bounds.size, float(problem.state(u, v)[:, bounds.indices].abs().max()))
+    size = bounds.size(bounds.values(problem.state(u, v)))
     if size > 0.0:
         rate = abs(dot(by_u, du) + dot(by_v, d))
         rate += 0.0 if problem.l1_weights is None else dot(problem.l1_weights, d.abs())

@@ -16,6 +16,7 @@ from ..engine.minimise import minimise
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.reasons import converged
 from ..engine.roles.link import RoleError
+from ..engine.scenarios.oracle import ScenarioState
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
 from ..linalg.factorisation import SingularMatrixError
@@ -30,11 +31,11 @@ from ..scenario_problem import ScenarioProblem
 from .checkpoint import Checkpoint, read_checkpoint
 from .drawing import Fields, state_fields
 from .judgement import Judgement, fitted, judge
-from .outcome import nominal_of, roles_of, satisfied, solution_of
+from .outcome import roles_of, satisfied, solution_of
 from .provenance import commit, versions
-from .ranks import report
+from .ranks import report, shared
 from .recording import Follower, Recorder
-from .rounds import following_round, impossible, nearly, reported, settled, started
+from .rounds import following_round, following_stage, impossible, nearly, reported, settled, started
 from .scenario_fields import statistics_fields
 from .solution import Row, Solution
 
@@ -42,6 +43,9 @@ from .solution import Row, Solution
 _STAGE_RTOL = 1e-2
 # How far the gradient is reduced in a round of state bounds: rougher solutions give poor multipliers.
 _ROUND_RTOL = 1e-3
+# How far it is reduced at least in a round that starts with a violation above the tolerance: a round that changes
+# nothing says nothing of the penalty.
+_LEAST_REDUCTION = 0.1
 # Fresh scenarios that judge an answer where the file does not say: as many as the sample has, within these.
 _LEAST_FRESH, _MOST_FRESH = 100, 1000
 
@@ -115,6 +119,7 @@ class Run:
         team: Team = ALONE,
     ) -> None:
         self._problem, self._oracle, self._callback = problem, oracle, callback
+        self._judge = problem.method.judge if team.size == 1 else shared(problem.method.judge, team)
         self._team, self._whole = team, team.size == 1
         self._interrupted = lambda: team.decided(interrupted())
         self._spec = problem.file.spec.model_dump(mode="json")
@@ -175,7 +180,7 @@ class Run:
                 found = Minimum(self._last, self._first, "failed", str(error))
             found = replace(found, first=self._first or found.first, last=self._gathered(self._last or found.last))
             self._whole = True
-            found = replace(found, message=found.message + satisfied(nominal_of(self._current), found.last))
+            found = replace(found, message=found.message + satisfied(self._current, found.last))
             judged = self._judged(found)
             more: dict[str, Any] = {
                 "warnings": list(self._warnings),
@@ -206,7 +211,9 @@ class Run:
 
     def _gathered(self, iterate: Iterate) -> Iterate:
         """With the scenarios of all ranks on rank 0; of an abandoned team, with the nominal one."""
-        oracle: Any = self._oracle
+        # The states at a start that is a solution may be those of the judge.
+        judged = isinstance(iterate.oracle, ScenarioState)
+        oracle: Any = self._judge if judged and self._judge is not None else self._oracle
         if self._whole or isinstance(iterate.oracle, Unsolved):
             return iterate
         return replace(iterate, oracle=oracle.whole(iterate.oracle))
@@ -234,12 +241,13 @@ class Run:
                 self._interrupted,
                 self._keep,
                 resumed,
+                self._judge,
             )
             if found.status not in ("converged", "stopped"):
                 return found
             if not last:
                 self._stage += 1
-                following = started(self._problems[self._stage], found.last)
+                following = following_stage(self._current, found.last, self._problems[self._stage])
             else:
                 ended, following = self._round_ended(found, rough, stopping)
                 if ended is not None:
@@ -255,6 +263,8 @@ class Run:
             # The goal is relative to the gradient at the beginning of the run.
             atol = max(stopping.atol, stopping.rtol * self._reference)
             stopping = replace(stopping, atol=atol, restarts=False)
+        if self._current.relaxations and not settled(self._current):
+            stopping = replace(stopping, reduction=_LEAST_REDUCTION)
         return replace(stopping, rtol=max(stopping.rtol, rtol))
 
     def _round_ended(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from ..linalg.factorisation import SingularMatrixError
 from ..pde_problem import PDEProblem
 from .assembled import assembled_checks
-from .checks import Check, Verification, with_kinks
+from .checks import Check, Verification, with_kinks, worst_of_each
 from .local import local_checks
 from .point import UnsolvedError, placed
 from .reduced import fisher_check, reduced_checks
@@ -19,7 +21,11 @@ __all__ = ["Check", "Verification", "verify_problem"]
 
 
 def verify_problem(
-    problem: PDEProblem, seed: int = 0, at: tuple[Tensor | None, Tensor] | None = None, place: str = ""
+    problem: PDEProblem,
+    seed: int = 0,
+    at: tuple[Tensor | None, Tensor] | None = None,
+    place: str = "",
+    scenarios: Iterable[tuple[PDEProblem, str]] = (),
 ) -> Verification:
     """Run every test at a random control and at rough states near its own, or at a given control and its state.
 
@@ -28,6 +34,8 @@ def verify_problem(
         seed: seed of the random directions.
         at: a state (S, n) to start from, or None, and a control (p,); None for random ones.
         place: description of this point, for the table.
+        scenarios: the problems of further scenarios, and what these are called. Integrands and assembled derivatives
+            are tested in each.
     """
     generator = torch.Generator().manual_seed(seed)
     checks: list[Check] = []
@@ -41,4 +49,25 @@ def verify_problem(
         checks.append(Check("hypergradient", math.nan, str(unsolved), False))
     except SingularMatrixError as singular:
         checks.append(Check("hypergradient", math.nan, f"the state cannot be solved: {singular}", False))
-    return Verification(problem.name, tuple(with_kinks(checks)), place)
+    further: list[Check] = []
+    for own, told in scenarios:
+        further += _renamed(_in_scenario(own, seed, None if at is None else at[1]), told)
+    return Verification(problem.name, (*with_kinks(checks), *with_kinks(worst_of_each(further))), place)
+
+
+def _in_scenario(problem: PDEProblem, seed: int, v: Tensor | None) -> list[Check]:
+    """The tests of integrands and of assembled derivatives in one scenario."""
+    try:
+        where = placed(problem, torch.Generator().manual_seed(seed), None if v is None else (None, v))
+        return [*local_checks(where), *assembled_checks(where)]
+    except (UnsolvedError, SingularMatrixError) as unsolved:
+        return [Check("state", math.nan, str(unsolved), False)]
+
+
+def _renamed(checks: list[Check], told: str) -> list[Check]:
+    """The tests, named as those of scenarios, with the scenario in the remark of one that fails."""
+    found = []
+    for check in checks:
+        remark = check.remark if check.passed else "; ".join(filter(None, [check.remark, told]))
+        found.append(replace(check, name=f"scenarios: {check.name}", remark=remark))
+    return found

@@ -14,7 +14,7 @@ from ..linalg.differences import Estimate, central_difference
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 from .checks import Check, compared
-from .point import Place
+from .point import Place, Way
 
 _EXACT = 1e-12
 # Number of steps of differences where every step assembles the equation anew.
@@ -125,7 +125,7 @@ def _by_control(place: Place) -> Check | None:
     directions = [place.smooth_control_direction(), *(place.control_direction() for _ in range(3))]
     claims = [problem.control_product(u, v, d) for d in directions]
     parts = _parts(place, u)
-    found = [central_difference(partial(residual, d), parts=parts) for d in directions]
+    found = [central_difference(partial(residual, d), parts=parts, **place.way) for d in directions]
     return compared("dR/dv against differences", claims, found, together=True)
 
 
@@ -148,6 +148,17 @@ def _in_one_unit(place: Place, by_state: Tensor, by_control: Tensor) -> Tensor:
     return torch.cat([(place.unit * by_state).reshape(-1), place.room * by_control])
 
 
+def _pairs(place: Place) -> tuple[tuple[Tensor, Tensor], ...]:
+    """A direction (S, n) of the state alone, and one (p,) of the controls alone."""
+    u, v = place.u, place.v
+    return (place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())
+
+
+def _way(place: Place, dv: Tensor) -> Way:
+    """How differences in a direction that changes the controls by dv (p,) are taken."""
+    return place.way if bool(torch.count_nonzero(dv)) else {}
+
+
 def _bent(place: Place) -> Check | None:
     """D(J^T w, R_v^T w) against differences of the two."""
     problem, u, v = place.problem, place.u, place.v
@@ -155,7 +166,7 @@ def _bent(place: Place) -> Check | None:
         return None
     w = place.state_direction()
     claims, found = [], []
-    for du, dv in ((place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())):
+    for du, dv in _pairs(place):
 
         def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
             def both() -> Tensor:
@@ -166,7 +177,7 @@ def _bent(place: Place) -> Check | None:
             return _or_nothing(both, torch.cat([u.reshape(-1), v]))
 
         claims.append(_in_one_unit(place, *problem.second_derivative(u, v, w, du, dv)))
-        found.append(central_difference(slopes, levels=_FEW))
+        found.append(central_difference(slopes, levels=_FEW, **_way(place, dv)))
     return compared("second derivatives of R", claims, found)
 
 
@@ -209,7 +220,7 @@ def _objective_by_control(place: Place) -> Check | None:
     u, v = place.u, place.v
     _, slope = place.problem.outer_derivatives(u, v)
     directions = [*place.control_directions()]
-    found = [_summed(central_difference(partial(_along_control, place, u, d))) for d in directions]
+    found = [_summed(central_difference(partial(_along_control, place, u, d), **place.way)) for d in directions]
     return compared("objective by v", [_number(dot(slope, d), u) for d in directions], found)
 
 
@@ -220,13 +231,13 @@ def _along_control(place: Place, u: Tensor, direction: Tensor, t: float) -> Tens
 def _objective_bent(place: Place) -> Check | None:
     problem, u, v = place.problem, place.u, place.v
     claims, found = [], []
-    for du, dv in ((place.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), place.control_direction())):
+    for du, dv in _pairs(place):
 
         def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
             return _in_one_unit(place, *problem.outer_derivatives(u + t * du, v + t * dv))
 
         claims.append(_in_one_unit(place, *problem.outer_second_derivatives(u, v, du, dv)))
-        found.append(central_difference(slopes))
+        found.append(central_difference(slopes, **_way(place, dv)))
     return compared("second derivatives of the objective", claims, found)
 
 
@@ -256,21 +267,23 @@ def _terms(place: Place) -> Iterator[Check | None]:
         label = name(joint)
         found = [_along(joint.value, (full, m), (d, nothing[1])) for d in steps]
         yield compared(f"term {label} by u", [_number(dot(by_u, d), full) for d in steps], found)
-        found = [_along(joint.value, (full, m), (nothing[0], d)) for d in moves]
+        found = [_along(joint.value, (full, m), (nothing[0], d), place.way) for d in moves]
         yield compared(f"term {label} by v", [_number(dot(by_v, d), full) for d in moves], found)
     for cost in objective.control:
-        found = [_along(cost.value, (m,), (d,)) for d in moves]
+        found = [_along(cost.value, (m,), (d,), place.way) for d in moves]
         yield compared(f"term {name(cost)} by v", [_number(dot(cost.derivative(m), d), full) for d in moves], found)
 
 
-def _along(value: Callable[..., Tensor | float], at: tuple[Tensor, ...], steps: tuple[Tensor, ...]) -> Estimate:
+def _along(
+    value: Callable[..., Tensor | float], at: tuple[Tensor, ...], steps: tuple[Tensor, ...], way: Way | None = None
+) -> Estimate:
     """The derivative of a term, summed over the scenarios, in one direction."""
 
     def moved(t: float) -> Tensor:
         found = value(*(each + t * step for each, step in zip(at, steps, strict=True)))
         return torch.as_tensor(found, dtype=at[0].dtype).sum()
 
-    return central_difference(moved)
+    return central_difference(moved, **(way or {}))
 
 
 _WORDS = {
@@ -290,5 +303,5 @@ def _constraint(place: Place) -> Check | None:
     slope = constraint.derivative(v)
     directions = [*place.control_directions()]
     claims = [_number(dot(slope, d), v) for d in directions]
-    found = [_along(constraint.value, (v,), (d,)) for d in directions]
+    found = [_along(constraint.value, (v,), (d,), place.way) for d in directions]
     return compared("constraint", claims, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +93,7 @@ def compared(
     sizes: Sequence[Tensor | float] = (),
     together: bool = False,
     places: Tensor | None = None,
+    row: Callable[[int, int], str] = lambda number, count: "",
 ) -> Check | None:
     """Claimed derivatives against differences, entry by entry; None where nothing depends on what was changed.
 
@@ -103,8 +104,10 @@ def compared(
         sizes: one size per direction that errors are relative to, where it is larger than the derivative itself.
         together: all directions give the entries of one vector, which are compared over all directions at once.
         places: (dim, P) the points that the last axis of the entries belongs to.
+        row: (number, count) of a row on the axis before -> what it belongs to, in words.
     """
     rows, kinks = [], []
+    count = found[0].value.shape[-2] if found[0].value.ndim > 1 else 1
     for k, (claim, estimate) in enumerate(zip(claims, found, strict=True)):
         claim, value, doubt = torch.broadcast_tensors(claim, estimate.value, estimate.doubt)
         # Entries that do not change, and whose claimed derivative is zero, have no rounding errors.
@@ -127,7 +130,7 @@ def compared(
     entries = Entries(*(each.reshape(-1) for each in (*numbers, jumps)))
     if not (entries.size > 0.0).any() and not np.isinf(entries.error).any():
         return None
-    return entries.judged(name, places)
+    return entries.judged(name, places, lambda number: row(number, count), count)
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
@@ -152,8 +155,8 @@ class Entries:
     size: np.ndarray
     kinks: np.ndarray
 
-    def judged(self, name: str, places: Tensor | None) -> Check:
-        """The verdict, with the place of the worst entry."""
+    def judged(self, name: str, places: Tensor | None, row: Callable[[int], str], rows: int) -> Check:
+        """The verdict, with the place of the worst entry, and the row of those on the axis before the places."""
         wrong = (self.error > TOLERANCE * self.size) & (self.error > _CLEAR * self.doubt)
         # Entries much smaller than the rest have few digits, and are ignored unless they are clearly wrong.
         small = _SMALL * self.size.max()
@@ -163,14 +166,18 @@ class Entries:
             accuracy = np.where(self.doubt > 0.0, self.doubt / size, 0.0)
         clear = np.sort(accuracy[~jumps])
         typical = float(clear[min(int(_MOST * len(clear)), len(clear) - 1)]) if len(clear) else np.inf
+        if not np.isfinite(typical):
+            # Where most differences overflow, derivatives that overflow are no mistakes.
+            wrong &= np.isfinite(self.error)
         seen = relative[wrong if wrong.any() else (accuracy <= typical) & ~jumps]
         value = float(seen.max()) if len(seen) else 0.0
         remarks = []
         if wrong.any() and places is not None:
-            worst = int(np.argmax(np.where(wrong, relative, -1.0))) % places.shape[1]
-            point = ", ".join(f"{float(axis):.4g}" for axis in places[:, worst])
+            worst, point = divmod(int(np.argmax(np.where(wrong, relative, -1.0))), places.shape[1])
+            told = ", ".join(f"{float(axis):.4g}" for axis in places[:, point])
             kind = "wrong" if np.isfinite(value) else "not a number"
-            remarks.append(f"{kind} at {100.0 * float(wrong.mean()):.2g} % of the points, as at ({point})")
+            share, where = 100.0 * float(wrong.mean()), row(worst % rows)
+            remarks.append(f"{kind} at {share:.2g} % of the points, as at ({told}){where}")
         kinks = float(jumps.mean())
         kinked = kinks > _FEW
         if kinked:
@@ -181,6 +188,14 @@ class Entries:
             told = f"seen to {typical:.0e}" + (" only" if typical > TOLERANCE else "")
         expected = f"at most {TOLERANCE:.0e}, {told}"
         return Check(name, value, expected, not bool(wrong.any()), typical, "; ".join(remarks), kinked)
+
+
+def worst_of_each(checks: Sequence[Check]) -> list[Check]:
+    """The worst result of each test that was made at several states or scenarios."""
+    found: dict[str, list[Check]] = {}
+    for check in checks:
+        found.setdefault(check.name, []).append(check)
+    return [max(own, key=lambda each: (not each.passed, each.kinks, each.accuracy or 0.0)) for own in found.values()]
 
 
 def with_kinks(checks: Sequence[Check]) -> list[Check]:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import torch
 from torch import Tensor
 
 from ..linalg.differences import PointFunction, sure_difference
-from .checks import Check, compared
+from .checks import Check, compared, worst_of_each
 from .point import Place
 
 # A component that is smaller than this share of rough states is moved by the size of rough states, else by its own.
 _LEAST = 1e-3
+# Sizes whose reciprocals would overflow together with random factors.
+_TINY = 1e-300
 
 
 def local_checks(place: Place) -> list[Check]:
     """Tests of all integrands, at the solution and at a rough state near it."""
-    found: dict[str, list[Check]] = defaultdict(list)
+    found: list[Check] = []
     rough = place.problem.integrands(place.solution + place.state_direction(), place.v)
     states = [place.solution] if place.ended else [place.solution, place.u]
     for u in states:
         for function, other in zip(place.problem.integrands(u, place.v), rough, strict=True):
-            for check in _checks(place, function, other.at[0]):
-                found[check.name].append(check)
-    return [_worst(checks) for checks in found.values()]
-
-
-def _worst(checks: list[Check]) -> Check:
-    """The worst result of the same test at several states."""
-    return max(checks, key=lambda check: (not check.passed, check.kinks, check.accuracy or 0.0))
+            found += _checks(place, function, other.at[0])
+    return worst_of_each(found)
 
 
 def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]:
@@ -45,8 +39,9 @@ def _checks(place: Place, function: PointFunction, rough: Tensor) -> list[Check]
         check = compared(
             f"{function.name} by {label}",
             [claim[..., function.kept]],
-            [sure_difference(value)],
+            [sure_difference(value, **(place.way if argument == 1 else {}))],
             places=function.x[:, function.kept],
+            row=place.row,
         )
         if check is not None:
             checks.append(check)
@@ -65,8 +60,10 @@ def _second(place: Place, function: PointFunction, tests: Tensor, rough: Tensor)
             return _kept(function, function.gradient(_moved(function.at, steps, t), tests), units)
 
         claims.append(_kept(function, bent, units))
-        found.append(sure_difference(slopes))
-    check = compared(f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept])
+        found.append(sure_difference(slopes, **(place.way if argument == 1 else {})))
+    check = compared(
+        f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept], row=place.row
+    )
     return [] if check is None else [check]
 
 
@@ -122,4 +119,4 @@ def _tests(place: Place, function: PointFunction) -> Tensor:
     for _, argument, components in function.groups:
         claim = function.first(_steps(place, function, argument, components, function.at[0]))
         sizes = torch.maximum(sizes, torch.stack([_size(each) for each in claim]))
-    return tests / torch.where(sizes > 0.0, sizes, 1.0)[:, None, None]
+    return tests / torch.where(sizes > _TINY, sizes, 1.0)[:, None, None]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.newton import solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
-from ..methods.adjoint import Adjoint, AdjointState
+from ..methods.adjoint import Adjoint, AdjointState, ExactDirections
 from ..pde_problem import PDEProblem
+from .room import makes_sense, room_at
 
 TIGHT = Accuracy(1e-12, 1e-12)
 # Largest number of named boundaries, and of named subdomains, to which directions are restricted.
@@ -27,6 +31,14 @@ _SHORTER, _NEARER = 12, 6
 _SHARE = 1e-2
 # Of the size that disturbances of the equation make of a field: less is rounding.
 _ZERO = 1e-8
+# Largest number of Newton steps for a state at which something is not finite.
+_MOST_STEPS = 50
+# Binary digits of a number that steps of differences leave to its direction: 53, less 2 for the longest step of 1/4, 16
+# for eight ratios of 1/4, and 2 for the other set of steps.
+_BITS = 53 - 20
+
+# Named options of a difference: `sided` and `blur`.
+Way = dict[str, Any]
 
 
 class UnsolvedError(ValueError):
@@ -44,6 +56,8 @@ class Place:
         u: (S, n) the state that derivatives are tested at: the solution, or one near it that solves nothing.
         unit: (n,) the size of each unknown of the state.
         room: (p,) how far each control may move.
+        side: (p,) 1 or -1 for a control that may increase, or decrease, by this much, but not the other way, because
+            it is at a bound or at the edge of an admissible range; 0 for others.
         exact: the objective and its gradient at v by the exact adjoint.
         known: the state and the adjoint variable of `exact`.
         generator: source of random directions.
@@ -55,6 +69,7 @@ class Place:
     u: Tensor
     unit: Tensor
     room: Tensor
+    side: Tensor
     exact: Evaluation
     known: AdjointState
     generator: torch.Generator
@@ -64,6 +79,11 @@ class Place:
         """Whether the tests are made at the end of a run, which may be an optimum."""
         return self.u is self.solution
 
+    def row(self, number: int, count: int) -> str:
+        """The time step that a row of values at points belongs to, at the end of a sentence; empty where it is none."""
+        steps = self.problem.equation.repeats
+        return f" in time step {number % steps + 1} of {steps}" if steps > 1 and count % steps == 0 else ""
+
     def noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
         """Independent normal numbers."""
         return torch.randn(shape, generator=self.generator, dtype=self.v.dtype).to(self.v.device)
@@ -72,13 +92,44 @@ class Place:
         """(S, n), rough."""
         return self.unit * self.noise(self.u.shape)
 
+    @property
+    def sided(self) -> bool:
+        """Whether controls may move along a direction, but not against it."""
+        return bool(self.side.any())
+
+    @property
+    def way(self) -> Way:
+        """How differences by the controls are taken here."""
+        return {"sided": self.sided, "blur": self.blur}
+
+    @cached_property
+    def blur(self) -> float:
+        """The largest ratio of a control to its room, unless the sums of both are exact."""
+        inexact = (self.room > 0.0) & ~self._exact
+        return float((self.v.abs() / self.room)[inexact].max()) if bool(inexact.any()) else 0.0
+
+    @cached_property
+    def _exact(self) -> Tensor:
+        """(p,) mask of the controls whose directions are rounded, so that v and all steps have exact sums.
+
+        These are numbers: the values of fields at points are rounded in any case.
+        """
+        numbers = [torch.full((part.size,), part.space is None) for part in self.problem.control.parts]
+        return torch.cat(numbers).to(self.v.device) & (self.room > 64.0 * _grain(self.v))
+
     def control_direction(self) -> Tensor:
         """(p,), rough."""
-        return self.room * self.noise(self.v.shape)
+        return self._admissible(self.noise(self.v.shape))
 
     def smooth_control_direction(self) -> Tensor:
         """(p,)."""
-        return self.room * smooth(self.problem, self.generator)
+        return self._admissible(smooth(self.problem, self.generator))
+
+    def _admissible(self, direction: Tensor) -> Tensor:
+        """A direction (p,) in units of the room of each control, turned inwards where a control is at an edge."""
+        moved = self.room * torch.where(self.side == 0.0, direction, self.side * direction.abs())
+        grain = torch.where(self._exact, _grain(self.v), 1.0)
+        return torch.where(self._exact & (grain > 0.0), (moved / grain).round() * grain, moved)
 
     def smooth_state_direction(self) -> Tensor:
         """(S, n)."""
@@ -125,6 +176,11 @@ class Place:
                 whole = torch.zeros(len(self.v), dtype=torch.bool)
                 whole[first : first + part.size] = torch.from_numpy(mask)
                 yield whole.to(self.v.device)
+
+
+def _grain(v: Tensor) -> Tensor:
+    """(p,) powers of two: v plus a multiple of one, times any step of a difference, is exact."""
+    return torch.ldexp(torch.ones_like(v), torch.frexp(v.abs()).exponent - _BITS)
 
 
 def _divided(nodes: np.ndarray) -> Iterator[np.ndarray]:
@@ -177,8 +233,8 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
     unit, adjoint = _control_unit(problem, u, v), Adjoint()
     start, shift = v, smooth(problem, generator) if at is None else torch.zeros_like(v)
     for _ in range(_NEARER):
-        v, room = _inside(problem, start, unit * shift, unit)
         if at is None:
+            v = _inside(problem, start, unit * shift, unit)
             u = problem.cold_start(v)
         exact, known = adjoint.evaluate(problem, v, adjoint.init(problem, u, v), TIGHT)
         if exact.finite or at is not None:
@@ -186,10 +242,31 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
         # The control is too far from those whose state can be solved.
         unit = 0.25 * unit
     if not exact.finite:
-        raise UnsolvedError(f"the state could not be solved: {exact.message or 'it is not finite'}")
+        said = exact.message or _not_finite(problem, u, v)
+        raise UnsolvedError(f"the state could not be solved: {said or 'it is not finite'}")
+    room, side = room_at(problem, known.u, v, unit)
     size = _state_unit(problem, known.u, v, room * smooth(problem, generator))
-    place = Place(problem, v, known.u, known.u, size, room, exact, known, generator)
+    place = Place(problem, v, known.u, known.u, size, room, side, exact, known, generator)
     return place if at is not None else _beside(place)
+
+
+def _not_finite(problem: PDEProblem, u: Tensor, v: Tensor) -> str:
+    """A sentence on the first integrand that is not finite at the state of v, or whose derivatives are not."""
+    found = solve_from_anywhere(problem, v, u, ExactDirections(problem, v, u), TIGHT.state, _MOST_STEPS)
+    if found.failed:
+        return found.message
+    for function in problem.integrands(found.u, v):
+        value = function.value(*function.at)[..., function.kept]
+        slopes = function.gradient(function.at, torch.ones_like(function.value(*function.at)))
+        parts = {"values": [value], "derivatives": [each[..., function.kept] for each in slopes]}
+        for what, tensors in parts.items():
+            wrong = torch.stack([~each.reshape(-1, each.shape[-1]).isfinite().all(0) for each in tensors]).any(0)
+            if bool(wrong.any()):
+                place = function.x[:, function.kept][:, int(wrong.int().argmax())]
+                point = ", ".join(f"{float(axis):.4g}" for axis in place)
+                share = 100.0 * float(wrong.double().mean())
+                return f"{function.name}: its {what} are not finite at {share:.2g} % of the points, as at ({point})"
+    return ""
 
 
 def _beside(place: Place) -> Place:
@@ -202,33 +279,25 @@ def _beside(place: Place) -> Place:
         except SingularMatrixError:
             continue
         if all(bool(value.isfinite().all()) for value in values):
-            return Place(**{**vars(place), "u": moved})
+            return replace(place, u=moved)
     return place
 
 
-def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """A control (p,) near v + shift where the equation makes sense, well within the bounds, and how far it may move.
+def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> Tensor:
+    """A control (p,) near v + shift where the equation makes sense, well within the bounds.
 
-    The shift is halved until every coefficient that must be positive is.
+    The shift is halved until every coefficient is in its range.
     """
-    room = unit
     lower, upper = problem.bounds or (torch.full_like(v, -math.inf), torch.full_like(v, math.inf))
     both = torch.where(lower.isfinite() & upper.isfinite(), 0.25 * (upper - lower), torch.inf)
     margin = torch.where(lower.isfinite() | upper.isfinite(), both.minimum(0.5 * unit), 0.0)
-    moved = v
-    if torch.count_nonzero(shift):
-        u, _ = problem.start()
-        for _ in range(20):
-            moved = torch.minimum(torch.maximum(v + shift, lower + margin), upper - margin)
-            try:
-                if bool(problem.residual(u, moved).isfinite().all()):
-                    break
-            except SingularMatrixError:
-                pass
-            room, shift = 0.5 * room, 0.5 * shift
-    distance = torch.minimum(moved - lower, upper - moved).clamp(min=0.0)
-    # A fifth of the distance to the bounds is used: directions, sums of four waves or normal numbers, may exceed one.
-    return moved, torch.minimum(room, 0.2 * distance)
+    moved, (u, _) = v, problem.start()
+    for _ in range(20):
+        moved = torch.minimum(torch.maximum(v + shift, lower + margin), upper - margin)
+        if makes_sense(problem, u, moved):
+            break
+        shift = 0.5 * shift
+    return moved
 
 
 def _control_unit(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:

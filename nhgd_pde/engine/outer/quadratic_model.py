@@ -17,6 +17,8 @@ from ...linalg.krylov import dot
 from .base import Evaluation, Feasible, HessianProduct
 from .lbfgs import LBFGS
 
+# Reduction of the model's gradient that is always asked for, whatever the rounding errors are estimated to be.
+_LEAST_REDUCTION = 0.1
 # Pairs that the minimisation between kinks remembers: products with H cost more than all of them.
 _MEMORY = 40
 
@@ -46,6 +48,10 @@ def minimise_model(
         iterations: most products.
     """
     minimise = _conjugate_gradients if space.smooth else _between_kinks
+    first = space.stationarity(best)
+    if first > 0.0:
+        # A gradient that is known up to rounding errors has no use for a model that is solved any better.
+        forcing = max(forcing, min(best.rounding / first, _LEAST_REDUCTION))
     return minimise(space, best, hessian, forcing, iterations)
 
 

@@ -6,7 +6,7 @@ The nominal scenario, which is solved anyway, is one of them: it stands first, b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -80,6 +80,18 @@ class Measured:
     value: float
     shares: Tensor
     gap: float = 0.0
+
+    def penalised(self, penalties: Tensor, weights: Tensor) -> Measured:
+        """With penalties (b,), which weights (b,) add up and not the measure.
+
+        Shares are then those of hypergradients of `slopes_by(weights)` times f plus the penalty.
+        """
+        value = self.value + float(weights @ penalties)
+        return replace(self, value=value, shares=torch.cat([self.shares.new_zeros(1), weights]))
+
+    def slopes_by(self, weights: Tensor) -> Tensor:
+        """(b,) d rho / d values over weights (b,), without the nominal scenario."""
+        return self.shares[1:] / weights
 
     def contrasts(self) -> Tensor:
         """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""

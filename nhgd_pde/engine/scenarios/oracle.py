@@ -30,16 +30,19 @@ from ..plain import from_plain, to_plain
 from ..scales import UNKNOWN, GradientScales
 from .growth import GrowthOptions
 from .levels import Estimate, Level, LevelState, SamplingErrors, estimate, sampling_errors
-from .problem import ScenarioProblem
+from .problem import Part, ScenarioProblem
 from .solved import nominal_at
 from .sweep import Knowledge
-from .team import ALONE, Team
+from .systems import row_lengths
+from .team import ALONE, Team, numbers_of
 
 # Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
 _MOST_SWEEPS = 3
 _LEAST_TIGHTENING = 0.1
-# Relative error of the nominal state that the floor of rounding is told from.
+# Relative error of the states that the floor of rounding is estimated from.
 _FLOOR = 1e-12
+# A gradient below this share of its natural size may be zero, and one more scenario tells how large its errors are.
+_SUSPICIOUS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -312,11 +315,28 @@ class ScenarioNHGD:
         """
         if not state.active and state.coarse is None:
             return self.base.scales(problem.nominal, v, state.nominal, evaluation)
-        middle, nominal = self.base.evaluate(problem.nominal, v, state.nominal, Accuracy(_FLOOR, _FLOOR))
-        if not middle.finite:
-            return state.parts
-        found = self.base.scales(problem.nominal, v, nominal, middle)
-        return replace(state.parts, rounding=max(state.parts.rounding, found.rounding))
+        found = self._scales_of(problem.nominal, v, state.nominal)
+        natural, rounding = found.natural, max(state.parts.rounding, found.rounding)
+        if evaluation.norm <= _SUSPICIOUS * natural or natural == 0.0:
+            own = self._longest_scales(problem, v, state)
+            natural, rounding = max(natural, own.natural), max(rounding, own.rounding)
+        return GradientScales(max(state.parts.natural, natural), rounding)
+
+    def _scales_of(self, problem: Part, v: Tensor, state: NHGDState) -> GradientScales:
+        middle, reached = self.base.evaluate(problem, v, state, Accuracy(_FLOOR, _FLOOR))
+        return self.base.scales(problem, v, reached, middle) if middle.finite else UNKNOWN
+
+    def _longest_scales(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> GradientScales:
+        """The scales of the gradient of the scenario with the longest state; the largest of all ranks."""
+        found, rows = UNKNOWN, state.known.u
+        if len(rows):
+            longest = int(row_lengths(problem.nominal, rows).argmax())
+            mine = self.team.own(torch.arange(state.active))[longest : longest + 1]
+            part = problem.part(mine)
+            found = self._scales_of(part, v, self.base.init(part, rows[longest : longest + 1], v))
+        table = self.team.summed([numbers_of(self.team, [found.natural, found.rounding], v)])[0]
+        natural, rounding = table.amax(0).tolist()
+        return GradientScales(natural, rounding)
 
     def hessian(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
         """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""
@@ -327,7 +347,9 @@ class ScenarioNHGD:
 
         def collected(level: LevelState) -> LevelState:
             u, p = (self.team.collected(rows) for rows in (level.known.u, level.known.p))
-            return replace(level, known=replace(level.known, u=u, p=p))
+            # What earlier solves have shown of the scenarios of several ranks is found again by later ones.
+            gains = level.known.gains if self.team.size == 1 else None
+            return replace(level, known=replace(level.known, u=u, p=p, gains=gains))
 
         return state.each(collected)
 
@@ -352,6 +374,8 @@ class ScenarioNHGD:
             known = level.known
             rows = self.team.own(torch.arange(len(known.u)))
             own_nominal = self.base.restore(next(problems).nominal, next(nominal))
-            return replace(level, nominal=own_nominal, known=replace(known, u=known.u[rows], p=known.p[rows]))
+            gains = None if known.gains is None else known.gains[:, rows]
+            own_rows = replace(known, u=known.u[rows], p=known.p[rows], gains=gains)
+            return replace(level, nominal=own_nominal, known=own_rows)
 
         return state.each(own)

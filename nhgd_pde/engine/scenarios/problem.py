@@ -1,9 +1,10 @@
 """What the engine asks of a bilevel problem with many scenarios.
 
-    min_v  rho(f_1(u_1(v), v), ..., f_S(u_S(v), v)) + f_0(v),      R_s(u_s, v) = 0
+    min_v  rho(f_1(u_1(v), v), ..., f_S(u_S(v), v)) + sum_s w_s c_s(u_s(v)) + f_0(v),      R_s(u_s, v) = 0
 
-with a risk measure rho of the scenarios' values and their weights. Nothing is ever needed of all scenarios at once
-but rows of numbers: a *part* of them is a bilevel problem of its own.
+with a risk measure rho of the values of the scenarios and their weights. The penalties c_s enforce constraints that
+hold in every scenario: a measure that leaves some scenarios out must not leave out their constraints. Nothing is ever
+needed of all scenarios at once but rows of numbers: a *part* of them is a bilevel problem of its own.
 """
 
 from __future__ import annotations
@@ -48,8 +49,12 @@ class Part(BilevelProblem, Protocol):
         """f_s (b,), without f_0."""
         ...
 
-    def scenario_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """df_s/du (b, n) and, at fixed u, df_s/dv (b, p)."""
+    def scenario_penalties(self, u: Tensor, v: Tensor) -> Tensor:
+        """c_s (b,)."""
+        ...
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of slopes (b,) times f_s plus c_s: by u (b, n) and, at fixed u, by v (b, p). Slopes are one by default."""
         ...
 
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -78,6 +83,7 @@ class ScenarioProblem(OuterProblem, Protocol):
             all, whatever b.
         weights: (S,), their sum is one.
         risk: rho.
+        penalty_weights: (S,) w > 0; None where rho is the mean and w are its weights, or where there are no penalties.
         at_once: scenarios whose matrices are in memory at the same time.
         coarse: the same problem with fewer unknowns, made when it is first asked for; None where there is none.
     """
@@ -90,6 +96,8 @@ class ScenarioProblem(OuterProblem, Protocol):
     def weights(self) -> Tensor: ...
     @property
     def risk(self) -> Risk: ...
+    @property
+    def penalty_weights(self) -> Tensor | None: ...
     @property
     def at_once(self) -> int: ...
     @property

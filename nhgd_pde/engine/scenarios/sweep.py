@@ -30,12 +30,15 @@ class Knowledge:
         u, p: (b, n), b those of this rank.
         at: u and p (1, n) of the nominal scenario when these were solved for; None before.
         moved: (1, n), to be added to every row of u and p, which copies of all rows would take as much memory for.
+        gains: (2, b) for states and adjoints, how much larger solutions of a scenario are than those with the shared
+            inverse, as far as earlier solves have shown; None before.
     """
 
     u: Tensor
     p: Tensor
     at: tuple[Tensor, Tensor] | None = None
     moved: tuple[Tensor, Tensor] | None = None
+    gains: Tensor | None = None
 
     def following(self, u: Tensor, p: Tensor) -> Knowledge:
         """Moved on by what u and p (1, n) of the nominal scenario have moved.
@@ -43,8 +46,16 @@ class Knowledge:
         The start that is left is off by the step times what the scenario differs from the nominal one, with no solve.
         """
         if self.at is None:
-            return Knowledge(self.u, self.p, (u, p))
-        return Knowledge(self.u, self.p, (u, p), (u - self.at[0], p - self.at[1]))
+            return replace(self, at=(u, p), moved=None)
+        return replace(self, at=(u, p), moved=(u - self.at[0], p - self.at[1]))
+
+    def gain(self, kind: int, indices: Tensor) -> Tensor:
+        """(k,) of states (0) or adjoints (1) for rows by their places: 1 where a scenario has not been seen."""
+        found = self.u.new_ones(len(indices))
+        if self.gains is not None:
+            known = indices < self.gains.shape[1]
+            found[known] = self.gains[kind, indices[known]]
+        return found
 
     def starts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(k, n) for rows by their places: the nominal ones where a scenario has not been seen."""
@@ -80,10 +91,12 @@ class Knowledge:
             moved = nominal + own
             moved[:seen] += way(new[:seen] - old[:seen])
             found.append(torch.cat([moved, nominal + way(new[len(own) : count])]))
-        return Knowledge(found[0], found[1], self.at)
+        return Knowledge(found[0], found[1], self.at, gains=self.gains)
 
     def first(self, count: int) -> Knowledge:
-        return replace(self, u=self.u[:count], p=self.p[:count])
+        return replace(
+            self, u=self.u[:count], p=self.p[:count], gains=None if self.gains is None else self.gains[:, :count]
+        )
 
     def blend(self, other: Knowledge, share: float) -> Knowledge:
         """Scenarios that only the other one has seen move with the nominal scenario."""
@@ -94,7 +107,7 @@ class Knowledge:
         for own, theirs, new, old in zip((self.u, self.p), (other.u, other.p), at, other.at, strict=True):
             moved = theirs[count:] + (new - old)
             rows.append(torch.cat([torch.lerp(own[:count], theirs[:count], share), moved]))
-        return Knowledge(rows[0], rows[1], at)
+        return Knowledge(rows[0], rows[1], at, gains=other.gains)
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ def sweep(
     """Solve the equations of some scenarios and add up their hypergradients.
 
     With the mean, states and adjoints of a part follow each other; another measure has to know all values first, and
-    then asks for the adjoints that have a weight.
+    then asks for the adjoints that have a weight. Penalties beside another measure are those of all scenarios.
 
     Args:
         problem: the scenarios.
@@ -166,10 +179,11 @@ def sweep(
     state = _Sum(problem, v, known, middle, tolerances, balances[0].count, team)
     measured = [Measured(each, 0.0, each.weights) for each in balances]
     shares = difference(measured)
+    whole = problem.penalty_weights is None
     with team.together():
         for indices in _parts(state.own, problem.at_once):
             residual = state.states(indices)
-            if risk.linear and not state.message:
+            if risk.linear and whole and not state.message:
                 state.adjoints(indices, shares, residual)
             if state.message:
                 break
@@ -178,7 +192,12 @@ def sweep(
         return state.failed()
     values = torch.cat([v.new_tensor([middle.value]), team.joined(state.values, state.own, balances[0].count)])
     measured = [measured_by(risk, values[: each.count + 1], each) for each in balances]
-    if not risk.linear:
+    if problem.penalty_weights is not None:
+        penalties = team.joined(state.penalties, state.own, balances[0].count)
+        weights = problem.penalty_weights[: balances[0].count]
+        state.slopes = measured[0].slopes_by(weights)
+        measured = [measured[0].penalised(penalties, weights)]
+    if not (risk.linear and whole):
         shares = difference(measured)
         largest = torch.stack([padded(each.shares.abs(), len(shares)) for each in measured]).amax(0)
         heavy = torch.nonzero(largest[1:] > _NONE * largest.max()).reshape(-1)
@@ -224,7 +243,8 @@ class _Sum:
         self.own = self.team.own(torch.arange(self.active))
         n, count = self.known.u.shape[1], len(self.own)
         self.u, self.p = self.v.new_empty(count, n), self.v.new_empty(count, n)
-        self.values = self.v.new_zeros(count)
+        self.values, self.penalties = self.v.new_zeros(count), self.v.new_zeros(count)
+        self.slopes: Tensor | None = None
         self.rows = self.v.new_zeros(count, len(self.v))
         # Errors and lengths; row 0 for states, row 1 for adjoints.
         self.errors, self.lengths = self.v.new_zeros(2, count), self.v.new_zeros(2, count)
@@ -233,6 +253,8 @@ class _Sum:
         # a scenario's own equation enlarges it: what it does to a load, so far as states tell.
         self.left = self.v.new_zeros(2, 2, n)
         self.gains = self.v.new_ones(count)
+        # See `Knowledge.gains`.
+        self.larger: Tensor | None = None
         self.work = Work(self.problem.counts)
 
     def states(self, indices: Tensor) -> Tensor:
@@ -240,10 +262,14 @@ class _Sum:
         part, places = self.problem.part(indices), self.team.places(indices)
         u, p = self.known.starts(places)
         goal = self.tolerances.state, self.tolerances.state_length
-        found = solve_states(part, self.v, u, self.middle.inverse, *goal)
+        found = solve_states(part, self.v, u, self.middle.inverse, *goal, self.known.gain(0, places))
         self._took(0, found, places)
         self.u[places], self.p[places] = found.solution, p
-        self.values[places] = part.scenario_values(found.solution, self.v) - (p * found.residual).sum(1)
+        self.values[places] = part.scenario_values(found.solution, self.v)
+        # The adjoint variable is that of the value and the penalty together.
+        penalties = part.scenario_penalties(found.solution, self.v) - (p * found.residual).sum(1)
+        summed = self.values if self.problem.penalty_weights is None else self.penalties
+        summed[places] += penalties
         self.gains[places] = self._gains(found.length)
         return found.residual
 
@@ -251,9 +277,11 @@ class _Sum:
         """Adjoints and hypergradients of some scenarios whose states are known, with what is left of these."""
         part, v, places = self.problem.part(indices), self.v, self.team.places(indices)
         u, own = self.u[places], shares[1:][indices]
-        right, direct = part.scenario_derivatives(u, v)
+        slopes = None if self.slopes is None else self.slopes[indices]
+        right, direct = part.scenario_derivatives(u, v, slopes)
         goal = self.tolerances.adjoint, self.tolerances.adjoint_length
-        found = solve_adjoints(part, u, v, right, self.p[places], self.middle.inverse, goal)
+        gain = self.known.gain(1, places)
+        found = solve_adjoints(part, u, v, right, self.p[places], self.middle.inverse, goal, gain)
         self._took(1, found, places)
         self.p[places] = found.solution
         self.rows[places] = direct - part.scenario_control_products(u, v, found.solution)
@@ -276,6 +304,10 @@ class _Sum:
     def _took(self, kind: int, found: Rows, places: Tensor) -> None:
         self.message = self.message or found.message
         self.errors[kind, places], self.lengths[kind, places] = found.error, found.length
+        if found.gain is not None:
+            if self.larger is None:
+                self.larger = self.v.new_ones(2, len(self.own))
+            self.larger[kind, places] = found.gain
         self.steps[kind] = max(self.steps[kind], found.steps)
 
     @property
@@ -302,7 +334,7 @@ class _Sum:
     def done(self, measured: tuple[Measured, ...], shares: Tensor) -> Sweep:
         """With the shares (b + 1,) in which the hypergradients enter."""
         mean, errors, steps = self._summed(shares)
-        known = Knowledge(self.u, self.p, self.known.at)
+        known = Knowledge(self.u, self.p, self.known.at, gains=self.larger)
         correction, apart = self._corrections()
         return Sweep(
             measured=measured,

@@ -51,6 +51,8 @@ class Rows:
         length: (b,) lengths of the solutions in the same norm.
         steps: largest number of applications of the inverse to a row.
         message: a sentence where a system could not be solved.
+        gain: (b,) factor, included in the errors, by which solutions of a scenario are larger than those with the
+            shared inverse; None where it is not known, or one.
     """
 
     solution: Tensor
@@ -59,6 +61,7 @@ class Rows:
     length: Tensor
     steps: int
     message: str = ""
+    gain: Tensor | None = None
 
     def relative(self, length: float) -> float:
         """The largest relative error, to the length of the nominal solution or a thousandth of the longest one."""
@@ -72,7 +75,13 @@ def relative(error: float, length: float, longest: float) -> float:
 
 
 def solve_states(
-    part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, tolerance: float, length: float
+    part: Part,
+    v: Tensor,
+    start: Tensor,
+    inverse: PointwiseState,
+    tolerance: float,
+    length: float,
+    gain: Tensor | None = None,
 ) -> Rows:
     """Solve R_s(u_s, v) = 0 from a start (b, n).
 
@@ -83,6 +92,7 @@ def solve_states(
         inverse: approximate inverse that the scenarios share.
         tolerance: goal of the errors in the norm of the inner metric, relative to `length`.
         length: length of the nominal state.
+        gain: (b,) lower bounds of `Rows.gain` from earlier solves; None without.
     """
     if not part.linear:
         return _nonlinear(part, v, start, inverse, tolerance, length)
@@ -92,12 +102,19 @@ def solve_states(
 
     residual, near = part.residual(start, v), row_lengths(part, start)
     goal = _Goal(tolerance, length, near)
-    found = _solved(part, product, -residual, inverse.newton_step, None, goal)
+    found = _solved(part, product, -residual, inverse.newton_step, None, goal, gain)
     return _rows(part, start + found.solution, replace(found, residual=-found.residual), near)
 
 
 def solve_adjoints(
-    part: Part, u: Tensor, v: Tensor, right: Tensor, start: Tensor, inverse: PointwiseState, goal: tuple[float, float]
+    part: Part,
+    u: Tensor,
+    v: Tensor,
+    right: Tensor,
+    start: Tensor,
+    inverse: PointwiseState,
+    goal: tuple[float, float],
+    gain: Tensor | None = None,
 ) -> Rows:
     """Solve J_s^T p_s = right_s, (b, n), from a start; `goal` has tolerance and length as in `solve_states`."""
 
@@ -105,7 +122,7 @@ def solve_adjoints(
         return part.state_product_transposed(u, v, w)
 
     near = row_lengths(part, start)
-    found = _solved(part, product, right, inverse.adjoint, start, _Goal(*goal, near))
+    found = _solved(part, product, right, inverse.adjoint, start, _Goal(*goal, near), gain)
     return _rows(part, found.solution, found, near)
 
 
@@ -141,6 +158,7 @@ def _solved(
     inverse: Callable[[Tensor], Tensor],
     start: Tensor | None,
     goal: _Goal,
+    gain: Tensor | None,
 ) -> BatchedResult:
     """Solve in units of each row, powers of two, in which squares of residuals neither underflow nor overflow."""
     residual = right if start is None else right - product(start)
@@ -157,7 +175,8 @@ def _solved(
         found = batched_conjugate_gradients(product, right, inverse, begun, atol, _MOST, residual)
     else:
         gram = part.inner_metric.covector
-        found = batched_residuals(product, right, inverse, gram, begun, atol, _MOST, residual)
+        least = right.new_ones(len(right)) if gain is None else gain
+        found = batched_residuals(product, right, inverse, gram, begun, atol, _MOST, residual, least)
     if usual:
         return found
     return replace(
@@ -184,7 +203,7 @@ def _rows(part: Part, solution: Tensor, found: BatchedResult, near: Tensor) -> R
     gone = (length <= rounding) & (found.error <= rounding)
     error = torch.where(gone, 0.0, found.error)
     message = "" if found.converged else f"the scenarios' linear systems: {found.message}"
-    return Rows(solution, found.residual, error, length, found.iterations, message)
+    return Rows(solution, found.residual, error, length, found.iterations, message, found.gain)
 
 
 @dataclass(frozen=True)

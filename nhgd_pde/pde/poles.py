@@ -1,0 +1,114 @@
+"""Places on the way from one control to another where a coefficient has no finite value, such as k / (1 - k) at k = 1.
+
+Such a place is a single point that a step jumps over, so that both of its ends look good. It is found by the values
+of the coefficients alone, with no solve: samples on the way show where a coefficient changes its sign or is largest,
+and halving that interval again and again shows whether the values grow without bound there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .equation import StateEquation
+
+# Samples on the way, as shares: finer towards its start, because steps may be too long by orders of magnitude.
+_SHARES = sorted({0.0, *(2.0**-k for k in range(20, 3, -1)), *(k / 8.0 for k in range(1, 9))})
+# An interval is halved so often; the values of the last halvings tell whether they are bounded.
+_HALVINGS, _LAST, _FIRST = 36, 12, 8
+# Values this much larger than usual ones are not finite for any purpose.
+_HUGE = 1e9
+# Intervals that are looked at for one coefficient.
+_MOST_INTERVALS = 8
+
+# Share of the way -> name of a coefficient -> its values (n,).
+Path = Callable[[float], Mapping[Hashable, Tensor]]
+
+
+def pole_between(equation: StateEquation, start: Tensor, end: Tensor) -> str:
+    """The key of a coefficient of an equation that is not finite between two controls (p,); empty without one."""
+
+    def values(share: float) -> dict[Hashable, Tensor]:
+        v = start + share * (end - start)
+        rows = equation.rows.spread(v)
+        found = [integral.guarded_values(rows) for integral in equation.guarded]
+        found += [each.guarded_values(v) for each in (() if equation.data is None else equation.data.parameters)]
+        return {(k, key): each for k, part in enumerate(found) for key, each in part.items()}
+
+    found: Any = with_pole(values)
+    return "" if found is None else found[1]
+
+
+def with_pole(path: Path) -> Hashable | None:
+    """The name of a coefficient that is not finite somewhere on the way; None where all are finite."""
+    samples = [path(share) for share in _SHARES]
+    return next((name for name in samples[0] if _pole(path, name, [each[name] for each in samples])), None)
+
+
+def _pole(path: Path, name: Hashable, samples: list[Tensor]) -> bool:
+    """Whether a coefficient is not finite somewhere on the way."""
+    table = torch.stack(samples)
+    if not bool(torch.isfinite(table).all()):
+        return True
+    size = table.abs()
+    usual = size.amax(0)
+    turns = torch.zeros_like(size, dtype=torch.bool)
+    turns[:-1] = table[:-1] * table[1:] < 0.0
+    turns[1:-1] |= (size[1:-1] > size[:-2]) & (size[1:-1] > size[2:])
+    for at in torch.nonzero(turns.any(1)).reshape(-1).tolist()[:_MOST_INTERVALS]:
+        ends = _SHARES[max(at - 1, 0)], _SHARES[min(at + 1, len(table) - 1)]
+        entry = int(torch.where(turns[at], size[at], -1.0).argmax())
+        if _unbounded(partial(_value, path, name, entry), *ends, float(usual[entry])):
+            return True
+    return False
+
+
+def _value(path: Path, name: Hashable, entry: int, share: float) -> float:
+    return float(path(share)[name][entry])
+
+
+def _unbounded(value: Callable[[float], float], left: float, right: float, usual: float) -> bool:
+    """Whether a function is not bounded between two places.
+
+    Args:
+        value: the function.
+        left, right: the places.
+        usual: the largest value of the function at the samples.
+    """
+    points = [left + (right - left) * k / 4.0 for k in range(5)]
+    values = [value(t) for t in points]
+    # The largest value is left out, as its place may happen to be next to a pole.
+    seconds, spreads = [], []
+    for halving in range(_HALVINGS):
+        sizes = sorted(map(abs, values))
+        if not (all(map(math.isfinite, values)) and sizes[-2] <= _HUGE * usual):
+            return True
+        seconds.append(sizes[-2])
+        spreads.append(sizes[-2] - sizes[0])
+        if halving == _FIRST and seconds[-1] <= seconds[0]:
+            return False
+        first = _next(values)
+        points, values = points[first : first + 3], values[first : first + 3]
+        middles = [0.5 * (a + b) for a, b in pairwise(points)]
+        between = [value(t) for t in middles]
+        points = [points[0], middles[0], points[1], middles[1], points[2]]
+        values = [values[0], between[0], values[1], between[1], values[2]]
+    return seconds[-1] - seconds[-_LAST] > spreads[-_LAST]
+
+
+def _next(values: list[float]) -> int:
+    """The first of the three among five points that make the next interval.
+
+    They are those around the largest change of sign, and without one those around the largest value.
+    """
+    changes = [abs(b - a) if a * b < 0.0 else 0.0 for a, b in pairwise(values)]
+    if max(changes) > 0.0:
+        return min(changes.index(max(changes)), 2)
+    sizes = [abs(each) for each in values]
+    return min(max(sizes.index(max(sizes)) - 1, 0), 2)
