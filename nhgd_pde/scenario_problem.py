@@ -39,8 +39,8 @@ class ScenarioProblem:
         mixed: controls may bring a coefficient out of its range in some scenarios only.
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
             sequence that has nothing to do with the sample.
-        judges: (count, wide) -> fresh scenarios that judge the answer, which have nothing to do with the sample nor
-            with the stream.
+        judges: (count, wide, direction in which the objective varies most) -> fresh scenarios that judge the answer,
+            which have nothing to do with the sample nor with the stream; see `uncertainty.fresh.fresh_sample`.
         same_data: what is given of the state, on boundaries and at time 0, is the same in all scenarios.
         coarsened: makes the same problem on a coarser mesh, or None where that has no use.
     """
@@ -52,7 +52,7 @@ class ScenarioProblem:
     make: Callable[[np.ndarray, np.ndarray], PDEProblem]
     at_once: int = 16
     stream: Callable[[int, int], np.ndarray] | None = None
-    judges: Callable[[int, bool], FreshSample] | None = None
+    judges: Callable[[int, bool, np.ndarray | None], FreshSample] | None = None
     same_data: bool = True
     coarsened: Callable[[], Coarse | None] | None = None
     kept: int | None = None
@@ -147,12 +147,12 @@ class ScenarioProblem:
         assert self.stream is not None
         return self.make(self.stream(first, count), np.arange(first, first + count))
 
-    def fresh(self, count: int, wide: bool) -> FreshSample:
+    def fresh(self, count: int, wide: bool, direction: np.ndarray | None = None) -> FreshSample:
         """Scenarios that judge the answer."""
         if not count:
             return FreshSample(self.z[:0], np.ones(0), ())
         assert self.judges is not None
-        return self.judges(count, wide)
+        return self.judges(count, wide, direction)
 
     @cached_property
     def _parts(self) -> dict[bytes, PDEProblem]:

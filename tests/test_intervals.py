@@ -16,8 +16,10 @@ from test_uncertain_runs import SIGMA as SCALAR_SIGMA
 from test_uncertain_runs import eigenvalue, exact_amplitude, one_scalar, reached
 
 import nhgd_pde as nhgd
+from benchmarks.coverage import combination, interval_holds, misfit
 from nhgd_pde.objective.risk import CVaR, Entropic, MeanPlusDeviation, Risk, WorstCase
 from nhgd_pde.run.judgement import Judgement
+from nhgd_pde.uncertainty.direction import main_direction
 from nhgd_pde.uncertainty.distributions import Normal, Uniform
 from nhgd_pde.uncertainty.estimation import Estimate, expectation
 from nhgd_pde.uncertainty.fresh import FreshSample, fresh_sample
@@ -33,12 +35,6 @@ def normals(count: int) -> RandomInputs:
     return RandomInputs({f"z{k}": Scalar(Normal()) for k in range(count)})
 
 
-def direction(count: int) -> np.ndarray:
-    """Of length one, each variable less important than the one before."""
-    weights = 1.0 / np.arange(1, count + 1)
-    return np.asarray(weights / np.linalg.norm(weights))
-
-
 def drawn(inputs: RandomInputs, seed: int, count: int) -> FreshSample:
     return fresh_sample(Stream(inputs, seed).fresh, count)
 
@@ -50,14 +46,6 @@ def shares(find: Callable[[int], tuple[float, float]], truth: float, seeds: int 
     return float(inside.mean()), int(inside[:20].sum()), 0.5 * float(np.median(ends[:, 1] - ends[:, 0]))
 
 
-def misfit(sigma: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
-    """(1 - c exp(-sigma z))^2 for the optimal c of the random scalar case (alpha = 1e-3), and its expectation."""
-    first = 2.0 * math.pi**2
-    c = math.exp(sigma**2 / 2) / first / (1e-3 + math.exp(2 * sigma**2) / first**2) / first
-    mean = 1.0 - 2.0 * c * math.exp(sigma**2 / 2) + c**2 * math.exp(2 * sigma**2)
-    return lambda z: (1.0 - c * np.exp(-sigma * z)) ** 2, mean
-
-
 @pytest.mark.parametrize(
     ("sigma", "dimension", "count", "least"),
     [(0.3, 1, 100, ENOUGH), (0.5, 1, 100, ENOUGH), (1.0, 1, 256, ENOUGH), (0.3, 10, 256, ENOUGH), (0.5, 10, 256, 0.9)],
@@ -67,7 +55,7 @@ def test_intervals_of_the_mean_hold_it_as_often_as_they_say(
 ) -> None:
     """Student's hold it in 94, 93, 68, 95 and 93 % of the seeds; the last case is the skewed one in ten variables."""
     f, truth = misfit(sigma)
-    inputs, weights = normals(dimension), direction(dimension)
+    inputs, weights = normals(dimension), combination(dimension)
 
     def find(seed: int) -> tuple[float, float]:
         sample = drawn(inputs, seed, count)
@@ -80,6 +68,45 @@ def test_intervals_of_the_mean_hold_it_as_often_as_they_say(
     fine = np.random.default_rng(0).standard_normal(1_000_000)
     plain = 1.96 * float(f(fine).std()) / math.sqrt(count)
     assert half < (0.2 if dimension == 1 else 0.9) * plain
+
+
+@pytest.mark.parametrize(("sigma", "count", "half"), [(0.5, 100, 0.1), (1.0, 100, 0.12), (1.0, 256, 0.06)])
+def test_intervals_in_ten_variables_along_the_direction_that_the_sample_tells(
+    sigma: float, count: int, half: float
+) -> None:
+    """They hold the mean in 98, 94.5 and 95 % of 200 seeds; without a direction in 94, 83 and 92.5 %."""
+    found = [interval_holds(sigma, 10, count, seed) for seed in range(200)]
+    assert np.mean([held for held, _ in found]) >= 0.95 - 3.0 * math.sqrt(0.95 * 0.05 / 200)
+    assert np.median([width for _, width in found]) < half
+
+
+def test_the_direction_of_a_function_of_one_combination_is_that_combination() -> None:
+    distributions = (Normal(), Uniform(), Normal(), Normal())
+    z = Stream(RandomInputs({f"z{k}": Scalar(one) for k, one in enumerate(distributions)}), 0).draw(256).z
+    way = np.array([0.6, 0.0, -0.8, 0.0])
+    found = main_direction(z, np.exp(z @ way) + 0.1 * z[:, 1], distributions)
+    assert found is not None and found[1] == 0.0 and float(found @ way) > 0.99
+    # Any increasing function of the values has the same direction.
+    same = main_direction(z, (np.exp(z @ way) + 0.1 * z[:, 1]) ** 3, distributions)
+    np.testing.assert_allclose(same, found, atol=1e-12)
+    # None: not monotone, nothing to tell, too few scenarios, fewer than two normal variables, not finite.
+    assert main_direction(z, (z @ way) ** 2, distributions) is None
+    assert main_direction(z, np.ones(256), distributions) is None
+    assert main_direction(z[:10], (z @ way)[:10], distributions) is None
+    assert main_direction(z[:, :2], z[:, 0], distributions[:2]) is None
+    assert main_direction(z, np.where(z[:, 0] > 2.0, np.inf, z[:, 0]), distributions) is None
+
+
+def test_scenarios_along_a_direction_give_expectations_of_the_inputs() -> None:
+    """Variance 4 in every second scenario along the direction, one across it; moments of the law by the ratios."""
+    way = np.array([0.6, 0.8, 0.0])
+    sample = fresh_sample(Stream(normals(3), 3).fresh, 200_000, True, way)
+    along, across = sample.z @ way, sample.z @ np.array([0.8, -0.6, 0.0])
+    assert along[1::2].var() == pytest.approx(4.0, rel=0.02) and along[::2].var() == pytest.approx(1.0, rel=0.02)
+    assert across[1::2].var() == pytest.approx(1.0, rel=0.02)
+    for values, truth in ((along**0, 1.0), (along**2, 1.0), (along**6, 15.0), (across**4, 3.0), (along * across, 0.0)):
+        terms = sample.ratios * values
+        assert terms.mean() == pytest.approx(truth, abs=4.0 * terms.std() / math.sqrt(200_000))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +123,7 @@ def test_intervals_of_other_measures_hold_those_of_a_normal_law(risk: Risk, exce
 
     def find(seed: int) -> tuple[float, float]:
         sample = drawn(inputs, seed, 400)
-        values = 3.0 + sample.z @ direction(2)
+        values = 3.0 + sample.z @ combination(2)
         return Judgement(risk, np.zeros(1), np.ones(1), values, sample, 0.95).interval
 
     share, of_twenty, _ = shares(find, 3.0 + excess, 150)

@@ -56,6 +56,7 @@ def test_tags_are_names_and_stay_in_place_under_refinement(kind: str, refine: in
         (".vtu", "CellEntityIds", {}),
         (".vtk", "Material", {}),
         (".bdf", "nastran:ref", {}),
+        (".xdmf", "medit:ref", {}),
     ],
 )
 @pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
@@ -155,6 +156,31 @@ def test_sets_of_vertices_are_facets_or_cells(kind: str) -> None:
         assert np.allclose(x[found.mesh.facets[:, found.facets[name]]], where), name
     assert set(found.inside) == {"seam"}
     assert len(found.subdomains["half"]) * 2 == len(found.subdomains["whole"]) == found.mesh.nelements
+
+
+@pytest.mark.parametrize("suffix", [".e", ".exo"])
+@pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
+def test_node_sets_of_exodus_files_are_names(tmp_path: Path, kind: str, suffix: str) -> None:
+    points, cells, _ = grid(kind)
+    sides = {name: np.flatnonzero(points[:, 0] == x) for name, x in (("left", 0.0), ("right", 1.0), ("seam", 0.5))}
+    space = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+    meshio.Mesh(space, [(kind, cells)], point_sets=sides).write(tmp_path / f"a{suffix}")
+    found = domain(read_mesh(tmp_path / f"a{suffix}"))
+    x = found.mesh.p[0]
+    assert set(found.inside) == {"seam"}
+    for name, where in (("left", 0.0), ("right", 1.0), ("seam", 0.5)):
+        assert np.allclose(x[found.mesh.facets[:, found.facets[name]]], where), name
+
+
+@pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
+def test_families_of_med_files_are_names(tmp_path: Path, kind: str) -> None:
+    mesh = tagged(kind, "cell_tags")
+    # The format knows families of cells by negative numbers, and the dimension of the points by their columns.
+    mesh.points = mesh.points[:, : grid(kind)[0].shape[1]]
+    mesh.cell_data = {"cell_tags": [-each for each in mesh.cell_data["cell_tags"]]}
+    mesh.cell_tags = {-1: ["left"], -2: ["right"], -5: ["seam"], -10: ["soft"], -11: ["stiff"]}
+    mesh.write(tmp_path / "a.med")
+    check_parts(domain(read_mesh(tmp_path / "a.med")), {1: "left", 2: "right", 5: "seam", 10: "soft", 11: "stiff"})
 
 
 @pytest.mark.parametrize("suffix", [".vtu", ".vtk"])
@@ -338,3 +364,45 @@ def test_a_new_gmsh_file_has_names_and_numbers(tmp_path: Path) -> None:
     assert np.array_equal(found.boundaries["left"], found.boundaries["walls"])
     assert found.mesh.p[:, found.mesh.facets[:, found.inside["4"][0]]].T.tolist() == [[0, 0], [1, 1]]
     assert found.overlaps == ["left and walls share 1 facet"]
+
+
+SU2 = """\
+NDIME= 2
+NELEM= 2
+5 0 1 2 0
+5 0 2 3 1
+NPOIN= 4
+0 0 0
+1 0 1
+1 1 2
+0 1 3
+NMARK= 2
+MARKER_TAG= wall
+MARKER_ELEMS= 2
+3 0 1
+3 1 2
+MARKER_TAG= inlet
+MARKER_ELEMS= 1
+3 3 0
+"""
+
+
+def test_markers_of_su2_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "a.su2"
+    path.write_text(SU2)
+    found = domain(read_mesh(path))
+    facets = {name: found.mesh.p[:, found.mesh.facets[:, each]] for name, each in found.boundaries.items()}
+    assert {name: each.shape[2] for name, each in facets.items()} == {"1": 2, "2": 1, "all": 4}
+    assert np.all(facets["2"][0] == 0.0)
+
+
+@pytest.mark.parametrize("cells", [[[9, 10]], [[0, 8]]])
+def test_a_line_that_is_no_edge_is_told(cells: list[list[int]]) -> None:
+    """A line outside the mesh, between vertices that no cell has, and a line across several cells."""
+    points, triangles, _ = grid("triangle", 2)
+    blocks = [("triangle", triangles), ("line", np.array(cells))]
+    mesh = meshio.Mesh(np.concatenate([points, [[5, 5], [6, 6]]]), blocks)
+    mesh.cell_data = {"tag": [np.ones(len(triangles), int), np.array([4])]}
+    found = read(mesh)
+    assert found.unusable == {"4": "names 1 facet, which belongs to none of the triangles"}
+    assert found.mesh.nvertices == 9

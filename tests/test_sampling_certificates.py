@@ -2,72 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import pytest
+import torch
 
-import nhgd_pde as nhgd
-from nhgd_pde.engine.loop import Minimum
-from nhgd_pde.engine.minimise import minimise
-from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.scenarios.growth import GrowthOptions
-from nhgd_pde.engine.scenarios.oracle import ScenarioNHGD
-from nhgd_pde.run.judgement import fitted
+from benchmarks.coverage import case, loose
+from nhgd_pde.engine.scenarios.extremes import beyond
 
 
-def case(seed: int, std: float, rtol: float, **more: Any) -> dict[str, Any]:
-    """Independent scenarios of a log-normal conductivity; `modes` 0 is one random number."""
-    count, modes, risk = more.get("count", 512), more.get("modes", 10), more.get("risk", "mean")
-    field = {"covariance": "matern", "length": 0.3, "std": std, "smoothness": 1.5, "modes": modes}
-    return {
-        "name": "loose",
-        "mesh": {"kind": "rectangle", "cells": [8, 8]},
-        "parameters": {"k": {"field": field} if modes else {"normal": [0, std]}},
-        "pde": {"kind": "poisson", "conductivity": "exp(k)", "boundary": {"all": {"dirichlet": 0}}},
-        "control": {"kind": "source"},
-        "objective": [
-            {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)*(1+x)"},
-            {"kind": "regularisation", "norm": "l2", "weight": 1e-4},
-        ],
-        "risk": risk,
-        "scenarios": {"count": count, "sampling": "monte_carlo", "validation": 0},
-        "outer": {"rtol": rtol},
-        "seed": seed,
-    }
-
-
-def loose(data: dict[str, Any]) -> tuple[Minimum, float, float, float]:
-    """A run, its goal, and for all scenarios at its control: the norm of their gradient, and how far off its own is."""
-    loaded = nhgd.load(data)
-    assert loaded.scenarios is not None
-    problem, method = fitted(loaded.scenarios.problem), loaded.method
-    found = minimise(problem, method.oracle, method.outer, method.stopping)
-    v = found.last.evaluation.v
-    every = ScenarioNHGD(method.oracle.base, GrowthOptions(None))
-    whole, _ = every.evaluate(problem, v, every.init(problem, problem.start()[0], v), Accuracy(1e-9, 1e-9))
-    length = problem.outer_metric.dual_norm
-    off = length((whole.derivative - found.last.evaluation.derivative)[None])
-    return found, method.stopping.rtol * found.first.gradient_norm, length(whole.derivative[None]), off
-
-
-def counted(seeds: range, **more: Any) -> tuple[int, int, int]:
+def counted(seeds: range, std: float, rtol: float, count: int = 512, modes: int = 10) -> tuple[int, int, int]:
     """Runs that ended on a part of the scenarios, those of them whose bound holds, and false ones."""
-    parts = held = wrong = 0
-    for seed in seeds:
-        found, goal, true, off = loose(case(seed, **more))
-        assert found.status == "converged", found.message
-        wrong += true > goal
-        if found.last.evaluation.left_out > 0.0:
-            parts += 1
-            held += off <= found.last.evaluation.gradient_error
-    return parts, held, wrong
+    runs = [loose(case(seed, std, rtol, count, modes)) for seed in seeds]
+    assert all(run.found.status == "converged" for run in runs)
+    parts = [run for run in runs if run.part]
+    return len(parts), sum(run.holds for run in parts), sum(run.false for run in runs)
 
 
 def test_a_run_that_sixteen_scenarios_deceive_goes_on() -> None:
     """Their gradient was 0.11 of the goal with a sampling error of 0.19, and that of all 512 was 1.7 of it."""
-    found, goal, true, off = loose(case(10, 1.0, 0.3))
-    assert found.status == "converged" and true <= goal
-    assert found.last.evaluation.scenarios > 16 and off <= found.last.evaluation.gradient_error
+    run = loose(case(10, 1.0, 0.3))
+    assert run.found.status == "converged" and run.true <= run.goal
+    assert run.found.last.evaluation.scenarios > 16 and run.holds
+
+
+@pytest.mark.parametrize("seed", [3, 10])
+def test_a_scenario_far_out_in_the_tail_that_is_left_out_is_in_the_bound(seed: int) -> None:
+    """One log-normal number: 384 (256) scenarios once ended with 4 (1.1) times the error that they said."""
+    run = loose(case(seed, 1.0, 0.3, modes=0))
+    assert run.found.status == "converged" and run.true <= run.goal and run.holds
 
 
 def test_light_tails_still_end_on_a_part_of_the_scenarios() -> None:
@@ -76,16 +39,75 @@ def test_light_tails_still_end_on_a_part_of_the_scenarios() -> None:
 
 
 def test_a_nonlinear_risk_ends_on_all_scenarios() -> None:
-    found, goal, true, _ = loose(case(0, 0.5, 0.1, count=128, modes=4, risk={"cvar": 0.8}))
-    assert found.status == "converged" and true <= goal
-    assert found.last.evaluation.scenarios == 128 and found.last.evaluation.left_out == 0.0
+    run = loose(case(0, 0.5, 0.1, count=128, modes=4, risk={"cvar": 0.8}))
+    assert run.found.status == "converged" and run.true <= run.goal
+    assert run.found.last.evaluation.scenarios == 128 and run.found.last.evaluation.left_out == 0.0
+
+
+def exponentials(seed: int, modes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(512, m) normal variables, even weights, and exp(2 z) for z a normal combination of the variables."""
+    z = torch.randn(512, modes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    way = 1.0 / torch.arange(1, modes + 1, dtype=torch.float64)
+    return z, torch.full((512,), 1.0 / 512, dtype=torch.float64), (2.0 * z @ way / way.norm()).exp()
+
+
+@pytest.mark.parametrize("modes", [1, 10])
+def test_what_the_tail_contributes_is_predicted_from_its_variables(modes: int) -> None:
+    """By a factor of 1/2 to 3 in nine of ten seeds; nothing where the largest scenarios are seen."""
+    ratios = []
+    for seed in range(40):
+        z, weights, sizes = exponentials(seed, modes)
+        true = float((weights[256:] * (sizes[256:] - sizes[64:256].max()).clamp(min=0.0)).sum())
+        found = beyond(z, weights, sizes[:256], 64)
+        if true > 0.01 * float(weights @ sizes):
+            ratios.append(found / true)
+        order = sizes.argsort(descending=True)
+        assert beyond(z[order], weights, sizes[order][:256], 0) <= 1e-3 * float(weights @ sizes)
+    assert len(ratios) >= 8
+    assert sum(0.5 <= ratio <= 3.0 for ratio in ratios) >= 0.9 * len(ratios)
+
+
+@pytest.mark.parametrize("unit", [1e-150, 1e150])
+def test_what_the_tail_contributes_has_the_unit_of_the_sizes(unit: float) -> None:
+    z, weights, sizes = exponentials(1, 3)
+    one = beyond(z, weights, sizes[:128], 64)
+    assert one > 0.0 and beyond(z, weights, unit * sizes[:128], 64) == pytest.approx(unit * one, rel=1e-9)
+
+
+def test_tails_of_nothing_are_nothing_and_of_what_is_not_finite_unknown() -> None:
+    z, weights, sizes = exponentials(2, 2)
+    assert beyond(z, weights, torch.zeros_like(sizes[:64]), 32) == 0.0
+    assert beyond(z, weights, torch.ones_like(sizes[:64]), 32) == pytest.approx(0.0, abs=1e-12)
+    assert not math.isfinite(beyond(z, weights, torch.where(sizes[:64] > 1.0, math.inf, 1.0).to(sizes), 32))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("std", "modes", "count", "rtol"), [(1.0, 10, 512, 0.3), (0.5, 10, 512, 0.1), (1.0, 3, 256, 0.2)]
+    ("std", "modes", "count", "rtol", "least"),
+    [
+        (0.5, 10, 512, 0.1, 25),
+        (1.0, 10, 512, 0.3, 10),
+        (1.5, 10, 512, 0.3, 0),
+        (1.0, 3, 256, 0.2, 8),
+        (0.5, 0, 512, 0.1, 15),
+        (1.0, 0, 512, 0.3, 0),
+        (1.5, 0, 512, 0.3, 0),
+    ],
 )
-def test_certificates_hold_and_no_run_is_falsely_converged(std: float, modes: int, count: int, rtol: float) -> None:
+def test_certificates_hold_and_no_run_is_falsely_converged(
+    std: float, modes: int, count: int, rtol: float, least: int
+) -> None:
+    """In 40 runs. At least `least` of them end on a part of the scenarios, which too large a bound would not allow."""
     parts, held, wrong = counted(range(40), std=std, modes=modes, count=count, rtol=rtol)
     assert wrong == 0
     assert held >= 0.9 * parts
+    assert parts >= least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("std", "modes"), [(1.0, 0), (1.0, 10)])
+def test_bounds_on_the_way_hold(std: float, modes: int) -> None:
+    """Runs end where a bound is small; the bounds of iterates at which they go on hold as often."""
+    found = [each for seed in range(40) for each in loose(case(seed, std, 0.3, 512, modes), watched=True).bounds]
+    assert len(found) >= 100
+    assert sum(off <= bound for off, bound in found) >= 0.9 * len(found)

@@ -15,6 +15,11 @@ from .boxes import BoxTree
 # Two places are the same when they are nearer to each other than this share of the extent of the mesh, which is more
 # than the rounding of files, and than this share of the thickness of the cells there.
 _SAME, _THIN = 1e-8, 1e-3
+# In files whose numbers have few digits, places that were the same are up to sqrt(3) steps of the last digit apart:
+# half a step in each coordinate of the one and of the other. Cells in such a file may be as thin as a few steps.
+_STEPS, _THINNEST = 2.0, 0.4
+# How far from a facet the point beside it is, in depths below which facets do not cross.
+_BESIDE = 4.0
 # Largest number of boxes that are examined along rays from cells, to limit the time.
 _MOST_HITS = 20_000_000
 # Weights of the vertices of a cell for an inner point that lies on none of the planes of a regular mesh.
@@ -33,7 +38,7 @@ class Outline:
         tolerances: (facets,) distance below which two places at a facet are the same.
         depths: (facets,) depth beyond which facets that pass through each other cross: the tolerance plus the warp of a
             facet that is not plane.
-        inside: (facets, dim) a point in the cell of each facet.
+        inside: (facets, dim) a point in the cell of each facet, just beside the facet.
     """
 
     points: np.ndarray
@@ -45,20 +50,18 @@ class Outline:
     inside: np.ndarray
 
     @staticmethod
-    def of(mesh: skfem.Mesh, precision: float) -> Outline:
+    def of(mesh: skfem.Mesh, precision: float, step: float = 0.0) -> Outline:
         points = np.ascontiguousarray(mesh.p.T)
         indices = mesh.boundary_facets()
         cells = mesh.f2t[0, indices]
         local = np.argmax(mesh.t2f[:, cells] == indices, axis=0)
         corners = mesh.t[:, cells]
         facets = corners[np.array(mesh.elem.refdom.facets)[local].T, np.arange(len(cells))].T
-        weights = _GENERIC[: len(corners)] / _GENERIC[: len(corners)].sum()
-        inside = np.einsum("v,vfd->fd", weights, points[corners])
-        tolerances = same_place(points, _thickness(mesh, points[corners]), precision)
+        tolerances = same_place(points, thickness_of(mesh, points[corners]), precision, step)
         # Vertices are ordered so that normals point outward, away from the centre of the cell.
         ends = points[facets]
         if facets.shape[1] == 2:
-            normals = _turned(ends[:, 1] - ends[:, 0])
+            normals = turned_right(ends[:, 1] - ends[:, 0])
         else:
             normals = np.cross(ends[:, 2] - ends[:, 0], ends[:, -1] - ends[:, 1])
         turned = ((points[corners].mean(axis=0) - ends.mean(axis=1)) * normals).sum(axis=1) > 0.0
@@ -73,6 +76,11 @@ class Outline:
             vertices = np.concatenate([facets[:, [0, 1, 2]], facets[:, [0, 2, 3]]])
             facet = np.tile(np.arange(len(facets)), 2)
             depths = tolerances + 0.5 * np.linalg.norm(warp, axis=1)
+        middle, inside = _weighted(ends.swapaxes(0, 1)), _weighted(points[corners])
+        lengths = np.linalg.norm(normals, axis=1)
+        heights = np.abs(((inside - middle) * normals).sum(axis=1)) / np.where(lengths > 0.0, lengths, 1.0)
+        share = np.minimum(1.0, _BESIDE * depths / np.where(heights > 0.0, heights, 1.0))
+        inside = middle + share[:, None] * (inside - middle)
         return Outline(points, facets, vertices, facet, tolerances, depths, inside)
 
     @property
@@ -135,17 +143,19 @@ class Outline:
             yield edges[edge[apart]], simplex[apart]
 
 
-def same_place(points: np.ndarray, thickness: np.ndarray, precision: float) -> np.ndarray:
+def same_place(points: np.ndarray, thickness: np.ndarray, precision: float, step: float = 0.0) -> np.ndarray:
     """The distance below which two places are the same, for a mesh with vertices (n, dim), at given cells.
 
     Args:
         points: the vertices.
         thickness: thickness of the cells at the places in question.
         precision: relative rounding of the coordinates.
+        step: distance between neighbouring coordinates that the file can hold, zero where this is not known.
     """
     rounding = 4.0 * np.finfo(float).eps * np.abs(points).max()
     same = max(_SAME, 8.0 * precision) * np.ptp(points, axis=0).max()
-    return np.maximum(np.minimum(same, _THIN * thickness), rounding)
+    written = np.minimum(_STEPS * step, _THINNEST * thickness)
+    return np.maximum(np.maximum(np.minimum(same, _THIN * thickness), written), rounding)
 
 
 def _disjoint(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -157,17 +167,30 @@ def _disjoint(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return found
 
 
-def _turned(along: np.ndarray) -> np.ndarray:
+def _weighted(corners: np.ndarray) -> np.ndarray:
+    """(n, dim) an inner point of facets or cells, given corners (vertices, n, dim)."""
+    weights = _GENERIC[: len(corners)] / _GENERIC[: len(corners)].sum()
+    return np.asarray(np.einsum("v,vnd->nd", weights, corners))
+
+
+def turned_right(along: np.ndarray) -> np.ndarray:
     """(..., 2) directions turned right by 90 degrees: the outward normals of anticlockwise boundaries."""
     return np.stack([along[..., 1], -along[..., 0]], axis=-1)
 
 
-def _thickness(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
-    """(cells,) the least singular value of the map from the reference cell, given corners (vertices, cells, dim)."""
+def thickness_of(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
+    """(cells,) the thickness of cells, given corners (vertices, cells, dim).
+
+    It is the least singular value of the map from the reference cell at its centre or, where that is less, as it can be
+    in cells that become narrow towards a side, the length of the shortest edge.
+    """
     middle = np.array(mesh.elem.refdom.p).mean(axis=1)[:, None]
     gradients = np.stack([mesh.elem().lbasis(middle, i)[1][:, 0] for i in range(len(corners))])
     maps = np.einsum("vcd,vk->cdk", corners - corners[:1], gradients)
-    return np.linalg.svd(maps, compute_uv=False)[:, -1]
+    found = np.asarray(np.linalg.svd(maps, compute_uv=False)[:, -1])
+    for first, second in mesh.elem.refdom.edges if mesh.dim() == 3 else mesh.elem.refdom.facets:
+        found = np.minimum(found, np.linalg.norm(corners[first] - corners[second], axis=1))
+    return found
 
 
 def split_vertices(outline: Outline) -> np.ndarray:
@@ -186,17 +209,30 @@ def split_vertices(outline: Outline) -> np.ndarray:
 
 def vertex_in_facet(outline: Outline) -> tuple[int, int] | None:
     """A vertex that lies on a facet which does not have it, and that facet."""
+    for vertices, facets in _vertices_in_facets(outline):
+        if len(vertices):
+            return int(vertices[0]), int(facets[0])
+    return None
+
+
+def _vertices_in_facets(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Vertices, and for each a facet that it lies on and that does not have it."""
     for vertices, simplices, tolerance in outline.near_corners():
         corners = outline.points[outline.vertices[simplices]]
         touching = _distance(outline.points[vertices], corners) <= tolerance
-        if touching.any():
-            first = int(np.argmax(touching))
-            return int(vertices[first]), int(outline.facet[simplices[first]])
-    return None
+        yield vertices[touching], outline.facet[simplices[touching]]
 
 
 def crossing_edges(outline: Outline) -> tuple[np.ndarray, np.ndarray] | None:
     """Two edges (2,) of facets in space, which meet in a point that is no vertex."""
+    for first, second in _edges_that_cross(outline):
+        if len(first):
+            return first[0], second[0]
+    return None
+
+
+def _edges_that_cross(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of edges (k, 2) of facets in space, which meet in a point that is no vertex."""
     for first, second, tolerance in outline.near_edges() if outline.dim == 3 else ():
         (a, b), (c, d) = outline.points[first].swapaxes(0, 1), outline.points[second].swapaxes(0, 1)
         u, v, w = b - a, d - c, c - a
@@ -208,9 +244,18 @@ def crossing_edges(outline: Outline) -> tuple[np.ndarray, np.ndarray] | None:
         t = (np.cross(w, u) * normal).sum(axis=1) / safe
         gap = np.abs((w * normal).sum(axis=1)) / np.sqrt(safe)
         crossing = ~parallel & (s > 0.0) & (s < 1.0) & (t > 0.0) & (t < 1.0) & (gap <= tolerance)
-        if crossing.any():
-            return first[np.argmax(crossing)], second[np.argmax(crossing)]
-    return None
+        yield first[crossing], second[crossing]
+
+
+def touched_facets(outline: Outline) -> np.ndarray:
+    """(facets,) whether a vertex or an edge lies on a facet that does not have it."""
+    found = np.zeros(len(outline.facets), dtype=bool)
+    for _, facets in _vertices_in_facets(outline):
+        found[facets] = True
+    on_edges = np.zeros(len(outline.points), dtype=bool)
+    for pair in _edges_that_cross(outline):
+        on_edges[np.concatenate(pair)] = True
+    return found | (on_edges[outline.facets].sum(axis=1) > 1)
 
 
 def _distance(points: np.ndarray, simplices: np.ndarray) -> np.ndarray:
@@ -273,7 +318,7 @@ def _heights(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(2, n) signed distances of two points each, (n, 2, 2), from the lines through segments (n, 2, 2)."""
     along = segments[:, 1] - segments[:, 0]
     length = np.linalg.norm(along, axis=1)
-    normal = _turned(along) / np.where(length > 0.0, length, 1.0)[:, None]
+    normal = turned_right(along) / np.where(length > 0.0, length, 1.0)[:, None]
     return ((points - segments[:, :1]) * normal[:, None]).sum(axis=2).T
 
 

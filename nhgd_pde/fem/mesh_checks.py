@@ -8,8 +8,18 @@ from functools import cached_property
 import numpy as np
 import skfem
 
-from .boundary_checks import Outline, crossing_edges, overlap, same_place, split_vertices, vertex_in_facet
+from .boundary_checks import (
+    Outline,
+    crossing_edges,
+    overlap,
+    same_place,
+    split_vertices,
+    touched_facets,
+    vertex_in_facet,
+)
+from .cell_overlaps import overlapping_pair
 from .cells import CELLS, place_text
+from .gaps import vertex_over_facet
 
 # End of messages on cracks: how to join them, or to allow them in the problem file.
 _HINT = "join them in the mesh, or, if it is meant to be cut there, add `cracks: allowed` to the section mesh"
@@ -28,6 +38,7 @@ class MeshOfFile:
         places: (vertices, d) coordinates as in the file, which those of the mesh may be images of.
         numbers: (vertices,) the number of each vertex in the file, from 0.
         precision: relative rounding of its coordinates.
+        step: distance between neighbouring coordinates that the file can hold, zero where this is not known.
     """
 
     mesh: skfem.Mesh
@@ -35,6 +46,7 @@ class MeshOfFile:
     places: np.ndarray
     numbers: np.ndarray
     precision: float
+    step: float
 
     @cached_property
     def centres(self) -> np.ndarray:
@@ -89,12 +101,13 @@ def misfit(read: MeshOfFile, cracks: bool) -> str | None:
 
     Where all cells that share a facet lie on two sides of it, the number of cells over a point changes at facets of the
     boundary alone. So all other faults can be seen at the boundary, which is small: its facets must not cross, and
-    exactly one cell must lie at a point beside each facet.
+    exactly one cell must lie at a point beside each facet. This number can change along a facet where another facet
+    touches it without sharing it: where that is allowed, the cells there are compared in pairs.
     """
     sentence = _same_side(read)
     if sentence is not None or read.mesh.dim() == 1:
         return sentence or _intervals(read, cracks)
-    outline = Outline.of(read.mesh, read.precision)
+    outline = Outline.of(read.mesh, read.precision, read.step)
     pairs = outline.facets[:0, :2] if cracks else split_vertices(outline)
     if len(pairs) > _MANY:
         return _standing_twice(read, pairs)
@@ -103,11 +116,22 @@ def misfit(read: MeshOfFile, cracks: bool) -> str | None:
         return _overlapping(read, outline.facets[where])
     if len(pairs):
         return _standing_twice(read, pairs)
-    return None if cracks else _unmatched(read, outline)
+    if not cracks:
+        return _unmatched(read, outline)
+    beside = np.unique(read.mesh.f2t[0, read.mesh.boundary_facets()[touched_facets(outline)]])
+    cells = overlapping_pair(read.mesh, beside, read.precision, read.step) if len(beside) else None
+    return None if cells is None else _overlapping_cells(read, *cells)
 
 
 def _overlapping(read: MeshOfFile, vertices: np.ndarray, how: str = "") -> str:
     return f"has {read.kind} cells that overlap at {place_text(read.places[vertices].mean(axis=0))}{how}"
+
+
+def _overlapping_cells(read: MeshOfFile, one: int, other: int) -> str:
+    """A sentence on two cells that overlap, with the centre of the box that they share."""
+    corners = read.places[read.mesh.t[:, [one, other]]]
+    low, high = corners.min(axis=0).max(axis=0), corners.max(axis=0).min(axis=0)
+    return f"has {read.kind} cells that overlap at {place_text(0.5 * (low + high))}"
 
 
 def _same_side(read: MeshOfFile) -> str | None:
@@ -155,10 +179,18 @@ def _unmatched(read: MeshOfFile, outline: Outline) -> str | None:
             f"another {read.kind}, which does not have it (a hanging node); {_HINT}"
         )
     edges = crossing_edges(outline)
-    if edges is None:
+    if edges is not None:
+        one, other = (read.between(edge) for edge in edges)
+        return f"has cells that do not fit together: their edges {one} and {other} cross; {_HINT}"
+    found = vertex_over_facet(outline)
+    if found is None:
         return None
-    one, other = (read.between(edge) for edge in edges)
-    return f"has cells that do not fit together: their edges {one} and {other} cross; {_HINT}"
+    vertex, facet = found
+    return (
+        f"has cells that do not fit together: there is a thin gap between the facet "
+        f"{read.between(outline.facets[facet])} and vertex {read.numbers[vertex]} (counted from 0) at "
+        f"{place_text(read.places[vertex])} (a hanging node on a curved interface?); {_HINT}"
+    )
 
 
 def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
@@ -178,7 +210,7 @@ def _intervals(read: MeshOfFile, cracks: bool) -> str | None:
     cells = cells[:, np.argsort(x[cells[0]], kind="stable")]
     left, right = x[cells]
     gap, shorter = left[1:] - right[:-1], np.minimum(right - left, np.roll(right - left, -1))[:-1]
-    tolerance = same_place(x[:, None], shorter, read.precision)
+    tolerance = same_place(x[:, None], shorter, read.precision, read.step)
     over = np.flatnonzero(gap < -tolerance)
     if len(over):
         return _overlapping(read, cells[:, over[0] + 1])

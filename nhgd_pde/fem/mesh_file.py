@@ -12,6 +12,7 @@ import numpy as np
 import skfem
 
 from .cells import CELLS, MeshFileError, place_text
+from .digits import rounding_step
 from .mesh_checks import MeshOfFile, misfit, unsound_cells
 from .mesh_names import Parts, facets_by_vertices, parts_of, set_of_vertices, tagged_by_skfem
 from .planes import NotFlatError, flattened
@@ -48,7 +49,10 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
             file_format = "gmsh" if path.suffix == ".msh" else None
             found = meshio.read(path, file_format=file_format)
     except ModuleNotFoundError as error:
-        raise MeshFileError(f"mesh file {path} cannot be read: meshio needs the package {error.name}") from None
+        raise MeshFileError(
+            f"mesh file {path} cannot be read: meshio needs the package {error.name}, which comes with "
+            "`pip install 'nhgd-pde[formats]'`"
+        ) from None
     except (SystemExit, Exception) as error:
         reason = "" if isinstance(error, SystemExit) or not str(error) else f": {error}"
         raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
@@ -72,14 +76,15 @@ def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict
     places = points[used]
     if not np.isfinite(places).all():
         raise MeshFileError("has vertices that are not finite")
-    corners = _flat(places, kind)
+    step = rounding_step(places)
+    corners = _flat(places, kind, step)
     vertices = np.empty(cells.shape[::-1], dtype=np.int64)
     vertices[list(cell.order)] = renumbered.reshape(cells.shape).T
     sentence = unsound_cells(corners[vertices.T], kind)
     if sentence is None:
         mesh = cell.mesh(np.ascontiguousarray(corners.T), vertices)
         precision = np.finfo(found.points.dtype).eps if np.issubdtype(found.points.dtype, np.floating) else 0.0
-        sentence = misfit(MeshOfFile(mesh, kind, places, used, float(precision)), cracks)
+        sentence = misfit(MeshOfFile(mesh, kind, places, used, float(precision), step), cracks)
     if sentence is not None:
         raise MeshFileError(sentence)
     new_index = np.full(len(points) + 1, -1)
@@ -93,7 +98,7 @@ def _kind(found: meshio.Mesh) -> str:
     kind = next((kind for kind in CELLS if kind in present), None)
     if kind is None:
         held = ", ".join(sorted(present)) or "no cells"
-        raise MeshFileError(f"holds {held}; expected tetra, hexahedron, triangle, quad or line")
+        raise MeshFileError(f"holds {held}; expected tetra, hexahedron, triangle, quad or line of first order")
     too_rich = sorted(present - {*CELLS, "vertex"})
     if too_rich:
         raise MeshFileError(
@@ -142,14 +147,14 @@ def _once(cells: np.ndarray, parts: Parts, kind: str, points: np.ndarray) -> tup
     return cells[kept], kept
 
 
-def _flat(places: np.ndarray, kind: str) -> np.ndarray:
+def _flat(places: np.ndarray, kind: str, step: float) -> np.ndarray:
     """The coordinates of vertices in as many dimensions as the cells have."""
     dim = CELLS[kind].dim
     wanted = {1: "on a straight line", 2: "in a plane", 3: "in space"}[dim]
     if places.shape[1] < dim:
         raise MeshFileError(f"holds {kind} cells with {places.shape[1]} coordinates; expected {dim}")
     try:
-        return flattened(places, dim)
+        return flattened(places, dim, 2.0 * step)
     except NotFlatError as error:
         where = place_text(places[error.index])
         raise MeshFileError(
@@ -169,7 +174,10 @@ def _named(
         missing = int((facets < 0).sum())
         if missing:
             plural = CELLS[kind].plural
-            unusable[name] = f"names {len(facets):,} facets, {missing:,} of which belong to none of the {plural}"
+            count = (
+                f"{len(facets):,} facets, {missing:,} of which belong" if len(facets) > 1 else "1 facet, which belongs"
+            )
+            unusable[name] = f"names {count} to none of the {plural}"
         else:
             boundaries[name] = np.unique(facets)
     for name, vertices in parts.vertices.items():

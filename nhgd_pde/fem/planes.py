@@ -24,7 +24,7 @@ class NotFlatError(ValueError):
         self.index, self.distance = index, distance
 
 
-def flattened(points: np.ndarray, dim: int) -> np.ndarray:
+def flattened(points: np.ndarray, dim: int, rounding: float = 0.0) -> np.ndarray:
     """Coordinates (n, dim) of points (n, d) that lie in an affine subspace of dimension dim.
 
     Where all but dim coordinates are constant, the other ones are kept as they are, in their order. Else the new axes
@@ -33,12 +33,12 @@ def flattened(points: np.ndarray, dim: int) -> np.ndarray:
     the origin. Distances are kept.
 
     Raises:
-        NotFlatError: the points lie in no such subspace, to a millionth of their largest extent.
+        NotFlatError: the points lie in no such subspace, to a millionth of their largest extent or to their rounding.
     """
     if points.shape[1] == dim:
         return points
     extents = np.ptp(points, axis=0)
-    tolerance = _FLAT * extents.max()
+    tolerance = max(_FLAT * extents.max(), rounding)
     # The least extents go first; of equal ones the later.
     dropped = sorted(range(len(extents)), key=lambda k: (extents[k], -k))[: len(extents) - dim]
     if (extents[dropped] <= tolerance).all():

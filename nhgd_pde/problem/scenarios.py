@@ -376,7 +376,7 @@ class Scenarios:
             self.at,
             self.at_once,
             lambda first, count: self.stream.fresh.draw(count, first).z,
-            lambda count, wide: fresh_sample(self.stream.fresh.fresh, count, wide),
+            partial(fresh_sample, self.stream.fresh.fresh),
             not self.recipe.lift_names,
             None if self.coarsened is None else partial(self.coarsened, self),
             mixed=self.recipe.mixed,

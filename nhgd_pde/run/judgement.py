@@ -28,6 +28,7 @@ from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
 from ..problem.errors import ProblemError
 from ..scenario_problem import ScenarioProblem
+from ..uncertainty.direction import main_direction
 from ..uncertainty.estimation import Estimate, expectation
 from ..uncertainty.fresh import FreshSample
 from ..uncertainty.inputs import RandomInputs
@@ -219,6 +220,7 @@ def scenario_values(
 def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, team: Team = ALONE) -> Judgement:
     """Judge a control (p,) by the scenarios of the sample and by fresh ones.
 
+    The scenarios of the sample tell in which direction of the random variables the rare scenarios that matter lie.
     Where rare scenarios that are looked for cannot be solved, or have coefficients out of their range, those that come
     up by themselves do.
     """
@@ -228,6 +230,9 @@ def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, te
     )
     weights = problem.weights.cpu().numpy()
     drawn = problem.fresh(fresh, True)
+    direction = main_direction(problem.z, seen, drawn.distributions)
+    if direction is not None:
+        drawn = problem.fresh(fresh, True, direction)
     try:
         others = _fresh_values(problem, v, drawn, team)
     except (ProblemError, SingularMatrixError):

@@ -21,6 +21,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 import scipy.stats
 
+from .distributions import Normal
 from .fresh import FreshSample
 
 # Scenarios that each coefficient of a fit takes.
@@ -76,15 +77,28 @@ def _expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> 
         return Estimate(middle, math.nan, (math.nan, math.nan))
     constant = [ratios - 1.0] if sample.wide else []
     best, chosen = _fit(ratios * values, constant if count >= 2 * _OF_EACH else []), (0, 0)
-    table = None
-    for degree, terms in _candidates(len(sample.distributions), count // _OF_EACH - 1 - len(constant)):
-        if table is None:
-            table = [one.polynomials(sample.z[:, k], _HIGHEST) for k, one in enumerate(sample.distributions)]
-        columns = [ratios * math.prod(table[k][power] for k, power in term) for term in terms]
-        found = _fit(ratios * values, [*constant, *columns])
+    for degree, functions in _functions(sample, count // _OF_EACH - 1 - len(constant)):
+        found = _fit(ratios * values, [*constant, *(ratios * each for each in functions)])
         if found.left < best.left:
-            best, chosen = found, (degree, len(terms))
+            best, chosen = found, (degree, len(functions))
     return Estimate(best.value, best.error, best.interval(confidence), *chosen)
+
+
+def _functions(sample: FreshSample, most: int) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Degrees, and functions of expectation zero in the scenarios (F,), at most so many."""
+    if most < 1:
+        return
+    table = [one.polynomials(sample.z[:, k], _HIGHEST) for k, one in enumerate(sample.distributions)]
+    for degree, terms in _candidates(len(table), most):
+        yield degree, [math.prod(table[k][power] for k, power in term) for term in terms]
+    if sample.direction is None or len(table) == 1:
+        return
+    # Of the one variable that matters most, which is normal, without and with linear functions of all others.
+    along = Normal().polynomials(sample.z @ sample.direction, _HIGHEST)
+    for degree in range(1, min(_HIGHEST, most) + 1):
+        yield degree, list(along[1 : degree + 1])
+    for degree in range(2, min(_HIGHEST, most + 1 - len(table)) + 1):
+        yield degree, [*(of_one[1] for of_one in table), *along[2 : degree + 1]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +122,11 @@ class _Fit:
         return float(np.linalg.norm(self.influence))
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Hall's transformation of t = (value - truth) / error, whose law is skewed where the influences are."""
-        quantile = float(scipy.stats.t.ppf(0.5 + 0.5 * confidence, self.freedom))
+        """Hall's transformation of t = (value - truth) / error, whose law is skewed where the influences are.
+
+        The degrees of freedom are those of the estimated variance (Satterthwaite 1946, Biometrics 2): few where a few
+        scenarios make most of it.
+        """
         spread = self.influence - self.influence.mean()
         # The unit is the largest number, whose third power may underflow.
         size = float(np.abs(spread).max())
@@ -117,6 +134,9 @@ class _Fit:
             return self.value, self.value
         spread = spread / size
         square = float((spread**2).mean())
+        excess = float((spread**4).mean()) / square**2 - 1.0
+        freedom = min(self.freedom, 2.0 * len(spread) / excess) if excess > 0.0 else self.freedom
+        quantile = float(scipy.stats.t.ppf(0.5 + 0.5 * confidence, freedom))
         skewness = float((spread**3).mean()) / square**1.5 / math.sqrt(len(spread))
 
         def back(x: float) -> float:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...linalg.riesz import RieszMap
 from ..nhgd import NHGDState
+from .extremes import beyond
 from .measures import Hypergradients, Measured
 from .problem import Coarse, Risk, ScenarioProblem
 from .solved import Middle
@@ -219,8 +220,7 @@ def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimat
     if coarse is None or found.coarse is None:
         if not fresh_enough(few.balance, fine.state.used):
             return math.inf
-        metric = fine.problem.outer_metric
-        return _length(metric, _offsets(fine, few, rows, rows.squares(metric, None, None)))
+        return _bound_of_one(fine, few, rows)
     assert way is not None
     many, same = found.coarse.measured
     all_below = many.balance.factor == 0.0
@@ -231,11 +231,21 @@ def _bound(fine: Level, coarse: Level | None, way: Coarse | None, found: Estimat
     below = found.coarse.hypergradients
     squares = rows.squares(fine.problem.outer_metric, below, way)
     without = _offsets(fine, same, below, squares, many.balance.count)
-    bound = _length(fine.problem.outer_metric, _offsets(fine, few, rows, squares) - way.restrict_transposed(without))
-    if all_below:
-        return bound
-    metric = coarse.problem.outer_metric
-    return math.hypot(bound, _length(metric, _offsets(coarse, many, below, below.squares(metric, None, None))))
+    offsets = _offsets(fine, few, rows, squares) - way.restrict_transposed(without)
+    bound = _length(fine.problem.outer_metric, offsets, _beyond(fine, squares))
+    return bound if all_below else math.hypot(bound, _bound_of_one(coarse, many, below))
+
+
+def _bound_of_one(level: Level, measured: Measured, rows: Hypergradients) -> float:
+    """Bound of the error of one level, without any other one."""
+    metric = level.problem.outer_metric
+    squares = rows.squares(metric, None, None)
+    return _length(metric, _offsets(level, measured, rows, squares), _beyond(level, squares))
+
+
+def _beyond(level: Level, squares: Tensor) -> float:
+    """What scenarios left out contribute beyond the largest fresh one, from squared distances (b,)."""
+    return beyond(level.problem.variables, level.problem.weights, squares.sqrt(), level.state.used)
 
 
 def _offsets(
@@ -256,10 +266,10 @@ def _offsets(
     return hypergradients.combined(torch.nn.functional.pad(coefficients, (0, 0, 0, missing)))
 
 
-def _length(metric: RieszMap, offsets: Tensor) -> float:
-    """The norm of the first row plus the root of the estimated sum of squared norms of the others."""
+def _length(metric: RieszMap, offsets: Tensor, tail: float) -> float:
+    """The norm of the first row plus the root of the estimated sum of squared norms of the others, and a tail."""
     first = metric.dual_norm(offsets[:1])
-    return first + _smoothness(metric, offsets[:1]) * metric.dual_norm_estimate(offsets[1:])
+    return first + _smoothness(metric, offsets[:1]) * (metric.dual_norm_estimate(offsets[1:]) + tail)
 
 
 def _smoothness(metric: RieszMap, typical: Tensor) -> float:

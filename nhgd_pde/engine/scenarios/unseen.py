@@ -9,7 +9,8 @@ p_s = sum_(t <= u) a_st h_t, and the fresh ones tell, without any model, how far
     H* = sum_(s <= u) W_s h_s + sum_(s > u) W_s p_s + (S - u) mean_(u < s <= b) W_s (h_s - p_s)
 
 is an unbiased estimate of the mean over all scenarios, whose variance is that of the last terms. An estimate H over the
-same scenarios then is off by at most |H - H*| and Student's quantile times the standard error of H*.
+same scenarios then is off by at most |H - H*| and Student's quantile times the standard error of H*, apart from what
+is larger in scenarios left out than in all fresh ones (`extremes.py`).
 """
 
 from __future__ import annotations

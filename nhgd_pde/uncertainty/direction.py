@@ -1,0 +1,49 @@
+"""The direction in the space of normal variables in which a function varies most, from its values in a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from .distributions import Distribution, Normal
+
+# Least number of scenarios for each coefficient, and least share of the variance that the direction has to explain.
+_OF_EACH = 3
+_LEAST_SHARE = 0.2
+
+
+def main_direction(z: np.ndarray, values: np.ndarray, distributions: Sequence[Distribution]) -> np.ndarray | None:
+    """The normal part of the gradient of the best linear prediction of how the function's values are ordered.
+
+    The prediction is that of normal scores (the quantiles of N(0, 1) at the ranks), which no large value dominates.
+
+    Args:
+        z: (S, m) standard variables.
+        values: (S,) of the function.
+        distributions: of the variables, m of them.
+
+    Returns:
+        (m,) of length one, zero for variables that are not normal. None where there are fewer than two normal
+        variables or too few scenarios, or where the fit does not predict scenarios that it leaves out: the function
+        then varies in several directions, or not monotonically.
+    """
+    normal = np.array([isinstance(one, Normal) for one in distributions], dtype=bool)
+    count = len(values)
+    if normal.sum() < 2 or count < _OF_EACH * (len(normal) + 1) or not np.isfinite(values).all():
+        return None
+    scores = ndtri((rankdata(values) - 0.5) / count)
+    q, r = np.linalg.qr(np.column_stack([np.ones(count), z]))
+    projected = q.T @ scores
+    free = 1.0 - (q**2).sum(axis=1)
+    total = float(scores @ scores)
+    if not (total > 0.0 and free.min() > 0.0 and np.abs(np.diag(r)).min() > 1e-9 * np.abs(np.diag(r)).max()):
+        return None
+    left_out = float((((scores - q @ projected) / free) ** 2).sum())
+    if left_out > (1.0 - _LEAST_SHARE) * total:
+        return None
+    found = np.where(normal, np.linalg.solve(r, projected)[1:], 0.0)
+    length = float(np.linalg.norm(found))
+    return np.asarray(found / length) if length > 0.0 else None
