@@ -40,13 +40,18 @@ def main() -> None:
 @contextmanager
 def _bad_input() -> Iterator[None]:
     """Turn mistakes of the user into a message and exit code 2."""
-    from .engine.roles.rendezvous import RoleFailedError
     from .output.atomic import OutputError
     from .problem.errors import ProblemError
 
     try:
         yield
-    except (ProblemError, OutputError, RoleFailedError) as error:
+    except Exception as error:
+        if not isinstance(error, ProblemError | OutputError):
+            # Loaded here, because it takes longer than it takes to refuse a file.
+            from .engine.roles.rendezvous import RoleFailedError
+
+            if not isinstance(error, RoleFailedError):
+                raise
         if not _follows():
             click.echo(str(error), err=True)
         sys.exit(_BAD_INPUT)
@@ -66,12 +71,13 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> Problem:
-    from .api import load
+    problem = _read(file, settings, method)
+    # Loaded here, because torch takes longer than it takes to refuse a file.
+    from .api import build_problem
+    from .problem.announcing import announced
 
-    overrides = _overrides(settings)
-    if method is not None:
-        overrides["method"] = method
-    return load(file, overrides)
+    with announced(lambda text: None if _follows() else click.echo(text, err=True)):
+        return build_problem(problem)
 
 
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -134,11 +140,14 @@ def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None)
 
 def _read(file: Path, settings: tuple[str, ...], method: str | None) -> ProblemFile:
     from .problem.loading import read_problem
+    from .problem.room import check_room
 
     overrides = _overrides(settings)
     if method is not None:
         overrides["method"] = method
-    return read_problem(file, overrides)
+    problem = read_problem(file, overrides)
+    check_room(problem)
+    return problem
 
 
 def _solve_in_ranks(
@@ -260,8 +269,15 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
 @main.command()
 @_file
 @_set
-def check(file: Path, settings: tuple[str, ...]) -> None:
+@click.option("--no-code", is_flag=True, help="Run no Python file that FILE names; all else is checked.")
+def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
     """Check FILE without solving it: mistakes, sizes, and what a solve will cost."""
+    if no_code:
+        with _bad_input():
+            from .problem.stand_ins import report_without_code
+
+            click.echo(report_without_code(_read(file, settings, None)))
+        return
     with _bad_input():
         problem = _load(file, settings)
     from .estimate import estimate
@@ -324,6 +340,8 @@ def bench(
 ) -> None:
     """Run several methods side by side on the problems in FILES; writes tables and figures."""
     with _bad_input():
+        for file in files:
+            _read(file, settings, None)
         from .bench.contenders import parse_contenders
         from .bench.report import open_folder
         from .bench.runs import Budget

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -84,7 +84,7 @@ def judged_start(
     verdict = _verdict(problem, judge, space, stopping, interrupted)
     found, scales = verdict.iterate, verdict.scales
     scales = replace(loop.scales, rounding=max(loop.scales.rounding, scales.rounding))
-    continued = found is not None and type(found.oracle) is type(first.oracle)
+    continued = found is not None and _alike(found.oracle, first.oracle)
     if found is None or not (verdict.solved or continued):
         return replace(loop, scales=scales), first
     knowledge = found.oracle if continued else first.oracle
@@ -95,6 +95,16 @@ def judged_start(
         loop, first=first, current=first, outer=begun, knowledge=knowledge, scales=scales, solved=verdict.goal
     )
     return loop, replace(first, oracle=found.oracle)
+
+
+def _alike(one: Any, other: Any, depth: int = 2) -> bool:
+    """Whether two states are of oracles of one kind, with inner states and inverses of one kind."""
+    if type(one) is not type(other):
+        return False
+    if depth == 0 or not is_dataclass(one):
+        return True
+    pairs = [(getattr(one, each.name), getattr(other, each.name)) for each in fields(one)]
+    return all(_alike(a, b, depth - 1) for a, b in pairs if is_dataclass(a) and is_dataclass(b))
 
 
 def _verdict(
@@ -178,7 +188,9 @@ class _Judge:
             if left_out > scales.natural * worst_residual(evaluation) or norm + left_out <= goal or accuracy <= _FINE:
                 grown = oracle.grown(problem, state, 0.0, 0.0, 0.0)
             if grown is None and accuracy > _FINE:
-                wanted = max(norm, goal) / max(scales.natural, evaluation.norm)
+                whole = max(scales.natural, evaluation.norm)
+                # A gradient of zero, of a natural size of zero, asks for nothing.
+                wanted = max(norm, goal) / whole if whole > 0.0 else accuracy
                 accuracy, grown = max(_SHARE * min(wanted, accuracy), _FINE), state
         return verdict
 
