@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -84,7 +84,8 @@ def judged_start(
     verdict = _verdict(problem, judge, space, stopping, interrupted)
     found, scales = verdict.iterate, verdict.scales
     scales = replace(loop.scales, rounding=max(loop.scales.rounding, scales.rounding))
-    continued = found is not None and _alike(found.oracle, first.oracle)
+    # A judge of growing batches is the oracle of the run with other batches; any other one has states of another kind.
+    continued = found is not None and isinstance(oracle, GrowingOracle) and type(oracle) is type(judge)
     if found is None or not (verdict.solved or continued):
         return replace(loop, scales=scales), first
     knowledge = found.oracle if continued else first.oracle
@@ -95,16 +96,6 @@ def judged_start(
         loop, first=first, current=first, outer=begun, knowledge=knowledge, scales=scales, solved=verdict.goal
     )
     return loop, replace(first, oracle=found.oracle)
-
-
-def _alike(one: Any, other: Any, depth: int = 2) -> bool:
-    """Whether two states are of oracles of one kind, with inner states and inverses of one kind."""
-    if type(one) is not type(other):
-        return False
-    if depth == 0 or not is_dataclass(one):
-        return True
-    pairs = [(getattr(one, each.name), getattr(other, each.name)) for each in fields(one)]
-    return all(_alike(a, b, depth - 1) for a, b in pairs if is_dataclass(a) and is_dataclass(b))
 
 
 def _verdict(
