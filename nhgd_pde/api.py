@@ -18,7 +18,8 @@ from .output.lock import FolderLock
 from .output.ownership import claimed_for_new, claimed_for_resume
 from .output.storage import OutputError
 from .problem.building import build, build_scenarios
-from .problem.loading import read_problem
+from .problem.limits import limits_told
+from .problem.loading import ProblemFile, read_problem
 from .problem.methods import build_method
 from .run.ranks import Place, check_ranks, shared
 from .run.recovery import end_of
@@ -40,13 +41,21 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     Raises:
         ProblemError: everything that is wrong with it, a line each.
     """
+    return build_problem(read_problem(source, overrides))
+
+
+def build_problem(file: ProblemFile) -> Problem:
+    """Build a problem that has been read.
+
+    Raises:
+        ProblemError: everything that is wrong with it, a line each; the problem would not fit into memory.
+    """
     start = time.perf_counter()
-    file = read_problem(source, overrides)
-    with at_most_threads(1):
+    with at_most_threads(1), limits_told(file):
         scenarios = build_scenarios(file) if file.spec.parameters else None
         pde = build(file) if scenarios is None else scenarios.nominal
-    # A device that only the curvature role can see is checked there.
-    method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
+        # A device that only the curvature role can see is checked there.
+        method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
     return Problem(file, pde, method, time.perf_counter() - start, scenarios)
 
 

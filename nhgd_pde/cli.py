@@ -40,12 +40,13 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> Problem:
-    from .api import load
+    problem = _read(file, settings, method)
+    # Loaded here, because torch takes longer than it takes to refuse a file.
+    from .api import build_problem
+    from .problem.announcing import announced
 
-    overrides = _overrides(settings)
-    if method is not None:
-        overrides["method"] = method
-    return load(file, overrides)
+    with announced(lambda text: None if _follows() else click.echo(text, err=True)):
+        return build_problem(problem)
 
 
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -110,11 +111,14 @@ def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None)
 
 def _read(file: Path, settings: tuple[str, ...], method: str | None) -> ProblemFile:
     from .problem.loading import read_problem
+    from .problem.room import check_room
 
     overrides = _overrides(settings)
     if method is not None:
         overrides["method"] = method
-    return read_problem(file, overrides)
+    problem = read_problem(file, overrides)
+    check_room(problem)
+    return problem
 
 
 def _solve_in_ranks(
@@ -238,8 +242,15 @@ def _numbers(controls: Mapping[str, Sequence[float]]) -> str:
 @main.command()
 @_file
 @_set
-def check(file: Path, settings: tuple[str, ...]) -> None:
+@click.option("--no-code", is_flag=True, help="Run no Python file that FILE names; all else is checked.")
+def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
     """Check FILE without solving it: mistakes, sizes, and what a solve will cost."""
+    if no_code:
+        with bad_input():
+            from .problem.stand_ins import report_without_code
+
+            click.echo(report_without_code(_read(file, settings, None)))
+        return
     with bad_input():
         problem = _load(file, settings)
     from .estimate import estimate
@@ -302,6 +313,8 @@ def bench(
 ) -> None:
     """Run several methods side by side on the problems in FILES; writes tables and figures."""
     with ExitStack() as stack, bad_input():
+        for file in files:
+            _read(file, settings, None)
         from .bench.contenders import parse_contenders
         from .bench.report import opened_folder
         from .bench.runs import Budget

@@ -49,13 +49,18 @@ def _refused() -> Iterator[None]:
 @contextmanager
 def bad_input() -> Iterator[None]:
     """Turn mistakes of the user into a message and exit code 2."""
-    from .engine.roles.rendezvous import RoleFailedError
-    from .output.atomic import OutputError
+    from .output.storage import OutputError
     from .problem.errors import ProblemError
 
     try:
         yield
-    except (ProblemError, OutputError, RoleFailedError) as error:
+    except Exception as error:
+        if not isinstance(error, ProblemError | OutputError):
+            # Loaded here, because it takes longer than it takes to refuse a file.
+            from .engine.roles.rendezvous import RoleFailedError
+
+            if not isinstance(error, RoleFailedError):
+                raise
         if not _follows():
             tell(str(error))
         sys.exit(BAD_INPUT)

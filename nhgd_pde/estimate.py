@@ -15,6 +15,7 @@ from .methods.sample_average import SampleAverage
 from .pde_problem import PDEProblem
 from .problem.curvature import dense_bytes
 from .problem.methods import Method
+from .problem.room import EVOLUTION, LIBRARIES, ROW, STATE, factor_entries, size_text
 from .scenario_problem import ScenarioProblem
 
 
@@ -35,9 +36,11 @@ class Estimate:
     total: float
 
     def __str__(self) -> str:
-        inverse = f", the sampled inverse {_size(self.inverse)}" if self.inverse else ""
-        scenarios = f", scenarios {_size(self.scenarios)}" if self.scenarios else ""
-        return f"memory: about {_size(self.total)}; sparse factors about {_size(self.factors)}{inverse}{scenarios}"
+        inverse = f", the sampled inverse {size_text(self.inverse)}" if self.inverse else ""
+        scenarios = f", scenarios {size_text(self.scenarios)}" if self.scenarios else ""
+        return (
+            f"memory: about {size_text(self.total)}; sparse factors about {size_text(self.factors)}{inverse}{scenarios}"
+        )
 
 
 def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | None = None) -> Estimate:
@@ -47,27 +50,19 @@ def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | N
         problem: the problem, that of the nominal scenario where inputs are random.
         method: what solves it.
         scenarios: all of them.
-
-    Fill of a minimum degree factorisation of a P1 Laplacian, fitted to uniform meshes: 8 n^1.215 entries in two
-    dimensions (n = 4e3 and 6.5e4), 4.6 n^1.5 in three (n = 7e3 and 1.6e4), 4 n in one. Where the couplings of edges
-    vanish, as those across right angles do in regular meshes of simplices, there is half of that.
     """
     rows, n = problem.inner_shape
     dim = problem.space.domain.dim
     equation = problem.equation
     spatial = len(equation.spatial_free)
-    entries = {1: 4.0 * spatial, 2: 8.0 * spatial**1.215, 3: 4.6 * spatial**1.5}[dim]
     # Of an evolution with constant coefficients all steps share one; of others each has its own.
-    factors = 12.0 * entries * (1 if equation.affine else equation.repeats)
+    factors = 12.0 * factor_entries(spatial, dim) * (1 if equation.affine else equation.repeats)
     inverse = 0.0
     if isinstance(method.oracle, NHGD):
         inverse = _inverse_bytes(method.oracle.curvature, rows * n)
-    # Libraries, and tables, matrices and vectors: fitted to the peak of runs with 4e3 to 2.6e5 unknowns in two
-    # dimensions and 7e3 to 1.6e4 in three.
-    rest = 3e8 + (2e4 if dim == 3 else 4e3) * problem.space.size
+    rest = LIBRARIES + STATE[dim] * problem.space.size
     if equation.repeats > 1:
-        # Fitted to 2e4 to 1.6e5 unknowns in two dimensions: several sets of factors are alive where they change.
-        rest += (2.6e3 if equation.affine else 1.2e4) * n
+        rest += EVOLUTION[equation.affine] * n
     many = 0.0 if scenarios is None else _scenario_bytes(scenarios, method.oracle, factors)
     return Estimate(factors, inverse, many, rest + factors + inverse + many)
 
@@ -81,8 +76,7 @@ def _scenario_bytes(problem: ScenarioProblem, oracle: object, factors: float) ->
     """
     (count, n), p, nominal = problem.inner_shape, problem.outer_size, problem.nominal
     cells = nominal.space.cells
-    # Entries of a row: how many elements meet in a node, times the functions of each.
-    entries = {1: 1.5, 2: 2.2, 3: 3.5}[nominal.space.domain.dim] * cells.dofs.shape[1] * nominal.space.size
+    entries = ROW[nominal.space.domain.dim] * cells.dofs.shape[1] * nominal.space.size
     points = cells.quadrature.points
     rows, batch = 8.0 * count * (6.0 * n + 2.0 * p), problem.at_once
     match oracle:
@@ -109,11 +103,3 @@ def _inverse_bytes(backend: object, unknowns: int) -> float:
         case LowRank(rank=rank):
             return 16.0 * rank * unknowns
     return 0.0
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000.0:
-            return f"{count:.0f} {unit}"
-        count /= 1000.0
-    return f"{count:.1f} GB"

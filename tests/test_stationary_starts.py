@@ -300,3 +300,35 @@ def test_a_gradient_whose_square_is_not_finite_is_told() -> None:
     solution = nhgd.solve(nhgd.load(case))
     assert solution.status == "failed"
     assert "above the largest numbers of double precision" in solution.message
+
+
+def test_a_judge_of_another_kind_leaves_nothing_to_the_run(tmp_path: Path) -> None:
+    """The judge has factors, which an inverse of samples has not: a checkpoint of the start is that of the method."""
+    source = {
+        "name": "sampled",
+        "mesh": {"kind": "rectangle", "cells": 4},
+        "pde": {"kind": "poisson", "boundary": {"all": {"dirichlet": 0}}},
+        "control": {"kind": "log_conductivity"},
+        "objective": [{"kind": "tracking", "target": "x*y"}, {"kind": "regularisation", "weight": 1e-6}],
+        "curvature": {"kind": "dense", "prior": "identity"},
+        "inner": {"tests": 16},
+        "outer": {"iterations": 1},
+    }
+    solution = nhgd.solve(nhgd.load(source), output=tmp_path / "run")
+    assert solution.message.startswith(ZERO)
+    assert nhgd.solve(nhgd.load(source), output=tmp_path / "run", resume=True).status == "converged"
+
+
+def test_scenarios_whose_gradients_are_all_zero_have_no_relative_error() -> None:
+    """State, adjoint and gradient are zero in every scenario."""
+    source = {
+        "name": "zeros",
+        "mesh": {"kind": "interval", "cells": 4},
+        "pde": {"kind": "poisson", "conductivity": "exp(a)", "boundary": {"all": {"dirichlet": 0}}},
+        "parameters": {"a": {"normal": [0, 1]}},
+        "scenarios": {"count": 20, "validation": 4},
+        "control": {"kind": "source"},
+        "objective": [{"kind": "tracking", "target": 0}],
+    }
+    solution = nhgd.solve(nhgd.load(source))
+    assert solution.status == "converged" and solution.objective == 0.0

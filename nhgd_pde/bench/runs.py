@@ -172,7 +172,7 @@ def run(
 
     try:
         with at_most_threads(method.threads):
-            found = minimise(problem, method.oracle, method.outer, method.stopping, tell, ended)
+            found = minimise(problem, method.oracle, method.outer, method.stopping, tell, ended, judge=method.judge)
         if not reason or found.status != "interrupted":
             status, reason = found.status, found.message
     except KeyboardInterrupt:

@@ -84,7 +84,8 @@ def judged_start(
     verdict = _verdict(problem, judge, space, stopping, interrupted)
     found, scales = verdict.iterate, verdict.scales
     scales = replace(loop.scales, rounding=max(loop.scales.rounding, scales.rounding))
-    continued = found is not None and type(found.oracle) is type(first.oracle)
+    # A judge of growing batches is the oracle of the run with other batches; any other one has states of another kind.
+    continued = found is not None and isinstance(oracle, GrowingOracle) and type(oracle) is type(judge)
     if found is None or not (verdict.solved or continued):
         return replace(loop, scales=scales), first
     knowledge = found.oracle if continued else first.oracle
@@ -178,7 +179,9 @@ class _Judge:
             if left_out > scales.natural * worst_residual(evaluation) or norm + left_out <= goal or accuracy <= _FINE:
                 grown = oracle.grown(problem, state, 0.0, 0.0, 0.0)
             if grown is None and accuracy > _FINE:
-                wanted = max(norm, goal) / max(scales.natural, evaluation.norm)
+                whole = max(scales.natural, evaluation.norm)
+                # A gradient of zero, of a natural size of zero, asks for nothing.
+                wanted = max(norm, goal) / whole if whole > 0.0 else accuracy
                 accuracy, grown = max(_SHARE * min(wanted, accuracy), _FINE), state
         return verdict
 

@@ -21,7 +21,9 @@ from .boundary import fixed_facets
 from .control_spaces import one_number
 from .dependence import CELLS, INERTIA, parameter_coefficient, parameter_maps, random_coefficient
 from .entry import Entry
+from .expressions import Expression
 from .families import FAMILIES, Interior
+from .pde_spec import Vector
 from .points import point_of_mesh
 from .values import Values
 
@@ -127,16 +129,19 @@ def point_load(values: Values, state: StateSpace, number: int, evaluation: Evalu
     """The load at one of the points of the file."""
     load, x = values.file.spec.pde.points[number].load, evaluation.quadrature.flat
     place, key = f"pde.points.{number}", f"pde.points.{number}.load"
+    assert load is not None
     flux = _data(values, state, place, "flux", key, load, x)
     return Condition(evaluation, neumann, {"flux": flux} | values.companions(place, x), None, place, {"flux": key})
 
 
-def _data(values: Values, state: StateSpace, place: str, name: str, key: str, value: object, x: Tensor) -> Tensor:
+def _data(
+    values: Values, state: StateSpace, place: str, name: str, key: str, value: Expression | Vector, x: Tensor
+) -> Tensor:
     """(P,) or (rows, P) of a scalar state, (components, rows, P) of a vector."""
     count = state.groups[0].components
     if count == 1:
-        return values.tensor(values.coefficient(name, key, value, x, place))  # type: ignore[arg-type]
-    return values.tensor(values.components(key, value, count, x, place=place, name=name))  # type: ignore[arg-type]
+        return values.tensor(values.coefficient(name, key, values.single(key, value), x, place))
+    return values.tensor(values.components(key, value, count, x, place=place, name=name))
 
 
 def _controlled(

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import skfem
+
 from ..fem import mesh as meshes
 from ..fem.mesh import Domain
 from ..fem.mesh_file import read
+from .lengths import check_lengths, check_read
 from .loading import ProblemFile
 from .mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
+from .room import check_room
+from .sizes import MeshSize
 
 
 def build_domain(file: ProblemFile) -> Domain:
-    """Make or read the mesh."""
+    """Make or read the mesh.
+
+    Raises:
+        ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
+            beyond what double precision calculates with.
+    """
+    check_room(file)
+    check_lengths(file)
     spec = file.spec.mesh
     match spec:
         case IntervalMesh():
@@ -33,5 +45,13 @@ def build_domain(file: ProblemFile) -> Domain:
                 mesh, unusable = read(path, spec.cracks == "allowed")
             except meshes.MeshFileError as error:
                 raise file.error("mesh.file", str(error)) from None
+            check_room(file, _size_of(mesh))
+            check_read(file, mesh.p, mesh.t)
             return meshes.domain(mesh, spec.refine, unusable)
     return meshes.domain(mesh, spec.refine)
+
+
+def _size_of(mesh: skfem.Mesh) -> MeshSize:
+    dim = int(mesh.dim())
+    # Of P2 elements there are as many nodes as vertices of the mesh that is refined once.
+    return MeshSize(dim, len(mesh.t), mesh.nelements, mesh.nvertices, mesh.nvertices * 2.0**dim)

@@ -11,18 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.error import YAMLError
 
 from nhgd_pde.problem.errors import Issue, ProblemError
 from nhgd_pde.problem.fields import Context, found
 from nhgd_pde.problem.scenario_spec import name_complaint
 from nhgd_pde.problem.schema import ProblemSpec
+from nhgd_pde.problem.yaml_text import YamlText
 
 OVERRIDE = "--set"
-MAX_NODES = 100_000
-
-_TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,14 @@ class ProblemFile:
         It is looked for in the folder of the problem file, in the folder above, and in the current one; None
         if it is in none of them.
         """
-        given = Path(path_text).expanduser()
-        for folder in (self.directory, self.directory.resolve().parent, Path()):
-            if (folder / given).is_file():
-                return folder / given
+        try:
+            given = Path(path_text).expanduser()
+            for folder in (self.directory, self.directory.resolve().parent, Path()):
+                if (folder / given).is_file():
+                    return folder / given
+        except (OSError, ValueError, RuntimeError):
+            # No path at all: too long, with a zero byte, in the home of nobody.
+            return None
         return None
 
     def issue(self, key: str, message: str) -> Issue:
@@ -104,7 +105,7 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
         raise ProblemError([Issue("", f"expected a path or a mapping, found {found(source)}")])
     else:
         path = Path(source)
-        data = _Tree(path, lines, issues).read()
+        data = YamlText(path, lines, issues).read()
     overridden: set[str] = set()
     places = _Places(path, lines, overridden)
     if not isinstance(data, dict):
@@ -119,6 +120,9 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         checked = [places.issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
+        # What cannot be read is wrong once, whatever was expected there.
+        unread = {issue.key for issue in issues}
+        checked = [issue for issue in checked if issue.key not in unread]
         raise ProblemError(sorted([*issues, *checked], key=_reading_order)) from None
     if issues:
         raise ProblemError(issues)
@@ -135,7 +139,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise ProblemError([Issue("", f"expected key=value, found {text!r}", OVERRIDE)])
     try:
-        tree = _Tree(None, {}, [])
+        tree = YamlText(None, {}, [])
         parsed = tree.parse(value)
     except ProblemError as error:
         raise ProblemError([Issue(key, each.message, OVERRIDE) for each in error.issues]) from None
@@ -189,11 +193,22 @@ def _reading_order(issue: Issue) -> tuple[int, int]:
 
 
 def _plain(value: Any) -> Any:
-    """Mappings and sequences of any type as new dicts and lists."""
+    """Mappings and sequences of any type as new dicts and lists.
+
+    Raises:
+        ProblemError: they are nested without an end, or nearly so.
+    """
+    try:
+        return _copied(value)
+    except RecursionError:
+        raise ProblemError([Issue("", "nested too deeply")]) from None
+
+
+def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _copied(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(each) for each in value]
+        return [_copied(each) for each in value]
     return value
 
 
@@ -222,105 +237,3 @@ def _set(data: dict[str, Any], key: str, value: Any, overridden: set[str]) -> st
             overridden.add(here)
         place = place[slot]
     return None
-
-
-class _Tree:
-    """The plain values of a YAML text, with the line of each key; mistakes are collected in `issues`."""
-
-    def __init__(self, path: Path | None, lines: dict[str, int], issues: list[Issue]) -> None:
-        self.path = path
-        self.lines = lines
-        self.issues = issues
-        self.nodes = 0
-        self.yaml = YAML(typ="safe", pure=True)
-
-    def read(self) -> Any:
-        assert self.path is not None
-        place = str(self.path)
-        try:
-            text = self.path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise ProblemError([Issue("", "no such file", place)]) from None
-        except IsADirectoryError:
-            raise ProblemError([Issue("", "expected a file, found a folder", place)]) from None
-        except OSError as error:
-            raise ProblemError([Issue("", f"cannot be read: {error.strerror}", place)]) from None
-        except UnicodeDecodeError:
-            raise ProblemError([Issue("", "cannot be read: not UTF-8 text", place)]) from None
-        return self.parse(text)
-
-    def parse(self, text: str) -> Any:
-        try:
-            root = self.yaml.compose(text)
-            return None if root is None else self._value(root, "")
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            reason = " ".join(str(error.problem or error.context).split())
-            raise ProblemError([self._issue("", f"not YAML: {reason}", mark)]) from None
-        except YAMLError as error:
-            reason = str(error).splitlines()[0]
-            raise ProblemError([self._issue("", f"not YAML: {reason}", None)]) from None
-        except RecursionError:
-            raise ProblemError([self._issue("", "nested too deeply", None)]) from None
-
-    def _issue(self, key: str, message: str, mark: Any) -> Issue:
-        place = None if self.path is None else f"{self.path}:{mark.line + 1 if mark else 1}"
-        return Issue(key, message, place)
-
-    def _value(self, node: Node, key: str) -> Any:
-        # An alias stands for the node it names, so a short text can stand for a huge or an endless one.
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise ProblemError([self._issue("", f"more than {MAX_NODES} values", node.start_mark)])
-        if isinstance(node, MappingNode):
-            return self._mapping(node, key)
-        if isinstance(node, SequenceNode):
-            values: list[Any] = []
-            for index, child in enumerate(node.value):
-                below = f"{key}.{index}" if key else str(index)
-                self.lines.setdefault(below, child.start_mark.line + 1)
-                values.append(self._value(child, below))
-            return values
-        assert isinstance(node, ScalarNode)
-        return self._scalar(node, key)
-
-    def _mapping(self, node: MappingNode, key: str) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name_node, child in node.value:
-            if not isinstance(name_node, ScalarNode):
-                self.issues.append(self._issue(key, "expected a name as key", name_node.start_mark))
-                continue
-            name = str(name_node.value)
-            below = f"{key}.{name}" if key else name
-            if name in values:
-                first = self.lines[below]
-                message = f"duplicate key {name!r}, first given in line {first}"
-                self.issues.append(self._issue(below, message, name_node.start_mark))
-                continue
-            self.lines.setdefault(below, name_node.start_mark.line + 1)
-            values[name] = self._value(child, below)
-        return values
-
-    def _scalar(self, node: ScalarNode, key: str) -> Any:
-        kind = str(node.tag).removeprefix(_TAG)
-        constructor = self.yaml.constructor
-        try:
-            match kind:
-                case "str":
-                    return str(node.value)
-                case "null":
-                    return None
-                case "bool":
-                    return bool(constructor.construct_yaml_bool(node))
-                case "int":
-                    return int(constructor.construct_yaml_int(node))
-                case "float":
-                    return float(constructor.construct_yaml_float(node))
-        except (ValueError, KeyError):
-            self.issues.append(self._issue(key, f"cannot read {node.value!r} as {kind}", node.start_mark))
-            return None
-        if kind == "timestamp":
-            return str(node.value)
-        message = f"the YAML tag {str(node.tag)!r} is not allowed"
-        self.issues.append(self._issue(key, message, node.start_mark))
-        return None

@@ -175,6 +175,11 @@ class DevicesSpec(Section):
 
     inner: Device = "auto"
     curvature: Device = "auto"
+    memory: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Bytes that the problem may take, which is refused where it would take more; auto: those that the "
+        "machine and the limits of the process leave.",
+    )
 
 
 class OutputSpec(Section):

@@ -375,6 +375,15 @@ class Values:
         traced = self.traced_components(key, value, count, x, times, place is not None)
         return traced.values if place is None else self.recorded(place, name, traced)
 
+    def single(self, key: str, value: Expression | tuple[Expression, ...]) -> Expression:
+        """The expression of a scalar, for which a list of one may stand; zero after a complaint."""
+        if not isinstance(value, tuple):
+            return value
+        if len(value) != 1:
+            self.complain(key, f"expected one expression, found {len(value)}")
+            return Expression(0)
+        return value[0]
+
     def traced_components(
         self,
         key: str,

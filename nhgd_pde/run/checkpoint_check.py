@@ -27,6 +27,8 @@ from ..linalg.counts import Counts
 _APART = {"nominal", "inverse", "curvature", "kept"}
 # Fields with a row a scenario, or of one scenario, as long as the state.
 _STATES = {"u", "q", "p", "vector", "images", "moved"}
+# Fields of samples, whose last axis is as long as the state.
+_SAMPLES = {"tests"}
 # Counts, and whole numbers in place of others, are below this.
 _MOST = 2**53
 # Numbers that are norms, relative errors or times.
@@ -258,6 +260,9 @@ class _Walk:
         if name in _STATES or place.endswith(("known.at.0", "known.at.1")):
             right = value.is_floating_point() and value.ndim in (1, 2) and value.shape[-1] in self.shapes.states
             _check(right, place, f"rows of {_any_of(self.shapes.states)} numbers", value)
+        if name in _SAMPLES:
+            right = value.is_floating_point() and 0 < value.ndim <= 3 and value.shape[-1] in self.shapes.states
+            _check(right, place, f"a last axis of {_any_of(self.shapes.states)}", value)
         if name == "indirect" or place.endswith("inverse.v"):
             right = value.is_floating_point() and tuple(value.shape) == (self.shapes.controls,)
             _check(right, place, f"shape {(self.shapes.controls,)}", value)

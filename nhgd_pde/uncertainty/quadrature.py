@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .distributions import Distribution
 from .inputs import RandomInputs
 from .sampling import Samples
 
@@ -27,7 +28,9 @@ def tensor_quadrature(inputs: RandomInputs, points: int, limit: int = LIMIT) -> 
     """
     if points < 1:
         raise ValueError(f"expected at least 1 point in every variable, found {points}")
-    _check(tensor_count(inputs, points), limit, f"{points} points in each of {inputs.dimension} random variables")
+    _check(
+        tensor_count(inputs, points), limit, f"{_digits(points)} points in each of {inputs.dimension} random variables"
+    )
     rules = [one.gauss(points) for one in inputs.distributions]
     z = np.stack([axis.ravel() for axis in np.meshgrid(*(rule[0] for rule in rules), indexing="ij")], axis=1)
     weights = np.ones(1)
@@ -39,6 +42,8 @@ def tensor_quadrature(inputs: RandomInputs, points: int, limit: int = LIMIT) -> 
 def sparse_count(inputs: RandomInputs, level: int) -> int:
     """Number of scenarios of `sparse_quadrature`, without building it."""
     m = inputs.dimension
+    if m == 1:
+        return 2 * ((level + 1) // 2) + 1
     # New points of the rules by their cost: the middle, then 2k others of the rule of 2k + 1 points.
     others = [0] * (level + 1)
     for k in range(1, (level + 1) // 2 + 1):
@@ -63,17 +68,25 @@ def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> S
     if level < 0:
         raise ValueError(f"expected a level of at least 0, found {level}")
     m = inputs.dimension
-    _check(sparse_count(inputs, level), limit, f"level {level} of {m} random variables")
-    rules = {
-        one: [one.gauss(2 * k + 1) for k in range((level + 1) // 2 + 1)] for one in dict.fromkeys(inputs.distributions)
-    }
+    what = f"level {_digits(level)} of {m} random variables"
+    # Of two variables alone there is a triangle of rules. Counting takes as long as the square of the level.
+    least = 0 if m == 1 else level**2 // 8
+    _check(least if least > limit else sparse_count(inputs, level), limit, what)
+
+    rules: dict[tuple[Distribution, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def rule(distribution: Distribution, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if (distribution, k) not in rules:
+            rules[distribution, k] = distribution.gauss(2 * k + 1)
+        return rules[distribution, k]
+
     # A point by the variables off the middle, their rules and the numbers of their nodes there.
     found: dict[tuple[tuple[int, int, int], ...], float] = {}
     for grid, left in _grids(m, level):
         factor = _coefficient(m - len(grid), len(grid), left)
         if factor == 0:
             continue
-        tables = [rules[inputs.distributions[j]][k][1] for j, k in grid]
+        tables = [rule(inputs.distributions[j], k)[1] for j, k in grid]
         for nodes in itertools.product(*(range(len(table)) for table in tables)):
             key = tuple((j, k, node) for (j, k), node in zip(grid, nodes, strict=True) if node != k)
             weight = factor * math.prod(float(table[node]) for table, node in zip(tables, nodes, strict=True))
@@ -81,7 +94,7 @@ def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> S
     z = np.zeros((len(found), m))
     for row, key in enumerate(found):
         for j, k, node in key:
-            z[row, j] = rules[inputs.distributions[j]][k][0][node]
+            z[row, j] = rule(inputs.distributions[j], k)[0][node]
     return Samples(z, np.array(list(found.values())))
 
 
@@ -125,6 +138,11 @@ def _product(a: list[int], b: list[int]) -> list[int]:
 def _check(count: int, limit: int, what: str) -> None:
     if count > limit:
         raise ValueError(
-            f"quadrature with {what} would take {count:,} points, more than the limit of {limit:,}: take fewer points "
-            "or variables, or sample"
+            f"quadrature with {what} would take {_digits(count)} points, more than the limit of {limit:,}: take fewer "
+            "points or variables, or sample"
         )
+
+
+def _digits(count: int) -> str:
+    """A number for people; Python does not write numbers of thousands of digits."""
+    return f"{count:,}" if count < 10**18 else "more than 1e18"

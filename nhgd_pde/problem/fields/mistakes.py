@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -9,6 +10,9 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Location = tuple[int | str, ...]
+
+# Whole numbers from here on are told by their digits.
+_LONG = 10**24
 
 
 def found(value: object) -> str:
@@ -23,7 +27,11 @@ def found(value: object) -> str:
         return "a mapping"
     if isinstance(value, Sequence):
         return f"a list of {len(value)}"
-    return str(value)
+    if isinstance(value, int) and abs(value) >= _LONG:
+        # Python does not write numbers of more than some thousand digits.
+        return f"a whole number of {int(value.bit_length() * math.log10(2.0)) + 1:,} digits"
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def issue(message: str) -> PydanticCustomError:

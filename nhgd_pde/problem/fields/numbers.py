@@ -62,7 +62,10 @@ class Number:
             raise expectation(self.expected, value, self._hint(value))
         number = plain_number(value)
         if self.whole and isinstance(number, float):
-            raise expectation(self.expected, value)
+            # 1e6 is a whole number, too, for YAML as for JSON schemas.
+            if not number.is_integer():
+                raise expectation(self.expected, value)
+            number = int(number)
         number = number if self.whole else float(number)
         if (
             not math.isfinite(number)

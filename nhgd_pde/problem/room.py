@@ -1,0 +1,268 @@
+"""Whether a problem fits into memory, told from its file alone before anything of its size is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..linalg.memory import whole_bytes
+from .control_spec import DensityControl
+from .loading import ProblemFile
+from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
+from .objective_spec import TrackingTerm
+from .schema import ProblemSpec
+from .sizes import MeshSize, control_size, mesh_size, real, state_size, two_to
+
+# Libraries.
+LIBRARIES = 3e8
+# Tables, matrices and vectors, by the dimension, an unknown: fitted to the peak of runs with 4e3 to 2.6e5 unknowns in
+# one and two dimensions and 7e3 to 1.6e4 in three.
+STATE = {1: 4e3, 2: 4e3, 3: 2e4}
+# The same of an evolution, an unknown of all times, where the steps share one matrix and where each has its own: fitted
+# to 2e4 to 1.6e5 unknowns in two dimensions. Several sets of factors are alive where they change.
+EVOLUTION = {True: 2.6e3, False: 1.2e4}
+# Entries of a row of a matrix, by the dimension: how many elements meet in a node, times the functions of each.
+ROW = {1: 1.5, 2: 2.2, 3: 3.5}
+# Quadrature points of a cell, at least.
+_POINTS = {1: 2.0, 2: 3.0, 3: 4.0}
+# Of what stands in a text, a byte: numbers and lists of these.
+_OF_SENSORS, _OF_MESH_FILE = 20.0, 10.0
+# Default of `scenarios.count`, and the pivots that a random field takes at most without a number of modes.
+_COUNT, _PIVOTS = 256.0, 1024.0
+
+
+def factor_entries(unknowns: float, dim: int) -> float:
+    """Fill of a minimum degree factorisation of a P1 Laplacian, fitted to uniform meshes.
+
+    8 n^1.215 entries in two dimensions (n = 4e3 and 6.5e4), 4.6 n^1.5 in three (n = 7e3 and 1.6e4), 4 n in one.
+    Where the couplings of edges vanish, as those across right angles do in regular meshes of simplices, there is half
+    of that.
+    """
+    factor, power = {1: (4.0, 1.0), 2: (8.0, 1.215), 3: (4.6, 1.5)}[dim]
+    return factor * _power(unknowns, power)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: 12 kB, 3.4 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000.0:
+            return f"{count:.0f} {unit}"
+        count /= 1000.0
+    for unit in ("GB", "TB", "PB"):
+        if count < 1000.0:
+            return f"{count:.1f} {unit}"
+        count /= 1000.0
+    return f"{count:.3g} EB"
+
+
+def check_room(file: ProblemFile, read: MeshSize | None = None) -> None:
+    """Refuse a problem that takes more memory than there is.
+
+    Args:
+        file: the problem file.
+        read: the size of the mesh in a mesh file, before `mesh.refine`. Without it, of a problem with a mesh file only
+            the bytes of the file are counted.
+
+    Raises:
+        ProblemError: at the key that makes the problem so large, with the bytes it would take and those there are.
+    """
+    spec = file.spec
+    mesh = mesh_size(spec.mesh)
+    if mesh is None and read is not None:
+        mesh = read.refined(spec.mesh.refine)
+    needs = list(_files(file))
+    counts = ""
+    if mesh is not None:
+        plan = _Plan(spec, mesh)
+        needs += plan.needs()
+        counts = f": {plan}"
+    total = LIBRARIES + sum(need.bytes for need in needs)
+    there = whole_bytes() if spec.devices.memory == "auto" else float(spec.devices.memory)
+    if total <= there:
+        return
+    key = max(needs, key=lambda need: need.bytes).key
+    message = (
+        f"expected a problem that fits into memory, found one that would take about {size_text(total)} "
+        f"({_number(total)} bytes), where {size_text(there)} ({_number(there)} bytes) are available{counts}; "
+        "`devices.memory` says how many bytes it may take where this is not right"
+    )
+    raise file.error(key, message)
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Bytes, and the key in the file that tells their number."""
+
+    key: str
+    bytes: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The numbers that the memory of a problem grows with.
+
+    Attributes:
+        spec: the problem.
+        mesh: its mesh.
+        steps: of an evolution; 1 of a steady problem.
+        scenarios: of a problem with random inputs; 1 without.
+    """
+
+    spec: ProblemSpec
+    mesh: MeshSize
+    steps: float = 0.0
+    scenarios: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            object.__setattr__(self, "steps", 1.0 if self.spec.time is None else real(self.spec.time.steps))
+        if not self.scenarios:
+            object.__setattr__(self, "scenarios", self._scenarios())
+
+    def __str__(self) -> str:
+        text = f"{_number(self.mesh.cells)} cells, {_number(state_size(self.spec, self.mesh))} state unknowns"
+        if self.spec.time is not None:
+            text += f", {_number(self.steps)} time steps"
+        return text + (f", {_number(self.scenarios)} scenarios" if self.spec.parameters else "")
+
+    def needs(self) -> Iterator[_Need]:
+        """What takes memory, each at the key whose number counts most."""
+        one = MeshSize(self.mesh.dim, self.mesh.corners, 1.0, 1.0, 1.0)
+        smaller = {
+            _mesh_key(self.spec): replace(self, mesh=one),
+            "time.steps": replace(self, steps=1.0),
+            "scenarios.count": replace(self, scenarios=1.0),
+        }
+        yield _Need(min(smaller, key=lambda key: smaller[key].common), self.common)
+        yield from self._of_options()
+        yield from self._of_inputs()
+
+    @property
+    def unknowns(self) -> float:
+        """Of all times."""
+        return state_size(self.spec, self.mesh) * self.steps
+
+    @property
+    def common(self) -> float:
+        """State, controls, factors and scenarios."""
+        size, dim, spec = state_size(self.spec, self.mesh), self.mesh.dim, self.spec
+        total = STATE[dim] * size + 40.0 * control_size(spec, self.mesh)
+        shared = spec.time is None or spec.pde.kind == "heat"
+        total += 12.0 * factor_entries(size, dim) * (1.0 if shared else self.steps)
+        if spec.time is not None:
+            total += EVOLUTION[shared] * self.unknowns
+        # Every term has a matrix, or its values at the points.
+        total += 8.0 * self._points * (len(spec.objective) + len(spec.constraints) + len(spec.pde.points))
+        return total + (self._of_scenarios() if spec.parameters else 0.0)
+
+    @property
+    def _points(self) -> float:
+        return _POINTS[self.mesh.dim] * self.mesh.cells
+
+    def _scenarios(self) -> float:
+        given = self.spec.scenarios
+        if given is None or not self.spec.parameters:
+            return 1.0
+        if given.sampling == "quadrature":
+            # Rules of too many points are refused by their number.
+            return 1.0
+        return _COUNT if given.count == "auto" else real(given.count)
+
+    def _of_scenarios(self) -> float:
+        """See `estimate`: states, adjoints, hypergradients, weights of pairs, and matrices of those worked on."""
+        spec, given, n = self.spec, self.spec.scenarios, self.unknowns
+        assert given is not None
+        batch = 1.0 if given.batch == "auto" else real(given.batch)
+        rows = 8.0 * (6.0 * n + 2.0 * control_size(spec, self.mesh))
+        if spec.method == "nhgd" and given.strategy == "streaming":
+            kept = 0.0
+        elif spec.method == "nhgd" and given.strategy != "saga":
+            kept = self.scenarios * (rows + 8.0 * self.scenarios)
+        else:
+            kept = self.scenarios * (16.0 * n if spec.method == "robbins_monro" else rows)
+        entries = ROW[self.mesh.dim] * self.mesh.nodes_per_cell(spec.element) * state_size(spec, self.mesh)
+        variables = 16.0 * self.scenarios * (len(spec.parameters) + sum(_modes(each) for each in _fields(spec)))
+        return kept + variables + min(batch, self.scenarios) * 8.0 * (entries + 8.0 * self._points)
+
+    def _of_options(self) -> Iterator[_Need]:
+        """Batches, inverses and memories that the file names a number for."""
+        spec, n = self.spec, self.unknowns
+        tests = spec.inner.tests
+        if not isinstance(tests, str):
+            yield _Need("inner.tests", 16.0 * real(tests) * n)
+        if not isinstance(spec.hypergradient.cross, str):
+            yield _Need("hypergradient.cross", 16.0 * real(spec.hypergradient.cross) * n)
+        if spec.curvature.kind == "block":
+            yield _Need("curvature.block", 8.0 * min(real(spec.curvature.block), n) * n)
+        if spec.curvature.kind == "low_rank":
+            yield _Need("curvature.rank", 16.0 * min(real(spec.curvature.rank), n) * n)
+        if spec.outer.memory != "auto":
+            pairs = min(real(spec.outer.memory), real(spec.outer.iterations))
+            yield _Need("outer.memory", 24.0 * pairs * control_size(spec, self.mesh))
+        if spec.scenarios is not None and spec.scenarios.validation != "auto":
+            width = 4.0 * len(spec.parameters) + 2.0
+            yield _Need("scenarios.validation", 8.0 * width * real(spec.scenarios.validation))
+
+    def _of_inputs(self) -> Iterator[_Need]:
+        """Stages of continuations, random fields, and rules of quadrature."""
+        spec = self.spec
+        for number, control in enumerate(spec.controls):
+            if isinstance(control, DensityControl) and isinstance(control.penalty, tuple):
+                key = f"control.{number}.penalty" if isinstance(spec.control, tuple) else "control.penalty"
+                yield _Need(key, 16.0 * len(control.penalty) * self._points)
+        for name, given in spec.parameters.items():
+            if given.field is not None:
+                modes = min(_modes(given.field), self.mesh.vertices)
+                pivots = min(max(_PIVOTS if given.field.modes is None else 2.0 * modes, modes), self.mesh.vertices)
+                values = pivots * self.mesh.vertices + modes * self._points + pivots**2
+                yield _Need(f"parameters.{name}.field.modes", 8.0 * values)
+        if spec.scenarios is not None and spec.scenarios.rule == "tensor" and spec.scenarios.points is not None:
+            yield _Need("scenarios.points", 64.0 * real(spec.scenarios.points))
+
+
+def _fields(spec: ProblemSpec) -> list[object]:
+    return [each.field for each in spec.parameters.values() if each.field is not None]
+
+
+def _modes(field: object) -> float:
+    modes = getattr(field, "modes", None)
+    return 1.0 if modes is None else real(modes)
+
+
+def _mesh_key(spec: ProblemSpec) -> str:
+    """The key that makes the mesh large."""
+    mesh = spec.mesh
+    if isinstance(mesh, DiskMesh | LShapeMesh):
+        return "mesh.refine"
+    if isinstance(mesh, FileMesh):
+        return "mesh.refine" if mesh.refine else "mesh.file"
+    return "mesh.refine" if two_to(mesh.refine) > max(real(count) for count in mesh.cells) else "mesh.cells"
+
+
+def _files(file: ProblemFile) -> Iterator[_Need]:
+    """What files take while they are read, by their lengths."""
+    spec = file.spec
+    if isinstance(spec.mesh, FileMesh):
+        yield _Need("mesh.file", _OF_MESH_FILE * _length(file, spec.mesh.file))
+    for number, term in enumerate(spec.objective):
+        if isinstance(term, TrackingTerm) and term.at is not None:
+            yield _Need(f"objective.{number}.at", _OF_SENSORS * _length(file, term.at))
+
+
+def _length(file: ProblemFile, name: str) -> float:
+    path = file.resolve(name)
+    try:
+        return 0.0 if path is None else float(path.stat().st_size)
+    except OSError:
+        return 0.0
+
+
+def _power(number: float, power: float) -> float:
+    try:
+        return float(number**power)
+    except OverflowError:
+        return float("inf")
+
+
+def _number(count: float) -> str:
+    return f"{count:,.0f}" if count < 1e18 else f"{count:.3g}"

@@ -1,0 +1,125 @@
+"""How many cells, nodes and unknowns a problem has, counted from its file without making any of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .control_spec import DirichletControl, NeumannControl, ParameterControl, RobinControl
+from .mesh_spec import BoxMesh, DiskMesh, IntervalMesh, LShapeMesh, MeshSpec, RectangleMesh
+from .pde_spec import PythonSpec
+from .schema import ProblemSpec
+
+# Exponents of two from which on sizes are infinite for every purpose.
+_HIGHEST = 300
+# Nodes of one cell, by the number of its vertices (by dimension) and the element.
+_NODES = {
+    (1, 2): {"P1": 2, "P2": 3},
+    (2, 3): {"P1": 3, "P2": 6},
+    (2, 4): {"P1": 4, "P2": 9},
+    (3, 4): {"P1": 4, "P2": 10},
+    (3, 8): {"P1": 8, "P2": 27},
+}
+
+
+@dataclass(frozen=True)
+class MeshSize:
+    """The size of a mesh; floats, as what a file asks for may be larger than any mesh.
+
+    Attributes:
+        dim: of its cells.
+        corners: vertices of a cell.
+        cells: number of cells.
+        vertices: number of vertices, the nodes of P1 elements.
+        nodes: number of the nodes of P2 elements.
+    """
+
+    dim: int
+    corners: int
+    cells: float
+    vertices: float
+    nodes: float
+
+    def refined(self, times: int) -> MeshSize:
+        """About that of the mesh whose cells have been split: what a mesh has of everything grows alike."""
+        factor = two_to(self.dim * times)
+        return MeshSize(self.dim, self.corners, self.cells * factor, self.vertices * factor, self.nodes * factor)
+
+    def nodes_of(self, element: str) -> float:
+        return self.nodes if element == "P2" else self.vertices
+
+    def nodes_per_cell(self, element: str) -> int:
+        return _NODES[self.dim, self.corners][element]
+
+
+def two_to(exponent: int) -> float:
+    return 2.0 ** min(exponent, _HIGHEST)
+
+
+def real(number: float) -> float:
+    """A number of a file as a float; infinite where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def mesh_size(spec: MeshSpec) -> MeshSize | None:
+    """The size of a mesh of a built-in shape; None of a mesh file."""
+    match spec:
+        case IntervalMesh() | RectangleMesh() | BoxMesh():
+            counts = [real(count) * two_to(spec.refine) for count in spec.cells]
+            kind = getattr(spec, "cell", "")
+            corners = {"triangle": 3, "tetrahedron": 4}.get(kind, 2 ** len(counts))
+            split = {"triangle": 2, "tetrahedron": 6}.get(kind, 1)
+            vertices = math.prod(count + 1.0 for count in counts)
+            nodes = math.prod(2.0 * count + 1.0 for count in counts)
+            return MeshSize(len(counts), corners, split * math.prod(counts), vertices, nodes)
+        case DiskMesh():
+            return _triangles(4.0, 4.0, spec.refine)
+        case LShapeMesh():
+            return _triangles(6.0, 8.0, spec.refine)
+    return None
+
+
+def _triangles(cells: float, sides: float, refine: int) -> MeshSize:
+    """Of a triangulation without holes, with so many triangles and sides of the boundary before it is refined.
+
+    By Euler's formula: vertices - edges + triangles = 1, and 3 triangles + sides = 2 edges.
+    """
+    cells, sides = cells * two_to(2 * refine), sides * two_to(refine)
+    edges = 0.5 * (3.0 * cells + sides)
+    vertices = 1.0 + 0.5 * (cells + sides)
+    return MeshSize(2, 3, cells, vertices, vertices + edges)
+
+
+def fields(spec: ProblemSpec, dim: int) -> float:
+    """Components of the fields that sources act on."""
+    kind = spec.pde.kind
+    if isinstance(spec.pde, PythonSpec):
+        return real(spec.pde.components)
+    return float({"elasticity": dim, "burgers": dim, "stokes": dim, "navier_stokes": dim, "helmholtz": 2}.get(kind, 1))
+
+
+def state_size(spec: ProblemSpec, mesh: MeshSize) -> float:
+    """Coefficients of the state at one time, those that conditions fix among them."""
+    count = fields(spec, mesh.dim)
+    if spec.pde.kind in ("stokes", "navier_stokes"):
+        return count * mesh.nodes + mesh.vertices
+    return count * mesh.nodes_of(spec.element)
+
+
+def control_size(spec: ProblemSpec, mesh: MeshSize) -> float:
+    """Coefficients of the controls, about as many as there are."""
+    total = 0.0
+    steps = 1.0 if spec.time is None else real(spec.time.steps)
+    for control in spec.controls:
+        space = getattr(control, "space", "constant")
+        count = {"P0": mesh.cells, "P1": mesh.vertices}.get(space, 1.0)
+        if isinstance(control, NeumannControl | RobinControl | DirichletControl):
+            # Of a side, or of all of them.
+            count = 2.0 * mesh.dim * count ** ((mesh.dim - 1) / mesh.dim)
+        varies = space != "constant" and control.kind in ("source", "neumann", "robin", "dirichlet", "python")
+        total += count * (1.0 if isinstance(control, ParameterControl) else fields(spec, mesh.dim))
+        total += count * (steps - 1.0) * fields(spec, mesh.dim) if varies else 0.0
+    return total
