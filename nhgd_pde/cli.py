@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .complaints import NOT_CONVERGED, Program, bad_input, tell, warn
+from .complaints import NOT_CONVERGED, Program, bad_input, follows, tell, warn
 from .run.environment import wait_without_work
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> P
     from .api import build_problem
     from .problem.announcing import announced
 
-    with announced(lambda text: None if _follows() else click.echo(text, err=True)):
+    with announced(lambda text: None if follows() else tell(text)):
         return build_problem(problem)
 
 

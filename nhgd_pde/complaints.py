@@ -61,12 +61,12 @@ def bad_input() -> Iterator[None]:
 
             if not isinstance(error, RoleFailedError):
                 raise
-        if not _follows():
+        if not follows():
             tell(str(error))
         sys.exit(BAD_INPUT)
 
 
-def _follows() -> bool:
+def follows() -> bool:
     """Another of the processes of a launcher says what there is to say."""
     from os import environ
 
