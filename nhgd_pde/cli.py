@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -208,7 +207,7 @@ def _run(
 
     from .api import solve
     from .engine.roles.link import RoleError
-    from .output.progress import Mode, Progress
+    from .output.progress import Mode, Progress, numbers_line
     from .run.signals import stop_requested
     from .run.troubles import ResultsLostError
 
@@ -227,16 +226,9 @@ def _run(
         if problem.file.spec.output.every == 0:
             where = f"{folder}: open final.vtu in ParaView"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
-        numbers = _numbers(solution.stats["controls"])
+        numbers = numbers_line(solution.stats["controls"])
         progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
     return solution.status
-
-
-def _numbers(controls: Mapping[str, Sequence[float]]) -> str:
-    """Controls that are numbers as a line of text, those that vary in time left out."""
-    short = {name: values for name, values in controls.items() if len(values) <= 3}
-    texts = (f"{name} = {', '.join(f'{value:.9g}' for value in values)}" for name, values in short.items())
-    return f"{'; '.join(texts)}\n" if short else ""
 
 
 @main.command()

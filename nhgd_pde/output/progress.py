@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
@@ -193,6 +193,13 @@ def header(scenarios: bool = False) -> str:
     """The heading line of the table."""
     line = "".join(f"{title:>{width}}" for title, _, width, _ in _COLUMNS)
     return f"{line}{'scenarios + coarse':>{_SCENARIOS}}" if scenarios else line
+
+
+def numbers_line(controls: Mapping[str, Sequence[float]]) -> str:
+    """Controls that are numbers as a line of text, those that vary in time left out."""
+    short = {name: values for name, values in controls.items() if len(values) <= 3}
+    texts = (f"{name} = {', '.join(f'{value:.9g}' for value in values)}" for name, values in short.items())
+    return f"{'; '.join(texts)}\n" if short else ""
 
 
 def format_row(record: Mapping[str, object]) -> str:

@@ -30,6 +30,8 @@ _LONGEST_ANSWER = timedelta(minutes=20)
 _LONGEST_START = 300.0
 # Seconds after which a process whose connections are closed has ended as well.
 _LAST_WORDS = 3.0
+# Seconds after the first of its threads, by which the last thread of a process that was killed has ended.
+_LAST_THREADS = 1.0
 # Relative difference of the points that two ranks are at which is rounding; beyond, they have parted.
 _SAME = 1e-9
 
@@ -223,16 +225,19 @@ class Ranks(Team):
 
     def _lost(self, error: RuntimeError) -> RankLostError:
         """Which rank is gone: its process has ended; a rank on another host is told by its connection alone."""
-        end = time.monotonic() + _LAST_WORDS
+        end, gone = time.monotonic() + _LAST_WORDS, ""
         while time.monotonic() < end:
             known = self.explain()
             if known is not None:
                 return RankLostError(known)
-            for rank, member in enumerate(self.members):
-                if rank != self.rank and member.ended():
-                    # It may have ended since the question before.
-                    return RankLostError(self.explain() or f"rank {rank} (process {member.process}) is gone")
+            ended = [rank for rank, member in enumerate(self.members) if rank != self.rank and member.ended()]
+            if ended and not gone:
+                # How a process has ended is known once the last of its threads has, which is a little later.
+                gone = f"rank {ended[0]} (process {self.members[ended[0]].process}) is gone"
+                end = min(end, time.monotonic() + _LAST_THREADS)
             time.sleep(0.02)
+        if gone:
+            return RankLostError(gone)
         elsewhere = [
             f"{rank} on {member.host}"
             for rank, member in enumerate(self.members)
