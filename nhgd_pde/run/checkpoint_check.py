@@ -17,6 +17,7 @@ from typing import Any, Literal, Union
 import torch
 from torch import Tensor
 
+from ..engine.curvature.average import Average
 from ..engine.loop import Iterate
 from ..engine.outer.base import OuterState
 from ..engine.plain import CLASS, GENERATOR, TUPLE, class_named
@@ -179,8 +180,9 @@ class _Walk:
         elif isinstance(value, dict) and GENERATOR in value:
             self._generator(value, place)
         elif isinstance(value, dict):
+            hints = _hints_of_average(value)
             for name, each in value.items():
-                self._any(each, f"{place}.{name}")
+                self.check(each, hints.get(name, Any), f"{place}.{name}")
         elif isinstance(value, list):
             for number, each in enumerate(value):
                 self._any(each, f"{place}.{number}")
@@ -282,6 +284,15 @@ class _Walk:
 
 def _any_of(lengths: frozenset[int]) -> str:
     return " or ".join(f"{length:,}" for length in sorted(lengths))
+
+
+def _hints_of_average(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The types of the numbers and tensors of an averaged inverse, which is saved without the name of its class."""
+    simple = (float, int, bool, Tensor, float | None)
+    for kind in Average.__subclasses__():
+        if set(content) == {each.name for each in dataclasses.fields(kind)} - {"invert"}:
+            return {name: hint for name, hint in _hints(kind).items() if hint in simple}
+    return {}
 
 
 def _hints(kind: type) -> Mapping[str, Any]:
