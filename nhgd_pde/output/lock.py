@@ -156,13 +156,18 @@ def _alive(holder: dict[str, Any]) -> bool:
     process = holder.get("process")
     if holder.get("host") != socket.gethostname() or not isinstance(process, int):
         return False
+    return runs(process) and holder.get("started") == _started(process)
+
+
+def runs(process: int) -> bool:
+    """Whether there is a process of this number on this host."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
         pass  # It is another user's.
-    return holder.get("started") == _started(process)
+    return True
 
 
 def _started(process: int) -> str | None:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from ..output.lock import runs
+
 from ..output.storage import writing
 
 # For the processes that are started: the store's file.
@@ -68,7 +70,7 @@ def _sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         starter = _starter(folder)
         # Those of other users cannot be removed, and need not be.
-        if starter is not None and not _runs(starter):
+        if starter is not None and not runs(starter):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -76,16 +78,6 @@ def _starter(folder: Path) -> int | None:
     """The process that has made a folder, by its name."""
     number = folder.name.removeprefix(_PREFIX).partition("-")[0]
     return int(number) if number.isdigit() else None
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager
