@@ -305,3 +305,22 @@ def test_another_mesh_of_the_same_name_is_another_problem(tmp_path: Path) -> Non
     meshio.write(tmp_path / "a.vtu", meshio.Mesh(points, [("triangle", cells)]))
     with pytest.raises(OutputError, match=r"the content of mesh\.file has changed since"):
         nhgd.solve(nhgd.load(file), output=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("kind", ["dense", "low_rank", "block"])
+def test_an_inverse_of_any_kind_comes_back_and_one_of_other_sizes_is_refused(kind: str, tmp_path: Path) -> None:
+    """Of 225 unknowns, so that no size is another one by chance."""
+    settings = {"mesh.cells": [16, 16], "curvature.kind": kind, "inner.tests": 16, "inner.steps": 2}
+    first, then = (load("poisson_control", **settings, **{"outer.iterations": count}) for count in (2, 4))
+    nhgd.solve(first, output=tmp_path / "run")
+    content = read_sealed(tmp_path / "run" / CHECKPOINT)
+    resumed, whole = nhgd.solve(then, output=tmp_path / "run", resume=True), nhgd.solve(then)
+    assert (resumed.control == whole.control).all()
+    for name, value in content["state"]["inverse"].items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        (tmp_path / "run" / EARLIER_CHECKPOINT).unlink(missing_ok=True)
+        cut = value[..., :-1] if value.ndim < 3 else value[:, :-1]
+        write_sealed(tmp_path / "run" / CHECKPOINT, malformed(content, ("state", "inverse", name), cut))
+        with pytest.raises(OutputError, match="expected"):
+            nhgd.solve(then, output=tmp_path / "run", resume=True)

@@ -214,3 +214,31 @@ def test_a_picture_has_every_state_control_and_target() -> None:
         "target_real",
         "target_imag",
     )
+
+
+@pytest.mark.parametrize("asked", [2, 5, 9, 13])
+@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+def test_a_search_that_is_interrupted_goes_on_bit_for_bit(method: str, asked: int, tmp_path: Path) -> None:
+    """A first step that is far too long is shortened many times; the trials have states of their own."""
+    boundary = {"all": {"dirichlet": 0}}
+    problem = nhgd.load(
+        {
+            "name": "long",
+            "mesh": {"kind": "rectangle", "cells": [8, 8]},
+            "pde": {"kind": "semilinear", "nonlinearity": "-exp(u)", "source": 0, "boundary": boundary},
+            "control": {"kind": "source"},
+            "objective": [
+                {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)"},
+                {"kind": "regularisation", "weight": 1e-4},
+            ],
+            "outer": {"method": "lbfgs", "step": 1e9},
+            "method": method,
+        }
+    )
+    questions = iter(range(asked))
+    stopped = nhgd.solve(problem, output=tmp_path / "run", interrupted=lambda: next(questions, None) is None)
+    assert stopped.status == "interrupted"
+    resumed, whole = nhgd.solve(problem, output=tmp_path / "run", resume=True), nhgd.solve(problem)
+    assert resumed.status == whole.status == "converged"
+    assert resumed.stats["evaluations"] == whole.stats["evaluations"]
+    assert (resumed.control == whole.control).all() and resumed.objective == whole.objective

@@ -30,10 +30,18 @@ class Sample:
     Attributes:
         tests: (S, m, k) test functions, or the noise of the observed fluxes.
         noise: (S, m) observation noise; None where it is part of the tests or integrated out.
+
+    Raises:
+        ValueError: the shapes do not go together.
     """
 
     tests: Tensor
     noise: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.tests.ndim != 3 or (self.noise is not None and self.noise.shape != self.tests.shape[:2]):
+            noise = None if self.noise is None else tuple(self.noise.shape)
+            raise ValueError(f"expected tests (S, m, k) and noise (S, m), found {tuple(self.tests.shape)} and {noise}")
 
     @property
     def count(self) -> int:

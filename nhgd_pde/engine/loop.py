@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
 
 from .oracle import OracleState
 from .outer.base import Evaluation, OuterState
 from .scales import UNKNOWN, GradientScales
+
+if TYPE_CHECKING:
+    from .admissible import Edge
 
 # A start is nearly a solution where its gradient is below 1e-6 of its natural size: a hundred times 1e-8, the default
 # goal, so that the end of a run with the default goal is recognised. A looser goal does not loosen this test.
@@ -134,6 +139,9 @@ class LoopState:
         unit: the unit of the outer space, see `Feasible`.
         scales: the natural size of the gradient at the start, and its rounding errors.
         solved: norm of the gradient of a solution, where a judge has found that the start is one; else 0.
+        tried: (p,) the last point that was evaluated; None where it is the iterate.
+        edge, crossed: the places where steps from the current iterate, and the step to it, would have left the
+            admissible set.
     """
 
     first: Iterate
@@ -146,6 +154,9 @@ class LoopState:
     unit: float = 1.0
     scales: GradientScales = UNKNOWN
     solved: float = 0.0
+    tried: Tensor | None = None
+    edge: Edge | None = None
+    crossed: Edge | None = None
 
 
 def worst_residual(evaluation: Evaluation) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from .admissible import Edge, ended_at_edge, explained, held_back
+from .admissible import ended_at_edge, explained, held_back
 from .bilevel import OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
@@ -131,74 +131,63 @@ def minimise(
         tell(told)
         keep(loop, False)
 
-    # The places where steps from the current iterate, and the step to it, would have left the admissible set.
-    edge: Edge | None = None
-    crossed: Edge | None = None
-    # The last point that was evaluated, unless it is the iterate.
-    tried: Tensor | None = None
     while True:
         end = _end(loop, search)
         if end is not None:
             keep(loop, True)
-            return explained(end, problem, edge or crossed, search.goal, stopping)
+            return explained(end, problem, loop.edge or loop.crossed, search.goal, stopping)
         current, evaluations, bad, sensitivity = loop.current, loop.evaluations + 1, loop.bad, loop.sensitivity
         proposal, state = outer.propose(search.space, loop.outer, _hessian(problem, oracle, current))
-        proposal, state, refused = held_back(problem, outer, search.space, state, proposal, crossed is not None)
-        edge = refused or edge
-        if refused is not None and crossed is not None:
+        proposal, state, refused = held_back(problem, outer, search.space, state, proposal, loop.crossed is not None)
+        loop = replace(loop, edge=refused or loop.edge)
+        if refused is not None and loop.crossed is not None:
             # The scenarios that have not been looked at yet may keep the optimum from the edge.
             wider = _grown(current, first, search, forced=True)
             if wider.evaluation is not current.evaluation:
                 state = outer.rebased(search.space, loop.outer, wider.evaluation)
-                loop = replace(
-                    loop, current=wider, outer=state, knowledge=wider.oracle, evaluations=wider.evaluations, bad=0
-                )
-                tried = None
+                loop = replace(loop, current=wider, outer=state, knowledge=wider.oracle, tried=None)
+                loop = replace(loop, evaluations=wider.evaluations, bad=0)
                 continue
-        if refused is not None and refused.reached(space, current, first, crossed):
+        if refused is not None and refused.reached(space, current, first, loop.crossed):
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, search.goal, stopping)
         accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)
-        evaluation, knowledge = search.evaluate(proposal, _nearest(loop, tried, proposal, space), accuracy)
-        tried = proposal
+        evaluation, knowledge = search.evaluate(proposal, _nearest(loop, proposal, space), accuracy)
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
-            if bad > _MOST_BAD_EVALUATIONS and edge is not None:
-                return ended_at_edge(problem, edge, current, first, search.goal, stopping)
+            if bad > _MOST_BAD_EVALUATIONS and loop.edge is not None:
+                return ended_at_edge(problem, loop.edge, current, first, search.goal, stopping)
             if bad > _MOST_BAD_EVALUATIONS:
                 reason = evaluation.message or "the objective or its gradient is not finite"
                 return Minimum(current, first, "failed", f"every step tried fails: {reason}")
         else:
             sensitivity = evaluation.sensitivity
         state = outer.update(search.space, state, evaluation)
-        loop = replace(
-            loop, outer=state, knowledge=knowledge, evaluations=evaluations, bad=bad, sensitivity=sensitivity
-        )
+        loop = replace(loop, outer=state, knowledge=knowledge, tried=proposal)
+        loop = replace(loop, evaluations=evaluations, bad=bad, sensitivity=sensitivity)
         if not state.accepted:
             again = _known_better(loop, search, outer, evaluation) if state.failure else None
-            if again:
-                search, loop = again
-                tried = None
+            search, loop = again or (search, loop)
             continue
         loop = _reached(loop, search, outer)
         if not loop.current.evaluation.finite or _grown_without_bound(loop.current.evaluation, first.evaluation, space):
             return Minimum(current, first, "failed", diverged(loop.current.evaluation, first))
         search, loop = _settled(loop, current, search, outer)
-        edge, crossed, tried = None, edge, None
+        loop = replace(loop, edge=None, crossed=loop.edge)
         tell(loop.current)
         keep(loop, False)
 
 
-def _nearest(loop: LoopState, tried: Tensor | None, v: Tensor, space: Feasible) -> Any:
+def _nearest(loop: LoopState, v: Tensor, space: Feasible) -> Any:
     """What is known for an evaluation at v, with the states at the iterate or at the last trial: those that are nearer.
 
     A trial that was far too long may have states on another branch of solutions, which steps would not leave again.
     """
-    if tried is None:
+    if loop.tried is None:
         return loop.knowledge
     current = loop.current
-    near, far = (space.metric.norm((v - other)[None]) for other in (tried, current.evaluation.v))
+    near, far = (space.metric.norm((v - other)[None]) for other in (loop.tried, current.evaluation.v))
     return loop.knowledge if near < far else current.oracle.blend(loop.knowledge, 0.0)
 
 
@@ -226,6 +215,7 @@ def _known_better(
         current=current,
         outer=outer.init(search.space, evaluation),
         knowledge=knowledge,
+        tried=None,
         evaluations=loop.evaluations + 1,
         bad=0,
     )
@@ -269,6 +259,7 @@ def _settled(loop: LoopState, before: Iterate, search: _Search, outer: OuterMeth
         current=current,
         outer=state,
         knowledge=current.oracle,
+        tried=None,
         evaluations=current.evaluations,
         unit=search.space.unit,
     )

@@ -314,8 +314,14 @@ class NHGD:
         return {"state": to_plain(replace(state, inner=inner)), "inverse": self.curvature.save(state.inner.curvature)}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> NHGDState:
-        """The state that was saved."""
+        """The state that was saved.
+
+        Raises:
+            ValueError: it is not that of a point that was evaluated, or does not go with the problem.
+        """
         device = problem.start()[0].device
         state = from_plain(saved["state"], device)
+        if state.q is None and state.p is None:
+            raise ValueError("q, p: expected the solution of one linear system, found none")
         curvature = self.curvature.restore(problem, from_plain(saved["inverse"], device))
         return replace(state, inner=replace(state.inner, curvature=curvature))

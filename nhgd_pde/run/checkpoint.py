@@ -102,6 +102,9 @@ def checkpoint_content(oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -
         "unit": loop.unit,
         "scales": to_plain(loop.scales),
         "solved": loop.solved,
+        "tried": loop.tried,
+        "edge": to_plain(loop.edge),
+        "crossed": to_plain(loop.crossed),
         "counts": checkpoint.counts.as_dict(),
         "seconds": checkpoint.seconds,
         "stage": checkpoint.stage,
@@ -255,6 +258,9 @@ def _from_content(
         unit=content["unit"],
         scales=from_plain(content["scales"], device),
         solved=content["solved"],
+        tried=from_plain(content["tried"], device),
+        edge=from_plain(content["edge"], device),
+        crossed=from_plain(content["crossed"], device),
     )
     known = content["run_first"]
     return Checkpoint(

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union
 import torch
 from torch import Tensor
 
+from ..engine.admissible import Edge
 from ..engine.curvature.average import Average
 from ..engine.loop import Iterate
 from ..engine.outer.base import OuterState
@@ -27,7 +28,9 @@ from ..linalg.counts import Counts
 # Fields that are saved apart from the object that has them, which is saved with None in their place.
 _APART = {"nominal", "inverse", "curvature", "kept"}
 # Fields with a row a scenario, or of one scenario, as long as the state.
-_STATES = {"u", "q", "p", "vector", "images", "moved"}
+_STATES = {"u", "q", "p", "vector", "moved"}
+# Those of pairs of states.
+_PAIRS = ("known.at.0", "known.at.1", ".images.0", ".images.1")
 # Fields of samples, whose last axis is as long as the state.
 _SAMPLES = {"tests"}
 # Counts, and whole numbers in place of others, are below this.
@@ -85,6 +88,9 @@ def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
         "unit": float,
         "scales": GradientScales,
         "solved": float,
+        "tried": Tensor | None,
+        "edge": Edge | None,
+        "crossed": Edge | None,
         "counts": dict[str, int],
         "seconds": float,
         "stage": int,
@@ -95,7 +101,7 @@ def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
         "history": dict,
     }
     _same_names(content, set(kinds), "")
-    outer = {"first", "current", "outer", "run_first"}
+    outer = {"first", "current", "outer", "run_first", "tried", "edge", "crossed"}
     for name, kind in kinds.items():
         if name not in ("spec", "fingerprint", "history"):
             _Walk(shapes, outer=name in outer).check(content[name], kind, name)
@@ -259,12 +265,14 @@ class _Walk:
             return _check(tuple(value.shape) == shape and value.is_floating_point(), place, f"shape {shape}", value)
         if self.outer:
             return None
-        if name in _STATES or place.endswith(("known.at.0", "known.at.1")):
+        if name in _STATES or place.endswith(_PAIRS):
             right = value.is_floating_point() and value.ndim in (1, 2) and value.shape[-1] in self.shapes.states
             _check(right, place, f"rows of {_any_of(self.shapes.states)} numbers", value)
         if name in _SAMPLES:
             right = value.is_floating_point() and 0 < value.ndim <= 3 and value.shape[-1] in self.shapes.states
             _check(right, place, f"a last axis of {_any_of(self.shapes.states)}", value)
+        if name == "noise":
+            _check(value.is_floating_point(), place, "numbers", value)
         if name == "indirect" or place.endswith("inverse.v"):
             right = value.is_floating_point() and tuple(value.shape) == (self.shapes.controls,)
             _check(right, place, f"shape {(self.shapes.controls,)}", value)

@@ -21,7 +21,6 @@ from pathlib import Path
 import torch.distributed as dist
 
 from ..output.lock import runs
-
 from ..output.storage import writing
 
 # For the processes that are started: the store's file.

@@ -106,6 +106,15 @@ class Average:
         return mean, beta, scale
 
 
+def check_saved(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """
+    Raises:
+        ValueError: a tensor of a saved state has another shape, or no real numbers.
+    """
+    if tuple(tensor.shape) != shape or tensor.dtype != torch.float64:
+        raise ValueError(f"{name}: expected numbers of shape {shape}, found {tensor.dtype} {tuple(tensor.shape)}")
+
+
 def check_scores(scores: Tensor, unknowns: int) -> None:
     """
     Raises:

@@ -6,6 +6,7 @@ products with A are zero too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import reduce
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ...linalg.sparse import SparseMatrix
 from ..bilevel import BilevelProblem
-from .average import Average, Forgetting, check_scores, cholesky, rayleigh_quotient, spectrum
+from .average import Average, Forgetting, check_saved, check_scores, cholesky, rayleigh_quotient, spectrum
 from .base import LocalBackend
 from .shrinkage import Moments, moments
 
@@ -135,6 +136,12 @@ class Block(LocalBackend):
         return {each.name: getattr(state, each.name) for each in fields(state)}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> BlockState:
+        d, unknowns = math.prod(problem.inner_shape), saved["unknowns"]
+        count, size = unknowns.shape
+        check_saved("blocks", saved["blocks"], (count, size, size))
+        inside = not unknowns.is_floating_point() and bool(((unknowns >= -1) & (unknowns < d)).all())
+        if saved["dimension"] != d or not inside:
+            raise ValueError(f"blocks: expected unknowns 0 to {d - 1}, and -1 for padding, found others")
         return BlockState(**saved)
 
     def _moments(self, state: BlockState, scores: Tensor) -> Moments | None:

@@ -9,6 +9,7 @@ beta forgets (arXiv 2602.10905, with rank m in place of one).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..bilevel import BilevelProblem
-from .average import Average, Forgetting, check_scores, cholesky, rayleigh_quotient, spectrum
+from .average import Average, Forgetting, check_saved, check_scores, cholesky, rayleigh_quotient, spectrum
 from .base import LocalBackend
 from .shrinkage import one_block
 
@@ -117,6 +118,8 @@ class Dense(LocalBackend):
         return {each.name: getattr(state, each.name) for each in fields(state)}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> DenseState:
+        d = math.prod(problem.inner_shape)
+        check_saved("inverse", saved["inverse"], (d, d))
         return DenseState(**saved)
 
 

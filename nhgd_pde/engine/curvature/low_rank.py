@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..bilevel import BilevelProblem
-from .average import Average, check_scores, spectrum
+from .average import Average, check_saved, check_scores, spectrum
 from .base import LocalBackend
 from .shrinkage import one_block
 
@@ -187,6 +187,11 @@ class LowRank(LocalBackend):
         return {each.name: getattr(state, each.name) for each in fields(state) if each.name != "invert"}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> LowRankState:
+        d, rank = math.prod(problem.inner_shape), len(saved["values"])
+        for name, shape in (("vectors", (d, rank)), ("images", (d, rank)), ("values", (rank,))):
+            check_saved(name, saved[name], shape)
+        if saved["unknowns"] != problem.inner_shape[1]:
+            raise ValueError(f"unknowns: expected {problem.inner_shape[1]}, found {saved['unknowns']}")
         invert, _ = self._inverse(problem, saved["point"])
         return LowRankState(invert=invert, **saved)
 
