@@ -26,6 +26,7 @@ from ..linalg.factorisation import SingularMatrixError
 from ..linalg.lengths import dot
 from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
 from .certificate import Sensitivity
+from .curvature.average import check_saved
 from .curvature.base import Curvature, belongs
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
 from .inner import InnerOptions, InnerResult, InnerState, solve_inner
@@ -323,5 +324,8 @@ class NHGD:
         state = from_plain(saved["state"], device)
         if state.q is None and state.p is None:
             raise ValueError("q, p: expected the solution of one linear system, found none")
+        sample = state.inner.sample
+        if sample is not None:
+            check_saved("tests", sample.tests, tuple(problem.sample(sample.count, torch.Generator()).tests.shape))
         curvature = self.curvature.restore(problem, from_plain(saved["inverse"], device))
         return replace(state, inner=replace(state.inner, curvature=curvature))

@@ -31,8 +31,8 @@ _APART = {"nominal", "inverse", "curvature", "kept"}
 _STATES = {"u", "q", "p", "vector", "moved"}
 # Those of pairs of states.
 _PAIRS = ("known.at.0", "known.at.1", ".images.0", ".images.1")
-# Fields of samples, whose last axis is as long as the state.
-_SAMPLES = {"tests"}
+# Fields of samples.
+_SAMPLES = {"tests", "noise"}
 # Counts, and whole numbers in place of others, are below this.
 _MOST = 2**53
 # Numbers that are norms, relative errors or times.
@@ -269,9 +269,6 @@ class _Walk:
             right = value.is_floating_point() and value.ndim in (1, 2) and value.shape[-1] in self.shapes.states
             _check(right, place, f"rows of {_any_of(self.shapes.states)} numbers", value)
         if name in _SAMPLES:
-            right = value.is_floating_point() and 0 < value.ndim <= 3 and value.shape[-1] in self.shapes.states
-            _check(right, place, f"a last axis of {_any_of(self.shapes.states)}", value)
-        if name == "noise":
             _check(value.is_floating_point(), place, "numbers", value)
         if name == "indirect" or place.endswith("inverse.v"):
             right = value.is_floating_point() and tuple(value.shape) == (self.shapes.controls,)
