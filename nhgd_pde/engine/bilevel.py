@@ -120,6 +120,7 @@ class OuterProblem(Protocol):
         outer_metric: the inner product of the outer space.
         bounds: lower and upper bound (p,) of v.
         quadratic: u* is affine and Phi quadratic in v.
+        linear: R(u, v) is affine in u, so that J depends on v only, if at all, and there is one u*.
         counts: where work is counted.
     """
 
@@ -133,6 +134,8 @@ class OuterProblem(Protocol):
     def bounds(self) -> tuple[Tensor, Tensor] | None: ...
     @property
     def quadratic(self) -> bool: ...
+    @property
+    def linear(self) -> bool: ...
     @property
     def counts(self) -> Counts: ...
 
@@ -148,13 +151,10 @@ class BilevelProblem(OuterProblem, Protocol):
 
     Attributes:
         inner_metric: the inner product of the inner space, for one scenario.
-        linear: R(u, v) is affine in u, so that J depends on v only, if at all.
     """
 
     @property
     def inner_metric(self) -> RieszMap: ...
-    @property
-    def linear(self) -> bool: ...
 
     def cold_start(self, v: Tensor) -> Tensor:
         """First inner variables (S, n) for some outer ones (p,), as if there had been none before."""

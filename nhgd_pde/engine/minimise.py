@@ -152,7 +152,7 @@ def minimise(
             keep(loop, True)
             return ended_at_edge(problem, refused, current, first, search.goal, stopping)
         accuracy = search.accuracy(state.reduction * current.gradient_norm, sensitivity)
-        evaluation, knowledge = search.evaluate(proposal, _nearest(loop, proposal, space), accuracy)
+        evaluation, knowledge = search.evaluate(proposal, _nearest(loop, proposal, problem), accuracy)
         if not evaluation.finite:
             # A failed inner solve is a step that was too long: shorten it.
             bad += 1
@@ -179,15 +179,16 @@ def minimise(
         keep(loop, False)
 
 
-def _nearest(loop: LoopState, v: Tensor, space: Feasible) -> Any:
+def _nearest(loop: LoopState, v: Tensor, problem: OuterProblem) -> Any:
     """What is known for an evaluation at v, with the states at the iterate or at the last trial: those that are nearer.
 
     A trial that was far too long may have states on another branch of solutions, which steps would not leave again.
+    Where the equation is linear in the state there is one solution, and the last states are what is known best.
     """
-    if loop.tried is None:
+    if loop.tried is None or problem.linear:
         return loop.knowledge
     current = loop.current
-    near, far = (space.metric.norm((v - other)[None]) for other in (loop.tried, current.evaluation.v))
+    near, far = (problem.outer_metric.norm((v - other)[None]) for other in (loop.tried, current.evaluation.v))
     return loop.knowledge if near < far else current.oracle.blend(loop.knowledge, 0.0)
 
 
