@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_verification import cubed, cubed_twice, failures
 from torch import Tensor
 
@@ -72,3 +74,16 @@ def test_a_control_map_that_is_wrong_for_some_inputs_fails() -> None:
     found = nhgd.verify(problem(right, control={"kind": "python", "python": enter}))
     assert "scenarios: equation in the cells by the control" in failures(found), str(found)
     assert all(name.startswith("scenarios: ") for name in failures(found))
+
+
+def test_a_slow_scenario_has_a_control_matrix_of_its_own() -> None:
+    """Below a cell Peclet number of one the stabilisation has nothing to do, unlike in the nominal scenario."""
+    problem = nhgd.load(
+        Path(__file__).parents[1] / "problems" / "uncertain_source.yaml", {"mesh.cells": [48, 24], "scenarios.count": 4}
+    ).scenarios.problem
+    slow = int(problem.z[:, 1].argmin())
+    part = problem.part(torch.tensor([slow]))
+    u, v = torch.zeros_like(part.start()[0]), torch.ones_like(part.start()[1])
+    direct = part.integrated(u, v)
+    assert (direct - problem.nominal.integrated(u, v)).norm() > 1e-3 * direct.norm()
+    assert (direct - part.residual(u, v)).norm() <= 1e-13 * direct.norm()
