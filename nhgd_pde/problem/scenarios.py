@@ -257,8 +257,8 @@ class Recipe:
         equation = nominal.equation
         if not equation.affine or isinstance(equation, EvolutionEquation):
             return None
-        # There a control adds to what stands beside phi alone, whatever the other coefficients are. A form may be closed
-        # in these scenarios and not in the nominal one, such as that of advection where stabilisation has nothing to do.
+        # There a control adds to what stands beside phi alone, whatever the other coefficients are. A form may be
+        # closed in these scenarios and not in the nominal one: that of advection where there is nothing to stabilise.
         every = (*integrals, *equation.integrals)
         acting = [integral for integral in every if integral.control_evaluation is not None]
         if any(integral.closed is None and integral.form is not neumann for integral in acting):
