@@ -5,9 +5,10 @@
     python -m benchmarks.processors --only AVX2 --only busy -- tests/test_newton.py
 
 Libraries choose their kernels by what the processor offers, so that sums are rounded differently on another one. The
-settings below make them take the kernels of older processors; those that this processor cannot run are left out. The
-last two settings run beside two processes that never wait, with one thread for each test process and with two. Every
-argument after `--` is given to pytest. Ends with exit code 1 where a test failed.
+settings below make them take the kernels of older processors, one library at a time and then all of them at once;
+those that this processor cannot run are left out. The last two settings run beside two processes that never wait,
+with one thread for each test process and with two. Every argument after `--` is given to pytest. Ends with exit code 1
+where a test failed.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ SETTINGS = (
     # torch's own kernels, and the BLAS of NumPy and SciPy.
     Setting("ATen", {"ATEN_CPU_CAPABILITY": "default"}),
     Setting("OpenBLAS", {"OPENBLAS_CORETYPE": "Nehalem"}),
+    Setting(
+        "oldest of all", {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Nehalem"}
+    ),
     Setting("busy", {"OMP_NUM_THREADS": "1"}, busy=BUSY_PROCESSES),
     Setting("busy, two threads", {"OMP_NUM_THREADS": "2"}, busy=BUSY_PROCESSES),
 )

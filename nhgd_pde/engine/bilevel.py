@@ -120,7 +120,6 @@ class OuterProblem(Protocol):
         outer_metric: the inner product of the outer space.
         bounds: lower and upper bound (p,) of v.
         quadratic: u* is affine and Phi quadratic in v.
-        linear: R(u, v) is affine in u, so that J depends on v only, if at all, and there is one u*.
         counts: where work is counted.
     """
 
@@ -135,8 +134,6 @@ class OuterProblem(Protocol):
     @property
     def quadratic(self) -> bool: ...
     @property
-    def linear(self) -> bool: ...
-    @property
     def counts(self) -> Counts: ...
 
     def start(self) -> tuple[Tensor, Tensor]:
@@ -146,7 +143,19 @@ class OuterProblem(Protocol):
     def outer_value(self, u: Tensor, v: Tensor) -> float: ...
 
 
-class BilevelProblem(OuterProblem, Protocol):
+@runtime_checkable
+class InnerEquation(Protocol):
+    """What a problem whose inner variables solve an equation R(u, v) = 0 tells of it.
+
+    Attributes:
+        linear: R(u, v) is affine in u, so that J depends on v only, if at all, and there is one u*.
+    """
+
+    @property
+    def linear(self) -> bool: ...
+
+
+class BilevelProblem(OuterProblem, InnerEquation, Protocol):
     """The bilevel interface.
 
     Attributes:

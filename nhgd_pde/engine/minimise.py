@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from .admissible import ended_at_edge, explained, held_back
-from .bilevel import OuterProblem, constraint_of, l1_weights_of
+from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
 from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
@@ -185,7 +185,8 @@ def _nearest(loop: LoopState, v: Tensor, problem: OuterProblem) -> Any:
     A trial that was far too long may have states on another branch of solutions, which steps would not leave again.
     Where the equation is linear in the state there is one solution, and the last states are what is known best.
     """
-    if loop.tried is None or problem.linear:
+    unique = not isinstance(problem, InnerEquation) or problem.linear
+    if loop.tried is None or unique:
         return loop.knowledge
     current = loop.current
     near, far = (problem.outer_metric.norm((v - other)[None]) for other in (loop.tried, current.evaluation.v))
