@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.fem.interpolation import at_points
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 
 CELLS, SENSORS, NOISE, SEED = 128, 31, 0.05, 0
 PATH = Path(__file__).parents[1] / "problems" / "data" / "log_conductivity_sensors.csv"

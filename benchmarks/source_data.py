@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.fem.interpolation import at_points
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 
 CELLS, NOISE, SEED = (96, 48), 0.02, 0
 ANGLE, SPEED = 0.12, 1.1

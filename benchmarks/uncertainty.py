@@ -33,8 +33,8 @@ from nhgd_pde.engine.scenarios.growth import GrowthOptions
 from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients
 from nhgd_pde.methods.robbins_monro import RobbinsMonro
 from nhgd_pde.methods.sample_average import SampleAverage
-from nhgd_pde.problem.loading import parse_override
-from nhgd_pde.run.running import Problem
+from nhgd_pde.problem import Problem
+from nhgd_pde.problem_file.loading import parse_override
 from nhgd_pde.scenario_problem import ScenarioProblem
 
 _FILE = "problems/robust_poisson_3d.yaml"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .api import Problem, load, solve, verify
     from .output.storage import OutputError
-    from .problem.errors import ProblemError
+    from .problem_file.errors import ProblemError
     from .run.solution import Solution
     from .run.troubles import ResultsLostError
     from .verification import Verification
@@ -25,7 +25,7 @@ _HOMES = {
     "solve": "api",
     "verify": "api",
     "OutputError": "output.storage",
-    "ProblemError": "problem.errors",
+    "ProblemError": "problem_file.errors",
     "ResultsLostError": "run.troubles",
     "Solution": "run.solution",
     "Verification": "verification",

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .building.blueprint import build, build_scenarios
+from .building.limits import limits_told
+from .choice.method import build_method
 from .engine.minimise import outer_space
 from .engine.nhgd import NHGD
 from .engine.roles.remote import Remote
@@ -17,14 +20,12 @@ from .linalg.threads import at_most_threads
 from .output.lock import FolderLock
 from .output.ownership import claimed_for_new, claimed_for_resume
 from .output.storage import OutputError
-from .problem.building import build, build_scenarios
-from .problem.limits import limits_told
-from .problem.loading import ProblemFile, read_problem
-from .problem.methods import build_method
+from .problem import Problem
+from .problem_file.loading import ProblemFile, read_problem
 from .run.ranks import Place, check_ranks, shared
 from .run.recovery import end_of
 from .run.roles import CheckpointFiles, check_roles, curvature_role, threads_of_a_role
-from .run.running import Problem, Run
+from .run.running import Run
 from .run.solution import Row, Solution
 from .verification import Verification, verify_problem
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .bench.results import ProblemResults
     from .bench.runs import Task
     from .bench.suite import Plan
-    from .problem.loading import ProblemFile
+    from .problem_file.loading import ProblemFile
     from .run.ranks import Place
 
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
-    from .problem.loading import parse_override
+    from .problem_file.loading import parse_override
 
     return dict(parse_override(text) for text in settings)
 
@@ -42,7 +42,7 @@ def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> P
     problem = _read(file, settings, method)
     # Loaded here, because torch takes longer than it takes to refuse a file.
     from .api import build_problem
-    from .problem.announcing import announced
+    from .problem_file.announcing import announced
 
     with announced(lambda text: None if follows() else tell(text)):
         return build_problem(problem)
@@ -109,8 +109,8 @@ def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None)
 
 
 def _read(file: Path, settings: tuple[str, ...], method: str | None) -> ProblemFile:
-    from .problem.loading import read_problem
-    from .problem.room import check_room
+    from .problem_file.loading import read_problem
+    from .problem_file.room import check_room
 
     overrides = _overrides(settings)
     if method is not None:
@@ -239,13 +239,13 @@ def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
     """Check FILE without solving it: mistakes, sizes, and what a solve will cost."""
     if no_code:
         with bad_input():
-            from .problem.stand_ins import report_without_code
+            from .building.stand_ins import report_without_code
 
             click.echo(report_without_code(_read(file, settings, None)))
         return
     with bad_input():
         problem = _load(file, settings)
-    from .estimate import estimate
+    from .choice.estimate import estimate
     from .scenario_problem import ScenarioProblem
 
     click.echo(str(problem))
@@ -356,7 +356,7 @@ def _bench(plan: Plan, tasks: dict[str, Task], folder: Path) -> int:
 @main.command()
 def schema() -> None:
     """Print the JSON schema of problem files, for editors."""
-    from .problem.json_schema import json_schema_text
+    from .problem_file.json_schema import json_schema_text
 
     click.echo(json_schema_text(), nl=False)
 
@@ -364,7 +364,7 @@ def schema() -> None:
 @main.command(name="list")
 def list_() -> None:
     """List meshes, equations, controls, objective terms and methods."""
-    from .problem.vocabulary import vocabulary
+    from .choice.vocabulary import vocabulary
 
     for title, entries in vocabulary().items():
         click.echo(f"{title}:")
@@ -378,7 +378,7 @@ def list_() -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="The file to write; KIND.yaml by default.")
 def new(kind: str, output: Path | None) -> None:
     """Write a commented starter file for equations of KIND (see `nhgd-pde list`)."""
-    from .problem.starter import starter
+    from .problem_file.starter import starter
 
     try:
         text = starter(kind)

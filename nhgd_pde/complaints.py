@@ -50,7 +50,7 @@ def _refused() -> Iterator[None]:
 def bad_input() -> Iterator[None]:
     """Turn mistakes of the user into a message and exit code 2."""
     from .output.storage import OutputError
-    from .problem.errors import ProblemError
+    from .problem_file.errors import ProblemError
 
     try:
         yield

@@ -11,10 +11,10 @@ import numpy as np
 import skfem
 import torch
 
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.expressions import Expression
+from nhgd_pde.problem_file.loading import read_problem
 from problems import state_of
 
 LINE: dict[str, Any] = {

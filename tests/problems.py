@@ -14,6 +14,7 @@ import skfem
 import torch
 from torch import Tensor
 
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.control.maps import source_control
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.fem import mesh as meshes
@@ -30,9 +31,8 @@ from nhgd_pde.pde.form import Coefficients, ControlMap, Integral, Pointwise
 from nhgd_pde.pde.poisson import poisson
 from nhgd_pde.pde.rows import steady
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import read_problem
 
 CPU = torch.device("cpu")
 PLATE = Path(__file__).parents[1] / "meshes" / "plate.msh"

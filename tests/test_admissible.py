@@ -18,7 +18,7 @@ from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde.ranges import CONDUCTIVITY, POISSON_RATIO, POISSON_RATIO_PLANE_STRESS, POSITIVE
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 from problems import BASE
 
 PAR_NU = "tests/faults/par_nu.yaml"

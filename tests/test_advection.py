@@ -17,8 +17,8 @@ from nhgd_pde.fem.second_derivatives import second_derivatives
 from nhgd_pde.fem.spaces import space
 from nhgd_pde.pde.advection import critical, optimal
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.expressions import Expression
 from problems import CPU, mesh_of, problem, random, slope, state_of, write_mesh
 
 FILE = "problems/advection_control.yaml"

@@ -12,7 +12,7 @@ from evolutions import evolution, l2_error, solved
 import nhgd_pde as nhgd
 from benchmarks.reference import extrapolated, orders
 from nhgd_pde.pde.evolution import EvolutionEquation
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 
 FILE = "problems/allen_cahn_control.yaml"
 schemes = pytest.mark.parametrize("scheme", ["implicit_euler", "crank_nicolson"])

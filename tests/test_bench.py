@@ -27,7 +27,7 @@ from nhgd_pde.bench.suite import Plan, bench
 from nhgd_pde.bench.table import csv_text, markdown, table
 from nhgd_pde.cli import main
 from nhgd_pde.linalg.counts import Counts
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 
 PROBLEM: dict[str, Any] = {
     "name": "small",

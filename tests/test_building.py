@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build, build_on
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.inner.energy import EnergyModel
 from nhgd_pde.inner.residual import ResidualModel
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.objective.terms import Regularisation, Tracking
-from nhgd_pde.problem.building import build, build_on
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import read_problem
 from problems import BASE, CPU, PLATE, complaints, problem, random, write_mesh
 
 PAD = {"mesh": {"file": str(PLATE)}, "objective.0.target": "x"}

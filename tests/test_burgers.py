@@ -15,7 +15,7 @@ import nhgd_pde as nhgd
 from benchmarks.reference import extrapolated, orders
 from nhgd_pde.inner.residual import ResidualModel
 from nhgd_pde.linalg.krylov import dot
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 from problems import random
 
 FILE = "problems/burgers_control.yaml"

@@ -22,7 +22,7 @@ from nhgd_pde.engine.scenarios.oracle import ScenarioNHGD, ScenarioState
 from nhgd_pde.engine.scenarios.sweep import Knowledge
 from nhgd_pde.fem.interpolation import locate
 from nhgd_pde.objective.risk import CVaR, Risk
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.scenario_problem import ScenarioProblem
 
 FINE = Accuracy(1e-11, 1e-11)

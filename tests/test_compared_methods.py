@@ -26,8 +26,8 @@ from nhgd_pde.methods.saba import SABA
 from nhgd_pde.methods.soba import SOBA
 from nhgd_pde.methods.stocbio import StocBiO
 from nhgd_pde.methods.truncated_cg import TruncatedCG
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.schema import ProblemSpec
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.schema import ProblemSpec
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -12,6 +12,7 @@ from bilevel_problems import Function, diagonal_riesz, normal, seeded
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from nhgd_pde.choice.method import Method, build_method
 from nhgd_pde.engine.bilevel import Constraint
 from nhgd_pde.engine.loop import LoopState, Stopping
 from nhgd_pde.engine.minimise import minimise
@@ -24,8 +25,7 @@ from nhgd_pde.engine.outer.multiplier import find_multiplier
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.outer.oc import OC
 from nhgd_pde.engine.plain import from_plain, to_plain
-from nhgd_pde.problem.loading import read_problem
-from nhgd_pde.problem.methods import Method, build_method
+from nhgd_pde.problem_file.loading import read_problem
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from bilevel_problems import normal, seeded
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.linalg.lengths import dot
 from nhgd_pde.pde.unassembled import UnassembledDerivative
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 from problems import problem, write_mesh
 
 SOURCE = {"kind": "source"}

@@ -27,8 +27,8 @@ from controls import (
 )
 
 import nhgd_pde as nhgd
-from nhgd_pde.problem.building import build_on
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.building.blueprint import build_on
+from nhgd_pde.problem_file.loading import read_problem
 from problems import BASE, CPU, PLATE, mesh_of, problem, split
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -11,9 +11,9 @@ import torch
 from controls import BOX, FLUX, LEFT, loaded, solved
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build, build_on
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.problem.building import build, build_on
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 from problems import BASE, CPU, mesh_of, slope
 
 

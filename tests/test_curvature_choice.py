@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.choice.backend import choose_curvature, dense_bytes
 from nhgd_pde.engine.curvature.block import Block
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.curvature.low_rank import LowRank
 from nhgd_pde.linalg.memory import available_bytes
-from nhgd_pde.problem.curvature import choose_curvature, dense_bytes
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 
 CPU = torch.device("cpu")
 POISSON = {

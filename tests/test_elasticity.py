@@ -14,13 +14,13 @@ import torch
 from skfem import helpers
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.inner.energy import EnergyModel
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.expressions import Expression
+from nhgd_pde.problem_file.loading import read_problem
 from problems import mesh_of, slope, state_of, write_mesh
 
 FILE = "problems/elastic_control.yaml"

@@ -21,7 +21,7 @@ from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import ControlMap, Pointwise
 from nhgd_pde.pde.poisson import poisson
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem_file.expressions import Expression
 from problems import equation_of, in_conductivity, mesh_of, problem, quasilinear, random, slope, space_of, write_mesh
 
 forms = pytest.mark.parametrize(

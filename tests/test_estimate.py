@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nhgd_pde as nhgd
-from nhgd_pde.estimate import estimate
+from nhgd_pde.choice.estimate import estimate
 from nhgd_pde.linalg.factorisation import Factorisation
 
 

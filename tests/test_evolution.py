@@ -26,7 +26,7 @@ from nhgd_pde.linalg.sparse import ScenarioMatrix, SparseMatrix
 from nhgd_pde.output.fields import read_vtu
 from nhgd_pde.pde.evolution import EvolutionEquation
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 from problems import random, slope
 
 schemes = pytest.mark.parametrize("scheme", ["implicit_euler", "crank_nicolson"])

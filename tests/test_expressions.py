@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nhgd_pde.problem.expressions import FUNCTIONS, MAX_DEPTH, MAX_LENGTH, Expression, ExpressionError
+from nhgd_pde.problem_file.expressions import FUNCTIONS, MAX_DEPTH, MAX_LENGTH, Expression, ExpressionError
 
 POINTS = np.random.default_rng(0).uniform(0.1, 0.9, (3, 4, 5))
 X, Y, Z = POINTS

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 
 ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -11,13 +11,13 @@ import skfem
 import torch
 from torch import Tensor
 
+from nhgd_pde.building.blueprint import build, build_on
 from nhgd_pde.control.density import Projection
 from nhgd_pde.control.filters import sensitivity_filter
 from nhgd_pde.control.spaces import ControlSpace
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.building import build, build_on
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 from problems import CPU, mesh_of, random, slope, split
 
 FILE = {

@@ -17,8 +17,8 @@ from nhgd_pde.inner.continuation import root
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import Factorisation
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.run.drawing import output_grid, state_fields
 from problems import random, slope, state_of
 

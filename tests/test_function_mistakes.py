@@ -12,7 +12,7 @@ from test_verification import cubed, failures, problem
 from torch import Tensor
 
 import nhgd_pde as nhgd
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 
 
 def single_form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> Any:

@@ -19,8 +19,8 @@ import nhgd_pde as nhgd
 from benchmarks.reference import control_error, orders
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.expressions import Expression
 from problems import BASE, problem, slope, state_of, write_mesh
 
 FILE = "problems/helmholtz_control.yaml"

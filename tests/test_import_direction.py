@@ -25,9 +25,13 @@ ALLOWED = {
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
-ALLOWED["problem"] = ALLOWED["pde_problem"] | {"methods", "pde_problem", "scenario_problem", "uncertainty"}
-ALLOWED["estimate"] = {"engine", "methods", "pde_problem", "problem", "scenario_problem"}
+ALLOWED["problem_file"] = {"linalg"}
+ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "scenario_problem", "uncertainty"}
+ALLOWED["choice"] = {"engine", "linalg", "methods", "pde_problem", "problem_file", "scenario_problem"}
+ALLOWED["problem"] = {"building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
 ALLOWED["run"] = {
+    "building",
+    "choice",
     "control",
     "engine",
     "fem",
@@ -36,10 +40,11 @@ ALLOWED["run"] = {
     "output",
     "pde_problem",
     "problem",
+    "problem_file",
     "scenario_problem",
     "uncertainty",
 }
-ALLOWED["bench"] = {"engine", "linalg", "methods", "output", "pde_problem", "problem", "run", "scenario_problem"}
+ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}
 
 
 def imported(path: Path) -> set[str]:
@@ -108,5 +113,15 @@ def test_the_reader_of_imports_sees_every_form() -> None:
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
     heavy = ("torch", "skfem", "meshio", "matplotlib", "scipy")
     code = f"import sys, nhgd_pde.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_language_of_problem_files_needs_no_torch() -> None:
+    modules = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in files("problem_file"))
+    code = (
+        f"import sys, importlib\nfor name in {modules!r}: importlib.import_module(name.removesuffix('.__init__'))\n"
+        "print([name for name in ('torch', 'skfem') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"

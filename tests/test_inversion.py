@@ -12,10 +12,10 @@ import torch
 
 import nhgd_pde as nhgd
 from benchmarks.inversion_data import PATH, table
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.fem.interpolation import OutsideMeshError, at_points
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import read_problem
 from problems import BASE, space_of
 
 PROBLEM = "problems/log_conductivity_inversion.yaml"

@@ -17,7 +17,7 @@ from nhgd_pde.fem.boxes import BoxTree
 from nhgd_pde.fem.cells import CELLS
 from nhgd_pde.fem.mesh import read_mesh
 from nhgd_pde.fem.planes import NotFlatError, flattened
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 
 FAULTS = Path(__file__).parent / "faults"
 kinds = pytest.mark.parametrize("kind", KINDS)

@@ -17,7 +17,7 @@ from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.cells import CELLS, MeshFileError
 from nhgd_pde.fem.mesh import Domain, domain, read_mesh
 from nhgd_pde.fem.mesh_file import to_skfem
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 
 FAULTS = Path(__file__).parent / "faults"
 kinds = pytest.mark.parametrize("kind", KINDS)

@@ -13,8 +13,8 @@ import torch
 from mesh_files import grid, on_plane, read, value
 
 from nhgd_pde import load, solve
-from nhgd_pde.problem.building import build_on
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.building.blueprint import build_on
+from nhgd_pde.problem_file.errors import ProblemError
 
 FAULTS = Path(__file__).parent / "faults"
 

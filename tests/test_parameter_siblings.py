@@ -11,10 +11,10 @@ import torch
 from parameters import evaluated, parameter, written
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import read_problem
 from problems import BASE, relative
 
 HELD = {"left": {"dirichlet": 0}}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from parameters import evaluated, parameter, written
 
+from nhgd_pde.building.blueprint import build_on
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.building import build_on
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 from nhgd_pde.verification import verify_problem
 from problems import CPU, relative, split
 

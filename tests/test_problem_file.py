@@ -13,15 +13,15 @@ from typing import Any, get_args
 import pytest
 from ruamel.yaml import YAML
 
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.control_spec import ControlSpec
-from nhgd_pde.problem.errors import Issue, ProblemError, suggest
-from nhgd_pde.problem.expressions import Expression
-from nhgd_pde.problem.json_schema import json_schema, json_schema_text
-from nhgd_pde.problem.loading import ProblemFile, parse_override, read_problem
-from nhgd_pde.problem.mesh_spec import IntervalMesh, RectangleMesh
-from nhgd_pde.problem.objective_spec import ObjectiveTerm, RegularisationTerm, TrackingTerm
-from nhgd_pde.problem.pde_spec import PDESpec, RobinData
+from nhgd_pde.building.blueprint import build
+from nhgd_pde.problem_file.control_spec import ControlSpec
+from nhgd_pde.problem_file.errors import Issue, ProblemError, suggest
+from nhgd_pde.problem_file.expressions import Expression
+from nhgd_pde.problem_file.json_schema import json_schema, json_schema_text
+from nhgd_pde.problem_file.loading import ProblemFile, parse_override, read_problem
+from nhgd_pde.problem_file.mesh_spec import IntervalMesh, RectangleMesh
+from nhgd_pde.problem_file.objective_spec import ObjectiveTerm, RegularisationTerm, TrackingTerm
+from nhgd_pde.problem_file.pde_spec import PDESpec, RobinData
 from problems import BASE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -488,7 +488,7 @@ def test_suggest() -> None:
 
 
 def test_reading_a_problem_imports_no_torch() -> None:
-    code = "import sys, nhgd_pde.problem.loading; print({'torch', 'skfem', 'meshio'} & set(sys.modules))"
+    code = "import sys, nhgd_pde.problem_file.loading; print({'torch', 'skfem', 'meshio'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from uncertain_files import HELD, elastic, poisson, uncertain_file
 
-from nhgd_pde.problem.building import build, build_scenarios
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import read_problem
-from nhgd_pde.problem.scenarios import Scenarios
+from nhgd_pde.building.blueprint import build, build_scenarios
+from nhgd_pde.building.scenarios import Scenarios
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import read_problem
 
 A = {"a": {"normal": [0, 1]}}
 RISKS = "expected mean, worst_case, or a mapping with cvar: ... or entropic: ... or mean_plus_deviation: ..."

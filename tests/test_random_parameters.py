@@ -16,12 +16,12 @@ from torch import Tensor
 from uncertain_files import HELD, PARAMETERS, RECTANGLE, TRACKING, elastic, poisson, uncertain_file
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build, build_on, build_scenarios, build_scenarios_on
+from nhgd_pde.building.domains import build_domain
+from nhgd_pde.building.scenarios import Scenarios
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.building import build, build_on, build_scenarios, build_scenarios_on
-from nhgd_pde.problem.domains import build_domain
-from nhgd_pde.problem.loading import read_problem
-from nhgd_pde.problem.scenarios import Scenarios
+from nhgd_pde.problem_file.loading import read_problem
 
 
 def _reaction(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ import nhgd_pde as nhgd
 from nhgd_pde.engine.roles.ranks import RanksPartedError
 from nhgd_pde.output.fields import read_vtu
 from nhgd_pde.output.sealed import read_sealed
-from nhgd_pde.problem.errors import Issue, ProblemError
+from nhgd_pde.problem_file.errors import Issue, ProblemError
 from nhgd_pde.run.ranks import Place
 
 PROBLEM = Path(__file__).parents[1] / "problems" / "robust_poisson.yaml"

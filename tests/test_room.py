@@ -11,13 +11,13 @@ import pytest
 import skfem
 from mangling import origins, shrunk
 
+from nhgd_pde.building.blueprint import build, build_scenarios
+from nhgd_pde.building.domains import build_domain
 from nhgd_pde.linalg.memory import group_bytes, host_bytes, whole_bytes
-from nhgd_pde.problem.building import build, build_scenarios
-from nhgd_pde.problem.domains import build_domain
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import ProblemFile, read_problem
-from nhgd_pde.problem.room import check_room
-from nhgd_pde.problem.sizes import MeshSize, control_size, mesh_size, state_size
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import ProblemFile, read_problem
+from nhgd_pde.problem_file.room import check_room
+from nhgd_pde.problem_file.sizes import MeshSize, control_size, mesh_size, state_size
 
 ROOT = Path(__file__).parents[1]
 POISSON = ROOT / "problems/poisson_control.yaml"

@@ -16,8 +16,8 @@ from benchmarks.reference import control_error, orders
 from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.pde.semilinear import semilinear
 from nhgd_pde.pde_problem import PDEProblem
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.expressions import Expression
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.expressions import Expression
 from problems import BASE, equation_of, in_conductivity, problem, quasilinear, random, slope, space_of, state_of
 
 FILE = "problems/semilinear_control.yaml"

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 import nhgd_pde as nhgd
+from nhgd_pde.choice.vocabulary import vocabulary
 from nhgd_pde.cli import main
-from nhgd_pde.problem.starter import STARTERS, kinds, starter
-from nhgd_pde.problem.vocabulary import vocabulary
+from nhgd_pde.problem_file.starter import STARTERS, kinds, starter
 
 
 def test_every_kind_of_equation_has_a_starter() -> None:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.objective.state_bounds import BoundTerm
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import read_problem
 from problems import random, slope
 
 # A beam that is pushed up by a point: -u'' = v, min 1/2 |v|^2, u >= 1/2 - 8 (x - 1/2)^2. The obstacle is touched at its

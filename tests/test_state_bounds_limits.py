@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.scales import UNKNOWN, GradientScales
-from nhgd_pde.problem.building import build
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 from nhgd_pde.run.rounds import started
 
 PLATE: dict[str, Any] = {

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.blueprint import build_scenarios
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.methods.sample_average import SampleAverage
-from nhgd_pde.problem.building import build_scenarios
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.loading import read_problem
 from nhgd_pde.run.rounds import started
 from problems import random, slope
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nhgd_pde.problem.errors import ProblemError
-from nhgd_pde.problem.loading import read_problem
+from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.problem_file.loading import read_problem
 
 TEXT = (Path(__file__).parents[1] / "problems/poisson_control.yaml").read_text()
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 import nhgd_pde as nhgd
 from nhgd_pde.cli import main
-from nhgd_pde.problem.expressions import Expression, ExpressionError
+from nhgd_pde.problem_file.expressions import Expression, ExpressionError
 
 ROOT = Path(__file__).parents[1]
 CODE = (ROOT / "problems/minimal_surface.py").read_text()

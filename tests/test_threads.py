@@ -11,9 +11,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from nhgd_pde.choice.method import build_method
 from nhgd_pde.linalg.threads import at_most_threads
-from nhgd_pde.problem.loading import read_problem
-from nhgd_pde.problem.methods import build_method
+from nhgd_pde.problem_file.loading import read_problem
 from nhgd_pde.run.environment import wait_without_work
 
 PROBLEMS = Path(__file__).parents[1] / "problems"

@@ -21,7 +21,7 @@ from nhgd_pde.methods.registry import OVER_SCENARIOS
 from nhgd_pde.methods.robbins_monro import RobbinsMonro
 from nhgd_pde.methods.sample_average import SampleAverage
 from nhgd_pde.output.fields import read_vtu
-from nhgd_pde.problem.errors import ProblemError
+from nhgd_pde.problem_file.errors import ProblemError
 
 SIGMA, ALPHA, CELLS = 0.4, 1e-3, 8
 PROBLEMS = Path(__file__).parents[1] / "problems"

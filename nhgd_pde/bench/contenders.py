@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..problem.errors import Issue, ProblemError, suggest
-from ..problem.loading import ProblemFile, parse_override, read_problem
-from ..problem.schema import ProblemSpec
+from ..problem_file.errors import Issue, ProblemError, suggest
+from ..problem_file.loading import ProblemFile, parse_override, read_problem
+from ..problem_file.schema import ProblemSpec
 
 PLACE = "--methods"
 

@@ -11,8 +11,8 @@ import torch
 
 from ..output.atomic import target_of_temporary, write_atomically
 from ..output.lock import FolderLock
+from ..output.provenance import commit, versions
 from ..output.storage import writing
-from ..run.provenance import commit, versions
 from .figures import pictures
 from .results import ProblemResults
 from .table import csv_text, markdown

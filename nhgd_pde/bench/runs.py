@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..building.blueprint import build, build_scenarios
+from ..choice.method import Method, build_method
 from ..engine.loop import Iterate
 from ..engine.minimise import minimise, outer_space
 from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem
-from ..problem.building import build, build_scenarios
-from ..problem.loading import ProblemFile
-from ..problem.methods import Method, build_method
+from ..problem_file.loading import ProblemFile
 from ..run.judgement import fitted
 from ..run.outcome import nominal_of
 from ..run.rounds import penalised

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..problem.errors import Issue, ProblemError
+from ..problem_file.errors import Issue, ProblemError
 from .contenders import PLACE, Contender, check_contenders
 from .grid import has_constant_step, search
 from .hypergradients import hypergradient_errors

@@ -26,8 +26,8 @@ def main() -> int:
     from dataclasses import replace
 
     from ..engine.roles.link import RoleLostError
-    from ..problem.errors import ProblemError
-    from ..problem.loading import read_problem
+    from ..problem_file.errors import ProblemError
+    from ..problem_file.loading import read_problem
     from .meeting import Meeting, on_loopback
     from .roles import serve_curvature
 

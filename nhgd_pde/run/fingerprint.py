@@ -11,7 +11,7 @@ import numpy as np
 from .drawing import output_grid
 
 if TYPE_CHECKING:
-    from .running import Problem
+    from ..problem import Problem
 
 # Keys of a problem file whose values name other files: a mesh, sensors, Python code as `file.py:name`.
 _FILES = ("file", "at", "python")

@@ -26,7 +26,7 @@ from ..engine.scenarios.team import ALONE, Team, Work
 from ..linalg.factorisation import SingularMatrixError
 from ..objective.risk import Risk
 from ..pde_problem import PDEProblem
-from ..problem.errors import ProblemError
+from ..problem_file.errors import ProblemError
 from ..scenario_problem import ScenarioProblem
 from ..uncertainty.direction import main_direction
 from ..uncertainty.estimation import Estimate, expectation

@@ -13,15 +13,15 @@ from ..engine.loop import Iterate, Minimum
 from ..engine.oracle import Oracle
 from ..engine.roles.remote import Remote
 from ..linalg.counts import Counts
+from ..output.provenance import commit, peak_memory, versions
 from ..pde_problem import PDEProblem
 from ..scenario_problem import ScenarioProblem
 from .drawing import control_numbers
 from .judgement import Judgement
-from .provenance import commit, peak_memory, versions
 from .solution import Certificate, Row, Solution
 
 if TYPE_CHECKING:
-    from .running import Problem
+    from ..problem import Problem
 
 
 def nominal_of(problem: PDEProblem | ScenarioProblem) -> PDEProblem:

@@ -20,14 +20,14 @@ from ..engine.scenarios.oracle import ScenarioNHGD
 from ..engine.scenarios.saga import SAGA
 from ..engine.scenarios.streaming import Streaming
 from ..engine.scenarios.team import Team
-from ..problem.constraint_spec import StateSpec
-from ..problem.errors import ProblemError
+from ..problem_file.constraint_spec import StateSpec
+from ..problem_file.errors import ProblemError
 from .child import LEADER_GONE, ending, helper
 from .meeting import VARIABLE, Meeting, on_loopback, private_meeting
 from .signals import ignore_stops
 
 if TYPE_CHECKING:
-    from ..problem.loading import ProblemFile
+    from ..problem_file.loading import ProblemFile
 
 _STORE_TIMEOUT = timedelta(seconds=60)
 

@@ -16,11 +16,11 @@ from ..fem.interpolation import interpolation
 from ..output.fields import FieldData, read_vtu
 from ..output.run_folder import EVOLUTION, FINAL, OutputError, read_ended
 from ..pde_problem import PDEProblem
-from ..problem.loading import read_dump
+from ..problem import Problem
+from ..problem_file.loading import read_dump
 from .checkpoint import read_reached
 from .drawing import levels, output_grid
 from .fingerprint import differences
-from .running import Problem
 from .solution import Solution
 
 # Keys that determine the unknowns: if one of them differs, the control of a run belongs to another problem.

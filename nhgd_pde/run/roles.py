@@ -27,7 +27,7 @@ from .meeting import Meeting, on_loopback, private_meeting
 from .signals import ignore_stops
 
 if TYPE_CHECKING:
-    from ..problem.loading import ProblemFile
+    from ..problem_file.loading import ProblemFile
 
 _STORE_TIMEOUT = timedelta(seconds=60)
 _LAST_WORDS = 5.0
@@ -174,9 +174,9 @@ def serve_curvature(file: ProblemFile, folder: Path | None, store: dist.Store, t
         RoleLostError: the inner role died.
         ProblemError: this role could not be set up; the inner role has been told.
     """
-    from ..problem.building import build
-    from ..problem.errors import ProblemError
-    from ..problem.methods import build_method
+    from ..building.blueprint import build
+    from ..choice.method import build_method
+    from ..problem_file.errors import ProblemError
 
     try:
         with at_most_threads(1):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..engine.loop import Iterate, LoopState, Minimum, Stopping
 from ..engine.minimise import minimise
@@ -23,11 +21,8 @@ from ..linalg.factorisation import SingularMatrixError
 from ..output.lock import FolderLock
 from ..output.run_folder import RunFolder, read_history_up_to
 from ..pde_problem import PDEProblem
-from ..problem.errors import ProblemError
-from ..problem.loading import ProblemFile
-from ..problem.methods import Method
-from ..problem.python_code import functions_of
-from ..problem.scenarios import Scenarios
+from ..problem import Problem
+from ..problem_file.errors import ProblemError
 from ..scenario_problem import ScenarioProblem
 from .checkpoint import Checkpoint, Checkpoints, Origin
 from .drawing import Fields, state_fields
@@ -35,7 +30,6 @@ from .fingerprint import fingerprint
 from .history import history_row
 from .judgement import Judgement, fitted, judge
 from .outcome import roles_of, satisfied, solution_of
-from .provenance import commit, versions
 from .ranks import report, shared
 from .recording import Follower, Recorder
 from .rounds import following_round, following_stage, impossible, nearly, reported, settled, started
@@ -52,63 +46,6 @@ _ROUND_RTOL = 1e-3
 _LEAST_REDUCTION = 0.1
 # Fresh scenarios that judge an answer where the file does not say: as many as the sample has, within these.
 _LEAST_FRESH, _MOST_FRESH = 100, 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A problem that is ready to be solved.
-
-    Attributes:
-        file: the checked problem file; `file.spec` has every option.
-        pde: mesh, spaces, state equation, control and objective.
-        method: what `solve` will use.
-        seconds: time it took to read and build.
-        scenarios: of a problem with random inputs, of which `pde` is the nominal one.
-    """
-
-    file: ProblemFile
-    pde: PDEProblem
-    method: Method
-    seconds: float
-    scenarios: Scenarios | None = None
-
-    @property
-    def stages(self) -> tuple[PDEProblem | ScenarioProblem, ...]:
-        """What is solved, one after the other."""
-        if self.scenarios is None:
-            return (*self.pde.earlier, self.pde)
-        return tuple(each.problem for each in (*self.scenarios.earlier, self.scenarios))
-
-    @property
-    def inner_shape(self) -> tuple[int, int]:
-        """(S, n)."""
-        return self.stages[-1].inner_shape
-
-    @property
-    def name(self) -> str:
-        return self.pde.name
-
-    def __str__(self) -> str:
-        scenarios, unknowns = self.inner_shape
-        many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
-        steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
-        device = self.pde.equation.lift.device
-        if device.type == "cpu":
-            count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
-            threads = f"{count} thread" + ("s" if count > 1 else "")
-        else:
-            threads = torch.cuda.get_device_name(device)
-        code = functions_of(self.file)
-        runs = f"; runs the code of {', '.join(code)}" if code else ""
-        return (
-            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
-            f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}{runs}"
-        )
-
-    def yaml(self) -> str:
-        """The resolved problem file, with what made it in comments."""
-        made = ", ".join(f"{name} {version}" for name, version in versions().items())
-        return f"# {made}; commit {commit() or 'unknown'}\n{self.file.dump()}"
 
 
 class Run:

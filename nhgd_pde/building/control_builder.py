@@ -1,0 +1,276 @@
+"""From the `control` section to the discrete controls, and how each of them enters the equation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ..control.maps import added, replaced
+from ..fem.interpolation import interpolation
+from ..fem.state_space import StateSpace
+from ..pde.form import ControlMap
+from ..problem_file.control_spec import (
+    ConductivityControl,
+    ControlSpec,
+    DensityControl,
+    DirichletControl,
+    InitialControl,
+    LogConductivityControl,
+    NeumannControl,
+    ParameterControl,
+    PythonControl,
+    RobinControl,
+    SourceControl,
+)
+from ..problem_file.expressions import Expression
+from ..problem_file.fields import Function
+from .control_spaces import ControlSpaces
+from .densities import density_entry
+from .dependence import CELLS, Recorded
+from .entry import Entry
+from .families import Interior
+from .python_code import load_function
+from .values import Values
+
+
+@dataclass
+class ControlBuilder:
+    """Makes the controls of a file one after the other.
+
+    Attributes:
+        values: evaluates expressions and collects mistakes.
+        state: the state space.
+        interior: the equation in the cells.
+        facets: facets of every boundary that is named in the mesh; `all` as in pde.boundary those without another
+            name there.
+        fixed: facets on which the file gives Dirichlet values, of each component.
+        spaces: makes the spaces that they live in.
+    """
+
+    values: Values
+    state: StateSpace
+    interior: Interior
+    facets: dict[str, np.ndarray]
+    fixed: tuple[np.ndarray, ...]
+    spaces: ControlSpaces
+
+    def build(self) -> list[Entry]:
+        spec = self.values.file.spec
+        several = isinstance(spec.control, tuple)
+        entries = [
+            self._entry(f"control.{k}" if several else "control", each, k) for k, each in enumerate(spec.controls)
+        ]
+        names = [entry.part.name for entry in entries]
+        for k, name in enumerate(names):
+            if name in names[:k]:
+                message = f"expected names that differ, found {name!r} twice: give the controls names"
+                self.values.complain(f"control.{k}.name", message)
+        self._one_conductivity(entries)
+        return _shared_nodes(entries)
+
+    def _one_conductivity(self, entries: list[Entry]) -> None:
+        """Every cell has its conductivity from one control, or from the file."""
+        made = [entry for entry in entries if entry.cells is not None]
+        for k, entry in enumerate(made):
+            assert entry.cells is not None
+            for other in made[:k]:
+                assert other.cells is not None
+                if len(np.intersect1d(entry.cells, other.cells)):
+                    message = f"expected cells whose conductivity no other control makes, found some of {other.key}"
+                    self.values.complain(f"{entry.key}.on", message)
+        given = getattr(self.values.file.spec.pde, "conductivity", Expression(1))
+        everywhere = sum(len(entry.cells) for entry in made if entry.cells is not None)
+        if made and everywhere == self.values.domain.mesh.nelements and getattr(given, "constant", None) != 1.0:
+            message = f"expected none, as {made[0].key} makes the conductivity of every cell"
+            self.values.complain("pde.conductivity", message)
+
+    def _entry(self, key: str, spec: ControlSpec, number: int) -> Entry:
+        gain = f"gain_{number}" if number else "gain"
+        match spec:
+            case SourceControl():
+                return self._source(key, spec, gain)
+            case NeumannControl():
+                return self._boundary(key, spec, gain, "flux")
+            case RobinControl():
+                return self._boundary(key, spec, gain, "value")
+            case DirichletControl():
+                return self._dirichlet(key, spec)
+            case InitialControl():
+                return self._initial(key, spec)
+            case ConductivityControl():
+                return self._conductivity(key, spec, lambda v: v)
+            case LogConductivityControl():
+                return self._conductivity(key, spec, torch.exp)
+            case DensityControl():
+                return density_entry(self.spaces, self.interior.coefficients, key, spec, f"_{number}" if number else "")
+            case ParameterControl():
+                return self._parameter(key, spec)
+            case PythonControl():
+                return self._python(key, spec)
+
+    # Kinds
+
+    def _source(self, key: str, spec: SourceControl, gain: str) -> Entry:
+        if "source" not in self.interior.coefficients:
+            self.values.complain(f"{key}.kind", "expected an equation with a source, found one without")
+        x = self.state.cells.quadrature.flat
+        count = self._components(key, spec)
+        part, functions, weight = self.spaces.in_cells(key, spec, count)
+        factor = self._gain(key, spec.gain, x)
+        coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
+        if self.interior.vector is None:
+            maps: tuple[ControlMap, ...] = (added("source", gain),)
+        else:
+            maps = tuple(added("source", gain, i) for i in range(count))
+        return Entry(key, part, None, maps, functions, coefficients)
+
+    def _boundary(self, key: str, spec: NeumannControl | RobinControl, gain: str, name: str) -> Entry:
+        facets = self._facets(key, spec.on)
+        count = self._components(key, spec)
+        functions = self.spaces.on_facets(spec.space, facets, count)
+        points = functions.each[0].quadrature.flat
+        factor = self.values.tensor(self._gain(key, spec.gain, points))
+        part = self.spaces.part(key, spec, spec.space, functions)
+        whole = self.interior.vector is None
+        maps = (added(name, gain),) if whole else tuple(added(name, gain, i) for i in range(count))
+        acts_on = frozenset({name})
+        return Entry(key, part, spec.on, maps, functions.each, {gain: factor}, acts_on, side=spec.on, facets=facets)
+
+    def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
+        # Functions that are constant in cells have two values on a facet inside.
+        facets = self._facets(key, spec.on, inside=spec.space != "P0")
+        count = self._components(key, spec)
+        functions = self.spaces.on_facets(spec.space, facets, count)
+        space_, dofs = functions.space, functions.dofs
+        self.values.constant_in_time(f"{key}.gain", spec.gain)
+        blocks = []
+        for i in range(count):
+            # Where the file fixes the state on another side, it keeps the nodes that both have in common.
+            others = np.setdiff1d(self.fixed[i], facets)
+            fixed = np.setdiff1d(self.state.facet_dofs(facets, i), self.state.facet_dofs(others, i))
+            here = fixed - self.state.offsets[i]
+            factor = self._gain(key, spec.gain, self.state.parts[i].nodes[:, here], np.zeros(1)).reshape(-1)
+            if space_ is None or dofs is None:
+                values = sp.csr_matrix(factor[:, None])
+            else:
+                shares = interpolation(space_, self.state.parts[i])[here][:, dofs]
+                # Cells that are not controlled count for nothing in the mean of those around a node.
+                means = 1.0 if space_.element != "P0" else 1.0 / np.asarray(shares.sum(axis=1)).reshape(-1)
+                values = sp.diags_array(factor * means) @ shares
+            rows = sp.csr_matrix((np.ones(len(fixed)), (fixed, np.arange(len(fixed)))), (self.state.size, len(fixed)))
+            blocks.append(sp.csr_matrix(rows @ values))
+        if space_ is not None and dofs is not None:
+            acting = np.flatnonzero(sum(abs(block).sum(axis=0) for block in blocks))
+            if not len(acting):
+                self.values.complain(f"{key}.on", f"every node of {spec.on!r} has a Dirichlet value of another side")
+            elif len(acting) < len(dofs):
+                functions, blocks = functions.columns(acting), [block[:, acting] for block in blocks]
+        part = self.spaces.part(key, spec, spec.space, functions)
+        return Entry(key, part, data=sp.csr_matrix(sp.hstack(blocks)), side=spec.on, facets=facets)
+
+    def _initial(self, key: str, spec: InitialControl) -> Entry:
+        if self.spaces.clock is None:
+            self.values.complain(f"{key}.kind", "expected a problem with time, found a steady one")
+        count = self.state.groups[0].components
+        part, _, _ = self.spaces.in_cells(key, spec, count, varying=False)
+        assert part.space is not None
+        one = interpolation(part.space, self.state.parts[0])
+        rest = self.state.size - count * one.shape[0]
+        data = sp.block_diag([*[one] * count, sp.csr_matrix((rest, 0))], format="csr")
+        return Entry(key, part, data=data, initial=True)
+
+    def _conductivity(
+        self, key: str, spec: ConductivityControl | LogConductivityControl, by: Callable[[Tensor], Tensor]
+    ) -> Entry:
+        given = self.interior.coefficients.get("conductivity")
+        if given is None or given.ndim > 2:
+            message = "expected an equation with a scalar conductivity, found one without"
+            self.values.complain(f"{key}.kind", message)
+        part, functions, weight = self.spaces.in_cells(key, spec, 1, varying=False)
+        if isinstance(spec, ConductivityControl):
+            lowest = -np.inf if part.lower is None else float(part.lower.min())
+            if lowest <= 0.0:
+                message = f"expected a positive lower bound for a conductivity, found {lowest:g}"
+                self.values.complain(
+                    f"{key}.bounds", message if part.lower is not None else message.replace("-inf", "null")
+                )
+        region = None if spec.on is None else weight.reshape(-1)
+        cells = np.flatnonzero(weight.reshape(weight.shape[1], -1)[:, 0].cpu().numpy())
+        maps = (replaced("conductivity", by, region),)
+        certain = isinstance(spec, ConductivityControl)
+        return Entry(key, part, None, maps, functions, additive=False, cells=cells, certain=certain)
+
+    def _parameter(self, key: str, spec: ParameterControl) -> Entry:
+        part, functions, _ = self.spaces.in_cells(key, spec, 1, varying=False)
+        return Entry(key, part, None, (), functions, additive=False, parameter=spec.name)
+
+    def _python(self, key: str, spec: PythonControl) -> Entry:
+        part, functions, _ = self.spaces.in_cells(key, spec, 1)
+        enter = load_function(self.values.file, f"{key}.python", spec.python)
+        name = Function.written(spec.python)
+        trial = torch.zeros_like(functions[0].quadrature.weights).reshape(1, -1)
+        given = Recorded(self.interior.coefficients | self.values.exposed(self.interior.coefficients))
+        try:
+            found = enter(given, trial)
+        except Exception as error:
+            raise self.values.file.error(f"{key}.python", f"{name} raised {type(error).__name__}: {error}") from error
+        if not isinstance(found, Mapping) or not found.keys() >= self.interior.coefficients.keys():
+            kind = f"a mapping of {', '.join(found)}" if isinstance(found, Mapping) else type(found).__name__
+            known = ", ".join(self.interior.coefficients)
+            message = f"{name} returned {kind}; expected the coefficients {known}, some of them changed"
+            self.values.complain(f"{key}.python", message)
+        self.values.dependence.use(CELLS, given.asked & self.values.parameters.keys())
+        changed = frozenset(name for name in given if isinstance(found, Mapping) and found.get(name) is not given[name])
+        return Entry(key, part, None, (enter,), functions, acts_on=changed, additive=False)
+
+    def _gain(self, key: str, gain: Expression, x: Tensor | np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
+        before = len(self.values.issues)
+        factor = self.values.formula(f"{key}.gain", gain, x, times)
+        if len(self.values.issues) == before and not factor.any():
+            message = f"expected a gain that is not zero wherever the control acts, found {gain}"
+            self.values.complain(f"{key}.gain", message)
+        return factor
+
+    def _components(self, key: str, spec: SourceControl | NeumannControl | RobinControl | DirichletControl) -> int:
+        """Fields that a control acts on: those of the first group, or the real part of a complex one."""
+        group = self.state.groups[0]
+        if spec.complex and not group.complex:
+            kind = self.values.file.spec.pde.kind
+            self.values.complain(f"{key}.complex", f"expected false, found true: the field of {kind} is real")
+        return 1 if group.complex and not spec.complex else group.components
+
+    def _facets(self, key: str, name: str, inside: bool = False) -> np.ndarray:
+        if inside and name in self.values.domain.inside:
+            return self.values.domain.inside[name]
+        if name in self.facets:
+            if len(self.facets[name]):
+                return self.facets[name]
+            others = ", ".join(each for each in self.values.file.spec.pde.boundary if each != "all")
+            message = f"expected facets to act on, found none: as in pde.boundary, 'all' leaves out {others}"
+            self.values.complain(f"{key}.on", message)
+            return self.values.domain.boundaries["all"]
+        self.values.unknown(f"{key}.on", "boundary", name, self.facets)
+        return self.facets["all"]
+
+
+def _shared_nodes(entries: list[Entry]) -> list[Entry]:
+    """Where Dirichlet controls of several sides meet, the state is the mean of what each side's would make it."""
+    sides: dict[str, np.ndarray] = {}
+    for entry in entries:
+        if entry.data is not None and entry.side is not None:
+            rows = np.diff(entry.data.indptr) > 0
+            sides[entry.side] = sides[entry.side] | rows if entry.side in sides else rows
+    if len(sides) < 2:
+        return entries
+    share = sp.diags_array(1.0 / np.maximum(np.sum(list(sides.values()), axis=0), 1))
+    return [
+        replace(entry, data=sp.csr_matrix(share @ entry.data))
+        if entry.data is not None and entry.side is not None
+        else entry
+        for entry in entries
+    ]

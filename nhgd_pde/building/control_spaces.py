@@ -1,0 +1,236 @@
+"""The spaces of the controls in a problem file: their functions, bounds and inner products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ..control.spaces import ControlSpace, TimeRule
+from ..fem.evaluation import Evaluation, stacked
+from ..fem.spaces import Space, space
+from ..fem.state_space import StateSpace
+from ..linalg.counts import Counts
+from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
+from ..linalg.sparse import SparseMatrix
+from ..problem_file.control_spec import ControlSpec
+from ..problem_file.objective_spec import RegularisationTerm
+from .clock import Clock
+from .values import Values, point_text
+
+
+@dataclass(frozen=True, eq=False)
+class Functions:
+    """The functions that a control is made of, at the points of the integrals it acts in.
+
+    Attributes:
+        each: those of each component.
+        nodes: (dim, m) the point of each of its degrees of freedom, those of a second component after the first.
+        weight: (1, elements, points) one where the control acts, zero elsewhere.
+        space: the finite element space they are from; None for numbers.
+        dofs: (m / components,) their degrees of freedom in that space.
+    """
+
+    each: tuple[Evaluation, ...]
+    nodes: np.ndarray
+    weight: Tensor
+    space: Space | None = None
+    dofs: np.ndarray | None = None
+
+    def columns(self, kept: np.ndarray) -> Functions:
+        """Those of some degrees of freedom (indices) of every component."""
+        assert self.dofs is not None
+        nodes = np.tile(self.nodes[:, : len(self.dofs)][:, kept], len(self.each))
+        each = tuple(functions.columns(kept) for functions in self.each)
+        return replace(self, each=each, nodes=nodes, dofs=self.dofs[kept])
+
+
+@dataclass(frozen=True)
+class ControlSpaces:
+    """Makes the spaces that controls live in.
+
+    Attributes:
+        values: evaluates expressions and collects mistakes.
+        state: the state space.
+        counts: where work is counted.
+        clock: the times of an evolution; None of a steady problem.
+    """
+
+    values: Values
+    state: StateSpace
+    counts: Counts
+    clock: Clock | None
+
+    def in_cells(
+        self, key: str, spec: ControlSpec, count: int, varying: bool = True
+    ) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
+        """A control on the cells, the functions of its components, and where it acts (1, elements, points)."""
+        kind = getattr(spec, "space", "constant")
+        cells = self.state.cells
+        on = getattr(spec, "on", None)
+        known = on is None or on in self.state.domain.subdomains
+        elements = None
+        if on is not None:
+            before = len(self.values.issues)
+            elements = self.values.subdomain(f"{key}.on", on)
+            if not len(elements) and len(self.values.issues) == before:
+                self.values.complain(f"{key}.on", f"subdomain {on!r} has no cells: the control is empty")
+        indicator = self.values.indicator(f"{key}.on", on if known else None, cells)
+        weight = self.values.tensor(indicator.reshape(cells.quadrature.weights.shape))[None]
+        space_, dofs = None, None
+        if kind in ("P0", "P1"):
+            space_ = self.state.parts[0] if kind == self.state.element else self.finite_elements(kind)
+            dofs = np.arange(space_.size)
+            if elements is not None and len(elements):
+                dofs = space_.cell_dofs(elements)
+            one, nodes = space_.cells.columns(dofs), space_.nodes[:, dofs]
+        else:
+            one, nodes = one_number(cells), np.zeros((self.state.domain.dim, 1))
+        functions = Functions((one,) * count, np.tile(nodes, count), weight, space_, dofs)
+        return self.part(key, spec, kind, functions, varying), functions.each, weight
+
+    def finite_elements(self, element: str) -> Space:
+        return space(self.state.domain, element, self.state.device, like=self.state.parts[0])
+
+    def on_facets(self, kind: str, facets: np.ndarray, count: int) -> Functions:
+        """Those of a control with `count` components on a part of the boundary."""
+        like = self.state.parts[0]
+        space_, dofs = None, None
+        if kind in ("P0", "P1"):
+            space_ = like if kind == self.state.element else self.finite_elements(kind)
+            dofs = space_.facet_dofs(facets) if kind == "P1" else np.unique(self.state.domain.mesh.f2t[0, facets])
+            one, nodes = space_.traces(facets, like).columns(dofs), space_.nodes[:, dofs]
+        else:
+            one, nodes = one_number(like.facets(facets)), np.zeros((self.state.domain.dim, 1))
+        weight = torch.ones_like(one.quadrature.weights)[None]
+        return Functions((one,) * count, np.tile(nodes, count), weight, space_, dofs)
+
+    def part(self, key: str, spec: ControlSpec, kind: str, functions: Functions, varying: bool = True) -> ControlSpace:
+        """The control with these functions, its values given by the file.
+
+        Args:
+            key: where it stands in the file.
+            spec: its section.
+            kind: `P0`, `P1`, `time` or `constant`.
+            functions: what it is made of.
+            varying: it may have values of its own in every time step.
+        """
+        nodes, count = functions.nodes, len(functions.each)
+        if kind == "time" and self.clock is None:
+            self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
+        if functions.space is None:
+            for end, given in (("initial", spec.initial), *((f"bounds.{i}", b) for i, b in enumerate(spec.bounds))):
+                self.values.number(f"{key}.{end}", given)
+        rule = self._rule(spec) if varying and kind != "constant" else None
+        moves = rule is not None
+        if not moves:
+            self.values.constant_in_time(f"{key}.initial", spec.initial)
+            for i, bound in enumerate(spec.bounds):
+                if bound is not None:
+                    self.values.constant_in_time(f"{key}.bounds.{i}", bound)
+        times = np.zeros(1) if rule is None else rule.times
+        copies = len(times)
+
+        initial = self.values.components(
+            f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times
+        )
+        start = np.broadcast_to(initial, (count, copies, initial.shape[2])).swapaxes(0, 1).reshape(-1)
+        lower, upper = self._bounds(key, spec, nodes, times, copies)
+        evaluation = stacked(functions.each)
+        name = spec.name or ("control" if key == "control" else spec.kind)
+        return ControlSpace(
+            name=name,
+            nodes=nodes,
+            evaluation=evaluation,
+            riesz=self._metric(name, kind, evaluation, nodes, functions.weight),
+            initial=self.values.tensor(start),
+            lower=lower,
+            upper=upper,
+            weight=functions.weight,
+            steps=copies if moves else None,
+            measure=self.clock.step if rule is not None and self.clock is not None else 1.0,
+            rule=rule,
+            components=count,
+            space=functions.space,
+            dofs=functions.dofs,
+            boundary=spec.kind in ("neumann", "robin", "dirichlet"),
+        )
+
+    def _rule(self, spec: ControlSpec) -> TimeRule | None:
+        """The quadrature rule in time of a control, which has values at the same times as the data that it replaces."""
+        if self.clock is None:
+            return None
+        if spec.kind == "dirichlet":
+            return self.clock.end_rule()
+        return self.clock.middle_rule()
+
+    def _bounds(
+        self, key: str, spec: ControlSpec, nodes: np.ndarray, times: np.ndarray | None, copies: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Lower and upper (copies * m,); None for both where neither is given."""
+        shape = copies, nodes.shape[1]
+        bounds = [
+            np.full(shape, none)
+            if bound is None
+            else np.broadcast_to(self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), shape)
+            for i, (bound, none) in enumerate(zip(spec.bounds, (-np.inf, np.inf), strict=True))
+        ]
+        lower, upper = (bound.reshape(-1) for bound in bounds)
+        crossed = np.flatnonzero(lower > upper)
+        if len(crossed):
+            k = int(crossed[0])
+            crossing = f"found lower {lower[k]:g} above upper {upper[k]:g} at {point_text(nodes, k)}"
+            self.values.complain(f"{key}.bounds", f"expected lower <= upper, {crossing}")
+        if all(bound is None for bound in spec.bounds):
+            return None, None
+        return self.values.tensor(lower), self.values.tensor(upper)
+
+    def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
+        """L2; H1 where the gradient is penalised; lumped L2 with bounds or an l1 term, whose steps act node by node."""
+        device = self.state.device
+        if kind in ("time", "constant"):
+            unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
+            return diagonal_riesz_map(unit.diagonal(), unit)
+        stride = evaluation.stride
+        values = {(i, i): weight for i in range(0, evaluation.components, stride)}
+        mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
+        if self._nodewise:
+            weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
+            lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
+            return diagonal_riesz_map(weights, lumped)
+        if kind == "P0":
+            return diagonal_riesz_map(mass.diagonal(), mass)
+        smooth = any(
+            isinstance(term, RegularisationTerm)
+            and term.norm in ("h1", "tv")
+            and term.weight > 0
+            and term.control in (None, name)
+            for term in self.values.file.spec.objective
+        )
+        if not smooth:
+            return mass_riesz_map(mass, self.counts)
+        # One wave over the region has as much of its norm in its values as in its gradient, whatever the unit.
+        length = float(np.ptp(nodes, axis=1).max()) or 1.0
+        share = (0.5 * length / np.pi) ** 2
+        blocks = {(i, i): weight * (share if i % stride else 1.0) for i in range(evaluation.components)}
+        gram = SparseMatrix(evaluation.assemble(evaluation, blocks, True).host(), device, True)
+        return factorised_riesz_map(gram, Counts())
+
+    @property
+    def _nodewise(self) -> bool:
+        """Some control has a bound or an l1 term: steps of all of them are projected, node by node, together."""
+        spec = self.values.file.spec
+        sparse = any(isinstance(term, RegularisationTerm) and term.norm == "l1" for term in spec.objective)
+        return sparse or any(bound is not None for each in spec.controls for bound in each.bounds)
+
+
+def one_number(like: Evaluation) -> Evaluation:
+    """The one function that is 1 everywhere, at the points of another evaluation."""
+    elements = like.quadrature.weights.shape[0]
+    one = like.quadrature.weights.new_ones(elements, 1, 1)
+    tables = (one, *[torch.zeros_like(one)] * like.quadrature.x.shape[0])
+    return Evaluation(tables, np.zeros((elements, 1), dtype=np.int64), 1, like.quadrature)

@@ -1,0 +1,214 @@
+"""Coefficients of the state that are given: Dirichlet and initial values, and how they follow from controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ..control.spaces import Controls
+from ..fem.state_space import StateSpace
+from ..linalg.sparse import SparseMatrix
+from ..pde.given import GivenData, ParameterData
+from ..pde.ranges import Guard
+from ..problem_file.expressions import Expression
+from .clock import Clock
+from .entry import Entry
+from .points import fix_point
+from .values import Values
+
+
+@dataclass
+class Given:
+    """Coefficients of the state that the file gives.
+
+    Attributes:
+        values: evaluates expressions and collects mistakes.
+        lift: (rows, N) values at the starting values of the parameters; rows are scenarios or levels in time.
+        fixed: (N,) mask of the coefficients that are given.
+        times: (levels,) of an evolution; None of a steady problem.
+        owner: (levels or 1, N) the index in `pieces` that a coefficient belongs to; -1 where it has no parameters.
+        pieces: key, expression and (dim, N) nodes of the coefficients that follow from parameters.
+    """
+
+    values: Values
+    lift: np.ndarray
+    fixed: np.ndarray
+    times: np.ndarray | None
+    owner: np.ndarray = field(init=False)
+    pieces: list[tuple[str, Expression, np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.owner = np.full((1 if self.times is None else len(self.times), self.lift.shape[1]), -1)
+
+    def give(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray) -> None:
+        """Values of degrees of freedom (M,), whose nodes are among all (dim, N)."""
+        self.lift[:, dofs] = self.values.given(key, expression, nodes[:, dofs], self.times)
+        self.fixed[dofs] = True
+        self._own(key, expression, dofs, nodes, slice(None))
+
+    def start(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray) -> None:
+        """The same at time 0."""
+        assert self.times is not None
+        self.lift[0, dofs] = self.values.given(key, expression, nodes[:, dofs], self.times[:1])
+        self._own(key, expression, dofs, nodes, slice(1))
+
+    def _own(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray, levels: slice) -> None:
+        self.owner[levels, dofs] = -1
+        if expression.variables & self.values.parameters.keys():
+            self.owner[levels, dofs] = len(self.pieces)
+            self.pieces.append((key, expression, nodes))
+
+    @property
+    def tensor(self) -> Tensor:
+        """(N,) of every level of an evolution, or (S, N) of scenarios that have rows of their own."""
+        return self._whole(self.lift)
+
+    @property
+    def unparametrised(self) -> Tensor:
+        """The given coefficients, with zeros where parameters give the values."""
+        own = self.owner >= 0
+        return self._whole(np.where(own, 0.0, self.lift)) if own.any() else self.tensor
+
+    def _whole(self, lift: np.ndarray) -> Tensor:
+        random = self.values.random
+        uncertain = random is not None and random.rows is not None
+        return self.values.tensor(lift if uncertain else lift.reshape(-1))
+
+    def parameter_data(self, columns: Mapping[str, int], controls: int) -> tuple[ParameterData, ...]:
+        """How the coefficients follow from parameters, which are the entries `columns` of p controls."""
+        found = []
+        for number, (key, expression, nodes) in enumerate(self.pieces):
+            levels, dofs = np.nonzero(self.owner == number)
+            if not len(dofs):
+                continue
+            x = self.values.tensor(nodes[:, dofs])
+            known = self.values.random_at(expression.variables, x)
+            if self.times is not None:
+                known["t"] = self.values.tensor(self.times[levels])
+            names = [name for name in columns if name in expression.variables]
+            found.append(
+                ParameterData(
+                    tuple(columns[name] for name in names),
+                    torch.from_numpy(levels * self.owner.shape[1] + dofs).to(x.device),
+                    partial(_followed, expression, x, known, names),
+                    controls,
+                    Guard({"given": key}, {}, partial(self.values.place_text, x)),
+                )
+            )
+        return tuple(found)
+
+
+def _followed(
+    expression: Expression, x: Tensor, known: Mapping[str, Tensor], names: Sequence[str], numbers: Sequence[Tensor]
+) -> Tensor:
+    found = expression.torch(x, **known, **dict(zip(names, numbers, strict=True)))
+    return found if found.ndim > 1 else found[None]
+
+
+def given_coefficients(
+    values: Values, state: StateSpace, facets: dict[str, np.ndarray], entries: list[Entry], clock: Clock | None
+) -> Given:
+    """The given coefficients and which they are: those of every level of an evolution, or of every scenario."""
+    uncertain = values.random is not None and values.random.rows is not None
+    rows = len(values.random.z) if uncertain and values.random is not None else 1 if clock is None else clock.steps + 1
+    lift = np.zeros((rows, state.size))
+    times = None if clock is None else clock.levels
+    found = Given(values, lift, np.zeros(state.size, dtype=bool), times)
+    fixed = found.fixed
+    count = state.groups[0].components
+    for name, indices in facets.items():
+        given = values.file.spec.pde.boundary[name].dirichlet
+        key = f"pde.boundary.{name}.dirichlet"
+        if given is None:
+            continue
+        if isinstance(given, tuple) and len(given) != count:
+            values.complain(key, f"expected {count} values, one a component, found {len(given)}")
+            continue
+        real = values.complex and not isinstance(given, tuple)
+        if count > 1 and not isinstance(given, tuple) and given.constant != 0.0 and not real:
+            values.complain(key, f"expected a list of {count} values, one a component, found a scalar")
+            continue
+        for i in range(count):
+            value = given[i] if isinstance(given, tuple) else given if i == 0 or not real else Expression(0)
+            if value is None:
+                continue
+            dofs = state.facet_dofs(indices, i)
+            at = f"{key}.{i}" if isinstance(given, tuple) else key
+            found.give(at, value, dofs, state.nodes)
+    for k, point in enumerate(values.file.spec.pde.points):
+        if point.dirichlet is not None:
+            fix_point(values, state, k, found.give)
+    for entry in entries:
+        if entry.data is not None and not entry.initial:
+            those = np.flatnonzero(np.diff(entry.data.indptr))
+            fixed[those] = True
+            if state.groups[0].complex:
+                # A control of the real part alone leaves the imaginary part to the given values.
+                fixed[those[those < state.offsets[1]] + state.offsets[1]] = True
+    if fixed[: state.offsets[count]].all():
+        values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
+    if clock is not None:
+        _initial(found, state, count)
+    return found
+
+
+def _initial(given: Given, state: StateSpace, count: int) -> None:
+    """Give the state at time 0, where initial values replace all boundary values."""
+    time = given.values.file.spec.time
+    assert time is not None
+    given.lift[0], given.owner[0] = 0.0, -1
+    value, key = time.initial, "time.initial"
+    several = isinstance(value, tuple)
+    expressions = value if isinstance(value, tuple) else (value,) * count
+    if len(expressions) != count:
+        wanted = "one expression" if count == 1 else f"{count} expressions, one a component"
+        given.values.complain(key, f"expected {wanted}, found {len(expressions)}")
+        return
+    if count > 1 and not several and expressions[0].constant != 0.0:
+        given.values.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")
+        return
+    for i, expression in enumerate(expressions):
+        dofs = np.arange(state.offsets[i], state.offsets[i + 1])
+        given.start(f"{key}.{i}" if several else key, expression, dofs, state.nodes)
+
+
+def controlled_coefficients(
+    state: StateSpace, given: Given, entries: list[Entry], controls: Controls, clock: Clock | None
+) -> GivenData | None:
+    """How given coefficients follow from the controls; None where controls do not change them."""
+    columns = {
+        entry.parameter: first
+        for entry, first in zip(entries, controls.rows.offsets, strict=False)
+        if entry.parameter is not None
+    }
+    added = _added(state, entries, clock)
+    followed = given.parameter_data(columns, controls.size)
+    if added is None and not followed:
+        return None
+    return GivenData(given.owner.size, added, followed)
+
+
+def _added(state: StateSpace, entries: list[Entry], clock: Clock | None) -> SparseMatrix | None:
+    """(N, p) what the controls add to given coefficients; None where they do not."""
+    if all(entry.data is None for entry in entries):
+        return None
+    levels = 1 if clock is None else clock.steps + 1
+    blocks = []
+    for entry in entries:
+        part = entry.part
+        if entry.data is None:
+            blocks.append(sp.csr_matrix((levels * state.size, part.size)))
+        elif clock is None:
+            blocks.append(entry.data)
+        elif entry.initial:
+            blocks.append(sp.kron(sp.identity(levels, format="csr")[:, :1], entry.data))
+        else:
+            times = sp.identity(levels, format="csr")[:, 1:]
+            blocks.append(sp.kron(times if part.steps is not None else times.sum(axis=1), entry.data))
+    return SparseMatrix(sp.csr_matrix(sp.hstack(blocks)), state.device)

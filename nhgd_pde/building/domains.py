@@ -1,0 +1,57 @@
+"""From the `mesh` section to the mesh."""
+
+from __future__ import annotations
+
+import skfem
+
+from ..fem import mesh as meshes
+from ..fem.mesh import Domain
+from ..fem.mesh_file import read
+from ..problem_file.lengths import check_lengths, check_read
+from ..problem_file.loading import ProblemFile
+from ..problem_file.mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
+from ..problem_file.room import check_room
+from ..problem_file.sizes import MeshSize
+
+
+def build_domain(file: ProblemFile) -> Domain:
+    """Make or read the mesh.
+
+    Raises:
+        ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
+            beyond what double precision calculates with.
+    """
+    check_room(file)
+    check_lengths(file)
+    spec = file.spec.mesh
+    match spec:
+        case IntervalMesh():
+            mesh = meshes.interval(spec.size[0], spec.origin[0], spec.cells[0])
+        case RectangleMesh():
+            mesh = meshes.rectangle(spec.size, spec.origin, spec.cells, spec.cell)
+        case BoxMesh():
+            mesh = meshes.box(spec.size, spec.origin, spec.cells, spec.cell)
+        case DiskMesh():
+            mesh = meshes.disk(spec.size, spec.origin, spec.refine)
+            return meshes.domain(mesh)
+        case LShapeMesh():
+            mesh = meshes.l_shape(spec.size, spec.origin, spec.refine)
+            return meshes.domain(mesh)
+        case FileMesh():
+            path = file.resolve(spec.file)
+            if path is None:
+                raise file.error("mesh.file", f"expected a mesh file, found nothing at {spec.file!r}")
+            try:
+                mesh, unusable = read(path, spec.cracks == "allowed")
+            except meshes.MeshFileError as error:
+                raise file.error("mesh.file", str(error)) from None
+            check_room(file, _size_of(mesh))
+            check_read(file, mesh.p, mesh.t)
+            return meshes.domain(mesh, spec.refine, unusable)
+    return meshes.domain(mesh, spec.refine)
+
+
+def _size_of(mesh: skfem.Mesh) -> MeshSize:
+    dim = int(mesh.dim())
+    # Of P2 elements there are as many nodes as vertices of the mesh that is refined once.
+    return MeshSize(dim, len(mesh.t), mesh.nelements, mesh.nvertices, mesh.nvertices * 2.0**dim)

@@ -1,0 +1,89 @@
+"""A problem file whose code is not to be run: simple functions stand in for those of its Python files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from ..problem_file.fields import Function
+from ..problem_file.loading import ProblemFile
+from .blueprint import build, build_scenarios
+from .limits import limits_told
+from .python_code import shown
+
+
+def report_without_code(file: ProblemFile) -> str:
+    """Check all of a problem that does not depend on the user's code, and list its sizes and what was left out.
+
+    Raises:
+        ProblemError: the mistakes that were found.
+    """
+    reduced, left = without_code(file)
+    with limits_told(reduced):
+        problem = build_scenarios(reduced).nominal if reduced.spec.parameters else build(reduced)
+    lines = [
+        f"{problem.name}: {problem.inner_shape[1]:,} state and {problem.outer_size:,} control unknowns",
+        f"mesh: {problem.space.domain}",
+        *(left or ("the problem names no code",)),
+    ]
+    if left:
+        lines.append("not checked: these functions, and what equation, control and objective are with them")
+    return "\n".join(lines)
+
+
+def without_code(file: ProblemFile) -> tuple[ProblemFile, tuple[str, ...]]:
+    """The problem with other functions in place of those of Python files, and a sentence for each that was left out.
+
+    An equation is -lap u + u = source, a term of the objective the integral of u^2, and a control adds to the source:
+    names, expressions and sizes can be checked with these, but not what the functions make of them.
+    """
+    spec, left = file.spec, []
+    changes: dict[str, Any] = {}
+
+    def left_out(key: str, given: object) -> bool:
+        if not isinstance(given, str):
+            return False
+        name = given.rpartition(":")[0]
+        path = file.resolve(name)
+        where = "which is not there" if path is None else shown(file, path)
+        left.append(f"not run: {key} {Function.written(given)} ({where})")
+        return True
+
+    if left_out("pde.python", getattr(spec.pde, "python", None)):
+        changes["pde"] = spec.pde.model_copy(update={"python": _equation})
+    controls = tuple(
+        each.model_copy(update={"python": _control})
+        if left_out(f"control.{k}.python" if isinstance(spec.control, tuple) else "control.python", _code(each))
+        else each
+        for k, each in enumerate(spec.controls)
+    )
+    if controls != spec.controls:
+        changes["control"] = controls if isinstance(spec.control, tuple) else controls[0]
+    terms = tuple(
+        each.model_copy(update={"python": _density}) if left_out(f"objective.{k}.python", _code(each)) else each
+        for k, each in enumerate(spec.objective)
+    )
+    changes["objective"] = terms
+    return replace(file, spec=spec.model_copy(update=changes)), tuple(left)
+
+
+def _code(section: object) -> object:
+    return getattr(section, "python", None)
+
+
+def _equation(u: Tensor, grad: Tensor, c: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    return u - c["source"], grad
+
+
+def _density(u: Tensor, grad: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    """The sum of the squares of all components, (rows, points)."""
+    return u.reshape(-1, *u.shape[-2:]).square().sum(0)
+
+
+def _control(coefficients: Mapping[str, Tensor], v: Tensor) -> Mapping[str, Tensor]:
+    if "source" not in coefficients:
+        return coefficients
+    return {**coefficients, "source": coefficients["source"] + v}

@@ -1,0 +1,121 @@
+"""Whether the boundary conditions determine the state, a pressure included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fem.state_space import StateSpace
+from ..pde.boundary import robin
+from ..pde.given import GivenData
+from ..pde.zero_mean import ZeroMean
+from .boundary_conditions import Condition
+from .entry import Entry
+from .families.base import UndeterminedField
+from .values import Values
+
+# Interpolated data that let nothing out leave this share of what flows through, on the coarsest meshes.
+_LEAST_BALANCE = 1e-2
+
+
+def check_level(values: Values, state: StateSpace, fixed: np.ndarray, absorbing: bool) -> None:
+    """Complain of a component that nothing but its derivatives is known of."""
+    count = state.groups[0].components
+    for i in range(count):
+        if not fixed[state.offsets[i] : state.offsets[i + 1]].any() and not absorbing:
+            which = "u" if count == 1 else f"component {i} of the {state.groups[0].name}"
+            message = f"no Dirichlet or Robin condition and no reaction: {which} is determined up to a constant only"
+            values.complain("pde.boundary", message)
+
+
+def check_held(
+    values: Values,
+    state: StateSpace,
+    unseen: dict[str, np.ndarray],
+    fixed: np.ndarray,
+    facets: dict[str, np.ndarray],
+    conditions: dict[str, Condition],
+) -> None:
+    """Complain of states without energy that neither Dirichlet nor Robin conditions rule out."""
+    held = fixed.copy()
+    for name, condition in conditions.items():
+        if condition.form is robin and bool((condition.coefficients["coefficient"] != 0.0).any()):
+            for i in range(state.groups[0].components):
+                held[state.facet_dofs(facets[name], i)] = True
+    modes = np.stack(list(unseen.values()))
+    squares, combinations = np.linalg.eigh(modes[:, held] @ modes[:, held].T)
+    free = combinations[:, squares <= 1e-12 * held.sum()]
+    if free.size:
+        names = [name for name, share in zip(unseen, np.abs(free).max(axis=1), strict=True) if share > 1e-4]
+        message = (
+            f"expected Dirichlet or Robin conditions that hold the body; {free.shape[1]} of its {len(modes)} rigid "
+            f"motions {'is' if free.shape[1] == 1 else 'are'} free: {', '.join(names)}"
+        )
+        values.complain("pde.boundary", message)
+
+
+def check_balanced(values: Values, candidate: UndeterminedField, data: GivenData, start: Tensor) -> None:
+    """Complain of parameters that give a net flux through a boundary on which all velocities are given."""
+    outflow = torch.from_numpy(candidate.outflow).to(start.device)
+    nothing = 1e-10 * float(outflow.abs().max())
+    # Two points are tested, the starting values and others nearby: fluxes may balance at one value by chance.
+    for v in (start, 1.1 * start + 0.1):
+        derivative = torch.stack([data.at(v).mv(unit)[0] for unit in torch.eye(len(v)).to(v)])
+        net, through = derivative @ outflow, derivative.abs() @ outflow.abs()
+        if bool((net.abs() > _LEAST_BALANCE * through + nothing * derivative.abs().sum(1)).any()):
+            message = (
+                "velocities are given all around and let nothing else in or out: expected a net flux of zero for every "
+                "value of the parameters; leave a part open"
+            )
+            values.complain("pde.boundary", message)
+            return
+
+
+def undetermined(
+    values: Values,
+    state: StateSpace,
+    candidate: UndeterminedField | None,
+    fixed: np.ndarray,
+    lift: Tensor,
+    entries: Sequence[Entry],
+) -> ZeroMean | None:
+    """The pressure as the field of mean zero where no free velocity lets anything out; None where some does.
+
+    Args:
+        values: collects what is wrong with the data.
+        state: the state space.
+        candidate: the field in question, if any.
+        fixed: (N,) which coefficients are given.
+        lift: (N,) given coefficients. Those of several times, in an evolution, are not looked at: flow is steady.
+        entries: the controls.
+    """
+    if candidate is None or len(lift) != len(fixed):
+        return None
+    outflow = candidate.outflow
+    nothing = 1e-10 * np.abs(outflow).max()
+    if (np.abs(outflow[~fixed]) > nothing).any():
+        return None
+    given = lift.cpu().numpy()
+    net, through = float(outflow @ given), float(np.abs(outflow) @ np.abs(given))
+    if abs(net) > _LEAST_BALANCE * through + nothing * np.abs(given).sum():
+        message = (
+            "velocities are given all around and let nothing else in or out: expected a net flux of zero, found "
+            f"{net:.3g} (outwards) of {through:.3g} that flows through; correct them, or leave a part open"
+        )
+        values.complain("pde.boundary", message)
+    for entry in entries:
+        if entry.data is not None and (np.abs(entry.data.T @ outflow) > nothing).any():
+            message = (
+                "expected a part of the boundary that is left open, found velocities given all around: the control "
+                "would let in what cannot get out"
+            )
+            values.complain(f"{entry.key}.on", message)
+    first, end = (int(each) for each in state.offsets[candidate.field : candidate.field + 2])
+    cells = state.parts[candidate.field].cells
+    one = torch.zeros(cells.components, 1, cells.quadrature.points, dtype=lift.dtype, device=lift.device)
+    one[0] = 1.0
+    integrals = cells.test(one)[0]
+    return ZeroMean(first, end, first, integrals / integrals.sum())

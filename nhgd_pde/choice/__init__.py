@@ -1,0 +1,1 @@
+"""How a problem is solved: which method, inverse and solver a file takes, why, and what they will cost."""

@@ -1,0 +1,55 @@
+"""What a problem file can say, listed for people; taken from the schema, so that nothing is said twice."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from ..problem_file import schema
+
+
+def vocabulary() -> dict[str, dict[str, str]]:
+    """Heading -> name -> one line."""
+    return {
+        "meshes (mesh.kind, or mesh.file)": _sections(schema.MeshSpec, "file"),
+        "equations (pde.kind, or pde.python)": _sections(schema.PDESpec, "python"),
+        "controls (control.kind)": _sections(schema.ControlSpec),
+        "objective terms (objective[].kind)": _sections(schema.ObjectiveTerm),
+        "constraints (constraints[].kind)": _sections(schema.ConstraintSpec),
+        "methods (method)": _methods(),
+        "elements (element)": _choices("element"),
+        "inner models (inner.model)": _choices("model", schema.InnerSpec),
+        "curvature backends (curvature.kind)": _choices("kind", schema.CurvatureSpec),
+        "outer methods (outer.method)": _choices("method", schema.OuterSpec),
+    }
+
+
+def _sections(annotation: Any, key: str = "") -> dict[str, str]:
+    """The sections of a union (or the only one), each with the first line of its docstring.
+
+    They go by their kind; the one that has none, by the key that stands in its place.
+    """
+    members: list[Any] = [annotation] if isinstance(annotation, type) else list(get_args(get_args(annotation)[0]))
+    named = {}
+    for member in members:
+        field = member.model_fields.get("kind")
+        name = get_args(field.annotation)[0] if field is not None else key
+        named[name] = (member.__doc__ or "").strip().splitlines()[0]
+    return named
+
+
+def _methods() -> dict[str, str]:
+    # Only here, because methods load torch.
+    from ..methods.registry import METHODS, OVER_SCENARIOS
+
+    own = {"nhgd": "natural hypergradient descent", "adjoint": "exact discrete adjoint"}
+    compared = {name: method.description for name, method in METHODS.items()}
+    scenarios = {name: f"{method.description} (random inputs)" for name, method in OVER_SCENARIOS.items()}
+    return {**own, **compared, **scenarios}
+
+
+def _choices(name: str, model: type[BaseModel] = schema.ProblemSpec) -> dict[str, str]:
+    field = model.model_fields[name]
+    words = [str(word) for word in get_args(field.annotation)]
+    return {", ".join(words): (field.description or "").strip()}

@@ -1,0 +1,72 @@
+"""A problem that is ready to be solved: what `load` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .building.python_code import functions_of
+from .building.scenarios import Scenarios
+from .choice.method import Method
+from .output.provenance import commit, versions
+from .pde_problem import PDEProblem
+from .problem_file.loading import ProblemFile
+from .scenario_problem import ScenarioProblem
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A problem that is ready to be solved.
+
+    Attributes:
+        file: the checked problem file; `file.spec` has every option.
+        pde: mesh, spaces, state equation, control and objective.
+        method: what `solve` will use.
+        seconds: time it took to read and build.
+        scenarios: of a problem with random inputs, of which `pde` is the nominal one.
+    """
+
+    file: ProblemFile
+    pde: PDEProblem
+    method: Method
+    seconds: float
+    scenarios: Scenarios | None = None
+
+    @property
+    def stages(self) -> tuple[PDEProblem | ScenarioProblem, ...]:
+        """What is solved, one after the other."""
+        if self.scenarios is None:
+            return (*self.pde.earlier, self.pde)
+        return tuple(each.problem for each in (*self.scenarios.earlier, self.scenarios))
+
+    @property
+    def inner_shape(self) -> tuple[int, int]:
+        """(S, n)."""
+        return self.stages[-1].inner_shape
+
+    @property
+    def name(self) -> str:
+        return self.pde.name
+
+    def __str__(self) -> str:
+        scenarios, unknowns = self.inner_shape
+        many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
+        steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
+        device = self.pde.equation.lift.device
+        if device.type == "cpu":
+            count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
+            threads = f"{count} thread" + ("s" if count > 1 else "")
+        else:
+            threads = torch.cuda.get_device_name(device)
+        code = functions_of(self.file)
+        runs = f"; runs the code of {', '.join(code)}" if code else ""
+        return (
+            f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
+            f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}{runs}"
+        )
+
+    def yaml(self) -> str:
+        """The resolved problem file, with what made it in comments."""
+        made = ", ".join(f"{name} {version}" for name, version in versions().items())
+        return f"# {made}; commit {commit() or 'unknown'}\n{self.file.dump()}"

@@ -1,0 +1,27 @@
+"""The editor's view of the problem file: JSON Schema, draft 2020-12."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from nhgd_pde.problem_file.expressions import Expression
+from nhgd_pde.problem_file.schema import ProblemSpec
+
+
+class _Generator(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        return dft.original if isinstance(dft, Expression) else super().encode_default(dft)
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of a problem file; `problems/schema.json` is a copy of it."""
+    schema = ProblemSpec.model_json_schema(schema_generator=_Generator)
+    return {**schema, "$schema": _Generator.schema_dialect, "title": "nhgd-pde problem"}
+
+
+def json_schema_text() -> str:
+    """The content of `problems/schema.json`."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"

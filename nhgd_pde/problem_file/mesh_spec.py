@@ -1,0 +1,106 @@
+"""The `mesh` section of a problem file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from nhgd_pde.problem_file.fields import Number, OneOf, PerAxis, Section
+
+# Tags of mesh files are numbers, which YAML reads as such without quotes.
+PartName = Annotated[
+    str, BeforeValidator(lambda name: str(name) if isinstance(name, int) and not isinstance(name, bool) else name)
+]
+Length = Annotated[float, Number(above=0)]
+Coordinate = Annotated[float, Number()]
+Count = Annotated[int, Number(whole=True, least=1)]
+Natural = Annotated[int, Number(whole=True, least=0)]
+Refinement = Annotated[
+    Natural,
+    Field(description="Times every edge is halved after the mesh is made or read."),
+]
+
+
+class IntervalMesh(Section):
+    """An interval, with the sides left and right."""
+
+    kind: Literal["interval"]
+    size: Annotated[tuple[Length], PerAxis(1)] = Field(default=(1.0,), description="Length.")
+    origin: Annotated[tuple[Coordinate], PerAxis(1)] = Field(default=(0.0,), description="Left end.")
+    cells: Annotated[tuple[Count], PerAxis(1)] = Field(default=(32,), description="Number of cells.")
+    refine: Refinement = 0
+
+
+class RectangleMesh(Section):
+    """A rectangle of triangles or quadrilaterals, with the sides left, right, bottom and top."""
+
+    kind: Literal["rectangle"]
+    size: Annotated[tuple[Length, Length], PerAxis(2)] = Field(default=(1.0, 1.0), description="Edge lengths.")
+    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(
+        default=(0.0, 0.0), description="Lower left corner."
+    )
+    cells: Annotated[tuple[Count, Count], PerAxis(2)] = Field(
+        default=(32, 32), description="Number of cells along each axis."
+    )
+    cell: Literal["triangle", "quadrilateral"] = Field(
+        default="triangle", description="Their kind; of triangles two make a cell of the grid."
+    )
+    refine: Refinement = 0
+
+
+class BoxMesh(Section):
+    """A box of tetrahedra or hexahedra, with the sides left, right (x), bottom, top (y), front and back (z)."""
+
+    kind: Literal["box"]
+    size: Annotated[tuple[Length, Length, Length], PerAxis(3)] = Field(
+        default=(1.0, 1.0, 1.0), description="Edge lengths."
+    )
+    origin: Annotated[tuple[Coordinate, Coordinate, Coordinate], PerAxis(3)] = Field(
+        default=(0.0, 0.0, 0.0), description="Corner with the least coordinates."
+    )
+    cells: Annotated[tuple[Count, Count, Count], PerAxis(3)] = Field(
+        default=(32, 32, 32), description="Number of cells along each axis."
+    )
+    cell: Literal["tetrahedron", "hexahedron"] = Field(
+        default="tetrahedron", description="Their kind; of tetrahedra six make a cell of the grid."
+    )
+    refine: Refinement = 0
+
+
+class DiskMesh(Section):
+    """A disk of triangles."""
+
+    kind: Literal["disk"]
+    size: Length = Field(default=1.0, description="Radius.")
+    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(default=(0.0, 0.0), description="Centre.")
+    refine: Refinement = 4
+
+
+class LShapeMesh(Section):
+    """Three squares about a re-entrant corner; the lower right one of four is missing."""
+
+    kind: Literal["l_shape"]
+    size: Length = Field(default=1.0, description="Edge of each square.")
+    origin: Annotated[tuple[Coordinate, Coordinate], PerAxis(2)] = Field(
+        default=(0.0, 0.0), description="The re-entrant corner."
+    )
+    refine: Refinement = 4
+
+
+class FileMesh(Section):
+    """A mesh file; its names and tags become the names of boundaries and subdomains."""
+
+    file: str = Field(
+        description="The path of a mesh file that meshio reads, from this file's folder or the one above it.",
+        min_length=1,
+    )
+    refine: Refinement = 0
+    cracks: Literal["refused", "allowed"] = Field(
+        default="refused",
+        description="Whether cells may touch without sharing vertices and facets: the mesh is cut there, and nothing "
+        "goes through. Cells that overlap are refused always.",
+    )
+
+
+MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh, OneOf()]

@@ -1,0 +1,327 @@
+"""The vocabulary of the problem file: every key with its type, default, bounds and description.
+
+Help texts, the editor's JSON schema and the resolved copy in a run folder all come from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from nhgd_pde.problem_file.constraint_spec import ConstraintSpec
+from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, ParameterControl
+from nhgd_pde.problem_file.fields import Flag, Number, Section, expectation, issue, raise_issues
+from nhgd_pde.problem_file.mesh_spec import Count, Length, MeshSpec, Natural
+from nhgd_pde.problem_file.objective_spec import ObjectiveTerm
+from nhgd_pde.problem_file.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
+from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
+
+
+class InnerSpec(Section):
+    """The statistical model of the state and how its parameters are found."""
+
+    model: Literal["auto", "residual", "energy"] = Field(
+        default="auto",
+        description="Residual form, or energy form where the equation is self-adjoint; auto prefers energy.",
+    )
+    steps: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
+        default="auto", description="Inner steps an outer iteration."
+    )
+    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Length of the inner steps of sgd and of the compared methods; auto takes it from the spectrum.",
+    )
+    tests: Annotated[int | Literal["auto", "all"], Number(whole=True, least=1, words=("auto", "all"))] = Field(
+        default="auto", description="Random test functions a batch; all for their expectation."
+    )
+    noise: Annotated[float | Literal["matched"], Number(above=0, words=("matched",))] = Field(
+        default=1.0,
+        description="Standard deviation of the observation noise; matched follows the running RMS of <w, R>.",
+    )
+    optimiser: Literal["natural", "sgd"] = Field(
+        default="natural",
+        description="Natural gradient, or stochastic gradient in the test space's metric.",
+    )
+    tolerance: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto", description="Relative state residual at which the inner steps end."
+    )
+
+
+class CurvatureSpec(Section):
+    """The inverse of the empirical Fisher information matrix."""
+
+    kind: Literal["auto", "dense", "block", "factored", "low_rank"] = Field(
+        default="auto",
+        description="Full matrix by low-rank updates, its diagonal blocks, sparse factors of the expectation, or a "
+        "structured prior with corrections of low rank; auto goes by structure, size and memory.",
+    )
+    prior: Literal["riesz", "identity"] = Field(
+        default="riesz", description="Start from the inverse Riesz map, or from a multiple of the identity."
+    )
+    scores: Literal["model", "observed"] = Field(
+        default="model",
+        description="Scores with the noise integrated out, or the sampled gradients.",
+    )
+    prior_weight: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto", description="Number of samples the prior is worth."
+    )
+    forgetting: Annotated[float | Literal["auto"] | None, Number(above=0, below=1, null=True, words=("auto",))] = Field(
+        default="auto",
+        description="Constant weight of the newest batch; null for the running mean; auto for a running mean that "
+        "fades once scores show that the Fisher information has changed.",
+    )
+    block: Count = Field(default=64, description="Most unknowns of a block.")
+    rank: Count = Field(default=32, description="Most directions that low_rank corrects.")
+    lag: Natural = Field(
+        default=0,
+        description="Batches of scores the inverse may be behind where an inner loop ends; above 0 a factored one is "
+        "rebuilt at each outer iterate while the run goes on.",
+    )
+
+
+class HypergradientSpec(Section):
+    """How far the hypergradient is refined beyond one product with the inverse."""
+
+    refine: Annotated[float | Literal["off", "auto"], Number(above=0, below=1, words=("off", "auto"))] = Field(
+        default="auto",
+        description="Relative adjoint residual to reach; auto follows outer progress; off: none.",
+    )
+    steps: Annotated[int | Literal["auto"], Number(whole=True, least=0, words=("auto",))] = Field(
+        default="auto",
+        description="Steps or terms of the linear solver, at most; the stochastic compared methods take all of them.",
+    )
+    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Length of the linear solver's steps in the compared methods; auto takes it from the spectrum.",
+    )
+    cross: Annotated[
+        int | Literal["expected", "running"], Number(whole=True, least=1, words=("expected", "running"))
+    ] = Field(
+        default="expected",
+        description="Cross derivative: its expectation, its running mean over the inner loop, or that of a number of "
+        "fresh samples.",
+    )
+
+
+class AdjointsSpec(Section):
+    """What sample_average and robbins_monro, the compared methods over scenarios, do for states and adjoints."""
+
+    solver: Literal["factors", "cg"] = Field(
+        default="factors",
+        description="Of sample_average: factors of every scenario, or conjugate gradients that those of the nominal "
+        "scenario precondition, which robbins_monro takes anyway.",
+    )
+    tolerance: Annotated[float | Literal["auto"], Number(above=0, below=1, words=("auto",))] = Field(
+        default="auto",
+        description="Relative error of states and adjoints by conjugate gradients; auto is 0.01 for robbins_monro, and "
+        "follows outer progress for sample_average.",
+    )
+    warm: Annotated[bool, Flag()] = Field(
+        default=True, description="Start from what a scenario had last; else from the nominal one."
+    )
+    batch: Count = Field(default=8, description="Of robbins_monro: scenarios of a step.")
+    fresh: Annotated[bool, Flag()] = Field(
+        default=False, description="Of robbins_monro: scenarios that no step before has had; else epochs of the sample."
+    )
+
+
+class OuterSpec(Section):
+    """The iteration on the control."""
+
+    method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg", "mma", "oc"] = Field(
+        default="auto",
+        description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
+        "criteria; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a conductivity, with a "
+        "state constraint or tv, or h1 with bounds, and gradient with a constant step for methods that only track the "
+        "state.",
+    )
+    iterations: Count = Field(default=200, description="Most outer iterations.")
+    rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
+    atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
+    memory: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
+        default="auto", description="Pairs that lbfgs remembers; auto is 100, fewer, down to 20, of large controls."
+    )
+    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="First trial step of the line search, constant step of gradient and adam; auto estimates it.",
+    )
+    shift: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="k0 of steps a / (k + k0)^power without a search, over scenarios: of robbins_monro (auto: 10) and "
+        "the strategies saga and streaming (1); a is `step`.",
+    )
+    power: Annotated[float | Literal["auto"], Number(least=0, words=("auto",))] = Field(
+        default="auto",
+        description="Of the same: auto is 1 for robbins_monro, and 0, a constant step, for the strategies.",
+    )
+    move: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Longest step of a variable: of oc in its units (auto: 0.2), of mma in ranges of its bounds (0.5).",
+    )
+    change: Annotated[float | Literal["auto"] | None, Number(above=0, null=True, words=("auto",))] = Field(
+        default="auto",
+        description="Two steps in a row that change no variable by more than this end the run; auto is 0.01 for oc, "
+        "and for mma with a density; else null.",
+    )
+
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N.")]
+
+
+class DevicesSpec(Section):
+    """Where the two roles run."""
+
+    inner: Device = "auto"
+    curvature: Device = "auto"
+    memory: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+        default="auto",
+        description="Bytes that the problem may take, which is refused where it would take more; auto: those that the "
+        "machine and the limits of the process leave.",
+    )
+
+
+class OutputSpec(Section):
+    """What is written while running."""
+
+    every: Natural = Field(default=10, description="Outer iterations between fields; 0: final ones only.")
+    checkpoint: Natural = Field(
+        default=10, description="Outer iterations between checkpoints; 0: one where the run ends only."
+    )
+    exceedance: Annotated[float | None, Number(null=True)] = Field(
+        default=None, description="With random inputs: write how likely the state is above this value; null: do not."
+    )
+
+
+class ProblemSpec(Section):
+    """One experiment."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+        description="A name of letters, digits, '_', '-' and '.'; it names the output folder.",
+    )
+    method: Literal[
+        "nhgd",
+        "adjoint",
+        "truncated_cg",
+        "neumann",
+        "broyden",
+        "stocbio",
+        "amigo",
+        "soba",
+        "saba",
+        "nbo_gd",
+        "nbo_cg",
+        "nsbo_sgd",
+        "sample_average",
+        "robbins_monro",
+    ] = Field(
+        default="nhgd",
+        description="Natural hypergradient descent, the exact discrete adjoint, or a compared method; sample_average "
+        "and robbins_monro with random inputs alone.",
+    )
+    mesh: MeshSpec = Field(description="The domain, by kind or by file.")
+    element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
+    pde: PDESpec = Field(description="The equation, a mapping with its kind and coefficients.")
+    time: TimeSpec | None = Field(default=None, description="Of an evolution: its end, steps, scheme, initial state.")
+    control: AllControls = Field(description="What is optimised, a mapping with its kind, or a list of them.")
+    objective: tuple[ObjectiveTerm, ...] = Field(
+        description="A list of terms that are added up.", json_schema_extra={"minItems": 1}
+    )
+    constraints: tuple[ConstraintSpec, ...] = Field(
+        default=(), description="A list of conditions on state and control besides bounds."
+    )
+    parameters: dict[str, ParameterSpec] = Field(
+        default_factory=dict,
+        description="Random inputs by the names that expressions of pde and the initial state use: {normal: [mean, "
+        "std]}, {uniform: [low, high]} or {field: ...}.",
+    )
+    scenarios: ScenariosSpec | None = Field(
+        default=None, description="With parameters: which values of theirs are looked at, and in which order."
+    )
+    risk: RiskSpec | None = Field(
+        default=None,
+        description="With parameters, what is made of the scenarios' objectives: mean, worst_case, {cvar: level}, "
+        "{entropic: factor} or {mean_plus_deviation: factor}; the mean by default.",
+    )
+    inner: InnerSpec = Field(default_factory=InnerSpec)
+    curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
+    hypergradient: HypergradientSpec = Field(default_factory=HypergradientSpec)
+    adjoints: AdjointsSpec = Field(default_factory=AdjointsSpec)
+    outer: OuterSpec = Field(default_factory=OuterSpec)
+    devices: DevicesSpec = Field(default_factory=DevicesSpec)
+    seed: Natural = Field(default=0, description="Seed of every random number.")
+    output: OutputSpec = Field(default_factory=OutputSpec)
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _some_terms(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not value:
+            raise expectation("a list of at least one term", value)
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _elements_of_flow(cls, data: Any) -> Any:
+        """Where no element is named, a flow has that of its velocity."""
+        pde = data.get("pde") if isinstance(data, Mapping) else None
+        flow = isinstance(pde, Mapping) and pde.get("kind") in ("stokes", "navier_stokes")
+        return {"element": "P2", **data} if flow else data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenarios_of_parameters(cls, data: Any) -> Any:
+        """Random inputs have scenarios and a risk; without them both are mistakes."""
+        if not isinstance(data, Mapping):
+            return data
+        given = data.get("parameters")
+        if isinstance(given, Mapping) and given:
+            defaults = {"scenarios": {}, "risk": "mean"}
+            return {**data, **{key: value for key, value in defaults.items() if data.get(key) is None}}
+        if given is None or isinstance(given, Mapping):
+            extra = [key for key in ("scenarios", "risk") if data.get(key) is not None]
+            message = "expected none without parameters, which are what is random"
+            if extra:
+                raise_issues("ProblemSpec", [((key,), issue(message)) for key in extra])
+        return data
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            wrong = [((name,), issue(text)) for name in value if (text := name_complaint(str(name))) is not None]
+            if wrong:
+                raise_issues("parameters", wrong)
+        return value
+
+    @model_validator(mode="after")
+    def _names_of_their_own(self) -> ProblemSpec:
+        """A control that is a parameter and a random input cannot share a name."""
+        controlled = {each.name for each in self.controls if isinstance(each, ParameterControl)}
+        clashes = [name for name in self.parameters if name in controlled]
+        if clashes:
+            message = "the name is taken: a control of kind parameter has it"
+            raise_issues("ProblemSpec", [(("parameters", name), issue(message)) for name in clashes])
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_risk(self) -> ProblemSpec:
+        """Sparse quadratures have negative weights, which are no probabilities."""
+        sparse = self.scenarios is not None and self.scenarios.sampling == "quadrature"
+        if sparse and self.scenarios is not None and self.scenarios.rule != "tensor" and self.risk != "mean":
+            message = "expected mean with a sparse quadrature, whose weights may be negative; take rule: tensor"
+            raise_issues("ProblemSpec", [(("risk",), issue(message))])
+        return self
+
+    @model_validator(mode="after")
+    def _stable_elements(self) -> ProblemSpec:
+        if self.element == "P1" and isinstance(self.pde, StokesSpec | NavierStokesSpec):
+            message = f"expected P2 or none: {self.pde.kind} takes P2 velocities and P1 pressures; found 'P1'"
+            raise_issues("ProblemSpec", [(("element",), issue(message))])
+        return self
+
+    @property
+    def controls(self) -> tuple[ControlSpec, ...]:
+        """All the controls, also where there is one."""
+        return self.control if isinstance(self.control, tuple) else (self.control,)
