@@ -25,6 +25,8 @@ from tests.units import PROBLEMS, control_times, lengths_times, objective_times,
 FAULTS = Path(__file__).parent / "faults"
 # Controls are compared to six digits, which a gradient of 1e-8 does not determine where there is little regularisation.
 TIGHT = {"outer.rtol": 1e-9}
+# A relative gradient of 7e-10 leaves 3e-5 of the traction of this bar open, whose weight is small beside its stiffness.
+TIGHTER = {"elastic_control": {"outer.rtol": 1e-11}}
 # The paper's algorithm takes a step with a unit from the file.
 SCALED = [path for path in PROBLEMS if path.stem != "poisson_nhgd_paper"]
 shipped = pytest.mark.parametrize("path", SCALED, ids=lambda path: path.stem)
@@ -52,18 +54,19 @@ def the_same(ours: nhgd.Solution, base: nhgd.Solution, factor: float = 1.0, shif
 @pytest.mark.slow
 @shipped
 def test_no_unit_changes_the_answer_of_a_shipped_problem(path: Path, tmp_path: Path) -> None:
-    base = solved(path, TIGHT)
+    goal = TIGHTER.get(path.stem, TIGHT)
+    base = solved(path, goal)
     for c in (1e-15, 1e15):
-        the_same(solved(path, objective_times(path, c), TIGHT), base)
+        the_same(solved(path, objective_times(path, c), goal), base)
     for s in (1e-6, 1e6):
         scaled = control_times(path, s)
         if scaled is not None:
-            the_same(solved(path, scaled, TIGHT), base, factor=s)
+            the_same(solved(path, scaled, goal), base, factor=s)
     for length in (1e-6, 1e6):
         longer = lengths_times(path, length, tmp_path)
         if longer is not None:
             overrides, factor, shift = longer
-            the_same(solved(path, overrides, TIGHT), base, factor, shift)
+            the_same(solved(path, overrides, goal), base, factor, shift)
 
 
 @pytest.mark.slow
