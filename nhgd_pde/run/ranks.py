@@ -179,27 +179,3 @@ def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:
 def shared(oracle: Any, team: Team) -> Any:
     """The oracle with its scenarios spread over a team."""
     return replace(oracle, team=team)
-
-
-def report(team: Team, evaluations: int) -> dict[str, float | int]:
-    """For summary.json: the number of ranks, and what rank 0 has handed over.
-
-    An evaluation is one sweep over its scenarios, or two or three of them; `bytes_a_sweep` is the most that one took.
-
-    Args:
-        team: the ranks.
-        evaluations: of the run.
-    """
-    if not isinstance(team, Ranks):
-        return {"count": 1}
-    traffic = team.traffic
-    return {
-        "count": team.size,
-        "hosts": len({member.host for member in team.members}),
-        "bytes": traffic.total,
-        "bytes_an_evaluation": round(traffic.sums / max(evaluations, 1)),
-        "bytes_a_sweep": traffic.largest,
-        "bytes_of_values": traffic.values,
-        "messages": traffic.messages,
-        "seconds_waited": traffic.waited,
-    }
