@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from units import PROBLEMS, SMALL, content
 
 import nhgd_pde as nhgd
 from nhgd_pde.pde_problem import PDEProblem
-from units import PROBLEMS, SMALL, content
 
 RANDOM = [path for path in PROBLEMS if content(path).get("parameters")]
 
