@@ -210,11 +210,6 @@ class Part:
     curvature: bool = False
     device: str = ""
 
-    @property
-    def follows(self) -> bool:
-        """Another rank writes and speaks for this one."""
-        return self.place is not None and self.place.rank > 0
-
 
 @contextmanager
 def taking_part(file: ProblemFile, arguments: Sequence[str], ranks: int, roles: int) -> Iterator[Part]:
