@@ -19,8 +19,8 @@ from .run.environment import wait_without_work
 if TYPE_CHECKING:
     from .api import Problem
     from .bench.results import ProblemResults
-    from .bench.runs import Task
     from .bench.suite import Plan
+    from .bench.trials import Task
     from .problem_file.loading import ProblemFile
     from .run.launcher import Part, Place
 
@@ -266,8 +266,8 @@ def bench(
             _read(file, settings)
         from .bench.contenders import parse_contenders
         from .bench.report import opened_folder
-        from .bench.runs import Budget
         from .bench.suite import Plan
+        from .bench.trials import Budget
 
         budget = Budget(budget_seconds, budget_solves or float("inf"))
         contenders = parse_contenders(methods or ("nhgd,adjoint",))
