@@ -18,7 +18,7 @@ from torch import Tensor
 from ..engine.loop import Iterate
 from ..engine.oracle import Unsolved
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 from ..objective.state_bounds import Relaxation, StateBounds
 from ..pde_problem import PDEProblem
 from .outer_problem import nominal_of
