@@ -130,7 +130,7 @@ def _play(part: Part, file: ProblemFile, folder: Path, resume: bool, run: Callab
 
 def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
     """Be the second of two processes that a launcher has started."""
-    from .engine.roles.link import RoleLostError
+    from .engine.roles.errors import RoleLostError
     from .run.curvature_role import serve_curvature
 
     try:
@@ -143,7 +143,7 @@ def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
 def _follow(problem: Problem, folder: Path, resume: bool, place: Place) -> None:
     """Be a rank other than 0, which writes and says nothing as long as all goes well."""
     from .api import solve
-    from .engine.roles.link import RoleError
+    from .engine.roles.errors import RoleError
     from .run.child import LEADER_GONE
 
     try:
@@ -166,7 +166,7 @@ def _run(
     from typing import cast
 
     from .api import solve
-    from .engine.roles.link import RoleError
+    from .engine.roles.errors import RoleError
     from .output.progress import Mode, Progress, numbers_line
     from .run.signals import stop_requested
     from .run.troubles import ResultsLostError
