@@ -18,12 +18,10 @@ import torch
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
-from ..engine.roles.link import RoleError
-from ..engine.roles.remote import Remote, RemoteError
-from ..engine.roles.service import STEM
+from ..engine.roles.errors import RemoteError, RoleError
 from ..linalg.counts import Counts
 from ..output.lines import begins_as
-from ..output.names import CHECKPOINT, EARLIER_CHECKPOINT, HISTORY
+from ..output.names import CHECKPOINT, CURVATURE_CHECKPOINTS, EARLIER_CHECKPOINT, HISTORY
 from ..output.sealed import DamagedError, read_sealed, write_sealed
 from ..output.storage import OutputError, StorageError
 from ..pde_problem import PDEProblem
@@ -137,7 +135,7 @@ class Checkpoints:
         write_sealed(newest, content, lambda: None if self._damaged else _keep(newest, earlier))
         self._damaged = False
         named = set(_files(dict(content)))
-        for file in self._folder.glob(f"{STEM}*.pt"):
+        for file in self._folder.glob(CURVATURE_CHECKPOINTS):
             if file.name not in named | self._named:
                 with suppress(OSError):
                     file.unlink()
@@ -236,7 +234,8 @@ def _from_content(folder: Path, content: dict[str, Any], oracle: Oracle, stages:
     if content["rounds"] is not None:
         problem = restored(problem, content["rounds"][1])
         rounds = content["rounds"][0], problem
-    if not isinstance(getattr(oracle, "curvature", None), Remote):
+    if getattr(getattr(oracle, "curvature", None), "link", None) is None:
+        # There is no curvature role that could read its part.
         content = _inlined(content, folder)
     current = _restore(oracle, problem, content["state"])
     knowledge = current

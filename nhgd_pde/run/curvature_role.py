@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..engine.roles.link import Link, Message, RoleLostError
+from ..engine.roles.errors import RoleLostError
+from ..engine.roles.link import Link, Message
 from ..engine.roles.rendezvous import CURVATURE, INNER, give_up, meet
 from ..engine.roles.service import CurvatureRole
 from ..linalg.threads import at_most_threads

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 import torch.distributed as dist
 
+from ..engine.roles.errors import RoleFailedError
 from ..engine.roles.ranks import Ranks, meet_ranks
-from ..engine.roles.rendezvous import CURVATURE, RoleFailedError, give_up, part
+from ..engine.roles.rendezvous import CURVATURE, give_up, part
 from ..problem_file.errors import ProblemError
 from .child import LEADER_GONE, ending, helper
 from .meeting import VARIABLE, Meeting, on_loopback, private_meeting
@@ -209,11 +210,6 @@ class Part:
     roles: int = 1
     curvature: bool = False
     device: str = ""
-
-    @property
-    def follows(self) -> bool:
-        """Another rank writes and speaks for this one."""
-        return self.place is not None and self.place.rank > 0
 
 
 @contextmanager

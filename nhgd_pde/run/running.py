@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.loop import Iterate, LoopState, Minimum, Status
 from ..engine.minimise import minimise
 from ..engine.oracle import Oracle
-from ..engine.roles.link import RoleError
+from ..engine.roles.errors import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.factorisation import SingularMatrixError
 from ..output.lock import FolderLock

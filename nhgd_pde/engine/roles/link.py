@@ -13,20 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .errors import RoleLostError
+
 # Bytes of a frame, the first piece of every message: a header of integers (kind, number of tensors, then for each
 # of them its type, its number of axes and their lengths), and the tensors, as far as they all fit in.
 _FRAME = 2**15
 _HEADER = 32
 _MOST_AXES = 4
 _TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
-
-
-class RoleError(RuntimeError):
-    """A run of several processes cannot go on."""
-
-
-class RoleLostError(RoleError):
-    """The process of the other role is gone, or answers no more."""
 
 
 class Message(IntEnum):

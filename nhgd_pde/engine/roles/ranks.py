@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..scenarios.team import Team
-from .link import RoleError
+from .errors import RankLostError, RanksPartedError, RoleError
 from .rendezvous import LONGEST_ANSWER, await_value
 
 # Seconds after which a process whose connections are closed has ended as well.
@@ -31,14 +31,6 @@ _LAST_WORDS = 3.0
 _LAST_THREADS = 1.0
 # Relative difference of the points that two ranks are at which is rounding; beyond, they have parted.
 _SAME = 1e-9
-
-
-class RankLostError(RoleError):
-    """The process of another rank is gone."""
-
-
-class RanksPartedError(RoleError):
-    """The ranks do not do the same any more."""
 
 
 class _What(IntEnum):

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .link import Link, Message, RoleError, RoleLostError
+from .errors import RoleError, RoleFailedError, RoleLostError
+from .link import Link, Message
 
 INNER, CURVATURE = 0, 1
 NAMES = {INNER: "inner", CURVATURE: "curvature"}
@@ -20,10 +21,6 @@ NAMES = {INNER: "inner", CURVATURE: "curvature"}
 LONGEST_ANSWER = timedelta(minutes=20)
 # Seconds that a process waits for another one to come, and between two looks.
 _LONGEST_START, _PAUSE = 300.0, 0.01
-
-
-class RoleFailedError(RuntimeError):
-    """The other role ended before the two had met, for the reason it gives."""
 
 
 def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[], str | None] = lambda: None) -> Link:

@@ -78,7 +78,7 @@ class Budget:
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class TrialPoint:
     """An outer iterate as the method sees it.
 
     Attributes:
@@ -99,7 +99,7 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Trial:
     """What became of it.
 
     Attributes:
@@ -112,7 +112,7 @@ class Run:
 
     contender: Contender
     seed: int
-    points: tuple[Point, ...]
+    points: tuple[TrialPoint, ...]
     status: Status
     message: str
     seconds: float
@@ -125,8 +125,8 @@ def run(
     seed: int,
     budget: Budget,
     interrupted: Callable[[], bool] = lambda: False,
-    enough: Callable[[Point], bool] = lambda point: False,
-) -> Run:
+    enough: Callable[[TrialPoint], bool] = lambda point: False,
+) -> Trial:
     """Run a contender on a problem of its own, so that nothing is left over from others.
 
     Reading, meshing and assembling come before the clock starts; they are the same for all. Factorisations and
@@ -142,8 +142,8 @@ def run(
     problem = task.build(contender)
     method = task.method(contender, seed, problem)
     before = replace(problem.counts)
-    points: list[Point] = []
-    latest: Point | None = None
+    points: list[TrialPoint] = []
+    latest: TrialPoint | None = None
     aside, due, reason = 0.0, 0, ""
     status: Status = "failed"
     start = time.perf_counter()
@@ -156,7 +156,9 @@ def run(
         elapsed, began = seconds(), time.perf_counter()
         evaluation = iterate.evaluation
         counts = problem.counts - before
-        latest = Point(iterate.iteration, elapsed, iterate.evaluations, counts, evaluation.value, evaluation.v.clone())
+        latest = TrialPoint(
+            iterate.iteration, elapsed, iterate.evaluations, counts, evaluation.value, evaluation.v.clone()
+        )
         if iterate.iteration >= due:
             points.append(latest)
             due = max(iterate.iteration + 1, math.ceil(_SPACING * iterate.iteration))
@@ -181,4 +183,4 @@ def run(
     total = seconds()
     if latest is not None and latest is not points[-1]:
         points.append(latest)
-    return Run(contender, seed, tuple(points), status, reason, total, problem.counts - before)
+    return Trial(contender, seed, tuple(points), status, reason, total, problem.counts - before)
