@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.outer.base import OuterMethod
-from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.stochastic import StochasticApproximation
 from ..engine.scenarios.growth import GrowthOptions
 from ..engine.scenarios.oracle import ScenarioNHGD
@@ -21,9 +19,6 @@ from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.loading import ProblemFile
 from ..problem_file.scenario_spec import CVaRSpec, ScenariosSpec
 
-# The Hessian is that of the nominal scenario: more of its system than this is not worth solving for.
-_FORCING, _LEAST_FORCING = 0.05, 0.02
-_SECANTS = 20
 # Of a / (k + k0)^gamma, where the file does not say: k0 and gamma of the compared method, and of strategies.
 _DECREASING, _CONSTANT = (10.0, 1.0), (1.0, 0.0)
 # Scenarios looked at first, and those of a minibatch.
@@ -56,8 +51,8 @@ def over_scenarios(
     if not isinstance(strategy, ScenarioNHGD):
         natural = spec.outer.method == "auto"
         outer = _stochastic(file, natural, f"strategy {_scenarios(file).strategy}", *_CONSTANT)
-    elif isinstance(outer, NewtonCG):
-        outer = replace(outer, forcing=_FORCING, least=_LEAST_FORCING, memory=_SECANTS)
+    else:
+        outer = outer.with_rough_hessian()
     return strategy, outer, f"{description}, shared by all scenarios, {how}"
 
 

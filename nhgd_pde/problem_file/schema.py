@@ -6,10 +6,11 @@ Help texts, the editor's JSON schema and the resolved copy in a run folder all c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nhgd_pde.problem_file.catalogue import OUTER_METHODS
 from nhgd_pde.problem_file.constraint_spec import ConstraintSpec
 from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, ParameterControl
 from nhgd_pde.problem_file.fields import Flag, Number, Section, expectation, issue, raise_issues
@@ -17,6 +18,11 @@ from nhgd_pde.problem_file.mesh_spec import Count, Length, MeshSpec, Natural
 from nhgd_pde.problem_file.objective_spec import ObjectiveTerm
 from nhgd_pde.problem_file.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
+
+if TYPE_CHECKING:
+    OuterName = str
+else:
+    OuterName = Literal["auto", *OUTER_METHODS]
 
 
 class InnerSpec(Section):
@@ -130,7 +136,7 @@ class AdjointsSpec(Section):
 class OuterSpec(Section):
     """The iteration on the control."""
 
-    method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg", "mma", "oc"] = Field(
+    method: OuterName = Field(
         default="auto",
         description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
         "criteria; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a conductivity, with a "
