@@ -9,6 +9,34 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+METHODS = {
+    "truncated_cg": "methods.truncated_cg:TruncatedCG",
+    "neumann": "methods.neumann:Neumann",
+    "broyden": "methods.broyden:Broyden",
+    "stocbio": "methods.stocbio:StocBiO",
+    "amigo": "methods.amigo:AmIGO",
+    "soba": "methods.soba:SOBA",
+    "saba": "methods.saba:SABA",
+    "nbo_gd": "methods.nbo:NBOGD",
+    "nbo_cg": "methods.nbo:NBOCG",
+    "nsbo_sgd": "methods.nbo:NSBOSGD",
+}
+"""method: the compared methods for problems without random inputs (`methods.compared.Compared`)."""
+
+SCENARIO_METHODS = {
+    "sample_average": "methods.sample_average:SampleAverage",
+    "robbins_monro": "methods.robbins_monro:RobbinsMonro",
+}
+"""method: the compared methods for problems with random inputs (`methods.compared.Compared`)."""
+
+CURVATURES = {
+    "dense": "engine.curvature.dense:Dense",
+    "block": "engine.curvature.block:Block",
+    "factored": "engine.curvature.factored:Factored",
+    "low_rank": "engine.curvature.low_rank:LowRank",
+}
+"""curvature.kind: the inverse Fisher information (`engine.curvature.base.LocalBackend`)."""
+
 OUTER_METHODS = {
     "gradient": "engine.outer.gradient:GradientDescent",
     "adam": "engine.outer.adam:Adam",
