@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...linalg.krylov import dot
+from ...linalg.safe_lengths import dot
 from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState
 from .quadratic_model import minimise_model
 
