@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .building.blueprint import build, build_scenarios
+from .building.blueprint import blueprint_of
 from .building.limits import limits_told
 from .choice.method import build_method
 from .engine.minimise import outer_space
@@ -21,10 +21,15 @@ from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
 from .run.sharing import check_roles, sharing
 from .run.solution import Row, Solution
+<<<<<<< HEAD
 
 if TYPE_CHECKING:
     from .run.launcher import Place
     from .verification import Verification
+=======
+from .scenario_problem import ScenarioProblem
+from .verification import Verification, verify_problem
+>>>>>>> p-blueprint
 
 __all__ = ["Problem", "load", "solve", "verify"]
 
@@ -50,11 +55,11 @@ def build_problem(file: ProblemFile) -> Problem:
     """
     start = time.perf_counter()
     with at_most_threads(1), limits_told(file):
-        scenarios = build_scenarios(file) if file.spec.parameters else None
-        pde = build(file) if scenarios is None else scenarios.nominal
+        blueprint = blueprint_of(file)
+        pde = blueprint.nominal
         # A device that only the curvature role can see is checked there.
         method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
-    return Problem(file, pde, method, time.perf_counter() - start, scenarios)
+    return Problem(file, pde, method, time.perf_counter() - start, blueprint if file.spec.parameters else None)
 
 
 def solve(
@@ -134,10 +139,15 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     Raises:
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
+<<<<<<< HEAD
     from .run.recovery import end_of
     from .verification import verify_problem
 
     scenarios = () if problem.scenarios is None else problem.scenarios.problem.extremes()
+=======
+    last = problem.stages[-1]
+    scenarios = last.extremes() if isinstance(last, ScenarioProblem) else ()
+>>>>>>> p-blueprint
     with at_most_threads(problem.method.threads):
         if at is None:
             return verify_problem(problem.pde, problem.file.spec.seed, scenarios=scenarios)
