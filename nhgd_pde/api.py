@@ -21,15 +21,10 @@ from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
 from .run.sharing import check_roles, sharing
 from .run.solution import Row, Solution
-<<<<<<< HEAD
 
 if TYPE_CHECKING:
     from .run.launcher import Place
     from .verification import Verification
-=======
-from .scenario_problem import ScenarioProblem
-from .verification import Verification, verify_problem
->>>>>>> p-blueprint
 
 __all__ = ["Problem", "load", "solve", "verify"]
 
@@ -139,15 +134,12 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     Raises:
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
-<<<<<<< HEAD
     from .run.recovery import end_of
+    from .scenario_problem import ScenarioProblem
     from .verification import verify_problem
 
-    scenarios = () if problem.scenarios is None else problem.scenarios.problem.extremes()
-=======
     last = problem.stages[-1]
     scenarios = last.extremes() if isinstance(last, ScenarioProblem) else ()
->>>>>>> p-blueprint
     with at_most_threads(problem.method.threads):
         if at is None:
             return verify_problem(problem.pde, problem.file.spec.seed, scenarios=scenarios)

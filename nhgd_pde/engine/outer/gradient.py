@@ -7,13 +7,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-<<<<<<< HEAD
-from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting, value_noise
-=======
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, value_noise
->>>>>>> main
+from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting, value_noise
 from .line_search import LineSearch
 
 # Of an estimated constant step: its share of the first trial of a line search.

@@ -9,8 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from ...linalg.krylov import dot
+from ...linalg.safe_lengths import dot
 from .base import (
     DESIGN_STANDSTILL,
     Evaluation,
@@ -22,10 +21,6 @@ from .base import (
     Setting,
     value_noise,
 )
-=======
-from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_l1, value_noise
->>>>>>> main
 from .multiplier import find_multiplier
 
 _MOST_TRIALS = 40

@@ -8,13 +8,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from ...linalg.krylov import dot
-from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, blend, value_noise
-=======
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, blend, takes_no_constraint, value_noise
->>>>>>> main
+from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model
 from .secant import CorrectedHessian, Secant
