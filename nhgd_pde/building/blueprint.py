@@ -36,7 +36,7 @@ from .dirichlet import controlled_coefficients
 from .domains import build_domain
 from .entering import check_entering
 from .entry import Entry
-from .families import Interior
+from .families.base import Interior
 from .frame import Frame
 from .integrals import acting_controls, inertia_integral, place_of
 from .nature import check_nature

@@ -11,7 +11,6 @@ from ..problem_file.catalogue import OUTER_METHODS, found_at
 from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from ..problem_file.loading import ProblemFile
-from ..problem_file.pde_spec import NavierStokesSpec
 
 
 def choose_outer(file: ProblemFile, setting: Setting) -> OuterMethod[Any]:
@@ -92,7 +91,7 @@ def _convective(file: ProblemFile) -> bool:
     Every iteration of L-BFGS makes the difference that rounding errors have made of two runs about seven times larger;
     Newton's method takes a tenth of the iterations and half of the time (docs/verification.md, "Units").
     """
-    return isinstance(file.spec.pde, NavierStokesSpec)
+    return file.spec.pde.convective
 
 
 def _taking(need: Need) -> list[str]:

@@ -9,6 +9,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+EQUATIONS = {
+    "poisson": "building.families.diffusion:PoissonSpec",
+    "semilinear": "building.families.diffusion:SemilinearSpec",
+    "advection_diffusion": "building.families.advection:AdvectionDiffusionSpec",
+    "heat": "building.families.diffusion:HeatSpec",
+    "burgers": "building.families.burgers:BurgersSpec",
+    "allen_cahn": "building.families.allen_cahn:AllenCahnSpec",
+    "elasticity": "building.families.elasticity:ElasticitySpec",
+    "stokes": "building.families.flow:StokesSpec",
+    "navier_stokes": "building.families.flow:NavierStokesSpec",
+    "helmholtz": "building.families.helmholtz:HelmholtzSpec",
+    "python": "building.families.python:PythonSpec",
+}
+"""pde.kind, or pde.python: the equations (`building.families.base.Equation`), whose files load no torch."""
+
 METHODS = {
     "truncated_cg": "methods.truncated_cg:TruncatedCG",
     "neumann": "methods.neumann:Neumann",

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from nhgd_pde.problem_file.equation_parts import Scalar, Vector
 from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.fields import Formula, Function, Number, OneOf, Section, issue
 from nhgd_pde.problem_file.mesh_spec import PartName
-from nhgd_pde.problem_file.pde_spec import Scalar, Vector
 
 Weight = Annotated[float, Number(above=0)]
 

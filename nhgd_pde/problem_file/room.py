@@ -147,7 +147,7 @@ class _Plan:
         """State, controls, factors and scenarios."""
         size, dim, spec = state_size(self.spec, self.mesh), self.mesh.dim, self.spec
         total = STATE[dim] * size + 40.0 * control_size(spec, self.mesh)
-        shared = spec.time is None or spec.pde.kind == "heat"
+        shared = spec.time is None or spec.pde.steady_operator
         total += 12.0 * factor_entries(size, dim) * (1.0 if shared else self.steps)
         if spec.time is not None:
             total += EVOLUTION[shared] * self.unknowns
