@@ -13,7 +13,6 @@ from ..engine.oracle import Oracle
 from ..engine.outer.base import Feasible, OuterMethod, Setting, Smoothing
 from ..engine.scenarios.growth import GrowthOptions
 from ..methods.compared import Compared
-from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.loading import ProblemFile
 from .judges import judge_of
 from .one_scenario import choose_oracle
@@ -80,5 +79,5 @@ def build_method(
     parallel = isinstance(backend, LocalBackend) and backend.parallel(shape[0] * shape[1])
     # The first nodes of a quadrature do not stand for all, and bounds of the state have multipliers in every scenario.
     quadrature = spec.scenarios is not None and spec.scenarios.sampling == "quadrature"
-    judge = judge_of(oracle, quadrature or any(isinstance(each, StateSpec) for each in spec.constraints))
+    judge = judge_of(oracle, quadrature or spec.bounds_state)
     return Method(oracle, outer, stopping, description, None if parallel else 1, judge)

@@ -8,7 +8,6 @@ from typing import Any
 from ..engine.oracle import Oracle, SecondOrderOracle
 from ..engine.outer.base import Need, OuterMethod, Setting
 from ..problem_file.catalogue import OUTER_METHODS, found_at
-from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from ..problem_file.loading import ProblemFile
 
@@ -72,8 +71,7 @@ def _steep(file: ProblemFile) -> bool:
     spec = file.spec
     norms = {getattr(term, "norm", None) for term in spec.objective if getattr(term, "weight", 0.0) != 0.0}
     bounded = any(bound is not None for each in spec.controls for bound in each.bounds) and not has_design(file)
-    constrained = any(isinstance(each, StateSpec) for each in spec.constraints)
-    return constrained or "tv" in norms or ("h1" in norms and bounded)
+    return spec.bounds_state or "tv" in norms or ("h1" in norms and bounded)
 
 
 def _inversion(file: ProblemFile) -> bool:

@@ -322,3 +322,8 @@ class ProblemSpec(Section):
     def controls(self) -> tuple[ControlSpec, ...]:
         """All the controls, also where there is one."""
         return self.control if isinstance(self.control, tuple) else (self.control,)
+
+    @property
+    def bounds_state(self) -> bool:
+        """A constraint bounds the state."""
+        return any(each.of_state for each in self.constraints)
