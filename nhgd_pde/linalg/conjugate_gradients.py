@@ -24,14 +24,17 @@ class _Iteration:
         preconditioner: r (k, n) -> P r for any rows.
         x: (S, n) first iterates.
         r: (S, n) b - A x at the first iterates.
+        z: (S, n) P r at the first iterates, where it is known.
     """
 
-    def __init__(self, operator: Operator, preconditioner: Operator, x: Tensor, r: Tensor) -> None:
+    def __init__(
+        self, operator: Operator, preconditioner: Operator, x: Tensor, r: Tensor, z: Tensor | None = None
+    ) -> None:
         self._operator, self._preconditioner = operator, preconditioner
         self.x, self.r, self.steps = x, r, 0
         self.active = torch.arange(len(r), device=r.device)
         self._direction, self._before = torch.zeros_like(r), r.new_ones(len(r))
-        self._preconditioned: tuple[Tensor, Tensor] | None = None
+        self._preconditioned = None if z is None else (z, row_dots(r, z))
 
     @property
     def _whole(self) -> bool:
@@ -86,6 +89,7 @@ def conjugate_gradients(
     rtol: float = 1e-10,
     iterations: int = 200,
     error: Callable[[Tensor, Tensor], float] | None = None,
+    known: Tensor | None = None,
 ) -> KrylovResult:
     """Solve A x = b for a symmetric positive definite A.
 
@@ -98,6 +102,7 @@ def conjugate_gradients(
         iterations: largest number of steps.
         error: (x, b - A x) -> relative error, asked for from the first step on; by default |b - A x|_P / |b|_P with
             |r|_P = sqrt(r . P r). A function that is cheaper than the preconditioner saves its last application.
+        known: P b, where it is known and there is no start.
     """
     scale = magnitude(b)
     if not math.isfinite(scale):
@@ -110,7 +115,8 @@ def conjugate_gradients(
     r = right if start is None else right - operator(x)
     if start is not None and not torch.count_nonzero(r):
         return KrylovResult(start, unit * r, 0, 0.0, True, "the start is the solution")
-    row = _Iteration(as_row(operator, b), as_row(preconditioner, b), x.reshape(1, -1), r.reshape(1, -1))
+    first = None if known is None else (known / unit).reshape(1, -1)
+    row = _Iteration(as_row(operator, b), as_row(preconditioner, b), x.reshape(1, -1), r.reshape(1, -1), first)
 
     def iterate() -> tuple[Tensor, Tensor]:
         return unit * row.x.reshape(b.shape), unit * row.r.reshape(b.shape)
