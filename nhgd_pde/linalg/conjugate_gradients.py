@@ -15,6 +15,8 @@ from torch import Tensor
 from .krylov import BatchedResult, KrylovResult, Operator, RowGoals, as_row, row_goals, row_units, usual_unit
 from .safe_lengths import dot, magnitude, row_dots
 
+_NOT_FINITE = "the conjugate gradient method met a number that is not finite"
+
 
 class _Iteration:
     """Conjugate gradients for A_s x_s = b_s in the rows (S, n), of which only the active ones move.
@@ -56,29 +58,37 @@ class _Iteration:
     def step(self) -> str:
         """Move the active rows by one step; a sentence, and no step, where that is impossible."""
         z, squares = self._residual()
-        if not bool(torch.isfinite(squares).all()):
-            return "the conjugate gradient method met a number that is not finite"
-        if bool((squares < 0.0).any()):
-            return "the preconditioner is not positive definite"
-        shares = (squares / self._before[self.active])[:, None] if self.steps else torch.zeros_like(squares)[:, None]
-        if self._whole:
-            self._direction = torch.addcmul(z, self._direction, shares)
-        else:
-            self._direction[self.active] = z + shares * self._direction[self.active]
-        self._before[self.active] = squares
+        if not bool(((squares >= 0.0) & (squares < math.inf)).all()):
+            finite = bool(squares.isfinite().all())
+            return "the preconditioner is not positive definite" if finite else _NOT_FINITE
+        self._turn(z, squares)
         image = self._operator(self._direction)
         curvature = row_dots(self._direction, image)
-        moving = torch.zeros_like(curvature, dtype=torch.bool)
-        moving[self.active] = squares > 0.0
-        if bool((moving & ~curvature.isfinite()).any()):
-            return "the conjugate gradient method met a number that is not finite"
-        if bool((moving & ~(curvature > 0.0)).any()):
-            return "the operator is not positive definite"
+        if self._whole:
+            moving = squares > 0.0
+        else:
+            moving = torch.zeros_like(curvature, dtype=torch.bool)
+            moving[self.active] = squares > 0.0
+        good = (curvature > 0.0) & (curvature < math.inf)
+        if bool((moving & ~good).any()):
+            return (
+                _NOT_FINITE if not bool(curvature[moving].isfinite().all()) else "the operator is not positive definite"
+            )
         length = torch.where(moving, self._before / torch.where(moving, curvature, 1.0), 0.0)[:, None]
         self.x = torch.addcmul(self.x, self._direction, length)
         self.r = torch.addcmul(self.r, image, length, value=-1.0)
         self.steps, self._preconditioned = self.steps + 1, None
         return ""
+
+    def _turn(self, z: Tensor, squares: Tensor) -> None:
+        """Make the directions of the active rows conjugate to those before, from P r (k, n) and r . P r (k,)."""
+        if self._whole:
+            shares = squares / self._before if self.steps else torch.zeros_like(squares)
+            self._direction, self._before = torch.addcmul(z, self._direction, shares[:, None]), squares
+            return
+        shares = squares / self._before[self.active]
+        self._direction[self.active] = z + shares[:, None] * self._direction[self.active]
+        self._before[self.active] = squares
 
 
 def conjugate_gradients(
