@@ -33,7 +33,7 @@ from .rounds import restored, saved
 if TYPE_CHECKING:
     from .outer_problem import OuterProblem
 
-# What may differ between a run and its continuation: how long it goes on, where, and what it writes.
+# The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
 _FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
 # The keys under which the curvature role's part of a checkpoint is named.
 _REMOTE = {"file", "sha256"}
@@ -42,11 +42,12 @@ _MALFORMED = "the checkpoint is malformed, or of another version of the package"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """
+    """The state of a run between two evaluations.
+
     Attributes:
-        loop: where the outer loop stands.
-        counts: work done so far.
-        seconds: time it took.
+        loop: the state of the outer loop.
+        counts: the work of the run so far.
+        seconds: the seconds of the run so far.
         stage: index of the problem of a continuation that the loop solves.
         before: outer iterations of the stages before.
         reference: the first gradient norm of the run.
@@ -67,7 +68,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint is of.
+    """The problem that a checkpoint belongs to.
 
     Attributes:
         spec: the resolved problem file.
@@ -79,12 +80,14 @@ class Origin:
 
 
 def checkpoint_content(oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What is written of a checkpoint; where ranks share the scenarios, all of them have to ask, and rank 0 gets all.
+    """The content of the file of a checkpoint.
+
+    If ranks share the scenarios, all of them have to call this; rank 0 gets the states of all scenarios.
 
     Args:
-        oracle: whose states are in the loop.
+        oracle: the oracle whose states are in the loop.
         origin: the problem.
-        checkpoint: what to write.
+        checkpoint: the checkpoint to write.
     """
     loop = checkpoint.loop
     same = loop.knowledge is loop.current.oracle
@@ -145,8 +148,8 @@ class Checkpoints:
         """The newest checkpoint that can be used, and a sentence where that, or the history before it, is damaged.
 
         Args:
-            oracle: which goes on with it.
-            stages: the problem, or the several stages of it.
+            oracle: the oracle that goes on with it.
+            stages: the problems of all stages.
             origin: the problem.
 
         Raises:
@@ -177,7 +180,7 @@ class Checkpoints:
 
 
 def _keep(newest: Path, earlier: Path) -> None:
-    """Let the newest checkpoint be the earlier one too; it stays where it is where the file system has hard links."""
+    """Makes the newest checkpoint the earlier one; with hard links it stays in its place until it is replaced."""
     if not newest.exists():
         return
     earlier.unlink(missing_ok=True)
@@ -344,7 +347,7 @@ def _files(content: Any) -> Iterator[str]:
 
 
 def _inlined(content: Any, folder: Path) -> Any:
-    """The same with the content of those files in place of their names."""
+    """The content with the content of the files of the curvature role in place of their names."""
     if not isinstance(content, dict):
         return content
     if set(content) == _REMOTE:
