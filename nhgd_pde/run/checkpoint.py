@@ -79,54 +79,54 @@ class Origin:
     fingerprint: Mapping[str, Any]
 
 
-def checkpoint_content(oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The content of the file of a checkpoint.
-
-    If ranks share the scenarios, all of them have to call this; rank 0 gets the states of all scenarios.
+class Checkpoints:
+    """The checkpoints of a run folder, of a run that has the lock of the folder.
 
     Args:
-        oracle: the oracle whose states are in the loop.
-        origin: the problem.
-        checkpoint: the checkpoint to write.
+        folder: the run folder.
+        oracle: the oracle whose states are in the checkpoints.
+        origin: the problem of the run.
     """
-    loop = checkpoint.loop
-    same = loop.knowledge is loop.current.oracle
-    return {
-        "spec": dict(origin.spec),
-        "fingerprint": dict(origin.fingerprint),
-        "first": _without_oracle(loop.first),
-        "current": _without_oracle(loop.current),
-        "state": _save(oracle, loop.current.oracle),
-        "knowledge": None if same else _save(oracle, loop.knowledge),
-        "outer": to_plain(loop.outer),
-        "evaluations": loop.evaluations,
-        "bad": loop.bad,
-        "sensitivity": loop.sensitivity,
-        "unit": loop.unit,
-        "scales": to_plain(loop.scales),
-        "solved": loop.solved,
-        "tried": loop.tried,
-        "edge": to_plain(loop.edge),
-        "crossed": to_plain(loop.crossed),
-        "counts": checkpoint.counts.as_dict(),
-        "seconds": checkpoint.seconds,
-        "stage": checkpoint.stage,
-        "before": checkpoint.before,
-        "reference": checkpoint.reference,
-        "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
-        "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
-    }
 
-
-class Checkpoints:
-    """The checkpoints of a run folder, of a run that has the lock of the folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, oracle: Oracle, origin: Origin) -> None:
+        self._folder, self._oracle, self._origin = folder, oracle, origin
         # Files of the curvature role that belong to the checkpoint which was written or read last.
         self._named: set[str] = set()
         # The newest checkpoint cannot be used: it must not push out the one before it.
         self._damaged = False
+
+    def content(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The content of the file of a checkpoint.
+
+        If ranks share the scenarios, all of them have to call this; rank 0 gets the states of all scenarios.
+        """
+        loop = checkpoint.loop
+        same = loop.knowledge is loop.current.oracle
+        return {
+            "spec": dict(self._origin.spec),
+            "fingerprint": dict(self._origin.fingerprint),
+            "first": _without_oracle(loop.first),
+            "current": _without_oracle(loop.current),
+            "state": _save(self._oracle, loop.current.oracle),
+            "knowledge": None if same else _save(self._oracle, loop.knowledge),
+            "outer": to_plain(loop.outer),
+            "evaluations": loop.evaluations,
+            "bad": loop.bad,
+            "sensitivity": loop.sensitivity,
+            "unit": loop.unit,
+            "scales": to_plain(loop.scales),
+            "solved": loop.solved,
+            "tried": loop.tried,
+            "edge": to_plain(loop.edge),
+            "crossed": to_plain(loop.crossed),
+            "counts": checkpoint.counts.as_dict(),
+            "seconds": checkpoint.seconds,
+            "stage": checkpoint.stage,
+            "before": checkpoint.before,
+            "reference": checkpoint.reference,
+            "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
+            "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
+        }
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write the content of a checkpoint, whole or not at all; the newest one until then is kept beside it.
@@ -144,13 +144,11 @@ class Checkpoints:
                     file.unlink()
         self._named = named
 
-    def read(self, oracle: Oracle, stages: Sequence[OuterProblem], origin: Origin) -> tuple[Checkpoint, str]:
-        """The newest checkpoint that can be used, and a sentence where that, or the history before it, is damaged.
+    def read(self, stages: Sequence[OuterProblem]) -> tuple[Checkpoint, str]:
+        """The newest checkpoint that can be used, and a sentence if that, or the history before it, is damaged.
 
         Args:
-            oracle: the oracle that goes on with it.
             stages: the problems of all stages.
-            origin: the problem.
 
         Raises:
             OutputError: there is none, none can be used, or they are of another problem; what differs is named.
@@ -161,8 +159,8 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                content = _read(path, stages, origin)
-                checkpoint = _restored(path, content, oracle, stages)
+                content = _read(path, stages, self._origin)
+                checkpoint = _restored(path, content, self._oracle, stages)
             except (DamagedError, StorageError) as error:
                 complaints.append(str(error))
                 continue

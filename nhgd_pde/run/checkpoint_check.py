@@ -69,7 +69,7 @@ class Shapes:
 
 
 def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
-    """Check the content of a checkpoint that was written by `checkpoint_content`.
+    """Checks the content of a checkpoint, as `Checkpoints.content` makes it.
 
     Raises:
         MalformedError: with the name of the first field that is wrong.
