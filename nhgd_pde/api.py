@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .building.blueprint import build, build_scenarios
+from .building.blueprint import blueprint_of
 from .building.limits import limits_told
 from .choice.method import build_method
 from .engine.minimise import outer_space
@@ -50,11 +50,11 @@ def build_problem(file: ProblemFile) -> Problem:
     """
     start = time.perf_counter()
     with at_most_threads(1), limits_told(file):
-        scenarios = build_scenarios(file) if file.spec.parameters else None
-        pde = build(file) if scenarios is None else scenarios.nominal
+        blueprint = blueprint_of(file)
+        pde = blueprint.nominal
         # A device that only the curvature role can see is checked there.
         method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
-    return Problem(file, pde, method, time.perf_counter() - start, scenarios)
+    return Problem(file, pde, method, time.perf_counter() - start, blueprint if file.spec.parameters else None)
 
 
 def solve(
@@ -135,9 +135,11 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
     from .run.recovery import end_of
+    from .scenario_problem import ScenarioProblem
     from .verification import verify_problem
 
-    scenarios = () if problem.scenarios is None else problem.scenarios.problem.extremes()
+    last = problem.stages[-1]
+    scenarios = last.extremes() if isinstance(last, ScenarioProblem) else ()
     with at_most_threads(problem.method.threads):
         if at is None:
             return verify_problem(problem.pde, problem.file.spec.seed, scenarios=scenarios)

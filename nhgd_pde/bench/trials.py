@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..building.blueprint import build, build_scenarios
+from ..building.blueprint import blueprint_of
 from ..choice.method import Method, build_method
 from ..engine.loop import Iterate
 from ..engine.minimise import minimise, outer_space
@@ -55,7 +55,8 @@ class Task:
         """
         file = self.read(contender)
         with at_most_threads(1):
-            return penalised(fitted(build_scenarios(file).problem) if file.spec.parameters else build(file))
+            blueprint = blueprint_of(file)
+            return penalised(fitted(blueprint.problem) if file.spec.parameters else blueprint.nominal)
 
     def method(self, contender: Contender, seed: int | None, problem: PDEProblem | ScenarioProblem) -> Method:
         file, nominal = self.read(contender, seed), nominal_of(problem)
