@@ -1,4 +1,5 @@
-"""The page on the architecture: its files exist, its picture is that of the imports, its example finds the optimum."""
+"""The page on the architecture and the README: the files that they name exist, the picture of the layers agrees with the
+imports, the example finds the optimum."""
 
 from __future__ import annotations
 
@@ -70,3 +71,12 @@ def test_the_engine_alone_finds_the_closed_form(single_thread_and_type: None) ->
     assert float((v - exact).norm() / exact.norm()) < 1e-9
     used = set(re.findall(r"^from nhgd_pde\.(\w+)", EXAMPLE, re.MULTILINE))
     assert used == {"engine", "linalg"}
+
+
+def test_the_readme_has_every_shipped_problem() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`[^|]+) \|", readme, re.MULTILINE)
+    named = re.findall(r"`(\w+\.yaml)`", " ".join(table))
+    assert sorted(named) == sorted(path.name for path in (ROOT / "problems").glob("*.yaml"))
+    linked = {target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", readme)}
+    assert not {each for each in linked if not each.startswith("https://") and not (ROOT / each).is_file()}
