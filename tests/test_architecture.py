@@ -1,5 +1,4 @@
-"""The page on the architecture and the README: the files that they name exist, the picture of the layers agrees with the
-imports, the example finds the optimum."""
+"""The page on the architecture and the README: files exist, the picture agrees with the imports, the example runs."""
 
 from __future__ import annotations
 
