@@ -200,7 +200,7 @@ def _some(count: int) -> list[int]:
 def _curvature(target: ScenarioProblem) -> float:
     """The largest eigenvalue of the nominal reduced Hessian in the metric of the control, by power iteration."""
     from nhgd_pde.engine.curvature.factored import Factored
-    from nhgd_pde.engine.inner import InnerOptions
+    from nhgd_pde.engine.inner_loop import InnerOptions
     from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
     from nhgd_pde.engine.oracle import Accuracy
 

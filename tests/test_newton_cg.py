@@ -16,7 +16,7 @@ from benchmarks.quasilinear import quasilinear_problem
 from benchmarks.reference import ALPHA, MOTHER_OBJECTIVE, MOTHER_TARGET, poisson_control
 from nhgd_pde.engine.bilevel import BilevelProblem
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..engine.curvature.factored import Factored
-from ..engine.inner import InnerOptions
+from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Oracle
 from ..engine.scales import ScalesOracle
 from ..engine.scenarios.growth import GrowthOptions
 from ..engine.scenarios.minibatches import Minibatches
-from ..engine.scenarios.oracle import ScenarioNHGD
+from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
 from ..methods.robbins_monro import RobbinsMonro
 from ..methods.sample_average import SampleAverage
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from ..engine.curvature.dense import Dense
-from ..engine.inner import InnerOptions
+from ..engine.inner_loop import InnerOptions
 from ..engine.loop import Stopping
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Oracle, SecondOrderOracle

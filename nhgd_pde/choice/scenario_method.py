@@ -11,8 +11,8 @@ from ..engine.outer.base import OuterMethod
 from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.stochastic import StochasticApproximation
 from ..engine.scenarios.growth import GrowthOptions
-from ..engine.scenarios.oracle import ScenarioNHGD
 from ..engine.scenarios.saga import SAGA
+from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
 from ..engine.scenarios.streaming import Streaming
 from ..methods.adjoint import Adjoint
 from ..methods.registry import OVER_SCENARIOS

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..linalg.counts import Counts
 from ..linalg.krylov import extreme_eigenvalues
-from ..linalg.lengths import dot, magnitude
 from ..linalg.riesz import RieszMap
+from ..linalg.safe_lengths import dot, magnitude
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .krylov import USUAL, Operator
-from .lengths import row_lengths
+from .safe_lengths import row_lengths
 
 
 @dataclass(frozen=True)

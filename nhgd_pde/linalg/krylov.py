@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .lengths import dot as dot
-from .lengths import magnitude, quotient, root
+from .safe_lengths import dot as dot
+from .safe_lengths import magnitude, quotient, root
 
 Operator = Callable[[Tensor], Tensor]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .factorisation import SingularMatrixError
-from .lengths import length
+from .safe_lengths import length
 
 Map = Callable[[Tensor], Tensor]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .counts import Counts
 from .krylov import conjugate_gradients
-from .lengths import dot, length
+from .safe_lengths import dot, length
 from .sparse import SparseMatrix
 
 

@@ -1,6 +1,6 @@
 """Hypergradients from the limited-memory Broyden inverse of a quasi-Newton inner solver.
 
-    A = t K^-1 + sum_i u_i v_i^T ~ H^-1, of which only t, U and V exist                 (`linalg.broyden`)
+    A = t K^-1 + sum_i u_i v_i^T ~ H^-1, of which only t, U and V exist                 (`linalg.broyden_inverse`)
     u <- u - A grad_u E l,            then A y = s for the step s and the change y of the gradient       (T times)
     q <- q + A^T (grad_u f - H q)                                          the inverse as it is: SHINE for q = 0
     q <- q - A (H q - grad_u f),      then A y = s again                                      (k times: BPN)
@@ -24,7 +24,7 @@ from torch import Tensor
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
-from ..linalg.broyden import LowRankInverse, broyden
+from ..linalg.broyden_inverse import LowRankInverse, broyden
 from .common import ROUNDING, MethodState, conclude, gradient_step, start, surveyed
 
 

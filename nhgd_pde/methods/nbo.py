@@ -36,7 +36,7 @@ from .common import (
 )
 
 
-class Solved(NamedTuple):
+class PartSolution(NamedTuple):
     """d and q, (S, n), the relative residual that q leaves, and the steps taken."""
 
     d: Tensor
@@ -87,7 +87,7 @@ class NBO:
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> PartSolution:
         raise NotImplementedError
 
     def _ended(
@@ -105,7 +105,7 @@ class NBOCG(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> PartSolution:
         def hessian(w: Tensor) -> Tensor:
             return problem.hessian_product(u, v, w)
 
@@ -113,7 +113,7 @@ class NBOCG(NBO):
         d = conjugate_gradients(hessian, problem.inner_gradient(u, v), riesz, None, accuracy.state, steps)
         inner = problem.outer_derivatives(u, v)[0]
         found = conjugate_gradients(hessian, inner, riesz, q, accuracy.adjoint, steps)
-        return Solved(d.solution, found.solution, found.error, d.iterations + found.iterations)
+        return PartSolution(d.solution, found.solution, found.error, d.iterations + found.iterations)
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ class NBOGD(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> PartSolution:
         t, g = self.linear_step or gradient_step(state.spectrum), problem.inner_gradient(u, v)
         inner, d = problem.outer_derivatives(u, v)[0], torch.zeros_like(u)
         for _ in range(self.steps or 0):
             d, q, residual = _descended(problem, lambda w: problem.hessian_product(u, v, w), g, inner, d, q, t)
-        return Solved(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
+        return PartSolution(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class NSBOSGD(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> PartSolution:
         inner, d, steps, taken = problem.outer_derivatives(u, v)[0], torch.zeros_like(u), self.steps, 0
         residual = inner
         while steps is None or taken < steps:
@@ -164,7 +164,7 @@ class NSBOSGD(NBO):
             steps = relaxation_steps(state.spectrum, t) if steps is None else steps
             d, q, residual = _descended(problem, batch.hessian, batch.gradient, inner, d, q, t)
             taken += 1
-        return Solved(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
+        return PartSolution(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
 
     def _ended(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..engine.bilevel import StateFactors
 from ..engine.certificate import Sensitivity
-from ..engine.newton import solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scales import GradientScales, gradient_scales
-from ..engine.scenarios.problem import Part, ScenarioProblem
-from ..engine.scenarios.systems import Rows, relative, solve_adjoints, solve_states
+from ..engine.scenarios.part_equations import RowSolutions, relative, solve_adjoints, solve_states
+from ..engine.scenarios.scenario_bilevel import Part, ScenarioBilevelProblem
+from ..engine.state_newton import solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
 from .adjoint import ExactDirections
@@ -118,12 +118,12 @@ class SampleAverage:
     memory: float | None = None
     name: str = "sample_average"
 
-    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> SampleAverageState:
+    def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> SampleAverageState:
         nominal = Nominal.start(problem, v) if self.solver == "nominal" else None
         return SampleAverageState(_Kept(), None, u, nominal)
 
     def evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: SampleAverageState, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: SampleAverageState, accuracy: Accuracy
     ) -> tuple[Evaluation, SampleAverageState]:
         """Raises: ValueError: the factors of all scenarios do not fit into memory."""
         try:
@@ -132,7 +132,7 @@ class SampleAverage:
             return failed_evaluation(v, str(singular)), state
 
     def _evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: SampleAverageState, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: SampleAverageState, accuracy: Accuracy
     ) -> tuple[Evaluation, SampleAverageState]:
         tolerance = self.tolerance or min(accuracy.state, accuracy.adjoint)
         nominal = state.nominal
@@ -177,7 +177,7 @@ class SampleAverage:
         return evaluation, replace(state, known=known, nominal=nominal, sensitivity=sensitivity)
 
     def scales(
-        self, problem: ScenarioProblem, v: Tensor, state: SampleAverageState, evaluation: Evaluation
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: SampleAverageState, evaluation: Evaluation
     ) -> GradientScales:
         """How large the gradient of the last evaluation is by its nature; two solves a scenario."""
         assert state.known is not None
@@ -205,13 +205,13 @@ class SampleAverage:
         rest = to_plain(replace(state, kept=nothing, nominal=None))
         return {"state": rest, "nominal": None if state.nominal is None else state.nominal.save()}
 
-    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> SampleAverageState:
+    def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> SampleAverageState:
         state = from_plain(saved["state"], problem.start()[0].device)
         nominal = None if saved["nominal"] is None else Nominal.restore(problem, saved["nominal"])
         return replace(state, kept=_Kept(), nominal=nominal)
 
 
-def _shares(problem: ScenarioProblem, values: Tensor) -> tuple[Tensor, Tensor | None]:
+def _shares(problem: ScenarioBilevelProblem, values: Tensor) -> tuple[Tensor, Tensor | None]:
     """(S,) the factors with which hypergradients of scenarios are added up, and those of f_s in these, if not one."""
     weights = problem.weights if problem.risk.linear else problem.risk.derivative(values, problem.weights)
     penalties = problem.penalty_weights
@@ -228,7 +228,7 @@ class _Solves:
     def __init__(
         self,
         options: SampleAverage,
-        problem: ScenarioProblem,
+        problem: ScenarioBilevelProblem,
         v: Tensor,
         state: SampleAverageState,
         nominal: Nominal | None,
@@ -335,7 +335,7 @@ class _Solves:
         self.p[indices] = torch.where(needed[:, None], p, self.p[indices])
         self.derivative += shares @ (direct - part.scenario_control_products(u, self.v, p))
 
-    def _factorised_states(self, indices: Tensor, part: FactorisedPart) -> Rows:
+    def _factorised_states(self, indices: Tensor, part: FactorisedPart) -> RowSolutions:
         start = self.u[indices]
         residual = part.residual(start, self.v)
         if part.linear:
@@ -348,7 +348,7 @@ class _Solves:
         self._found(0, part, residual, u, start, lambda left: self._factors(indices, part, u).solve(left))
         self.steps[0] = max(self.steps[0], steps)
         nothing = torch.zeros_like(self.values[indices])
-        return Rows(u, residual, nothing, nothing, steps)
+        return RowSolutions(u, residual, nothing, nothing, steps)
 
     def solved_transposed(self, indices: Tensor, part: FactorisedPart, u: Tensor, right: Tensor) -> Tensor:
         """By the factors of the scenarios at u, or by those of the nominal one."""
@@ -383,7 +383,7 @@ class _Solves:
                 f"{allowed:,.0f} may be used; take solver nominal, fewer scenarios or a coarser mesh"
             )
 
-    def _took(self, kind: int, found: Rows, length: float) -> Rows:
+    def _took(self, kind: int, found: RowSolutions, length: float) -> RowSolutions:
         self.message = self.message or found.message
         self.found[kind].append((float(found.error.max()), float(found.length.max()), length))
         self.steps[kind] = max(self.steps[kind], found.steps)

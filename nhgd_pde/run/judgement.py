@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..engine.curvature.factored import Factored
-from ..engine.inner import InnerOptions
+from ..engine.inner_loop import InnerOptions
 from ..engine.loop import Stopping
 from ..engine.minimise import minimise, outer_space
 from ..engine.nhgd import NHGD, HypergradientOptions
@@ -21,7 +21,7 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
-from ..engine.scenarios.systems import solve_states
+from ..engine.scenarios.part_equations import solve_states
 from ..engine.scenarios.team import ALONE, Team, Work
 from ..linalg.factorisation import SingularMatrixError
 from ..objective.risk import Risk

@@ -16,8 +16,8 @@ import torch.distributed as dist
 
 from ..engine.roles.ranks import Ranks, meet_ranks
 from ..engine.roles.rendezvous import give_up, part
-from ..engine.scenarios.oracle import ScenarioNHGD
 from ..engine.scenarios.saga import SAGA
+from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
 from ..engine.scenarios.streaming import Streaming
 from ..engine.scenarios.team import Team
 from ..problem_file.constraint_spec import StateSpec

@@ -14,7 +14,7 @@ from ..engine.minimise import minimise
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.reasons import converged
 from ..engine.roles.link import RoleError
-from ..engine.scenarios.oracle import ScenarioState
+from ..engine.scenarios.scenario_nhgd import ScenarioState
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.counts import Counts
 from ..linalg.factorisation import SingularMatrixError

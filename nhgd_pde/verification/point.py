@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.newton import solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
+from ..engine.state_newton import solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import dot
 from ..methods.adjoint import Adjoint, AdjointState, ExactDirections

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..engine.curvature.factored import Factored
-from ..engine.inner import InnerOptions
+from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..linalg.differences import central_difference
 from ..linalg.krylov import dot

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from ...linalg.lengths import paired_length
 from ...linalg.riesz import RieszMap
+from ...linalg.safe_lengths import paired_length
 from ..bilevel import Constraint
 from .multiplier import find_multiplier
 

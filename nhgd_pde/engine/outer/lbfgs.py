@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.krylov import dot
-from ...linalg.lengths import paired_length
+from ...linalg.safe_lengths import paired_length
 from .base import (
     Evaluation,
     Feasible,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .lengths import dot, paired_length
 from .riesz import RieszMap
+from .safe_lengths import dot, paired_length
 
 _MOST_RETREATS = 20
 

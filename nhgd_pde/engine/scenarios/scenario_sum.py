@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .measures import Hypergradients, Measured, difference, measured_by, padded
-from .problem import Risk, ScenarioProblem
-from .solved import Middle
-from .systems import Rows, Tolerances, relative, solve_adjoints, solve_states
+from .known_solutions import KnownSolutions
+from .nominal_point import NominalPoint
+from .part_equations import RowSolutions, Tolerances, relative, solve_adjoints, solve_states
+from .scenario_bilevel import Risk, ScenarioBilevelProblem
+from .scenario_hypergradients import Hypergradients
 from .team import ALONE, Team, Work, numbers_of
+from .weighted_risk import WeightedRisk, difference, padded, weighted_risk
 from .weights import Balance
 
 # Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
@@ -23,95 +25,7 @@ _SHORTEST = 1e-3
 
 
 @dataclass(frozen=True)
-class Knowledge:
-    """States and adjoints of the scenarios seen so far: all that is stored of each.
-
-    Attributes:
-        u, p: (b, n), b those of this rank.
-        at: u and p (1, n) of the nominal scenario when these were solved for; None before.
-        moved: (1, n), to be added to every row of u and p, which copies of all rows would take as much memory for.
-        gains: (2, b) for states and adjoints, how much larger solutions of a scenario are than those with the shared
-            inverse, as far as earlier solves have shown; None before.
-    """
-
-    u: Tensor
-    p: Tensor
-    at: tuple[Tensor, Tensor] | None = None
-    moved: tuple[Tensor, Tensor] | None = None
-    gains: Tensor | None = None
-
-    def following(self, u: Tensor, p: Tensor) -> Knowledge:
-        """Moved on by what u and p (1, n) of the nominal scenario have moved.
-
-        The start that is left is off by the step times what the scenario differs from the nominal one, with no solve.
-        """
-        if self.at is None:
-            return replace(self, at=(u, p), moved=None)
-        return replace(self, at=(u, p), moved=(u - self.at[0], p - self.at[1]))
-
-    def gain(self, kind: int, indices: Tensor) -> Tensor:
-        """(k,) of states (0) or adjoints (1) for rows by their places: 1 where a scenario has not been seen."""
-        found = self.u.new_ones(len(indices))
-        if self.gains is not None:
-            known = indices < self.gains.shape[1]
-            found[known] = self.gains[kind, indices[known]]
-        return found
-
-    def starts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(k, n) for rows by their places: the nominal ones where a scenario has not been seen."""
-        assert self.at is not None
-        known = indices < len(self.u)
-        found = []
-        for k, rows in enumerate((self.u, self.p)):
-            start = self.at[k].expand(len(indices), -1).clone()
-            start[known] = rows[indices[known]] + (self.moved[k] if self.moved is not None else 0.0)
-            found.append(start)
-        return found[0], found[1]
-
-    @property
-    def deviations(self) -> tuple[Tensor, Tensor]:
-        """(b, n) of states and adjoints from the nominal ones."""
-        assert self.at is not None
-        shifts = self.at if self.moved is None else tuple(a - m for a, m in zip(self.at, self.moved, strict=True))
-        return self.u - shifts[0], self.p - shifts[1]
-
-    def guided(self, before: Knowledge, after: Knowledge, count: int, way: Callable[[Tensor], Tensor]) -> Knowledge:
-        """With `count` scenarios, moved on by what they have moved from the nominal one with fewer unknowns.
-
-        Args:
-            before, after: with fewer unknowns, where these scenarios have been solved for.
-            count: of them.
-            way: from differences with fewer unknowns to differences.
-        """
-        assert self.at is not None
-        found = []
-        known = zip(self.deviations, self.at, before.deviations, after.deviations, strict=True)
-        for own, nominal, old, new in known:
-            seen = min(len(own), len(old))
-            moved = nominal + own
-            moved[:seen] += way(new[:seen] - old[:seen])
-            found.append(torch.cat([moved, nominal + way(new[len(own) : count])]))
-        return Knowledge(found[0], found[1], self.at, gains=self.gains)
-
-    def first(self, count: int) -> Knowledge:
-        return replace(
-            self, u=self.u[:count], p=self.p[:count], gains=None if self.gains is None else self.gains[:, :count]
-        )
-
-    def blend(self, other: Knowledge, share: float) -> Knowledge:
-        """Scenarios that only the other one has seen move with the nominal scenario."""
-        if self.at is None or other.at is None:
-            return other
-        at = torch.lerp(self.at[0], other.at[0], share), torch.lerp(self.at[1], other.at[1], share)
-        count, rows = min(len(self.u), len(other.u)), []
-        for own, theirs, new, old in zip((self.u, self.p), (other.u, other.p), at, other.at, strict=True):
-            moved = theirs[count:] + (new - old)
-            rows.append(torch.cat([torch.lerp(own[:count], theirs[:count], share), moved]))
-        return Knowledge(rows[0], rows[1], at, gains=other.gains)
-
-
-@dataclass(frozen=True)
-class Sweep:
+class ScenarioSum:
     """What one sweep over b scenarios gives.
 
     Attributes:
@@ -127,7 +41,7 @@ class Sweep:
         message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
-    measured: tuple[Measured, ...]
+    measured: tuple[WeightedRisk, ...]
     derivative: Tensor
     correction: Tensor
     apart: Tensor
@@ -135,7 +49,7 @@ class Sweep:
     adjoint_error: float
     state_steps: int
     adjoint_steps: int
-    known: Knowledge
+    known: KnownSolutions
     hypergradients: Hypergradients
     message: str = ""
 
@@ -150,16 +64,16 @@ class Sweep:
         return self.measured[0].gap - sum(each.gap for each in self.measured[1:])
 
 
-def sweep(
-    problem: ScenarioProblem,
+def sum_over_scenarios(
+    problem: ScenarioBilevelProblem,
     v: Tensor,
-    known: Knowledge,
-    middle: Middle,
+    known: KnownSolutions,
+    nominal_point: NominalPoint,
     balances: Sequence[Balance],
     risk: Risk,
     tolerances: Tolerances,
     team: Team = ALONE,
-) -> Sweep:
+) -> ScenarioSum:
     """Solve the equations of some scenarios and add up their hypergradients.
 
     With the mean, states and adjoints of a part follow each other; another measure has to know all values first, and
@@ -169,15 +83,15 @@ def sweep(
         problem: the scenarios.
         v: (p,).
         known: states and adjoints to start from, with the nominal ones at v.
-        middle: the nominal scenario at v, whose inverse all share.
+        nominal_point: the nominal scenario at v, whose inverse all share.
         balances: weights of the first scenarios, those of the most of them first; the others are of what is to be
             taken off.
         risk: of their values.
         tolerances: of both equations.
         team: ranks that share the scenarios, all of which are here with the same arguments but for what they know.
     """
-    state = _Sum(problem, v, known, middle, tolerances, balances[0].count, team)
-    measured = [Measured(each, 0.0, each.weights) for each in balances]
+    state = _Sum(problem, v, known, nominal_point, tolerances, balances[0].count, team)
+    measured = [WeightedRisk(each, 0.0, each.weights) for each in balances]
     shares = difference(measured)
     whole = problem.penalty_weights is None
     with team.together():
@@ -190,8 +104,8 @@ def sweep(
     state.message = team.told(state.message)
     if state.message:
         return state.failed()
-    values = torch.cat([v.new_tensor([middle.value]), team.joined(state.values, state.own, balances[0].count)])
-    measured = [measured_by(risk, values[: each.count + 1], each) for each in balances]
+    values = torch.cat([v.new_tensor([nominal_point.value]), team.joined(state.values, state.own, balances[0].count)])
+    measured = [weighted_risk(risk, values[: each.count + 1], each) for each in balances]
     if problem.penalty_weights is not None:
         penalties = team.joined(state.penalties, state.own, balances[0].count)
         weights = problem.penalty_weights[: balances[0].count]
@@ -229,10 +143,10 @@ def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:
 class _Sum:
     """What this rank has added up so far; shares are of the nominal scenario first."""
 
-    problem: ScenarioProblem
+    problem: ScenarioBilevelProblem
     v: Tensor
-    known: Knowledge
-    middle: Middle
+    known: KnownSolutions
+    nominal_point: NominalPoint
     tolerances: Tolerances
     active: int
     team: Team
@@ -253,7 +167,7 @@ class _Sum:
         # a scenario's own equation enlarges it: what it does to a load, so far as states tell.
         self.left = self.v.new_zeros(2, 2, n)
         self.gains = self.v.new_ones(count)
-        # See `Knowledge.gains`.
+        # See `KnownSolutions.gains`.
         self.larger: Tensor | None = None
         self.work = Work(self.problem.counts)
 
@@ -262,7 +176,7 @@ class _Sum:
         part, places = self.problem.part(indices), self.team.places(indices)
         u, p = self.known.starts(places)
         goal = self.tolerances.state, self.tolerances.state_length
-        found = solve_states(part, self.v, u, self.middle.inverse, *goal, self.known.gain(0, places))
+        found = solve_states(part, self.v, u, self.nominal_point.inverse, *goal, self.known.gain(0, places))
         self._took(0, found, places)
         self.u[places], self.p[places] = found.solution, p
         self.values[places] = part.scenario_values(found.solution, self.v)
@@ -281,7 +195,7 @@ class _Sum:
         right, direct = part.scenario_derivatives(u, v, slopes)
         goal = self.tolerances.adjoint, self.tolerances.adjoint_length
         gain = self.known.gain(1, places)
-        found = solve_adjoints(part, u, v, right, self.p[places], self.middle.inverse, goal, gain)
+        found = solve_adjoints(part, u, v, right, self.p[places], self.nominal_point.inverse, goal, gain)
         self._took(1, found, places)
         self.p[places] = found.solution
         self.rows[places] = direct - part.scenario_control_products(u, v, found.solution)
@@ -301,7 +215,7 @@ class _Sum:
         signs = (1.0 - 2.0 * (indices % 2)) * self.gains[self.team.places(indices)] ** (2 - kind)
         self.left[kind] += torch.stack([own, signs * own]) @ residual
 
-    def _took(self, kind: int, found: Rows, places: Tensor) -> None:
+    def _took(self, kind: int, found: RowSolutions, places: Tensor) -> None:
         self.message = self.message or found.message
         self.errors[kind, places], self.lengths[kind, places] = found.error, found.length
         if found.gain is not None:
@@ -312,12 +226,12 @@ class _Sum:
 
     @property
     def hypergradients(self) -> Hypergradients:
-        return Hypergradients(self.middle.derivative, self.rows, self.own, self.team)
+        return Hypergradients(self.nominal_point.derivative, self.rows, self.own, self.team)
 
-    def failed(self) -> Sweep:
+    def failed(self) -> ScenarioSum:
         """With the message, and nothing that is worth anything."""
         nan, nothing = math.nan, torch.zeros_like(self.v)
-        return Sweep(
+        return ScenarioSum(
             measured=(),
             derivative=nothing,
             correction=nothing,
@@ -331,12 +245,12 @@ class _Sum:
             message=self.message,
         )
 
-    def done(self, measured: tuple[Measured, ...], shares: Tensor) -> Sweep:
+    def done(self, measured: tuple[WeightedRisk, ...], shares: Tensor) -> ScenarioSum:
         """With the shares (b + 1,) in which the hypergradients enter."""
         mean, errors, steps = self._summed(shares)
-        known = Knowledge(self.u, self.p, self.known.at, gains=self.larger)
+        known = KnownSolutions(self.u, self.p, self.known.at, gains=self.larger)
         correction, apart = self._corrections()
-        return Sweep(
+        return ScenarioSum(
             measured=measured,
             derivative=mean + correction,
             correction=correction,
@@ -390,9 +304,9 @@ class _Sum:
         """
         if not self.active:
             return self.v.new_zeros(2, len(self.v))
-        nominal, u, v = self.problem.nominal, self.middle.u, self.v
-        du = -self.middle.inverse.newton_step(self.left[0])
+        nominal, u, v = self.problem.nominal, self.nominal_point.u, self.v
+        du = -self.nominal_point.inverse.newton_step(self.left[0])
         bent = [nominal.outer_second_derivatives(u, v, each[None], torch.zeros_like(v)) for each in du]
-        dp = self.middle.inverse.adjoint(self.left[1] + torch.cat([of_state for of_state, _ in bent]))
+        dp = self.nominal_point.inverse.adjoint(self.left[1] + torch.cat([of_state for of_state, _ in bent]))
         products = [nominal.control_product_transposed(u, v, each[None]) for each in dp]
         return torch.stack([direct - product for (_, direct), product in zip(bent, products, strict=True)])

@@ -29,11 +29,12 @@ from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
 from ..scales import UNKNOWN, GradientScales
 from .growth import GrowthOptions
-from .levels import Estimate, Level, LevelState, SamplingErrors, estimate, sampling_errors
-from .problem import Part, ScenarioProblem
-from .solved import nominal_at
-from .sweep import Knowledge
-from .systems import row_lengths
+from .known_solutions import KnownSolutions
+from .mesh_levels import MeshLevel, MeshLevelState, TwoMeshEstimate, two_mesh_estimate
+from .nominal_point import solve_nominal
+from .part_equations import row_lengths
+from .sampling_errors import SamplingErrors, sampling_errors
+from .scenario_bilevel import Part, ScenarioBilevelProblem
 from .team import ALONE, Team, numbers_of
 
 # Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
@@ -61,8 +62,8 @@ class ScenarioState:
         parts: the scales of the last gradient over scenarios.
     """
 
-    fine: LevelState
-    coarse: LevelState | None = None
+    fine: MeshLevelState
+    coarse: MeshLevelState | None = None
     sensitivity: float = 0.0
     tried: bool = False
     at: Tensor | None = None
@@ -80,7 +81,7 @@ class ScenarioState:
         return self.fine.nominal
 
     @property
-    def known(self) -> Knowledge:
+    def known(self) -> KnownSolutions:
         return self.fine.known
 
     @property
@@ -106,7 +107,7 @@ class ScenarioState:
     def description(self) -> str:
         return f"{self.nominal.description}, shared by the scenarios"
 
-    def each(self, verb: Callable[[LevelState], LevelState]) -> ScenarioState:
+    def each(self, verb: Callable[[MeshLevelState], MeshLevelState]) -> ScenarioState:
         """With every level changed, the fine one first."""
         fine = verb(self.fine)
         return replace(self, fine=fine, coarse=None if self.coarse is None else verb(self.coarse))
@@ -133,15 +134,15 @@ class ScenarioNHGD:
     name: str = "nhgd"
     team: Team = ALONE
 
-    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> ScenarioState:
+    def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> ScenarioState:
         count, growth = problem.inner_shape[0], self.growth
         nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
         active = count if growth.first is None else 0 if growth.nominal < 1.0 else min(growth.first, count)
         error = 0.0 if active == count else math.inf
-        return ScenarioState(LevelState(nominal, Knowledge(u[:0], u[:0]), active, error))
+        return ScenarioState(MeshLevelState(nominal, KnownSolutions(u[:0], u[:0]), active, error))
 
     def evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
     ) -> tuple[Evaluation, ScenarioState]:
         """One evaluation over the scenarios in use; a singular linearisation makes it a failed one."""
         try:
@@ -150,77 +151,77 @@ class ScenarioNHGD:
             return failed_evaluation(v, str(singular)), state
 
     def _evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
     ) -> tuple[Evaluation, ScenarioState]:
         if state.at is not None and not torch.equal(state.at, v):
             # A step was made, and all active scenarios have been used for it.
             state = state.each(lambda level: replace(level, used=level.active))
-        middle, evaluation, nominal = nominal_at(self.base, problem, v, state.nominal, accuracy)
-        if middle is None or (state.active == 0 and state.coarse is None):
+        nominal_point, evaluation, nominal = solve_nominal(self.base, problem, v, state.nominal, accuracy)
+        if nominal_point is None or (state.active == 0 and state.coarse is None):
             return replace(evaluation, validated=False), replace(state, fine=replace(state.fine, nominal=nominal))
-        fine, coarse = Level.at(problem, v, middle, state.fine), None
-        way = problem.coarse if state.coarse is not None else None
-        before = 0 if way is None else way.problem.counts.solves
-        if way is not None and state.coarse is not None:
-            below = way.restrict(v)
-            found, _, _ = nominal_at(self.base, way.problem, below, state.coarse.nominal, accuracy)
+        fine, coarse = MeshLevel.at(problem, v, nominal_point, state.fine), None
+        transfer = problem.coarse if state.coarse is not None else None
+        before = 0 if transfer is None else transfer.problem.counts.solves
+        if transfer is not None and state.coarse is not None:
+            below = transfer.restrict(v)
+            found, _, _ = solve_nominal(self.base, transfer.problem, below, state.coarse.nominal, accuracy)
             if found is None:
                 return self._evaluate(problem, v, replace(state, coarse=None, tried=True), accuracy)
-            coarse = Level.at(way.problem, below, found, state.coarse)
+            coarse = MeshLevel.at(transfer.problem, below, found, state.coarse)
         wanted = self._tolerances(state, accuracy)
         own = problem.nominal.control_derivative(v)
         for sweeps in range(1 + _MOST_SWEEPS):
-            told = estimate(fine, coarse, way, problem.risk, wanted, self.team)
-            if told.message:
-                return failed_evaluation(v, told.message), state
-            fine = fine.following(told.fine)
-            coarse = coarse.following(told.coarse) if coarse is not None and told.coarse is not None else None
-            errors = sampling_errors(fine, coarse, way, told)
-            length = self._length(problem, v, told.derivative + own)
+            estimate = two_mesh_estimate(fine, coarse, transfer, problem.risk, wanted, self.team)
+            if estimate.message:
+                return failed_evaluation(v, estimate.message), state
+            fine = fine.following(estimate.fine)
+            coarse = coarse.following(estimate.coarse) if coarse is not None and estimate.coarse is not None else None
+            errors = sampling_errors(fine, coarse, transfer, estimate)
+            length = self._length(problem, v, estimate.derivative + own)
             hidden = max(self.growth.share * errors.total, self.growth.visible * length)
-            if sweeps == _MOST_SWEEPS or not told.corrected > 2.0 * hidden:
+            if sweeps == _MOST_SWEEPS or not estimate.corrected > 2.0 * hidden:
                 break
             # The errors of scenarios that had not been seen have more in common than those of others.
-            tighter = max(hidden / told.corrected, _LEAST_TIGHTENING)
+            tighter = max(hidden / estimate.corrected, _LEAST_TIGHTENING)
             wanted = tighter * wanted[0], tighter * wanted[1]
-        if way is not None:
-            problem.counts.coarse_solves += way.problem.counts.solves - before
-        return self._told(problem, v, evaluation, fine, coarse, told, errors, state)
+        if transfer is not None:
+            problem.counts.coarse_solves += transfer.problem.counts.solves - before
+        return self._evaluation(problem, v, evaluation, fine, coarse, estimate, errors, state)
 
-    def _told(
+    def _evaluation(
         self,
-        problem: ScenarioProblem,
+        problem: ScenarioBilevelProblem,
         v: Tensor,
         nominal: Evaluation,
-        fine: Level,
-        coarse: Level | None,
-        told: Estimate,
+        fine: MeshLevel,
+        coarse: MeshLevel | None,
+        estimate: TwoMeshEstimate,
         errors: SamplingErrors,
         state: ScenarioState,
     ) -> tuple[Evaluation, ScenarioState]:
-        derivative = told.derivative + problem.nominal.control_derivative(v)
-        left = told.state_error + told.adjoint_error
+        derivative = estimate.derivative + problem.nominal.control_derivative(v)
+        left = estimate.state_error + estimate.adjoint_error
         # The weights with which a nonlinear measure counts scenarios depend on the values of those left out.
         validated = errors.total == 0.0 or (problem.risk.linear and math.isfinite(errors.bound))
-        parts = self._parts(problem, told, derivative)
+        parts = self._parts(problem, estimate, derivative)
         scale, total = state.scale, errors.total
         if total > 0.0 and math.isfinite(errors.bound):
             scale = max(0.5 * errors.bound / total, 1.0)
         evaluation = Evaluation(
             v=v,
-            value=told.value + problem.nominal.control_value(v),
+            value=estimate.value + problem.nominal.control_value(v),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
-            state_error=max(told.state_error, nominal.state_error),
-            adjoint_error=max(told.adjoint_error, nominal.adjoint_error),
-            sensitivity=told.corrected / left if left > 0.0 else nominal.sensitivity,
-            inner_steps=max(each.state_steps for each in told.sweeps),
-            refinement_steps=max(each.adjoint_steps for each in told.sweeps),
+            state_error=max(estimate.state_error, nominal.state_error),
+            adjoint_error=max(estimate.adjoint_error, nominal.adjoint_error),
+            sensitivity=estimate.corrected / left if left > 0.0 else nominal.sensitivity,
+            inner_steps=max(each.state_steps for each in estimate.sums),
+            refinement_steps=max(each.adjoint_steps for each in estimate.sums),
             sampling_error=total,
             sampling_bound=2.0 * scale * total,
             scenarios=fine.state.active,
             coarse_scenarios=0 if coarse is None else coarse.state.active,
-            smoothing_gap=sum(each.gap for each in told.sweeps),
+            smoothing_gap=sum(each.gap for each in estimate.sums),
             validated=validated,
             rounding=parts.rounding,
         )
@@ -239,14 +240,14 @@ class ScenarioNHGD:
         )
         return evaluation, reached
 
-    def _parts(self, problem: ScenarioProblem, told: Estimate, derivative: Tensor) -> GradientScales:
+    def _parts(self, problem: ScenarioBilevelProblem, estimate: TwoMeshEstimate, derivative: Tensor) -> GradientScales:
         """The scales of a gradient that is the sum of the gradients of the scenarios, which may cancel."""
-        metric, few = problem.outer_metric, told.fine.measured[0]
-        own = metric.dual_norm_estimate((derivative - told.derivative)[None])
-        size = told.fine.hypergradients.size(metric, few.shares)
-        return GradientScales.of_parts(own + size, told.state_error + told.adjoint_error)
+        metric, few = problem.outer_metric, estimate.fine.measured[0]
+        own = metric.dual_norm_estimate((derivative - estimate.derivative)[None])
+        size = estimate.fine.hypergradients.size(metric, few.shares)
+        return GradientScales.of_parts(own + size, estimate.state_error + estimate.adjoint_error)
 
-    def _length(self, problem: ScenarioProblem, v: Tensor, derivative: Tensor) -> float:
+    def _length(self, problem: ScenarioBilevelProblem, v: Tensor, derivative: Tensor) -> float:
         """How long a gradient is, for what errors of it matter; of components that push against a bound none does."""
         space = outer_space(problem)
         if space.smooth:
@@ -267,7 +268,7 @@ class ScenarioNHGD:
         return state_error, adjoint_error
 
     def grown(
-        self, problem: ScenarioProblem, state: ScenarioState, stationarity: float, first: float, goal: float
+        self, problem: ScenarioBilevelProblem, state: ScenarioState, stationarity: float, first: float, goal: float
     ) -> ScenarioState | None:
         """The state with more scenarios, where those in use do not tell more; None where they do."""
         count, growth = problem.inner_shape[0], self.growth
@@ -295,18 +296,18 @@ class ScenarioNHGD:
         coarse = replace(coarse, active=max(coarse.active, fine.active))
         return replace(state, fine=fine, coarse=None if fine.active >= count else coarse)
 
-    def _begun(self, problem: ScenarioProblem, state: ScenarioState, count: int) -> ScenarioState:
+    def _begun(self, problem: ScenarioBilevelProblem, state: ScenarioState, count: int) -> ScenarioState:
         """With the first scenarios: on a coarser mesh where there is one."""
-        growth, way = self.growth, problem.coarse if self.growth.coarse and not state.tried else None
-        if way is None:
+        growth, transfer = self.growth, problem.coarse if self.growth.coarse and not state.tried else None
+        if transfer is None:
             return replace(state, fine=replace(state.fine, active=min(growth.first or count, count)))
-        u, v = way.problem.nominal.start()
-        nominal = self.base.init(way.problem.nominal, u, v)
-        coarse = LevelState(nominal, Knowledge(u[:0], u[:0]), min(growth.coarse, count))
+        u, v = transfer.problem.nominal.start()
+        nominal = self.base.init(transfer.problem.nominal, u, v)
+        coarse = MeshLevelState(nominal, KnownSolutions(u[:0], u[:0]), min(growth.coarse, count))
         return replace(state, coarse=coarse)
 
     def scales(
-        self, problem: ScenarioProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
     ) -> GradientScales:
         """The scales of the nominal gradient if the first evaluation used it alone, else of the sum over scenarios.
 
@@ -323,10 +324,10 @@ class ScenarioNHGD:
         return GradientScales(max(state.parts.natural, natural), rounding)
 
     def _scales_of(self, problem: Part, v: Tensor, state: NHGDState) -> GradientScales:
-        middle, reached = self.base.evaluate(problem, v, state, Accuracy(_FLOOR, _FLOOR))
-        return self.base.scales(problem, v, reached, middle) if middle.finite else UNKNOWN
+        evaluation, reached = self.base.evaluate(problem, v, state, Accuracy(_FLOOR, _FLOOR))
+        return self.base.scales(problem, v, reached, evaluation) if evaluation.finite else UNKNOWN
 
-    def _longest_scales(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> GradientScales:
+    def _longest_scales(self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState) -> GradientScales:
         """The scales of the gradient of the scenario with the longest state; the largest of all ranks."""
         found, rows = UNKNOWN, state.known.u
         if len(rows):
@@ -338,14 +339,14 @@ class ScenarioNHGD:
         natural, rounding = table.amax(0).tolist()
         return GradientScales(natural, rounding)
 
-    def hessian(self, problem: ScenarioProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
+    def hessian(self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
         """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""
         return self.base.hessian(problem.nominal, v, state.nominal)
 
     def whole(self, state: ScenarioState) -> ScenarioState:
         """With the scenarios of all ranks on rank 0, and with none on others."""
 
-        def collected(level: LevelState) -> LevelState:
+        def collected(level: MeshLevelState) -> MeshLevelState:
             u, p = (self.team.collected(rows) for rows in (level.known.u, level.known.p))
             # What earlier solves have shown of the scenarios of several ranks is found again by later ones.
             gains = level.known.gains if self.team.size == 1 else None
@@ -363,14 +364,14 @@ class ScenarioNHGD:
         nominal = [self.base.save(level.nominal) for level in (state.fine, state.coarse) if level is not None]
         return {"state": rest, "nominal": nominal}
 
-    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> ScenarioState:
+    def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> ScenarioState:
         """Those of this rank of what all have saved."""
         state = from_plain(saved["state"], problem.start()[0].device)
-        way = problem.coarse if state.coarse is not None else None
-        problems = iter([problem] if way is None else [problem, way.problem])
+        transfer = problem.coarse if state.coarse is not None else None
+        problems = iter([problem] if transfer is None else [problem, transfer.problem])
         nominal = iter(saved["nominal"])
 
-        def own(level: LevelState) -> LevelState:
+        def own(level: MeshLevelState) -> MeshLevelState:
             known = level.known
             rows = self.team.own(torch.arange(len(known.u)))
             own_nominal = self.base.restore(next(problems).nominal, next(nominal))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.lengths import quotient
+from ..linalg.safe_lengths import quotient
 from .bilevel import BilevelProblem
 
 # Shortenings of one step.

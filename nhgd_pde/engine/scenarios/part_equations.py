@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...linalg import lengths
 from ...linalg.batched_krylov import BatchedResult, batched_conjugate_gradients, batched_residuals
+from ...linalg.safe_lengths import row_lengths as lengths_in
 from ..curvature.base import PointwiseState
-from ..newton import solve_from_anywhere
-from .problem import Part
+from ..state_newton import solve_from_anywhere
+from .scenario_bilevel import Part
 
 # Relative error of a Newton direction.
 _INEXACT = 1e-2
@@ -41,7 +41,7 @@ class Tolerances:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowSolutions:
     """Solutions of one system a scenario.
 
     Attributes:
@@ -82,7 +82,7 @@ def solve_states(
     tolerance: float,
     length: float,
     gain: Tensor | None = None,
-) -> Rows:
+) -> RowSolutions:
     """Solve R_s(u_s, v) = 0 from a start (b, n).
 
     Args:
@@ -92,7 +92,7 @@ def solve_states(
         inverse: approximate inverse that the scenarios share.
         tolerance: goal of the errors in the norm of the inner metric, relative to `length`.
         length: length of the nominal state.
-        gain: (b,) lower bounds of `Rows.gain` from earlier solves; None without.
+        gain: (b,) lower bounds of `RowSolutions.gain` from earlier solves; None without.
     """
     if not part.linear:
         return _nonlinear(part, v, start, inverse, tolerance, length)
@@ -115,7 +115,7 @@ def solve_adjoints(
     inverse: PointwiseState,
     goal: tuple[float, float],
     gain: Tensor | None = None,
-) -> Rows:
+) -> RowSolutions:
     """Solve J_s^T p_s = right_s, (b, n), from a start; `goal` has tolerance and length as in `solve_states`."""
 
     def product(w: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def solve_adjoints(
 
 def row_lengths(part: Part, rows: Tensor) -> Tensor:
     """(b,) lengths of rows in the norm of the inner metric; not finite where a row is not."""
-    return lengths.row_lengths(rows, part.inner_metric.covector)
+    return lengths_in(rows, part.inner_metric.covector)
 
 
 @dataclass(frozen=True)
@@ -197,13 +197,13 @@ def _units(residual: Tensor, start: Tensor | None) -> Tensor:
     return torch.where((largest > 0.0) & largest.isfinite(), plain, 1.0)[:, None]
 
 
-def _rows(part: Part, solution: Tensor, found: BatchedResult, near: Tensor) -> Rows:
+def _rows(part: Part, solution: Tensor, found: BatchedResult, near: Tensor) -> RowSolutions:
     length, rounding = row_lengths(part, solution), _ROUNDING * float(near.max())
     # The error of a solution that is zero to rounding is a rounding error.
     gone = (length <= rounding) & (found.error <= rounding)
     error = torch.where(gone, 0.0, found.error)
     message = "" if found.converged else f"the scenarios' linear systems: {found.message}"
-    return Rows(solution, found.residual, error, length, found.iterations, message, found.gain)
+    return RowSolutions(solution, found.residual, error, length, found.iterations, message, found.gain)
 
 
 @dataclass(frozen=True)
@@ -235,10 +235,12 @@ def _relative(first: Tensor) -> Tensor:
     return _INEXACT * first
 
 
-def _nonlinear(part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, tolerance: float, nominal: float) -> Rows:
+def _nonlinear(
+    part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, tolerance: float, nominal: float
+) -> RowSolutions:
     length = part.inner_length(start, v)
     wanted = tolerance * max(nominal / length, _SHARE) if length > 0.0 else 1e-8
     root = solve_from_anywhere(part, v, start, _Directions(part, v, inverse, start), max(wanted, 1e-12), _NEWTON_STEPS)
     lengths = row_lengths(part, root.u)
     message = root.message if root.failed else ""
-    return Rows(root.u, root.residual, lengths * root.error, lengths, root.steps, message)
+    return RowSolutions(root.u, root.residual, lengths * root.error, lengths, root.steps, message)

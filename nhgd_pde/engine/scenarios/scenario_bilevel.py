@@ -74,7 +74,7 @@ class NominalProblem(SecondOrderProblem, Part, Protocol):
         ...
 
 
-class ScenarioProblem(OuterProblem, Protocol):
+class ScenarioBilevelProblem(OuterProblem, Protocol):
     """A problem over all scenarios; `inner_shape` is (S, n).
 
     Attributes:
@@ -101,7 +101,7 @@ class ScenarioProblem(OuterProblem, Protocol):
     @property
     def at_once(self) -> int: ...
     @property
-    def coarse(self) -> Coarse | None: ...
+    def coarse(self) -> MeshTransfer | None: ...
 
     def part(self, indices: Tensor) -> Part:
         """Some of the scenarios, by their numbers."""
@@ -112,14 +112,14 @@ class ScenarioProblem(OuterProblem, Protocol):
         ...
 
 
-class Coarse(Protocol):
+class MeshTransfer(Protocol):
     """A scenario problem on fewer unknowns, over the same scenarios, and the way to it and back.
 
     Phi_c(R v) stands for Phi(v), R the restriction: its derivative by v is R^T times that of Phi_c.
     """
 
     @property
-    def problem(self) -> ScenarioProblem: ...
+    def problem(self) -> ScenarioBilevelProblem: ...
 
     def restrict(self, v: Tensor) -> Tensor:
         """R v: (p,) -> (p_c,)."""

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import preconditioned_residuals
-from ..linalg.lengths import dot, magnitude
+from ..linalg.safe_lengths import dot, magnitude
 from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
 from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
-from .newton import solve_from_anywhere
+from .state_newton import solve_from_anywhere
 
 # Relative error of a Newton direction that is found by iteration.
 _INEXACT = 1e-2
