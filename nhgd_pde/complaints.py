@@ -49,18 +49,13 @@ def _refused() -> Iterator[None]:
 @contextmanager
 def bad_input() -> Iterator[None]:
     """Turn mistakes of the user into a message and exit code 2."""
+    from .engine.roles.errors import RoleFailedError
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
 
     try:
         yield
-    except Exception as error:
-        if not isinstance(error, ProblemError | OutputError):
-            # Loaded here, because it takes longer than it takes to refuse a file.
-            from .engine.roles.rendezvous import RoleFailedError
-
-            if not isinstance(error, RoleFailedError):
-                raise
+    except (ProblemError, OutputError, RoleFailedError) as error:
         if not follows():
             tell(str(error))
         sys.exit(BAD_INPUT)

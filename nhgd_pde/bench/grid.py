@@ -13,10 +13,10 @@ from ..engine.outer.adam import Adam
 from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.stochastic import StochasticApproximation
 from ..problem_file.schema import HypergradientSpec, InnerSpec
-from ..run.outcome import nominal_of
+from ..run.outer_problem import nominal_of
 from .contenders import Contender
-from .measure import Judge, Reference
-from .runs import Budget, Point, run
+from .trials import Budget, TrialPoint, run
+from .truth import Judge, Reference
 
 # No run that is shown has this seed.
 GRID_SEED = 1_000_003
@@ -38,7 +38,7 @@ class _Score:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TunedSteps:
     """A contender with the steps that won, and those steps by dotted path."""
 
     contender: Contender
@@ -65,7 +65,7 @@ def search(
     gap: float,
     budget: Budget,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Choice:
+) -> TunedSteps:
     """The steps with which a contender needs the fewest solves to a relative gap.
 
     Where none gets there it is those that come closest. It starts with factors from 1/9 to 9, and goes on while the
@@ -84,7 +84,7 @@ def search(
                 waiting = _next(scores)
         if scores:
             steps[key] = centre * _BASE ** _best(scores)
-    return Choice(contender.with_overrides(steps), steps)
+    return TunedSteps(contender.with_overrides(steps), steps)
 
 
 def _best(scores: Mapping[int, _Score]) -> int:
@@ -141,9 +141,9 @@ def _score(
 
     A step that is too long may pass the gap on its way up: it has to be there still after as many iterations again.
     """
-    there: Point | None = None
+    there: TrialPoint | None = None
 
-    def enough(point: Point) -> bool:
+    def enough(point: TrialPoint) -> bool:
         nonlocal there
         if there is None and reference.gap(judge.truth(point.v).objective) <= gap:
             there = point

@@ -13,8 +13,8 @@ from ..linalg.counts import Counts
 from ..linalg.riesz import RieszMap
 from ..linalg.threads import at_most_threads
 from .contenders import Contender
-from .measure import Judge
-from .runs import Budget
+from .trials import Budget
+from .truth import Judge
 
 # Enough to see where the error levels off; the second for methods that end their inner loop early.
 _MOST_STEPS = 1024

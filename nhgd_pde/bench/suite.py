@@ -11,10 +11,10 @@ from ..problem_file.errors import Issue, ProblemError
 from .contenders import PLACE, Contender, check_contenders
 from .grid import has_constant_step, search
 from .hypergradients import hypergradient_errors
-from .measure import Judge
 from .peers import compare_peers
 from .results import Errors, ProblemResults
-from .runs import Budget, Run, Task, run
+from .trials import Budget, Task, Trial, run
+from .truth import Judge
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _problem(
         yield replace(results, peers=compare_peers(judge))
 
 
-def _line(finished: Run) -> str:
+def _line(finished: Trial) -> str:
     iterations = finished.points[-1].iteration if finished.points else 0
     return (
         f"{finished.status} after {iterations:,} iterations, {finished.counts.solves:,} solves, "

@@ -187,7 +187,7 @@ def controlled_coefficients(
         for entry, first in zip(entries, controls.rows.offsets, strict=False)
         if entry.parameter is not None
     }
-    added = _added(state, entries, clock)
+    added = given.values.once("values by controls", partial(_added, state, entries, clock))
     followed = given.parameter_data(columns, controls.size)
     if added is None and not followed:
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,13 +18,14 @@ from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
-from ..objective.terms import ControlTerm, JointTerm, LinearState, Objective, StateTerm, Tracking
+from ..objective.terms import LinearState, Objective, StateTerm, Tracking
 from ..objective.trial import trial_of_density
 from ..problem_file.fields import Function
 from ..problem_file.objective_spec import (
     ComplianceTerm,
     LinearControlTerm,
     LinearStateTerm,
+    ObjectiveTerm,
     PythonTerm,
     RegularisationTerm,
     TrackingTerm,
@@ -46,6 +49,7 @@ class ObjectiveBuilder:
         facets: facets of every boundary that is named in the mesh.
         clock: the times of an evolution; None of a steady problem.
         loads: the state's functions at the points of every integral with a source or a flux, and its values there.
+        load_names: the names that expressions of loads may use.
         joint_control: a term of the user's own depends on a control.
     """
 
@@ -55,34 +59,45 @@ class ObjectiveBuilder:
     facets: dict[str, np.ndarray]
     clock: Clock | None
     loads: Sequence[tuple[Evaluation, Tensor]] = ()
+    load_names: frozenset[str] = frozenset()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
     l1_weights: Tensor | None = None
     joint_control: bool = False
 
     def build(self) -> Objective:
+        """The objective; terms that no random input changes are made once."""
         of_controls = ControlTermBuilder(self.values, self.state, self.controls, self.clock)
-        state: list[StateTerm] = []
-        control: list[ControlTerm] = []
-        joint: list[JointTerm] = []
-        for k, term in enumerate(self.values.file.spec.objective):
-            key = f"objective.{k}"
-            if self.clock is None and getattr(term, "time", "all") != "all":
-                self.values.complain(f"{key}.time", "expected a problem with time, found a steady one")
-            match term:
-                case TrackingTerm():
-                    state.append(self._tracking(key, term))
-                case LinearStateTerm():
-                    state.append(self._linear_state(key, term))
-                case ComplianceTerm():
-                    state.append(self.compliance(key, term))
-                case RegularisationTerm():
-                    control += of_controls.regularisation(key, term)
-                case LinearControlTerm():
-                    control += of_controls.linear(key, term)
-                case PythonTerm():
-                    joint.append(self._python(key, term))
+        parts = [
+            self.values.kept(
+                ("objective", k),
+                self.load_names if isinstance(term, ComplianceTerm) else frozenset(),
+                partial(self._term, f"objective.{k}", term, of_controls),
+            )
+            for k, term in enumerate(self.values.file.spec.objective)
+        ]
         self.l1_weights = of_controls.l1_weights
-        return Objective(tuple(state), tuple(control), tuple(joint))
+        return Objective(
+            tuple(chain.from_iterable(part.state for part in parts)),
+            tuple(chain.from_iterable(part.control for part in parts)),
+            tuple(chain.from_iterable(part.joint for part in parts)),
+        )
+
+    def _term(self, key: str, term: ObjectiveTerm, of_controls: ControlTermBuilder) -> Objective:
+        if self.clock is None and getattr(term, "time", "all") != "all":
+            self.values.complain(f"{key}.time", "expected a problem with time, found a steady one")
+        match term:
+            case TrackingTerm():
+                return Objective((self._tracking(key, term),), ())
+            case LinearStateTerm():
+                return Objective((self._linear_state(key, term),), ())
+            case ComplianceTerm():
+                return Objective((self._compliance(key, term),), ())
+            case RegularisationTerm():
+                return Objective((), tuple(of_controls.regularisation(key, term)))
+            case LinearControlTerm():
+                return Objective((), tuple(of_controls.linear(key, term)))
+            case PythonTerm():
+                return Objective((), (), (self._python(key, term),))
 
     # Terms in the state
 
@@ -193,7 +208,7 @@ class ObjectiveBuilder:
         weight = self.values.components(f"{key}.weight", term.weight, len(chosen), x, times) * region.reshape(-1)
         return LinearState(self._over_levels(self._tested(evaluation, weight), term.time))
 
-    def compliance(self, key: str, term: ComplianceTerm) -> LinearState:
+    def _compliance(self, key: str, term: ComplianceTerm) -> LinearState:
         """The work of the loads, of every row that they have."""
         if any(name in ("source", "flux") for rules in self.values.dependence.rules.values() for name in rules):
             self.values.complain(f"{key}.kind", "expected loads without parameters, which would change the work")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,12 +19,14 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scales import GradientScales, gradient_scales
+from ..engine.scenarios.footprint import Footprint
 from ..engine.scenarios.part_equations import RowSolutions, relative, solve_adjoints, solve_states
 from ..engine.scenarios.scenario_bilevel import Part, ScenarioBilevelProblem
 from ..engine.state_newton import solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
 from .adjoint import ExactDirections
+from .compared import Compared
 from .nominal import Nominal
 
 # Weights of scenarios, relative to the largest, that no digit of the gradient shows.
@@ -102,7 +104,7 @@ class SampleAverageState:
 
 
 @dataclass(frozen=True)
-class SampleAverage:
+class SampleAverage(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -117,6 +119,21 @@ class SampleAverage:
     warm: bool = True
     memory: float | None = None
     name: str = "sample_average"
+    summary: ClassVar[str] = "exact or inexact adjoints of all scenarios"
+
+    @classmethod
+    def factory(cls, tests: int = 64, **options: Any) -> Self:
+        """The method with the options of a problem file, in which no tolerance follows the outer method."""
+        solver: Literal["factors", "nominal"] = "factors" if options["solver"] == "factors" else "nominal"
+        return cls(solver, options["tolerance"], options["warm"])
+
+    @property
+    def rough(self) -> bool:
+        return self.solver == "nominal"
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        factors = footprint.factors if self.solver == "factors" else 0.0
+        return footprint.rows + footprint.count * (footprint.matrix + factors)
 
     def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> SampleAverageState:
         nominal = Nominal.start(problem, v) if self.solver == "nominal" else None

@@ -6,10 +6,11 @@ Help texts, the editor's JSON schema and the resolved copy in a run folder all c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from nhgd_pde.problem_file.catalogue import CURVATURES, METHODS, OUTER_METHODS, SCENARIO_METHODS
 from nhgd_pde.problem_file.constraint_spec import ConstraintSpec
 from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, ParameterControl
 from nhgd_pde.problem_file.fields import Flag, Number, Section, expectation, issue, raise_issues
@@ -17,6 +18,16 @@ from nhgd_pde.problem_file.mesh_spec import Count, Length, MeshSpec, Natural
 from nhgd_pde.problem_file.objective_spec import ObjectiveTerm
 from nhgd_pde.problem_file.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
+
+# The words of the catalogue, which type checkers do not see.
+if TYPE_CHECKING:
+    MethodName = str
+    CurvatureName = str
+    OuterName = str
+else:
+    MethodName = Literal["nhgd", "adjoint", *METHODS, *SCENARIO_METHODS]
+    CurvatureName = Literal["auto", *CURVATURES]
+    OuterName = Literal["auto", *OUTER_METHODS]
 
 
 class InnerSpec(Section):
@@ -52,7 +63,7 @@ class InnerSpec(Section):
 class CurvatureSpec(Section):
     """The inverse of the empirical Fisher information matrix."""
 
-    kind: Literal["auto", "dense", "block", "factored", "low_rank"] = Field(
+    kind: CurvatureName = Field(
         default="auto",
         description="Full matrix by low-rank updates, its diagonal blocks, sparse factors of the expectation, or a "
         "structured prior with corrections of low rank; auto goes by structure, size and memory.",
@@ -130,7 +141,7 @@ class AdjointsSpec(Section):
 class OuterSpec(Section):
     """The iteration on the control."""
 
-    method: Literal["auto", "gradient", "adam", "lbfgs", "newton_cg", "mma", "oc"] = Field(
+    method: OuterName = Field(
         default="auto",
         description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
         "criteria; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a conductivity, with a "
@@ -201,22 +212,7 @@ class ProblemSpec(Section):
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
         description="A name of letters, digits, '_', '-' and '.'; it names the output folder.",
     )
-    method: Literal[
-        "nhgd",
-        "adjoint",
-        "truncated_cg",
-        "neumann",
-        "broyden",
-        "stocbio",
-        "amigo",
-        "soba",
-        "saba",
-        "nbo_gd",
-        "nbo_cg",
-        "nsbo_sgd",
-        "sample_average",
-        "robbins_monro",
-    ] = Field(
+    method: MethodName = Field(
         default="nhgd",
         description="Natural hypergradient descent, the exact discrete adjoint, or a compared method; sample_average "
         "and robbins_monro with random inputs alone.",

@@ -259,21 +259,24 @@ class _Walk:
     def _tensor(self, value: Tensor, place: str) -> None:
         finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
         _check(finite, place, "finite numbers", "others among them")
-        name = next((part for part in reversed(place.split(".")) if not part.isdigit()), "")
-        if self.outer and not place.endswith("oracle.u"):
-            shape = (self.shapes.controls,)
-            return _check(tuple(value.shape) == shape and value.is_floating_point(), place, f"shape {shape}", value)
         if self.outer:
-            return None
+            # States are checked where the oracle restores them.
+            if not place.endswith("oracle.u"):
+                self._control(value, place)
+            return
+        name = next((part for part in reversed(place.split(".")) if not part.isdigit()), "")
         if name in _STATES or place.endswith(_PAIRS):
             right = value.is_floating_point() and value.ndim in (1, 2) and value.shape[-1] in self.shapes.states
             _check(right, place, f"rows of {_any_of(self.shapes.states)} numbers", value)
         if name in _SAMPLES:
             _check(value.is_floating_point(), place, "numbers", value)
         if name == "indirect" or place.endswith("inverse.v"):
-            right = value.is_floating_point() and tuple(value.shape) == (self.shapes.controls,)
-            _check(right, place, f"shape {(self.shapes.controls,)}", value)
-        return None
+            self._control(value, place)
+
+    def _control(self, value: Tensor, place: str) -> None:
+        """Checks a control, or a derivative by the controls."""
+        shape = (self.shapes.controls,)
+        _check(tuple(value.shape) == shape and value.is_floating_point(), place, f"shape {shape}", value)
 
     def _generator(self, value: Any, place: str) -> None:
         _check(isinstance(value, dict), place, "the state of a generator", value)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..engine.roles.remote import RemoteStorageError
+from ..engine.roles.errors import RemoteStorageError
 from ..output.storage import StorageError
 
 # Among the failures of one kind, those that are told at once: the first, and then ever fewer.

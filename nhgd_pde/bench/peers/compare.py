@@ -16,7 +16,7 @@ from ...engine.hypergradient import hypergradient
 from ...linalg.threads import at_most_threads
 from ...run.outcome import nominal_of
 from ..hypergradients import relative_error
-from ..measure import Judge
+from ..truth import Judge
 from . import betty, boat, torchopt
 from .bridge import version
 

@@ -13,20 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .errors import RoleLostError
+
 # Bytes of a frame, the first piece of every message: a header of integers (kind, number of tensors, then for each
 # of them its type, its number of axes and their lengths), and the tensors, as far as they all fit in.
 _FRAME = 2**15
 _HEADER = 32
 _MOST_AXES = 4
 _TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
-
-
-class RoleError(RuntimeError):
-    """A run of several processes cannot go on."""
-
-
-class RoleLostError(RoleError):
-    """The process of the other role is gone, or answers no more."""
 
 
 class Message(IntEnum):
@@ -81,7 +75,7 @@ class Link:
         device: where received tensors are wanted.
         ring: most messages on their way.
         traffic: what went over the link from this end.
-        explain: asked when the other role is gone: how it ended, as a clause, where that is known.
+        explain: how the other role has ended, as a sentence; None if this is not known.
     """
 
     peer: int
@@ -183,7 +177,7 @@ class Link:
     def _lost(self, error: RuntimeError) -> RoleLostError:
         self._flying.clear()
         reason = str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
-        return RoleLostError(f"the {self.name} role {self.explain() or f'is gone ({reason})'}")
+        return RoleLostError(self.explain() or f"the {self.name} role is gone ({reason})")
 
 
 def _padded(size: int) -> int:

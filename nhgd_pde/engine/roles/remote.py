@@ -12,16 +12,9 @@ from torch import Tensor
 from ...linalg.counts import Counts
 from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
-from .link import Link, Message, RoleError, RoleLostError, tensor_text, text_tensor
+from .errors import RemoteError, RemoteStorageError, RoleLostError
+from .link import Link, Message, tensor_text, text_tensor
 from .service import STEM, Files
-
-
-class RemoteError(RoleError):
-    """The curvature role could not do what it was asked."""
-
-
-class RemoteStorageError(RemoteError):
-    """The curvature role could not write or read a file; its inverse is as it was."""
 
 
 @dataclass(frozen=True)

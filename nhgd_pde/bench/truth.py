@@ -18,7 +18,7 @@ from ..methods.adjoint import Adjoint
 from ..methods.sample_average import SampleAverage
 from ..scenario_problem import ScenarioProblem
 from .contenders import Contender
-from .runs import Budget, Run, Task, run
+from .trials import Budget, Task, Trial, run
 
 _EXACT = Accuracy(1e-12, 1e-12)
 # Values of the same optimum found in different ways differ by this.
@@ -44,7 +44,7 @@ class Truth:
 class Judged:
     """A run, and the truth about each of its points."""
 
-    run: Run
+    run: Trial
     truths: tuple[Truth, ...]
 
 
@@ -141,7 +141,7 @@ class Judge:
         """The space with a unit that belongs to the start, so that all points of all runs are measured alike."""
         return self.space.scaled(self.evaluate(self.start()))
 
-    def judge(self, finished: Run) -> Judged:
+    def judge(self, finished: Trial) -> Judged:
         """The truth about every point of a run."""
         return Judged(finished, tuple(self.truth(point.v) for point in finished.points))
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..building.blueprint import build, build_scenarios
+from ..building.blueprint import blueprint_of
 from ..choice.method import Method, build_method
 from ..engine.loop import Iterate
 from ..engine.minimise import minimise, outer_space
@@ -19,8 +19,8 @@ from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
-from ..run.judgement import fitted
-from ..run.outcome import nominal_of
+from ..run.judging import fitted
+from ..run.outer_problem import nominal_of
 from ..run.rounds import penalised
 from ..scenario_problem import ScenarioProblem
 from .contenders import Contender
@@ -55,7 +55,8 @@ class Task:
         """
         file = self.read(contender)
         with at_most_threads(1):
-            return penalised(fitted(build_scenarios(file).problem) if file.spec.parameters else build(file))
+            blueprint = blueprint_of(file)
+            return penalised(fitted(blueprint.problem) if file.spec.parameters else blueprint.nominal)
 
     def method(self, contender: Contender, seed: int | None, problem: PDEProblem | ScenarioProblem) -> Method:
         file, nominal = self.read(contender, seed), nominal_of(problem)
@@ -77,7 +78,7 @@ class Budget:
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class TrialPoint:
     """An outer iterate as the method sees it.
 
     Attributes:
@@ -98,7 +99,7 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Trial:
     """What became of it.
 
     Attributes:
@@ -111,7 +112,7 @@ class Run:
 
     contender: Contender
     seed: int
-    points: tuple[Point, ...]
+    points: tuple[TrialPoint, ...]
     status: Status
     message: str
     seconds: float
@@ -124,8 +125,8 @@ def run(
     seed: int,
     budget: Budget,
     interrupted: Callable[[], bool] = lambda: False,
-    enough: Callable[[Point], bool] = lambda point: False,
-) -> Run:
+    enough: Callable[[TrialPoint], bool] = lambda point: False,
+) -> Trial:
     """Run a contender on a problem of its own, so that nothing is left over from others.
 
     Reading, meshing and assembling come before the clock starts; they are the same for all. Factorisations and
@@ -141,8 +142,8 @@ def run(
     problem = task.build(contender)
     method = task.method(contender, seed, problem)
     before = replace(problem.counts)
-    points: list[Point] = []
-    latest: Point | None = None
+    points: list[TrialPoint] = []
+    latest: TrialPoint | None = None
     aside, due, reason = 0.0, 0, ""
     status: Status = "failed"
     start = time.perf_counter()
@@ -155,7 +156,9 @@ def run(
         elapsed, began = seconds(), time.perf_counter()
         evaluation = iterate.evaluation
         counts = problem.counts - before
-        latest = Point(iterate.iteration, elapsed, iterate.evaluations, counts, evaluation.value, evaluation.v.clone())
+        latest = TrialPoint(
+            iterate.iteration, elapsed, iterate.evaluations, counts, evaluation.value, evaluation.v.clone()
+        )
         if iterate.iteration >= due:
             points.append(latest)
             due = max(iterate.iteration + 1, math.ceil(_SPACING * iterate.iteration))
@@ -180,4 +183,4 @@ def run(
     total = seconds()
     if latest is not None and latest is not points[-1]:
         points.append(latest)
-    return Run(contender, seed, tuple(points), status, reason, total, problem.counts - before)
+    return Trial(contender, seed, tuple(points), status, reason, total, problem.counts - before)
