@@ -60,7 +60,7 @@ class Run:
         self._clock = Clock(problem.pde.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
         judge: Any = problem.method.judge
-        self._judge = judge if team.size == 1 else replace(judge, team=team)
+        self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._interrupted = lambda: team.decided(interrupted())
         self._tell_at_once, self._troubles = tell, Troubles(tell)
@@ -80,8 +80,8 @@ class Run:
         resumed: Checkpoint | None = None
         with self._team.together():
             if path is not None:
-                self._origin = Origin(self._problem.file.spec.model_dump(mode="json"), fingerprint(self._problem))
-                checkpoints = Checkpoints(path)
+                origin = Origin(self._problem.file.spec.model_dump(mode="json"), fingerprint(self._problem))
+                checkpoints = Checkpoints(path, self._oracle, origin)
                 resumed = self._resumed(path, checkpoints) if resume else None
                 self._recorder = self._opened(path, checkpoints, resumed is not None, text, lock)
         with self._recorder:
@@ -109,7 +109,7 @@ class Run:
 
     def _resumed(self, path: Path, checkpoints: Checkpoints) -> Checkpoint:
         """The checkpoint of the folder, with clock, stages and records as they were then."""
-        checkpoint, damage = checkpoints.read(self._oracle, self._stages.problems, self._origin)
+        checkpoint, damage = checkpoints.read(self._stages.problems)
         self._clock.add(checkpoint.seconds, checkpoint.counts)
         self._stages.go_on(checkpoint)
         records, placed = self._records, self._stages.placed
@@ -127,7 +127,7 @@ class Run:
     ) -> Recorder:
         every = self._problem.file.spec.output.every
         if self._team.rank:
-            return Follower(every, self._fields_of)
+            return Follower(checkpoints, every, self._fields_of)
         reached = None
         if resumed and self._records.last is not None:
             reached = self._records.last.iteration
@@ -209,7 +209,7 @@ class Run:
             self._records.first if stages.before else None,
         )
         with self._clock.stopped():
-            self._recorder.checkpoint(self._oracle, self._origin, checkpoint)
+            self._recorder.checkpoint(checkpoint)
 
     def _fields_of(self, iterate: Iterate) -> Fields:
         """The fields of the state at an iterate."""

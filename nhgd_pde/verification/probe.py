@@ -1,4 +1,4 @@
-"""The point at which derivatives are tested, and the lengths by which states and controls are moved there."""
+"""The probe: the point at which derivatives are tested, and the lengths by which states and controls move there."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class UnsolvedError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A control, its state, and their units.
+    """A control, its state, their units, and directions in which they move.
 
     Attributes:
         problem: the problem to test.
