@@ -417,7 +417,7 @@ print(json.dumps({
     "files": sorted(each.name for each in Path("first").iterdir()),
     "mistakes": mistakes,
     "starter": starter("membrane"),
-    "schema": sorted(name for name in json_schema()["$defs"] if name in ("MembraneSpec", "MeanStateTerm", "BudgetSpec")),
+    "schema": sorted({"MembraneSpec", "MeanStateTerm", "BudgetSpec"} & json_schema()["$defs"].keys()),
     "listed": vocabulary(),
 }))
 """
