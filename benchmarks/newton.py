@@ -14,7 +14,7 @@ from torch import Tensor
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.bilevel import StateFactors
-from nhgd_pde.engine.newton import newton
+from nhgd_pde.engine.state_newton import newton
 from nhgd_pde.linalg.factorisation import SingularMatrixError
 from nhgd_pde.pde_problem import PDEProblem
 

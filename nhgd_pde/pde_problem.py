@@ -18,8 +18,8 @@ from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
-from .linalg.lengths import dot, length
 from .linalg.riesz import ExactRieszMap, RieszMap
+from .linalg.safe_lengths import dot, length
 from .linalg.sparse import ScenarioMatrix, SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .engine.bilevel import Constraint
 from .linalg.counts import Counts
-from .linalg.lengths import dot
 from .linalg.riesz import RieszMap
+from .linalg.safe_lengths import dot
 from .linalg.sparse import SparseMatrix
 from .objective.risk import Risk
 from .objective.state_bounds import Relaxation, StateBounds

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions

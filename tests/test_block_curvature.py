@@ -13,7 +13,7 @@ from nhgd_pde.engine.bilevel import BilevelProblem
 from nhgd_pde.engine.curvature.block import Block, BlockState
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.shrinkage import moments, prior_scale_and_weight
-from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
+from nhgd_pde.engine.inner_loop import InnerOptions, InnerState, solve_inner
 from nhgd_pde.fem.patches import patches
 from problems import problem as pde
 from problems import relative

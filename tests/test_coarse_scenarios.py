@@ -17,9 +17,9 @@ from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
-from nhgd_pde.engine.scenarios.levels import LevelState
-from nhgd_pde.engine.scenarios.oracle import ScenarioNHGD, ScenarioState
-from nhgd_pde.engine.scenarios.sweep import Knowledge
+from nhgd_pde.engine.scenarios.known_solutions import KnownSolutions
+from nhgd_pde.engine.scenarios.mesh_levels import MeshLevelState
+from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD, ScenarioState
 from nhgd_pde.fem.interpolation import locate
 from nhgd_pde.objective.risk import CVaR, Risk
 from nhgd_pde.problem_file.errors import ProblemError
@@ -56,9 +56,9 @@ def problem() -> ScenarioProblem:
 def state_of(oracle: ScenarioNHGD, problem: ScenarioProblem, fine: int, coarse: int | None) -> ScenarioState:
     """With so many scenarios on each mesh, none of which is known."""
 
-    def level(of: ScenarioProblem, active: int) -> LevelState:
+    def level(of: ScenarioProblem, active: int) -> MeshLevelState:
         u, v = of.nominal.start()
-        return LevelState(oracle.base.init(of.nominal, u, v), Knowledge(u[:0], u[:0]), active)
+        return MeshLevelState(oracle.base.init(of.nominal, u, v), KnownSolutions(u[:0], u[:0]), active)
 
     below = None
     if coarse is not None:

@@ -10,7 +10,7 @@ from bilevel_problems import Cubic, cubic_problem
 from torch import Tensor
 
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy, Oracle
 from nhgd_pde.methods.adjoint import Adjoint

@@ -13,7 +13,7 @@ from bilevel_problems import normal, seeded
 import nhgd_pde as nhgd
 from nhgd_pde.building.blueprint import build
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.linalg.lengths import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.pde.unassembled import UnassembledDerivative
 from nhgd_pde.problem_file.loading import read_problem
 from problems import problem, write_mesh

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nhgd_pde.engine.curvature.dense import Dense, DenseState
 from nhgd_pde.engine.curvature.shrinkage import one_block, prior_scale_and_weight
-from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
+from nhgd_pde.engine.inner_loop import InnerOptions, InnerState, solve_inner
 from nhgd_pde.linalg.factorisation import SingularMatrixError
 from problems import relative
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from nhgd_pde.control.maps import source_control
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import ControlMap, Pointwise
 from nhgd_pde.pde.poisson import poisson

@@ -13,7 +13,7 @@ from nhgd_pde.engine.bilevel import InnerBatch, Sample, inner_spectrum
 from nhgd_pde.engine.curvature.base import Curvature
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions, InnerResult, InnerState, solve_inner
+from nhgd_pde.engine.inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
 
 
 @dataclass

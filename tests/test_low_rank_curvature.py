@@ -14,7 +14,7 @@ from nhgd_pde.engine.bilevel import BilevelProblem
 from nhgd_pde.engine.curvature.average import spectrum
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.low_rank import LowRank, LowRankState
-from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
+from nhgd_pde.engine.inner_loop import InnerOptions, InnerState, solve_inner
 from problems import problem as pde
 from problems import relative
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from nhgd_pde.engine.certificate import Sensitivity
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions

@@ -14,14 +14,14 @@ import nhgd_pde as nhgd
 from benchmarks.newton import burgers, by_the_next_step, by_the_residual
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.hypergradient import adjoint_hypergradient
-from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
+from nhgd_pde.engine.inner_loop import InnerOptions, InnerState, solve_inner
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
-from nhgd_pde.engine.newton import Root, newton
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.base import Evaluation
 from nhgd_pde.engine.outer.lbfgs import LBFGS
+from nhgd_pde.engine.state_newton import Root, newton
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from problems import problem

@@ -16,7 +16,7 @@ from benchmarks.quasilinear import quasilinear_problem
 from benchmarks.reference import ALPHA, MOTHER_OBJECTIVE, MOTHER_TARGET, poisson_control
 from nhgd_pde.engine.bilevel import BilevelProblem
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
@@ -25,7 +25,7 @@ from nhgd_pde.engine.outer.base import Feasible, HessianProduct
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.outer.quadratic_model import minimise_model
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.methods.adjoint import Adjoint, AdjointState
 from nhgd_pde.problem_file.errors import ProblemError
 

@@ -14,7 +14,7 @@ import nhgd_pde as nhgd
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.hypergradient import hypergradient
-from nhgd_pde.engine.inner import InnerOptions, InnerState, solve_inner
+from nhgd_pde.engine.inner_loop import InnerOptions, InnerState, solve_inner
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
 from problems import slope

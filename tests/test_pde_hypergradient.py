@@ -14,14 +14,14 @@ from benchmarks.reference import poisson_control
 from nhgd_pde.engine.curvature.base import Curvature
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.base import Evaluation
 from nhgd_pde.engine.outer.lbfgs import LBFGS
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.verification import verify_problem

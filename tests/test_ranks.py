@@ -18,11 +18,11 @@ import torch.distributed as dist
 from processes import NEVER, ONE_THREAD, await_checkpoint, await_end, child_of, linux
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.roles.ranks import RanksPartedError
+from nhgd_pde.engine.roles.errors import RanksPartedError
 from nhgd_pde.output.fields import read_vtu
 from nhgd_pde.output.sealed import read_sealed
 from nhgd_pde.problem_file.errors import Issue, ProblemError
-from nhgd_pde.run.ranks import Place
+from nhgd_pde.run.launcher import Place
 
 PROBLEM = Path(__file__).parents[1] / "problems" / "robust_poisson.yaml"
 SMALL: dict[str, Any] = {

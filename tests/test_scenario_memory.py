@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.scenarios.oracle import GrowthOptions, ScenarioNHGD
+from nhgd_pde.engine.scenarios.growth import GrowthOptions
 from nhgd_pde.engine.scenarios.saga import SAGA
+from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
 from nhgd_pde.engine.scenarios.streaming import Streaming
 from nhgd_pde.scenario_problem import ScenarioProblem
 

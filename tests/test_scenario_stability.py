@@ -13,9 +13,9 @@ from torch import Tensor
 import nhgd_pde as nhgd
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.scenarios.oracle import ScenarioNHGD
-from nhgd_pde.engine.scenarios.systems import row_lengths, solve_adjoints, solve_states
-from nhgd_pde.linalg.batched_krylov import batched_residuals
+from nhgd_pde.engine.scenarios.part_equations import row_lengths, solve_adjoints, solve_states
+from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
+from nhgd_pde.linalg.conjugate_residuals import batched_residuals
 
 
 def waves(wavenumber: float, width: float, **more: Any) -> nhgd.Problem:

@@ -10,14 +10,14 @@ from scenario_problems import field_problem, natural, poisson_2d, scenarios_of, 
 from torch import Tensor
 
 from nhgd_pde.engine.curvature.factored import Factored
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
-from nhgd_pde.engine.scenarios.oracle import ScenarioNHGD
+from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.objective.risk import CVaR, Entropic
 from nhgd_pde.scenario_problem import ScenarioProblem

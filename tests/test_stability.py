@@ -14,7 +14,7 @@ from torch import Tensor
 import nhgd_pde as nhgd
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.hypergradient import hypergradient
-from nhgd_pde.engine.inner import InnerOptions
+from nhgd_pde.engine.inner_loop import InnerOptions
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.stability import UNKNOWN, Stability, estimated, state_error

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.choice.compared import METHODS
 from nhgd_pde.engine.minimise import minimise
-from nhgd_pde.methods.registry import METHODS
 from tests.problems import BASE
 from tests.units import PROBLEMS, SMALL, content
 

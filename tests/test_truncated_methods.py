@@ -13,7 +13,7 @@ from hypergradients import adjoint, at, dense, error, solved
 from torch import Tensor
 
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.linalg.broyden import LowRankInverse, broyden
+from nhgd_pde.linalg.broyden_inverse import LowRankInverse, broyden
 from nhgd_pde.methods.broyden import Broyden
 from nhgd_pde.methods.nbo import NBOCG, NBOGD
 from nhgd_pde.methods.neumann import Neumann

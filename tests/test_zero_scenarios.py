@@ -11,8 +11,8 @@ import torch
 from scenario_problems import natural, poisson_2d, scenarios_of
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.scenarios.solved import solve_part
-from nhgd_pde.engine.scenarios.systems import Tolerances
+from nhgd_pde.engine.scenarios.part_equations import Tolerances
+from nhgd_pde.engine.scenarios.part_solution import solve_part
 
 FAULTS = Path(__file__).parent / "faults"
 

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.lengths import dot
+from ..linalg.safe_lengths import dot
 from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
 from .certificate import Sensitivity
 from .curvature.average import check_saved
 from .curvature.base import Curvature, belongs
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
-from .inner import InnerOptions, InnerResult, InnerState, solve_inner
+from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
 from .oracle import Accuracy, finite
 from .outer.base import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain

@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..linalg.lengths import paired_length
 from ..linalg.riesz import RieszMap
+from ..linalg.safe_lengths import paired_length
 from .outer.base import Evaluation
 
 _EPSILON = 2.0**-52

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.lanczos import largest_eigenpair
-from ..linalg.lengths import paired_length, quotient
 from ..linalg.riesz import RieszMap
+from ..linalg.safe_lengths import paired_length, quotient
 from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error
 
 # Relative accuracy of the eigenvalue, and largest number of Lanczos steps.

@@ -22,8 +22,8 @@ from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation import gram_root
 from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map
-from ..linalg.lengths import length
 from ..linalg.riesz import RieszMap, block_riesz_map
+from ..linalg.safe_lengths import length
 from ..linalg.sparse import SparseMatrix
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation

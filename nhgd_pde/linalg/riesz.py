@@ -10,9 +10,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .conjugate_gradients import conjugate_gradients
 from .counts import Counts
-from .krylov import conjugate_gradients
-from .lengths import dot, length
+from .safe_lengths import dot, length
 from .sparse import SparseMatrix
 
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.hypergradient import adjoint_variable
-from ..engine.newton import Root, solve_from_anywhere
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error
+from ..engine.state_newton import Root, solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 
 
 class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):

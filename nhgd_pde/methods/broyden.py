@@ -1,6 +1,6 @@
 """Hypergradients from the limited-memory Broyden inverse of a quasi-Newton inner solver.
 
-    A = t K^-1 + sum_i u_i v_i^T ~ H^-1, of which only t, U and V exist                 (`linalg.broyden`)
+    A = t K^-1 + sum_i u_i v_i^T ~ H^-1, of which only t, U and V exist                 (`linalg.broyden_inverse`)
     u <- u - A grad_u E l,            then A y = s for the step s and the change y of the gradient       (T times)
     q <- q + A^T (grad_u f - H q)                                          the inverse as it is: SHINE for q = 0
     q <- q - A (H q - grad_u f),      then A y = s again                                      (k times: BPN)
@@ -17,6 +17,7 @@ other points were measured to double the steps where H changes, and to save none
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,12 +25,13 @@ from torch import Tensor
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
-from ..linalg.broyden import LowRankInverse, broyden
+from ..linalg.broyden_inverse import LowRankInverse, broyden
 from .common import ROUNDING, MethodState, conclude, gradient_step, start, surveyed
+from .compared import Compared
 
 
 @dataclass(frozen=True)
-class Broyden:
+class Broyden(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -42,6 +44,7 @@ class Broyden:
     steps: int = 50
     memory: int = 30
     name: str = "broyden"
+    summary: ClassVar[str] = "limited-memory Broyden inverse of the inner solver (SHINE, BPN)"
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, "limited-memory Broyden inverse")

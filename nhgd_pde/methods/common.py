@@ -20,7 +20,7 @@ from ..engine.oracle import finite
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.stability import UNKNOWN, Stability, StableProblem, estimated
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.lengths import paired_length, quotient
+from ..linalg.safe_lengths import paired_length, quotient
 
 # Errors fall by a factor of e a relaxation time, so that 5 % of them are left after three.
 _RELAXATIONS = 3.0

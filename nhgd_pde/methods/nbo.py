@@ -13,7 +13,7 @@ h is of first order in |u_k - u*| unless the step is repeated.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from torch import Tensor
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
-from ..linalg.krylov import Operator, conjugate_gradients
+from ..linalg.conjugate_gradients import conjugate_gradients
+from ..linalg.krylov import Operator
 from .common import (
     MethodState,
     conclude,
@@ -34,9 +35,10 @@ from .common import (
     start,
     surveyed,
 )
+from .compared import Compared
 
 
-class Solved(NamedTuple):
+class Directions(NamedTuple):
     """d and q, (S, n), the relative residual that q leaves, and the steps taken."""
 
     d: Tensor
@@ -46,7 +48,7 @@ class Solved(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NBO:
+class NBO(Compared):
     """What the three methods share.
 
     Attributes:
@@ -58,6 +60,12 @@ class NBO:
     rounds: int = 1
     name: str = "nbo"
     seed: int = 0
+    tracking: ClassVar[bool] = True
+
+    @classmethod
+    def factory(cls, tests: int = 64, **options: Any) -> Self:
+        """The method with the options of a problem file, whose inner steps are the rounds."""
+        return super().factory(tests, **options, rounds=options.get("inner_steps"))
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, self.name, self.seed)
@@ -87,7 +95,7 @@ class NBO:
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> Directions:
         raise NotImplementedError
 
     def _ended(
@@ -102,10 +110,11 @@ class NBOCG(NBO):
     """NBO-CG; an `Oracle`."""
 
     name: str = "nbo_cg"
+    summary: ClassVar[str] = "Newton step and linear system together, by conjugate gradients"
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> Directions:
         def hessian(w: Tensor) -> Tensor:
             return problem.hessian_product(u, v, w)
 
@@ -113,7 +122,7 @@ class NBOCG(NBO):
         d = conjugate_gradients(hessian, problem.inner_gradient(u, v), riesz, None, accuracy.state, steps)
         inner = problem.outer_derivatives(u, v)[0]
         found = conjugate_gradients(hessian, inner, riesz, q, accuracy.adjoint, steps)
-        return Solved(d.solution, found.solution, found.error, d.iterations + found.iterations)
+        return Directions(d.solution, found.solution, found.error, d.iterations + found.iterations)
 
 
 @dataclass(frozen=True)
@@ -126,15 +135,16 @@ class NBOGD(NBO):
 
     linear_step: float | None = None
     name: str = "nbo_gd"
+    summary: ClassVar[str] = "Newton step and linear system together, by gradient descent"
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> Directions:
         t, g = self.linear_step or gradient_step(state.spectrum), problem.inner_gradient(u, v)
         inner, d = problem.outer_derivatives(u, v)[0], torch.zeros_like(u)
         for _ in range(self.steps or 0):
             d, q, residual = _descended(problem, lambda w: problem.hessian_product(u, v, w), g, inner, d, q, t)
-        return Solved(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
+        return Directions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
 
 
 @dataclass(frozen=True)
@@ -152,10 +162,12 @@ class NSBOSGD(NBO):
     tests: int = 64
     linear_step: float | None = None
     name: str = "nsbo_sgd"
+    summary: ClassVar[str] = "Newton step and linear system together, by stochastic steps"
+    stochastic: ClassVar[bool] = True
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Solved:
+    ) -> Directions:
         inner, d, steps, taken = problem.outer_derivatives(u, v)[0], torch.zeros_like(u), self.steps, 0
         residual = inner
         while steps is None or taken < steps:
@@ -164,7 +176,7 @@ class NSBOSGD(NBO):
             steps = relaxation_steps(state.spectrum, t) if steps is None else steps
             d, q, residual = _descended(problem, batch.hessian, batch.gradient, inner, d, q, t)
             taken += 1
-        return Solved(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
+        return Directions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
 
     def _ended(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..engine.curvature.base import belongs
 from ..engine.curvature.factored import Factored, FactoredState
 from ..engine.plain import from_plain, to_plain
-from ..engine.scenarios.problem import ScenarioProblem
-from ..engine.scenarios.solved import solve_part
-from ..engine.scenarios.sweep import Tolerances
+from ..engine.scenarios.part_equations import Tolerances
+from ..engine.scenarios.part_solution import solve_part
+from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 
 # Of its own solution, as a share of the tolerance of the scenarios.
 _BETTER = 0.1
@@ -35,7 +35,7 @@ class Nominal:
     age: int = 0
 
     @classmethod
-    def start(cls, problem: ScenarioProblem, v: Tensor) -> Nominal:
+    def start(cls, problem: ScenarioBilevelProblem, v: Tensor) -> Nominal:
         u, _ = problem.nominal.start()
         return cls(Factored().init(problem.nominal, u, v), u, torch.zeros_like(u))
 
@@ -43,14 +43,14 @@ class Nominal:
         """The state at self + share (other - self), with the factors of the other one."""
         return replace(other, u=torch.lerp(self.u, other.u, share), p=torch.lerp(self.p, other.p, share))
 
-    def aged(self, problem: ScenarioProblem, v: Tensor, renew: int) -> Nominal:
+    def aged(self, problem: ScenarioBilevelProblem, v: Tensor, renew: int) -> Nominal:
         """An evaluation later: with factors at v where they would be `renew` evaluations old."""
         inverse, age = self.inverse, self.age + 1
         if age >= renew and not belongs(inverse, problem.nominal, self.u, v):
             inverse, age = Factored().refresh(inverse, problem.nominal, self.u, v), 0
         return replace(self, inverse=inverse, age=age)
 
-    def at(self, problem: ScenarioProblem, v: Tensor, tolerance: float, renew: int) -> tuple[Nominal, str]:
+    def at(self, problem: ScenarioBilevelProblem, v: Tensor, tolerance: float, renew: int) -> tuple[Nominal, str]:
         """`aged`, and solved at v to a share of the tolerance; and a message where that fails."""
         aged = self.aged(problem, v, renew)
         inverse = aged.inverse
@@ -65,7 +65,7 @@ class Nominal:
         )
         return replace(aged, u=found.u, p=found.p), found.message
 
-    def tolerances(self, problem: ScenarioProblem, tolerance: float) -> Tolerances:
+    def tolerances(self, problem: ScenarioBilevelProblem, tolerance: float) -> Tolerances:
         """Of scenarios: relative to the lengths of its state and its adjoint."""
         norm = problem.nominal.inner_metric.norm
         return Tolerances(tolerance, tolerance, norm(self.u), norm(self.p))
@@ -75,7 +75,7 @@ class Nominal:
         return {"state": to_plain(replace(self, inverse=inverse)), "inverse": Factored().save(self.inverse)}
 
     @classmethod
-    def restore(cls, problem: ScenarioProblem, saved: dict[str, Any]) -> Nominal:
+    def restore(cls, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> Nominal:
         device = problem.start()[0].device
         inverse = Factored().restore(problem.nominal, from_plain(saved["inverse"], device))
         return replace(from_plain(saved["state"], device), inverse=inverse)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -20,9 +20,13 @@ from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
-from ..engine.scenarios.problem import ScenarioProblem
-from ..engine.scenarios.solved import deviation, next_batch, solve_part
+from ..engine.scenarios.footprint import Footprint
+from ..engine.scenarios.gradient_spread import deviation
+from ..engine.scenarios.minibatches import next_batch
+from ..engine.scenarios.part_solution import solve_part
+from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
+from .compared import Compared
 from .nominal import Nominal
 
 
@@ -62,7 +66,7 @@ class RobbinsMonroState:
 
 
 @dataclass(frozen=True)
-class RobbinsMonro:
+class RobbinsMonro(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -82,12 +86,28 @@ class RobbinsMonro:
     renew: int = 10
     seed: int = 0
     name: str = "robbins_monro"
+    summary: ClassVar[str] = "stochastic gradients from minibatches of scenarios"
+    stepwise: ClassVar[bool] = True
+
+    @classmethod
+    def factory(cls, tests: int = 64, **options: Any) -> Self:
+        """The method with the options of a problem file. Fresh scenarios have no earlier solution to start from."""
+        kept = options["warm"] and not options["fresh"]
+        return super().factory(tests, **options, start="kept" if kept else "nominal")
+
+    @property
+    def rough(self) -> bool:
+        return True
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        kept = 16.0 * footprint.count * footprint.unknowns if self.start == "kept" else 0.0
+        return kept + footprint.working(self.batch)
 
     def __post_init__(self) -> None:
         if self.fresh and self.start == "kept":
             raise ValueError("start: fresh scenarios have nothing kept to start from; expected zero or nominal")
 
-    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> RobbinsMonroState:
+    def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> RobbinsMonroState:
         """Raises: ValueError: the risk is not the mean."""
         if not problem.risk.linear:
             raise ValueError(
@@ -98,7 +118,7 @@ class RobbinsMonro:
         return RobbinsMonroState(Nominal.start(problem, v), 0, torch.arange(0), generator, kept)
 
     def evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: RobbinsMonroState, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: RobbinsMonroState, accuracy: Accuracy
     ) -> tuple[Evaluation, RobbinsMonroState]:
         try:
             return self._evaluate(problem, v, state)
@@ -106,7 +126,7 @@ class RobbinsMonro:
             return failed_evaluation(v, str(singular)), state
 
     def _evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: RobbinsMonroState
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: RobbinsMonroState
     ) -> tuple[Evaluation, RobbinsMonroState]:
         count, nominal = problem.inner_shape[0], state.nominal
         # From zero it is needed as long as nothing else tells what errors are relative to.
@@ -169,6 +189,6 @@ class RobbinsMonro:
         nominal: Any = None
         return {"state": to_plain(replace(state, nominal=nominal)), "nominal": state.nominal.save()}
 
-    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> RobbinsMonroState:
+    def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> RobbinsMonroState:
         state = from_plain(saved["state"], problem.start()[0].device)
         return replace(state, nominal=Nominal.restore(problem, saved["nominal"]))

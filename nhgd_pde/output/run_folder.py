@@ -1,6 +1,6 @@
-"""The folder a run writes: problem, summary, history, log, checkpoint and fields, under fixed names.
+"""The folder that a run writes: problem, summary, history, log, checkpoint and fields, under fixed names.
 
-`ownership` says into which folders a run may write, and what it clears there first.
+`ownership` decides into which folders a run may write, and what it deletes there first.
 """
 
 from __future__ import annotations
@@ -22,23 +22,19 @@ from nhgd_pde.output.atomic import OutputError, write_atomically
 from nhgd_pde.output.fields import FieldData, FieldSeries, Grid, write_vtu
 from nhgd_pde.output.lines import LineFile
 from nhgd_pde.output.lock import FolderLock
-from nhgd_pde.output.ownership import (
+from nhgd_pde.output.names import (
     CHECKPOINT,
     EVOLUTION,
     FIELDS,
     FINAL,
-    HEADER,
     HISTORY,
     LOG,
     PROBLEM,
     SCENARIOS,
     STEM,
     SUMMARY,
-    claimed_for_new,
-    clear,
-    is_a_summary,
-    is_ours,
 )
+from nhgd_pde.output.ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from nhgd_pde.output.storage import writing
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
@@ -186,17 +182,17 @@ class RunFolder:
         write_vtu(self.path / FINAL, grid, fields)
         return self.path / FINAL
 
-    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> Path:
-        """Write scenarios.csv, a row a scenario and all of the same columns, and return its path."""
-        self.check()
+    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write scenarios.csv, one row for each scenario, all with the same columns; without rows, write nothing."""
         lines: list[str] = []
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
-        write_atomically(self.path / SCENARIOS, "".join(lines))
-        return self.path / SCENARIOS
+        if lines:
+            self.check()
+            write_atomically(self.path / SCENARIOS, "".join(lines))
 
     def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
-        """Write the series in time of the last iterate, in the order of `frames` and at their times; none: nothing."""
+        """Write the series in time of the last iterate, in the order of `frames`; without frames, write nothing."""
         series = FieldSeries(self.path / EVOLUTION, EVOLUTION)
         for index, (grid, fields) in enumerate(frames):
             self.check()
@@ -339,7 +335,7 @@ def _value(cell: str) -> Cell:
 
 
 def _plain(value: object, place: str, finite: bool = True) -> object:
-    """`value` in JSON's own types; `finite` turns NaN and infinities, which JSON has no word for, to None."""
+    """The value in the types of JSON; with `finite`, NaN and infinities, which JSON does not have, become None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{place}.{key}", finite) for key, item in value.items()}
     if isinstance(value, list | tuple):

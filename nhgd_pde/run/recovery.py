@@ -14,7 +14,8 @@ from torch import Tensor
 from ..control.spaces import ControlSpace
 from ..fem.interpolation import interpolation
 from ..output.fields import FieldData, read_vtu
-from ..output.run_folder import EVOLUTION, FINAL, OutputError, read_ended
+from ..output.names import EVOLUTION, FINAL
+from ..output.run_folder import OutputError, read_ended
 from ..pde_problem import PDEProblem
 from ..problem import Problem
 from ..problem_file.loading import read_dump
@@ -25,7 +26,8 @@ from .solution import Solution
 
 # Keys that determine the unknowns: if one of them differs, the control of a run belongs to another problem.
 _IDENTITY = ("name", "mesh", "element", "time", "pde.kind", "pde.python", "pde.components", "control")
-# Keys of a control that do not determine the unknowns; keys whose differences are reported, and how many of these.
+# Keys of a control that do not determine the unknowns; keys whose differences are reported, and the largest number of
+# differences that are.
 _FREE = ("initial", "bounds", "gain")
 _TOLD = ("pde", "control", "objective", "constraints", "parameters", "risk")
 _MOST_TOLD = 3

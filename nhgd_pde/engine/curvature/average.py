@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
-from ...linalg.lengths import dot, paired_length
+from ...linalg.safe_lengths import dot, paired_length
 from ..bilevel import BilevelProblem
 from .shrinkage import Moments, prior_scale_and_weight, samples_worth
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
@@ -13,8 +15,9 @@ from ..nhgd import NHGD
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
-from .problem import ScenarioProblem
-from .solved import Middle, Solved
+from .nominal_point import NominalPoint
+from .part_solution import PartSolution
+from .scenario_bilevel import ScenarioBilevelProblem
 
 # A frozen dataclass with the state of the nominal scenario in it as `nominal`.
 State = TypeVar("State", bound=Any)
@@ -31,7 +34,7 @@ class Minibatches(ABC, Generic[State]):
     base: NHGD
 
     def evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: State, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: State, accuracy: Accuracy
     ) -> tuple[Evaluation, State]:
         """One evaluation over a minibatch; a singular linearisation makes it a failed one."""
         try:
@@ -41,10 +44,10 @@ class Minibatches(ABC, Generic[State]):
 
     @abstractmethod
     def _evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: State, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: State, accuracy: Accuracy
     ) -> tuple[Evaluation, State]: ...
 
-    def hessian(self, problem: ScenarioProblem, v: Tensor, state: State) -> HessianProduct:
+    def hessian(self, problem: ScenarioBilevelProblem, v: Tensor, state: State) -> HessianProduct:
         """Of the nominal scenario."""
         return self.base.hessian(problem.nominal, v, state.nominal)
 
@@ -52,17 +55,17 @@ class Minibatches(ABC, Generic[State]):
         rest = to_plain(replace(state, nominal=None))
         return {"state": rest, "nominal": self.base.save(state.nominal)}
 
-    def restore(self, problem: ScenarioProblem, saved: dict[str, Any]) -> State:
+    def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> State:
         nominal = self.base.restore(problem.nominal, saved["nominal"])
         state: State = from_plain(saved["state"], problem.start()[0].device)
         return replace(state, nominal=nominal)
 
 
 def beside_nominal(
-    problem: ScenarioProblem,
+    problem: ScenarioBilevelProblem,
     v: Tensor,
-    middle: Middle,
-    found: Solved,
+    nominal_point: NominalPoint,
+    found: PartSolution,
     more: tuple[Tensor, float],
     error: float,
     count: int,
@@ -72,23 +75,40 @@ def beside_nominal(
     Args:
         problem: with the terms in v alone.
         v: (p,).
-        middle: the nominal scenario.
+        nominal_point: the nominal scenario.
         found: the minibatch, whose certificates are reported.
         more: of hypergradient (p,) and value.
         error: of the first, in the norm of the gradient.
         count: scenarios in the minibatch.
     """
-    derivative = middle.derivative + more[0] + problem.nominal.control_derivative(v)
+    derivative = nominal_point.derivative + more[0] + problem.nominal.control_derivative(v)
     return Evaluation(
         v=v,
-        value=middle.value + more[1] + problem.nominal.control_value(v),
+        value=nominal_point.value + more[1] + problem.nominal.control_value(v),
         derivative=derivative,
         gradient=problem.outer_metric.gradient(derivative[None])[0],
         state_error=found.state_error,
         adjoint_error=found.adjoint_error,
-        sensitivity=middle.sensitivity,
+        sensitivity=nominal_point.sensitivity,
         inner_steps=found.state_steps,
         refinement_steps=found.adjoint_steps,
         sampling_error=error,
         scenarios=count,
     )
+
+
+def next_batch(left: Tensor, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Numbers of the next scenarios, drawn without replacement in epochs, and those left of the epoch.
+
+    An epoch is cut into batches of at most `size` that differ by one at most.
+
+    Args:
+        left: of the epoch so far; none at its end.
+        count: scenarios of an epoch.
+        size: of a batch, at most.
+        generator: of the order of an epoch.
+    """
+    if not len(left):
+        left = torch.randperm(count, generator=generator)
+    taken = math.ceil(len(left) / math.ceil(len(left) / size))
+    return left[:taken].clone(), left[taken:].clone()

@@ -21,9 +21,12 @@ from torch import Tensor
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, failed_evaluation
-from .minibatches import Minibatches, beside_nominal
-from .problem import ScenarioProblem
-from .solved import Middle, Solved, deviation, next_batch, nominal_at, solve_part
+from .footprint import Footprint
+from .gradient_spread import deviation
+from .minibatches import Minibatches, beside_nominal, next_batch
+from .nominal_point import NominalPoint, solve_nominal
+from .part_solution import PartSolution, solve_part
+from .scenario_bilevel import ScenarioBilevelProblem
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,10 @@ class SAGA(Minibatches[SAGAState]):
     seed: int = 0
     name: str = "saga"
 
-    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> SAGAState:
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        return footprint.rows + footprint.working(self.batch)
+
+    def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> SAGAState:
         """Raises: ValueError: the risk is not the mean."""
         if not problem.risk.linear:
             raise ValueError(
@@ -120,24 +126,24 @@ class SAGA(Minibatches[SAGAState]):
         return SAGAState(nominal, table, torch.zeros_like(v), 0.0, torch.arange(0), generator)
 
     def _evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: SAGAState, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: SAGAState, accuracy: Accuracy
     ) -> tuple[Evaluation, SAGAState]:
-        middle, own, _ = nominal_at(self.base, problem, v, state.nominal, accuracy)
-        if middle is None:
+        nominal_point, own, _ = solve_nominal(self.base, problem, v, state.nominal, accuracy)
+        if nominal_point is None:
             return own, state
         batch, left = next_batch(state.left, problem.inner_shape[0], self.batch, state.generator)
         old = [state.table[s] for s in batch.tolist()]
-        zero = torch.zeros_like(middle.u[0])
+        zero = torch.zeros_like(nominal_point.u[0])
         u, p = (
             start + torch.stack([zero if seen is None else getattr(seen, name) for seen in old])
-            for start, name in ((middle.u, "u"), (middle.p, "p"))
+            for start, name in ((nominal_point.u, "u"), (nominal_point.p, "p"))
         )
-        tolerances = middle.tolerances(problem, accuracy, (self.share, state.sampling_error), self.roughest)
-        found = solve_part(problem.part(batch), v, u, p, middle.inverse, tolerances)
+        tolerances = nominal_point.tolerances(problem, accuracy, (self.share, state.sampling_error), self.roughest)
+        found = solve_part(problem.part(batch), v, u, p, nominal_point.inverse, tolerances)
         if found.message:
             return failed_evaluation(v, found.message), state
-        h, value, error, reached = self._estimate(problem, state, middle, batch, found)
-        evaluation = beside_nominal(problem, v, middle, found, (h, value), error, len(batch))
+        h, value, error, reached = self._estimate(problem, state, nominal_point, batch, found)
+        evaluation = beside_nominal(problem, v, nominal_point, found, (h, value), error, len(batch))
         if not evaluation.finite:
             return evaluation, state
         if not state.taken:
@@ -147,12 +153,17 @@ class SAGA(Minibatches[SAGAState]):
         return evaluation, replace(reached, left=left, taken=state.taken + 1)
 
     def _estimate(
-        self, problem: ScenarioProblem, state: SAGAState, middle: Middle, batch: Tensor, found: Solved
+        self,
+        problem: ScenarioBilevelProblem,
+        state: SAGAState,
+        nominal_point: NominalPoint,
+        batch: Tensor,
+        found: PartSolution,
     ) -> tuple[Tensor, float, float, SAGAState]:
         """Of sum_s w_s (h_s - h_0) and of the same of the values, the error of the first, and the table afterwards."""
         count, size = problem.inner_shape[0], len(batch)
         weights = problem.weights[batch]
-        h, values = found.rows - middle.derivative, found.values - middle.value
+        h, values = found.rows - nominal_point.derivative, found.values - nominal_point.value
         old = [state.table[s] for s in batch.tolist()]
         first = any(seen is None for seen in old)
         zero = torch.zeros_like(state.mean)
@@ -162,7 +173,7 @@ class SAGA(Minibatches[SAGAState]):
         table = list(state.table)
         for k, s in enumerate(batch.tolist()):
             # Copies, because a row of a batch would keep all of it.
-            u, p = (found.u[k] - middle.u[0]), (found.p[k] - middle.p[0])
+            u, p = (found.u[k] - nominal_point.u[0]), (found.p[k] - nominal_point.p[0])
             table[s] = Seen(u, p, h[k].clone(), float(values[k]))
         mean, value = state.mean + step, state.value + shift
         if first:
@@ -175,7 +186,9 @@ class SAGA(Minibatches[SAGAState]):
             estimate, estimated = state.mean + count / size * step, state.value + count / size * shift
         if not math.isfinite(error):  # of one scenario
             error = problem.outer_metric.dual_norm_estimate(count * weights[:, None] * change)
-        reached = replace(state, nominal=middle.state, table=tuple(table), mean=mean, value=value, sampling_error=error)
+        reached = replace(
+            state, nominal=nominal_point.state, table=tuple(table), mean=mean, value=value, sampling_error=error
+        )
         return estimate, estimated, error, reached
 
 

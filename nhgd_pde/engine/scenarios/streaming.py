@@ -27,10 +27,13 @@ from ...linalg.riesz import RieszMap
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, failed_evaluation
+from .footprint import Footprint
+from .gradient_spread import alternating, deviation_of
 from .minibatches import Minibatches, beside_nominal
-from .problem import Part, Risk, ScenarioProblem
-from .solved import Middle, Solved, alternating, deviation_of, nominal_at, solve_part
-from .systems import Tolerances
+from .nominal_point import NominalPoint, solve_nominal
+from .part_equations import Tolerances
+from .part_solution import PartSolution, solve_part
+from .scenario_bilevel import Part, Risk, ScenarioBilevelProblem
 from .team import ALONE, Team, Work, numbers_of
 
 
@@ -159,11 +162,14 @@ class Streaming(Minibatches[StreamState]):
         """The scenarios are not those of the sample."""
         return True
 
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        return footprint.working(self.batch)
+
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise ValueError(f"batch: expected at least 2 scenarios, which tell of their variance, found {self.batch}")
 
-    def init(self, problem: ScenarioProblem, u: Tensor, v: Tensor) -> StreamState:
+    def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> StreamState:
         """Raises: ValueError: the risk is not an expectation, nor the minimum of one over a level."""
         if not (problem.risk.linear or isinstance(problem.risk, LevelRisk)):
             raise ValueError(
@@ -174,31 +180,31 @@ class Streaming(Minibatches[StreamState]):
         return StreamState(nominal, 0, 0, v.new_zeros(len(v) - _VALUE))
 
     def _evaluate(
-        self, problem: ScenarioProblem, v: Tensor, state: StreamState, accuracy: Accuracy
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: StreamState, accuracy: Accuracy
     ) -> tuple[Evaluation, StreamState]:
-        middle, own, _ = nominal_at(self.base, problem, v, state.nominal, accuracy)
-        if middle is None:
+        nominal_point, own, _ = solve_nominal(self.base, problem, v, state.nominal, accuracy)
+        if nominal_point is None:
             return own, state
         weight = max(max(state.taken, 1) ** -self.power, self.least)
         before = state.before
         # What is left of an equation is added up over the 1 / a_k evaluations that an estimate lasts.
         hidden = self.share * weight, state.sampling_error
-        tolerances = middle.tolerances(problem, accuracy, hidden, self.roughest)
+        tolerances = nominal_point.tolerances(problem, accuracy, hidden, self.roughest)
         team, work = self.team, Work(problem.counts)
         first, count = team.portion(self.batch)
         with team.together():
             part = problem.drawn(state.drawn + first, count)
-            u, p = (each.expand(count, -1).clone() for each in (middle.u, middle.p))
-            found = solve_part(part, v, u, p, middle.inverse, tolerances)
+            u, p = (each.expand(count, -1).clone() for each in (nominal_point.u, nominal_point.p))
+            found = solve_part(part, v, u, p, nominal_point.inverse, tolerances)
         message = team.told(found.message)
         if message:
             return failed_evaluation(v, message), state
-        level = self._level(problem.risk, state, found.values, middle.value)
-        terms = _terms(problem.risk, found, middle.value, middle.derivative, level)
+        level = self._level(problem.risk, state, found.values, nominal_point.value)
+        terms = _terms(problem.risk, found, nominal_point.value, nominal_point.derivative, level)
         past = torch.zeros_like(terms)
         if before is not None and weight < 1.0:
             with team.together():
-                old = self._carried(part, v, before, found, middle, tolerances)
+                old = self._carried(part, v, before, found, nominal_point, tolerances)
             message = team.told(old.message)
             if message:
                 return failed_evaluation(v, message), state
@@ -225,19 +231,19 @@ class Streaming(Minibatches[StreamState]):
             state_steps=int(state_steps),
             adjoint_steps=int(adjoint_steps),
         )
-        evaluation = beside_nominal(problem, v, middle, told, more, math.sqrt(variance), self.batch)
+        evaluation = beside_nominal(problem, v, nominal_point, told, more, math.sqrt(variance), self.batch)
         evaluation = replace(evaluation, smoothing_gap=float(running[_GAP]))
         if not evaluation.finite:
             return evaluation, state
         return evaluation, StreamState(
-            nominal=middle.state,
+            nominal=nominal_point.state,
             drawn=state.drawn + self.batch,
             taken=state.taken + 1,
             running=running,
             variance=variance,
             value_variance=value_variance,
             level=_after(problem.risk, level, running),
-            before=Before(v, middle.u, middle.p, middle.value, middle.derivative, level),
+            before=Before(v, nominal_point.u, nominal_point.p, nominal_point.value, nominal_point.derivative, level),
         )
 
     def _level(self, risk: Risk, state: StreamState, values: Tensor, nominal: float) -> float:
@@ -266,15 +272,15 @@ class Streaming(Minibatches[StreamState]):
         part: Part,
         v: Tensor,
         before: Before,
-        found: Solved,
-        middle: Middle,
+        found: PartSolution,
+        nominal_point: NominalPoint,
         tolerances: Tolerances,
-    ) -> Solved:
+    ) -> PartSolution:
         """The same scenarios at the control before, from where the nominal one says that they were."""
         if torch.equal(before.v, v):
             return found
-        u, p = found.u + (before.u - middle.u), found.p + (before.p - middle.p)
-        return solve_part(part, before.v, u, p, middle.inverse, tolerances)
+        u, p = found.u + (before.u - nominal_point.u), found.p + (before.p - nominal_point.p)
+        return solve_part(part, before.v, u, p, nominal_point.inverse, tolerances)
 
     def whole(self, state: StreamState) -> StreamState:
         """Of all ranks: nothing in it belongs to a scenario."""
@@ -284,7 +290,7 @@ class Streaming(Minibatches[StreamState]):
         return state
 
 
-def _terms(risk: Risk, found: Solved, value: float, derivative: Tensor, level: float) -> Tensor:
+def _terms(risk: Risk, found: PartSolution, value: float, derivative: Tensor, level: float) -> Tensor:
     """(b, p + 5) terms whose means over scenarios are estimated; value and derivative (p,) are nominal ones."""
     values, rows = found.values, found.rows
     if risk.linear or not isinstance(risk, LevelRisk):

@@ -1,0 +1,284 @@
+"""The inner loop: steps on the inner objective, each of which also renews the inverse Fisher information."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..linalg.conjugate_residuals import preconditioned_residuals
+from ..linalg.factorisation import SingularMatrixError
+from ..linalg.safe_lengths import dot, magnitude
+from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
+from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
+from .state_newton import solve_from_anywhere
+
+# Relative error of a Newton direction that is found by iteration.
+_INEXACT = 1e-2
+# A residual that grows by more than this in one sampled step shows a step that was too long.
+_GROWTH = 10.0
+# Observed scores that inflate the Fisher information more than this in some batch of a loop are warned about.
+_INFLATION = 10.0
+
+
+@dataclass(frozen=True)
+class InnerOptions:
+    """Options of the inner loop.
+
+    Attributes:
+        tests: scores a batch; None takes expectations over all tests, which makes a natural-gradient step a
+            Newton step on the state equation.
+        steps: most steps a loop; with sampled tests a fixed tolerance may end it earlier.
+        tolerance: relative residual to reach; None ties it to the progress of the outer iteration.
+        optimiser: `natural` steps along A g, `sgd` along the Riesz representative of g.
+        schedule: of `sgd`; `paper` is eta_t = 4 / (mu (t + 8 L^2 / mu^2)), a number is a constant step.
+        keep_cross: keep the batches' cross derivatives, of which the hypergradient takes the mean.
+        lag: batches of scores that the inverse may be behind where an inner loop ends. They are absorbed while
+            the next loop goes on.
+    """
+
+    tests: int | None = None
+    steps: int = 50
+    tolerance: float | None = None
+    optimiser: Literal["natural", "sgd"] = "natural"
+    schedule: float | Literal["paper"] = "paper"
+    keep_cross: bool = False
+    lag: int = 0
+
+
+@dataclass(frozen=True)
+class InnerState:
+    """What the inner loop carries from one outer iteration to the next.
+
+    Attributes:
+        u: (S, n) inner variables.
+        curvature: the inverse Fisher information.
+        steps: inner steps taken since the start of the run.
+        spectrum: estimates (mu, L) of the ends of the inner spectrum, made when a schedule first needs them.
+        held: batches of scores that the inverse has still to absorb.
+        sample: drawn already for the next sampled step.
+    """
+
+    u: Tensor
+    curvature: CurvatureState
+    steps: int = 0
+    spectrum: tuple[float, float] | None = None
+    held: tuple[Tensor, ...] = ()
+    sample: Sample | None = None
+
+
+@dataclass(frozen=True)
+class InnerResult:
+    """What a loop leaves.
+
+    Attributes:
+        state: after it.
+        error: its certificate, see `inner_error`.
+        converged: the error is at most the tolerance.
+        message: a sentence on a failure.
+        warning: a sentence on what spoils the inverse.
+        crosses: the cross derivatives of the batches, where they are kept.
+        residual: R where the loop has ended, if it is known.
+    """
+
+    state: InnerState
+    error: float
+    converged: bool
+    message: str = ""
+    warning: str = ""
+    crosses: tuple[Callable[[Tensor], Tensor], ...] = ()
+    residual: Tensor | None = None
+
+
+def solve_inner(
+    problem: BilevelProblem,
+    v: Tensor,
+    state: InnerState,
+    curvature: Curvature,
+    options: InnerOptions,
+    tolerance: float,
+    generator: torch.Generator,
+) -> InnerResult:
+    """Bring u close to u*(v), starting from the u of the last loop."""
+    if options.tests is None:
+        return _expected_steps(problem, v, state, curvature, options, tolerance)
+    return _sampled_steps(problem, v, state, curvature, options, tolerance, generator)
+
+
+@dataclass(frozen=True)
+class _Natural:
+    """Natural-gradient directions A g, g the inner gradient, as `Directions`."""
+
+    problem: BilevelProblem
+    v: Tensor
+    curvature: Curvature
+    state: Any
+    tolerance: float
+
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
+        return self.state.solve(self.problem.inner_gradient(u, self.v))
+
+    def belongs(self, u: Tensor) -> bool:
+        return False
+
+    def renewed(self, u: Tensor) -> _Natural:
+        return replace(self, state=self.curvature.refresh(self.state, self.problem, u, self.v))
+
+
+@dataclass(frozen=True)
+class _Pointwise(_Natural):
+    """The same for factors of J at one point: there A g = J^-1 R, elsewhere this is the better direction.
+
+    A is that of the mean of the scenarios' J: with several of them it preconditions each one's system.
+    """
+
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
+        problem, v = self.problem, self.v
+        if u.shape[0] == 1:
+            return self.state.newton_step(residual)
+
+        def product(w: Tensor) -> Tensor:
+            return problem.state_product(u, v, w)
+
+        rtol = 0.1 * self.tolerance if problem.linear else _INEXACT
+        step, metric = self.state.newton_step, problem.inner_metric
+        return preconditioned_residuals(product, residual, step, metric, rtol=rtol).solution
+
+    def belongs(self, u: Tensor) -> bool:
+        return belongs(self.state, self.problem, u, self.v)
+
+
+def _expected_steps(
+    problem: BilevelProblem,
+    v: Tensor,
+    state: InnerState,
+    curvature: Curvature,
+    options: InnerOptions,
+    tolerance: float,
+) -> InnerResult:
+    """Natural-gradient steps on the expected inner objective: Newton steps, with an inverse that may be older."""
+    kind = _Pointwise if curvature.pointwise else _Natural
+    directions = kind(problem, v, curvature, state.curvature, tolerance)
+    root = solve_from_anywhere(problem, v, state.u, directions, tolerance, options.steps)
+    assert isinstance(root.directions, _Natural)
+    done = InnerState(root.u, root.directions.state, state.steps + root.steps, state.spectrum)
+    error = math.nan if root.failed else root.error
+    return InnerResult(done, error, error <= tolerance, root.message, residual=root.residual)
+
+
+def _sampled_steps(
+    problem: BilevelProblem,
+    v: Tensor,
+    state: InnerState,
+    curvature: Curvature,
+    options: InnerOptions,
+    tolerance: float,
+    generator: torch.Generator,
+) -> InnerResult:
+    """Stochastic steps on fresh tests, whose scores renew the inverse (Algorithm 1, lines 4 to 8).
+
+    Raises:
+        SingularMatrixError: the inverse has broken down; with the reason where the scores show it.
+    """
+    assert options.tests is not None
+    u, inverse, spectrum, held = state.u, state.curvature, state.spectrum, list(state.held)
+    taken, damping, before, residual, inflation = 0, 1.0, u, 0.0, 0.0
+    crosses: list[Callable[[Tensor], Tensor]] = []
+    sample = state.sample or problem.sample(options.tests, generator)
+
+    def reached(u: Tensor) -> InnerState:
+        return InnerState(u, inverse, state.steps + taken, spectrum, tuple(held), sample)
+
+    for taken in range(1, options.steps + 1):
+        batch = problem.batch(u, v, sample)
+        bad = int((~torch.isfinite(batch.scores)).sum())
+        if bad or not torch.isfinite(batch.gradient).all():
+            message = "the sampled inner steps diverged"
+            if bad:
+                where = f"the scores of inner step {state.steps + taken}"
+                message += f": {bad:,} of {batch.scores.numel():,} numbers in {where} are not finite"
+            return InnerResult(reached(before), math.nan, False, message)
+        if 0.0 < _GROWTH * residual < batch.residual and options.optimiser == "natural":
+            # The step went beyond what the inverse knows of: take it back before its scores spoil that.
+            u, damping, sample = before, max(0.25 * damping, 1e-6), problem.sample(options.tests, generator)
+            continue
+        before, residual, inflation = u, batch.residual, max(inflation, batch.inflation)
+        asked = inverse
+        answer = begin_solve(asked, batch.gradient) if options.optimiser == "natural" else None
+        # Neither these scores nor the next draw depend on the step: where the inverse is in another process, it
+        # goes on with them while this one draws.
+        held.append(batch.scores)
+        while len(held) > options.lag:
+            inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
+        sample = problem.sample(options.tests, generator)
+        if answer is None:
+            spectrum = spectrum or inner_spectrum(problem, u, v)
+            step = _scheduled(options.schedule, spectrum, batch.step, state.steps + taken)
+            u = u - step * problem.inner_metric.gradient(batch.gradient)
+        else:
+            direction = answer()
+            step = min(batch.step * asked.trust, 1.5 * _cauchy_step(batch, direction))
+            u, damping = u - damping * step * direction, min(2.0 * damping, 1.0)
+        if options.keep_cross:
+            crosses.append(batch.cross)
+        if not torch.isfinite(u).all():
+            message = "the sampled inner steps diverged"
+            return InnerResult(reached(u), math.nan, False, message)
+        if batch.residual <= tolerance * problem.inner_length(u, v):
+            break
+    error = problem.inner_error(u, v, tolerance)
+    done = reached(u)
+    message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
+    warning = _inflated(inflation)
+    return InnerResult(done, error, error <= tolerance, message, warning, tuple(crosses))
+
+
+def _absorbed(curvature: Curvature, inverse: CurvatureState, scores: Tensor, inflation: float) -> CurvatureState:
+    try:
+        return curvature.absorb(inverse, scores)
+    except SingularMatrixError as broken:
+        raise SingularMatrixError("; ".join(filter(None, (str(broken), _inflated(inflation))))) from broken
+
+
+def _inflated(inflation: float) -> str:
+    """Observed scores are those of the model only while the tested residual is small against the noise."""
+    if inflation <= _INFLATION:
+        return ""
+    return (
+        f"observed scores show a residual whose square is {inflation:.1e} times that of the noise, and make the "
+        "Fisher information too large by as much: set inner.noise to matched, or curvature.scores to model"
+    )
+
+
+def _cauchy_step(batch: InnerBatch, direction: Tensor) -> float:
+    """The minimiser along -direction of the quadratic with the gradient and empirical Fisher of a batch.
+
+    The inverse is a mean over points that the inner loop has left; where the Fisher information has grown
+    since, a full natural step diverges.
+    """
+    size = magnitude(direction)
+    if size == 0.0 or not math.isfinite(size):
+        return math.inf
+    unit = direction / size
+    curvature = float((batch.scores.T @ unit.reshape(-1)).square().mean())
+    return dot(batch.gradient, unit) / curvature / size if curvature > 0.0 else math.inf
+
+
+def _scheduled(
+    schedule: float | Literal["paper"], spectrum: tuple[float, float], batch_step: float, iteration: int
+) -> float:
+    """The step eta_t = 4 / (mu (t + 8 L^2 / mu^2)) of arXiv 2602.10905, or a constant one.
+
+    L is the smoothness that a batch has in mean square: that of the expectation over the batch's stable step.
+    """
+    if schedule != "paper":
+        return schedule
+    mu, largest = spectrum
+    if not (mu > 0.0 and batch_step > 0.0):
+        return math.nan
+    condition = largest / batch_step / mu
+    return 4.0 / (mu * (iteration + 8.0 * condition * condition))

@@ -1,0 +1,44 @@
+"""The standard deviation of the hypergradients of some scenarios, in the norm of gradients."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ...linalg.riesz import RieszMap
+
+
+def deviation(metric: RieszMap, rows: Tensor) -> float:
+    """Standard deviation of covectors (b, p) in the norm of gradients, for one Riesz map; infinite of less than two."""
+    count = rows.shape[0]
+    if count < 2:
+        return math.inf
+    rest = rows - rows.mean(0)
+    return deviation_of(metric, metric.dual_norm_estimate(rest), alternating(rest), count)
+
+
+def alternating(rest: Tensor, first: int = 0) -> Tensor:
+    """(p,) the sum of rows (b, p) with alternating signs; `first` is the number of the first one."""
+    signs = rest.new_ones(len(rest))
+    signs[1 - first % 2 :: 2] = -1.0
+    return signs @ rest
+
+
+def deviation_of(metric: RieszMap, length: float, typical: Tensor, count: int) -> float:
+    """Standard deviation of covectors in the norm of gradients, from what they differ by from their mean.
+
+    The norm of the diagonal takes no solve, and is off by a factor that depends on how smooth covectors are: that of
+    their differences from the mean, with alternating signs, is taken.
+
+    Args:
+        metric: of gradients.
+        length: norm of all differences, by the diagonal.
+        typical: (p,) their sum with alternating signs.
+        count: of the covectors, at least two.
+    """
+    rough = length / math.sqrt(count - 1)
+    if metric.diagonal or not rough > 0.0:
+        return rough
+    estimate = metric.dual_norm_estimate(typical[None])
+    return rough * metric.dual_norm(typical[None]) / estimate if estimate > 0.0 else rough

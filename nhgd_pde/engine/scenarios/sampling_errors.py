@@ -1,0 +1,148 @@
+"""Errors of the gradient because scenarios were left out: estimates of them, and a bound from fresh scenarios."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...linalg.riesz import RieszMap
+from .extremes import beyond
+from .mesh_levels import MeshLevel, TwoMeshEstimate
+from .scenario_bilevel import MeshTransfer
+from .scenario_hypergradients import Hypergradients
+from .unseen import fresh_enough, unseen
+from .weighted_risk import WeightedRisk
+
+
+@dataclass(frozen=True)
+class SamplingErrors:
+    """Estimates of the norm of the gradient's error because scenarios were left out.
+
+    Attributes:
+        fine: error of the difference between the meshes, or the whole error where there is one mesh.
+        coarse: error of the part that is known from the coarse mesh.
+        alone: the error `fine` without the coarse mesh.
+        bound: bound of the whole error, from fresh scenarios; infinite where there are too few of them.
+    """
+
+    fine: float
+    coarse: float = 0.0
+    alone: float = math.inf
+    bound: float = math.inf
+
+    @property
+    def useless(self) -> bool:
+        """The coarse mesh does not make the error smaller."""
+        return self.fine >= self.alone
+
+    @property
+    def total(self) -> float:
+        return math.hypot(self.fine, self.coarse)
+
+
+def sampling_errors(
+    fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, found: TwoMeshEstimate
+) -> SamplingErrors:
+    """The errors of an estimate, by all of its scenarios, and the bound by the fresh ones among them."""
+    return replace(_own_errors(fine, coarse, transfer, found), bound=_bound(fine, coarse, transfer, found))
+
+
+def _own_errors(
+    fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, found: TwoMeshEstimate
+) -> SamplingErrors:
+    metric, few = fine.problem.outer_metric, found.fine.measured[0]
+    own = _contrasted(found.fine.hypergradients, few)
+    smoothness = _smoothness(metric, found.derivative[None])
+    if coarse is None or found.coarse is None:
+        return SamplingErrors(smoothness * metric.dual_norm_estimate(own))
+    assert transfer is not None
+    many, same = found.coarse.measured
+    differences = own - transfer.restrict_transposed(_contrasted(found.coarse.hypergradients, same, many.balance.count))
+    below = _contrasted(found.coarse.hypergradients, many)
+    below_metric = coarse.problem.outer_metric
+    return SamplingErrors(
+        smoothness * metric.dual_norm_estimate(differences),
+        _smoothness(below_metric, found.coarse.derivative[None]) * below_metric.dual_norm_estimate(below),
+        smoothness * metric.dual_norm_estimate(own),
+    )
+
+
+def _contrasted(hypergradients: Hypergradients, measured: WeightedRisk, count: int = 0) -> Tensor:
+    """(k, p) combinations of hypergradients, of which there may be more than are measured; k = 0: of all scenarios."""
+    if measured.balance.factor == 0.0:
+        return hypergradients.nominal.new_zeros(0, len(hypergradients.nominal))
+    contrasts = measured.contrasts()
+    missing = max(count + 1 - len(contrasts), 0)
+    return hypergradients.combined(torch.nn.functional.pad(contrasts, (0, 0, 0, missing)))
+
+
+def _bound(fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, found: TwoMeshEstimate) -> float:
+    """Bound of the error of the sum of both levels; the error of each level is estimated by its own fresh scenarios."""
+    few, rows = found.fine.measured[0], found.fine.hypergradients
+    if few.balance.factor == 0.0:
+        return 0.0
+    if coarse is None or found.coarse is None:
+        if not fresh_enough(few.balance, fine.state.used):
+            return math.inf
+        return _bound_of_one(fine, few, rows)
+    assert transfer is not None
+    many, same = found.coarse.measured
+    all_below = many.balance.factor == 0.0
+    if not fresh_enough(few.balance, fine.state.used):
+        return math.inf
+    if not (all_below or fresh_enough(many.balance, coarse.state.used)):
+        return math.inf
+    below = found.coarse.hypergradients
+    squares = rows.squares(fine.problem.outer_metric, below, transfer)
+    without = _offsets(fine, same, below, squares, many.balance.count)
+    offsets = _offsets(fine, few, rows, squares) - transfer.restrict_transposed(without)
+    bound = _length(fine.problem.outer_metric, offsets, _beyond(fine, squares))
+    return bound if all_below else math.hypot(bound, _bound_of_one(coarse, many, below))
+
+
+def _bound_of_one(level: MeshLevel, measured: WeightedRisk, rows: Hypergradients) -> float:
+    """Bound of the error of one level, without any other one."""
+    metric = level.problem.outer_metric
+    squares = rows.squares(metric, None, None)
+    return _length(metric, _offsets(level, measured, rows, squares), _beyond(level, squares))
+
+
+def _beyond(level: MeshLevel, squares: Tensor) -> float:
+    """What scenarios left out contribute beyond the largest fresh one, from squared distances (b,)."""
+    return beyond(level.problem.variables, level.problem.weights, squares.sqrt(), level.state.used)
+
+
+def _offsets(
+    level: MeshLevel, measured: WeightedRisk, hypergradients: Hypergradients, squares: Tensor, count: int = 0
+) -> Tensor:
+    """(1 + k, p): the difference from an unbiased estimate, and k rows whose squares add up as in `Unseen.spread`.
+
+    Args:
+        level: the level, some of whose scenarios are fresh.
+        measured: the risk measure over b scenarios of the level.
+        hypergradients: those of these scenarios, and of more scenarios where `count` is larger than b.
+        squares: (b,) squared distances of the hypergradients from their mean.
+        count: number of scenarios with hypergradients, without the nominal one.
+    """
+    told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
+    coefficients = measured.slopes[:, None] * torch.cat([told.offset, told.spread], 1)
+    missing = max(count + 1 - len(coefficients), 0)
+    return hypergradients.combined(torch.nn.functional.pad(coefficients, (0, 0, 0, missing)))
+
+
+def _length(metric: RieszMap, offsets: Tensor, tail: float) -> float:
+    """The norm of the first row plus the root of the estimated sum of squared norms of the others, and a tail."""
+    first = metric.dual_norm(offsets[:1])
+    return first + _smoothness(metric, offsets[:1]) * (metric.dual_norm_estimate(offsets[1:]) + tail)
+
+
+def _smoothness(metric: RieszMap, typical: Tensor) -> float:
+    """The norm of the gradient of a typical covector (1, p), relative to that by the diagonal of the Riesz map.
+
+    The latter takes no solves, and is off by a factor that depends on how smooth a covector is.
+    """
+    rough = metric.dual_norm_estimate(typical)
+    return metric.dual_norm(typical) / rough if rough > 0.0 else 1.0

@@ -1,0 +1,134 @@
+"""What the engine asks of a bilevel problem with many scenarios.
+
+    min_v  rho(f_1(u_1(v), v), ..., f_S(u_S(v), v)) + sum_s w_s c_s(u_s(v)) + f_0(v),      R_s(u_s, v) = 0
+
+with a risk measure rho of the values of the scenarios and their weights. The penalties c_s enforce constraints that
+hold in every scenario: a measure that leaves some scenarios out must not leave out their constraints. Nothing is ever
+needed of all scenarios at once but rows of numbers: a *part* of them is a bilevel problem of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ..bilevel import BilevelProblem, OuterProblem, SecondOrderProblem
+
+
+class Risk(Protocol):
+    """rho, of values (S,) with weights (S,) that sum to one."""
+
+    @property
+    def linear(self) -> bool:
+        """It is the mean."""
+        ...
+
+    def value(self, values: Tensor, weights: Tensor) -> float: ...
+
+    def exact(self, values: Tensor, weights: Tensor) -> float:
+        """The measure without smoothing, which is reported."""
+        ...
+
+    def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
+        """d rho / d values (S,), the weights with which derivatives of the scenarios are added up."""
+        ...
+
+
+class Part(BilevelProblem, Protocol):
+    """Some of the scenarios: u (b, n), whose rows do not know of each other.
+
+    Attributes:
+        definite: J is symmetric positive definite, whatever v.
+    """
+
+    @property
+    def definite(self) -> bool: ...
+
+    def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
+        """f_s (b,), without f_0."""
+        ...
+
+    def scenario_penalties(self, u: Tensor, v: Tensor) -> Tensor:
+        """c_s (b,)."""
+        ...
+
+    def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of slopes (b,) times f_s plus c_s: by u (b, n) and, at fixed u, by v (b, p). Slopes are one by default."""
+        ...
+
+    def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """R_v^T w of every scenario, (b, p)."""
+        ...
+
+
+class NominalProblem(SecondOrderProblem, Part, Protocol):
+    """One scenario in the middle of all, and the terms in v alone."""
+
+    def control_value(self, v: Tensor) -> float:
+        """f_0."""
+        ...
+
+    def control_derivative(self, v: Tensor) -> Tensor:
+        """(p,)."""
+        ...
+
+
+class ScenarioBilevelProblem(OuterProblem, Protocol):
+    """A problem over all scenarios; `inner_shape` is (S, n).
+
+    Attributes:
+        nominal: whose curvature stands for that of all.
+        variables: (S, m) standard random variables of the scenarios, in an order in which the first b are fair for
+            all, whatever b.
+        weights: (S,), their sum is one.
+        risk: rho.
+        penalty_weights: (S,) w > 0; None where rho is the mean and w are its weights, or where there are no penalties.
+        at_once: scenarios whose matrices are in memory at the same time.
+        coarse: the same problem with fewer unknowns, made when it is first asked for; None where there is none.
+    """
+
+    @property
+    def nominal(self) -> NominalProblem: ...
+    @property
+    def variables(self) -> Tensor: ...
+    @property
+    def weights(self) -> Tensor: ...
+    @property
+    def risk(self) -> Risk: ...
+    @property
+    def penalty_weights(self) -> Tensor | None: ...
+    @property
+    def at_once(self) -> int: ...
+    @property
+    def coarse(self) -> MeshTransfer | None: ...
+
+    def part(self, indices: Tensor) -> Part:
+        """Some of the scenarios, by their numbers."""
+        ...
+
+    def drawn(self, first: int, count: int) -> Part:
+        """Scenarios first, first + 1, ... of an endless sequence of fresh ones."""
+        ...
+
+
+class MeshTransfer(Protocol):
+    """A scenario problem on fewer unknowns, over the same scenarios, and the way to it and back.
+
+    Phi_c(R v) stands for Phi(v), R the restriction: its derivative by v is R^T times that of Phi_c.
+    """
+
+    @property
+    def problem(self) -> ScenarioBilevelProblem: ...
+
+    def restrict(self, v: Tensor) -> Tensor:
+        """R v: (p,) -> (p_c,)."""
+        ...
+
+    def restrict_transposed(self, derivatives: Tensor) -> Tensor:
+        """R^T: covectors (k, p_c) -> (k, p)."""
+        ...
+
+    def prolong(self, states: Tensor) -> Tensor:
+        """Differences of states, or of adjoints, on more unknowns: (k, n_c) -> (k, n)."""
+        ...

@@ -1,0 +1,386 @@
+"""Natural hypergradients over scenarios: one inverse for all of them, and only as many of them as it takes.
+
+    q_s = A_0 grad_u f_s   refined by conjugate gradients on the scenario's own Fisher information
+    h   = grad f_0 + sum_s r_s (grad_v f_s - (d2_vu g_s)^T q_s),   r = d rho / d f
+
+A_0 is the inverse of the nominal scenario, K-FAC's split of the Fisher information of all: the identity across
+scenarios times one spatial factor.
+
+The first scenarios stand for all until the gradient falls below the error of their mean (`growth.py`), with a coarser
+mesh for what they have in common with others (`levels.py`). The scenarios of a batch are among those of the next, so
+that values are compared over the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...linalg.factorisation import SingularMatrixError
+from ..minimise import outer_space
+from ..nhgd import NHGD, NHGDState
+from ..oracle import Accuracy
+from ..outer.base import Evaluation, HessianProduct, failed_evaluation
+from ..plain import from_plain, to_plain
+from ..scales import UNKNOWN, GradientScales
+from .footprint import Footprint
+from .growth import GrowthOptions
+from .known_solutions import KnownSolutions
+from .mesh_levels import MeshLevel, MeshLevelState, TwoMeshEstimate, two_mesh_estimate
+from .nominal_point import solve_nominal
+from .part_equations import row_lengths
+from .sampling_errors import SamplingErrors, sampling_errors
+from .scenario_bilevel import Part, ScenarioBilevelProblem
+from .team import ALONE, Team, numbers_of
+
+# Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
+_MOST_SWEEPS = 3
+_LEAST_TIGHTENING = 0.1
+# Relative error of the states that the floor of rounding is estimated from.
+_FLOOR = 1e-12
+# A gradient below this share of its natural size may be zero, and one more scenario tells how large its errors are.
+_SUSPICIOUS = 1e-3
+
+
+@dataclass(frozen=True)
+class ScenarioState:
+    """Data that are carried from one evaluation to the next.
+
+    Attributes:
+        fine: the level on the mesh of the problem; with no active scenarios only the nominal scenario is evaluated,
+            unless there is a coarse level.
+        coarse: the level on a coarser mesh; None where none is in use.
+        sensitivity: of the last gradient, to relative errors of states and adjoints.
+        tried: a coarse level was in use before, and will not be used again.
+        at: (p,) the point of the last evaluation; None before the first, and where the last point was interpolated.
+        doubt: bound of the error of the last gradient; infinite where no fresh scenarios were available.
+        scale: factor by which the last fresh scenarios found sampling errors to be larger than the used ones say.
+        parts: the scales of the last gradient over scenarios.
+    """
+
+    fine: MeshLevelState
+    coarse: MeshLevelState | None = None
+    sensitivity: float = 0.0
+    tried: bool = False
+    at: Tensor | None = None
+    doubt: float = math.inf
+    scale: float = 1.0
+    parts: GradientScales = UNKNOWN
+
+    @property
+    def active(self) -> int:
+        """Scenarios that the next evaluation takes on the mesh of the problem."""
+        return self.fine.active
+
+    @property
+    def nominal(self) -> NHGDState:
+        return self.fine.nominal
+
+    @property
+    def known(self) -> KnownSolutions:
+        return self.fine.known
+
+    @property
+    def sampling_error(self) -> float:
+        """Of the gradient of the last evaluation; infinite before there was one."""
+        below = 0.0 if self.coarse is None else self.coarse.sampling_error
+        return math.hypot(self.fine.sampling_error, below)
+
+    @property
+    def u(self) -> Tensor:
+        """(b, n) of the scenarios of this rank, (1, n) of the nominal one before any has been looked at."""
+        return self.known.u if len(self.known.u) else self.nominal.u
+
+    @property
+    def p(self) -> Tensor | None:
+        return self.known.p if len(self.known.p) else self.nominal.p
+
+    @property
+    def q(self) -> Tensor | None:
+        return None
+
+    @property
+    def description(self) -> str:
+        return f"{self.nominal.description}, shared by the scenarios"
+
+    def each(self, verb: Callable[[MeshLevelState], MeshLevelState]) -> ScenarioState:
+        """With every level changed, the fine one first."""
+        fine = verb(self.fine)
+        return replace(self, fine=fine, coarse=None if self.coarse is None else verb(self.coarse))
+
+    def blend(self, other: ScenarioState, share: float) -> ScenarioState:
+        coarse = other.coarse
+        if coarse is not None and self.coarse is not None:
+            coarse = self.coarse.blend(coarse, share)
+        return replace(other, fine=self.fine.blend(other.fine, share), coarse=coarse, at=None, doubt=math.inf)
+
+
+@dataclass(frozen=True)
+class ScenarioNHGD:
+    """The method's options; an `Oracle`.
+
+    Attributes:
+        base: the method for the nominal scenario, whose curvature is pointwise.
+        growth: of the batches.
+        team: processes that share the scenarios.
+    """
+
+    base: NHGD
+    growth: GrowthOptions = field(default_factory=GrowthOptions)
+    name: str = "nhgd"
+    team: Team = ALONE
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        return footprint.rows + 8.0 * footprint.count**2 + footprint.working()
+
+    def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> ScenarioState:
+        count, growth = problem.inner_shape[0], self.growth
+        nominal = self.base.init(problem.nominal, problem.nominal.start()[0], v)
+        active = count if growth.first is None else 0 if growth.nominal < 1.0 else min(growth.first, count)
+        error = 0.0 if active == count else math.inf
+        return ScenarioState(MeshLevelState(nominal, KnownSolutions(u[:0], u[:0]), active, error))
+
+    def evaluate(
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
+    ) -> tuple[Evaluation, ScenarioState]:
+        """One evaluation over the scenarios in use; a singular linearisation makes it a failed one."""
+        try:
+            return self._evaluate(problem, v, state, accuracy)
+        except SingularMatrixError as singular:
+            return failed_evaluation(v, str(singular)), state
+
+    def _evaluate(
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState, accuracy: Accuracy
+    ) -> tuple[Evaluation, ScenarioState]:
+        if state.at is not None and not torch.equal(state.at, v):
+            # A step was made, and all active scenarios have been used for it.
+            state = state.each(lambda level: replace(level, used=level.active))
+        nominal_point, evaluation, nominal = solve_nominal(self.base, problem, v, state.nominal, accuracy)
+        if nominal_point is None or (state.active == 0 and state.coarse is None):
+            return replace(evaluation, validated=False), replace(state, fine=replace(state.fine, nominal=nominal))
+        fine, coarse = MeshLevel.at(problem, v, nominal_point, state.fine), None
+        transfer = problem.coarse if state.coarse is not None else None
+        before = 0 if transfer is None else transfer.problem.counts.solves
+        if transfer is not None and state.coarse is not None:
+            below = transfer.restrict(v)
+            found, _, _ = solve_nominal(self.base, transfer.problem, below, state.coarse.nominal, accuracy)
+            if found is None:
+                return self._evaluate(problem, v, replace(state, coarse=None, tried=True), accuracy)
+            coarse = MeshLevel.at(transfer.problem, below, found, state.coarse)
+        wanted = self._tolerances(state, accuracy)
+        own = problem.nominal.control_derivative(v)
+        for sweeps in range(1 + _MOST_SWEEPS):
+            estimate = two_mesh_estimate(fine, coarse, transfer, problem.risk, wanted, self.team)
+            if estimate.message:
+                return failed_evaluation(v, estimate.message), state
+            fine = fine.following(estimate.fine)
+            coarse = coarse.following(estimate.coarse) if coarse is not None and estimate.coarse is not None else None
+            errors = sampling_errors(fine, coarse, transfer, estimate)
+            length = self._length(problem, v, estimate.derivative + own)
+            hidden = max(self.growth.share * errors.total, self.growth.visible * length)
+            if sweeps == _MOST_SWEEPS or not estimate.corrected > 2.0 * hidden:
+                break
+            # The errors of scenarios that had not been seen have more in common than those of others.
+            tighter = max(hidden / estimate.corrected, _LEAST_TIGHTENING)
+            wanted = tighter * wanted[0], tighter * wanted[1]
+        if transfer is not None:
+            problem.counts.coarse_solves += transfer.problem.counts.solves - before
+        return self._evaluation(problem, v, evaluation, fine, coarse, estimate, errors, state)
+
+    def _evaluation(
+        self,
+        problem: ScenarioBilevelProblem,
+        v: Tensor,
+        nominal: Evaluation,
+        fine: MeshLevel,
+        coarse: MeshLevel | None,
+        estimate: TwoMeshEstimate,
+        errors: SamplingErrors,
+        state: ScenarioState,
+    ) -> tuple[Evaluation, ScenarioState]:
+        derivative = estimate.derivative + problem.nominal.control_derivative(v)
+        left = estimate.state_error + estimate.adjoint_error
+        # The weights with which a nonlinear measure counts scenarios depend on the values of those left out.
+        validated = errors.total == 0.0 or (problem.risk.linear and math.isfinite(errors.bound))
+        parts = self._parts(problem, estimate, derivative)
+        scale, total = state.scale, errors.total
+        if total > 0.0 and math.isfinite(errors.bound):
+            scale = max(0.5 * errors.bound / total, 1.0)
+        evaluation = Evaluation(
+            v=v,
+            value=estimate.value + problem.nominal.control_value(v),
+            derivative=derivative,
+            gradient=problem.outer_metric.gradient(derivative[None])[0],
+            state_error=max(estimate.state_error, nominal.state_error),
+            adjoint_error=max(estimate.adjoint_error, nominal.adjoint_error),
+            sensitivity=estimate.corrected / left if left > 0.0 else nominal.sensitivity,
+            inner_steps=max(each.state_steps for each in estimate.sums),
+            refinement_steps=max(each.adjoint_steps for each in estimate.sums),
+            sampling_error=total,
+            sampling_bound=2.0 * scale * total,
+            scenarios=fine.state.active,
+            coarse_scenarios=0 if coarse is None else coarse.state.active,
+            smoothing_gap=sum(each.gap for each in estimate.sums),
+            validated=validated,
+            rounding=parts.rounding,
+        )
+        if not evaluation.finite:
+            return evaluation, state
+        reached = ScenarioState(
+            replace(fine.state, sampling_error=errors.fine),
+            # Scenarios that differ in another way on the coarser mesh are no help.
+            None if coarse is None or errors.useless else replace(coarse.state, sampling_error=errors.coarse),
+            evaluation.sensitivity,
+            tried=state.tried or coarse is not None,
+            at=v,
+            doubt=evaluation.gradient_error if validated else math.inf,
+            scale=scale,
+            parts=parts,
+        )
+        return evaluation, reached
+
+    def _parts(self, problem: ScenarioBilevelProblem, estimate: TwoMeshEstimate, derivative: Tensor) -> GradientScales:
+        """The scales of a gradient that is the sum of the gradients of the scenarios, which may cancel."""
+        metric, few = problem.outer_metric, estimate.fine.measured[0]
+        own = metric.dual_norm_estimate((derivative - estimate.derivative)[None])
+        size = estimate.fine.hypergradients.size(metric, few.shares)
+        return GradientScales.of_parts(own + size, estimate.state_error + estimate.adjoint_error)
+
+    def _length(self, problem: ScenarioBilevelProblem, v: Tensor, derivative: Tensor) -> float:
+        """How long a gradient is, for what errors of it matter; of components that push against a bound none does."""
+        space = outer_space(problem)
+        if space.smooth:
+            return problem.outer_metric.dual_norm_estimate(derivative[None])
+        gradient = problem.outer_metric.gradient(derivative[None])[0]
+        evaluation = Evaluation(v, math.nan, derivative, gradient, 0.0, 0.0, 0.0)
+        return space.scaled(evaluation).stationarity(evaluation)
+
+    def _tolerances(self, state: ScenarioState, accuracy: Accuracy) -> tuple[float, float]:
+        """Relative errors of states and adjoints: what the sampling error hides need not be solved for."""
+        options, sensitivity = self.growth, state.sensitivity
+        hidden = options.share * state.sampling_error / sensitivity if sensitivity > 0.0 else math.inf
+        if state.sampling_error == 0.0:
+            hidden = 0.0
+        state_error, adjoint_error = (
+            min(max(wanted, hidden), max(options.roughest, wanted)) for wanted in (accuracy.state, accuracy.adjoint)
+        )
+        return state_error, adjoint_error
+
+    def grown(
+        self, problem: ScenarioBilevelProblem, state: ScenarioState, stationarity: float, first: float, goal: float
+    ) -> ScenarioState | None:
+        """The state with more scenarios, where those in use do not tell more; None where they do."""
+        count, growth = problem.inner_shape[0], self.growth
+        if state.active == 0 and state.coarse is None:
+            if stationarity > max(growth.nominal * first, goal):
+                return None
+            return self._begun(problem, state, count)
+        fine, coarse = state.fine, state.coarse
+        settled = coarse is not None and coarse.active >= count
+        if fine.active >= count or growth.enough(
+            fine.active, stationarity, state.sampling_error, goal, doubt=state.doubt, settled=settled
+        ):
+            return None
+        if coarse is None:
+            ending = problem.risk.linear and stationarity <= goal
+            active = growth.following(fine.active, count, stationarity, fine.sampling_error, ending=ending)
+            return replace(state, fine=replace(fine, active=active))
+        # That which is the smaller part of the error need not become smaller yet.
+        large, share = 0.5 * state.sampling_error, math.sqrt(0.5) * stationarity
+        if fine.sampling_error >= large or stationarity <= goal:
+            fine = replace(fine, active=growth.following(fine.active, count, share, fine.sampling_error))
+        if coarse.sampling_error >= large or stationarity <= goal:
+            wider = growth.following(coarse.active, count, share, coarse.sampling_error, growth.coarse_most)
+            coarse = replace(coarse, active=wider)
+        coarse = replace(coarse, active=max(coarse.active, fine.active))
+        return replace(state, fine=fine, coarse=None if fine.active >= count else coarse)
+
+    def _begun(self, problem: ScenarioBilevelProblem, state: ScenarioState, count: int) -> ScenarioState:
+        """With the first scenarios: on a coarser mesh where there is one."""
+        growth, transfer = self.growth, problem.coarse if self.growth.coarse and not state.tried else None
+        if transfer is None:
+            return replace(state, fine=replace(state.fine, active=min(growth.first or count, count)))
+        u, v = transfer.problem.nominal.start()
+        nominal = self.base.init(transfer.problem.nominal, u, v)
+        coarse = MeshLevelState(nominal, KnownSolutions(u[:0], u[:0]), min(growth.coarse, count))
+        return replace(state, coarse=coarse)
+
+    def scales(
+        self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState, evaluation: Evaluation
+    ) -> GradientScales:
+        """The scales of the nominal gradient if the first evaluation used it alone, else of the sum over scenarios.
+
+        What rounding leaves of gradients that are zero in every scenario tells nothing of their size: the nominal one
+        says what the floor is.
+        """
+        if not state.active and state.coarse is None:
+            return self.base.scales(problem.nominal, v, state.nominal, evaluation)
+        found = self._scales_of(problem.nominal, v, state.nominal)
+        natural, rounding = found.natural, max(state.parts.rounding, found.rounding)
+        if evaluation.norm <= _SUSPICIOUS * natural or natural == 0.0:
+            own = self._longest_scales(problem, v, state)
+            natural, rounding = max(natural, own.natural), max(rounding, own.rounding)
+        return GradientScales(max(state.parts.natural, natural), rounding)
+
+    def _scales_of(self, problem: Part, v: Tensor, state: NHGDState) -> GradientScales:
+        evaluation, reached = self.base.evaluate(problem, v, state, Accuracy(_FLOOR, _FLOOR))
+        return self.base.scales(problem, v, reached, evaluation) if evaluation.finite else UNKNOWN
+
+    def _longest_scales(self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState) -> GradientScales:
+        """The scales of the gradient of the scenario with the longest state; the largest of all ranks."""
+        found, rows = UNKNOWN, state.known.u
+        if len(rows):
+            longest = int(row_lengths(problem.nominal, rows).argmax())
+            mine = self.team.own(torch.arange(state.active))[longest : longest + 1]
+            part = problem.part(mine)
+            found = self._scales_of(part, v, self.base.init(part, rows[longest : longest + 1], v))
+        table = self.team.summed([numbers_of(self.team, [found.natural, found.rounding], v)])[0]
+        natural, rounding = table.amax(0).tolist()
+        return GradientScales(natural, rounding)
+
+    def hessian(self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
+        """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""
+        return self.base.hessian(problem.nominal, v, state.nominal)
+
+    def whole(self, state: ScenarioState) -> ScenarioState:
+        """With the scenarios of all ranks on rank 0, and with none on others."""
+
+        def collected(level: MeshLevelState) -> MeshLevelState:
+            u, p = (self.team.collected(rows) for rows in (level.known.u, level.known.p))
+            # What earlier solves have shown of the scenarios of several ranks is found again by later ones.
+            gains = level.known.gains if self.team.size == 1 else None
+            return replace(level, known=replace(level.known, u=u, p=p, gains=gains))
+
+        return state.each(collected)
+
+    def bare(self, state: ScenarioState) -> ScenarioState:
+        """With the nominal scenario alone: what is left where other ranks are lost."""
+        return state.each(lambda level: replace(level, known=level.known.first(0)))
+
+    def save(self, state: ScenarioState) -> dict[str, Any]:
+        """Of all ranks, on rank 0."""
+        rest = to_plain(self.whole(state).each(lambda level: replace(level, nominal=None)))  # type: ignore[arg-type]
+        nominal = [self.base.save(level.nominal) for level in (state.fine, state.coarse) if level is not None]
+        return {"state": rest, "nominal": nominal}
+
+    def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> ScenarioState:
+        """Those of this rank of what all have saved."""
+        state = from_plain(saved["state"], problem.start()[0].device)
+        transfer = problem.coarse if state.coarse is not None else None
+        problems = iter([problem] if transfer is None else [problem, transfer.problem])
+        nominal = iter(saved["nominal"])
+
+        def own(level: MeshLevelState) -> MeshLevelState:
+            known = level.known
+            rows = self.team.own(torch.arange(len(known.u)))
+            own_nominal = self.base.restore(next(problems).nominal, next(nominal))
+            gains = None if known.gains is None else known.gains[:, rows]
+            own_rows = replace(known, u=known.u[rows], p=known.p[rows], gains=gains)
+            return replace(level, nominal=own_nominal, known=own_rows)
+
+        return state.each(own)

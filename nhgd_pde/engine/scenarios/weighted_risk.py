@@ -1,0 +1,80 @@
+"""Measures of weighted scenarios, and combinations of the scenarios' hypergradients.
+
+The nominal scenario, which is solved anyway, is one of them: it stands first, before b others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .scenario_bilevel import Risk
+from .weights import Balance
+
+
+@dataclass(frozen=True)
+class WeightedRisk:
+    """rho over weighted scenarios.
+
+    Attributes:
+        balance: the weights of the nominal scenario and of b others.
+        value: rho of the values, which are corrected to first order for what is left of the equations.
+        shares: (b + 1,) d rho / d values.
+        gap: the measure without smoothing minus the smoothed one.
+    """
+
+    balance: Balance
+    value: float
+    shares: Tensor
+    gap: float = 0.0
+
+    def penalised(self, penalties: Tensor, weights: Tensor) -> WeightedRisk:
+        """With penalties (b,), which weights (b,) add up and not the measure.
+
+        Shares are then those of hypergradients of `slopes_by(weights)` times f plus the penalty.
+        """
+        value = self.value + float(weights @ penalties)
+        return replace(self, value=value, shares=torch.cat([self.shares.new_zeros(1), weights]))
+
+    def slopes_by(self, weights: Tensor) -> Tensor:
+        """(b,) d rho / d values over weights (b,), without the nominal scenario."""
+        return self.shares[1:] / weights
+
+    def contrasts(self) -> Tensor:
+        """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
+        return self.slopes[:, None] * self.balance.contrasts()
+
+    @property
+    def slopes(self) -> Tensor:
+        """(b + 1,) shares divided by weights: to first order the measure is the weighted mean of slope times value."""
+        weights = self.balance.weights
+        used = weights > 0.0
+        return torch.where(used, self.shares / torch.where(used, weights, 1.0), 1.0)
+
+
+def weighted_risk(risk: Risk, values: Tensor, balance: Balance) -> WeightedRisk:
+    """rho of values (b + 1,), those of the nominal scenario first."""
+    # A scenario without weight has no share, whatever its value.
+    used = balance.weights != 0.0
+    some, weights = values[used], balance.weights[used]
+    shares = torch.zeros_like(values)
+    shares[used] = weights if risk.linear else risk.derivative(some, weights)
+    value = risk.value(some, weights)
+    gap = 0.0 if risk.linear else risk.exact(some, weights) - value
+    return WeightedRisk(balance, value, shares, gap)
+
+
+def difference(measured: Sequence[WeightedRisk]) -> Tensor:
+    """(b + 1,) the shares of the first less those of the others."""
+    shares = measured[0].shares.clone()
+    for each in measured[1:]:
+        shares[: len(each.shares)] -= each.shares
+    return shares
+
+
+def padded(shares: Tensor, count: int) -> Tensor:
+    """(count,), with zeros after the shares."""
+    return torch.nn.functional.pad(shares, (0, count - len(shares)))
