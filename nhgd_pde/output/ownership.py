@@ -27,7 +27,7 @@ from nhgd_pde.output.names import (
     STEM,
     SUMMARY,
 )
-from nhgd_pde.output.results import RESULTS
+from nhgd_pde.output.result_files import RESULTS
 from nhgd_pde.output.storage import OutputError, refusal, target_of_temporary, writing
 
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
