@@ -36,7 +36,7 @@ from .dirichlet import controlled_coefficients
 from .domains import build_domain
 from .entering import check_entering
 from .entry import Entry
-from .families import Interior
+from .families.base import Interior
 from .frame import Frame
 from .integrals import acting_controls, inertia_integral, place_of
 from .nature import check_nature
@@ -135,7 +135,7 @@ class Blueprint:
         equation = self._equation(values)
         if self.stage == -1:
             self._check_equation(equation)
-        volume = frame.constraints.volume_constraint(self._coefficients)
+        inequality = frame.constraints.inequality_in(self._coefficients)
         return PDEProblem(
             self.file.spec.name,
             frame.state,
@@ -145,9 +145,9 @@ class Blueprint:
             self._model(equation, frame.interior(values)),
             frame.terms.fields,
             earlier=tuple(each.nominal for each in self.earlier),
-            constraint=volume,
+            constraint=inequality,
             l1_weights=frame.terms.l1_weights,
-            reports=() if volume is None else (volume,),
+            reports=() if inequality is None else (inequality,),
             state_bounds=tuple(bounds_in(each, equation) for each in frame.constraints.states),
             notices=tuple(frame.mistakes.notices),
         )

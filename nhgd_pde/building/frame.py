@@ -30,7 +30,7 @@ from .control_spaces import ControlSpaces
 from .dependence import CELLS
 from .dirichlet import Given, given_coefficients
 from .entry import Entry
-from .families import FAMILIES, Family, Interior
+from .families.base import Equation, Interior, equation_of
 from .integrals import cells_integral, place_of
 from .mistakes import Mistakes
 from .nature import Nature, nature_of
@@ -77,8 +77,8 @@ class Frame:
     # Parts that are the same in all scenarios
 
     @cached_property
-    def family(self) -> Family:
-        return FAMILIES[self.file.spec.pde.kind]
+    def family(self) -> Equation:
+        return equation_of(self.file)
 
     @cached_property
     def clock(self) -> Clock | None:
@@ -101,7 +101,7 @@ class Frame:
     @cached_property
     def state(self) -> StateSpace:
         spec = self.file.spec
-        return state_space(self.domain, self.family.groups(spec.pde, self.domain.dim, spec.element), self.device)
+        return state_space(self.domain, self.family.groups(self.domain.dim, spec.element), self.device)
 
     @cached_property
     def values(self) -> Values:
@@ -110,7 +110,7 @@ class Frame:
         random = None
         if self.inputs is not None and self.samples is not None:
             random = RandomValues(self.inputs, np.zeros((1, self.inputs.dimension)), squeezed=True)
-        check_clock(self.mistakes, self.file.spec, self.family.time)
+        check_clock(self.mistakes, self.file.spec, self.family.evolves)
         return Values(
             self.file,
             self.domain,
@@ -181,7 +181,7 @@ class Frame:
 
     def _interior(self, values: Values) -> Interior:
         """The equation in the cells, before it is known which parameters controls use there."""
-        make = partial(self.family.interior, values, self.file.spec.pde, self.state)
+        make = partial(self.family.interior, values, self.state)
         return values.kept("family", names_in_cells(self.file.spec), make)
 
     def interior(self, values: Values) -> Interior:

@@ -17,7 +17,7 @@ from ..pde.ranges import Guard
 from .control_spaces import one_number
 from .dependence import CELLS, INERTIA, parameter_coefficient, parameter_maps, random_coefficient
 from .entry import Entry
-from .families import Interior
+from .families.base import Interior
 from .values import Values
 
 # Names of the integrals at points begin with it; the names of other integrals are those of parts of the boundary.

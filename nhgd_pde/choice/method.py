@@ -12,7 +12,6 @@ from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.outer.base import Feasible, OuterMethod, Setting, Smoothing
 from ..methods.compared import Compared
-from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.loading import ProblemFile
 from .judges import judge_of
 from .one_scenario import choose_oracle
@@ -92,4 +91,4 @@ def _judge(file: ProblemFile, oracle: Oracle) -> Oracle | None:
 
     # The first nodes of a quadrature do not stand for all, and bounds of the state have multipliers in every scenario.
     quadrature = spec.scenarios is not None and spec.scenarios.sampling == "quadrature"
-    return judge_over_scenarios(oracle, quadrature or any(isinstance(each, StateSpec) for each in spec.constraints))
+    return judge_over_scenarios(oracle, quadrature or spec.bounds_state)
