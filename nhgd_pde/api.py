@@ -23,7 +23,7 @@ from .run.sharing import check_roles, sharing
 from .run.solution import Row, Solution
 
 if TYPE_CHECKING:
-    from .run.launcher import Place
+    from .run.launcher import ProcessPlace
     from .verification import Verification
 
 __all__ = ["Problem", "load", "solve", "verify"]
@@ -64,7 +64,7 @@ def solve(
     interrupted: Callable[[], bool] = lambda: False,
     roles: int = 1,
     resume: bool = False,
-    place: Place | None = None,
+    place: ProcessPlace | None = None,
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> Solution:

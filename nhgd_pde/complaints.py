@@ -50,7 +50,7 @@ def _refused() -> Iterator[None]:
 @contextmanager
 def bad_input() -> Iterator[None]:
     """Turns mistakes of the user into a message and exit code 2."""
-    from .engine.roles.errors import RoleFailedError
+    from .engine.roles.failures import RoleFailedError
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
 

@@ -15,7 +15,7 @@ PROBLEM = ROOT / "problems" / "poisson_control.yaml"
 # Folders and modules of which a deterministic solve by the default method loads these modules at most.
 LOADED = {
     "engine.scenarios": {"engine.scenarios", "engine.scenarios.team", "engine.scenarios.footprint"},
-    "engine.roles": {"engine.roles", "engine.roles.errors"},
+    "engine.roles": {"engine.roles", "engine.roles.failures"},
     "methods": {"methods", "methods.adjoint", "methods.compared"},
     "run.judging": set(),
     "run.judgement": set(),

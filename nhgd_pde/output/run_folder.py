@@ -166,9 +166,13 @@ class RunFolder:
         Numbers and arrays of numpy and torch, paths, lists and mappings are taken; anything else raises
         `OutputError` naming the key.
         """
-        self.check()
         text = json.dumps(_plain(summary, SUMMARY), indent=2, allow_nan=False, ensure_ascii=False)
-        write_atomically(self.path / SUMMARY, text + "\n")
+        self.write_text(SUMMARY, text + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all."""
+        self.check()
+        write_atomically(self.path / name, text)
 
     def log(self, text: str) -> None:
         """Append `text` to run.log, each of its lines after the seconds since the folder was opened."""
@@ -188,8 +192,7 @@ class RunFolder:
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
         if lines:
-            self.check()
-            write_atomically(self.path / SCENARIOS, "".join(lines))
+            self.write_text(SCENARIOS, "".join(lines))
 
     def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
         """Write the series in time of the last iterate, in the order of `frames`; without frames, write nothing."""

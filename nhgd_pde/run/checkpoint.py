@@ -18,7 +18,7 @@ import torch
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
-from ..engine.roles.errors import RemoteError, RoleError
+from ..engine.roles.failures import RemoteError, RoleError
 from ..linalg.counts import Counts
 from ..output.lines import begins_as
 from ..output.names import CHECKPOINT, CURVATURE_CHECKPOINTS, EARLIER_CHECKPOINT, HISTORY

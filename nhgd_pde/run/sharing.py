@@ -18,7 +18,7 @@ from ..problem_file.errors import ProblemError
 if TYPE_CHECKING:
     from ..problem import Problem
     from ..problem_file.loading import ProblemFile
-    from .launcher import Place
+    from .launcher import ProcessPlace
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Sharing:
 
 
 @contextmanager
-def sharing(problem: Problem, roles: int, place: Place | None, folder: Path | None) -> Iterator[Sharing]:
+def sharing(problem: Problem, roles: int, place: ProcessPlace | None, folder: Path | None) -> Iterator[Sharing]:
     """Connects this process with the others that work on a run.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..engine.roles.errors import RemoteStorageError
+from ..engine.roles.failures import RemoteStorageError
 from ..output.storage import StorageError
 
 # Numbers of the failures of one kind that are reported at once: the first one, and then ever fewer.

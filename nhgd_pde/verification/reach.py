@@ -1,4 +1,4 @@
-"""How far controls may move from the probe: within their bounds, and where the equation makes sense."""
+"""How far controls may move from the point of a test: within their bounds, and where the equation makes sense."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import RoleLostError
+from .failures import RoleLostError
 
 # Bytes of a frame, the first piece of every message: a header of integers (kind, number of tensors, then for each
 # of them its type, its number of axes and their lengths), and the tensors, as far as they all fit in.

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..scenarios.team import Team
-from .errors import RankLostError, RanksPartedError, RoleError
+from .failures import RankLostError, RanksPartedError, RoleError
 from .rendezvous import LONGEST_ANSWER, await_value
 
 # Seconds after which a process whose connections are closed has ended as well.

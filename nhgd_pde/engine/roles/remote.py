@@ -12,7 +12,7 @@ from torch import Tensor
 from ...linalg.counts import Counts
 from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
-from .errors import RemoteError, RemoteStorageError, RoleLostError
+from .failures import RemoteError, RemoteStorageError, RoleLostError
 from .link import Link, Message, tensor_text, text_tensor
 from .service import STEM, Files
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import RoleError, RoleFailedError, RoleLostError
+from .failures import RoleError, RoleFailedError, RoleLostError
 from .link import Link, Message
 
 INNER, CURVATURE = 0, 1
