@@ -19,8 +19,9 @@ from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from ..linalg.sparse import SparseMatrix
 from ..problem_file.control_spec import ControlSpec
 from .clock import Clock
+from .evaluator import point_text
 from .objective_terms.regularisation import RegularisationTerm
-from .values import Values, point_text
+from .values import Values
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,9 @@ from ..pde.ranges import Guard
 from ..problem_file.expressions import Expression
 from .clock import Clock
 from .entry import Entry
+from .evaluator import place_text
 from .points import fix_point
-from .values import Values, place_text
+from .values import Values
 
 
 @dataclass
