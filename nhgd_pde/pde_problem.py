@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .control.spaces import Controls
+from .control.controls import Controls
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .engine.stability import JacobianKind
 from .fem.patches import patches

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import meshio
 import numpy as np
 import skfem
 
 from nhgd_pde import Problem
 from nhgd_pde.fem import mesh as meshes
+from nhgd_pde.fem import mesh_file
 from nhgd_pde.fem.cells import CELLS, MeshFileError, kind_of
-from nhgd_pde.fem.mesh_file import to_skfem
 
 KINDS = list(CELLS)
 FACETS = {"line": "vertex", "triangle": "line", "quad": "line", "tetra": "triangle", "hexahedron": "quad"}
 Raw = tuple[np.ndarray, np.ndarray, str]
+
+
+def read_mesh(path: Path) -> skfem.Mesh:
+    return mesh_file.read(path)[0]
 
 
 def raw(mesh: skfem.Mesh) -> Raw:
@@ -71,7 +77,7 @@ def said(mesh: Raw, cracks: bool = False) -> str:
     """What is said against a mesh; empty where nothing is."""
     points, cells, kind = mesh
     try:
-        found, _ = to_skfem(meshio.Mesh(points, [(kind, cells)]), cracks)
+        found, _ = mesh_file.to_skfem(meshio.Mesh(points, [(kind, cells)]), cracks)
     except MeshFileError as error:
         return str(error)
     assert found.nelements == len(cells)
@@ -79,7 +85,7 @@ def said(mesh: Raw, cracks: bool = False) -> str:
 
 
 def read(mesh: meshio.Mesh, refine: int = 0) -> meshes.Domain:
-    found, unusable = to_skfem(mesh)
+    found, unusable = mesh_file.to_skfem(mesh)
     return meshes.domain(found, refine, unusable)
 
 

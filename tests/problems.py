@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nhgd_pde.building.blueprint import build
-from nhgd_pde.control.maps import source_control
+from nhgd_pde.control.maps import added
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import Domain
@@ -33,6 +33,9 @@ from nhgd_pde.pde.rows import steady
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.problem_file.loading import read_problem
+
+# The control adds its values times the gain to the source.
+SOURCE_CONTROL = added("source")
 
 CPU = torch.device("cpu")
 PLATE = Path(__file__).parents[1] / "meshes" / "plate.msh"
@@ -134,7 +137,7 @@ def quasilinear(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Te
 
 def in_conductivity(c: Coefficients, v: Tensor) -> Coefficients:
     """A control that enters two coefficients, one of them nonlinearly."""
-    return {**source_control(c, v), "conductivity": c["conductivity"] * torch.exp(v)}
+    return {**SOURCE_CONTROL(c, v), "conductivity": c["conductivity"] * torch.exp(v)}
 
 
 def equation_of(
@@ -144,7 +147,7 @@ def equation_of(
     affine: bool = False,
     symmetric: bool = False,
     varied: bool = True,
-    control: ControlMap = source_control,
+    control: ControlMap = SOURCE_CONTROL,
 ) -> StateEquation:
     """An equation whose coefficients differ between scenarios where they are `varied`.
 

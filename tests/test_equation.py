@@ -13,7 +13,7 @@ import skfem
 import torch
 from torch import Tensor
 
-from nhgd_pde.control.maps import source_control
+from nhgd_pde.control.maps import added
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.krylov import dot
@@ -26,9 +26,12 @@ from problems import equation_of, in_conductivity, mesh_of, problem, quasilinear
 
 forms = pytest.mark.parametrize(
     ("form", "control"),
-    [(poisson, source_control), (quasilinear, in_conductivity)],
+    [(poisson, SOURCE_CONTROL), (quasilinear, in_conductivity)],
     ids=["linear", "nonlinear"],
 )
+
+# The control adds its values times the gain to the source.
+SOURCE_CONTROL = added("source")
 elements = pytest.mark.parametrize("element", ["P1", "P2"])
 
 
@@ -91,8 +94,8 @@ def single(state: StateEquation, scenario: int) -> StateEquation:
 @pytest.mark.parametrize(
     ("form", "control", "affine"),
     [
-        (poisson, source_control, False),
-        (poisson, source_control, True),
+        (poisson, SOURCE_CONTROL, False),
+        (poisson, SOURCE_CONTROL, True),
         (quasilinear, in_conductivity, False),
     ],
 )
@@ -120,7 +123,7 @@ def test_a_batch_of_scenarios_is_that_many_single_runs(form: Pointwise, control:
 
 @pytest.mark.parametrize("varied", [False, True])
 def test_the_affine_path_gives_the_same_numbers(varied: bool) -> None:
-    general, affine = (equation(poisson, source_control, affine=a, varied=varied) for a in (False, True))
+    general, affine = (equation(poisson, SOURCE_CONTROL, affine=a, varied=varied) for a in (False, True))
     u, v = point(general)
     w, d = random(*u.shape, seed=3), random(*v.shape, seed=5)
     assert affine.linearise(u, v).state.shared is not varied
@@ -141,20 +144,20 @@ def test_the_affine_path_gives_the_same_numbers(varied: bool) -> None:
 @elements
 def test_jacobians_are_symmetric_where_the_form_is(element: str) -> None:
     for form, even in ((poisson, True), (quasilinear, False)):
-        state = equation(form, source_control, element)
+        state = equation(form, SOURCE_CONTROL, element)
         u, v = point(state)
         for s in range(3):
             j = state.linearise(u, v).state.host(s).toarray()
             assert (np.abs(j - j.T).max() < 1e-13 * np.abs(j).max()) == even
-    declared = equation(poisson, source_control, element, symmetric=True)
+    declared = equation(poisson, SOURCE_CONTROL, element, symmetric=True)
     w = random(3, declared.unknowns)
-    straight = equation(poisson, source_control, element).state_product_transposed(*point(declared), w)
+    straight = equation(poisson, SOURCE_CONTROL, element).state_product_transposed(*point(declared), w)
     assert (declared.state_product_transposed(*point(declared), w) - straight).norm() < 1e-13 * straight.norm()
 
 
 @elements
 def test_the_lift_carries_the_dirichlet_values(element: str) -> None:
-    state = equation(poisson, source_control, element)
+    state = equation(poisson, SOURCE_CONTROL, element)
     u, _ = point(state)
     full = state.embed(u)
     assert torch.equal(state.restrict(full), u)
@@ -167,7 +170,7 @@ def test_the_lift_carries_the_dirichlet_values(element: str) -> None:
 
 
 def test_a_control_has_to_enter_the_equation() -> None:
-    state = equation(poisson, source_control)
+    state = equation(poisson, SOURCE_CONTROL)
     (integral,) = state.integrals
     deaf = replace(state, integrals=(replace(integral, controls=(), control_evaluation=None),))
     with pytest.raises(ValueError, match="does not enter"):

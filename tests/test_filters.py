@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from nhgd_pde.building.blueprint import build, build_on
+from nhgd_pde.control.controls import ControlSpace
 from nhgd_pde.control.density import Projection
 from nhgd_pde.control.filters import sensitivity_filter
-from nhgd_pde.control.spaces import ControlSpace
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.loading import read_problem

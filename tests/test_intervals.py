@@ -21,7 +21,7 @@ from nhgd_pde.objective.risk import CVaR, Entropic, MeanPlusDeviation, Risk, Wor
 from nhgd_pde.run.judgement import Judgement
 from nhgd_pde.uncertainty.direction import main_direction
 from nhgd_pde.uncertainty.distributions import Normal, Uniform
-from nhgd_pde.uncertainty.estimation import Estimate, expectation
+from nhgd_pde.uncertainty.estimation import ExpectationEstimate, expectation
 from nhgd_pde.uncertainty.fresh import FreshSample, fresh_sample
 from nhgd_pde.uncertainty.inputs import RandomInputs, Scalar
 from nhgd_pde.uncertainty.sampling import Stream
@@ -169,7 +169,7 @@ def test_few_scenarios_take_no_polynomials_and_fewer_no_interval() -> None:
     assert math.isnan(expectation(np.ones(3), drawn(normals(1), 0, 3), 0.95).error)
     even = expectation(np.ones(40), FreshSample(sample.z, np.ones(40), sample.distributions), 0.95)
     assert even.interval == pytest.approx((1.0, 1.0))
-    assert isinstance(even, Estimate)
+    assert isinstance(even, ExpectationEstimate)
 
 
 # Whole runs

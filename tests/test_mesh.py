@@ -10,9 +10,10 @@ import meshio
 import numpy as np
 import pytest
 import skfem
+from mesh_files import read_mesh
 
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.fem.mesh import Domain, MeshFileError, domain, read_mesh
+from nhgd_pde.fem.mesh import Domain, MeshFileError, domain
 from nhgd_pde.fem.mesh_file import to_skfem
 from problems import PLATE, slope, split
 

@@ -8,14 +8,13 @@ import meshio
 import numpy as np
 import pytest
 import skfem
-from mesh_files import KINDS, Raw, grid, joined, moved, raw, read, said, slit, soup, union
+from mesh_files import KINDS, Raw, grid, joined, moved, raw, read, read_mesh, said, slit, soup, union
 from scipy.spatial import Delaunay
 
 from nhgd_pde import Problem, load, solve
 from nhgd_pde.fem.boundary_checks import Outline
 from nhgd_pde.fem.boxes import BoxTree
 from nhgd_pde.fem.cells import CELLS
-from nhgd_pde.fem.mesh import read_mesh
 from nhgd_pde.fem.planes import NotFlatError, flattened
 from nhgd_pde.problem_file.errors import ProblemError
 

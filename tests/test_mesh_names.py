@@ -9,13 +9,13 @@ import meshio
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from mesh_files import KINDS, grid, read, tagged, value
+from mesh_files import KINDS, grid, read, read_mesh, tagged, value
 
 from nhgd_pde import load, solve, verify
 from nhgd_pde.cli import main
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.cells import CELLS, MeshFileError
-from nhgd_pde.fem.mesh import Domain, domain, read_mesh
+from nhgd_pde.fem.mesh import Domain, domain
 from nhgd_pde.fem.mesh_file import to_skfem
 from nhgd_pde.problem_file.errors import ProblemError
 

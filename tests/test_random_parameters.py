@@ -214,7 +214,7 @@ def test_scenarios_are_the_problems_with_their_numbers_written_in(name: str) -> 
     data = CASES[name]
     scenarios = _scenarios(data)
     z = scenarios.samples.z[:3]
-    values = scenarios.inputs.at(z, np.zeros((2, 1)))
+    values = scenarios.inputs.on(np.zeros((2, 1))).at(z)
     u, v, w, d = _arguments(scenarios.nominal, len(z))
     batches = [[0], [1], [2]] if "time" in data else [[0, 1, 2]]
     for batch in batches:
@@ -286,7 +286,7 @@ def test_subdomains(control: dict[str, Any]) -> None:
     domain, cpu = _with_core(data), torch.device("cpu")
     scenarios = build_scenarios_on(read_problem(data), domain, cpu)
     z = scenarios.samples.z[:3]
-    values = scenarios.inputs.at(z, np.zeros((2, 1)))
+    values = scenarios.inputs.on(np.zeros((2, 1))).at(z)
     arguments = u, v, w, d = _arguments(scenarios.nominal, 3)
     found = _quantities(scenarios.at(z), *arguments)
     for s in range(3):
@@ -316,7 +316,7 @@ def test_fields_are_taken_at_the_points_of_every_integral(control: dict[str, Any
     problem = scenarios.at(z)
 
     def field(points: Tensor | np.ndarray) -> Tensor:
-        return torch.from_numpy(scenarios.inputs.at(z, np.asarray(points))["k"])
+        return torch.from_numpy(scenarios.inputs.on(np.asarray(points)).at(z)["k"])
 
     cells, side = nominal.equation.integrals
     x, y = cells.evaluation.quadrature.flat, side.evaluation.quadrature.flat
@@ -366,8 +366,8 @@ def test_samples_are_those_of_the_file(scenarios: dict[str, Any], count: int) ->
     found = _scenarios(uncertain_file(poisson(source="a*b"), scenarios=scenarios))
     assert found.samples.count == count
     # E (a b) = 0.2 * 1.5, of which a quadrature is exact.
-    values = found.inputs.at(found.samples.z, np.zeros((2, 1)))
-    mean = float(found.samples.mean(values["a"] * values["b"])[0])
+    values = found.inputs.on(np.zeros((2, 1))).at(found.samples.z)
+    mean = float(found.samples.weights @ (values["a"] * values["b"])[:, 0])
     assert mean == pytest.approx(0.3, abs=1e-12 if scenarios.get("sampling") == "quadrature" else 1.0 / np.sqrt(count))
 
 

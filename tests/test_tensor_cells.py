@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skfem
 import torch
+from mesh_files import read_mesh
 from numpy.typing import NDArray
 
 import nhgd_pde as nhgd
@@ -26,7 +27,7 @@ from benchmarks.reference import (
     spectral_optimum,
 )
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.fem.mesh import domain, read_mesh
+from nhgd_pde.fem.mesh import domain
 from nhgd_pde.fem.spaces import Space, space
 from nhgd_pde.output.fields import FieldData, Grid
 from nhgd_pde.output.pictures import picture

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.state_space import StateSpace
 from ..pde.boundary import neumann, robin

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from ..control.spaces import TimeRule
+from ..control.controls import TimeRule
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.evaluation import Evaluation
 from ..objective.constraints import VolumeConstraint
 from ..objective.state_bounds import Between, StateBounds

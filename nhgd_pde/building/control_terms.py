@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from torch import Tensor
 
-from ..control.spaces import Controls, ControlSpace
+from ..control.controls import Controls, ControlSpace
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective.terms import ControlTerm, LinearControl, Regularisation, TotalVariation

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.state_space import StateSpace

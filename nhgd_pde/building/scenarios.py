@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.evaluation import Evaluation
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import ScenarioMatrix

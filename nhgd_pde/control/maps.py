@@ -25,10 +25,6 @@ def added(name: str, gain: str = "gain", component: int | None = None) -> Contro
     return enter
 
 
-# Adds gain * v to the source.
-source_control = added("source")
-
-
 def replaced(name: str, by: Callable[[Tensor], Tensor], region: Tensor | None = None) -> ControlMap:
     """The map that makes a coefficient a function of v, in a region (P,) of ones where it is not everywhere."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,6 @@ import scipy.sparse as sp
 import skfem
 
 from .cells import CELLS, Cell, MeshFileError, kind_of
-from .mesh_file import read
 from .refinement import halved, with_facets_of
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "domain",
     "interval",
     "l_shape",
-    "read_mesh",
     "rectangle",
 ]
 
@@ -166,11 +163,6 @@ def _with_sides(mesh: skfem.Mesh) -> skfem.Mesh:
         for name, value in zip(names, (low, high), strict=True):
             named[name] = facets[np.isclose(midpoints[axis], value, rtol=0.0, atol=1e-10 * (high - low))]
     return with_facets_of(mesh, mesh.with_boundaries(named))
-
-
-def read_mesh(path: Path, cracks: bool = False) -> skfem.Mesh:
-    """Read a mesh file; see `mesh_file.read`."""
-    return read(path, cracks)[0]
 
 
 def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None = None) -> Domain:

@@ -80,33 +80,45 @@ def _in_blocks(found: meshio.Mesh, members: list[np.ndarray], kind: str) -> np.n
 
 
 def _sets(found: meshio.Mesh) -> Iterator[tuple[str, list[np.ndarray] | None]]:
-    """Names, and for each the indices of its members in every block of cells; None where that is not understood."""
-    known = set()
-    for name, blocks in found.cell_sets.items():
-        # gmsh 4.1 files have sets with these names that are no named parts.
-        if not name.startswith("gmsh:"):
-            known.add(name)
-            yield name, _indices(blocks, found)
+    """Names, and for each the indices of its members in every block of cells; None where these are not valid.
+
+    A name of a set hides the same name of a tag.
+    """
+    # gmsh 4.1 files have further sets, whose names begin with "gmsh:", that are not named parts.
+    sets = {name: blocks for name, blocks in found.cell_sets.items() if not name.startswith("gmsh:")}
+    for name, blocks in sets.items():
+        yield name, _indices(blocks, found)
+    for name, members in _tagged(found):
+        if name not in sets:
+            yield name, members
+
+
+def _tagged(found: meshio.Mesh) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The names of the tags of cells, and for each the indices of its members in every block of cells."""
     tags = {
         key: values
         for key, values in found.cell_data.items()
         if key not in _NO_TAGS and not key.startswith("skfem:") and _are_tags(values)
     }
-    # Data whose name has a colon are the tags of a format that meshio knows, as in "medit:ref".
+    # A colon in the name of the data, as in "medit:ref", means that meshio knows them as the tags of the format.
     plain = next((key for key in tags if ":" in key or key == "cell_tags"), next(iter(tags), None))
     for key, values in tags.items():
         for number, dim in _numbers(found, key, values):
-            names = _names_of(found, key, number, dim)
-            members = [
-                np.flatnonzero(tag.reshape(-1) == number) if dim is None or block.dim == dim else np.arange(0)
-                for block, tag in zip(found.cells, map(np.asarray, values), strict=True)
-            ]
-            for name in names or [str(number) if key == plain else f"{key}:{number}"]:
-                if name not in known:
-                    yield name, members
+            members = _with_tag(found, values, number, dim)
+            for name in _names_of(found, key, number, dim) or [str(number) if key == plain else f"{key}:{number}"]:
+                yield name, members
+
+
+def _with_tag(found: meshio.Mesh, values: Any, number: int, dim: int) -> list[np.ndarray]:
+    """The indices of the cells of a dimension that have a tag, in every block of cells."""
+    return [
+        np.flatnonzero(np.asarray(tags).reshape(-1) == number) if block.dim == dim else np.arange(0)
+        for block, tags in zip(found.cells, values, strict=True)
+    ]
 
 
 def _indices(blocks: Any, found: meshio.Mesh) -> list[np.ndarray] | None:
+    """The indices of the members of a set in every block of cells; None where they are not indices of these cells."""
     members = [np.asarray([] if some is None else some) for some in blocks]
     fits = len(members) == len(found.cells) and all(
         some.ndim == 1
@@ -119,24 +131,25 @@ def _indices(blocks: Any, found: meshio.Mesh) -> list[np.ndarray] | None:
 
 
 def _are_tags(values: Any) -> bool:
+    """Whether data of cells are tags of parts: one integer for each cell, with few different values."""
     arrays = [np.asarray(each) for each in values]
     whole = all(np.issubdtype(each.dtype, np.integer) or not each.size for each in arrays)
     single = all(each.ndim == 1 or each.shape[1:] == (1,) for each in arrays)
     return whole and single and 0 < len(np.unique(np.concatenate([each.reshape(-1) for each in arrays]))) <= _MOST_TAGS
 
 
-def _numbers(found: meshio.Mesh, key: str, values: Any) -> Iterator[tuple[int, int | None]]:
-    """The tags of a file, each with the dimension of its cells: gmsh numbers those of each dimension by themselves."""
+def _numbers(found: meshio.Mesh, key: str, values: Any) -> Iterator[tuple[int, int]]:
+    """The tags of a file with the dimension of their cells: in gmsh, a line and a surface may have the same number."""
     dims = {block.dim for block in found.cells}
     for dim in sorted(dims):
         arrays = [np.asarray(each) for block, each in zip(found.cells, values, strict=True) if block.dim == dim]
         for number in np.unique(np.concatenate([each.reshape(-1) for each in arrays])):
-            # Zero is what gmsh writes where there is no group.
+            # gmsh writes zero for a cell that belongs to no group.
             if number or key != "gmsh:physical":
                 yield int(number), dim
 
 
-def _names_of(found: meshio.Mesh, key: str, number: int, dim: int | None) -> list[str]:
+def _names_of(found: meshio.Mesh, key: str, number: int, dim: int) -> list[str]:
     """The names that a table of the file gives to a tag."""
     families = getattr(found, "cell_tags", None)
     if key == "cell_tags" and isinstance(families, dict):
@@ -144,7 +157,7 @@ def _names_of(found: meshio.Mesh, key: str, number: int, dim: int | None) -> lis
     return [
         name
         for name, entry in found.field_data.items()
-        if np.shape(entry) == (2,) and int(entry[0]) == number and (dim is None or int(entry[1]) == dim)
+        if np.shape(entry) == (2,) and int(entry[0]) == number and int(entry[1]) == dim
     ]
 
 

@@ -243,33 +243,38 @@ class StateEquation:
         return self.restrict(load).expand(self.scenarios, -1)
 
     def _assemble(self, stages: Tensor, v: Tensor) -> tuple[ScenarioMatrix, ScenarioMatrix | None, tuple[Blocks, ...]]:
-        """The derivatives of the integrals by the coefficients (N, N) and the controls (N, width), and the blocks."""
+        """The derivatives of the integrals by the coefficients (N, N) and the controls (N, width), and the blocks.
+
+        The blocks are the derivatives of the integrands by the state, of which the first matrix is assembled.
+        """
         state: ScenarioMatrix | None = None
         control: ScenarioMatrix | None = None
         blocks = []
         rows = self.rows.spread(v)
         for integral in self.integrals:
             test = integral.evaluation
-            closed = self.affine and integral.closed is not None
-            known = closed and self.known_control is not None
-            controls = None if known else integral.control_values(rows)
-            acting = controls is not None and self.known_control is None
-            at_points = None if closed and not acting else test.evaluate(stages)
-            if closed:
-                blocks.append(integral.closed_blocks())
-            else:
-                assert at_points is not None
-                blocks.append(integral.state_blocks(at_points, controls))
-            if blocks[-1] or state is None:
-                state = _sum(state, test.assemble(test, _shared(blocks[-1]), self._symmetric_integrals))
-            if acting and integral.control_evaluation is not None:
-                assert at_points is not None
-                part = integral.control_blocks(at_points, controls)
-                control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))
+            by_state, by_control = self._blocks(integral, stages, rows)
+            blocks.append(by_state)
+            if by_state or state is None:
+                state = _sum(state, test.assemble(test, _shared(by_state), self._symmetric_integrals))
+            if by_control is not None and integral.control_evaluation is not None:
+                control = _sum(control, test.assemble(integral.control_evaluation, _shared(by_control)))
         assert state is not None
         if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
+
+    def _blocks(self, integral: Integral, stages: Tensor, rows: Tensor) -> tuple[Blocks, Blocks | None]:
+        """The derivatives of an integrand by the state and by the controls; None where the latter are not needed."""
+        closed = self.affine and integral.closed is not None
+        # The closed form needs no control values, and a known derivative by the controls is not computed again.
+        controls = None if closed and self.known_control is not None else integral.control_values(rows)
+        acting = controls is not None and self.known_control is None
+        if closed and not acting:
+            return integral.closed_blocks(), None
+        at_points = integral.evaluation.evaluate(stages)
+        by_state = integral.closed_blocks() if closed else integral.state_blocks(at_points, controls)
+        return by_state, integral.control_blocks(at_points, controls) if acting else None
 
     @property
     def _controlled(self) -> bool:

@@ -29,7 +29,7 @@ from ..pde_problem import PDEProblem
 from ..problem_file.errors import ProblemError
 from ..scenario_problem import ScenarioProblem
 from ..uncertainty.direction import main_direction
-from ..uncertainty.estimation import Estimate, expectation
+from ..uncertainty.estimation import ExpectationEstimate, expectation
 from ..uncertainty.fresh import FreshSample
 from ..uncertainty.inputs import RandomInputs
 
@@ -95,16 +95,16 @@ class Judgement:
         return self.estimate.interval
 
     @cached_property
-    def estimate(self) -> Estimate:
+    def estimate(self) -> ExpectationEstimate:
         """Of the measure as the expectation of what scenarios contribute to it."""
         if not len(self.fresh) or not np.isfinite(self.fresh).all():
-            return Estimate(math.nan, math.nan, (math.nan, math.nan))
+            return ExpectationEstimate(math.nan, math.nan, (math.nan, math.nan))
         values, weights = torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights)
         if self._doubt:
-            return Estimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
+            return ExpectationEstimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
         terms = self.risk.contributions(values, weights, lambda f: self._expectation(f).value)
         if terms is None:
-            return Estimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
+            return ExpectationEstimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
         found = self._expectation(terms)
         hidden = _STATES * float(np.abs(self.fresh).max())
         return replace(found, interval=(found.interval[0] - hidden, found.interval[1] + hidden))
@@ -114,7 +114,7 @@ class Judgement:
         """A sentence on why there is no interval; empty where no reason is known."""
         return self.risk.doubt(torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights))
 
-    def _expectation(self, terms: Tensor) -> Estimate:
+    def _expectation(self, terms: Tensor) -> ExpectationEstimate:
         return expectation(terms.numpy(), self.drawn, self.confidence)
 
     @property

@@ -18,12 +18,6 @@ from scipy.special import ndtri, roots_hermitenorm, roots_legendre
 class Distribution(Protocol):
     """A random number as a function of a standard variable."""
 
-    @property
-    def mean(self) -> float: ...
-
-    @property
-    def std(self) -> float: ...
-
     def at(self, z: np.ndarray) -> np.ndarray:
         """The values of standard variables, of any shape."""
         ...
@@ -88,14 +82,6 @@ class Uniform:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"expected finite bounds with low < high, found low {self.low}, high {self.high}")
-
-    @property
-    def mean(self) -> float:
-        return 0.5 * (self.low + self.high)
-
-    @property
-    def std(self) -> float:
-        return (self.high - self.low) / math.sqrt(12.0)
 
     def at(self, z: np.ndarray) -> np.ndarray:
         return self.low + 0.5 * (self.high - self.low) * (z + 1.0)

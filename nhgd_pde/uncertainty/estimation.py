@@ -35,7 +35,7 @@ _SYMMETRIC = 1e-6
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ExpectationEstimate:
     """
     Attributes:
         value: of the expectation.
@@ -51,7 +51,7 @@ class Estimate:
     degree: int = 0
     functions: int = 0
 
-    def times(self, unit: float) -> Estimate:
+    def times(self, unit: float) -> ExpectationEstimate:
         """The estimate for the function times a unit."""
         low, high = self.interval
         return replace(self, value=unit * self.value, error=unit * self.error, interval=(unit * low, unit * high))
@@ -61,7 +61,7 @@ class Estimate:
 _Term = tuple[tuple[int, int], ...]
 
 
-def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> Estimate:
+def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> ExpectationEstimate:
     """Of a function with values (F,) in the scenarios of a sample."""
     size = float(np.abs(values).max(initial=0.0))
     if math.isfinite(size) and size > 0.0:
@@ -70,18 +70,18 @@ def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> E
     return _expectation(values, sample, confidence)
 
 
-def _expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> Estimate:
+def _expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> ExpectationEstimate:
     ratios, count = sample.ratios, len(values)
     if count < _LEAST_SCENARIOS:
         middle = float(sample.weights @ values)
-        return Estimate(middle, math.nan, (math.nan, math.nan))
+        return ExpectationEstimate(middle, math.nan, (math.nan, math.nan))
     constant = [ratios - 1.0] if sample.wide else []
     best, chosen = _fit(ratios * values, constant if count >= 2 * _OF_EACH else []), (0, 0)
     for degree, functions in _functions(sample, count // _OF_EACH - 1 - len(constant)):
         found = _fit(ratios * values, [*constant, *(ratios * each for each in functions)])
         if found.left < best.left:
             best, chosen = found, (degree, len(functions))
-    return Estimate(best.value, best.error, best.interval(confidence), *chosen)
+    return ExpectationEstimate(best.value, best.error, best.interval(confidence), *chosen)
 
 
 def _functions(sample: FreshSample, most: int) -> Iterator[tuple[int, list[np.ndarray]]]:

@@ -136,10 +136,6 @@ class RandomInputs:
         """The inputs at points (dim, P), where the modes of the fields are evaluated once for all scenarios."""
         return InputsOnPoints(self, {name: part.on(points) for name, part in self.inputs.items()})
 
-    def at(self, z: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-        """Name -> (S, 1) or (S, P) values of scenarios z (S, m) at points (dim, P)."""
-        return self.on(points).at(z)
-
     def _check(self, z: np.ndarray) -> None:
         if z.ndim != 2 or z.shape[1] != self.dimension:
             raise ValueError(

@@ -106,44 +106,110 @@ def karhunen_loeve(
     Raises:
         ValueError: an argument is out of its range, or the mesh carries fewer modes or less variance than asked.
     """
-    count = nodes.shape[1]
-    _check(count, mass, modes, share, tolerance, rank)
+    count, wanted = nodes.shape[1], _Wanted(modes, share)
+    _check(count, mass, tolerance, rank)
+    wanted.check(count)
     most = min(count, rank if modes is None else max(rank, 2 * modes))
-    factor = _Factor(covariance, nodes)
-    matrix = sp.csr_matrix(mass)
+    factor, matrix = _Factor(covariance, nodes), sp.csr_matrix(mass)
     # M is below the diagonal matrix of its absolute row sums (Gershgorin).
     weights = np.asarray(abs(matrix).sum(axis=1)).ravel()
     variance = float((matrix @ covariance.variance(nodes)).sum())
-    probes = _Probes(covariance, nodes, weights)
-    gram = np.empty((0, 0))
-    target = min(most, max(32, 2 * (modes or 0)))
-    while True:
-        factor.grow(target)
-        gram = _gram(factor, matrix, gram)
-        done = factor.complete or factor.rank == most
-        eigenvalues, vectors = _descending(gram)
-        bound = float(weights @ factor.left)
-        carried = _carried(eigenvalues, bound if factor.complete else 0.0, count)
-        kept = _kept(eigenvalues, variance, modes, share)
-        if kept <= carried:
-            found = _modes(factor, matrix, nodes, eigenvalues[:carried], vectors[:, :carried], kept)
-            residuals = probes.residuals(matrix @ found.values.T, found)
-            worst = min(bound, float(residuals.max()))
-            if done or worst <= tolerance * eigenvalues[kept - 1]:
-                break
-        elif done:
-            raise ValueError(_too_many(count, carried, factor, eigenvalues, variance, modes, share))
-        target = min(most, factor.rank + max(32, factor.rank // 2))
+    found, residuals = _accurate_modes(factor, matrix, weights, wanted, variance, most, tolerance)
     return KarhunenLoeve(
         covariance=covariance,
         points=nodes[:, factor.pivots].copy(),
         coefficients=factor.back(found.vectors),
         eigenvalues=found.eigenvalues,
         captured=float(found.eigenvalues.sum()) / variance,
-        bound=bound,
+        bound=float(weights @ factor.left),
         residuals=residuals,
         pivots=factor.pivots,
     )
+
+
+def _accurate_modes(
+    factor: _Factor,
+    mass: sp.csr_matrix,
+    weights: np.ndarray,
+    wanted: _Wanted,
+    variance: float,
+    most: int,
+    tolerance: float,
+) -> tuple[_Modes, np.ndarray]:
+    """The modes and their residuals, from a factorisation that grows until they are accurate or it has `most` rows."""
+    count = factor.nodes.shape[1]
+    probes = _Probes(factor.covariance, factor.nodes, weights)
+    gram = np.empty((0, 0))
+    target = min(most, max(32, 2 * (wanted.modes or 0)))
+    while True:
+        factor.grow(target)
+        gram = _gram(factor, mass, gram)
+        done = factor.complete or factor.rank == most
+        eigenvalues, vectors = _descending(gram)
+        bound = float(weights @ factor.left)
+        carried = _carried(eigenvalues, bound if factor.complete else 0.0, count)
+        kept = wanted.count(eigenvalues, variance)
+        if kept <= carried:
+            found = _modes(factor, mass, eigenvalues[:carried], vectors[:, :carried], kept)
+            residuals = probes.residuals(mass @ found.values.T, found)
+            worst = min(bound, float(residuals.max()))
+            if done or worst <= tolerance * eigenvalues[kept - 1]:
+                return found, residuals
+        elif done:
+            raise ValueError(wanted.refusal(factor, carried, 100.0 * float(eigenvalues.sum()) / variance))
+        target = min(most, factor.rank + max(32, factor.rank // 2))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The modes that are asked for: a number, the fewest that carry a share of the variance, or the fewer of both."""
+
+    modes: int | None
+    share: float | None
+
+    def check(self, nodes: int) -> None:
+        """Raises: ValueError: a mesh of so many nodes cannot carry the modes, or they are not determined."""
+        modes, share = self.modes, self.share
+        if modes is None and share is None:
+            raise ValueError("expected a number of modes or a share of the variance, found neither")
+        if modes is not None and modes < 1:
+            raise ValueError(f"expected at least 1 mode, found {modes}")
+        if modes is not None and modes > nodes:
+            raise ValueError(f"{modes:,} modes are asked for, but a mesh of {nodes:,} nodes carries at most {nodes:,}")
+        if share is not None and not 0.0 < share < 1.0:
+            raise ValueError(f"expected a share of the variance in (0, 1), found {share}")
+
+    def count(self, eigenvalues: np.ndarray, variance: float) -> int:
+        """The number of modes; more than there are eigenvalues where these do not carry the share."""
+        if self.share is None:
+            assert self.modes is not None
+            return self.modes
+        needed = int(np.searchsorted(np.cumsum(eigenvalues), self.share * variance)) + 1
+        return needed if self.modes is None else min(needed, self.modes)
+
+    def refusal(self, factor: _Factor, carried: int, reached: float) -> str:
+        """A sentence on why a factorisation does not carry the modes.
+
+        Args:
+            factor: the factorisation.
+            carried: number of eigenvalues that are more than rounding.
+            reached: percentage of the variance that the eigenvalues carry.
+        """
+        count = factor.nodes.shape[1]
+        if self.share is None:
+            return (
+                f"{self.modes:,} modes are asked for, but on this mesh of {count:,} nodes the covariance has the "
+                f"numerical rank {carried:,}: ask for at most {carried:,}"
+            )
+        asked = f"{100 * self.share:.6g} % of the variance are asked for, but "
+        if factor.complete:
+            return (
+                f"{asked}a mesh of {count:,} nodes carries {reached:.4g} %: ask for a smaller share or refine the mesh"
+            )
+        return (
+            f"{asked}{factor.rank:,} pivots carry {reached:.4g} %: ask for a smaller share, a number of modes, or a "
+            "longer correlation length"
+        )
 
 
 class _Factor:
@@ -269,19 +335,9 @@ def _carried(eigenvalues: np.ndarray, rounding: float, count: int) -> int:
     return int((eigenvalues > max(rounding, count * np.finfo(float).eps * eigenvalues[0])).sum())
 
 
-def _kept(eigenvalues: np.ndarray, variance: float, modes: int | None, share: float | None) -> int:
-    """How many modes are asked for; more than there are where they do not carry the share."""
-    if share is None:
-        assert modes is not None
-        return modes
-    needed = int(np.searchsorted(np.cumsum(eigenvalues), share * variance)) + 1
-    return needed if modes is None else min(needed, modes)
-
-
-def _modes(
-    factor: _Factor, mass: sp.csr_matrix, nodes: np.ndarray, eigenvalues: np.ndarray, vectors: np.ndarray, kept: int
-) -> _Modes:
+def _modes(factor: _Factor, mass: sp.csr_matrix, eigenvalues: np.ndarray, vectors: np.ndarray, kept: int) -> _Modes:
     """The first modes, in a basis of every eigenspace and with signs that rounding does not choose."""
+    nodes = factor.nodes
     low, high = nodes.min(axis=1, keepdims=True), nodes.max(axis=1, keepdims=True)
     # In (-1, 1) along every axis.
     place = (2.0 * nodes - low - high) / np.maximum(high - low, np.finfo(float).tiny)
@@ -308,46 +364,10 @@ def _modes(
     return _Modes(values, turned * signs, nodal * signs[:, None])
 
 
-def _check(
-    count: int, mass: sp.csr_matrix, modes: int | None, share: float | None, tolerance: float, rank: int
-) -> None:
+def _check(count: int, mass: sp.csr_matrix, tolerance: float, rank: int) -> None:
     if mass.shape != (count, count):
         raise ValueError(f"expected a mass matrix of the {count:,} nodes, found one of shape {mass.shape}")
-    if modes is None and share is None:
-        raise ValueError("expected a number of modes or a share of the variance, found neither")
-    if modes is not None and modes < 1:
-        raise ValueError(f"expected at least 1 mode, found {modes}")
-    if modes is not None and modes > count:
-        raise ValueError(f"{modes:,} modes are asked for, but a mesh of {count:,} nodes carries at most {count:,}")
-    if share is not None and not 0.0 < share < 1.0:
-        raise ValueError(f"expected a share of the variance in (0, 1), found {share}")
     if not tolerance >= 0.0:
         raise ValueError(f"expected a tolerance of at least 0, found {tolerance}")
     if rank < 1:
         raise ValueError(f"expected a rank of at least 1, found {rank}")
-
-
-def _too_many(
-    count: int,
-    carried: int,
-    factor: _Factor,
-    eigenvalues: np.ndarray,
-    variance: float,
-    modes: int | None,
-    share: float | None,
-) -> str:
-    if share is None:
-        return (
-            f"{modes:,} modes are asked for, but on this mesh of {count:,} nodes the covariance has the numerical "
-            f"rank {carried:,}: ask for at most {carried:,}"
-        )
-    reached = 100.0 * float(eigenvalues.sum()) / variance
-    if factor.complete:
-        return (
-            f"{100 * share:.6g} % of the variance are asked for, but a mesh of {count:,} nodes carries "
-            f"{reached:.4g} %: ask for a smaller share or refine the mesh"
-        )
-    return (
-        f"{100 * share:.6g} % of the variance are asked for, but {factor.rank:,} pivots carry {reached:.4g} %: ask for "
-        "a smaller share, a number of modes, or a longer correlation length"
-    )

@@ -27,10 +27,6 @@ class Samples:
     def count(self) -> int:
         return len(self.weights)
 
-    def mean(self, values: np.ndarray) -> np.ndarray:
-        """The mean over the scenarios, the first axis of (S, ...)."""
-        return np.tensordot(self.weights, values, axes=1)
-
 
 @dataclass(frozen=True)
 class Stream:

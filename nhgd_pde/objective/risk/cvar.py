@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .measure import Expectation, distribution, require, require_smoothing, spread
+from .base import Expectation, distribution, require, require_smoothing, spread
 
 _EPSILON = torch.finfo(torch.float64).eps
 _MOST_STEPS = 10_000  # halvings from the largest to the least of numbers take about 2,000

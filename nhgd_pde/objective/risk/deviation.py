@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .measure import Expectation, distribution, moments, require, require_smoothing, spread
+from .base import Expectation, distribution, moments, require, require_smoothing, spread
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .measure import Expectation, distribution, require, require_smoothing, spread
+from .base import Expectation, distribution, require, require_smoothing, spread
 
 # Tail index above which a sample mean is useless, and least number of largest values from which it is estimated.
 _HEAVY = 0.7
