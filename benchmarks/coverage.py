@@ -29,7 +29,7 @@ from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.base import Evaluation
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
 from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
-from nhgd_pde.run.judgement import fitted
+from nhgd_pde.run.judging import fitted
 from nhgd_pde.uncertainty.direction import main_direction
 from nhgd_pde.uncertainty.distributions import Normal
 from nhgd_pde.uncertainty.estimation import expectation

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.run.judgement import scenario_values
+from nhgd_pde.run.judging import scenario_values
 from nhgd_pde.scenario_problem import ScenarioProblem
 
 FOLDER = Path(__file__).resolve().parents[1] / "problems"

@@ -30,7 +30,7 @@ from nhgd_pde.engine.outer.base import OuterMethod
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.stochastic import StochasticApproximation
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
-from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients
+from nhgd_pde.linalg.conjugate_gradients import batched_conjugate_gradients
 from nhgd_pde.methods.robbins_monro import RobbinsMonro
 from nhgd_pde.methods.sample_average import SampleAverage
 from nhgd_pde.problem import Problem

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .building.blueprint import build, build_scenarios
 from .building.limits import limits_told
 from .choice.method import build_method
 from .engine.minimise import outer_space
-from .engine.nhgd import NHGD
-from .engine.roles.remote import Remote
-from .engine.scenarios.team import ALONE, Team
 from .linalg.threads import at_most_threads
 from .output.lock import FolderLock
 from .output.ownership import claimed_for_new, claimed_for_resume
 from .output.storage import OutputError
 from .problem import Problem
 from .problem_file.loading import ProblemFile, read_problem
-from .run.ranks import Place, check_ranks, shared
-from .run.recovery import end_of
-from .run.roles import CheckpointFiles, check_roles, curvature_role, threads_of_a_role
 from .run.running import Run
+from .run.sharing import check_roles, sharing
 from .run.solution import Row, Solution
-from .verification import Verification, verify_problem
+
+if TYPE_CHECKING:
+    from .run.launcher import Place
+    from .verification import Verification
 
 __all__ = ["Problem", "load", "solve", "verify"]
 
@@ -81,7 +78,7 @@ def solve(
         roles: 2 puts the inverse Fisher information into a process of its own, on `devices.curvature`.
         resume: go on from the checkpoint in `output`.
         place: of this process among several that share the scenarios of the problem and all call this; see
-            `run.ranks.launched_place`. Only rank 0 writes the folder and has the states of all scenarios.
+            `run.launcher.launched_place`. Only rank 0 writes the folder and has the states of all scenarios.
         overwrite: `output` may be the run folder of another problem, whose results are then replaced.
         tell: told a sentence when a file of the folder cannot be written and the run goes on without it; all such
             sentences are in `stats["warnings"]` as well.
@@ -101,32 +98,25 @@ def solve(
     """
     if resume and output is None:
         raise OutputError("resume: expected the folder of the run to go on with, found none")
-    path = Path(output) if output is not None else None
-    check_roles(
-        problem.file, problem.method.oracle, roles, stages=1 + len(problem.pde.earlier) + len(problem.pde.state_bounds)
-    )
-    with ExitStack() as stack:
-        lock: FolderLock | None = None
-        if path is not None and (place is None or place.rank == 0):
-            claim = claimed_for_resume(path) if resume else claimed_for_new(path, problem.file.dump(), overwrite)
-            lock = stack.enter_context(claim)
-        oracle, threads = problem.method.oracle, problem.method.threads
-        if roles == 2:
-            assert isinstance(oracle, NHGD)
-            device = problem.pde.equation.lift.device
-            link = stack.enter_context(curvature_role(problem.file, path, device))
-            remote = Remote(link, oracle.curvature.pointwise, CheckpointFiles(path))
-            oracle = replace(oracle, curvature=remote)
-            threads = min(threads or threads_of_a_role(), threads_of_a_role())
-        team: Team = ALONE
-        if place is not None:
-            check_ranks(problem.file, oracle, place.size)
-            threads = min(threads or place.threads, place.threads)
-            if place.size > 1:
-                team = stack.enter_context(place.team(problem.pde.equation.lift.device))
-                oracle = shared(oracle, team)
-        with at_most_threads(threads):
-            return Run(problem, oracle, callback, interrupted, team, tell).solve(path, resume, lock)
+    folder = Path(output) if output is not None else None
+    check_roles(problem, roles)
+    writes = place is None or place.rank == 0
+    with (
+        _claimed(folder if writes else None, problem, resume, overwrite) as lock,
+        sharing(problem, roles, place, folder) as shared,
+        at_most_threads(shared.threads),
+    ):
+        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell)
+        return run.solve(folder, resume, lock)
+
+
+def _claimed(
+    folder: Path | None, problem: Problem, resume: bool, overwrite: bool
+) -> AbstractContextManager[FolderLock | None]:
+    """The lock of a run folder for the length of a `with` block; None without a folder to write."""
+    if folder is None:
+        return nullcontext()
+    return claimed_for_resume(folder) if resume else claimed_for_new(folder, problem.file.dump(), overwrite)
 
 
 def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verification:
@@ -144,6 +134,9 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     Raises:
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
+    from .run.recovery import end_of
+    from .verification import verify_problem
+
     scenarios = () if problem.scenarios is None else problem.scenarios.problem.extremes()
     with at_most_threads(problem.method.threads):
         if at is None:

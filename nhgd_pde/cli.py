@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .bench.runs import Task
     from .bench.suite import Plan
     from .problem_file.loading import ProblemFile
-    from .run.ranks import Place
+    from .run.launcher import Place
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,14 +39,23 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
     return dict(parse_override(text) for text in settings)
 
 
-def _load(file: Path, settings: tuple[str, ...], method: str | None = None) -> Problem:
-    problem = _read(file, settings, method)
-    # Loaded here, because torch takes longer than it takes to refuse a file.
+def _read(file: Path, settings: tuple[str, ...], method: str | None = None) -> ProblemFile:
+    """The checked problem file."""
+    from .problem_file.loading import read_problem
+    from .problem_file.room import check_room
+
+    problem = read_problem(file, _overrides(settings) | ({} if method is None else {"method": method}))
+    check_room(problem)
+    return problem
+
+
+def _built(file: ProblemFile) -> Problem:
+    # The file has been read before torch is loaded, which takes longer than it takes to refuse a file.
     from .api import build_problem
     from .problem_file.announcing import announced
 
     with announced(lambda text: None if follows() else tell(text)):
-        return build_problem(problem)
+        return build_problem(file)
 
 
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -83,84 +93,49 @@ def solve(
     Started as several processes (torchrun --nproc-per-node N -m nhgd_pde solve FILE), these share the scenarios of a
     problem with random inputs; of another one, two processes take a role each.
     """
-    if ranks > 1 or _shares_scenarios(file, settings, method):
-        with bad_input():
-            status = _solve_in_ranks(file, settings, output, method, ranks, resume, overwrite, mode or "normal")
-        sys.exit(0 if status == "converged" else NOT_CONVERGED)
+    options = {"--output": output, "--method": method}
+    arguments = ["solve", str(file), *(part for each in settings for part in ("--set", each))]
+    arguments += [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    arguments += ["--resume"] if resume else []
     with bad_input():
-        rank = _launched_rank()
-        if rank == 1:
-            _be_curvature_role(file, settings, output, method)
-            return
-        problem = _load(file, settings, method)
-        folder = output or Path("outputs") / problem.name
-        status = _run(problem, folder, mode or "normal", 2 if rank == 0 else roles, resume, overwrite)
+        read = _read(file, settings, method)
+        folder = output or Path("outputs") / read.spec.name
+        # Without other processes, what starts them is not loaded.
+        if ranks == 1 and "WORLD_SIZE" not in os.environ:
+            status = _run(_built(read), folder, mode or "normal", resume, overwrite, roles=roles)
+        else:
+            from .run.launcher import taking_part
+
+            with taking_part(read, arguments, ranks, roles) as part:
+                if part.device:
+                    read = _read(file, (*settings, f"devices.inner={part.device}"), method)
+                if part.curvature:
+                    return _be_curvature_role(read, folder)
+                if part.follows:
+                    return _follow(_built(read), folder, resume, part.place)
+                status = _run(_built(read), folder, mode or "normal", resume, overwrite, part.roles, part.place)
     sys.exit(0 if status == "converged" else NOT_CONVERGED)
 
 
-def _shares_scenarios(file: Path, settings: tuple[str, ...], method: str | None) -> bool:
-    """A launcher has started this process for a problem with random inputs."""
-    from os import environ
+def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
+    """Be the second of two processes that a launcher has started."""
+    from .engine.roles.link import RoleLostError
+    from .run.curvature_role import serve_curvature
 
-    if "WORLD_SIZE" not in environ:
-        return False
-    with bad_input():
-        return bool(_read(file, settings, method).spec.parameters)
-
-
-def _read(file: Path, settings: tuple[str, ...], method: str | None) -> ProblemFile:
-    from .problem_file.loading import read_problem
-    from .problem_file.room import check_room
-
-    overrides = _overrides(settings)
-    if method is not None:
-        overrides["method"] = method
-    problem = read_problem(file, overrides)
-    check_room(problem)
-    return problem
+    try:
+        serve_curvature(file, folder)
+    except RoleLostError as lost:
+        click.echo(f"curvature role: {lost}", err=True)
+        sys.exit(NOT_CONVERGED)
 
 
-def _solve_in_ranks(
-    file: Path,
-    settings: tuple[str, ...],
-    output: Path | None,
-    method: str | None,
-    ranks: int,
-    resume: bool,
-    overwrite: bool,
-    mode: str,
-) -> str:
-    """Be one of several processes that share the scenarios of a problem, or the one that starts the others."""
-    from .run.ranks import launched_place, started
-
-    def run(place: Place) -> str:
-        problem = _load(file, settings, method)
-        folder = output or Path("outputs") / problem.name
-        return _run(problem, folder, mode, 1, resume, overwrite, place)
-
-    place = launched_place()
-    if place is None:
-        arguments = ["solve", str(file), *(part for each in settings for part in ("--set", each))]
-        options = {"--output": output, "--method": method}
-        arguments += [part for name, value in options.items() if value is not None for part in (name, str(value))]
-        with started(ranks, [*arguments, "--resume"] if resume else arguments) as place:
-            return run(place)
-    if place.gpus and _read(file, settings, method).spec.devices.inner == "cuda":
-        settings = (*settings, f"devices.inner=cuda:{place.local % place.gpus}")
-    with place.refusing():
-        if place.rank == 0:
-            return run(place)
-        problem = _load(file, settings, method)
-        _follow(problem, output or Path("outputs") / problem.name, resume, place)
-    return "converged"
-
-
-def _follow(problem: Problem, folder: Path, resume: bool, place: Place) -> None:
-    """Be a rank that works, and writes and says nothing as long as all goes well."""
+def _follow(problem: Problem, folder: Path, resume: bool, place: Place | None) -> None:
+    """Be a rank other than 0, which writes and says nothing as long as all goes well."""
     from .api import solve
     from .engine.roles.link import RoleError
     from .run.child import LEADER_GONE
 
+    assert place is not None
     try:
         solve(problem, output=folder, resume=resume, place=place)
     except RoleError as lost:
@@ -168,41 +143,16 @@ def _follow(problem: Problem, folder: Path, resume: bool, place: Place) -> None:
         sys.exit(LEADER_GONE)
 
 
-def _launched_rank() -> int | None:
-    from os import environ
-
-    if "WORLD_SIZE" not in environ:
-        return None
-    from .run.roles import launched_rank
-
-    try:
-        return launched_rank()
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _be_curvature_role(file: Path, settings: tuple[str, ...], output: Path | None, method: str | None) -> None:
-    """The second of the processes that a launcher has started."""
-    from .engine.roles.link import RoleLostError
-    from .run.roles import join_as_curvature_role
-
-    problem = _read(file, settings, method)
-    try:
-        join_as_curvature_role(problem, output or Path("outputs") / problem.spec.name)
-    except RoleLostError as lost:
-        click.echo(f"curvature role: {lost}", err=True)
-        sys.exit(NOT_CONVERGED)
-
-
 def _run(
     problem: Problem,
     folder: Path,
     mode: str,
-    roles: int,
     resume: bool,
     overwrite: bool,
+    roles: int = 1,
     place: Place | None = None,
 ) -> str:
+    """Solve a problem and show how it goes; returns the status."""
     from typing import cast
 
     from .api import solve
@@ -216,10 +166,7 @@ def _run(
         progress.start(f"{problem}{together}")
         try:
             solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, warn)
-        except RoleError as lost:
-            progress.finish(f"failed: {lost}")
-            return "failed"
-        except ResultsLostError as lost:
+        except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")
             return "failed"
         where = f"{folder}: open fields/state.pvd or final.vtu in ParaView"
@@ -241,10 +188,10 @@ def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
         with bad_input():
             from .building.stand_ins import report_without_code
 
-            click.echo(report_without_code(_read(file, settings, None)))
+            click.echo(report_without_code(_read(file, settings)))
         return
     with bad_input():
-        problem = _load(file, settings)
+        problem = _built(_read(file, settings))
     from .choice.estimate import estimate
     from .scenario_problem import ScenarioProblem
 
@@ -267,7 +214,7 @@ def verify(file: Path, settings: tuple[str, ...], at: Path | None) -> None:
     Derivatives that are wrong for some values only show at the end of a run that has these: --at outputs/NAME.
     """
     with bad_input():
-        problem = _load(file, settings)
+        problem = _built(_read(file, settings))
         from .api import verify as run
 
         result = run(problem, at)
@@ -306,7 +253,7 @@ def bench(
     """Run several methods side by side on the problems in FILES; writes tables and figures."""
     with ExitStack() as stack, bad_input():
         for file in files:
-            _read(file, settings, None)
+            _read(file, settings)
         from .bench.contenders import parse_contenders
         from .bench.report import opened_folder
         from .bench.runs import Budget

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients, batched_residuals
-from nhgd_pde.linalg.krylov import conjugate_gradients
+from nhgd_pde.linalg.conjugate_gradients import batched_conjugate_gradients, conjugate_gradients
+from nhgd_pde.linalg.conjugate_residuals import batched_residuals
 
 S, N = 5, 40
 

@@ -15,7 +15,7 @@ from nhgd_pde.building.blueprint import build, build_on
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.inner.energy import EnergyModel
 from nhgd_pde.inner.residual import ResidualModel
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.objective.terms import Regularisation, Tracking
 from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.problem_file.loading import read_problem

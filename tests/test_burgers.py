@@ -14,7 +14,7 @@ from evolutions import LINE, evolution, l2_error, solved
 import nhgd_pde as nhgd
 from benchmarks.reference import extrapolated, orders
 from nhgd_pde.inner.residual import ResidualModel
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.problem_file.errors import ProblemError
 from problems import random
 

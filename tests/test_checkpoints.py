@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.output.ownership import CHECKPOINT, EARLIER_CHECKPOINT
+from nhgd_pde.output.names import CHECKPOINT, EARLIER_CHECKPOINT
 from nhgd_pde.output.sealed import DamagedError, read_sealed, write_sealed
 from nhgd_pde.output.storage import OutputError
 

@@ -13,25 +13,32 @@ import skfem
 import torch
 from torch import Tensor
 
-from nhgd_pde.control.maps import added
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import ControlMap, Pointwise
 from nhgd_pde.pde.poisson import poisson
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.expressions import Expression
-from problems import equation_of, in_conductivity, mesh_of, problem, quasilinear, random, slope, space_of, write_mesh
+from problems import (
+    SOURCE_CONTROL,
+    equation_of,
+    in_conductivity,
+    mesh_of,
+    problem,
+    quasilinear,
+    random,
+    slope,
+    space_of,
+    write_mesh,
+)
 
 forms = pytest.mark.parametrize(
     ("form", "control"),
     [(poisson, SOURCE_CONTROL), (quasilinear, in_conductivity)],
     ids=["linear", "nonlinear"],
 )
-
-# The control adds its values times the gain to the source.
-SOURCE_CONTROL = added("source")
 elements = pytest.mark.parametrize("element", ["P1", "P2"])
 
 

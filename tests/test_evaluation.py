@@ -12,7 +12,7 @@ from torch import Tensor
 from nhgd_pde.fem.evaluation import Evaluation, gram_root
 from nhgd_pde.fem.pattern import Blocks
 from nhgd_pde.fem.spaces import Space, space
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from problems import CPU, mesh_of, random, space_of, split
 
 CASES = [(dim, element) for dim in (1, 2, 3) for element in ("P1", "P2")]

@@ -19,9 +19,9 @@ from benchmarks.reference import orders
 from nhgd_pde.linalg.bidiagonal import BidiagonalMatrix
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import SingularMatrixError
-from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.linalg.newton import newton
 from nhgd_pde.linalg.riesz import block_riesz_map, mass_riesz_map
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.linalg.sparse import ScenarioMatrix, SparseMatrix
 from nhgd_pde.output.fields import read_vtu
 from nhgd_pde.pde.evolution import EvolutionEquation

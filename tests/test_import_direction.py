@@ -101,12 +101,14 @@ def test_nothing_imports_the_front_door() -> None:
 
 def test_the_reader_of_imports_sees_every_form() -> None:
     assert imported(PACKAGE / "engine" / "hypergradient.py") == {
+        "linalg.conjugate_gradients",
+        "linalg.conjugate_residuals",
         "linalg.krylov",
         "engine.bilevel",
         "engine.curvature.base",
         "engine.stability",
     }
-    assert {"linalg.krylov", "linalg.riesz"} <= imported(PACKAGE / "engine" / "outer" / "base.py")
+    assert {"linalg.safe_lengths", "linalg.riesz"} <= imported(PACKAGE / "engine" / "outer" / "base.py")
     assert {"api", "run.solution"} <= imported(PACKAGE / "__init__.py")
 
 

@@ -15,7 +15,7 @@ from nhgd_pde.inner.energy import _coloured, energy_model
 from nhgd_pde.inner.model import InnerModel, Observation
 from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.linalg.sparse import SparseMatrix
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.linearisation import SteadyControlDerivative

@@ -10,8 +10,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from nhgd_pde.linalg.krylov import conjugate_gradients, dot, extreme_eigenvalues, preconditioned_residuals
+from nhgd_pde.linalg.conjugate_gradients import conjugate_gradients
+from nhgd_pde.linalg.conjugate_residuals import preconditioned_residuals
+from nhgd_pde.linalg.lanczos import extreme_eigenvalues
 from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.linalg.sparse import SparseMatrix
 from problems import random, relative
 

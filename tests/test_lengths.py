@@ -12,13 +12,14 @@ from bilevel_problems import chain, diagonal_riesz, normal, riesz, seeded, spd
 from torch import Tensor
 
 from nhgd_pde.engine.bilevel import dual_scale, relative_dual_error
-from nhgd_pde.linalg.batched_krylov import batched_conjugate_gradients, batched_residuals
 from nhgd_pde.linalg.broyden_inverse import LowRankInverse, broyden
+from nhgd_pde.linalg.conjugate_gradients import batched_conjugate_gradients, conjugate_gradients
+from nhgd_pde.linalg.conjugate_residuals import batched_residuals, preconditioned_residuals
 from nhgd_pde.linalg.counts import Counts
-from nhgd_pde.linalg.krylov import conjugate_gradients, dot, extreme_eigenvalues, preconditioned_residuals
+from nhgd_pde.linalg.lanczos import extreme_eigenvalues
 from nhgd_pde.linalg.newton import newton
 from nhgd_pde.linalg.riesz import RieszMap, mass_riesz_map
-from nhgd_pde.linalg.safe_lengths import length, magnitude, paired_length, quotient, row_lengths
+from nhgd_pde.linalg.safe_lengths import dot, length, magnitude, paired_length, quotient, row_lengths
 from nhgd_pde.linalg.sparse import SparseMatrix
 
 SCALES = [1e-300, 1e-200, 1e-170, 1e-30, 1.0, 1e30, 1e170, 1e200, 1e300]

@@ -9,7 +9,7 @@ import torch
 
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import Factorisation, ScenarioFactorisation, SingularMatrixError
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.linalg.sparse import ScenarioMatrix, SparseMatrix
 from problems import h1_matrix, random, relative, space_of
 

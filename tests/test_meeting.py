@@ -12,9 +12,9 @@ import torch
 from processes import linux
 
 import nhgd_pde as nhgd
+from nhgd_pde.run.curvature_role import curvature_role
+from nhgd_pde.run.launcher import started
 from nhgd_pde.run.meeting import on_loopback, private_meeting
-from nhgd_pde.run.ranks import started
-from nhgd_pde.run.roles import curvature_role
 
 PROBLEMS = Path(__file__).parents[1] / "problems"
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from nhgd_pde.engine.outer.base import Feasible, HessianProduct
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.outer.quadratic_model import minimise_model
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.methods.adjoint import Adjoint, AdjointState
 from nhgd_pde.problem_file.errors import ProblemError
 

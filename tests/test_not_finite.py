@@ -14,8 +14,8 @@ from torch import Tensor
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.state_newton import newton
-from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.linalg.riesz import RieszMap
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.linalg.sparse import SparseMatrix
 from nhgd_pde.pde_problem import PDEProblem
 from problems import problem

@@ -22,7 +22,7 @@ from nhgd_pde.engine.roles.ranks import RanksPartedError
 from nhgd_pde.output.fields import read_vtu
 from nhgd_pde.output.sealed import read_sealed
 from nhgd_pde.problem_file.errors import Issue, ProblemError
-from nhgd_pde.run.ranks import Place
+from nhgd_pde.run.launcher import Place
 
 PROBLEM = Path(__file__).parents[1] / "problems" / "robust_poisson.yaml"
 SMALL: dict[str, Any] = {

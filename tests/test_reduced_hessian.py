@@ -25,7 +25,7 @@ from nhgd_pde.engine.reduced_hessian import FisherSolves
 from nhgd_pde.inner.model import Observation
 from nhgd_pde.inner.residual import residual_model
 from nhgd_pde.linalg.counts import Counts
-from nhgd_pde.linalg.krylov import dot
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde_problem import PDEProblem
 from problems import in_conductivity, problem, quasilinear, slope

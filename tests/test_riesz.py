@@ -14,8 +14,8 @@ from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.spaces import Space, space
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.factorisation import factorised_riesz_map
-from nhgd_pde.linalg.krylov import dot
 from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
+from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.linalg.sparse import SparseMatrix
 from problems import CPU, h1_matrix, h1_riesz, random, relative, space_of
 

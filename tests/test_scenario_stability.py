@@ -15,7 +15,7 @@ from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.scenarios.part_equations import row_lengths, solve_adjoints, solve_states
 from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
-from nhgd_pde.linalg.batched_krylov import batched_residuals
+from nhgd_pde.linalg.conjugate_residuals import batched_residuals
 
 
 def waves(wavenumber: float, width: float, **more: Any) -> nhgd.Problem:

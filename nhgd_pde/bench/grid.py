@@ -13,7 +13,7 @@ from ..engine.outer.adam import Adam
 from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.stochastic import StochasticApproximation
 from ..problem_file.schema import HypergradientSpec, InnerSpec
-from ..run.outcome import nominal_of
+from ..run.outer_problem import nominal_of
 from .contenders import Contender
 from .measure import Judge, Reference
 from .runs import Budget, Point, run

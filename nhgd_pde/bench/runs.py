@@ -19,8 +19,8 @@ from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
-from ..run.judgement import fitted
-from ..run.outcome import nominal_of
+from ..run.judging import fitted
+from ..run.outer_problem import nominal_of
 from ..run.rounds import penalised
 from ..scenario_problem import ScenarioProblem
 from .contenders import Contender

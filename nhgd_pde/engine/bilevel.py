@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.counts import Counts
-from ..linalg.krylov import extreme_eigenvalues
+from ..linalg.lanczos import extreme_eigenvalues
 from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import dot, magnitude
 

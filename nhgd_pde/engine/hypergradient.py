@@ -9,7 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..linalg.krylov import KrylovResult, Operator, conjugate_gradients, preconditioned_residuals
+from ..linalg.conjugate_gradients import conjugate_gradients
+from ..linalg.conjugate_residuals import preconditioned_residuals
+from ..linalg.krylov import KrylovResult, Operator
 from .bilevel import BilevelProblem
 from .curvature.base import PointwiseState, belongs
 from .stability import ErrorBound

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..linalg.conjugate_residuals import preconditioned_residuals
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import preconditioned_residuals
 from ..linalg.safe_lengths import dot, magnitude
 from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
 from .curvature.base import Curvature, CurvatureState, begin_solve, belongs

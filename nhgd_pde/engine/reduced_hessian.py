@@ -20,8 +20,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import Operator, conjugate_gradients
+from ..linalg.krylov import Operator
 from .bilevel import FisherFactors, SecondOrderProblem, StateFactors
 from .curvature.base import PointwiseState
 

@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .conjugate_gradients import conjugate_gradients
 from .counts import Counts
-from .krylov import conjugate_gradients
 from .safe_lengths import dot, length
 from .sparse import SparseMatrix
 

@@ -100,3 +100,9 @@ def _terms(x: Tensor, image: Tensor, weights: Tensor | None) -> float:
 def dot(a: Tensor, b: Tensor) -> float:
     """The sum of a * b over every axis."""
     return float(torch.dot(a.reshape(-1), b.reshape(-1)))
+
+
+def row_dots(a: Tensor, b: Tensor) -> Tensor:
+    """(S,) the inner products of the rows of two tensors (S, n)."""
+    # A single row needs no temporary product.
+    return torch.dot(a[0], b[0])[None] if len(a) == 1 else (a * b).sum(1)

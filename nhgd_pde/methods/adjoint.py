@@ -22,7 +22,7 @@ from ..engine.scales import GradientScales, gradient_scales
 from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error
 from ..engine.state_newton import Root, solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 
 
 class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):

@@ -21,7 +21,8 @@ from torch import Tensor
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
-from ..linalg.krylov import Operator, conjugate_gradients
+from ..linalg.conjugate_gradients import conjugate_gradients
+from ..linalg.krylov import Operator
 from .common import (
     MethodState,
     conclude,
@@ -36,7 +37,7 @@ from .common import (
 )
 
 
-class PartSolution(NamedTuple):
+class Directions(NamedTuple):
     """d and q, (S, n), the relative residual that q leaves, and the steps taken."""
 
     d: Tensor
@@ -87,7 +88,7 @@ class NBO:
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> PartSolution:
+    ) -> Directions:
         raise NotImplementedError
 
     def _ended(
@@ -105,7 +106,7 @@ class NBOCG(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> PartSolution:
+    ) -> Directions:
         def hessian(w: Tensor) -> Tensor:
             return problem.hessian_product(u, v, w)
 
@@ -113,7 +114,7 @@ class NBOCG(NBO):
         d = conjugate_gradients(hessian, problem.inner_gradient(u, v), riesz, None, accuracy.state, steps)
         inner = problem.outer_derivatives(u, v)[0]
         found = conjugate_gradients(hessian, inner, riesz, q, accuracy.adjoint, steps)
-        return PartSolution(d.solution, found.solution, found.error, d.iterations + found.iterations)
+        return Directions(d.solution, found.solution, found.error, d.iterations + found.iterations)
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ class NBOGD(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> PartSolution:
+    ) -> Directions:
         t, g = self.linear_step or gradient_step(state.spectrum), problem.inner_gradient(u, v)
         inner, d = problem.outer_derivatives(u, v)[0], torch.zeros_like(u)
         for _ in range(self.steps or 0):
             d, q, residual = _descended(problem, lambda w: problem.hessian_product(u, v, w), g, inner, d, q, t)
-        return PartSolution(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
+        return Directions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class NSBOSGD(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> PartSolution:
+    ) -> Directions:
         inner, d, steps, taken = problem.outer_derivatives(u, v)[0], torch.zeros_like(u), self.steps, 0
         residual = inner
         while steps is None or taken < steps:
@@ -164,7 +165,7 @@ class NSBOSGD(NBO):
             steps = relaxation_steps(state.spectrum, t) if steps is None else steps
             d, q, residual = _descended(problem, batch.hessian, batch.gradient, inner, d, q, t)
             taken += 1
-        return PartSolution(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
+        return Directions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
 
     def _ended(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
-from ..linalg.krylov import conjugate_gradients
+from ..linalg.conjugate_gradients import conjugate_gradients
 from .common import MethodState, conclude, gradient_descent, start
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..fem.evaluation import Evaluation
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 from ..linalg.sparse import SparseMatrix
 from ..pde.rows import ControlRows
 

@@ -1,9 +1,9 @@
-"""Whose a folder is: whether a run may write to it, what it clears there first, and what it leaves alone.
+"""Which folders a run may write to, what it deletes there first, and what it leaves alone.
 
-A folder is this program's own when its problem.yaml starts with `HEADER` (or, without one, when its summary.json is a
-run's). It is of the same problem when the names and the kinds of equations are the same: somebody who tries other
-parameters, meshes or options goes on in one folder. In its own folder a new run clears exactly the names it writes;
-any other folder that holds something is refused, so that a mistyped path costs nothing.
+A folder is a run folder if its problem.yaml starts with `HEADER`, or, without that file, if its summary.json is that of
+a run. It holds the same problem if the names and the kinds of equations are the same: somebody who tries other
+parameters, meshes or options goes on in one folder. In a run folder a new run deletes exactly the names that it writes.
+Any other folder that is not empty is refused, so that a mistyped path does no harm.
 """
 
 from __future__ import annotations
@@ -16,21 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from nhgd_pde.output.lock import LOCK, FolderLock
+from nhgd_pde.output.names import (
+    CHECKPOINT,
+    CURVATURE_CHECKPOINTS,
+    EARLIER_CHECKPOINT,
+    FIELDS,
+    HISTORY,
+    LOG,
+    PROBLEM,
+    STEM,
+    SUMMARY,
+)
+from nhgd_pde.output.results import RESULTS
 from nhgd_pde.output.storage import OutputError, refusal, target_of_temporary, writing
 
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
-PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
-# The newest checkpoint, and the one before it, which takes its place where the newest one is damaged.
-CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
-# What the curvature role of a run of two roles adds to a checkpoint.
-CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
-FINAL, FIELDS, STEM = "final.vtu", "fields", "state"
-# The series in time of the last iterate, of a problem that evolves: folder and stem.
-EVOLUTION = "evolution"
-SCENARIOS = "scenarios.csv"
-# In this order they are cleared: a checkpoint must not outlive the problem it belongs to, and the folder must
-# stay recognisable as ours until the last file is gone. problem.yaml is replaced afterwards.
-_CLEARED = (HISTORY, SCENARIOS, LOG, FINAL, SUMMARY)
+# The files are cleared in this order: a checkpoint must not outlive the problem that it belongs to, and the folder must
+# stay recognisable as a run folder until the last file is gone. problem.yaml is replaced afterwards.
+_CLEARED = (HISTORY, LOG, *(name for name in RESULTS if "." in name), SUMMARY)
+# The series of VTU files: folder and stem.
+_SERIES = {FIELDS: STEM} | {name: name for name in RESULTS if "." not in name}
+# Entries of a summary.json that every run has.
 _SUMMARY_KEYS = {"method", "status", "objective"}
 # Keys of a problem file whose values make it another problem.
 _IDENTITY = ("name", "pde.kind")
@@ -190,25 +196,33 @@ def _identity(text: bytes) -> dict[str, Any]:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raise `OutputError` unless the folder is empty or an earlier run's."""
+    """Raises `OutputError` unless the folder is empty or a run folder."""
     with writing(folder, "read"):
-        found = sorted(
-            item.name for item in folder.iterdir() if target_of_temporary(item.name) != PROBLEM and item.name != LOCK
-        )
-        if not found:
-            return
-        problem = folder / PROBLEM
-        if PROBLEM in found and not is_ours(problem):
+        names = {item.name for item in folder.iterdir()} - {LOCK}
+        found = sorted(name for name in names if target_of_temporary(name) != PROBLEM)
+        if found:
+            _refuse_other_files(folder, found)
+            _refuse_misplaced(folder)
+
+
+def _refuse_other_files(folder: Path, found: list[str]) -> None:
+    """Raises `OutputError` unless these files of a folder make it a run folder."""
+    if PROBLEM in found:
+        if not is_ours(folder / PROBLEM):
             raise OutputError(f"{folder}: expected a new, empty or run folder, found a {PROBLEM} that no run wrote")
-        if PROBLEM not in found and not _has_a_summary(folder):
-            names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-            raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")
-        for name in (FIELDS, EVOLUTION):
-            if (folder / name).exists() and not (folder / name).is_dir():
-                raise OutputError(f"{folder / name}: expected a folder, found a file")
-        for path in _own_files(folder):
-            if path.is_dir() and not path.is_symlink():
-                raise OutputError(f"{path}: expected a file, found a folder")
+    elif not _has_a_summary(folder):
+        names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")
+
+
+def _refuse_misplaced(folder: Path) -> None:
+    """Raises `OutputError` where a file stands in place of a folder of the run, or a folder in place of a file."""
+    for name in _SERIES:
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise OutputError(f"{folder / name}: expected a folder, found a file")
+    for path in _own_files(folder):
+        if path.is_dir() and not path.is_symlink():
+            raise OutputError(f"{path}: expected a file, found a folder")
 
 
 def _has_a_summary(folder: Path) -> bool:
@@ -219,19 +233,31 @@ def _has_a_summary(folder: Path) -> bool:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """The files an earlier run wrote, and its temporaries, in the order in which they may be cleared."""
+    """The files that earlier runs have written, and their temporaries, in the order in which they may be deleted."""
     paths = [folder / CHECKPOINT, folder / EARLIER_CHECKPOINT, *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
     paths += [folder / name for name in _CLEARED]
-    for fields, stem in ((folder / FIELDS, STEM), (folder / EVOLUTION, EVOLUTION)):
-        if fields.is_dir():
-            paths.append(fields / f"{stem}.pvd")  # before the files it names
-            frame = re.compile(rf"{stem}_[0-9]{{5,}}\.vtu", re.ASCII)
-            names = sorted(item.name for item in fields.iterdir())
-            paths += [fields / name for name in names if frame.fullmatch(target_of_temporary(name) or name)]
-            paths += [fields / name for name in names if target_of_temporary(name) == f"{stem}.pvd"]
-    ours = {*_CLEARED, PROBLEM, CHECKPOINT, EARLIER_CHECKPOINT}
-    for item in folder.iterdir():
-        target = target_of_temporary(item.name)
-        if target in ours or (target is not None and Path(target).match(CURVATURE_CHECKPOINTS)):
-            paths.append(item)
+    for name, stem in _SERIES.items():
+        paths += _series_files(folder / name, stem)
+    paths += _temporaries(folder)
     return [path for path in paths if path.exists() or path.is_symlink()]
+
+
+def _series_files(folder: Path, stem: str) -> list[Path]:
+    """The files of a series, and their temporaries; the index comes before the files that it names."""
+    if not folder.is_dir():
+        return []
+    frame, index = re.compile(rf"{stem}_[0-9]{{5,}}\.vtu", re.ASCII), f"{stem}.pvd"
+    names = sorted(item.name for item in folder.iterdir())
+    frames = [name for name in names if frame.fullmatch(target_of_temporary(name) or name)]
+    return [folder / name for name in (index, *frames, *(each for each in names if target_of_temporary(each) == index))]
+
+
+def _temporaries(folder: Path) -> list[Path]:
+    """The temporaries, in the folder itself, of files that runs write."""
+    written = {*_CLEARED, PROBLEM, CHECKPOINT, EARLIER_CHECKPOINT}
+    targets = {item: target_of_temporary(item.name) for item in folder.iterdir()}
+    return [
+        item
+        for item, target in targets.items()
+        if target in written or (target is not None and Path(target).match(CURVATURE_CHECKPOINTS))
+    ]

@@ -22,23 +22,19 @@ from nhgd_pde.output.atomic import OutputError, write_atomically
 from nhgd_pde.output.fields import FieldData, FieldSeries, Grid, write_vtu
 from nhgd_pde.output.lines import LineFile
 from nhgd_pde.output.lock import FolderLock
-from nhgd_pde.output.ownership import (
+from nhgd_pde.output.names import (
     CHECKPOINT,
     EVOLUTION,
     FIELDS,
     FINAL,
-    HEADER,
     HISTORY,
     LOG,
     PROBLEM,
     SCENARIOS,
     STEM,
     SUMMARY,
-    claimed_for_new,
-    clear,
-    is_a_summary,
-    is_ours,
 )
+from nhgd_pde.output.ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from nhgd_pde.output.storage import writing
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
@@ -186,14 +182,14 @@ class RunFolder:
         write_vtu(self.path / FINAL, grid, fields)
         return self.path / FINAL
 
-    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> Path:
-        """Write scenarios.csv, a row a scenario and all of the same columns, and return its path."""
-        self.check()
+    def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write scenarios.csv, one row for each scenario, with the same columns in all rows; no rows: nothing."""
         lines: list[str] = []
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
-        write_atomically(self.path / SCENARIOS, "".join(lines))
-        return self.path / SCENARIOS
+        if lines:
+            self.check()
+            write_atomically(self.path / SCENARIOS, "".join(lines))
 
     def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
         """Write the series in time of the last iterate, in the order of `frames` and at their times; none: nothing."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,15 +23,17 @@ from ..engine.roles.remote import Remote, RemoteError
 from ..engine.roles.service import STEM
 from ..linalg.counts import Counts
 from ..output.lines import begins_as
-from ..output.ownership import CHECKPOINT, EARLIER_CHECKPOINT, HISTORY
+from ..output.names import CHECKPOINT, EARLIER_CHECKPOINT, HISTORY
 from ..output.sealed import DamagedError, read_sealed, write_sealed
 from ..output.storage import OutputError, StorageError
 from ..pde_problem import PDEProblem
-from ..scenario_problem import ScenarioProblem
 from .checkpoint_check import MalformedError, Shapes, check_content
 from .fingerprint import differences
-from .outcome import nominal_of
+from .outer_problem import nominal_of
 from .rounds import restored, saved
+
+if TYPE_CHECKING:
+    from .outer_problem import OuterProblem
 
 # What may differ between a run and its continuation: how long it goes on, where, and what it writes.
 _FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
@@ -61,7 +63,7 @@ class Checkpoint:
     stage: int = 0
     before: int = 0
     reference: float = 0.0
-    rounds: tuple[int, PDEProblem | ScenarioProblem] | None = None
+    rounds: tuple[int, OuterProblem] | None = None
     first: Iterate | None = None
 
 
@@ -141,9 +143,7 @@ class Checkpoints:
                     file.unlink()
         self._named = named
 
-    def read(
-        self, oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem], origin: Origin
-    ) -> tuple[Checkpoint, str]:
+    def read(self, oracle: Oracle, stages: Sequence[OuterProblem], origin: Origin) -> tuple[Checkpoint, str]:
         """The newest checkpoint that can be used, and a sentence where that, or the history before it, is damaged.
 
         Args:
@@ -189,7 +189,7 @@ def _keep(newest: Path, earlier: Path) -> None:
         os.replace(newest, earlier)
 
 
-def _read(path: Path, stages: Sequence[PDEProblem | ScenarioProblem], origin: Origin) -> dict[str, Any]:
+def _read(path: Path, stages: Sequence[OuterProblem], origin: Origin) -> dict[str, Any]:
     """The checked content of a checkpoint of this problem."""
     content = read_sealed(path)
     spec, known = content.get("spec"), content.get("fingerprint")
@@ -208,17 +208,15 @@ def _read(path: Path, stages: Sequence[PDEProblem | ScenarioProblem], origin: Or
     return content
 
 
-def _shapes(stages: Sequence[PDEProblem | ScenarioProblem]) -> Shapes:
+def _shapes(stages: Sequence[OuterProblem]) -> Shapes:
     states = {each.inner_shape[1] for each in stages}
-    coarse = [each.coarse for each in stages if isinstance(each, ScenarioProblem)]
+    coarse = [each.coarse for each in stages if not isinstance(each, PDEProblem)]
     states |= {each.problem.inner_shape[1] for each in coarse if each is not None}
     last = stages[-1]
     return Shapes(nominal_of(last).outer_size, frozenset(states), len(stages), len(last.state_bounds))
 
 
-def _restored(
-    path: Path, content: dict[str, Any], oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem]
-) -> Checkpoint:
+def _restored(path: Path, content: dict[str, Any], oracle: Oracle, stages: Sequence[OuterProblem]) -> Checkpoint:
     try:
         return _from_content(path.parent, content, oracle, stages)
     except (OSError, RemoteError) as error:
@@ -233,9 +231,7 @@ def _short(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
-def _from_content(
-    folder: Path, content: dict[str, Any], oracle: Oracle, stages: Sequence[PDEProblem | ScenarioProblem]
-) -> Checkpoint:
+def _from_content(folder: Path, content: dict[str, Any], oracle: Oracle, stages: Sequence[OuterProblem]) -> Checkpoint:
     problem, rounds = stages[content["stage"]], None
     if content["rounds"] is not None:
         problem = restored(problem, content["rounds"][1])
@@ -333,7 +329,7 @@ def _save(oracle: Any, state: Any) -> Any:
     return oracle.save(state) if hasattr(oracle, "save") else to_plain(state)
 
 
-def _restore(oracle: Any, problem: PDEProblem | ScenarioProblem, saved: Any) -> Any:
+def _restore(oracle: Any, problem: OuterProblem, saved: Any) -> Any:
     if hasattr(oracle, "restore"):
         return oracle.restore(problem, saved)
     return from_plain(saved, problem.start()[0].device)

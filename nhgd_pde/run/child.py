@@ -1,4 +1,4 @@
-"""Processes of this program that help another one: they leave signals to it, and end with it however it ends."""
+"""Helpers: processes that leave signals to the process that has started them, and end when it ends."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ from threading import Thread
 
 from .signals import ignore_stops, stops_held_back
 
-# With which a helper ends because the process that leads is gone, or another helper is.
+# The exit code of a helper that ends because the process that has started it is gone, or another helper is.
 LEADER_GONE = 3
-# Says to a process that it helps the one at the other end of its standard input.
+# The environment variable that makes a process a helper of the one at the other end of its standard input.
 VARIABLE = "NHGD_PDE_HELPS"
-# Seconds that a helper has to end by itself.
+# Seconds that a helper has to end by itself before it is killed.
 _LAST_WORDS = 5.0
 
 
 @contextmanager
-def helper(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """`python -m` with the arguments as a helper of this process, which ends with the `with` block.
+def helper(arguments: Sequence[str], environment: Mapping[str, str], work: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m` with the arguments, as a helper of this process that ends with the `with` block.
 
-    It is connected to this process by its standard input.
+    The helper reads a line of work from its standard input, which connects it to this process.
     """
     command = [sys.executable, "-m", *arguments]
     with stops_held_back():
         child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env={**environment, VARIABLE: "1"})
+    assert child.stdin is not None
     try:
+        # If the helper has died already, the process that waits for it will find out.
+        with suppress(BrokenPipeError):
+            child.stdin.write(f"{work}\n")
+            child.stdin.flush()
         yield child
     finally:
         _end(child)
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Wait for the end of a helper, which comes by itself when its standard input ends, and kill it after a while."""
+    """Ends a helper by closing its standard input, or kills it after a while."""
     assert child.stdin is not None
     # What a child that died at once has not read cannot be written any more.
     with suppress(OSError):
@@ -48,7 +53,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 
 def ending(child: subprocess.Popen[str]) -> str:
-    """How a process has ended, as a clause."""
+    """Describes how a process has ended, as a clause."""
     code = child.returncode
     if code is not None and code < 0:
         return f"(process {child.pid}) was killed by signal {-code}"
@@ -56,7 +61,7 @@ def ending(child: subprocess.Popen[str]) -> str:
 
 
 def be_helper() -> bool:
-    """Be a helper, if this process was started as one: the first thing that it does, before any large import."""
+    """Makes this process a helper, if it was started as one; to be called first of all, before any large import."""
     if os.environ.pop(VARIABLE, None) is None:
         return False
     ignore_stops()
@@ -64,7 +69,7 @@ def be_helper() -> bool:
 
 
 def end_with_leader() -> None:
-    """From now on this helper ends when its standard input does, whatever it is doing: with the process that leads."""
+    """Lets this helper end when its standard input is closed, whatever it is doing then."""
     Thread(target=_watch, daemon=True).start()
 
 

@@ -1,6 +1,6 @@
 """The process of the curvature role that `--roles 2` starts: `python -m nhgd_pde.run.curvature_process`.
 
-It reads one line of JSON from standard input, and ends when that input does: with the process that started it.
+It reads one line of JSON from standard input, and ends when that input is closed: with the process that started it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from .child import LEADER_GONE, be_helper, end_with_leader
 from .environment import wait_without_work
 
+# Exit code for a problem that cannot be built here; the inner role has been told.
 _BAD_INPUT = 2
 
 
@@ -28,16 +29,14 @@ def main() -> int:
     from ..engine.roles.link import RoleLostError
     from ..problem_file.errors import ProblemError
     from ..problem_file.loading import read_problem
-    from .meeting import Meeting, on_loopback
-    from .roles import serve_curvature
+    from .curvature_role import serve_curvature
 
     folder = Path(work["folder"]) if work["folder"] is not None else None
     file = read_problem(work["problem"])
     if work["path"] is not None:
         file = replace(file, path=Path(work["path"]))
     try:
-        with on_loopback():
-            serve_curvature(file, folder, Meeting(Path(work["meeting"]), 2).store(), work["threads"])
+        serve_curvature(file, folder)
     except ProblemError:
         return _BAD_INPUT
     except RoleLostError:

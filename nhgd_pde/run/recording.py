@@ -1,7 +1,7 @@
-"""Writes a run into its folder while it goes on, and keeps its own time apart from the run's.
+"""Recorders: they write a run into its folder while it goes on, and measure the time that this takes.
 
-A file that cannot be written does not end a run: the run goes on and tells. At the end the results that cannot be
-written are an error, which has the solution with it.
+A file that cannot be written does not end a run: the run goes on and warns. At the end a result that cannot be written
+is an error, which carries the solution.
 """
 
 from __future__ import annotations
@@ -24,17 +24,56 @@ from .troubles import ResultsLostError, Troubles
 
 
 class Recorder:
-    """History, fields and summary of one run.
+    """The records of a run without a folder: none.
+
+    Attributes:
+        keeps: checkpoints are kept.
+    """
+
+    keeps = False
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def title(self, text: str) -> None:
+        """Writes the first line of the log."""
+
+    def iterate(self, iterate: Iterate, row: Row) -> None:
+        """Records an outer iterate and its row of the history."""
+
+    def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint."""
+
+    def finish(self, solution: Solution, last: Iterate) -> None:
+        """Writes the last fields, the files of the result and the last line of the log."""
+
+    def summarise(self, solution: Solution) -> None:
+        """Writes summary.json, with the time that output took.
+
+        Raises:
+            ResultsLostError: this or another result could not be written.
+        """
+
+
+class FolderRecorder(Recorder):
+    """Writes history, fields, checkpoints and summary of one run into its folder.
 
     Args:
-        problem: what is solved.
+        problem: the problem of which fields are drawn.
         folder: the open run folder.
-        checkpoints: those of the folder.
+        checkpoints: the checkpoints of the folder.
         troubles: where files that cannot be written are noted.
         reached: the iteration of the checkpoint that the run has gone on from; None for a new run.
         every: outer iterations between fields; 0 writes final ones only.
         states: the fields of the state at an iterate.
     """
+
+    keeps = True
 
     def __init__(
         self,
@@ -51,10 +90,14 @@ class Recorder:
         self._lost: list[StorageError] = []
         self._grid = output_grid(problem)
         self._written = -1
-        self.seconds = 0.0
+        self._seconds = 0.0
 
-    def __enter__(self) -> Recorder:
-        return self
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Adds the seconds of a block to those that output has taken."""
+        start = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - start
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -66,23 +109,19 @@ class Recorder:
             self._folder.log(text)
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
-        """Record one outer iterate."""
-        start = time.perf_counter()
-        with self._troubles.bearing("history.csv", lambda: "its rows wait until they can be written"):
-            self._folder.append_history(row)
-        if self._every and iterate.iteration % self._every == 0:
-            self._fields(iterate)
-        self.seconds += time.perf_counter() - start
+        with self._timed():
+            with self._troubles.bearing("history.csv", lambda: "its rows wait until they can be written"):
+                self._folder.append_history(row)
+            if self._every and iterate.iteration % self._every == 0:
+                self._fields(iterate)
 
     def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, after everything that it must not be ahead of."""
-        start = time.perf_counter()
-        with self._troubles.bearing("checkpoint", lambda: f"the run goes on; {self._resumable()}"):
+        # The history is completed first, as a checkpoint must not be ahead of it.
+        with self._timed(), self._troubles.bearing("checkpoint", lambda: f"the run goes on; {self._resumable()}"):
             content = checkpoint_content(oracle, origin, checkpoint)
             self._folder.complete_history()
             self._checkpoints.write({**content, "history": self._folder.history_extent})
             self._reached = checkpoint.before + checkpoint.loop.current.iteration
-        self.seconds += time.perf_counter() - start
 
     def _resumable(self) -> str:
         """What a later run can go on from, as a clause."""
@@ -110,31 +149,18 @@ class Recorder:
             self._lost.append(error)
 
     def finish(self, solution: Solution, last: Iterate) -> None:
-        """Write the last fields, final.vtu and the series in time, then the log's last line."""
-        start = time.perf_counter()
-        if self._every and last.iteration != self._written:
-            self._fields(last)
-        with self._result():
-            self._folder.complete_history()
-        with self._result():
-            self._folder.write_final(*solution.fields())
-        with self._result():
-            self._folder.write_evolution(solution.frames())
-        if solution.judgement is not None:
+        with self._timed():
+            if self._every and last.iteration != self._written:
+                self._fields(last)
             with self._result():
-                self._folder.write_scenarios(solution.judgement.rows())
-        with self._troubles.bearing("run.log"):
-            self._folder.log(f"{solution.status}: {solution.message}")
-        self.seconds += time.perf_counter() - start
+                self._folder.complete_history()
+            solution.write(self._folder, self._result)
+            with self._troubles.bearing("run.log"):
+                self._folder.log(f"{solution.status}: {solution.message}")
 
     def summarise(self, solution: Solution) -> None:
-        """Write summary.json, with the time that output took.
-
-        Raises:
-            ResultsLostError: this or another result could not be written.
-        """
         with self._result():
-            self._folder.write_summary({**solution.stats, "seconds_output": self.seconds})
+            self._folder.write_summary({**solution.stats, "seconds_output": self._seconds})
         if self._lost:
             text = "; ".join(dict.fromkeys(map(str, self._lost)))
             again = "solve has to be run again"
@@ -145,7 +171,7 @@ class Recorder:
             raise lost
 
 
-class Follower:
+class Follower(Recorder):
     """The recorder of a rank that writes nothing: it takes part in gathering what rank 0 writes.
 
     Args:
@@ -153,19 +179,10 @@ class Follower:
         states: the fields of the state at an iterate.
     """
 
-    seconds = 0.0
+    keeps = True
 
     def __init__(self, every: int, states: Callable[[Iterate], Fields]) -> None:
         self._every, self._states = every, states
-
-    def __enter__(self) -> Follower:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def title(self, text: str) -> None:
-        pass
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
         if self._every and iterate.iteration % self._every == 0:
@@ -173,9 +190,3 @@ class Follower:
 
     def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
         checkpoint_content(oracle, origin, checkpoint)
-
-    def finish(self, solution: Solution, last: Iterate) -> None:
-        pass
-
-    def summarise(self, solution: Solution) -> None:
-        pass

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..control.controls import ControlSpace
 from ..fem.interpolation import interpolation
 from ..output.fields import FieldData, read_vtu
-from ..output.run_folder import EVOLUTION, FINAL, OutputError, read_ended
+from ..output.names import EVOLUTION, FINAL
+from ..output.run_folder import OutputError, read_ended
 from ..pde_problem import PDEProblem
 from ..problem import Problem
 from ..problem_file.loading import read_dump

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ from torch import Tensor
 from ..engine.loop import Iterate
 from ..engine.oracle import Unsolved
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 from ..objective.state_bounds import Relaxation, StateBounds
 from ..pde_problem import PDEProblem
-from ..scenario_problem import ScenarioProblem
-from .outcome import nominal_of
+from .outer_problem import nominal_of
+
+if TYPE_CHECKING:
+    from .outer_problem import OuterProblem
 
 # A round is solved to the goal of the run where the violation is at most this many times the tolerance.
 _NEAR = 10.0
@@ -32,10 +34,7 @@ _LARGE = 1e3
 _MOST_ROUNDS = 60
 
 
-Bounded = PDEProblem | ScenarioProblem
-
-
-def started(problem: Bounded) -> Bounded:
+def started(problem: OuterProblem) -> OuterProblem:
     """The problem of a stage, or of its first round if it has rounds."""
     if not problem.state_bounds:
         return problem
@@ -58,18 +57,18 @@ def _solved(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
         return u
 
 
-def penalised(problem: Bounded) -> Bounded:
+def penalised(problem: OuterProblem) -> OuterProblem:
     """One problem in place of all rounds, with the last penalty of the path, for comparisons of methods."""
     begun = started(problem)
     return begun.relaxed(tuple(each.ended() for each in begun.relaxations)) if begun.relaxations else begun
 
 
-def following_stage(before: Bounded, last: Iterate, problem: Bounded) -> Bounded:
+def following_stage(before: OuterProblem, last: Iterate, problem: OuterProblem) -> OuterProblem:
     """The problem of a stage, starting from the end of the stage before and with the multipliers found there."""
     return _from(problem.relaxed(following_round(before, last).relaxations), last)
 
 
-def following_round(problem: Bounded, last: Iterate) -> Bounded:
+def following_round(problem: OuterProblem, last: Iterate) -> OuterProblem:
     """The problem of the next round, which starts from the iterate at which the last round has ended."""
     nominal, v = nominal_of(problem), last.evaluation.v
     state = problem.state(last.oracle.u, v)
@@ -80,15 +79,15 @@ def following_round(problem: Bounded, last: Iterate) -> Bounded:
     return _from(problem.relaxed(tuple(each.after(state).begun(unit(each)) for each in problem.relaxations)), last)
 
 
-def _from(problem: Bounded, last: Iterate) -> Bounded:
+def _from(problem: OuterProblem, last: Iterate) -> OuterProblem:
     """The problem, starting from the iterate at which another problem has ended."""
-    if isinstance(problem, ScenarioProblem):
-        nominal = problem.nominal
-        return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
-    return replace(problem, origin=(last.oracle.u, last.evaluation.v))
+    if isinstance(problem, PDEProblem):
+        return replace(problem, origin=(last.oracle.u, last.evaluation.v))
+    nominal = problem.nominal
+    return replace(problem, nominal=replace(nominal, origin=(nominal.start()[0], last.evaluation.v)))
 
 
-def reported(problem: Bounded, iterate: Iterate) -> Iterate:
+def reported(problem: OuterProblem, iterate: Iterate) -> Iterate:
     """The iterate with the objective of the file, without the terms that enforce the bounds of the state."""
     evaluation = iterate.evaluation
     if not problem.relaxations or isinstance(iterate.oracle, Unsolved) or not evaluation.finite:
@@ -101,17 +100,17 @@ def reported(problem: Bounded, iterate: Iterate) -> Iterate:
     return replace(iterate, evaluation=replace(evaluation, value=value))
 
 
-def settled(problem: Bounded) -> bool:
+def settled(problem: OuterProblem) -> bool:
     """Whether the bounds held at the end of the last round."""
     return all(each.settled for each in problem.relaxations)
 
 
-def nearly(problem: Bounded) -> bool:
+def nearly(problem: OuterProblem) -> bool:
     """Whether the bounds nearly held at the end of the last round."""
     return all(each.left <= _NEAR * each.tolerance for each in problem.relaxations)
 
 
-def impossible(problem: Bounded, rounds: int, last: Iterate) -> str:
+def impossible(problem: OuterProblem, rounds: int, last: Iterate) -> str:
     """A sentence on why another round would be of no use; empty where it may be of use."""
     state = problem.state(last.oracle.u, last.evaluation.v)
     for each in problem.relaxations:
@@ -125,7 +124,7 @@ def impossible(problem: Bounded, rounds: int, last: Iterate) -> str:
     return ""
 
 
-def restored(problem: Bounded, saved: list[Mapping[str, Any]]) -> Bounded:
+def restored(problem: OuterProblem, saved: list[Mapping[str, Any]]) -> OuterProblem:
     """The problem of a round, from its relaxations in a checkpoint."""
     device = nominal_of(problem).equation.lift.device
     return problem.relaxed(
@@ -136,7 +135,7 @@ def restored(problem: Bounded, saved: list[Mapping[str, Any]]) -> Bounded:
     )
 
 
-def saved(problem: Bounded) -> list[dict[str, Any]]:
+def saved(problem: OuterProblem) -> list[dict[str, Any]]:
     """The relaxations as they are saved in a checkpoint."""
     names = ("multiplier", "penalty", "first", "left", "tolerance", "seen", "stalled")
     return [{name: getattr(each, name) for name in names} for each in problem.relaxations]

@@ -1,11 +1,29 @@
-"""States of many scenarios as fields: their mean and spread, how often they exceed a threshold, and a few by name."""
+"""States of one or many scenarios as fields.
+
+Many scenarios have a mean, a spread, a probability to exceed a threshold, and a few states by name.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from ..engine.loop import Iterate
 from ..pde_problem import PDEProblem
 from .drawing import Fields, state_fields
+
+if TYPE_CHECKING:
+    from .outer_problem import OuterProblem
+
+
+def iterate_fields(problem: OuterProblem, iterate: Iterate, threshold: float | None) -> Fields:
+    """The fields of the state at an iterate; over scenarios their statistics, see `statistics_fields`."""
+    state = problem.state(iterate.oracle.u, iterate.evaluation.v).cpu().numpy()
+    if isinstance(problem, PDEProblem):
+        return state_fields(problem, state)
+    weights = problem.weights[: len(state)].cpu().numpy()
+    return statistics_fields(problem.nominal, state, weights / weights.sum(), threshold)
 
 
 def statistics_fields(

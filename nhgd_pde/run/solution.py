@@ -1,8 +1,9 @@
-"""What a run found, and how well."""
+"""The solution that `solve` returns, and its certificate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,16 @@ import numpy as np
 
 from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
+from ..output.results import RESULTS
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
 from .drawing import final_fields, levels, pictured, split_controls
-from .judgement import Judgement
 from .scenario_fields import named_fields, statistics_fields
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .judgement import Judgement
 
 Row = dict[str, float | int | str | None]
 
@@ -55,7 +58,7 @@ class Solution:
         certificate: how good state and gradient are.
         history: a mapping an outer iteration, the rows of history.csv.
         stats: the content of summary.json.
-        problem: what was solved; with random inputs, the problem with all of them at their middle.
+        problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
         problem_yaml: the resolved problem file.
         judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
         threshold: the value of the state whose exceedance is drawn.
@@ -83,19 +86,19 @@ class Solution:
 
     @property
     def times(self) -> np.ndarray:
-        """(levels,) of an evolution: 0, the ends of the steps; [0] of a steady problem."""
+        """(levels,) the times of an evolution: 0 and the ends of the steps; [0] for a steady problem."""
         return self.problem.equation.measure * np.arange(levels(self.problem))
 
     @property
     def evolution(self) -> np.ndarray:
         """(levels, nodes) coefficients of the state at each of `times`, the initial values first.
 
-        Of several fields, those of one after the other. A steady problem has one level.
+        Several fields follow one after the other. A steady problem has one level.
         """
         return self.state[0].reshape(levels(self.problem), -1)
 
     def fields(self, level: int = -1) -> tuple[Grid, FieldData]:
-        """Everything for ParaView: state, control, target, adjoint, sensitivity; of an evolution at one of `times`.
+        """The fields for ParaView: state, control, target, adjoint, sensitivity; of an evolution at one of `times`.
 
         With random inputs the state is a mean, beside which stand its standard deviation, the probability that it
         exceeds the threshold, and the states of the scenarios with the best, the median and the worst objective.
@@ -114,8 +117,23 @@ class Solution:
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
 
+    def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
+        """The rows of scenarios.csv; none without random inputs."""
+        return iter(()) if self.judgement is None else self.judgement.rows()
+
+    def write(self, run: RunFolder, around: Callable[[], AbstractContextManager[None]] = lambda: nullcontext()) -> None:
+        """Writes the files of the result into a run folder: all of `output.results.RESULTS`.
+
+        Args:
+            run: an open run folder.
+            around: makes a context in which one file is written.
+        """
+        for write in RESULTS.values():
+            with around():
+                write(run, self)
+
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write a run folder of this solution (without the fields of earlier iterations); returns its path.
+        """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
 
         Args:
             folder: a new, an empty or a run folder.
@@ -127,12 +145,9 @@ class Solution:
         with RunFolder.create(folder, self.problem_yaml, overwrite=overwrite) as run:
             for row in self.history:
                 run.append_history(row)
-            grid, data = self.fields()
-            run.fields.add(int(self.stats["outer_iterations"]), float(self.stats["outer_iterations"]), grid, data)
-            run.write_final(grid, data)
-            run.write_evolution(self.frames())
-            if self.judgement is not None:
-                run.write_scenarios(self.judgement.rows())
+            iterations = self.stats["outer_iterations"]
+            run.fields.add(int(iterations), float(iterations), *self.fields())
+            self.write(run)
             run.log(f"{self.status}: {self.message}")
             run.write_summary(self.stats)
             return run.path

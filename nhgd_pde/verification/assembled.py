@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..linalg.differences import Estimate, central_difference
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 from .checks import Check, compared
 from .point import Place, Way
 

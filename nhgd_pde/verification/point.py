@@ -17,7 +17,7 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..engine.state_newton import solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 from ..methods.adjoint import Adjoint, AdjointState, ExactDirections
 from ..pde_problem import PDEProblem
 from .room import makes_sense, room_at

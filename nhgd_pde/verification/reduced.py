@@ -14,7 +14,7 @@ from ..engine.curvature.factored import Factored
 from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..linalg.differences import central_difference
-from ..linalg.krylov import dot
+from ..linalg.safe_lengths import dot
 from ..methods.adjoint import Adjoint
 from .assembled import gap
 from .checks import DIFFERENCES, RATE, Check, compared

@@ -11,9 +11,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from ...linalg.krylov import dot
 from ...linalg.riesz import RieszMap
-from ...linalg.safe_lengths import paired_length
+from ...linalg.safe_lengths import dot, paired_length
 from ..bilevel import Constraint
 from .multiplier import find_multiplier
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...linalg.krylov import dot
+from ...linalg.safe_lengths import dot
 from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, value_noise
 from .line_search import LineSearch
 

@@ -9,8 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...linalg.krylov import dot
-from ...linalg.safe_lengths import paired_length
+from ...linalg.safe_lengths import dot, paired_length
 from .base import (
     Evaluation,
     Feasible,

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...linalg.krylov import dot
+from ...linalg.safe_lengths import dot
 from .base import Evaluation, Feasible, HessianProduct, OuterState, blend, takes_no_constraint, value_noise
 from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...linalg.krylov import dot
+from ...linalg.safe_lengths import dot
 from .base import Evaluation, Feasible, HessianProduct
 from .lbfgs import LBFGS
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from torch import Tensor
 
-from ...linalg.krylov import dot
+from ...linalg.safe_lengths import dot
 from .base import HessianProduct
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ...linalg.krylov import dot
+from ...linalg.safe_lengths import dot
 from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint
 from .quadratic_model import minimise_model
 

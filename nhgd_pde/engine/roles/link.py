@@ -81,7 +81,7 @@ class Link:
         device: where received tensors are wanted.
         ring: most messages on their way.
         traffic: what went over the link from this end.
-        explain: asked when the other role is gone: how it ended, as a clause, where that is known.
+        explain: how the other role has ended, as a sentence; None if this is not known.
     """
 
     peer: int
@@ -183,7 +183,7 @@ class Link:
     def _lost(self, error: RuntimeError) -> RoleLostError:
         self._flying.clear()
         reason = str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
-        return RoleLostError(f"the {self.name} role {self.explain() or f'is gone ({reason})'}")
+        return RoleLostError(self.explain() or f"the {self.name} role is gone ({reason})")
 
 
 def _padded(size: int) -> int:

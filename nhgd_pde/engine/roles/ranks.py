@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,8 @@ from torch import Tensor
 
 from ..scenarios.team import Team
 from .link import RoleError
-from .rendezvous import RoleFailedError
+from .rendezvous import LONGEST_ANSWER, await_value
 
-_LONGEST_ANSWER = timedelta(minutes=20)
-_LONGEST_START = 300.0
 # Seconds after which a process whose connections are closed has ended as well.
 _LAST_WORDS = 3.0
 # Seconds after the first of its threads, by which the last thread of a process that was killed has ended.
@@ -271,12 +268,15 @@ def meet_ranks(
     """
     host = socket.gethostname()
     store.set(f"nhgd/rank/{rank}", f"{device} {os.getpid()} {host}")
+    everybody = [f"rank/{other}" for other in range(size)]
     members = []
     for other in range(size):
-        where, process, there = _come(store, other, size, ended).split(" ", 2)
+        who = f"rank {other} of {size}"
+        found = await_value(store, f"nhgd/rank/{other}", everybody, who, ended, RankLostError)
+        where, process, there = found.split(" ", 2)
         members.append(Member(there, int(process), where))
     try:
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_LONGEST_ANSWER)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=LONGEST_ANSWER)
         places = {(member.host, member.device) for member in members}
         direct = len(places) == size and all(member.device.startswith("cuda") for member in members)
         group = dist.new_group(backend="nccl") if direct else None
@@ -288,19 +288,3 @@ def meet_ranks(
     except RuntimeError as error:
         raise RankLostError(f"the {size} ranks did not connect: {str(error).splitlines()[0]}") from error
     return team
-
-
-def _come(store: dist.Store, rank: int, size: int, ended: Callable[[], str | None]) -> str:
-    end = time.monotonic() + _LONGEST_START
-    key = f"nhgd/rank/{rank}"
-    while not store.check([key]):
-        for other in range(size):
-            if store.check([f"nhgd/failed/rank/{other}"]):
-                raise RoleFailedError(store.get(f"nhgd/failed/rank/{other}").decode())
-        gone = ended()
-        if gone is not None:
-            raise RankLostError(gone)
-        if time.monotonic() > end:
-            raise RankLostError(f"rank {rank} of {size} did not come within {_LONGEST_START:.0f} s")
-        time.sleep(0.01)
-    return store.get(key).decode()

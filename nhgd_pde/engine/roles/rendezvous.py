@@ -1,9 +1,10 @@
-"""How two roles find each other, and make sure of it before either waits for the other without limit."""
+"""How processes find each other: each waits for the others, but not without limit."""
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,13 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .link import Link, Message, RoleLostError
+from .link import Link, Message, RoleError, RoleLostError
 
 INNER, CURVATURE = 0, 1
 NAMES = {INNER: "inner", CURVATURE: "curvature"}
 # An answer may take as long as the update of a very large inverse; a peer that dies is noticed at once.
-_LONGEST_ANSWER = timedelta(minutes=20)
-_LONGEST_START = 300.0
+LONGEST_ANSWER = timedelta(minutes=20)
+# Seconds that a process waits for another one to come, and between two looks.
+_LONGEST_START, _PAUSE = 300.0, 0.01
 
 
 class RoleFailedError(RuntimeError):
@@ -39,13 +41,15 @@ def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[],
     """
     peer = 1 - rank
     name = NAMES[peer]
-    store.set(f"nhgd/ready/{rank}", str(device))
-    theirs = torch.device(_wait(store, f"nhgd/ready/{peer}", peer, alive))
+    host = socket.gethostname()
+    store.set(f"nhgd/ready/{rank}", f"{device} {host}")
+    found = await_value(store, f"nhgd/ready/{peer}", [peer], f"the {name} role", alive, RoleLostError)
+    device_name, there = found.split(" ", 1)
+    theirs = torch.device(device_name)
     try:
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=_LONGEST_ANSWER)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=LONGEST_ANSWER)
         # Two GPUs of one host, or GPUs of two hosts; one GPU cannot be two NCCL ranks.
-        host = _exchange(store, rank, peer, alive)
-        direct = device.type == theirs.type == "cuda" and (device != theirs or not host)
+        direct = device.type == theirs.type == "cuda" and (device != theirs or host != there)
         ways = [_groups(direct) for _ in (INNER, CURVATURE)]
         wire = device if direct else torch.device("cpu")
         link = Link(peer, name, ways[rank], ways[peer], device, wire)
@@ -56,36 +60,49 @@ def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[],
 
 
 def give_up(store: dist.Store, rank: int | str, reason: str) -> None:
-    """Tell the others why this role or rank will not come."""
+    """Tells the other processes why this role or rank will not come."""
     store.set(f"nhgd/failed/{rank}", reason)
 
 
 def part() -> None:
-    """Leave the process group."""
+    """Leaves the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _wait(store: dist.Store, key: str, peer: int, alive: Callable[[], str | None]) -> str:
+def await_value(
+    store: dist.Store,
+    key: str,
+    others: Sequence[int | str],
+    who: str,
+    ended: Callable[[], str | None],
+    lost: Callable[[str], RoleError],
+) -> str:
+    """Waits for the value of a key that another process sets.
+
+    Args:
+        store: reached by all processes.
+        key: the key.
+        others: the processes that may give up, as they say so to `give_up`.
+        who: what the process that sets the key is called, for messages.
+        ended: asked while waiting: None, or a sentence on which process will not come any more.
+        lost: makes the exception if a process does not come.
+
+    Raises:
+        RoleFailedError: a process gave up, with its reason.
+    """
     end = time.monotonic() + _LONGEST_START
     while not store.check([key]):
-        if store.check([f"nhgd/failed/{peer}"]):
-            raise RoleFailedError(store.get(f"nhgd/failed/{peer}").decode())
-        gone = alive()
+        for other in others:
+            if store.check([f"nhgd/failed/{other}"]):
+                raise RoleFailedError(store.get(f"nhgd/failed/{other}").decode())
+        gone = ended()
         if gone is not None:
-            raise RoleLostError(gone)
+            raise lost(gone)
         if time.monotonic() > end:
-            raise RoleLostError(f"the {NAMES[peer]} role did not come within {_LONGEST_START:.0f} s")
-        time.sleep(0.01)
+            raise lost(f"{who} did not come within {_LONGEST_START:.0f} s")
+        time.sleep(_PAUSE)
     return store.get(key).decode()
-
-
-def _exchange(store: dist.Store, rank: int, peer: int, alive: Callable[[], str | None]) -> bool:
-    """Whether both roles run on one host."""
-    import socket
-
-    store.set(f"nhgd/host/{rank}", socket.gethostname())
-    return _wait(store, f"nhgd/host/{peer}", peer, alive) == socket.gethostname()
 
 
 def _groups(direct: bool) -> tuple[Any, Any]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...linalg.batched_krylov import BatchedResult, batched_conjugate_gradients, batched_residuals
+from ...linalg.conjugate_gradients import batched_conjugate_gradients
+from ...linalg.conjugate_residuals import batched_residuals
+from ...linalg.krylov import BatchedResult
 from ...linalg.safe_lengths import row_lengths as lengths_in
 from ..curvature.base import PointwiseState
 from ..state_newton import solve_from_anywhere
@@ -22,8 +24,6 @@ _MOST = 200
 _ROUNDING = 1e-14
 # Errors count relative to the length of the nominal solution, but at least to this share of the longest solution.
 _SHARE = 1e-3
-# Numbers between 1e-100 and 1e100 have squares that neither underflow nor overflow.
-_SMALL = 1e-100
 
 
 @dataclass(frozen=True)
@@ -160,41 +160,13 @@ def _solved(
     goal: _Goal,
     gain: Tensor | None,
 ) -> BatchedResult:
-    """Solve in units of each row, powers of two, in which squares of residuals neither underflow nor overflow."""
+    """One linear system a scenario, by conjugate gradients where J is definite, else by conjugate residuals."""
     residual = right if start is None else right - product(start)
-    unit = _units(residual, start)
-    usual = bool((unit == 1.0).all())
-
-    def atol(first: Tensor) -> Tensor:
-        return goal(unit[:, 0] * first) / unit[:, 0]
-
-    begun = start
-    if not usual:
-        right, residual, begun = right / unit, residual / unit, None if start is None else start / unit
     if part.definite:
-        found = batched_conjugate_gradients(product, right, inverse, begun, atol, _MOST, residual)
-    else:
-        gram = part.inner_metric.covector
-        least = right.new_ones(len(right)) if gain is None else gain
-        found = batched_residuals(product, right, inverse, gram, begun, atol, _MOST, residual, least)
-    if usual:
-        return found
-    return replace(
-        found, solution=unit * found.solution, residual=unit * found.residual, error=unit[:, 0] * found.error
-    )
-
-
-def _units(residual: Tensor, start: Tensor | None) -> Tensor:
-    """(b, 1) powers of two, near the sizes of residuals, in which starts are finite; ones where sizes are usual."""
-    largest = residual.abs().amax(1)
-    some = largest[largest > 0.0]
-    if not len(some) or (float(some.min()) > _SMALL and float(some.max()) < 1.0 / _SMALL):
-        return torch.ones_like(largest)[:, None]
-    if start is not None:
-        largest = torch.maximum(largest, start.abs().amax(1) * 1e-250)
-    exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
-    plain = torch.ldexp(torch.ones_like(largest), exponent)
-    return torch.where((largest > 0.0) & largest.isfinite(), plain, 1.0)[:, None]
+        return batched_conjugate_gradients(product, right, inverse, start, goal, _MOST, residual)
+    least = right.new_ones(len(right)) if gain is None else gain
+    gram = part.inner_metric.covector
+    return batched_residuals(product, right, inverse, gram, start, goal, _MOST, residual, least)
 
 
 def _rows(part: Part, solution: Tensor, found: BatchedResult, near: Tensor) -> RowSolutions:

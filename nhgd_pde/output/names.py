@@ -1,0 +1,14 @@
+"""The names of the files and folders in a run folder."""
+
+from __future__ import annotations
+
+PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", "run.log"
+# The newest checkpoint, and the one before it, which takes its place where the newest one is damaged.
+CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
+# The files that the curvature role of a run of two roles adds to a checkpoint.
+CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
+# The series of the outer iterates: its folder and the stem of its files.
+FIELDS, STEM = "fields", "state"
+# The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.
+FINAL, EVOLUTION = "final.vtu", "evolution"
+SCENARIOS = "scenarios.csv"
