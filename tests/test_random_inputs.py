@@ -277,7 +277,7 @@ def test_inputs_take_their_own_variables() -> None:
         (lambda: quasi(mixed(21_202), 2, 1), "21,202 random variables, but Sobol points have at most 21,201"),
         (lambda: Stream(mixed(2), 1).draw(3, -1), "first scenario of a stream: expected at least 0, found -1"),
         (lambda: Stream(mixed(2), -4), "seed of a stream: expected at least 0, found -4"),
-        (lambda: mixed(2).at(np.zeros((4, 3)), np.zeros((1, 1))), r"\(S, 2\), found \(4, 3\)"),
+        (lambda: mixed(2).on(np.zeros((1, 1))).at(np.zeros((4, 3))), r"\(S, 2\), found \(4, 3\)"),
         (lambda: RandomInputs({}), "at least one random input"),
         (lambda: Normal(0.0, 0.0), "positive std, found mean 0.0, std 0.0"),
         (lambda: Uniform(2.0, 1.0), "low < high, found low 2.0, high 1.0"),
