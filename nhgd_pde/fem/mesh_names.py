@@ -14,9 +14,9 @@ from .cells import CELLS
 if TYPE_CHECKING:
     import meshio
 
-# Data with these names are no tags of parts: numbers of geometric entities and of cells, and data of ParaView.
+# Data with these names are not tags of parts but numbers of geometric entities or cells, or data of ParaView.
 _NO_TAGS = frozenset({"gmsh:geometrical", "gmsh:element_id", "vtkGhostType", "GlobalElementId", "GlobalCellIds"})
-# Data with more different values than this are taken for numbers of cells and not for tags of parts.
+# Data with more different values than this are taken to be numbers of cells and not tags of parts.
 _MOST_TAGS = 1000
 
 
@@ -26,9 +26,9 @@ class Parts:
 
     Attributes:
         cells: name -> indices among all cells of the mesh's kind, in the order of the file.
-        facets: name -> (k, vertices) vertices, as numbered in the file, of facets.
+        facets: name -> (k, vertices) the vertices of facets, as numbered in the file.
         vertices: name -> vertices, as numbered in the file.
-        unusable: name -> why it cannot be used.
+        unusable: name -> reason why it cannot be used.
     """
 
     cells: dict[str, np.ndarray] = field(default_factory=dict)
@@ -53,15 +53,15 @@ def parts_of(found: meshio.Mesh, kind: str) -> Parts:
         if len(sides):
             parts.facets[name] = np.concatenate([parts.facets.get(name, every[:0]), every[sides]])
         if not len(cells) and not len(sides):
-            _of_less(found, name, members, parts)
+            _add_lower(found, name, members, parts)
     for name, vertices in found.point_sets.items():
         chosen = np.asarray(vertices)
         parts.vertices[str(name)] = np.unique(np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(int))
     return parts
 
 
-def _of_less(found: meshio.Mesh, name: str, members: list[np.ndarray], parts: Parts) -> None:
-    """A name of lines in a mesh of solids, or of single vertices."""
+def _add_lower(found: meshio.Mesh, name: str, members: list[np.ndarray], parts: Parts) -> None:
+    """Adds a name of members that are neither cells nor facets: vertices, or lines in a mesh of solids."""
     for block, some in zip(found.cells, members, strict=True):
         if len(some) and block.type == "vertex":
             parts.vertices[name] = np.unique(block.data[some])
@@ -70,7 +70,7 @@ def _of_less(found: meshio.Mesh, name: str, members: list[np.ndarray], parts: Pa
 
 
 def _in_blocks(found: meshio.Mesh, members: list[np.ndarray], kind: str) -> np.ndarray:
-    """Indices, among all the cells of one kind, of the members of a set, which are given block by block."""
+    """Indices among all cells of one kind of the members of a set, which are given for each block of cells."""
     parts, before = [np.arange(0)], 0
     for block, some in zip(found.cells, members, strict=True):
         if block.type == kind:
@@ -179,7 +179,7 @@ def tagged_by_skfem(mesh: skfem.Mesh, cell_data: dict[str, Any]) -> tuple[dict[s
 
 
 def facets_by_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> np.ndarray:
-    """The facet that has each of some sets of vertices (k, vertices); -1 where there is none."""
+    """(k,) the facets with given vertices (k, vertices); -1 where there is no such facet."""
     wanted = np.zeros(mesh.nvertices + 1, dtype=bool)
     wanted[vertices] = True
     wanted[-1] = False
@@ -193,10 +193,10 @@ def facets_by_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> np.ndarray:
 
 
 def set_of_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """What a set of vertices stands for: (facets, cells), one of which is empty; None where it is neither.
+    """The (facets, cells) that a set of vertices stands for, one of which is empty; None where it stands for neither.
 
-    They are the facets of the boundary that have all their vertices in the set, or these and facets inside the domain,
-    or cells, in each case if no vertex of the set is left over.
+    They are the first of these whose vertices are the whole set: facets of the boundary with all their vertices in the
+    set, such cells, such facets of the boundary and inside.
     """
     chosen = np.zeros(mesh.nvertices, dtype=bool)
     chosen[vertices] = True
