@@ -58,7 +58,7 @@ class OutsideMeshError(ValueError):
 
 
 def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cell of each point (dim, count) in a mesh of simplices, and its coordinates (dim, count) in the reference cell.
+    """The cells of points (dim, count) in a mesh of simplices, and their coordinates (dim, count) in reference cells.
 
     The cell is -1 where none of the cells with the nearest midpoints contains the point; on meshes with very different
     cells this may happen to points inside. scikit-fem's search is some 500 times slower.

@@ -23,8 +23,8 @@ from .gaps import vertex_over_facet
 
 # The end of messages on cracks says how to join cells, or to allow cracks in the problem file.
 _HINT = "join them in the mesh, or, if it is meant to be cut there, add `cracks: allowed` to the section mesh"
-# Files in which no two cells share a vertex have very many double vertices. If there are more than this number, they are
-# reported at once, without the search for overlapping cells, which would take long.
+# Files in which no two cells share a vertex have very many double vertices. If there are more than this number, they
+# are reported at once, without the search for overlapping cells, which would take long.
 _MANY = 10_000
 
 
@@ -102,8 +102,8 @@ def misfit(read: MeshOfFile, cracks: bool) -> str | None:
 
     If the two cells that share a facet lie on different sides of it, the number of cells that cover a point changes
     only at facets of the boundary. Hence all other faults are found at the boundary, which is small: its facets must
-    not cross, and exactly one cell must cover a point beside each facet. This number can change along a facet that another
-    facet touches without sharing it: where this is allowed, the cells there are compared in pairs.
+    not cross, and exactly one cell must cover a point beside each facet. This number can change along a facet that
+    another facet touches without sharing it: where this is allowed, the cells there are compared in pairs.
     """
     sentence = _same_side(read)
     if sentence is not None or read.mesh.dim() == 1:

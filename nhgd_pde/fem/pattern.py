@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation
 
 # (i, j) -> the coefficient (S or 1, elements, points) of component i of the test function times component j of the
-# trial function; absent pairs have the coefficient zero. Component 0 is the value and 1, 2, ... are the partial derivatives;
-# the components of a second field follow.
+# trial function; absent pairs have the coefficient zero. Component 0 is the value and 1, 2, ... are the partial
+# derivatives; the components of a second field follow.
 Blocks = Mapping[tuple[int, int], Tensor]
 
 # Largest number of entries of a map, each of which takes 12 bytes.

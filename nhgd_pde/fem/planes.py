@@ -28,8 +28,8 @@ def flattened(points: np.ndarray, dim: int, rounding: float = 0.0) -> np.ndarray
     """Coordinates (n, dim) of points (n, d) that lie in an affine subspace of dimension dim.
 
     Where all but dim coordinates are constant, these dim coordinates are returned. Otherwise the new axes are the
-    orthogonal projections of the axes x, y, z, made orthonormal one after the other (Gram and Schmidt); an axis
-    without a component in the rest of the subspace is left out. The origin is mapped to the origin. Distances do not change.
+    orthogonal projections of the axes x, y, z, made orthonormal one after the other (Gram and Schmidt); an axis without
+    a component in the rest of the subspace is left out. The origin is mapped to the origin. Distances do not change.
 
     Raises:
         NotFlatError: the points do not lie in such a subspace, up to a millionth of their largest extent or rounding.

@@ -1,4 +1,4 @@
-"""The equation of Allen and Cahn, u_t - epsilon lap u + (u^3 - u)/epsilon = source: phases -1 and 1."""
+"""The equation of Allen and Cahn, u_t - epsilon lap u + (u^3 - u)/epsilon = source, with the phases -1 and 1."""
 
 from __future__ import annotations
 

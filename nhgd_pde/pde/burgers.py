@@ -1,4 +1,4 @@
-"""The equation of Burgers, u_t - viscosity lap u + u . grad u = source: a vector, in one dimension a scalar."""
+"""The equation of Burgers, u_t - viscosity lap u + u . grad u = source, for a vector u, in one dimension a scalar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Risk measures: one number out of the objectives of many scenarios."""
+"""Risk measures, which combine the objectives of many scenarios into one number."""
 
 from .base import Mean, Risk
 from .cvar import CVaR, Integrand, value_at_risk
