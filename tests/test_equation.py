@@ -65,7 +65,7 @@ def test_remainders_of_first_order_shrink_at_rate_two(form: Pointwise, control: 
     in_u = remainders(lambda t: state.residual(u + t * w, v), state.state_product(u, v, w), steps)
     in_v = remainders(lambda t: state.residual(u, v + t * d), state.control_product(u, v, d), steps)
     if form is poisson:
-        # Nothing but rounding is left of an affine equation.
+        # The remainder of an affine equation is only rounding.
         assert max(in_u + in_v) < 1e-12 * float(state.residual(u, v).norm())
     else:
         assert slope(steps, in_u) == pytest.approx(2.0, abs=0.02)
@@ -89,7 +89,7 @@ def test_products_and_transposed_products_agree(form: Pointwise, control: Contro
 
 
 def single(state: StateEquation, scenario: int) -> StateEquation:
-    """One scenario by itself."""
+    """The equation of one scenario."""
     (integral,) = state.integrals
     own = {
         name: values[scenario : scenario + 1] if values.ndim == 2 and len(values) > 1 else values
@@ -106,7 +106,9 @@ def single(state: StateEquation, scenario: int) -> StateEquation:
         (quasilinear, in_conductivity, False),
     ],
 )
-def test_a_batch_of_scenarios_is_that_many_single_runs(form: Pointwise, control: ControlMap, affine: bool) -> None:
+def test_a_batch_of_scenarios_gives_the_numbers_of_single_scenarios(
+    form: Pointwise, control: ControlMap, affine: bool
+) -> None:
     state = equation(form, control, affine=affine)
     u, v = point(state)
     w, d = random(*u.shape, seed=3), random(*v.shape, seed=5)
@@ -184,7 +186,7 @@ def test_a_control_has_to_enter_the_equation() -> None:
         deaf.linearise(*point(state))
 
 
-def test_work_is_counted_a_scenario() -> None:
+def test_work_is_counted_for_each_scenario() -> None:
     state = equation(quasilinear, in_conductivity)
     u, v = point(state)
     state.residual(u, v)
@@ -203,7 +205,7 @@ FLUXES = {
     "top": {"neumann": ALONG_Y},
 }
 
-# Name: the solution, and what makes it one.
+# Name -> the solution and its data.
 MANUFACTURED: dict[str, tuple[str, dict[str, Any]]] = {
     "dirichlet": (WAVE, {"source": f"5*{WAVE}", "boundary": {"all": {"dirichlet": WAVE}}}),
     "neumann": (
@@ -260,7 +262,7 @@ MANUFACTURED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def l2_error(solved: PDEProblem, exact: str) -> float:
-    """Of the state at zero control, by a quadrature much finer than that of the equation."""
+    """The error of the state at zero control, by a quadrature much finer than that of the equation."""
     u, v = solved.start()
     u = u - solved.state_factors(u, v).solve(solved.residual(u, v))
     assert solved.inner_error(u, v, 1e-10) < 1e-10
