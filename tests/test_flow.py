@@ -92,7 +92,7 @@ def test_velocities_converge_at_order_three_and_pressures_at_order_two(kind: str
 @pytest.mark.parametrize("kind", ["stokes", "navier_stokes"])
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 def test_flow_through_a_channel_is_exact(kind: str, cell: str) -> None:
-    """Poiseuille's flow is in the space. No condition at the outlet means zero traction; a pressure is another traction."""
+    """Poiseuille's flow is in the space. At the outlet the traction is zero without a condition, or a pressure is given."""
     for boundary, level in ((CHANNEL, 0.0), ({**CHANNEL, "right": {"neumann": [-3, 0]}}, 3.0)):
         built = flow({"mesh.cell": cell}, kind=kind, viscosity=0.5, boundary=boundary)
         full = solved(built)
@@ -159,7 +159,7 @@ def test_velocities_do_not_depend_on_a_gradient_in_the_space_of_pressures() -> N
 
 
 def test_the_inner_product_does_not_depend_on_the_pinned_coefficient() -> None:
-    """K and its inverse belong to fields of mean zero, and the inf-sup constant does not decrease with the mesh size."""
+    """K and its inverse belong to fields of mean zero; the inf-sup constant does not decrease with the mesh size."""
     constants = []
     for n in (3, 6, 9):
         model = flow({"mesh.cells": [n, n]}, viscosity=0.1).model

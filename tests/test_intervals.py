@@ -97,7 +97,7 @@ def test_the_main_direction_of_a_function_of_one_combination_is_that_combination
 
 
 def test_scenarios_along_a_direction_give_expectations_of_the_inputs() -> None:
-    """Every second scenario has the variance 4 along the direction and 1 across it; ratios give moments of the inputs."""
+    """Every second scenario has the variance 4 along the direction, else 1; ratios give moments of the inputs."""
     way = np.array([0.6, 0.8, 0.0])
     sample = fresh_sample(Stream(normals(3), 3).fresh, 200_000, True, way)
     along, across = sample.z @ way, sample.z @ np.array([0.8, -0.6, 0.0])

@@ -121,7 +121,7 @@ def test_the_shipped_data_can_be_reproduced() -> None:
 
 @pytest.mark.parametrize(("method", "most"), [("lbfgs", 60), ("newton_cg", 15)])
 def test_inversion_on_coarser_meshes(method: str, most: int) -> None:
-    """On 64 x 64 cells at most 60 quasi-Newton and 15 Newton iterations are allowed, and they do not depend on the mesh."""
+    """On 64 x 64 cells at most 60 quasi-Newton or 15 Newton iterations are allowed, independent of the mesh."""
     solution = nhgd.solve(nhgd.load(PROBLEM, {"outer.method": method, "mesh.cells": [32, 32]}))
     assert solution.status == "converged"
     assert solution.stats["outer_iterations"] <= most
