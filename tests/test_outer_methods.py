@@ -352,7 +352,7 @@ def test_a_trial_point_that_is_not_finite_shortens_the_step_strongly() -> None:
         assert found is not None and found.trial == pytest.approx(0.8)
 
 
-def test_the_line_search_finds_the_exact_minimum_of_a_quadratic() -> None:
+def test_exact_share_minimises_a_quadratic() -> None:
     assert exact_share(-2.0, 2.0) == 0.5
     assert exact_share(-2.0, -1.0) == 2.0
     assert exact_share(-2.0, -2.0) is None

@@ -1,4 +1,4 @@
-"""Scenarios of random inputs: exactness of quadratures, laws of samples, and streams however they are cut."""
+"""Scenarios of random inputs: exactness of quadratures, distributions of samples, and streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scalars(*distributions: Distribution) -> RandomInputs:
 
 
 def mixed(dimension: int) -> RandomInputs:
-    """Normal and uniform numbers by turns."""
+    """Alternating normal and uniform numbers."""
     return scalars(*[Uniform(0.5, 2.0) if k % 2 else Normal(0.3, 0.7) for k in range(dimension)])
 
 
@@ -67,7 +67,7 @@ def monomial_error(inputs: RandomInputs, samples: Samples, degrees: tuple[int, .
 
 @pytest.mark.parametrize("distribution", [Normal(2.0, 0.5), Uniform(-1.0, 4.0)])
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
-def test_gauss_rules_are_exact_up_to_their_degree_and_no_further(distribution: Normal | Uniform, count: int) -> None:
+def test_gauss_rules_are_exact_exactly_up_to_their_degree(distribution: Normal | Uniform, count: int) -> None:
     z, weights = distribution.gauss(count)
     assert weights.sum() == pytest.approx(1.0, rel=1e-15)
     for degree in range(2 * count):
@@ -108,14 +108,14 @@ def test_sparse_quadrature_is_exact_in_the_total_degree(dimension: int, level: i
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_sparse_quadrature_is_exact_no_further(level: int) -> None:
+def test_sparse_quadrature_is_not_exact_beyond_its_degree(level: int) -> None:
     inputs = mixed(level + 1)
     samples = sparse_quadrature(inputs, level)
     assert monomial_error(inputs, samples, (2,) * (level + 1)) > 1e-2
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 4, 7])
-def test_the_count_of_a_sparse_quadrature_is_that_of_its_distinct_points(dimension: int) -> None:
+def test_the_count_of_a_sparse_quadrature_is_its_number_of_distinct_points(dimension: int) -> None:
     inputs = mixed(dimension)
     for level in range(9 if dimension < 4 else 5):
         samples = sparse_quadrature(inputs, level)
@@ -125,7 +125,7 @@ def test_the_count_of_a_sparse_quadrature_is_that_of_its_distinct_points(dimensi
 
 
 def test_sparse_quadrature_is_cheaper_than_tensor_quadrature_at_equal_accuracy() -> None:
-    """The mean of exp of a sum of six normal variables, which is known."""
+    """The mean of the exponential of a sum of six normal variables is known."""
     inputs = scalars(*[Normal(0.0, 0.3)] * 6)
     exact = math.exp(6 * 0.3**2 / 2)
 
@@ -140,7 +140,7 @@ def test_sparse_quadrature_is_cheaper_than_tensor_quadrature_at_equal_accuracy()
 
 
 def test_quasi_random_points_converge_faster_than_random_ones() -> None:
-    """Root mean square over 64 seeds of the error of a smooth mean: order 1/2, and at least 1 of Sobol points."""
+    """The root mean square error of a smooth mean over 64 seeds has order 1/2, and at least 1 with Sobol points."""
     inputs = mixed(4)
     exact = math.prod(float(np.exp(0.2 * one.gauss(30)[0]) @ one.gauss(30)[1]) for one in inputs.distributions)
     counts = [64, 256, 1024, 4096]
@@ -158,7 +158,7 @@ def test_quasi_random_points_converge_faster_than_random_ones() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100, 128, 1000])
-def test_quasi_random_points_of_any_count_start_the_same_sequence(count: int) -> None:
+def test_quasi_random_points_of_any_count_begin_the_same_sequence(count: int) -> None:
     inputs = mixed(3)
     samples = quasi(inputs, count, 5)
     assert samples.z.shape == (count, 3)
@@ -168,20 +168,20 @@ def test_quasi_random_points_of_any_count_start_the_same_sequence(count: int) ->
 
 
 def test_every_scrambled_point_is_unbiased() -> None:
-    """Means over many scramblings of few points, in standard errors."""
+    """The means over many scramblings of few points are compared in standard errors."""
     inputs = mixed(2)
     means = np.array([mean(quasi(inputs, 3, seed), quasi(inputs, 3, seed).z) for seed in range(1000)])
     assert (np.abs(means.mean(axis=0)) < 4 * means.std(axis=0) / math.sqrt(1000)).all()
 
 
 @pytest.mark.parametrize("dimension", [1, 3, 4, 5, 13])
-def test_a_stream_does_not_depend_on_how_it_is_cut(dimension: int) -> None:
+def test_a_stream_does_not_depend_on_its_parts(dimension: int) -> None:
     stream = Stream(mixed(dimension), 7)
     whole = stream.draw(100).z
     for cuts in ([0, 100], [0, 1, 2, 50, 100], [0, 33, 66, 99, 100]):
         pieces = [stream.draw(last - first, first).z for first, last in itertools.pairwise(cuts)]
         assert np.array_equal(np.concatenate(pieces), whole)
-    # The same from another object, in any order, and far away.
+    # Another object gives the same scenarios, in any order and far from the beginning.
     again = Stream(mixed(dimension), 7)
     assert np.array_equal(again.draw(10, 90).z, whole[90:])
     assert np.array_equal(again.draw(10, 20).z, whole[20:30])
@@ -196,7 +196,7 @@ def test_the_numbers_of_a_stream_are_fixed() -> None:
     assert np.abs(found - expected).max() < 1e-14
 
 
-def test_monte_carlo_samples_start_the_stream() -> None:
+def test_monte_carlo_samples_are_the_beginning_of_the_stream() -> None:
     inputs = with_field()
     samples = monte_carlo(inputs, 20, 3)
     assert np.array_equal(samples.z, Stream(inputs, 3).draw(1000).z[:20])
@@ -210,12 +210,12 @@ def test_fresh_streams_are_uncorrelated() -> None:
     z = np.stack([one.draw(count).z[:, 0] for one in [stream, *others]])
     correlation = np.corrcoef(z)[np.triu_indices(5, 1)]
     assert np.abs(correlation).max() < 4 / math.sqrt(count)
-    # Nor with its own neighbours.
+    # Neighbouring scenarios are uncorrelated as well.
     assert abs(np.corrcoef(z[0, :-1], z[0, 1:])[0, 1]) < 4 / math.sqrt(count)
 
 
 @pytest.mark.parametrize("sample", [monte_carlo, quasi])
-def test_samples_have_the_law_of_the_inputs(sample: Callable[[RandomInputs, int, int], Samples]) -> None:
+def test_samples_have_the_distribution_of_the_inputs(sample: Callable[[RandomInputs, int, int], Samples]) -> None:
     inputs = with_field()
     count = 8_192
     points = np.random.default_rng(2).uniform(size=(2, 5))
@@ -283,6 +283,6 @@ def test_inputs_take_their_own_variables() -> None:
         (lambda: Uniform(2.0, 1.0), "low < high, found low 2.0, high 1.0"),
     ],
 )
-def test_mistakes_are_named(call: Callable[[], object], sentence: str) -> None:
+def test_mistakes_in_arguments_are_named(call: Callable[[], object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
