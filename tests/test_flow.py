@@ -92,7 +92,7 @@ def test_velocities_converge_at_order_three_and_pressures_at_order_two(kind: str
 @pytest.mark.parametrize("kind", ["stokes", "navier_stokes"])
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 def test_flow_through_a_channel_is_exact(kind: str, cell: str) -> None:
-    """Poiseuille's flow is in the space. The traction at the outlet is zero without a condition, or a given pressure."""
+    """Poiseuille's flow is in the space. At the outlet the traction is zero or a given pressure."""
     for boundary, level in ((CHANNEL, 0.0), ({**CHANNEL, "right": {"neumann": [-3, 0]}}, 3.0)):
         built = flow({"mesh.cell": cell}, kind=kind, viscosity=0.5, boundary=boundary)
         full = solved(built)

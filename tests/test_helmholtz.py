@@ -141,7 +141,7 @@ def test_a_wave_leaves_at_an_absorbing_end(element: str) -> None:
 
 @elements
 def test_the_state_is_that_of_a_complex_solver(tmp_path: Path, element: str) -> None:
-    """There are two wavenumbers and conductivities, a complex source and absorbing sides; scikit-fem is the reference."""
+    """Two wavenumbers and conductivities, a complex source and absorbing sides; scikit-fem gives the reference."""
     mesh = meshes.rectangle((1, 1), (0, 0), (6, 6))
     path = write_mesh(tmp_path / "halves.msh", mesh, core=lambda x: x[0] > 0.5)
     given = pde(

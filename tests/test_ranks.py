@@ -184,10 +184,10 @@ def test_the_data_exchanged_in_a_step_does_not_grow_with_the_scenarios(found: di
     p, n = sizes["control_dofs"], sizes["state_dofs"]
     for (strategy, combinations), count in itertools.product((("all", (0,)), ("growing", (32, 33))), (80, 160)):
         ranks = found[2][strategy, count]["stats"]["ranks"]
-        # The hypergradient; what is left of both equations in two sums; of both ranks two counts of steps, and four
-        # numbers on the errors of states and on those of adjoints; six counts of work. Then, apart from these,
-        # combinations of hypergradients that tell of the sampling error, with fresh scenarios one more. The larger sum
-        # is told.
+        # One exchange has the hypergradient, the residuals of both equations in two sums, two counts of steps of both
+        # ranks, four numbers each on the errors of states and of adjoints, and six counts of work. Another one has
+        # combinations of hypergradients for the sampling error, one more with fresh scenarios. The larger one is
+        # reported.
         sweep = p + 4 * n + 2 * (2 + 4 + 4) + 6
         assert ranks["bytes_a_sweep"] in {8 * max(sweep, each * p) for each in combinations}
         assert ranks["bytes_an_evaluation"] <= 3 * ranks["bytes_a_sweep"]

@@ -145,8 +145,11 @@ def test_saba_converges_linearly_to_the_exact_optimum_and_soba_does_not() -> Non
     for oracle in oracles:
         path = []
         minimise(
-            problem, oracle, GradientDescent(0.3), Stopping(iterations=1201, rtol=1e-10, certificate=1e-300), lambda it,
-            path=path: path.append(it.evaluation.v) if it.iteration % 300 == 0 else None,  # type: ignore[misc]
+            problem,
+            oracle,
+            GradientDescent(0.3),
+            Stopping(iterations=1201, rtol=1e-10, certificate=1e-300),
+            lambda it, path=path: path.append(it.evaluation.v) if it.iteration % 300 == 0 else None,  # type: ignore[misc]
         )
         gaps[oracle.name] = [gap(problem, v) for v in path]
     saba, soba = gaps["saba"], gaps["soba"]

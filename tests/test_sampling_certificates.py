@@ -20,7 +20,7 @@ def counted(seeds: range, std: float, rtol: float, count: int = 512, modes: int 
 
 
 def test_a_run_with_sixteen_misleading_scenarios_does_not_end() -> None:
-    """Their gradient was 0.11 of the goal with a sampling error of 0.19; the gradient of all 512 was 1.7 of the goal."""
+    """Their gradient was 0.11 of the goal with a sampling error of 0.19; that of all 512 was 1.7 of the goal."""
     run = loose(case(10, 1.0, 0.3))
     assert run.found.status == "converged" and run.true <= run.goal
     assert run.found.last.evaluation.scenarios > 16 and run.holds
@@ -53,7 +53,7 @@ def exponentials(seed: int, modes: int) -> tuple[torch.Tensor, torch.Tensor, tor
 
 @pytest.mark.parametrize("modes", [1, 10])
 def test_the_contribution_of_the_tail_is_predicted_from_its_variables(modes: int) -> None:
-    """The prediction is right up to a factor of 1/2 to 3 in nine of ten seeds, and zero if the largest scenarios are seen."""
+    """In nine of ten seeds it is right up to a factor of 1/2 to 3; it is zero if the largest scenarios are seen."""
     ratios = []
     for seed in range(40):
         z, weights, sizes = exponentials(seed, modes)
