@@ -1,4 +1,4 @@
-"""Load, solve, verify: the library's front door."""
+"""Load, solve and verify: the functions of the Python API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .building.blueprint import build, build_scenarios
+from .building.blueprint import blueprint_of
 from .building.limits import limits_told
 from .choice.method import build_method
 from .engine.minimise import outer_space
@@ -23,7 +23,7 @@ from .run.sharing import check_roles, sharing
 from .run.solution import Row, Solution
 
 if TYPE_CHECKING:
-    from .run.launcher import Place
+    from .run.launcher import ProcessPlace
     from .verification import Verification
 
 __all__ = ["Problem", "load", "solve", "verify"]
@@ -50,11 +50,11 @@ def build_problem(file: ProblemFile) -> Problem:
     """
     start = time.perf_counter()
     with at_most_threads(1), limits_told(file):
-        scenarios = build_scenarios(file) if file.spec.parameters else None
-        pde = build(file) if scenarios is None else scenarios.nominal
+        blueprint = blueprint_of(file)
+        pde = blueprint.nominal
         # A device that only the curvature role can see is checked there.
         method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
-    return Problem(file, pde, method, time.perf_counter() - start, scenarios)
+    return Problem(file, pde, method, time.perf_counter() - start, blueprint if file.spec.parameters else None)
 
 
 def solve(
@@ -64,7 +64,7 @@ def solve(
     interrupted: Callable[[], bool] = lambda: False,
     roles: int = 1,
     resume: bool = False,
-    place: Place | None = None,
+    place: ProcessPlace | None = None,
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> Solution:
@@ -72,7 +72,7 @@ def solve(
 
     Args:
         problem: from `load`.
-        callback: told the row of history.csv of every outer iteration.
+        callback: called with the row of history.csv of every outer iteration.
         output: a run folder to write while solving; none by default.
         interrupted: asked before every evaluation; true stops the run with what it has.
         roles: 2 puts the inverse Fisher information into a process of its own, on `devices.curvature`.
@@ -80,8 +80,8 @@ def solve(
         place: of this process among several that share the scenarios of the problem and all call this; see
             `run.launcher.launched_place`. Only rank 0 writes the folder and has the states of all scenarios.
         overwrite: `output` may be the run folder of another problem, whose results are then replaced.
-        tell: told a sentence when a file of the folder cannot be written and the run goes on without it; all such
-            sentences are in `stats["warnings"]` as well.
+        tell: called with a sentence when a file of the folder cannot be written and the run goes on without it; all
+            such sentences are in `stats["warnings"]` as well.
 
     Returns:
         The solution. Numerical failure is its status, not an exception; a KeyboardInterrupt ends the run as
@@ -135,9 +135,11 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
     from .run.recovery import end_of
+    from .scenario_problem import ScenarioProblem
     from .verification import verify_problem
 
-    scenarios = () if problem.scenarios is None else problem.scenarios.problem.extremes()
+    last = problem.stages[-1]
+    scenarios = last.extremes() if isinstance(last, ScenarioProblem) else ()
     with at_most_threads(problem.method.threads):
         if at is None:
             return verify_problem(problem.pde, problem.file.spec.seed, scenarios=scenarios)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +19,10 @@ from .run.environment import wait_without_work
 if TYPE_CHECKING:
     from .api import Problem
     from .bench.results import ProblemResults
-    from .bench.runs import Task
     from .bench.suite import Plan
+    from .bench.trials import Task
     from .problem_file.loading import ProblemFile
-    from .run.launcher import Place
+    from .run.launcher import Assignment, ProcessPlace
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,26 +102,35 @@ def solve(
     with bad_input():
         read = _read(file, settings, method)
         folder = output or Path("outputs") / read.spec.name
+        run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite)
         # Without other processes, what starts them is not loaded.
         if ranks == 1 and "WORLD_SIZE" not in os.environ:
-            status = _run(_built(read), folder, mode or "normal", resume, overwrite, roles=roles)
+            status = run(_built(read), roles=roles)
         else:
             from .run.launcher import taking_part
 
             with taking_part(read, arguments, ranks, roles) as part:
                 if part.device:
                     read = _read(file, (*settings, f"devices.inner={part.device}"), method)
-                if part.curvature:
-                    return _be_curvature_role(read, folder)
-                if part.follows:
-                    return _follow(_built(read), folder, resume, part.place)
-                status = _run(_built(read), folder, mode or "normal", resume, overwrite, part.roles, part.place)
+                status = _play(part, read, folder, resume, run)
     sys.exit(0 if status == "converged" else NOT_CONVERGED)
+
+
+def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., str]) -> str:
+    """Take part in a run of several processes; returns the status with which this process ends."""
+    if part.curvature:
+        _be_curvature_role(file, folder)
+        return "converged"
+    problem = _built(file)
+    if part.place is not None and part.place.rank > 0:
+        _follow(problem, folder, resume, part.place)
+        return "converged"
+    return run(problem, roles=part.roles, place=part.place)
 
 
 def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
     """Be the second of two processes that a launcher has started."""
-    from .engine.roles.link import RoleLostError
+    from .engine.roles.failures import RoleLostError
     from .run.curvature_role import serve_curvature
 
     try:
@@ -129,13 +140,12 @@ def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
         sys.exit(NOT_CONVERGED)
 
 
-def _follow(problem: Problem, folder: Path, resume: bool, place: Place | None) -> None:
+def _follow(problem: Problem, folder: Path, resume: bool, place: ProcessPlace) -> None:
     """Be a rank other than 0, which writes and says nothing as long as all goes well."""
     from .api import solve
-    from .engine.roles.link import RoleError
+    from .engine.roles.failures import RoleError
     from .run.child import LEADER_GONE
 
-    assert place is not None
     try:
         solve(problem, output=folder, resume=resume, place=place)
     except RoleError as lost:
@@ -150,13 +160,13 @@ def _run(
     resume: bool,
     overwrite: bool,
     roles: int = 1,
-    place: Place | None = None,
+    place: ProcessPlace | None = None,
 ) -> str:
     """Solve a problem and show how it goes; returns the status."""
     from typing import cast
 
     from .api import solve
-    from .engine.roles.link import RoleError
+    from .engine.roles.failures import RoleError
     from .output.progress import Mode, Progress, numbers_line
     from .run.signals import stop_requested
     from .run.troubles import ResultsLostError
@@ -256,8 +266,8 @@ def bench(
             _read(file, settings)
         from .bench.contenders import parse_contenders
         from .bench.report import opened_folder
-        from .bench.runs import Budget
         from .bench.suite import Plan
+        from .bench.trials import Budget
 
         budget = Budget(budget_seconds, budget_solves or float("inf"))
         contenders = parse_contenders(methods or ("nhgd,adjoint",))

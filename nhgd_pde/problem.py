@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
+from .building.blueprint import Blueprint
 from .building.python_code import functions_of
-from .building.scenarios import Scenarios
 from .choice.method import Method
 from .output.provenance import commit, versions
 from .pde_problem import PDEProblem
@@ -24,21 +25,24 @@ class Problem:
         pde: mesh, spaces, state equation, control and objective.
         method: what `solve` will use.
         seconds: time it took to read and build.
-        scenarios: of a problem with random inputs, of which `pde` is the nominal one.
+        scenarios: builds the problem of any scenarios of the random inputs, with `pde` as the nominal one; None without
+            random inputs.
     """
 
     file: ProblemFile
     pde: PDEProblem
     method: Method
     seconds: float
-    scenarios: Scenarios | None = None
+    scenarios: Blueprint | None = None
 
-    @property
+    @cached_property
     def stages(self) -> tuple[PDEProblem | ScenarioProblem, ...]:
-        """What is solved, one after the other."""
+        """The problems that are solved one after the other: the stages of a continuation, the last one the problem."""
+        nominal = (*self.pde.earlier, self.pde)
         if self.scenarios is None:
-            return (*self.pde.earlier, self.pde)
-        return tuple(each.problem for each in (*self.scenarios.earlier, self.scenarios))
+            return nominal
+        blueprints = (*self.scenarios.earlier, self.scenarios)
+        return tuple(replace(each.problem, nominal=own) for each, own in zip(blueprints, nominal, strict=True))
 
     @property
     def inner_shape(self) -> tuple[int, int]:

@@ -20,11 +20,11 @@ from nhgd_pde.bench.contenders import Contender, check_contenders, parse_contend
 from nhgd_pde.bench.figures import Plot, plots
 from nhgd_pde.bench.grid import GRID_SEED, has_constant_step, search
 from nhgd_pde.bench.hypergradients import hypergradient_errors, relative_error
-from nhgd_pde.bench.measure import Judge, Judged, Reference, Truth
 from nhgd_pde.bench.results import ProblemResults
-from nhgd_pde.bench.runs import Budget, Point, Run, Task, run
 from nhgd_pde.bench.suite import Plan, bench
 from nhgd_pde.bench.table import csv_text, markdown, table
+from nhgd_pde.bench.trials import Budget, Task, Trial, TrialPoint, run
+from nhgd_pde.bench.truth import Judge, Judged, Reference, Truth
 from nhgd_pde.cli import main
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.problem_file.errors import ProblemError
@@ -200,7 +200,7 @@ def test_seeds_differ_and_repeat(task: Task) -> None:
 
 
 def test_measuring_takes_no_time_of_the_budget_and_changes_nothing(task: Task, judge: Judge) -> None:
-    def slow(point: Point) -> bool:
+    def slow(point: TrialPoint) -> bool:
         judge.truth(point.v)
         time.sleep(0.05)
         return False
@@ -277,7 +277,7 @@ def test_gaps_use_the_exact_objective_and_not_that_of_a_biased_method(task: Task
 
 def test_the_lower_of_two_references_is_the_optimum() -> None:
     def judged(*values: float) -> Judged:
-        finished = Run(ADJOINT, 0, (), "stopped", "", 0.0, Counts())
+        finished = Trial(ADJOINT, 0, (), "stopped", "", 0.0, Counts())
         return Judged(finished, tuple(Truth(value, 0.0) for value in values))
 
     reference = Reference(2.0, 1.0, "reference")
@@ -354,8 +354,8 @@ def test_the_grid_search_goes_on_beyond_its_first_steps() -> None:
 def made_up(label: str, seed: int, gaps: list[float]) -> Judged:
     """A run whose true objectives are its gaps, with 10 solves and one second for each iterate."""
     v = torch.zeros(1)
-    points = tuple(Point(k, float(k), k + 1, Counts(solves=10 * k), gap, v) for k, gap in enumerate(gaps))
-    finished = Run(Contender(label, label), seed, points, "budget", "", 0.0, Counts())
+    points = tuple(TrialPoint(k, float(k), k + 1, Counts(solves=10 * k), gap, v) for k, gap in enumerate(gaps))
+    finished = Trial(Contender(label, label), seed, points, "budget", "", 0.0, Counts())
     return Judged(finished, tuple(Truth(gap, 0.0) for gap in gaps))
 
 

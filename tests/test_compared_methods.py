@@ -12,6 +12,7 @@ from bilevel_problems import Explicit, cubic_problem, least_squares, quadratic_f
 from hypergradients import EXACT, gap, solved
 
 import nhgd_pde as nhgd
+from nhgd_pde.choice.compared import METHODS, OVER_SCENARIOS
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.outer.gradient import GradientDescent
@@ -21,7 +22,6 @@ from nhgd_pde.methods.amigo import AmIGO
 from nhgd_pde.methods.broyden import Broyden
 from nhgd_pde.methods.nbo import NBOCG, NBOGD, NSBOSGD
 from nhgd_pde.methods.neumann import Neumann
-from nhgd_pde.methods.registry import METHODS, OVER_SCENARIOS
 from nhgd_pde.methods.saba import SABA
 from nhgd_pde.methods.soba import SOBA
 from nhgd_pde.methods.stocbio import StocBiO

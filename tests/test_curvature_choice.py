@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.choice.backend import choose_curvature, dense_bytes
+from nhgd_pde.choice.backend import choose_curvature
 from nhgd_pde.engine.curvature.block import Block
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
@@ -80,7 +80,7 @@ def test_a_dense_inverse_beyond_memory_is_refused_with_its_bytes_and_an_alternat
     )
     assert found is not None
     assert int(found[1].replace(",", "")) == unknowns
-    assert int(found[2].replace(",", "")) == pytest.approx(dense_bytes(unknowns))
+    assert int(found[2].replace(",", "")) == pytest.approx(Dense().bytes(unknowns))
     assert "factored needs sparse factors only, low_rank of rank 32" in str(refused.value)
     choose((1, 1000), True, kind="dense")
 

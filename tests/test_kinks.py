@@ -241,7 +241,7 @@ def test_active_bounds_with_a_tiny_penalty_cost_the_same_solves_on_every_mesh(na
 @pytest.mark.parametrize("outer", [Adam(), MMA()])
 def test_other_methods_refuse_an_l1_term(outer: OuterMethod) -> None:
     problem, _ = separable(4, True, True)
-    with pytest.raises(ValueError, match="lbfgs, newton_cg and gradient take an l1 term"):
+    with pytest.raises(ValueError, match="takes no l1 term"):
         problem.minimise(outer)
     assert not problem.tried
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from nhgd_pde.bench.hypergradients import relative_error
-from nhgd_pde.bench.measure import Judge
 from nhgd_pde.bench.peers import betty, boat, bridge, compare_peers, torchopt, unavailable
-from nhgd_pde.bench.runs import Task
+from nhgd_pde.bench.trials import Task
+from nhgd_pde.bench.truth import Judge
 
 PROBLEM: dict[str, Any] = {
     "name": "small",

@@ -10,8 +10,7 @@ import pytest
 import torch
 from uncertain_files import HELD, elastic, poisson, uncertain_file
 
-from nhgd_pde.building.blueprint import build, build_scenarios
-from nhgd_pde.building.scenarios import Scenarios
+from nhgd_pde.building.blueprint import Blueprint, blueprint_of, build
 from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.problem_file.loading import read_problem
 
@@ -19,8 +18,8 @@ A = {"a": {"normal": [0, 1]}}
 RISKS = "expected mean, worst_case, or a mapping with cvar: ... or entropic: ... or mean_plus_deviation: ..."
 
 
-def _scenarios(data: dict[str, Any]) -> Scenarios:
-    return build_scenarios(read_problem(data))
+def _scenarios(data: dict[str, Any]) -> Blueprint:
+    return blueprint_of(read_problem(data))
 
 
 @pytest.mark.parametrize(
@@ -238,4 +237,4 @@ def test_wrong_calls_are_reported() -> None:
     with pytest.raises(ValueError, match=r"expected scenarios \(b, 2\), found \(1, 3\)"):
         scenarios.at(np.zeros((1, 3)))
     with pytest.raises(ValueError, match="expected a problem with random inputs, found none under parameters"):
-        build_scenarios(read_problem(uncertain_file(poisson(), parameters={}, scenarios=None)))
+        blueprint_of(read_problem(uncertain_file(poisson(), parameters={}, scenarios=None))).at(np.zeros((1, 1)))

@@ -16,9 +16,8 @@ from torch import Tensor
 from uncertain_files import HELD, PARAMETERS, RECTANGLE, TRACKING, elastic, poisson, uncertain_file
 
 import nhgd_pde as nhgd
-from nhgd_pde.building.blueprint import build, build_on, build_scenarios, build_scenarios_on
+from nhgd_pde.building.blueprint import Blueprint, blueprint_of, blueprint_on, build, build_on
 from nhgd_pde.building.domains import build_domain
-from nhgd_pde.building.scenarios import Scenarios
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.loading import read_problem
@@ -159,8 +158,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def _scenarios(data: Mapping[str, Any]) -> Scenarios:
-    return build_scenarios(read_problem(data))
+def _scenarios(data: Mapping[str, Any]) -> Blueprint:
+    return blueprint_of(read_problem(data))
 
 
 def _written(data: dict[str, Any], values: Mapping[str, np.ndarray], s: int) -> dict[str, Any]:
@@ -284,7 +283,7 @@ def test_random_coefficients_of_subdomains(control: dict[str, Any]) -> None:
     if control["kind"] == "parameter":
         data["pde"]["conductivity"]["core"] = "exp(a + p)"
     domain, cpu = _with_core(data), torch.device("cpu")
-    scenarios = build_scenarios_on(read_problem(data), domain, cpu)
+    scenarios = blueprint_on(read_problem(data), domain, cpu)
     z = scenarios.samples.z[:3]
     values = scenarios.inputs.on(np.zeros((2, 1))).at(z)
     arguments = u, v, w, d = _arguments(scenarios.nominal, 3)
@@ -426,7 +425,7 @@ def test_names_of_missing_coordinates_may_be_used_for_random_inputs(name: str) -
         named = {key: value.format(name) if isinstance(value, str) else value for key, value in pde.items()}
         return uncertain_file(named, mesh=mesh, parameters={name: {"normal": [0, 1]}})
 
-    problems = [build_scenarios(read_problem(written(each))) for each in (name, "a")]
+    problems = [blueprint_of(read_problem(written(each))) for each in (name, "a")]
     z = np.array([[0.4], [-1.0]])
     u, v = (torch.ones(2, problems[0].nominal.inner_shape[1], dtype=torch.float64), problems[0].nominal.start()[1])
     residuals = [each.at(z).residual(u, v) for each in problems]

@@ -11,7 +11,7 @@ import pytest
 import skfem
 from mangling import origins, shrunk
 
-from nhgd_pde.building.blueprint import build, build_scenarios
+from nhgd_pde.building.blueprint import blueprint_of, build
 from nhgd_pde.building.domains import build_domain
 from nhgd_pde.linalg.memory import group_bytes, host_bytes, whole_bytes
 from nhgd_pde.problem_file.errors import ProblemError
@@ -58,7 +58,7 @@ def test_unknowns_are_counted_without_building_the_spaces(path: Path) -> None:
     file = ProblemFile(read_problem(shrunk(path)).spec, path)
     if path.stem in ("dup", "folded", "hang3r", "two"):
         pytest.skip("its mesh is refused")
-    problem = build_scenarios(file).nominal if file.spec.parameters else build(file)
+    problem = blueprint_of(file).nominal if file.spec.parameters else build(file)
     made = problem.space.domain.mesh
     size = MeshSize(int(made.dim()), len(made.t), made.nelements, made.nvertices, made.nvertices + made.nfacets)
     size = mesh_size(file.spec.mesh) or size

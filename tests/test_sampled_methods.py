@@ -13,6 +13,7 @@ from bilevel_problems import Explicit, cubic_problem, least_squares, normal, see
 from hypergradients import EXACT, adjoint, at, dense, error, gap, solved
 from torch import Tensor
 
+from nhgd_pde.choice.compared import METHODS
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Oracle
@@ -21,7 +22,6 @@ from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.methods.amigo import AmIGO
 from nhgd_pde.methods.nbo import NBOGD, NSBOSGD
 from nhgd_pde.methods.neumann import Neumann
-from nhgd_pde.methods.registry import METHODS
 from nhgd_pde.methods.saba import SABA
 from nhgd_pde.methods.soba import SOBA
 from nhgd_pde.methods.stocbio import StocBiO

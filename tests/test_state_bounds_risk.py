@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nhgd_pde as nhgd
-from nhgd_pde.building.blueprint import build_scenarios
+from nhgd_pde.building.blueprint import blueprint_of
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.methods.sample_average import SampleAverage
 from nhgd_pde.problem_file.loading import read_problem
@@ -127,7 +127,7 @@ def test_scenarios_with_negative_weights_satisfy_the_bounds() -> None:
 def test_the_derivative_with_penalties_and_a_risk_measure(risk: str) -> None:
     """The derivative of the objective with multipliers and a penalty is compared with differences."""
     file = read_problem(copy.deepcopy(PLATE), {"risk": RISKS[risk], "method": "adjoint"})
-    problem = started(build_scenarios(file).problem)
+    problem = started(blueprint_of(file).problem)
     (relaxation,) = problem.relaxations
     multiplier = 0.1 * random(4, relaxation.multiplier.shape[1]).abs()
     problem = problem.relaxed((replace(relaxation, multiplier=multiplier, penalty=30.0),))

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.choice.compared import METHODS
 from nhgd_pde.engine.minimise import minimise
-from nhgd_pde.methods.registry import METHODS
 from tests.problems import BASE
 from tests.units import PROBLEMS, SMALL, content
 
@@ -219,8 +219,7 @@ def restarted(source: Any, options: dict[str, Any], control: np.ndarray) -> nhgd
     problem = nhgd.load(source, options)
     v = torch.from_numpy(control)
     nominal = replace(problem.pde, origin=(problem.pde.cold_start(v), v))
-    assert problem.scenarios is not None
-    return replace(problem, pde=nominal, scenarios=replace(problem.scenarios, nominal=nominal))
+    return replace(problem, pde=nominal)
 
 
 ROBUST = next(path for path in PROBLEMS if path.stem == "robust_poisson")

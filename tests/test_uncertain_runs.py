@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.choice.compared import OVER_SCENARIOS
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.stochastic import StochasticApproximation
 from nhgd_pde.methods.adjoint import Adjoint
-from nhgd_pde.methods.registry import OVER_SCENARIOS
 from nhgd_pde.methods.robbins_monro import RobbinsMonro
 from nhgd_pde.methods.sample_average import SampleAverage
 from nhgd_pde.output.fields import read_vtu

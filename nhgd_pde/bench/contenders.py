@@ -1,10 +1,11 @@
-"""Contenders: a method with options, as named on the command line."""
+"""Contenders: methods with options, as the command line names them."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from ..problem_file.schema import ProblemSpec
 
 PLACE = "--methods"
 
-# A budget ends a run, not a number of iterations.
+# Number of outer iterations of a contender, more than any budget allows: the budget ends a run.
 _ENDLESS = 10**7
-# What contenders may differ in. The rest of a file is the problem, which is the same for all.
+# The sections of a file that contenders may not change, because all of them solve the same problem.
 _NOT_OPTIONS = frozenset(
     {"name", "method", "mesh", "element", "pde", "time", "control", "objective", "constraints", "parameters"}
     | {"scenarios", "risk", "seed", "output"}
@@ -40,7 +41,7 @@ class Contender:
 
     def with_overrides(self, more: Mapping[str, Any]) -> Contender:
         """The same with further values by dotted path."""
-        return Contender(self.label, self.method, {**self.overrides, **more})
+        return replace(self, overrides={**self.overrides, **more})
 
     def read(self, source: str | Path | Mapping[str, Any], common: Mapping[str, Any], seed: int | None) -> ProblemFile:
         """The problem as this contender solves it.
@@ -69,44 +70,64 @@ def parse_contenders(texts: Sequence[str]) -> tuple[Contender, ...]:
         ProblemError: every text that is no contender, option that is no option, and label that is given twice.
     """
     issues: list[Issue] = []
-    found: list[Contender] = []
-    written: list[str] = []
+    found: list[_Written] = []
     for text in texts:
-        started = False
+        given: list[_Written] = []
         for piece in _split(text):
-            match = None if _is_override(piece) else _CONTENDER.fullmatch(piece)
-            if not piece or (match is None and not started):
-                issues.append(Issue("", f"expected METHOD or LABEL=METHOD[:KEY=VALUE,...], found {piece!r}", PLACE))
-                continue
-            started = True
-            if match is not None:
-                found.append(Contender(match["label"] or "", match["method"]))
-                written.append(piece)
-            else:
-                written[-1] += f",{piece}"
-            override = match["override"] if match is not None else piece
-            if override:
-                found[-1], wrong = _overridden(found[-1], override)
-                issues += wrong
-    named = [
-        Contender(each.label or text, each.method, each.overrides) for each, text in zip(found, written, strict=True)
-    ]
-    if not named and not issues:
+            try:
+                _take(piece, given)
+            except ProblemError as error:
+                issues += error.issues
+        found += given
+    contenders = tuple(each.named() for each in found)
+    if not contenders and not issues:
         issues.append(Issue("", "expected at least one method, found none", PLACE))
-    labels = [each.label for each in named]
+    labels = Counter(each.label for each in contenders)
     issues += [
         Issue("", f"the name {label!r} is given twice; tell them apart as LABEL=METHOD", PLACE)
-        for label in sorted({label for label in labels if labels.count(label) > 1})
+        for label, count in sorted(labels.items())
+        if count > 1
     ]
     if issues:
         raise ProblemError(issues)
-    return tuple(named)
+    return contenders
+
+
+@dataclass
+class _Written:
+    """A contender, and the text that it is written as."""
+
+    contender: Contender
+    text: str
+
+    def named(self) -> Contender:
+        """The contender; without a label it goes by its text."""
+        return replace(self.contender, label=self.contender.label or self.text)
+
+
+def _take(piece: str, given: list[_Written]) -> None:
+    """Adds a piece between commas, which is another contender or a further override of the last one.
+
+    Raises:
+        ProblemError: the piece is neither.
+    """
+    match = None if _is_override(piece) else _CONTENDER.fullmatch(piece)
+    if not piece or (match is None and not given):
+        raise ProblemError([Issue("", f"expected METHOD or LABEL=METHOD[:KEY=VALUE,...], found {piece!r}", PLACE)])
+    if match is not None:
+        given.append(_Written(Contender(match["label"] or "", match["method"]), piece))
+        override = match["override"]
+    else:
+        given[-1].text += f",{piece}"
+        override = piece
+    if override:
+        given[-1].contender = _overridden(given[-1].contender, override)
 
 
 def check_contenders(
     contenders: Sequence[Contender], source: str | Path | Mapping[str, Any], common: Mapping[str, Any]
 ) -> None:
-    """See that a file can be read as every contender would.
+    """Checks that every contender can read a file.
 
     Raises:
         ProblemError: every mistake; one of the file itself once.
@@ -139,17 +160,22 @@ def _is_override(piece: str) -> bool:
     return bool(separator) and key.strip() in ProblemSpec.model_fields
 
 
-def _overridden(contender: Contender, text: str) -> tuple[Contender, list[Issue]]:
+def _overridden(contender: Contender, text: str) -> Contender:
+    """The contender with another override KEY=VALUE.
+
+    Raises:
+        ProblemError: the text is no override, or contenders may not change this value.
+    """
     try:
         key, value = parse_override(text)
     except ProblemError as error:
-        return contender, [Issue(each.key, each.message, PLACE) for each in error.issues]
+        raise ProblemError([Issue(each.key, each.message, PLACE) for each in error.issues]) from None
     section = key.partition(".")[0]
     if section in _NOT_OPTIONS:
         message = "contenders solve the same problem and may not change this; --set changes it for all"
-        return contender, [Issue(key, message, PLACE)]
+        raise ProblemError([Issue(key, message, PLACE)])
     if section not in ProblemSpec.model_fields:
         known = [name for name in ProblemSpec.model_fields if name not in _NOT_OPTIONS]
         message = f"unknown option{suggest(section, known)}; options are below {', '.join(known)}"
-        return contender, [Issue(key, message, PLACE)]
-    return Contender(contender.label, contender.method, {**contender.overrides, key: value}), []
+        raise ProblemError([Issue(key, message, PLACE)])
+    return contender.with_overrides({key: value})

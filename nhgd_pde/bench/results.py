@@ -1,4 +1,4 @@
-"""What a benchmark has found on one problem, as far as it has come."""
+"""The results of a benchmark on one problem, as far as they are known."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .grid import Choice
+from .grid import TunedSteps
 from .hypergradients import HypergradientError
-from .measure import Judged, Reference
 from .peers import PeerError
-from .runs import Point
+from .trials import TrialPoint
+from .truth import Judged, Reference
 
+# The relative gaps to which work is measured.
 GAPS = (1e-2, 1e-4, 1e-6)
 
 
@@ -27,10 +28,10 @@ class Errors:
 
 @dataclass(frozen=True)
 class ProblemResults:
-    """Everything about one problem.
+    """The results on one problem.
 
     Attributes:
-        name: of the problem.
+        name: name of the problem.
         description: its size.
         reference: start and optimum.
         labels: of the contenders, in the order they were named.
@@ -46,7 +47,7 @@ class ProblemResults:
     labels: tuple[str, ...]
     runs: tuple[Judged, ...] = ()
     errors: tuple[Errors, ...] = ()
-    choices: Mapping[str, Choice] = field(default_factory=dict)
+    choices: Mapping[str, TunedSteps] = field(default_factory=dict)
     peers: tuple[PeerError, ...] = ()
 
     def of(self, label: str) -> list[Judged]:
@@ -57,7 +58,7 @@ class ProblemResults:
         """The relative gap of every point of a run; NaN where it has no state."""
         return [self.reference.gap(truth.objective) for truth in judged.truths]
 
-    def reached(self, judged: Judged, gap: float) -> Point | None:
+    def reached(self, judged: Judged, gap: float) -> TrialPoint | None:
         """The first point of a run with at most this gap."""
         pairs = zip(judged.run.points, self.gaps(judged), strict=True)
         return next((point for point, found in pairs if found <= gap), None)
@@ -67,7 +68,7 @@ class ProblemResults:
         runs = self.of(label)
         return sum(self.reached(judged, gap) is not None for judged in runs), len(runs)
 
-    def median_to(self, label: str, gap: float, what: Callable[[Point], float]) -> float:
+    def median_to(self, label: str, gap: float, what: Callable[[TrialPoint], float]) -> float:
         """Median over the seeds of what it takes to a gap; a run that does not get there counts as infinite."""
         points = [self.reached(judged, gap) for judged in self.of(label)]
         return median([what(point) if point is not None else math.inf for point in points])

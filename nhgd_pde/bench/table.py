@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..linalg.counts import Counts
 from .results import GAPS, ProblemResults, median
-from .runs import Point
+from .trials import TrialPoint
 
 _COUNTS = tuple(Counts().as_dict())
 COLUMNS = (
@@ -110,7 +110,7 @@ def _problem_lines(results: ProblemResults) -> list[str]:
 
 
 def _run_table(results: ProblemResults) -> list[str]:
-    measures: dict[str, tuple[Callable[[Point], float], Callable[[float], str]]] = {
+    measures: dict[str, tuple[Callable[[TrialPoint], float], Callable[[float], str]]] = {
         "solves": (lambda point: point.counts.solves, _whole),
         "products": (lambda point: point.counts.products, _whole),
         "seconds": (lambda point: point.seconds, _seconds),
@@ -157,7 +157,7 @@ def _error_table(results: ProblemResults) -> list[str]:
 
 
 def _peer_table(results: ProblemResults) -> list[str]:
-    """Who and setting in a row, the numbers of steps beside each other; notes and absences below."""
+    """A row for each library and setting, with columns for each number of steps; notes are below."""
     ran = [peer for peer in results.peers if peer.setting]
     steps = sorted({peer.steps for peer in ran})
     rows: dict[tuple[str, str], list[str]] = {}

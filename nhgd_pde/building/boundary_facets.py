@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..fem.mesh import Domain
@@ -29,7 +31,7 @@ def other_facets(values: Values, domain: Domain) -> np.ndarray:
     return np.setdiff1d(domain.boundaries["all"], np.concatenate([[], *(domain.facets[n] for n in names)]))
 
 
-def fixed_facets(values: Values, state: StateSpace, facets: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def fixed_facets(values: Values, state: StateSpace, facets: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     """The facets on which the file fixes each component of the state."""
     found: list[list[np.ndarray]] = [[] for _ in range(state.groups[0].components)]
     for name, indices in facets.items():

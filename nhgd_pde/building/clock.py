@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from ..control.controls import TimeRule
+from ..problem_file.control_spec import DirichletControl
+from ..problem_file.schema import ProblemSpec
+from .mistakes import Mistakes
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,23 @@ class Clock:
     def stages_of(self, size: int) -> sp.csr_matrix:
         """(steps * size, (steps + 1) * size): coefficients of a space at the levels -> at the stages."""
         return sp.csr_matrix(sp.kron(self.averages, sp.identity(size)))
+
+
+def clock_of(spec: ProblemSpec) -> Clock | None:
+    """The times of the evolution that a file describes; None of a steady problem."""
+    if spec.time is None:
+        return None
+    theta = 1.0 if spec.time.scheme == "implicit_euler" else 0.5
+    # A first step of the implicit Euler method does not use the boundary values at time 0, where controls have no
+    # value and the initial state need not fit. A single such step does not reduce the order of the scheme.
+    first = 1.0 if any(isinstance(each, DirichletControl) for each in spec.controls) else theta
+    return Clock(spec.time.steps, spec.time.end / spec.time.steps, theta, first)
+
+
+def check_clock(mistakes: Mistakes, spec: ProblemSpec, evolves: Literal["never", "may", "always"]) -> None:
+    """Complain of an evolution whose equation is always steady, and of the opposite."""
+    kind = spec.pde.kind
+    if evolves == "always" and spec.time is None:
+        mistakes.complain("time", f"missing; an equation of kind {kind} evolves in time")
+    elif evolves == "never" and spec.time is not None:
+        mistakes.complain("time", f"an equation of kind {kind} does not evolve in time")

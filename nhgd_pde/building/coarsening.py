@@ -9,11 +9,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..control.controls import Controls, ControlSpace
-from ..fem.interpolation import at_points
+from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.spaces import Space
 from ..fem.state_space import StateSpace
+from ..linalg.sparse import SparseMatrix
+from ..pde_problem import PDEProblem
 from ..problem_file.loading import ProblemFile
 from ..problem_file.mesh_spec import DiskMesh
+from ..scenario_problem import Coarse, ScenarioProblem
 
 # Cells along an axis that a coarse mesh has at least.
 _LEAST_CELLS = 4
@@ -90,3 +93,18 @@ class Prolongations:
             return None
         one = sp.csr_matrix(sp.diags_array(1.0 / total) @ every)
         return sp.kron(sp.identity(fine.components), one, format="csr")
+
+
+def coarse_level(fine: PDEProblem, coarse: ScenarioProblem) -> Coarse | None:
+    """A coarse problem with the transfer to the fine one; None where a function on one mesh is none on the other."""
+    prolongations = Prolongations()
+    try:
+        states = prolongations.of_states(fine.space, coarse.nominal.space)
+        controls = prolongations.of_controls(fine.control, coarse.nominal.control)
+    except OutsideMeshError:
+        return None
+    if controls is None:
+        return None
+    device = fine.space.device
+    free = states[fine.equation.free][:, coarse.nominal.equation.free]
+    return Coarse(coarse, SparseMatrix(controls, device), SparseMatrix(free, device), fine.outer_metric)

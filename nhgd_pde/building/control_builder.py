@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,13 +27,15 @@ from ..problem_file.control_spec import (
     RobinControl,
     SourceControl,
 )
-from ..problem_file.expressions import Expression
+from ..problem_file.expressions import COORDINATES, Expression
 from ..problem_file.fields import Function
+from ..problem_file.schema import ProblemSpec
 from .control_spaces import ControlSpaces
 from .densities import density_entry
 from .dependence import CELLS, Recorded
 from .entry import Entry
-from .families import Interior
+from .families.base import Interior
+from .mistakes import Mistakes
 from .python_code import load_function
 from .values import Values
 
@@ -274,3 +276,35 @@ def _shared_nodes(entries: list[Entry]) -> list[Entry]:
         else entry
         for entry in entries
     ]
+
+
+def starting_parameters(spec: ProblemSpec, dim: int, mistakes: Mistakes) -> dict[str, float]:
+    """The starting values of the controls that are parameters, by name."""
+    found = {}
+    for k, each in enumerate(spec.controls):
+        if isinstance(each, ParameterControl):
+            key = f"control.{k}" if isinstance(spec.control, tuple) else "control"
+            found[each.name] = _start_between_bounds(each, key, mistakes)
+            if each.name in COORDINATES[:dim]:
+                message = f"the name {each.name!r} is taken: it is a coordinate of the mesh"
+                mistakes.complain(f"{key}.name", message)
+    return found
+
+
+def _start_between_bounds(spec: ParameterControl, key: str, mistakes: Mistakes) -> float:
+    value = spec.initial.constant if not isinstance(spec.initial, tuple) else None
+    if value is None:
+        mistakes.complain(f"{key}.initial", f"expected a number for a parameter, found {spec.initial}")
+    lower, upper = (None if bound is None else bound.constant for bound in spec.bounds)
+    value = value or 0.0
+    value = value if lower is None else max(value, lower)
+    return value if upper is None else min(value, upper)
+
+
+def check_parameters_used(values: Values, entries: Sequence[Entry]) -> None:
+    """Complain of parameters that no expression uses."""
+    used = values.dependence.used
+    for entry in entries:
+        if entry.parameter is not None and entry.parameter not in used:
+            message = f"expected a parameter that an expression of pde uses, found {entry.parameter!r}"
+            values.complain(f"{entry.key}.name", message)

@@ -48,6 +48,11 @@ class Dependence:
     def use(self, place: str, names: Collection[str]) -> None:
         self.names.setdefault(place, set()).update(names)
 
+    def copy(self) -> Dependence:
+        """A copy whose changes do not change this one."""
+        rules = {place: dict(each) for place, each in self.rules.items()}
+        return Dependence(rules, {place: set(each) for place, each in self.names.items()}, set(self.exposed))
+
     def at(self, place: str) -> dict[str, Rule]:
         return self.rules.get(place, {})
 

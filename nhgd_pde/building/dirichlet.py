@@ -20,7 +20,7 @@ from ..problem_file.expressions import Expression
 from .clock import Clock
 from .entry import Entry
 from .points import fix_point
-from .values import Values
+from .values import Values, place_text
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Given:
                     torch.from_numpy(levels * self.owner.shape[1] + dofs).to(x.device),
                     partial(_followed, expression, x, known, names),
                     controls,
-                    Guard({"given": key}, {}, partial(self.values.place_text, x)),
+                    Guard({"given": key}, {}, partial(place_text, self.values.random, x)),
                 )
             )
         return tuple(found)
@@ -187,7 +187,7 @@ def controlled_coefficients(
         for entry, first in zip(entries, controls.rows.offsets, strict=False)
         if entry.parameter is not None
     }
-    added = _added(state, entries, clock)
+    added = given.values.once("values by controls", partial(_added, state, entries, clock))
     followed = given.parameter_data(columns, controls.size)
     if added is None and not followed:
         return None

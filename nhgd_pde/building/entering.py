@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from ..pde.form import Coefficients, ControlMap, Integral
 from ..pde.probing import SCALES, Probe, changed_in_place, probe
 from ..problem_file.control_spec import ParameterControl, PythonControl
 from ..problem_file.fields import Function
-from ..problem_file.pde_spec import PythonSpec
 from .dependence import GIVEN, INERTIA
 from .entry import Entry
+from .families.python import PythonSpec
+from .integrals import place_of
 from .values import Values
 
 
@@ -31,7 +32,7 @@ def check_entering(
     values: Values,
     entries: Sequence[Entry],
     controls: Controls,
-    integrals: Sequence[tuple[str | None, str, Integral]],
+    integrals: Mapping[str | None, Integral],
     joint: bool,
 ) -> None:
     """Complain of controls without a derivative, or without an effect, in formulas and functions of users.
@@ -40,26 +41,26 @@ def check_entering(
         values: the values, with the file and the list of mistakes.
         entries: the controls and their ways into the equation.
         controls: the same controls, as one vector.
-        integrals: those of the equation that controls act in: the part of the boundary, None for the cells; the place
-            that their coefficients belong to; and the integral.
+        integrals: the integrals of the equation that controls act in, by name; None names the integral over the cells.
         joint: a term of the objective depends on controls and state alike.
     """
     spec = values.file.spec
-    of_users = isinstance(spec.pde, PythonSpec)
+    function = Function.written(spec.pde.python) if isinstance(spec.pde, PythonSpec) else None
     for number, entry in enumerate(entries):
         kind = spec.controls[number]
-        if not (of_users or isinstance(kind, PythonControl | ParameterControl)):
+        if not (function is not None or isinstance(kind, PythonControl | ParameterControl)):
             continue
         try:
             if isinstance(kind, PythonControl):
                 _check_map(values, entries, controls, number, integrals, Function.written(kind.python))
             elsewhere = values.dependence.names_at(GIVEN) | values.dependence.names_at(INERTIA)
             enters = entry.data is not None or joint or entry.parameter in elsewhere
-            for name, place, integral in integrals:
-                names = values.dependence.names_at(place)
+            for name, integral in integrals.items():
+                names = values.dependence.names_at(place_of(name))
                 if entry.parameter in names if entry.parameter is not None else entry.maps and entry.where == name:
-                    form = Function.written(spec.pde.python) if of_users and name is None else "the equation"  # type: ignore[union-attr]
-                    key = "pde.python" if of_users and name is None else entry.key
+                    form, key = "the equation", entry.key
+                    if function is not None and name is None:
+                        form, key = function, "pde.python"
                     free = not isinstance(kind, ParameterControl)
                     components = _components(integral, entries, entry, names)
                     found = _check_integral(integral, entry, controls, components, key, form, free)
@@ -124,12 +125,12 @@ def _check_map(
     entries: Sequence[Entry],
     controls: Controls,
     number: int,
-    integrals: Sequence[tuple[str | None, str, Integral]],
+    integrals: Mapping[str | None, Integral],
     name: str,
 ) -> None:
     """Compare the derivatives of the coefficients in a user's map by the control with their values."""
     entry = entries[number]
-    ((place, integral),) = [(place, each) for where, place, each in integrals if where == entry.where]
+    place, integral = place_of(entry.where), integrals[entry.where]
     (enter,) = entry.maps
     (component,) = _components(integral, entries, entry, values.dependence.names_at(place))
     coefficients = _with_parameters(values, entries, place, integral)

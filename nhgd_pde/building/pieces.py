@@ -9,7 +9,7 @@ import numpy as np
 
 from ..fem.state_space import StateSpace
 from ..pde.boundary import robin
-from .boundary_conditions import Condition
+from ..pde.form import Integral
 from .entry import Entry
 from .families.base import Interior
 from .values import Values, point_text
@@ -36,7 +36,7 @@ class Pieces:
     state: StateSpace
     fixed: np.ndarray
     facets: Mapping[str, np.ndarray]
-    conditions: Mapping[str, Condition]
+    conditions: Mapping[str, Integral]
     entries: Sequence[Entry]
 
     def check(self, interior: Interior) -> None:

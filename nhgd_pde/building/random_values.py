@@ -40,7 +40,6 @@ class RandomValues:
         squeezed: one scenario, whose values have no axis of their own: in the nominal problem, and where rows are
             those of time.
         places: the points that have been seen, for all scenarios of a problem the same list.
-        kept: what else is the same in all scenarios, by what it is called.
     """
 
     inputs: RandomInputs
@@ -48,7 +47,6 @@ class RandomValues:
     numbers: np.ndarray | None = None
     squeezed: bool = False
     places: list[Place] = field(default_factory=list)
-    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:

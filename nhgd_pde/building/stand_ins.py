@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..problem_file.fields import Function
 from ..problem_file.loading import ProblemFile
-from .blueprint import build, build_scenarios
+from .blueprint import build
 from .limits import limits_told
 from .python_code import shown
 
@@ -23,7 +23,7 @@ def report_without_code(file: ProblemFile) -> str:
     """
     reduced, left = without_code(file)
     with limits_told(reduced):
-        problem = build_scenarios(reduced).nominal if reduced.spec.parameters else build(reduced)
+        problem = build(reduced)
     lines = [
         f"{problem.name}: {problem.inner_shape[1]:,} state and {problem.outer_size:,} control unknowns",
         f"mesh: {problem.space.domain}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ from .dependence import (
     random_coefficient,
     stacked,
 )
+from .mistakes import Mistakes
+from .names_in_use import NamesInUse
 from .random_values import RandomValues, host_tensor, host_tensors
 
 T = TypeVar("T")
@@ -37,33 +39,42 @@ T = TypeVar("T")
 _RANDOM = ("pde.", "time.initial")
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Values:
     """Evaluates what a problem file says on a mesh; `issues` grows by every mistake found.
 
     After a mistake the values are zeros, so that the rest of the file can be looked at as well.
 
     Attributes:
-        notices: sentences for the user that are not about mistakes.
+        mistakes: the list of mistakes and notices.
+        names: the names in each part of the equation.
         times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
         parameters: starting values of the controls that expressions name.
         dependence: the coefficients that follow from parameters.
         ranges: key in the file -> the admissible values of the coefficient there, where they have a range.
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
         random: the random inputs in the scenarios that are looked at; None where there are none.
+        memo: parts of the problem that are the same in all scenarios, by key.
+        own: parts of the problem in these scenarios, by key.
     """
 
     file: ProblemFile
     domain: Domain
     device: torch.device
-    issues: list[Issue] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    mistakes: Mistakes
+    names: NamesInUse
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
     dependence: Dependence = field(default_factory=Dependence)
     ranges: dict[str, Range] = field(default_factory=dict)
     complex: bool = False
     random: RandomValues | None = None
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+    own: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def issues(self) -> list[Issue]:
+        return self.mistakes.issues
 
     @property
     def random_names(self) -> frozenset[str]:
@@ -216,14 +227,23 @@ class Values:
         found = self.random.at(variables & self.random.names, np.asarray(x.cpu()))
         return {name: values.to(self.device) for name, values in found.items()}
 
-    def once(self, key: str, make: Callable[[], T]) -> T:
-        """What is the same in all scenarios is made for the first of them."""
-        if self.random is None:
-            return make()
-        if key not in self.random.kept:
-            self.random.kept[key] = make()
-        found: T = self.random.kept[key]
+    def kept(self, key: Hashable, names: frozenset[str], make: Callable[[], T]) -> T:
+        """A part of the problem, made once for all scenarios, or once for these if it depends on random inputs.
+
+        Args:
+            key: what the part is called.
+            names: the names that its expressions use.
+            make: makes the part.
+        """
+        store = self.own if names & self.random_names else self.memo
+        if key not in store:
+            store[key] = make()
+        found: T = store[key]
         return found
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """A part of the problem that is the same in all scenarios."""
+        return self.kept(key, frozenset(), make)
 
     def companions(self, place: str, x: Tensor) -> dict[str, Tensor]:
         """Additional coefficients of an integral with points x (dim, P), from which others follow.
@@ -239,10 +259,7 @@ class Values:
 
     def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
         """Coordinates of one of the points (dim, ...), and the scenario, of one of the values (..., points) there."""
-        if self.random is None:
-            return point_text(x, index)
-        points = int(np.prod(x.shape[1:]))
-        return point_text(x, index) + self.random.scenario(index // points % self.rows)
+        return place_text(self.random, x, index)
 
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
@@ -254,13 +271,10 @@ class Values:
                 self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
 
     def complain(self, key: str, message: str) -> None:
-        """Add a mistake to the list, once: a part of the file may be evaluated at several places."""
-        issue = self.file.issue(key, message)
-        if issue not in self.issues:
-            self.issues.append(issue)
+        self.mistakes.complain(key, message)
 
     def tell(self, message: str) -> None:
-        self.notices.append(message)
+        self.mistakes.tell(message)
 
     def unknown(
         self,
@@ -419,6 +433,13 @@ class Values:
             return Traced(whole)
         names = frozenset().union(*(each.names for each in entries))
         return Traced(whole, stacked([each.follow for each in entries], (count,)), names)
+
+
+def place_text(random: RandomValues | None, x: Tensor | np.ndarray, index: int) -> str:
+    """See `Values.place_text`."""
+    if random is None:
+        return point_text(x, index)
+    return point_text(x, index) + random.scenario(index // int(np.prod(x.shape[1:])) % (random.rows or 1))
 
 
 def point_text(x: Tensor | np.ndarray, index: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..fem.state_space import StateSpace
 from ..pde.boundary import robin
+from ..pde.form import Integral
 from ..pde.given import GivenData
 from ..pde.zero_mean import ZeroMean
-from .boundary_conditions import Condition
 from .entry import Entry
 from .families.base import UndeterminedField
 from .values import Values
@@ -36,8 +36,8 @@ def check_held(
     state: StateSpace,
     unseen: dict[str, np.ndarray],
     fixed: np.ndarray,
-    facets: dict[str, np.ndarray],
-    conditions: dict[str, Condition],
+    facets: Mapping[str, np.ndarray],
+    conditions: Mapping[str, Integral],
 ) -> None:
     """Complain of states without energy that neither Dirichlet nor Robin conditions rule out."""
     held = fixed.copy()
@@ -89,23 +89,25 @@ def undetermined(
         state: the state space.
         candidate: the field in question, if any.
         fixed: (N,) which coefficients are given.
-        lift: (N,) given coefficients. Those of several times, in an evolution, are not looked at: flow is steady.
+        lift: given coefficients, (N,) or (S, N) of scenarios. Those of several times, in an evolution, are not looked
+            at: flow is steady.
         entries: the controls.
     """
-    if candidate is None or len(lift) != len(fixed):
+    rows = lift if lift.ndim > 1 else lift[None]
+    if candidate is None or rows.shape[1] != len(fixed):
         return None
     outflow = candidate.outflow
     nothing = 1e-10 * np.abs(outflow).max()
     if (np.abs(outflow[~fixed]) > nothing).any():
         return None
-    given = lift.cpu().numpy()
-    net, through = float(outflow @ given), float(np.abs(outflow) @ np.abs(given))
-    if abs(net) > _LEAST_BALANCE * through + nothing * np.abs(given).sum():
-        message = (
-            "velocities are given all around and let nothing else in or out: expected a net flux of zero, found "
-            f"{net:.3g} (outwards) of {through:.3g} that flows through; correct them, or leave a part open"
-        )
-        values.complain("pde.boundary", message)
+    for given in rows.cpu().numpy():
+        net, through = float(outflow @ given), float(np.abs(outflow) @ np.abs(given))
+        if abs(net) > _LEAST_BALANCE * through + nothing * np.abs(given).sum():
+            message = (
+                "velocities are given all around and let nothing else in or out: expected a net flux of zero, found "
+                f"{net:.3g} (outwards) of {through:.3g} that flows through; correct them, or leave a part open"
+            )
+            values.complain("pde.boundary", message)
     for entry in entries:
         if entry.data is not None and (np.abs(entry.data.T @ outflow) > nothing).any():
             message = (

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 
-from ..engine.curvature.base import Curvature
-from ..engine.curvature.block import Block
+from ..engine.curvature.base import BackendOptions, LocalBackend, OptionError
 from ..engine.curvature.dense import Dense
-from ..engine.curvature.factored import Factored
 from ..engine.curvature.low_rank import LowRank
 from ..linalg.memory import available_bytes
+from ..problem_file.catalogue import CURVATURES, found_at
 from ..problem_file.loading import ProblemFile
 
-# Numbers that a dense inverse needs at its peak, over d^2.
-_DENSE = 1.1
-# Up to here a dense inverse costs less than the solves that a structured one would take.
+# Unknowns up to which a dense inverse costs less than the solves that a structured one would take.
 _SMALL = 2_000
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend, its name, and where `auto` chose it, why."""
+    """A backend, its name, and the reason where `auto` chose it."""
 
-    backend: Curvature
+    backend: Any
     name: str
     reason: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} curvature" + (f" (auto: {self.reason})" if self.reason else "")
+
+
+def draws_samples(file: ProblemFile) -> bool:
+    """Whether the inner loop draws random test functions, from which the backend makes scores."""
+    tests, kind = file.spec.inner.tests, file.spec.curvature.kind
+    return isinstance(tests, int) or (tests == "auto" and kind != "auto" and found_at(CURVATURES[kind]).sampled)
 
 
 def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, device: torch.device) -> Choice:
@@ -43,60 +46,48 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
         device: where the inverse will be.
 
     Raises:
-        ProblemError: a backend that needs scores where there are none, or more memory than there is.
+        ProblemError: a backend that needs scores where there are none, that does not take an option, or that needs more
+            memory than there is.
     """
     spec = file.spec.curvature
-    scenarios, n = shape
-    kind, reason = str(spec.kind), ""
+    kind, reason = spec.kind, ""
     if kind == "auto":
         kind, reason = _automatic(shape, sampled, device)
-    if kind != "factored" and not sampled:
+    known: type[LocalBackend] = found_at(CURVATURES[kind])
+    if known.sampled and not sampled:
         raise file.error("inner.tests", f"expected a number: a {kind} inverse is made from sampled tests, found 'all'")
     weight = None if spec.prior_weight == "auto" else float(spec.prior_weight)
-    if weight is None and spec.prior == "identity":
-        # A multiple of the identity knows nothing; the weight that makes F best makes its inverse worse.
-        weight = 1.0
-    if kind == "dense":
-        _check_memory(file, scenarios * n, device)
-        return Choice(Dense(spec.prior, weight, spec.forgetting), kind, reason)
-    if kind == "block":
-        return Choice(Block(spec.block, spec.prior, weight, spec.forgetting), kind, reason)
-    if kind == "low_rank":
-        if spec.prior == "identity":
-            raise file.error(
-                "curvature.prior", "expected riesz: low_rank corrects a structured prior, found 'identity'"
-            )
-        # With several scenarios the mean of their Jacobians is nearer to each of them than the Riesz map is.
-        prior: Literal["riesz", "factored"] = "riesz" if scenarios == 1 else "factored"
-        fading = spec.forgetting if isinstance(spec.forgetting, float) else None
-        return Choice(LowRank(spec.rank, prior, weight, fading), kind, reason)
-    return Choice(Factored(), kind, reason)
-
-
-def dense_bytes(unknowns: int) -> float:
-    """Memory that a dense inverse takes at its peak."""
-    return 8.0 * _DENSE * unknowns**2
+    try:
+        backend = known.of_options(
+            BackendOptions(spec.prior, weight, spec.forgetting, spec.block, spec.rank), scenarios=shape[0]
+        )
+    except OptionError as error:
+        raise file.error(f"curvature.{error.option}", str(error)) from error
+    _check_memory(file, kind, backend, shape[0] * shape[1], device)
+    return Choice(backend, kind, reason)
 
 
 def _automatic(shape: tuple[int, int], sampled: bool, device: torch.device) -> tuple[str, str]:
+    """The name of a backend, and why it is chosen."""
     scenarios, n = shape
     d = scenarios * n
     if scenarios == 1:
         return "factored", "exact for a deterministic equation"
     if not sampled:
         return "factored", "expectations need no scores"
-    if d <= _SMALL and dense_bytes(d) <= 0.5 * available_bytes(device):
+    if d <= _SMALL and Dense().bytes(d) <= 0.5 * available_bytes(device):
         return "dense", f"{d:,} unknowns"
     return "low_rank", f"{d:,} unknowns in {scenarios:,} scenarios"
 
 
-def _check_memory(file: ProblemFile, unknowns: int, device: torch.device) -> None:
-    needed, there = dense_bytes(unknowns), available_bytes(device)
+def _check_memory(file: ProblemFile, kind: str, backend: LocalBackend, unknowns: int, device: torch.device) -> None:
+    needed = backend.bytes(unknowns)
+    there = available_bytes(device) if needed else 0.0
     if needed > there:
         rank = file.spec.curvature.rank
         message = (
-            f"a dense inverse of {unknowns:,} unknowns takes {needed / 1e9:,.1f} GB ({needed:,.0f} bytes), {device} "
+            f"a {kind} inverse of {unknowns:,} unknowns takes {needed / 1e9:,.1f} GB ({needed:,.0f} bytes), {device} "
             f"has {there / 1e9:,.1f} GB left; factored needs sparse factors only, low_rank of rank {rank} "
-            f"{16e-6 * unknowns * rank:,.0f} MB beside them"
+            f"{1e-6 * LowRank(rank).bytes(unknowns):,.0f} MB beside them"
         )
         raise file.error("curvature.kind", message)

@@ -1,53 +1,59 @@
-"""How a file with random inputs is solved: the method for the nominal problem, made one over scenarios."""
+"""How a problem with random inputs is solved: the method over scenarios that the method for one scenario becomes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.outer.base import OuterMethod
-from ..engine.outer.newton_cg import NewtonCG
 from ..engine.outer.stochastic import StochasticApproximation
 from ..engine.scenarios.growth import GrowthOptions
 from ..engine.scenarios.saga import SAGA
 from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
 from ..engine.scenarios.streaming import Streaming
 from ..methods.adjoint import Adjoint
-from ..methods.registry import OVER_SCENARIOS
-from ..methods.sample_average import SampleAverage
-from ..problem_file.constraint_spec import StateSpec
+from ..methods.compared import Compared
+from ..problem_file.catalogue import SCENARIO_METHODS, found_at
 from ..problem_file.loading import ProblemFile
 from ..problem_file.scenario_spec import CVaRSpec, ScenariosSpec
 
-# The Hessian is that of the nominal scenario: more of its system than this is not worth solving for.
-_FORCING, _LEAST_FORCING = 0.05, 0.02
-_SECANTS = 20
-# Of a / (k + k0)^gamma, where the file does not say: k0 and gamma of the compared method, and of strategies.
+# Default k0 and gamma of steps a / (k + k0)^gamma: for compared methods, and for strategies of nhgd.
 _DECREASING, _CONSTANT = (10.0, 1.0), (1.0, 0.0)
-# Scenarios looked at first, and those of a minibatch.
+# Default numbers of the scenarios that are looked at first, and of the scenarios in a minibatch.
 _FIRST = 16
 _MINIBATCH = 8
+# Strategies with minibatches: the risks besides the mean that they estimate, and the words for these in a message.
+_ESTIMATED: dict[str, tuple[tuple[type, ...], str]] = {"saga": ((), ""), "streaming": ((CVaRSpec,), " and cvar")}
 
 
 def over_scenarios(
     file: ProblemFile, oracle: Oracle[Any, Any], outer: OuterMethod[Any], description: str
 ) -> tuple[Oracle[Any, Any], OuterMethod[Any], str]:
-    """The method over scenarios that a method for one stands for.
+    """The method over scenarios that belongs to a method for one scenario.
+
+    Args:
+        file: the problem file.
+        oracle: the oracle for the nominal scenario, or a compared method over scenarios.
+        outer: the outer method for the nominal scenario.
+        description: a few words on the oracle.
+
+    Returns:
+        The oracle and the outer method over scenarios, and a few words on them.
 
     Raises:
         ProblemError: a method that does not take random inputs, or an inverse without factors.
     """
     spec = file.spec
     if isinstance(oracle, Adjoint):
-        return SampleAverage("factors"), outer, "exact adjoints of every scenario"
-    if spec.method in OVER_SCENARIOS:
-        if OVER_SCENARIOS[spec.method].stepwise:
+        sample_average = found_at(SCENARIO_METHODS["sample_average"])
+        return sample_average("factors"), outer, "exact adjoints of every scenario"
+    if isinstance(oracle, Compared) and spec.method in SCENARIO_METHODS:
+        if oracle.stepwise:
             outer = _stochastic(file, False, spec.method, *_DECREASING)
         return oracle, outer, description
     if not isinstance(oracle, NHGD):
-        known = ", ".join(["nhgd", "adjoint", *OVER_SCENARIOS])
+        known = ", ".join(["nhgd", "adjoint", *SCENARIO_METHODS])
         raise file.error("method", f"expected one of {known} for a problem with random inputs, found {spec.method!r}")
     if not oracle.curvature.pointwise or oracle.inner.tests is not None:
         given = spec.curvature.kind if spec.curvature.kind != "auto" else f"tests: {spec.inner.tests}"
@@ -56,8 +62,8 @@ def over_scenarios(
     if not isinstance(strategy, ScenarioNHGD):
         natural = spec.outer.method == "auto"
         outer = _stochastic(file, natural, f"strategy {_scenarios(file).strategy}", *_CONSTANT)
-    elif isinstance(outer, NewtonCG):
-        outer = replace(outer, forcing=_FORCING, least=_LEAST_FORCING, memory=_SECANTS)
+    else:
+        outer = outer.with_rough_hessian()
     return strategy, outer, f"{description}, shared by all scenarios, {how}"
 
 
@@ -65,29 +71,32 @@ def compared_over_scenarios(file: ProblemFile) -> tuple[Oracle[Any, Any], str]:
     """One of the compared methods over scenarios, and a few words on it.
 
     Raises:
-        ProblemError: a risk that minibatches do not estimate.
+        ProblemError: a file without random inputs, or conditions or a risk that minibatches do not estimate.
     """
     spec, options = file.spec, file.spec.adjoints
-    method = OVER_SCENARIOS[spec.method]
-    if method.stepwise and any(isinstance(each, StateSpec) for each in spec.constraints):
+    if not spec.parameters:
+        message = f"expected a method for one scenario, found {spec.method!r}, which goes through many: the file has no"
+        raise file.error("method", f"{message} parameters, which are what is random")
+    method: type[Compared] = found_at(SCENARIO_METHODS[spec.method])
+    if method.stepwise and spec.bounds_state:
         message = "expected nhgd, adjoint or sample_average with bounds of the state, which hold in every scenario"
         raise file.error("method", f"{message}, found {spec.method!r}")
     if method.stepwise and spec.risk != "mean":
         raise file.error("risk", f"expected mean, which a minibatch estimates, with method {spec.method}")
-    oracle = method.factory(
-        solver="factors" if options.solver == "factors" else "nominal",
-        tolerance=None if options.tolerance == "auto" else float(options.tolerance),
+    oracle: Any = method.factory(
+        solver=options.solver,
+        tolerance=None if options.tolerance == "auto" else options.tolerance,
         warm=options.warm,
         batch=options.batch,
         fresh=options.fresh,
         seed=spec.seed,
     )
     how = f"batches of {options.batch}" if method.stepwise else f"by {options.solver}"
-    return oracle, f"{method.description}, {how}"
+    return oracle, f"{method.summary}, {how}"
 
 
 def _stochastic(file: ProblemFile, natural: bool, what: str, shift: float, power: float) -> StochasticApproximation:
-    """Steps without a search, with k0 and gamma where the file does not say."""
+    """Steps without a line search; `shift` and `power` are the defaults of k0 and gamma."""
     outer = file.spec.outer
     if outer.method not in ("auto", "gradient"):
         message = f"expected auto or gradient: steps of {what} are not searched"
@@ -101,26 +110,31 @@ def _stochastic(file: ProblemFile, natural: bool, what: str, shift: float, power
 
 
 def _strategy(file: ProblemFile, base: NHGD) -> tuple[Oracle[Any, Any], str]:
-    """How the scenarios are gone through, and a few words on it."""
+    """The oracle that goes through the scenarios, and a few words on it."""
     scenarios = _scenarios(file)
     batch = None if scenarios.batch == "auto" else int(scenarios.batch)
-    linear = file.spec.risk == "mean"
-    bounded = any(isinstance(each, StateSpec) for each in file.spec.constraints)
-    if bounded and scenarios.strategy in ("saga", "streaming"):
-        message = "expected growing or all with bounds of the state, which hold in every scenario of the sample"
-        raise file.error("scenarios.strategy", f"{message}, found {scenarios.strategy!r}")
+    # Bounds of the state have multipliers in every scenario of the sample.
+    bounded = file.spec.bounds_state
+    _check_strategy(file, scenarios.strategy, bounded)
     if scenarios.strategy == "saga":
-        if not linear:
-            raise file.error("scenarios.strategy", "expected growing or all with a risk other than the mean")
         return SAGA(base, batch or _MINIBATCH, seed=file.spec.seed), "a table of hypergradients"
     if scenarios.strategy == "streaming":
-        if not linear and not isinstance(file.spec.risk, CVaRSpec):
-            raise file.error("scenarios.strategy", "expected growing or all with a risk other than the mean and cvar")
         return Streaming(base, batch or _MINIBATCH), "fresh ones in every step"
-    # Bounds of the state have multipliers in every scenario of the sample.
     growing = scenarios.strategy == "growing" and scenarios.sampling != "quadrature" and not bounded
     first = min(_FIRST, batch or _FIRST) if growing else None
     return ScenarioNHGD(base, GrowthOptions(first=first)), "batches that grow" if growing else "all at once"
+
+
+def _check_strategy(file: ProblemFile, strategy: str, bounded: bool) -> None:
+    """Refuse minibatches for bounds of the state, and for a risk that they do not estimate."""
+    if strategy not in _ESTIMATED:
+        return
+    if bounded:
+        message = "expected growing or all with bounds of the state, which hold in every scenario of the sample"
+        raise file.error("scenarios.strategy", f"{message}, found {strategy!r}")
+    if not isinstance(file.spec.risk, _ESTIMATED[strategy][0]) and file.spec.risk != "mean":
+        message = f"expected growing or all with a risk other than the mean{_ESTIMATED[strategy][1]}"
+        raise file.error("scenarios.strategy", message)
 
 
 def _scenarios(file: ProblemFile) -> ScenariosSpec:

@@ -1,4 +1,4 @@
-"""What a problem file can say, listed for people; taken from the schema, so that nothing is said twice."""
+"""Lists the choices of a problem file for people, with a line on each; everything is read off the schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def vocabulary() -> dict[str, dict[str, str]]:
 def _sections(annotation: Any, key: str = "") -> dict[str, str]:
     """The sections of a union (or the only one), each with the first line of its docstring.
 
-    They go by their kind; the one that has none, by the key that stands in its place.
+    A section goes by its kind; the section that has no kind goes by the key that stands in its place.
     """
     members: list[Any] = [annotation] if isinstance(annotation, type) else list(get_args(get_args(annotation)[0]))
     named = {}
@@ -40,12 +40,12 @@ def _sections(annotation: Any, key: str = "") -> dict[str, str]:
 
 
 def _methods() -> dict[str, str]:
-    # Only here, because methods load torch.
-    from ..methods.registry import METHODS, OVER_SCENARIOS
+    # Imported here, because methods load torch.
+    from .compared import METHODS, OVER_SCENARIOS
 
     own = {"nhgd": "natural hypergradient descent", "adjoint": "exact discrete adjoint"}
-    compared = {name: method.description for name, method in METHODS.items()}
-    scenarios = {name: f"{method.description} (random inputs)" for name, method in OVER_SCENARIOS.items()}
+    compared = {name: method.summary for name, method in METHODS.items()}
+    scenarios = {name: f"{method.summary} (random inputs)" for name, method in OVER_SCENARIOS.items()}
     return {**own, **compared, **scenarios}
 
 

@@ -14,7 +14,7 @@ from .admissible import ended_at_edge, explained, held_back
 from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle, Unsolved
-from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation
+from .outer.base import Evaluation, Feasible, HessianProduct, OuterMethod, failed_evaluation, objection_of
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 from .starts import judged_start
@@ -113,7 +113,7 @@ def minimise(
         ValueError: the outer method does not take what the problem has, or needs what it has not.
     """
     space = outer_space(problem)
-    objection = outer.objection(space)
+    objection = objection_of(outer, space)
     if objection:
         raise ValueError(objection)
     tell = callback or (lambda iterate: None)

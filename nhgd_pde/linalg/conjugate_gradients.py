@@ -15,6 +15,8 @@ from torch import Tensor
 from .krylov import BatchedResult, KrylovResult, Operator, RowGoals, as_row, row_goals, row_units, usual_unit
 from .safe_lengths import dot, magnitude, row_dots
 
+_NOT_FINITE = "the conjugate gradient method met a number that is not finite"
+
 
 class _Iteration:
     """Conjugate gradients for A_s x_s = b_s in the rows (S, n), of which only the active ones move.
@@ -24,14 +26,17 @@ class _Iteration:
         preconditioner: r (k, n) -> P r for any rows.
         x: (S, n) first iterates.
         r: (S, n) b - A x at the first iterates.
+        z: (S, n) P r at the first iterates, where it is known.
     """
 
-    def __init__(self, operator: Operator, preconditioner: Operator, x: Tensor, r: Tensor) -> None:
+    def __init__(
+        self, operator: Operator, preconditioner: Operator, x: Tensor, r: Tensor, z: Tensor | None = None
+    ) -> None:
         self._operator, self._preconditioner = operator, preconditioner
         self.x, self.r, self.steps = x, r, 0
         self.active = torch.arange(len(r), device=r.device)
         self._direction, self._before = torch.zeros_like(r), r.new_ones(len(r))
-        self._preconditioned: tuple[Tensor, Tensor] | None = None
+        self._preconditioned = None if z is None else (z, row_dots(r, z))
 
     @property
     def _whole(self) -> bool:
@@ -53,29 +58,37 @@ class _Iteration:
     def step(self) -> str:
         """Move the active rows by one step; a sentence, and no step, where that is impossible."""
         z, squares = self._residual()
-        if not bool(torch.isfinite(squares).all()):
-            return "the conjugate gradient method met a number that is not finite"
-        if bool((squares < 0.0).any()):
-            return "the preconditioner is not positive definite"
-        shares = (squares / self._before[self.active])[:, None] if self.steps else torch.zeros_like(squares)[:, None]
-        if self._whole:
-            self._direction = torch.addcmul(z, self._direction, shares)
-        else:
-            self._direction[self.active] = z + shares * self._direction[self.active]
-        self._before[self.active] = squares
+        if not bool(((squares >= 0.0) & (squares < math.inf)).all()):
+            finite = bool(squares.isfinite().all())
+            return "the preconditioner is not positive definite" if finite else _NOT_FINITE
+        self._turn(z, squares)
         image = self._operator(self._direction)
         curvature = row_dots(self._direction, image)
-        moving = torch.zeros_like(curvature, dtype=torch.bool)
-        moving[self.active] = squares > 0.0
-        if bool((moving & ~curvature.isfinite()).any()):
-            return "the conjugate gradient method met a number that is not finite"
-        if bool((moving & ~(curvature > 0.0)).any()):
-            return "the operator is not positive definite"
+        if self._whole:
+            moving = squares > 0.0
+        else:
+            moving = torch.zeros_like(curvature, dtype=torch.bool)
+            moving[self.active] = squares > 0.0
+        good = (curvature > 0.0) & (curvature < math.inf)
+        if bool((moving & ~good).any()):
+            return (
+                _NOT_FINITE if not bool(curvature[moving].isfinite().all()) else "the operator is not positive definite"
+            )
         length = torch.where(moving, self._before / torch.where(moving, curvature, 1.0), 0.0)[:, None]
         self.x = torch.addcmul(self.x, self._direction, length)
         self.r = torch.addcmul(self.r, image, length, value=-1.0)
         self.steps, self._preconditioned = self.steps + 1, None
         return ""
+
+    def _turn(self, z: Tensor, squares: Tensor) -> None:
+        """Make the directions of the active rows conjugate to those before, from P r (k, n) and r . P r (k,)."""
+        if self._whole:
+            shares = squares / self._before if self.steps else torch.zeros_like(squares)
+            self._direction, self._before = torch.addcmul(z, self._direction, shares[:, None]), squares
+            return
+        shares = squares / self._before[self.active]
+        self._direction[self.active] = z + shares[:, None] * self._direction[self.active]
+        self._before[self.active] = squares
 
 
 def conjugate_gradients(
@@ -86,6 +99,7 @@ def conjugate_gradients(
     rtol: float = 1e-10,
     iterations: int = 200,
     error: Callable[[Tensor, Tensor], float] | None = None,
+    known: Tensor | None = None,
 ) -> KrylovResult:
     """Solve A x = b for a symmetric positive definite A.
 
@@ -98,6 +112,7 @@ def conjugate_gradients(
         iterations: largest number of steps.
         error: (x, b - A x) -> relative error, asked for from the first step on; by default |b - A x|_P / |b|_P with
             |r|_P = sqrt(r . P r). A function that is cheaper than the preconditioner saves its last application.
+        known: P b, where it is known and there is no start.
     """
     scale = magnitude(b)
     if not math.isfinite(scale):
@@ -110,7 +125,8 @@ def conjugate_gradients(
     r = right if start is None else right - operator(x)
     if start is not None and not torch.count_nonzero(r):
         return KrylovResult(start, unit * r, 0, 0.0, True, "the start is the solution")
-    row = _Iteration(as_row(operator, b), as_row(preconditioner, b), x.reshape(1, -1), r.reshape(1, -1))
+    first = None if known is None else (known / unit).reshape(1, -1)
+    row = _Iteration(as_row(operator, b), as_row(preconditioner, b), x.reshape(1, -1), r.reshape(1, -1), first)
 
     def iterate() -> tuple[Tensor, Tensor]:
         return unit * row.x.reshape(b.shape), unit * row.r.reshape(b.shape)

@@ -10,6 +10,7 @@ Arbel and Mairal 2022, arXiv 2111.14580, Algorithms 1 to 3 (with z = -q). Every 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,10 +29,11 @@ from .common import (
     sampled_step,
     start,
 )
+from .compared import Compared
 
 
 @dataclass(frozen=True)
-class AmIGO:
+class AmIGO(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -48,6 +50,9 @@ class AmIGO:
     linear_step: float | None = None
     seed: int = 0
     name: str = "amigo"
+    summary: ClassVar[str] = "warm-started stochastic steps on the state and the linear system"
+    stochastic: ClassVar[bool] = True
+    tracking: ClassVar[bool] = True
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, "AmIGO", self.seed)

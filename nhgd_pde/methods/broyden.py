@@ -17,6 +17,7 @@ other points were measured to double the steps where H changes, and to save none
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,10 +27,11 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.broyden_inverse import LowRankInverse, broyden
 from .common import ROUNDING, MethodState, conclude, gradient_step, start, surveyed
+from .compared import Compared
 
 
 @dataclass(frozen=True)
-class Broyden:
+class Broyden(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -42,6 +44,7 @@ class Broyden:
     steps: int = 50
     memory: int = 30
     name: str = "broyden"
+    summary: ClassVar[str] = "limited-memory Broyden inverse of the inner solver (SHINE, BPN)"
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, "limited-memory Broyden inverse")

@@ -13,7 +13,7 @@ h is of first order in |u_k - u*| unless the step is repeated.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ from .common import (
     start,
     surveyed,
 )
+from .compared import Compared
 
 
 class Directions(NamedTuple):
@@ -47,7 +48,7 @@ class Directions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NBO:
+class NBO(Compared):
     """What the three methods share.
 
     Attributes:
@@ -59,6 +60,12 @@ class NBO:
     rounds: int = 1
     name: str = "nbo"
     seed: int = 0
+    tracking: ClassVar[bool] = True
+
+    @classmethod
+    def factory(cls, tests: int = 64, **options: Any) -> Self:
+        """The method with the options of a problem file, whose inner steps are the rounds."""
+        return super().factory(tests, **options, rounds=options.get("inner_steps"))
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, self.name, self.seed)
@@ -103,6 +110,7 @@ class NBOCG(NBO):
     """NBO-CG; an `Oracle`."""
 
     name: str = "nbo_cg"
+    summary: ClassVar[str] = "Newton step and linear system together, by conjugate gradients"
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
@@ -127,6 +135,7 @@ class NBOGD(NBO):
 
     linear_step: float | None = None
     name: str = "nbo_gd"
+    summary: ClassVar[str] = "Newton step and linear system together, by gradient descent"
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
@@ -153,6 +162,8 @@ class NSBOSGD(NBO):
     tests: int = 64
     linear_step: float | None = None
     name: str = "nsbo_sgd"
+    summary: ClassVar[str] = "Newton step and linear system together, by stochastic steps"
+    stochastic: ClassVar[bool] = True
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy

@@ -11,6 +11,7 @@ gradient steps from zero, (1 - t mu)^(k + 1).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,10 +19,11 @@ from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from .common import MethodState, conclude, gradient_descent, gradient_step, start
+from .compared import Compared
 
 
 @dataclass(frozen=True)
-class Neumann:
+class Neumann(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -35,6 +37,7 @@ class Neumann:
     inner_step: float | None = None
     linear_step: float | None = None
     name: str = "neumann"
+    summary: ClassVar[str] = "implicit differentiation with a truncated Neumann series"
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, "truncated Neumann series")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
+from ..engine.scenarios.footprint import Footprint
 from ..engine.scenarios.gradient_spread import deviation
 from ..engine.scenarios.minibatches import next_batch
 from ..engine.scenarios.part_solution import solve_part
 from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
+from .compared import Compared
 from .nominal import Nominal
 
 
@@ -64,7 +66,7 @@ class RobbinsMonroState:
 
 
 @dataclass(frozen=True)
-class RobbinsMonro:
+class RobbinsMonro(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -84,6 +86,22 @@ class RobbinsMonro:
     renew: int = 10
     seed: int = 0
     name: str = "robbins_monro"
+    summary: ClassVar[str] = "stochastic gradients from minibatches of scenarios"
+    stepwise: ClassVar[bool] = True
+
+    @classmethod
+    def factory(cls, tests: int = 64, **options: Any) -> Self:
+        """The method with the options of a problem file. Fresh scenarios have no earlier solution to start from."""
+        kept = options["warm"] and not options["fresh"]
+        return super().factory(tests, **options, start="kept" if kept else "nominal")
+
+    @property
+    def rough(self) -> bool:
+        return True
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        kept = 16.0 * footprint.count * footprint.unknowns if self.start == "kept" else 0.0
+        return kept + footprint.working(self.batch)
 
     def __post_init__(self) -> None:
         if self.fresh and self.start == "kept":

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from .common import (
     start,
     surveyed,
 )
+from .compared import Compared
 
 # SAGA's step is 1 / (3 L), L of a single term (Defazio, Bach, Lacoste-Julien 2014).
 _CAUTION = 1.0 / 3.0
@@ -66,7 +68,7 @@ class SABAState(MethodState):
 
 
 @dataclass(frozen=True)
-class SABA:
+class SABA(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -84,6 +86,9 @@ class SABA:
     warm_up: int | None = None
     seed: int = 0
     name: str = "saba"
+    summary: ClassVar[str] = "soba with variance reduction on a finite pool of samples"
+    stochastic: ClassVar[bool] = True
+    tracking: ClassVar[bool] = True
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> SABAState:
         plain = start(problem, u, v, "SABA", self.seed)

@@ -1,14 +1,15 @@
-"""The sample average: all scenarios for every gradient, as those do who have adjoints and no other idea.
+"""Sample average approximation: every gradient uses all scenarios.
 
-By the factors of every scenario, or by conjugate gradients that those of the nominal scenario precondition. The
-matrices of all scenarios stay in memory.
+The equations are solved by the factors of every scenario, or by conjugate gradients that the factors of the nominal
+scenario precondition. The matrices of all scenarios stay in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,20 +20,23 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scales import GradientScales, gradient_scales
-from ..engine.scenarios.part_equations import RowSolutions, relative, solve_adjoints, solve_states
+from ..engine.scenarios.footprint import Footprint
+from ..engine.scenarios.part_equations import RowSolutions, relative
+from ..engine.scenarios.part_solution import PartSolver, SharedInverse, solve_part_adjoints, solve_part_states
 from ..engine.scenarios.scenario_bilevel import Part, ScenarioBilevelProblem
 from ..engine.state_newton import solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
 from .adjoint import ExactDirections
+from .compared import Compared
 from .nominal import Nominal
 
-# Weights of scenarios, relative to the largest, that no digit of the gradient shows.
-_NONE = 1e-16
-# Length and error, relative to the length of a start, below which a solution is zero to rounding.
+# Scenarios with a smaller weight than this, relative to the largest one, change no digit of the gradient.
+_NO_SHARE = 1e-16
+# A solution is zero up to rounding where its length and its error are below this share of the length of the start.
 _ZERO = 1e-12
 
-# Error of a solution, its length, and the least length that the error counts relative to.
+# The error of a solution, its length, and the least length that the error counts relative to.
 _Found = tuple[float, float, float]
 
 
@@ -102,7 +106,7 @@ class SampleAverageState:
 
 
 @dataclass(frozen=True)
-class SampleAverage:
+class SampleAverage(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -117,6 +121,21 @@ class SampleAverage:
     warm: bool = True
     memory: float | None = None
     name: str = "sample_average"
+    summary: ClassVar[str] = "exact or inexact adjoints of all scenarios"
+
+    @classmethod
+    def factory(cls, tests: int = 64, **options: Any) -> Self:
+        """The method with the options of a problem file, in which no tolerance follows the outer method."""
+        solver: Literal["factors", "nominal"] = "factors" if options["solver"] == "factors" else "nominal"
+        return cls(solver, options["tolerance"], options["warm"])
+
+    @property
+    def rough(self) -> bool:
+        return self.solver == "nominal"
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        factors = footprint.factors if self.solver == "factors" else 0.0
+        return footprint.rows + footprint.count * (footprint.matrix + factors)
 
     def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> SampleAverageState:
         nominal = Nominal.start(problem, v) if self.solver == "nominal" else None
@@ -244,10 +263,10 @@ class _Solves:
             self.u, self.p = nominal.u.expand(count, -1).clone(), nominal.p.expand(count, -1).clone()
         else:
             self.u = state.start.clone()
-        self.tolerance = tolerance
+        self.goal = None if nominal is None else nominal.tolerances(problem, tolerance)
         self.values, self.derivative = v.new_zeros(count), torch.zeros_like(v)
         self.shares = problem.weights
-        # Of f_s in the hypergradients; the sum of the penalties, which the measure does not see.
+        # Factors of the f_s in the hypergradients, and the sum of the penalties, which are no part of the measure.
         self.slopes: Tensor | None = None
         self.penalty = 0.0
         # For states and for adjoints, part by part: (error, length, least length that the error counts relative to).
@@ -255,7 +274,7 @@ class _Solves:
         self.steps, self.message = [0, 0], ""
 
     def parts(self) -> Iterator[tuple[Tensor, FactorisedPart]]:
-        """Numbers of their scenarios, and the parts, which are made once."""
+        """The numbers of the scenarios of each part, and the part, which is made once."""
         for indices in torch.split(torch.arange(len(self.values)), self.problem.at_once):
             first = int(indices[0])
             if first not in self.kept.parts:
@@ -272,92 +291,44 @@ class _Solves:
             found.append(max((relative(error, least, longest) for error, _, least in parts), default=0.0))
         return found
 
-    def _found(
-        self,
-        kind: int,
-        part: FactorisedPart,
-        residual: Tensor,
-        solution: Tensor,
-        start: Tensor,
-        solve: Callable[[Tensor], Tensor],
-    ) -> None:
-        metric = part.inner_metric
-        # Near a resonance errors are larger than residuals by orders of magnitude: they are solved for.
-        error = metric.dual_norm_bound(residual) if part.definite else metric.norm(solve(residual))
-        length, before = metric.norm(solution), metric.norm(start)
-        if max(error, length) <= _ZERO * before:
-            error = 0.0
-        self.found[kind].append((error, length, length))
+    def _solver(self, indices: Tensor) -> PartSolver:
+        if self.nominal is None or self.goal is None:
+            return _FactorSolver(partial(self._factors, indices))
+        return SharedInverse(self.nominal.inverse, self.goal)
 
     def states(self, indices: Tensor, part: FactorisedPart) -> None:
+        """Solve for the states of a part, and evaluate its values, with the adjoints of the last evaluation."""
         if self.message:
             return
-        if self.nominal is None:
-            found = self._factorised_states(indices, part)
-        else:
-            goal = self.nominal.tolerances(self.problem, self.tolerance)
-            start = self.u[indices]
-            found = self._took(
-                0,
-                solve_states(part, self.v, start, self.nominal.inverse, goal.state, goal.state_length),
-                goal.state_length,
-            )
-        self.u[indices] = found.solution
-        values = part.scenario_values(found.solution, self.v)
-        # With the adjoint of the evaluation before, which is good enough for what is left of the equation.
-        penalties = part.scenario_penalties(found.solution, self.v) - (self.p[indices] * found.residual).sum(1)
+        found = solve_part_states(part, self.v, self.u[indices], self.p[indices], self._solver(indices))
+        self._took(0, found.states)
+        self.u[indices], self.values[indices] = found.states.solution, found.values
         weights = self.problem.penalty_weights
         if weights is None:
-            values = values + penalties
+            self.values[indices] += found.penalties
         else:
-            self.penalty += float(weights[indices] @ penalties)
-        self.values[indices] = values
+            self.penalty += float(weights[indices] @ found.penalties)
 
     def adjoints(self, indices: Tensor, part: FactorisedPart) -> None:
-        """And what the scenarios add to the gradient; none of those without a weight."""
+        """Solve for the adjoints of the scenarios of a part that have a weight, and add up their hypergradients."""
         shares = self.shares[indices]
-        needed = shares.abs() > _NONE * self.shares.abs().max()
+        needed = shares.abs() > _NO_SHARE * self.shares.abs().max()
         if self.message or not bool(needed.any()):
             return
-        u = self.u[indices]
-        right, direct = part.scenario_derivatives(u, self.v, _of(self.slopes, indices))
-        right, start = torch.where(needed[:, None], right, 0.0), torch.where(needed[:, None], self.p[indices], 0.0)
-        if self.nominal is None:
-            solve = self._factors(indices, part, u).solve_transposed
-            p = solve(right)
-            left = right - part.state_product_transposed(u, self.v, p)
-            self._found(1, part, left, p, start, solve)
-        else:
-            goal = self.nominal.tolerances(self.problem, self.tolerance)
-            inverse, length = self.nominal.inverse, goal.adjoint_length
-            found = solve_adjoints(part, u, self.v, right, start, inverse, (goal.adjoint, length))
-            p = self._took(1, found, length).solution
-        self.p[indices] = torch.where(needed[:, None], p, self.p[indices])
-        self.derivative += shares @ (direct - part.scenario_control_products(u, self.v, p))
-
-    def _factorised_states(self, indices: Tensor, part: FactorisedPart) -> RowSolutions:
-        start = self.u[indices]
-        residual = part.residual(start, self.v)
-        if part.linear:
-            u = start - self._factors(indices, part, start).solve(residual)
-            residual, steps = part.residual(u, self.v), 1
-        else:
-            root = solve_from_anywhere(part, self.v, start, ExactDirections(part, self.v, start), 1e-10, 50)
-            self.message = self.message or (root.message if root.failed else "")
-            u, residual, steps = root.u, root.residual, root.steps
-        self._found(0, part, residual, u, start, lambda left: self._factors(indices, part, u).solve(left))
-        self.steps[0] = max(self.steps[0], steps)
-        nothing = torch.zeros_like(self.values[indices])
-        return RowSolutions(u, residual, nothing, nothing, steps)
+        solver, slopes = self._solver(indices), _of(self.slopes, indices)
+        found, rows = solve_part_adjoints(part, self.v, self.u[indices], self.p[indices], solver, slopes, needed)
+        self._took(1, found)
+        self.p[indices] = torch.where(needed[:, None], found.solution, self.p[indices])
+        self.derivative += shares @ rows
 
     def solved_transposed(self, indices: Tensor, part: FactorisedPart, u: Tensor, right: Tensor) -> Tensor:
-        """By the factors of the scenarios at u, or by those of the nominal one."""
+        """Adjoints by the factors of the scenarios at u, or by those of the nominal one."""
         if self.nominal is not None:
             return self.nominal.inverse.adjoint(right)
         return self._factors(indices, part, u).solve_transposed(right)
 
     def _factors(self, indices: Tensor, part: FactorisedPart, u: Tensor) -> StateFactors:
-        """Kept where J is the same everywhere."""
+        """The factors of a part at u, which are kept where J is the same everywhere."""
         first = int(indices[0])
         if first in self.kept.factors:
             return self.kept.factors[first]
@@ -383,8 +354,55 @@ class _Solves:
                 f"{allowed:,.0f} may be used; take solver nominal, fewer scenarios or a coarser mesh"
             )
 
-    def _took(self, kind: int, found: RowSolutions, length: float) -> RowSolutions:
+    def _took(self, kind: int, found: RowSolutions) -> None:
         self.message = self.message or found.message
-        self.found[kind].append((float(found.error.max()), float(found.length.max()), length))
+        length = float(found.length.max())
+        least = length if self.goal is None else (self.goal.state_length, self.goal.adjoint_length)[kind]
+        self.found[kind].append((float(found.error.max()), length, least))
         self.steps[kind] = max(self.steps[kind], found.steps)
-        return found
+
+
+@dataclass(frozen=True)
+class _FactorSolver:
+    """Solves the equations of a part by its own factors; a `PartSolver`.
+
+    Attributes:
+        factors: (part, u) -> the factors of J there.
+    """
+
+    factors: Callable[[Any, Tensor], StateFactors]
+
+    def states(self, part: Any, v: Tensor, start: Tensor) -> RowSolutions:
+        residual, steps, message = part.residual(start, v), 1, ""
+        if part.linear:
+            u = start - self.factors(part, start).solve(residual)
+            residual = part.residual(u, v)
+        else:
+            root = solve_from_anywhere(part, v, start, ExactDirections(part, v, start), 1e-10, 50)
+            u, residual, steps, message = root.u, root.residual, root.steps, root.message if root.failed else ""
+        return _rows(part, u, residual, start, lambda left: self.factors(part, u).solve(left), steps, message)
+
+    def adjoints(self, part: Any, v: Tensor, u: Tensor, right: Tensor, start: Tensor) -> RowSolutions:
+        solve = self.factors(part, u).solve_transposed
+        p = solve(right)
+        return _rows(part, p, right - part.state_product_transposed(u, v, p), start, solve)
+
+
+def _rows(
+    part: Part,
+    solution: Tensor,
+    residual: Tensor,
+    start: Tensor,
+    solve: Callable[[Tensor], Tensor],
+    steps: int = 0,
+    message: str = "",
+) -> RowSolutions:
+    """Solutions by factors; their error and their length are those of all rows together."""
+    metric = part.inner_metric
+    # Near a resonance errors are larger than residuals by orders of magnitude, and take a solve each.
+    error = metric.dual_norm_bound(residual) if part.definite else metric.norm(solve(residual))
+    length = metric.norm(solution)
+    if max(error, length) <= _ZERO * metric.norm(start):
+        error = 0.0
+    every = solution.new_ones(len(solution))
+    return RowSolutions(solution, residual, error * every, length * every, steps, message)

@@ -13,6 +13,7 @@ SOBA.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,10 +32,11 @@ from .common import (
     start,
     surveyed,
 )
+from .compared import Compared
 
 
 @dataclass(frozen=True)
-class SOBA:
+class SOBA(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -51,6 +53,9 @@ class SOBA:
     warm_up: int | None = None
     seed: int = 0
     name: str = "soba"
+    summary: ClassVar[str] = "state, linear system and control move at the same time"
+    stochastic: ClassVar[bool] = True
+    tracking: ClassVar[bool] = True
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         state = replace(start(problem, u, v, "SOBA", self.seed), q=torch.zeros_like(u))

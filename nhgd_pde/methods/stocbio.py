@@ -12,6 +12,7 @@ here; the paper's analysis lets that of B_j shrink with j, its experiments do no
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,10 +29,11 @@ from .common import (
     sampled_step,
     start,
 )
+from .compared import Compared
 
 
 @dataclass(frozen=True)
-class StocBiO:
+class StocBiO(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -48,6 +50,9 @@ class StocBiO:
     linear_step: float | None = None
     seed: int = 0
     name: str = "stocbio"
+    summary: ClassVar[str] = "stochastic inner steps and Neumann series"
+    stochastic: ClassVar[bool] = True
+    tracking: ClassVar[bool] = True
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, "stocBiO", self.seed)

@@ -11,6 +11,7 @@ HOAG (Pedregosa 2016, arXiv 1602.02355, Algorithm 1), at which both loops end ea
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,10 +20,11 @@ from ..engine.oracle import Accuracy
 from ..engine.outer.base import Evaluation
 from ..linalg.conjugate_gradients import conjugate_gradients
 from .common import MethodState, conclude, gradient_descent, start
+from .compared import Compared
 
 
 @dataclass(frozen=True)
-class TruncatedCG:
+class TruncatedCG(Compared):
     """Options; an `Oracle`.
 
     Attributes:
@@ -35,6 +37,7 @@ class TruncatedCG:
     steps: int = 100
     inner_step: float | None = None
     name: str = "truncated_cg"
+    summary: ClassVar[str] = "implicit differentiation with truncated conjugate gradients"
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         return start(problem, u, v, "truncated conjugate gradients")

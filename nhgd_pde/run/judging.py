@@ -30,7 +30,7 @@ from ..uncertainty.fresh import FreshSample
 from .judgement import STATE_ERROR, Judgement
 
 if TYPE_CHECKING:
-    from ..building.scenarios import Scenarios
+    from ..building.blueprint import Blueprint
     from .outer_problem import OuterProblem
 
 # Number of scenarios whose spread decides how wide a kink is rounded.
@@ -102,7 +102,7 @@ def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, te
 
 
 def judged(
-    problem: OuterProblem, v: Tensor, scenarios: Scenarios, streamed: bool, team: Team = ALONE
+    problem: OuterProblem, v: Tensor, scenarios: Blueprint, streamed: bool, team: Team = ALONE
 ) -> Judgement | None:
     """The judgement at the end of a run.
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from .distributions import Distribution, Normal
 
@@ -35,6 +34,9 @@ def main_direction(z: np.ndarray, values: np.ndarray, distributions: Sequence[Di
     count = len(values)
     if normal.sum() < 2 or count < _OF_EACH * (len(normal) + 1) or not np.isfinite(values).all():
         return None
+    # scipy.stats takes long to load, and problems without random inputs do not need it.
+    from scipy.stats import rankdata
+
     scores = ndtri((rankdata(values) - 0.5) / count)
     q, r = np.linalg.qr(np.column_stack([np.ones(count), z]))
     projected = q.T @ scores

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 import numpy as np
-import scipy.stats
 
 from .distributions import Normal
 from .fresh import FreshSample
@@ -140,6 +139,9 @@ class _Fit:
         square = float((spread**2).mean())
         excess = float((spread**4).mean()) / square**2 - 1.0
         freedom = min(self.freedom, 2.0 * len(spread) / excess) if excess > 0.0 else self.freedom
+        # scipy.stats takes long to load, and problems without random inputs do not need it.
+        import scipy.stats
+
         quantile = float(scipy.stats.t.ppf(0.5 + 0.5 * confidence, freedom))
         skewness = float((spread**3).mean()) / square**1.5 / math.sqrt(len(spread))
 

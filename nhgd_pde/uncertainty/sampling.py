@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import qmc
 
 from .inputs import RandomInputs
 
@@ -93,6 +92,9 @@ def quasi(inputs: RandomInputs, count: int, seed: int) -> Samples:
     Raises:
         ValueError: `count` is below 1, or there are more variables than the sequence has dimensions.
     """
+    # scipy.stats takes long to load, and problems without random inputs do not need it.
+    from scipy.stats import qmc
+
     _at_least_one("scenario", count)
     if inputs.dimension > qmc.Sobol.MAXDIM:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -13,12 +13,15 @@ from torch import Tensor
 from ..engine.curvature.factored import Factored
 from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
-from ..linalg.differences import central_difference
+from ..linalg.differences import Estimate, central_difference
 from ..linalg.safe_lengths import dot
 from ..methods.adjoint import Adjoint
 from .assembled import gap
 from .checks import DIFFERENCES, RATE, Check, compared
-from .point import TIGHT, Place
+from .neighbourhood import TIGHT, Neighbourhood
+
+# The objective and its derivative (p,) as a function of the length of a step.
+Evaluations = Callable[[float], tuple[float, Tensor]]
 
 # Longest step, and number of steps, of differences for which every value takes a solve.
 _LONGEST, _LEVELS = 1.0 / 16.0, 5
@@ -32,79 +35,110 @@ _SCORES = 512
 _FISHER = "Fisher against Hessian"
 
 
-def reduced_checks(place: Place) -> Iterator[Check]:
+def reduced_checks(near: Neighbourhood) -> Iterator[Check]:
     """The hypergradient against the exact adjoint and against differences of the objective; and the Hessian."""
-    problem, v, exact = place.problem, place.v, place.exact
-    adjoint = Adjoint()
-    _, explicit = problem.outer_derivatives(place.solution, v)
+    problem, v = near.problem, near.v
     nhgd = NHGD(InnerOptions(), Factored(), HypergradientOptions(tolerance=1e-12))
-    ours, _ = nhgd.evaluate(problem, v, nhgd.init(problem, place.solution, v), TIGHT)
+    ours, _ = nhgd.evaluate(problem, v, nhgd.init(problem, near.solution, v), TIGHT)
     if not ours.finite:
         yield Check("hypergradient", math.nan, f"the state could not be solved: {ours.message or 'not finite'}", False)
         return
-    directions = [place.smooth_control_direction(), place.control_direction()]
-    levels = _LEVELS_SIDED if place.sided else _LEVELS
-    hessian = adjoint.hessian(problem, v, place.known)
-    metric = problem.outer_metric
+    directions = [near.smooth_control_direction(), near.control_direction()]
+    hessian = Adjoint().hessian(problem, v, near.known)
+    bends = [hessian(direction) for direction in directions]
+    curvatures = [abs(dot(bend, direction)) for bend, direction in zip(bends, directions, strict=True)]
+    slopes = [dot(ours.derivative, direction) for direction in directions]
+    along = [cache(_along(near, Adjoint(), direction)) for direction in directions]
+    yield _against_exact_adjoint(near, ours.gradient, directions[0], bends[0])
+    yield _rate_check(near, along[0], slopes[0], curvatures[0])
+    yield from filter(None, [_slopes_check(near, along, directions, slopes, curvatures)])
+    other = near.smooth_control_direction()
+    yield _symmetry_check(near, (directions[0], bends[0]), (other, hessian(other)))
+    yield from filter(None, [_hessian_check(near, along, bends)])
+
+
+def _parts(near: Neighbourhood) -> tuple[Tensor, Tensor]:
+    """(p,) the two parts of the derivative: of the objective by the controls, and through the state."""
+    _, explicit = near.problem.outer_derivatives(near.solution, near.v)
+    return explicit, near.exact.derivative - explicit
+
+
+def _against_exact_adjoint(near: Neighbourhood, gradient: Tensor, step: Tensor, bend: Tensor) -> Check:
+    """A gradient (p,) against the exact one; `bend` is the Hessian applied to a step (p,)."""
+    metric, exact = near.problem.outer_metric, near.exact
     # A gradient that is zero to rounding is compared with its change nearby, and with the objective.
-    step, bent = directions[0], hessian(directions[0])
-    change, length = metric.norm(metric.gradient(bent[None])), metric.norm(step[None])
+    change, length = metric.norm(metric.gradient(bend[None])), metric.norm(step[None])
     least = _ROUNDED * abs(exact.value) / length if length > 0.0 else 0.0
     size = max(metric.norm(exact.gradient[None]), _ROUNDED * change, least)
-    if place.ended:
+    if near.ended:
         # At an optimum the parts of the gradient cancel.
-        parts = (explicit, exact.derivative - explicit)
-        size = max(size, change, *(metric.norm(metric.gradient(each[None])) for each in parts))
-    value = metric.norm((ours.gradient - exact.gradient)[None])
+        size = max(size, change, *(metric.norm(metric.gradient(each[None])) for each in _parts(near)))
+    value = metric.norm((gradient - exact.gradient)[None])
     value = value / size if size > 0.0 else value
-    yield Check("hypergradient against exact adjoint", value, "at most 1e-8", value <= 1e-8)
+    return Check("hypergradient against exact adjoint", value, "at most 1e-8", value <= 1e-8)
 
-    claims, found, sizes, bends, differences = [], [], [], [], []
-    for k, direction in enumerate(directions):
-        evaluate = cache(_along(place, adjoint, direction))
-        slope = dot(ours.derivative, direction)
-        if k == 0:
-            yield _rate_check(place, evaluate, slope, abs(dot(bent, direction)))
 
-        def values(t: float, evaluate: Callable[[float], tuple[float, Tensor]] = evaluate) -> Tensor:
+def _differences(near: Neighbourhood, along: Callable[[float], Tensor]) -> Estimate:
+    """The derivative of a function of the step length at zero; every value of the function takes a solve."""
+    return central_difference(along, _LONGEST, _LEVELS_SIDED if near.sided else _LEVELS, **near.options)
+
+
+def _slopes_check(
+    near: Neighbourhood,
+    along: Sequence[Evaluations],
+    directions: Sequence[Tensor],
+    slopes: list[float],
+    curvatures: list[float],
+) -> Check | None:
+    """The hypergradient against differences of the objective."""
+    v, found, sizes = near.v, [], []
+    for evaluate, direction, curvature in zip(along, directions, curvatures, strict=True):
+
+        def values(t: float, evaluate: Evaluations = evaluate) -> Tensor:
             return torch.tensor(evaluate(t)[0], dtype=v.dtype)
 
-        def slopes(t: float, evaluate: Callable[[float], tuple[float, Tensor]] = evaluate) -> Tensor:
+        found.append(_differences(near, values))
+        size = _LITTLE * (abs(near.exact.value) + curvature)
+        if near.ended:
+            size = sum(abs(dot(each, direction)) for each in _parts(near)) + curvature
+        sizes.append(size)
+    return compared(DIFFERENCES, [torch.tensor(slope, dtype=v.dtype) for slope in slopes], found, sizes)
+
+
+def _hessian_check(near: Neighbourhood, along: Sequence[Evaluations], bends: Sequence[Tensor]) -> Check | None:
+    """The Hessian, applied to directions, against differences of the derivative."""
+    found = []
+    for evaluate in along:
+
+        def slopes(t: float, evaluate: Evaluations = evaluate) -> Tensor:
             # Multiplied by the size of each control, the entries have one unit.
-            return evaluate(t)[1] * place.room
+            return evaluate(t)[1] * near.room
 
-        claims.append(torch.tensor(slope, dtype=v.dtype))
-        found.append(central_difference(values, _LONGEST, levels, **place.way))
-        bend = hessian(direction)
-        curvature = abs(dot(bend, direction))
-        if place.ended:
-            parts = (explicit, exact.derivative - explicit)
-            sizes.append(sum(abs(dot(each, direction)) for each in parts) + curvature)
-        else:
-            sizes.append(_LITTLE * (abs(exact.value) + curvature))
-        bends.append(bend * place.room)
-        differences.append(central_difference(slopes, _LONGEST, levels, **place.way))
-    yield from filter(None, [compared(DIFFERENCES, claims, found, sizes)])
-    other = place.smooth_control_direction()
-    image, across = hessian(directions[0]), hessian(other)
-    size = float((image * other).abs().sum() + (across * directions[0]).abs().sum()) + _ROUNDED * abs(exact.value)
-    value = gap(dot(image, other), dot(across, directions[0]), size)
-    seen = math.isfinite(size) or not math.isfinite(abs(exact.value))
+        found.append(_differences(near, slopes))
+    claims = [bend * near.room for bend in bends]
+    sizes = [float(claim.abs().max()) + _LITTLE * abs(near.exact.value) for claim in claims]
+    return compared("reduced Hessian against differences", claims, found, sizes)
+
+
+def _symmetry_check(near: Neighbourhood, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Check:
+    """The symmetry of the Hessian, for two directions (p,), each with the Hessian applied to it."""
+    (a, image), (b, across) = one, other
+    size = float((image * b).abs().sum() + (across * a).abs().sum()) + _ROUNDED * abs(near.exact.value)
+    value = gap(dot(image, b), dot(across, a), size)
+    seen = math.isfinite(size) or not math.isfinite(abs(near.exact.value))
     expected = "at most 1e-10" if seen else "at most 1e-10, not seen at all"
-    yield Check("symmetry of the reduced Hessian", value, expected, value <= 1e-10 or not seen)
-    lengths = [float(bend.abs().max()) + _LITTLE * abs(exact.value) for bend in bends]
-    yield from filter(None, [compared("reduced Hessian against differences", bends, differences, lengths)])
+    return Check("symmetry of the reduced Hessian", value, expected, value <= 1e-10 or not seen)
 
 
-def _along(place: Place, adjoint: Adjoint, direction: Tensor) -> Callable[[float], tuple[float, Tensor]]:
+def _along(near: Neighbourhood, adjoint: Adjoint, direction: Tensor) -> Evaluations:
     """t -> objective and derivative at v + t direction, from states along the tangent."""
-    problem, u, v = place.problem, place.solution, place.v
+    problem, u, v = near.problem, near.solution, near.v
     tangent = -problem.state_factors(u, v).solve(problem.control_product(u, v, direction))
 
     def evaluate(t: float) -> tuple[float, Tensor]:
         if not t:
-            return place.exact.value, place.exact.derivative
-        start = replace(place.known, u=u + t * tangent)
+            return near.exact.value, near.exact.derivative
+        start = replace(near.known, u=u + t * tangent)
         moved, _ = adjoint.evaluate(problem, v + t * direction, start, TIGHT)
         if not moved.finite:
             # The equation has no solution there, or makes no sense.
@@ -114,17 +148,15 @@ def _along(place: Place, adjoint: Adjoint, direction: Tensor) -> Callable[[float
     return evaluate
 
 
-def _rate_check(
-    place: Place, evaluate: Callable[[float], tuple[float, Tensor]], slope: float, curvature: float
-) -> Check:
+def _rate_check(near: Neighbourhood, evaluate: Evaluations, slope: float, curvature: float) -> Check:
     """The remainder of first order falls with the square of the step."""
-    value = max(abs(place.exact.value), curvature)
+    value = max(abs(near.exact.value), curvature)
 
     def remainder(t: float) -> float:
-        return abs(evaluate(t)[0] - place.exact.value - t * slope)
+        return abs(evaluate(t)[0] - near.exact.value - t * slope)
 
     size = value + abs(slope)
-    longest = 1.0 if place.problem.bounds is not None else math.inf
+    longest = 1.0 if near.problem.bounds is not None else math.inf
     first = remainder(0.25)
     if first <= 1e-11 * size and remainder(0.125) <= 1e-11 * size:
         return Check(
@@ -163,11 +195,11 @@ def taylor_rate(remainder: Callable[[float], float], value: float, longest: floa
     return min(rates[-3:], default=math.nan)
 
 
-def fisher_check(place: Place) -> Check:
+def fisher_check(near: Neighbourhood) -> Check:
     """Covariance of sampled scores against the Hessian, along random directions z: mean <s, z>^2 over <z, H z>."""
-    problem, u, v = place.problem, place.u, place.v
+    problem, u, v = near.problem, near.u, near.v
     scenarios, n = u.shape
-    directions = place.unit * place.noise((_DIRECTIONS, scenarios, n))
+    directions = near.unit * near.noise((_DIRECTIONS, scenarios, n))
     squares = torch.zeros(_DIRECTIONS, dtype=u.dtype, device=u.device)
     expected = torch.stack([(z * problem.hessian_product(u, v, z)).sum() for z in directions])
     bound = 5.0 * math.sqrt(2.0 / (_SCORES * min(_DIRECTIONS, scenarios * n)))
@@ -178,7 +210,7 @@ def fisher_check(place: Place) -> Check:
     roots = expected.sqrt()
     batch = 32
     for _ in range(_SCORES // batch):
-        scores = problem.batch(u, v, problem.sample(batch, place.generator)).scores
+        scores = problem.batch(u, v, problem.sample(batch, near.generator)).scores
         squares += ((directions.reshape(_DIRECTIONS, -1) @ scores) / roots[:, None]).square().sum(1)
     deviation = float((squares / _SCORES - 1.0).mean())
     return Check(_FISHER, deviation, expected_text, abs(deviation) <= bound)

@@ -16,7 +16,7 @@ from ...engine.hypergradient import hypergradient
 from ...linalg.threads import at_most_threads
 from ...run.outcome import nominal_of
 from ..hypergradients import relative_error
-from ..measure import Judge
+from ..truth import Judge
 from . import betty, boat, torchopt
 from .bridge import version
 
@@ -32,7 +32,7 @@ class PeerError:
 
     Attributes:
         name: library and version.
-        setting: what of it ran.
+        setting: the variant that ran.
         steps: most conjugate-gradient steps.
         error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
         seconds: of this one hypergradient.

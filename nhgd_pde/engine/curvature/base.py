@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -105,10 +106,68 @@ class Curvature(Protocol[State]):
         ...
 
 
+@dataclass(frozen=True)
+class BackendOptions:
+    """What a problem file says of backends, in its section `curvature`.
+
+    Attributes:
+        prior: see `Dense`.
+        prior_weight: samples the prior counts as; None for the default of the backend.
+        forgetting: a constant weight of the newest batch, `auto`, or None for the running mean.
+        block: most unknowns of a block.
+        rank: most directions of a correction.
+    """
+
+    prior: Literal["riesz", "identity"] = "riesz"
+    prior_weight: float | None = None
+    forgetting: float | Literal["auto"] | None = None
+    block: int = 64
+    rank: int = 32
+
+    @property
+    def weight(self) -> float | None:
+        """The weight of the prior; None: a backend chooses it from the first batch.
+
+        A multiple of the identity knows nothing: the weight that makes F best makes its inverse worse.
+        """
+        return 1.0 if self.prior_weight is None and self.prior == "identity" else self.prior_weight
+
+
+class OptionError(ValueError):
+    """A backend does not take the value of an option; `option` is the key in the section `curvature`."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class LocalBackend:
-    """What most backends of this process have in common: they are not pointwise, and cannot work ahead."""
+    """The base of the backends of this process: most are not pointwise, and cannot work ahead.
+
+    Attributes:
+        pointwise: see `Curvature`.
+        sampled: the inverse is made from scores of sampled tests.
+    """
 
     pointwise: ClassVar[bool] = False
+    sampled: ClassVar[bool] = True
+
+    @classmethod
+    def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
+        """The backend with the options of a problem file, for a number of scenarios.
+
+        Raises:
+            OptionError: an option that the backend does not take.
+        """
+        return cls()
+
+    def bytes(self, unknowns: int) -> float:
+        """Memory that the inverse takes at its peak, beside sparse factors."""
+        return 0.0
+
+    def parallel(self, unknowns: int) -> bool:
+        """Whether products with the inverse are long enough for more than one thread."""
+        return False
 
     def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
         return state

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from ...linalg.sparse import SparseMatrix
 from ..bilevel import BilevelProblem
 from .average import Average, Forgetting, check_saved, check_scores, cholesky, rayleigh_quotient, spectrum
-from .base import LocalBackend
+from .base import BackendOptions, LocalBackend
 from .shrinkage import Moments, moments
 
 # Numbers in the blocks that are worked on at once, which bounds the memory beside the inverse.
@@ -86,6 +86,13 @@ class Block(LocalBackend):
     prior: Literal["riesz", "identity"] = "riesz"
     prior_weight: float | None = None
     forgetting: Forgetting = None
+
+    @classmethod
+    def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
+        return cls(options.block, options.prior, options.weight, options.forgetting)
+
+    def bytes(self, unknowns: int) -> float:
+        return 8.0 * self.size * unknowns
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> BlockState:
         patches = problem.inner_patches(self.size)

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from ..bilevel import BilevelProblem
 from .average import Average, Forgetting, check_saved, check_scores, cholesky, rayleigh_quotient, spectrum
-from .base import LocalBackend
+from .base import BackendOptions, LocalBackend
 from .shrinkage import one_block
 
 # Rows of A that are updated at once, at least: a matrix product is efficient with these, and little is done twice.
 _PANEL = 128
+# Numbers that are stored at the peak, relative to d^2.
+_PEAK = 1.1
+# Unknowns from which products are long enough for more than one thread.
+_PARALLEL = 2_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,6 +71,16 @@ class Dense(LocalBackend):
     prior: Literal["riesz", "identity"] = "riesz"
     prior_weight: float | None = None
     forgetting: Forgetting = None
+
+    @classmethod
+    def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
+        return cls(options.prior, options.weight, options.forgetting)
+
+    def bytes(self, unknowns: int) -> float:
+        return 8.0 * _PEAK * unknowns**2
+
+    def parallel(self, unknowns: int) -> bool:
+        return unknowns >= _PARALLEL
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> DenseState:
         if self.prior == "riesz":

@@ -56,6 +56,7 @@ class Factored(LocalBackend):
     """
 
     pointwise = True
+    sampled = False
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
         return FactoredState(problem.fisher_factors(u, v), u, v)

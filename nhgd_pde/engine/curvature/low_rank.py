@@ -14,14 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from ..bilevel import BilevelProblem
 from .average import Average, check_saved, check_scores, spectrum
-from .base import LocalBackend
+from .base import BackendOptions, LocalBackend, OptionError
 from .shrinkage import one_block
 
 # Directions whose share of the energy is a rounding error.
@@ -125,6 +125,22 @@ class LowRank(LocalBackend):
     prior_weight: float | None = None
     forgetting: float | None = None
     significant: bool = True
+
+    @classmethod
+    def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
+        if options.prior == "identity":
+            raise OptionError("prior", "expected riesz: low_rank corrects a structured prior, found 'identity'")
+        # With several scenarios the mean of their Jacobians is nearer to each of them than the Riesz map is.
+        prior: Literal["riesz", "factored"] = "riesz" if scenarios == 1 else "factored"
+        return cls(
+            options.rank,
+            prior,
+            options.weight,
+            options.forgetting if isinstance(options.forgetting, float) else None,
+        )
+
+    def bytes(self, unknowns: int) -> float:
+        return 16.0 * self.rank * unknowns
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> LowRankState:
         invert, point = self._inverse(problem, (u, v))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, takes_no_l1
+from .base import Evaluation, Feasible, HessianProduct, OuterMethod, OuterState
 
 # Share of the first trial of a line search that a default step is: Adam's steps do not get shorter by themselves.
 _CAUTION = 0.1
@@ -31,7 +31,7 @@ class AdamState(OuterState):
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(OuterMethod[AdamState]):
     """v+ = P(v - step m / (sqrt(s) + floor)), m and s unbiased running means (Kingma and Ba 2015, Algorithm 1).
 
     The components are those of the Riesz representative, nodal values that have a limit under mesh refinement;
@@ -47,10 +47,7 @@ class Adam:
     step: float | None = None
     decay: tuple[float, float] = (0.9, 0.999)
     relative_floor: float = 1e-8
-    second_order: ClassVar[bool] = False
-
-    def objection(self, space: Feasible) -> str:
-        return takes_no_constraint(space) or takes_no_l1(space)
+    options: ClassVar[tuple[str, ...]] = ("step",)
 
     def init(self, space: Feasible, first: Evaluation) -> AdamState:
         length = self.step
@@ -76,9 +73,3 @@ class Adam:
         mean = torch.lerp(evaluation.gradient, state.mean, first)
         square = torch.lerp(evaluation.gradient**2, state.square, second)
         return replace(state, mean=mean, square=square, taken=state.taken + 1)
-
-    def rebased(self, space: Feasible, state: AdamState, evaluation: Evaluation) -> AdamState:
-        return replace(state, best=evaluation)
-
-    def revalued(self, state: AdamState, value: float) -> AdamState:
-        return replace(state, best=replace(state.best, value=value))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,12 @@ from .multiplier import find_multiplier
 
 # A direction (p,) -> the product (p,), a covector, of the Hessian of Phi with it.
 HessianProduct = Callable[[Tensor], Tensor]
+# (v, derivative), both (p,) -> the derivative (p,) that a step goes by, such as a filtered one.
+Smoothing = Callable[[Tensor, Tensor], Tensor]
+Need = Literal["constraint", "l1", "smoothing"]
+
+# Change of a density below which optimality criteria and moving asymptotes stop (Andreassen et al. 2011).
+DESIGN_STANDSTILL = 0.01
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,16 @@ class Feasible:
             raise ValueError("the weights of an l1 term must be at least 0")
         if self.constraint is not None and self.weights is not None:
             raise ValueError("no outer method takes a constraint and an l1 term at once")
+
+    @property
+    def needs(self) -> dict[Need, str]:
+        """What an outer method has to take in this space besides bounds, with words for people."""
+        needs: dict[Need, str] = {}
+        if self.constraint is not None:
+            needs["constraint"] = f"a constraint ({self.constraint.description})"
+        if self.weights is not None:
+            needs["l1"] = "an l1 term"
+        return needs
 
     @property
     def smooth(self) -> bool:
@@ -352,31 +368,57 @@ class OuterState:
 State = TypeVar("State", bound=OuterState)
 
 
-def takes_no_constraint(space: Feasible) -> str:
-    """The objection of a method to a constraint."""
-    if space.constraint is None:
-        return ""
-    return f"mma and oc take a constraint ({space.constraint.description}), no other method does"
+@dataclass(frozen=True)
+class Setting:
+    """What the options of an outer method may depend on besides the options that a user gives.
 
+    Attributes:
+        space: the outer space; None where it is not known yet.
+        smoothing: of the derivative in steps; None for none.
+        searched: values and gradients are accurate enough for a line search.
+        design: a control is the density of a material.
+    """
 
-def takes_no_l1(space: Feasible) -> str:
-    """The objection of a method to an l1 term."""
-    return "" if space.weights is None else "lbfgs, newton_cg and gradient take an l1 term, no other method does"
+    space: Feasible | None = None
+    smoothing: Smoothing | None = None
+    searched: bool = True
+    design: bool = False
 
 
 class OuterMethod(Protocol[State]):
-    """Frozen options; `init`, `propose` and `update` make states, which are never changed.
+    """The base of outer methods: frozen options; `init`, `propose` and `update` make states, which are never changed.
 
     Attributes:
-        second_order: `propose` needs products with the Hessian.
+        takes: what the method can deal with besides bounds: a `constraint`, an `l1` term, a `smoothing` of the
+            derivative.
+        options: fields of the method that the keys of the same names in the section `outer` of a problem file set.
     """
 
+    takes: ClassVar[frozenset[Need]] = frozenset()
+    options: ClassVar[tuple[str, ...]] = ()
+
     @property
-    def second_order(self) -> bool: ...
+    def second_order(self) -> bool:
+        """`propose` needs products with the Hessian."""
+        return False
+
+    @classmethod
+    def suited(cls, setting: Setting) -> Self:
+        """The method with the default options for a setting."""
+        return cls()
+
+    @classmethod
+    def standstill(cls, setting: Setting) -> float | None:
+        """The default of `outer.change`: two steps that change no variable by more than this end a run."""
+        return None
+
+    def with_rough_hessian(self) -> Self:
+        """The method for products with a Hessian that is known roughly."""
+        return self
 
     def objection(self, space: Feasible) -> str:
-        """Why the method cannot work in a space, a sentence for people; empty where it can."""
-        ...
+        """Why the method cannot work in a space whose `needs` it takes, a sentence for people; empty where it can."""
+        return ""
 
     def init(self, space: Feasible, first: Evaluation) -> State: ...
 
@@ -390,8 +432,16 @@ class OuterMethod(Protocol[State]):
 
     def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
         """The state with another evaluation of its iterate, over more scenarios; what was learnt is kept."""
-        ...
+        return replace(state, best=evaluation)
 
     def revalued(self, state: State, value: float) -> State:
         """The state with another value of its blended iterate: the one that its inner variables give."""
-        ...
+        return replace(state, best=replace(state.best, value=value))
+
+
+def objection_of(outer: OuterMethod[State], space: Feasible) -> str:
+    """Why an outer method cannot work in a space, a sentence for people; empty where it can."""
+    for need, words in space.needs.items():
+        if need not in outer.takes:
+            return f"{type(outer).__name__} takes no {words.partition(' ')[2]}"
+    return outer.objection(space)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint, value_noise
+from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting, value_noise
 from .line_search import LineSearch
 
 # Of an estimated constant step: its share of the first trial of a line search.
@@ -31,7 +31,7 @@ class GradientState(OuterState):
 
 
 @dataclass(frozen=True)
-class GradientDescent:
+class GradientDescent(OuterMethod[GradientState]):
     """v+ = prox(v - t gradient): the projection onto the bounds, after shrinkage where there is an l1 term.
 
     Attributes:
@@ -44,10 +44,12 @@ class GradientDescent:
 
     step: float | None = None
     search: bool = True
-    second_order: ClassVar[bool] = False
+    takes: ClassVar[frozenset[Need]] = frozenset({"l1"})
+    options: ClassVar[tuple[str, ...]] = ("step",)
 
-    def objection(self, space: Feasible) -> str:
-        return takes_no_constraint(space)
+    @classmethod
+    def suited(cls, setting: Setting) -> Self:
+        return cls(search=setting.searched)
 
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
         slope = -dot(first.derivative, first.gradient)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -14,9 +14,11 @@ from .base import (
     Evaluation,
     Feasible,
     HessianProduct,
+    Need,
+    OuterMethod,
     OuterState,
+    Setting,
     blend,
-    takes_no_constraint,
     value_noise,
 )
 from .line_search import LineSearch, exact_share
@@ -27,6 +29,10 @@ from .semismooth import minimise_between_kinks
 _ALMOST = 0.8
 # No step is trusted to shrink the gradient by more than this.
 _LEAST_REDUCTION = 0.05
+# Pairs that are remembered by default, and the memory, in bytes, up to which there are more than the least number. With
+# fewer pairs than iterations, directions are no longer conjugate.
+_LEAST_PAIRS, _MOST_PAIRS = 20, 100
+_PAIRS_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class LBFGSState(OuterState):
 
 
 @dataclass(frozen=True)
-class LBFGS:
+class LBFGS(OuterMethod[LBFGSState]):
     """L-BFGS (Nocedal and Wright, Algorithm 7.5), every inner product that of the outer space.
 
     A pairing of a vector with a covector needs no matrix, so that one Riesz map an evaluation is all it
@@ -61,10 +67,14 @@ class LBFGS:
 
     memory: int = 20
     step: float | None = None
-    second_order: ClassVar[bool] = False
+    takes: ClassVar[frozenset[Need]] = frozenset({"l1"})
+    options: ClassVar[tuple[str, ...]] = ("memory", "step")
 
-    def objection(self, space: Feasible) -> str:
-        return takes_no_constraint(space)
+    @classmethod
+    def suited(cls, setting: Setting) -> Self:
+        """With as many pairs as take little memory; each pair has three vectors."""
+        fit = 0 if setting.space is None else _PAIRS_BYTES // (3 * 8 * setting.space.metric.matrix.shape[0])
+        return cls(min(max(fit, _LEAST_PAIRS), _MOST_PAIRS))
 
     def init(self, space: Feasible, first: Evaluation) -> LBFGSState:
         return self._search_from(space, first, (), 0.0)

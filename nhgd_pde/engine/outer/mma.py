@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_l1, value_noise
+from .base import (
+    DESIGN_STANDSTILL,
+    Evaluation,
+    Feasible,
+    HessianProduct,
+    Need,
+    OuterMethod,
+    OuterState,
+    Setting,
+    value_noise,
+)
 from .multiplier import find_multiplier
 
 _MOST_TRIALS = 40
@@ -58,7 +68,7 @@ class MMAState(OuterState):
 
 
 @dataclass(frozen=True)
-class MMA:
+class MMA(OuterMethod[MMAState]):
     """MMA (Svanberg 1987), with the conservative approximations of its globally convergent version (GCMMA, 2002).
 
     Every iterate minimises a separable convex approximation; a point where the objective or the constraint lies
@@ -81,12 +91,17 @@ class MMA:
     wider: float = 1.2
     move: float = 0.5
     margin: float = 0.1
-    second_order: ClassVar[bool] = False
+    takes: ClassVar[frozenset[Need]] = frozenset({"constraint"})
+    options: ClassVar[tuple[str, ...]] = ("move",)
+
+    @classmethod
+    def standstill(cls, setting: Setting) -> float | None:
+        return DESIGN_STANDSTILL if setting.design else None
 
     def objection(self, space: Feasible) -> str:
         if space.bounds is None or not all(bool(torch.isfinite(bound).all()) for bound in space.bounds):
             return "mma needs a lower and an upper bound of every variable (control.bounds)"
-        return takes_no_l1(space)
+        return ""
 
     def init(self, space: Feasible, first: Evaluation) -> MMAState:
         least = tuple(1e-6 * size for size in _convexities(space, first))
@@ -128,12 +143,6 @@ class MMA:
         missing = over / state.distance if math.isfinite(over) and state.distance > 0.0 else math.inf
         convexity = (_larger(state.convexity[0], missing), state.convexity[1])
         return replace(state, convexity=convexity, trials=trials, accepted=False, failure=failure)
-
-    def rebased(self, space: Feasible, state: MMAState, evaluation: Evaluation) -> MMAState:
-        return replace(state, best=evaluation)
-
-    def revalued(self, state: MMAState, value: float) -> MMAState:
-        return replace(state, best=replace(state.best, value=value))
 
     def _iterate(
         self,

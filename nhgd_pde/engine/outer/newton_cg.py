@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, blend, takes_no_constraint, value_noise
+from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model
 from .secant import CorrectedHessian, Secant
 
 # Products with the Hessian are solutions of linear systems themselves, and not better than this.
 _LEAST_FORCING = 1e-8
+# With a Hessian that is known roughly, such as that of the nominal scenario: the largest and the smallest forcing term,
+# and the steps whose secants correct it.
+_ROUGH_FORCING, _LEAST_ROUGH_FORCING = 0.05, 0.02
+_SECANTS = 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class NewtonState(OuterState):
 
 
 @dataclass(frozen=True)
-class NewtonCG:
+class NewtonCG(OuterMethod[NewtonState]):
     """Newton's method with truncated conjugate gradients (Nocedal and Wright, Algorithm 7.1).
 
     The conjugate gradients are preconditioned by the Riesz map, so that their number does not depend on the
@@ -64,10 +68,15 @@ class NewtonCG:
     iterations: int = 500
     least: float = _LEAST_FORCING
     memory: int = 0
-    second_order: ClassVar[bool] = True
+    takes: ClassVar[frozenset[Need]] = frozenset({"l1"})
+    options: ClassVar[tuple[str, ...]] = ("step",)
 
-    def objection(self, space: Feasible) -> str:
-        return takes_no_constraint(space)
+    @property
+    def second_order(self) -> bool:
+        return True
+
+    def with_rough_hessian(self) -> Self:
+        return replace(self, forcing=_ROUGH_FORCING, least=_LEAST_ROUGH_FORCING, memory=_SECANTS)
 
     def init(self, space: Feasible, first: Evaluation) -> NewtonState:
         zero = torch.zeros_like(first.v)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_l1
+from .base import (
+    DESIGN_STANDSTILL,
+    Evaluation,
+    Feasible,
+    HessianProduct,
+    Need,
+    OuterMethod,
+    OuterState,
+    Setting,
+    Smoothing,
+)
 from .multiplier import find_multiplier
-
-# (v, derivative), both (p,) -> a derivative (p,).
-Smoothing = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class OC:
+class OC(OuterMethod[OuterState]):
     """v+ = v (-f' / (lambda g'))^eta within the bounds and the move limit (Bendsoe; Andreassen et al. 2011).
 
     Lambda is the multiplier with which the constraint g holds at v+. For an objective that falls with every
@@ -33,14 +39,23 @@ class OC:
     move: float = 0.2
     exponent: float = 0.5
     smoothing: Smoothing | None = None
-    second_order: ClassVar[bool] = False
+    takes: ClassVar[frozenset[Need]] = frozenset({"constraint", "smoothing"})
+    options: ClassVar[tuple[str, ...]] = ("move",)
+
+    @classmethod
+    def suited(cls, setting: Setting) -> Self:
+        return cls(smoothing=setting.smoothing)
+
+    @classmethod
+    def standstill(cls, setting: Setting) -> float | None:
+        return DESIGN_STANDSTILL
 
     def objection(self, space: Feasible) -> str:
         if space.constraint is None:
             return "oc needs a constraint"
         if space.bounds is None or not bool((space.bounds[0] >= 0.0).all()):
             return "oc needs lower bounds of at least 0 (control.bounds)"
-        return takes_no_l1(space)
+        return ""
 
     def init(self, space: Feasible, first: Evaluation) -> OuterState:
         return OuterState(first)
@@ -73,9 +88,3 @@ class OC:
         if not evaluation.finite:
             return replace(state, accepted=False, failure="the objective or its gradient is not finite")
         return OuterState(evaluation, step=1.0)
-
-    def rebased(self, space: Feasible, state: OuterState, evaluation: Evaluation) -> OuterState:
-        return replace(state, best=evaluation)
-
-    def revalued(self, state: OuterState, value: float) -> OuterState:
-        return replace(state, best=replace(state.best, value=value))

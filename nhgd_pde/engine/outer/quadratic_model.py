@@ -7,12 +7,11 @@ H is known by its products only.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from ...linalg.conjugate_gradients import conjugate_gradients
 from ...linalg.safe_lengths import dot
 from .base import Evaluation, Feasible, HessianProduct
 from .lbfgs import LBFGS
@@ -47,7 +46,7 @@ def minimise_model(
         forcing: the reduction wanted.
         iterations: most products.
     """
-    minimise = _conjugate_gradients if space.smooth else _between_kinks
+    minimise = _without_kinks if space.smooth else _between_kinks
     first = space.stationarity(best)
     if first > 0.0:
         # A gradient that is known up to rounding errors has no use for a model that is solved any better.
@@ -68,9 +67,9 @@ def _between_kinks(
             break
         current = state.best
         point, state = method.propose(inside, state)
-        way = point - current.v
-        image = hessian(way)
-        curvature = dot(way, image)
+        step = point - current.v
+        image = hessian(step)
+        curvature = dot(step, image)
         slope = current.derivative + image
         value = current.value + space.rate(current.derivative, current.v, point) + 0.5 * curvature
         reached = replace(start, v=point, value=value, derivative=slope, gradient=slope / space.mass)
@@ -84,28 +83,16 @@ def _between_kinks(
     return ModelStep(state.best.v, _share(left, first))
 
 
-def _conjugate_gradients(
+def _without_kinks(
     space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
 ) -> ModelStep:
-    slope, gradient = best.derivative, best.gradient
-    step, image = torch.zeros_like(slope), torch.zeros_like(slope)
-    first = squared = dot(slope, gradient)
-    direction = -gradient
-    for _ in range(iterations):
-        if not squared > forcing**2 * first:
-            break
-        bent = hessian(direction)
-        curvature = dot(direction, bent)
-        # Also where the product is not a number.
-        if not curvature > 0.0:
-            break
-        length = squared / curvature
-        step, image = step + length * direction, image + length * bent
-        residual = slope + image
-        gradient = space.metric.gradient(residual[None])[0]
-        before, squared = squared, dot(residual, gradient)
-        direction = squared / before * direction - gradient
-    return ModelStep(best.v + step, _share(math.sqrt(max(squared, 0.0)), math.sqrt(max(first, 0.0))))
+    """Conjugate gradients for H d = -h, which end where a direction has no positive curvature."""
+
+    def riesz(slope: Tensor) -> Tensor:
+        return space.metric.gradient(slope[None])[0]
+
+    found = conjugate_gradients(hessian, -best.derivative, riesz, None, forcing, iterations, known=-best.gradient)
+    return ModelStep(best.v + found.solution, found.error)
 
 
 def _share(left: float, first: float) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, OuterState, takes_no_constraint
+from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState
 from .quadratic_model import minimise_model
 
 # The gradient has grown by this: the steps are too long.
@@ -47,7 +48,7 @@ class StochasticState(OuterState):
 
 
 @dataclass(frozen=True)
-class StochasticApproximation:
+class StochasticApproximation(OuterMethod[StochasticState]):
     """v+ = v + a / (k + k0)^gamma d, k = 0, 1, ... (Robbins and Monro 1951).
 
     d is the minimiser of the quadratic model with the Hessian that the oracle has, that of the nominal scenario
@@ -69,13 +70,11 @@ class StochasticApproximation:
     power: float = 0.0
     forcing: float = 0.1
     iterations: int = 50
+    takes: ClassVar[frozenset[Need]] = frozenset({"l1"})
 
     @property
     def second_order(self) -> bool:
         return self.natural
-
-    def objection(self, space: Feasible) -> str:
-        return takes_no_constraint(space)
 
     def init(self, space: Feasible, first: Evaluation) -> StochasticState:
         unit = self.step
@@ -143,9 +142,6 @@ class StochasticApproximation:
 
     def rebased(self, space: Feasible, state: StochasticState, evaluation: Evaluation) -> StochasticState:
         return replace(state, best=evaluation, end=None)
-
-    def revalued(self, state: StochasticState, value: float) -> StochasticState:
-        return replace(state, best=replace(state.best, value=value))
 
     def _rule(self, state: StochasticState) -> float:
         return state.unit / (state.taken + self.shift) ** self.power

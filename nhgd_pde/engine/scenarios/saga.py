@@ -21,6 +21,7 @@ from torch import Tensor
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, failed_evaluation
+from .footprint import Footprint
 from .gradient_spread import deviation
 from .minibatches import Minibatches, beside_nominal, next_batch
 from .nominal_point import NominalPoint, solve_nominal
@@ -107,6 +108,9 @@ class SAGA(Minibatches[SAGAState]):
     roughest: float = 0.1
     seed: int = 0
     name: str = "saga"
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        return footprint.rows + footprint.working(self.batch)
 
     def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> SAGAState:
         """Raises: ValueError: the risk is not the mean."""

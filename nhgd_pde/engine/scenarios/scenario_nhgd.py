@@ -28,6 +28,7 @@ from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
 from ..scales import UNKNOWN, GradientScales
+from .footprint import Footprint
 from .growth import GrowthOptions
 from .known_solutions import KnownSolutions
 from .mesh_levels import MeshLevel, MeshLevelState, TwoMeshEstimate, two_mesh_estimate
@@ -133,6 +134,9 @@ class ScenarioNHGD:
     growth: GrowthOptions = field(default_factory=GrowthOptions)
     name: str = "nhgd"
     team: Team = ALONE
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        return footprint.rows + 8.0 * footprint.count**2 + footprint.working()
 
     def init(self, problem: ScenarioBilevelProblem, u: Tensor, v: Tensor) -> ScenarioState:
         count, growth = problem.inner_shape[0], self.growth

@@ -1,9 +1,9 @@
-"""One sweep over scenarios: states, values, adjoints, and what the hypergradient and its sampling error are made of."""
+"""One pass over some scenarios: their states, values and adjoints, and the sum of their hypergradients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,31 +11,33 @@ from torch import Tensor
 
 from .known_solutions import KnownSolutions
 from .nominal_point import NominalPoint
-from .part_equations import RowSolutions, Tolerances, relative, solve_adjoints, solve_states
+from .part_equations import RowSolutions, Tolerances, relative
+from .part_solution import SharedInverse, solve_part_adjoints, solve_part_states
 from .scenario_bilevel import Risk, ScenarioBilevelProblem
 from .scenario_hypergradients import Hypergradients
 from .team import ALONE, Team, Work, numbers_of
 from .weighted_risk import WeightedRisk, difference, padded, weighted_risk
 from .weights import Balance
 
-# Shares of scenarios, relative to the largest, that no digit of the hypergradient shows.
-_NONE = 1e-16
-# Least ratio of the lengths of the nominal state and the state of a scenario at which the first is a useful unit.
+# Scenarios with a smaller share than this, relative to the largest one, change no digit of the hypergradient.
+_NO_SHARE = 1e-16
+# The length of the nominal state is a unit for the states of scenarios that are at most 1 / _SHORTEST times as long.
 _SHORTEST = 1e-3
 
 
 @dataclass(frozen=True)
 class ScenarioSum:
-    """What one sweep over b scenarios gives.
+    """The result of one pass over b scenarios.
 
     Attributes:
-        measured: rho over each of the balances asked for.
-        derivative: (p,) of the first less the others', without that of f_0.
-        correction: (p,) the part of it that makes up for what is left of the equations, which is larger than what is
-            left after it.
-        apart: (p,) what that might be in scenarios far from the nominal one; zero where there are none.
-        state_error, adjoint_error: relative, in mean square over the scenarios.
-        state_steps, adjoint_steps: applications of the inverse to a row, at most.
+        measured: the risk measure over each of the balances asked for.
+        derivative: (p,) derivative of the first measure minus those of the others, without the derivative of f_0.
+        correction: (p,) the part of the derivative that corrects for the residuals of the equations. The error after
+            the correction is smaller than the correction.
+        apart: (p,) a correction like this with the residuals of scenarios far from the nominal one enlarged; zero where
+            there are none.
+        state_error, adjoint_error: relative errors, root mean square over the scenarios.
+        state_steps, adjoint_steps: largest number of applications of the inverse to a row.
         known: states and adjoints.
         hypergradients: of all scenarios.
         message: a sentence where a system could not be solved; everything else is then worthless.
@@ -55,7 +57,7 @@ class ScenarioSum:
 
     @property
     def value(self) -> float:
-        """Of the first measure less the others'."""
+        """The first measure minus the others."""
         return self.measured[0].value - sum(each.value for each in self.measured[1:])
 
     @property
@@ -76,54 +78,38 @@ def sum_over_scenarios(
 ) -> ScenarioSum:
     """Solve the equations of some scenarios and add up their hypergradients.
 
-    With the mean, states and adjoints of a part follow each other; another measure has to know all values first, and
-    then asks for the adjoints that have a weight. Penalties beside another measure are those of all scenarios.
+    With the mean, the adjoints of a part follow its states, while its matrices are in memory. Any other measure needs
+    the values of all scenarios first, and then adjoints of those with a weight alone. Penalties beside another measure
+    are those of all scenarios.
 
     Args:
         problem: the scenarios.
-        v: (p,).
+        v: (p,) outer variables.
         known: states and adjoints to start from, with the nominal ones at v.
-        nominal_point: the nominal scenario at v, whose inverse all share.
-        balances: weights of the first scenarios, those of the most of them first; the others are of what is to be
-            taken off.
-        risk: of their values.
+        nominal_point: the nominal scenario at v, whose inverse all scenarios share.
+        balances: weights of the first scenarios. The first balance has the most scenarios; the measures of the others
+            are subtracted.
+        risk: measure of the values.
         tolerances: of both equations.
-        team: ranks that share the scenarios, all of which are here with the same arguments but for what they know.
+        team: ranks that share the scenarios. All call this function with the same arguments, apart from `known`.
     """
-    state = _Sum(problem, v, known, nominal_point, tolerances, balances[0].count, team)
-    measured = [WeightedRisk(each, 0.0, each.weights) for each in balances]
-    shares = difference(measured)
-    whole = problem.penalty_weights is None
-    with team.together():
-        for indices in _parts(state.own, problem.at_once):
-            residual = state.states(indices)
-            if risk.linear and whole and not state.message:
-                state.adjoints(indices, shares, residual)
-            if state.message:
-                break
-    state.message = team.told(state.message)
-    if state.message:
-        return state.failed()
-    values = torch.cat([v.new_tensor([nominal_point.value]), team.joined(state.values, state.own, balances[0].count)])
-    measured = [weighted_risk(risk, values[: each.count + 1], each) for each in balances]
-    if problem.penalty_weights is not None:
-        penalties = team.joined(state.penalties, state.own, balances[0].count)
-        weights = problem.penalty_weights[: balances[0].count]
-        state.slopes = measured[0].slopes_by(weights)
-        measured = [measured[0].penalised(penalties, weights)]
-    if not (risk.linear and whole):
+    work = _Pass(problem, v, known, nominal_point, tolerances, balances[0].count, team)
+    shares = difference([WeightedRisk(each, 0.0, each.weights) for each in balances])
+    if at_once := risk.linear and problem.penalty_weights is None:
+        work.each_part(work.own, lambda indices: work.adjoints(indices, shares, work.states(indices)))
+    else:
+        work.each_part(work.own, work.states)
+    if work.message:
+        return work.failed()
+    measured = work.measured(balances, risk)
+    if not at_once:
         shares = difference(measured)
         largest = torch.stack([padded(each.shares.abs(), len(shares)) for each in measured]).amax(0)
-        heavy = torch.nonzero(largest[1:] > _NONE * largest.max()).reshape(-1)
-        with team.together():
-            for indices in _parts(team.own(heavy), problem.at_once):
-                state.adjoints(indices, shares)
-                if state.message:
-                    break
-        state.message = team.told(state.message)
-        if state.message:
-            return state.failed()
-    return state.done(tuple(measured), shares)
+        heavy = torch.nonzero(largest[1:] > _NO_SHARE * largest.max()).reshape(-1)
+        work.each_part(team.own(heavy), lambda indices: work.adjoints(indices, shares))
+        if work.message:
+            return work.failed()
+    return work.done(measured, shares)
 
 
 def _root_mean_square(table: Tensor) -> float:
@@ -140,8 +126,11 @@ def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:
 
 
 @dataclass
-class _Sum:
-    """What this rank has added up so far; shares are of the nominal scenario first."""
+class _Pass:
+    """States, adjoints and sums of the scenarios of this rank, as far as the pass has come.
+
+    Shares (b + 1,) of hypergradients have that of the nominal scenario first.
+    """
 
     problem: ScenarioBilevelProblem
     v: Tensor
@@ -162,45 +151,67 @@ class _Sum:
         self.rows = self.v.new_zeros(count, len(self.v))
         # Errors and lengths; row 0 for states, row 1 for adjoints.
         self.errors, self.lengths = self.v.new_zeros(2, count), self.v.new_zeros(2, count)
-        # Of the state and the adjoint equations (2, 2, n): the sum in the shares of the hypergradients, and that with
-        # alternating signs, which do not cancel where the first happen to, each as many times as large as solving with
-        # a scenario's own equation enlarges it: what it does to a load, so far as states tell.
+        # Residuals (2, 2, n) of the state and of the adjoint equations: their sum in the shares of the hypergradients,
+        # and a sum with alternating signs, so that they do not cancel where the first happen to. In the second sum each
+        # residual is multiplied by the factor by which the equation of its scenario enlarges it beyond the nominal one.
         self.left = self.v.new_zeros(2, 2, n)
         self.gains = self.v.new_ones(count)
         # See `KnownSolutions.gains`.
         self.larger: Tensor | None = None
         self.work = Work(self.problem.counts)
 
+    def each_part(self, indices: Tensor, verb: Callable[[Tensor], object]) -> None:
+        """Call a method for the parts of some scenarios of this rank, until a system cannot be solved on any rank."""
+        with self.team.together():
+            for part in _parts(indices, self.problem.at_once):
+                verb(part)
+                if self.message:
+                    break
+        self.message = self.team.told(self.message)
+
+    def _solver(self, places: Tensor) -> SharedInverse:
+        gains = self.known.gain(0, places), self.known.gain(1, places)
+        return SharedInverse(self.nominal_point.inverse, self.tolerances, gains)
+
     def states(self, indices: Tensor) -> Tensor:
-        """What is left of their equations (k, n)."""
+        """Solve for states, and return the residuals (k, n) of their equations."""
         part, places = self.problem.part(indices), self.team.places(indices)
         u, p = self.known.starts(places)
-        goal = self.tolerances.state, self.tolerances.state_length
-        found = solve_states(part, self.v, u, self.nominal_point.inverse, *goal, self.known.gain(0, places))
-        self._took(0, found, places)
-        self.u[places], self.p[places] = found.solution, p
-        self.values[places] = part.scenario_values(found.solution, self.v)
+        found = solve_part_states(part, self.v, u, p, self._solver(places))
+        states = found.states
+        self._took(0, states, places)
+        self.u[places], self.p[places] = states.solution, p
+        self.values[places] = found.values
         # The adjoint variable is that of the value and the penalty together.
-        penalties = part.scenario_penalties(found.solution, self.v) - (p * found.residual).sum(1)
         summed = self.values if self.problem.penalty_weights is None else self.penalties
-        summed[places] += penalties
-        self.gains[places] = self._gains(found.length)
-        return found.residual
+        summed[places] += found.penalties
+        self.gains[places] = self._gains(states.length)
+        return states.residual
 
     def adjoints(self, indices: Tensor, shares: Tensor, residual: Tensor | None = None) -> None:
-        """Adjoints and hypergradients of some scenarios whose states are known, with what is left of these."""
+        """Adjoints and hypergradients of some scenarios whose states, with these residuals (k, n), are known."""
+        if self.message:
+            return
         part, v, places = self.problem.part(indices), self.v, self.team.places(indices)
         u, own = self.u[places], shares[1:][indices]
         slopes = None if self.slopes is None else self.slopes[indices]
-        right, direct = part.scenario_derivatives(u, v, slopes)
-        goal = self.tolerances.adjoint, self.tolerances.adjoint_length
-        gain = self.known.gain(1, places)
-        found = solve_adjoints(part, u, v, right, self.p[places], self.nominal_point.inverse, goal, gain)
+        found, self.rows[places] = solve_part_adjoints(part, v, u, self.p[places], self._solver(places), slopes)
         self._took(1, found, places)
         self.p[places] = found.solution
-        self.rows[places] = direct - part.scenario_control_products(u, v, found.solution)
         self._left(0, own, indices, part.residual(u, v) if residual is None else residual)
         self._left(1, own, indices, found.residual)
+
+    def measured(self, balances: Sequence[Balance], risk: Risk) -> tuple[WeightedRisk, ...]:
+        """The risk measure over each balance, from the values of all ranks."""
+        count, weights = balances[0].count, self.problem.penalty_weights
+        values = torch.cat(
+            [self.v.new_tensor([self.nominal_point.value]), self.team.joined(self.values, self.own, count)]
+        )
+        found = tuple(weighted_risk(risk, values[: each.count + 1], each) for each in balances)
+        if weights is None:
+            return found
+        self.slopes = found[0].slopes_by(weights[:count])
+        return (found[0].penalised(self.team.joined(self.penalties, self.own, count), weights[:count]),)
 
     def _gains(self, lengths: Tensor) -> Tensor:
         """(b,) lengths of states relative to that of the nominal state, at least 1.

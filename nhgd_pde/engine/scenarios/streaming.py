@@ -27,6 +27,7 @@ from ...linalg.riesz import RieszMap
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, failed_evaluation
+from .footprint import Footprint
 from .gradient_spread import alternating, deviation_of
 from .minibatches import Minibatches, beside_nominal
 from .nominal_point import NominalPoint, solve_nominal
@@ -160,6 +161,9 @@ class Streaming(Minibatches[StreamState]):
     def fresh(self) -> bool:
         """The scenarios are not those of the sample."""
         return True
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        return footprint.working(self.batch)
 
     def __post_init__(self) -> None:
         if self.batch < 2:

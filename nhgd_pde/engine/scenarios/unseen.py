@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -97,4 +96,7 @@ def _quantile(squares: Tensor, fresh: int) -> float:
         return 0.0
     excess = float(squares.square().mean()) / total**2 - 1.0
     freedom = min(fresh - 1.0, 2.0 * fresh / excess if excess > 0.0 else math.inf)
+    # scipy.stats takes long to load, and problems without random inputs do not need it.
+    import scipy.stats
+
     return float(scipy.stats.t.ppf(0.5 + 0.5 * _CONFIDENCE, freedom))

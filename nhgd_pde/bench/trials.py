@@ -1,4 +1,4 @@
-"""One run of one contender: the loop of every solve, under a budget, with its iterates kept for judging."""
+"""Trials: runs of contenders by the loop of every solve, under a budget, with iterates kept for judging."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..building.blueprint import build, build_scenarios
+from ..building.blueprint import blueprint_of
 from ..choice.method import Method, build_method
 from ..engine.loop import Iterate
 from ..engine.minimise import minimise, outer_space
@@ -27,13 +27,13 @@ from .contenders import Contender
 
 Status = Literal["converged", "stopped", "interrupted", "failed", "budget"]
 
-# Of many iterates, those at least this much later than the one before: 150 of a hundred thousand.
+# Ratio of the numbers of two iterates that are kept, at least: 150 of a hundred thousand.
 _SPACING = 1.06
 
 
 @dataclass(frozen=True)
 class Task:
-    """What everybody solves.
+    """The problem that all contenders solve.
 
     Attributes:
         source: problem file, or its content as a mapping.
@@ -55,7 +55,8 @@ class Task:
         """
         file = self.read(contender)
         with at_most_threads(1):
-            return penalised(fitted(build_scenarios(file).problem) if file.spec.parameters else build(file))
+            blueprint = blueprint_of(file)
+            return penalised(fitted(blueprint.problem) if file.spec.parameters else blueprint.nominal)
 
     def method(self, contender: Contender, seed: int | None, problem: PDEProblem | ScenarioProblem) -> Method:
         file, nominal = self.read(contender, seed), nominal_of(problem)
@@ -64,20 +65,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use: seconds, and solves as `Counts` counts them."""
+    """The seconds and the solves, as `Counts` counts them, that a run may use."""
 
     seconds: float = math.inf
     solves: float = math.inf
 
     def spent(self, seconds: float, solves: int) -> str:
-        """A sentence once it is used up, nothing before."""
+        """A sentence if the budget is used up; else empty."""
         if solves >= self.solves:
             return f"the budget of {self.solves:,.0f} solves is used up"
         return f"the budget of {self.seconds:g} s is used up" if seconds >= self.seconds else ""
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class TrialPoint:
     """An outer iterate as the method sees it.
 
     Attributes:
@@ -85,7 +86,7 @@ class Point:
         seconds: since the first evaluation began, without the time that recording takes.
         evaluations: of the objective so far.
         counts: all work so far.
-        objective: what the method takes Phi(v) for.
+        objective: the value Phi(v) that the method has computed.
         v: (p,).
     """
 
@@ -98,20 +99,20 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """What became of it.
+class Trial:
+    """One run of a contender.
 
     Attributes:
-        contender, seed: who ran.
+        contender, seed: the contender, and the seed of its random numbers.
         points: outer iterates, all of the first ones, then ever fewer, and the last one.
         status: of the run, or `budget` where that ended it.
         message: a sentence that says why it ended.
-        seconds, counts: of the whole run, what came after the last iterate included.
+        seconds, counts: time and work of the whole run, including what followed the last iterate.
     """
 
     contender: Contender
     seed: int
-    points: tuple[Point, ...]
+    points: tuple[TrialPoint, ...]
     status: Status
     message: str
     seconds: float
@@ -124,25 +125,25 @@ def run(
     seed: int,
     budget: Budget,
     interrupted: Callable[[], bool] = lambda: False,
-    enough: Callable[[Point], bool] = lambda point: False,
-) -> Run:
-    """Run a contender on a problem of its own, so that nothing is left over from others.
+    enough: Callable[[TrialPoint], bool] = lambda point: False,
+) -> Trial:
+    """Runs a contender on a new copy of the problem.
 
-    Reading, meshing and assembling come before the clock starts; they are the same for all. Factorisations and
-    whatever else is made on first use belong to the run.
+    Reading, meshing and assembling come before the clock starts; they are the same for all. Factorisations and all
+    else that is made on first use belong to the run.
 
     Args:
         task: the problem.
-        contender, seed: who runs.
-        budget: asked before every evaluation but the first.
+        contender, seed: the contender, and the seed of its random numbers.
+        budget: checked before every evaluation but the first.
         interrupted: asked at the same time; true ends the run as `interrupted`.
-        enough: told the kept iterates, off the clock; true ends the run as `stopped`.
+        enough: called with the kept iterates while the clock stands still; true ends the run as `stopped`.
     """
     problem = task.build(contender)
     method = task.method(contender, seed, problem)
     before = replace(problem.counts)
-    points: list[Point] = []
-    latest: Point | None = None
+    points: list[TrialPoint] = []
+    latest: TrialPoint | None = None
     aside, due, reason = 0.0, 0, ""
     status: Status = "failed"
     start = time.perf_counter()
@@ -155,7 +156,9 @@ def run(
         elapsed, began = seconds(), time.perf_counter()
         evaluation = iterate.evaluation
         counts = problem.counts - before
-        latest = Point(iterate.iteration, elapsed, iterate.evaluations, counts, evaluation.value, evaluation.v.clone())
+        latest = TrialPoint(
+            iterate.iteration, elapsed, iterate.evaluations, counts, evaluation.value, evaluation.v.clone()
+        )
         if iterate.iteration >= due:
             points.append(latest)
             due = max(iterate.iteration + 1, math.ceil(_SPACING * iterate.iteration))
@@ -180,4 +183,4 @@ def run(
     total = seconds()
     if latest is not None and latest is not points[-1]:
         points.append(latest)
-    return Run(contender, seed, tuple(points), status, reason, total, problem.counts - before)
+    return Trial(contender, seed, tuple(points), status, reason, total, problem.counts - before)

@@ -1,4 +1,4 @@
-"""The point at which derivatives are tested, and the lengths by which states and controls are moved there."""
+"""The point at which derivatives are tested, and how states and controls move in its neighbourhood."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot
 from ..methods.adjoint import Adjoint, AdjointState, ExactDirections
 from ..pde_problem import PDEProblem
-from .room import makes_sense, room_at
+from .reach import makes_sense, room_at
 
 TIGHT = Accuracy(1e-12, 1e-12)
 # Largest number of named boundaries, and of named subdomains, to which directions are restricted.
@@ -38,7 +38,7 @@ _MOST_STEPS = 50
 _BITS = 53 - 20
 
 # Named options of a difference: `sided` and `blur`.
-Way = dict[str, Any]
+DifferenceOptions = dict[str, Any]
 
 
 class UnsolvedError(ValueError):
@@ -46,8 +46,8 @@ class UnsolvedError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """A control, its state, and their units.
+class Neighbourhood:
+    """A control, its state, their units, and directions in which they move.
 
     Attributes:
         problem: the problem to test.
@@ -98,7 +98,7 @@ class Place:
         return bool(self.side.any())
 
     @property
-    def way(self) -> Way:
+    def options(self) -> DifferenceOptions:
         """How differences by the controls are taken here."""
         return {"sided": self.sided, "blur": self.blur}
 
@@ -214,7 +214,7 @@ def smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
     return torch.cat(found).to(problem.equation.lift.device)
 
 
-def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | None, Tensor] | None) -> Place:
+def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | None, Tensor] | None) -> Neighbourhood:
     """A random control near the first one and a state near its own; or exactly a state and a control.
 
     Args:
@@ -246,8 +246,8 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
         raise UnsolvedError(f"the state could not be solved: {said or 'it is not finite'}")
     room, side = room_at(problem, known.u, v, unit)
     size = _state_unit(problem, known.u, v, room * smooth(problem, generator))
-    place = Place(problem, v, known.u, known.u, size, room, side, exact, known, generator)
-    return place if at is not None else _beside(place)
+    near = Neighbourhood(problem, v, known.u, known.u, size, room, side, exact, known, generator)
+    return near if at is not None else _beside(near)
 
 
 def _not_finite(problem: PDEProblem, u: Tensor, v: Tensor) -> str:
@@ -262,25 +262,25 @@ def _not_finite(problem: PDEProblem, u: Tensor, v: Tensor) -> str:
         for what, tensors in parts.items():
             wrong = torch.stack([~each.reshape(-1, each.shape[-1]).isfinite().all(0) for each in tensors]).any(0)
             if bool(wrong.any()):
-                place = function.x[:, function.kept][:, int(wrong.int().argmax())]
-                point = ", ".join(f"{float(axis):.4g}" for axis in place)
+                where = function.x[:, function.kept][:, int(wrong.int().argmax())]
+                point = ", ".join(f"{float(axis):.4g}" for axis in where)
                 share = 100.0 * float(wrong.double().mean())
                 return f"{function.name}: its {what} are not finite at {share:.2g} % of the points, as at ({point})"
     return ""
 
 
-def _beside(place: Place) -> Place:
-    """The place with a rough state near the solution, as far away as equation and objective are finite."""
-    problem, shift = place.problem, place.state_direction()
+def _beside(near: Neighbourhood) -> Neighbourhood:
+    """The neighbourhood of a rough state near the solution, as far away as equation and objective are finite."""
+    problem, shift = near.problem, near.state_direction()
     for k in range(20):
-        moved = place.solution + 0.5**k * shift
+        moved = near.solution + 0.5**k * shift
         try:
-            values = [problem.residual(moved, place.v), *problem.outer_derivatives(moved, place.v)]
+            values = [problem.residual(moved, near.v), *problem.outer_derivatives(moved, near.v)]
         except SingularMatrixError:
             continue
         if all(bool(value.isfinite().all()) for value in values):
-            return replace(place, u=moved)
-    return place
+            return replace(near, u=moved)
+    return near
 
 
 def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> Tensor:

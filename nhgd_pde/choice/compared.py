@@ -1,0 +1,14 @@
+"""The compared methods by their names in a problem file, all of them loaded."""
+
+from __future__ import annotations
+
+from ..methods.compared import Compared
+from ..problem_file import catalogue
+
+METHODS: dict[str, type[Compared]] = {name: catalogue.found_at(place) for name, place in catalogue.METHODS.items()}
+"""Methods for problems without random inputs."""
+
+OVER_SCENARIOS: dict[str, type[Compared]] = {
+    name: catalogue.found_at(place) for name, place in catalogue.SCENARIO_METHODS.items()
+}
+"""Methods for problems with random inputs."""

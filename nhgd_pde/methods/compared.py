@@ -1,0 +1,48 @@
+"""The base of the compared methods: what a method tells about itself to those who choose and list methods."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, ClassVar, Self
+
+from ..engine.scenarios.footprint import Footprint
+
+
+class Compared:
+    """Options of a method, a frozen dataclass, which is an `Oracle` too.
+
+    Attributes:
+        summary: one line for people.
+        stochastic: the method draws samples of the inner problem.
+        tracking: the inner variables or the adjoint belong to the outer point before, so that only short steps make
+            sense and there can be no line search.
+        stepwise: every evaluation is of other scenarios, so that steps cannot be searched.
+    """
+
+    summary: ClassVar[str] = ""
+    stochastic: ClassVar[bool] = False
+    tracking: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
+
+    @property
+    def rough(self) -> bool:
+        """Whether evaluations over scenarios are too rough to tell whether a start is a solution."""
+        return False
+
+    @classmethod
+    def factory(cls, tests: int = 64, **options: Any) -> Self:
+        """The method with the options of a problem file.
+
+        Args:
+            tests: random test functions a batch.
+            options: of the inner problem and the linear system `inner_step`, `inner_steps`, `linear_step`, `steps`; of
+                scenarios `solver`, `tolerance`, `warm`, `batch`, `fresh`; and `seed`. None stands for the default of
+                the method, and an option that the method does not have is ignored.
+        """
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        given = {"tests": tests, **options}
+        return cls(**{name: value for name, value in given.items() if name in known and value is not None})
+
+    def scenario_bytes(self, footprint: Footprint) -> float:
+        """See `engine.scenarios.footprint.OverScenarios`."""
+        return footprint.rows + footprint.working()
