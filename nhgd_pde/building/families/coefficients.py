@@ -8,6 +8,7 @@ from torch import Tensor
 from ...fem.state_space import StateSpace
 from ...pde.ranges import CONDUCTIVITY, POSITIVE
 from ...problem_file.expressions import Expression
+from ..composed import traced_regions
 from ..dependence import CELLS, INERTIA, Traced, stacked
 from ..values import Values
 
@@ -25,7 +26,7 @@ def conductivity_of(
     if isinstance(given, tuple):
         traced, symmetric = _matrix(values, key, given, x)
     else:
-        traced = values.traced_regions(key, given, x)
+        traced = traced_regions(values, key, given, x)
     return values.admitted(key, values.recorded(CELLS, "conductivity", traced), x, CONDUCTIVITY), symmetric
 
 
