@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 import skfem
-from scipy.spatial import KDTree
 
 from .spaces import Space
 
@@ -62,6 +61,9 @@ def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
     The second, (dim, count), are the points' coordinates in the reference cells. Cells whose midpoints are nearest are
     tried, which on meshes of widely different cells may miss the right one.
     """
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial import KDTree
+
     corners = mesh.p[:, mesh.t]
     edges = np.ascontiguousarray((corners[:, 1:] - corners[:, :1]).transpose(2, 0, 1))
     inverses = np.linalg.inv(edges)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from scipy.special import gammaln, kve
 
 # Above it the Bessel function overflows at distances that matter, and the field is Gaussian for all purposes.
@@ -90,6 +89,9 @@ def _positive(**numbers: float) -> None:
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # From differences: |x|^2 + |y|^2 - 2 x.y loses half of the digits of small distances, and definiteness with them.
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial.distance import cdist
+
     return np.asarray(cdist(np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)))
 
 
