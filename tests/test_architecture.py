@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
+from click.testing import CliRunner
 from test_import_direction import ALLOWED, PACKAGE
+
+from nhgd_pde.cli import main
 
 ROOT = PACKAGE.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -37,6 +44,28 @@ def test_every_file_that_the_page_names_exists() -> None:
     assert not {name for name in names if not any((top / name).is_file() for top in (PACKAGE, ROOT))}
     linked = {target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", PAGE)}
     assert not {target for target in linked if not (ROOT / "docs" / target).is_file()}
+
+
+def test_a_solve_enters_every_file_of_the_twelve_stops(tmp_path: Path) -> None:
+    stops = re.findall(r"^\| \d+ \| .* \| (`.*`) \|$", PAGE, re.MULTILINE)
+    assert len(stops) == 12
+    entered = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        # Modules and the bodies of classes are run when they are imported; functions alone have fast locals.
+        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            entered.add(frame.f_code.co_filename)
+
+    file = str(ROOT / "problems" / "poisson_control.yaml")
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        done = CliRunner().invoke(main, ["solve", file, "--set", "mesh.cells=[4,4]", "--output", str(tmp_path / "run")])
+    finally:
+        sys.setprofile(before)
+    assert done.exit_code == 0, done.output
+    named = {name for stop in stops for name in re.findall(r"`([^`]+)`", stop)}
+    assert not {name for name in named if str(PACKAGE / name) not in entered}
 
 
 def test_the_page_has_every_folder_of_the_package_and_no_other() -> None:

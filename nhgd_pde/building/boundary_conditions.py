@@ -20,7 +20,6 @@ from .entry import Entry
 from .families.base import equation_of
 from .integrals import POINTS, guarded_integral
 from .points import point_of_mesh
-from .random_names import names_of_condition
 from .values import Values
 
 
@@ -32,7 +31,7 @@ def boundary_conditions(
     found: dict[str, Integral] = {}
 
     def add(name: str, made: partial[Integral | None]) -> None:
-        integral = values.kept(("condition", name), names_of_condition(values.file.spec, name), made)
+        integral = values.kept(("condition", name), values.names.in_integral(name), made)
         if integral is not None:
             found[name] = integral
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
 from ..control.spaces import Controls
-from ..objective.constraints import VolumeConstraint
+from ..engine.bilevel import Constraint
+from ..objective.constraints import ConstraintReport
 from ..objective.state_bounds import StateBounds
 from .clock import Clock
 from .constraint_kinds.base import Condition
 from .entry import Entry
 from .objective_builder import ObjectiveBuilder
 from .values import Values
+
+
+class Inequality(Constraint, ConstraintReport, Protocol):
+    """An inequality of the controls that reports how well it is satisfied."""
 
 
 @dataclass
@@ -36,7 +42,7 @@ class ConstraintBuilder:
     controls: Controls
     terms: ObjectiveBuilder
     clock: Clock | None
-    inequality: Callable[[dict[str, Tensor]], VolumeConstraint] | None = None
+    inequality: Callable[[dict[str, Tensor]], Inequality] | None = None
     states: list[StateBounds] = field(default_factory=list)
 
     def build(self) -> None:
@@ -44,6 +50,6 @@ class ConstraintBuilder:
             assert isinstance(spec, Condition)
             spec.build(f"constraints.{k}", self)
 
-    def inequality_in(self, coefficients: dict[str, Tensor]) -> VolumeConstraint | None:
+    def inequality_in(self, coefficients: dict[str, Tensor]) -> Inequality | None:
         """The inequality in a stage, which may have coefficients of its own."""
         return None if self.inequality is None else self.inequality(coefficients)

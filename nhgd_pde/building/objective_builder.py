@@ -36,7 +36,6 @@ class ObjectiveBuilder:
         facets: facets of every boundary that is named in the mesh.
         clock: the times of an evolution; None of a steady problem.
         loads: the state's functions at the points of every integral with a source or a flux, and its values there.
-        load_names: the names that expressions of loads may use.
         joint_control: a term of the user's own depends on a control.
     """
 
@@ -46,7 +45,6 @@ class ObjectiveBuilder:
     facets: dict[str, np.ndarray]
     clock: Clock | None
     loads: Sequence[tuple[Evaluation, Tensor]] = ()
-    load_names: frozenset[str] = frozenset()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
     l1_weights: Tensor | None = None
     joint_control: bool = False
@@ -56,7 +54,7 @@ class ObjectiveBuilder:
         parts = [
             self.values.kept(
                 ("objective", k),
-                self.load_names if term.of_loads else frozenset(),
+                self.values.names.in_loads if term.of_loads else frozenset(),
                 partial(self._term, f"objective.{k}", term),
             )
             for k, term in enumerate(self.values.file.spec.objective)
