@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
-from ..minimise import outer_space
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import Evaluation, HessianProduct, failed_evaluation
 from ..plain import from_plain, to_plain
 from ..scales import UNKNOWN, GradientScales
+from ..search import outer_space
 from .footprint import Footprint
 from .growth import GrowthOptions
 from .known_solutions import KnownSolutions
