@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..engine.oracle import Accuracy, Oracle
-from ..engine.outer.base import Evaluation, Feasible
+from ..engine.outer.base import Feasible
+from ..engine.outer.evaluation import Evaluation
 from ..engine.search import outer_space
 from ..linalg.threads import at_most_threads
 from ..methods.adjoint import Adjoint

@@ -19,7 +19,8 @@ from ..linalg.factorisation import SingularMatrixError
 from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
-from .outer.base import Evaluation, Feasible
+from .outer.base import Feasible
+from .outer.evaluation import Evaluation
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 from .search import Search
 
