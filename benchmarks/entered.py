@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import TypeVar
 
 import nhgd_pde
+
+Result = TypeVar("Result")
 
 PACKAGE = Path(nhgd_pde.__file__).parent
 # Flag of code objects that have local variables of their own: functions, in contrast to modules and classes.
 FUNCTION = 0x2
 
 
-def entered(source: Path, overrides: dict[str, Any]) -> set[CodeType]:
-    """The functions of the package that loading, solving and writing a problem calls."""
+def entered(work: Callable[[], Result]) -> tuple[Result, set[CodeType]]:
+    """The result of some work, and the functions of the package that it calls."""
     found: set[CodeType] = set()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -29,26 +33,28 @@ def entered(source: Path, overrides: dict[str, Any]) -> set[CodeType]:
         if event == "call" and code.co_flags & FUNCTION and code.co_filename.startswith(f"{PACKAGE}/"):
             found.add(code)
 
-    with tempfile.TemporaryDirectory() as folder:
-        sys.setprofile(note)
-        try:
-            nhgd_pde.solve(nhgd_pde.load(source, overrides), output=Path(folder) / "run")
-        finally:
-            sys.setprofile(None)
-    return found
+    sys.setprofile(note)
+    try:
+        return work(), found
+    finally:
+        sys.setprofile(None)
 
 
 def main() -> None:
     from nhgd_pde.problem_file.loading import parse_override
 
     source, *settings = sys.argv[1:] or ["problems/poisson_control.yaml", "mesh.cells=[16,16]"]
-    functions = entered(Path(source), dict(parse_override(text) for text in settings))
-    files = sorted({code.co_filename for code in functions})
-    loaded = sum(name.partition(".")[0] == PACKAGE.name for name in sys.modules)
-    for name in files:
-        count = sum(code.co_filename == name for code in functions)
+    overrides = dict(parse_override(text) for text in settings)
+    problem, loading = entered(lambda: nhgd_pde.load(source, overrides))
+    with tempfile.TemporaryDirectory() as folder:
+        _, solving = entered(lambda: nhgd_pde.solve(problem, output=Path(folder) / "run"))
+    for name, count in sorted(Counter(code.co_filename for code in loading | solving).items()):
         print(f"{count:5d} functions of {Path(name).relative_to(PACKAGE)}")
-    print(f"{source}: {len(files)} files and {len(functions)} functions entered, {loaded} modules loaded")
+    for what, functions in {"load": loading, "solve": solving, "both": loading | solving}.items():
+        files = {code.co_filename for code in functions}
+        print(f"{what:>5}: {len(functions):4d} functions of {len(files):3d} files entered")
+    loaded = sum(name.partition(".")[0] == PACKAGE.name for name in sys.modules)
+    print(f"{loaded} modules of the package loaded")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Load, solve, verify: the library's front door."""
+"""Load, solve and verify: the functions of the Python API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .run.sharing import check_roles, sharing
 from .run.solution import Row, Solution
 
 if TYPE_CHECKING:
-    from .run.launcher import Place
+    from .run.launcher import ProcessPlace
     from .verification import Verification
 
 __all__ = ["Problem", "load", "solve", "verify"]
@@ -64,7 +64,7 @@ def solve(
     interrupted: Callable[[], bool] = lambda: False,
     roles: int = 1,
     resume: bool = False,
-    place: Place | None = None,
+    place: ProcessPlace | None = None,
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> Solution:
@@ -72,7 +72,7 @@ def solve(
 
     Args:
         problem: from `load`.
-        callback: told the row of history.csv of every outer iteration.
+        callback: called with the row of history.csv of every outer iteration.
         output: a run folder to write while solving; none by default.
         interrupted: asked before every evaluation; true stops the run with what it has.
         roles: 2 puts the inverse Fisher information into a process of its own, on `devices.curvature`.
@@ -80,8 +80,8 @@ def solve(
         place: of this process among several that share the scenarios of the problem and all call this; see
             `run.launcher.launched_place`. Only rank 0 writes the folder and has the states of all scenarios.
         overwrite: `output` may be the run folder of another problem, whose results are then replaced.
-        tell: told a sentence when a file of the folder cannot be written and the run goes on without it; all such
-            sentences are in `stats["warnings"]` as well.
+        tell: called with a sentence when a file of the folder cannot be written and the run goes on without it; all
+            such sentences are in `stats["warnings"]` as well.
 
     Returns:
         The solution. Numerical failure is its status, not an exception; a KeyboardInterrupt ends the run as

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .bench.suite import Plan
     from .bench.trials import Task
     from .problem_file.loading import ProblemFile
-    from .run.launcher import Part, Place
+    from .run.launcher import Assignment, ProcessPlace
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -116,7 +116,7 @@ def solve(
     sys.exit(0 if status == "converged" else NOT_CONVERGED)
 
 
-def _play(part: Part, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., str]) -> str:
+def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., str]) -> str:
     """Take part in a run of several processes; returns the status with which this process ends."""
     if part.curvature:
         _be_curvature_role(file, folder)
@@ -130,7 +130,7 @@ def _play(part: Part, file: ProblemFile, folder: Path, resume: bool, run: Callab
 
 def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
     """Be the second of two processes that a launcher has started."""
-    from .engine.roles.errors import RoleLostError
+    from .engine.roles.failures import RoleLostError
     from .run.curvature_role import serve_curvature
 
     try:
@@ -140,10 +140,10 @@ def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
         sys.exit(NOT_CONVERGED)
 
 
-def _follow(problem: Problem, folder: Path, resume: bool, place: Place) -> None:
+def _follow(problem: Problem, folder: Path, resume: bool, place: ProcessPlace) -> None:
     """Be a rank other than 0, which writes and says nothing as long as all goes well."""
     from .api import solve
-    from .engine.roles.errors import RoleError
+    from .engine.roles.failures import RoleError
     from .run.child import LEADER_GONE
 
     try:
@@ -160,13 +160,13 @@ def _run(
     resume: bool,
     overwrite: bool,
     roles: int = 1,
-    place: Place | None = None,
+    place: ProcessPlace | None = None,
 ) -> str:
     """Solve a problem and show how it goes; returns the status."""
     from typing import cast
 
     from .api import solve
-    from .engine.roles.errors import RoleError
+    from .engine.roles.failures import RoleError
     from .output.progress import Mode, Progress, numbers_line
     from .run.signals import stop_requested
     from .run.troubles import ResultsLostError

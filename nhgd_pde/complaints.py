@@ -1,4 +1,4 @@
-"""How the command line tells what went wrong: a sentence on standard error, and an exit code."""
+"""How the command line reports errors: a sentence on standard error, and an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ BAD_INPUT = 2
 
 
 class Program(click.Group):
-    """What the system refuses while a command runs, such as to take its output, is a sentence and not a traceback."""
+    """The group of commands. If the system refuses something, such as to take output, a sentence takes the place of a
+    traceback."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         from .output.streams import open_streams
@@ -48,8 +49,8 @@ def _refused() -> Iterator[None]:
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Turn mistakes of the user into a message and exit code 2."""
-    from .engine.roles.errors import RoleFailedError
+    """Turns mistakes of the user into a message and exit code 2."""
+    from .engine.roles.failures import RoleFailedError
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
 
@@ -62,18 +63,18 @@ def bad_input() -> Iterator[None]:
 
 
 def follows() -> bool:
-    """Another of the processes of a launcher says what there is to say."""
+    """True on every rank but 0, which prints for all."""
     from os import environ
 
     return environ.get("RANK", "0") != "0"
 
 
 def tell(line: str) -> None:
-    """Print a line on standard error, where it is not lost among the rows of a table, if that can be written to."""
+    """Prints a line on standard error, so that it is not lost among the rows of a table; nothing if that fails."""
     with suppress(OSError):
         click.echo(line, err=True)
 
 
 def warn(sentence: str) -> None:
-    """Tell what a run goes on without."""
+    """Prints a warning on standard error."""
     tell(f"warning: {sentence}")

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .control.design_variables import of_controls
 from .control.spaces import Controls
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .engine.stability import JacobianKind
@@ -33,8 +34,8 @@ from .pde.poles import pole_between
 class PDEProblem:
     """Minimise f(u, v) over the control v, with R(u, v) = 0 as the inner problem.
 
-    Implements `ImplicitProblem` and `SecondOrderProblem`. Between them and the equation stands the filter of the
-    controls: the v of the methods here are design variables.
+    Implements `ImplicitProblem` and `SecondOrderProblem`. The v of all methods are design variables, and equation,
+    objective and model take the controls that these stand for: see `of_controls`.
 
     Attributes:
         name: for people.
@@ -123,23 +124,27 @@ class PDEProblem:
         v = self.control.initial.clone()
         return self.cold_start(v), v
 
+    @of_controls("v")
     def cold_start(self, v: Tensor) -> Tensor:
-        return self.model.start(self.control.physical(v))
+        return self.model.start(v)
 
+    @of_controls("v")
     def state(self, u: Tensor, v: Tensor) -> Tensor:
         """All coefficients (S, N) of the state with unknowns u (S, n), Dirichlet values included."""
-        return self.equation.embed(u, self.control.physical(v))
+        return self.equation.embed(u, v)
 
     # Where the equation makes sense
 
+    @of_controls("v")
     def refusal(self, v: Tensor) -> str:
         """A sentence on the coefficient that v brings out of its range; empty where there is none."""
         if self.equation.affine:
             return ""
-        said = self.equation.refusal(self.control.physical(v))
+        said = self.equation.refusal(v)
         numbers = self.control.numbers(v)
         return f"{said} with {numbers}" if said and numbers else said
 
+    @of_controls("start", "end")
     def barrier(self, start: Tensor, end: Tensor) -> str:
         """A sentence on a coefficient that is not finite between two controls; empty where there is none.
 
@@ -148,7 +153,7 @@ class PDEProblem:
         numbers = self.control.numbers(end)
         if self.equation.affine or not numbers:
             return ""
-        key = pole_between(self.equation, self.control.physical(start), self.control.physical(end))
+        key = pole_between(self.equation, start, end)
         return f"{key} is not finite between {self.control.numbers(start)} and {numbers}" if key else ""
 
     def ends_at(self, v: Tensor) -> str:
@@ -185,12 +190,14 @@ class PDEProblem:
     def sample(self, count: int, generator: torch.Generator) -> Sample:
         return self.model.sample(count, generator)
 
+    @of_controls("v")
     def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
-        batch = self.model.batch(u, self.control.physical(v), sample)
+        batch = self.model.batch(u, v, sample)
         return replace(batch, cross=lambda q: self.control.pull_back(batch.cross(q)))
 
+    @of_controls("v")
     def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:
-        return self.model.gradient(u, self.control.physical(v))
+        return self.model.gradient(u, v)
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
         """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
@@ -205,7 +212,7 @@ class PDEProblem:
         The energy of a field that does not vanish on the boundary says nothing of its level. Its L2 norm does:
         times the smallest eigenvalue of K, at which it adds to the energy at most as much again.
         """
-        full = self.equation.embed(u, self.control.physical(v))
+        full = self.state(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return self.inner_metric.norm(u)
         return self._whole_length(full, self.model.whole_gram, self._level)
@@ -213,18 +220,18 @@ class PDEProblem:
     def _whole_length(self, full: Tensor, gram: SparseMatrix, level: float) -> float:
         return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal())
 
+    @of_controls("v")
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
         """The inner product of a positive definite J, by its factors, and the norm of the whole field in it.
 
         For one scenario. The level of a field that does not vanish on the boundary is included as in `inner_length`,
         weighted with the size of the diagonal of J.
         """
-        m = self.control.physical(v)
-        derivative, device = self.equation.linearise(u, m), self.equation.lift.device
+        derivative, device = self.equation.linearise(u, v), self.equation.lift.device
         assert isinstance(derivative.state, ScenarioMatrix)
         matrix = SparseMatrix(derivative.state.mean(), device, symmetric=True)
-        metric = ExactRieszMap(matrix, self.model.factors(u, m).newton_step)
-        full = self.equation.embed(u, m)
+        metric = ExactRieszMap(matrix, self.model.factors(u, v).newton_step)
+        full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
         whole = SparseMatrix(derivative.whole.mean(), device, symmetric=True)
@@ -252,11 +259,13 @@ class PDEProblem:
         full = self.equation.embed(x) - self.equation.lift
         return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))
 
+    @of_controls("v")
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return self.model.hessian_product(u, self.control.physical(v), w)
+        return self.model.hessian_product(u, v, w)
 
+    @of_controls("v")
     def cross_product(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
-        return self.control.pull_back(self.model.cross_product(u, self.control.physical(v), q))
+        return self.control.pull_back(self.model.cross_product(u, v, q))
 
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
@@ -265,19 +274,20 @@ class PDEProblem:
         every = one + (one.max() + 1) * np.arange(scenarios)[:, None]
         return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
 
+    @of_controls("v")
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors:
-        return self.model.factors(u, self.control.physical(v))
+        return self.model.factors(u, v)
 
     # Outer problem
 
+    @of_controls("v")
     def outer_value(self, u: Tensor, v: Tensor) -> float:
-        m = self.control.physical(v)
-        return self.objective.value(self.equation.embed(u, m), m)
+        return self.objective.value(self.equation.embed(u, v), v)
 
+    @of_controls("v")
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        m = self.control.physical(v)
-        state, control = self.objective.derivatives(self.equation.embed(u, m), m)
-        return self._outer(state, control, m)
+        state, control = self.objective.derivatives(self.equation.embed(u, v), v)
+        return self._outer(state, control, v)
 
     def _outer(self, state: Tensor, control: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Covectors on all coefficients (S, N) and on the controls, on the unknowns and on the design variables."""
@@ -290,89 +300,102 @@ class PDEProblem:
     def definite(self) -> bool:
         return self.model.definite
 
+    @of_controls("v")
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
         """What the file has of every scenario, without the terms in the control alone; (S,)."""
-        m = self.control.physical(v)
-        return self.objective.scenario_values(self.equation.embed(u, m), m)
+        return self.objective.scenario_values(self.equation.embed(u, v), v)
 
+    @of_controls("v")
     def scenario_penalties(self, u: Tensor, v: Tensor) -> Tensor:
         """What enforces the bounds of the state in every scenario; (S,)."""
-        return self.objective.scenario_penalties(self.equation.embed(u, self.control.physical(v)))
+        return self.objective.scenario_penalties(self.equation.embed(u, v))
 
+    @of_controls("v")
     def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Those of slopes (S,) times `scenario_values` plus `scenario_penalties`: by u (S, n), at fixed u by v (S, p).
 
         Without slopes, these are one.
         """
-        m = self.control.physical(v)
-        state, control = self.objective.scenario_derivatives(self.equation.embed(u, m), m, slopes)
+        state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
         return self.equation.restrict(state), self._each_pulled_back(
-            control + self.equation.each_restrict_data(state, m)
+            control + self.equation.each_restrict_data(state, v)
         )
 
+    @of_controls("v")
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """R_v^T w of every scenario for itself, w (S, n); (S, p)."""
-        return self._each_pulled_back(self.equation.scenario_control_products(u, self.control.physical(v), w))
+        return self._each_pulled_back(self.equation.scenario_control_products(u, v, w))
 
+    @of_controls("v")
     def control_value(self, v: Tensor) -> float:
         """The terms of f in the control alone."""
-        return self.objective.control_value(self.control.physical(v))
+        return self.objective.control_value(v)
 
+    @of_controls("v")
     def control_derivative(self, v: Tensor) -> Tensor:
         """(p,)."""
-        return self.control.pull_back(self.objective.control_derivative(self.control.physical(v)))
+        return self.control.pull_back(self.objective.control_derivative(v))
 
     def _each_pulled_back(self, covectors: Tensor) -> Tensor:
         return torch.stack([self.control.pull_back(each) for each in covectors])
 
     # The state equation itself, for exact adjoint methods
 
+    @of_controls("v")
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
-        return self.equation.residual(u, self.control.physical(v))
+        return self.equation.residual(u, v)
 
+    @of_controls("v")
     def integrands(self, u: Tensor, v: Tensor) -> tuple[PointFunction, ...]:
         """All integrands of equation and objective, as functions of values at points."""
-        m = self.control.physical(v)
-        full = self.equation.embed(u, m)
-        terms = [term.integrand(full, m) for term in self.objective.joint if isinstance(term, IntegralTerm)]
-        return (*self.equation.integrands(u, m), *terms)
+        full = self.equation.embed(u, v)
+        terms = [term.integrand(full, v) for term in self.objective.joint if isinstance(term, IntegralTerm)]
+        return (*self.equation.integrands(u, v), *terms)
 
+    @of_controls("v")
     def integrated(self, u: Tensor, v: Tensor) -> Tensor:
-        return self.equation.integrated(u, self.control.physical(v))
+        return self.equation.integrated(u, v)
 
+    @of_controls("v")
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
-        return self.model.state_factors(u, self.control.physical(v))
+        return self.model.state_factors(u, v)
 
+    @of_controls("v")
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return self.control.pull_back(self.equation.control_product_transposed(u, self.control.physical(v), w))
+        return self.control.pull_back(self.equation.control_product_transposed(u, v, w))
 
+    @of_controls("v", "d")
     def control_product(self, u: Tensor, v: Tensor, d: Tensor) -> Tensor:
-        return self.equation.control_product(u, self.control.physical(v), self.control.physical(d))
+        return self.equation.control_product(u, v, d)
 
+    @of_controls("v")
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return self.equation.state_product(u, self.control.physical(v), w)
+        return self.equation.state_product(u, v, w)
 
+    @of_controls("v")
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return self.equation.state_product_transposed(u, self.control.physical(v), w)
+        return self.equation.state_product_transposed(u, v, w)
 
     # Second derivatives
 
+    @of_controls("v", "dv")
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        m, dm = self.control.physical(v), self.control.physical(dv)
-        state, control = self.equation.second_derivative(u, m, w, du, dm)
+        state, control = self.equation.second_derivative(u, v, w, du, dv)
         return state, self.control.pull_back(control)
 
+    @of_controls("v", "dv")
     def outer_second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        m, dm = self.control.physical(v), self.control.physical(dv)
-        full, step = self.equation.embed(u, m), self.equation.extend(du, m, dm)
-        state, control = self.objective.second_derivatives(full, m, step, dm)
+        full, step = self.equation.embed(u, v), self.equation.extend(du, v, dv)
+        state, control = self.objective.second_derivatives(full, v, step, dv)
         if self.equation.data is not None and self.equation.data.parameters:
-            control = control + self.equation.bent_data(self.objective.derivatives(full, m)[0], m, dm)
-        return self._outer(state, control, m)
+            control = control + self.equation.bent_data(self.objective.derivatives(full, v)[0], v, dv)
+        return self._outer(state, control, v)
 
+    @of_controls("v")
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
-        return self.model.inner_covector(u, self.control.physical(v), b)
+        return self.model.inner_covector(u, v, b)
 
+    @of_controls("v")
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
         """The adjoint variable p of J^T p = df/du that an inner-Hessian solution q stands for, (S, n)."""
-        return self.model.adjoint_state(u, self.control.physical(v), q)
+        return self.model.adjoint_state(u, v, q)

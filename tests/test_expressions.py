@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from nhgd_pde.problem_file.expressions import FUNCTIONS, MAX_DEPTH, MAX_LENGTH, Expression, ExpressionError
+from nhgd_pde.problem_file.arithmetic import FUNCTIONS
+from nhgd_pde.problem_file.expression_parser import MAX_DEPTH, MAX_LENGTH
+from nhgd_pde.problem_file.expressions import Expression, ExpressionError
 
 POINTS = np.random.default_rng(0).uniform(0.1, 0.9, (3, 4, 5))
 X, Y, Z = POINTS

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -364,3 +368,100 @@ def test_files_and_functions_that_are_not_there_are_told(tmp_path: Path) -> None
     assert "found nothing at 'absent.py'" in complaint(of_form("absent.py:form"))
     assert "found 'fom'; it has: form" in complaint(of_form(f"{tmp_path}/mine.py:fom"))
     assert "cannot be imported: ModuleNotFoundError" in complaint(of_form(f"{tmp_path}/broken.py:form"))
+
+
+# A new choice in the package is one file, and one line where it is listed
+
+PACKAGE_FILES: dict[str, str] = dict(re.findall(r"<!-- package file: (\S+) -->\n```python\n(.*?)```", DOCS, re.DOTALL))
+LINES: list[tuple[str, str]] = re.findall(r'^    ("\w+": "[\w.:]+",) +# in (\w+)$', DOCS, re.MULTILINE)
+CATALOGUE = "problem_file/catalogue.py"
+
+# Everything that is new, by its name in a problem file alone.
+TRIAL = """
+import json
+from pathlib import Path
+import nhgd_pde as nhgd
+from nhgd_pde.choice.estimate import estimate
+from nhgd_pde.problem_file.json_schema import json_schema
+from nhgd_pde.problem_file.loading import read_problem
+from nhgd_pde.problem_file.starter import starter
+from nhgd_pde.choice.vocabulary import vocabulary
+mesh = {"kind": "rectangle", "cells": [5, 5]}
+terms = [
+    {"kind": "tracking", "target": "0.1*sin(pi*x)*sin(pi*y)"},
+    {"kind": "mean_state", "weight": 0.001},
+    {"kind": "regularisation", "weight": 1e-3},
+]
+pde = {"kind": "membrane", "tension": 2, "boundary": {"all": {"dirichlet": 0}}}
+first = nhgd.load({
+    "name": "first", "mesh": mesh, "pde": pde, "control": {"kind": "source"}, "objective": terms,
+    "curvature": {"kind": "prior"}, "outer": {"method": "averaged", "iterations": 60, "rtol": 1e-3},
+})
+second = nhgd.load({
+    "name": "second", "mesh": mesh, "pde": pde, "control": {"kind": "source", "bounds": [0, 3]}, "objective": terms,
+    "constraints": [{"kind": "budget", "most": 0.5}], "method": "two_terms",
+    "outer": {"method": "mma", "iterations": 10},
+})
+solved = [nhgd.solve(first, output="first"), nhgd.solve(second, output="second")]
+try:
+    read_problem({"name": "bad", "mesh": mesh, "pde": {**pde, "tensoin": 1}, "control": {"kind": "source"},
+                  "objective": terms, "outer": {"method": "averagd"}, "curvature": {"kind": "prioor"}})
+except nhgd.ProblemError as error:
+    mistakes = str(error)
+print(json.dumps({
+    "status": [each.status for each in solved],
+    "fall": [each.history[-1]["objective"] / each.history[0]["objective"] for each in solved],
+    "budget": solved[1].stats["constraints"][0]["value"],
+    "memory": str(estimate(first.pde, first.method)),
+    "verified": nhgd.verify(first).passed,
+    "files": sorted(each.name for each in Path("first").iterdir()),
+    "mistakes": mistakes,
+    "starter": starter("membrane"),
+    "schema": sorted({"MembraneSpec", "MeanStateTerm", "BudgetSpec"} & json_schema()["$defs"].keys()),
+    "listed": vocabulary(),
+}))
+"""
+
+
+def changed_lines(before: str, after: str) -> int:
+    return sum(
+        line[:1] in "+-" and line[:3] not in ("+++", "---")
+        for line in difflib.ndiff(before.splitlines(), after.splitlines())
+    )
+
+
+def test_a_new_choice_is_one_file_and_one_line(tmp_path: Path) -> None:
+    package = tmp_path / "nhgd_pde"
+    shutil.copytree(ROOT / "nhgd_pde", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in PACKAGE_FILES.items():
+        assert not (package / name).exists()
+        (package / name).write_text(text, encoding="utf-8")
+    catalogue = (package / CATALOGUE).read_text(encoding="utf-8")
+    longer = catalogue
+    for line, table in LINES:
+        longer = longer.replace(f"\n{table} = {{\n", f"\n{table} = {{\n    {line}\n")
+    (package / CATALOGUE).write_text(longer, encoding="utf-8")
+    results = (package / "output/results.py").read_text(encoding="utf-8")
+    write = 'lambda run, result: (run.path / "control.txt").write_text(str(len(result.control)))'
+    added = f'    "control.txt": {write},\n}}\n'
+    (package / "output/results.py").write_text(results.removesuffix("}\n") + added, encoding="utf-8")
+
+    # Six new kinds are six files and six lines; the file of the result is one line more.
+    assert len(PACKAGE_FILES) == len(LINES) == changed_lines(catalogue, longer) == 6
+
+    code = [sys.executable, "-W", "error::DeprecationWarning", "-c", TRIAL]
+    done = subprocess.run(
+        code, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["verified"] and max(found["fall"]) < 0.8
+    assert found["status"][0] == "converged" and found["budget"] < 0.5 + 1e-6
+    assert "the sampled inverse" in found["memory"]
+    assert "control.txt" in found["files"]
+    for words in ("did you mean 'tension'", "did you mean 'averaged'", "did you mean 'prior'"):
+        assert words in found["mistakes"]
+    assert "kind: membrane" in found["starter"] and "tension: 2" in found["starter"]
+    assert found["schema"] == ["BudgetSpec", "MeanStateTerm", "MembraneSpec"]
+    listed = str(found["listed"])
+    assert all(name in listed for name in ("membrane", "mean_state", "budget", "two_terms", "averaged", "prior"))

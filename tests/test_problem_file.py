@@ -14,14 +14,17 @@ import pytest
 from ruamel.yaml import YAML
 
 from nhgd_pde.building.blueprint import build
+from nhgd_pde.building.objective_terms.regularisation import RegularisationTerm
+from nhgd_pde.building.objective_terms.tracking import TrackingTerm
 from nhgd_pde.problem_file.control_spec import ControlSpec
+from nhgd_pde.problem_file.equation_parts import RobinData
 from nhgd_pde.problem_file.errors import Issue, ProblemError, suggest
 from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.json_schema import json_schema, json_schema_text
 from nhgd_pde.problem_file.loading import ProblemFile, parse_override, read_problem
 from nhgd_pde.problem_file.mesh_spec import IntervalMesh, RectangleMesh
-from nhgd_pde.problem_file.objective_spec import ObjectiveTerm, RegularisationTerm, TrackingTerm
-from nhgd_pde.problem_file.pde_spec import PDESpec, RobinData
+from nhgd_pde.problem_file.objective_spec import ObjectiveTerm
+from nhgd_pde.problem_file.pde_spec import PDESpec
 from problems import BASE
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -237,4 +237,4 @@ def test_misuse_is_told() -> None:
     with pytest.raises(ValueError, match=r"expected scenarios \(b, 2\), found \(1, 3\)"):
         scenarios.at(np.zeros((1, 3)))
     with pytest.raises(ValueError, match="expected a problem with random inputs, found none under parameters"):
-        blueprint_of(read_problem(uncertain_file(poisson(), parameters={}, scenarios=None)))
+        blueprint_of(read_problem(uncertain_file(poisson(), parameters={}, scenarios=None))).at(np.zeros((1, 1)))

@@ -18,11 +18,11 @@ import torch.distributed as dist
 from processes import NEVER, ONE_THREAD, await_checkpoint, await_end, child_of, linux
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.roles.errors import RanksPartedError
+from nhgd_pde.engine.roles.failures import RanksPartedError
 from nhgd_pde.output.fields import read_vtu
 from nhgd_pde.output.sealed import read_sealed
 from nhgd_pde.problem_file.errors import Issue, ProblemError
-from nhgd_pde.run.launcher import Place
+from nhgd_pde.run.launcher import ProcessPlace
 
 PROBLEM = Path(__file__).parents[1] / "problems" / "robust_poisson.yaml"
 SMALL: dict[str, Any] = {
@@ -55,7 +55,9 @@ VOLUMES = {
 RESUMED = [(2, 1), (1, 4), (2, 4)]
 
 
-def solve(settings: dict[str, Any], place: Place | None, folder: Path | None = None, resume: bool = False) -> Any:
+def solve(
+    settings: dict[str, Any], place: ProcessPlace | None, folder: Path | None = None, resume: bool = False
+) -> Any:
     problem = nhgd.load(PROBLEM, {**SMALL, **settings})
     return nhgd.solve(problem, output=folder, resume=resume, place=place)
 
@@ -66,8 +68,8 @@ def member(rank: int, size: int, folder: str) -> None:
     store = dist.FileStore(str(Path(folder) / f"store of {size}"), size)
     found: dict[Any, Any] = {}
 
-    def place(name: Any) -> Place:
-        return Place(rank, size, rank, size, lambda: dist.PrefixStore(str(name), store))
+    def place(name: Any) -> ProcessPlace:
+        return ProcessPlace(rank, size, rank, size, lambda: dist.PrefixStore(str(name), store))
 
     for name, settings in {**CASES, **(VOLUMES if size == 2 else {})}.items():
         solution = solve(settings, place(name))
@@ -82,7 +84,7 @@ def member(rank: int, size: int, folder: str) -> None:
     torch.save(found, Path(folder) / f"{size}-{rank}.pt")
 
 
-def exchanged(place: Place) -> dict[str, Any]:
+def exchanged(place: ProcessPlace) -> dict[str, Any]:
     """What a rank gets of exchanges of which one fails on the last rank, and in one of which that one has parted."""
     found: dict[str, Any] = {}
     last = place.rank == place.size - 1
@@ -320,7 +322,7 @@ def test_an_interrupt_ends_all_ranks_with_what_they_have(tmp_path: Path) -> None
 def test_what_ranks_do_not_share_is_bad_input(name: str, settings: dict[str, Any], message: str) -> None:
     problem = nhgd.load(PROBLEM.parent / name, {"mesh.cells": [4, 4], **settings})
     with pytest.raises(nhgd.ProblemError, match=message):
-        nhgd.solve(problem, place=Place(0, 4, 0, 4, dist.HashStore))
+        nhgd.solve(problem, place=ProcessPlace(0, 4, 0, 4, dist.HashStore))
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import nhgd_pde as nhgd
-from nhgd_pde.output.run_folder import read_history
+from nhgd_pde.output.result_files import RESULTS, Result
+from nhgd_pde.output.run_folder import RunFolder, read_history
 from nhgd_pde.run.drawing import pictured
 from problems import BASE
 
@@ -128,6 +129,21 @@ def test_kill_leaves_an_index_that_opens(rows: int, tmp_path: Path) -> None:
         assert np.isfinite(meshio.read(file).point_data["state"]).all()
     for row in read_history(tmp_path / "run")[:-1]:
         assert isinstance(row["objective"], float)
+
+
+def test_another_file_of_a_result_takes_a_function_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RESULTS, "names.txt", lambda run, result: run.write_text("names.txt", str(names(result))))
+    problem = nhgd.load({**BASE, "mesh": {"kind": "rectangle", "cells": [4, 4]}})
+    solution = nhgd.solve(problem, output=tmp_path / "solved")
+    solution.save(tmp_path / "saved")
+    assert [(tmp_path / name / "names.txt").read_text() for name in ("solved", "saved")] == [str(names(solution))] * 2
+    # A new run deletes the file, as all files of a result.
+    with RunFolder.create(tmp_path / "solved", solution.problem_yaml):
+        assert not (tmp_path / "solved" / "names.txt").exists()
+
+
+def names(result: Result) -> list[str]:
+    return sorted(result.fields()[1].point)
 
 
 def test_save_and_plot(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Contenders: a method with options, as named on the command line."""
+"""Contenders: methods with options, as the command line names them."""
 
 from __future__ import annotations
 

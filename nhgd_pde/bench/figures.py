@@ -1,4 +1,4 @@
-"""The results as pictures, one file a problem and plot; needs the extra `plot`."""
+"""The results as pictures, one file for each problem and plot; needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "--", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*", "<", ">")
+# Largest number of points of a line.
 _SAMPLES = 400
-# What is below is rounding.
+# Values below this one are rounding; they are drawn here.
 _FLOOR = 1e-14
-# A run that diverges leaves the picture here.
+# The upper end of the axis: a run that diverges leaves the picture there.
 _CEILING = 10.0
 
 
@@ -44,7 +45,7 @@ class Plot:
 
 
 def plots(results: ProblemResults) -> tuple[Plot, ...]:
-    """What there is to draw of one problem; plots without a line are left out."""
+    """The plots of one problem; those without a line are left out."""
     gap = "relative gap (Phi - Phi*) / (Phi_0 - Phi*)"
     found = [
         Plot("time", "seconds", gap, _gaps(results, lambda judged: [point.seconds for point in judged.run.points])),
@@ -129,9 +130,9 @@ def draw(results: ProblemResults, plot: Plot) -> bytes:
 
 
 def _band(axes: Axes, line: Line, number: int, lines: int) -> None:
-    """Median and range of runs, each of which holds a value to its next one, and is where it starts before its first.
+    """Draws median and range of runs. A run keeps each value until its next one, and has its first value before it.
 
-    Later lines are thinner, so that one that they cover can still be seen.
+    Later lines are thinner, so that a line that they cover can still be seen.
     """
     colour = _COLOURS[number % len(_COLOURS)]
     x = np.unique(np.concatenate([x for x, _ in line.runs]))

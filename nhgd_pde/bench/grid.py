@@ -1,4 +1,4 @@
-"""A search for constant steps, the same for every contender that has one: powers of three around the automatic one."""
+"""A search for constant steps, the same for every contender: powers of three around the automatic step."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ from .contenders import Contender
 from .trials import Budget, TrialPoint, run
 from .truth import Judge, Reference
 
-# No run that is shown has this seed.
+# The seed of the search, which no run that is shown has.
 GRID_SEED = 1_000_003
+# The ratio of two steps, the exponents of it that are tried first, and the largest exponent.
 _BASE = 3.0
 _FIRST = (0, 1, -1, 2, -2)
 _FURTHEST = 6
-# Iterations after the gap, besides as many as it took.
+# A run goes on after it has reached the gap for as many iterations as it took, and for this number more.
 _PROBATION = 5
 
 
 @dataclass(frozen=True, order=True)
 class _Score:
-    """Less is better: not there, solves to the gap, products to it, gap at the end."""
+    """The score of a step; less is better.
+
+    Attributes:
+        missed: the gap was not reached.
+        solves, products: work until the gap was reached.
+        gap: the gap at the end of the run.
+    """
 
     missed: bool
     solves: int
@@ -49,7 +56,7 @@ class TunedSteps:
 
 
 def has_constant_step(judge: Judge, contender: Contender) -> bool:
-    """The outer method takes steps of one length, or of a rule, throughout: Adam, or a gradient without a search."""
+    """Whether the outer method takes steps of a given length without a search: Adam, or the gradient method."""
     outer = judge.task.method(contender, None, judge.problem).outer
     if isinstance(outer, StochasticApproximation):
         return not outer.natural
@@ -68,8 +75,8 @@ def search(
 ) -> TunedSteps:
     """The steps with which a contender needs the fewest solves to a relative gap.
 
-    Where none gets there it is those that come closest. It starts with factors from 1/9 to 9, and goes on while the
-    best one is at an end or all diverge.
+    If no steps reach the gap, the steps that come closest win. The search starts with factors from 1/9 to 9, and goes
+    on while the best factor is the smallest or the largest one, or all runs diverge.
     """
     steps: dict[str, float] = {}
     for key, centre in _knobs(judge, contender).items():
@@ -100,9 +107,9 @@ def _next(scores: Mapping[int, _Score]) -> list[int]:
 
 
 def _knobs(judge: Judge, contender: Contender) -> dict[str, float]:
-    """Dotted path of every constant step -> its automatic value.
+    """The automatic values of all constant steps, by dotted path.
 
-    For steps on the state and on the linear system that is the one the compared methods take by themselves.
+    For steps on the state and on the linear system these are the steps that the compared methods take by themselves.
     """
     method = judge.task.method(contender, None, judge.problem)
     first = judge.evaluate(judge.start())
@@ -137,9 +144,10 @@ def _score(
     best: int,
     interrupted: Callable[[], bool],
 ) -> _Score:
-    """How a run does that is given up once it has used more solves than the best one, or has been there for a while.
+    """The score of a run, which ends once it has used more solves than the best one, or some time after the gap.
 
-    A step that is too long may pass the gap on its way up: it has to be there still after as many iterations again.
+    A step that is too long may pass the gap while the objective grows: the run has to be below it after as many
+    iterations again.
     """
     there: TrialPoint | None = None
 

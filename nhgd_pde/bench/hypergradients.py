@@ -16,10 +16,12 @@ from .contenders import Contender
 from .trials import Budget
 from .truth import Judge
 
-# Enough to see where the error levels off; the second for methods that end their inner loop early.
+# Largest numbers of inner steps and of evaluations: enough to see where the error levels off. The second one is for
+# methods that end their inner loop early.
 _MOST_STEPS = 1024
 _MOST_EVALUATIONS = 64
 _TIGHT = Accuracy(1e-12, 1e-12)
+# Relative error at which a hypergradient is right.
 _RIGHT = 1e-13
 
 
@@ -28,9 +30,9 @@ class HypergradientError:
     """The hypergradient after some inner steps at one point.
 
     Attributes:
-        inner_steps, refinement_steps: taken so far, all evaluations together.
-        evaluations: how often the method was asked.
-        seconds, counts: used so far.
+        inner_steps, refinement_steps: number of steps so far, in all evaluations together.
+        evaluations: number of evaluations so far.
+        seconds, counts: time and work so far.
         error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
     """
 
@@ -55,11 +57,11 @@ def hypergradient_errors(
     budget: Budget,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> tuple[HypergradientError, ...]:
-    """Evaluate a method again and again at one point (`Judge.ahead`), each time from where it has come to.
+    """Evaluates a method again and again at one point (`Judge.ahead`), each time from the state it has reached.
 
-    Where it has the option `inner.steps`, an evaluation takes as many as all before it together, so that the sums are
-    powers of two; where it looks at some of the scenarios first, it looks at more of them each time. It is asked for
-    full accuracy, and stops when it has that, or at the end of its budget.
+    If the method has the option `inner.steps`, an evaluation takes as many steps as all evaluations before it together,
+    so that the sums are powers of two. If it looks at some of the scenarios first, it looks at more of them each time.
+    It is asked for full accuracy, and stops when it has that, or at the end of its budget.
     """
     task = judge.task
     problem = task.build(contender)

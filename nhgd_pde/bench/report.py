@@ -1,4 +1,4 @@
-"""Writes what a benchmark has found: results.csv, table.md, and figures where they can be drawn."""
+"""Writes the results of a benchmark: results.csv, table.md, and figures if they can be drawn."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_tables(folder: Path, results: Sequence[ProblemResults], text: str) -> 
 
 
 def write_figures(folder: Path, results: Sequence[ProblemResults]) -> str:
-    """Draw everything; returns a line that says what became of it."""
+    """Draws all figures; returns a line that says how many."""
     try:
         drawn = pictures(results)
     except ImportError:

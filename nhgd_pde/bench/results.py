@@ -1,4 +1,4 @@
-"""What a benchmark has found on one problem, as far as it has come."""
+"""The results of a benchmark on one problem, as far as they are known."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .peers import PeerError
 from .trials import TrialPoint
 from .truth import Judged, Reference
 
+# The relative gaps to which work is measured.
 GAPS = (1e-2, 1e-4, 1e-6)
 
 
@@ -27,10 +28,10 @@ class Errors:
 
 @dataclass(frozen=True)
 class ProblemResults:
-    """Everything about one problem.
+    """The results on one problem.
 
     Attributes:
-        name: of the problem.
+        name: name of the problem.
         description: its size.
         reference: start and optimum.
         labels: of the contenders, in the order they were named.

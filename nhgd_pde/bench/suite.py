@@ -19,15 +19,15 @@ from .truth import Judge
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """The plan of a benchmark.
 
     Attributes:
-        contenders: who runs.
-        seeds: how many seeds each; the first is that of the file.
-        budget: of a run, the same for all.
-        common: overrides for all, by dotted path.
+        contenders: the contenders.
+        seeds: number of seeds for each; the first is the seed of the file.
+        budget: the budget of a run, the same for all.
+        common: overrides for all contenders, by dotted path.
         grid: search for constant steps first.
-        gap: that the search aims at.
+        gap: the relative gap that the search aims at.
         peers: compare with the hypergradients of other libraries too.
     """
 
@@ -82,13 +82,13 @@ def bench(
     interrupted: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[ProblemResults]:
-    """Run a plan; gives the results of a problem again whenever there are more of them.
+    """Runs a plan; yields the results of a problem again whenever there are more of them.
 
     Args:
-        plan: who runs, how often and how long.
+        plan: the plan.
         tasks: from `plan.tasks`.
-        interrupted: true ends the benchmark after the evaluation that is going on.
-        tell: told a line about everything that is done.
+        interrupted: true ends the benchmark after the current evaluation.
+        tell: called with a line about everything that is done.
     """
     for name, task in tasks.items():
         if interrupted():
@@ -126,7 +126,7 @@ def _problem(
             results = replace(results, choices={**results.choices, contender.label: choice})
             tell(f"{results.name} {contender.label}: {choice}")
             yield results
-    # Seed by seed, so that a benchmark that is cut short has something of everybody.
+    # Seed by seed, so that a benchmark that is cut short has results of every contender.
     for seed in seeds:
         for contender in chosen.values():
             if interrupted():

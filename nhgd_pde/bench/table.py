@@ -157,7 +157,7 @@ def _error_table(results: ProblemResults) -> list[str]:
 
 
 def _peer_table(results: ProblemResults) -> list[str]:
-    """Who and setting in a row, the numbers of steps beside each other; notes and absences below."""
+    """A row for each library and setting, with columns for each number of steps; notes are below."""
     ran = [peer for peer in results.peers if peer.setting]
     steps = sorted({peer.steps for peer in ran})
     rows: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""One run of one contender: the loop of every solve, under a budget, with its iterates kept for judging."""
+"""Trials: runs of contenders by the loop of every solve, under a budget, with iterates kept for judging."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .contenders import Contender
 
 Status = Literal["converged", "stopped", "interrupted", "failed", "budget"]
 
-# Of many iterates, those at least this much later than the one before: 150 of a hundred thousand.
+# Ratio of the numbers of two iterates that are kept, at least: 150 of a hundred thousand.
 _SPACING = 1.06
 
 
 @dataclass(frozen=True)
 class Task:
-    """What everybody solves.
+    """The problem that all contenders solve.
 
     Attributes:
         source: problem file, or its content as a mapping.
@@ -66,13 +66,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use: seconds, and solves as `Counts` counts them."""
+    """The seconds and the solves, as `Counts` counts them, that a run may use."""
 
     seconds: float = math.inf
     solves: float = math.inf
 
     def spent(self, seconds: float, solves: int) -> str:
-        """A sentence once it is used up, nothing before."""
+        """A sentence if the budget is used up; else empty."""
         if solves >= self.solves:
             return f"the budget of {self.solves:,.0f} solves is used up"
         return f"the budget of {self.seconds:g} s is used up" if seconds >= self.seconds else ""
@@ -87,7 +87,7 @@ class TrialPoint:
         seconds: since the first evaluation began, without the time that recording takes.
         evaluations: of the objective so far.
         counts: all work so far.
-        objective: what the method takes Phi(v) for.
+        objective: the value Phi(v) that the method has computed.
         v: (p,).
     """
 
@@ -101,14 +101,14 @@ class TrialPoint:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What became of it.
+    """One run of a contender.
 
     Attributes:
-        contender, seed: who ran.
+        contender, seed: the contender, and the seed of its random numbers.
         points: outer iterates, all of the first ones, then ever fewer, and the last one.
         status: of the run, or `budget` where that ended it.
         message: a sentence that says why it ended.
-        seconds, counts: of the whole run, what came after the last iterate included.
+        seconds, counts: time and work of the whole run, including what followed the last iterate.
     """
 
     contender: Contender
@@ -128,17 +128,17 @@ def run(
     interrupted: Callable[[], bool] = lambda: False,
     enough: Callable[[TrialPoint], bool] = lambda point: False,
 ) -> Trial:
-    """Run a contender on a problem of its own, so that nothing is left over from others.
+    """Runs a contender on a new copy of the problem.
 
-    Reading, meshing and assembling come before the clock starts; they are the same for all. Factorisations and
-    whatever else is made on first use belong to the run.
+    Reading, meshing and assembling come before the clock starts; they are the same for all. Factorisations and all
+    else that is made on first use belong to the run.
 
     Args:
         task: the problem.
-        contender, seed: who runs.
-        budget: asked before every evaluation but the first.
+        contender, seed: the contender, and the seed of its random numbers.
+        budget: checked before every evaluation but the first.
         interrupted: asked at the same time; true ends the run as `interrupted`.
-        enough: told the kept iterates, off the clock; true ends the run as `stopped`.
+        enough: called with the kept iterates while the clock stands still; true ends the run as `stopped`.
     """
     problem = task.build(contender)
     method = task.method(contender, seed, problem)

@@ -22,10 +22,10 @@ from .contenders import Contender
 from .trials import Budget, Task, Trial, run
 
 _EXACT = Accuracy(1e-12, 1e-12)
-# Values of the same optimum found in different ways differ by this.
+# Relative difference of the values of one optimum that was found in different ways.
 _ROUNDING = 1e-12
 _SAME = Contender("adjoint", "adjoint")
-# The optimum that gaps are taken from: whatever the file says of the outer method.
+# The contender that finds the optimum, whatever outer method the file names.
 _REFERENCE = Contender(
     "reference",
     "adjoint",
@@ -35,7 +35,7 @@ _REFERENCE = Contender(
 
 @dataclass(frozen=True)
 class Truth:
-    """Phi(v), and the norm of its gradient (with bounds, of the projected step); NaN where the state has none."""
+    """Phi(v), and the norm of its gradient (with bounds, of the projected step); NaN where there is no state."""
 
     objective: float
     gradient_norm: float
@@ -72,7 +72,7 @@ class Reference:
         return above / scale if scale > 0.0 else math.inf
 
     def lowered(self, judged: Judged) -> Reference:
-        """The same, or with the lowest value of a run where that is lower by more than rounding."""
+        """The reference, with the lowest value of a run if that is lower by more than rounding."""
         lowest = min((truth.objective for truth in judged.truths if math.isfinite(truth.objective)), default=math.inf)
         if not lowest < self.optimum - _ROUNDING * abs(self.optimum):
             return self
@@ -80,10 +80,10 @@ class Reference:
 
 
 class Judge:
-    """Evaluates the reduced objective of a task exactly; its work is on no contender's account.
+    """Evaluates the reduced objective of a task exactly; its work does not count for any contender.
 
     Args:
-        task: the problem, of which the judge builds a copy.
+        task: the problem; the judge builds a copy of it.
     """
 
     def __init__(self, task: Task) -> None:
@@ -95,7 +95,7 @@ class Judge:
         self.space = replace(outer_space(self.problem), quadratic=False)
         u, v = self.problem.start()
         self._start = self._oracle.init(self.problem, u, v)
-        # Where the last point was: the state of the next one is not far.
+        # The state at the last point, as the state at the next point is not far.
         self._near = self._start
 
     def start(self) -> Tensor:
@@ -128,7 +128,7 @@ class Judge:
         return evaluation
 
     def solution(self, v: Tensor) -> tuple[Evaluation, Tensor]:
-        """The same with the state (S, n)."""
+        """Phi and its derivative, with the state (S, n)."""
         return self.evaluate(v), self._near.u
 
     def truth(self, v: Tensor) -> Truth:

@@ -36,12 +36,11 @@ from .dirichlet import controlled_coefficients
 from .domains import build_domain
 from .entering import check_entering
 from .entry import Entry
-from .families import Interior
+from .families.base import Interior
 from .frame import Frame
 from .integrals import acting_controls, inertia_integral, place_of
 from .nature import check_nature
 from .random_inputs import risk_of, stream_of
-from .random_names import names_in_cells, names_of_condition, names_of_given
 from .stages import bounds_in, stages_of
 from .values import Values
 from .well_posedness import check_balanced
@@ -135,7 +134,7 @@ class Blueprint:
         equation = self._equation(values)
         if self.stage == -1:
             self._check_equation(equation)
-        volume = frame.constraints.volume_constraint(self._coefficients)
+        inequality = frame.constraints.inequality_in(self._coefficients)
         return PDEProblem(
             self.file.spec.name,
             frame.state,
@@ -145,9 +144,9 @@ class Blueprint:
             self._model(equation, frame.interior(values)),
             frame.terms.fields,
             earlier=tuple(each.nominal for each in self.earlier),
-            constraint=volume,
+            constraint=inequality,
             l1_weights=frame.terms.l1_weights,
-            reports=() if volume is None else (volume,),
+            reports=() if inequality is None else (inequality,),
             state_bounds=tuple(bounds_in(each, equation) for each in frame.constraints.states),
             notices=tuple(frame.mistakes.notices),
         )
@@ -194,7 +193,7 @@ class Blueprint:
 
     def _integrals(self, values: Values) -> tuple[Integral, ...]:
         """The integrals of the equation, the first of which is over the cells, with the controls in them."""
-        frame, spec = self.frame, self.file.spec
+        frame = self.frame
 
         def with_controls(name: str | None, integral: Integral) -> Integral:
             acting = [entry for entry in frame.entries if entry.maps and entry.where == name]
@@ -202,9 +201,8 @@ class Blueprint:
 
         found = []
         for name, integral in frame.integrals(values).items():
-            names = names_in_cells(spec) if name is None else names_of_condition(spec, name)
             make = partial(with_controls, name, integral)
-            found.append(values.kept(("integral", name, self.stage), names, make))
+            found.append(values.kept(("integral", name, self.stage), values.names.in_integral(name), make))
         return tuple(found)
 
     def _acting(self, place: str, integral: Integral, acting: list[Entry]) -> Integral:
@@ -222,7 +220,7 @@ class Blueprint:
         interior, given, integrals = frame.interior(values), frame.given(values), self._integrals(values)
         data = values.kept(
             "controlled values",
-            names_of_given(self.file.spec),
+            values.names.in_given,
             partial(controlled_coefficients, frame.state, given, frame.entries, frame.controls, frame.clock),
         )
         common = {
@@ -249,7 +247,7 @@ class Blueprint:
         return found if values.nominal else replace(found, known_control=self._known_control(found))
 
     def _evolution(self, values: Values, free: np.ndarray, common: dict[str, object]) -> EvolutionEquation:
-        frame, interior, names = self.frame, self.frame.interior(values), names_in_cells(self.file.spec)
+        frame, interior, names = self.frame, self.frame.interior(values), values.names.in_cells
         clock, state = frame.clock, frame.state
         assert clock is not None and interior.capacity is not None
         capacity, fields = interior.capacity, state.groups[0].components

@@ -12,14 +12,14 @@ from torch import Tensor
 from ..fem.state_space import StateSpace
 from ..pde.boundary import neumann, robin
 from ..pde.form import Integral, Pointwise
+from ..problem_file.catalogue import EQUATIONS, found_at
+from ..problem_file.equation_parts import Vector
 from ..problem_file.expressions import Expression
-from ..problem_file.pde_spec import Vector
 from .boundary_facets import fixed_facets
 from .entry import Entry
-from .families import FAMILIES
+from .families.base import equation_of
 from .integrals import POINTS, guarded_integral
 from .points import point_of_mesh
-from .random_names import names_of_condition
 from .values import Values
 
 
@@ -31,7 +31,7 @@ def boundary_conditions(
     found: dict[str, Integral] = {}
 
     def add(name: str, made: partial[Integral | None]) -> None:
-        integral = values.kept(("condition", name), names_of_condition(values.file.spec, name), made)
+        integral = values.kept(("condition", name), values.names.in_integral(name), made)
         if integral is not None:
             found[name] = integral
 
@@ -62,14 +62,13 @@ def side_condition(values: Values, state: StateSpace, name: str, indices: np.nda
         transfer = values.coefficient("coefficient", keys["coefficient"], condition.robin.coefficient, x, key)
         value = _data(values, state, key, "value", keys["value"], condition.robin.value, x)
         return integral(robin, {"coefficient": values.tensor(transfer), "value": value}, keys)
-    pde = values.file.spec.pde
-    make = FAMILIES[pde.kind].absorbing
-    if make is None:
-        known = ", ".join(kind for kind, family in FAMILIES.items() if family.absorbing is not None)
+    pde = equation_of(values.file)
+    if not pde.absorbs:
+        known = ", ".join(kind for kind, place in EQUATIONS.items() if found_at(place).absorbs)
         message = f"expected an equation of kind {known} for an absorbing boundary, found {pde.kind!r}"
         values.complain(f"{key}.absorbing", message)
         return None
-    form, coefficients = make(values, pde, x, np.asarray(state.domain.mesh.f2t[0, indices]), key)
+    form, coefficients = pde.absorbing(values, x, np.asarray(state.domain.mesh.f2t[0, indices]), key)
     return integral(form, coefficients, {each: f"pde.{each}" for each in coefficients})
 
 

@@ -1,35 +1,40 @@
-"""From the `constraints` section to the constraints: a volume for the engine, and bounds of the state at nodes."""
+"""From the `constraints` section to the constraints: an inequality for the outer method, and bounds of the state."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ..control.spaces import Controls
-from ..fem.evaluation import Evaluation
-from ..objective.constraints import VolumeConstraint
-from ..objective.state_bounds import Between, StateBounds
-from ..problem_file.constraint_spec import StateSpec, VolumeSpec
-from ..problem_file.expressions import COORDINATES
+from ..engine.bilevel import Constraint
+from ..objective.constraints import ConstraintReport
+from ..objective.state_bounds import StateBounds
 from .clock import Clock
+from .constraint_kinds.base import Condition
 from .entry import Entry
 from .objective_builder import ObjectiveBuilder
-from .values import Values, point_text
+from .values import Values
+
+
+class Inequality(Constraint, ConstraintReport, Protocol):
+    """An inequality of the controls that reports how well it is satisfied."""
 
 
 @dataclass
 class ConstraintBuilder:
-    """
+    """Makes the constraints of a file one after the other.
+
     Attributes:
         values: evaluates expressions and collects mistakes.
         entries: the controls.
         controls: the same side by side.
-        terms: what knows the regions of integrals.
+        terms: has the state space and the regions of integrals.
         clock: the times of an evolution; None of a steady problem.
+        inequality: coefficients of a stage -> the inequality in that stage; None without one.
+        states: the bounds of the state.
     """
 
     values: Values
@@ -37,145 +42,14 @@ class ConstraintBuilder:
     controls: Controls
     terms: ObjectiveBuilder
     clock: Clock | None
-    volume: tuple[VolumeSpec, int] | None = None
+    inequality: Callable[[dict[str, Tensor]], Inequality] | None = None
     states: list[StateBounds] = field(default_factory=list)
 
     def build(self) -> None:
         for k, spec in enumerate(self.values.file.spec.constraints):
-            key = f"constraints.{k}"
-            match spec:
-                case VolumeSpec():
-                    if self.volume is not None:
-                        self.values.complain(f"{key}.kind", "expected one volume constraint, found a second one")
-                    number = self._density(key, spec)
-                    if number is not None:
-                        self.volume = spec, number
-                case StateSpec():
-                    self.states.append(self._state(key, spec))
+            assert isinstance(spec, Condition)
+            spec.build(f"constraints.{k}", self)
 
-    def _density(self, key: str, spec: VolumeSpec) -> int | None:
-        densities = {entry.part.name: k for k, entry in enumerate(self.entries) if entry.density is not None}
-        if spec.control is None and len(densities) == 1:
-            return next(iter(densities.values()))
-        if spec.control in densities:
-            return densities[spec.control]
-        known = ", ".join(densities)
-        if not densities:
-            self.values.complain(f"{key}.kind", "expected a control of kind density, whose volume it is; found none")
-        else:
-            given = "null" if spec.control is None else repr(spec.control)
-            self.values.complain(f"{key}.control", f"expected the name of a density ({known}), found {given}")
-        return None
-
-    def volume_constraint(self, coefficients: dict[str, Tensor]) -> VolumeConstraint | None:
-        """With the slope that a stage has among its coefficients."""
-        if self.volume is None:
-            return None
-        spec, number = self.volume
-        entry = self.entries[number]
-        evaluation = entry.part.evaluation
-        weights = (evaluation.quadrature.weights * entry.part.weight[0]).reshape(-1)
-        density, material = entry.density, None
-        if density is not None and density.projection is not None:
-            chosen, slope = density, coefficients.get(density.slope, entry.coefficients[density.slope])
-
-            def material(v: Tensor) -> Tensor:
-                return chosen.material(v, slope)
-
-        return VolumeConstraint(self.controls, number, evaluation, weights / weights.sum(), spec.fraction, material)
-
-    def _state(self, key: str, spec: StateSpec) -> StateBounds:
-        component, count = spec.component, self.terms.state.groups[0].components
-        if component >= count:
-            self.values.complain(f"{key}.component", f"expected a component below {count}, found {component}")
-            component = 0
-        state, clock = self.terms.state, self.clock
-        evaluation, region = self.terms.region(f"{key}.on", spec.on)
-        nodes, shares = self._nodes(spec.on, evaluation, region, component)
-        x = state.parts[component].nodes[:, nodes]
-        # Initial values are bounded only where a control changes them.
-        first = 0 if clock is None or any(entry.initial for entry in self.entries) else 1
-        times = None if clock is None else clock.levels[first:]
-        copies = 1 if times is None else len(times)
-        lower, upper = self._sides(key, spec, x, times, copies)
-        crossed = np.flatnonzero((lower > upper).any(axis=0))
-        if len(crossed):
-            level, k = int(np.flatnonzero(lower[:, crossed[0]] > upper[:, crossed[0]])[0]), int(crossed[0])
-            found = f"found lower {lower[level, k]:g} above upper {upper[level, k]:g} at {point_text(x, k)}"
-            self.values.complain(f"{key}.lower", f"expected lower <= upper everywhere, {found}")
-        offset = state.offsets[component] + nodes
-        places = np.tile(x.T, (copies, 1))
-        if times is not None:
-            places = np.column_stack([places, times.repeat(len(nodes))])
-        tensor = self.values.tensor
-        return StateBounds(
-            indices=torch.from_numpy((state.size * np.arange(first, first + copies)[:, None] + offset).reshape(-1)),
-            lower=tensor(lower.reshape(-1)),
-            upper=tensor(upper.reshape(-1)),
-            weights=tensor(np.tile(shares * (1.0 if clock is None else clock.step), copies)),
-            given=torch.zeros(copies * len(nodes), dtype=torch.bool),
-            places=tensor(places),
-            names=(*COORDINATES[: len(x)], *(("t",) if clock is not None else ())),
-            tolerance=spec.tolerance,
-            between=self._between(key, spec, evaluation, region, component, times),
-            penalty=None if spec.penalty == "auto" else float(spec.penalty),
-            stages=spec.stages,
-            key=key,
-        )
-
-    def _nodes(
-        self, on: str | None, evaluation: Evaluation, region: np.ndarray, component: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The nodes of a region in the space of a field, and the share of its measure that falls to each.
-
-        The shares are those of the integrals of the absolute values of the nodal functions: the integrals themselves
-        are zero at the vertices of quadratic triangles.
-        """
-        state = self.terms.state
-        part, first = state.parts[component], int(state.offsets[component])
-        if evaluation is not state.cells:
-            assert on is not None
-            nodes = part.facet_dofs(self.terms.facets[on])
-        elif on is None:
-            nodes = np.arange(part.size)
-        else:
-            nodes = part.cell_dofs(np.flatnonzero(region.any(axis=1)))
-        absolute = replace(evaluation, tables=tuple(table.abs() for table in evaluation.tables))
-        density = np.zeros((evaluation.components, 1, region.size))
-        density[evaluation.stride * component] = region.reshape(-1)
-        shares = absolute.test(self.values.tensor(density)).cpu().numpy()[0, first + nodes]
-        measure = float((evaluation.quadrature.weights.cpu().numpy() * region).sum())
-        return nodes, measure * shares / shares.sum()
-
-    def _sides(
-        self, key: str, spec: StateSpec, x: Tensor | np.ndarray, times: np.ndarray | None, copies: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bound (copies, points), infinite where there is none."""
-        shape = copies, x.shape[1]
-        lower, upper = (
-            np.full(shape, none)
-            if given is None
-            else np.broadcast_to(self.values.formula(f"{key}.{side}", given, x, times), shape)
-            for side, given, none in (("lower", spec.lower, -np.inf), ("upper", spec.upper, np.inf))
-        )
-        return lower, upper
-
-    def _between(
-        self,
-        key: str,
-        spec: StateSpec,
-        evaluation: Evaluation,
-        region: np.ndarray,
-        component: int,
-        times: np.ndarray | None,
-    ) -> Between:
-        copies = 1 if times is None else len(times)
-        lower, upper = self._sides(key, spec, evaluation.quadrature.flat, times, copies)
-        inside = region.reshape(-1) > 0.0
-        return Between(
-            evaluation,
-            evaluation.stride * component,
-            self.values.tensor(np.where(inside, lower, -np.inf)),
-            self.values.tensor(np.where(inside, upper, np.inf)),
-            0 if self.clock is None else self.clock.steps + 1 - copies,
-        )
+    def inequality_in(self, coefficients: dict[str, Tensor]) -> Inequality | None:
+        """The inequality in a stage, which may have coefficients of its own."""
+        return None if self.inequality is None else self.inequality(coefficients)

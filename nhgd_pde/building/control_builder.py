@@ -34,7 +34,7 @@ from .control_spaces import ControlSpaces
 from .densities import density_entry
 from .dependence import CELLS, Recorded
 from .entry import Entry
-from .families import Interior
+from .families.base import Interior
 from .mistakes import Mistakes
 from .python_code import load_function
 from .values import Values

@@ -18,8 +18,8 @@ from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from ..linalg.sparse import SparseMatrix
 from ..problem_file.control_spec import ControlSpec
-from ..problem_file.objective_spec import RegularisationTerm
 from .clock import Clock
+from .objective_terms.regularisation import RegularisationTerm
 from .values import Values, point_text
 
 

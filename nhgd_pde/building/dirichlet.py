@@ -20,7 +20,7 @@ from ..problem_file.expressions import Expression
 from .clock import Clock
 from .entry import Entry
 from .points import fix_point
-from .values import Values
+from .values import Values, place_text
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Given:
                     torch.from_numpy(levels * self.owner.shape[1] + dofs).to(x.device),
                     partial(_followed, expression, x, known, names),
                     controls,
-                    Guard({"given": key}, {}, partial(self.values.place_text, x)),
+                    Guard({"given": key}, {}, partial(place_text, self.values.random, x)),
                 )
             )
         return tuple(found)

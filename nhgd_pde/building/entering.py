@@ -13,9 +13,9 @@ from ..pde.form import Coefficients, ControlMap, Integral
 from ..pde.probing import SCALES, Probe, changed_in_place, probe
 from ..problem_file.control_spec import ParameterControl, PythonControl
 from ..problem_file.fields import Function
-from ..problem_file.pde_spec import PythonSpec
 from .dependence import GIVEN, INERTIA
 from .entry import Entry
+from .families.python import PythonSpec
 from .integrals import place_of
 from .values import Values
 
@@ -45,10 +45,10 @@ def check_entering(
         joint: a term of the objective depends on controls and state alike.
     """
     spec = values.file.spec
-    of_users = isinstance(spec.pde, PythonSpec)
+    function = Function.written(spec.pde.python) if isinstance(spec.pde, PythonSpec) else None
     for number, entry in enumerate(entries):
         kind = spec.controls[number]
-        if not (of_users or isinstance(kind, PythonControl | ParameterControl)):
+        if not (function is not None or isinstance(kind, PythonControl | ParameterControl)):
             continue
         try:
             if isinstance(kind, PythonControl):
@@ -58,8 +58,9 @@ def check_entering(
             for name, integral in integrals.items():
                 names = values.dependence.names_at(place_of(name))
                 if entry.parameter in names if entry.parameter is not None else entry.maps and entry.where == name:
-                    form = Function.written(spec.pde.python) if of_users and name is None else "the equation"  # type: ignore[union-attr]
-                    key = "pde.python" if of_users and name is None else entry.key
+                    form, key = "the equation", entry.key
+                    if function is not None and name is None:
+                        form, key = function, "pde.python"
                     free = not isinstance(kind, ParameterControl)
                     components = _components(integral, entries, entry, names)
                     found = _check_integral(integral, entry, controls, components, key, form, free)

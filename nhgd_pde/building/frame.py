@@ -30,15 +30,15 @@ from .control_spaces import ControlSpaces
 from .dependence import CELLS
 from .dirichlet import Given, given_coefficients
 from .entry import Entry
-from .families import FAMILIES, Family, Interior
+from .families.base import Equation, Interior, equation_of
 from .integrals import cells_integral, place_of
 from .mistakes import Mistakes
+from .names_in_use import NamesInUse
 from .nature import Nature, nature_of
 from .objective_builder import ObjectiveBuilder
 from .overlaps import check_overlaps
 from .pieces import Pieces
 from .random_inputs import on_nodes, random_inputs, samples_of
-from .random_names import names_in_cells, names_of_given, names_of_loads
 from .random_values import RandomValues
 from .values import Values
 from .well_posedness import check_held, check_level, undetermined
@@ -77,8 +77,8 @@ class Frame:
     # Parts that are the same in all scenarios
 
     @cached_property
-    def family(self) -> Family:
-        return FAMILIES[self.file.spec.pde.kind]
+    def family(self) -> Equation:
+        return equation_of(self.file)
 
     @cached_property
     def clock(self) -> Clock | None:
@@ -101,7 +101,7 @@ class Frame:
     @cached_property
     def state(self) -> StateSpace:
         spec = self.file.spec
-        return state_space(self.domain, self.family.groups(spec.pde, self.domain.dim, spec.element), self.device)
+        return state_space(self.domain, self.family.groups(self.domain.dim, spec.element), self.device)
 
     @cached_property
     def values(self) -> Values:
@@ -110,12 +110,13 @@ class Frame:
         random = None
         if self.inputs is not None and self.samples is not None:
             random = RandomValues(self.inputs, np.zeros((1, self.inputs.dimension)), squeezed=True)
-        check_clock(self.mistakes, self.file.spec, self.family.time)
+        check_clock(self.mistakes, self.file.spec, self.family.evolves)
         return Values(
             self.file,
             self.domain,
             self.device,
             self.mistakes,
+            NamesInUse(self.file.spec),
             times=None if self.clock is None else self.clock.stages,
             parameters=parameters,
             complex=self.state.groups[0].complex,
@@ -127,7 +128,7 @@ class Frame:
         assert self.values.random is not None
         random = replace(self.values.random, z=z, numbers=numbers, squeezed=self.clock is not None)
         dependence = self.values.dependence.copy()
-        return replace(self.values, mistakes=Mistakes(self.file), dependence=dependence, random=random)
+        return replace(self.values, mistakes=Mistakes(self.file), dependence=dependence, random=random, own={})
 
     @cached_property
     def facets(self) -> dict[str, np.ndarray]:
@@ -167,7 +168,7 @@ class Frame:
     @property
     def same_data(self) -> bool:
         """What is given of the state is the same in all scenarios."""
-        return not names_of_given(self.file.spec) & self.values.random_names
+        return not self.values.names.in_given & self.values.random_names
 
     @property
     def mixed(self) -> bool:
@@ -175,14 +176,14 @@ class Frame:
         random = self.values.random_names
         together = any(names & random for names in self.values.dependence.names.values())
         own = any(isinstance(each, PythonControl) for each in self.file.spec.controls)
-        return together or (own and bool(names_in_cells(self.file.spec) & random))
+        return together or (own and bool(self.values.names.in_cells & random))
 
     # Parts that random inputs may change
 
     def _interior(self, values: Values) -> Interior:
         """The equation in the cells, before it is known which parameters controls use there."""
-        make = partial(self.family.interior, values, self.file.spec.pde, self.state)
-        return values.kept("family", names_in_cells(self.file.spec), make)
+        make = partial(self.family.interior, values, self.state)
+        return values.kept("family", values.names.in_cells, make)
 
     def interior(self, values: Values) -> Interior:
         """The equation in the cells."""
@@ -192,22 +193,23 @@ class Frame:
             coefficients = found.coefficients | values.companions(CELLS, self.state.cells.quadrature.flat)
             return replace(found, coefficients=coefficients)
 
-        return values.kept("interior", names_in_cells(self.file.spec), whole)
+        return values.kept("interior", values.names.in_cells, whole)
 
     def given(self, values: Values) -> Given:
         """The coefficients of the state that are given."""
         make = partial(given_coefficients, values, self.state, self.facets, self.entries, self.clock)
-        return values.kept("given", names_of_given(self.file.spec), make)
+        return values.kept("given", values.names.in_given, make)
 
     def zero_mean(self, values: Values) -> ZeroMean | None:
         """The condition on a field that is determined up to a constant; None without such a field."""
         given, candidate = self.given(values), self.interior(values).undetermined
         make = partial(undetermined, values, self.state, candidate, given.fixed, given.tensor, self.entries)
-        return values.kept("zero mean", names_of_given(self.file.spec), make)
+        return values.kept("zero mean", values.names.in_given, make)
 
     def conditions(self, values: Values) -> dict[str, Integral]:
         """The integrals over sides and at points, by name and without controls."""
-        return boundary_conditions(values, self.state, self.facets, self.entries)
+        make = partial(boundary_conditions, values, self.state, self.facets, self.entries)
+        return values.kept("conditions", values.names.in_boundary, make)
 
     def integrals(self, values: Values) -> dict[str | None, Integral]:
         """All integrals of the equation but that of the time derivative, without controls; None names the cells."""
@@ -219,12 +221,14 @@ class Frame:
         loads = [(each.evaluation, each.coefficients["flux"]) for each in conditions.values() if each.form is neumann]
         if "source" in interior.coefficients:
             loads.append((self.state.cells, interior.coefficients["source"]))
-        names = names_of_loads(self.file.spec, conditions)
-        return ObjectiveBuilder(values, self.state, self.controls, self.domain.facets, self.clock, loads, names)
+        return ObjectiveBuilder(values, self.state, self.controls, self.domain.facets, self.clock, loads)
 
     def objective(self, values: Values) -> Objective:
-        names = names_of_loads(self.file.spec, self.conditions(values))
-        return values.kept("objective", names, lambda: (self.terms if values.nominal else self._terms(values)).build())
+
+        def build() -> Objective:
+            return (self.terms if values.nominal else self._terms(values)).build()
+
+        return values.kept("objective", values.names.in_loads, build)
 
     # What the file as a whole has to be
 
@@ -252,6 +256,7 @@ class Frame:
         if not values.issues:
             Pieces(values, self.state, self.fixed, self.facets, conditions, entries).check(interior)
         self.mistakes.raise_found()
+        self._add_energy_ranges()
 
     @cached_property
     def nature(self) -> Nature:
@@ -289,7 +294,7 @@ class Frame:
         cells = "reaction" in known.at(CELLS) or any("reaction" in entry.acts_on for entry in self.entries)
         return cells or any("coefficient" in known.at(place_of(name)) for name in self.conditions(self.values))
 
-    def add_energy_ranges(self) -> None:
+    def _add_energy_ranges(self) -> None:
         """Add the ranges of coefficients that only the energy form needs, where the file chooses this form."""
         if self.file.spec.inner.model == "energy":
             robins = [name for name, each in self.conditions(self.values).items() if each.form is robin]

@@ -17,8 +17,8 @@ from ..pde.ranges import Guard
 from .control_spaces import one_number
 from .dependence import CELLS, INERTIA, parameter_coefficient, parameter_maps, random_coefficient
 from .entry import Entry
-from .families import Interior
-from .values import Values
+from .families.base import Interior
+from .values import Values, place_text
 
 # Names of the integrals at points begin with it; the names of other integrals are those of parts of the boundary.
 POINTS = "pde.points."
@@ -44,7 +44,7 @@ def guarded_integral(
     closed: ClosedForm | None = None,
 ) -> Integral:
     """An integral without controls, whose coefficients are guarded by their keys in the file (coefficient -> key)."""
-    guard = Guard(keys, values.ranges, partial(values.place_text, evaluation.quadrature.flat))
+    guard = Guard(keys, values.ranges, partial(place_text, values.random, evaluation.quadrature.flat))
     region = "" if name is None else f"at {name}" if name.startswith(POINTS) else f"on {name}"
     return Integral(evaluation, form, coefficients, closed=closed, guard=guard, name=region)
 

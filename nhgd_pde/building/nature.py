@@ -9,7 +9,7 @@ import numpy as np
 
 from ..pde.boundary import robin
 from ..pde.form import Integral
-from .families import Interior
+from .families.base import Interior
 from .values import Values
 
 

@@ -30,6 +30,7 @@ from .dependence import (
     stacked,
 )
 from .mistakes import Mistakes
+from .names_in_use import NamesInUse
 from .random_values import RandomValues, host_tensor, host_tensors
 
 T = TypeVar("T")
@@ -46,19 +47,22 @@ class Values:
 
     Attributes:
         mistakes: the list of mistakes and notices.
+        names: the names in each part of the equation.
         times: (steps,) at which the integrals of an evolution are taken; None of a steady problem.
         parameters: starting values of the controls that expressions name.
         dependence: the coefficients that follow from parameters.
         ranges: key in the file -> the admissible values of the coefficient there, where they have a range.
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
         random: the random inputs in the scenarios that are looked at; None where there are none.
-        memo: parts of the problem that are the same in all scenarios, and all parts of the nominal problem, by key.
+        memo: parts of the problem that are the same in all scenarios, by key.
+        own: parts of the problem in these scenarios, by key.
     """
 
     file: ProblemFile
     domain: Domain
     device: torch.device
     mistakes: Mistakes
+    names: NamesInUse
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
     dependence: Dependence = field(default_factory=Dependence)
@@ -66,6 +70,7 @@ class Values:
     complex: bool = False
     random: RandomValues | None = None
     memo: dict[Hashable, Any] = field(default_factory=dict)
+    own: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def issues(self) -> list[Issue]:
@@ -223,12 +228,17 @@ class Values:
         return {name: values.to(self.device) for name, values in found.items()}
 
     def kept(self, key: Hashable, names: frozenset[str], make: Callable[[], T]) -> T:
-        """A part of the problem, made again only if random inputs among `names` have other values than nominal ones."""
-        if not self.nominal and names & self.random_names:
-            return make()
-        if key not in self.memo:
-            self.memo[key] = make()
-        found: T = self.memo[key]
+        """A part of the problem, made once for all scenarios, or once for these if it depends on random inputs.
+
+        Args:
+            key: what the part is called.
+            names: the names that its expressions use.
+            make: makes the part.
+        """
+        store = self.own if names & self.random_names else self.memo
+        if key not in store:
+            store[key] = make()
+        found: T = store[key]
         return found
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -249,10 +259,7 @@ class Values:
 
     def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
         """Coordinates of one of the points (dim, ...), and the scenario, of one of the values (..., points) there."""
-        if self.random is None:
-            return point_text(x, index)
-        points = int(np.prod(x.shape[1:]))
-        return point_text(x, index) + self.random.scenario(index // points % self.rows)
+        return place_text(self.random, x, index)
 
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
@@ -426,6 +433,13 @@ class Values:
             return Traced(whole)
         names = frozenset().union(*(each.names for each in entries))
         return Traced(whole, stacked([each.follow for each in entries], (count,)), names)
+
+
+def place_text(random: RandomValues | None, x: Tensor | np.ndarray, index: int) -> str:
+    """See `Values.place_text`."""
+    if random is None:
+        return point_text(x, index)
+    return point_text(x, index) + random.scenario(index // int(np.prod(x.shape[1:])) % (random.rows or 1))
 
 
 def point_text(x: Tensor | np.ndarray, index: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
 from typing import Any
 
 from ..engine.curvature.factored import Factored
@@ -11,33 +9,10 @@ from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Oracle
 from ..engine.scales import ScalesOracle
-from ..engine.scenarios.growth import GrowthOptions
-from ..engine.scenarios.minibatches import Minibatches
-from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
-from ..methods.compared import Compared
-
-# Number of scenarios that are looked at first: these few tell whether a start is far from a solution.
-_FIRST = 4
 
 
-def judge_of(oracle: Oracle[Any, Any], whole: bool) -> Oracle[Any, Any] | None:
-    """The oracle that judges the start; None where the first evaluation of the oracle of the run can tell.
-
-    Args:
-        oracle: the oracle of the run.
-        whole: the first scenarios do not represent all of them, so that only all scenarios can tell.
-    """
-    exact = NHGD(InnerOptions(), Factored(), HypergradientOptions())
-    if isinstance(oracle, ScenarioNHGD):
-        return replace(oracle, growth=_growth(whole or oracle.growth.first is None))
-    if isinstance(oracle, Minibatches):
-        return ScenarioNHGD(oracle.base, _growth(whole))
-    if isinstance(oracle, Compared) and oracle.rough:
-        return ScenarioNHGD(exact, _growth(whole))
+def judge_of(oracle: Oracle[Any, Any]) -> Oracle[Any, Any] | None:
+    """The oracle that judges the start; None where the first evaluation of the oracle of the run can tell."""
     sampled = isinstance(oracle, NHGD) and oracle.inner.tests is not None
+    exact = NHGD(InnerOptions(), Factored(), HypergradientOptions())
     return exact if sampled or not isinstance(oracle, ScalesOracle) else None
-
-
-def _growth(whole: bool) -> GrowthOptions:
-    """Begins with the nominal scenario and a few others, then takes more; every scenario is solved as well as asked."""
-    return GrowthOptions(first=sys.maxsize if whole else _FIRST, roughest=0.0, coarse=0)

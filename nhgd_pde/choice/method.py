@@ -11,14 +11,11 @@ from ..engine.loop import Stopping
 from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.outer.base import Feasible, OuterMethod, Setting, Smoothing
-from ..engine.scenarios.growth import GrowthOptions
 from ..methods.compared import Compared
-from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.loading import ProblemFile
 from .judges import judge_of
 from .one_scenario import choose_oracle
 from .outer_method import check_outer, choose_outer, has_design
-from .scenario_method import over_scenarios
 
 
 @dataclass(frozen=True)
@@ -68,17 +65,30 @@ def build_method(
     setting = Setting(space, smoothing, searched, has_design(file))
     outer = choose_outer(file, setting)
     if spec.parameters:
+        # Problems without random inputs are solved without loading what scenarios need.
+        from .scenario_method import over_scenarios
+
         oracle, outer, description = over_scenarios(file, oracle, outer, description)
     change = outer.standstill(setting) if spec.outer.change == "auto" else spec.outer.change
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol, change=change)
     if spec.parameters:
+        from ..engine.scenarios.growth import GrowthOptions
+
         stopping = replace(stopping, roughest=GrowthOptions.roughest)
     check_outer(file, outer, setting, oracle)
     # Products with a large inverse are long enough for several threads. Factorisations and the solves with them, which
     # take most of the time of other inverses, have one thread.
     backend = oracle.curvature if isinstance(oracle, NHGD) else None
     parallel = isinstance(backend, LocalBackend) and backend.parallel(shape[0] * shape[1])
+    return Method(oracle, outer, stopping, description, None if parallel else 1, _judge(file, oracle))
+
+
+def _judge(file: ProblemFile, oracle: Oracle) -> Oracle | None:
+    spec = file.spec
+    if not spec.parameters:
+        return judge_of(oracle)
+    from .scenario_judges import judge_over_scenarios
+
     # The first nodes of a quadrature do not stand for all, and bounds of the state have multipliers in every scenario.
     quadrature = spec.scenarios is not None and spec.scenarios.sampling == "quadrature"
-    judge = judge_of(oracle, quadrature or any(isinstance(each, StateSpec) for each in spec.constraints))
-    return Method(oracle, outer, stopping, description, None if parallel else 1, judge)
+    return judge_over_scenarios(oracle, quadrature or spec.bounds_state)

@@ -15,7 +15,6 @@ from ..problem_file.catalogue import METHODS, SCENARIO_METHODS, found_at
 from ..problem_file.loading import ProblemFile
 from .backend import Choice, choose_curvature, draws_samples
 from .outer_method import has_design
-from .scenario_method import compared_over_scenarios
 
 # Defaults of the inner loop. A batch of this many sampled tests makes matrix products efficient.
 _TESTS = 64
@@ -46,6 +45,8 @@ def choose_oracle(file: ProblemFile, shape: tuple[int, int], device: torch.devic
     if spec.method == "adjoint":
         return Adjoint(), "exact adjoint"
     if spec.method in SCENARIO_METHODS:
+        from .scenario_method import compared_over_scenarios
+
         return compared_over_scenarios(file)
     return _compared(file)
 

@@ -8,10 +8,8 @@ from typing import Any
 from ..engine.oracle import Oracle, SecondOrderOracle
 from ..engine.outer.base import Need, OuterMethod, Setting
 from ..problem_file.catalogue import OUTER_METHODS, found_at
-from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from ..problem_file.loading import ProblemFile
-from ..problem_file.pde_spec import NavierStokesSpec
 
 
 def choose_outer(file: ProblemFile, setting: Setting) -> OuterMethod[Any]:
@@ -73,8 +71,7 @@ def _steep(file: ProblemFile) -> bool:
     spec = file.spec
     norms = {getattr(term, "norm", None) for term in spec.objective if getattr(term, "weight", 0.0) != 0.0}
     bounded = any(bound is not None for each in spec.controls for bound in each.bounds) and not has_design(file)
-    constrained = any(isinstance(each, StateSpec) for each in spec.constraints)
-    return constrained or "tv" in norms or ("h1" in norms and bounded)
+    return spec.bounds_state or "tv" in norms or ("h1" in norms and bounded)
 
 
 def _inversion(file: ProblemFile) -> bool:
@@ -92,7 +89,7 @@ def _convective(file: ProblemFile) -> bool:
     Every iteration of L-BFGS makes the difference that rounding errors have made of two runs about seven times larger;
     Newton's method takes a tenth of the iterations and half of the time (docs/verification.md, "Units").
     """
-    return isinstance(file.spec.pde, NavierStokesSpec)
+    return file.spec.pde.convective
 
 
 def _taking(need: Need) -> list[str]:

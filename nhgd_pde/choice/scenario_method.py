@@ -15,7 +15,6 @@ from ..engine.scenarios.streaming import Streaming
 from ..methods.adjoint import Adjoint
 from ..methods.compared import Compared
 from ..problem_file.catalogue import SCENARIO_METHODS, found_at
-from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.loading import ProblemFile
 from ..problem_file.scenario_spec import CVaRSpec, ScenariosSpec
 
@@ -79,7 +78,7 @@ def compared_over_scenarios(file: ProblemFile) -> tuple[Oracle[Any, Any], str]:
         message = f"expected a method for one scenario, found {spec.method!r}, which goes through many: the file has no"
         raise file.error("method", f"{message} parameters, which are what is random")
     method: type[Compared] = found_at(SCENARIO_METHODS[spec.method])
-    if method.stepwise and any(isinstance(each, StateSpec) for each in spec.constraints):
+    if method.stepwise and spec.bounds_state:
         message = "expected nhgd, adjoint or sample_average with bounds of the state, which hold in every scenario"
         raise file.error("method", f"{message}, found {spec.method!r}")
     if method.stepwise and spec.risk != "mean":
@@ -115,7 +114,7 @@ def _strategy(file: ProblemFile, base: NHGD) -> tuple[Oracle[Any, Any], str]:
     scenarios = _scenarios(file)
     batch = None if scenarios.batch == "auto" else int(scenarios.batch)
     # Bounds of the state have multipliers in every scenario of the sample.
-    bounded = any(isinstance(each, StateSpec) for each in file.spec.constraints)
+    bounded = file.spec.bounds_state
     _check_strategy(file, scenarios.strategy, bounded)
     if scenarios.strategy == "saga":
         return SAGA(base, batch or _MINIBATCH, seed=file.spec.seed), "a table of hypergradients"

@@ -1,1 +1,1 @@
-"""What a run leaves on disk and shows on the terminal: field files, the run folder, the progress table."""
+"""The files that a run writes, and the table that it shows: fields, the run folder, the progress table."""

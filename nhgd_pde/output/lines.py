@@ -13,7 +13,7 @@ from nhgd_pde.output.storage import refusal, writing
 
 
 def begins_as(path: Path, extent: Mapping[str, object]) -> bool:
-    """Whether a file begins with what `LineFile.extent` has told.
+    """Whether a file begins with the bytes that an earlier `LineFile.extent` describes.
 
     Raises:
         StorageError: the system does not let us read it.
@@ -27,10 +27,10 @@ def begins_as(path: Path, extent: Mapping[str, object]) -> bool:
 
 
 class LineFile:
-    """Appends whole lines, on disk when `append` returns.
+    """A text file to which whole lines are appended; they are on disk when `append` returns.
 
-    After a failure the file ends with a whole line, as before, and the new lines wait: they are written with the next
-    ones, so that a disk that was full for a while leaves no gap.
+    After a failure the file ends with a whole line, as before. The new lines wait and are written together with the
+    next ones, so that a disk that was full for a while leaves no gap.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +70,7 @@ class LineFile:
 
     @property
     def extent(self) -> dict[str, int | str]:
-        """Length and checksum of what has been written."""
+        """Length and checksum of the text that has been written."""
         return {"bytes": self._size, "sha256": self._sum.hexdigest()}
 
     def _counted(self, data: bytes) -> None:

@@ -22,6 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+# Name of the lock file in a folder.
 LOCK = ".nhgd-pde.lock"
 
 
@@ -30,7 +31,7 @@ class FolderInUseError(OutputError):
 
 
 class FolderLock:
-    """The right to write to a folder, from `take` until `release`."""
+    """The exclusive right to write to a folder, from `take` until `release`."""
 
     def __init__(self, folder: Path, file: int) -> None:
         self._folder, self._file = folder, file
@@ -125,7 +126,7 @@ def _refuse_others(folder: Path, file: int, locked: bool | None) -> None:
 
 
 def _write(file: int, path: Path) -> None:
-    """Say who holds the lock; where there is no room even for this, leave no file behind."""
+    """Writes who holds the lock; if there is no room even for this, no file is left behind."""
     text = json.dumps(
         {
             "host": socket.gethostname(),
@@ -143,7 +144,7 @@ def _write(file: int, path: Path) -> None:
 
 
 def _read(file: int) -> dict[str, Any]:
-    """What the file says; nothing where its writer died before it had written."""
+    """The content of the file; empty if its writer died before it had written."""
     try:
         found = json.loads(os.pread(file, 4096, 0))
     except (OSError, ValueError):
@@ -171,7 +172,7 @@ def runs(process: int) -> bool:
 
 
 def _started(process: int) -> str | None:
-    """When a process started, in ticks since the machine did; None where the system does not tell."""
+    """The start of a process in ticks since the start of the machine; None if the system does not tell."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

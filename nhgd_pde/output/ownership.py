@@ -27,15 +27,10 @@ from nhgd_pde.output.names import (
     STEM,
     SUMMARY,
 )
-from nhgd_pde.output.results import RESULTS
+from nhgd_pde.output.result_files import RESULTS
 from nhgd_pde.output.storage import OutputError, refusal, target_of_temporary, writing
 
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
-# The files are cleared in this order: a checkpoint must not outlive the problem that it belongs to, and the folder must
-# stay recognisable as a run folder until the last file is gone. problem.yaml is replaced afterwards.
-_CLEARED = (HISTORY, LOG, *(name for name in RESULTS if "." in name), SUMMARY)
-# The series of VTU files: folder and stem.
-_SERIES = {FIELDS: STEM} | {name: name for name in RESULTS if "." not in name}
 # Entries of a summary.json that every run has.
 _SUMMARY_KEYS = {"method", "status", "objective"}
 # Keys of a problem file whose values make it another problem.
@@ -217,7 +212,7 @@ def _refuse_other_files(folder: Path, found: list[str]) -> None:
 
 def _refuse_misplaced(folder: Path) -> None:
     """Raises `OutputError` where a file stands in place of a folder of the run, or a folder in place of a file."""
-    for name in _SERIES:
+    for name in _series():
         if (folder / name).exists() and not (folder / name).is_dir():
             raise OutputError(f"{folder / name}: expected a folder, found a file")
     for path in _own_files(folder):
@@ -232,11 +227,25 @@ def _has_a_summary(folder: Path) -> bool:
         return False
 
 
+def _cleared() -> list[str]:
+    """The names of the files of a run that are no checkpoints, in the order in which they are deleted.
+
+    The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
+    """
+    return [HISTORY, LOG, *(name for name in RESULTS if "." in name), SUMMARY]
+
+
+def _series() -> dict[str, str]:
+    """The folders with series of VTU files, and the stems of these files."""
+    return {FIELDS: STEM} | {name: name for name in RESULTS if "." not in name}
+
+
 def _own_files(folder: Path) -> list[Path]:
     """The files that earlier runs have written, and their temporaries, in the order in which they may be deleted."""
+    # A checkpoint must not outlive the problem that it belongs to.
     paths = [folder / CHECKPOINT, folder / EARLIER_CHECKPOINT, *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
-    paths += [folder / name for name in _CLEARED]
-    for name, stem in _SERIES.items():
+    paths += [folder / name for name in _cleared()]
+    for name, stem in _series().items():
         paths += _series_files(folder / name, stem)
     paths += _temporaries(folder)
     return [path for path in paths if path.exists() or path.is_symlink()]
@@ -254,7 +263,7 @@ def _series_files(folder: Path, stem: str) -> list[Path]:
 
 def _temporaries(folder: Path) -> list[Path]:
     """The temporaries, in the folder itself, of files that runs write."""
-    written = {*_CLEARED, PROBLEM, CHECKPOINT, EARLIER_CHECKPOINT}
+    written = {*_cleared(), PROBLEM, CHECKPOINT, EARLIER_CHECKPOINT}
     targets = {item: target_of_temporary(item.name) for item in folder.iterdir()}
     return [
         item

@@ -1,4 +1,4 @@
-"""The table a person watches while a run goes on: live on a terminal, thinned plain lines in a pipe."""
+"""The table that shows how a run goes on: live on a terminal, fewer and plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["quiet", "normal", "verbose"]
 
-_TAIL = 20  # rows a live table keeps in sight after the first
+# Number of rows that a live table keeps in sight after the first one.
+_TAIL = 20
+# Seconds between two refreshes of a live table.
 _REFRESH_SECONDS = 1 / 8
 
 
@@ -101,7 +103,7 @@ class Progress:
             self._fall_silent(error)
 
     def _fall_silent(self, error: OSError) -> None:
-        """What is shown must not end a run."""
+        """Shows nothing any more: a table that cannot be written must not end a run."""
         self._silent, self._live = True, None
         abandon(self._stream, error, "the run goes on without it")
 
@@ -248,6 +250,6 @@ _COLUMNS: tuple[tuple[str, str, int, Callable[[float], str]], ...] = (
     ("solves", "solves", 8, lambda number: _compact(number, 7)),
     ("time", "seconds", 8, _seconds),
 )
-# On the problem's own mesh and on a coarser one, of a problem over scenarios.
+# The keys of the numbers of scenarios on the mesh of the problem and on a coarser mesh, and the width of both.
 _COUNTS = ("scenarios", "coarse_scenarios")
 _SCENARIOS = 20

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, commit, memory."""
+"""The versions, the commit and the memory that a result was made with."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+# The packages whose versions are reported.
 _PACKAGES = ("nhgd-pde", "torch", "numpy", "scipy", "scikit-fem", "meshio")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Name -> version of this package, of Python and of the packages that numbers depend on."""
+    """The versions of this package, of Python and of the packages that numbers depend on, by their names."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -44,7 +45,7 @@ def commit() -> str | None:
 
 
 def peak_memory() -> int | None:
-    """The most memory this process has had, in bytes; None where the system does not tell."""
+    """The largest memory that this process has had, in bytes; None if the system does not tell."""
     try:
         import resource
     except ImportError:

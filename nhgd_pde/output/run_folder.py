@@ -1,6 +1,6 @@
-"""The folder a run writes: problem, summary, history, log, checkpoint and fields, under fixed names.
+"""The folder that a run writes: problem, summary, history, log, checkpoint and fields, under fixed names.
 
-`ownership` says into which folders a run may write, and what it clears there first.
+`ownership` decides into which folders a run may write, and what it deletes there first.
 """
 
 from __future__ import annotations
@@ -166,9 +166,13 @@ class RunFolder:
         Numbers and arrays of numpy and torch, paths, lists and mappings are taken; anything else raises
         `OutputError` naming the key.
         """
-        self.check()
         text = json.dumps(_plain(summary, SUMMARY), indent=2, allow_nan=False, ensure_ascii=False)
-        write_atomically(self.path / SUMMARY, text + "\n")
+        self.write_text(SUMMARY, text + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all."""
+        self.check()
+        write_atomically(self.path / name, text)
 
     def log(self, text: str) -> None:
         """Append `text` to run.log, each of its lines after the seconds since the folder was opened."""
@@ -183,16 +187,15 @@ class RunFolder:
         return self.path / FINAL
 
     def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Write scenarios.csv, one row for each scenario, with the same columns in all rows; no rows: nothing."""
+        """Write scenarios.csv, one row for each scenario, all with the same columns; without rows, write nothing."""
         lines: list[str] = []
         for row in rows:
             lines += [_csv_line(row)] if lines else [_csv_line({name: name for name in row}), _csv_line(row)]
         if lines:
-            self.check()
-            write_atomically(self.path / SCENARIOS, "".join(lines))
+            self.write_text(SCENARIOS, "".join(lines))
 
     def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
-        """Write the series in time of the last iterate, in the order of `frames` and at their times; none: nothing."""
+        """Write the series in time of the last iterate, in the order of `frames`; without frames, write nothing."""
         series = FieldSeries(self.path / EVOLUTION, EVOLUTION)
         for index, (grid, fields) in enumerate(frames):
             self.check()
@@ -335,7 +338,7 @@ def _value(cell: str) -> Cell:
 
 
 def _plain(value: object, place: str, finite: bool = True) -> object:
-    """`value` in JSON's own types; `finite` turns NaN and infinities, which JSON has no word for, to None."""
+    """The value in the types of JSON; with `finite`, NaN and infinities, which JSON does not have, become None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{place}.{key}", finite) for key, item in value.items()}
     if isinstance(value, list | tuple):

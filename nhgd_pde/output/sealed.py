@@ -1,7 +1,7 @@
 """Files of tensors, numbers and text with a checksum, which is checked before anything is read from them.
 
-The first line names the format and has the number of bytes that follow and their SHA-256; these bytes are what
-`torch.save` makes of nested mappings. They are loaded without running code from the file.
+The first line has the format, and the number and the SHA-256 of the bytes that follow. These bytes are nested mappings,
+written by `torch.save`. They are loaded without running code from the file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any, BinaryIO, cast
 from nhgd_pde.output.atomic import atomic_path
 from nhgd_pde.output.storage import OutputError, writing
 
+# Number of the format that is written and read.
 FORMAT = 4
 _HEADER = re.compile(
     rb"nhgd-pde checkpoint, format (?P<format>[0-9]{4}), (?P<size>[0-9]{20}) bytes, (?P<sum>[0-9a-f]{64})\n"
 )
+# Number of bytes that are read at once.
 _CHUNK = 2**20
 
 
@@ -28,7 +30,7 @@ def _header(size: int, checksum: str) -> bytes:
 
 
 _LENGTH = len(_header(0, "0" * 64))
-# Files of `torch.save` begin like this; so did the checkpoints of formats 1 to 3.
+# The first bytes of files of `torch.save`, and of the checkpoints of formats 1 to 3.
 _ARCHIVE = b"PK\x03\x04"
 
 
@@ -37,7 +39,7 @@ class DamagedError(OutputError):
 
 
 class _Hashed:
-    """What `torch.save` writes to: it does not expect a file to fail, so that a failure waits for the end."""
+    """The file that `torch.save` writes to. A failure is kept until the end, because `torch.save` expects none."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.sum, self.size = file, hashlib.sha256(), 0

@@ -1,4 +1,4 @@
-"""What the system says about a file that cannot be written or read, as one plain sentence."""
+"""Errors of the system about files that cannot be written or read, as plain sentences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# The names of temporaries, see `atomic`.
 _TEMPORARY = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{12}\.tmp")
 
+# Plain words for error numbers of the system.
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of this user is used up",
@@ -44,7 +46,7 @@ class StorageError(OutputError, OSError):
 
 
 def reason(error: OSError, path: Path | None = None) -> str:
-    """Why the system has refused, in plain words, with its own words in brackets."""
+    """The reason of the system in plain words, with its own words in brackets."""
     said = f" ({error.strerror})" if error.strerror else ""
     if error.errno == errno.EACCES:
         return f"this user has no permission{_owner(path)}{said}"
@@ -67,7 +69,7 @@ def refusal(error: OSError, path: str | os.PathLike[str], done: str = "written")
 
 @contextmanager
 def writing(path: str | os.PathLike[str], done: str = "written") -> Iterator[None]:
-    """Turns what the system says in the block into a `StorageError` that names the file it is about."""
+    """Turns an error of the system in the `with` block into a `StorageError` that names the file."""
     try:
         yield
     except StorageError:
@@ -85,7 +87,7 @@ def target_of_temporary(name: str) -> str | None:
 
 
 def _owner(path: Path | None) -> str:
-    """To whom the file belongs, or the nearest folder above it that can be seen."""
+    """The owner of the file, or of the nearest folder above it that can be seen, as a clause; empty for this user."""
     for place in () if path is None else (path, *path.parents):
         try:
             owner = place.stat().st_uid

@@ -11,7 +11,7 @@ from nhgd_pde.output.storage import reason
 
 
 def open_streams() -> None:
-    """Give standard streams that are closed somewhere to go, so that no file of a run gets their numbers."""
+    """Opens standard streams that are closed, so that no file of a run gets their numbers."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -24,12 +24,12 @@ def open_streams() -> None:
 
 
 def abandon(stream: TextIO, error: OSError, more: str = "") -> None:
-    """Write no more to a stream that has failed, and say so on standard error, if that can still be written to.
+    """Closes a stream that has failed, and says so on standard error if that can still be written to.
 
     Args:
-        stream: which has failed; what it holds back goes nowhere.
+        stream: the stream that has failed; text that it still holds is dropped.
         error: what the system said.
-        more: what this means, as a clause.
+        more: the consequence, as a clause.
     """
     with suppress(OSError, ValueError):
         # Python would try once more at its end, and complain.

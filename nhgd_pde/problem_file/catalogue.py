@@ -9,6 +9,37 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+EQUATIONS = {
+    "poisson": "building.families.diffusion:PoissonSpec",
+    "semilinear": "building.families.diffusion:SemilinearSpec",
+    "advection_diffusion": "building.families.advection:AdvectionDiffusionSpec",
+    "heat": "building.families.diffusion:HeatSpec",
+    "burgers": "building.families.burgers:BurgersSpec",
+    "allen_cahn": "building.families.allen_cahn:AllenCahnSpec",
+    "elasticity": "building.families.elasticity:ElasticitySpec",
+    "stokes": "building.families.flow:StokesSpec",
+    "navier_stokes": "building.families.flow:NavierStokesSpec",
+    "helmholtz": "building.families.helmholtz:HelmholtzSpec",
+    "python": "building.families.python:PythonSpec",
+}
+"""pde.kind, or pde.python: the equations (`building.families.base.Equation`), whose files load no torch."""
+
+TERMS = {
+    "tracking": "building.objective_terms.tracking:TrackingTerm",
+    "linear_state": "building.objective_terms.linear_state:LinearStateTerm",
+    "compliance": "building.objective_terms.compliance:ComplianceTerm",
+    "regularisation": "building.objective_terms.regularisation:RegularisationTerm",
+    "linear_control": "building.objective_terms.linear_control:LinearControlTerm",
+    "python": "building.objective_terms.own_density:PythonTerm",
+}
+"""objective[].kind: the terms of the objective (`building.objective_terms.base.Term`), whose files load no torch."""
+
+CONSTRAINTS = {
+    "volume": "building.constraint_kinds.volume:VolumeSpec",
+    "state": "building.constraint_kinds.state:StateSpec",
+}
+"""constraints[].kind: the constraints (`building.constraint_kinds.base.Condition`), whose files load no torch."""
+
 METHODS = {
     "truncated_cg": "methods.truncated_cg:TruncatedCG",
     "neumann": "methods.neumann:Neumann",

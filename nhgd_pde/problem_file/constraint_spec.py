@@ -2,53 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Union
 
-from pydantic import Field, model_validator
+from nhgd_pde.problem_file.catalogue import CONSTRAINTS, found_at
+from nhgd_pde.problem_file.fields import OneOf
+from nhgd_pde.problem_file.term_parts import ConditionSpec
 
-from nhgd_pde.problem_file.control_spec import OptionalScalar
-from nhgd_pde.problem_file.fields import Number, OneOf, Section, issue
-from nhgd_pde.problem_file.mesh_spec import PartName
-
-
-class VolumeSpec(Section):
-    """The material of a density takes at most a fraction of its region."""
-
-    kind: Literal["volume"]
-    fraction: Annotated[float, Number(above=0)] = Field(description="Most of the region that it may take.")
-    control: str | None = Field(default=None, description="Name of the density, where there are several.")
-
-
-class StateSpec(Section):
-    """lower <= u <= upper at the nodes of the state's elements, by multipliers and a penalty that grows as needed."""
-
-    kind: Literal["state"]
-    upper: OptionalScalar = Field(default=None, description="Upper bound, an expression; null for none.")
-    lower: OptionalScalar = Field(default=None, description="Lower bound, an expression; null for none.")
-    on: PartName | None = Field(
-        default=None, description="Subdomain or part of the boundary where it must hold; null for the whole domain."
-    )
-    component: Annotated[int, Number(whole=True, least=0)] = Field(
-        default=0, description="Component of a vector, from 0."
-    )
-    tolerance: Annotated[float, Number(above=0)] = Field(
-        default=1e-6,
-        description="Largest excess at a node that is converged, relative to the largest bound and state.",
-    )
-    penalty: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
-        default="auto",
-        description="Factor of the penalty at the end of the path of stages; auto is 1e6 times the curvature of the "
-        "objective. The path ends as soon as the bounds hold, and goes on where they do not.",
-    )
-    stages: Annotated[int, Number(whole=True, least=1)] = Field(
-        default=6, description="Stages of that path, each with up to ten times the penalty of the one before."
-    )
-
-    @model_validator(mode="after")
-    def _some_bound(self) -> StateSpec:
-        if self.upper is None and self.lower is None:
-            raise issue("expected upper, lower or both, found neither")
-        return self
-
-
-ConstraintSpec = Annotated[VolumeSpec | StateSpec, OneOf()]
+# The sections of the catalogue, which type checkers do not see.
+if TYPE_CHECKING:
+    ConstraintSpec = ConditionSpec
+else:
+    ConstraintSpec = Annotated[Union[*map(found_at, CONSTRAINTS.values())], OneOf()]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from nhgd_pde.problem_file.equation_parts import Scalar, Vector
 from nhgd_pde.problem_file.expressions import RESERVED, Expression
 from nhgd_pde.problem_file.fields import (
     Flag,
@@ -20,7 +21,6 @@ from nhgd_pde.problem_file.fields import (
     issue,
 )
 from nhgd_pde.problem_file.mesh_spec import PartName
-from nhgd_pde.problem_file.pde_spec import Scalar, Vector
 
 OptionalScalar = Annotated[Expression | None, Formula(null=True)]
 InitialValue = Annotated[Expression | Vector, Formula(vector=True)]

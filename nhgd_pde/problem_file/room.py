@@ -9,7 +9,6 @@ from ..linalg.memory import whole_bytes
 from .control_spec import DensityControl
 from .loading import ProblemFile
 from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
-from .objective_spec import TrackingTerm
 from .schema import ProblemSpec
 from .sizes import MeshSize, control_size, mesh_size, real, state_size, two_to
 
@@ -147,7 +146,7 @@ class _Plan:
         """State, controls, factors and scenarios."""
         size, dim, spec = state_size(self.spec, self.mesh), self.mesh.dim, self.spec
         total = STATE[dim] * size + 40.0 * control_size(spec, self.mesh)
-        shared = spec.time is None or spec.pde.kind == "heat"
+        shared = spec.time is None or spec.pde.steady_operator
         total += 12.0 * factor_entries(size, dim) * (1.0 if shared else self.steps)
         if spec.time is not None:
             total += EVOLUTION[shared] * self.unknowns
@@ -245,8 +244,9 @@ def _files(file: ProblemFile) -> Iterator[_Need]:
     if isinstance(spec.mesh, FileMesh):
         yield _Need("mesh.file", _OF_MESH_FILE * _length(file, spec.mesh.file))
     for number, term in enumerate(spec.objective):
-        if isinstance(term, TrackingTerm) and term.at is not None:
-            yield _Need(f"objective.{number}.at", _OF_SENSORS * _length(file, term.at))
+        if term.file is not None:
+            key, name = term.file
+            yield _Need(f"objective.{number}.{key}", _OF_SENSORS * _length(file, name))
 
 
 def _length(file: ProblemFile, name: str) -> float:

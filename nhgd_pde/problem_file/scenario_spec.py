@@ -1,4 +1,4 @@
-"""The vocabulary of `parameters`, `scenarios` and `risk`: random inputs, their samples, and what of them counts."""
+"""The vocabulary of `parameters`, `scenarios` and `risk`: random inputs, their samples and the measure of risk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Positive = Annotated[float, Number(above=0)]
 Share = Annotated[float, Number(above=0, below=1)]
 Pair = Annotated[Any, Numbers(Number(), single=False)]
 
-# What expressions of pde may use besides the names of random inputs.
+# Names that mean something else in expressions of pde.
 _TAKEN = RESERVED | {"u"}
 
 
@@ -113,21 +113,29 @@ class ScenariosSpec(Section):
     )
     confidence: Share = Field(default=0.95, description="Of the interval that is reported for the final answer.")
 
+    @property
+    def _quadrature(self) -> bool:
+        return self.sampling == "quadrature"
+
     @model_validator(mode="after")
-    def _agreeing(self) -> ScenariosSpec:
-        quadrature = self.sampling == "quadrature"
+    def _rule_of_quadrature(self) -> ScenariosSpec:
+        rule = self.rule or "sparse"
         for name, where in (("rule", None), ("points", "tensor"), ("level", "sparse")):
             value = getattr(self, name)
-            if value is not None and not quadrature:
+            if value is not None and not self._quadrature:
                 raise issue(f"expected no {name} with sampling {self.sampling}, found {value!r}: it is of quadrature")
-            if value is not None and where not in (None, self.rule or "sparse"):
-                raise issue(f"expected no {name} with rule {self.rule or 'sparse'}, found {value}: it is of {where}")
-        if quadrature and self.count != "auto":
+            if value is not None and where not in (None, rule):
+                raise issue(f"expected no {name} with rule {rule}, found {value}: it is of {where}")
+        if self._quadrature and self.count != "auto":
             raise issue(f"expected no count with sampling quadrature, whose rule gives it; found {self.count}")
-        if self.levels == 2 and (quadrature or self.strategy != "growing"):
-            strategy = "sampling quadrature" if quadrature else f"strategy {self.strategy}"
+        return self
+
+    @model_validator(mode="after")
+    def _samples_of_the_strategy(self) -> ScenariosSpec:
+        if self.levels == 2 and (self._quadrature or self.strategy != "growing"):
+            strategy = "sampling quadrature" if self._quadrature else f"strategy {self.strategy}"
             raise issue(f"expected levels 1 or auto with {strategy}, found 2: it is of growing samples")
-        if quadrature and self.strategy == "streaming":
+        if self._quadrature and self.strategy == "streaming":
             raise issue("expected sampling monte_carlo or quasi with strategy streaming, found 'quadrature'")
         return self
 

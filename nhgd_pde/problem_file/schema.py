@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nhgd_pde.problem_file.catalogue import CURVATURES, METHODS, OUTER_METHODS, SCENARIO_METHODS
+from nhgd_pde.problem_file.catalogue import CURVATURES, EQUATIONS, METHODS, OUTER_METHODS, SCENARIO_METHODS, found_at
 from nhgd_pde.problem_file.constraint_spec import ConstraintSpec
 from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, ParameterControl
 from nhgd_pde.problem_file.fields import Flag, Number, Section, expectation, issue, raise_issues
 from nhgd_pde.problem_file.mesh_spec import Count, Length, MeshSpec, Natural
 from nhgd_pde.problem_file.objective_spec import ObjectiveTerm
-from nhgd_pde.problem_file.pde_spec import NavierStokesSpec, PDESpec, StokesSpec, TimeSpec
+from nhgd_pde.problem_file.pde_spec import PDESpec, TimeSpec
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
 
 # The words of the catalogue, which type checkers do not see.
@@ -262,8 +262,9 @@ class ProblemSpec(Section):
     def _elements_of_flow(cls, data: Any) -> Any:
         """Where no element is named, a flow has that of its velocity."""
         pde = data.get("pde") if isinstance(data, Mapping) else None
-        flow = isinstance(pde, Mapping) and pde.get("kind") in ("stokes", "navier_stokes")
-        return {"element": "P2", **data} if flow else data
+        kind = pde.get("kind") if isinstance(pde, Mapping) else None
+        mixed = isinstance(kind, str) and kind in EQUATIONS and found_at(EQUATIONS[kind]).mixed
+        return {"element": "P2", **data} if mixed else data
 
     @model_validator(mode="before")
     @classmethod
@@ -312,7 +313,7 @@ class ProblemSpec(Section):
 
     @model_validator(mode="after")
     def _stable_elements(self) -> ProblemSpec:
-        if self.element == "P1" and isinstance(self.pde, StokesSpec | NavierStokesSpec):
+        if self.element == "P1" and self.pde.mixed:
             message = f"expected P2 or none: {self.pde.kind} takes P2 velocities and P1 pressures; found 'P1'"
             raise_issues("ProblemSpec", [(("element",), issue(message))])
         return self
@@ -321,3 +322,8 @@ class ProblemSpec(Section):
     def controls(self) -> tuple[ControlSpec, ...]:
         """All the controls, also where there is one."""
         return self.control if isinstance(self.control, tuple) else (self.control,)
+
+    @property
+    def bounds_state(self) -> bool:
+        """A constraint bounds the state."""
+        return any(each.of_state for each in self.constraints)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from .control_spec import DirichletControl, NeumannControl, ParameterControl, RobinControl
 from .mesh_spec import BoxMesh, DiskMesh, IntervalMesh, LShapeMesh, MeshSpec, RectangleMesh
-from .pde_spec import PythonSpec
 from .schema import ProblemSpec
 
 # Exponents of two from which on sizes are infinite for every purpose.
@@ -95,16 +94,13 @@ def _triangles(cells: float, sides: float, refine: int) -> MeshSize:
 
 def fields(spec: ProblemSpec, dim: int) -> float:
     """Components of the fields that sources act on."""
-    kind = spec.pde.kind
-    if isinstance(spec.pde, PythonSpec):
-        return real(spec.pde.components)
-    return float({"elasticity": dim, "burgers": dim, "stokes": dim, "navier_stokes": dim, "helmholtz": 2}.get(kind, 1))
+    return real(spec.pde.components_of_source(dim))
 
 
 def state_size(spec: ProblemSpec, mesh: MeshSize) -> float:
     """Coefficients of the state at one time, those that conditions fix among them."""
     count = fields(spec, mesh.dim)
-    if spec.pde.kind in ("stokes", "navier_stokes"):
+    if spec.pde.mixed:
         return count * mesh.nodes + mesh.vertices
     return count * mesh.nodes_of(spec.element)
 

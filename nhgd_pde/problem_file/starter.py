@@ -2,88 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from . import schema
+from .catalogue import EQUATIONS, found_at
 from .control_spec import SourceControl
+from .equation_parts import EquationSpec
 from .errors import suggest
 from .expressions import Expression
-from .fields import Section
 
 _WIDTH = 44
 
 
-@dataclass(frozen=True)
-class Starter:
-    """What a starter file of one kind says besides the defaults.
-
-    Attributes:
-        pde: values of coefficients, as they are written.
-        boundary: conditions by side, as they are written.
-        target: of the tracking term.
-        weight: of the regularisation.
-        more: whole lines after the mesh, such as the section `time`.
-        mesh: the mesh.
-        element: the element, and what there is to say of it.
-    """
-
-    pde: dict[str, str] = field(default_factory=dict)
-    boundary: dict[str, str] = field(default_factory=lambda: {"all": "{dirichlet: 0}"})
-    target: str = '"sin(pi*x)*sin(pi*y)"'
-    weight: str = "1.0e-4"
-    more: tuple[str, ...] = ()
-    mesh: str = "{kind: rectangle, size: [1, 1], cells: [32, 32]}"
-    element: tuple[str, str] = ("P1", "P1 or P2")
-
-
-_TIME = ('time: {end: 1, steps: 20, scheme: implicit_euler, initial: "0"}',)
-
-_FLOW = Starter(
-    pde={"source": "[0, 0]"},
-    boundary={"top": "{dirichlet: [1, 0]}", "all": "{dirichlet: 0}"},
-    target='["y - 0.5", "0.5 - x"]',
-    mesh="{kind: rectangle, size: [1, 1], cells: [16, 16]}",
-    element=("P2", "of the velocity; pressures are P1"),
-)
-
-STARTERS: dict[str, Starter] = {
-    "poisson": Starter(),
-    "semilinear": Starter(pde={"nonlinearity": '"u**3"'}),
-    "heat": Starter(more=_TIME),
-    "burgers": Starter(
-        pde={"viscosity": "0.05"},
-        target='"sin(pi*x)"',
-        weight="1.0e-3",
-        more=_TIME,
-        mesh="{kind: interval, size: 1, cells: 64}",
-    ),
-    "allen_cahn": Starter(
-        pde={"epsilon": "0.2"},
-        boundary={"all": "{neumann: 0}"},
-        target='"cos(pi*x)*cos(pi*y)"',
-        weight="1.0e-2",
-        more=('time: {end: 0.2, steps: 10, scheme: implicit_euler, initial: "cos(pi*x)"}',),
-    ),
-    "advection_diffusion": Starter(pde={"conductivity": "0.01", "velocity": "[1, 0]"}),
-    "helmholtz": Starter(pde={"wavenumber": "5"}, boundary={"all": "{absorbing: true}"}),
-    "elasticity": Starter(
-        pde={"source": "[0, 0]"},
-        boundary={"left": "{dirichlet: [0, 0]}", "right": "{neumann: [0, 0]}"},
-        target='[0, "0.1*x**2"]',
-        mesh="{kind: rectangle, size: [4, 1], cells: [32, 8]}",
-    ),
-    "stokes": _FLOW,
-    "navier_stokes": replace(_FLOW, pde={**_FLOW.pde, "viscosity": "0.01"}, weight="1.0e-2"),
-}
-
-
-def kinds() -> dict[str, type[Section]]:
-    """Equation kinds and their sections."""
-    members = get_args(get_args(schema.PDESpec)[0])
-    return {get_args(each.model_fields["kind"].annotation)[0]: each for each in members if "kind" in each.model_fields}
+def kinds() -> dict[str, type[EquationSpec]]:
+    """The equations that have a starter file, by kind."""
+    known = {kind: found_at(place) for kind, place in EQUATIONS.items()}
+    return {kind: section for kind, section in known.items() if section.starter is not None}
 
 
 def starter(kind: str) -> str:
@@ -95,7 +30,8 @@ def starter(kind: str) -> str:
     known = kinds()
     if kind not in known:
         raise ValueError(f"expected one of {', '.join(known)}, found {kind!r}{suggest(kind, known)}")
-    section, given = known[kind], STARTERS[kind]
+    section, given = known[kind], known[kind].starter
+    assert given is not None
     doc = (section.__doc__ or "").strip().splitlines()[0]
     lines = [
         f"# {doc}",

@@ -18,7 +18,7 @@ import torch
 from ..engine.loop import Iterate, LoopState
 from ..engine.oracle import Oracle, Unsolved
 from ..engine.plain import from_plain, to_plain
-from ..engine.roles.errors import RemoteError, RoleError
+from ..engine.roles.failures import RemoteError, RoleError
 from ..linalg.counts import Counts
 from ..output.lines import begins_as
 from ..output.names import CHECKPOINT, CURVATURE_CHECKPOINTS, EARLIER_CHECKPOINT, HISTORY
@@ -33,7 +33,7 @@ from .rounds import restored, saved
 if TYPE_CHECKING:
     from .outer_problem import OuterProblem
 
-# What may differ between a run and its continuation: how long it goes on, where, and what it writes.
+# The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
 _FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
 # The keys under which the curvature role's part of a checkpoint is named.
 _REMOTE = {"file", "sha256"}
@@ -42,11 +42,12 @@ _MALFORMED = "the checkpoint is malformed, or of another version of the package"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """
+    """The state of a run between two evaluations.
+
     Attributes:
-        loop: where the outer loop stands.
-        counts: work done so far.
-        seconds: time it took.
+        loop: the state of the outer loop.
+        counts: the work of the run so far.
+        seconds: the seconds of the run so far.
         stage: index of the problem of a continuation that the loop solves.
         before: outer iterations of the stages before.
         reference: the first gradient norm of the run.
@@ -67,7 +68,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint is of.
+    """The problem that a checkpoint belongs to.
 
     Attributes:
         spec: the resolved problem file.
@@ -78,52 +79,54 @@ class Origin:
     fingerprint: Mapping[str, Any]
 
 
-def checkpoint_content(oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What is written of a checkpoint; where ranks share the scenarios, all of them have to ask, and rank 0 gets all.
+class Checkpoints:
+    """The checkpoints of a run folder, of a run that has the lock of the folder.
 
     Args:
-        oracle: whose states are in the loop.
-        origin: the problem.
-        checkpoint: what to write.
+        folder: the run folder.
+        oracle: the oracle whose states are in the checkpoints.
+        origin: the problem of the run.
     """
-    loop = checkpoint.loop
-    same = loop.knowledge is loop.current.oracle
-    return {
-        "spec": dict(origin.spec),
-        "fingerprint": dict(origin.fingerprint),
-        "first": _without_oracle(loop.first),
-        "current": _without_oracle(loop.current),
-        "state": _save(oracle, loop.current.oracle),
-        "knowledge": None if same else _save(oracle, loop.knowledge),
-        "outer": to_plain(loop.outer),
-        "evaluations": loop.evaluations,
-        "bad": loop.bad,
-        "sensitivity": loop.sensitivity,
-        "unit": loop.unit,
-        "scales": to_plain(loop.scales),
-        "solved": loop.solved,
-        "tried": loop.tried,
-        "edge": to_plain(loop.edge),
-        "crossed": to_plain(loop.crossed),
-        "counts": checkpoint.counts.as_dict(),
-        "seconds": checkpoint.seconds,
-        "stage": checkpoint.stage,
-        "before": checkpoint.before,
-        "reference": checkpoint.reference,
-        "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
-        "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
-    }
 
-
-class Checkpoints:
-    """The checkpoints of a run folder, of a run that has the lock of the folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, oracle: Oracle, origin: Origin) -> None:
+        self._folder, self._oracle, self._origin = folder, oracle, origin
         # Files of the curvature role that belong to the checkpoint which was written or read last.
         self._named: set[str] = set()
         # The newest checkpoint cannot be used: it must not push out the one before it.
         self._damaged = False
+
+    def content(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The content of the file of a checkpoint.
+
+        If ranks share the scenarios, all of them have to call this; rank 0 gets the states of all scenarios.
+        """
+        loop = checkpoint.loop
+        same = loop.knowledge is loop.current.oracle
+        return {
+            "spec": dict(self._origin.spec),
+            "fingerprint": dict(self._origin.fingerprint),
+            "first": _without_oracle(loop.first),
+            "current": _without_oracle(loop.current),
+            "state": _save(self._oracle, loop.current.oracle),
+            "knowledge": None if same else _save(self._oracle, loop.knowledge),
+            "outer": to_plain(loop.outer),
+            "evaluations": loop.evaluations,
+            "bad": loop.bad,
+            "sensitivity": loop.sensitivity,
+            "unit": loop.unit,
+            "scales": to_plain(loop.scales),
+            "solved": loop.solved,
+            "tried": loop.tried,
+            "edge": to_plain(loop.edge),
+            "crossed": to_plain(loop.crossed),
+            "counts": checkpoint.counts.as_dict(),
+            "seconds": checkpoint.seconds,
+            "stage": checkpoint.stage,
+            "before": checkpoint.before,
+            "reference": checkpoint.reference,
+            "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
+            "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
+        }
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write the content of a checkpoint, whole or not at all; the newest one until then is kept beside it.
@@ -141,13 +144,11 @@ class Checkpoints:
                     file.unlink()
         self._named = named
 
-    def read(self, oracle: Oracle, stages: Sequence[OuterProblem], origin: Origin) -> tuple[Checkpoint, str]:
-        """The newest checkpoint that can be used, and a sentence where that, or the history before it, is damaged.
+    def read(self, stages: Sequence[OuterProblem]) -> tuple[Checkpoint, str]:
+        """The newest checkpoint that can be used, and a sentence if that, or the history before it, is damaged.
 
         Args:
-            oracle: which goes on with it.
-            stages: the problem, or the several stages of it.
-            origin: the problem.
+            stages: the problems of all stages.
 
         Raises:
             OutputError: there is none, none can be used, or they are of another problem; what differs is named.
@@ -158,8 +159,8 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                content = _read(path, stages, origin)
-                checkpoint = _restored(path, content, oracle, stages)
+                content = _read(path, stages, self._origin)
+                checkpoint = _restored(path, content, self._oracle, stages)
             except (DamagedError, StorageError) as error:
                 complaints.append(str(error))
                 continue
@@ -177,7 +178,7 @@ class Checkpoints:
 
 
 def _keep(newest: Path, earlier: Path) -> None:
-    """Let the newest checkpoint be the earlier one too; it stays where it is where the file system has hard links."""
+    """Makes the newest checkpoint the earlier one; with hard links it stays in its place until it is replaced."""
     if not newest.exists():
         return
     earlier.unlink(missing_ok=True)
@@ -344,7 +345,7 @@ def _files(content: Any) -> Iterator[str]:
 
 
 def _inlined(content: Any, folder: Path) -> Any:
-    """The same with the content of those files in place of their names."""
+    """The content with the content of the files of the curvature role in place of their names."""
     if not isinstance(content, dict):
         return content
     if set(content) == _REMOTE:

@@ -1,7 +1,7 @@
-"""Checks what a checkpoint says, field by field, before a run goes on from it.
+"""Checks the content of a checkpoint, field by field, before a run goes on from it.
 
-A checkpoint is nested mappings, see `engine.plain`. Names and types are compared with those of the dataclasses that are
-to be made from them, lengths with those of the problem; numbers have to be finite, counts at least zero.
+A checkpoint consists of nested mappings, see `engine.plain`. Names and types are compared with the dataclasses that are
+made from them, lengths with the sizes of the problem. Numbers have to be finite, and counts at least zero.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ..engine.plain import CLASS, GENERATOR, TUPLE, class_named
 from ..engine.scales import GradientScales
 from ..linalg.counts import Counts
 
-# Fields that are saved apart from the object that has them, which is saved with None in their place.
+# Names of fields that are saved apart from their object, which is saved with None in their place.
 _APART = {"nominal", "inverse", "curvature", "kept"}
-# Fields with a row a scenario, or of one scenario, as long as the state.
+# Names of fields that are a state, or a row as long as the state for each scenario.
 _STATES = {"u", "q", "p", "vector", "moved"}
-# Those of pairs of states.
+# Ends of the names of such fields in pairs of states.
 _PAIRS = ("known.at.0", "known.at.1", ".images.0", ".images.1")
-# Fields of samples.
+# Names of fields of samples.
 _SAMPLES = {"tests", "noise"}
-# Counts, and whole numbers in place of others, are below this.
+# Counts, and whole numbers in place of real ones, are below this number.
 _MOST = 2**53
-# Numbers that are norms, relative errors or times.
+# Names of numbers that are norms, relative errors or times, and at least zero.
 _SIZES = {
     "state_error",
     "adjoint_error",
@@ -69,7 +69,7 @@ class Shapes:
 
 
 def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
-    """Check the content of a checkpoint that was written by `checkpoint_content`.
+    """Checks the content of a checkpoint, as `Checkpoints.content` makes it.
 
     Raises:
         MalformedError: with the name of the first field that is wrong.

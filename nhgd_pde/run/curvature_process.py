@@ -26,7 +26,7 @@ def main() -> int:
 
     from dataclasses import replace
 
-    from ..engine.roles.errors import RoleLostError
+    from ..engine.roles.failures import RoleLostError
     from ..problem_file.errors import ProblemError
     from ..problem_file.loading import read_problem
     from .curvature_role import serve_curvature

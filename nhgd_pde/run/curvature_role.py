@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..engine.roles.errors import RoleLostError
+from ..engine.roles.failures import RoleLostError
 from ..engine.roles.link import Link, Message
 from ..engine.roles.rendezvous import CURVATURE, INNER, give_up, meet
 from ..engine.roles.service import CurvatureRole
 from ..linalg.threads import at_most_threads
 from ..output.sealed import read_sealed, write_sealed
 from ..output.storage import writing
-from .launcher import Place, launched_role, started
+from .launcher import ProcessPlace, launched_role, started
 from .signals import ignore_stops
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device)
 
 
 @contextmanager
-def _place_of_inner_role(file: ProblemFile, folder: Path | None) -> Iterator[Place]:
+def _place_of_inner_role(file: ProblemFile, folder: Path | None) -> Iterator[ProcessPlace]:
     work = {
         "problem": file.spec.model_dump(mode="json"),
         "path": str(file.path) if file.path is not None else None,

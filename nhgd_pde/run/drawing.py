@@ -1,4 +1,4 @@
-"""The fields of a problem as ParaView and pictures take them: nodal values on the mesh."""
+"""The fields of a problem for ParaView and for pictures: values at the nodes of the mesh."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..pde_problem import PDEProblem
 
 Fields = dict[str, np.ndarray]
 
-# By kind of cell: its name with the nodes of P2, and scikit-fem's number of each node in VTK's order.
+# For each kind of cell: its name with the nodes of P2, and scikit-fem's number of each node in VTK's order.
 _P2_CELLS = {
     "line": ("line3", tuple(range(3))),
     "triangle": ("triangle6", tuple(range(6))),
@@ -31,7 +31,7 @@ _P2_CELLS = {
 
 
 def output_grid(problem: PDEProblem) -> Grid:
-    """The mesh with the nodes of the first field of the state: its P2 nodes too."""
+    """The mesh with the nodes of the first field of the state, P2 nodes included."""
     basis, domain = problem.space.basis, problem.space.domain
     if problem.space.element == "P2":
         kind, order = _P2_CELLS[domain.cell]
@@ -40,7 +40,7 @@ def output_grid(problem: PDEProblem) -> Grid:
 
 
 def levels(problem: PDEProblem) -> int:
-    """Times at which an evolution has a state; 1 of a steady problem."""
+    """Number of times at which an evolution has a state; 1 for a steady problem."""
     return problem.equation.size // problem.space.size
 
 
@@ -89,7 +89,7 @@ def split_controls(problem: PDEProblem, control: np.ndarray) -> Fields:
 
 
 def control_numbers(problem: PDEProblem, control: np.ndarray) -> dict[str, list[float]]:
-    """The values of those controls that are mere numbers, of which there is nothing to draw."""
+    """The values of the controls that are numbers and not fields."""
     numbers = {part.name for part in problem.control.parts if part.space is None}
     return {name: own.reshape(-1).tolist() for name, own in split_controls(problem, control).items() if name in numbers}
 
@@ -97,9 +97,9 @@ def control_numbers(problem: PDEProblem, control: np.ndarray) -> dict[str, list[
 def control_fields(
     problem: PDEProblem, control: np.ndarray, name: str = "control", step: int = -1
 ) -> tuple[Fields, Fields]:
-    """(p,) as (point fields, cell fields); of controls that vary in time the values in one step.
+    """A control (p,) as (point fields, cell fields); one that varies in time, in one step.
 
-    Controls that are mere numbers are left out.
+    Controls that are numbers are left out.
     """
     points: Fields = {}
     cells: Fields = {}
@@ -114,7 +114,7 @@ def control_fields(
 
 
 def density_fields(problem: PDEProblem, control: np.ndarray) -> tuple[Fields, Fields]:
-    """What the equation sees of densities that are filtered or projected, as (point fields, cell fields)."""
+    """Filtered or projected densities, as they enter the equation, as (point fields, cell fields)."""
     points: Fields = {}
     cells: Fields = {}
     changed = [part for part in problem.control.parts if part.filter is not None or part.material is not None]
@@ -143,7 +143,7 @@ def _control_values(problem: PDEProblem, part: ControlSpace, row: np.ndarray) ->
 
 
 def target_fields(problem: PDEProblem, step: int = -1) -> Fields:
-    """What the objective compares the state with, in one step where that varies in time."""
+    """The targets that the objective compares the state with; those that vary in time, in one step."""
     found: Fields = {}
     group = problem.space.groups[0]
     for name, rows in problem.fields.items():
@@ -176,8 +176,8 @@ def final_fields(
 ) -> tuple[Grid, FieldData]:
     """The fields of final.vtu, of an evolution at one of its levels.
 
-    `states` are the fields of the state where it has several scenarios; the adjoint is then their mean. The sensitivity
-    is the gradient: what the objective gains a unit of control there.
+    `states` are the fields of the state if it has several scenarios; the adjoint is then their mean. The sensitivity is
+    the gradient: the change of the objective by a unit of the control there.
     """
     step = level if level < 0 else max(level - 1, 0)
     control_points, control_cells = control_fields(problem, control, step=step)

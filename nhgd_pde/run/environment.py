@@ -1,7 +1,7 @@
-"""Settings of other libraries that these read once, when they are loaded: for the command line and its processes.
+"""Settings of other libraries, which read them once when they are loaded.
 
-Nothing is set when the package is imported. A program of one's own chooses for itself: `OMP_WAIT_POLICY=passive` in its
-environment, before it imports torch, has the same effect.
+Only the command line and its processes make these settings; to import the package sets nothing. Another program gets
+the same effect with `OMP_WAIT_POLICY=passive` in its environment, before it imports torch.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 
 
 def wait_without_work() -> None:
-    """Let threads that wait for each other sleep; to be called before torch is loaded.
+    """Lets threads that wait for each other sleep; to be called before torch is loaded.
 
-    By default they ask again and again, which takes the processor from the thread that they wait for when other
-    processes want it too.
+    By default waiting threads are busy. They take the processor from the thread that they wait for when other processes
+    need it too.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,4 +1,4 @@
-"""What tells whether a checkpoint belongs to a problem, beyond the text of its file: mesh, sizes and other files."""
+"""The fingerprint of a problem, by which its checkpoints are recognised: sizes, the mesh, and other files it names."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from .solution import Row
 
 
 def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: bool = False) -> Row:
-    """One row of history.csv."""
+    """The row of an iterate; `scenarios` adds the columns of problems with random inputs."""
     evaluation = iterate.evaluation
     row: Row = {
         "iteration": iterate.iteration,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 import torch.distributed as dist
 
-from ..engine.roles.errors import RoleFailedError
+from ..engine.roles.failures import RoleFailedError
 from ..engine.roles.ranks import Ranks, meet_ranks
 from ..engine.roles.rendezvous import CURVATURE, give_up, part
 from ..problem_file.errors import ProblemError
@@ -43,7 +43,7 @@ def _unknown(patience: float) -> str | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class ProcessPlace:
     """The place of this process among several.
 
     Attributes:
@@ -105,7 +105,7 @@ class Place:
             yield team
 
 
-def launched_place() -> Place | None:
+def launched_place() -> ProcessPlace | None:
     """The place that a launcher such as torchrun has given to this process; None if there is no launcher."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return None
@@ -114,11 +114,13 @@ def launched_place() -> Place | None:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if VARIABLE in os.environ:
         meeting = Meeting(Path(os.environ[VARIABLE]), size)
-        return Place(rank, size, local, beside, _once(meeting.store), lambda patience: meeting.ended())
-    return Place(rank, size, local, beside, _once(lambda: next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))[0]))
+        return ProcessPlace(rank, size, local, beside, _once(meeting.store), lambda patience: meeting.ended())
+    return ProcessPlace(
+        rank, size, local, beside, _once(lambda: next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))[0])
+    )
 
 
-def launched_role() -> Place | None:
+def launched_role() -> ProcessPlace | None:
     """The place that a launcher has given to this process as one of two roles; None if there is no launcher.
 
     Raises:
@@ -146,7 +148,7 @@ def _once(make: Callable[[], dist.Store]) -> Callable[[], dist.Store]:
 @contextmanager
 def started(
     size: int, arguments: Sequence[str], module: str = "nhgd_pde", work: str = "", name: str = "rank {rank}"
-) -> Iterator[Place]:
+) -> Iterator[ProcessPlace]:
     """Rank 0's place among `size` processes on this host, the others of which are started.
 
     None of them outlives the `with` block by much.
@@ -164,7 +166,9 @@ def started(
             environment = {**os.environ, **_environment(meeting, rank)}
             children[rank] = stack.enter_context(helper([module, *arguments], environment, work))
         try:
-            yield Place(0, size, 0, size, _once(meeting.store), lambda patience: _ended(children, name, patience))
+            yield ProcessPlace(
+                0, size, 0, size, _once(meeting.store), lambda patience: _ended(children, name, patience)
+            )
         except BaseException:
             for child in children.values():
                 child.kill()
@@ -196,7 +200,7 @@ def _ended(children: dict[int, subprocess.Popen[str]], name: str, patience: floa
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Assignment:
     """The part of this process in a run.
 
     Attributes:
@@ -206,14 +210,14 @@ class Part:
         device: the inner device, where the file asks for any GPU of several; empty else.
     """
 
-    place: Place | None = None
+    place: ProcessPlace | None = None
     roles: int = 1
     curvature: bool = False
     device: str = ""
 
 
 @contextmanager
-def taking_part(file: ProblemFile, arguments: Sequence[str], ranks: int, roles: int) -> Iterator[Part]:
+def taking_part(file: ProblemFile, arguments: Sequence[str], ranks: int, roles: int) -> Iterator[Assignment]:
     """The part of this process in a run; other ranks are started if no launcher has done so.
 
     Args:
@@ -227,13 +231,13 @@ def taking_part(file: ProblemFile, arguments: Sequence[str], ranks: int, roles: 
     place = launched_place()
     if place is None and ranks > 1:
         with started(ranks, arguments) as place:
-            yield Part(place)
+            yield Assignment(place)
     elif place is None:
-        yield Part(roles=roles)
+        yield Assignment(roles=roles)
     elif ranks > 1 or file.spec.parameters:
         gpus = torch.cuda.device_count() if file.spec.devices.inner == "cuda" else 0
         with place.refusing():
-            yield Part(place, device=f"cuda:{place.local % gpus}" if gpus else "")
+            yield Assignment(place, device=f"cuda:{place.local % gpus}" if gpus else "")
     else:
         launched_role()
-        yield Part(roles=2, curvature=place.rank == CURVATURE)
+        yield Assignment(roles=2, curvature=place.rank == CURVATURE)

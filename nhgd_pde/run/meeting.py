@@ -1,9 +1,9 @@
-"""Where the processes that one process starts on its own machine meet: in a file, and on the loopback interface.
+"""The meeting of processes that one process starts on its machine: in a file, and on the loopback interface.
 
 A store of torch.distributed that is reached by TCP listens on every interface of the machine, and anybody who can
 connect may read and write its keys. The file lies in a folder that no other user can open, and what the processes say
 to each other does not leave the machine. Processes on several hosts are started by a launcher, which has a store of its
-own (docs/uncertainty.md, "Several processes", says what listens where).
+own (docs/uncertainty.md, "Several processes", describes which process listens where).
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ import torch.distributed as dist
 from ..output.lock import runs
 from ..output.storage import writing
 
-# For the processes that are started: the store's file.
+# The environment variable that tells started processes the path of the file of the store.
 VARIABLE = "NHGD_PDE_MEETING"
+# How long a process waits for the store.
 _TIMEOUT = timedelta(seconds=60)
+# How the names of the folders of meetings begin; the number of the process that has made one follows.
 _PREFIX = "nhgd-pde-meeting-"
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where so many processes meet.
+    """A meeting of processes.
 
     Attributes:
-        path: of the store's file.
+        path: the path of the file of the store.
         size: number of processes.
     """
 
@@ -42,7 +44,7 @@ class Meeting:
     size: int
 
     def ended(self) -> str | None:
-        """Asked by a process that was started: None, or a sentence where the one that started it is gone."""
+        """For a started process: a sentence if the process that has started it is gone, else None."""
         starter = _starter(self.path.parent)
         return None if starter == os.getppid() else f"rank 0 (process {starter}) is gone"
 
@@ -54,7 +56,7 @@ class Meeting:
 
 @contextmanager
 def private_meeting(size: int) -> Iterator[Meeting]:
-    """A meeting in a folder of its own, which is there for the length of a `with` block."""
+    """A meeting in a new folder, which is removed at the end of the `with` block."""
     _sweep()
     with ExitStack() as stack:
         with writing(os.environ.get("TMPDIR", "the temporary folder"), "used"):
@@ -65,23 +67,23 @@ def private_meeting(size: int) -> Iterator[Meeting]:
 
 
 def _sweep() -> None:
-    """Remove the folders of this user's processes that were killed."""
+    """Removes the folders of processes that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         starter = _starter(folder)
-        # Those of other users cannot be removed, and need not be.
+        # Folders of other users cannot be removed, and need not be.
         if starter is not None and not runs(starter):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _starter(folder: Path) -> int | None:
-    """The process that has made a folder, by its name."""
+    """The number of the process that has made a folder, from the name of the folder."""
     number = folder.name.removeprefix(_PREFIX).partition("-")[0]
     return int(number) if number.isdigit() else None
 
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """Connections that are made within a `with` block stay on this machine, unless the user has named an interface."""
+    """Keeps connections that are made in the `with` block on this machine, unless the user has named an interface."""
     names = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     added = [name for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if names and name not in os.environ]
     os.environ.update(dict.fromkeys(added, names[0] if names else ""))

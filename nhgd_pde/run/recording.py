@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from ..engine.loop import Iterate
-from ..engine.oracle import Oracle
 from ..output.fields import FieldData
 from ..output.run_folder import RunFolder
 from ..output.storage import StorageError
 from ..pde_problem import PDEProblem
-from .checkpoint import Checkpoint, Checkpoints, Origin, checkpoint_content
+from .checkpoint import Checkpoint, Checkpoints
 from .drawing import Fields, control_fields, density_fields, output_grid
 from .solution import Row, Solution
 from .troubles import ResultsLostError, Troubles
@@ -46,7 +45,7 @@ class Recorder:
     def iterate(self, iterate: Iterate, row: Row) -> None:
         """Records an outer iterate and its row of the history."""
 
-    def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint."""
 
     def finish(self, solution: Solution, last: Iterate) -> None:
@@ -115,10 +114,10 @@ class FolderRecorder(Recorder):
             if self._every and iterate.iteration % self._every == 0:
                 self._fields(iterate)
 
-    def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
         # The history is completed first, as a checkpoint must not be ahead of it.
         with self._timed(), self._troubles.bearing("checkpoint", lambda: f"the run goes on; {self._resumable()}"):
-            content = checkpoint_content(oracle, origin, checkpoint)
+            content = self._checkpoints.content(checkpoint)
             self._folder.complete_history()
             self._checkpoints.write({**content, "history": self._folder.history_extent})
             self._reached = checkpoint.before + checkpoint.loop.current.iteration
@@ -175,18 +174,19 @@ class Follower(Recorder):
     """The recorder of a rank that writes nothing: it takes part in gathering what rank 0 writes.
 
     Args:
+        checkpoints: the checkpoints that rank 0 writes.
         every: outer iterations between fields; 0 writes final ones only.
         states: the fields of the state at an iterate.
     """
 
     keeps = True
 
-    def __init__(self, every: int, states: Callable[[Iterate], Fields]) -> None:
-        self._every, self._states = every, states
+    def __init__(self, checkpoints: Checkpoints, every: int, states: Callable[[Iterate], Fields]) -> None:
+        self._checkpoints, self._every, self._states = checkpoints, every, states
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
         if self._every and iterate.iteration % self._every == 0:
             self._states(iterate)
 
-    def checkpoint(self, oracle: Oracle, origin: Origin, checkpoint: Checkpoint) -> None:
-        checkpoint_content(oracle, origin, checkpoint)
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._checkpoints.content(checkpoint)

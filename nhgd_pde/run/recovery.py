@@ -26,7 +26,8 @@ from .solution import Solution
 
 # Keys that determine the unknowns: if one of them differs, the control of a run belongs to another problem.
 _IDENTITY = ("name", "mesh", "element", "time", "pde.kind", "pde.python", "pde.components", "control")
-# Keys of a control that do not determine the unknowns; keys whose differences are reported, and how many of these.
+# Keys of a control that do not determine the unknowns; keys whose differences are reported, and the largest number of
+# differences that are.
 _FREE = ("initial", "bounds", "gain")
 _TOLD = ("pde", "control", "objective", "constraints", "parameters", "risk")
 _MOST_TOLD = 3

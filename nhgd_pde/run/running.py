@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.loop import Iterate, LoopState, Minimum, Status
 from ..engine.minimise import minimise
 from ..engine.oracle import Oracle
-from ..engine.roles.errors import RoleError
+from ..engine.roles.failures import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.factorisation import SingularMatrixError
 from ..output.lock import FolderLock
@@ -18,17 +18,17 @@ from ..output.run_folder import RunFolder, read_history_up_to
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
 from .checkpoint import Checkpoint, Checkpoints, Origin
-from .clock import Clock
 from .drawing import Fields
 from .fingerprint import fingerprint
 from .gathering import Gathering
 from .history import history_row
 from .outcome import Outcome, roles_of, satisfied, traffic_of
+from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
 from .records import Records, Warnings
 from .scenario_fields import iterate_fields
 from .solution import Row, Solution
-from .stages import Stages
+from .stopwatch import Stopwatch
 from .troubles import Troubles
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ class Run:
         team: Team = ALONE,
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self._clock = Clock(problem.pde.counts, problem.seconds)
+        self._watch = Stopwatch(problem.pde.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
         judge: Any = problem.method.judge
-        self._judge = judge if team.size == 1 else replace(judge, team=team)
+        self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._interrupted = lambda: team.decided(interrupted())
         self._tell_at_once, self._troubles = tell, Troubles(tell)
@@ -76,18 +76,18 @@ class Run:
             lock: the lock of the folder; None on a rank that does not write.
         """
         text = self._problem.yaml()
-        self._stages = Stages(self._fitted(), self._problem.method.stopping)
+        self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
         resumed: Checkpoint | None = None
         with self._team.together():
             if path is not None:
-                self._origin = Origin(self._problem.file.spec.model_dump(mode="json"), fingerprint(self._problem))
-                checkpoints = Checkpoints(path)
+                origin = Origin(self._problem.file.spec.model_dump(mode="json"), fingerprint(self._problem))
+                checkpoints = Checkpoints(path, self._oracle, origin)
                 resumed = self._resumed(path, checkpoints) if resume else None
                 self._recorder = self._opened(path, checkpoints, resumed is not None, text, lock)
         with self._recorder:
             self._recorder.title(f"resumed: {self._problem}" if resumed else str(self._problem))
             if resumed is None:
-                self._stages.begin()
+                self._sequence.begin()
             found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
             solution = self._outcome(found, self._judged(found), earlier, text).solution()
@@ -108,11 +108,11 @@ class Run:
         return tuple(fitted(each, self._team) for each in self._problem.stages)
 
     def _resumed(self, path: Path, checkpoints: Checkpoints) -> Checkpoint:
-        """The checkpoint of the folder, with clock, stages and records as they were then."""
-        checkpoint, damage = checkpoints.read(self._oracle, self._stages.problems, self._origin)
-        self._clock.add(checkpoint.seconds, checkpoint.counts)
-        self._stages.go_on(checkpoint)
-        records, placed = self._records, self._stages.placed
+        """The checkpoint of the folder, with time, stages and records as they were then."""
+        checkpoint, damage = checkpoints.read(self._sequence.problems)
+        self._watch.add(checkpoint.seconds, checkpoint.counts)
+        self._sequence.go_on(checkpoint)
+        records, placed = self._records, self._sequence.placed
         records.first = checkpoint.first or placed(checkpoint.loop.first)
         records.last = placed(checkpoint.loop.current)
         if self._team.rank == 0:
@@ -127,7 +127,7 @@ class Run:
     ) -> Recorder:
         every = self._problem.file.spec.output.every
         if self._team.rank:
-            return Follower(every, self._fields_of)
+            return Follower(checkpoints, every, self._fields_of)
         reached = None
         if resumed and self._records.last is not None:
             reached = self._records.last.iteration
@@ -152,11 +152,11 @@ class Run:
 
     def _solve_stages(self, loop: LoopState | None) -> Minimum:
         """Solves the problems of the run one after the other, each from the solution of the one before."""
-        method, stages = self._problem.method, self._stages
+        method, sequence = self._problem.method, self._sequence
         while True:
-            stopping = stages.stopping
+            stopping = sequence.stopping
             found = minimise(
-                stages.current,
+                sequence.current,
                 self._oracle,
                 method.outer,
                 stopping,
@@ -166,7 +166,7 @@ class Run:
                 loop,
                 self._judge,
             )
-            ended = stages.ended(found, self._records.first or found.first, stopping)
+            ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
                 return ended
             loop = None
@@ -183,10 +183,10 @@ class Run:
 
     def _tell(self, iterate: Iterate) -> None:
         """Records an iterate."""
-        iterate = self._stages.placed(iterate)
-        self._stages.reference = self._stages.reference or iterate.gradient_norm
-        row = history_row(iterate, self._clock.counts, self._clock.seconds, self._problem.scenarios is not None)
-        with self._clock.stopped():
+        iterate = self._sequence.placed(iterate)
+        self._sequence.reference = self._sequence.reference or iterate.gradient_norm
+        row = history_row(iterate, self._watch.counts, self._watch.seconds, self._problem.scenarios is not None)
+        with self._watch.stopped():
             self._records.add(iterate, row)
             self._recorder.iterate(iterate, row)
             if self._callback is not None:
@@ -197,24 +197,24 @@ class Run:
         every = self._problem.file.spec.output.checkpoint
         if not self._recorder.keeps or not (last or (every and loop.current.iteration % every == 0)):
             return
-        stages = self._stages
+        sequence = self._sequence
         checkpoint = Checkpoint(
             loop,
-            self._clock.counts,
-            self._clock.seconds,
-            stages.stage,
-            stages.before,
-            stages.reference,
-            (stages.rounds, stages.current) if stages.current.relaxations else None,
-            self._records.first if stages.before else None,
+            self._watch.counts,
+            self._watch.seconds,
+            sequence.stage,
+            sequence.before,
+            sequence.reference,
+            (sequence.rounds, sequence.current) if sequence.current.relaxations else None,
+            self._records.first if sequence.before else None,
         )
-        with self._clock.stopped():
-            self._recorder.checkpoint(self._oracle, self._origin, checkpoint)
+        with self._watch.stopped():
+            self._recorder.checkpoint(checkpoint)
 
     def _fields_of(self, iterate: Iterate) -> Fields:
         """The fields of the state at an iterate."""
         return iterate_fields(
-            self._stages.current, self._states.whole(iterate), self._problem.file.spec.output.exceedance
+            self._sequence.current, self._states.whole(iterate), self._problem.file.spec.output.exceedance
         )
 
     # The end
@@ -222,7 +222,7 @@ class Run:
     def _whole(self, found: Minimum) -> Minimum:
         """The result as it is reported: from the first iterate of the run to its last, with all states."""
         first, last = self._records.first or found.first, self._states.end(self._records.last or found.last)
-        return replace(found, first=first, last=last, message=found.message + satisfied(self._stages.current, last))
+        return replace(found, first=first, last=last, message=found.message + satisfied(self._sequence.current, last))
 
     def _judged(self, found: Minimum) -> Judgement | None:
         """The judgement of an answer over scenarios; None where there are none, or no answer."""
@@ -233,7 +233,7 @@ class Run:
 
         streamed = getattr(self._oracle, "fresh", False)
         try:
-            return judged(self._stages.current, found.last.evaluation.v, scenarios, streamed, self._team)
+            return judged(self._sequence.current, found.last.evaluation.v, scenarios, streamed, self._team)
         except (ProblemError, SingularMatrixError) as error:
             self._records.warnings.add(f"the answer could not be judged: {error}")
             return None
@@ -242,11 +242,11 @@ class Run:
         sentence = "" if judged is None else judged.sentence(found.last.evaluation)
         return Outcome(
             problem=self._problem,
-            solved=self._stages.current,
+            solved=self._sequence.current,
             found=replace(found, message=found.message + sentence),
             rows=tuple(self._records.rows),
-            counts=self._clock.counts,
-            seconds=self._clock.seconds,
+            counts=self._watch.counts,
+            seconds=self._watch.seconds,
             warnings=tuple(self._records.warnings.sentences),
             roles=roles_of(self._oracle),
             ranks=traffic_of(self._team, found.last.evaluations - earlier),

@@ -13,13 +13,12 @@ import torch
 from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.scenarios.team import ALONE, Team
-from ..problem_file.constraint_spec import StateSpec
 from ..problem_file.errors import ProblemError
 
 if TYPE_CHECKING:
     from ..problem import Problem
     from ..problem_file.loading import ProblemFile
-    from .launcher import Place
+    from .launcher import ProcessPlace
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,7 @@ class Sharing:
 
 
 @contextmanager
-def sharing(problem: Problem, roles: int, place: Place | None, folder: Path | None) -> Iterator[Sharing]:
+def sharing(problem: Problem, roles: int, place: ProcessPlace | None, folder: Path | None) -> Iterator[Sharing]:
     """Connects this process with the others that work on a run.
 
     Args:
@@ -129,7 +128,7 @@ def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:
 
     if not file.spec.parameters:
         raise file.error("parameters", f"expected random inputs in a run of {size} ranks, which share scenarios")
-    if any(isinstance(each, StateSpec) for each in file.spec.constraints):
+    if file.spec.bounds_state:
         message = f"expected no bounds of the state in a run of {size} ranks, as one process has the multipliers"
         raise file.error("constraints", message)
     if isinstance(oracle, SAGA):

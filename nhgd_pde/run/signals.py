@@ -13,10 +13,10 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """A question that is true after a signal to stop; the same signal again does not wait for the evaluation to end.
+    """A function that is true after a signal to stop. The same signal again raises KeyboardInterrupt at once.
 
     Signals that this process was started to ignore (nohup) stay ignored. In a thread, which cannot have signals, the
-    answer is always no.
+    function is always false.
     """
     asked: list[int] = []
 
@@ -38,7 +38,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
 
 def ignore_stops() -> None:
-    """Leave signals to stop, which reach every process of a terminal or launcher, to the one that leads the run."""
+    """Ignores signals to stop, which reach every process of a terminal or launcher: the first process handles them."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in STOPS:
@@ -49,7 +49,7 @@ def ignore_stops() -> None:
 
 @contextmanager
 def stops_held_back() -> Iterator[None]:
-    """Processes started in the block begin with these signals blocked, until they say what becomes of them."""
+    """Processes that are started in the `with` block begin with these signals blocked, until they unblock them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

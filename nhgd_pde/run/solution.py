@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
-from ..output.results import RESULTS
+from ..output.result_files import RESULTS
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
 from .drawing import final_fields, levels, pictured, split_controls
@@ -122,7 +122,7 @@ class Solution:
         return iter(()) if self.judgement is None else self.judgement.rows()
 
     def write(self, run: RunFolder, around: Callable[[], AbstractContextManager[None]] = lambda: nullcontext()) -> None:
-        """Writes the files of the result into a run folder: all of `output.results.RESULTS`.
+        """Writes the files of the result into a run folder: all of `output.result_files.RESULTS`.
 
         Args:
             run: an open run folder.

@@ -1,4 +1,4 @@
-"""Files that a run could not write while it went on: told when it happens, sparingly, and once more at the end."""
+"""Files that could not be written during a run: reported when it happens, sparingly, and once more at the end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..engine.roles.errors import RemoteStorageError
+from ..engine.roles.failures import RemoteStorageError
 from ..output.storage import StorageError
 
-# Among the failures of one kind, those that are told at once: the first, and then ever fewer.
+# Numbers of the failures of one kind that are reported at once: the first one, and then ever fewer.
 _TOLD = (1, 10, 100, 1000)
 
 
@@ -17,7 +17,7 @@ class ResultsLostError(StorageError):
     """A run has ended, and some of its results could not be written.
 
     Attributes:
-        solution: what the run has found.
+        solution: the solution that the run has found.
     """
 
     solution: object = None
@@ -25,15 +25,17 @@ class ResultsLostError(StorageError):
 
 @dataclass
 class _Failures:
+    """The failures of one kind of file: their number, and a sentence on the last one."""
+
     count: int
     last: str
 
 
 class Troubles:
-    """Takes note of files that could not be written, so that a run goes on without them.
+    """Notes files that could not be written, so that a run goes on without them.
 
     Args:
-        tell: told a sentence at once.
+        tell: called with a sentence at once.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -42,11 +44,11 @@ class Troubles:
 
     @contextmanager
     def bearing(self, what: str, more: Callable[[], str] = lambda: "the run goes on without it") -> Iterator[None]:
-        """Go on after the block where it fails to write.
+        """Goes on after the `with` block if it fails to write.
 
         Args:
-            what: that is written, the same for all files of a kind.
-            more: what this means, as a clause.
+            what: the kind of file that is written.
+            more: the consequence of a failure, as a clause.
         """
         try:
             yield
@@ -59,7 +61,7 @@ class Troubles:
 
     @property
     def sentences(self) -> list[str]:
-        """One for each kind of file that could not be written at least once."""
+        """One sentence for each kind of file that could not be written."""
         return [
             each.last if each.count == 1 else f"{each.last} (this happened {each.count:,} times)"
             for each in self._failures.values()

@@ -14,7 +14,7 @@ from ..pde_problem import PDEProblem
 from .assembled import assembled_checks
 from .checks import Check, Verification, with_kinks, worst_of_each
 from .local import local_checks
-from .probe import UnsolvedError, placed
+from .neighbourhood import UnsolvedError, placed
 from .reduced import fisher_check, reduced_checks
 
 __all__ = ["Check", "Verification", "verify_problem"]

@@ -14,20 +14,20 @@ from ..linalg.differences import Estimate, central_difference
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot
 from .checks import Check, compared
-from .probe import DifferenceOptions, Probe
+from .neighbourhood import DifferenceOptions, Neighbourhood
 
 _EXACT = 1e-12
 # Number of steps of differences where every step assembles the equation anew.
 _FEW = 6
 
 
-def assembled_checks(probe: Probe) -> Iterator[Check]:
+def assembled_checks(near: Neighbourhood) -> Iterator[Check]:
     """All tests of assembled quantities."""
-    yield from _transposes(probe)
-    yield from filter(None, [_by_state(probe), _by_control(probe), _bent(probe), _integrals(probe)])
-    yield from filter(None, [_objective_by_state(probe), _objective_by_control(probe), _objective_bent(probe)])
-    yield from filter(None, _terms(probe))
-    yield from filter(None, [_constraint(probe)])
+    yield from _transposes(near)
+    yield from filter(None, [_by_state(near), _by_control(near), _bent(near), _integrals(near)])
+    yield from filter(None, [_objective_by_state(near), _objective_by_control(near), _objective_bent(near)])
+    yield from filter(None, _terms(near))
+    yield from filter(None, [_constraint(near)])
 
 
 def _or_nothing(make: Callable[[], Tensor], like: Tensor) -> Tensor:
@@ -50,19 +50,19 @@ def gap(a: float, b: float, size: float) -> float:
     return abs(a - b) / size if size > 0.0 else abs(a - b)
 
 
-def _parts(probe: Probe, u: Tensor) -> Tensor:
+def _parts(near: Neighbourhood, u: Tensor) -> Tensor:
     """(S, n) the size of the terms that are summed in each row of the residual, at a state."""
-    rough = [probe.problem.state_product(u, probe.v, probe.state_direction()) for _ in range(4)]
+    rough = [near.problem.state_product(u, near.v, near.state_direction()) for _ in range(4)]
     return torch.stack(rough).abs().amax(0)
 
 
-def _row_sizes(probe: Probe, parts: Tensor) -> Tensor:
+def _row_sizes(near: Neighbourhood, parts: Tensor) -> Tensor:
     """(S, n) the sizes of the rows, but at least a thousandth of the largest of the same field.
 
     A row that is zero by cancellation is made of rounding errors, which must not be divided by their own size. Rows of
     different fields have different units.
     """
-    space, free = probe.problem.space, np.asarray(probe.problem.equation.free)
+    space, free = near.problem.space, np.asarray(near.problem.equation.free)
     field = torch.from_numpy(np.searchsorted(space.offsets, free % space.size, side="right")).to(parts.device)
     sizes = torch.ones_like(parts)
     for each in field.unique():
@@ -73,15 +73,15 @@ def _row_sizes(probe: Probe, parts: Tensor) -> Tensor:
     return sizes
 
 
-def _transposes(probe: Probe) -> list[Check]:
+def _transposes(near: Neighbourhood) -> list[Check]:
     """<J w, z> = <w, J^T z> and <R_v d, z> = <d, R_v^T z>, relative to the sums of the absolute values."""
-    problem, u, v = probe.problem, probe.u, probe.v
+    problem, u, v = near.problem, near.u, near.v
     worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
     # Tests are in the reciprocal units of the residual, row by row.
-    weights = 1.0 / _row_sizes(probe, _parts(probe, u))
-    for w, d in zip(probe.state_directions(), [*probe.control_directions()] * 20, strict=False):
+    weights = 1.0 / _row_sizes(near, _parts(near, u))
+    for w, d in zip(near.state_directions(), [*near.control_directions()] * 20, strict=False):
         pushed = problem.state_product(u, v, w)
-        z = weights * probe.noise(u.shape)
+        z = weights * near.noise(u.shape)
         pulled = problem.state_product_transposed(u, v, z)
         sizes = float((pushed * z).abs().sum() + (w * pulled).abs().sum())
         name = "adjoint of dR/du"
@@ -102,40 +102,40 @@ def _transposes(probe: Probe) -> list[Check]:
 # The equation
 
 
-def _by_state(probe: Probe) -> Check | None:
-    problem, u, v = probe.problem, probe.u, probe.v
+def _by_state(near: Neighbourhood) -> Check | None:
+    problem, u, v = near.problem, near.u, near.v
 
     def residual(direction: Tensor, t: float) -> Tensor:
         return _or_nothing(lambda: problem.residual(u + t * direction, v), u)
 
-    directions = [probe.smooth_state_direction(), *(probe.state_direction() for _ in range(3))]
+    directions = [near.smooth_state_direction(), *(near.state_direction() for _ in range(3))]
     claims = [problem.state_product(u, v, d) for d in directions]
-    parts = _parts(probe, u)
+    parts = _parts(near, u)
     found = [central_difference(partial(residual, d), parts=parts) for d in directions]
     return compared("dR/du against differences", claims, found, together=True)
 
 
-def _by_control(probe: Probe) -> Check | None:
+def _by_control(near: Neighbourhood) -> Check | None:
     # The test is made at the solution: relative to the residual of a rough state the changes would have few digits.
-    problem, u, v = probe.problem, probe.solution, probe.v
+    problem, u, v = near.problem, near.solution, near.v
 
     def residual(direction: Tensor, t: float) -> Tensor:
         return _or_nothing(lambda: problem.residual(u, v + t * direction), u)
 
-    directions = [probe.smooth_control_direction(), *(probe.control_direction() for _ in range(3))]
+    directions = [near.smooth_control_direction(), *(near.control_direction() for _ in range(3))]
     claims = [problem.control_product(u, v, d) for d in directions]
-    parts = _parts(probe, u)
-    found = [central_difference(partial(residual, d), parts=parts, **probe.options) for d in directions]
+    parts = _parts(near, u)
+    found = [central_difference(partial(residual, d), parts=parts, **near.options) for d in directions]
     return compared("dR/dv against differences", claims, found, together=True)
 
 
-def _integrals(probe: Probe) -> Check | None:
+def _integrals(near: Neighbourhood) -> Check | None:
     """The residual of an affine equation, computed from its derivatives, must equal that from its integrals."""
-    problem, v = probe.problem, probe.v
+    problem, v = near.problem, near.v
     if not problem.equation.affine:
         return None
     # The test is not made at a solution, where both are zero to rounding.
-    u = probe.solution + probe.state_direction()
+    u = near.solution + near.state_direction()
     direct, made = problem.integrated(u, v), problem.residual(u, v)
     # Terms of a row may cancel, so errors are relative to the size of these terms.
     size = torch.maximum((direct - made).abs(), direct.abs()).max()
@@ -143,53 +143,53 @@ def _integrals(probe: Probe) -> Check | None:
     return Check("R against its integrals", value, "at most 1e-10", value <= 1e-10)
 
 
-def _in_one_unit(probe: Probe, by_state: Tensor, by_control: Tensor) -> Tensor:
+def _in_one_unit(near: Neighbourhood, by_state: Tensor, by_control: Tensor) -> Tensor:
     """Derivatives by unknowns (S, n) and controls (p,), times the sizes of these."""
-    return torch.cat([(probe.unit * by_state).reshape(-1), probe.room * by_control])
+    return torch.cat([(near.unit * by_state).reshape(-1), near.room * by_control])
 
 
-def _pairs(probe: Probe) -> tuple[tuple[Tensor, Tensor], ...]:
+def _pairs(near: Neighbourhood) -> tuple[tuple[Tensor, Tensor], ...]:
     """A direction (S, n) of the state alone, and one (p,) of the controls alone."""
-    u, v = probe.u, probe.v
-    return (probe.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), probe.control_direction())
+    u, v = near.u, near.v
+    return (near.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), near.control_direction())
 
 
-def _options(probe: Probe, dv: Tensor) -> DifferenceOptions:
+def _options(near: Neighbourhood, dv: Tensor) -> DifferenceOptions:
     """How differences in a direction that changes the controls by dv (p,) are taken."""
-    return probe.options if bool(torch.count_nonzero(dv)) else {}
+    return near.options if bool(torch.count_nonzero(dv)) else {}
 
 
-def _bent(probe: Probe) -> Check | None:
+def _bent(near: Neighbourhood) -> Check | None:
     """D(J^T w, R_v^T w) against differences of the two."""
-    problem, u, v = probe.problem, probe.u, probe.v
+    problem, u, v = near.problem, near.u, near.v
     if problem.equation.affine:
         return None
-    w = probe.state_direction()
+    w = near.state_direction()
     claims, found = [], []
-    for du, dv in _pairs(probe):
+    for du, dv in _pairs(near):
 
         def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
             def both() -> Tensor:
                 at = (u + t * du, v + t * dv)
                 parts = problem.state_product_transposed(*at, w), problem.control_product_transposed(*at, w)
-                return _in_one_unit(probe, *parts)
+                return _in_one_unit(near, *parts)
 
             return _or_nothing(both, torch.cat([u.reshape(-1), v]))
 
-        claims.append(_in_one_unit(probe, *problem.second_derivative(u, v, w, du, dv)))
-        found.append(central_difference(slopes, levels=_FEW, **_options(probe, dv)))
+        claims.append(_in_one_unit(near, *problem.second_derivative(u, v, w, du, dv)))
+        found.append(central_difference(slopes, levels=_FEW, **_options(near, dv)))
     return compared("second derivatives of R", claims, found)
 
 
 # The objective
 
 
-def _values(probe: Probe, u: Tensor, v: Tensor, by_state: bool) -> Tensor:
+def _values(near: Neighbourhood, u: Tensor, v: Tensor, by_state: bool) -> Tensor:
     """The terms of the objective that depend on the state, or on the control, one by one.
 
     In the sum of all terms the changes of small terms would be lost.
     """
-    problem, objective = probe.problem, probe.problem.objective
+    problem, objective = near.problem, near.problem.objective
     m = problem.control.physical(v)
     full = problem.equation.embed(u, m)
     values = [float(term.value(full, m).mean()) for term in objective.joint]
@@ -204,52 +204,52 @@ def _summed(terms: Estimate) -> Estimate:
     return Estimate(terms.value.sum(), terms.doubt.sum(), terms.kinks.any())
 
 
-def _objective_by_state(probe: Probe) -> Check | None:
-    u, v = probe.u, probe.v
-    slope, _ = probe.problem.outer_derivatives(u, v)
-    directions = [*probe.state_directions()]
-    found = [_summed(central_difference(partial(_along_state, probe, u, d))) for d in directions]
+def _objective_by_state(near: Neighbourhood) -> Check | None:
+    u, v = near.u, near.v
+    slope, _ = near.problem.outer_derivatives(u, v)
+    directions = [*near.state_directions()]
+    found = [_summed(central_difference(partial(_along_state, near, u, d))) for d in directions]
     return compared("objective by u", [_number(dot(slope, d), u) for d in directions], found)
 
 
-def _along_state(probe: Probe, u: Tensor, direction: Tensor, t: float) -> Tensor:
-    return _values(probe, u + t * direction, probe.v, True)
+def _along_state(near: Neighbourhood, u: Tensor, direction: Tensor, t: float) -> Tensor:
+    return _values(near, u + t * direction, near.v, True)
 
 
-def _objective_by_control(probe: Probe) -> Check | None:
-    u, v = probe.u, probe.v
-    _, slope = probe.problem.outer_derivatives(u, v)
-    directions = [*probe.control_directions()]
-    found = [_summed(central_difference(partial(_along_control, probe, u, d), **probe.options)) for d in directions]
+def _objective_by_control(near: Neighbourhood) -> Check | None:
+    u, v = near.u, near.v
+    _, slope = near.problem.outer_derivatives(u, v)
+    directions = [*near.control_directions()]
+    found = [_summed(central_difference(partial(_along_control, near, u, d), **near.options)) for d in directions]
     return compared("objective by v", [_number(dot(slope, d), u) for d in directions], found)
 
 
-def _along_control(probe: Probe, u: Tensor, direction: Tensor, t: float) -> Tensor:
-    return _values(probe, u, probe.v + t * direction, False)
+def _along_control(near: Neighbourhood, u: Tensor, direction: Tensor, t: float) -> Tensor:
+    return _values(near, u, near.v + t * direction, False)
 
 
-def _objective_bent(probe: Probe) -> Check | None:
-    problem, u, v = probe.problem, probe.u, probe.v
+def _objective_bent(near: Neighbourhood) -> Check | None:
+    problem, u, v = near.problem, near.u, near.v
     claims, found = [], []
-    for du, dv in _pairs(probe):
+    for du, dv in _pairs(near):
 
         def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
-            return _in_one_unit(probe, *problem.outer_derivatives(u + t * du, v + t * dv))
+            return _in_one_unit(near, *problem.outer_derivatives(u + t * du, v + t * dv))
 
-        claims.append(_in_one_unit(probe, *problem.outer_second_derivatives(u, v, du, dv)))
-        found.append(central_difference(slopes, **_options(probe, dv)))
+        claims.append(_in_one_unit(near, *problem.outer_second_derivatives(u, v, du, dv)))
+        found.append(central_difference(slopes, **_options(near, dv)))
     return compared("second derivatives of the objective", claims, found)
 
 
-def _terms(probe: Probe) -> Iterator[Check | None]:
+def _terms(near: Neighbourhood) -> Iterator[Check | None]:
     """Test every term alone: errors of a small term may be hidden by a large term."""
-    problem, objective = probe.problem, probe.problem.objective
+    problem, objective = near.problem, near.problem.objective
     if len(objective.state) + len(objective.control) + len(objective.joint) < 2:
         return
-    m = problem.control.physical(probe.v)
-    full = problem.equation.embed(probe.u, m)
-    steps = [problem.equation.extend(d) for d in probe.state_directions()]
-    moves = [problem.control.physical(d) for d in probe.control_directions()]
+    m = problem.control.physical(near.v)
+    full = problem.equation.embed(near.u, m)
+    steps = [problem.equation.extend(d) for d in near.state_directions()]
+    moves = [problem.control.physical(d) for d in near.control_directions()]
     numbers: dict[str, int] = {}
 
     def name(term: object) -> str:
@@ -267,10 +267,10 @@ def _terms(probe: Probe) -> Iterator[Check | None]:
         label = name(joint)
         found = [_along(joint.value, (full, m), (d, nothing[1])) for d in steps]
         yield compared(f"term {label} by u", [_number(dot(by_u, d), full) for d in steps], found)
-        found = [_along(joint.value, (full, m), (nothing[0], d), probe.options) for d in moves]
+        found = [_along(joint.value, (full, m), (nothing[0], d), near.options) for d in moves]
         yield compared(f"term {label} by v", [_number(dot(by_v, d), full) for d in moves], found)
     for cost in objective.control:
-        found = [_along(cost.value, (m,), (d,), probe.options) for d in moves]
+        found = [_along(cost.value, (m,), (d,), near.options) for d in moves]
         yield compared(f"term {name(cost)} by v", [_number(dot(cost.derivative(m), d), full) for d in moves], found)
 
 
@@ -298,13 +298,13 @@ _WORDS = {
 }
 
 
-def _constraint(probe: Probe) -> Check | None:
+def _constraint(near: Neighbourhood) -> Check | None:
     """Test the derivative of the constraint, which includes filter and projection of a design."""
-    constraint, v = probe.problem.constraint, probe.v
+    constraint, v = near.problem.constraint, near.v
     if constraint is None:
         return None
     slope = constraint.derivative(v)
-    directions = [*probe.control_directions()]
+    directions = [*near.control_directions()]
     claims = [_number(dot(slope, d), v) for d in directions]
-    found = [_along(constraint.value, (v,), (d,), probe.options) for d in directions]
+    found = [_along(constraint.value, (v,), (d,), near.options) for d in directions]
     return compared("constraint", claims, found)

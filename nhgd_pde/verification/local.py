@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..linalg.differences import PointFunction, sure_difference
 from .checks import Check, compared, worst_of_each
-from .probe import Probe
+from .neighbourhood import Neighbourhood
 
 # A component that is smaller than this share of rough states is moved by the size of rough states, else by its own.
 _LEAST = 1e-3
@@ -15,22 +15,22 @@ _LEAST = 1e-3
 _TINY = 1e-300
 
 
-def local_checks(probe: Probe) -> list[Check]:
+def local_checks(near: Neighbourhood) -> list[Check]:
     """Tests of all integrands, at the solution and at a rough state near it."""
     found: list[Check] = []
-    rough = probe.problem.integrands(probe.solution + probe.state_direction(), probe.v)
-    states = [probe.solution] if probe.ended else [probe.solution, probe.u]
+    rough = near.problem.integrands(near.solution + near.state_direction(), near.v)
+    states = [near.solution] if near.ended else [near.solution, near.u]
     for u in states:
-        for function, other in zip(probe.problem.integrands(u, probe.v), rough, strict=True):
-            found += _checks(probe, function, other.at[0])
+        for function, other in zip(near.problem.integrands(u, near.v), rough, strict=True):
+            found += _checks(near, function, other.at[0])
     return worst_of_each(found)
 
 
-def _checks(probe: Probe, function: PointFunction, rough: Tensor) -> list[Check]:
+def _checks(near: Neighbourhood, function: PointFunction, rough: Tensor) -> list[Check]:
     checks = []
-    tests = _tests(probe, function)
+    tests = _tests(near, function)
     for label, argument, components in function.groups:
-        steps = _steps(probe, function, argument, components, rough)
+        steps = _steps(near, function, argument, components, rough)
         claim = function.first(steps)
 
         def value(t: float, steps: tuple[Tensor, ...] = steps) -> Tensor:
@@ -39,30 +39,30 @@ def _checks(probe: Probe, function: PointFunction, rough: Tensor) -> list[Check]
         check = compared(
             f"{function.name} by {label}",
             [claim[..., function.kept]],
-            [sure_difference(value, **(probe.options if argument == 1 else {}))],
+            [sure_difference(value, **(near.options if argument == 1 else {}))],
             places=function.x[:, function.kept],
-            row=probe.row,
+            row=near.row,
         )
         if check is not None:
             checks.append(check)
-    return checks + _second(probe, function, tests, rough)
+    return checks + _second(near, function, tests, rough)
 
 
-def _second(probe: Probe, function: PointFunction, tests: Tensor, rough: Tensor) -> list[Check]:
+def _second(near: Neighbourhood, function: PointFunction, tests: Tensor, rough: Tensor) -> list[Check]:
     """Second derivatives against differences of the first ones; the arguments are changed one after the other."""
     claims, found = [], []
-    units = _units(probe, function, rough)
+    units = _units(near, function, rough)
     for _, argument, components in function.groups:
-        steps = _steps(probe, function, argument, components, rough)
+        steps = _steps(near, function, argument, components, rough)
         bent = function.second(tests, steps)
 
         def slopes(t: float, steps: tuple[Tensor, ...] = steps) -> Tensor:
             return _kept(function, function.gradient(_moved(function.at, steps, t), tests), units)
 
         claims.append(_kept(function, bent, units))
-        found.append(sure_difference(slopes, **(probe.options if argument == 1 else {})))
+        found.append(sure_difference(slopes, **(near.options if argument == 1 else {})))
     check = compared(
-        f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept], row=probe.row
+        f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept], row=near.row
     )
     return [] if check is None else [check]
 
@@ -72,12 +72,12 @@ def _kept(function: PointFunction, parts: tuple[Tensor, ...], units: tuple[Tenso
     return torch.cat([(unit * part)[..., function.kept] for part, unit in zip(parts, units, strict=True)])
 
 
-def _units(probe: Probe, function: PointFunction, rough: Tensor) -> tuple[Tensor, ...]:
+def _units(near: Neighbourhood, function: PointFunction, rough: Tensor) -> tuple[Tensor, ...]:
     """(components, 1, 1) the sizes of the components of every argument."""
     found = []
     for number, each in enumerate(function.at):
         every = tuple(range(len(each)))
-        steps = _steps(probe, function, number, every, rough)[number]
+        steps = _steps(near, function, number, every, rough)[number]
         found.append(torch.stack([_size(step) for step in steps])[:, None, None])
     return tuple(found)
 
@@ -87,17 +87,17 @@ def _moved(at: tuple[Tensor, ...], steps: tuple[Tensor, ...], t: float) -> tuple
 
 
 def _steps(
-    probe: Probe, function: PointFunction, argument: int, components: tuple[int, ...], rough: Tensor
+    near: Neighbourhood, function: PointFunction, argument: int, components: tuple[int, ...], rough: Tensor
 ) -> tuple[Tensor, ...]:
     """A change of some components of one argument, with a direction of its own at every point."""
     steps = [torch.zeros_like(each) for each in function.at]
     if argument == 0:
         for i in components:
             size = torch.maximum(_size(function.at[0][i]), _LEAST * _size(rough[i]))
-            steps[0][i] = size * probe.noise(steps[0][i].shape)
+            steps[0][i] = size * near.noise(steps[0][i].shape)
     else:
         assert function.of_controls is not None
-        whole = function.of_controls(probe.problem.control.physical(probe.control_direction()))
+        whole = function.of_controls(near.problem.control.physical(near.control_direction()))
         for i in components:
             steps[1][i] = whole[i]
     return tuple(steps)
@@ -109,14 +109,14 @@ def _size(values: Tensor) -> Tensor:
     return largest * (values / largest).square().mean().sqrt() if float(largest) else largest
 
 
-def _tests(probe: Probe, function: PointFunction) -> Tensor:
+def _tests(near: Neighbourhood, function: PointFunction) -> Tensor:
     """Random factors of the components of the function, in the reciprocals of the units of these."""
     value = function.value(*function.at)
-    tests = probe.noise(value.shape)
+    tests = near.noise(value.shape)
     if value.ndim < 3:
         return tests
     sizes = torch.zeros(len(value), dtype=value.dtype, device=value.device)
     for _, argument, components in function.groups:
-        claim = function.first(_steps(probe, function, argument, components, function.at[0]))
+        claim = function.first(_steps(near, function, argument, components, function.at[0]))
         sizes = torch.maximum(sizes, torch.stack([_size(each) for each in claim]))
     return tests / torch.where(sizes > _TINY, sizes, 1.0)[:, None, None]

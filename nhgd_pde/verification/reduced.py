@@ -18,7 +18,7 @@ from ..linalg.safe_lengths import dot
 from ..methods.adjoint import Adjoint
 from .assembled import gap
 from .checks import DIFFERENCES, RATE, Check, compared
-from .probe import TIGHT, Probe
+from .neighbourhood import TIGHT, Neighbourhood
 
 # The objective and its derivative (p,) as a function of the length of a step.
 Evaluations = Callable[[float], tuple[float, Tensor]]
@@ -35,110 +35,110 @@ _SCORES = 512
 _FISHER = "Fisher against Hessian"
 
 
-def reduced_checks(probe: Probe) -> Iterator[Check]:
+def reduced_checks(near: Neighbourhood) -> Iterator[Check]:
     """The hypergradient against the exact adjoint and against differences of the objective; and the Hessian."""
-    problem, v = probe.problem, probe.v
+    problem, v = near.problem, near.v
     nhgd = NHGD(InnerOptions(), Factored(), HypergradientOptions(tolerance=1e-12))
-    ours, _ = nhgd.evaluate(problem, v, nhgd.init(problem, probe.solution, v), TIGHT)
+    ours, _ = nhgd.evaluate(problem, v, nhgd.init(problem, near.solution, v), TIGHT)
     if not ours.finite:
         yield Check("hypergradient", math.nan, f"the state could not be solved: {ours.message or 'not finite'}", False)
         return
-    directions = [probe.smooth_control_direction(), probe.control_direction()]
-    hessian = Adjoint().hessian(problem, v, probe.known)
+    directions = [near.smooth_control_direction(), near.control_direction()]
+    hessian = Adjoint().hessian(problem, v, near.known)
     bends = [hessian(direction) for direction in directions]
     curvatures = [abs(dot(bend, direction)) for bend, direction in zip(bends, directions, strict=True)]
     slopes = [dot(ours.derivative, direction) for direction in directions]
-    along = [cache(_along(probe, Adjoint(), direction)) for direction in directions]
-    yield _against_exact_adjoint(probe, ours.gradient, directions[0], bends[0])
-    yield _rate_check(probe, along[0], slopes[0], curvatures[0])
-    yield from filter(None, [_slopes_check(probe, along, directions, slopes, curvatures)])
-    other = probe.smooth_control_direction()
-    yield _symmetry_check(probe, (directions[0], bends[0]), (other, hessian(other)))
-    yield from filter(None, [_hessian_check(probe, along, bends)])
+    along = [cache(_along(near, Adjoint(), direction)) for direction in directions]
+    yield _against_exact_adjoint(near, ours.gradient, directions[0], bends[0])
+    yield _rate_check(near, along[0], slopes[0], curvatures[0])
+    yield from filter(None, [_slopes_check(near, along, directions, slopes, curvatures)])
+    other = near.smooth_control_direction()
+    yield _symmetry_check(near, (directions[0], bends[0]), (other, hessian(other)))
+    yield from filter(None, [_hessian_check(near, along, bends)])
 
 
-def _parts(probe: Probe) -> tuple[Tensor, Tensor]:
+def _parts(near: Neighbourhood) -> tuple[Tensor, Tensor]:
     """(p,) the two parts of the derivative: of the objective by the controls, and through the state."""
-    _, explicit = probe.problem.outer_derivatives(probe.solution, probe.v)
-    return explicit, probe.exact.derivative - explicit
+    _, explicit = near.problem.outer_derivatives(near.solution, near.v)
+    return explicit, near.exact.derivative - explicit
 
 
-def _against_exact_adjoint(probe: Probe, gradient: Tensor, step: Tensor, bend: Tensor) -> Check:
+def _against_exact_adjoint(near: Neighbourhood, gradient: Tensor, step: Tensor, bend: Tensor) -> Check:
     """A gradient (p,) against the exact one; `bend` is the Hessian applied to a step (p,)."""
-    metric, exact = probe.problem.outer_metric, probe.exact
+    metric, exact = near.problem.outer_metric, near.exact
     # A gradient that is zero to rounding is compared with its change nearby, and with the objective.
     change, length = metric.norm(metric.gradient(bend[None])), metric.norm(step[None])
     least = _ROUNDED * abs(exact.value) / length if length > 0.0 else 0.0
     size = max(metric.norm(exact.gradient[None]), _ROUNDED * change, least)
-    if probe.ended:
+    if near.ended:
         # At an optimum the parts of the gradient cancel.
-        size = max(size, change, *(metric.norm(metric.gradient(each[None])) for each in _parts(probe)))
+        size = max(size, change, *(metric.norm(metric.gradient(each[None])) for each in _parts(near)))
     value = metric.norm((gradient - exact.gradient)[None])
     value = value / size if size > 0.0 else value
     return Check("hypergradient against exact adjoint", value, "at most 1e-8", value <= 1e-8)
 
 
-def _differences(probe: Probe, along: Callable[[float], Tensor]) -> Estimate:
+def _differences(near: Neighbourhood, along: Callable[[float], Tensor]) -> Estimate:
     """The derivative of a function of the step length at zero; every value of the function takes a solve."""
-    return central_difference(along, _LONGEST, _LEVELS_SIDED if probe.sided else _LEVELS, **probe.options)
+    return central_difference(along, _LONGEST, _LEVELS_SIDED if near.sided else _LEVELS, **near.options)
 
 
 def _slopes_check(
-    probe: Probe,
+    near: Neighbourhood,
     along: Sequence[Evaluations],
     directions: Sequence[Tensor],
     slopes: list[float],
     curvatures: list[float],
 ) -> Check | None:
     """The hypergradient against differences of the objective."""
-    v, found, sizes = probe.v, [], []
+    v, found, sizes = near.v, [], []
     for evaluate, direction, curvature in zip(along, directions, curvatures, strict=True):
 
         def values(t: float, evaluate: Evaluations = evaluate) -> Tensor:
             return torch.tensor(evaluate(t)[0], dtype=v.dtype)
 
-        found.append(_differences(probe, values))
-        size = _LITTLE * (abs(probe.exact.value) + curvature)
-        if probe.ended:
-            size = sum(abs(dot(each, direction)) for each in _parts(probe)) + curvature
+        found.append(_differences(near, values))
+        size = _LITTLE * (abs(near.exact.value) + curvature)
+        if near.ended:
+            size = sum(abs(dot(each, direction)) for each in _parts(near)) + curvature
         sizes.append(size)
     return compared(DIFFERENCES, [torch.tensor(slope, dtype=v.dtype) for slope in slopes], found, sizes)
 
 
-def _hessian_check(probe: Probe, along: Sequence[Evaluations], bends: Sequence[Tensor]) -> Check | None:
+def _hessian_check(near: Neighbourhood, along: Sequence[Evaluations], bends: Sequence[Tensor]) -> Check | None:
     """The Hessian, applied to directions, against differences of the derivative."""
     found = []
     for evaluate in along:
 
         def slopes(t: float, evaluate: Evaluations = evaluate) -> Tensor:
             # Multiplied by the size of each control, the entries have one unit.
-            return evaluate(t)[1] * probe.room
+            return evaluate(t)[1] * near.room
 
-        found.append(_differences(probe, slopes))
-    claims = [bend * probe.room for bend in bends]
-    sizes = [float(claim.abs().max()) + _LITTLE * abs(probe.exact.value) for claim in claims]
+        found.append(_differences(near, slopes))
+    claims = [bend * near.room for bend in bends]
+    sizes = [float(claim.abs().max()) + _LITTLE * abs(near.exact.value) for claim in claims]
     return compared("reduced Hessian against differences", claims, found, sizes)
 
 
-def _symmetry_check(probe: Probe, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Check:
+def _symmetry_check(near: Neighbourhood, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Check:
     """The symmetry of the Hessian, for two directions (p,), each with the Hessian applied to it."""
     (a, image), (b, across) = one, other
-    size = float((image * b).abs().sum() + (across * a).abs().sum()) + _ROUNDED * abs(probe.exact.value)
+    size = float((image * b).abs().sum() + (across * a).abs().sum()) + _ROUNDED * abs(near.exact.value)
     value = gap(dot(image, b), dot(across, a), size)
-    seen = math.isfinite(size) or not math.isfinite(abs(probe.exact.value))
+    seen = math.isfinite(size) or not math.isfinite(abs(near.exact.value))
     expected = "at most 1e-10" if seen else "at most 1e-10, not seen at all"
     return Check("symmetry of the reduced Hessian", value, expected, value <= 1e-10 or not seen)
 
 
-def _along(probe: Probe, adjoint: Adjoint, direction: Tensor) -> Evaluations:
+def _along(near: Neighbourhood, adjoint: Adjoint, direction: Tensor) -> Evaluations:
     """t -> objective and derivative at v + t direction, from states along the tangent."""
-    problem, u, v = probe.problem, probe.solution, probe.v
+    problem, u, v = near.problem, near.solution, near.v
     tangent = -problem.state_factors(u, v).solve(problem.control_product(u, v, direction))
 
     def evaluate(t: float) -> tuple[float, Tensor]:
         if not t:
-            return probe.exact.value, probe.exact.derivative
-        start = replace(probe.known, u=u + t * tangent)
+            return near.exact.value, near.exact.derivative
+        start = replace(near.known, u=u + t * tangent)
         moved, _ = adjoint.evaluate(problem, v + t * direction, start, TIGHT)
         if not moved.finite:
             # The equation has no solution there, or makes no sense.
@@ -148,15 +148,15 @@ def _along(probe: Probe, adjoint: Adjoint, direction: Tensor) -> Evaluations:
     return evaluate
 
 
-def _rate_check(probe: Probe, evaluate: Evaluations, slope: float, curvature: float) -> Check:
+def _rate_check(near: Neighbourhood, evaluate: Evaluations, slope: float, curvature: float) -> Check:
     """The remainder of first order falls with the square of the step."""
-    value = max(abs(probe.exact.value), curvature)
+    value = max(abs(near.exact.value), curvature)
 
     def remainder(t: float) -> float:
-        return abs(evaluate(t)[0] - probe.exact.value - t * slope)
+        return abs(evaluate(t)[0] - near.exact.value - t * slope)
 
     size = value + abs(slope)
-    longest = 1.0 if probe.problem.bounds is not None else math.inf
+    longest = 1.0 if near.problem.bounds is not None else math.inf
     first = remainder(0.25)
     if first <= 1e-11 * size and remainder(0.125) <= 1e-11 * size:
         return Check(
@@ -195,11 +195,11 @@ def taylor_rate(remainder: Callable[[float], float], value: float, longest: floa
     return min(rates[-3:], default=math.nan)
 
 
-def fisher_check(probe: Probe) -> Check:
+def fisher_check(near: Neighbourhood) -> Check:
     """Covariance of sampled scores against the Hessian, along random directions z: mean <s, z>^2 over <z, H z>."""
-    problem, u, v = probe.problem, probe.u, probe.v
+    problem, u, v = near.problem, near.u, near.v
     scenarios, n = u.shape
-    directions = probe.unit * probe.noise((_DIRECTIONS, scenarios, n))
+    directions = near.unit * near.noise((_DIRECTIONS, scenarios, n))
     squares = torch.zeros(_DIRECTIONS, dtype=u.dtype, device=u.device)
     expected = torch.stack([(z * problem.hessian_product(u, v, z)).sum() for z in directions])
     bound = 5.0 * math.sqrt(2.0 / (_SCORES * min(_DIRECTIONS, scenarios * n)))
@@ -210,7 +210,7 @@ def fisher_check(probe: Probe) -> Check:
     roots = expected.sqrt()
     batch = 32
     for _ in range(_SCORES // batch):
-        scores = problem.batch(u, v, problem.sample(batch, probe.generator)).scores
+        scores = problem.batch(u, v, problem.sample(batch, near.generator)).scores
         squares += ((directions.reshape(_DIRECTIONS, -1) @ scores) / roots[:, None]).square().sum(1)
     deviation = float((squares / _SCORES - 1.0).mean())
     return Check(_FISHER, deviation, expected_text, abs(deviation) <= bound)

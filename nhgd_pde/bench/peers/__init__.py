@@ -1,7 +1,7 @@
-"""Hypergradients of other libraries at one point, beside ours: each library behind a thin file of its own.
+"""Hypergradients of other libraries at one point, compared with ours. Each library has one file.
 
-Left out: `hypertorch` on PyPI is a library for hypergraphs, not the one of hypergradients, which has no release there;
-`hypergrad` on PyPI takes its derivatives through functorch, which does not see our sparse products.
+Two libraries are left out. `hypertorch` on PyPI is a library for hypergraphs; the library of hypergradients has no
+release there. `hypergrad` on PyPI takes derivatives through functorch, which does not see our sparse products.
 """
 
 from .compare import PeerError, compare_peers, unavailable

@@ -1,22 +1,27 @@
-"""What a family of equations is to the builder, and what several of them share."""
+"""The base of the equations of a problem file, and what an equation gives to the builder.
+
+Checking a file needs the sections of all equations, but not torch. The files of families therefore import torch, and
+modules that need it, inside functions only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-from torch import Tensor
+from ...problem_file.equation_parts import EquationSpec
 
-from ...fem.evaluation import Evaluation
-from ...fem.state_space import FieldGroup, StateSpace
-from ...inner.residual import TestNorm
-from ...pde.form import ClosedForm, Pointwise
-from ...pde.ranges import CONDUCTIVITY, POSITIVE
-from ...problem_file.expressions import Expression
-from ..dependence import CELLS, INERTIA, Traced, stacked
-from ..values import Values
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from ...fem.evaluation import Evaluation
+    from ...fem.state_space import FieldGroup, StateSpace
+    from ...inner.residual import TestNorm
+    from ...pde.form import ClosedForm, Pointwise
+    from ...problem_file.loading import ProblemFile
+    from ..values import Values
 
 
 @dataclass(frozen=True)
@@ -73,71 +78,34 @@ class Interior:
     closed: ClosedForm | None = None
 
 
-@dataclass(frozen=True)
-class Family:
-    """
-    Attributes:
-        groups: (section, dimension, element) -> the fields of the state, the one that sources act on first.
-        interior: (values, section, space) -> the equation in the cells; `values` collects what is wrong.
-        absorbing: (values, section, points (dim, P) of facets, the cell of each facet, key of the condition) -> the
-            condition that lets waves out, and its coefficients; None of an equation without waves.
-        time: whether the equation evolves in time.
-    """
+class Equation(EquationSpec):
+    """The base of equations: the section `pde` of a file, which can build the equation in the cells."""
 
-    groups: Callable[[Any, int, str], tuple[FieldGroup, ...]]
-    interior: Callable[[Values, Any, StateSpace], Interior]
-    absorbing: Callable[[Values, Any, Tensor, np.ndarray, str], tuple[Pointwise, dict[str, Tensor]]] | None = None
-    time: Literal["never", "may", "always"] = "never"
+    def groups(self, dim: int, element: str) -> tuple[FieldGroup, ...]:
+        """The fields of the state, first the fields that sources act on; by default one scalar or vector."""
+        from ...fem.state_space import FieldGroup
 
+        return (FieldGroup("state", self.components_of_source(dim), element),)
 
-def scalar_state(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:
-    """One scalar field."""
-    return (FieldGroup("state", 1, element),)
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        """The equation in the cells; `values` evaluates expressions and collects mistakes."""
+        raise NotImplementedError
 
+    def absorbing(
+        self, values: Values, x: Tensor, cells: np.ndarray, place: str
+    ) -> tuple[Pointwise, dict[str, Tensor]]:
+        """The condition that lets waves out, and its coefficients, for equations that tell that they have one.
 
-def points(space: StateSpace) -> Tensor:
-    """(dim, P) the quadrature points in the cells."""
-    return space.cells.quadrature.flat
-
-
-def conductivity_of(
-    values: Values, given: Expression | dict[str, Expression] | tuple[tuple[Expression, ...], ...], x: Tensor
-) -> tuple[np.ndarray, bool]:
-    """The conductivity (P,) or (dim, dim, 1, P), which must be positive definite; whether it is symmetric."""
-    key, symmetric = "pde.conductivity", True
-    if isinstance(given, tuple):
-        traced, symmetric = _matrix(values, key, given, x)
-    else:
-        traced = values.traced_regions(key, given, x)
-    return values.admitted(key, values.recorded(CELLS, "conductivity", traced), x, CONDUCTIVITY), symmetric
+        Args:
+            values: evaluates expressions and collects mistakes.
+            x: (dim, P) the points, on facets.
+            cells: the cell of each facet.
+            place: the key of the condition.
+        """
+        raise NotImplementedError
 
 
-def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...], x: Tensor) -> tuple[Traced, bool]:
-    """(dim, dim, 1, P) and whether it is symmetric, whatever the parameters in it are."""
-    dim = len(x)
-    if len(given) != dim:
-        values.complain(key, f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {len(given)} x {len(given)}")
-        return Traced(np.broadcast_to(np.eye(dim)[:, :, None, None], (dim, dim, 1, x.shape[1])).copy()), True
-    entries = [values.traced(f"{key}.{i}.{j}", entry, x) for i, row in enumerate(given) for j, entry in enumerate(row)]
-    whole = np.stack(np.broadcast_arrays(*(np.atleast_2d(entry.values) for entry in entries)))
-    whole = whole.reshape(dim, dim, -1, x.shape[1])
-    symmetric = bool((whole == whole.swapaxes(0, 1)).all())
-    if all(entry.follow is None for entry in entries):
-        return Traced(whole), symmetric
-    # Entries that agree at the start agree at every step where they are the same expression.
-    for i in range(dim):
-        for j in range(i):
-            moving = entries[i * dim + j].follow or entries[j * dim + i].follow
-            symmetric = symmetric and (moving is None or given[i][j] == given[j][i])
-    names = frozenset().union(*(entry.names for entry in entries))
-    return Traced(whole, stacked([entry.follow for entry in entries], (dim, dim)), names), symmetric
-
-
-def capacity_of(values: Values, given: Expression | dict[str, Expression], space: StateSpace) -> Tensor:
-    """The factor (P,) or (steps, P) of the time derivative, which must be positive.
-
-    It stands in an integral of its own, which parameters alone enter.
-    """
-    x = points(space)
-    capacity = values.regional("pde.capacity", given, x, INERTIA)
-    return values.tensor(values.admitted("pde.capacity", capacity, x, POSITIVE))
+def equation_of(file: ProblemFile) -> Equation:
+    """The equation of a problem file."""
+    assert isinstance(file.spec.pde, Equation)
+    return file.spec.pde

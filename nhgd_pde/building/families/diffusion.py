@@ -3,19 +3,95 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from torch import Tensor
+from pydantic import Field
 
-from ...fem.state_space import StateSpace
-from ...pde.form import Coefficients
-from ...pde.poisson import CLOSED_POISSON, poisson
-from ...pde.semilinear import semilinear
-from ...problem_file.pde_spec import HeatSpec, PoissonSpec, SemilinearSpec
-from ..values import Values
-from .base import Family, Interior, capacity_of, conductivity_of, points, scalar_state
+from ...problem_file.equation_parts import STARTER_TIME, Coefficient, Conditions, Conductivity, Points, Starter
+from ...problem_file.expressions import Expression
+from ...problem_file.fields import Formula
+from .base import Equation, Interior
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...fem.state_space import StateSpace
+    from ...pde.form import Coefficients
+    from ..values import Values
 
 
-def _poisson(values: Values, pde: PoissonSpec | HeatSpec, space: StateSpace) -> Interior:
+class PoissonSpec(Equation):
+    """-div(conductivity grad u) + reaction u = source."""
+
+    kind: Literal["poisson"]
+    conductivity: Conductivity = Expression(1.0)
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        return _linear(self, values, space)
+
+
+class SemilinearSpec(Equation):
+    """-div(conductivity grad u) + nonlinearity(u) = source."""
+
+    kind: Literal["semilinear"]
+    conductivity: Conductivity = Expression(1.0)
+    nonlinearity: Annotated[Expression, Formula(names=("u",))] = Field(
+        description="An expression in u and the coordinates, such as 'u**3'."
+    )
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+    starter: ClassVar[Starter] = Starter(pde={"nonlinearity": '"u**3"'})
+
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        from ...pde.semilinear import semilinear
+        from .coefficients import conductivity_of, points
+
+        x = points(space)
+        conductivity, symmetric = conductivity_of(values, self.conductivity, x)
+        reaction = values.function("pde.nonlinearity", self.nonlinearity, x)
+
+        def form(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor | None]:
+            return semilinear(lambda u, x: reaction(c, u, x))(u, grad, c, x)
+
+        coefficients = {
+            "conductivity": values.tensor(conductivity),
+            "source": values.tensor(values.regional("pde.source", self.source, x)),
+        }
+        return Interior(form, coefficients, False, symmetric, False, "u" in self.nonlinearity.variables)
+
+
+class HeatSpec(Equation):
+    """capacity u_t - div(conductivity grad u) + reaction u = source; needs `time`."""
+
+    kind: Literal["heat"]
+    capacity: Coefficient = Expression(1.0)
+    conductivity: Conductivity = Expression(1.0)
+    reaction: Coefficient = Expression(0)
+    source: Coefficient = Expression(0)
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+    evolves: ClassVar[Literal["always"]] = "always"
+    steady_operator: ClassVar[bool] = True
+    starter: ClassVar[Starter] = Starter(more=STARTER_TIME)
+
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        from .coefficients import capacity_of
+
+        found = _linear(self, values, space)
+        return replace(found, capacity=capacity_of(values, self.capacity, space), absorbing=True)
+
+
+def _linear(pde: PoissonSpec | HeatSpec, values: Values, space: StateSpace) -> Interior:
+    from ...pde.poisson import CLOSED_POISSON, poisson
+    from .coefficients import conductivity_of, points
+
     x = points(space)
     conductivity, symmetric = conductivity_of(values, pde.conductivity, x)
     reaction = values.regional("pde.reaction", pde.reaction, x)
@@ -26,27 +102,3 @@ def _poisson(values: Values, pde: PoissonSpec | HeatSpec, space: StateSpace) -> 
     }
     coercive, absorbing = bool((reaction >= 0.0).all()), bool((reaction != 0.0).any())
     return Interior(poisson, coefficients, True, symmetric, coercive, absorbing, closed=CLOSED_POISSON)
-
-
-def _heat(values: Values, pde: HeatSpec, space: StateSpace) -> Interior:
-    return replace(_poisson(values, pde, space), capacity=capacity_of(values, pde.capacity, space), absorbing=True)
-
-
-def _semilinear(values: Values, pde: SemilinearSpec, space: StateSpace) -> Interior:
-    x = points(space)
-    conductivity, symmetric = conductivity_of(values, pde.conductivity, x)
-    reaction = values.function("pde.nonlinearity", pde.nonlinearity, x)
-
-    def form(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return semilinear(lambda u, x: reaction(c, u, x))(u, grad, c, x)
-
-    coefficients = {
-        "conductivity": values.tensor(conductivity),
-        "source": values.tensor(values.regional("pde.source", pde.source, x)),
-    }
-    return Interior(form, coefficients, False, symmetric, False, "u" in pde.nonlinearity.variables)
-
-
-POISSON = Family(scalar_state, _poisson)
-HEAT = Family(scalar_state, _heat, time="always")
-SEMILINEAR = Family(scalar_state, _semilinear)

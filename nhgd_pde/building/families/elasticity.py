@@ -2,56 +2,87 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
+from pydantic import Field
 
-from ...fem.state_space import FieldGroup, StateSpace
-from ...inner.residual import TestNorm
-from ...pde.elasticity import Plane, elasticity
-from ...pde.ranges import POISSON_RATIO, POISSON_RATIO_PLANE_STRESS, POSITIVE
-from ...problem_file.pde_spec import ElasticitySpec
-from ..dependence import CELLS
-from ..values import Values
-from .base import Family, Interior, points
+from ...problem_file.equation_parts import Coefficient, Conditions, Points, Starter, VectorCoefficient
+from ...problem_file.expressions import Expression
+from .base import Equation, Interior
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...fem.state_space import StateSpace
+    from ...inner.residual import TestNorm
+    from ...pde.elasticity import Plane
+    from ..values import Values
 
 
-def _displacement(spec: Any, dim: int, element: str) -> tuple[FieldGroup, ...]:
-    return (FieldGroup("state", dim, element),)
+class ElasticitySpec(Equation):
+    """-div sigma(u) = source with the stress sigma of an isotropic linear elastic material; u is a vector."""
 
-
-def _elasticity(values: Values, pde: ElasticitySpec, space: StateSpace) -> Interior:
-    x, dim = points(space), space.domain.dim
-    if dim == 1:
-        values.complain("pde.kind", "expected a mesh of two or three dimensions for elasticity, found an interval")
-    if dim == 3 and "plane" in pde.model_fields_set:
-        values.complain("pde.plane", f"expected no plane on a 3-D mesh, found {pde.plane!r}")
-    plane: Plane = pde.plane if dim == 2 else None
-    young = values.admitted("pde.young", values.regional("pde.young", pde.young, x), x, POSITIVE)
-    range_ = POISSON_RATIO_PLANE_STRESS if plane == "stress" else POISSON_RATIO
-    given = values.regional("pde.poisson_ratio", pde.poisson_ratio, x)
-    ratio = values.admitted("pde.poisson_ratio", given, x, range_)
-    coefficients = {
-        "young": values.tensor(young),
-        "poisson_ratio": values.tensor(ratio),
-        "source": values.tensor(values.components("pde.source", pde.source, dim, x, place=CELLS)),
-    }
-    norms: list[TestNorm] = ["h1"] * dim
-    return Interior(
-        elasticity(plane),
-        coefficients,
-        affine=True,
-        symmetric=True,
-        coercive=True,
-        absorbing=False,
-        norms=tuple(norms),
-        vector=dim,
-        unseen=_rigid_motions(space),
+    kind: Literal["elasticity"]
+    young: Coefficient = Expression(1.0)
+    poisson_ratio: Coefficient = Expression(0.3)
+    plane: Literal["strain", "stress"] = Field(
+        default="strain", description="In 2-D: no displacement across the plane, or no stress."
     )
+    source: VectorCoefficient = Field(
+        default=Expression(0), description="Body force, a list of expressions; a single 0 stands for none."
+    )
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
+
+    starter: ClassVar[Starter] = Starter(
+        pde={"source": "[0, 0]"},
+        boundary={"left": "{dirichlet: [0, 0]}", "right": "{neumann: [0, 0]}"},
+        target='[0, "0.1*x**2"]',
+        mesh="{kind: rectangle, size: [4, 1], cells: [32, 8]}",
+    )
+
+    def components_of_source(self, dim: int) -> int:
+        return dim
+
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        from ...pde.elasticity import elasticity
+        from ...pde.ranges import POISSON_RATIO, POISSON_RATIO_PLANE_STRESS, POSITIVE
+        from ..dependence import CELLS
+        from .coefficients import points
+
+        x, dim = points(space), space.domain.dim
+        if dim == 1:
+            values.complain("pde.kind", "expected a mesh of two or three dimensions for elasticity, found an interval")
+        if dim == 3 and "plane" in self.model_fields_set:
+            values.complain("pde.plane", f"expected no plane on a 3-D mesh, found {self.plane!r}")
+        plane: Plane = self.plane if dim == 2 else None
+        young = values.admitted("pde.young", values.regional("pde.young", self.young, x), x, POSITIVE)
+        range_ = POISSON_RATIO_PLANE_STRESS if plane == "stress" else POISSON_RATIO
+        given = values.regional("pde.poisson_ratio", self.poisson_ratio, x)
+        ratio = values.admitted("pde.poisson_ratio", given, x, range_)
+        coefficients = {
+            "young": values.tensor(young),
+            "poisson_ratio": values.tensor(ratio),
+            "source": values.tensor(values.components("pde.source", self.source, dim, x, place=CELLS)),
+        }
+        norms: list[TestNorm] = ["h1"] * dim
+        return Interior(
+            elasticity(plane),
+            coefficients,
+            affine=True,
+            symmetric=True,
+            coercive=True,
+            absorbing=False,
+            norms=tuple(norms),
+            vector=dim,
+            unseen=_rigid_motions(space),
+        )
 
 
 def _rigid_motions(space: StateSpace) -> dict[str, np.ndarray]:
     """Coefficients (N,) of the displacements without strain: translations, and rotations about the centre."""
+    import numpy as np
+
     dim, nodes = space.domain.dim, space.parts[0].nodes
     centred = nodes - nodes.mean(axis=1, keepdims=True)
     motions = {}
@@ -66,6 +97,3 @@ def _rigid_motions(space: StateSpace) -> dict[str, np.ndarray]:
             name = "rotation" if dim == 2 else f"rotation about {'xyz'[3 - i - j]}"
             motions[name] = (motion / np.abs(centred).max()).reshape(-1)
     return motions
-
-
-ELASTICITY = Family(_displacement, _elasticity)

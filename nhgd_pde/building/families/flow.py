@@ -2,25 +2,103 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from ...fem.state_space import FieldGroup, StateSpace
-from ...inner.residual import TestNorm
-from ...pde.flow import navier_stokes, stokes
-from ...pde.ranges import POSITIVE
-from ...problem_file.pde_spec import NavierStokesSpec, StokesSpec
-from ..dependence import CELLS
-from ..values import Values
-from .base import Family, Interior, UndeterminedField, points
+from pydantic import Field
+
+from ...problem_file.equation_parts import (
+    BoundarySpec,
+    Points,
+    RegionCoefficient,
+    Starter,
+    VectorCoefficient,
+)
+from ...problem_file.expressions import Expression
+from .base import Equation, Interior, UndeterminedField
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...fem.state_space import FieldGroup, StateSpace
+    from ...inner.residual import TestNorm
+    from ..values import Values
+
+Viscosity = Annotated[
+    RegionCoefficient,
+    Field(description="Positive expression, or mapping from subdomain (or default) to expression."),
+]
+Force = Annotated[VectorCoefficient, Field(description="Force a unit of volume, a list with one entry a component.")]
+FlowConditions = Annotated[
+    dict[str, BoundarySpec],
+    Field(
+        description="Velocities (dirichlet, a list with null where a component is free) and tractions viscosity du/dn "
+        "- p n (neumann, a list) by the name of a side, or 'all'; a side without one has no traction."
+    ),
+]
+_STARTER = Starter(
+    pde={"source": "[0, 0]"},
+    boundary={"top": "{dirichlet: [1, 0]}", "all": "{dirichlet: 0}"},
+    target='["y - 0.5", "0.5 - x"]',
+    mesh="{kind: rectangle, size: [1, 1], cells: [16, 16]}",
+    element=("P2", "of the velocity; pressures are P1"),
+)
 
 
-def _groups(pde: StokesSpec | NavierStokesSpec, dim: int, element: str) -> tuple[FieldGroup, ...]:
-    """P2 for the velocity and P1 for the pressure, the lowest stable pair of its kind (Q2-Q1 on quadrilaterals)."""
-    return FieldGroup("velocity", dim, "P2"), FieldGroup("pressure", 1, "P1")
+class _Flow(Equation):
+    """The base of flows: P2 for the velocity and P1 for the pressure, the lowest stable pair of its kind.
+
+    On quadrilaterals the pair is Q2-Q1.
+    """
+
+    mixed: ClassVar[bool] = True
+
+    def components_of_source(self, dim: int) -> int:
+        return dim
+
+    def groups(self, dim: int, element: str) -> tuple[FieldGroup, ...]:
+        from ...fem.state_space import FieldGroup
+
+        return FieldGroup("velocity", dim, "P2"), FieldGroup("pressure", 1, "P1")
 
 
-def _interior(values: Values, pde: StokesSpec | NavierStokesSpec, space: StateSpace) -> Interior:
+class StokesSpec(_Flow):
+    """-viscosity lap u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
+    points: Points = ()
+
+    starter: ClassVar[Starter] = _STARTER
+
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        return _interior(self, values, space)
+
+
+class NavierStokesSpec(_Flow):
+    """-viscosity lap u + (u . grad) u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+
+    kind: Literal["navier_stokes"]
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
+    points: Points = ()
+
+    convective: ClassVar[bool] = True
+    starter: ClassVar[Starter] = replace(_STARTER, pde={**_STARTER.pde, "viscosity": "0.01"}, weight="1.0e-2")
+
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        return _interior(self, values, space)
+
+
+def _interior(pde: StokesSpec | NavierStokesSpec, values: Values, space: StateSpace) -> Interior:
+    from ...pde.flow import navier_stokes, stokes
+    from ...pde.ranges import POSITIVE
+    from ..dependence import CELLS
+    from .coefficients import points
+
     x, dim = points(space), space.domain.dim
     if dim == 1:
         values.complain("mesh", f"expected a mesh in two or three dimensions for {pde.kind}, found one in 1-D")
@@ -30,29 +108,26 @@ def _interior(values: Values, pde: StokesSpec | NavierStokesSpec, space: StateSp
         "source": values.tensor(values.components("pde.source", pde.source, dim, x, place=CELLS)),
     }
     velocity: list[TestNorm] = ["h1"] * dim
-    convective = isinstance(pde, NavierStokesSpec)
     return Interior(
-        navier_stokes() if convective else stokes,
+        navier_stokes() if pde.convective else stokes,
         coefficients,
-        affine=not convective,
-        symmetric=not convective,
+        affine=not pde.convective,
+        symmetric=not pde.convective,
         coercive=False,
         absorbing=False,
         norms=(*velocity, "l2"),
         vector=dim,
-        eased=navier_stokes if convective else None,
+        eased=navier_stokes if pde.convective else None,
         undetermined=UndeterminedField(dim, _outflow(space, dim)),
     )
 
 
 def _outflow(space: StateSpace, dim: int) -> np.ndarray:
     """int phi . n over the boundary of every velocity function phi, as int div phi; zero for pressures."""
+    import torch
+
     cells = space.cells
     density = torch.zeros(cells.components, 1, cells.quadrature.points, dtype=torch.float64, device=space.device)
     for i in range(dim):
         density[i * (dim + 1) + 1 + i] = 1.0
     return cells.test(density)[0].cpu().numpy()
-
-
-STOKES = Family(_groups, _interior)
-NAVIER_STOKES = Family(_groups, _interior)

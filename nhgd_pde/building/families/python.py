@@ -2,99 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from ...fem.state_space import FieldGroup, StateSpace
-from ...inner.residual import TestNorm
-from ...pde.checked import CheckedForm, FormError, Nature, examine
-from ...pde.form import Coefficients, Integral
-from ...problem_file.fields import Function
-from ...problem_file.pde_spec import PythonSpec
-from ..dependence import CELLS, Recorded, parameter_maps
-from ..python_code import load_function
-from ..values import Values
-from .base import Family, Interior, capacity_of, points
+from ...problem_file.equation_parts import Coefficient, Conditions, Points, VectorCoefficient
+from ...problem_file.expressions import Expression
+from ...problem_file.fields import Function, Number
+from .base import Equation, Interior
 
-# Multiples of the starting values of parameters (of 1 where they are zero) at which a form is classified, too.
-_ELSEWHERE = (0.7, -1.3)
+if TYPE_CHECKING:
+    from ...fem.state_space import StateSpace
+    from ..values import Values
 
 
-def _groups(spec: PythonSpec, dim: int, element: str) -> tuple[FieldGroup, ...]:
-    return (FieldGroup("state", spec.components, element),)
+class PythonSpec(Equation):
+    """A weak form of your own, a function (u, grad, c, x) -> (f0, f1). Runs the code of the file it is in."""
 
-
-def _python(values: Values, pde: PythonSpec, space: StateSpace) -> Interior:
-    x = points(space)
-    function = values.once("pde.python", lambda: load_function(values.file, "pde.python", pde.python))
-    form = CheckedForm(Function.written(pde.python), function)
-    coefficients: dict[str, Tensor] = {}
-    for name, value in pde.coefficients.items():
-        key = f"pde.coefficients.{name}"
-        if isinstance(value, tuple):
-            coefficients[name] = values.tensor(values.components(key, value, len(value), x, place=CELLS, name=name))
-        else:
-            coefficients[name] = values.tensor(values.regional(key, value, x))
-    vector = pde.components if pde.components > 1 else None
-    if vector is None and not isinstance(pde.source, tuple):
-        source = values.regional("pde.source", pde.source, x)
-    else:
-        source = values.components("pde.source", pde.source, pde.components, x, place=CELLS)
-    coefficients["source"] = values.tensor(source)
-    coefficients |= values.exposed(coefficients)
-    rows = values.rows if values.times is None else len(values.times)
-    nature = _nature(values, Integral(space.cells, form, Recorded(coefficients), ()), rows)
-    norms: tuple[TestNorm, ...] = tuple("h1" for _ in range(pde.components))
-    return Interior(
-        form,
-        coefficients,
-        nature.affine,
-        nature.symmetric,
-        nature.coercive,
-        nature.absorbing or values.times is not None,
-        capacity_of(values, pde.capacity, space),
-        norms,
-        vector,
+    python: Annotated[Any, Function()] = Field(description="The function, file.py:name.")
+    components: Annotated[int, Number(whole=True, least=1)] = Field(default=1, description="Fields of the state.")
+    coefficients: dict[str, VectorCoefficient] = Field(
+        default_factory=dict, description="What the function finds in c, by name: expressions, or lists of them."
     )
+    source: VectorCoefficient = Field(default=Expression(0), description="What it finds as c['source'].")
+    capacity: Coefficient = Field(default=Expression(1.0), description="Factor of the time derivative, with time.")
+    boundary: Conditions = Field(default_factory=dict)
+    points: Points = ()
 
+    @property
+    def kind(self) -> str:
+        return "python"
 
-def _nature(values: Values, integral: Integral, rows: int) -> Nature:
-    """What the form is like at the starting values of the parameters, and where it depends on them at others too."""
-    assert isinstance(integral.form, CheckedForm)
-    name, given = integral.form.name, integral.coefficients
-    assert isinstance(given, Recorded)
-    generator = torch.Generator().manual_seed(0)
-    try:
-        nature = examine(name, integral, rows, generator)
-    except FormError as error:
-        raise values.file.error("pde.python", str(error)) from error
-    values.dependence.use(CELLS, given.asked & values.parameters.keys())
-    acting = sorted(values.dependence.names_at(CELLS) & values.parameters.keys())
-    if not acting:
-        return nature
-    maps = parameter_maps(
-        acting, values.dependence.at(CELLS), values.dependence.names_at(CELLS), values.dependence.exposed
-    )
-    start = {**given, **values.companions(CELLS, integral.evaluation.quadrature.flat)}
-    for factor in _ELSEWHERE:
-        moved: Coefficients = start
-        for each, enter in zip(acting, maps, strict=True):
-            value = values.parameters[each]
-            moved = enter(moved, integral.evaluation.quadrature.weights.new_full((1, 1), factor * (value or 1.0)))
-        try:
-            there = examine(name, replace(integral, coefficients=moved), rows, generator)
-        except FormError:
-            # A run cannot use parameters at which the form is not finite.
-            continue
-        nature = Nature(
-            nature.affine and there.affine,
-            nature.symmetric and there.symmetric,
-            nature.coercive and there.coercive,
-            nature.absorbing or there.absorbing,
-        )
-    return nature
+    evolves: ClassVar[Literal["may"]] = "may"
+    starter: ClassVar[None] = None
 
+    def components_of_source(self, dim: int) -> int:
+        return self.components
 
-PYTHON = Family(_groups, _python, time="may")
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        from .own_form import python_interior
+
+        return python_interior(values, self, space)

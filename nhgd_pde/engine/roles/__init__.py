@@ -1,1 +1,1 @@
-"""The curvature role in a process of its own, on a device of its own, beside the inner role."""
+"""Runs of several processes: two roles, of which one owns the inverse, or ranks that share the scenarios."""

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import RoleLostError
+from .failures import RoleLostError
 
 # Bytes of a frame, the first piece of every message: a header of integers (kind, number of tensors, then for each
 # of them its type, its number of axes and their lengths), and the tensors, as far as they all fit in.
@@ -24,7 +24,7 @@ _TYPES = (torch.float64, torch.float32, torch.int64, torch.uint8)
 
 
 class Message(IntEnum):
-    """What the inner role asks of the curvature role, and the answers."""
+    """The kinds of messages: requests of the inner role to the curvature role, and the answers."""
 
     INIT = 1
     ABSORB = 2
@@ -45,13 +45,13 @@ class Message(IntEnum):
 
 @dataclass
 class Traffic:
-    """What went over a link.
+    """The traffic over a link.
 
     Attributes:
-        sent: bytes.
-        messages: messages sent.
+        sent: number of bytes sent.
+        messages: number of messages sent.
         waited: seconds spent waiting for the other role.
-        peer_busy: seconds the other role has worked, as it told last.
+        peer_busy: seconds that the other role has worked, from its last answer.
     """
 
     sent: int = 0
@@ -62,19 +62,19 @@ class Traffic:
 
 @dataclass
 class Link:
-    """One end of the way between two roles.
+    """One end of the connection between two roles.
 
-    Sends return at once; at most `ring` messages are on their way, so that memory stays bounded. One group a
-    direction, because a pair of NCCL ranks that send to each other in one group can block each other.
+    Sends return at once; at most `ring` messages are on their way, so that memory stays bounded. Each direction has a
+    process group, because two NCCL ranks that send to each other in one group can block each other.
 
     Attributes:
         peer: rank of the other role.
-        name: of the other role, for messages.
+        name: name of the other role, for messages.
         outgoing, incoming: process groups of the two directions.
         wire: device that tensors travel on: the GPU between two GPUs (NCCL), else the CPU (Gloo).
         device: where received tensors are wanted.
-        ring: most messages on their way.
-        traffic: what went over the link from this end.
+        ring: largest number of messages on their way.
+        traffic: the traffic from this end.
         explain: how the other role has ended, as a sentence; None if this is not known.
     """
 
@@ -167,7 +167,7 @@ class Link:
             work.wait()
 
     def _framed(self, tensors: Sequence[Tensor]) -> bool:
-        """All of the tensors fit into the frame: a short message is one piece."""
+        """Whether all tensors fit into the frame, so that the message is one piece."""
         size = sum(_padded(tensor.numel() * tensor.element_size()) for tensor in tensors)
         return self.wire.type == "cpu" and 8 * _HEADER + size <= _FRAME
 

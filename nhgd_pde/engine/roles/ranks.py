@@ -1,7 +1,7 @@
-"""A team of processes by torch.distributed: how its members meet, and what goes between them.
+"""A team of ranks by torch.distributed: how they meet, and how they exchange data.
 
-Every exchange begins with a short header in which the ranks say what they are about to do, so that one that has failed,
-or has gone another way, ends the run with a sentence and not with processes that wait for each other.
+Every exchange begins with a short header in which each rank says what it is about to do. So a rank that has failed, or
+that does something else, ends the run with a sentence, and the others do not wait for it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..scenarios.team import Team
-from .errors import RankLostError, RanksPartedError, RoleError
+from .failures import RankLostError, RanksPartedError, RoleError
 from .rendezvous import LONGEST_ANSWER, await_value
 
 # Seconds after which a process whose connections are closed has ended as well.
 _LAST_WORDS = 3.0
 # Seconds after the first of its threads, by which the last thread of a process that was killed has ended.
 _LAST_THREADS = 1.0
-# Relative difference of the points that two ranks are at which is rounding; beyond, they have parted.
+# Relative difference up to which two ranks are at the same point, except for rounding.
 _SAME = 1e-9
 
 
-class _What(IntEnum):
-    """What an exchange is about."""
+class _Purpose(IntEnum):
+    """The purpose of an exchange."""
 
     CHECK = 1
     MESSAGE = 2
@@ -46,16 +46,16 @@ class _What(IntEnum):
 
 @dataclass
 class RankTraffic:
-    """Bytes that this rank has handed over, by what they are.
+    """The traffic of this rank; bytes are those that it has sent.
 
     Attributes:
-        sums: of the size of controls and states, whatever the number of scenarios.
-        largest: of the largest such message.
-        values: one number a scenario.
-        rows: states and adjoints, for checkpoints and fields.
-        headers: of all messages.
-        messages: their number.
-        waited: seconds spent waiting for other ranks and for the way.
+        sums: bytes of sums, which have the size of controls and states, whatever the number of scenarios.
+        largest: bytes of the largest sum.
+        values: bytes of values, one number for each scenario.
+        rows: bytes of states and adjoints, for checkpoints and fields.
+        headers: bytes of the headers of all messages.
+        messages: number of messages.
+        waited: seconds spent in exchanges, most of them waiting for other ranks.
     """
 
     sums: int = 0
@@ -73,14 +73,14 @@ class RankTraffic:
 
 @dataclass(frozen=True)
 class Member:
-    """Where a rank runs."""
+    """The host, the process and the device of a rank."""
 
     host: str
     process: int
     device: str
 
     def ended(self) -> bool:
-        """It runs on this host no more; False where it is on another."""
+        """Whether the process has ended; False if it is on another host."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -93,13 +93,14 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Ranks(Team):
-    """
+    """The team of this rank.
+
     Attributes:
-        members: of every rank.
-        device: of this rank.
-        group: of NCCL, where every rank has a GPU of its own; else None: sums go by Gloo.
-        traffic: what this rank has handed over.
-        explain: how another rank has ended, as a sentence, where that is known.
+        members: where each rank runs.
+        device: the device of this rank.
+        group: an NCCL group, if every rank has its own GPU; None: sums go by Gloo.
+        traffic: the traffic of this rank.
+        explain: how another rank has ended, as a sentence; None if this is not known.
     """
 
     members: tuple[Member, ...] = ()
@@ -115,19 +116,19 @@ class Ranks(Team):
             yield
         except Exception as error:
             failure = error
-        if not bool(self._header(_What.CHECK, flag=failure is not None)[:, 2].any()):
+        if not bool(self._header(_Purpose.CHECK, flag=failure is not None)[:, 2].any()):
             return
         raise next(each for each in self._objects(failure) if each is not None)
 
     def told(self, message: str) -> str:
-        if not bool(self._header(_What.MESSAGE, flag=bool(message))[:, 2].any()):
+        if not bool(self._header(_Purpose.MESSAGE, flag=bool(message))[:, 2].any()):
             return message
         return next(each for each in self._objects(message) if each)
 
     def summed(self, parts: Sequence[Tensor], v: Tensor | None = None) -> list[Tensor]:
         flat = torch.cat([part.reshape(-1) for part in parts])
         size = flat.numel() * flat.element_size()
-        self._header(_What.SUM, size, mark=0.0 if v is None else float(v.norm()))
+        self._header(_Purpose.SUM, size, mark=0.0 if v is None else float(v.norm()))
         self.traffic.sums += size
         self.traffic.largest = max(self.traffic.largest, size)
         pieces = torch.split(self._sum(flat), [part.numel() for part in parts])
@@ -136,12 +137,12 @@ class Ranks(Team):
     def joined(self, values: Tensor, where: Tensor, count: int) -> Tensor:
         found = super().joined(values, where, count)
         size = found.numel() * found.element_size()
-        self._header(_What.VALUES, size)
+        self._header(_Purpose.VALUES, size)
         self.traffic.values += size
         return self._sum(found.clone())
 
     def collected(self, rows: Tensor) -> Tensor:
-        counts = self._header(_What.ROWS, len(rows))[:, 1].long().tolist()
+        counts = self._header(_Purpose.ROWS, len(rows))[:, 1].long().tolist()
         with self._watched():
             if self.rank:
                 if len(rows):
@@ -158,10 +159,10 @@ class Ranks(Team):
         return found
 
     def decided(self, choice: bool) -> bool:
-        return bool(self._header(_What.DECISION, flag=choice)[0, 2])
+        return bool(self._header(_Purpose.DECISION, flag=choice)[0, 2])
 
-    def _header(self, what: _What, size: int = 0, flag: bool = False, mark: float = 0.0) -> Tensor:
-        """(ranks, 4) what every rank is about to do: kind, size, a flag, and a mark of where it is."""
+    def _header(self, what: _Purpose, size: int = 0, flag: bool = False, mark: float = 0.0) -> Tensor:
+        """(ranks, 4) what every rank is about to do: purpose, size, a flag, and a mark of the point it is at."""
         mine = torch.tensor([what, size, flag, mark], dtype=torch.float64)
         every = [torch.empty_like(mine) for _ in range(self.size)]
         with self._watched():
@@ -170,7 +171,7 @@ class Ranks(Team):
         self.traffic.messages += 1
         table = torch.stack(every)
         kinds, sizes, marks = table[:, 0], table[:, 1], table[:, 3]
-        apart = (kinds != what) | ((sizes != size) & (what != _What.ROWS))
+        apart = (kinds != what) | ((sizes != size) & (what != _Purpose.ROWS))
         apart |= ~((marks - mark).abs() <= _SAME * abs(mark)) & ~(marks.isnan() & torch.isnan(mine[3]))
         if bool(apart.any()):
             other = int(torch.nonzero(apart)[0])
@@ -190,7 +191,7 @@ class Ranks(Team):
         return there.to(flat.device)
 
     def _objects(self, mine: Any) -> list[Any]:
-        """One of every rank; rare, and as long as it takes."""
+        """The objects of all ranks, by their numbers; used rarely, as it is slow."""
         try:
             packed = pickle.dumps(mine)
             pickle.loads(packed)
@@ -213,7 +214,7 @@ class Ranks(Team):
             self.traffic.waited += time.perf_counter() - start
 
     def _lost(self, error: RuntimeError) -> RankLostError:
-        """Which rank is gone: its process has ended; a rank on another host is told by its connection alone."""
+        """The exception that names the rank whose process has ended, or else the ranks on other hosts."""
         end, gone = time.monotonic() + _LAST_WORDS, ""
         while time.monotonic() < end:
             known = self.explain()
@@ -239,19 +240,19 @@ class Ranks(Team):
 
 def _text(header: Tensor) -> str:
     what, size, _, mark = header.tolist()
-    return f"{_What(int(what)).name.lower()} of {size:.0f} bytes at |v| = {mark:.15g}"
+    return f"{_Purpose(int(what)).name.lower()} of {size:.0f} bytes at |v| = {mark:.15g}"
 
 
 def meet_ranks(
     store: dist.Store, rank: int, size: int, device: torch.device, ended: Callable[[], str | None] = lambda: None
 ) -> Ranks:
-    """Connect the ranks; returns this one's team.
+    """Connects the ranks; returns the team of this rank.
 
     Args:
-        store: reached by all.
-        rank: of this process.
+        store: a store that all ranks reach.
+        rank: number of this rank.
         size: number of ranks.
-        device: of this rank.
+        device: device of this rank.
         ended: asked while waiting: None, or a sentence on which rank will not come any more.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The inner role's view of a curvature role in another process: a backend like any other."""
+"""A backend whose inverse is in the process of the curvature role."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from torch import Tensor
 from ...linalg.counts import Counts
 from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
-from .errors import RemoteError, RemoteStorageError, RoleLostError
+from .failures import RemoteError, RemoteStorageError, RoleLostError
 from .link import Link, Message, tensor_text, text_tensor
 from .service import STEM, Files
 
 
 @dataclass(frozen=True)
 class RemoteState:
-    """A handle of the inverse that the other role owns.
+    """A handle of the inverse that the curvature role owns.
 
     Attributes:
-        link: the way there.
-        counts: where the work done there is counted.
-        anticipated: the point where the other role has begun to rebuild its inverse.
-        _last: what it told last, and the point of a pointwise inverse; every handle shares it, as it does the inverse.
+        link: the link to the curvature role.
+        counts: where the work of the curvature role is counted.
+        anticipated: the point where the curvature role has begun to rebuild its inverse.
+        _last: the last report of the curvature role, and the point of a pointwise inverse. All handles share it, as
+            they share the inverse.
     """
 
     link: Link
@@ -51,12 +52,12 @@ class RemoteState:
 
     @property
     def point(self) -> tuple[Tensor, Tensor]:
-        """That of the inverse as it is in the other role, whichever handle of it this is."""
+        """The point of the inverse as it is in the curvature role, the same for all handles."""
         return self._last["point"]
 
     @property
     def trust(self) -> float:
-        """That of the inverse which answered last."""
+        """The trust of the inverse when it answered last."""
         return self._last["trust"]
 
     @property
@@ -90,15 +91,15 @@ class RemoteState:
 
 @dataclass(frozen=True)
 class Remote:
-    """A backend that lives in the curvature role.
+    """The backend of the inner role, which asks the curvature role.
 
-    Batches of scores are sent off and absorbed there while the inner role goes on; only what needs an answer
-    waits, and finds every batch absorbed that was sent before.
+    Batches of scores are sent and are absorbed there while the inner role goes on. Only a question waits for its
+    answer; by then every batch that was sent before it has been absorbed.
 
     Attributes:
         link: to the curvature role, which knows the options of the backend.
         pointwise: see `Curvature`.
-        files: to which what a run of one role has saved is written, for the other role to read.
+        files: where the inverse of a checkpoint of a run of one role is written, for the curvature role to read.
     """
 
     link: Link
@@ -132,7 +133,7 @@ class Remote:
         return replace(state, anticipated=(u, v))
 
     def save(self, state: RemoteState) -> dict[str, Any]:
-        """The inverse is written by the role that owns it; here is only the name of its file."""
+        """The name and the checksum of the file that the curvature role writes its inverse to."""
         name, _, checksum = tensor_text(state.ask(Message.SAVE)[0]).partition(" ")
         return {"file": name, "sha256": checksum}
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import RoleError, RoleFailedError, RoleLostError
+from .failures import RoleError, RoleFailedError, RoleLostError
 from .link import Link, Message
 
 INNER, CURVATURE = 0, 1
@@ -24,12 +24,12 @@ _LONGEST_START, _PAUSE = 300.0, 0.01
 
 
 def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[], str | None] = lambda: None) -> Link:
-    """Connect the two roles; returns this one's end of the link.
+    """Connects the two roles; returns the end of the link of this role.
 
     Args:
-        store: reached by both.
+        store: a store that both roles reach.
         rank: `INNER` or `CURVATURE`.
-        device: of this role.
+        device: device of this role.
         alive: asked while waiting: None, or a sentence on why the other role will not come any more.
 
     Raises:
@@ -78,7 +78,7 @@ def await_value(
     """Waits for the value of a key that another process sets.
 
     Args:
-        store: reached by all processes.
+        store: a store that all processes reach.
         key: the key.
         others: the processes that may give up, as they say so to `give_up`.
         who: what the process that sets the key is called, for messages.

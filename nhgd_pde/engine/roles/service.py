@@ -1,4 +1,4 @@
-"""The curvature role: owns the inverse, absorbs scores while the inner role goes on, answers its questions."""
+"""The curvature role: it owns the inverse, absorbs scores while the inner role goes on, and answers its questions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .link import Link, Message, tensor_text, text_tensor
 
 
 class Files(Protocol):
-    """The folder of a run, as far as it has checkpoints of the inverse; both verbs may raise an OSError."""
+    """The files of a run that have checkpoints of the inverse; both methods may raise an OSError."""
 
     def write(self, name: str, content: dict[str, Any]) -> str:
         """Write a file; returns its checksum."""
@@ -30,15 +30,15 @@ class Files(Protocol):
         ...
 
 
-# checkpoint-curvature-1.pt, checkpoint-curvature-2.pt, ...
+# How the names of these files begin: checkpoint-curvature-1.pt, checkpoint-curvature-2.pt, ...
 STEM = "checkpoint-curvature-"
 
 
 @dataclass
 class _Anticipated:
-    """A state that is being rebuilt in the background, so that questions go to the old one meanwhile.
+    """A state that is rebuilt in the background, while the old state answers questions.
 
-    Sparse factorisations let go of the interpreter while they run.
+    Sparse factorisations release the lock of the interpreter while they run.
     """
 
     result: list[Any] = field(default_factory=list)
@@ -68,10 +68,10 @@ class CurvatureRole:
     """The state of the role.
 
     Attributes:
-        problem: the bilevel problem, of which only what the inverse is made from is used.
+        problem: the bilevel problem; only the parts that the inverse is made from are used.
         curvature: the backend.
-        link: to the inner role.
-        files: which has the checkpoints of the inverse.
+        link: the link to the inner role.
+        files: the checkpoints of the inverse.
         busy: seconds spent on the inverse.
     """
 
@@ -86,7 +86,7 @@ class CurvatureRole:
     _saved: int = 0
 
     def serve(self) -> None:
-        """Answer until told to stop.
+        """Answers messages until one says to stop.
 
         Raises:
             RoleLostError: the inner role is gone.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,10 @@ from .numbers import Schema, is_number, plain_number
 
 @dataclass(frozen=True)
 class Context:
-    """What the rest of a file makes known to its expressions.
+    """What other parts of a file tell about the names in its expressions.
 
     Attributes:
-        time: the problem evolves in time.
+        time: whether the problem evolves in time.
         parameters: names of the controls of kind parameter, and of random inputs.
     """
 
@@ -33,10 +33,10 @@ class Formula:
     """An expression in the coordinates and further `names`, written as a number or a text.
 
     Attributes:
-        null: null is allowed.
+        null: whether null is allowed.
         names: further names.
-        vector: so is a list of expressions, one a component.
-        null_entries: null is allowed in such a list.
+        vector: whether a list of expressions is allowed, one for each component.
+        null_entries: whether null is allowed in such a list.
     """
 
     null: bool = False
@@ -51,16 +51,22 @@ class Formula:
         if isinstance(value, Expression):
             return value
         if self.vector and isinstance(value, list | tuple):
-            if not value:
-                raise expectation("a list with an expression a component", value)
-            entry = replace(self, vector=False, null=self.null_entries)
-            return tuple(each for _, each in each_of("list", enumerate(value), lambda each: entry.check(each, context)))
+            return self._components(value, context)
         if not isinstance(value, str) and not is_number(value):
             single = "a number, an expression or a list of expressions" if self.vector else "a number or an expression"
             raise expectation(f"{single}{' or null' * self.null}", value)
+        return self._expression(value if isinstance(value, str) else plain_number(value), context)
+
+    def _components(self, value: Sequence[object], context: Context) -> tuple[Expression | None, ...]:
+        if not value:
+            raise expectation("a list with an expression a component", value)
+        entry = replace(self, vector=False, null=self.null_entries)
+        return tuple(each for _, each in each_of("list", enumerate(value), lambda each: entry.check(each, context)))
+
+    def _expression(self, value: str | float, context: Context) -> Expression:
         names = (*self.names, *(name for name in context.parameters if name not in self.names))
         try:
-            expression = Expression(value if isinstance(value, str) else plain_number(value), names)
+            expression = Expression(value, names)
         except ExpressionError as error:
             raise issue(str(error)) from None
         if "t" in expression.variables and not context.time:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, TypeGuard
@@ -18,7 +19,7 @@ Schema = dict[str, Any]
 
 
 def is_number(value: object) -> TypeGuard[SupportsFloat]:
-    """Whether it is a real number; a truth value is none."""
+    """Whether a value is a real number; a truth value is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -60,21 +61,22 @@ class Number:
             return value
         if not is_number(value):
             raise expectation(self.expected, value, self._hint(value))
-        number = plain_number(value)
-        if self.whole and isinstance(number, float):
-            # 1e6 is a whole number, too, for YAML as for JSON schemas.
-            if not number.is_integer():
-                raise expectation(self.expected, value)
-            number = int(number)
-        number = number if self.whole else float(number)
-        if (
-            not math.isfinite(number)
-            or (self.least is not None and number < self.least)
-            or (self.above is not None and number <= self.above)
-            or (self.below is not None and number >= self.below)
-        ):
+        number = self._converted(plain_number(value))
+        if not self._allowed(number):
             raise expectation(self.expected, value)
         return number
+
+    def _converted(self, number: int | float) -> int | float:
+        if not self.whole:
+            return float(number)
+        # 1e6 is a whole number, too, for YAML as for JSON schemas.
+        return int(number) if isinstance(number, int) or number.is_integer() else number
+
+    def _allowed(self, number: int | float) -> bool:
+        if not math.isfinite(number) or (self.whole and isinstance(number, float)):
+            return False
+        bounds = ((self.least, operator.ge), (self.above, operator.gt), (self.below, operator.lt))
+        return all(limit is None or holds(number, limit) for limit, holds in bounds)
 
     def _hint(self, value: object) -> str:
         if value is False and "off" in self.words:
@@ -101,7 +103,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A number, or where `single` is allowed to be one of many a list of at least one."""
+    """A list of at least one number; where `single` is true, one number without a list, too."""
 
     entry: Number
     single: bool = True
@@ -126,7 +128,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Flag:
-    """True or false; with `only`, no more than true."""
+    """True or false; with `only`, true alone."""
 
     only: bool = False
 
@@ -169,7 +171,7 @@ class PerAxis:
 
 
 def _first_if_scalar(value: object, inner: Callable[[object], object], entries: object) -> object:
-    # A single value is checked once an axis: its mistake is reported once, at the value itself.
+    # A single value is checked once for every axis, but its mistake is reported once, at the value itself.
     try:
         return inner(entries)
     except ValidationError as error:

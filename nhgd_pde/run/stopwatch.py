@@ -10,7 +10,7 @@ from dataclasses import replace
 from ..linalg.counts import Counts
 
 
-class Clock:
+class Stopwatch:
     """Measures the seconds and the work of a run, and stands still while records are made.
 
     Args:

@@ -26,7 +26,7 @@ _ROUND_RTOL = 1e-3
 _LEAST_REDUCTION = 0.1
 
 
-class Stages:
+class ProblemSequence:
     """The stages and rounds of a run, and the one that is solved now.
 
     Attributes:

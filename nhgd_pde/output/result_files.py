@@ -29,7 +29,7 @@ class Result(Protocol):
 
 
 # The names are cleared from a folder before a new run writes there; one without a suffix is a series in a folder.
-RESULTS: Mapping[str, Callable[[RunFolder, Result], object]] = {
+RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
     FINAL: lambda run, result: run.write_final(*result.fields()),
     EVOLUTION: lambda run, result: run.write_evolution(result.frames()),
     SCENARIOS: lambda run, result: run.write_scenarios(result.scenario_rows()),

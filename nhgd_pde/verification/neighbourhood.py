@@ -1,4 +1,4 @@
-"""The point at which derivatives are tested, and the lengths by which states and controls are moved there."""
+"""The point at which derivatives are tested, and how states and controls move in its neighbourhood."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class UnsolvedError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
-    """A control, its state, and their units.
+class Neighbourhood:
+    """A control, its state, their units, and directions in which they move.
 
     Attributes:
         problem: the problem to test.
@@ -214,7 +214,7 @@ def smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
     return torch.cat(found).to(problem.equation.lift.device)
 
 
-def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | None, Tensor] | None) -> Probe:
+def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | None, Tensor] | None) -> Neighbourhood:
     """A random control near the first one and a state near its own; or exactly a state and a control.
 
     Args:
@@ -246,8 +246,8 @@ def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | N
         raise UnsolvedError(f"the state could not be solved: {said or 'it is not finite'}")
     room, side = room_at(problem, known.u, v, unit)
     size = _state_unit(problem, known.u, v, room * smooth(problem, generator))
-    probe = Probe(problem, v, known.u, known.u, size, room, side, exact, known, generator)
-    return probe if at is not None else _beside(probe)
+    near = Neighbourhood(problem, v, known.u, known.u, size, room, side, exact, known, generator)
+    return near if at is not None else _beside(near)
 
 
 def _not_finite(problem: PDEProblem, u: Tensor, v: Tensor) -> str:
@@ -269,18 +269,18 @@ def _not_finite(problem: PDEProblem, u: Tensor, v: Tensor) -> str:
     return ""
 
 
-def _beside(probe: Probe) -> Probe:
-    """The probe with a rough state near the solution, as far away as equation and objective are finite."""
-    problem, shift = probe.problem, probe.state_direction()
+def _beside(near: Neighbourhood) -> Neighbourhood:
+    """The neighbourhood of a rough state near the solution, as far away as equation and objective are finite."""
+    problem, shift = near.problem, near.state_direction()
     for k in range(20):
-        moved = probe.solution + 0.5**k * shift
+        moved = near.solution + 0.5**k * shift
         try:
-            values = [problem.residual(moved, probe.v), *problem.outer_derivatives(moved, probe.v)]
+            values = [problem.residual(moved, near.v), *problem.outer_derivatives(moved, near.v)]
         except SingularMatrixError:
             continue
         if all(bool(value.isfinite().all()) for value in values):
-            return replace(probe, u=moved)
-    return probe
+            return replace(near, u=moved)
+    return near
 
 
 def _inside(problem: PDEProblem, v: Tensor, shift: Tensor, unit: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""The terms of the objective: the section of each in a problem file, and what the builder makes of it."""

@@ -1,0 +1,40 @@
+"""The bases of the sections of objective terms and of constraints, with what checks of a file ask of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from nhgd_pde.problem_file.fields import Number, Section
+
+Weight = Annotated[float, Number(above=0)]
+
+
+class TermSpec(Section):
+    """The base of the sections of objective terms.
+
+    Attributes:
+        of_loads: the term depends on the loads of the equation, so that random inputs in these change it.
+    """
+
+    if TYPE_CHECKING:
+        kind: str
+
+    of_loads: ClassVar[bool] = False
+
+    @property
+    def file(self) -> tuple[str, str] | None:
+        """The key and the name of a file that the term reads; None without one."""
+        return None
+
+
+class ConditionSpec(Section):
+    """The base of the sections of constraints.
+
+    Attributes:
+        of_state: the constraint bounds the state, by a penalty and multipliers in every scenario.
+    """
+
+    if TYPE_CHECKING:
+        kind: str
+
+    of_state: ClassVar[bool] = False
