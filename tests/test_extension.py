@@ -441,10 +441,10 @@ def test_a_new_choice_is_one_file_and_one_line(tmp_path: Path) -> None:
     for line, table in LINES:
         longer = longer.replace(f"\n{table} = {{\n", f"\n{table} = {{\n    {line}\n")
     (package / CATALOGUE).write_text(longer, encoding="utf-8")
-    results = (package / "output/results.py").read_text(encoding="utf-8")
+    results = (package / "output/result_files.py").read_text(encoding="utf-8")
     write = 'lambda run, result: (run.path / "control.txt").write_text(str(len(result.control)))'
     added = f'    "control.txt": {write},\n}}\n'
-    (package / "output/results.py").write_text(results.removesuffix("}\n") + added, encoding="utf-8")
+    (package / "output/result_files.py").write_text(results.removesuffix("}\n") + added, encoding="utf-8")
 
     # Six new kinds are six files and six lines; the file of the result is one line more.
     assert len(PACKAGE_FILES) == len(LINES) == changed_lines(catalogue, longer) == 6
