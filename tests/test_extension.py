@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.verification.neighbourhood import TIGHT
 
 ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -320,9 +322,9 @@ def test_the_gradient_of_a_flow_is_that_of_its_velocities() -> None:
     """int |grad u|^2 / 2 is half the work of the forces: what it is with the pressure is something else."""
     built = nhgd.load(of_flow(lambda u, grad, v, x: 0.5 * (grad**2).sum((0, 1))))
     v = 0.0 * built.pde.control.initial
-    adjoint = nhgd.verification.point.Adjoint()
+    adjoint = Adjoint()
     u, _ = built.pde.start()
-    exact, known = adjoint.evaluate(built.pde, v, adjoint.init(built.pde, u, v), nhgd.verification.point.TIGHT)
+    exact, known = adjoint.evaluate(built.pde, v, adjoint.init(built.pde, u, v), TIGHT)
     force = nhgd.load(
         {**of_flow(lambda u, grad, v, x: 0.5 * (10.0 * x[1] * u[0] + 20.0 * x[0] * x[1] * u[1])), "name": "work"}
     )
