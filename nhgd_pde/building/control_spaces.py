@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control.spaces import ControlSpace, TimeRule
+from ..control.controls import ControlSpace, TimeRule
 from ..fem.evaluation import Evaluation, stacked
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace

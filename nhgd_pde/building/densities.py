@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from ..control.controls import ControlSpace, Filter
 from ..control.density import Interpolation, Projection
 from ..control.filters import cone_filter, helmholtz_filter, sensitivity_filter
-from ..control.spaces import ControlSpace, Filter
 from ..pde.form import Coefficients
 from ..problem_file.control_spec import DensityControl
 from .control_spaces import ControlSpaces

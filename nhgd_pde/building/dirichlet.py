@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..pde.given import GivenData, ParameterData

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..linalg.factorisation import SingularMatrixError
 from ..pde.form import Coefficients, ControlMap, Integral
 from ..pde.probing import SCALES, Probe, changed_in_place, probe

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.mesh import Domain
 from ..fem.state_space import StateSpace, state_space
 from ..linalg.counts import Counts

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.state_space import StateSpace
 from ..pde.evolution import inertia

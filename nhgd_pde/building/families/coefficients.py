@@ -31,7 +31,7 @@ def conductivity_of(
 
 
 def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...], x: Tensor) -> tuple[Traced, bool]:
-    """(dim, dim, 1, P) and whether it is symmetric, whatever the parameters in it are."""
+    """The matrix (dim, dim, 1, P), and whether it is symmetric for all values of the parameters in it."""
     dim = len(x)
     if len(given) != dim:
         values.complain(key, f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {len(given)} x {len(given)}")
@@ -42,7 +42,7 @@ def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...],
     symmetric = bool((whole == whole.swapaxes(0, 1)).all())
     if all(entry.follow is None for entry in entries):
         return Traced(whole), symmetric
-    # Entries that agree at the start agree at every step where they are the same expression.
+    # Entries that change with parameters stay equal only if they are the same expression.
     for i in range(dim):
         for j in range(i):
             moving = entries[i * dim + j].follow or entries[j * dim + i].follow
@@ -54,7 +54,7 @@ def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...],
 def capacity_of(values: Values, given: Expression | dict[str, Expression], space: StateSpace) -> Tensor:
     """The factor (P,) or (steps, P) of the time derivative, which must be positive.
 
-    It stands in an integral of its own, which parameters alone enter.
+    The time derivative is a separate integral, in which parameters are the only controls.
     """
     x = points(space)
     capacity = values.regional("pde.capacity", given, x, INERTIA)

@@ -15,7 +15,7 @@ from .base import Term
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...control.spaces import ControlSpace
+    from ...control.controls import ControlSpace
     from ...objective.terms import ControlTerm, Objective
     from ..objective_builder import ObjectiveBuilder
 
