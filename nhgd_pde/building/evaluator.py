@@ -18,7 +18,7 @@ from .dependence import Traced, follower
 from .mistakes import Mistakes
 from .random_values import RandomValues, host_tensor, host_tensors
 
-# What the keys of expressions with random inputs begin with.
+# The beginnings of the keys of expressions in which random inputs may stand.
 _RANDOM = ("pde.", "time.initial")
 
 
@@ -58,12 +58,12 @@ class Evaluator:
 
     @property
     def nominal(self) -> bool:
-        """No scenarios but that with all standard variables zero are looked at."""
+        """Whether all standard variables are zero, as in a problem without random inputs."""
         return self.random is None or self.random.numbers is None
 
     @property
     def rows(self) -> int:
-        """Scenarios along an axis of their own, or one."""
+        """The length of the axis of the scenarios; 1 without such an axis."""
         return 1 if self.random is None else self.random.rows or 1
 
     def complain(self, key: str, message: str) -> None:
@@ -119,7 +119,7 @@ class Evaluator:
             shape = (self.random.rows, *shape)
         try:
             if random:
-                # Faster than with numpy for many numbers.
+                # Torch is faster than numpy for many numbers.
                 values = np.broadcast_to(expression.torch(host_tensor(points), **host_tensors(named)).numpy(), shape)
             else:
                 values = expression.numpy(points, **named)
@@ -163,13 +163,13 @@ class Evaluator:
                 self.complain(key, f"expected a number, as the control is one, found {each}")
 
     def constant_in_time(self, key: str, value: Expression | tuple[Expression, ...]) -> None:
-        """Complain of an expression in t for something that has one value for all times."""
+        """Complain of an expression in t for a quantity that has one value for all times."""
         for each in value if isinstance(value, tuple) else (value,):
             if "t" in each.variables:
                 self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
 
     def single(self, key: str, value: Expression | tuple[Expression, ...]) -> Expression:
-        """The expression of a scalar, for which a list of one may stand; zero after a complaint."""
+        """The expression of a scalar, which may also be a list of one expression; zero after a complaint."""
         if not isinstance(value, tuple):
             return value
         if len(value) != 1:
@@ -192,7 +192,7 @@ class Evaluator:
         return self.domain.subdomains[name]
 
     def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
-        """Coordinates of one of the points (dim, ...), and the scenario, of one of the values (..., points) there."""
+        """The point in x (dim, ...) and the scenario of the value with an index, among values (..., points)."""
         return place_text(self.random, x, index)
 
     def tensor(self, values: np.ndarray) -> Tensor:
