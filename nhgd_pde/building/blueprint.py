@@ -27,9 +27,9 @@ from .coarsening import coarse_level, coarser
 from .domains import build_domain
 from .entering import check_entering
 from .equation_builder import EquationBuilder
+from .equation_properties import check_properties
 from .families.base import Interior
 from .frame import Frame
-from .nature import check_nature
 from .random_inputs import risk_of, stream_of
 from .stages import bounds_in, stages_of
 from .well_posedness import check_balanced
@@ -164,7 +164,9 @@ class Blueprint:
             raise ValueError(f"expected one scenario of an evolution at a time, found {len(z)}")
         nominal, frame = self.nominal, self.frame
         values = frame.in_scenarios(z, np.arange(len(z)) if numbers is None else np.asarray(numbers))
-        check_nature(values, frame.nature.symmetric, frame.has_energy, frame.interior(values), frame.conditions(values))
+        check_properties(
+            values, frame.properties.symmetric, frame.has_energy, frame.interior(values), frame.conditions(values)
+        )
         frame.zero_mean(values)
         objective = frame.objective(values)
         values.mistakes.raise_found()

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from ..control.controls import TimeRule
 from ..problem_file.control_spec import DirichletControl
 from ..problem_file.schema import ProblemSpec
-from .mistakes import Mistakes
+from .issue_collector import IssueCollector
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def clock_of(spec: ProblemSpec) -> Clock | None:
     return Clock(spec.time.steps, spec.time.end / spec.time.steps, theta, first)
 
 
-def check_clock(mistakes: Mistakes, spec: ProblemSpec, evolves: Literal["never", "may", "always"]) -> None:
+def check_clock(mistakes: IssueCollector, spec: ProblemSpec, evolves: Literal["never", "may", "always"]) -> None:
     """Complain of a steady equation in a problem with time, and of an evolution without time."""
     kind = spec.pde.kind
     if evolves == "always" and spec.time is None:

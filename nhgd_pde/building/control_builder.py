@@ -35,7 +35,7 @@ from .densities import density_entry
 from .dependence import CELLS, Recorded
 from .entry import Entry
 from .families.base import Interior
-from .mistakes import Mistakes
+from .issue_collector import IssueCollector
 from .python_code import load_function
 from .values import Values
 
@@ -278,7 +278,7 @@ def _shared_nodes(entries: list[Entry]) -> list[Entry]:
     ]
 
 
-def starting_parameters(spec: ProblemSpec, dim: int, mistakes: Mistakes) -> dict[str, float]:
+def starting_parameters(spec: ProblemSpec, dim: int, mistakes: IssueCollector) -> dict[str, float]:
     """The starting values of the controls that are parameters, by name."""
     found = {}
     for k, each in enumerate(spec.controls):
@@ -291,7 +291,7 @@ def starting_parameters(spec: ProblemSpec, dim: int, mistakes: Mistakes) -> dict
     return found
 
 
-def _start_between_bounds(spec: ParameterControl, key: str, mistakes: Mistakes) -> float:
+def _start_between_bounds(spec: ParameterControl, key: str, mistakes: IssueCollector) -> float:
     value = spec.initial.constant if not isinstance(spec.initial, tuple) else None
     if value is None:
         mistakes.complain(f"{key}.initial", f"expected a number for a parameter, found {spec.initial}")

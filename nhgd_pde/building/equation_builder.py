@@ -67,7 +67,7 @@ class EquationBuilder:
         found = StateEquation(
             size=frame.state.size,
             free=free,
-            symmetric=frame.nature.symmetric,
+            symmetric=frame.properties.symmetric,
             zero_mean=frame.zero_mean(frame.values),
             easier=None if interior.eased is None else partial(_easier, integrals, interior.eased),
             **common,  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ class EquationBuilder:
             theta=clock.theta,
             first=clock.first,
             step=clock.step,
-            symmetric_steps=frame.nature.symmetric,
+            symmetric_steps=frame.properties.symmetric,
             **common,  # type: ignore[arg-type]
         )
 

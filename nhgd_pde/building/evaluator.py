@@ -15,7 +15,7 @@ from ..problem_file.errors import Issue
 from ..problem_file.expressions import Expression, ExpressionError
 from ..problem_file.loading import ProblemFile
 from .dependence import Traced, follower
-from .mistakes import Mistakes
+from .issue_collector import IssueCollector
 from .random_values import RandomValues, host_tensor, host_tensors
 
 # The beginnings of the keys of expressions in which random inputs may stand.
@@ -42,7 +42,7 @@ class Evaluator:
     file: ProblemFile
     domain: Domain
     device: torch.device
-    mistakes: Mistakes
+    mistakes: IssueCollector
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
     complex: bool = False

@@ -30,10 +30,10 @@ from .control_spaces import ControlSpaces
 from .dependence import CELLS
 from .dirichlet import Given, given_coefficients
 from .entry import Entry
+from .equation_properties import EquationProperties, properties_of
 from .families.base import Equation, Interior, equation_of
 from .integrals import cells_integral, place_of
-from .mistakes import Mistakes
-from .nature import Nature, nature_of
+from .issue_collector import IssueCollector
 from .objective_builder import ObjectiveBuilder
 from .overlaps import check_overlaps
 from .pieces import Pieces
@@ -42,8 +42,8 @@ from .random_values import RandomValues
 from .values import Values
 from .well_posedness import check_held, check_level, undetermined
 
-# Scenarios in which the nature of an equation is looked up, and the number of values of a coefficient up to which more
-# scenarios are looked at.
+# The number of scenarios in which the properties of an equation are looked up, and the number of values of one
+# coefficient up to which more scenarios are looked at.
 _TRIED, _TRIED_VALUES = 8, 5_000_000
 
 
@@ -58,7 +58,7 @@ class Frame:
         file: the checked problem file.
         domain: the mesh.
         device: where tensors are.
-        finer: the same problem on a finer mesh, whose random inputs, sample and nature this one has; None without.
+        finer: the same problem on a finer mesh, whose random inputs, sample and properties this one has; None without.
         counts: where work is counted.
         mistakes: the mistakes of the file.
     """
@@ -68,10 +68,10 @@ class Frame:
     device: torch.device
     finer: Frame | None = None
     counts: Counts = field(default_factory=Counts)
-    mistakes: Mistakes = field(init=False)
+    mistakes: IssueCollector = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mistakes", Mistakes(self.file))
+        object.__setattr__(self, "mistakes", IssueCollector(self.file))
 
     # Parts that are the same in all scenarios
 
@@ -126,7 +126,7 @@ class Frame:
         assert self.values.random is not None
         random = replace(self.values.random, z=z, numbers=numbers, squeezed=self.clock is not None)
         dependence = self.values.dependence.copy()
-        return replace(self.values, mistakes=Mistakes(self.file), dependence=dependence, random=random, own={})
+        return replace(self.values, mistakes=IssueCollector(self.file), dependence=dependence, random=random, own={})
 
     @cached_property
     def facets(self) -> dict[str, np.ndarray]:
@@ -257,15 +257,15 @@ class Frame:
         self._add_energy_ranges()
 
     @cached_property
-    def nature(self) -> Nature:
-        """The nature of the equation in the nominal problem and in the first scenarios of the file.
+    def properties(self) -> EquationProperties:
+        """The properties of the equation in the nominal problem and in the first scenarios of the file.
 
         Raises:
             ProblemError: a coefficient is out of its range in one of these scenarios.
         """
         if self.finer is not None:
-            return self.finer.nature
-        found = nature_of(self.interior(self.values), self.conditions(self.values))
+            return self.finer.properties
+        found = properties_of(self.interior(self.values), self.conditions(self.values))
         if self.samples is None:
             return found
         # More scenarios are looked at where that costs little.
@@ -274,15 +274,15 @@ class Frame:
         at_once = _TRIED if self.clock is None else 1
         for some in np.split(numbers, range(at_once, len(numbers), at_once)):
             values = self.in_scenarios(self.samples.z[some], some)
-            found = found & nature_of(self.interior(values), self.conditions(values))
+            found = found & properties_of(self.interior(values), self.conditions(values))
             values.mistakes.raise_found()
         return found
 
     @cached_property
     def has_energy(self) -> bool:
         """Whether the inner model has the energy form."""
-        chosen, nature = self.file.spec.inner.model, self.nature
-        coercive = nature.symmetric and nature.coercive and nature.exchanging and self.clock is None
+        chosen, found = self.file.spec.inner.model, self.properties
+        coercive = found.symmetric and found.coercive and found.exchanging and self.clock is None
         return coercive and chosen != "residual" and (chosen == "energy" or not self._may_lose_energy)
 
     @property

@@ -14,7 +14,7 @@ from .values import Values
 
 
 @dataclass(frozen=True)
-class Nature:
+class EquationProperties:
     """Properties of an equation that methods rely on.
 
     Attributes:
@@ -27,22 +27,22 @@ class Nature:
     coercive: bool
     exchanging: bool
 
-    def __and__(self, other: Nature) -> Nature:
-        return Nature(
+    def __and__(self, other: EquationProperties) -> EquationProperties:
+        return EquationProperties(
             self.symmetric and other.symmetric,
             self.coercive and other.coercive,
             self.exchanging and other.exchanging,
         )
 
 
-def nature_of(interior: Interior, conditions: Mapping[str, Integral]) -> Nature:
+def properties_of(interior: Interior, conditions: Mapping[str, Integral]) -> EquationProperties:
     exchanging = all(
         bool((each.coefficients["coefficient"] >= 0.0).all()) for each in conditions.values() if each.form is robin
     )
-    return Nature(interior.symmetric, interior.coercive, exchanging)
+    return EquationProperties(interior.symmetric, interior.coercive, exchanging)
 
 
-def check_nature(
+def check_properties(
     values: Values, symmetric: bool, energy: bool, interior: Interior, conditions: Mapping[str, Integral]
 ) -> None:
     """Complain of scenarios that lack a property which the first scenarios of the problem have.
