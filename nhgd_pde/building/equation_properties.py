@@ -9,6 +9,7 @@ import numpy as np
 
 from ..pde.boundary import robin
 from ..pde.form import Integral
+from .evaluator import place_text
 from .families.base import Interior
 from .values import Values
 
@@ -66,6 +67,6 @@ def check_properties(
         if condition.form is robin and bool((condition.coefficients["coefficient"] < 0.0).any()):
             flat = condition.coefficients["coefficient"].cpu().numpy()
             where = int(np.argmin(flat))
-            place = values.place_text(condition.evaluation.quadrature.flat, where)
+            place = place_text(values.random, condition.evaluation.quadrature.flat, where)
             message = f"expected at least 0, as inner.model energy needs, found {flat.reshape(-1)[where]:g} at {place}"
             values.complain(f"pde.boundary.{name}.robin.coefficient", f"{message}: take residual")

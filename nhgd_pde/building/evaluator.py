@@ -129,7 +129,7 @@ class Evaluator:
         if not np.isfinite(values).all():
             where = int(np.flatnonzero(~np.isfinite(values.reshape(-1)))[0])
             bad = values.reshape(-1)[where]
-            self.complain(key, f"expected finite values, found {bad} at {self.place_text(points, where)}")
+            self.complain(key, f"expected finite values, found {bad} at {place_text(self.random, points, where)}")
             return np.zeros(shape)
         return values
 
@@ -191,16 +191,12 @@ class Evaluator:
             return np.arange(0)
         return self.domain.subdomains[name]
 
-    def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
-        """The point in x (dim, ...) and the scenario of the value with an index, among values (..., points)."""
-        return place_text(self.random, x, index)
-
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
 
 def place_text(random: RandomValues | None, x: Tensor | np.ndarray, index: int) -> str:
-    """See `Evaluator.place_text`."""
+    """The point in x (dim, ...) and the scenario of the value with an index, among values (..., points)."""
     if random is None:
         return point_text(x, index)
     return point_text(x, index) + random.scenario(index // int(np.prod(x.shape[1:])) % (random.rows or 1))

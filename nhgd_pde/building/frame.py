@@ -49,7 +49,7 @@ _TRIED, _TRIED_VALUES = 8, 5_000_000
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The parts of a problem.
+    """The parts of a problem: file, mesh, spaces, controls, and each part of equation and objective.
 
     Methods that take `values` give the part in the scenarios of these values. A part that no random input changes is
     made once and is the same object in all scenarios.
@@ -60,7 +60,6 @@ class Frame:
         device: where tensors are.
         finer: the same problem on a finer mesh, whose random inputs, sample and properties this one has; None without.
         counts: where work is counted.
-        mistakes: the mistakes of the file.
     """
 
     file: ProblemFile
@@ -68,15 +67,17 @@ class Frame:
     device: torch.device
     finer: Frame | None = None
     counts: Counts = field(default_factory=Counts)
-    mistakes: IssueCollector = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mistakes", IssueCollector(self.file))
 
     # Parts that are the same in all scenarios
 
     @cached_property
-    def family(self) -> Equation:
+    def mistakes(self) -> IssueCollector:
+        """The mistakes of the file, as far as they have been found."""
+        return IssueCollector(self.file)
+
+    @cached_property
+    def section(self) -> Equation:
+        """The section of the equation in the file."""
         return equation_of(self.file)
 
     @cached_property
@@ -100,7 +101,7 @@ class Frame:
     @cached_property
     def state(self) -> StateSpace:
         spec = self.file.spec
-        return state_space(self.domain, self.family.groups(self.domain.dim, spec.element), self.device)
+        return state_space(self.domain, self.section.groups(self.domain.dim, spec.element), self.device)
 
     @cached_property
     def values(self) -> Values:
@@ -109,7 +110,7 @@ class Frame:
         random = None
         if self.inputs is not None and self.samples is not None:
             random = RandomValues(self.inputs, np.zeros((1, self.inputs.dimension)), squeezed=True)
-        check_clock(self.mistakes, self.file.spec, self.family.evolves)
+        check_clock(self.mistakes, self.file.spec, self.section.evolves)
         return Values(
             self.file,
             self.domain,
@@ -180,8 +181,8 @@ class Frame:
 
     def _interior(self, values: Values) -> Interior:
         """The equation in the cells, before it is known which parameters controls use there."""
-        make = partial(self.family.interior, values, self.state)
-        return values.kept("family", values.names.in_cells, make)
+        make = partial(self.section.interior, values, self.state)
+        return values.kept("equation in the cells", values.names.in_cells, make)
 
     def interior(self, values: Values) -> Interior:
         """The equation in the cells."""

@@ -15,7 +15,7 @@ from ..pde.ranges import Range
 from ..problem_file.expressions import Expression, ExpressionError
 from .composed import traced_components, traced_regions
 from .dependence import CELLS, GIVEN, Dependence, Traced, parameter_coefficient, random_coefficient
-from .evaluator import Evaluator
+from .evaluator import Evaluator, place_text
 from .names_in_use import NamesInUse
 from .random_values import host_tensor
 
@@ -98,7 +98,7 @@ class Values(Evaluator):
         # After a complaint about an expression its values are zeros, which are not checked.
         if breach is not None and not any(issue.key.startswith(key) for issue in self.issues):
             self.complain(
-                key, f"expected {breach.expected}, found {breach.found} at {self.place_text(x, breach.index)}"
+                key, f"expected {breach.expected}, found {breach.found} at {place_text(self.random, x, breach.index)}"
             )
         return values
 
