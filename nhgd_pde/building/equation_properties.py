@@ -37,6 +37,7 @@ class EquationProperties:
 
 
 def properties_of(interior: Interior, conditions: Mapping[str, Integral]) -> EquationProperties:
+    """The properties of an equation with these integrals over the boundary, by name."""
     exchanging = all(
         bool((each.coefficients["coefficient"] >= 0.0).all()) for each in conditions.values() if each.form is robin
     )

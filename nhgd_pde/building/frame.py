@@ -1,4 +1,4 @@
-"""The parts of a problem, each made from the file once, or again for scenarios that change it."""
+"""The parts of a problem, each made once from its file, or once for each batch of scenarios that change it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Frame:
         )
 
     def in_scenarios(self, z: np.ndarray, numbers: np.ndarray) -> Values:
-        """The values in scenarios with standard variables z (b, m), one where rows are those of time."""
+        """The values in scenarios with standard variables z (b, m); b is 1 for an evolution."""
         assert self.values.random is not None
         random = replace(self.values.random, z=z, numbers=numbers, squeezed=self.clock is not None)
         dependence = self.values.dependence.copy()
@@ -149,7 +149,7 @@ class Frame:
 
     @cached_property
     def fixed(self) -> np.ndarray:
-        """(N,) the coefficients of the state that are no unknowns."""
+        """(N,) a mask of the coefficients of the state that are not unknowns."""
         fixed, zero_mean = self.given(self.values).fixed.copy(), self.zero_mean(self.values)
         if zero_mean is not None:
             fixed[zero_mean.pinned] = True
@@ -166,12 +166,12 @@ class Frame:
 
     @property
     def same_data(self) -> bool:
-        """What is given of the state is the same in all scenarios."""
+        """Whether boundary and initial values are the same in all scenarios."""
         return not self.values.names.in_given & self.values.random_names
 
     @property
     def mixed(self) -> bool:
-        """Controls may bring a coefficient out of its range in some scenarios only."""
+        """Whether controls may bring a coefficient out of its range in some scenarios only."""
         random = self.values.random_names
         together = any(names & random for names in self.values.dependence.names.values())
         own = any(isinstance(each, PythonControl) for each in self.file.spec.controls)
@@ -211,7 +211,7 @@ class Frame:
         return values.kept("conditions", values.names.in_boundary, make)
 
     def integrals(self, values: Values) -> dict[str | None, Integral]:
-        """All integrals of the equation but that of the time derivative, without controls; None names the cells."""
+        """The integrals of the equation without the time derivative and without controls; None names the cells."""
         cells = cells_integral(values, self.state, self.interior(values))
         return dict([(None, cells), *self.conditions(values).items()])
 
