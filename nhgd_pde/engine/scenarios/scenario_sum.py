@@ -240,7 +240,7 @@ class _Pass:
         return Hypergradients(self.nominal_point.derivative, self.rows, self.own, self.team)
 
     def failed(self) -> ScenarioSum:
-        """With the message, and nothing that is worth anything."""
+        """The result with the message alone."""
         nan, nothing = math.nan, torch.zeros_like(self.v)
         return ScenarioSum(
             measured=(),
@@ -257,7 +257,7 @@ class _Pass:
         )
 
     def done(self, measured: tuple[WeightedRisk, ...], shares: Tensor) -> ScenarioSum:
-        """With the shares (b + 1,) in which the hypergradients enter."""
+        """The result, from the shares (b + 1,) in which the hypergradients enter."""
         mean, errors, steps = self._summed(shares)
         known = KnownSolutions(self.u, self.p, self.known.at, gains=self.larger)
         correction, apart = self._corrections()
@@ -275,7 +275,7 @@ class _Pass:
         )
 
     def _summed(self, shares: Tensor) -> tuple[Tensor, list[float], Tensor]:
-        """Sums over all ranks: the hypergradient (p,), relative errors in mean square and the most steps (2,).
+        """Sums over all ranks: the hypergradient (p,), root mean square errors, and the largest numbers of steps (2,).
 
         Errors add up as if all of them had one direction. Residuals of the equations and counts of work are summed
         over all ranks, too.
@@ -308,10 +308,9 @@ class _Pass:
         return found
 
     def _corrections(self) -> Tensor:
-        """What the nominal scenario says that residuals take off the hypergradient: (2, p), of both sums of them.
-
-        The error of u_s is close to A_0 R_s, and that of p_s to A_0^T of what is left of its equation: linear both, so
-        that three solves correct the mean of all scenarios by what would take as many for each of them.
+        """The changes (2, p) of the hypergradient by both sums of residuals, with the derivatives of the nominal
+        scenario. The error of u_s is close to A_0 R_s, and that of p_s to A_0^T times the residual of its equation.
+        Both are linear, so that three solves correct the sum over all scenarios.
         """
         if not self.active:
             return self.v.new_zeros(2, len(self.v))
