@@ -135,7 +135,7 @@ class Feasible:
         return replace(self, unit=radius) if 0.0 < radius < self.unit else self
 
     def project(self, v: Tensor) -> Tensor:
-        """Onto the bounds."""
+        """The projection of v onto the bounds."""
         if self.bounds is None:
             return v
         return torch.minimum(torch.maximum(v, self.bounds[0]), self.bounds[1])
@@ -151,7 +151,7 @@ class Feasible:
         return 0.0 if self.weights is None else dot(self.weights, v.abs())
 
     def rate(self, derivative: Tensor, start: Tensor, end: Tensor) -> float:
-        """What the objective changes by on the way from start to end, its smooth part taken as linear."""
+        """The change of the objective from start to end, with its smooth part taken as linear."""
         if self.weights is None:
             return dot(derivative, end - start)
         # Component by component: near an optimum both parts are large and cancel.
@@ -189,8 +189,8 @@ class Feasible:
         The norm of the gradient; with bounds or an l1 term, of (v - prox(v - t gradient)) / t with the unit t, so that
         units of v and of the objective do not matter. With a constraint g, of (v - w) / t, w the projection of
         v - t gradient onto the points between the bounds with g(v) + g'(v) (w - v) <= 0: with its multiplier lambda, w
-        is the projection of v - t (gradient + lambda g'(v)) onto the bounds, so that v = w says all of the
-        Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
+        is the projection of v - t (gradient + lambda g'(v)) onto the bounds, so that v = w is equivalent to the
+        Karush-Kuhn-Tucker conditions, including feasibility and complementarity.
         """
         if self.smooth:
             # The pairing with the derivative is not used: if both are interpolated, both have errors by cancellation.
@@ -210,7 +210,7 @@ class Feasible:
         steepness, length = paired_length(derivative, normal), evaluation.norm
         unit = length / steepness if steepness > 0.0 and length > 0.0 else 1.0
         multiplier = find_multiplier(excess, unit)
-        # Where the bounds leave no point that satisfies the linear constraint, what is missing counts.
+        # Where the bounds leave no point that satisfies the linear constraint, the violation counts.
         missing = _positive(excess(multiplier)) / steepness if steepness > 0.0 else _positive(value)
         return math.hypot(self.metric.norm(left(multiplier)[None]), missing / self.unit)
 
@@ -222,14 +222,14 @@ def _positive(x: float) -> float:
 
 @dataclass(frozen=True)
 class OuterState:
-    """What every outer method knows; methods add what is theirs.
+    """The state that all outer methods have; methods add their own data.
 
     Attributes:
         best: the current iterate: the last evaluation that was accepted.
         accepted: the evaluation last told became the current iterate.
         step: length of the last accepted step, as a multiple of the direction.
-        share: the iterate is this share of the way from the previous one to the point last evaluated; 1
-            unless the objective is quadratic.
+        share: the iterate is at this share of the step from the previous one to the point last evaluated; 1 unless the
+            objective is quadratic.
         failure: a sentence once the method cannot go on.
         reduction: the factor by which the proposed step is meant to shrink the gradient; 1 where the method
             does not know.
@@ -306,7 +306,7 @@ class OuterMethod(Protocol[State]):
         ...
 
     def update(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
-        """Take in the evaluation at the proposed point."""
+        """The state after the evaluation at the proposed point."""
         ...
 
     def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:

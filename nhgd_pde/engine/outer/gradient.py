@@ -12,9 +12,10 @@ from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setti
 from .evaluation import Evaluation, value_noise
 from .line_search import LineSearch
 
-# Of an estimated constant step: its share of the first trial of a line search.
+# An estimated constant step is this share of the first trial of a line search.
 _CAUTION = 0.05
-# It is halved where the objective exceeds all of the latest values by this factor, and taken back by this one.
+# An estimated constant step is halved where the objective exceeds all of the latest values by the first factor, and the
+# last step is taken back where it exceeds them by the second one.
 _LATEST = 10
 _RISE = 1.1
 _JUMP = 10.0
@@ -38,9 +39,9 @@ class GradientDescent(OuterMethod[GradientState]):
     Attributes:
         step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and
             Borwein's t = <s, y> / <y, y> as first trial of a backtracking search.
-        search: without it, and without a step, t is a twentieth of the first trial, and halved for good where the
-            objective rises above its latest values: for gradients that are sampled or behind, which a line search
-            cannot be made with.
+        search: if false, and without a step, t is a twentieth of the first trial, and halved for good where the
+            objective rises above its latest values. This serves gradients that are sampled or lag behind, which allow
+            no line search.
     """
 
     step: float | None = None
