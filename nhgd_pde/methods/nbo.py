@@ -49,11 +49,11 @@ class Directions(NamedTuple):
 
 @dataclass(frozen=True)
 class NBO(Compared):
-    """What the three methods share.
+    """The common part of the three methods.
 
     Attributes:
         steps: T.
-        rounds: Newton steps an evaluation, one in the paper; the second one makes q belong to u.
+        rounds: number of Newton steps per evaluation, one in the paper; after the second one q belongs to u.
     """
 
     steps: int | None = 10
@@ -130,7 +130,7 @@ class NBOGD(NBO):
     """NBO-GD; an `Oracle`.
 
     Attributes:
-        linear_step: of gradient descent; None is the best step of the inner spectrum.
+        linear_step: step of gradient descent; None is the best step of the inner spectrum.
     """
 
     linear_step: float | None = None
@@ -152,10 +152,10 @@ class NSBOSGD(NBO):
     """NSBO-SGD; an `Oracle`.
 
     Attributes:
-        steps: T; None takes them of the order of the condition number.
+        steps: T; None makes it of the order of the condition number.
         tests: size of every sample.
-        linear_step: of the stochastic gradient descent; None is the step that is stable in mean square.
-        seed: of the samples.
+        linear_step: step of the stochastic gradient descent; None is the step that is stable in mean square.
+        seed: seed of the samples.
     """
 
     steps: int | None = None

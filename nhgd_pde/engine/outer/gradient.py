@@ -14,10 +14,11 @@ from .line_search import LineSearch
 
 # An estimated constant step is this share of the first trial of a line search.
 _CAUTION = 0.05
-# An estimated constant step is halved where the objective exceeds all of the latest values by the first factor, and the
-# last step is taken back where it exceeds them by the second one.
+# Number of latest values that the objective is compared with under an estimated constant step.
 _LATEST = 10
+# The step is halved where the objective exceeds the largest of these values by this factor.
 _RISE = 1.1
+# The step is taken back, at most so many times in a row, where the objective exceeds that value by this factor.
 _JUMP = 10.0
 _MOST_RETREATS = 6
 

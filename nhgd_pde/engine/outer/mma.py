@@ -14,6 +14,7 @@ from .base import DESIGN_STANDSTILL, Feasible, HessianProduct, Need, OuterMethod
 from .evaluation import Evaluation, value_noise
 from .multiplier import find_multiplier
 
+# Largest number of points proposed for one iterate.
 _MOST_TRIALS = 40
 # Each derivative also enters, with this share, at the asymptote on its other side, so that every term is strictly
 # convex.

@@ -17,6 +17,7 @@ from .quasi_newton import QuasiNewton
 
 # Relative accuracy of the minimiser of the model; a better one saves no evaluations.
 _REDUCTION = 0.01
+# Largest numbers of semismooth Newton steps, and of faces in one minimisation in a face.
 _MOST_ROUNDS = 50
 _MOST_FACES = 20
 # A semismooth Newton step of which a smaller share than this is best for q says little about the kinks.

@@ -14,13 +14,13 @@ from .quadratic_model import minimise_model
 
 # The steps are too long where the gradient has grown by this factor.
 _DIVERGED = 1e2
-# A failed evaluation is repeated with a shorter step at most this many times.
+# A failed evaluation is repeated with a shorter step, at most this many times, by this factor each time.
 _MOST_RETREATS = 6
 _RETREAT = 0.25
 # Weight of the earlier secants at every step.
 _MEMORY = 0.9
+# Smallest and largest fraction of the model step after the first one: estimates of other scenarios lag one iterate.
 _SHORTEST = 0.02
-# Largest fraction of the model step after the first one: estimates of other scenarios lag one iterate.
 _LONGEST = 0.7
 # The first plain step is this share of the first trial of a line search.
 _CAUTION = 0.05
