@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nhgd_pde.control.maps import source_control
-from nhgd_pde.control.spaces import Controls, ControlSpace
+from nhgd_pde.control.controls import Controls, ControlSpace
+from nhgd_pde.control.maps import added
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.state_space import FieldGroup, state_space
 from nhgd_pde.inner.model import Observation
@@ -19,6 +19,9 @@ from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import Coefficients, Integral
 from nhgd_pde.pde.rows import steady
 from nhgd_pde.pde_problem import PDEProblem
+
+# The control adds its values times the gain to the source.
+SOURCE_CONTROL = added("source")
 
 CPU = torch.device("cpu")
 
@@ -40,7 +43,7 @@ def quasilinear_problem(cells: int = 12, alpha: float = 1e-3, observation: Obser
     one = torch.ones(points, dtype=torch.float64)
     coefficients = {"source": 2.0 * one, "gain": 5.0 * one}
     equation = StateEquation(
-        integrals=(Integral(state.cells, quasilinear, coefficients, (source_control,), state.cells),),
+        integrals=(Integral(state.cells, quasilinear, coefficients, (SOURCE_CONTROL,), state.cells),),
         size=state.size,
         rows=steady(state.size),
         free=free,

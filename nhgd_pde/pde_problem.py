@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .control.controls import Controls
 from .control.design_variables import of_controls
-from .control.spaces import Controls
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .engine.stability import JacobianKind
 from .fem.patches import patches

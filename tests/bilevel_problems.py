@@ -1,4 +1,4 @@
-"""Small explicit bilevel problems with dense matrices, with answers that are known otherwise."""
+"""Small explicit bilevel problems with dense matrices and known answers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rows(matrices: Tensor, vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DenseFactors:
-    """A matrix a scenario, or one for all of them, as `StateFactors`."""
+    """One dense matrix for each scenario, or one for all; implements `StateFactors`."""
 
     matrices: Tensor
     description: str = "dense"
@@ -78,7 +78,7 @@ class DenseFactors:
 
 @dataclass(frozen=True)
 class DenseFisherFactors:
-    """J^-1 K J^-T by a dense J; J^-1 without K, where the residual is the inner gradient."""
+    """J^-1 K J^-T with a dense J, or J^-1 without K where the residual is the inner gradient."""
 
     jacobian: Tensor
     metric: RieszMap | None = None
@@ -96,7 +96,7 @@ class DenseFisherFactors:
 
 @dataclass(eq=False)
 class Explicit:
-    """What both problems share: tracking in u, regularisation in v, and dense derivatives of a residual.
+    """The common parts of both problems: tracking of u, regularisation of v, and dense derivatives of a residual.
 
     f(u, v) = |u - target|^2 / 2 + weight |v|_M^2 / 2
     """
@@ -199,7 +199,7 @@ class Explicit:
 
 @dataclass(eq=False)
 class LeastSquares(Explicit):
-    """(a) l = |y - B u - C v|^2 / 2: u* is affine in v and Phi quadratic, everything known in closed form.
+    """(a) l = |y - B u - C v|^2 / 2: u* is affine in v and Phi is quadratic, with closed forms.
 
     R = B^T (B u + C v - y) is the inner gradient, H = B^T B its derivative, a score B^T z with z ~ N(0, I).
     """
@@ -355,7 +355,7 @@ class Cubic(Explicit):
         )
 
     def solution(self, v: Tensor) -> Tensor:
-        """Newton's method; R is the derivative of a convex function, so that patience is all it takes."""
+        """u* by Newton's method, which converges because R is the derivative of a convex function."""
         u = torch.linalg.solve(self.matrix, -(self.control @ v).T).T
         for _ in range(60):
             u = u - torch.linalg.solve(self.jacobian(u), self.residual(u, v)[..., None])[..., 0]
@@ -394,9 +394,9 @@ class NoState:
 
 @dataclass(eq=False)
 class Function:
-    """(c) A plain function of v as problem and oracle at once.
+    """(c) A function of v that is both problem and oracle.
 
-    `tried` keeps every point it was asked for, `products` the directions that its Hessian was applied to.
+    `tried` keeps every point of an evaluation, and `products` the directions that the Hessian was applied to.
 
     Attributes:
         value: v -> Phi(v), differentiated by torch.
@@ -451,7 +451,7 @@ class Function:
         return Feasible(self.outer_metric, self.bounds, self.quadratic)
 
     def minimise(self, outer: OuterMethod, stopping: Stopping | None = None) -> tuple[Minimum, list[Iterate]]:
-        """The minimum and everything the callback was told."""
+        """The minimum, and the records that the callback got."""
         told: list[Iterate] = []
         return minimise(self, self, outer, stopping or Stopping(rtol=1e-8), told.append), told
 

@@ -1,4 +1,4 @@
-"""Controls of every kind, as changes of the small Poisson problem."""
+"""Controls of every kind, as changes of the small Poisson problem of `problems`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small problems in time, and their states, that several tests share."""
+"""Small problems in time and their states, for several tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def solved(built: PDEProblem) -> torch.Tensor:
 
 
 def l2_error(built: PDEProblem, values: torch.Tensor, exact: list[str], t: float = 0.0) -> float:
-    """Of coefficients (size of the space,) by a quadrature much finer than that of the equation."""
+    """The error of coefficients (size of the space,), by a quadrature much finer than that of the equation."""
     basis = skfem.Basis(built.space.domain.mesh, built.space.basis.elem, intorder=8)
     x = np.asarray(basis.global_coordinates())
     square = 0.0

@@ -1,4 +1,4 @@
-"""What tests of hypergradients share: dense matrices, exact answers, errors."""
+"""Dense matrices, exact answers and errors for tests of hypergradients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def adjoint(problem: Explicit, u: Tensor, v: Tensor) -> Tensor:
 
 
 def at(problem: Explicit, oracle: Any, v: Tensor, u: Tensor, times: int = 1) -> tuple[Evaluation, Any]:
-    """The last of some evaluations at v from u."""
+    """The last of several evaluations at v that start at u."""
     state = oracle.init(problem, u, v)
     for _ in range(times):
         evaluation, state = oracle.evaluate(problem, v, state, EXACT)
@@ -51,12 +51,12 @@ def error(problem: Explicit, evaluation: Evaluation) -> float:
 
 
 def solved(problem: Explicit) -> tuple[Tensor, Tensor]:
-    """Some v, and u*(v)."""
+    """A control v, and u*(v)."""
     v = normal(seeded(7), problem.outer_size)
     return v, problem.solution(v)
 
 
 def gap(problem: Explicit, v: Tensor) -> float:
-    """The norm of the exact gradient at v over the one at the start."""
+    """The norm of the exact gradient at v, relative to the norm at the start."""
     norm = problem.outer_metric.dual_norm
     return norm(problem.exact(v)[1][None]) / norm(problem.exact(problem.start()[1])[1][None])

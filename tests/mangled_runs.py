@@ -1,6 +1,6 @@
-"""Mangled files through the command line in this process, with a limit of time and every warning an error.
+"""Mangled files through the command line in this process, with a time limit and every warning as an error.
 
-Time is that of the processor, which does not depend on what else a machine does.
+The time is that of the processor, which does not depend on other processes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class HangError(BaseException):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command made of a mangled file.
+    """The result of a command for a mangled file.
 
     Attributes:
-        number: of the file.
+        number: number of the file.
         command: `check` or `solve`.
         code: the exit code.
-        seconds: that it took.
-        failure: what went wrong that never may; empty where nothing did.
-        output: what was printed.
+        seconds: seconds of the processor.
+        failure: a failure that must not happen, such as a traceback; empty where there is none.
+        output: the printed text.
     """
 
     number: int
@@ -52,14 +52,14 @@ class Outcome:
 
 
 def outcomes(number: int, folder: Path, solve: bool, small: bool = True, limit: float = LIMIT) -> Iterator[Outcome]:
-    """`check` of mangled file `number`, and with `solve` two iterations of those that pass.
+    """The outcomes of `check`, and with `solve` also of two iterations, for mangled file `number`.
 
     Args:
-        number: of the file.
+        number: number of the file.
         folder: a folder that `mangling.prepare` has filled.
-        solve: those that pass are solved, too.
-        small: see `mangled`; other problems are refused from 400 MB on, so that they are not large.
-        limit: of seconds.
+        solve: files that pass `check` are also solved.
+        small: see `mangled`; without it, problems that need more than 400 MB are refused.
+        limit: time limit in seconds.
     """
     path = mangled(number, small).write(folder)
     limited = ["--set", "devices.memory=4e8"]
@@ -94,7 +94,7 @@ def _run(number: int, command: Sequence[str], limit: float) -> Outcome:
 
 @contextmanager
 def _in_time(limit: float, asks: bool) -> Iterator[None]:
-    """End a command that takes longer than the limit; one that `asks` is first asked to stop, as by Ctrl-C."""
+    """Ends a command that takes longer than the limit; with `asks` it first gets a signal to stop, as by Ctrl-C."""
     calls = 0
 
     def stop(number: int, frame: object) -> None:
@@ -102,7 +102,7 @@ def _in_time(limit: float, asks: bool) -> Iterator[None]:
         calls += 1
         if not asks or calls > 2:
             raise HangError
-        # A run ends at its next evaluation, and with the second signal at once.
+        # A run ends at its next evaluation, and with a second signal at once.
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGPROF, stop)

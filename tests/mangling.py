@@ -1,7 +1,7 @@
 """Problem files with something wrong in them: mutations of the shipped files and of tests/faults, by number.
 
-File number k is the same on every machine. What a mangled file means does not matter: `check` has to end with exit
-code 0 or 2 and `solve` with 0, 1 or 2, without an exception, a warning, a hang or much memory.
+File number k is the same on every machine. Whatever a mangled file means, `check` has to end with exit code 0 or 2 and
+`solve` with 0, 1 or 2, without an exception, a warning, a hang or much memory.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Mangled:
     """A mangled file.
 
     Attributes:
-        number: of the file.
-        origin: the file that it was made from.
-        changes: what was done to it.
-        content: its bytes.
-        beside: name -> bytes of files that it reads and that were mangled, too.
+        number: number of the file.
+        origin: the original file.
+        changes: the mutations.
+        content: the bytes of the file.
+        beside: name -> bytes of other mangled files that it reads.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Mangled:
     beside: dict[str, bytes]
 
     def write(self, folder: Path) -> Path:
-        """Write it into a copy of the folders of the shipped files; returns its path."""
+        """Writes the file into a copy of the folders of the shipped files, and returns its path."""
         path = folder / "problems" / "mangled.yaml"
         path.write_bytes(self.content)
         for name, content in self.beside.items():
@@ -57,7 +57,7 @@ class Mangled:
 
 
 def prepare(folder: Path) -> None:
-    """Copy what mangled files read into a folder."""
+    """Copies the files that mangled files read into a folder."""
     for name in _FOLDERS:
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
         if name != "problems":
@@ -74,12 +74,12 @@ def shrunk(path: Path) -> dict[str, Any]:
 
 
 def origins() -> list[Path]:
-    """The files that are mangled."""
+    """The original files."""
     return [*sorted((ROOT / "problems").glob("*.yaml")), *sorted((ROOT / "tests/faults").glob("*.yaml"))]
 
 
 def mangled(number: int, small: bool = True) -> Mangled:
-    """Mangled file `number`; with `small` its mesh, time steps and scenarios were made few before."""
+    """Mangled file `number`; with `small` the original has few cells, time steps and scenarios."""
     dice = random.Random(number)
     origin = dice.choice(origins())
     tree = shrunk(origin) if small else _read(origin)
@@ -111,7 +111,7 @@ def _written(tree: Any) -> str:
     try:
         yaml.dump(tree, stream)
     except Exception:
-        # Keys of every type cannot be sorted; JSON is YAML as well.
+        # JSON is YAML too, and can write keys of all types without sorting them.
         return json.dumps(tree, default=str)
     return stream.getvalue()
 
@@ -168,12 +168,12 @@ _SECTIONS.append(_SCHEMA["properties"])
 
 
 def _keys_of(here: dict[Any, Any]) -> dict[str, Any]:
-    """The keys of the section that a mapping is most likely, with their schemas."""
+    """The keys of the section that a mapping most likely is, with their schemas."""
     return max(_SECTIONS, key=lambda each: len(each.keys() & here.keys()) / (len(here) + 1) - 0.001 * len(each))
 
 
 def _allowed(schema: Any, dice: random.Random) -> Any:
-    """A value that a schema allows, more or less."""
+    """A value that a schema probably allows."""
     for each in dice.sample(choices, len(choices)) if (choices := schema.get("anyOf", ())) else ():
         return _allowed(each, dice)
     if "enum" in schema:
@@ -228,7 +228,7 @@ def _near_number(tree: Any, dice: random.Random) -> None:
 
 
 def _sound_expression(tree: Any, dice: random.Random) -> None:
-    """An expression without a mistake of its own in place of another one."""
+    """Replaces an expression with one that has no mistake."""
     found = [
         (here, key)
         for here, key in _places(tree)
@@ -275,7 +275,7 @@ def _more_keys(tree: Any, dice: random.Random) -> None:
 
 
 def _options(tree: Any, dice: random.Random) -> None:
-    """Options of the methods, two or three of them."""
+    """Adds two or three options of methods."""
     for _ in range(dice.choice((1, 2, 3))):
         name = dice.choice(
             ("inner", "curvature", "hypergradient", "adjoints", "outer", "scenarios", "output", "devices")
@@ -327,7 +327,7 @@ def _spliced(tree: Any, dice: random.Random) -> None:
         place[0][place[1]] = source[0][source[1]]
 
 
-# What mostly passes the schema, and what mostly does not.
+# Changes that mostly pass the schema, and changes that mostly do not.
 _MILD: tuple[Callable[[Any, random.Random], None], ...] = (
     *(_near_number, _near_number, _sound_expression, _sound_expression, _other_word, _other_word, _more_keys),
     *(_options, _options, _spliced, _other_number),
@@ -339,7 +339,7 @@ _WILD: tuple[Callable[[Any, random.Random], None], ...] = (
 
 
 def _mangle_beside(tree: Any, dice: random.Random, beside: dict[str, bytes]) -> list[str]:
-    """Mangle a mesh or a table of sensors that a file reads; a copy, whose name replaces that of the original."""
+    """Mangles a copy of a mesh or of a table of sensors that a file reads, and puts its name into the file."""
     found = [
         (here, key)
         for here, key in _places(tree)

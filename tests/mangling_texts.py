@@ -79,7 +79,7 @@ def _encoded(content: bytes, dice: random.Random) -> bytes:
 
 
 def _numbers(content: bytes, dice: random.Random) -> bytes:
-    """Some numbers of a table replaced by odd ones."""
+    """Replaces some numbers of a table with unusual ones."""
     words = content.split(b" ")
     for _ in range(dice.choice((1, 2, 5))):
         words[dice.randrange(len(words))] = str(

@@ -1,4 +1,4 @@
-"""Values, expressions, names and words that problem files are mangled with."""
+"""Values, expressions, names and words for mangled problem files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NUMBERS: tuple[Any, ...] = (
     *(0.0, -0.0, 0.5, 1.5, -1.0, 1e-30, 1e-300, 5e-324, 1e30, 1e200, 1e308, -1e308, 1e9, 1e5),
     *(float("inf"), float("-inf"), float("nan")),
 )
-# Words of a list stand in one text, with this between them.
+# The words of a list are one text, separated by this.
 _BETWEEN = " ;; "
 _ODD_TEXTS = tuple(
     (
@@ -60,7 +60,7 @@ _NAMES = tuple(
     ).split(_BETWEEN)
 )
 NAMES = (*_NAMES, "", " ", "x" * 300)
-# Words that can stand where another of them does.
+# Words that can replace each other.
 WORDS = tuple(
     tuple(group.split())
     for group in (

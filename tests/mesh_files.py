@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import meshio
 import numpy as np
 import skfem
 
 from nhgd_pde import Problem
 from nhgd_pde.fem import mesh as meshes
+from nhgd_pde.fem import mesh_file
 from nhgd_pde.fem.cells import CELLS, MeshFileError, kind_of
-from nhgd_pde.fem.mesh_file import to_skfem
 
 KINDS = list(CELLS)
 FACETS = {"line": "vertex", "triangle": "line", "quad": "line", "tetra": "triangle", "hexahedron": "quad"}
 Raw = tuple[np.ndarray, np.ndarray, str]
+
+
+def read_mesh(path: Path) -> skfem.Mesh:
+    return mesh_file.read(path)[0]
 
 
 def raw(mesh: skfem.Mesh) -> Raw:
@@ -33,14 +39,14 @@ def grid(
 
 
 def union(*parts: Raw) -> Raw:
-    """Several meshes in one, each with vertices of its own."""
+    """Several meshes in one, which share no vertices."""
     before = np.cumsum([0, *(len(points) for points, _, _ in parts)])
     cells = [part[1] + first for part, first in zip(parts, before, strict=False)]
     return np.concatenate([part[0] for part in parts]), np.concatenate(cells), parts[0][2]
 
 
 def joined(mesh: Raw) -> Raw:
-    """With one vertex for those that stand at the same place."""
+    """The mesh with one vertex in place of several at the same place."""
     points, cells, kind = mesh
     _, first, number = np.unique(np.round(points, 9), axis=0, return_index=True, return_inverse=True)
     return points[first], number.reshape(-1)[cells], kind
@@ -51,7 +57,7 @@ def moved(mesh: Raw, points: np.ndarray) -> Raw:
 
 
 def soup(mesh: Raw) -> Raw:
-    """Every cell with vertices of its own."""
+    """The mesh in which no two cells share a vertex."""
     points, cells, kind = mesh
     return points[cells].reshape(-1, points.shape[1]), np.arange(cells.size).reshape(cells.shape), kind
 
@@ -68,10 +74,10 @@ def slit(kind: str, width: float) -> Raw:
 
 
 def said(mesh: Raw, cracks: bool = False) -> str:
-    """What is said against a mesh; empty where nothing is."""
+    """The message of the error for a mesh; empty if it is accepted."""
     points, cells, kind = mesh
     try:
-        found, _ = to_skfem(meshio.Mesh(points, [(kind, cells)]), cracks)
+        found, _ = mesh_file.to_skfem(meshio.Mesh(points, [(kind, cells)]), cracks)
     except MeshFileError as error:
         return str(error)
     assert found.nelements == len(cells)
@@ -79,7 +85,7 @@ def said(mesh: Raw, cracks: bool = False) -> str:
 
 
 def read(mesh: meshio.Mesh, refine: int = 0) -> meshes.Domain:
-    found, unusable = to_skfem(mesh)
+    found, unusable = mesh_file.to_skfem(mesh)
     return meshes.domain(found, refine, unusable)
 
 
@@ -90,14 +96,14 @@ def on_plane(kind: str, axis: int, value: float, cells: int = 4) -> np.ndarray:
     facets = mesh.facets[:, np.isclose(mesh.p[axis][mesh.facets], value).all(axis=0)].T
     if kind != "hexahedron":
         return facets
-    # In turn around the facet.
+    # The vertices are in order around the facet.
     y, z = np.delete(mesh.p, axis, axis=0)[:, facets]
     angles = np.arctan2(y - y.mean(axis=1, keepdims=True), z - z.mean(axis=1, keepdims=True))
     return np.take_along_axis(facets, np.argsort(angles, axis=1), axis=1)
 
 
 def tagged(kind: str, key: str, inside: bool = True) -> meshio.Mesh:
-    """Cells tagged 10 and 11 (x > 1/2), facets 1 (x = 0), 2 (x = 1) and, inside, 5 (x = 1/2)."""
+    """A mesh with the tags 10 and 11 (x > 1/2) of cells, and 1 (x = 0), 2 (x = 1) and 5 (x = 1/2, inside) of facets."""
     points, cells, _ = grid(kind)
     planes = [on_plane(kind, 0, 0.0), on_plane(kind, 0, 1.0), on_plane(kind, 0, 0.5)][: 3 if inside else 2]
     facets = np.concatenate(planes)
@@ -108,7 +114,7 @@ def tagged(kind: str, key: str, inside: bool = True) -> meshio.Mesh:
 
 
 def value(problem: Problem) -> float:
-    """The objective at the first control, which is zero, and the state that belongs to it."""
+    """The objective and the state at the first control, which is zero."""
     pde = problem.pde
     u, v = pde.start()
     factors = pde.state_factors(u, v)

@@ -1,4 +1,4 @@
-"""Parameters of problem files, and the same files with numbers in their place."""
+"""Problem files with parameters, and the same files with numbers in place of the parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parameter(value: float, name: str = "k") -> dict[str, Any]:
 
 
 def written(value: Any, number: float, name: str = "k") -> Any:
-    """A part of a file with a number in the place of a parameter."""
+    """A part of a file with a number in place of a parameter."""
     if isinstance(value, dict):
         return {key: written(each, number, name) for key, each in value.items()}
     if isinstance(value, list):

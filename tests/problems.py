@@ -1,4 +1,4 @@
-"""Small problems, meshes and equations that several tests share."""
+"""Small problems, meshes and equations for several tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nhgd_pde.building.blueprint import build
-from nhgd_pde.control.maps import source_control
+from nhgd_pde.control.maps import added
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import Domain
@@ -33,6 +33,9 @@ from nhgd_pde.pde.rows import steady
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.problem_file.loading import read_problem
+
+# The control adds its values times the gain to the source.
+SOURCE_CONTROL = added("source")
 
 CPU = torch.device("cpu")
 PLATE = Path(__file__).parents[1] / "meshes" / "plate.msh"
@@ -55,14 +58,14 @@ def problem(overrides: Mapping[str, Any] | None = None) -> PDEProblem:
 
 
 def complaints(overrides: Mapping[str, Any]) -> list[str]:
-    """What is wrong with that problem, as text."""
+    """The errors of this problem as text."""
     with pytest.raises(ProblemError) as caught:
         problem(overrides)
     return [f"{issue.key}: {issue.message}" for issue in caught.value.issues]
 
 
 def state_of(built: PDEProblem, error: float = 1e-12) -> Tensor:
-    """All coefficients (N,) of the state at the first control, solved to that relative residual."""
+    """All coefficients (N,) of the state at the first control, solved to the relative residual `rtol`."""
     u, v = built.start()
     evaluation, state = Adjoint().evaluate(built, v, Adjoint().init(built, u, v), Accuracy(error, 1.0))
     assert built.inner_error(state.u, v, error) <= error, evaluation.message
@@ -92,7 +95,7 @@ def split(mesh: skfem.Mesh, **regions: Any) -> Domain:
 
 
 def write_mesh(path: Path, mesh: skfem.Mesh, **regions: Any) -> Path:
-    """A gmsh file with named boundaries and subdomains; the cells of none of these have no name."""
+    """A gmsh file with named boundaries and subdomains; cells outside the subdomains have no name."""
     named = mesh.with_subdomains(regions)
     kind = meshes.domain(mesh).cell
     tags = np.full(mesh.nelements, 99)
@@ -133,8 +136,8 @@ def quasilinear(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Te
 
 
 def in_conductivity(c: Coefficients, v: Tensor) -> Coefficients:
-    """A control that enters two coefficients, one of them nonlinearly."""
-    return {**source_control(c, v), "conductivity": c["conductivity"] * torch.exp(v)}
+    """The map of a control that enters two coefficients, one of them nonlinearly."""
+    return {**SOURCE_CONTROL(c, v), "conductivity": c["conductivity"] * torch.exp(v)}
 
 
 def equation_of(
@@ -144,7 +147,7 @@ def equation_of(
     affine: bool = False,
     symmetric: bool = False,
     varied: bool = True,
-    control: ControlMap = source_control,
+    control: ControlMap = SOURCE_CONTROL,
 ) -> StateEquation:
     """An equation whose coefficients differ between scenarios where they are `varied`.
 
@@ -190,5 +193,5 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 def slope(x: list[float], y: list[float]) -> float:
-    """Of the line through (log x, log y) that fits best."""
+    """The slope of the line that fits (log x, log y) best."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which tests kill: what they wait for is an event, however busy the machine."""
+"""Runs in other processes, which tests kill. Tests wait for events and not for a time, as the machine may be busy."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-# One thread each, so that two runs do not wait for each other's threads.
+# Every run has one thread, so that two runs do not wait for the threads of each other.
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-# Seconds after which what a test waits for is taken not to come at all. No test passes or fails by less.
+# Number of seconds after which a test gives up waiting for an event and fails.
 NEVER = 600.0
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 
 
 def wait_for(what: Callable[[], bool], complaint: str) -> None:
-    """Wait until something is so."""
+    """Waits until a condition holds."""
     end = time.monotonic() + NEVER
     while not what():
         assert time.monotonic() < end, complaint
@@ -27,14 +27,14 @@ def wait_for(what: Callable[[], bool], complaint: str) -> None:
 
 
 def child_of(process: subprocess.Popen[str]) -> int:
-    """The number of the first process that a run starts."""
+    """The id of the first process that a run starts."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_for(lambda: bool(children.read_text()), "no process was started")
     return int(children.read_text().split()[0])
 
 
 def await_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
-    """Wait for the first checkpoint of a run that goes on."""
+    """Waits for the first checkpoint of a run."""
 
     def written() -> bool:
         assert process.poll() is None, "the run has ended"
@@ -44,7 +44,7 @@ def await_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 def await_end(process: int) -> None:
-    """Wait for the end of a process that is not ours."""
+    """Waits for the end of a process that is not a child of this one."""
     stat = Path(f"/proc/{process}/stat")
 
     def over() -> bool:

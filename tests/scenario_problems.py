@@ -1,4 +1,4 @@
-"""Problems over scenarios, made by hand: a deterministic problem with other coefficients in every scenario."""
+"""Problems over scenarios without random inputs: a deterministic problem with factors for each scenario."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def scenarios_of(
     at_once: int = 16,
     seed: int = 0,
 ) -> ScenarioProblem:
-    """Scenarios whose conductivity is that of the nominal problem times factors (S, P) or (S, 1).
+    """Scenarios whose conductivity is the nominal one times factors (S, P) or (S, 1).
 
-    The stream draws from the same scenarios, each of them with the same probability, so that its expectation is known.
+    The stream draws from these scenarios with equal probability, so that its expectation is known.
     """
     equation = nominal.equation
     control = equation.constant_linearisation.control.direct if equation.affine else None
@@ -110,17 +110,17 @@ def field_problem(modes: int, seed: int) -> ScenarioProblem:
 
 
 def natural() -> NHGD:
-    """The method for the nominal scenario."""
+    """The NHGD method for the nominal scenario."""
     return NHGD(InnerOptions(), Factored(), HypergradientOptions())
 
 
 def whole(problem: ScenarioProblem) -> PDEProblem:
-    """The same sample as one problem whose inner variables are the states of every scenario, equally probable."""
+    """The sample as one problem, whose inner variables are the states of all scenarios, with equal weights."""
     return problem.part(torch.arange(problem.inner_shape[0]))
 
 
 def exact(problem: ScenarioProblem, v: Tensor) -> Evaluation:
-    """Of the mean over the sample, by factors of every scenario."""
+    """The value and the derivative of the mean over the sample, with exact solves for each scenario."""
     every, adjoint = whole(problem), Adjoint()
     return adjoint.evaluate(every, v, adjoint.init(every, every.start()[0], v), Accuracy(1e-12, 1e-12))[0]
 
@@ -132,7 +132,7 @@ def optimum(problem: ScenarioProblem) -> Evaluation:
 
 
 def restored(oracle: Any, problem: ScenarioProblem, state: Any) -> Any:
-    """A state that has been in a file."""
+    """A state after saving it and restoring it."""
     file = io.BytesIO()
     torch.save(oracle.save(state), file)
     file.seek(0)

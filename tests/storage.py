@@ -1,4 +1,4 @@
-"""Places that take no files: for an ordinary user, beyond a limit, on a small file system that is full."""
+"""Places where files cannot be written: without permission, beyond a size limit, on a full file system."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ mounts = pytest.mark.skipif(not can_mount(), reason="needs to mount a small file
 
 @contextmanager
 def small_disk(size: str = "1m", options: str = "") -> Iterator[Path]:
-    """A file system in memory of so many bytes, or with other mount options."""
+    """A file system in memory with a number of bytes or other mount options."""
     with tempfile.TemporaryDirectory() as folder:
         more = f"size={size},mode=777{options}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", more, "tmpfs", folder], check=True)
@@ -43,7 +43,7 @@ def small_disk(size: str = "1m", options: str = "") -> Iterator[Path]:
 
 @contextmanager
 def ordinary_user() -> Iterator[Path]:
-    """A folder and an ordinary user to whom it belongs, who is the user of this process in the `with` block."""
+    """A folder that belongs to an ordinary user, who is the user of this process inside the `with` block."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         if os.geteuid() != 0:
@@ -64,7 +64,7 @@ def ordinary_user() -> Iterator[Path]:
 
 @contextmanager
 def limited_files(most: int) -> Iterator[None]:
-    """No file may become larger than so many bytes, as after `ulimit -f`."""
+    """Limits the size of files, as `ulimit -f` does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
@@ -74,7 +74,7 @@ def limited_files(most: int) -> Iterator[None]:
 
 
 def fill(folder: Path) -> Path:
-    """Write a file that takes all the room that is left; returns it."""
+    """Writes a file that takes all free bytes, and returns it."""
     path = folder / "filler"
     with suppress(OSError), open(path, "ab", buffering=0) as file:
         for size in (2**16, 1):

@@ -1,4 +1,4 @@
-"""Ranges of coefficients: what is refused as a value is refused as a step, and the run says which bound it met."""
+"""Ranges of coefficients: a step to an inadmissible value is refused, and the run reports the bound that it met."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def poisson(**more: Any) -> dict[str, Any]:
 
 
 def file_of(pde: dict[str, Any], sign: float = 1.0, **more: Any) -> dict[str, Any]:
-    """Minimise the parameter k, or for the other sign its negative, whatever the state is: it ends at its bound."""
+    """A problem that minimises the parameter k or -k for any state, so that k ends at its bound."""
     terms = [{"kind": "linear_control", "weight": sign}]
     content = {**copy.deepcopy(BASE), "pde": pde, "control": parameter(0.3), "objective": terms}
     return {**content, **copy.deepcopy(more)}
@@ -43,7 +43,7 @@ def file_of(pde: dict[str, Any], sign: float = 1.0, **more: Any) -> dict[str, An
 # Key, rule, and the value of k at the edge.
 EDGES: dict[str, tuple[dict[str, Any], str, str, float]] = {
     "conductivity": (file_of(poisson(conductivity="k")), "pde.conductivity", "above 0", 0.0),
-    # Quadrature points lie within, the smallest x of them at 1/24.
+    # The quadrature points lie inside the cells; the smallest x is 1/24.
     "in space": (file_of(poisson(conductivity="k + 0.1*x")), "pde.conductivity", "above 0", -0.1 / 24),
     "matrix": (
         file_of(poisson(conductivity=[[1, "k"], ["k", 1]]), -1.0),
@@ -172,7 +172,7 @@ def check_edge(solution: nhgd.Solution, key: str, rule: str, edge: float, start:
     assert "control.bounds" in solution.message
     found = float(solution.controls["k"][0])
     assert f"the steps end at k = {found:.9g}" in solution.message
-    # From within, as near as a millionth of the way.
+    # The run ends inside the range, within a millionth of the edge.
     assert abs(found - edge) <= 2e-6 * abs(start - edge)
     assert solution.stats["outer_iterations"] <= 15
 
@@ -196,7 +196,7 @@ def test_poissons_ratio_stays_below_a_half(method: str, outer: str) -> None:
     assert solution.stats["outer_iterations"] <= 15
 
 
-def test_with_the_bounds_that_are_asked_for_the_fit_converges() -> None:
+def test_the_fit_converges_with_the_bounds_that_the_message_recommends() -> None:
     control = {"kind": "parameter", "name": "a", "initial": 0.2, "bounds": [-0.9, 0.49]}
     solution = nhgd.solve(nhgd.load(PAR_NU, {"control": control}))
     assert solution.status == "converged", solution.message
@@ -205,8 +205,8 @@ def test_with_the_bounds_that_are_asked_for_the_fit_converges() -> None:
 
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
 @pytest.mark.parametrize("outer", ["lbfgs", "newton_cg", "gradient", "mma"])
-def test_methods_agree_on_the_edge(method: str, outer: str) -> None:
-    """Those that search along a line, and moving asymptotes, which do not."""
+def test_all_outer_methods_end_at_the_same_edge(method: str, outer: str) -> None:
+    """Methods with a line search, and moving asymptotes without one."""
     content = file_of(poisson(conductivity="k"), method=method, outer={"method": outer})
     content["control"] = {**parameter(0.3), "bounds": [-1, 2]}
     solution = nhgd.solve(nhgd.load(content))
@@ -218,8 +218,8 @@ def test_methods_agree_on_the_edge(method: str, outer: str) -> None:
 
 @pytest.mark.parametrize("outer", ["lbfgs", "newton_cg"])
 @pytest.mark.parametrize("truth", [1e-1, 1e-2, 1e-3])
-def test_an_optimum_near_the_edge_is_found(outer: str, truth: float) -> None:
-    """u = 1/k (x - x^2/2) with the target of a small k: steps go too far, are held back, and lead to the optimum."""
+def test_an_optimum_near_the_edge_of_the_range_is_found(outer: str, truth: float) -> None:
+    """u = 1/k (x - x^2/2) with the target of a small k: steps are too long, are shortened, and lead to the optimum."""
     problem = file_of(
         {"kind": "poisson", "conductivity": "k", "source": truth, "boundary": {"left": {"dirichlet": 0}}},
         control=parameter(1.0),
@@ -236,7 +236,7 @@ def thinner(c: Any, v: torch.Tensor) -> Any:
     return {**c, "conductivity": 1.0 + v}
 
 
-def test_a_control_of_ones_own_is_held_in_the_range() -> None:
+def test_a_control_map_in_python_stays_in_the_range() -> None:
     content = file_of(poisson(), control={"kind": "python", "python": thinner})
     solution = nhgd.solve(nhgd.load(content))
     assert solution.status == "stopped"
@@ -245,8 +245,8 @@ def test_a_control_of_ones_own_is_held_in_the_range() -> None:
     assert solution.stats["outer_iterations"] <= 15
 
 
-def test_an_overflow_is_a_refused_step() -> None:
-    """exp(1/k) is too large from k = 1/709 on; states are, where their squares are, before that."""
+def test_a_step_to_an_overflow_is_refused() -> None:
+    """exp(1/k) overflows below k = 1/709, and the square of the state earlier."""
     solution = nhgd.solve(nhgd.load(file_of(poisson(source="exp(1/k)"))))
     assert solution.status == "stopped"
     assert solution.message.startswith("pde.source must")
@@ -254,7 +254,7 @@ def test_an_overflow_is_a_refused_step() -> None:
     assert solution.stats["outer_iterations"] <= 40
 
 
-def test_a_conductivity_that_underflows_is_none() -> None:
+def test_a_conductivity_that_underflows_to_zero_is_refused() -> None:
     content = file_of(poisson(), control={"kind": "log_conductivity", "space": "constant"})
     solution = nhgd.solve(nhgd.load(content))
     assert solution.status == "stopped"
@@ -293,20 +293,20 @@ def test_a_conductivity_that_underflows_is_none() -> None:
         ),
     ],
 )
-def test_a_start_outside_is_refused_where_the_file_is_read(content: dict[str, Any], message: str) -> None:
+def test_a_start_outside_the_range_is_refused_when_the_file_is_read(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError) as caught:
         nhgd.load(copy.deepcopy(content))
     assert message in str(caught.value)
 
 
-def test_a_start_is_moved_to_its_bounds_before_it_is_judged() -> None:
+def test_a_start_is_projected_onto_its_bounds_before_its_range_is_checked() -> None:
     content = file_of(poisson(conductivity="k"), control={"kind": "parameter", "name": "k", "bounds": [0.1, None]})
     solution = nhgd.solve(nhgd.load(content))
     assert solution.status == "converged", solution.message
     assert solution.controls["k"][0] == 0.1
 
 
-def test_ranges_know_their_ends() -> None:
+def test_the_ends_of_ranges_are_admissible_or_not_as_declared() -> None:
     def one(value: float) -> torch.Tensor:
         return torch.tensor([0.1, value], dtype=torch.float64)
 
@@ -324,8 +324,8 @@ def test_ranges_know_their_ends() -> None:
     assert found is not None and found.matrix and abs(found.value) < 1e-15
 
 
-def test_a_step_is_held_back_before_anything_is_evaluated() -> None:
-    """Half of the way to the edge, then nine tenths, whatever the length of the step that was proposed."""
+def test_a_step_is_shortened_before_anything_is_evaluated() -> None:
+    """The step goes half of the way to the edge, then nine tenths, for any length of the proposed step."""
     problem = nhgd.load(file_of(poisson(conductivity="k"), control=parameter(0.3))).pde
     space, outer = outer_space(problem), LBFGS(step=50.0)
     u, v = problem.start()
@@ -344,10 +344,10 @@ def test_a_step_is_held_back_before_anything_is_evaluated() -> None:
 
 
 @pytest.mark.slow
-def test_scenarios_that_have_not_been_looked_at_keep_the_optimum_from_the_edge() -> None:
+def test_scenarios_outside_the_batch_keep_the_optimum_inside_the_range() -> None:
     """u = w/(k + xi) with xi = -q or q and the target c w: sum (1/(k + xi) - c)^2 is least within the range of both.
 
-    That of the nominal scenario alone is least at k = 1/c, where the other one has a negative conductivity.
+    The term of the nominal scenario is least at k = 1/c, where the other scenario has a negative conductivity.
     """
     q, c = 0.3 / np.sqrt(3.0), 8.0
     content = file_of(

@@ -42,7 +42,7 @@ def solved(built: PDEProblem) -> np.ndarray:
 
 
 def l2_error(built: PDEProblem, exact: str) -> float:
-    """By a quadrature much finer than that of the equation."""
+    """The L2 error by a quadrature much finer than that of the equation."""
     basis = skfem.Basis(built.space.domain.mesh, built.space.basis.elem, intorder=8)
     misfit = np.asarray(basis.interpolate(solved(built)))
     misfit = misfit - Expression(exact).numpy(np.asarray(basis.global_coordinates()))
@@ -93,13 +93,14 @@ def test_manufactured_solutions_converge_at_the_order_of_the_element(
         given = pde(velocity=["1+y", "x-2"], stabilisation=stabilisation, **MANUFACTURED[name])
         errors.append(l2_error(problem({**given, "mesh.cells": [n, n], "element": element}), WAVE))
         sizes.append(1.0 / n)
-    # Weighting adds tau b.grad phi r(u), of order h times that of the gradient's error where advection dominates.
+    # Stabilisation adds tau b.grad phi r(u), which is h times the order of the gradient's error where advection
+    # dominates.
     assert slope(sizes[-3:], errors[-3:]) > int(element[1]) + 1 - 0.15
 
 
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 def test_the_strong_residual_of_an_exact_solution_vanishes(cell: str) -> None:
-    """A quadratic solution is found exactly by quadratic elements: nothing is left out of the residual."""
+    """Quadratic elements find a quadratic solution exactly only if the strong residual is complete."""
     exact = "x**2 + 3*x*y - y**2 + x"
     along = ["(2*x + 3*y + 1)", "(3*x - 2*y)"]
     carried = f"(1+y)*{along[0]} + (x-2)*{along[1]}"
@@ -139,7 +140,7 @@ def test_linear_elements_in_one_dimension_are_exact_at_the_nodes(peclet: float) 
 @elements
 @pytest.mark.parametrize("conductivity", [1e-2, 1e-4])
 def test_layers_do_not_oscillate(conductivity: float, element: str) -> None:
-    """A layer at the outflow, u is x up to it: what stands out off the insulated walls, and on average."""
+    """u is x up to a layer at the outflow; the deviation from x is measured near the insulated walls and on average."""
     highest, average = {}, {}
     for stabilisation in ("none", "auto"):
         ends = {"left": {"dirichlet": 0}, "right": {"dirichlet": 0}}
@@ -148,15 +149,15 @@ def test_layers_do_not_oscillate(conductivity: float, element: str) -> None:
         x, y = built.space.nodes
         excess = (solved(built) - x)[(x < 1 - 1e-9) & (np.abs(y - 0.5) < 0.5 - 1e-9)]
         highest[stabilisation], average[stabilisation] = float(excess.max()), float(np.abs(excess).mean())
-    # Galerkin's method oscillates by 0.09 to 14. A few per cent are left of that, next to the layer.
+    # Galerkin's method oscillates by 0.09 to 14. Stabilisation leaves a few per cent next to the layer.
     assert highest["none"] > 0.08 and highest["auto"] < 0.04
     assert highest["auto"] < 0.12 * highest["none"] and average["auto"] < 0.01
 
 
 @elements
 @pytest.mark.parametrize("conductivity", [1e-2, 1e-4])
-def test_a_front_that_is_carried_askew_stays_between_its_values(conductivity: float, element: str) -> None:
-    """0 and 1 come in from the left and are carried to a layer at the top."""
+def test_a_front_that_moves_diagonally_stays_nearly_between_its_values(conductivity: float, element: str) -> None:
+    """The values 0 and 1 enter on the left and move to a layer at the top."""
     excess = {}
     for stabilisation in ("none", "auto"):
         inflow = {"left": {"dirichlet": "where(y < 0.2, 0, 1)"}, "all": {"dirichlet": 0}}
@@ -168,12 +169,13 @@ def test_a_front_that_is_carried_askew_stays_between_its_values(conductivity: fl
         )
         values = solved(problem({**given, "mesh.cells": [16, 16], "element": element}))
         excess[stabilisation] = max(float(values.max()) - 1.0, -float(values.min()))
-    # Linear in the data, the method cannot be monotone at second order: 0.2 are left across the front at 1e-4.
+    # A linear method of second order cannot be monotone: it overshoots by 0.2 across the front at a conductivity of
+    # 1e-4.
     assert excess["auto"] < (0.02 if conductivity == 1e-2 else 0.2)
     assert excess["auto"] < 0.2 * excess["none"]
 
 
-def test_there_is_no_weighting_where_diffusion_dominates() -> None:
+def test_there_is_no_stabilisation_where_diffusion_dominates() -> None:
     """auto is Galerkin's method where the Peclet number of the cells is below 1, and continuous where it passes 1."""
     calm = {name: problem(pde(stabilisation=name, conductivity=1, source="x")) for name in ("none", "auto", "supg")}
     u, v = random(1, calm["none"].inner_shape[1]), random(calm["none"].outer_size, seed=1)
@@ -187,8 +189,8 @@ def test_there_is_no_weighting_where_diffusion_dominates() -> None:
     assert float((optimal(peclet) - least)[-1]) < 1e-12
 
 
-def test_the_control_is_weighted_as_the_source_is() -> None:
-    """A control 1 + x - y has the residual of that source, the weighting included."""
+def test_the_control_is_stabilised_like_the_source() -> None:
+    """A control 1 + x - y has the same residual as the source 1 + x - y, including the stabilisation."""
     given = pde(conductivity=1e-3, velocity=["y", "1-x"])
     driven, controlled = problem({**given, "pde.source": "1+x-y"}), problem(given)
     u = random(1, driven.inner_shape[1])
@@ -215,7 +217,7 @@ def test_second_derivatives_are_those_of_quadratic_fields(kind: str, element: st
     matrix = np.arange(1.0, 1 + dim * dim).reshape(dim, dim)
     matrix = matrix + matrix.T
     if element == "P1":
-        # Of a bilinear field only mixed derivatives are left, of a linear one none.
+        # A bilinear field has only mixed derivatives, a linear field has none.
         matrix = matrix - np.diag(np.diag(matrix)) if kind in ("quad", "hexahedron") else 0.0 * matrix
     x = functions.nodes
     field = 0.5 * np.einsum("in,ij,jn->n", x, matrix, x) + x.sum(axis=0)

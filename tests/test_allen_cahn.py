@@ -24,7 +24,7 @@ def optimum() -> float:
     x, w = np.polynomial.legendre.leggauss(6)
     t, w = (x + 1) / 2 * end, w / 2 * end
     share, state = 1 - t / end, 0.5 + t
-    # Of phi and phi^3, whose products integrate to (3/8)^2 and (5/16)^2; phi^2 to 1/4.
+    # The products of phi and phi^3 have the integrals (3/8)^2 and (5/16)^2; phi^2 has 1/4.
     linear, cubic = 1 / end + (2 * math.pi**2 * epsilon - 1 / epsilon) * share, 3 * state**2 * share / epsilon
     misfit = a**2 * (linear**2 / 4 + 2 * linear * cubic * 9 / 64 + cubic**2 * 25 / 256)
     return float(0.5 * (w * misfit).sum() + a**2 / (2 * alpha) * (w * share**2).sum() / 4)
@@ -33,7 +33,7 @@ def optimum() -> float:
 @schemes
 @pytest.mark.parametrize("element", ["P1", "P2"])
 def test_manufactured_solutions_converge_at_the_order_of_the_element(element: str, scheme: str) -> None:
-    """Both schemes take what is linear in time without error."""
+    """Both schemes have no error for solutions that are linear in time."""
     exact = "(1 + t)*sin(2*x + y)"
     source = f"sin(2*x + y) + 5*0.4*{exact} + (({exact})**3 - {exact})/0.4"
     pde = {"kind": "allen_cahn", "epsilon": 0.4, "source": source, "boundary": {"all": {"dirichlet": exact}}}
@@ -50,7 +50,7 @@ def test_manufactured_solutions_converge_at_the_order_of_the_element(element: st
 
 @pytest.mark.parametrize(("scheme", "order"), [("implicit_euler", 1), ("crank_nicolson", 2)])
 def test_it_converges_in_time_at_the_order_of_the_scheme(scheme: str, order: int) -> None:
-    """P1 takes a linear function without error."""
+    """P1 elements have no error for a function that is linear in space."""
     exact = "exp(-t)*(1 + x)"
     source = f"-{exact} + (({exact})**3 - {exact})/0.5"
     boundary = {"left": {"dirichlet": exact}, "right": {"neumann": "0.5*exp(-t)"}}
@@ -78,7 +78,7 @@ def test_a_uniform_mixture_follows_its_ordinary_equation(scheme: str) -> None:
 
 
 def test_a_layer_between_phases_stands_still() -> None:
-    """tanh(x/(sqrt(2) epsilon)) is in balance; a march in steps much longer than epsilon finds it from a jump."""
+    """tanh(x/(sqrt(2) epsilon)) is stationary; time steps much longer than epsilon reach it from a jump."""
     mesh = {"kind": "interval", "size": 2, "origin": -1, "cells": 200}
     pde = {"kind": "allen_cahn", "epsilon": 0.05, "boundary": {"left": {"dirichlet": -1}, "right": {"dirichlet": 1}}}
     built = evolution({"mesh": mesh, "pde": pde, "time": {"end": 4, "steps": 8, "initial": "sign(x)"}})

@@ -27,7 +27,7 @@ def product(a: Tensor):
     return lambda x: torch.einsum("sij,sj->si", a, x)
 
 
-def test_every_row_has_the_iterates_of_conjugate_gradients_of_its_own(systems: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_every_row_has_the_iterates_of_its_own_conjugate_gradients(systems: tuple[Tensor, Tensor, Tensor]) -> None:
     a, b, mean = systems
     inverse = torch.linalg.inv(mean)
     for steps in (1, 2, 5):
@@ -39,7 +39,7 @@ def test_every_row_has_the_iterates_of_conjugate_gradients_of_its_own(systems: t
             torch.testing.assert_close(found.solution[s], alone.solution, rtol=1e-9, atol=1e-12)
 
 
-def test_rows_stop_when_they_are_good_enough_and_cost_no_more_applications(
+def test_converged_rows_cost_no_more_applications(
     systems: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     a, b, _ = systems
@@ -58,7 +58,7 @@ def test_rows_stop_when_they_are_good_enough_and_cost_no_more_applications(
     assert float(((found.solution - exact).norm(dim=1) / exact.norm(dim=1)).max()) < 1e-2
 
 
-def test_the_last_step_is_taken_with_what_has_shown_the_tolerance_to_be_met(
+def test_the_last_step_uses_the_product_that_showed_convergence(
     systems: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     a, b, _ = systems
@@ -74,7 +74,7 @@ def test_the_last_step_is_taken_with_what_has_shown_the_tolerance_to_be_met(
     torch.testing.assert_close(found.solution, torch.linalg.solve(a[:1], b[:1]))
 
 
-def test_a_start_is_gone_on_from_and_a_zero_row_stays(systems: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_iterations_continue_from_a_start_and_zero_rows_stay_zero(systems: tuple[Tensor, Tensor, Tensor]) -> None:
     a, b, _ = systems
     exact = torch.linalg.solve(a, b)
     b = b.clone()
@@ -86,7 +86,7 @@ def test_a_start_is_gone_on_from_and_a_zero_row_stays(systems: tuple[Tensor, Ten
     assert not torch.count_nonzero(found.solution[2])
 
 
-def test_what_is_not_positive_definite_is_told() -> None:
+def test_matrices_that_are_not_positive_definite_are_reported() -> None:
     b = torch.ones(2, 3, dtype=torch.float64)
     sign = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None]
     assert "operator" in batched_conjugate_gradients(lambda x: sign * x, b, lambda r: r).message
@@ -108,7 +108,7 @@ def test_matrices_without_symmetry_are_solved_row_by_row(systems: tuple[Tensor, 
     torch.testing.assert_close(found.residual, b - product(a)(found.solution), rtol=1e-6, atol=1e-9)
 
 
-def test_an_exact_preconditioner_leaves_nothing_to_do_but_its_own_step() -> None:
+def test_an_exact_preconditioner_takes_one_step() -> None:
     generator = torch.Generator().manual_seed(5)
     a = torch.randn(S, N, N, generator=generator, dtype=torch.float64) + 10.0 * torch.eye(N, dtype=torch.float64)
     b = torch.randn(S, N, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Methods side by side: nothing measured changes a run, gaps are gaps, budgets hold, and what is written says so."""
+"""Comparison of methods: measuring changes no run, gaps are exact, budgets hold, and the files have the results."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_methods_over_scenarios_are_judged_over_all_of_them(risk: Any) -> None:
     finals = {judged.run.contender.label: results.gaps(judged)[-1] for judged in results.runs}
     assert max(finals[label] for label in ("nhgd", "adjoint", "cg")) < 1e-8
     if risk == "mean":
-        # Steps by the rule go down, and are nowhere near the others.
+        # Steps by the rule reduce the objective, but far less than the other methods.
         assert 1e-8 < finals["rm"] < 0.5
     ends = {each.label: each.errors[-1].error for each in results.errors}
     assert max(ends[label] for label in ("nhgd", "adjoint", "cg")) < 1e-9
@@ -128,7 +128,7 @@ def test_other_libraries_take_no_scenarios() -> None:
 # Contenders
 
 
-def test_contenders_as_they_are_written() -> None:
+def test_contenders_are_parsed() -> None:
     texts = ["nhgd, adjoint:outer.method=gradient", "dense=nhgd:curvature.kind=dense,inner.tests=64,second=nhgd"]
     assert parse_contenders(texts) == (
         Contender("nhgd", "nhgd"),
@@ -164,7 +164,7 @@ def test_bad_contenders_are_named_with_suggestions(text: str, said: str) -> None
     assert str(caught.value).startswith("--methods")
 
 
-def test_a_mistake_in_the_file_is_told_once() -> None:
+def test_a_mistake_in_the_file_is_reported_once() -> None:
     with pytest.raises(ProblemError) as caught:
         check_contenders(parse_contenders(["nhgd,adjoint"]), {**PROBLEM, "element": "P7"}, {})
     assert len(caught.value.issues) == 1
@@ -199,7 +199,7 @@ def test_seeds_differ_and_repeat(task: Task) -> None:
     assert one != two
 
 
-def test_measuring_is_off_the_clock_and_changes_nothing(task: Task, judge: Judge) -> None:
+def test_measuring_takes_no_time_of_the_budget_and_changes_nothing(task: Task, judge: Judge) -> None:
     def slow(point: TrialPoint) -> bool:
         judge.truth(point.v)
         time.sleep(0.05)
@@ -228,7 +228,7 @@ def test_the_budget_in_seconds_holds(task: Task) -> None:
     assert found.points[-2].seconds < 0.2
 
 
-def test_a_run_can_be_interrupted_and_told_that_it_is_enough(task: Task) -> None:
+def test_a_run_can_be_interrupted_and_ended_early(task: Task) -> None:
     assert run(task, SAMPLED, 0, Budget(), lambda: True).status == "interrupted"
     found = run(task, SAMPLED, 0, Budget(), enough=lambda point: point.iteration >= 4)
     assert (found.status, found.points[-1].iteration) == ("stopped", 4)
@@ -249,7 +249,7 @@ def test_a_failed_start_is_a_run_without_points() -> None:
     assert (found.status, found.points) == ("failed", ())
 
 
-# What is true
+# The judge
 
 
 def test_the_reference_is_the_optimum(judge: Judge, optimum: torch.Tensor) -> None:
@@ -258,7 +258,7 @@ def test_the_reference_is_the_optimum(judge: Judge, optimum: torch.Tensor) -> No
     assert reference.initial == judge.truth(judge.start()).objective
 
 
-def test_the_gap_of_a_quadratic_problem_is_the_square_of_what_is_left(judge: Judge, optimum: torch.Tensor) -> None:
+def test_the_gap_of_a_quadratic_problem_is_the_square_of_the_error(judge: Judge, optimum: torch.Tensor) -> None:
     reference = judge.reference(Budget())
     start = judge.start()
     for share in (0.0, 0.5, 0.9, 0.999):
@@ -267,7 +267,7 @@ def test_the_gap_of_a_quadratic_problem_is_the_square_of_what_is_left(judge: Jud
     assert judge.truth(optimum).gradient_norm < 1e-10 * judge.truth(start).gradient_norm
 
 
-def test_the_truth_is_not_what_a_biased_method_sees(task: Task, judge: Judge) -> None:
+def test_gaps_use_the_exact_objective_and_not_that_of_a_biased_method(task: Task, judge: Judge) -> None:
     judged = judge.judge(run(task, SAMPLED.with_overrides({"outer.iterations": 3}), 0, Budget()))
     seen = [point.objective for point in judged.run.points]
     true = [truth.objective for truth in judged.truths]
@@ -275,7 +275,7 @@ def test_the_truth_is_not_what_a_biased_method_sees(task: Task, judge: Judge) ->
     assert max(abs(a / b - 1.0) for a, b in zip(seen, true, strict=True)) > 1e-6
 
 
-def test_who_is_lower_sets_the_optimum() -> None:
+def test_the_lower_of_two_references_is_the_optimum() -> None:
     def judged(*values: float) -> Judged:
         finished = Trial(ADJOINT, 0, (), "stopped", "", 0.0, Counts())
         return Judged(finished, tuple(Truth(value, 0.0) for value in values))
@@ -326,7 +326,7 @@ def automatic_step(judge: Judge) -> float:
 
 
 def test_a_step_that_passes_the_gap_and_diverges_does_not_win() -> None:
-    # A step that removes the large component of the target at once blows up the small one, of a lower mode.
+    # A step that removes the large component of the target at once amplifies the small component of a lower mode.
     target = "sin(2*pi*x)*sin(pi*y) + 0.01*sin(pi*x)*sin(pi*y)"
     judge = Judge(Task(PROBLEM, {"objective.0.target": target}))
     reference = judge.reference(Budget())
@@ -348,11 +348,11 @@ def test_the_grid_search_goes_on_beyond_its_first_steps() -> None:
     assert reference.gap(found.truths[-1].objective) < 1e-2
 
 
-# What is told
+# Tables and figures
 
 
 def made_up(label: str, seed: int, gaps: list[float]) -> Judged:
-    """A run whose true objectives are its gaps, with 10 solves and one second an iterate."""
+    """A run whose true objectives are its gaps, with 10 solves and one second for each iterate."""
     v = torch.zeros(1)
     points = tuple(TrialPoint(k, float(k), k + 1, Counts(solves=10 * k), gap, v) for k, gap in enumerate(gaps))
     finished = Trial(Contender(label, label), seed, points, "budget", "", 0.0, Counts())
@@ -378,13 +378,13 @@ def test_the_table_has_medians_and_dashes() -> None:
     assert bad == ["bad", "– / – / –", "– / – / –", "– / – / –", "– / – / –", "0 / 0 / 0 of 1", "–", "budget"]
 
 
-def test_two_of_four_seeds_are_not_half_way_to_infinity() -> None:
+def test_the_median_of_two_finite_and_two_infinite_seeds_is_infinite() -> None:
     results = results_of(*(made_up("half", seed, [1.0, 1e-3 if seed < 2 else 0.5]) for seed in range(4)))
     assert results.median_to("half", 1e-2, lambda point: point.seconds) == math.inf
     assert results.share("half", 1e-2) == (2, 4)
 
 
-def test_a_table_lines_up() -> None:
+def test_columns_of_a_table_are_aligned() -> None:
     assert table(["a", "bc"], [["1", "x|y"]]) == ["| a | bc   |", "|---|------|", "| 1 | x\\|y |"]
 
 
@@ -452,7 +452,9 @@ def test_bench_writes_tables(invoke: Callable[..., Result], tmp_path: Path) -> N
     assert figures or "figures are skipped: matplotlib is not installed" in result.output
 
 
-def test_bad_names_are_exit_code_two_before_anything_runs(invoke: Callable[..., Result], tmp_path: Path) -> None:
+def test_unknown_names_end_with_exit_code_two_before_anything_runs(
+    invoke: Callable[..., Result], tmp_path: Path
+) -> None:
     result = invoke("small.yaml", "--methods", "nhgd,adjont", "--output", "out")
     assert result.exit_code == 2
     assert "--methods adjont: method: expected one of" in result.stderr
@@ -465,13 +467,13 @@ def test_bad_names_are_exit_code_two_before_anything_runs(invoke: Callable[..., 
     assert "two problems are called 'small'" in result.stderr
 
 
-def test_options_that_contradict_each_other_are_found_before_anything_runs(invoke: Callable[..., Result]) -> None:
+def test_contradicting_options_are_refused_before_anything_runs(invoke: Callable[..., Result]) -> None:
     result = invoke("small.yaml", "--methods", "nhgd:curvature.kind=dense,inner.tests=all")
     assert result.exit_code == 2
     assert "inner.tests" in result.stderr
 
 
-def test_an_interrupted_benchmark_keeps_what_there_is(task: Task) -> None:
+def test_an_interrupted_benchmark_keeps_its_finished_runs(task: Task) -> None:
     plan = Plan((ADJOINT, Contender("nhgd", "nhgd")), 2, Budget(), {})
     lines: list[str] = []
     found = list(bench(plan, {"small": task}, lambda: len(lines) > 2, lines.append))

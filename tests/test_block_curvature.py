@@ -39,7 +39,7 @@ def on_blocks(matrix: Tensor, labels: Tensor) -> Tensor:
 
 
 def largest(problem: BilevelProblem, state: BlockState, u: Tensor, v: Tensor) -> float:
-    """Of A F."""
+    """The largest eigenvalue of A F."""
     matrix = full(problem, lambda w: problem.hessian_product(u, v, w))
     return float(torch.linalg.eigvals(full(problem, state.solve) @ matrix).real.max())
 
@@ -80,7 +80,7 @@ def test_the_inverse_is_that_of_the_blocks_of_the_directly_summed_matrix(
 
 
 def test_padding_does_not_influence_anything() -> None:
-    """The same blocks with two more rows and columns of padding each, for long enough to overflow."""
+    """The same blocks with two more rows and columns of padding, over so many updates that padding would overflow."""
     problem, options = least_squares(2, n=10), Block(4, forgetting=0.5)
     state = options.init(problem, *problem.start())
     padded = replace(
@@ -98,7 +98,7 @@ def test_padding_does_not_influence_anything() -> None:
     assert torch.allclose(padded.solve(g), state.solve(g), rtol=1e-10)
 
 
-def test_work_in_chunks_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_any_size_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = least_squares(2, scenarios=2, n=10)
     ends = []
     for chunk in (2**22, 50):
@@ -147,7 +147,7 @@ def small_pde(model: str) -> BilevelProblem:
 def test_trust_bounds_the_largest_eigenvalue(problem: BilevelProblem, prior: str) -> None:
     u, v = problem.start()
     state = Block(6, prior).init(problem, u, v)
-    # Exact before any scores.
+    # The prior is exact before there are scores.
     assert state.trust * largest(problem, state, u, v) == pytest.approx(1.0, rel=0.03)
     # Blocks of F itself, the limit of many samples: the largest eigenvalue of block Jacobi is above one.
     state = absorbed(Block(6, prior, prior_weight=1.0), problem, 64 * 60, 64)
@@ -205,18 +205,18 @@ def test_a_restored_state_goes_on_with_the_same_numbers() -> None:
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize(("count", "size"), [(1, 5), (100, 7), (64, 64), (65, 64), (257, 1)])
-def test_patches_are_balanced_and_together(dim: int, count: int, size: int) -> None:
+def test_patches_are_balanced_and_compact(dim: int, count: int, size: int) -> None:
     points = np.random.default_rng(dim).uniform(size=(dim, count))
     found = patches(points, size)
     sizes = np.bincount(found)
     assert len(sizes) == -(-count // size) and sizes.max() <= size and sizes.max() - sizes.min() <= 1
     if count // size > 4:
-        # Boxes of as many points have sides of (size / count)^(1 / dim).
+        # Boxes with as many points have sides of the length (size / count)^(1 / dim).
         extent = np.mean([np.ptp(points[:, found == k], axis=1).max() for k in range(len(sizes))])
         assert extent < 2.0 * (size / count) ** (1.0 / dim)
 
 
-def test_points_in_one_place_stay_in_their_order() -> None:
+def test_points_at_one_place_keep_their_order() -> None:
     points = np.repeat(np.linspace(0.0, 1.0, 6)[None], 2, axis=1)
     points = np.sort(points, axis=1)
     assert patches(points, 4).tolist() == [0] * 4 + [1] * 4 + [2] * 4

@@ -23,7 +23,7 @@ C = 4 * math.pi**2 * 0.05
 OBJECTIVE = 0.0025 * (1 + C + C**2 / 3 + math.pi**2 * (1 - math.exp(-2)) / 2) + 0.01 / 1.2
 NU = 0.1
 
-# A solution that is T times a function of space; its source without the time derivative; conditions on the right.
+# The solution T times a function of space, its source without the time derivative, and the conditions on the right.
 MANUFACTURED: dict[int, tuple[list[str], list[str], list[str]]] = {
     1: (["T*sin(2*x)"], ["4*0.1*T*sin(2*x) + T**2*2*sin(2*x)*cos(2*x)"], ["0.1*T*2*cos(2*x)"]),
     2: (
@@ -38,7 +38,7 @@ MANUFACTURED: dict[int, tuple[list[str], list[str], list[str]]] = {
 
 
 def manufactured(dim: int, n: int, element: str, scheme: str | None) -> float:
-    """The error at the end. In time T = 1 + t, which the schemes take without error; steady T = 1."""
+    """The error at the end. In time T = 1 + t, for which the schemes have no error; in steady problems T = 1."""
     factor = "1" if scheme is None else "(1 + t)"
     exact, source, flux = ([text.replace("T", factor) for text in each] for each in MANUFACTURED[dim])
     start = [text.replace("T", "1") for text in MANUFACTURED[dim][0]]
@@ -73,7 +73,7 @@ def test_manufactured_solutions_converge_at_the_order_of_the_element(
 
 @pytest.mark.parametrize(("scheme", "order"), [("implicit_euler", 1), ("crank_nicolson", 2)])
 def test_a_vector_converges_in_time_at_the_order_of_the_scheme(scheme: str, order: int) -> None:
-    """P1 takes a linear field without error."""
+    """P1 elements have no error for a linear field."""
     exact = ["exp(-t)*(1 + x + y)", "exp(-t)*(x - y)"]
     source = ["exp(-2*t)*(1 + 2*x) - exp(-t)*(1 + x + y)", "exp(-2*t)*(1 + 2*y) - exp(-t)*(x - y)"]
     pde = {"kind": "burgers", "viscosity": NU, "source": source, "boundary": {"all": {"dirichlet": exact}}}
@@ -87,7 +87,7 @@ def test_a_vector_converges_in_time_at_the_order_of_the_scheme(scheme: str, orde
     assert orders(errors)[-1] == pytest.approx(order, abs=0.1)
 
 
-def test_the_steady_equation_is_solved_from_a_start_without_fluctuation() -> None:
+def test_the_steady_equation_is_solved_from_a_zero_start() -> None:
     """-nu u'' + u u' = 0, u(-1) = 1, u(1) = -1: a layer at 0, u = -a tanh(a x/(2 nu)), a tanh(a/(2 nu)) = 1."""
     pde = {"kind": "burgers", "viscosity": NU, "boundary": {"left": {"dirichlet": 1}, "right": {"dirichlet": -1}}}
     mesh = {"kind": "interval", "size": 2, "origin": -1, "cells": 80}
@@ -107,7 +107,7 @@ def test_steady_derivatives_are_right() -> None:
     assert nhgd.verify(nhgd.load(copy.deepcopy(LINE), steady)).passed
 
 
-def test_the_convection_of_a_vector_is_not_that_of_its_transpose() -> None:
+def test_convection_uses_the_gradient_and_not_its_transpose() -> None:
     """u . grad u = sum_j u_j d_j u_i, tested against a linear field where the transpose differs."""
     pde = {"kind": "burgers", "viscosity": 1, "boundary": {}}
     mesh = {"kind": "rectangle", "cells": [2, 2]}
@@ -160,7 +160,7 @@ def test_every_derivative_of_the_shipped_problem_is_right() -> None:
 
 
 def test_a_vector_is_controlled_in_time() -> None:
-    """Both methods, of a flow in two dimensions."""
+    """Both methods find the same optimum of a flow in two dimensions."""
     pde = {"kind": "burgers", "viscosity": NU, "boundary": {"all": {"dirichlet": [0, 0]}}}
     start = ["sin(pi*x)*sin(pi*y)", "-sin(pi*x)*sin(2*pi*y)"]
     file = {

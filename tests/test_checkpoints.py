@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged, shortened or made by hand: another one takes over, or a sentence; no other numbers."""
+"""Damaged, shortened or hand-made checkpoints: the one before is used, or a sentence refuses; numbers never change."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def resumed(folder: Path, **settings: Any) -> nhgd.Solution:
     return nhgd.solve(load(**settings), output=folder, resume=True)
 
 
-def test_there_are_the_newest_checkpoint_and_the_one_before(cut: Path) -> None:
+def test_the_newest_checkpoint_and_the_one_before_are_kept(cut: Path) -> None:
     found = [read_sealed(cut / name)["current"]["iteration"] for name in (CHECKPOINT, EARLIER_CHECKPOINT)]
-    # The last iterate is written twice: after its iteration, and where the run ends.
+    # The last iterate is written twice: after its iteration and at the end of the run.
     assert found == [2, 2]
 
 
@@ -83,7 +83,7 @@ def test_no_flipped_bit_and_no_truncation_is_taken_for_a_checkpoint(seed: int, c
         read_sealed(tmp_path / "a.pt")
 
 
-def test_what_is_sealed_comes_back(tmp_path: Path) -> None:
+def test_sealed_content_is_read_back(tmp_path: Path) -> None:
     content = {"a": torch.arange(5), "b": {"c": [1.5, None, "text"]}}
     checksum = write_sealed(tmp_path / "a.pt", content)
     found = read_sealed(tmp_path / "a.pt", checksum)
@@ -116,10 +116,10 @@ def test_checkpoints_of_earlier_versions_are_refused_in_a_sentence(cut: Path, tm
     assert "solve without --resume starts anew" in str(caught.value) and "\n" not in str(caught.value)
 
 
-# One takes over from the other
+# The checkpoint before
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole: nhgd.Solution, cut: Path, tmp_path: Path) -> None:
+def test_after_a_damaged_checkpoint_the_one_before_is_used(whole: nhgd.Solution, cut: Path, tmp_path: Path) -> None:
     for damage in (lambda data: data[:-7], lambda data: data[:500] + b"x" + data[501:], lambda data: b""):
         folder = copied(cut, tmp_path)
         (folder / CHECKPOINT).write_bytes(damage((cut / CHECKPOINT).read_bytes()))
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole: nhgd.Solution,
 
 
 def test_the_good_checkpoint_stays_until_there_is_another_one(cut: Path, tmp_path: Path) -> None:
-    """A run that goes on from the earlier checkpoint and is killed before it has written one must not lose it."""
+    """A run that resumes from the earlier checkpoint and is killed before it writes a new one must keep it."""
     folder = copied(cut, tmp_path)
     good = (folder / EARLIER_CHECKPOINT).read_bytes()
     (folder / CHECKPOINT).write_bytes(b"damaged")
@@ -146,7 +146,7 @@ def test_the_good_checkpoint_stays_until_there_is_another_one(cut: Path, tmp_pat
     assert (folder / EARLIER_CHECKPOINT).read_bytes() == good
 
 
-def test_two_damaged_checkpoints_are_one_sentence(cut: Path, tmp_path: Path) -> None:
+def test_two_damaged_checkpoints_are_reported_in_one_sentence(cut: Path, tmp_path: Path) -> None:
     folder = copied(cut, tmp_path)
     for name in (CHECKPOINT, EARLIER_CHECKPOINT):
         (folder / name).write_bytes((cut / name).read_bytes()[:-1])
@@ -157,8 +157,8 @@ def test_two_damaged_checkpoints_are_one_sentence(cut: Path, tmp_path: Path) -> 
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_a_history_that_was_changed_is_told(whole: nhgd.Solution, cut: Path, tmp_path: Path) -> None:
-    """It is a record of the run, from which no number of the result is taken."""
+def test_a_changed_history_is_reported(whole: nhgd.Solution, cut: Path, tmp_path: Path) -> None:
+    """The history is a record of the run; no number of the result is taken from it."""
     folder = copied(cut, tmp_path)
     text = (cut / "history.csv").read_text()
     (folder / "history.csv").write_text(text.replace("0.", "1.", 1))
@@ -199,7 +199,7 @@ MISSING = object()
 
 
 def variants(value: Any) -> Iterator[Any]:
-    """What may stand in place of a value: other types, other shapes, numbers that are none."""
+    """Replacements of a value: other types, other shapes, NaN and infinity."""
     yield from (MISSING, None, "x", {}, [], torch.ones(2, 2), {"__class__": "nhgd_pde.engine.loop:Iterate"})
     if isinstance(value, torch.Tensor):
         yield value[..., :-1] if value.ndim else value[None]
@@ -239,7 +239,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_malformed_checkpoints_are_refused_or_give_a_status(name: str, tmp_path: Path) -> None:
+def test_a_sample_of_malformed_checkpoints_is_refused_or_gives_a_status(name: str, tmp_path: Path) -> None:
     check_malformed(name, 40, tmp_path)
 
 
@@ -250,7 +250,7 @@ def test_every_malformed_checkpoint_is_refused_or_gives_a_status(name: str, tmp_
 
 
 def check_malformed(name: str, count: int, tmp_path: Path) -> None:
-    """No checkpoint with one wrong field ends in anything but a sentence or a run with a status."""
+    """A checkpoint with one wrong field is refused with a sentence or gives a run with a status."""
     settings = {**CASES[name], "outer.iterations": 1}
     nhgd.solve(load(name, **settings), output=tmp_path / "run")
     content = read_sealed(tmp_path / "run" / CHECKPOINT)
@@ -280,7 +280,9 @@ def check_malformed(name: str, count: int, tmp_path: Path) -> None:
         (("outer", "best", "gradient"), "x", "outer.best.gradient: expected a tensor, found 'x'"),
     ],
 )
-def test_a_wrong_field_is_named(path: tuple[Any, ...], value: Any, words: str, cut: Path, tmp_path: Path) -> None:
+def test_the_message_names_the_wrong_field(
+    path: tuple[Any, ...], value: Any, words: str, cut: Path, tmp_path: Path
+) -> None:
     folder = copied(cut, tmp_path)
     (folder / EARLIER_CHECKPOINT).unlink()
     write_sealed(folder / CHECKPOINT, malformed(read_sealed(folder / CHECKPOINT), path, value))
@@ -308,8 +310,8 @@ def test_another_mesh_of_the_same_name_is_another_problem(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["dense", "low_rank", "block"])
-def test_an_inverse_of_any_kind_comes_back_and_one_of_other_sizes_is_refused(kind: str, tmp_path: Path) -> None:
-    """Of 225 unknowns, so that no size is another one by chance."""
+def test_inverses_of_every_kind_are_restored_and_other_sizes_refused(kind: str, tmp_path: Path) -> None:
+    """With 225 unknowns, no two sizes are equal by chance."""
     settings = {"mesh.cells": [16, 16], "curvature.kind": kind, "inner.tests": 16, "inner.steps": 2}
     first, then = (load("poisson_control", **settings, **{"outer.iterations": count}) for count in (2, 4))
     nhgd.solve(first, output=tmp_path / "run")

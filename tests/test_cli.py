@@ -1,4 +1,4 @@
-"""The command line as a user meets it: answers, messages, exit codes, and nothing half-written."""
+"""The command line: output, messages, exit codes, and no incomplete files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ objective:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run a command in a folder that holds problem.yaml (GOOD, or the given text)."""
+    """Runs a command in a folder with problem.yaml (GOOD or the given text)."""
     monkeypatch.chdir(tmp_path)
 
     def invoke(*arguments: str, text: str = GOOD) -> Result:
@@ -38,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
     return invoke
 
 
-def test_solve_writes_the_run_folder_and_says_where(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_solve_writes_the_run_folder_and_prints_its_path(run: Callable[..., Result], tmp_path: Path) -> None:
     result = run("solve", "problem.yaml")
     assert result.exit_code == 0, result.output
     assert "small: 49 state and 81 control unknowns" in result.output
@@ -85,7 +85,7 @@ def test_too_few_iterations_are_exit_code_one(run: Callable[..., Result], tmp_pa
     assert json.loads((tmp_path / "outputs/small/summary.json").read_text())["status"] == "stopped"
 
 
-def test_a_diverging_run_fails_with_a_sentence_and_its_last_good_fields(
+def test_a_diverging_run_fails_with_a_sentence_and_keeps_its_last_good_fields(
     run: Callable[..., Result], tmp_path: Path
 ) -> None:
     from nhgd_pde.output.fields import read_vtu
@@ -203,7 +203,7 @@ def test_every_mistake_is_reported_at_once(run: Callable[..., Result]) -> None:
     assert len(run("check", "problem.yaml", text=two).stderr.splitlines()) == 2
 
 
-def test_a_folder_that_is_no_run_folder_is_not_touched(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_folder_is_not_touched(run: Callable[..., Result], tmp_path: Path) -> None:
     precious = tmp_path / "thesis"
     precious.mkdir()
     (precious / "chapter.tex").write_text("words")
@@ -224,7 +224,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "solve" in done.stdout
 
 
-def test_verify_of_a_singular_equation_is_a_failed_test(run: Callable[..., Result]) -> None:
+def test_verify_reports_a_singular_equation_as_a_failed_test(run: Callable[..., Result]) -> None:
     text = edited("{all: {dirichlet: 0}}", "{left: {robin: {coefficient: 1.0e-18, value: 0}}}")
     result = run("verify", "problem.yaml", text=text)
     assert result.exit_code == 1

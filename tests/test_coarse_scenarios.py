@@ -55,7 +55,7 @@ def problem() -> ScenarioProblem:
 
 
 def state_of(oracle: ScenarioNHGD, problem: ScenarioProblem, fine: int, coarse: int | None) -> ScenarioState:
-    """With so many scenarios on each mesh, none of which is known."""
+    """The state with numbers of scenarios on each mesh, none of which is evaluated yet."""
 
     def level(of: ScenarioProblem, active: int) -> MeshLevelState:
         u, v = of.nominal.start()
@@ -69,7 +69,7 @@ def state_of(oracle: ScenarioNHGD, problem: ScenarioProblem, fine: int, coarse: 
 
 
 def evaluated(problem: ScenarioProblem, v: Tensor, fine: int, coarse: int | None):
-    # Tolerances as given, whatever the sampling error.
+    # Tolerances do not depend on the sampling error.
     oracle = ScenarioNHGD(natural(), GrowthOptions(roughest=FINE.state))
     return oracle.evaluate(problem, v, state_of(oracle, problem, fine, coarse), FINE)[0]
 
@@ -80,7 +80,7 @@ def point(problem: ScenarioProblem) -> Tensor:
 
 
 @pytest.mark.parametrize("mesh", [skfem.MeshTri, skfem.MeshTet, skfem.MeshLine], ids=lambda mesh: mesh.__name__)
-def test_every_point_is_found_in_a_cell_that_has_it(mesh: type[skfem.Mesh]) -> None:
+def test_every_point_is_found_in_a_cell_that_contains_it(mesh: type[skfem.Mesh]) -> None:
     made = mesh().refined(3)
     points = np.random.default_rng(0).random((made.dim(), 500))
     cells, local = locate(made, points)
@@ -125,7 +125,7 @@ def test_states_are_prolonged_as_functions(problem: ScenarioProblem) -> None:
 
 @pytest.mark.parametrize("risk", [None, CVaR(0.7, smoothing=3e-3)], ids=["mean", "cvar"])
 @pytest.mark.parametrize("fine", [0, 6])
-def test_values_over_two_meshes_belong_to_their_derivative(
+def test_the_derivative_over_two_meshes_is_that_of_the_value(
     problem: ScenarioProblem, risk: Risk | None, fine: int
 ) -> None:
     risky = problem if risk is None else replace(problem, risk=risk, coarsened=problem.coarsened)
@@ -137,7 +137,7 @@ def test_values_over_two_meshes_belong_to_their_derivative(
     assert remainders[0] / remainders[1] == pytest.approx(4.0, rel=0.05)
 
 
-def test_all_scenarios_on_the_own_mesh_leave_nothing_of_the_coarse_one(problem: ScenarioProblem) -> None:
+def test_with_all_scenarios_on_the_fine_mesh_the_coarse_mesh_has_no_effect(problem: ScenarioProblem) -> None:
     v = point(problem)
     with_coarse, without = evaluated(problem, v, 64, 64), evaluated(problem, v, 64, None)
     assert with_coarse.sampling_error < 1e-14
@@ -147,9 +147,7 @@ def test_all_scenarios_on_the_own_mesh_leave_nothing_of_the_coarse_one(problem: 
 
 
 @pytest.mark.parametrize(("fine", "gain"), [(8, 7.0), (16, 5.0), (32, 7.0)])
-def test_the_coarse_mesh_takes_most_of_the_sampling_error_away(
-    problem: ScenarioProblem, fine: int, gain: float
-) -> None:
+def test_the_coarse_mesh_removes_most_of_the_sampling_error(problem: ScenarioProblem, fine: int, gain: float) -> None:
     v = point(problem)
     exact = evaluated(problem, v, 64, None)
 
@@ -161,7 +159,7 @@ def test_the_coarse_mesh_takes_most_of_the_sampling_error_away(
     assert error(with_coarse) / 4.0 < with_coarse.sampling_error < 4.0 * error(with_coarse)
 
 
-def test_what_the_coarse_mesh_leaves_falls_with_the_square_of_its_width() -> None:
+def test_the_remaining_sampling_error_falls_with_the_square_of_the_mesh_width() -> None:
     widths, errors = [], []
     for cells in (16, 24, 32, 40):
         problem = problem_of(mesh={"kind": "rectangle", "cells": [cells, cells]})
@@ -172,7 +170,7 @@ def test_what_the_coarse_mesh_leaves_falls_with_the_square_of_its_width() -> Non
     assert 1.7 < np.polyfit(np.log(widths), np.log(errors), 1)[0] < 2.3
 
 
-def test_the_optimum_is_that_of_the_problem_itself(problem: ScenarioProblem) -> None:
+def test_the_optimum_is_that_of_the_fine_problem(problem: ScenarioProblem) -> None:
     stopping, outer = Stopping(rtol=1e-9), NewtonCG(memory=10)
     seen = []
     found = minimise(problem, ScenarioNHGD(natural()), outer, stopping, callback=lambda it: seen.append(it.evaluation))
@@ -183,7 +181,7 @@ def test_the_optimum_is_that_of_the_problem_itself(problem: ScenarioProblem) -> 
     assert found.last.evaluation.value == pytest.approx(alone.last.evaluation.value, rel=1e-10)
 
 
-def test_a_state_that_was_in_a_file_goes_on_with_the_same_numbers(problem: ScenarioProblem) -> None:
+def test_a_restored_state_gives_the_same_numbers(problem: ScenarioProblem) -> None:
     oracle = ScenarioNHGD(natural())
     v = point(problem)
     _, state = oracle.evaluate(problem, v, state_of(oracle, problem, 8, 32), Accuracy(1e-3, 1e-3))
@@ -195,9 +193,9 @@ def test_a_state_that_was_in_a_file_goes_on_with_the_same_numbers(problem: Scena
     assert following[0].sampling_error == pytest.approx(following[1].sampling_error, rel=1e-9)
 
 
-def test_a_mesh_that_is_no_help_is_given_up(problem: ScenarioProblem) -> None:
+def test_a_coarse_mesh_that_does_not_help_is_dropped(problem: ScenarioProblem) -> None:
     assert problem.coarse is not None
-    # Scenarios that have nothing to do with those of the problem.
+    # The scenarios on the coarse mesh are unrelated to those of the problem.
     shuffled = replace(problem.coarse.problem, z=-3.0 * problem.z[::-1])
     misled = replace(problem, coarsened=lambda: replace(problem.coarse, problem=shuffled))
     seen = []
@@ -217,7 +215,7 @@ def test_a_mesh_that_is_no_help_is_given_up(problem: ScenarioProblem) -> None:
 
 
 def test_a_gap_is_reached_with_fewer_solves_than_on_one_mesh(problem: ScenarioProblem) -> None:
-    """One per cent of the optimal value, over the whole sample."""
+    """The gap is one per cent of the optimal value over the whole sample."""
     best = minimise(problem, ScenarioNHGD(natural()), NewtonCG(memory=10), Stopping(rtol=1e-9)).last.evaluation.value
 
     def solves(of: ScenarioProblem) -> int:
@@ -254,7 +252,7 @@ def test_a_gap_is_reached_with_fewer_solves_than_on_one_mesh(problem: ScenarioPr
         ),
     ],
 )
-def test_where_there_is_a_coarser_mesh(more: dict, there: bool) -> None:
+def test_which_problems_have_a_coarser_mesh(more: dict, there: bool) -> None:
     found = problem_of(**more)
     assert (found.coarse is not None) == there
     if there:
@@ -272,11 +270,11 @@ def test_where_there_is_a_coarser_mesh(more: dict, there: bool) -> None:
         ({"scenarios": {"levels": 2, "sampling": "quadrature"}}, "with sampling quadrature, found 2"),
     ],
 )
-def test_two_meshes_are_refused_where_they_would_not_be_used(more: dict, complaint: str) -> None:
+def test_two_meshes_are_refused_where_they_have_no_effect(more: dict, complaint: str) -> None:
     with pytest.raises(ProblemError, match=complaint):
         problem_of(**more)
 
 
-def test_meshes_are_one_or_two() -> None:
+def test_the_number_of_meshes_is_one_or_two() -> None:
     with pytest.raises(ProblemError, match=r"levels.*at least 1 and below 3.*found 3"):
         problem_of(scenarios={"levels": 3})

@@ -1,4 +1,4 @@
-"""Where the last state is of no use any more, a solve begins as if there had been none."""
+"""Cold starts: if a solve fails from the last state, it starts as if there were no last state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORACLES: list[Oracle] = [Adjoint(), NHGD(InnerOptions(), Factored(), Hypergradie
 
 @dataclass(eq=False)
 class Narrow(Cubic):
-    """The residual makes sense within a distance of one of its root only."""
+    """A problem whose residual is finite only within a distance of one from its root."""
 
     whole: Cubic = field(default_factory=cubic_problem)
     starts: bool = True
@@ -47,7 +47,7 @@ def narrow(starts: bool) -> Narrow:
 
 
 @pytest.mark.parametrize("oracle", ORACLES, ids=["adjoint", "nhgd"])
-def test_a_solve_that_cannot_go_on_from_the_last_state_begins_anew(oracle: Oracle) -> None:
+def test_a_solve_that_fails_from_the_last_state_starts_cold(oracle: Oracle) -> None:
     problem = narrow(starts=True)
     u, v = problem.start()
     first, state = oracle.evaluate(problem, v, oracle.init(problem, u, v), TIGHT)
@@ -61,7 +61,7 @@ def test_a_solve_that_cannot_go_on_from_the_last_state_begins_anew(oracle: Oracl
 
 
 @pytest.mark.parametrize("oracle", ORACLES, ids=["adjoint", "nhgd"])
-def test_where_that_fails_too_the_evaluation_fails_and_the_state_stays(oracle: Oracle) -> None:
+def test_if_the_cold_start_fails_too_the_evaluation_fails_and_the_state_stays(oracle: Oracle) -> None:
     problem = narrow(starts=True)
     u, v = problem.start()
     _, state = oracle.evaluate(problem, v, oracle.init(problem, u, v), TIGHT)

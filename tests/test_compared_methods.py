@@ -1,4 +1,4 @@
-"""What the compared methods have in common: checkpoints, failures, whole runs, options of the problem file."""
+"""Common tests of all compared methods: checkpoints, failures, whole runs, options of the problem file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from nhgd_pde.problem_file.schema import ProblemSpec
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_finds_its_way_from_a_checkpoint(name: str) -> None:
+def test_every_method_resumes_from_a_checkpoint(name: str) -> None:
     problem = cubic_problem()
     v, u = solved(problem)
     oracle: Any = METHODS[name].factory(4, steps=3, inner_steps=2, seed=5)
@@ -43,7 +43,7 @@ def test_every_method_finds_its_way_from_a_checkpoint(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_that_diverges_keeps_the_state_it_had(name: str) -> None:
+def test_a_diverging_method_keeps_its_last_state(name: str) -> None:
     problem = cubic_problem()
     v, u = solved(problem)
     oracle: Any = METHODS[name].factory(4, steps=3, inner_steps=2)
@@ -70,12 +70,12 @@ def test_a_constant_step_is_shortened_until_the_objective_falls() -> None:
     assert torch.allclose(found.last.evaluation.v, torch.linalg.solve(hessian, linear), rtol=1e-4)
     steps = [iterate.step for iterate in told[1:]]
     assert all(later in (sooner, 0.5 * sooner, 0.25 * sooner) for sooner, later in pairwise(steps))
-    # One that is far too long is taken back.
+    # A step that is far too long is taken back.
     steep, _, _ = quadratic_function(6, 1e5, quadratic=False)
     _, told = steep.minimise(fixed, Stopping(iterations=100))
     values = [iterate.evaluation.value for iterate in told]
     assert told[-1].evaluations > len(told) and max(values) < 11.0 * abs(values[0]) and values[-1] < values[0]
-    # A step that is given is left alone, whatever it does.
+    # A given step is never changed.
     _, told = function.minimise(GradientDescent(10.0), Stopping(iterations=5))
     assert {iterate.step for iterate in told[1:]} <= {10.0}
 
@@ -98,11 +98,11 @@ def test_every_method_reduces_the_objective_of_a_shipped_problem(name: str, mode
         assert solution.objective < 0.5 * reference.stats["objective_initial"]
     else:
         assert solution.objective < 1.000001 * reference.objective
-    # The state that comes with it is the one of the control, as closely as the certificate says.
+    # The state of the solution belongs to the control, with an error below the certificate.
     assert solution.certificate.state_residual < (0.3 if METHODS[name].tracking else 1e-8)
 
 
-def test_the_file_offers_exactly_the_methods_there_are() -> None:
+def test_the_schema_offers_exactly_the_existing_methods() -> None:
     offered = set(get_args(ProblemSpec.model_fields["method"].annotation))
     assert offered == {"nhgd", "adjoint", *METHODS, *OVER_SCENARIOS}
 

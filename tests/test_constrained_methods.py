@@ -132,7 +132,7 @@ def test_optimality_criteria_stop_at_a_small_change_of_the_design() -> None:
     changes = [float((b.evaluation.v - a.evaluation.v).abs().max()) for a, b in pairwise(told)]
     assert [iterate.change for iterate in told[1:]] == pytest.approx(changes)
     assert minimum.status == "converged" and max(changes[-2:]) <= 0.01
-    # One small step alone is no reason.
+    # One small step alone does not end the run.
     assert all(max(pair) > 0.01 for pair in pairwise(changes[:-1]))
     assert f"changed no value by more than {max(changes[-2:]):.1e} (goal 1e-02)" in minimum.message
     uncertain, _ = replace(problem, certificate=1e-3, tried=[]).minimise(OC(), Stopping(rtol=1e-12, change=0.01))
@@ -187,7 +187,7 @@ def test_mma_reaches_the_optimum_of_sequential_quadratic_programming(size: int) 
         assert problem.constraint.value(minimum.last.evaluation.v) <= 1e-9
 
 
-def test_mma_without_a_constraint_and_with_fixed_variables() -> None:
+def test_mma_works_without_a_constraint_and_with_fixed_variables() -> None:
     problem = random_problem(3, 8)
     lower, upper = problem.bounds
     fixed = torch.arange(8) % 3 == 0
@@ -201,7 +201,7 @@ def test_mma_without_a_constraint_and_with_fixed_variables() -> None:
     assert all(b.evaluation.value <= a.evaluation.value * (1.0 + 1e-9) for a, b in pairwise(told))
 
 
-def test_stationarity_is_zero_at_kkt_points_alone() -> None:
+def test_stationarity_is_zero_at_kkt_points_only() -> None:
     problem = beam(5.0 * ones(5))
     space, optimum = problem.space, beam_optimum()
 
@@ -209,15 +209,15 @@ def test_stationarity_is_zero_at_kkt_points_alone() -> None:
         return space.stationarity(problem.evaluate(problem, v, problem.init(problem, v, v), None)[0])
 
     assert norm(optimum) < 1e-12
-    # The same weight of gradient, but infeasible, or feasible with room to give.
+    # The same multiple of the gradient, but at an infeasible point or with an inactive constraint.
     assert norm(0.99 * optimum) > 1e-2 and norm(1.01 * optimum) > 1e-2
-    # A corner that the bounds leave infeasible has nowhere to go, and is no solution.
+    # At a corner of the bounds that violates the constraint no step is possible, but the corner is not a solution.
     corner = replace(problem, bounds=(1.0 * ones(5), 2.0 * ones(5)))
     assert corner.space.stationarity(problem.evaluate(problem, 2.0 * ones(5), None, None)[0]) > 0.1
 
 
 @pytest.mark.parametrize("root", [1e-12, 1.0, 3e7])
-def test_a_multiplier_is_found_whatever_its_size(root: float) -> None:
+def test_multipliers_of_any_size_are_found(root: float) -> None:
     assert find_multiplier(lambda t: root - t) == pytest.approx(root, rel=1e-14)
     assert find_multiplier(lambda t: -t) == 0.0
     assert find_multiplier(lambda t: (1.0 / 3.0 - t) ** 3) == pytest.approx(1.0 / 3.0, rel=1e-4)
@@ -232,7 +232,7 @@ def test_other_methods_refuse_a_constraint_before_they_evaluate(outer: OuterMeth
     assert not problem.tried
 
 
-def test_what_mma_and_optimality_criteria_need_is_named() -> None:
+def test_missing_requirements_of_mma_and_optimality_criteria_are_named() -> None:
     problem = bars(5)
     for bounds in (None, (0.0 * ones(5), torch.full((5,), np.inf, dtype=torch.float64))):
         with pytest.raises(ValueError, match=r"mma needs a lower and an upper bound .*control\.bounds"):
@@ -243,7 +243,7 @@ def test_what_mma_and_optimality_criteria_need_is_named() -> None:
         replace(problem, constraint=None).minimise(OC())
 
 
-def test_a_problem_file_asks_for_them() -> None:
+def test_problem_files_select_mma_and_optimality_criteria() -> None:
     for name, message in (("mma", r"mma needs a lower and an upper bound .*control\.bounds"), ("oc", "oc needs a con")):
         with pytest.raises(nhgd.ProblemError, match=rf"outer\.method: {message}.*, found '{name}'"):
             nhgd.load("problems/poisson_control.yaml", {"outer.method": name})
@@ -254,12 +254,12 @@ def test_a_problem_file_asks_for_them() -> None:
     )
     assert ours.status == theirs.status == "converged"
     assert ours.objective == pytest.approx(theirs.objective, rel=1e-9)
-    # The stopping rule for small changes belongs to every method.
+    # The stopping rule for small changes works with every method.
     rough = nhgd.solve(nhgd.load("problems/poisson_bounds.yaml", {**overrides, "outer.change": 0.5}))
     assert rough.status == "converged" and "the control has settled" in rough.message
 
 
-def test_what_is_picked_where_there_is_a_constraint() -> None:
+def test_the_automatic_method_with_a_constraint() -> None:
     file, space = read_problem("problems/poisson_bounds.yaml"), bars(5).space
 
     def built(method: str) -> Method:
@@ -274,7 +274,7 @@ def test_what_is_picked_where_there_is_a_constraint() -> None:
             built(method)
 
 
-def test_a_run_of_mma_goes_on_from_its_state() -> None:
+def test_a_run_of_mma_resumes_from_its_state() -> None:
     problem = bars(20, coupling=2.0)
     kept: list[LoopState] = []
     stopping = Stopping(iterations=8, rtol=1e-12)

@@ -20,7 +20,7 @@ from nhgd_pde.problem_file.loading import read_problem
 from problems import random, slope
 
 STATE = Path("problems/state_constraint.yaml")
-# Of the continuous problem, by quadrature of its known solution.
+# The objective of the continuous problem, by quadrature of its known solution.
 LEAST = 0.04106728907996
 
 DESIGN: dict[str, Any] = {
@@ -54,7 +54,7 @@ def test_volume_of_a_known_density(space: str) -> None:
     assert volume(pde).value(v) == pytest.approx(0.1, abs=1e-14)
 
 
-def test_volume_is_that_of_the_region_alone() -> None:
+def test_the_volume_is_that_of_the_region_of_the_density() -> None:
     pde = build(
         read_problem(
             copy.deepcopy({**DESIGN, "mesh": {"file": "meshes/plate.msh"}}),
@@ -87,7 +87,7 @@ def test_derivative_of_the_volume(control: dict[str, Any]) -> None:
     )
 
 
-def test_stages_have_volumes_of_their_own_slope() -> None:
+def test_every_stage_of_a_continuation_has_the_volume_with_its_slope() -> None:
     pde = design({"control.projection": {"slope": 5}, "control.penalty": [1, 3]})
     stages = [*pde.earlier, pde]
     assert len(stages) == 5
@@ -98,8 +98,8 @@ def test_stages_have_volumes_of_their_own_slope() -> None:
     assert volume(stages[2]).material is not None
 
 
-def test_known_optimum_to_second_order() -> None:
-    """Objective and control of four meshes against the continuous solution; nodes keep the bound."""
+def test_objective_and_control_converge_to_the_known_optimum_at_order_two() -> None:
+    """The continuous solution is compared on four meshes; nodes satisfy the bound."""
     sizes, gaps, errors, counts = [8, 16, 32, 64], [], [], []
     for n in sizes:
         problem = bounded(n)
@@ -118,7 +118,7 @@ def test_known_optimum_to_second_order() -> None:
     assert slope(h, gaps) == pytest.approx(2.0, abs=0.15)
     assert slope(h, errors) > 1.4
     assert gaps[-1] < 1.3e-3 * LEAST
-    # What the mesh adds are a few steps of Newton's method in the last rounds.
+    # Finer meshes take only a few more steps of Newton's method in the last rounds.
     assert max(counts[1:]) <= 1.2 * min(counts[1:])
 
 
@@ -140,8 +140,8 @@ def test_active_set_and_multiplier() -> None:
     assert errors[-1] < 0.05 * np.sqrt(weights @ exact**2)
 
 
-def test_multipliers_leave_nothing_of_the_penalty() -> None:
-    """Whatever the penalty is that rounds begin with, the excess ends below the tolerance and the value is the same."""
+def test_the_result_does_not_depend_on_the_penalty() -> None:
+    """With any first penalty, the excess ends below the tolerance and the value is the same."""
     found = []
     for penalty in (1e3, 1e4, 1e5, 1e6):
         solution = nhgd.solve(bounded(16, **{"constraints.0.penalty": penalty, "constraints.0.stages": 3}))
@@ -164,14 +164,14 @@ def test_lower_bounds_mirror_upper_ones() -> None:
     assert np.abs(lower.control + upper.control).max() < 1e-5
 
 
-def test_methods_agree() -> None:
+def test_both_methods_find_the_same_bounded_optimum() -> None:
     ours, exact = nhgd.solve(bounded(12)), nhgd.solve(bounded(12, method="adjoint"))
     assert ours.objective == pytest.approx(exact.objective, rel=1e-8)
     assert ours.stats["outer_iterations"] <= 1.2 * exact.stats["outer_iterations"]
 
 
 def test_bounds_of_an_evolution() -> None:
-    """Heated from inside, the state stays below its bound at every step, and touches it."""
+    """A body is heated from inside: the state stays below its bound in every step and touches it."""
     file = {
         "name": "warm",
         "mesh": {"kind": "interval", "cells": 12},
@@ -223,7 +223,7 @@ def test_summary_and_last_line(tmp_path: Path) -> None:
         ({"outer.method": "lbfgs"}, "outer.method: mma and oc take a constraint"),
     ],
 )
-def test_mistakes(overrides: dict[str, Any], message: str) -> None:
+def test_mistakes_in_constraints_are_named(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError) as error:
         nhgd.load(copy.deepcopy(DESIGN), overrides)
     assert message in str(error.value)

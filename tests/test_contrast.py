@@ -1,4 +1,4 @@
-"""Coefficients that differ by many orders of magnitude: rounding errors, and what keeps them small."""
+"""Coefficients that differ by many orders of magnitude, and the rounding errors of products with their matrix."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SOURCE = {"kind": "source"}
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unit square, of which the left half is a and the right half b."""
+    """The unit square with the subdomains a (left half) and b (right half)."""
     mesh = meshes.rectangle((1.0, 1.0), (0.0, 0.0), (16, 16))
     path = tmp_path_factory.mktemp("contrast") / "halves.msh"
     return write_mesh(path, mesh, a=lambda x: x[0] < 0.5, b=lambda x: x[0] >= 0.5)
 
 
 def content(halves: Path, fixed: str, conductivity: dict[str, float], **keys: Any) -> dict[str, Any]:
-    """A source on two halves: the one without Dirichlet values floats on the other where it is much stiffer."""
+    """A source on two halves; the right half, which has no Dirichlet values, floats if it is much stiffer."""
     pde = {"kind": "poisson", "source": 1, "conductivity": conductivity, "boundary": {fixed: {"dirichlet": 0}}}
     objective = [{"kind": "tracking", "target": "sin(pi*x)*y"}, {"kind": "regularisation", "weight": 1e-2}]
     return {"name": "contrast", "mesh": {"file": str(halves)}, "pde": pde, "objective": objective, **keys}
@@ -48,7 +48,7 @@ def content(halves: Path, fixed: str, conductivity: dict[str, float], **keys: An
     ],
 )
 @pytest.mark.parametrize("kind", ["source", "neumann"])
-def test_both_methods_converge_to_one_optimum(
+def test_both_methods_converge_to_the_same_optimum(
     halves: Path, fixed: str, conductivity: dict[str, float], element: str, kind: str
 ) -> None:
     control = SOURCE if kind == "source" or fixed == "all" else {"kind": "neumann", "on": "top"}
@@ -59,23 +59,23 @@ def test_both_methods_converge_to_one_optimum(
     for solution in found:
         assert solution.status == "converged", solution.message
         assert max(solution.certificate.state_residual, solution.certificate.adjoint_residual) <= 1e-8
-    # A soft half makes a first gradient of 1e12, of which runs leave 1e-8.
+    # With a soft half the first gradient is 1e12, and runs reduce it by the factor 1e-8.
     assert found[0].objective == pytest.approx(found[1].objective, rel=1e-6)
 
 
 def test_a_floating_half_gives_the_optimum_of_an_infinite_contrast(halves: Path) -> None:
-    """The objective is that of b = 1e6 up to 1e-6 of itself: what the last digits of 1e8 do to it is not seen."""
+    """The objective differs from that with b = 1e6 by 1e-6: rounding errors of entries of 1e8 do not change it."""
     values = [
         nhgd.solve(nhgd.load(content(halves, "left", {"a": 1, "b": b}, control=SOURCE, method="adjoint"))).objective
         for b in (1e6, 1e8, 1e10)
     ]
     first, second = abs(values[1] - values[0]), abs(values[2] - values[1])
-    # The difference to the limit falls as 1 / b.
+    # The difference to the limit decreases as 1 / b.
     assert first <= 1e-5 * values[0] and second == pytest.approx(0.01 * first, rel=0.05)
 
 
 @pytest.mark.parametrize("element", ["P1", "P2"])
-def test_products_without_a_matrix_are_those_of_the_matrix(halves: Path, element: str) -> None:
+def test_unassembled_products_equal_products_with_the_matrix(halves: Path, element: str) -> None:
     built = build(read_problem(content(halves, "left", {"a": 1, "b": 1e8}, element=element, control=SOURCE)))
     equation = built.equation
     u, v = built.start()
@@ -95,8 +95,8 @@ def test_products_without_a_matrix_are_those_of_the_matrix(halves: Path, element
     assert dot(stiff, derivative.state.mv(state)) != pytest.approx(exact, rel=1e-11)
 
 
-def test_flows_and_advection_have_products_without_a_matrix_too() -> None:
-    """Blocks that are not symmetric, and several fields with a pressure of mean zero."""
+def test_unassembled_products_of_flows_and_advection_equal_those_with_the_matrix() -> None:
+    """The blocks are not symmetric, and flows have several fields and a pressure of mean zero."""
     advected = {"kind": "advection_diffusion", "conductivity": "where(x < 0.5, 1, 1e8)", "velocity": [1, 2]}
     stokes = {"kind": "stokes", "viscosity": "where(x < 0.5, 1, 1e6)"}
     flow = {"element": "P2", "objective.0.target": ["y", 0]}
@@ -114,15 +114,15 @@ def test_flows_and_advection_have_products_without_a_matrix_too() -> None:
             assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-10 * float(theirs.abs().max()))
 
 
-def test_coefficients_of_one_size_keep_the_matrix() -> None:
+def test_with_similar_coefficients_products_use_the_matrix() -> None:
     assert problem({"pde.conductivity": "1 + x"}).equation._accurate is None
 
 
-def test_a_contrast_that_double_precision_does_not_hold_is_told(halves: Path) -> None:
-    """A stiff half that floats on a soft one: rounding errors of its entries are as large as what holds it."""
+def test_a_contrast_beyond_double_precision_is_reported(halves: Path) -> None:
+    """A stiff half floats on a soft one: its rounding errors are as large as the entries of the soft half."""
     solution = nhgd.solve(nhgd.load(content(halves, "left", {"a": 1, "b": 1e13}, control=SOURCE)))
     assert solution.status == "failed"
     assert re.search(r"its diagonal entries differ by a factor of \de\+1[34]", solution.message)
-    # Where the stiff half is held itself nothing is lost.
+    # If the stiff half has Dirichlet values, no digits are lost.
     held = nhgd.solve(nhgd.load(content(halves, "right", {"a": 1, "b": 1e13}, control=SOURCE)))
     assert held.status == "converged"

@@ -112,7 +112,7 @@ def test_the_optimum_is_that_of_the_exact_adjoint(kind: str) -> None:
     assert ours.stats["outer_iterations"] <= 1.2 * exact.stats["outer_iterations"] + 3
 
 
-# What a control is, by an independent way
+# Controls against values in the file
 
 
 SAME: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
@@ -135,7 +135,7 @@ SAME: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("controlled", "value", "given"), SAME)
-def test_a_control_is_what_the_file_could_have_said(
+def test_a_control_has_the_effect_of_the_same_values_in_the_file(
     controlled: dict[str, Any], value: str, given: dict[str, Any]
 ) -> None:
     pde = problem({**controlled, "control.initial": value})
@@ -195,7 +195,7 @@ def test_a_given_side_keeps_its_corners() -> None:
     assert pde.outer_size == 3
 
 
-def test_controls_that_meet_take_their_mean() -> None:
+def test_controls_that_meet_at_a_corner_take_their_mean() -> None:
     controls = [
         {"kind": "dirichlet", "on": "top", "name": "t", "initial": 1},
         {"kind": "dirichlet", "on": "left", "name": "l", "initial": 2},
@@ -208,14 +208,14 @@ def test_controls_that_meet_take_their_mean() -> None:
     assert np.allclose(state[(y == 1.0) & (x > 0.0)], 1.5) and np.allclose(state[(x == 0.0) & (y < 1.0)], 2.0)
 
 
-def test_all_leaves_out_what_pde_boundary_names() -> None:
+def test_a_control_on_all_leaves_out_the_sides_named_in_pde_boundary() -> None:
     pde = problem({"pde.boundary": LEFT, "control": {"kind": "neumann", "on": "all", "initial": 1}})
     plain = problem({"pde.boundary": {**LEFT, "all": {"neumann": 1}}})
     assert np.allclose(solved(pde, pde.start()[1]), solved(plain, plain.start()[1]), rtol=0, atol=1e-13)
     assert pde.outer_size == 13
 
 
-def test_a_flux_adds_to_that_of_all() -> None:
+def test_a_flux_on_a_side_is_added_to_that_on_all() -> None:
     boundary = {**LEFT, "all": {"neumann": 1}}
     pde = problem({"pde.boundary": boundary, "control": {"kind": "neumann", "on": "top", "initial": 2}})
     plain = problem({"pde.boundary": {**boundary, "top": {"neumann": 3}}})
@@ -237,7 +237,7 @@ def test_controls_of_every_kind_at_once(more: dict[str, Any]) -> None:
     assert ours.stats["controls"] == {"a": ours.controls["a"].tolist(), "robin": ours.controls["robin"].tolist()}
 
 
-def test_a_regularisation_is_for_the_control_it_names() -> None:
+def test_a_regularisation_acts_on_the_control_that_it_names() -> None:
     pde = problem(MIXED)
     v = torch.zeros(pde.outer_size, dtype=torch.float64)
     sizes = [part.size for part in pde.control.parts]
@@ -247,8 +247,8 @@ def test_a_regularisation_is_for_the_control_it_names() -> None:
     assert values == pytest.approx([0.5e-2, 0.5 * 3e-2 * 0.5**2, 0.0, 0.0, 0.0])
 
 
-def test_a_parameter_does_not_undo_a_control_of_what_it_is_in() -> None:
-    """Both change the source: whatever their order, both count."""
+def test_a_parameter_and_a_control_of_the_same_source_both_count() -> None:
+    """Both change the source, in any order."""
     one, other = {"kind": "source", "name": "f", "initial": "x"}, {"kind": "parameter", "name": "a", "initial": 2}
     first, second = (problem({"pde.source": "a*y", "control": order}) for order in ([one, other], [other, one]))
     plain = problem({"pde.source": "2*y + x"})

@@ -1,4 +1,4 @@
-"""What is refused of a control."""
+"""Mistakes in the section of the controls."""
 
 from __future__ import annotations
 
@@ -131,5 +131,5 @@ from problems import complaints
         ),
     ],
 )
-def test_mistakes(overrides: dict[str, Any], expected: str) -> None:
+def test_mistakes_in_controls_are_named(overrides: dict[str, Any], expected: str) -> None:
     assert expected in complaints(overrides)

@@ -1,4 +1,4 @@
-"""Known optima of controls, and what must not change them."""
+"""Known optima of controls, which must not depend on meshes and units."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from nhgd_pde.problem_file.loading import read_problem
 from problems import BASE, CPU, mesh_of, slope
 
 
-def test_both_ends_of_an_interval() -> None:
+def test_controls_at_both_ends_of_an_interval_have_the_known_optimum() -> None:
     """BPN's scalar check: y'' = 2, J = (a^2 + b^2 + a b - 2 b - a + 1)/3 with the optimum (0, 1).
 
-    The target is the discrete state there, so that the optimum is exact on every mesh.
+    The target is the discrete state at the optimum, so that the optimum is exact on every mesh.
     """
     overrides = {
         "mesh": {"kind": "interval", "cells": [16]},
@@ -48,7 +48,7 @@ def test_both_ends_of_an_interval() -> None:
 
 
 def _control_error(solution: nhgd.Solution, exact: Any) -> float:
-    """In the L2 norm of the part of the boundary."""
+    """The error of the control in the L2 norm on a part of the boundary."""
     part = solution.problem.control.parts[0]
     points = part.evaluation.quadrature
     found = part.evaluation.evaluate(torch.from_numpy(solution.control)[None])[0, 0].reshape(points.weights.shape)
@@ -77,8 +77,8 @@ def test_orders_of_boundary_controls(name: str, optimum: float, exact: Any, orde
     assert max(iterations) <= 1.2 * min(iterations) + 1
 
 
-def test_two_parameters_are_found() -> None:
-    """To the error of the elements, of order 2."""
+def test_two_parameters_converge_to_their_known_values() -> None:
+    """Up to the error of the elements, which is of order 2."""
     cells = [8, 16, 32, 64]
     found = [nhgd.solve(nhgd.load("problems/parameter_fit.yaml", {"mesh.cells": [n, n]})) for n in cells]
     assert all(each.status == "converged" for each in found)
@@ -86,8 +86,8 @@ def test_two_parameters_are_found() -> None:
     assert slope([1.0 / n for n in cells], errors) == pytest.approx(2.0, abs=0.1)
 
 
-def test_a_coefficient_that_stops_being_positive_is_a_step_too_long() -> None:
-    """Without bounds a first step would make the conductivity negative; it is shortened, and nothing breaks."""
+def test_a_step_that_makes_a_coefficient_negative_is_shortened() -> None:
+    """The first step would make the conductivity negative, so it is shortened."""
     terms = [{"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)"}, {"kind": "regularisation", "weight": 1e-6}]
     source = "2*pi**2*(1 - 0.5*x)*sin(pi*x)*sin(pi*y) + 0.5*pi*cos(pi*x)*sin(pi*y)"
     control = {"kind": "parameter", "name": "a", "initial": 1}
@@ -105,7 +105,7 @@ def test_bounds_on_one_of_two_controls() -> None:
 
 
 def test_bounds_beside_a_penalised_gradient() -> None:
-    """By default with Newton's method, whose model is minimised between the bounds; lbfgs would see the mesh."""
+    """The default is Newton's method with bounds in its model; iterations of lbfgs would grow with the mesh."""
     counts = []
     bounded = {"control.bounds": [-5, 10]}
     for n in (8, 16, 32):
@@ -121,7 +121,7 @@ def test_bounds_beside_a_penalised_gradient() -> None:
 
 
 def test_the_unit_of_length_changes_nothing() -> None:
-    """The inner product of a penalised gradient knows the size of the region: iterations do not depend on the unit."""
+    """The inner product of a penalised gradient scales with the region, so iterations do not depend on the unit."""
     counts = []
     for size in (1.0, 1000.0):
         scaled = {

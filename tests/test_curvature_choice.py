@@ -1,4 +1,4 @@
-"""Which backend a problem file gets, and what is refused before anything is allocated."""
+"""The choice of the curvature backend, and refusals before memory is allocated."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def choose(shape: tuple[int, int], sampled: bool, **curvature: Any) -> Any:
         ((1, 10**6), True, Factored),
     ],
 )
-def test_auto_goes_by_structure_and_size_and_says_why(shape: tuple[int, int], sampled: bool, kind: type) -> None:
+def test_auto_depends_on_structure_and_size_and_gives_the_reason(
+    shape: tuple[int, int], sampled: bool, kind: type
+) -> None:
     choice = choose(shape, sampled)
     assert isinstance(choice.backend, kind)
     assert choice.reason and f"(auto: {choice.reason})" in str(choice)
@@ -50,7 +52,7 @@ def test_auto_goes_by_structure_and_size_and_says_why(shape: tuple[int, int], sa
 
 def test_the_options_of_the_file_reach_the_backend() -> None:
     assert choose((1, 50), True, kind="dense", forgetting=0.2, prior_weight=7).backend == Dense("riesz", 7.0, 0.2)
-    # A multiple of the identity knows nothing, whatever the data say of its distance.
+    # A multiple of the identity has no information, whatever its estimated distance from F.
     assert choose((1, 50), True, kind="dense", prior="identity").backend == Dense("identity", 1.0, "auto")
     assert choose((1, 50), True, kind="block", block=9, forgetting=None).backend == Block(9)
     assert choose((1, 50), True, kind="low_rank", rank=5).backend == LowRank(5, "riesz")
@@ -69,7 +71,7 @@ def test_low_rank_has_no_identity_prior() -> None:
         choose((1, 50), True, kind="low_rank", prior="identity")
 
 
-def test_a_dense_inverse_beyond_memory_is_refused_with_the_bytes_and_what_fits() -> None:
+def test_a_dense_inverse_beyond_memory_is_refused_with_its_bytes_and_an_alternative() -> None:
     unknowns = int((available_bytes(CPU) / 8.8) ** 0.5) + 1000
     with pytest.raises(nhgd.ProblemError) as refused:
         choose((1, unknowns), True, kind="dense")

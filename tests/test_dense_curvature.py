@@ -72,7 +72,7 @@ def test_the_inverse_is_that_of_the_directly_summed_matrix(
     assert torch.allclose(state.solve(g).reshape(-1), torch.linalg.solve(expected, g.reshape(-1)), rtol=1e-9)
 
 
-def test_a_running_mean_does_not_see_how_scores_are_batched() -> None:
+def test_a_running_mean_does_not_depend_on_the_batches_of_scores() -> None:
     problem, _ = fisher(12)
     scores = problem.batch(*problem.start(), problem.sample(48, seeded(0))).scores
     inverses = []
@@ -86,7 +86,7 @@ def test_a_running_mean_does_not_see_how_scores_are_batched() -> None:
     assert relative(inverses[0], inverses[2]) < 1e-12 and relative(inverses[1], inverses[2]) < 1e-12
 
 
-def test_scores_that_do_not_fit_are_refused_and_leave_the_inverse_alone() -> None:
+def test_scores_of_other_sizes_are_refused_and_leave_the_inverse_unchanged() -> None:
     problem, _ = fisher(12)
     state = Dense().init(problem, *problem.start())
     before = state.inverse.clone()
@@ -107,7 +107,7 @@ def test_scores_that_do_not_fit_are_refused_and_leave_the_inverse_alone() -> Non
 
 
 @pytest.mark.parametrize(("prior", "weight"), [("identity", 1.0), ("exact", 30.0), ("exact", 120.0)])
-def test_estimate_takes_off_the_bias_of_an_inverted_mean(prior: str, weight: float) -> None:
+def test_estimate_corrects_the_bias_of_an_inverted_mean(prior: str, weight: float) -> None:
     problem, matrix = fisher(30)
     if prior == "exact":
         problem = least_squares(1, 1, 30)
@@ -137,13 +137,13 @@ def test_trust_is_the_reciprocal_of_the_largest_eigenvalue(prior: str, weight: f
         state = absorbed(Dense(prior, weight), problem, samples=40 * ratio, batch=8, seed=seed)
         largest = float(torch.linalg.eigvalsh(whitened(state, matrix))[-1])
         assert 0.5 < state.trust * largest < 1.5
-        # A chosen prior that is larger than F here and smaller there makes it a bound.
+        # With a prior that is larger than F in some directions and smaller in others, trust is a bound.
         chosen = absorbed(Dense(prior), problem, samples=40 * ratio, batch=8, seed=seed)
         assert chosen.trust * float(torch.linalg.eigvalsh(whitened(chosen, matrix))[-1]) < 1.2
 
 
 @pytest.mark.parametrize("forgetting", [0.02, 0.1])
-def test_an_inverse_that_forgets_is_trusted_no_more_than_what_it_remembers(forgetting: float) -> None:
+def test_trust_in_an_inverse_that_forgets_depends_on_the_samples_in_memory(forgetting: float) -> None:
     problem, matrix = fisher(40)
     state = absorbed(Dense("identity", 1.0, forgetting), problem, samples=8 * 600, batch=8)
     assert state.samples == 4800
@@ -157,7 +157,7 @@ def test_a_prior_below_the_fisher_information_is_not_trusted() -> None:
     state = Dense().init(problem, *problem.start())
     assert state.trust * float(torch.linalg.eigvalsh(whitened(state, matrix))[-1]) == pytest.approx(1.0, rel=0.02)
     assert Dense("identity").init(problem, *problem.start()).trust == 0.0
-    # Where the inner metric is the Fisher information itself, the prior is exact and a full step is safe.
+    # If the inner metric is the Fisher information, the prior is exact and a full step is safe.
     exact = least_squares(1, 1, 40)
     exact.inner_metric = riesz(matrix)
     state = Dense().init(exact, *exact.start())
@@ -184,13 +184,13 @@ def test_the_error_of_the_inverse_falls_with_the_root_of_the_samples() -> None:
     assert errors[-1] == pytest.approx((16 / samples[-1]) ** 0.5, rel=0.1)
 
 
-def test_the_state_says_what_it_is() -> None:
+def test_the_description_of_the_state() -> None:
     problem, _ = fisher(12)
     assert absorbed(Dense(), problem, 24, 8).description == "dense 12 x 12 from 24 scores"
 
 
 def test_forgetting_does_not_let_rounding_errors_grow() -> None:
-    """What is off symmetry would grow by 1 / 0.9 a batch, 1e46 in all."""
+    """An asymmetry would grow by the factor 1 / 0.9 in each batch, and by 1e46 in all."""
     problem, matrix = fisher(20)
     state = absorbed(Dense(forgetting=0.1), problem, samples=16 * 1000, batch=16)
     assert torch.equal(state.inverse, state.inverse.T)
@@ -199,7 +199,7 @@ def test_forgetting_does_not_let_rounding_errors_grow() -> None:
 
 
 @pytest.mark.parametrize(("size", "options"), [(1, Dense()), (129, Dense()), (300, Dense(prior_weight=3.0))])
-def test_panels_of_a_large_matrix_fit_together(size: int, options: Dense) -> None:
+def test_panels_of_a_large_matrix_give_the_whole_matrix(size: int, options: Dense) -> None:
     problem = least_squares(1, 1, size)
     state = options.init(problem, *problem.start())
     gram = problem.inner_metric.covector(torch.eye(size, dtype=torch.float64))
@@ -225,14 +225,14 @@ def test_a_prior_that_is_right_up_to_scale_is_recognised() -> None:
             state = absorbed(Dense(prior_weight=weight), exact, samples=320, batch=32, seed=seed)
             found.append(float((whitened(state, matrix) - identity).norm()))
             if weight is None:
-                # The prior is scaled to F, and what it is known to have of F with it.
+                # The prior is scaled to F, and so is its known share of F.
                 assert state.prior_floor == pytest.approx(1.0, abs=0.15)
                 assert state.trust > 0.6
     chosen, d, one = (float(np.median(each)) for each in errors.values())
     assert chosen < 0.5 * min(d, one)
 
 
-def test_a_restored_state_goes_on_with_the_same_numbers() -> None:
+def test_a_restored_state_gives_the_same_numbers() -> None:
     problem, _ = fisher(12)
     for options in (Dense(), Dense(forgetting=0.1), Dense("identity", 3.0), Dense(forgetting="auto")):
         for samples in (0, 64):
@@ -260,11 +260,11 @@ def far_away(options: Dense, seed: int) -> tuple[int, float]:
     return end.steps, float(torch.linalg.eigvalsh(whitened(end.curvature, matrix))[0])
 
 
-def test_scores_of_far_away_points_fade_once_they_contradict_fresh_ones() -> None:
+def test_scores_of_far_points_lose_weight_when_fresh_scores_contradict_them() -> None:
     for seed in range(2):
         kept, faded = far_away(Dense(), seed), far_away(Dense(forgetting="auto"), seed)
         assert faded[0] < 0.7 * kept[0] and faded[1] > 1.5 * kept[1]
-    # Where F stays what it is, nothing fades.
+    # If F does not change, no score loses weight.
     problem, _ = fisher(40)
     for seed in range(4):
         kept, same = (absorbed(Dense(forgetting=f), problem, 16 * 100, 16, seed) for f in (None, "auto"))
@@ -311,8 +311,8 @@ print(work("PRIOR", 4000, 80))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("prior", ["riesz", "identity"])
-def test_the_peak_of_memory_is_the_inverse_and_a_tenth(prior: str) -> None:
-    """Resident memory of a process of its own, which sees every library."""
+def test_the_peak_of_memory_is_1_1_times_the_inverse(prior: str) -> None:
+    """The resident memory of a separate process includes all libraries."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY.replace("PRIOR", prior)],
         capture_output=True,
@@ -325,7 +325,7 @@ def test_the_peak_of_memory_is_the_inverse_and_a_tenth(prior: str) -> None:
 
 
 @pytest.mark.parametrize("forgetting", [None, 0.3])
-def test_more_scores_than_unknowns_are_one_batch_all_the_same(forgetting: float | None) -> None:
+def test_more_scores_than_unknowns_are_absorbed_in_one_batch(forgetting: float | None) -> None:
     problem = least_squares(n=6)
     u, v = problem.start()
     backend = Dense("identity", 5.0, forgetting)

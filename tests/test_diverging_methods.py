@@ -1,4 +1,4 @@
-"""A compared method whose outer step is far too long ends as a failed run with a sentence, whatever it computes."""
+"""A compared method whose outer step is far too long ends as a failed run with a sentence."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ elements = pytest.mark.parametrize("element", ["P1", "P2"])
 
 
 def elastic(pde: dict[str, Any], mesh: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    """A file in which a body force is controlled, unless `rest` says otherwise."""
+    """A file with a controlled body force, unless `rest` changes it."""
     dim = 3 if mesh.get("kind") == "box" else 2
     return {
         "name": "solid",
@@ -55,7 +55,7 @@ def displacement(problem: PDEProblem) -> np.ndarray:
 
 
 def moduli(young: float, ratio: float, plane: str | None) -> tuple[float, float]:
-    """Lame's lambda, that of plane stress there, and mu."""
+    """Lame's lambda, in plane stress the reduced one, and mu."""
     shear = young / (2 * (1 + ratio))
     if plane == "stress":
         return young * ratio / (1 - ratio**2), shear
@@ -149,7 +149,7 @@ def test_linear_displacements_are_exact_on_uneven_meshes(
     assert np.abs(displacement(problem) - expected).max() < 1e-12
 
 
-# A bar of length 3 and height 2 under the tension 5 along x, held by the symmetry of its left and lower sides.
+# A bar of length 3 and height 2 under the tension 5 along x, with conditions of symmetry on the left and lower sides.
 
 LENGTH, HEIGHT, TENSION, YOUNG, RATIO = 3.0, 2.0, 5.0, 50.0, 0.3
 BAR: dict[str, Any] = {
@@ -169,13 +169,13 @@ BAR_MESH: dict[str, Any] = {"kind": "rectangle", "size": [LENGTH, HEIGHT], "cell
     ("plane", "along", "across"),
     [("stress", 1.0, -RATIO), ("strain", 1.0 - RATIO**2, -RATIO * (1.0 + RATIO))],
 )
-def test_a_bar_in_tension_stretches_and_thins_as_it_should(plane: str, along: float, across: float) -> None:
+def test_a_bar_in_tension_has_the_exact_strains(plane: str, along: float, across: float) -> None:
     problem = built({**BAR, "plane": plane}, BAR_MESH)
     strain = TENSION / YOUNG * np.array([along, across])
     assert np.abs(displacement(problem) - strain[:, None] * problem.space.parts[0].nodes).max() < 1e-13
 
 
-def test_a_block_in_tension_thins_both_ways() -> None:
+def test_a_block_in_tension_has_the_exact_strains() -> None:
     boundary = {
         "left": {"dirichlet": [0, None, None]},
         "bottom": {"dirichlet": [None, 0, None]},
@@ -188,7 +188,7 @@ def test_a_block_in_tension_thins_both_ways() -> None:
     assert np.abs(displacement(problem) - strain[:, None] * problem.space.parts[0].nodes).max() < 1e-13
 
 
-def test_a_modulus_a_subdomain_gives_two_springs_in_a_row(tmp_path: Path) -> None:
+def test_two_moduli_act_like_two_springs_in_series(tmp_path: Path) -> None:
     mesh = meshes.rectangle((LENGTH, HEIGHT), (0, 0), (6, 4))
     path = write_mesh(tmp_path / "bar.msh", mesh, core=lambda x: x[0] > 1.0)
     pde = {**BAR, "young": {"core": 4 * YOUNG, "default": YOUNG}, "poisson_ratio": 0}
@@ -222,7 +222,7 @@ def test_terms_in_a_displacement_have_their_closed_forms(term: dict[str, Any], e
     assert value(problem) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_compliance_is_twice_the_energy_of_the_answer() -> None:
+def test_the_compliance_is_twice_the_energy_of_the_state() -> None:
     pde = {
         "young": "1 + x",
         "source": ["y", "-1"],
@@ -269,8 +269,8 @@ def test_the_compliance_of_an_evolution_is_integrated_over_time() -> None:
 
 
 @pytest.mark.parametrize(("dim", "plane"), [(2, "strain"), (2, "stress"), (3, None)])
-def test_the_root_of_the_energy_is_that_of_the_stiffness_matrix(dim: int, plane: str | None) -> None:
-    """Pointwise semidefinite, as no energy sees a rotation; and the stiffness matrix is that of another code."""
+def test_the_root_of_the_energy_squares_to_the_stiffness_matrix(dim: int, plane: str | None) -> None:
+    """At a point the energy is only semidefinite, because rotations have none; other code checks the matrix."""
     boundary: dict[str, Any] = {
         "left": {"dirichlet": 0},
         "right": {"robin": {"coefficient": "2 + y", "value": [0] * dim}},
@@ -357,7 +357,7 @@ def test_every_derivative_in_space_is_right() -> None:
 
 
 def same_optimum(file: dict[str, Any] | str, overrides: dict[str, Any] | None = None) -> nhgd.Solution:
-    """nhgd reaches what exact adjoints reach, in as many iterations."""
+    """Checks that nhgd reaches the optimum of exact adjoints in as many iterations."""
     ours, exact = (
         nhgd.solve(nhgd.load(copy.deepcopy(file), overrides={**(overrides or {}), "method": method}))
         for method in ("nhgd", "adjoint")
@@ -434,7 +434,7 @@ def complaints(pde: dict[str, Any], mesh: dict[str, Any] | None = None, **rest: 
         ({"bottom": {"robin": {"coefficient": 0, "value": [0, 0]}}}, "3 of its 3 rigid motions are free"),
     ],
 )
-def test_a_body_that_is_not_held_is_refused(boundary: dict[str, Any], free: str) -> None:
+def test_a_body_without_supports_is_refused(boundary: dict[str, Any], free: str) -> None:
     (found,) = complaints({"boundary": boundary})
     assert found.startswith("pde.boundary: expected Dirichlet or Robin conditions that hold the body") and free in found
 
@@ -453,7 +453,7 @@ def test_a_block_on_a_frictionless_floor_is_refused() -> None:
         {"left": {"dirichlet": [0, None]}, "bottom": {"robin": {"coefficient": "x", "value": 0}}},
     ],
 )
-def test_a_body_that_is_held_in_parts_is_solved(boundary: dict[str, Any]) -> None:
+def test_a_body_with_supports_of_single_components_is_solved(boundary: dict[str, Any]) -> None:
     solved(built({"source": [1, "x"], "boundary": boundary}, {"kind": "rectangle", "cells": [3, 3]}))
 
 
@@ -508,6 +508,6 @@ def test_a_bar_of_one_dimension_and_a_plane_in_space_are_refused() -> None:
     assert found.startswith("pde.plane: expected no plane on a 3-D mesh, found 'stress'")
 
 
-def test_no_time_for_a_solid_at_rest() -> None:
+def test_a_time_section_is_refused_for_elasticity() -> None:
     with pytest.raises(ProblemError, match="does not evolve in time"):
         built({"boundary": HELD}, {"kind": "rectangle", "cells": [2, 2]}, time={"end": 1, "steps": 2})

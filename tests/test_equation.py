@@ -13,7 +13,6 @@ import skfem
 import torch
 from torch import Tensor
 
-from nhgd_pde.control.maps import source_control
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.linalg.factorisation import ScenarioFactorisation
 from nhgd_pde.linalg.safe_lengths import dot
@@ -22,11 +21,22 @@ from nhgd_pde.pde.form import ControlMap, Pointwise
 from nhgd_pde.pde.poisson import poisson
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.expressions import Expression
-from problems import equation_of, in_conductivity, mesh_of, problem, quasilinear, random, slope, space_of, write_mesh
+from problems import (
+    SOURCE_CONTROL,
+    equation_of,
+    in_conductivity,
+    mesh_of,
+    problem,
+    quasilinear,
+    random,
+    slope,
+    space_of,
+    write_mesh,
+)
 
 forms = pytest.mark.parametrize(
     ("form", "control"),
-    [(poisson, source_control), (quasilinear, in_conductivity)],
+    [(poisson, SOURCE_CONTROL), (quasilinear, in_conductivity)],
     ids=["linear", "nonlinear"],
 )
 elements = pytest.mark.parametrize("element", ["P1", "P2"])
@@ -55,7 +65,7 @@ def test_remainders_of_first_order_shrink_at_rate_two(form: Pointwise, control: 
     in_u = remainders(lambda t: state.residual(u + t * w, v), state.state_product(u, v, w), steps)
     in_v = remainders(lambda t: state.residual(u, v + t * d), state.control_product(u, v, d), steps)
     if form is poisson:
-        # Nothing but rounding is left of an affine equation.
+        # The remainder of an affine equation is only rounding.
         assert max(in_u + in_v) < 1e-12 * float(state.residual(u, v).norm())
     else:
         assert slope(steps, in_u) == pytest.approx(2.0, abs=0.02)
@@ -79,7 +89,7 @@ def test_products_and_transposed_products_agree(form: Pointwise, control: Contro
 
 
 def single(state: StateEquation, scenario: int) -> StateEquation:
-    """One scenario by itself."""
+    """The equation of one scenario."""
     (integral,) = state.integrals
     own = {
         name: values[scenario : scenario + 1] if values.ndim == 2 and len(values) > 1 else values
@@ -91,12 +101,14 @@ def single(state: StateEquation, scenario: int) -> StateEquation:
 @pytest.mark.parametrize(
     ("form", "control", "affine"),
     [
-        (poisson, source_control, False),
-        (poisson, source_control, True),
+        (poisson, SOURCE_CONTROL, False),
+        (poisson, SOURCE_CONTROL, True),
         (quasilinear, in_conductivity, False),
     ],
 )
-def test_a_batch_of_scenarios_is_that_many_single_runs(form: Pointwise, control: ControlMap, affine: bool) -> None:
+def test_a_batch_of_scenarios_gives_the_numbers_of_single_scenarios(
+    form: Pointwise, control: ControlMap, affine: bool
+) -> None:
     state = equation(form, control, affine=affine)
     u, v = point(state)
     w, d = random(*u.shape, seed=3), random(*v.shape, seed=5)
@@ -120,7 +132,7 @@ def test_a_batch_of_scenarios_is_that_many_single_runs(form: Pointwise, control:
 
 @pytest.mark.parametrize("varied", [False, True])
 def test_the_affine_path_gives_the_same_numbers(varied: bool) -> None:
-    general, affine = (equation(poisson, source_control, affine=a, varied=varied) for a in (False, True))
+    general, affine = (equation(poisson, SOURCE_CONTROL, affine=a, varied=varied) for a in (False, True))
     u, v = point(general)
     w, d = random(*u.shape, seed=3), random(*v.shape, seed=5)
     assert affine.linearise(u, v).state.shared is not varied
@@ -141,20 +153,20 @@ def test_the_affine_path_gives_the_same_numbers(varied: bool) -> None:
 @elements
 def test_jacobians_are_symmetric_where_the_form_is(element: str) -> None:
     for form, even in ((poisson, True), (quasilinear, False)):
-        state = equation(form, source_control, element)
+        state = equation(form, SOURCE_CONTROL, element)
         u, v = point(state)
         for s in range(3):
             j = state.linearise(u, v).state.host(s).toarray()
             assert (np.abs(j - j.T).max() < 1e-13 * np.abs(j).max()) == even
-    declared = equation(poisson, source_control, element, symmetric=True)
+    declared = equation(poisson, SOURCE_CONTROL, element, symmetric=True)
     w = random(3, declared.unknowns)
-    straight = equation(poisson, source_control, element).state_product_transposed(*point(declared), w)
+    straight = equation(poisson, SOURCE_CONTROL, element).state_product_transposed(*point(declared), w)
     assert (declared.state_product_transposed(*point(declared), w) - straight).norm() < 1e-13 * straight.norm()
 
 
 @elements
 def test_the_lift_carries_the_dirichlet_values(element: str) -> None:
-    state = equation(poisson, source_control, element)
+    state = equation(poisson, SOURCE_CONTROL, element)
     u, _ = point(state)
     full = state.embed(u)
     assert torch.equal(state.restrict(full), u)
@@ -167,14 +179,14 @@ def test_the_lift_carries_the_dirichlet_values(element: str) -> None:
 
 
 def test_a_control_has_to_enter_the_equation() -> None:
-    state = equation(poisson, source_control)
+    state = equation(poisson, SOURCE_CONTROL)
     (integral,) = state.integrals
     deaf = replace(state, integrals=(replace(integral, controls=(), control_evaluation=None),))
     with pytest.raises(ValueError, match="does not enter"):
         deaf.linearise(*point(state))
 
 
-def test_work_is_counted_a_scenario() -> None:
+def test_work_is_counted_for_each_scenario() -> None:
     state = equation(quasilinear, in_conductivity)
     u, v = point(state)
     state.residual(u, v)
@@ -193,7 +205,7 @@ FLUXES = {
     "top": {"neumann": ALONG_Y},
 }
 
-# Name: the solution, and what makes it one.
+# Name -> the solution and its data.
 MANUFACTURED: dict[str, tuple[str, dict[str, Any]]] = {
     "dirichlet": (WAVE, {"source": f"5*{WAVE}", "boundary": {"all": {"dirichlet": WAVE}}}),
     "neumann": (
@@ -250,7 +262,7 @@ MANUFACTURED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def l2_error(solved: PDEProblem, exact: str) -> float:
-    """Of the state at zero control, by a quadrature much finer than that of the equation."""
+    """The error of the state at zero control, by a quadrature much finer than that of the equation."""
     u, v = solved.start()
     u = u - solved.state_factors(u, v).solve(solved.residual(u, v))
     assert solved.inner_error(u, v, 1e-10) < 1e-10

@@ -1,4 +1,4 @@
-"""The cost that `check` states against the fill of real factorisations."""
+"""The costs that `check` estimates, compared with real factorisations and runs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from nhgd_pde.linalg.factorisation import Factorisation
         {"kind": "box", "cells": 16, "cell": "hexahedron"},
     ],
 )
-def test_fill_is_within_forty_per_cent(mesh: dict[str, Any]) -> None:
+def test_the_estimated_fill_is_within_forty_per_cent(mesh: dict[str, Any]) -> None:
     dim = {"interval": 1, "rectangle": 2, "box": 3}[mesh["kind"]]
-    # Not aligned with the mesh, some of whose couplings are zero otherwise.
+    # The anisotropy is not aligned with the mesh, because some couplings would be zero otherwise.
     conductivity = [row[:dim] for row in ([2.0, 0.3, 0.7], [0.3, 3.0, 0.45], [0.7, 0.45, 1.5])[:dim]]
     overrides = {"mesh": mesh, "objective.0.target": "x", "pde.conductivity": conductivity}
     problem = nhgd.load("problems/poisson_control.yaml", overrides)
@@ -51,8 +51,8 @@ print(1024 * int(status["VmHWM"].split()[0]))
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
-def test_what_scenarios_take_is_within_a_factor_of_two(method: str) -> None:
-    """The difference of two peaks leaves out libraries and what the mesh takes."""
+def test_the_estimated_memory_of_scenarios_is_right_up_to_a_factor_of_two(method: str) -> None:
+    """The difference of two peaks excludes libraries and the mesh."""
     taken, said = [], []
     for count in (64, 1024):
         command = [sys.executable, "-c", PEAK, method, str(count)]
@@ -64,7 +64,7 @@ def test_what_scenarios_take_is_within_a_factor_of_two(method: str) -> None:
     assert 0.5 < (said[1] - said[0]) / (taken[1] - taken[0]) < 2.0
 
 
-def test_a_stream_takes_the_same_for_any_number_of_scenarios() -> None:
+def test_the_estimate_of_a_stream_does_not_depend_on_the_number_of_scenarios() -> None:
     said = []
     for count in (64, 4096):
         stream = {"scenarios.count": count, "scenarios.strategy": "streaming"}
@@ -74,7 +74,7 @@ def test_a_stream_takes_the_same_for_any_number_of_scenarios() -> None:
     assert said[0] == said[1]
 
 
-def test_check_says_what_scenarios_take() -> None:
+def test_check_prints_the_memory_of_scenarios() -> None:
     problem = nhgd.load("problems/robust_poisson.yaml")
     assert problem.scenarios is not None
     assert ", scenarios " in str(estimate(problem.pde, problem.method, problem.scenarios.problem))

@@ -25,7 +25,7 @@ def case(dim: int, element: str) -> Space:
 
 
 def polynomial(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """All the monomials up to a degree with different factors, and the gradient, at points (dim, ...)."""
+    """A polynomial with all monomials up to a degree, and its gradient, at points (dim, ...)."""
     a, b = np.arange(1.0, len(x) + 1), np.arange(2.0, 2 * len(x) + 1, 2)
     first, second = np.tensordot(a, x, 1), np.tensordot(b, x**2, 1) + x[0] * x[-1]
     shape = (-1,) + (1,) * (x.ndim - 1)
@@ -94,7 +94,7 @@ def test_the_exported_matrix_equals_evaluation(dim: int, element: str, restricte
 
 
 def scikit_fem(functions: Space, test: Evaluation, form: skfem.BilinearForm) -> np.ndarray:
-    """The same matrix by scikit-fem, with as many quadrature points."""
+    """The matrix by scikit-fem with the same number of quadrature points."""
     order = next(
         k
         for k in range(1, 9)
@@ -156,7 +156,7 @@ def test_blocks_of_every_pair_of_components_and_spaces(dim: int) -> None:
         assert close(found.host(s).toarray(), np.asarray(expected), 1e-12)
 
 
-def test_no_blocks_make_a_zero_matrix_of_the_full_pattern() -> None:
+def test_without_blocks_the_matrix_is_zero_with_the_full_pattern() -> None:
     test = case(2, "P1").cells
     zero, full = test.assemble(test, {}), test.assemble(test, {(0, 0): ones(test)})
     assert not zero.data.any() and np.array_equal(zero.pattern[1], full.pattern[1])
@@ -250,7 +250,7 @@ def test_piecewise_constants_have_a_node_in_each_cell() -> None:
     assert not values[1:].any()
 
 
-def test_functions_of_a_region_are_those_that_live_on_it() -> None:
+def test_degrees_of_freedom_of_a_region_are_those_of_its_cells() -> None:
     domain = split(mesh_of(2, 4), core=lambda x: (x[0] > 0.5) & (x[1] > 0.5))
     functions = space(domain, "P2", CPU)
     dofs = functions.cell_dofs(domain.subdomains["core"])

@@ -77,11 +77,11 @@ def test_a_part_of_a_symmetric_matrix_with_other_columns_is_not_symmetric() -> N
     assert square.restrict(rows, rows).symmetric
 
 
-def test_the_mass_map_of_many_rows_is_that_of_each() -> None:
+def test_the_mass_map_of_many_rows_acts_on_each_row() -> None:
     built = evolution({"mesh.cells": [9]})
     mass = built.control.parts[0].riesz.matrix
     riesz = mass_riesz_map(SparseMatrix(mass.host, symmetric=True), Counts())
-    # The second row is lost among the others unless each has its own scale.
+    # The second row is lost in rounding unless every row has its own scale.
     b = random(4, mass.shape[0]) * torch.tensor([[1.0], [1e-30], [0.0], [1e20]], dtype=torch.float64)
     exact = torch.linalg.solve(torch.from_numpy(mass.host.toarray()), b.T).T
     assert ((riesz.gradient(b) - exact).norm(dim=1) <= 1e-12 * exact.norm(dim=1)).all()
@@ -102,14 +102,14 @@ def test_newtons_method_is_damped_where_full_steps_diverge() -> None:
     assert found.converged and abs(float(found.solution)) < 1e-12
 
 
-def test_newtons_method_converges_with_few_steps_where_it_may() -> None:
+def test_newtons_method_converges_quadratically() -> None:
     found = scalar(lambda x: x**2 - 2.0, lambda x: 2.0 * x, 1.0)
     assert found.converged and float(found.solution) == pytest.approx(math.sqrt(2.0), rel=1e-15)
     assert int(found.message.split()[0]) <= 5
     assert scalar(lambda x: x, torch.ones_like, 0.0).converged
 
 
-def test_newtons_method_says_why_it_failed() -> None:
+def test_newtons_method_reports_the_reason_of_a_failure() -> None:
     no_root = scalar(lambda x: x**2 + 1.0, lambda x: 2.0 * x, 1.0)
     assert not no_root.converged and torch.isfinite(no_root.solution).all() and no_root.message
     not_finite = scalar(torch.log, lambda x: 1.0 / x, -1.0)
@@ -157,7 +157,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 
 
 def controlled(pde: dict[str, Any], name: str) -> dict[str, Any]:
-    """A problem with one control, and without the condition that stands in its way."""
+    """A problem with one control, without a condition that excludes it."""
     control, pde = CONTROLS[name], {**pde, "boundary": dict(pde["boundary"])}
     if control["kind"] == "neumann":
         del pde["boundary"]["right"]
@@ -221,8 +221,8 @@ def test_every_derivative_of_a_vector(kind: str, scheme: str) -> None:
     check_derivatives(evolution({**FLOW, "time.scheme": scheme, "control": control}))
 
 
-def test_a_march_takes_every_control_at_its_time() -> None:
-    """What marches through the steps is the solution of the equations of all steps."""
+def test_a_march_solves_the_equations_of_all_steps_with_every_control() -> None:
+    """The state of a march solves the equations of all steps."""
     for name in CONTROLS:
         if name == "log_conductivity":
             continue
@@ -234,7 +234,7 @@ def test_a_march_takes_every_control_at_its_time() -> None:
         assert built.equation.residual(u, v).norm() < 1e-12 * scale, name
 
 
-def test_a_parameter_may_enter_what_changes_in_time() -> None:
+def test_a_parameter_may_enter_coefficients_that_depend_on_time() -> None:
     pde = {**PHASES, "epsilon": "0.5 + k*t", "source": "k*t*x"}
     built = evolution({"pde": pde, "control": CONTROLS["parameter"]})
     check_derivatives(built)
@@ -250,7 +250,7 @@ def test_two_controls_of_different_spaces() -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_a_control_has_a_value_a_step_where_it_varies(space: str) -> None:
+def test_a_control_that_varies_in_time_has_a_value_in_every_step(space: str) -> None:
     built = evolution({"control": {"kind": "source", "space": space, "initial": "t" if space != "constant" else 1}})
     columns = {"P0": 4, "P1": 5, "time": 1, "constant": 1}[space]
     assert built.outer_size == (1 if space == "constant" else 3 * columns)
@@ -258,7 +258,7 @@ def test_a_control_has_a_value_a_step_where_it_varies(space: str) -> None:
         rows = built.control.initial.reshape(3, columns)
         expected = torch.tensor([1 / 6, 1 / 3, 1 / 2], dtype=torch.float64)
         assert torch.allclose(rows, expected[:, None].expand(3, columns))
-    # int over time (and the interval) of 1.
+    # The integral of 1 over time, or over time and the interval.
     one = torch.ones(1, built.outer_size, dtype=torch.float64)
     assert built.outer_metric.inner(one, one) == pytest.approx(1.0 if space == "constant" else 0.5, rel=1e-12)
 
@@ -281,7 +281,7 @@ def test_every_test_of_verify_passes(scheme: str) -> None:
 
 @pytest.mark.parametrize(("scheme", "order"), [("implicit_euler", 1), ("crank_nicolson", 2)])
 def test_heat_converges_at_the_order_of_the_scheme(scheme: str, order: int) -> None:
-    """P2 takes a polynomial in space without error: what is left is that of the scheme."""
+    """P2 elements have no error for the polynomial in space, so the error is that of the scheme."""
     exact = "exp(-2*t)*(1 + x + x**2 + x*y)"
     pde = {
         "kind": "heat",
@@ -308,7 +308,7 @@ def test_heat_converges_at_the_order_of_the_scheme(scheme: str, order: int) -> N
 @schemes
 @pytest.mark.parametrize("element", ["P1", "P2"])
 def test_heat_converges_at_the_order_of_the_element(element: str, scheme: str) -> None:
-    """Both schemes take what is linear in time without error."""
+    """Both schemes have no error for solutions that are linear in time."""
     exact = "(1 + t)*sin(2*x + y)"
     pde = {"kind": "heat", "source": f"sin(2*x + y) + 5*{exact}", "boundary": {"all": {"dirichlet": exact}}}
     errors = []
@@ -340,7 +340,7 @@ def test_tracking_over_time_is_the_sum_over_the_stages(scheme: str) -> None:
 
 
 @schemes
-def test_tracking_at_the_end_sees_the_end(scheme: str) -> None:
+def test_tracking_at_the_end_uses_the_last_state(scheme: str) -> None:
     terms = [
         {"kind": "tracking", "target": "x*t", "time": "final"},
         {"kind": "tracking", "target": "t", "time": "final", "on": "right"},
@@ -373,7 +373,7 @@ def test_linear_terms_in_time(scheme: str) -> None:
 # Work
 
 
-def test_heat_in_a_constant_setting_is_factorised_once() -> None:
+def test_heat_with_constant_coefficients_is_factorised_once() -> None:
     built = evolution({"time.steps": 20, "mesh.cells": [16], "time.scheme": "crank_nicolson"})
     u, v = built.start()
     assert built.counts.factorisations == 0
@@ -386,17 +386,17 @@ def test_heat_in_a_constant_setting_is_factorised_once() -> None:
     assert built.counts.factorisations == 2 and built.counts.solves == 4 * 20
 
 
-def test_heat_with_a_conductivity_in_time_is_factorised_a_step() -> None:
+def test_heat_with_a_conductivity_in_time_is_factorised_once_a_step() -> None:
     built = evolution({"time.steps": 5, "pde.conductivity": "1 + t"})
     u, v = built.start()
     built.state_factors(u, v)
     assert built.counts.factorisations == 5
 
 
-# What fails
+# Failures
 
 
-def test_a_step_that_cannot_be_taken_ends_in_a_sentence() -> None:
+def test_a_step_that_fails_ends_in_a_sentence() -> None:
     file = {**LINE, "pde": {"kind": "allen_cahn", "epsilon": 0.1, "source": "where(t > 0.2, 1e200, 0)"}}
     built = evolution({"pde": file["pde"]})
     u, _ = built.start()
@@ -447,7 +447,7 @@ def test_bounds_may_change_in_time() -> None:
     assert upper == pytest.approx(0.05) and lower.min() >= -1e-14
 
 
-def test_a_control_of_the_start_needs_time() -> None:
+def test_a_control_of_the_initial_state_needs_a_time_section() -> None:
     steady = {"pde": {"kind": "poisson", "boundary": {"all": {"dirichlet": 0}}}, "time": None}
     with pytest.raises(ProblemError, match=r"control.kind: expected a problem with time, found a steady one"):
         evolution({**steady, "objective.0.target": "x", "control": {"kind": "initial"}})
@@ -456,7 +456,7 @@ def test_a_control_of_the_start_needs_time() -> None:
 # Output
 
 
-def test_a_run_leaves_the_series_in_time_of_its_last_iterate(tmp_path: Path) -> None:
+def test_a_run_writes_the_time_series_of_its_last_iterate(tmp_path: Path) -> None:
     problem = nhgd.load(LINE, {"control.initial": "t"})
     assert "12 control unknowns" not in str(problem) and "in 3 time steps; " in str(problem)
     solution = nhgd.solve(problem, output=tmp_path / "run")
@@ -475,7 +475,7 @@ def test_a_run_leaves_the_series_in_time_of_its_last_iterate(tmp_path: Path) -> 
         assert np.allclose(found.point["target"], target[k], atol=1e-15)
     _, final = read_vtu(tmp_path / "run" / "final.vtu")
     assert np.array_equal(final.point["state"], solution.evolution[-1])
-    # A later run of fewer steps leaves none of these; one saved by hand is the same.
+    # A later run with fewer steps removes these files; a saved solution has the same files.
     shorter = nhgd.solve(nhgd.load(LINE, {"time.steps": 2}), output=tmp_path / "run")
     assert len(list(folder.glob("*.vtu"))) == 3
     shorter.save(tmp_path / "again")
@@ -483,7 +483,7 @@ def test_a_run_leaves_the_series_in_time_of_its_last_iterate(tmp_path: Path) -> 
     assert names == {path.name for path in (tmp_path / "again" / "evolution").iterdir()}
 
 
-def test_a_steady_run_has_no_series_in_time(tmp_path: Path) -> None:
+def test_a_steady_run_writes_no_time_series(tmp_path: Path) -> None:
     steady = {
         "pde": {"kind": "poisson", "boundary": {"all": {"dirichlet": 0}}},
         "time": None,

@@ -58,7 +58,7 @@ def test_every_function_is_tested() -> None:
     assert all(any(f"{name}(" in text for text in VALUES) for name in FUNCTIONS)
 
 
-def test_the_result_is_no_view_of_the_points() -> None:
+def test_the_result_is_not_a_view_of_the_points() -> None:
     points = POINTS.copy()
     Expression("x").numpy(points)[:] = 7.0
     np.testing.assert_array_equal(points, POINTS)
@@ -81,7 +81,7 @@ def test_the_tensor_keeps_the_precision_of_the_points() -> None:
         ("x", lambda u, x: torch.zeros_like(u)),
     ],
 )
-def test_derivatives_pass_in_both_modes(
+def test_derivatives_pass_in_reverse_and_forward_mode(
     text: str, derivative: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> None:
     points = torch.from_numpy(POINTS)
@@ -115,7 +115,7 @@ def test_named_values_broadcast_and_may_be_numbers() -> None:
     np.testing.assert_allclose(tensor.numpy(), values, rtol=1e-14)
 
 
-def test_numbers_in_the_middle_are_whole_or_not_alike() -> None:
+def test_whole_numbers_as_values_act_like_fractional_ones() -> None:
     point = np.full((1, 1), 0.5)
     assert Expression("t**-1", ()).numpy(point, t=4) == 0.25
     assert torch.isinf(Expression("1/t").torch(torch.from_numpy(point), t=0)).all()
@@ -129,7 +129,7 @@ def test_constants_and_variables() -> None:
     assert Expression("e**2").variables == frozenset()
 
 
-def test_an_expression_is_a_value() -> None:
+def test_expressions_can_be_pickled_and_compared() -> None:
     expression = Expression("x*u", names=["u"])
     again = pickle.loads(pickle.dumps(expression))
     assert again == expression and hash(again) == hash(expression)
@@ -212,18 +212,18 @@ def test_a_sum_of_many_terms_is_not_nested() -> None:
         ("-" * (MAX_LENGTH - 1) + "x", "nested"),
     ],
 )
-def test_refused(text: str, message: str) -> None:
+def test_forbidden_expressions_are_refused(text: str, message: str) -> None:
     with pytest.raises(ExpressionError, match=message):
         Expression(text)
 
 
 @pytest.mark.parametrize("value", [True, None, [1], math.nan, math.inf, 10**400])
-def test_values_that_are_no_numbers_are_refused(value: object) -> None:
+def test_values_that_are_not_numbers_are_refused(value: object) -> None:
     with pytest.raises(ExpressionError, match="expected"):
         Expression(value)  # type: ignore[arg-type]
 
 
-def test_a_taken_name_is_refused() -> None:
+def test_a_reserved_name_is_refused() -> None:
     with pytest.raises(ExpressionError, match="'pi' is taken"):
         Expression("x", names=["pi"])
 

@@ -34,7 +34,7 @@ def indexed_files(index: Path) -> list[tuple[float, Path]]:
 
 
 @pytest.mark.parametrize("cell_type", sorted(NODES_PER_CELL))
-def test_every_cell_type_comes_back_through_meshio(tmp_path: Path, cell_type: str) -> None:
+def test_every_cell_type_is_read_back_by_meshio(tmp_path: Path, cell_type: str) -> None:
     grid = two_cells(cell_type)
     count, dim = grid.points.shape
     u, kappa = np.linspace(-1, 1, count), np.array([1e-300, 7.25])
@@ -51,7 +51,7 @@ def test_every_cell_type_comes_back_through_meshio(tmp_path: Path, cell_type: st
 
 
 @pytest.mark.parametrize("compression", ["zlib", "lzma", None])
-def test_kinds_of_values_come_back(tmp_path: Path, compression: str | None) -> None:
+def test_values_of_all_types_are_read_back(tmp_path: Path, compression: str | None) -> None:
     rng = np.random.default_rng(2)
     wave = rng.random((4, 2)) + 1j * rng.random((4, 2))
     stress = rng.random((2, 2, 2))
@@ -84,13 +84,13 @@ def test_kinds_of_values_come_back(tmp_path: Path, compression: str | None) -> N
     assert np.array_equal(found.cell["material"], [3, 1])
 
 
-def test_names_with_xml_and_accents_come_back(tmp_path: Path) -> None:
+def test_names_with_xml_characters_and_accents_are_read_back(tmp_path: Path) -> None:
     names = ['|grad "u"|', "a < b & c", "température", "Φ"]
     write_vtu(tmp_path / "a.vtu", TRIANGLES, FieldData({name: np.arange(4.0) for name in names}))
     assert list(read_vtu(tmp_path / "a.vtu")[1].point) == names
 
 
-def test_the_fields_given_are_left_as_they_were(tmp_path: Path) -> None:
+def test_the_given_fields_are_not_changed(tmp_path: Path) -> None:
     point, cell = {"z": np.array([1j, 2, 3, 4])}, {"k": np.array([True, False])}
     before = point["z"].copy()
     write_vtu(tmp_path / "a.vtu", TRIANGLES, FieldData(point, cell))
@@ -201,7 +201,7 @@ def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_temporaries_are_known_by_their_name(tmp_path: Path) -> None:
+def test_temporary_files_are_recognised_by_their_name(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a.vtu") as temporary:
         assert target_of_temporary(temporary.name) == "a.vtu"
         temporary.touch()
@@ -226,7 +226,7 @@ def test_series_index_names_the_files_with_their_times(tmp_path: Path) -> None:
         assert np.array_equal(fields.point["u"], np.full(4, moment))
 
 
-def test_a_refused_entry_leaves_the_index_alone(tmp_path: Path) -> None:
+def test_a_refused_entry_does_not_change_the_index(tmp_path: Path) -> None:
     series = FieldSeries(tmp_path, "control")
     series.add(0, 0, TRIANGLES, FieldData())
     before = (tmp_path / "control.pvd").read_bytes()
@@ -245,7 +245,7 @@ def test_a_refused_entry_leaves_the_index_alone(tmp_path: Path) -> None:
         FieldSeries(tmp_path, "../x")
 
 
-def test_resume_keeps_the_entries_that_still_hold(tmp_path: Path) -> None:
+def test_resume_keeps_the_entries_that_are_still_valid(tmp_path: Path) -> None:
     series = FieldSeries(tmp_path)
     for index in range(5):
         series.add(index, index / 10, TRIANGLES, FieldData())
@@ -288,7 +288,7 @@ for step in range(100_000):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_while_running_and_after_a_kill_the_index_names_whole_files_only(tmp_path: Path) -> None:
+def test_during_a_run_and_after_a_kill_the_index_names_complete_files_only(tmp_path: Path) -> None:
     delays = np.random.default_rng().uniform(0.0, 0.3, 4)
     for run, delay in enumerate(delays):
         folder = tmp_path / str(run)
@@ -310,7 +310,8 @@ def test_while_running_and_after_a_kill_the_index_names_whole_files_only(tmp_pat
             grid, fields = read_vtu(path)
             assert len(grid.cells) == 59**2, delay
             assert np.array_equal(fields.point["u"], np.full(60**2, fields.time)), delay
-            # The kill may fall between a file that replaces an older one, eight steps back, and the index.
+            # The process may be killed after a file has replaced one of eight steps before, and before the index is
+            # written.
             assert fields.time - moment in (0, 8), delay
         assert list(FieldSeries.resume(folder).times) == list(range(len(entries)))
 

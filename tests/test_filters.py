@@ -1,4 +1,4 @@
-"""Filters of densities: adjoints, what they keep, exact eigenfunctions, and the published weights written out."""
+"""Filters of densities: transposes, invariants, exact eigenfunctions, and published weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from nhgd_pde.building.blueprint import build, build_on
+from nhgd_pde.control.controls import ControlSpace
 from nhgd_pde.control.density import Projection
 from nhgd_pde.control.filters import sensitivity_filter
-from nhgd_pde.control.spaces import ControlSpace
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.loading import read_problem
@@ -45,7 +45,7 @@ def verbs(part: ControlSpace) -> tuple[Callable[[Tensor], Tensor], Callable[[Ten
 
 
 @kinds
-def test_transpose(kind: str, space: str) -> None:
+def test_the_transpose_of_a_filter(kind: str, space: str) -> None:
     part = design(kind, space)
     apply, transposed, _ = verbs(part)
     a, b = random(part.size), random(part.size, seed=1)
@@ -53,14 +53,14 @@ def test_transpose(kind: str, space: str) -> None:
 
 
 @kinds
-def test_constants_stay(kind: str, space: str) -> None:
+def test_filters_preserve_constants(kind: str, space: str) -> None:
     part = design(kind, space)
     apply, _, _ = verbs(part)
     assert float((apply(torch.full((part.size,), 0.3, dtype=torch.float64)) - 0.3).abs().max()) < 1e-14
 
 
 @helmholtz
-def test_helmholtz_is_symmetric_and_keeps_the_volume(space: str) -> None:
+def test_the_helmholtz_filter_is_symmetric_and_preserves_the_volume(space: str) -> None:
     part = design("helmholtz", space)
     apply, _, volumes = verbs(part)
     a, b = random(part.size), random(part.size, seed=1)
@@ -70,8 +70,8 @@ def test_helmholtz_is_symmetric_and_keeps_the_volume(space: str) -> None:
 
 @helmholtz
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
-def test_helmholtz_keeps_bounds(space: str, cell: str) -> None:
-    # A radius far below the size of a cell, where a consistent mass matrix would overshoot.
+def test_the_helmholtz_filter_preserves_bounds(space: str, cell: str) -> None:
+    # The radius is far below the size of a cell, where a consistent mass matrix would overshoot.
     mesh = meshes.rectangle((1, 1), (0, 0), (8, 8), cell)  # type: ignore[arg-type]
     part = design("helmholtz", space, mesh, filter_radius=0.05)
     apply, _, _ = verbs(part)
@@ -80,7 +80,7 @@ def test_helmholtz_keeps_bounds(space: str, cell: str) -> None:
 
 
 @helmholtz
-def test_helmholtz_damps_waves(space: str) -> None:
+def test_the_helmholtz_filter_damps_waves_by_the_exact_factor(space: str) -> None:
     """cos(pi x) is an eigenfunction of the equation: order 2 on four meshes."""
     sizes, errors = [8, 16, 32, 64], []
     r = 0.5 / (2.0 * np.sqrt(3.0))
@@ -93,7 +93,7 @@ def test_helmholtz_damps_waves(space: str) -> None:
     assert slope([1.0 / n for n in sizes], errors) == pytest.approx(2.0, abs=0.15)
 
 
-def test_cone_weights_written_out() -> None:
+def test_the_weights_of_the_cone_filter_equal_the_published_formula() -> None:
     part = design("cone", "P0")
     apply, _, volumes = verbs(part)
     v = random(part.size).numpy()
@@ -103,7 +103,7 @@ def test_cone_weights_written_out() -> None:
     assert np.abs(apply(torch.from_numpy(v)).numpy() - expected).max() < 1e-13
 
 
-def test_sensitivity_filter_written_out() -> None:
+def test_the_sensitivity_filter_equals_the_published_formula() -> None:
     part = design("cone", "P0", meshes.rectangle((1, 1), (0, 0), (5, 4), "quadrilateral"))
     volumes = part.riesz.matrix.diagonal()
     v, derivative = random(part.size).abs() * 1e-2, random(part.size, seed=1)
@@ -114,8 +114,8 @@ def test_sensitivity_filter_written_out() -> None:
 
 
 @kinds
-def test_a_subdomain_is_filtered_for_itself(kind: str, space: str) -> None:
-    """Half of the square has the filter of the same cells without the rest."""
+def test_a_filter_on_a_subdomain_ignores_other_cells(kind: str, space: str) -> None:
+    """The filter on half of the square equals the filter on a mesh with only these cells."""
     mesh = meshes.rectangle((1, 1), (0, 0), (8, 8))
     half = split(mesh, half=lambda x: x[0] < 0.5)
     overrides = {"control.filter": kind, "control.space": space, "control.on": "half"}
@@ -134,7 +134,7 @@ def test_a_subdomain_is_filtered_for_itself(kind: str, space: str) -> None:
     assert float(gap.abs().max()) < 1e-12
 
 
-def test_projection_keeps_its_ends_and_steepens() -> None:
+def test_the_projection_preserves_0_and_1_and_becomes_steeper() -> None:
     project, v = Projection(0.4), torch.linspace(0.0, 1.0, 101, dtype=torch.float64)
     for b in (0.5, 4.0, 64.0):
         share = project(v, torch.tensor(b, dtype=torch.float64))
@@ -151,8 +151,8 @@ def problem_of(**control: object) -> PDEProblem:
 
 
 @kinds
-def test_derivatives_go_through_filter_and_projection(kind: str, space: str) -> None:
-    """Taylor rate 2 of the reduced objective."""
+def test_derivatives_through_filter_and_projection_have_taylor_rate_two(kind: str, space: str) -> None:
+    """The Taylor remainder of the reduced objective has rate 2."""
     pde = problem_of(filter=kind, space=space, projection={"slope": 4.0, "threshold": 0.45})
     v = 0.5 + 0.3 * torch.sin(torch.arange(pde.outer_size, dtype=torch.float64))
     step = 0.1 * random(pde.outer_size)

@@ -1,4 +1,4 @@
-"""Incompressible flow: exact and manufactured solutions, the pressure's level, the cavity, optima, mistakes."""
+"""Incompressible flow: exact and manufactured solutions, the constant of the pressure, the cavity, optima, mistakes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def solved(built: PDEProblem) -> np.ndarray:
 
 
 def l2_error(built: PDEProblem, full: np.ndarray, field: int, exact: str) -> float:
-    """By a quadrature much finer than that of the equation."""
+    """The L2 error by a quadrature much finer than that of the equation."""
     basis = skfem.Basis(built.space.domain.mesh, built.space.parts[field].basis.elem, intorder=8)
     values = np.asarray(basis.interpolate(built.space.split(full)[field]))
     misfit = values - Expression(exact).numpy(np.asarray(basis.global_coordinates()))
@@ -92,7 +92,7 @@ def test_velocities_converge_at_order_three_and_pressures_at_order_two(kind: str
 @pytest.mark.parametrize("kind", ["stokes", "navier_stokes"])
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 def test_flow_through_a_channel_is_exact(kind: str, cell: str) -> None:
-    """Poiseuille's flow is in the space: no condition at the outlet is the traction zero, a pressure is another."""
+    """Poiseuille's flow is in the space. At the outlet the traction is zero or a given pressure."""
     for boundary, level in ((CHANNEL, 0.0), ({**CHANNEL, "right": {"neumann": [-3, 0]}}, 3.0)):
         built = flow({"mesh.cell": cell}, kind=kind, viscosity=0.5, boundary=boundary)
         full = solved(built)
@@ -103,7 +103,7 @@ def test_flow_through_a_channel_is_exact(kind: str, cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["tetrahedron", "hexahedron"])
 def test_flow_between_plates_is_exact_in_three_dimensions(cell: str) -> None:
-    """On the sides of symmetry the normal component is given and the others are left free."""
+    """On sides of symmetry the normal component is given and the other components are free."""
     sides = {
         "left": {"dirichlet": ["4*y*(1 - y)", 0, 0]},
         "front": {"dirichlet": [None, None, 0]},
@@ -137,13 +137,13 @@ def test_the_stokes_form_is_symmetric_and_that_of_navier_stokes_is_not() -> None
         assert (abs(matrix - matrix.T).max() < 1e-14) == symmetric
 
 
-# The level of the pressure
+# The constant of the pressure
 
 
 def test_the_pressure_of_a_closed_flow_has_mean_zero() -> None:
     built = flow({"mesh.cells": [6, 6]}, source=[*GRADIENT])
     full = solved(built)
-    # A force that is a gradient moves nothing; the pressure takes it up to what P1 cannot.
+    # A gradient as the force does not move the fluid; it is balanced by the pressure, up to the error of P1.
     basis = built.space.parts[2].basis
     assert abs(float((np.asarray(basis.interpolate(built.space.split(full)[2])) * basis.dx).sum())) < 1e-14
     assert l2_error(built, full, 2, P) < 0.05
@@ -158,8 +158,8 @@ def test_velocities_do_not_depend_on_a_gradient_in_the_space_of_pressures() -> N
     assert np.abs((other - one)[plain.space.offsets[2] :] - expected).max() < 1e-11
 
 
-def test_the_test_product_is_the_same_whichever_coefficient_is_pinned() -> None:
-    """K and its inverse are those of fields of mean zero, and the inf-sup constant does not fall with the mesh."""
+def test_the_inner_product_does_not_depend_on_the_pinned_coefficient() -> None:
+    """K and its inverse belong to fields of mean zero; the inf-sup constant does not decrease with the mesh size."""
     constants = []
     for n in (3, 6, 9):
         model = flow({"mesh.cells": [n, n]}, viscosity=0.1).model
@@ -230,7 +230,7 @@ def test_centre_lines_of_the_cavity_at_reynolds_100(cavity: tuple[PDEProblem, np
     assert places == pytest.approx((0.4581, 0.2370, 0.8104), abs=5e-3)
 
 
-def test_fields_of_the_cavity_are_drawn_on_the_nodes_of_the_velocity(cavity: tuple[PDEProblem, np.ndarray]) -> None:
+def test_fields_of_the_cavity_are_written_on_the_nodes_of_the_velocity(cavity: tuple[PDEProblem, np.ndarray]) -> None:
     built, full = cavity
     fields = state_fields(built, full[None])
     points = output_grid(built).points
@@ -255,8 +255,8 @@ def test_an_eased_equation_has_a_share_of_the_convective_term() -> None:
     assert torch.allclose(full.equation.eased(0.25).residual(u, v), 0.75 * ends[0] + 0.25 * ends[1], atol=1e-13)
 
 
-def test_continuation_solves_where_newtons_method_from_the_linear_state_does_not() -> None:
-    """A cavity at a Reynolds number of 2000, on a mesh that is coarse for it."""
+def test_continuation_solves_where_newtons_method_from_the_linear_state_fails() -> None:
+    """The cavity has the Reynolds number 2000 and a coarse mesh."""
     built = flow({"mesh.cells": [10, 10]}, kind="navier_stokes", viscosity=5e-4, boundary=CAVITY)
     equation, metric = built.equation, built.model.riesz
     u, v = flow_point(equation)
@@ -356,7 +356,7 @@ def test_boundary_controls_of_a_channel(name: str) -> None:
     assert solution.objective < float(solution.history[0]["objective"])
 
 
-def test_tracking_acts_on_velocities_or_on_one_of_them() -> None:
+def test_tracking_acts_on_the_velocity_or_on_one_component() -> None:
     values = []
     for component in (None, 0, 1):
         target: Any = ["1", "2"] if component is None else str(component + 1)
@@ -414,11 +414,11 @@ def test_mistakes_name_the_key(overrides: dict[str, Any], pde: dict[str, Any], m
     assert message in str(caught.value)
 
 
-def test_data_that_let_as_much_out_as_in_are_accepted_also_where_interpolation_is_not_exact() -> None:
+def test_balanced_boundary_values_are_accepted_although_interpolation_is_not_exact() -> None:
     swirl = {"all": {"dirichlet": ["sin(3*x)*cos(2*y)*2", "-cos(3*x)*sin(2*y)*3"]}}
     built = flow(boundary=swirl)
     full = solved(built)
-    # What interpolation leaves of the flux is spread evenly over the domain.
+    # The net flux that interpolation leaves is spread evenly over the domain.
     values = built.space.cells.evaluate(torch.from_numpy(full)[None])[:, 0]
     weights = built.space.cells.quadrature.weights.reshape(-1)
     assert abs(float(((values[1] + values[5]) * weights).sum())) < 1e-3

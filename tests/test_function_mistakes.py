@@ -1,4 +1,4 @@
-"""Mistakes in functions of one's own: each is told, with the function and the place."""
+"""Mistakes in Python functions of the user: each is reported with the function and the place."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
-def test_a_mistake_in_a_form_is_told(form: Callable[..., Any]) -> None:
+def test_a_mistake_in_a_form_is_reported(form: Callable[..., Any]) -> None:
     with pytest.raises(ProblemError) as caught:
         problem(form)
     assert FORMS[form] in str(caught.value) and form.__name__ in str(caught.value)
@@ -100,7 +100,7 @@ DENSITIES = {
 
 
 @pytest.mark.parametrize("density", DENSITIES, ids=lambda density: density.__name__)
-def test_a_mistake_in_a_density_is_told(density: Callable[..., Any]) -> None:
+def test_a_mistake_in_a_density_is_reported(density: Callable[..., Any]) -> None:
     with pytest.raises(ProblemError) as caught:
         problem(density=density)
     assert DENSITIES[density] in str(caught.value) and density.__name__ in str(caught.value)
@@ -108,8 +108,8 @@ def test_a_mistake_in_a_density_is_told(density: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("component", [0, 1])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_component_of_a_control_without_a_derivative_is_told(component: int, at_once: bool) -> None:
-    """In the component of the equation that it acts in, and in the sum of both."""
+def test_a_component_of_a_control_without_a_derivative_is_reported(component: int, at_once: bool) -> None:
+    """The control acts in one component of the equation, or in the sum of both."""
 
     def form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> Any:
         parts = [c["source"][0], c["source"][1]]
@@ -129,7 +129,7 @@ def test_a_component_of_a_control_without_a_derivative_is_told(component: int, a
         )
 
 
-def test_a_coefficient_that_is_no_tensor_is_told() -> None:
+def test_a_coefficient_that_is_not_a_tensor_is_reported() -> None:
     def enter(c: Any, v: Tensor) -> Any:
         return {**c, "source": 1.0}
 
@@ -137,7 +137,7 @@ def test_a_coefficient_that_is_no_tensor_is_told() -> None:
         problem(enter=enter)
 
 
-def test_a_density_that_is_no_number_somewhere_is_told_with_the_place() -> None:
+def test_a_density_that_is_nan_at_a_point_is_reported_with_the_place() -> None:
     def density(u: Tensor, grad: Tensor, v: Tensor, x: Tensor) -> Tensor:
         return torch.where(x[0] > 0.7, torch.sqrt(-1.0 - u**2), u**2)
 
@@ -147,8 +147,8 @@ def test_a_density_that_is_no_number_somewhere_is_told_with_the_place() -> None:
     assert "as at (0." in str(found)
 
 
-def test_a_derivative_that_is_no_number_is_told_with_the_place() -> None:
-    """Values are right, but the branch that is not taken has a derivative that is no number."""
+def test_a_derivative_that_is_nan_is_reported_with_the_place() -> None:
+    """Values are right, but the branch that is not taken has the derivative NaN."""
 
     def density(u: Tensor, grad: Tensor, v: Tensor, x: Tensor) -> Tensor:
         return torch.where(u > -1e9, u**2, torch.sqrt(u - 1e9))
@@ -159,12 +159,12 @@ def test_a_derivative_that_is_no_number_is_told_with_the_place() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3])
-def test_an_error_at_one_time_is_told_with_the_time(step: int) -> None:
+def test_an_error_at_one_time_is_reported_with_the_time(step: int) -> None:
     calls = {}
 
     def form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         calls["shape"] = u.shape
-        # c has the time as a coefficient.
+        # The time is a coefficient in c.
         wrong = (c["t"] > (step - 0.5) / 4.0) & (c["t"] < (step + 0.5) / 4.0)
         return cubed(u, 1e-5 * wrong) - c["source"], grad
 

@@ -16,7 +16,7 @@ def distributed(dim: int, beta: float, n: int) -> nhgd.Solution:
 
 
 @pytest.mark.parametrize(("dim", "beta"), MPDIST2)
-def test_distributed_control_of_heat_has_its_published_optimum(dim: int, beta: float) -> None:
+def test_distributed_control_of_heat_reaches_the_published_optimum(dim: int, beta: float) -> None:
     sizes = {1: (8, 16, 32, 64), 2: (4, 8, 16, 32)}[dim]
     solutions = [distributed(dim, beta, n) for n in sizes]
     assert all(solution.status == "converged" for solution in solutions)
@@ -38,7 +38,7 @@ def test_distributed_control_of_heat_has_its_published_optimum(dim: int, beta: f
         assert orders(found)[-1] == pytest.approx(2.0, abs=0.15), kind
 
 
-def test_control_of_the_start_of_heat_has_its_closed_form() -> None:
+def test_the_optimal_initial_temperature_has_its_closed_form() -> None:
     found = []
     for n in (4, 8):
         values = []

@@ -43,7 +43,7 @@ def solved(built: PDEProblem) -> np.ndarray:
 
 
 def l2_error(built: PDEProblem, exact: tuple[str, str]) -> float:
-    """By a quadrature much finer than that of the equation."""
+    """The L2 error by a quadrature much finer than that of the equation."""
     basis = skfem.Basis(built.space.domain.mesh, built.space.basis.elem, intorder=8)
     state, x, total = solved(built), np.asarray(basis.global_coordinates()), 0.0
     for values, text in zip((state.real, state.imag), exact, strict=True):
@@ -62,12 +62,12 @@ def observed_order(exact: tuple[str, str], given: dict[str, Any], element: str) 
 
 # The state equation
 
-# exp(i k (x cos a + y sin a)), k = 3, a = pi/6. Nothing is absorbed: no resonance of the square is near this k.
+# exp(i k (x cos a + y sin a)), k = 3, a = pi/6. There is no absorption; the square has no resonance near this k.
 PHASE = "3*(cos(pi/6)*x + sin(pi/6)*y)"
 PLANE = (f"cos({PHASE})", f"sin({PHASE})")
 ACROSS = [f"-1.5*sin({PHASE})", f"1.5*cos({PHASE})"]
 ALONG = [f"-3*cos(pi/6)*sin({PHASE})", f"3*cos(pi/6)*cos({PHASE})"]
-# exp(2 i k x) cos(y) for a conductivity 1/4, k = 3, which an absorbing boundary on the right lets out.
+# exp(2 i k x) cos(y) for a conductivity 1/4, k = 3, which leaves through an absorbing boundary on the right.
 BEAM = ("cos(6*x)*cos(y)", "sin(6*x)*cos(y)")
 
 WAVES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
@@ -121,7 +121,7 @@ def test_waves_converge_at_the_order_of_the_element(name: str, element: str) -> 
 
 
 @elements
-def test_a_wave_goes_out_at_an_absorbing_end(element: str) -> None:
+def test_a_wave_leaves_at_an_absorbing_end(element: str) -> None:
     """-u'' - k^2 u = 1, u(0) = 0, u'(1) = i k u(1): u = a exp(i k x) + b exp(-i k x) - 1/k^2."""
     k = 7.0
     b = cmath.exp(1j * k) / (2 * k**2)
@@ -135,13 +135,13 @@ def test_a_wave_goes_out_at_an_absorbing_end(element: str) -> None:
         errors.append(
             float(np.abs(solved(built) - (a * np.exp(1j * k * x) + b * np.exp(-1j * k * x) - 1 / k**2)).max())
         )
-    # At the nodes, quadratic elements are of order four.
+    # At the nodes, quadratic elements have order four.
     assert min(orders(errors)) > (1.9 if element == "P1" else 3.8)
 
 
 @elements
 def test_the_state_is_that_of_a_complex_solver(tmp_path: Path, element: str) -> None:
-    """Two wavenumbers and conductivities, a complex source, everything absorbed: against scikit-fem's complex forms."""
+    """Two wavenumbers and conductivities, a complex source and absorbing sides; scikit-fem gives the reference."""
     mesh = meshes.rectangle((1, 1), (0, 0), (6, 6))
     path = write_mesh(tmp_path / "halves.msh", mesh, core=lambda x: x[0] > 0.5)
     given = pde(
@@ -194,7 +194,7 @@ def test_the_certificate_means_the_same_at_every_wavenumber() -> None:
 
 
 @elements
-def test_the_error_at_a_fixed_number_of_points_a_wave_grows_with_the_wavenumber(element: str) -> None:
+def test_the_error_at_a_fixed_number_of_points_per_wave_grows_with_the_wavenumber(element: str) -> None:
     """Pollution (F. Ihlenburg, I. Babuska, 1995): the error has a part of order k (k h)^(2 p) beside (k h)^(p + 1)."""
     errors = []
     for k, n in ((10, 20), (20, 40), (40, 80), (80, 160)):
@@ -236,7 +236,7 @@ def test_nhgd_and_the_adjoint_find_the_same_optimum(changes: dict[str, Any]) -> 
     assert ours.stats["outer_iterations"] <= 1.2 * exact.stats["outer_iterations"]
 
 
-def test_a_complex_control_reaches_what_a_real_one_does_not() -> None:
+def test_a_complex_control_reaches_a_target_that_a_real_one_cannot() -> None:
     reached = {}
     for both in (False, True):
         changes = {
@@ -279,14 +279,14 @@ def test_every_derivative_is_right(changes: dict[str, Any]) -> None:
     assert found.passed, str(found)
 
 
-def test_a_scalar_is_a_real_part() -> None:
+def test_a_scalar_in_the_file_is_the_real_part() -> None:
     one = pde(source="x", boundary={"left": {"dirichlet": "y"}, "right": {"neumann": 2}, "top": {"absorbing": True}})
     two = pde(
         source=["x", 0],
         boundary={"left": {"dirichlet": ["y", 0]}, "right": {"neumann": [2, 0]}, "top": {"absorbing": True}},
     )
     assert np.array_equal(solved(problem(one)), solved(problem(two)))
-    # A real control of the values leaves the imaginary part where the file has it: at zero.
+    # A real control of the boundary values does not change the imaginary part, which is zero in the file.
     others = {side: {"absorbing": True} for side in ("right", "bottom", "top")}
     held = problem({**pde(boundary=others), "control": {"kind": "dirichlet", "on": "left"}})
     side = held.space.facet_dofs(held.space.domain.boundaries["left"], 1)

@@ -12,7 +12,7 @@ from nhgd_pde.engine.hypergradient import Hypergradient, hypergradient
 
 @dataclass(frozen=True)
 class RoughInverse:
-    """(H^-1)^1/2 (I + N) (H^-1)^1/2, symmetric positive definite and off by `noise`."""
+    """(H^-1)^1/2 (I + N) (H^-1)^1/2, which is symmetric positive definite with a relative error `noise`."""
 
     matrix: Tensor
 
@@ -92,7 +92,7 @@ def test_without_refinement_the_error_reported_is_the_true_residual(problem: Exp
         assert found.error == pytest.approx(loose * true, rel=1e-8)
 
 
-def test_where_the_metric_is_the_hessian_the_error_is_that_of_q() -> None:
+def test_with_the_hessian_as_metric_the_error_is_that_of_q() -> None:
     problem = least_squares(n=10)
     problem.inner_metric = riesz(problem.hessians[0])
     u, v = at_solution(problem)
@@ -120,8 +120,8 @@ def test_the_certificate_bounds_the_true_residual() -> None:
     assert sharp > 40
 
 
-def test_no_certificate_below_rounding() -> None:
-    # The recurred residual of conjugate gradients with an exact preconditioner falls to 1e-30.
+def test_the_certificate_is_never_below_rounding() -> None:
+    # With an exact preconditioner, the recurrence for the residual of conjugate gradients gives 1e-30.
     problem = least_squares(n=30)
     u, v = at_solution(problem)
     inverse = rough_inverse(problem, u, v, noise=0.0)
@@ -146,7 +146,7 @@ def test_a_warm_start_saves_steps(problem: Explicit) -> None:
 
 
 @pytest.mark.parametrize("tolerance", [None, 1e-10])
-def test_an_objective_that_does_not_depend_on_the_state(tolerance: float | None) -> None:
+def test_an_objective_without_the_state_has_a_zero_adjoint(tolerance: float | None) -> None:
     problem = least_squares()
     u, v = at_solution(problem)
     problem.target = u.clone()
@@ -156,7 +156,7 @@ def test_an_objective_that_does_not_depend_on_the_state(tolerance: float | None)
         assert torch.equal(found.derivative, problem.outer_derivatives(u, v)[1])
 
 
-def test_a_start_that_leaves_no_residual_is_converged() -> None:
+def test_a_start_with_a_zero_residual_is_converged() -> None:
     problem = least_squares(n=4)
     problem.design = torch.eye(4, dtype=torch.float64)[None]
     problem.mixing = problem.mixing[:, :4]
@@ -168,7 +168,7 @@ def test_a_start_that_leaves_no_residual_is_converged() -> None:
     assert found.converged and found.error == 0.0 and torch.equal(found.q, q)
 
 
-def test_steps_that_do_not_suffice_are_said_to_be_too_few() -> None:
+def test_too_few_refinement_steps_are_reported() -> None:
     problem = least_squares(n=30)
     u, v = at_solution(problem)
     found = hypergradient(problem, u, v, rough_inverse(problem, u, v, 0.9), None, 1e-12, iterations=2)

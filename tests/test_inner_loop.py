@@ -18,7 +18,7 @@ from nhgd_pde.engine.inner_loop import InnerOptions, InnerResult, InnerState, so
 
 @dataclass
 class Loop:
-    """One problem, one outer point, and inner loops started where the last one ended."""
+    """Inner loops of one problem at one outer point, each of which starts where the last one ended."""
 
     problem: Explicit
     v: Tensor
@@ -83,17 +83,17 @@ def test_one_step_solves_an_affine_problem_and_no_factor_is_renewed() -> None:
     assert problem.counts.factorisations == 1
 
 
-def test_a_lagged_inverse_is_renewed_where_it_no_longer_contracts() -> None:
+def test_a_lagged_inverse_is_renewed_when_steps_no_longer_contract() -> None:
     problem = cubic_problem()
     loop = Loop(problem, outer_point(problem), Factored())
     loop.run(InnerOptions(), 1e-12)
     assert problem.counts.factorisations > 2
-    # Near the point where it was made, it serves as it is.
+    # Near the point where the inverse was made, it is used unchanged.
     before = problem.counts.factorisations
     loop.v = loop.v + 1e-3 * normal(seeded(8), problem.outer_size)
     assert loop.run(InnerOptions(), 1e-10).converged
     assert problem.counts.factorisations == before
-    # Far away it does not: fewer steps than lagging would take, for a factor or more.
+    # Far away it is renewed: this takes at least one factorisation more, and fewer steps.
     loop.v = 4.0 * loop.v
     assert loop.run(InnerOptions(), 1e-10).converged
     assert problem.counts.factorisations > before
@@ -123,7 +123,7 @@ def overshooting(start: float) -> ArcTangent:
     )
 
 
-def test_steps_are_damped_from_a_bad_start() -> None:
+def test_steps_from_a_bad_start_are_damped() -> None:
     problem = overshooting(2.0)
     v = 0.01 * outer_point(problem)
     u, metric = problem.start()[0], problem.inner_metric
@@ -141,7 +141,7 @@ def test_a_failure_comes_back_as_a_sentence() -> None:
     short = loop.run(InnerOptions(steps=2), 1e-12)
     assert not short.converged and short.error > 1e-12
     assert short.message == f"2 inner steps left a relative residual of {short.error:.1e}"
-    # Already as good as rounding allows: nothing reduces the residual any more.
+    # The residual is only rounding, so that no step reduces it.
     loop.run(InnerOptions(), 1e-12)
     stuck = loop.run(InnerOptions(), 1e-30)
     assert not stuck.converged and stuck.error < 1e-13
@@ -154,7 +154,7 @@ def test_a_failure_comes_back_as_a_sentence() -> None:
 
 
 def mean_square_contraction(problem: Explicit, options: InnerOptions, steps: int, seeds: int) -> float:
-    """Factor a step by which the mean over seeds of |u - u*|_H^2 falls."""
+    """The factor by which the mean over seeds of |u - u*|_H^2 decreases in each step."""
     v = outer_point(problem)
     matrix = problem.hessian(problem.solution(v), v)
     squares = torch.zeros(2, dtype=torch.float64)
@@ -176,17 +176,17 @@ def test_natural_steps_with_the_exact_inverse_contract_as_predicted(tests: int) 
 
 @pytest.mark.parametrize("curvature", [Dense(), Dense("identity"), Dense(forgetting=0.05)])
 @pytest.mark.parametrize("problem", [least_squares(1, 2), cubic_problem(), cubic_problem(1, 2, cubic=0.02)])
-def test_natural_steps_with_a_learnt_inverse_end_at_the_tolerance(problem: Explicit, curvature: Dense) -> None:
+def test_natural_steps_with_a_sampled_inverse_end_at_the_tolerance(problem: Explicit, curvature: Dense) -> None:
     loop = Loop(problem, outer_point(problem, 0.5), curvature)
     result = loop.run(InnerOptions(tests=16, steps=600), 1e-8)
     assert loop.error < 1e-7
     assert result.state.steps < 600
-    # The loop ends on the estimate from its last batch, before the step that it goes with.
+    # The loop ends with the estimate from its last batch, without the step of this batch.
     assert result.error < 1e-7 and result.converged == (result.error <= 1e-8) == (result.message == "")
 
 
 @pytest.mark.parametrize("size", [3.0, 30.0])
-def test_natural_steps_survive_a_fisher_information_that_grows(size: float) -> None:
+def test_natural_steps_converge_although_the_fisher_information_grows(size: float) -> None:
     """J^T K^-1 J grows by up to 500 from start to solution: steps along the first inverse would diverge."""
     problem = cubic_problem()
     loop = Loop(problem, outer_point(problem, size), Dense(forgetting=0.1))
@@ -197,7 +197,7 @@ def test_natural_steps_survive_a_fisher_information_that_grows(size: float) -> N
     assert loop.error < 1e-5
 
 
-def test_a_run_that_diverges_says_so() -> None:
+def test_a_diverging_run_is_reported() -> None:
     problem = cubic_problem(cubic=0.0)
     loop = Loop(problem, outer_point(problem), Dense())
     before = loop.state.curvature.inverse
@@ -244,7 +244,7 @@ def test_sampled_steps_end_as_soon_as_the_tolerance_is_reached() -> None:
     fine = loop.run(InnerOptions(tests=32, steps=400), 1e-9).state.steps - coarse
     assert 1 <= coarse < 400 and 1 <= fine < 400
     assert loop.run(InnerOptions(tests=32, steps=400), 1e-3).state.steps == coarse + fine + 1
-    # u = 0 is the solution for v = 0: one batch shows it.
+    # u = 0 is the solution for v = 0, which one batch shows.
     rest = Loop(problem, torch.zeros_like(loop.v), Dense()).run(InnerOptions(tests=32, steps=400), 1e-9)
     assert rest.converged and rest.error == 0.0 and rest.state.steps == 1
 
@@ -263,7 +263,7 @@ def test_the_same_seed_gives_the_same_numbers(optimiser: str) -> None:
 
 @dataclass(eq=False)
 class Spoilt(Cubic):
-    """Whose third batch has scores that are not numbers."""
+    """A problem whose third batch has scores that are NaN."""
 
     drawn: int = 0
 

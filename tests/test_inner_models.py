@@ -1,4 +1,4 @@
-"""The inner statistical models: their samples have the moments they should, and their inverses invert."""
+"""The inner statistical models: moments of their samples, products and inverses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def residual_form(scenarios: int = 1, observation: Observation | None = None, linear: bool = False) -> InnerModel:
-    """On a nonlinear equation with 12 unknowns, or a linear one."""
+    """The residual form on a nonlinear equation with 12 unknowns, or on a linear one."""
     functions = space_of(2, 3, "P1")
     if linear:
         equation = equation_of(functions, scenarios=scenarios, affine=True, symmetric=True)
@@ -63,7 +63,7 @@ def point(model: InnerModel) -> tuple[Tensor, Tensor]:
 
 
 def solution(model: InnerModel, v: Tensor) -> Tensor:
-    """By Newton's method."""
+    """The state by Newton's method."""
     equation = equation_in(model)
     u = torch.zeros(equation.scenarios, equation.unknowns, dtype=v.dtype)
     for _ in range(12):
@@ -83,7 +83,7 @@ def gram(model: InnerModel) -> Tensor:
 
 
 def fisher(model: InnerModel, u: Tensor, v: Tensor) -> Tensor:
-    """The exact one (d, d): block diagonal over the scenarios."""
+    """The exact Fisher information (d, d), which is block diagonal over the scenarios."""
     j = jacobians(model, u, v)
     blocks = j if model.name == "energy" else j.transpose(1, 2) @ torch.linalg.solve(gram(model), j)
     return torch.block_diag(*blocks)
@@ -167,7 +167,7 @@ def test_expected_gradients_are_derivatives_of_the_negative_log_likelihood(form:
 @forms
 @pytest.mark.parametrize("noise", [1.0, 1e-3])
 def test_observed_scores_reproduce_the_fisher_information_at_the_solution(form: Form, noise: float) -> None:
-    """Where R = 0 the noise cancels, however small."""
+    """Where R = 0 the size of the noise cancels."""
     model = form(2, Observation("observed", noise))
     v = point(model)[1]
     u = solution(model, v)
@@ -176,7 +176,7 @@ def test_observed_scores_reproduce_the_fisher_information_at_the_solution(form: 
 
 
 @forms
-def test_matched_noise_has_a_floor(form: Form) -> None:
+def test_matched_noise_has_a_positive_lower_bound(form: Form) -> None:
     """Without a source and with zero values on the boundary, R is exactly zero at zero."""
     model = form(1, Observation("observed", None))
     equation = equation_in(model)
@@ -206,7 +206,7 @@ def inflated(model: InnerModel, u: Tensor, v: Tensor, sigma: float) -> Tensor:
 
 @forms
 @pytest.mark.parametrize("relative_noise", [0.03, 1.0, 30.0])
-def test_a_residual_above_the_noise_inflates_observed_scores(form: Form, relative_noise: float) -> None:
+def test_a_residual_larger_than_the_noise_inflates_observed_scores(form: Form, relative_noise: float) -> None:
     model = form()
     u, v = point(model)
     tested = model.riesz.dual_norm(equation_in(model).residual(u, v))
@@ -219,14 +219,14 @@ def test_a_residual_above_the_noise_inflates_observed_scores(form: Form, relativ
     if relative_noise == 30.0:
         assert growth < 1.05
     elif relative_noise == 0.03:
-        # The energy form inflates along one direction only.
+        # In the energy form the inflation is along one direction only.
         assert growth > (1000.0 if form is residual_form else 50.0)
 
 
 @forms
 @pytest.mark.parametrize("solved", [False, True])
 def test_matched_noise_inflates_by_a_known_amount_however_small_the_residual(form: Form, solved: bool) -> None:
-    """The residual form doubles; both have more along the gradient. A solved residual is rounding error."""
+    """The residual form is doubled, and both forms have more along the gradient. The solved residual is rounding."""
     model = form(1, Observation("observed", None))
     u, v = point(model)
     if solved:
@@ -358,7 +358,7 @@ def test_factors_give_the_natural_step_and_the_adjoint_variable_by_one_solve(for
 
 
 @forms
-def test_one_point_is_factorised_once_whoever_asks(form: Form) -> None:
+def test_a_point_is_factorised_once_for_all_uses(form: Form) -> None:
     model = form()
     u, v = point(model)
     model.factors(u, v).newton_step(u)
@@ -384,7 +384,7 @@ def test_constant_factors_are_made_once(linear: bool) -> None:
 
 
 def objective(model: InnerModel, u: Tensor, v: Tensor) -> tuple[float, Tensor, Tensor]:
-    """A value with its derivatives: sum of (u - 1)^4 / 4 and of cos(v)."""
+    """The sum of (u - 1)^4 / 4 and of cos(v), and its derivatives."""
     return float(((u - 1) ** 4).sum() / 4 + torch.cos(v).sum()), (u - 1) ** 3, -torch.sin(v)
 
 
@@ -451,14 +451,14 @@ def test_a_sample_does_not_depend_on_where_it_is_evaluated(form: Form) -> None:
     assert sample.count == half.scores.shape[1] == 7
 
 
-def test_roots_that_have_grown_take_further_numbers() -> None:
-    """A coefficient that was zero where a sample was drawn: its noise is independent of the rest, and repeatable."""
+def test_a_sample_evaluated_with_more_rows_takes_further_random_numbers() -> None:
+    """If a coefficient was zero when a sample was drawn, its noise is independent of the rest and repeatable."""
     root = SparseMatrix(sp.identity(6, format="csr"), torch.device("cpu"))
     white = torch.randn((2, 4000, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = _coloured((root,), white)
     assert torch.equal(found[..., :4], white) and torch.equal(found, _coloured((root,), white))
     covariance = torch.cov(found.reshape(-1, 6).T)
     assert (covariance - torch.eye(6, dtype=torch.float64)).abs().max() < 0.06
-    # And fewer where a coefficient has become zero.
+    # A coefficient that has become zero takes fewer numbers.
     small = SparseMatrix(sp.identity(3, format="csr"), torch.device("cpu"))
     assert torch.equal(_coloured((small,), white), white[..., :3])

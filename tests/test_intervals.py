@@ -1,4 +1,4 @@
-"""Intervals for what an answer costs: how often they hold it, and closed forms of whole runs within them."""
+"""Intervals for the objective of a control: their coverage, and closed forms of whole runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nhgd_pde.objective.risk import CVaR, Entropic, MeanPlusDeviation, Risk, Wor
 from nhgd_pde.run.judgement import Judgement
 from nhgd_pde.uncertainty.direction import main_direction
 from nhgd_pde.uncertainty.distributions import Normal, Uniform
-from nhgd_pde.uncertainty.estimation import Estimate, expectation
+from nhgd_pde.uncertainty.estimation import ExpectationEstimate, expectation
 from nhgd_pde.uncertainty.fresh import FreshSample, fresh_sample
 from nhgd_pde.uncertainty.inputs import RandomInputs, Scalar
 from nhgd_pde.uncertainty.sampling import Stream
@@ -40,7 +40,7 @@ def drawn(inputs: RandomInputs, seed: int, count: int) -> FreshSample:
 
 
 def shares(find: Callable[[int], tuple[float, float]], truth: float, seeds: int = SEEDS) -> tuple[float, int, float]:
-    """How often intervals hold the truth, how often of the first 20 seeds, and their median half width."""
+    """The share of intervals that hold the truth, in all and in the first 20 seeds, and their median half width."""
     ends = np.array([find(seed) for seed in range(seeds)])
     inside = (ends[:, 0] <= truth) & (truth <= ends[:, 1])
     return float(inside.mean()), int(inside[:20].sum()), 0.5 * float(np.median(ends[:, 1] - ends[:, 0]))
@@ -53,7 +53,7 @@ def shares(find: Callable[[int], tuple[float, float]], truth: float, seeds: int 
 def test_intervals_of_the_mean_hold_it_as_often_as_they_say(
     sigma: float, dimension: int, count: int, least: float
 ) -> None:
-    """Student's hold it in 94, 93, 68, 95 and 93 % of the seeds; the last case is the skewed one in ten variables."""
+    """Student's intervals hold it in 94, 93, 68, 95 and 93 % of the seeds; the last case is skewed in ten variables."""
     f, truth = misfit(sigma)
     inputs, weights = normals(dimension), combination(dimension)
 
@@ -64,23 +64,21 @@ def test_intervals_of_the_mean_hold_it_as_often_as_they_say(
     share, of_twenty, half = shares(find, truth)
     assert least <= share
     assert of_twenty >= (19 if dimension == 1 else 18)
-    # Of the plain mean's, with the true variance.
+    # The half width relative to that of the plain mean with the true variance.
     fine = np.random.default_rng(0).standard_normal(1_000_000)
     plain = 1.96 * float(f(fine).std()) / math.sqrt(count)
     assert half < (0.2 if dimension == 1 else 0.9) * plain
 
 
 @pytest.mark.parametrize(("sigma", "count", "half"), [(0.5, 100, 0.1), (1.0, 100, 0.12), (1.0, 256, 0.06)])
-def test_intervals_in_ten_variables_along_the_direction_that_the_sample_tells(
-    sigma: float, count: int, half: float
-) -> None:
-    """They hold the mean in 98, 94.5 and 95 % of 200 seeds; without a direction in 94, 83 and 92.5 %."""
+def test_intervals_in_ten_variables_use_the_main_direction_of_the_sample(sigma: float, count: int, half: float) -> None:
+    """Intervals hold the mean in 98, 94.5 and 95 % of 200 seeds; without a direction in 94, 83 and 92.5 %."""
     found = [interval_holds(sigma, 10, count, seed) for seed in range(200)]
     assert np.mean([held for held, _ in found]) >= 0.95 - 3.0 * math.sqrt(0.95 * 0.05 / 200)
     assert np.median([width for _, width in found]) < half
 
 
-def test_the_direction_of_a_function_of_one_combination_is_that_combination() -> None:
+def test_the_main_direction_of_a_function_of_one_combination_is_that_combination() -> None:
     distributions = (Normal(), Uniform(), Normal(), Normal())
     z = Stream(RandomInputs({f"z{k}": Scalar(one) for k, one in enumerate(distributions)}), 0).draw(256).z
     way = np.array([0.6, 0.0, -0.8, 0.0])
@@ -89,7 +87,8 @@ def test_the_direction_of_a_function_of_one_combination_is_that_combination() ->
     # Any increasing function of the values has the same direction.
     same = main_direction(z, (np.exp(z @ way) + 0.1 * z[:, 1]) ** 3, distributions)
     np.testing.assert_allclose(same, found, atol=1e-12)
-    # None: not monotone, nothing to tell, too few scenarios, fewer than two normal variables, not finite.
+    # There is no direction if the function is not monotone or constant, or with too few scenarios or normal variables,
+    # or with values that are not finite.
     assert main_direction(z, (z @ way) ** 2, distributions) is None
     assert main_direction(z, np.ones(256), distributions) is None
     assert main_direction(z[:10], (z @ way)[:10], distributions) is None
@@ -98,7 +97,7 @@ def test_the_direction_of_a_function_of_one_combination_is_that_combination() ->
 
 
 def test_scenarios_along_a_direction_give_expectations_of_the_inputs() -> None:
-    """Variance 4 in every second scenario along the direction, one across it; moments of the law by the ratios."""
+    """Every second scenario has the variance 4 along the direction, else 1; ratios give moments of the inputs."""
     way = np.array([0.6, 0.8, 0.0])
     sample = fresh_sample(Stream(normals(3), 3).fresh, 200_000, True, way)
     along, across = sample.z @ way, sample.z @ np.array([0.8, -0.6, 0.0])
@@ -118,7 +117,7 @@ def test_scenarios_along_a_direction_give_expectations_of_the_inputs() -> None:
     ],
     ids=lambda each: getattr(each, "name", ""),
 )
-def test_intervals_of_other_measures_hold_those_of_a_normal_law(risk: Risk, excess: float) -> None:
+def test_intervals_of_other_measures_hold_the_values_of_a_normal_distribution(risk: Risk, excess: float) -> None:
     inputs = normals(2)
 
     def find(seed: int) -> tuple[float, float]:
@@ -144,7 +143,7 @@ def test_ratios_give_expectations_of_the_inputs() -> None:
     for power, truth in ((0, 1.0), (2, 1.0), (4, 3.0), (6, 15.0)):
         terms = sample.ratios * sample.z[:, 0] ** power
         assert terms.mean() == pytest.approx(truth, abs=4.0 * terms.std() / math.sqrt(200_000))
-    # A sixth power is known twice as well as from as many scenarios of the plain law, whose variance is 10170.
+    # The error of a sixth power is half of that of plain scenarios, whose variance is 10170.
     assert (sample.ratios * sample.z[:, 0] ** 6).var() < 0.5 * 10_170
 
 
@@ -155,7 +154,7 @@ def test_polynomials_are_orthonormal(law: Normal | Uniform) -> None:
     np.testing.assert_allclose((found * weights) @ found.T, np.eye(7), atol=1e-12)
 
 
-def test_a_polynomial_is_known_exactly() -> None:
+def test_the_expectation_of_a_polynomial_is_exact() -> None:
     sample = drawn(RandomInputs({"a": Scalar(Normal()), "b": Scalar(Uniform())}), 1, 400)
     a, b = sample.z.T
     found = expectation(2.0 + a + a**2 * b**2 - b, sample, 0.95)
@@ -163,13 +162,13 @@ def test_a_polynomial_is_known_exactly() -> None:
     assert found.value == pytest.approx(2.0 + 1.0 / 3.0, abs=1e-11) and found.error < 1e-11
 
 
-def test_few_scenarios_take_no_polynomials_and_fewer_no_interval() -> None:
+def test_few_scenarios_use_no_polynomials_and_very_few_give_no_interval() -> None:
     sample = drawn(normals(10), 0, 40)
     assert expectation(np.exp(sample.z[:, 0]), sample, 0.95).functions == 0
     assert math.isnan(expectation(np.ones(3), drawn(normals(1), 0, 3), 0.95).error)
     even = expectation(np.ones(40), FreshSample(sample.z, np.ones(40), sample.distributions), 0.95)
     assert even.interval == pytest.approx((1.0, 1.0))
-    assert isinstance(even, Estimate)
+    assert isinstance(even, ExpectationEstimate)
 
 
 # Whole runs
@@ -231,7 +230,7 @@ def test_measures_of_a_uniform_input_are_reported_without_smoothing(
 ) -> None:
     """With 1/a = 1 + 0.4 q, q uniform on (-1, 1), kappa is the level: the mean of the worst share of q is its level.
 
-    The largest q of 1,024 Sobol points is 1 to 1e-3. The smoothed measures are 2.4 and 6.7 % too low.
+    The largest q of 1,024 Sobol points is 1 up to 1e-3. The smoothed measures are 2.4 and 6.7 % too low.
     """
     data = linear(
         risk=risk, parameters={"q": {"uniform": [-1, 1]}}, scenarios={"count": 1024, "validation": 0, "batch": 256}
@@ -259,8 +258,8 @@ def test_intervals_do_not_depend_on_the_unit(size: float) -> None:
     assert tuple(end / size for end in other.interval) == pytest.approx(one.interval, rel=1e-9)
 
 
-def test_entropic_risks_without_an_expectation_are_told_by_their_tail() -> None:
-    """E exp(c z^2) is finite for c < 1/2; that of a normal variable is always finite."""
+def test_entropic_risks_without_an_expectation_are_detected_by_their_tail() -> None:
+    """E exp(c z^2) is finite for c < 1/2; E exp(c z) is always finite."""
 
     def told(values: Callable[[np.ndarray], np.ndarray], count: int) -> int:
         found = 0

@@ -81,11 +81,11 @@ def test_derivatives_with_sensors(tmp_path: Path, overrides: dict[str, Any]) -> 
         ("0.1, 0.2, 1\n# two\n0.5, 1.5, 1\n", "line 3: the point (0.5, 1.5) is outside the mesh"),
     ],
 )
-def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_files_of_sensors_are_refused(tmp_path: Path, text: str, message: str) -> None:
     assert complaint(tmp_path, text) == f"objective.0.at: {tmp_path / 'sensors.csv'}: {message}"
 
 
-def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_not_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     for name, message in (
         ("none.csv", "expected a file of sensors, found nothing at"),
@@ -95,7 +95,7 @@ def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
             nhgd.load(copy.deepcopy(BASE), {"objective.0": {"kind": "tracking", "at": str(tmp_path / name)}})
 
 
-def test_sensors_or_a_target(tmp_path: Path) -> None:
+def test_tracking_needs_either_sensors_or_a_target(tmp_path: Path) -> None:
     row = "0.1, 0.2, 1\n"
     assert "expected none beside `at`" in complaint(tmp_path, row, {"objective.0.target": 1})
     assert "expected none beside `at`" in complaint(tmp_path, row, {"objective.0.on": "top"})
@@ -115,13 +115,13 @@ def test_paths_are_relative_to_the_problem_file(tmp_path: Path) -> None:
     assert nhgd.load(file).pde.objective.state[0].quadratic
 
 
-def test_the_data_can_be_made_again() -> None:
+def test_the_shipped_data_can_be_reproduced() -> None:
     assert np.allclose(np.loadtxt(PATH, delimiter=","), table(), rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(("method", "most"), [("lbfgs", 60), ("newton_cg", 15)])
 def test_inversion_on_coarser_meshes(method: str, most: int) -> None:
-    """Asked on 64 x 64 cells: at most 60 quasi-Newton and 15 Newton iterations; they do not depend on the mesh."""
+    """On 64 x 64 cells at most 60 quasi-Newton or 15 Newton iterations are allowed, independent of the mesh."""
     solution = nhgd.solve(nhgd.load(PROBLEM, {"outer.method": method, "mesh.cells": [32, 32]}))
     assert solution.status == "converged"
     assert solution.stats["outer_iterations"] <= most
@@ -133,7 +133,7 @@ def test_inversion_on_coarser_meshes(method: str, most: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "most"), [("lbfgs", 60), ("newton_cg", 15)])
-def test_inversion(method: str, most: int) -> None:
+def test_the_shipped_inversion_finds_the_conductivity(method: str, most: int) -> None:
     ours, exact = (
         nhgd.solve(nhgd.load(PROBLEM, {"outer.method": method, "method": each})) for each in ("nhgd", "adjoint")
     )
@@ -142,8 +142,8 @@ def test_inversion(method: str, most: int) -> None:
     assert ours.objective == pytest.approx(exact.objective, rel=1e-6)
 
 
-def test_parameters_that_steps_make_senseless_are_verified_nearer_by() -> None:
-    """Differences over long steps give 1 + b x no sign; those over shorter ones say that the Hessian is right."""
+def test_verify_shrinks_steps_that_make_parameters_invalid() -> None:
+    """Long steps make 1 + b x negative; differences over shorter steps show that the Hessian is right."""
     problem = {
         **copy.deepcopy(BASE),
         "pde": {
@@ -171,14 +171,14 @@ def test_parameters_that_steps_make_senseless_are_verified_nearer_by() -> None:
         ),
     ],
 )
-def test_keys_that_would_change_nothing_are_refused(overrides: dict[str, Any], message: str) -> None:
+def test_keys_without_effect_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError) as error:
         nhgd.load(copy.deepcopy(BASE), overrides)
     assert message in str(error.value)
     assert len(error.value.issues) == 1
 
 
-def test_an_equation_without_conductivity_has_one_mistake() -> None:
+def test_an_equation_without_conductivity_is_reported_once() -> None:
     pde = {"kind": "elasticity", "boundary": {"all": {"dirichlet": [0, 0]}}}
     problem = {**copy.deepcopy(BASE), "pde": pde, "control": {"kind": "log_conductivity"}}
     problem["objective"] = [{"kind": "tracking", "target": [0, 0]}]
@@ -188,7 +188,7 @@ def test_an_equation_without_conductivity_has_one_mistake() -> None:
     assert "control.kind: expected an equation with a scalar conductivity" in str(issue)
 
 
-def test_an_objective_without_a_lower_bound_is_told_of() -> None:
+def test_an_objective_without_a_lower_bound_is_reported() -> None:
     problem = {**copy.deepcopy(BASE), "objective": [{"kind": "linear_state"}]}
     found = nhgd.solve(nhgd.load(problem))
     assert found.status == "stopped"

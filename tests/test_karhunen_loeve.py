@@ -1,4 +1,4 @@
-"""Karhunen-Loeve expansions: against exact eigenvalues, dense eigenproblems, and what covariances are."""
+"""Karhunen-Loeve expansions: exact eigenvalues, dense eigenproblems, and reproduced covariances."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dense(functions: Space, covariance: Covariance) -> np.ndarray:
 
 
 def exponential_eigenvalues(count: int, std: float, length: float) -> np.ndarray:
-    """Those of std^2 exp(-|x - y| / length) on (0, 1); Ghanem and Spanos, Stochastic Finite Elements, 2.3."""
+    """The eigenvalues of std^2 exp(-|x - y| / length) on (0, 1); Ghanem and Spanos, Stochastic Finite Elements, 2.3."""
     c, a = 1.0 / length, 0.5
 
     def even(w: float) -> float:
@@ -45,7 +45,7 @@ def exponential_eigenvalues(count: int, std: float, length: float) -> np.ndarray
     def odd(w: float) -> float:
         return w * math.cos(w * a) + c * math.sin(w * a)
 
-    # Root k, of even functions and odd ones by turns, lies between k pi and (k + 1) pi.
+    # Root k lies between k pi and (k + 1) pi; even and odd functions alternate.
     roots = [
         brentq(odd if k % 2 else even, k * math.pi + 1e-9, (k + 1) * math.pi - 1e-9, xtol=1e-14) for k in range(count)
     ]
@@ -99,7 +99,7 @@ def test_eigenvalues_of_the_exponential_kernel_converge_of_second_order(length: 
     assert (errors[-1] < 5e-3).all()
 
 
-def test_the_exact_captured_variance_is_approached() -> None:
+def test_the_captured_variance_converges_to_the_exact_one() -> None:
     exact = exponential_eigenvalues(6, 1.0, 0.5).sum()
     found = expansion(space_of(1, 256, "P1"), Matern(1.0, 0.5, 0.5), modes=6)
     assert found.captured == pytest.approx(exact, rel=2e-3)
@@ -117,7 +117,8 @@ def test_the_factorisation_agrees_with_a_dense_eigenproblem(functions: Space, co
     exact = dense(functions, covariance)
     full = expansion(functions, covariance, modes=8, tolerance=0.0)
     assert np.abs(full.eigenvalues - exact[:8]).max() < 1e-11 * exact[0]
-    # Cut early: below the exact ones, by no more than the bound, and within the residuals of one of them.
+    # With a low rank, eigenvalues are below the exact ones by at most the bound, and within the residuals of one of
+    # them.
     for rank in (16, 24, 40):
         cut = expansion(functions, covariance, modes=8, tolerance=0.0, rank=rank)
         errors = exact[:8] - cut.eigenvalues
@@ -127,13 +128,13 @@ def test_the_factorisation_agrees_with_a_dense_eigenproblem(functions: Space, co
         assert (distances <= cut.residuals + 1e-11 * exact[0]).all()
 
 
-def test_the_bound_is_of_use_where_the_covariance_is_smooth() -> None:
+def test_the_bound_is_small_where_the_covariance_is_smooth() -> None:
     found = expansion(space_of(2, 20, "P1"), Gaussian(1.0, 0.5), modes=6, tolerance=1e-6)
     assert found.bound <= 1e-3 * found.eigenvalues[-1]
     assert found.rank < 150
 
 
-def test_the_tolerance_is_kept_with_few_pivots() -> None:
+def test_few_pivots_reach_the_tolerance() -> None:
     functions = space_of(2, 40, "P1")
     covariance = Matern(1.0, 0.4, 1.5)
     exact = dense(functions, covariance)[:6]
@@ -149,12 +150,12 @@ def test_modes_are_orthonormal_in_the_mass_matrix(dim: int) -> None:
     found = expansion(functions, Matern(1.0, 0.3, 1.5), modes=12)
     modes = found.at(functions.nodes) / np.sqrt(found.eigenvalues)[:, None]
     gram = modes @ (mass_of(functions) @ modes.T)
-    # Rotations within eigenspaces leave 1e-8.
+    # Rotations within eigenspaces have rounding errors of 1e-8.
     assert np.abs(gram - np.eye(12)).max() < 1e-8
 
 
 def test_the_covariance_is_reproduced_as_modes_grow() -> None:
-    """The error in the Hilbert-Schmidt norm is that of the eigenvalues left out."""
+    """The error in the Hilbert-Schmidt norm is the norm of the eigenvalues that are left out."""
     functions = space_of(2, 10, "P1")
     covariance = Matern(1.0, 0.5, 2.5)
     mass = mass_of(functions).toarray()
@@ -179,7 +180,8 @@ def test_eigenvalues_of_a_product_covariance_are_products() -> None:
     two = expansion(square, covariance, modes=10, tolerance=0.0)
     products = np.sort(np.multiply.outer(one.eigenvalues, one.eigenvalues).ravel())[::-1]
     assert np.abs(two.eigenvalues - products[:10]).max() < 1e-12
-    # Modes of equal eigenvalues too follow the axes: each is a product of two modes of the interval, up to its sign.
+    # Modes of equal eigenvalues follow the axes as well: each is a product of two modes of the interval, up to its
+    # sign.
     points = np.random.default_rng(1).uniform(size=(2, 50))
     along_x, along_y = one.at(points[:1]), one.at(points[1:])
     pairs = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -200,7 +202,7 @@ def test_the_extension_equals_the_eigenvectors_at_the_nodes(covariance: Covarian
     assert np.abs(product - values.T * found.eigenvalues).max() < 1e-8 * np.abs(values).max()
 
 
-def test_between_nodes_the_extension_is_what_interpolation_converges_to() -> None:
+def test_between_nodes_interpolation_converges_to_the_extension() -> None:
     points = np.random.default_rng(0).uniform(size=(2, 40))
     errors = []
     for cells in (6, 12, 24, 48):
@@ -245,7 +247,7 @@ def test_the_share_of_variance_takes_the_fewest_modes(share: float) -> None:
     assert expansion(functions, covariance, share=share, modes=2).modes == min(2, found.modes)
 
 
-def test_the_same_field_twice_is_the_same_to_the_last_digit() -> None:
+def test_the_same_expansion_twice_has_the_same_bits() -> None:
     functions = space_of(3, 6, "P1")
     first, second = (expansion(functions, Matern(1.0, 0.3, 1.5), modes=8) for _ in range(2))
     assert np.array_equal(first.coefficients, second.coefficients)
@@ -277,7 +279,7 @@ def test_mistakes_are_named(call: Callable[[], object], sentence: str) -> None:
         call()
 
 
-def test_the_rank_named_in_a_mistake_can_be_had() -> None:
+def test_the_rank_named_in_a_message_works() -> None:
     functions = space_of(1, 50, "P1")
     with pytest.raises(ValueError, match="ask for at most") as caught:
         expansion(functions, Gaussian(1.0, 2.0), modes=40)

@@ -1,4 +1,4 @@
-"""A share of what `benchmarks.storage` and `benchmarks.kills` do at length."""
+"""A part of the runs of `benchmarks.storage` and `benchmarks.kills`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BAD = ("LOST", "ORPHANS", "SILENT SURVIVORS", "TRACEBACK", "TEMPORARIES LEFT", "
 def test_damaged_checkpoints_give_the_same_numbers_or_a_sentence() -> None:
     found = try_damage(30, seed=1)
     assert set(found) == {"the same numbers", "refused in a sentence"}
-    # Two damaged files are refused, one is not.
+    # If both files are damaged the resume is refused, if one is damaged it is not.
     assert found["refused in a sentence"] < found["the same numbers"]
 
 
 @linux
 @mounts
-def test_places_that_take_no_files_end_in_sentences() -> None:
+def test_places_where_files_cannot_be_written_end_in_sentences() -> None:
     load_everything()
     for place in PLACES:
         code, told, resumed = try_place(place)

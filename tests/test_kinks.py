@@ -1,4 +1,4 @@
-"""Bounds and an l1 term: hard ones, with known optima, on many meshes."""
+"""Difficult problems with bounds and an l1 term and with known optima, on many meshes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_optimality_conditions_of_the_lasso(outer: OuterMethod) -> None:
         assert 0 < int(zero.sum()) < len(v)
         assert bool((derivative[zero].abs() <= w[zero] + 1e-8).all())
         assert float((derivative + w * v.sign())[~zero].abs().max()) < 1e-7
-        # The exact split v = a - b with a, b >= 0 is another way to the same optimum.
+        # The exact split v = a - b with a, b >= 0 gives the same optimum in another way.
         twice = Function(
             lambda x, problem=problem: (
                 problem.value(x[: len(x) // 2] - x[len(x) // 2 :]) + torch.cat([problem.l1_weights] * 2) @ x
@@ -115,14 +115,14 @@ def test_the_optimality_conditions_of_the_lasso(outer: OuterMethod) -> None:
         assert minimum.last.evaluation.value == pytest.approx(split.last.evaluation.value, rel=1e-7)
 
 
-def test_no_penalty_large_enough_leaves_anything() -> None:
+def test_a_large_l1_weight_gives_the_control_zero() -> None:
     problem = lasso(1)
     huge = replace(problem, l1_weights=torch.full_like(problem.l1_weights, 1e3))
     minimum, _ = huge.minimise(LBFGS())
     assert minimum.status == "converged" and minimum.last.iteration == 0 and not bool(minimum.last.evaluation.v.any())
     away, _ = replace(huge, first=torch.ones_like(problem.first)).minimise(LBFGS())
     assert away.status == "converged" and not bool(away.last.evaluation.v.any())
-    # Without weights the term is not there.
+    # With zero weights there is no term.
     free, _ = replace(problem, l1_weights=torch.zeros_like(problem.l1_weights)).minimise(LBFGS(), Stopping(rtol=1e-9))
     plain, _ = Function(problem.value, problem.first, problem.outer_metric, None, True).minimise(LBFGS())
     assert free.last.evaluation.value == pytest.approx(plain.last.evaluation.value, rel=1e-10)
@@ -218,7 +218,7 @@ HARD = {
     "step": {"control.bounds": [-30, 30], "objective.0.target": "where(x+0.5*y>0.7, 1, -0.5)"},
     "halves": {"control.bounds": [-20, 20], "objective.0.target": "2*sin(2*pi*x)*sin(pi*y) + 0.3*x*y"},
 }
-# The least share of the nodes that each bound is active on: hardly any is free in the last two.
+# The least share of the nodes at which each bound is active; in the last two cases nearly all are.
 SHARES = {"bump": 0.15, "step": 0.4, "halves": 0.45}
 
 
@@ -246,7 +246,7 @@ def test_other_methods_refuse_an_l1_term(outer: OuterMethod) -> None:
     assert not problem.tried
 
 
-def test_what_an_l1_term_needs_is_named() -> None:
+def test_missing_requirements_of_an_l1_term_are_named() -> None:
     with pytest.raises(ValueError, match="an l1 term need a diagonal"):
         Feasible(riesz(spd(3, 10.0, seeded(0))), weights=torch.ones(3))
     with pytest.raises(ValueError, match="at least 0"):

@@ -1,4 +1,4 @@
-"""Krylov methods, against dense linear algebra."""
+"""Krylov methods, compared with dense linear algebra."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_zero_right_hand_side_has_the_zero_solution() -> None:
     ],
     ids=["operator", "negative preconditioner", "indefinite preconditioner", "nan", "nan in P", "inf"],
 )
-def test_what_is_not_definite_or_finite_is_reported(
+def test_operators_that_are_not_definite_or_finite_are_reported(
     operator: Callable[[Tensor], Tensor],
     preconditioner: Callable[[Tensor], Tensor],
     words: str,
@@ -103,7 +103,7 @@ def test_too_few_steps_are_reported() -> None:
     assert found.error == pytest.approx(float(found.residual.norm() / random(1, 30).norm()), rel=1e-12)
 
 
-def test_the_error_is_measured_by_the_caller_after_every_step() -> None:
+def test_the_caller_measures_the_error_after_every_step() -> None:
     a, x = spd(10), random(1, 10)
     b, seen = x @ a, []
 
@@ -151,7 +151,7 @@ def test_preconditioned_residuals_solve_a_system_that_is_not_symmetric(near: flo
     assert again.converged and again.iterations == 0 and torch.equal(again.solution, found.solution)
 
 
-def test_preconditioned_residuals_measure_by_their_own_norm_and_give_up_when_told() -> None:
+def test_preconditioned_residuals_use_the_given_norm_and_stop_when_it_is_hopeless() -> None:
     n = 30
     matrix, b = random(n, n) / n**0.5 + 3.0 * torch.eye(n, dtype=torch.float64), random(1, n, seed=1)
     arguments = (lambda x: x @ matrix.T, b, lambda r: r / 3.0, identity_metric(n))
@@ -171,7 +171,7 @@ def test_preconditioned_residuals_measure_by_their_own_norm_and_give_up_when_tol
     assert preconditioned_residuals(*arguments, rtol=1e-12, iterations=4).iterations == 4
 
 
-def test_preconditioned_residuals_of_nothing_are_nothing() -> None:
+def test_preconditioned_residuals_of_zero_are_zero() -> None:
     zero = torch.zeros(1, 4, dtype=torch.float64)
     found = preconditioned_residuals(lambda x: x, zero, lambda r: r, identity_metric(4), torch.ones_like(zero))
     assert found.converged and found.iterations == 0 and not torch.count_nonzero(found.solution)

@@ -1,4 +1,4 @@
-"""Lengths over the whole range of numbers: what is not finite is never small, and nothing underflows to zero."""
+"""Lengths over the whole range of numbers: infinite lengths are never small, and no length underflows to zero."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def lengths_of(metric: RieszMap) -> dict[str, Callable[[Tensor], float]]:
     }
 
 
-# The pairing with a vector over its norm does not know its scale.
+# The pairing with a vector divided by its norm does not depend on the scale of the vector.
 HOMOGENEOUS = [name for name in lengths_of(metrics()["dense"]) if name != "dual_scale of a vector"]
 
 
@@ -78,7 +78,7 @@ def test_the_pairing_with_a_vector_does_not_depend_on_its_scale() -> None:
 @pytest.mark.parametrize("name", list(lengths_of(metrics()["dense"])))
 @pytest.mark.parametrize("kind", list(metrics()))
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_has_no_finite_length(kind: str, name: str, bad: float) -> None:
+def test_vectors_that_are_not_finite_have_no_finite_length(kind: str, name: str, bad: float) -> None:
     x = normal(seeded(2), 1, SIZE)
     x[0, 3] = bad
     assert not math.isfinite(lengths_of(metrics()[kind])[name](x))
@@ -92,15 +92,15 @@ def test_zero_has_length_zero_and_a_length_that_overflows_is_not_finite(kind: st
     assert not math.isfinite(metric.norm(torch.full((1, SIZE), 1.7e308, dtype=torch.float64)))
 
 
-def test_a_form_that_is_negative_is_no_length_but_its_rounding_errors_are_zero() -> None:
-    """An overflow to -inf in x . K x looked like a vector of length zero."""
+def test_a_negative_form_is_not_a_length_but_negative_rounding_errors_are_zero() -> None:
+    """An overflow to -inf in x . K x must not look like a vector of length zero."""
     indefinite = RieszMap(SparseMatrix(sp.csr_matrix((-chain(SIZE)).numpy())), lambda r: -r)
     x = normal(seeded(3), 1, SIZE)
     for scale in SCALES:
         assert math.isnan(indefinite.norm(scale * x)) and math.isnan(indefinite.dual_norm(scale * x))
         assert torch.isnan(row_lengths(scale * x, lambda y: -y)).all()
     assert math.isnan(paired_length(x, -x))
-    # x . A x of a vector in the kernel: a few last digits of the terms, of any sign.
+    # For a vector in the kernel, x . A x is the rounding of its terms, with any sign.
     assert length(x, lambda y: -1e-15 * y, torch.ones(SIZE, dtype=torch.float64)) == 0.0
     overflowing = RieszMap(
         SparseMatrix(sp.csr_matrix(1e308 * (chain(SIZE, 0.0) - 3.0 * torch.eye(SIZE)).numpy())), lambda r: r
@@ -191,7 +191,7 @@ def test_solvers_do_not_converge_on_numbers_that_are_not_finite(bad: float) -> N
     assert not broyden(lambda x: x - b, torch.zeros_like(b), inverse, metric, lambda x: 1e-6, 5, 3).length <= 1e-6
 
 
-def test_eigenvalues_in_an_indefinite_product_are_not_numbers() -> None:
+def test_eigenvalues_in_an_indefinite_product_are_nan() -> None:
     start = normal(seeded(9), 1, 5)
     values = extreme_eigenvalues(
         lambda x: x * torch.arange(1, 6), lambda x, y: -dot(x, y) if x is y else dot(x, y), start

@@ -103,7 +103,7 @@ def test_factors_solve_with_a_matrix_and_its_transpose(rows: int) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, -300.0])
 def test_the_symmetric_option_equals_the_general_one(shift: float) -> None:
-    """Also for an indefinite matrix: 300 lies inside the spectrum of the Laplacian."""
+    """One of the matrices is indefinite: 300 lies inside the spectrum of the Laplacian."""
     functions = space_of(2, 12, "P1")
     free = functions.domain.mesh.interior_nodes()
     one = torch.ones_like(functions.cells.quadrature.weights)[None]
@@ -119,8 +119,8 @@ def test_the_symmetric_option_equals_the_general_one(shift: float) -> None:
     assert special.fill < general.fill
 
 
-def test_a_symmetric_matrix_that_needs_pivots_gets_them() -> None:
-    """Eliminating a diagonal of 1e-18 first would lose the ones beside it."""
+def test_a_symmetric_matrix_that_needs_pivoting_is_factorised_with_pivoting() -> None:
+    """Eliminating a diagonal entry of 1e-18 first would lose the entries 1 beside it."""
     block = np.array([[1e-18, 1.0, 1.0], [1.0, 1e-18, 1.0], [1.0, 1.0, 1e-18]])
     x = random(1, 3)
     solved = Factorisation(sp.csr_matrix(block), Counts(), symmetric=True).solve(x @ torch.from_numpy(block))
@@ -129,7 +129,7 @@ def test_a_symmetric_matrix_that_needs_pivots_gets_them() -> None:
 
 @pytest.mark.parametrize("turned", [0.0, 0.3])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_saddle_points_are_factorised_without_pivoting_as_accurately_as_with_it(sign: float, turned: float) -> None:
+def test_saddle_points_are_factorised_as_accurately_without_pivoting_as_with_it(sign: float, turned: float) -> None:
     """[A B; B^T 0] with a definite A, symmetric or not; B takes differences of neighbours."""
     functions = space_of(2, 14, "P1")
     free = np.setdiff1d(np.arange(functions.size), functions.facet_dofs(functions.domain.boundaries["all"]))
@@ -146,7 +146,7 @@ def test_saddle_points_are_factorised_without_pivoting_as_accurately_as_with_it(
 
 
 def test_a_saddle_point_without_an_inverse_is_singular() -> None:
-    """Two equal constraints."""
+    """Two constraints are equal."""
     a, b = sp.identity(4), sp.csr_matrix(np.ones((4, 2)))
     with pytest.raises(SingularMatrixError):
         Factorisation(sp.csr_matrix(sp.block_array([[a, b], [b.T, None]])), Counts(), symmetric=True)

@@ -1,4 +1,4 @@
-"""One run a folder, and one problem: the others are refused with a sentence, whatever process they are of."""
+"""A folder has one run and one problem at a time: others are refused with a sentence, in any process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_runs_two_resumes_and_a_second_problem_in_one_folder(tmp_path: Path) -> None:
-    """One goes on, the others are refused."""
+    """One of them runs, the others are refused."""
     folder = tmp_path / "run"
     whole = nhgd.solve(load())
     refused = []
@@ -87,7 +87,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_lock_of_another_machine_says_what_to_delete(tmp_path: Path) -> None:
+def test_the_message_for_a_lock_of_another_machine_names_the_file_to_delete(tmp_path: Path) -> None:
     text = json.dumps({"host": "elsewhere", "process": 17, "since": "2026-01-02 03:04:05"})
     (tmp_path / LOCK).write_text(text)
     with pytest.raises(FolderInUseError) as caught:
@@ -100,26 +100,28 @@ def test_the_lock_of_another_machine_says_what_to_delete(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": '])
-def test_a_lock_that_its_process_did_not_finish_is_taken_over(text: str, tmp_path: Path) -> None:
+def test_an_incomplete_lock_file_is_taken_over(text: str, tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text(text)
     FolderLock.take(tmp_path).release()
     assert not list(tmp_path.iterdir())
 
 
-def test_without_locks_of_the_system_the_process_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a file system without locks, or a system without them, the text of the file says who is there."""
+def test_without_locks_of_the_system_the_process_in_the_file_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system or an operating system without locks, the text of the file names the process."""
     monkeypatch.setattr("nhgd_pde.output.lock.fcntl", None)
     lock = FolderLock.take(tmp_path)
     with pytest.raises(FolderInUseError, match=f"process {os.getpid()} on"):
         FolderLock.take(tmp_path)
     held = json.loads((tmp_path / LOCK).read_text())
     lock.release()
-    # The number of a process that has ended may belong to another one by now, which has started at another time.
+    # The id of a process that has ended may belong to another process now, which started at another time.
     (tmp_path / LOCK).write_text(json.dumps({**held, "started": "another"}))
     FolderLock.take(tmp_path).release()
 
 
-def test_a_run_that_was_pushed_out_of_its_folder_writes_no_more(tmp_path: Path) -> None:
+def test_a_run_that_lost_its_folder_writes_nothing_more(tmp_path: Path) -> None:
     lock = FolderLock.take(tmp_path)
     lock.check()
     (tmp_path / LOCK).unlink()
@@ -133,7 +135,7 @@ def test_a_run_that_was_pushed_out_of_its_folder_writes_no_more(tmp_path: Path) 
     other.release()
 
 
-# Whose results a folder has
+# The problem of the results in a folder
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_results_of_another_problem_are_kept(settings: dict[str, Any], words: st
 
 
 def test_other_parameters_of_the_same_problem_go_into_its_folder(tmp_path: Path) -> None:
-    """Somebody who tries parameters, meshes, methods and options one after the other has one folder."""
+    """Different parameters, meshes, methods and options of one problem may use one folder, one after the other."""
     for settings in (
         {},
         {"objective.1.weight": 1e-3},

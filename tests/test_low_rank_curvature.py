@@ -60,7 +60,7 @@ def spiked(size: int, spikes: list[float]) -> LeastSquares:
 def test_the_inverse_is_that_of_the_directly_summed_matrix(
     prior: str, weight: float | None, forgetting: float | None, scenarios: int
 ) -> None:
-    """Nothing is cut: as many directions as scores, and then as many as there are."""
+    """Nothing is cut off: there are as many directions as scores, then as many as unknowns."""
     problem = least_squares(2, scenarios, 40)
     d = 40 * scenarios
     options = LowRank(100, prior, weight, forgetting, significant=False)
@@ -102,7 +102,7 @@ def test_the_model_is_that_of_the_full_covariance_where_little_is_cut() -> None:
     bulk, found = state.model
     assert len(found) == 3
     assert torch.allclose(state.values[:3] / share, values[:3], rtol=5e-3)
-    # The energy stays what it is, and what is not in the three directions is spread over the others.
+    # The trace does not change; the part outside the three directions is spread over the others.
     assert state.cut + float(state.values.sum()) == pytest.approx(share * float(values.sum()), rel=1e-12)
     prior = state.prior_share * state.scale
     assert bulk == pytest.approx(prior + share * float(values.sum() - state.values[:3].sum() / share) / 57, rel=1e-10)
@@ -111,13 +111,13 @@ def test_the_model_is_that_of_the_full_covariance_where_little_is_cut() -> None:
     for value, vector, length in zip(found, state.vectors.T, state.values, strict=False):
         expected = expected + (value - bulk) * torch.outer(vector, vector) / length
     assert relative(full(problem, state.solve), torch.linalg.inv(expected)) < 1e-10
-    # The factors belong together.
+    # The two factors belong to the same inverse.
     assert torch.allclose(gram @ state.images, state.vectors, atol=1e-10 * float(state.vectors.abs().max()))
     assert torch.allclose(state.vectors.T @ state.images, torch.diag(state.values), atol=1e-10 * float(values[0]))
 
 
-def test_noise_alone_is_not_corrected() -> None:
-    """The prior is right: hardly ever a direction beyond the edge of the noise, at any number of samples."""
+def test_noise_alone_gives_no_correction() -> None:
+    """The prior is right, so that hardly any direction is beyond the edge of the noise, for any number of samples."""
     problem = spiked(60, [])
     kept = []
     for seed in range(6):
@@ -127,15 +127,15 @@ def test_noise_alone_is_not_corrected() -> None:
             kept.append(len(state.model[1]))
         assert relative(full(problem, state.solve), full(problem, problem_state.solve)) < 0.05
     assert np.mean(kept) < 0.1
-    # Without the edge all of the basis counts, and the inverse is worse.
+    # Without the edge all directions count, and the inverse is worse.
     loose = fed(LowRank(16, prior_weight=1.0, significant=False), problem, drawn(problem, [16] * 30))
     tight = fed(LowRank(16, prior_weight=1.0), problem, drawn(problem, [16] * 30))
     exact = torch.linalg.inv(problem.hessian(*problem.start()))
     assert relative(full(problem, tight.solve), exact) < 0.3 * relative(full(problem, loose.solve), exact)
 
 
-def test_the_correction_pays_where_few_directions_matter() -> None:
-    """Fewer samples than unknowns: the condition number of A F, which conjugate gradients feel."""
+def test_the_correction_helps_where_few_directions_matter() -> None:
+    """With fewer samples than unknowns, the condition number of A F decides about conjugate gradients."""
     problem = spiked(120, [300.0, 200.0, 100.0, 60.0])
     batches = drawn(problem, [20] * 4)
     matrix = problem.hessian(*problem.start())
@@ -154,7 +154,7 @@ def test_the_correction_pays_where_few_directions_matter() -> None:
     assert condition(full(problem, state.solve)) < min(0.15 * condition(before), 0.5 * condition(same.inverse))
 
 
-def test_a_batch_takes_as_many_solves_as_scores_and_an_application_one() -> None:
+def test_a_batch_takes_one_solve_a_score_and_an_application_one_solve() -> None:
     problem = pde({"mesh.cells": [8, 8], "inner.model": "residual", "pde.conductivity": "1 + 3*x"})
     batches = drawn(problem, [16, 5])
     for prior in ("riesz", "factored"):
@@ -237,7 +237,7 @@ def test_natural_steps_converge(name: str, curvature: LowRank) -> None:
 
 
 @pytest.mark.parametrize("prior", ["riesz", "factored"])
-def test_a_restored_state_goes_on_with_the_same_numbers(prior: str) -> None:
+def test_a_restored_state_gives_the_same_numbers(prior: str) -> None:
     problem = cubic_problem(n=20)
     u, v = normal(seeded(2), 1, 20), problem.start()[1]
     for options in (LowRank(6, prior), LowRank(6, prior, 3.0, 0.1, significant=False)):
@@ -265,7 +265,7 @@ def test_bad_scores_are_refused_and_a_short_batch_is_not() -> None:
         options.absorb(state, torch.ones(12, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="3 of 3 scores"):
         options.absorb(state, torch.full((10, 3), math.inf, dtype=torch.float64))
-    # Scores that are all alike, or zero, have fewer directions than columns.
+    # Scores that are equal or zero have fewer directions than columns.
     state = options.absorb(state, torch.ones(10, 3, dtype=torch.float64))
     assert state.vectors.shape[1] == 1
     state = options.absorb(state, torch.zeros(10, 3, dtype=torch.float64))

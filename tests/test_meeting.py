@@ -1,4 +1,4 @@
-"""Processes of one machine meet where nobody else can listen or write, and leave nothing behind."""
+"""Processes on one machine connect where nobody else can listen or write, and leave no files behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFF
 
 
 def listening(*processes: int) -> list[str]:
-    """The addresses that processes listen at, as /proc/net/tcp writes them."""
+    """The addresses at which processes listen, as written in /proc/net/tcp."""
     sockets = set()
     for process in processes:
         for file in Path(f"/proc/{process}/fd").iterdir():
@@ -65,7 +65,7 @@ def test_ranks_listen_on_the_loopback_interface_only(tmp_path: Path) -> None:
     assert found and set(found) <= set(LOOPBACK)
 
 
-def test_the_store_is_closed_to_other_users_and_goes_with_the_meeting() -> None:
+def test_the_store_is_closed_to_other_users_and_removed_after_the_meeting() -> None:
     with private_meeting(2) as meeting:
         folder = meeting.path.parent
         one, other = meeting.store(), meeting.store()
@@ -88,7 +88,7 @@ def test_a_killed_run_leaves_its_folder_to_the_next(tmp_path: Path, monkeypatch:
         assert not dead.exists() and alive.exists() and other.exists()
 
 
-def test_an_interface_that_the_user_has_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interface_that_the_user_has_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
     monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
     with on_loopback():

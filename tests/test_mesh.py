@@ -1,4 +1,4 @@
-"""Meshes: sides by name, areas, refinement, and what comes out of mesh files."""
+"""Meshes: names of sides, areas, refinement, and mesh files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import meshio
 import numpy as np
 import pytest
 import skfem
+from mesh_files import read_mesh
 
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.fem.mesh import Domain, MeshFileError, domain, read_mesh
+from nhgd_pde.fem.mesh import Domain, MeshFileError, domain
 from nhgd_pde.fem.mesh_file import to_skfem
 from problems import PLATE, slope, split
 
@@ -52,7 +53,7 @@ def test_sides_are_named_by_their_coordinates(kind: str, refine: int) -> None:
 
 
 @kinds
-def test_subdomains_stay_where_they_are_under_refinement(kind: str) -> None:
+def test_refinement_keeps_subdomains_in_place(kind: str) -> None:
     mesh = BUILT[kind]()
     cells = np.array([0, mesh.nelements - 2])
     first = mesh.p[:, mesh.t[:, cells]].mean(axis=1)
@@ -80,7 +81,7 @@ def test_an_l_shape_lacks_its_lower_right_quarter(refine: int) -> None:
     assert not ((x > 5.0) & (y < 1.0)).any()
 
 
-def test_the_description_counts_and_names() -> None:
+def test_the_description_has_counts_and_names() -> None:
     for kind, cells, core in (("triangle", "12 triangles", 6), ("quad", "6 quadrilaterals", 3)):
         assert repr(split(BUILT[kind](), core=lambda x: x[0] < 2)) == (
             f"{cells}, 12 vertices; boundaries: left (3), right (3), bottom (2), top (2), all (10); "
@@ -140,7 +141,7 @@ $EndElements
 
 
 def test_an_old_gmsh_file_keeps_its_names(tmp_path: Path) -> None:
-    """The number 1 names a curve and a surface; the vertex far away belongs to no cell."""
+    """The number 1 is the tag of a curve and of a surface; a vertex far away belongs to no cell."""
     path = tmp_path / "old.msh"
     path.write_text(OLD_GMSH)
     found = domain(read_mesh(path))
@@ -159,14 +160,14 @@ def written(path: Path, points: np.ndarray, cells: dict[str, np.ndarray]) -> Pat
 
 @pytest.mark.parametrize("suffix", [".vtk", ".vtu", ".stl", ".off", ".msh"])
 def test_other_formats_are_read(tmp_path: Path, suffix: str) -> None:
-    """The square in the plane z = 7."""
+    """The mesh is the square in the plane z = 7."""
     flat = np.pad(SQUARE, ((0, 0), (0, 1)), constant_values=7.0)
     mesh = read_mesh(written(tmp_path / f"a{suffix}", flat, {"triangle": HALVES}))
     assert isinstance(mesh, skfem.MeshTri1) and volume(mesh) == pytest.approx(1.0, rel=1e-14)
     assert set(domain(mesh).boundaries) == {"all"} and len(domain(mesh).boundaries["all"]) == 4
 
 
-def test_several_blocks_of_cells_count_on(tmp_path: Path) -> None:
+def test_indices_of_cells_continue_over_several_blocks(tmp_path: Path) -> None:
     parts = meshio.Mesh(
         SQUARE,
         [("triangle", HALVES[:1]), ("line", np.array([[0, 1]])), ("triangle", HALVES[1:])],
@@ -250,7 +251,7 @@ def test_a_format_that_needs_another_package_names_it(tmp_path: Path, monkeypatc
     path = tmp_path / "a.xdmf"
     path.write_text(XDMF)
     assert volume(read_mesh(path)) == pytest.approx(1.0, rel=1e-14)
-    # As if it were not installed.
+    # The package is made to look as if it were not installed.
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MeshFileError, match="cannot be read: meshio needs the package h5py"):
         read_mesh(path)
@@ -265,7 +266,7 @@ def test_cells_of_missing_vertices_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".msh", ".vtk", ".vtu", ".xdmf", ".stl", ".obj", ".inp", ".e", "", ".xyz"])
 @pytest.mark.parametrize("content", ["missing", "empty", "noise", "text", "cut", "folder"])
-def test_what_is_no_mesh_file_is_refused_in_silence(
+def test_files_that_are_not_meshes_are_refused_without_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str, content: str
 ) -> None:
     path = tmp_path / f"mesh{suffix}"
@@ -287,7 +288,7 @@ def test_what_is_no_mesh_file_is_refused_in_silence(
     assert os.listdir(tmp_path) in ([path.name], [])
 
 
-def test_named_facets_inside_are_no_boundary() -> None:
+def test_named_facets_inside_are_not_a_boundary() -> None:
     mesh = meshes.rectangle((1, 1), (0, 0), (2, 2))
     inner = np.setdiff1d(np.arange(mesh.nfacets), mesh.boundary_facets())
     mixed = np.append(mesh.boundaries["left"], inner[0])
@@ -295,7 +296,7 @@ def test_named_facets_inside_are_no_boundary() -> None:
     assert set(found.boundaries) == {"left", "right", "bottom", "top", "all"}
 
 
-def test_refinement_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_refinement_prints_nothing(caplog: pytest.LogCaptureFixture) -> None:
     for kind in BUILT:
         assert isinstance(domain(BUILT[kind](), 2), Domain)
     assert not caplog.records

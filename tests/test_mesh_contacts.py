@@ -16,7 +16,7 @@ wide_kinds = pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexa
 
 
 def turned(points: np.ndarray) -> np.ndarray:
-    """Rotated about the origin into general position."""
+    """Points rotated about the origin into general position."""
     return points @ np.linalg.qr(np.random.default_rng(1).normal(size=(points.shape[1],) * 2))[0]
 
 
@@ -26,7 +26,7 @@ def turned(points: np.ndarray) -> np.ndarray:
 @wide_kinds
 @pytest.mark.parametrize("width", [0.1, 1e-3, 1e-5, 1e-7])
 def test_a_thin_strip_in_which_two_grids_overlap_is_found(kind: str, width: float) -> None:
-    """With as many cells, more or fewer on the other side, and shifted along it; by how much says the strip."""
+    """The other side has as many cells, more or fewer, and may be shifted; `strip` is the width of the overlap."""
     for cells in (3, 4, 7):
         for along in (0.0, 0.37):
             origin = (1.0 - width,) + (along,) * (CELLS[kind].dim - 1)
@@ -37,7 +37,7 @@ def test_a_thin_strip_in_which_two_grids_overlap_is_found(kind: str, width: floa
 
 
 @wide_kinds
-def test_grids_that_touch_do_not_overlap(kind: str) -> None:
+def test_grids_that_touch_are_accepted(kind: str) -> None:
     for cells in (3, 4):
         for along in (0.0, 0.37):
             for gap in (0.0, 1e-7):
@@ -84,7 +84,7 @@ CURVED: list[Callable[[int, float, float], Raw]] = [
 def test_hanging_nodes_on_a_curved_interface_are_refused(
     part: Callable[[int, float, float], Raw], coarse: int, fine: int
 ) -> None:
-    """Seen from the coarse cells, the vertices of the fine ones lie behind a gap, or inside the coarse cells."""
+    """The vertices of the fine cells lie beyond a gap or inside the coarse cells."""
     if part is not ring:
         coarse, fine = coarse // 4, fine // 4 if fine != 27 else 4
     outside = joined(union(part(coarse, 0.5, 1.0), part(fine, 1.0, 1.5)))
@@ -95,8 +95,8 @@ def test_hanging_nodes_on_a_curved_interface_are_refused(
     assert said(joined(union(part(coarse, 0.5, 1.0), part(coarse, 1.0, 1.5)))) == ""
 
 
-def test_holes_that_are_thin_are_kept() -> None:
-    """A triangle that is missing, and a lens: both sides have facets of the same size."""
+def test_thin_holes_are_accepted() -> None:
+    """The holes are a missing triangle and a lens, with facets of the same size on both sides."""
     points, cells, kind = grid("triangle")
     assert said((points, np.delete(cells, 12, axis=0), kind)) == ""
     points, cells, kind = grid("quad", 8)
@@ -113,7 +113,7 @@ def test_holes_that_are_thin_are_kept() -> None:
 
 
 def written(points: np.ndarray, form: str) -> np.ndarray:
-    """Coordinates as they are read again from a file that has them in some form."""
+    """Coordinates after writing them to a file in some form and reading them."""
     if form == "single":
         return points.astype(np.float32)
     if form == "single, nine digits":
@@ -127,7 +127,7 @@ FORMS = ["%.4e", "%.5e", "%.6e", "%.5f", "%.7f", "single", "single, nine digits"
 @wide_kinds
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("size", "origin"), [(1.0, 0.0), (70.0, 10.0)])
-def test_rounding_of_the_file_hides_no_fault_and_makes_none(kind: str, form: str, size: float, origin: float) -> None:
+def test_rounding_in_the_file_neither_hides_nor_causes_faults(kind: str, form: str, size: float, origin: float) -> None:
     layers = np.concatenate([[0.0], np.geomspace(2e-4 if form == "%.4e" else 1e-4, 1.0, 8)])
     noise = 1.0 + 1e-9 * np.random.default_rng(0).uniform(-1, 1, (1000, CELLS[kind].dim))
     meshes = {
@@ -152,7 +152,7 @@ def test_rounding_of_the_file_hides_no_fault_and_makes_none(kind: str, form: str
 
 @pytest.mark.parametrize("form", ["%.5f", "%.6e", "single", "%.17g"])
 def test_cells_that_become_narrow_are_accepted(form: str) -> None:
-    """Down to a step of the last digit, at the tip of a blade."""
+    """At the tip of a blade the width is only a step of the last digit."""
     points, cells, kind = grid("quad", 40)
     x, y = points.T
     blade = np.stack([x, (y - 0.5) * (0.05 * np.sqrt(np.sin(np.pi * x)) + 5e-4)], axis=1)
@@ -170,8 +170,8 @@ def test_the_step_is_that_of_the_last_digit(size: float) -> None:
     assert rounding_step(points[:1]) == rounding_step(0.0 * points) == 0.0
 
 
-def test_few_digits_that_are_meant_are_exact() -> None:
-    """Lengths that people write, and parts that are shifted by a little."""
+def test_numbers_with_very_few_digits_are_exact() -> None:
+    """These are lengths written by people, and parts that are shifted a little."""
     eighths = np.arange(17.0).reshape(-1, 1) / 8
     for shift in (0.0, 1e-5, -1e-6, 2e-7):
         assert rounding_step(np.concatenate([eighths, eighths + shift])) == 0.0

@@ -1,4 +1,4 @@
-"""Meshes whose cells do not fit together are refused with the place; those that do fit are not."""
+"""Meshes whose cells do not fit together are refused with the place; other meshes are accepted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import meshio
 import numpy as np
 import pytest
 import skfem
-from mesh_files import KINDS, Raw, grid, joined, moved, raw, read, said, slit, soup, union
+from mesh_files import KINDS, Raw, grid, joined, moved, raw, read, read_mesh, said, slit, soup, union
 from scipy.spatial import Delaunay
 
 from nhgd_pde import Problem, load, solve
 from nhgd_pde.fem.boundary_checks import Outline
 from nhgd_pde.fem.boxes import BoxTree
 from nhgd_pde.fem.cells import CELLS
-from nhgd_pde.fem.mesh import read_mesh
 from nhgd_pde.fem.planes import NotFlatError, flattened
 from nhgd_pde.problem_file.errors import ProblemError
 
@@ -38,7 +37,7 @@ def everywhere(mesh: Raw, cracks: bool = False) -> set[bool]:
     return {said(moved(mesh, each), cracks) == "" for each in places}
 
 
-# The files that went wrong
+# Faulty files
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_cells_that_do_not_fit_are_refused_with_the_place(name: str, words: str)
 
 
 def test_the_joined_squares_have_the_value_of_one_mesh(tmp_path: Path) -> None:
-    """Vertices that stand twice are joined in the file: then it is the reference problem."""
+    """The double vertices are joined, which gives the reference problem."""
     reference = solve(load(FAULTS / "two_ref.yaml")).objective
     assert reference == pytest.approx(5.724565e-02, rel=1e-6)
     found = meshio.read(FAULTS / "two_squares.msh", file_format="gmsh")
@@ -78,8 +77,8 @@ def test_the_joined_squares_have_the_value_of_one_mesh(tmp_path: Path) -> None:
     assert solve(load(FAULTS / "two.yaml", {"mesh.file": str(path)})).objective == pytest.approx(reference, rel=1e-7)
 
 
-def test_a_crack_that_is_allowed_parts_the_squares() -> None:
-    """Each square by itself: on the left u = 1 + source, on the right u = 0 + source, which cannot feel each other."""
+def test_an_allowed_crack_separates_the_squares() -> None:
+    """Each square has its own solution: u = 1 + source on the left, u = 0 + source on the right."""
     problem = load(FAULTS / "two.yaml", {"mesh.cracks": "allowed"})
     assert "in 2 pieces that share no facet" in str(problem.pde.space.domain)
     assert solve(problem).objective == pytest.approx(2 * solve(load(ONE_SQUARE)).objective, rel=1e-7)
@@ -94,12 +93,12 @@ ONE_SQUARE = {
 }
 
 
-# Siblings of them
+# Similar faults
 
 
 @kinds
 @pytest.mark.parametrize("noise", [0.0, 1e-9])
-def test_vertices_that_stand_twice_are_refused_and_may_be_a_crack(kind: str, noise: float) -> None:
+def test_double_vertices_are_refused_unless_cracks_are_allowed(kind: str, noise: float) -> None:
     mesh = union(grid(kind), grid(kind, origin=1.0))
     mesh = moved(mesh, mesh[0] + noise * np.random.default_rng(0).uniform(-1, 1, mesh[0].shape))
     assert everywhere(mesh) == {False} and everywhere(mesh, cracks=True) == {True}
@@ -110,7 +109,7 @@ def test_vertices_that_stand_twice_are_refused_and_may_be_a_crack(kind: str, noi
 
 @wide_kinds
 @pytest.mark.parametrize("finer", [2, 3])
-def test_hanging_nodes_are_refused_and_may_be_a_crack(kind: str, finer: int) -> None:
+def test_hanging_nodes_are_refused_unless_cracks_are_allowed(kind: str, finer: int) -> None:
     mesh = joined(union(grid(kind, 2), grid(kind, 2 * finer, origin=1.0)))
     noise = 1e-9 * np.random.default_rng(0).uniform(-1, 1, mesh[0].shape)
     assert everywhere(moved(mesh, mesh[0] + noise)) == {False}
@@ -157,21 +156,21 @@ def test_cells_that_overlap_are_refused_even_with_cracks(kind: str) -> None:
 
 
 def test_a_strip_that_winds_more_than_once_overlaps() -> None:
-    """Every two neighbours are the right way round: only the whole tells."""
+    """Any two neighbours fit together, only the whole strip overlaps."""
     points, cells, kind = grid("quad", 60)
     angle, radius = 2.6 * np.pi * points[:, 0], 1 + points[:, 1]
     strip = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     assert "overlap" in said((strip, cells, kind))
     spiral = strip * (1 + 1.01 * angle / (2 * np.pi) / radius)[:, None]
     assert said((spiral, cells, kind)) == ""
-    # Twelve triangles about one vertex that go around it twice.
+    # Twelve triangles go around one vertex twice.
     turns = np.arange(12) * np.pi / 3
     rim = np.stack([np.cos(turns), np.sin(turns)], axis=1) * (1 + 0.01 * np.arange(12))[:, None]
     fan = np.stack([np.zeros(12, int), 1 + np.arange(12), 1 + (1 + np.arange(12)) % 12], axis=1)
     assert "overlap" in said((np.concatenate([[[0.0, 0.0]], rim]), fan, "triangle"))
 
 
-def test_three_cells_at_a_facet_say_so() -> None:
+def test_three_cells_at_a_facet_are_reported() -> None:
     points = np.array([[0.0, 0], [1, 0], [0.5, 1], [0.5, -1], [0.5, 2]])
     cells = np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]])
     words = (
@@ -180,7 +179,7 @@ def test_three_cells_at_a_facet_say_so() -> None:
     assert words in said((points, cells, "triangle"))
 
 
-# Meshes that are what they are
+# Sound meshes
 
 
 @kinds
@@ -209,13 +208,13 @@ def test_slits_curves_and_holes_are_accepted(kind: str) -> None:
         angle, radius = 2 * np.pi * closed * points[:, 0], 1 + 0.3 * points[:, 1]
         ring = np.concatenate([[radius * np.cos(angle), radius * np.sin(angle)], points[:, 2:].T]).T
         assert everywhere((ring, cells, kind)) == {True}
-    # Two that meet in a vertex that both have.
+    # Two parts meet in a common vertex.
     assert everywhere(joined(union(grid(kind), grid(kind, origin=(1.0,) * dim)))) == {True}
 
 
 @pytest.mark.parametrize("kind", ["tetra", "hexahedron"])
 def test_a_thin_curved_sheet_is_accepted(kind: str) -> None:
-    """Hundred times thinner than what its facets deviate from planes."""
+    """The sheet is a hundred times thinner than the warp of its facets."""
     points, cells, _ = grid(kind, 8)
     x, y, z = points.T
     assert everywhere((np.stack([x, y, 1e-5 * z + 0.15 * np.sin(5 * x) * np.cos(4 * y)], axis=1), cells, kind)) == {
@@ -238,8 +237,8 @@ def test_irregular_meshes_are_accepted(dim: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tetra", "hexahedron"])
-def test_the_checks_look_at_neighbours_alone(kind: str) -> None:
-    """The pairs that are looked at grow with the boundary."""
+def test_the_checks_compare_only_neighbours(kind: str) -> None:
+    """The number of compared pairs grows with the boundary only."""
     pairs = []
     for cells in (5, 10):
         points, vertices, _ = grid(kind, cells)
@@ -287,7 +286,7 @@ def test_every_piece_needs_conditions_of_its_own(tmp_path: Path, kind: str) -> N
     assert twice == pytest.approx(2 * solve(problem_on(grid(kind), tmp_path, pde=whole)).objective, rel=1e-9)
 
 
-def test_a_vertex_in_common_holds_nothing(tmp_path: Path) -> None:
+def test_a_common_vertex_does_not_connect_pieces(tmp_path: Path) -> None:
     mesh = joined(union(grid("triangle"), grid("triangle", origin=(1.0, 1.0))))
     with pytest.raises(ProblemError, match="in 2 pieces"):
         problem_on(mesh, tmp_path, pde=POINT)
@@ -350,7 +349,7 @@ def test_coordinates_in_a_plane_are_those_of_the_file_where_they_can_be() -> Non
 
 
 def test_a_tilted_plate_has_the_value_of_the_flat_one(tmp_path: Path) -> None:
-    """Turned about the x axis, the coordinates in the plane are those of the flat plate."""
+    """The plate is turned about the x axis, so its coordinates in the plane are those of the flat plate."""
     points, cells, kind = grid("triangle", 8)
     lifted = np.stack([points[:, 0], 0.6 * points[:, 1], 0.8 * points[:, 1]], axis=1)
     pde = {"kind": "poisson", "source": "x*y**2", "boundary": {"all": {"dirichlet": "x + 2*y"}}}
@@ -358,7 +357,7 @@ def test_a_tilted_plate_has_the_value_of_the_flat_one(tmp_path: Path) -> None:
     assert tilted == pytest.approx(flat, rel=1e-9)
 
 
-# Cells that stand twice
+# The same cell twice
 
 
 def test_a_cell_in_two_groups_is_one_cell() -> None:
@@ -370,7 +369,7 @@ def test_a_cell_in_two_groups_is_one_cell() -> None:
 
 
 @kinds
-def test_the_same_cell_twice_without_a_reason_says_so(kind: str) -> None:
+def test_the_same_cell_twice_is_reported(kind: str) -> None:
     points, cells, _ = grid(kind, 2)
     again = np.concatenate([cells, cells[:1, ::-1]])
     for data in ({}, {"tag": [np.full(len(again), 7)]}):

@@ -1,4 +1,4 @@
-"""Outer iterations do not grow with the mesh, whatever the control is, and any weight of its norm ends converged."""
+"""Outer iterations do not grow with the mesh for any kind of control, and runs converge for any weight of its norm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.mesh_independence import CELLS, KINDS, OPEN, WEIGHTED, WEIGHTS, independent, solved
 
-# Of those that take more than ten seconds on 128 x 128 cells.
+# The kinds that take more than ten seconds on 128 x 128 cells.
 COARSER = (8, 16, 32, 64)
 COSTLY = ("conductivity", *OPEN)
 
@@ -34,7 +34,7 @@ def test_outer_iterations_of_designs_do_not_depend_on_the_mesh(kind: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WEIGHTED)
-def test_any_weight_ends_converged(kind: str) -> None:
+def test_runs_converge_with_any_weight(kind: str) -> None:
     for weight in WEIGHTS:
         solution = solved(WEIGHTED[kind], 32, {"objective.1.weight": weight})
         assert solution.status == "converged", f"{weight}: {solution.message}"

@@ -9,13 +9,13 @@ import meshio
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from mesh_files import KINDS, grid, read, tagged, value
+from mesh_files import KINDS, grid, read, read_mesh, tagged, value
 
 from nhgd_pde import load, solve, verify
 from nhgd_pde.cli import main
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.cells import CELLS, MeshFileError
-from nhgd_pde.fem.mesh import Domain, domain, read_mesh
+from nhgd_pde.fem.mesh import Domain, domain
 from nhgd_pde.fem.mesh_file import to_skfem
 from nhgd_pde.problem_file.errors import ProblemError
 
@@ -42,7 +42,7 @@ NUMBERS = {number: str(number) for number in (1, 2, 5, 10, 11)}
 
 @kinds
 @pytest.mark.parametrize("refine", [0, 1, 2])
-def test_tags_are_names_and_stay_in_place_under_refinement(kind: str, refine: int) -> None:
+def test_tags_are_names_and_refinement_keeps_them_in_place(kind: str, refine: int) -> None:
     check_parts(read(tagged(kind, "medit:ref"), refine), NUMBERS)
 
 
@@ -83,7 +83,7 @@ def test_a_table_names_some_of_the_numbers() -> None:
     assert len(found.boundaries["walls"]) == 8
 
 
-def test_of_several_tags_the_further_ones_have_long_names() -> None:
+def test_further_tags_have_the_name_of_their_data_as_a_prefix() -> None:
     mesh = tagged("triangle", "medit:ref")
     mesh.cell_data["region"] = [np.full_like(each, 7) for each in mesh.cell_data["medit:ref"]]
     mesh.cell_data["heat"] = [np.full(len(each), 0.5) for each in mesh.cell_data["medit:ref"]]
@@ -146,7 +146,7 @@ def test_sets_of_abaqus_are_names(tmp_path: Path) -> None:
 
 @kinds
 def test_sets_of_vertices_are_facets_or_cells(kind: str) -> None:
-    """As meshio has them of Exodus files; those of med files and others are in the same place."""
+    """The sets are those that meshio reads from Exodus files; it stores those of other formats in the same place."""
     points, cells, _ = grid(kind)
     sides = {name: np.flatnonzero(points[:, 0] == x) for name, x in (("left", 0.0), ("right", 1.0), ("seam", 0.5))}
     half = {"half": np.flatnonzero(points[:, 0] <= 0.5), "whole": np.arange(len(points))}
@@ -175,7 +175,7 @@ def test_node_sets_of_exodus_files_are_names(tmp_path: Path, kind: str, suffix: 
 @pytest.mark.parametrize("kind", ["triangle", "quad", "tetra", "hexahedron"])
 def test_families_of_med_files_are_names(tmp_path: Path, kind: str) -> None:
     mesh = tagged(kind, "cell_tags")
-    # The format knows families of cells by negative numbers, and the dimension of the points by their columns.
+    # In this format, families of cells have negative numbers, and the dimension is the number of columns of the points.
     mesh.points = mesh.points[:, : grid(kind)[0].shape[1]]
     mesh.cell_data = {"cell_tags": [-each for each in mesh.cell_data["cell_tags"]]}
     mesh.cell_tags = {-1: ["left"], -2: ["right"], -5: ["seam"], -10: ["soft"], -11: ["stiff"]}
@@ -195,7 +195,7 @@ def test_tags_of_scikit_fem_are_names(tmp_path: Path, kind: str, suffix: str) ->
     check_parts(domain(read_mesh(tmp_path / f"a{suffix}")), NUMBERS)
 
 
-def test_what_a_name_cannot_be_used_for_is_said() -> None:
+def test_messages_say_what_a_name_cannot_be_used_for() -> None:
     points, cells, _ = grid("tetra", 1)
     mesh = meshio.Mesh(
         points, [("tetra", cells), ("line", np.array([[0, 1]]))], cell_data={"medit:ref": [[1] * 6, [2]]}
@@ -229,7 +229,7 @@ def test_check_lists_the_names_of_a_file() -> None:
 
 
 def test_numbers_name_the_sides_of_the_square() -> None:
-    """u = x solves it, and the control that is best for the target 1/2 is that of the built-in square."""
+    """The solution is u = x, and the optimal control for the target 1/2 is that of the built-in square."""
     square = {
         "mesh": {"kind": "rectangle", "cells": [8, 8]},
         "pde.boundary": {"left": {"dirichlet": 0}, "right": {"dirichlet": 1}},
@@ -252,7 +252,7 @@ def test_a_curve_inside_is_tracked() -> None:
     assert value(seam(objective__0={"kind": "linear_state", "weight": "y", "on": "seam"})) == pytest.approx(0.25)
 
 
-def test_a_curve_inside_fixes_values() -> None:
+def test_dirichlet_values_on_a_curve_inside() -> None:
     """u = 0, 3, 1 at x = 0, 1/2, 1: linear in between, int u = 7/4."""
     boundary = {"left": {"dirichlet": 0}, "seam": {"dirichlet": 3}, "right": {"dirichlet": 1}}
     assert value(seam(pde__boundary=boundary, objective__0={"kind": "linear_state"})) == pytest.approx(1.75)
@@ -280,7 +280,7 @@ def test_curves_and_surfaces_inside_are_used_with_every_kind_of_cell(tmp_path: P
 
 
 def test_a_curve_inside_is_controlled() -> None:
-    """The best value on the curve for the target u = min(6 x, 6 - 4 x) is 3: then u is the target but for rounding."""
+    """The optimal value on the curve for the target u = min(6 x, 6 - 4 x) is 3, with which u is the target."""
     changes = {
         "objective__0": {"kind": "tracking", "target": "where(x < 0.5, 6*x, 5 - 4*x)"},
         "objective__1__weight": 1e-12,
@@ -303,12 +303,12 @@ def test_a_curve_inside_is_controlled() -> None:
         ("objective__0", {"kind": "python", "python": "problems/minimal_surface.py:area", "on": "seam"}),
     ],
 )
-def test_what_needs_a_boundary_says_that_the_curve_lies_inside(key: str, value: object) -> None:
+def test_a_condition_that_needs_a_boundary_is_refused_on_a_curve_inside(key: str, value: object) -> None:
     with pytest.raises(ProblemError, match="lies inside the domain"):
         seam(**{key: value})
 
 
-def test_a_name_that_is_partly_inside_says_so() -> None:
+def test_a_name_that_is_partly_inside_is_reported() -> None:
     mesh = meshes.rectangle((1, 1), (0, 0), (2, 2))
     inner = np.setdiff1d(np.arange(mesh.nfacets), mesh.boundary_facets())
     found = domain(mesh.with_boundaries({"mixed": np.append(mesh.boundaries["left"], inner[0])}), 1)
@@ -356,7 +356,7 @@ $EndElements
 
 
 def test_a_new_gmsh_file_has_names_and_numbers(tmp_path: Path) -> None:
-    """A line in two groups with names, another one and the square in groups without."""
+    """One line is in two groups with names; another line and the square are in groups without names."""
     path = tmp_path / "new.msh"
     path.write_text(GMSH_41)
     found = domain(read_mesh(path))
@@ -397,8 +397,8 @@ def test_markers_of_su2_are_numbered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cells", [[[9, 10]], [[0, 8]]])
-def test_a_line_that_is_no_edge_is_told(cells: list[list[int]]) -> None:
-    """A line outside the mesh, between vertices that no cell has, and a line across several cells."""
+def test_a_line_that_is_not_an_edge_is_reported(cells: list[list[int]]) -> None:
+    """One line lies outside the mesh, between vertices of no cell, and one crosses several cells."""
     points, triangles, _ = grid("triangle", 2)
     blocks = [("triangle", triangles), ("line", np.array(cells))]
     mesh = meshio.Mesh(np.concatenate([points, [[5, 5], [6, 6]]]), blocks)

@@ -1,4 +1,4 @@
-"""Names of a mesh that overlap: what holds is told, and what would depend on the order in the file is a mistake."""
+"""Overlapping names of a mesh: the rule is reported, and results that would depend on the order are mistakes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def overlapping(**changes: object) -> Any:
     return load(FAULTS / "ovb.yaml", {key.replace("__", "."): value for key, value in changes.items()})
 
 
-def test_two_fluxes_add_up_and_are_told() -> None:
+def test_two_fluxes_on_one_side_are_added_and_reported() -> None:
     """u = 2 x: int u^2 / 2 = 2/3."""
     found = solve(overlapping())
     assert found.objective == pytest.approx(2 / 3, rel=1e-6)
@@ -32,8 +32,8 @@ def test_two_fluxes_add_up_and_are_told() -> None:
     assert not overlapping(pde__boundary__outlet__neumann=0).pde.notices
 
 
-def test_a_dirichlet_condition_silences_a_flux_and_is_told() -> None:
-    """u = 3 x, whatever the order: int u^2 / 2 = 3/2."""
+def test_a_dirichlet_condition_overrides_a_flux_and_is_reported() -> None:
+    """In any order, u = 3 x and int u^2 / 2 = 3/2."""
     fixed, flux = {"dirichlet": 3}, {"neumann": 100}
     for right, outlet in ((fixed, flux), (flux, fixed)):
         found = overlapping(pde__boundary={"left": {"dirichlet": 0}, "right": right, "outlet": outlet})
@@ -55,7 +55,7 @@ def test_values_that_differ_on_the_same_facets_are_a_mistake() -> None:
             given(right, outlet)
 
 
-def test_controls_and_terms_that_overlap_are_told() -> None:
+def test_overlapping_controls_and_terms_are_reported() -> None:
     boundary = {"left": {"dirichlet": 0}, "right": {"neumann": 1}}
     sides = [{"kind": "neumann", "on": "right"}, {"kind": "neumann", "on": "outlet", "name": "second"}]
     notices = overlapping(pde__boundary=boundary, control=sides, objective__1__control="second").pde.notices

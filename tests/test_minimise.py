@@ -75,14 +75,14 @@ def test_every_oracle_finds_the_optimum(make: Callable[[], Explicit], oracle: Or
     assert evaluation.value == pytest.approx(value, rel=1e-7)
     assert float((evaluation.v - expected).norm() / expected.norm()) < (1e-3 if problem.weight == 1e-5 else 1e-6)
     assert problem.outer_metric.dual_norm(derivative[None]) < 3e-8 * found.first.gradient_norm
-    # Inexact hypergradients cost few iterations more than exact ones.
+    # Inexact hypergradients take only a few more iterations than exact ones.
     assert found.last.iteration <= 1.5 * run(make(), Adjoint())[0].last.iteration + 5
     assert found.last.evaluations <= 1.3 * found.last.iteration + 8
     assert found.message.startswith("relative gradient ") and "error of the gradient about" in found.message
 
 
 @pytest.mark.parametrize("name", ["factored", "dense"])
-def test_evaluations_far_from_the_optimum_are_solved_no_better_than_they_need_be(name: str) -> None:
+def test_evaluations_far_from_the_optimum_are_solved_only_roughly(name: str) -> None:
     problem = cubic_problem(1, scenarios=2)
     _, told = run(problem, ORACLES[name])
     errors = [max(iterate.evaluation.state_error, iterate.evaluation.adjoint_error) for iterate in told]
@@ -90,12 +90,12 @@ def test_evaluations_far_from_the_optimum_are_solved_no_better_than_they_need_be
     for before, iterate in pairwise(told):
         exact = problem.exact(iterate.evaluation.v)[1]
         error = problem.outer_metric.dual_norm((iterate.evaluation.derivative - exact)[None])
-        # `sensitivity` is an estimate: right up to a small factor.
+        # `sensitivity` is an estimate, right up to a small factor.
         assert error < 3.0 * iterate.evaluation.gradient_error + 1e-12
         assert error < 0.1 * before.gradient_norm + 1e-9
 
 
-def test_sensitivity_is_learnt_from_what_changes_not_from_what_cancels() -> None:
+def test_sensitivity_is_estimated_from_changes_and_not_from_cancelling_terms() -> None:
     problem = least_squares()
     v, step = problem.optimum(), normal(seeded(2), 12)
 
@@ -108,12 +108,12 @@ def test_sensitivity_is_learnt_from_what_changes_not_from_what_cancels() -> None
 
     first, length = seen(Sensitivity(), v)
     assert first.value == length
-    # At the optimum the indirect part is small, and stays so over a small step; its derivative is not.
+    # At the optimum and after a small step the indirect part is small, but its derivative is not.
     second, near = seen(first, v + 1e-3 * step)
     assert near < 1.1 * length and second.value > 3.0 * length
     far, _ = seen(first, v + step)
     assert second.value < far.value < 3.0 * second.value
-    # A move that is not larger than the errors says nothing; what has been learnt stays.
+    # A step that is not larger than the errors gives no information, so the estimate stays.
     noisy, _ = seen(replace(first, error=1.0), v + 1e-3 * step)
     assert noisy.value == pytest.approx(max(length, near), rel=1e-9)
     assert seen(replace(far, error=1.0), v)[0].value == far.value
@@ -158,7 +158,7 @@ def test_a_gradient_that_is_not_certified_never_converges(problem: Explicit, ora
     assert run(least_squares(), exact)[0].status == "converged"
 
 
-def test_out_of_iterations_says_how_far_the_gradient_is() -> None:
+def test_a_run_out_of_iterations_reports_its_gradient() -> None:
     found, told = run(cubic_problem(), Adjoint(), Stopping(iterations=3))
     assert found.status == "stopped" and len(told) == 4
     norms = f"gradient norm {found.last.gradient_norm:.1e} (goal {1e-8 * told[0].gradient_norm:.1e})"
@@ -181,8 +181,8 @@ def test_a_start_at_the_optimum_is_converged_at_once() -> None:
 
 
 @pytest.mark.parametrize("oracle", ORACLES.values(), ids=list(ORACLES))
-def test_a_start_close_to_an_optimum_is_kept(oracle: Oracle) -> None:
-    """The value is large and the gradient small, which says nothing of how far the optimum is."""
+def test_a_start_close_to_an_optimum_is_not_left(oracle: Oracle) -> None:
+    """The value is large and the gradient is small, which does not show the distance from the optimum."""
     problem = cubic_problem(2, weight=1e-4)
     v = run(problem, Adjoint(), Stopping(rtol=1e-5))[0].last.evaluation.v * (1.0 + 1e-4)
     problem.u0, problem.v0 = problem.solution(v), v
@@ -194,7 +194,7 @@ def test_a_start_close_to_an_optimum_is_kept(oracle: Oracle) -> None:
 
 @dataclass
 class Scripted:
-    """The exact oracle of a quadratic with certificates as told, evaluation by evaluation."""
+    """The exact oracle of a quadratic function, whose certificates are given for each evaluation."""
 
     inner: Adjoint
     errors: Callable[[int], float]
@@ -215,7 +215,7 @@ class Scripted:
         return replace(evaluation, state_error=self.errors(self.count)), state
 
 
-def test_the_last_point_is_evaluated_again_while_that_helps() -> None:
+def test_the_last_point_is_evaluated_again_as_long_as_this_helps() -> None:
     plain, _ = run(least_squares(), Adjoint())
     assert plain.last.evaluations == plain.last.iteration + 2
     helped, _ = run(least_squares(), Scripted(Adjoint(), lambda count: 0.4**count))
@@ -223,7 +223,7 @@ def test_the_last_point_is_evaluated_again_while_that_helps() -> None:
     assert helped.last.evaluations > plain.last.evaluations
     stuck, _ = run(least_squares(), Scripted(Adjoint(), lambda count: 1e-7 * 0.9**count))
     assert stuck.status == "stopped" and "not certified" in stuck.message
-    # One evaluation in place of the extrapolation, and one more that did not help.
+    # One evaluation replaces the extrapolation, and one more does not help.
     assert stuck.last.evaluations == plain.last.evaluations + 1
 
 
@@ -261,12 +261,12 @@ def test_a_failed_evaluation_leaves_a_good_state(monkeypatch: pytest.MonkeyPatch
         assert not failed.finite
         assert after.u is before.u
         if isinstance(oracle, NHGD):
-            # The matrix is overwritten in place: its count of samples has to go with it.
+            # The matrix is overwritten in place, so its number of samples has to change with it.
             assert after.inner.curvature.inverse is before.inner.curvature.inverse
             assert after.inner.curvature.samples > before.inner.curvature.samples
 
 
-def test_gradient_descent_of_the_paper_ends_on_a_floor_that_refinement_removes() -> None:
+def test_gradient_descent_of_the_paper_stagnates_unless_it_refines() -> None:
     problem = least_squares(n=12, p=4, weight=10.0)
     value = problem.exact(problem.optimum())[0]
     gaps, slope = [], problem.exact(torch.zeros(4, dtype=torch.float64))[1]
@@ -312,7 +312,7 @@ def test_a_blend_is_the_evaluation_of_a_quadratic(share: float) -> None:
     assert torch.allclose(mixed.derivative, exact.derivative) and torch.allclose(mixed.gradient, exact.gradient)
 
 
-def test_newton_of_the_adjoint_is_damped_and_reports_what_it_could_not_do() -> None:
+def test_newton_steps_of_the_adjoint_are_damped_and_failures_reported() -> None:
     problem = cubic_problem()
     v = normal(seeded(0), problem.outer_size)
     evaluation, state = Adjoint(steps=2).evaluate(

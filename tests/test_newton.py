@@ -1,4 +1,4 @@
-"""Newton's method for the state: far starts, steps too long, kept factors, failures, and what all of it costs."""
+"""Newton's method for the state: far starts, long steps, kept factors, failures, and costs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Factors:
 
 
 def root(built: Any, u: Tensor, tolerance: float = 1e-10, steps: int = 150) -> tuple[Root, Factors]:
-    """From u, at zero control."""
+    """The root from the start u, at zero control."""
     v = torch.zeros(built.outer_size, dtype=torch.float64)
     directions = Factors(built, v, u)
     return newton(built, v, u, directions, tolerance, steps), directions
@@ -70,7 +70,7 @@ CUBIC = ("u**3", "1e5*sin(3*pi*x)*sin(pi*y)")
     [
         (EXPONENTIAL, 0.0, 15),
         (EXPONENTIAL, 10.0, 15),
-        # One unit of u a step is what Newton's method does to exp(u).
+        # For exp(u), Newton's method changes u by one in each step.
         (EXPONENTIAL, 100.0, 105),
         (EXPONENTIAL, -100.0, 50),
         (CUBIC, 0.0, 20),
@@ -80,21 +80,21 @@ CUBIC = ("u**3", "1e5*sin(3*pi*x)*sin(pi*y)")
     ],
 )
 @pytest.mark.parametrize("cells", [8, 24])
-def test_stiff_nonlinearities_are_solved_from_afar(
+def test_stiff_nonlinearities_are_solved_from_far_starts(
     equation: tuple[str, str], start: float, most: int, cells: int
 ) -> None:
     built = semilinear(*equation, cells)
     u = torch.full(built.inner_shape, start, dtype=torch.float64)
     found, directions = root(built, u)
     assert found.message == "" and found.error <= 1e-10 and found.steps <= most
-    # Factors are kept where they serve.
+    # Factors are kept as long as they are useful.
     assert len(directions.points) < found.steps
     near, _ = root(built, found.u, 1e-13)
     assert built.inner_metric.norm(near.u - found.u) <= 1e-9 * built.inner_metric.norm(near.u)
 
 
-def test_steps_are_not_judged_by_the_residual_where_it_allows_tiny_ones_only() -> None:
-    """Convection with a layer inside: damped by the residual, Newton's method does not arrive in 200 steps."""
+def test_steps_are_not_judged_by_the_residual_which_would_allow_tiny_steps_only() -> None:
+    """Convection has an inner layer; if the residual damps the steps, Newton's method needs more than 200."""
     built = burgers(0.01, "sin(2*pi*x)", cells=100)
     u = torch.ones(built.inner_shape, dtype=torch.float64)
     v = torch.zeros(built.outer_size, dtype=torch.float64)
@@ -107,7 +107,7 @@ NU = 0.01
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0, 10.0, 100.0])
-def test_convection_is_solved_from_afar(start: float) -> None:
+def test_convection_is_solved_from_far_starts(start: float) -> None:
     """-nu u'' + u u' = 1 + x with u(0) = 1."""
     pde = {"kind": "burgers", "viscosity": NU, "source": "1 + x", "boundary": {"left": {"dirichlet": 1}}}
     built = problem({"mesh": {"kind": "interval", "cells": [200]}, "pde": pde, "objective.0.target": "x"})
@@ -115,7 +115,7 @@ def test_convection_is_solved_from_afar(start: float) -> None:
     u = torch.full(built.inner_shape, start, dtype=torch.float64)
     found = newton(built, v, u, Factors(built, v, u), 1e-10, 50)
     assert found.message == "" and found.steps <= 25
-    # u = 1 + x but for a layer of width nu at the right end, where no value is given.
+    # u = 1 + x except in a layer of width nu at the right end, where no value is given.
     x = torch.from_numpy(built.space.nodes[0, built.equation.free])
     away = x < 0.8
     assert (found.u[0] - 1.0 - x)[away].abs().max() < 1e-3
@@ -131,8 +131,8 @@ def test_a_candidate_that_is_not_finite_is_a_step_too_long() -> None:
     assert found.message == "" and not found.failed
 
 
-def test_where_there_is_no_solution_u_stays_as_it_was() -> None:
-    # -lap u = 10 exp(u) has none: the fold is at 6.8.
+def test_without_a_solution_u_does_not_change() -> None:
+    # -lap u = 10 exp(u) has no solution, because the fold is at 6.8.
     built = semilinear("-10*exp(u)")
     for start in (0.0, 3.0):
         u = torch.full(built.inner_shape, start, dtype=torch.float64)
@@ -181,18 +181,18 @@ def test_a_first_outer_step_that_is_far_too_long_is_shortened(
     long, usual = (minimise(control_of(nonlinearity), oracle, LBFGS(step=step), Stopping()) for step in (1e9, None))
     assert long.status == usual.status == "converged"
     if nonlinearity == "-exp(u)":
-        # The source at the end of the first step leaves no state.
+        # With the source at the end of the first step there is no state.
         failed = [each for each in evaluations if not each.finite]
         assert failed and all("no step reduces" in each.message for each in failed)
     assert long.last.evaluation.value == pytest.approx(usual.last.evaluation.value, rel=1e-10)
 
 
-# What it costs
+# Costs
 
 
 @dataclass(eq=False)
 class Bilinear(Explicit):
-    """R = (K + diag(B v)^2) u - target: affine in u, not in (u, v); a control that is a coefficient."""
+    """R = (K + diag(B v)^2) u - target, which is affine in u but not in (u, v), as for a coefficient as the control."""
 
     matrix: Tensor = field(default_factory=lambda: torch.empty(0))
     linear: bool = True  # type: ignore[misc]
@@ -226,7 +226,7 @@ def test_a_problem_that_is_affine_in_u_takes_one_step_wherever_v_is(scenarios: i
         assert result.converged and result.state.steps == state.steps + 1
         assert built.counts.factorisations == before + 1
         state = result.state
-    # Where v stays, so do the factors.
+    # The factors stay as long as v does not change.
     again = solve_inner(built, v, replace(state, u=u), curvature, InnerOptions(), 1e-10, seeded(0))
     assert again.converged and again.state.steps == state.steps + 1
     assert built.counts.factorisations == before + 1
@@ -234,7 +234,7 @@ def test_a_problem_that_is_affine_in_u_takes_one_step_wherever_v_is(scenarios: i
 
 @pytest.mark.parametrize("model", ["energy", "residual"])
 @pytest.mark.parametrize("oracle", [Adjoint(), NATURAL], ids=["adjoint", "nhgd"])
-def test_a_linear_equation_takes_one_step_and_two_solves_an_evaluation(oracle: Any, model: str) -> None:
+def test_an_evaluation_of_a_linear_equation_takes_one_step_and_two_solves(oracle: Any, model: str) -> None:
     built = problem({"inner.model": model})
     u, v = built.start()
     state = oracle.init(built, u, v)
@@ -244,7 +244,7 @@ def test_a_linear_equation_takes_one_step_and_two_solves_an_evaluation(oracle: A
         evaluation, state = oracle.evaluate(built, v, state, Accuracy(1e-8, 1e-8))
         done = built.counts - before
         assert evaluation.inner_steps == 1 and evaluation.state_error <= 1e-8 and evaluation.adjoint_error <= 1e-8
-        # The first evaluation also finds the smallest eigenvalue for the bounds.
+        # The first evaluation also computes the smallest eigenvalue for the bounds.
         assert k == 0 or (done.solves, done.residuals, done.factorisations) == (2, 2, 0)
 
 
@@ -287,7 +287,7 @@ def test_the_adjoint_variable_is_found_from_factors_of_any_point(away: float, sc
     assert exact_error(built, u, v, found.p) <= found.error + 1e-14
     exact = built.exact(v)[1]
     assert (found.derivative - exact).norm() <= 1e-7 * exact.norm()
-    # Factors of this very point are all it takes; those of a point far away are given up early.
+    # Factors of the same point suffice; factors of a far point are dropped early.
     made = built.counts.factorisations - before
     assert made <= (1 if away > 0.0 else 0) and (after is state) == (made == 0)
     if scenarios == 1:
@@ -317,7 +317,7 @@ def test_scenarios_too_different_for_one_inverse_still_have_an_exact_hypergradie
     assert (evaluation.derivative - exact).norm() <= 1e-8 * exact.norm()
 
 
-def test_a_relative_residual_is_never_better_than_said() -> None:
+def test_a_relative_residual_is_at_most_the_reported_one() -> None:
     built = semilinear(*CUBIC, 8)
     for tolerance in (1e-2, 1e-6, 1e-12):
         found, _ = root(built, torch.zeros(built.inner_shape, dtype=torch.float64), tolerance)

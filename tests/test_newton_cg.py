@@ -34,7 +34,7 @@ NATURAL = NHGD(InnerOptions(), Factored(), HypergradientOptions())
 
 @dataclass(frozen=True)
 class Counting(Adjoint):
-    """The exact adjoint, keeping the directions that its Hessian is applied to."""
+    """The exact adjoint, which records the directions that its Hessian is applied to."""
 
     products: list[Tensor] = field(default_factory=list)
 
@@ -56,7 +56,7 @@ def run(problem: BilevelProblem, oracle: Oracle, rtol: float = 1e-9) -> tuple[Mi
 # On equations
 
 
-def test_the_mother_problem_takes_three_iterations_on_every_mesh() -> None:
+def test_the_reference_problem_takes_three_iterations_on_every_mesh() -> None:
     counts = []
     for n in (32, 64, 128):
         oracle = Counting()
@@ -82,7 +82,7 @@ def test_it_converges_quadratically_to_the_optimum_of_lbfgs(name: str, oracle: O
     # The forcing term is proportional to the square of the last reduction.
     assert any(after < 0.1 * before**1.5 / norms[0] ** 0.5 < 1e-3 * norms[0] for before, after in pairwise(norms))
     reference = minimise(make(), Adjoint(), LBFGS(), Stopping(rtol=1e-10))
-    # Evaluations on the way are as good as the gradient they are meant to leave.
+    # Evaluations are as accurate as the gradient that the step should reach.
     assert found.last.evaluation.value == pytest.approx(reference.last.evaluation.value, rel=1e-9)
     assert relative(found.last.evaluation.v, reference.last.evaluation.v) < 1e-6
     assert found.last.evaluations <= found.last.iteration + 3
@@ -97,7 +97,7 @@ def test_bounds_on_the_control_end_at_the_optimum_of_lbfgs(method: str) -> None:
     )
     assert ours.status == theirs.status == "converged"
     assert ours.stats["outer_iterations"] <= 5 and ours.stats["evaluations"] <= 6
-    # Bounds are met many at a time: one after the other takes 550 solves.
+    # Many bounds become active at a time; one after the other would take 550 solves.
     assert ours.stats["solves"]["solves"] < 150
     assert ours.objective == pytest.approx(theirs.objective, rel=1e-12)
     assert abs(ours.control - theirs.control).max() < 1e-7
@@ -132,7 +132,7 @@ def test_on_a_quadratic_it_solves_the_linear_system() -> None:
     assert relative(minimum.last.evaluation.v, torch.linalg.solve(hessian, linear)) < 1e-8
 
 
-def test_forcing_terms_are_what_is_left_of_the_gradient() -> None:
+def test_forcing_terms_are_the_relative_residual_of_the_gradient() -> None:
     function, _, _ = quadratic_function(40, 1e3)
     _, told = function.minimise(NewtonCG(forcing=0.2), Stopping(iterations=3, rtol=0.0))
     left = [after.gradient_norm / before.gradient_norm for before, after in pairwise(told)]
@@ -151,8 +151,8 @@ def test_a_change_of_variables_with_its_metric_changes_nothing() -> None:
     assert histories[0] == pytest.approx(histories[1], rel=1e-7)
 
 
-def test_negative_curvature_is_descended() -> None:
-    # A double well in one direction, seen from the side of its ridge; the gradient there is almost along the ridge.
+def test_directions_of_negative_curvature_are_followed() -> None:
+    # A double well in one direction; at the start near its ridge the gradient is almost along the ridge.
     def value(v: Tensor) -> Tensor:
         return (v[0] ** 2 - 1.0) ** 2 + 0.5 * (v[1:] - 1.0).square().sum()
 
@@ -162,7 +162,7 @@ def test_negative_curvature_is_descended() -> None:
     assert minimum.status == "converged"
     assert torch.allclose(minimum.last.evaluation.v, torch.ones(3, dtype=torch.float64), atol=1e-6)
     assert all(after.evaluation.value < before.evaluation.value for before, after in pairwise(told))
-    # Concave where it starts in every direction: the first step is along the negative gradient.
+    # The function is concave in every direction at the start, so the first step is along the negative gradient.
     concave = Function(lambda v: torch.cos(v).sum(), torch.full((3,), 0.1, dtype=torch.float64), function.outer_metric)
     minimum, _ = concave.minimise(NewtonCG())
     assert minimum.status == "converged" and minimum.last.evaluation.value == pytest.approx(-3.0)
@@ -209,7 +209,7 @@ def test_the_model_is_minimised_between_the_bounds() -> None:
     step = minimise_model(space, best, hessian, 1e-9, 5000)
     assert relative(step.end, expected) < 1e-7 and step.reduction <= 1e-9
     assert len(function.products) <= 40
-    # Cut off earlier it still descends, and stays inside.
+    # With fewer steps it still descends and stays inside the bounds.
     for most in (1, 2, 5, 20):
         end = minimise_model(space, best, hessian, 1e-9, most).end
         rough = end - best.v

@@ -1,4 +1,4 @@
-"""Numbers at the ends of the range of double precision: a run converges, or ends in a sentence that is true."""
+"""Numbers at the ends of the range of double precision: a run converges or ends with a true sentence."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_a_newton_step_whose_length_overflows_is_a_step_too_long() -> None:
 
 
 class Overflowing(SparseMatrix):
-    """A Gram matrix whose products with large vectors overflow, as in some orders of summation."""
+    """A Gram matrix whose products with large vectors overflow, as they do for some orders of summation."""
 
     def mv(self, x: Tensor) -> Tensor:
         return torch.where(x.abs() > 1e160, -math.inf * x.sign(), super().mv(x))
 
 
-def test_an_overflow_to_minus_infinity_is_no_perfect_step() -> None:
-    """The same on every processor: x . K x = -inf, of which a clamp made a length of zero."""
+def test_an_overflow_to_minus_infinity_is_not_a_step_of_length_zero() -> None:
+    """On every processor x . K x = -inf, which must not be clamped to the length zero."""
     pde = {"kind": "semilinear", "nonlinearity": "exp(u)", "source": "1e4*sin(pi*x)*sin(pi*y)", "boundary": BOUNDARY}
     built = problem({"pde": pde, "mesh.cells": [16, 16]})
     v, start = torch.zeros(built.outer_size, dtype=torch.float64), torch.zeros(built.inner_shape, dtype=torch.float64)
@@ -109,13 +109,13 @@ def test_linear_problems_do_not_depend_on_the_unit_of_the_state(scale: float, mo
 
 @pytest.mark.parametrize("method", ["adjoint", "nhgd"])
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
-def test_objectives_that_no_number_holds_are_told(scale: float, method: str) -> None:
+def test_objectives_that_overflow_are_reported(scale: float, method: str) -> None:
     solution = solved({"kind": "poisson", "boundary": BOUNDARY}, str(scale), method)
     assert solution.status == "failed" and solution.message.startswith("at the starting point: ")
 
 
 @pytest.mark.parametrize("method", ["nhgd", "adjoint", "broyden", "amigo", "nbo_gd", "truncated_cg"])
-def test_a_matrix_without_factors_is_told_by_every_method(method: str) -> None:
+def test_a_matrix_without_factors_is_reported_by_every_method(method: str) -> None:
     """The entries of the matrix overflow."""
     pde = {"kind": "poisson", "conductivity": 1e308, "boundary": BOUNDARY}
     solution = solved(pde, 1, method, **{"mesh": {"kind": "rectangle", "cells": [4, 4]}})
@@ -124,7 +124,7 @@ def test_a_matrix_without_factors_is_told_by_every_method(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["adjoint", "nhgd"])
 def test_long_steps_of_the_control_do_not_overflow(method: str) -> None:
-    """Steps of 1e160, whose squares are no numbers of double precision."""
+    """Steps have the length 1e160, whose square overflows."""
     pde = {"kind": "elasticity", "young": 1.5e56, "boundary": {"left": {"dirichlet": [0, 0]}}, "source": [1, 0.3]}
     solution = solved(pde, [0, "-1.6e115"], method, **{"outer": {"iterations": 4, "method": "lbfgs"}})
     assert solution.status in ("converged", "stopped") and solution.message
@@ -132,7 +132,7 @@ def test_long_steps_of_the_control_do_not_overflow(method: str) -> None:
 
 @pytest.mark.parametrize("scale", [1e-250, 1e-170, 1e170, 1e250])
 def test_the_total_variation_is_homogeneous(scale: float) -> None:
-    """Of the control and the smoothing together, with its first and second derivatives."""
+    """It is homogeneous in the control and the smoothing together, and so are its derivatives."""
 
     def term(smoothing: float) -> tuple[PDEProblem, Any]:
         built = problem({"objective.1": {"kind": "regularisation", "norm": "tv", "weight": 1, "smoothing": smoothing}})

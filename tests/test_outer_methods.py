@@ -77,13 +77,13 @@ def test_on_a_quadratic_of_twelve_variables_lbfgs_ends_in_twelve_iterations() ->
         minimum, told = function.minimise(LBFGS(), Stopping(rtol=1e-10))
         assert minimum.status == "converged" and minimum.last.iteration <= 14
         assert relative(minimum.last.evaluation.v, torch.linalg.solve(hessian, linear)) < 1e-9
-        # What ends the run was evaluated there, at the cost of one evaluation, and told once.
+        # The end of the run takes one evaluation, which the callback gets once.
         assert not minimum.last.evaluation.blended and torch.equal(function.tried[-1], minimum.last.evaluation.v)
         assert [iterate.iteration for iterate in told] == list(range(len(told)))
 
 
 def test_on_a_quadratic_rounding_costs_few_iterations() -> None:
-    # Steps that end between two evaluations: a shorter guess of the inverse Hessian takes 200.
+    # Steps may end between two evaluations; a smaller first guess of the inverse Hessian takes 200 iterations.
     function, _, _ = quadratic_function(40, 1e3)
     minimum, _ = function.minimise(LBFGS(), Stopping(iterations=100, rtol=1e-10))
     assert minimum.status == "converged"
@@ -140,7 +140,7 @@ def test_lbfgs_with_bounds_reaches_the_solution_of_the_active_set_method(outer: 
             assert all(((v >= lower) & (v <= upper)).all() for v in problem.tried)
 
 
-def test_bounds_that_are_all_active_or_none() -> None:
+def test_bounds_of_which_all_or_none_are_active() -> None:
     function, hessian, linear = quadratic_function(10, 10.0, 0, diagonal_riesz(torch.ones(10, dtype=torch.float64)))
     far = torch.full((10,), 1e3, dtype=torch.float64)
     loose, _ = replace(function, bounds=(-far, far)).minimise(LBFGS())
@@ -163,11 +163,11 @@ def test_bounds_need_a_diagonal_metric() -> None:
 
 
 @pytest.mark.parametrize("step", [10.0, 1e10])
-def test_tries_outside_the_domain_shorten_the_step(step: float) -> None:
+def test_trial_points_outside_the_domain_shorten_the_step(step: float) -> None:
     centre = torch.tensor([0.6, -0.3, 0.2], dtype=torch.float64)
 
     def value(v: Tensor) -> Tensor:
-        # Infinite on the unit sphere, not a number beyond.
+        # The value is infinite on the unit sphere and NaN beyond.
         return -torch.log(1.0 - v @ v) + 50.0 * (v - centre) @ (v - centre)
 
     function = Function(value, torch.zeros(3, dtype=torch.float64), riesz(spd(3, 10.0, seeded(0))))
@@ -182,7 +182,7 @@ def undescendable(v: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("outer", [LBFGS(), GradientDescent()])
-def test_no_descent_ends_stopped_and_no_value_ends_failed(outer: OuterMethod) -> None:
+def test_a_run_without_descent_is_stopped_and_without_values_failed(outer: OuterMethod) -> None:
     metric, zero = riesz(torch.eye(2, dtype=torch.float64)), torch.zeros(2, dtype=torch.float64)
     stuck, told = Function(undescendable, zero, metric).minimise(outer)
     assert stuck.status == "stopped" and stuck.last.iteration == 0 and len(told) == 1
@@ -231,7 +231,7 @@ def test_gradient_descent_with_its_own_steps_converges() -> None:
     assert minimum.status == "converged" and relative(minimum.last.evaluation.v, expected) < 1e-6
 
 
-def test_gradient_descent_with_a_constant_step_is_that_recursion() -> None:
+def test_gradient_descent_with_a_constant_step_equals_the_recursion() -> None:
     function, hessian, linear = quadratic_function(6, 10.0)
     minimum, told = function.minimise(GradientDescent(step=0.03), Stopping(iterations=20, rtol=0.0))
     gram = function.outer_metric.covector(torch.eye(6, dtype=torch.float64))
@@ -243,7 +243,7 @@ def test_gradient_descent_with_a_constant_step_is_that_recursion() -> None:
 
 
 @pytest.mark.parametrize("radius", [math.inf, 1e3])
-def test_too_long_a_constant_step_fails_with_the_last_good_iterate(radius: float) -> None:
+def test_a_constant_step_that_is_too_long_fails_with_the_last_good_iterate(radius: float) -> None:
     function, _, _ = quadratic_function(6, 10.0)
     inside = function.value
     function.value = lambda v: torch.where(v.norm() < radius, inside(v), NAN)
@@ -257,7 +257,7 @@ def test_too_long_a_constant_step_fails_with_the_last_good_iterate(radius: float
 # Adam
 
 
-def test_adam_takes_the_steps_of_torchs_on_the_riesz_representatives() -> None:
+def test_adam_takes_the_steps_of_torch_with_riesz_representatives() -> None:
     function, _, _ = quadratic_function(6, 10.0)
     _, told = function.minimise(Adam(step=0.05, relative_floor=1e-3), Stopping(iterations=40, rtol=0.0))
     v = function.first.clone().requires_grad_()
@@ -272,7 +272,7 @@ def test_adam_takes_the_steps_of_torchs_on_the_riesz_representatives() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-9])
-def test_adam_by_itself_comes_close_whatever_the_scale_of_the_objective(scale: float) -> None:
+def test_adam_with_defaults_comes_close_at_any_scale_of_the_objective(scale: float) -> None:
     function, hessian, linear = quadratic_function(10, 100.0)
     inside = function.value
     function.value = lambda v: scale * inside(v)
@@ -290,7 +290,7 @@ def test_adam_stays_between_bounds() -> None:
     assert torch.equal(minimum.last.evaluation.v == lower, expected <= lower)
 
 
-def test_too_long_a_step_of_adam_fails_with_the_last_good_iterate() -> None:
+def test_a_step_of_adam_that_is_too_long_fails_with_the_last_good_iterate() -> None:
     function, _, _ = quadratic_function(6, 10.0)
     minimum, told = function.minimise(Adam(step=1e6))
     assert minimum.status == "failed" and "a smaller step is needed" in minimum.message
@@ -333,8 +333,8 @@ def test_accepted_steps_satisfy_the_weak_wolfe_conditions() -> None:
     assert most < 20
 
 
-def test_within_noise_the_slope_decides() -> None:
-    # phi = 1 + (t - 1)^2 / 1e14, told with rounding errors of the values larger than the decrease.
+def test_within_the_noise_of_values_the_slope_decides() -> None:
+    # phi = 1 + (t - 1)^2 / 1e14, with rounding errors of the values that are larger than the decrease.
     def slope(t: float) -> float:
         return 2e-14 * (t - 1.0)
 
@@ -346,14 +346,14 @@ def test_within_noise_the_slope_decides() -> None:
     assert too_far is not None and too_far.high == 2.5
 
 
-def test_a_try_that_is_not_finite_goes_far_back() -> None:
+def test_a_trial_point_that_is_not_finite_shortens_the_step_strongly() -> None:
     search = LineSearch.start(1.0, -1.0, 8.0)
     for value, slope in ((NAN, 1.0), (math.inf, 1.0), (0.5, NAN)):
         found = search.judge(value, slope, noise=0.0)
         assert found is not None and found.trial == pytest.approx(0.8)
 
 
-def test_the_exact_share_of_a_quadratic() -> None:
+def test_exact_share_minimises_a_quadratic() -> None:
     assert exact_share(-2.0, 2.0) == 0.5
     assert exact_share(-2.0, -1.0) == 2.0
     assert exact_share(-2.0, -2.0) is None
@@ -362,7 +362,8 @@ def test_the_exact_share_of_a_quadratic() -> None:
 
 
 def test_a_projected_step_that_does_not_descend_may_not_ascend() -> None:
-    # The clipped step has a positive slope: the sufficient decrease it "expects" must not allow an increase.
+    # The projected step has a positive slope, for which the condition of sufficient decrease must not allow an
+    # increase.
     search = LineSearch.start(1.0, -1.0, 1.0, wolfe=False)
     found = search.judge(1.0 + 1e-6, 0.5, noise=0.0, moved=0.5)
     assert found is not None and found.trial == pytest.approx(0.1)

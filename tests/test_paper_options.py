@@ -32,7 +32,7 @@ POISSON = {
 
 
 def test_the_hypergradient_of_a_sampled_inverse_converges_at_the_monte_carlo_rate() -> None:
-    """Its error falls as 1/sqrt(T) over two decades of samples."""
+    """The error decreases as 1/sqrt(T) over two decades of samples."""
     problem = cubic_problem(n=6)
     _, v = problem.start()
     v = v + 0.3
@@ -108,8 +108,8 @@ def test_the_cross_derivative_of_the_energy_form_needs_no_samples() -> None:
     assert fresh.objective == pytest.approx(expected.objective, rel=1e-10)
 
 
-def test_sampled_cross_derivatives_leave_an_error_that_falls_with_their_number() -> None:
-    """In the residual form, with everything else exact, the derivative of a run is off by their noise alone."""
+def test_the_error_of_sampled_cross_derivatives_falls_with_their_number() -> None:
+    """In the residual form with everything else exact, the error of the derivative is only their noise."""
     errors = []
     for count in (16, 256, 4096):
         overrides = {"inner.model": "residual", "hypergradient.cross": count, "outer.iterations": 1}
@@ -126,18 +126,18 @@ SMALL_SIGMA = {"curvature.kind": "dense", "inner.tests": 16, "curvature.scores":
 
 
 @pytest.mark.parametrize("model", ["energy", "residual"])
-def test_a_noise_that_is_too_small_for_observed_scores_is_warned_about(model: str) -> None:
+def test_noise_that_is_too_small_for_observed_scores_causes_a_warning(model: str) -> None:
     small, matched, scored = (
         nhgd.solve(nhgd.load(POISSON, {**SMALL_SIGMA, "inner.model": model, "outer.iterations": 2, **more}))
         for more in ({}, {"inner.noise": "matched"}, {"curvature.scores": "model"})
     )
-    # A run that breaks down gives the reason, one that goes on a warning.
+    # A run that fails reports the reason, and a run that goes on gives a warning.
     (warning,) = small.stats["warnings"] or [small.message]
     assert "inner.noise to matched" in warning and "observed scores" in warning
     assert not matched.stats["warnings"] and not scored.stats["warnings"]
 
 
-def test_the_inflation_that_is_warned_about_is_that_of_the_fisher_information() -> None:
+def test_the_warning_has_the_inflation_of_the_fisher_information() -> None:
     """F of observed scores is that of the model plus terms of the size of the squared tested residual."""
     problem = nhgd.load(POISSON, {"inner.model": "residual", "curvature.scores": "observed", "inner.noise": 0.01}).pde
     u, v = problem.start()
@@ -147,7 +147,7 @@ def test_the_inflation_that_is_warned_about_is_that_of_the_fisher_information() 
     plain = model.batch(u, v, model.sample(20000, seeded(1)))
     direction = problem.inner_metric.gradient(problem.inner_gradient(u, v)).reshape(-1)
     seen, meant = ((each.scores.T @ direction).square().mean() for each in (batch, plain))
-    # Along the residual a Gaussian test sees three times its square: E z^4 = 3.
+    # Along the residual the factor is 3, because E z^4 = 3 for a normal variable.
     assert float(seen / meant) == pytest.approx(1.0 + 3.0 * batch.inflation, rel=0.1)
     assert batch.inflation > 10.0
 
@@ -172,7 +172,7 @@ def test_single_observed_scores_give_the_rank_one_formula() -> None:
     torch.testing.assert_close(forgetting.absorb(state, scores).inverse, expected)
 
 
-def test_the_letter_of_the_paper_runs_from_a_problem_file() -> None:
+def test_the_algorithm_of_the_paper_runs_from_a_problem_file() -> None:
     """Single observed samples, SGD with its step sizes, identity prior, running cross derivative, no refinement."""
     letter = {
         "inner.model": "residual",
@@ -191,6 +191,6 @@ def test_the_letter_of_the_paper_runs_from_a_problem_file() -> None:
     }
     found = nhgd.solve(nhgd.load(POISSON, letter))
     assert found.status == "stopped" and "200 scores" not in found.stats["curvature"]
-    # At v = 0 the state is zero, and steps that are taken back are not learnt from.
+    # At v = 0 the state is zero, and the inverse does not use steps that are taken back.
     assert int(found.stats["curvature"].split()[5].replace(",", "")) >= 15 * 200
     assert found.objective < 0.95 * found.stats["objective_initial"]

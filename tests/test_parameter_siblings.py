@@ -1,4 +1,4 @@
-"""Parameters together with random inputs, in functions of one's own, and where they have no meaning."""
+"""Parameters together with random inputs and in Python functions, and places where they have no meaning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from problems import BASE, relative
 HELD = {"left": {"dirichlet": 0}}
 SIDE = {"left": {"dirichlet": "k*xi*y"}, "right": {"robin": {"coefficient": "1 + k + xi**2", "value": "k + xi"}}}
 TIME = {"end": 0.3, "steps": 3, "scheme": "crank_nicolson", "initial": "k*xi*x"}
-# Each of them has the parameter k and the random input xi in one expression.
+# Each part has the parameter k and the random input xi in one expression.
 TOGETHER: dict[str, dict[str, Any]] = {
     "coefficients": {
         "pde": {
@@ -76,7 +76,7 @@ def uncertain(changes: dict[str, Any], k: float = 0.7) -> nhgd.Problem:
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_a_parameter_and_a_random_input_in_one_expression(name: str) -> None:
-    """Every scenario is the problem with both numbers written in, also where the parameter has moved."""
+    """Every scenario equals the problem with both numbers in the file, also after the parameter has changed."""
     scenarios = uncertain(TOGETHER[name]).scenarios
     assert scenarios is not None
     v = scenarios.nominal.control.initial.clone()
@@ -90,7 +90,7 @@ def test_a_parameter_and_a_random_input_in_one_expression(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [each for each in TOGETHER if each != "time"])
-def test_derivatives_of_several_scenarios_are_the_sums_of_theirs(name: str) -> None:
+def test_derivatives_over_scenarios_are_sums_of_those_of_single_scenarios(name: str) -> None:
     scenarios = uncertain(TOGETHER[name]).scenarios
     assert scenarios is not None
     z = np.array([[-1.0], [0.5], [1.5]])
@@ -132,7 +132,7 @@ def test_a_run_over_scenarios_with_parameters_in_boundary_values(method: str) ->
     assert found.controls["k"][0] == pytest.approx(mean / square, rel=1e-7)
 
 
-# Functions of one's own
+# Python functions
 
 
 def by_name(u: torch.Tensor, grad: torch.Tensor, c: Any, x: torch.Tensor) -> Any:
@@ -141,7 +141,7 @@ def by_name(u: torch.Tensor, grad: torch.Tensor, c: Any, x: torch.Tensor) -> Any
 
 
 def flips(u: torch.Tensor, grad: torch.Tensor, c: Any, x: torch.Tensor) -> Any:
-    """Linear, self-adjoint and coercive where k = 0 alone."""
+    """The form is linear, self-adjoint and coercive only for k = 0."""
     return c["k"] * (u**3 + grad[0]) - c["source"], grad
 
 
@@ -155,7 +155,7 @@ OWN = {
 }
 
 
-def test_an_equation_of_ones_own_finds_parameters_by_name() -> None:
+def test_an_equation_in_python_finds_parameters_by_name() -> None:
     built = nhgd.load({**copy.deepcopy(BASE), **OWN}).pde
     v = built.control.initial.clone()
     v[-1] = 0.4
@@ -172,7 +172,7 @@ def test_an_equation_of_ones_own_finds_parameters_by_name() -> None:
     assert nhgd.verify(nhgd.load({**copy.deepcopy(BASE), **OWN, "control": bounded})).passed
 
 
-def test_the_nature_of_an_equation_is_not_that_of_one_value_of_a_parameter() -> None:
+def test_the_properties_of_an_equation_are_checked_at_several_parameter_values() -> None:
     own = {"python": flips, "source": "10*x", "boundary": {"all": {"dirichlet": 0}}}
     problem = nhgd.load({**copy.deepcopy(BASE), "pde": own, "control": [parameter(0.0)]})
     equation = problem.pde.equation
@@ -182,7 +182,7 @@ def test_the_nature_of_an_equation_is_not_that_of_one_value_of_a_parameter() -> 
     assert found.passed, str(found)
 
 
-def test_a_control_of_ones_own_finds_parameters_by_name() -> None:
+def test_a_control_in_python_finds_parameters_by_name() -> None:
     controls = [{"kind": "python", "python": enters, "initial": "x"}, parameter(2.0)]
     found = nhgd.load({**copy.deepcopy(BASE), "control": controls})
     v = found.pde.control.initial.clone()
@@ -193,7 +193,7 @@ def test_a_control_of_ones_own_finds_parameters_by_name() -> None:
     assert evaluated(found.pde, v)[1] != pytest.approx(first, rel=1e-6)
 
 
-def test_a_symmetric_matrix_that_stays_so_is_told_from_one_that_does_not() -> None:
+def test_matrices_that_stay_symmetric_are_distinguished_from_others() -> None:
     for entry, symmetric in (("0.1*k", True), ("0.1*k**2", False)):
         pde = {"kind": "poisson", "conductivity": [[1, "0.1*k"], [entry, 1]], "boundary": HELD}
         problem = nhgd.load({**copy.deepcopy(BASE), "pde": pde, "control": [parameter(1.0)]})
@@ -205,8 +205,8 @@ def test_a_symmetric_matrix_that_stays_so_is_told_from_one_that_does_not() -> No
 @pytest.mark.parametrize(
     "changes", [{"pde.reaction": "k"}, {"pde.boundary.right": {"robin": {"coefficient": "k", "value": 1}}}]
 )
-def test_what_may_become_negative_has_no_energy_form(changes: dict[str, Any]) -> None:
-    """A reaction or an exchange that a parameter makes negative is admissible, but the energy is none any more."""
+def test_an_equation_that_may_become_indefinite_has_no_energy_form(changes: dict[str, Any]) -> None:
+    """A parameter may make a reaction or an exchange negative, but then there is no energy."""
     base = {
         **copy.deepcopy(BASE),
         "pde": {"kind": "poisson", "source": 1, "boundary": HELD},
@@ -236,7 +236,7 @@ def test_what_may_become_negative_has_no_energy_form(changes: dict[str, Any]) ->
         ({"constraints": [{"kind": "state", "upper": "k"}]}, "constraints.0.upper"),
     ],
 )
-def test_elsewhere_a_parameter_is_refused(changes: dict[str, Any], key: str) -> None:
+def test_a_parameter_is_refused_where_it_has_no_meaning(changes: dict[str, Any], key: str) -> None:
     base = {**copy.deepcopy(BASE), "control": [{"kind": "source"}, parameter(1.0)]}
     with pytest.raises(ProblemError) as caught:
         nhgd.load(base, {"pde.source": "k", **changes})
@@ -292,7 +292,7 @@ def test_elsewhere_a_parameter_is_refused(changes: dict[str, Any], key: str) -> 
         ),
     ],
 )
-def test_what_a_parameter_cannot_change_is_said(changes: dict[str, Any], message: str) -> None:
+def test_messages_say_what_a_parameter_cannot_change(changes: dict[str, Any], message: str) -> None:
     base = {**copy.deepcopy(BASE), "control": [parameter(1.0)]}
     base["pde"] = {"kind": "poisson", "boundary": {"left": {"dirichlet": 0}, "right": {"neumann": "k"}}}
     with pytest.raises(ProblemError) as caught:
@@ -301,7 +301,7 @@ def test_what_a_parameter_cannot_change_is_said(changes: dict[str, Any], message
 
 
 def test_a_parameter_may_drive_a_closed_flow() -> None:
-    """What it lets in on the left gets out on the right; the pressure has mean zero."""
+    """The inflow on the left equals the outflow on the right; the pressure has mean zero."""
     sides = {side: {"dirichlet": ["k*y*(1 - y)", 0]} for side in ("left", "right")}
     content = {
         **copy.deepcopy(BASE),

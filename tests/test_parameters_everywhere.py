@@ -1,4 +1,4 @@
-"""A parameter in every place that an expression may stand in: with the value c it is the number c."""
+"""A parameter in every place where an expression is allowed: with the value c it acts like the number c."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def thermal(time: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"time": time, "pde": {"kind": "heat", "source": "1 + t*x", "boundary": LEFT, **changes}}
 
 
-# The equation that a place is tried in. Every `k` is the parameter, which is 0.7 at first; a mapping by subdomain has
-# it in one of two.
+# The problems, one for each place. `k` is the parameter, which is 0.7 at first; in a mapping by subdomain it is in one
+# of two subdomains.
 BASES: dict[str, dict[str, Any]] = {
     "poisson": {"pde": {"kind": "poisson", "source": "1 + x", "boundary": LEFT}},
     "semilinear": {"pde": {"kind": "semilinear", "nonlinearity": "u**3", "source": 5, "boundary": LEFT}},
@@ -229,8 +229,8 @@ def problem_of(
 
 
 @pytest.mark.parametrize(("base", "key", "value"), CASES)
-def test_a_parameter_is_the_number_that_it_has(square: Domain, base: str, key: str, value: Any) -> None:
-    """At its starting value, and moved from there: everything that depends on it has followed."""
+def test_a_parameter_acts_like_its_number(square: Domain, base: str, key: str, value: Any) -> None:
+    """The parameter has its starting value, then another value."""
     control = {"kind": "source"}
     built = problem_of(square, base, key, value, [control, parameter(0.7)])
     v = built.control.initial.clone()
@@ -244,12 +244,12 @@ def test_a_parameter_is_the_number_that_it_has(square: Domain, base: str, key: s
 
 @pytest.mark.parametrize(("base", "key", "value"), CASES)
 def test_derivatives_by_a_parameter(square: Domain, base: str, key: str, value: Any) -> None:
-    """Of first and second order, and the hypergradient against the exact adjoint."""
+    """Derivatives of first and second order, and the hypergradient, which equals the exact adjoint."""
     found = verify_problem(problem_of(square, base, key, value, [{**parameter(0.7), "bounds": [0.3, 1.1]}]))
     assert found.passed, str(found)
 
 
-def test_two_parameters_in_one_expression_and_in_many(square: Domain) -> None:
+def test_two_parameters_in_one_expression_and_in_several(square: Domain) -> None:
     pde = {
         "kind": "heat",
         "conductivity": "a + b*x",

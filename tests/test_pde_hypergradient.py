@@ -58,7 +58,7 @@ def test_a_sampled_inverse_is_made_exact_by_refinement(prior: str) -> None:
     raw = evaluate(problem, NHGD(inner, curvature, HypergradientOptions(refine=False)), v)
     assert refined.state_error <= 1e-9
     assert gap(problem, refined, exact) <= 1e-8
-    # Without refinement the bias is there, and its size is what the certificate says, not less.
+    # Without refinement there is a bias, and the certificate does not underestimate it.
     assert gap(problem, raw, exact) > 1e-4
     assert raw.adjoint_error > 1e-3
 
@@ -101,7 +101,7 @@ def test_both_methods_find_the_optimum_of_a_nonlinear_problem() -> None:
 
 
 def sampled(cells: int, refine: str, model: str) -> tuple[nhgd.Solution, nhgd.Solution]:
-    """A run with sampled tests and a dense inverse, and the exact adjoint's."""
+    """A run with sampled tests and a dense inverse, and a run with the exact adjoint."""
     problem = {
         **poisson_control(cells, "sin(2*pi*x)*sin(2*pi*y)", 1e-6),
         "inner": {"model": model, "tests": 64},
@@ -120,7 +120,7 @@ def test_sampled_tests_with_refinement_reach_the_optimum(model: str) -> None:
     assert run.certificate.adjoint_residual <= 1e-2
 
 
-def test_without_refinement_the_floor_is_there_and_reported() -> None:
+def test_without_refinement_a_run_stagnates_and_reports_it() -> None:
     run, exact = sampled(16, "off", "residual")
     assert run.status == "stopped"
     assert run.certificate.adjoint_residual > 1e-2

@@ -1,4 +1,4 @@
-"""Hypergradients and curvature of other libraries against ours; each test is skipped where its library is not there."""
+"""Hypergradients and curvature of other libraries; a test is skipped if its library is not installed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def judge_of(model: str) -> Judge:
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Other libraries call functions that torch has renamed."""
+    """Ignores warnings of other libraries, which call functions that torch has renamed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -45,7 +45,7 @@ def needs(reason: str | None) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_automatic_differentiation_sees_the_inner_and_outer_problem(model: str) -> None:
+def test_automatic_differentiation_gives_the_derivatives_of_both_problems(model: str) -> None:
     judge = judge_of(model)
     problem = judge.problem
     exact, u = judge.solution(judge.ahead())
@@ -55,7 +55,7 @@ def test_automatic_differentiation_sees_the_inner_and_outer_problem(model: str) 
     w = torch.randn(u.shape, generator=generator, dtype=u.dtype)
     (gradient,) = torch.autograd.grad(bridge.inner_loss(problem, u, v), u, create_graph=True)
     by_u, by_v = torch.autograd.grad(gradient, (u, v), w)
-    # Differences of the gradient, exact because it is affine here.
+    # Differences of the gradient are exact because it is affine here.
     step = torch.randn(v.shape, generator=generator, dtype=v.dtype)
     with torch.no_grad():
         along_u = problem.inner_gradient(u + w, v) - gradient
@@ -91,7 +91,7 @@ def test_the_released_betty_does_not_converge(quiet: None) -> None:
     judge = judge_of("energy")
     exact, u = judge.solution(judge.ahead())
     metric = judge.problem.outer_metric
-    # One step of conjugate gradients needs no second direction, and is right.
+    # One step of conjugate gradients needs no second direction and is right.
     ours = torchopt.hypergradient if torchopt.available() is None else None
     one = betty.hypergradient(judge.problem, u, exact.v, 1)
     if ours is not None:
@@ -100,7 +100,7 @@ def test_the_released_betty_does_not_converge(quiet: None) -> None:
     assert not error < 1e-4
 
 
-def test_the_comparison_names_everybody(quiet: None) -> None:
+def test_the_comparison_names_every_library(quiet: None) -> None:
     found = compare_peers(judge_of("energy"))
     assert {peer.name for peer in found if not peer.setting} == set(unavailable())
     ours = {peer.setting: peer.error for peer in found if peer.name == "nhgd-pde" and peer.steps == 500}
@@ -110,7 +110,7 @@ def test_the_comparison_names_everybody(quiet: None) -> None:
     assert short["certified, factored curvature"] < 1e-12 < short["certified, no curvature"]
 
 
-def test_scores_are_the_gauss_newton_matrix_of_curvlinops(quiet: None) -> None:
+def test_the_matrix_of_scores_is_the_gauss_newton_matrix_of_curvlinops(quiet: None) -> None:
     """A linear torch model whose outputs are the tested residuals: its Gauss-Newton matrix is that of the scores."""
     curvlinops = pytest.importorskip("curvlinops")
     judge = judge_of("residual")
@@ -125,7 +125,7 @@ def test_scores_are_the_gauss_newton_matrix_of_curvlinops(quiet: None) -> None:
     loss = torch.nn.MSELoss(reduction="sum")
     matrix = curvlinops.GGNLinearOperator(network, loss, list(network.parameters()), data)
     w = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(2), dtype=rows.dtype)
-    # MSELoss is the square without the half.
+    # MSELoss has no factor 1/2.
     theirs = 0.5 * (matrix @ w)
     assert (theirs - batch.scores @ (batch.scores.T @ w)).norm() <= 1e-12 * theirs.norm()
     assert (theirs - sample.count * batch.hessian(w[None])[0]).norm() <= 1e-12 * theirs.norm()

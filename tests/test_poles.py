@@ -1,4 +1,4 @@
-"""Steps do not jump over a place where a coefficient is not finite."""
+"""Steps do not jump over poles of coefficients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import nhgd_pde as nhgd
 from nhgd_pde.pde.poles import with_pole
 
 PLACES = torch.linspace(0.0, 1.0, 50, dtype=torch.float64)
-# A coefficient, a way, and whether the coefficient is not finite on it.
+# A coefficient, a way, and whether the coefficient has a pole on it.
 WAYS: dict[str, tuple[Callable[[Tensor], Tensor], float, float, bool]] = {
     "simple pole": (lambda k: k / (1 - k), 0.5, 1.7, True),
     "simple pole in the middle": (lambda k: k / (1 - k), 0.5, 1.5, True),
@@ -42,7 +42,7 @@ WAYS: dict[str, tuple[Callable[[Tensor], Tensor], float, float, bool]] = {
 
 @pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
 @pytest.mark.parametrize("name", WAYS)
-def test_poles_are_told_from_large_values(name: str, scale: float) -> None:
+def test_poles_are_distinguished_from_large_values(name: str, scale: float) -> None:
     coefficient, start, end, pole = WAYS[name]
 
     def path(share: float) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def test_poles_are_told_from_large_values(name: str, scale: float) -> None:
 
 
 def load(expression: str, target: float, **more: Any) -> dict[str, Any]:
-    """The state with a load c is c x (1 - x) / 2, which the elements of degree 1 have at their nodes."""
+    """A problem with the load c, whose state c x (1 - x) / 2 linear elements have at their nodes."""
     return {
         "name": "pole",
         "mesh": {"kind": "interval", "cells": 8},
@@ -74,16 +74,14 @@ def load(expression: str, target: float, **more: Any) -> dict[str, Any]:
         ("tan(k)", 30.0, math.atan(30.0)),
     ],
 )
-def test_an_optimum_on_this_side_of_a_pole_is_found(
-    expression: str, target: float, optimum: float, method: str
-) -> None:
+def test_an_optimum_before_a_pole_is_found(expression: str, target: float, optimum: float, method: str) -> None:
     solution = nhgd.solve(nhgd.load(load(expression, target, outer={"method": method})))
     assert solution.status == "converged"
     assert float(solution.control[0]) == pytest.approx(optimum, rel=1e-6)
 
 
-def test_no_iterate_is_on_the_other_side() -> None:
-    """The optimum is at k = 3, behind the pole at 1: the steps go the other way, and never beyond 1."""
+def test_no_iterate_is_beyond_a_pole() -> None:
+    """The optimum is at k = 3, beyond the pole at 1: steps go the other way and never beyond 1."""
     seen: list[float] = []
     case = load("k/(1-k)", -1.5, control={"kind": "parameter", "name": "k", "initial": 0.99})
     problem = nhgd.load(case, {"outer.iterations": 30})
@@ -92,7 +90,7 @@ def test_no_iterate_is_on_the_other_side() -> None:
     assert all(math.isfinite(each) for each in seen) and np.all(np.diff(seen) <= 0.0)
 
 
-def test_poles_of_scenarios_are_not_jumped_over() -> None:
+def test_steps_do_not_jump_over_poles_of_scenarios() -> None:
     """The poles are at k = 1 / q, between 1 and 1.11, and the optimum is before all of them."""
     case = load("k/(1-q*k)", 20.0, parameters={"q": {"uniform": [0.9, 1.0]}})
     case["scenarios"] = {"count": 4, "validation": 0}

@@ -1,4 +1,4 @@
-"""The problem file: what it accepts, what it says about mistakes, and where."""
+"""The problem file: accepted values, and mistakes with their places."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ outer:
 
 
 def known(union: Any) -> str:
-    """The kinds of a union of sections, in its order."""
+    """The kinds of a union of sections, in order."""
     members = get_args(get_args(union)[0])
     return ", ".join(
         get_args(each.model_fields["kind"].annotation)[0] for each in members if "kind" in each.model_fields
@@ -63,7 +63,7 @@ def read(tmp_path: Path, text: str, overrides: dict[str, Any] | None = None) -> 
 
 
 def complaints(tmp_path: Path, text: str, overrides: dict[str, Any] | None = None) -> list[str]:
-    """The issues as text, with the folder taken off."""
+    """The issues as text without the folder."""
     with pytest.raises(ProblemError) as caught:
         read(tmp_path, text, overrides)
     assert str(caught.value) == "\n".join(str(issue) for issue in caught.value.issues)
@@ -259,7 +259,7 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
         ("outer:", "name:", "13: name: duplicate key 'name', first given in line 1"),
     ],
 )
-def test_a_mistake_is_named_and_placed(tmp_path: Path, old: str, new: str, expected: str) -> None:
+def test_a_mistake_is_reported_with_its_key_and_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in TEXT
     found = complaints(tmp_path, TEXT.replace(old, new))
     assert any(expected in complaint for complaint in found), found
@@ -303,11 +303,11 @@ def test_a_wrong_kind_is_the_only_complaint_about_its_section(tmp_path: Path) ->
         ("[a, b]: 1", "p.yaml:1: expected a name as key"),
     ],
 )
-def test_text_that_is_no_problem_file(tmp_path: Path, text: str, expected: str) -> None:
+def test_text_that_is_not_a_problem_file_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     assert any(complaint.startswith(expected) for complaint in complaints(tmp_path, text))
 
 
-def test_aliases_share_values_but_cannot_explode(tmp_path: Path) -> None:
+def test_aliases_share_values_but_may_not_expand_without_limit(tmp_path: Path) -> None:
     shared = TEXT.replace('left: {dirichlet: "x*y"}', "left: &cold {dirichlet: 0}\n    right: *cold")
     boundary = read(tmp_path, shared).spec.pde.boundary
     assert boundary["left"] == boundary["right"]
@@ -376,7 +376,7 @@ def test_mistakes_in_overrides(tmp_path: Path, key: str, value: Any, expected: s
     assert expected in found
 
 
-def test_a_mapping_is_read_and_left_alone() -> None:
+def test_a_mapping_is_read_and_not_changed() -> None:
     data: dict[str, Any] = {
         "name": "a",
         "mesh": {"kind": "interval"},
@@ -436,7 +436,7 @@ def test_dump_reads_back_to_the_same_problem(tmp_path: Path, mesh: dict[str, Any
     assert "rtol: 1e-08" in problem.dump() and "memory: auto" in problem.dump()
 
 
-def test_errors_found_later_have_a_line_too(tmp_path: Path) -> None:
+def test_errors_found_after_reading_have_a_line_too(tmp_path: Path) -> None:
     problem = read(tmp_path, TEXT)
     error = problem.error("pde.boundary.left.dirichlet", "no")
     assert str(error) == f"{tmp_path}/p.yaml:7: pde.boundary.left.dirichlet: no"
@@ -469,7 +469,7 @@ def test_there_are_shipped_problems() -> None:
     assert len(SHIPPED) >= 5
 
 
-def test_the_schema_file_is_in_step() -> None:
+def test_the_schema_file_is_up_to_date() -> None:
     assert (ROOT / "problems/schema.json").read_text() == json_schema_text()
 
 
@@ -485,7 +485,7 @@ def test_the_schema_describes_every_key() -> None:
     assert schema["$defs"]["PoissonSpec"]["properties"]["conductivity"]["default"] == 1.0
 
 
-def test_suggest() -> None:
+def test_suggestions_for_misspelled_names() -> None:
     assert suggest("dirchlet", ["dirichlet", "neumann"]) == " (did you mean 'dirichlet'?)"
     assert suggest("zzz", ["dirichlet"]) == ""
 
@@ -511,7 +511,7 @@ TUTORIAL = (Path(__file__).parents[1] / "docs" / "tutorial_uncertainty.md").read
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", TUTORIAL, re.DOTALL))
-def test_the_files_of_the_tutorial_are_whole(example: str, tmp_path: Path) -> None:
+def test_the_files_of_the_tutorial_are_complete(example: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(example, encoding="utf-8")
     build(read_problem(path))

@@ -54,7 +54,7 @@ def test_plain_output() -> None:
     assert shown(0) == [TITLE, "converged"]
 
 
-def test_quiet_shows_the_message_alone() -> None:
+def test_quiet_shows_only_the_message() -> None:
     assert shown(5, "quiet") == ["converged"]
 
 
@@ -99,7 +99,7 @@ EXTREMES = [
 
 
 @pytest.mark.parametrize("values", EXTREMES)
-def test_columns_stay_aligned_for_values_of_any_size(values: dict[str, object]) -> None:
+def test_columns_are_aligned_for_values_of_any_size(values: dict[str, object]) -> None:
     line = format_row(values)
     assert len(line) == len(header())
     assert len(line.split()) - line.count(" s") - line.count(" h") == 7, "columns have run together"
@@ -114,7 +114,7 @@ def test_missing_values_are_dashes() -> None:
     assert format_row({"iteration": 3, "objective": None}).split() == ["3", "-", "-", "-", "-", "-", "-"]
 
 
-def test_scenarios_are_counted_where_there_are_some() -> None:
+def test_a_column_counts_scenarios_if_there_are_any() -> None:
     stream = io.StringIO()
     counts = [{"scenarios": 0, "coarse_scenarios": 32}, {"scenarios": 16, "coarse_scenarios": 128}, {"scenarios": 128}]
     with Progress(stream) as progress:
@@ -127,7 +127,7 @@ def test_scenarios_are_counted_where_there_are_some() -> None:
     assert {len(line) for line in lines[:5]} == {len(lines[0])}
 
 
-def test_a_row_thinned_out_is_shown_when_the_run_fails() -> None:
+def test_a_row_that_was_left_out_is_shown_when_the_run_fails() -> None:
     stream = io.StringIO()
     with pytest.raises(ZeroDivisionError), Progress(stream) as progress:
         progress.start(TITLE)
@@ -140,7 +140,7 @@ def test_a_row_thinned_out_is_shown_when_the_run_fails() -> None:
     assert iterations(stream.getvalue().splitlines()).count(33) == 1
 
 
-def test_one_progress_shows_several_runs() -> None:
+def test_one_progress_object_shows_several_runs() -> None:
     stream = io.StringIO()
     with Progress(stream) as progress:
         for name in ("first", "second"):
@@ -158,7 +158,7 @@ def test_an_unknown_mode_is_refused() -> None:
         Progress(io.StringIO(), "loud")  # type: ignore[arg-type]
 
 
-def test_a_pipe_is_no_terminal_even_when_colour_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_is_not_a_terminal_even_if_colour_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b" not in "".join(shown(20))
 
@@ -218,7 +218,7 @@ def test_a_table_fits_a_small_terminal() -> None:
         progress.start("title")
         for iteration in range(30):
             progress.iteration(record(iteration))
-            progress._refreshed = -1.0  # every row is drawn
+            progress._refreshed = -1.0  # Every row is drawn.
         progress.finish("converged")
     lines = screen(stream.getvalue())
     assert lines[:2] == ["title", header()[:40].rstrip()]
@@ -264,7 +264,7 @@ with Progress(sys.stderr) as progress:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
-def test_on_a_real_terminal_other_output_goes_where_it_was_sent() -> None:
+def test_on_a_terminal_other_output_goes_to_its_own_stream() -> None:
     import pty
 
     master, slave = pty.openpty()
@@ -285,7 +285,7 @@ def test_on_a_real_terminal_other_output_goes_where_it_was_sent() -> None:
     while True:
         try:
             chunk = os.read(master, 65536)
-        except OSError:  # how Linux reports the other end closed
+        except OSError:  # Linux reports in this way that the other end is closed.
             break
         if not chunk:
             break

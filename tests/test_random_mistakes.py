@@ -1,4 +1,4 @@
-"""Mistakes about random inputs, told with their key, what was expected and found, and the scenario."""
+"""Mistakes about random inputs, reported with the key, the expected and the found value, and the scenario."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _scenarios(data: dict[str, Any]) -> Blueprint:
         ),
     ],
 )
-def test_mistakes_in_the_file(keys: dict[str, Any], sentence: str) -> None:
+def test_mistakes_in_the_file_are_named(keys: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ProblemError) as error:
         read_problem({**uncertain_file(poisson(source="x")), **copy.deepcopy(keys)})
     assert str(error.value) == sentence
@@ -149,7 +149,7 @@ NOT_HERE = "expected an expression without random inputs here, found 'a': they m
         ),
     ],
 )
-def test_mistakes_on_the_mesh(keys: dict[str, Any], sentence: str) -> None:
+def test_mistakes_that_depend_on_the_mesh_are_named(keys: dict[str, Any], sentence: str) -> None:
     data = {**uncertain_file(poisson(source="a"), parameters={"a": {"normal": [0, 1]}}), **copy.deepcopy(keys)}
     with pytest.raises(ProblemError) as error:
         build(read_problem(data))
@@ -163,7 +163,7 @@ def test_the_nominal_problem_is_checked_too() -> None:
         build(read_problem(uncertain_file(poisson(conductivity="a"), parameters=A)))
 
 
-def test_a_quadrature_of_too_many_points_says_how_many() -> None:
+def test_a_quadrature_with_too_many_points_is_refused_with_their_number() -> None:
     fields = {"k": {"field": {"length": 0.2, "modes": 20}}}
     scenarios = {"sampling": "quadrature", "rule": "tensor"}
     with pytest.raises(ProblemError) as error:
@@ -196,7 +196,7 @@ def test_a_coefficient_that_is_not_positive_names_its_scenario(pde: dict[str, An
     )
     x = scenarios.nominal.space.cells.quadrature.flat
     worst = int(torch.argmax(x[0]))
-    # Beyond what the distribution gives: a = -1.
+    # a = -1 is outside the distribution.
     with pytest.raises(ProblemError) as error:
         scenarios.at(np.array([[0.0, 0.0], [-10.0, 0.0], [0.5, 0.0]])[:, : len(parameters)], np.array([3, 17, 5]))
     place = f"({float(x[0, worst]):.4g}, {float(x[1, worst]):.4g})"
@@ -211,7 +211,7 @@ def test_a_coefficient_that_can_turn_negative_is_found_when_the_file_is_read() -
         build(read_problem(data))
 
 
-def test_an_energy_is_asked_of_every_scenario() -> None:
+def test_every_scenario_needs_an_energy() -> None:
     parameters = {"a": {"uniform": [-0.1, 1]}}
     pde = poisson(reaction="1 + a", boundary={**HELD, "right": {"robin": {"coefficient": "1 + a", "value": 0}}})
     scenarios = _scenarios(uncertain_file(pde, parameters=parameters))
@@ -225,12 +225,12 @@ def test_an_energy_is_asked_of_every_scenario() -> None:
     assert second.startswith(
         "pde.boundary.right.robin.coefficient: expected at least 0, as inner.model energy needs, found -0.75 at (1, "
     )
-    # Where it lacks in a scenario of the file, the residual form is taken from the start.
+    # If a scenario of the file has no energy, the residual form is used from the start.
     pde, parameters = poisson(reaction="a"), {"a": {"uniform": [-0.5, 1]}}
     assert _scenarios(uncertain_file(pde, parameters=parameters)).nominal.model.name == "residual"
 
 
-def test_misuse_is_told() -> None:
+def test_wrong_calls_are_reported() -> None:
     scenarios = _scenarios(uncertain_file({"kind": "heat", "source": "a*b"}, time={"end": 1, "steps": 2}))
     with pytest.raises(ValueError, match="expected one scenario of an evolution at a time, found 2"):
         scenarios.at(np.zeros((2, 2)))

@@ -1,4 +1,4 @@
-"""Random inputs in a problem file: the problem of any scenarios against the file with numbers in place of names."""
+"""Random inputs in a problem file: scenarios are compared with the file with numbers in place of names."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _scenarios(data: Mapping[str, Any]) -> Blueprint:
 
 
 def _written(data: dict[str, Any], values: Mapping[str, np.ndarray], s: int) -> dict[str, Any]:
-    """The file with the numbers of scenario s in place of the names."""
+    """The file with the numbers of scenario s in place of the names of random inputs."""
 
     def write(value: Any) -> Any:
         if isinstance(value, dict):
@@ -180,7 +180,7 @@ def _written(data: dict[str, Any], values: Mapping[str, np.ndarray], s: int) -> 
 
 
 def _quantities(problem: PDEProblem, u: Tensor, v: Tensor, w: Tensor, d: Tensor) -> list[Tensor]:
-    """What methods ask of a problem, a row a scenario."""
+    """The quantities that methods compute from a problem, one row for each scenario."""
     state, control = problem.scenario_derivatives(u, v)
     return [
         problem.residual(u, v),
@@ -209,11 +209,11 @@ def _agree(found: Tensor, wanted: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_scenarios_are_the_problems_with_their_numbers_written_in(name: str) -> None:
+def test_scenarios_equal_the_problems_with_their_numbers_in_the_file(name: str) -> None:
     data = CASES[name]
     scenarios = _scenarios(data)
     z = scenarios.samples.z[:3]
-    values = scenarios.inputs.at(z, np.zeros((2, 1)))
+    values = scenarios.inputs.on(np.zeros((2, 1))).at(z)
     u, v, w, d = _arguments(scenarios.nominal, len(z))
     batches = [[0], [1], [2]] if "time" in data else [[0, 1, 2]]
     for batch in batches:
@@ -237,7 +237,7 @@ def test_the_nominal_problem_has_all_variables_at_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "time" not in CASES[name]])
-def test_scenarios_do_not_know_of_each_other(name: str) -> None:
+def test_scenarios_do_not_depend_on_each_other(name: str) -> None:
     scenarios = _scenarios(CASES[name])
     order = np.array([2, 0, 1])
     z = scenarios.samples.z[:3]
@@ -278,14 +278,14 @@ def _with_core(data: Mapping[str, Any]) -> Domain:
 
 
 @pytest.mark.parametrize("control", [{"kind": "source"}, {"kind": "parameter", "name": "p", "initial": 0.3}])
-def test_subdomains(control: dict[str, Any]) -> None:
+def test_random_coefficients_of_subdomains(control: dict[str, Any]) -> None:
     data = {**copy.deepcopy(SUBDOMAINS), "control": control}
     if control["kind"] == "parameter":
         data["pde"]["conductivity"]["core"] = "exp(a + p)"
     domain, cpu = _with_core(data), torch.device("cpu")
     scenarios = blueprint_on(read_problem(data), domain, cpu)
     z = scenarios.samples.z[:3]
-    values = scenarios.inputs.at(z, np.zeros((2, 1)))
+    values = scenarios.inputs.on(np.zeros((2, 1))).at(z)
     arguments = u, v, w, d = _arguments(scenarios.nominal, 3)
     found = _quantities(scenarios.at(z), *arguments)
     for s in range(3):
@@ -300,8 +300,8 @@ FIELD = {"field": {"covariance": "matern", "length": 0.5, "std": 0.4, "modes": 6
 @pytest.mark.parametrize(
     "control", [{"kind": "source"}, {"kind": "parameter", "name": "p"}], ids=["affine", "parameter"]
 )
-def test_fields_are_taken_at_the_points_of_every_integral(control: dict[str, Any]) -> None:
-    """Against the nominal equation with coefficients that are made of the expansion by hand."""
+def test_fields_are_evaluated_at_the_points_of_every_integral(control: dict[str, Any]) -> None:
+    """The reference is the nominal equation with coefficients from the expansion."""
     source = "k*x" if control["kind"] == "source" else "k*x + p"
     data = uncertain_file(
         poisson(
@@ -315,7 +315,7 @@ def test_fields_are_taken_at_the_points_of_every_integral(control: dict[str, Any
     problem = scenarios.at(z)
 
     def field(points: Tensor | np.ndarray) -> Tensor:
-        return torch.from_numpy(scenarios.inputs.at(z, np.asarray(points))["k"])
+        return torch.from_numpy(scenarios.inputs.on(np.asarray(points)).at(z)["k"])
 
     cells, side = nominal.equation.integrals
     x, y = cells.evaluation.quadrature.flat, side.evaluation.quadrature.flat
@@ -364,9 +364,9 @@ def test_a_field_of_captured_variance_and_samples_of_a_seed() -> None:
 def test_samples_are_those_of_the_file(scenarios: dict[str, Any], count: int) -> None:
     found = _scenarios(uncertain_file(poisson(source="a*b"), scenarios=scenarios))
     assert found.samples.count == count
-    # E (a b) = 0.2 * 1.5, of which a quadrature is exact.
-    values = found.inputs.at(found.samples.z, np.zeros((2, 1)))
-    mean = float(found.samples.mean(values["a"] * values["b"])[0])
+    # E (a b) = 0.2 * 1.5, for which a quadrature is exact.
+    values = found.inputs.on(np.zeros((2, 1))).at(found.samples.z)
+    mean = float(found.samples.weights @ (values["a"] * values["b"])[:, 0])
     assert mean == pytest.approx(0.3, abs=1e-12 if scenarios.get("sampling") == "quadrature" else 1.0 / np.sqrt(count))
 
 
@@ -404,7 +404,7 @@ def test_load_and_dump(tmp_path: Path) -> None:
     assert read_problem(path).spec == read_problem(data).spec
 
 
-def test_the_engine_sees_the_scenarios_of_the_file() -> None:
+def test_the_engine_gets_the_scenarios_of_the_file() -> None:
     scenarios = _scenarios(CASES["everywhere"])
     problem = scenarios.problem
     u, v, _, _ = _arguments(scenarios.nominal, 8)
@@ -417,7 +417,7 @@ def test_the_engine_sees_the_scenarios_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("name", ["y", "z"])
-def test_names_of_coordinates_that_the_mesh_lacks_are_free(name: str) -> None:
+def test_names_of_missing_coordinates_may_be_used_for_random_inputs(name: str) -> None:
     mesh = {"kind": "interval", "cells": 5} if name == "y" else RECTANGLE
     pde = {"kind": "poisson", "conductivity": "exp({})", "source": "x*{}", "boundary": HELD}
 

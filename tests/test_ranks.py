@@ -1,4 +1,4 @@
-"""Ranks that share scenarios give the numbers of one, say little to each other, and none outlives the others."""
+"""Ranks that share scenarios give the numbers of one process, exchange little data, and end together."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ VOLUMES = {
     for strategy in ("all", "growing")
     for count in (80, 160)
 }
-# Ranks of the first five iterations and of the others.
+# The numbers of ranks in the first five iterations and in the others.
 RESUMED = [(2, 1), (1, 4), (2, 4)]
 
 
@@ -63,7 +63,7 @@ def solve(
 
 
 def member(rank: int, size: int, folder: str) -> None:
-    """One rank of every run of `size` ranks; the first one writes what it has found."""
+    """One rank of a run with `size` ranks; the first rank writes the results."""
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / f"store of {size}"), size)
     found: dict[Any, Any] = {}
@@ -85,7 +85,7 @@ def member(rank: int, size: int, folder: str) -> None:
 
 
 def exchanged(place: ProcessPlace) -> dict[str, Any]:
-    """What a rank gets of exchanges of which one fails on the last rank, and in one of which that one has parted."""
+    """The results of exchanges on a rank; one fails on the last rank, and in another the last rank is missing."""
     found: dict[str, Any] = {}
     last = place.rank == place.size - 1
     with place.team(torch.device("cpu")) as team:
@@ -108,13 +108,13 @@ def exchanged(place: ProcessPlace) -> dict[str, Any]:
 
 
 def numbers(solution: Any) -> dict[str, Any]:
-    """What ranks have to agree on."""
+    """The numbers that are equal on all ranks."""
     grid = {name: values for name, values in solution.fields()[1].point.items() if name != "sensitivity"}
     return {"stats": dict(solution.stats), "control": solution.control, "state": solution.state, "fields": grid}
 
 
 def in_ranks(work: Any, size: int, folder: Path) -> None:
-    """Run a function of rank, size and folder in as many processes."""
+    """Runs a function of rank, size and folder in `size` processes."""
     torch.multiprocessing.start_processes(work, (size, str(folder)), size, start_method="spawn")
 
 
@@ -129,7 +129,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[int, Any]:
-    """What 1, 2 and 4 ranks have found in every case."""
+    """The results of 1, 2 and 4 ranks in every case."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = {name: numbers(solve(settings, None)) for name, settings in CASES.items()}
@@ -151,7 +151,7 @@ def fields(folder: Path) -> dict[str, np.ndarray]:
 
 
 def assert_close(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """The control, and every field that is drawn of the states of all scenarios, to ten digits."""
+    """Compares the control, and the fields of the states of all scenarios, to ten digits."""
     assert ours["stats"]["status"] == theirs["stats"]["status"]
     assert theirs["stats"]["objective"] == pytest.approx(ours["stats"]["objective"], rel=1e-12)
     assert ours["fields"].keys() == theirs["fields"].keys() >= {"state", "state_std"}
@@ -173,7 +173,7 @@ def test_one_two_and_four_ranks_give_the_same_control(case: str, size: int, foun
         and theirs["ranks"]["count"] == size
     )
     assert ours["evaluations"] == theirs["evaluations"]
-    # Work is counted wherever it was done.
+    # The counts include the work of all ranks.
     assert ours["solves"]["solves"] == theirs["solves"]["solves"]
     if ours["uncertainty"]["fresh_scenarios"]:
         fresh = ours["uncertainty"]["out_of_sample"]
@@ -181,19 +181,19 @@ def test_one_two_and_four_ranks_give_the_same_control(case: str, size: int, foun
 
 
 @pytest.mark.slow
-def test_what_a_step_exchanges_does_not_grow_with_the_scenarios(found: dict[int, Any]) -> None:
+def test_the_data_exchanged_in_a_step_does_not_grow_with_the_scenarios(found: dict[int, Any]) -> None:
     sizes = found[2]["all", 80]["stats"]
     p, n = sizes["control_dofs"], sizes["state_dofs"]
     for (strategy, combinations), count in itertools.product((("all", (0,)), ("growing", (32, 33))), (80, 160)):
         ranks = found[2][strategy, count]["stats"]["ranks"]
-        # The hypergradient; what is left of both equations in two sums; of both ranks two counts of steps, and four
-        # numbers on the errors of states and on those of adjoints; six counts of work. Then, apart from these,
-        # combinations of hypergradients that tell of the sampling error, with fresh scenarios one more. The larger sum
-        # is told.
+        # One exchange has the hypergradient, the residuals of both equations in two sums, two counts of steps of both
+        # ranks, four numbers each on the errors of states and of adjoints, and six counts of work. Another one has
+        # combinations of hypergradients for the sampling error, one more with fresh scenarios. The larger one is
+        # reported.
         sweep = p + 4 * n + 2 * (2 + 4 + 4) + 6
         assert ranks["bytes_a_sweep"] in {8 * max(sweep, each * p) for each in combinations}
         assert ranks["bytes_an_evaluation"] <= 3 * ranks["bytes_a_sweep"]
-    # Besides, one number a scenario.
+    # There is also one number for each scenario.
     few, many = (found[2]["all", count]["stats"]["ranks"]["bytes_of_values"] / (8 * count) for count in (80, 160))
     assert few == int(few) and many == int(many) and max(few, many) <= 3 * 5 + 1
 
@@ -210,7 +210,7 @@ def test_a_run_is_resumed_by_any_number_of_ranks(first: int, then: int, folder: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
-def test_what_one_rank_meets_all_are_told(size: int, folder: Path) -> None:
+def test_an_error_of_one_rank_reaches_all_ranks(size: int, folder: Path) -> None:
     every = [torch.load(folder / f"{size}-{rank}.pt", weights_only=False)["protocol"] for rank in range(size)]
     assert torch.equal(every[0]["collected"][:, 0], 10.0 * torch.arange(7))
     assert all(len(each["collected"]) == 0 for each in every[1:])
@@ -288,7 +288,7 @@ def test_the_ranks_end_with_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @linux
-def test_an_interrupt_ends_all_ranks_with_what_they_have(tmp_path: Path) -> None:
+def test_an_interrupt_ends_all_ranks_and_keeps_the_results(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = begin(folder)
     child = child_of(process)
@@ -319,14 +319,14 @@ def test_an_interrupt_ends_all_ranks_with_what_they_have(tmp_path: Path) -> None
         ("poisson_control.yaml", {}, "parameters: expected random inputs in a run of 4 ranks"),
     ],
 )
-def test_what_ranks_do_not_share_is_bad_input(name: str, settings: dict[str, Any], message: str) -> None:
+def test_problems_that_ranks_cannot_share_are_bad_input(name: str, settings: dict[str, Any], message: str) -> None:
     problem = nhgd.load(PROBLEM.parent / name, {"mesh.cells": [4, 4], **settings})
     with pytest.raises(nhgd.ProblemError, match=message):
         nhgd.solve(problem, place=ProcessPlace(0, 4, 0, 4, dist.HashStore))
 
 
 @pytest.mark.slow
-def test_bad_input_is_told_once(tmp_path: Path) -> None:
+def test_bad_input_is_reported_once(tmp_path: Path) -> None:
     settings = {"scenarios.count": 0}
     done = subprocess.run(command(tmp_path / "run", settings), env=ONE_THREAD, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("scenarios.count: expected") == 1

@@ -1,4 +1,4 @@
-"""Products with the Hessian of the reduced objective, against closed forms, differences and one another."""
+"""Products with the Hessian of the reduced objective, compared with closed forms, differences and each other."""
 
 from __future__ import annotations
 
@@ -134,14 +134,14 @@ def test_oracles_agree_in_the_energy_form_and_in_the_residual_form(name: str) ->
 
 
 @pytest.mark.parametrize("name", ["adjoint", "factored"])
-def test_a_point_is_factorised_once_however_many_products(name: str) -> None:
+def test_a_point_is_factorised_once_for_all_products(name: str) -> None:
     built = semilinear()
     d = normal(seeded(1), built.outer_size)
     product, _ = known(ORACLES[name], built, torch.zeros_like(d))
     before = replace(built.counts)
     product(d)
     first = built.counts - before
-    # The adjoint system was solved by factors of this point; those of NHGD may be of an earlier one.
+    # The adjoint method uses factors of this point; the factors of NHGD may belong to an earlier point.
     assert first.factorisations <= (0 if name == "adjoint" else 1)
     product(d)
     product(2.0 * d)
@@ -150,7 +150,7 @@ def test_a_point_is_factorised_once_however_many_products(name: str) -> None:
     assert name != "adjoint" or (first.solves, more.solves) == (2, 6)
 
 
-def test_a_product_that_cannot_be_solved_is_not_a_number() -> None:
+def test_a_product_without_a_solution_is_nan() -> None:
     built = semilinear()
     u, v = built.start()
 

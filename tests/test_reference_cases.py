@@ -1,4 +1,4 @@
-"""Exact answers: the mother problem, the spectral family, bounds; orders of convergence and mesh independence."""
+"""Exact optima: the problem of dolfin-adjoint, the spectral family, bounds; orders and mesh independence."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from problems import CPU, h1_matrix, h1_riesz, random, relative, space_of
 
 
 def spaces() -> dict[str, Space]:
-    """Spaces with very different meshes: even, uneven, long cells, few and many nodes, curved."""
+    """Spaces on very different meshes: even, uneven, with long cells, with few and many nodes, curved."""
     graded = np.linspace(0.0, 1.0, 13) ** 3
     return {
         "interval": space_of(1, 30, "P1"),
@@ -80,7 +80,7 @@ def test_the_mass_map_agrees_with_a_dense_solve(name: str) -> None:
     assert riesz.norm(riesz.gradient(b) - exact) < 1e-12 * riesz.norm(exact)
 
 
-def test_a_gradient_of_what_is_not_finite_is_not_finite() -> None:
+def test_the_gradient_of_an_infinite_covector_is_not_finite() -> None:
     riesz = mass_riesz_map(mass_of(SPACES["interval"]), Counts())
     b = random(2, 31)
     b[0, 3] = math.nan
@@ -134,7 +134,7 @@ def check_bound(riesz: RieszMap) -> None:
         bound, norm = riesz.dual_norm_bound(r), riesz.dual_norm(r)
         assert bound >= norm, kind
         if kind == "worst":
-            # Sharp up to the factor of one half that the bound takes for safety.
+            # The bound is sharp up to its factor of safety, one half.
             assert bound <= 1.5 * norm
 
 

@@ -16,7 +16,7 @@ from nhgd_pde.objective.risk import CVaR, Entropic, Mean, MeanPlusDeviation, Ris
 
 GAUSS = torch.distributions.Normal(0.0, 1.0)
 
-# Wide enough for the curvature to be seen.
+# The width is large enough to test the curvature.
 WIDE: list[Risk] = [
     Mean(),
     CVaR(0.1, 0.3),
@@ -56,7 +56,7 @@ def middles(size: int) -> Tensor:
 
 
 def rates(errors: list[float]) -> list[float]:
-    """Orders under halving."""
+    """The orders of errors when the width is halved."""
     return [math.log2(a / b) for a, b in pairwise(errors)]
 
 
@@ -84,7 +84,7 @@ def test_taylor_rates(risk: Risk, seed: int) -> None:
 
 
 @pytest.mark.parametrize("risk", WIDE, ids=named)
-def test_second_derivatives_are_symmetric_nonnegative_and_blind_to_shifts(risk: Risk) -> None:
+def test_second_derivatives_are_symmetric_nonnegative_and_zero_for_constants(risk: Risk) -> None:
     values, weights = sample(12)
     hessian = torch.stack([risk.second_derivative(values, weights, e) for e in torch.eye(12, dtype=torch.float64)])
     size = float(hessian.abs().max())
@@ -103,7 +103,7 @@ def sorted_tail(values: Tensor, weights: Tensor, beta: float) -> float:
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.5, 0.83, 0.9, 0.99])
-def test_exact_cvar_is_the_sorted_tail_and_the_minimum_over_t(beta: float) -> None:
+def test_exact_cvar_is_the_mean_of_the_sorted_tail_and_the_minimum_over_t(beta: float) -> None:
     for seed in range(5):
         values, weights = sample(57, seed)
         exact = CVaR(beta).exact(values, weights)
@@ -116,7 +116,8 @@ def test_exact_cvar_is_the_sorted_tail_and_the_minimum_over_t(beta: float) -> No
 def test_smoothed_cvar_tends_to_the_sorted_tail_in_first_order_between_its_bounds(beta: float) -> None:
     values, weights = sample(57)
     tail = sorted_tail(values, weights, beta)
-    # The scenario at the value at risk of which a share s belongs to the tail: there the width enters by H(s).
+    # A share s of the scenario at the value at risk belongs to the tail; the error of the width is in proportion to
+    # H(s).
     at = value_at_risk(values, weights, beta)
     weight = float(weights[values == at])
     share = (1.0 - beta - float(weights[values > at].sum())) / weight
@@ -134,12 +135,12 @@ def test_smoothed_cvar_tends_to_the_sorted_tail_in_first_order_between_its_bound
 def test_cvar_of_a_normal_distribution_in_closed_form(beta: float) -> None:
     quantile = GAUSS.icdf(torch.tensor(beta, dtype=torch.float64))
     density = float(GAUSS.log_prob(quantile).exp())
-    truth = 1.0 + 2.0 * density / (1.0 - beta)  # of N(1, 2^2)
+    truth = 1.0 + 2.0 * density / (1.0 - beta)  # The distribution is N(1, 2^2).
     errors = []
     for size in (2000, 4000, 8000, 16000, 32000):
         values = 1.0 + 2.0 * GAUSS.icdf(middles(size))
         errors.append(abs(CVaR(beta).exact(values, equal(size)) - truth))
-    # The tail that middles leave out beyond the last of them: first order, up to a root of a logarithm.
+    # The error of the tail beyond the last point is of first order, up to a root of a logarithm.
     assert all(rate > 0.95 for rate in rates(errors)) and errors[-1] < 1e-4
     values, weights = 1.0 + 2.0 * GAUSS.icdf(middles(100_000)), equal(100_000)
     exact = CVaR(beta).exact(values, weights)
@@ -154,7 +155,7 @@ def test_cvar_of_a_normal_distribution_in_closed_form(beta: float) -> None:
         leading = width**2 * math.pi**2 / 6.0 * (density / 2.0) / (1.0 - beta)
     assert np.allclose(rates(bends), 2.0, atol=0.05)
     assert bends[-1] == pytest.approx(leading, rel=5e-3)
-    # Of the level, -F''/F' takes the place of the density.
+    # In the formula for the level, -F''/F' replaces the density.
     assert offs[-1] == pytest.approx(width**2 * math.pi**2 / 6.0 * float(quantile) / 2.0, rel=5e-3, abs=1e-9)
     assert beta == 0.5 or np.allclose(rates(offs), 2.0, atol=0.1)
 
@@ -174,7 +175,7 @@ def test_cvar_of_a_uniform_distribution_in_closed_form(beta: float) -> None:
 
 
 def by_autograd(risk: CVaR, values: Tensor, weights: Tensor) -> tuple[float, float]:
-    """The integrand's mean and its slope in t, where `level` says that it is least."""
+    """The mean of the integrand and its slope in t at the level."""
     t = torch.tensor(risk.level(values, weights), dtype=torch.float64, requires_grad=True)
     mean = t + risk.width * (weights @ torch.log1p(torch.exp((values - t) / risk.width))) / (1.0 - risk.beta)
     (slope,) = torch.autograd.grad(mean, t)
@@ -182,7 +183,7 @@ def by_autograd(risk: CVaR, values: Tensor, weights: Tensor) -> tuple[float, flo
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.5, 0.9, 0.99])
-def test_the_eliminated_variable_minimises(beta: float) -> None:
+def test_the_level_minimises_the_integrand(beta: float) -> None:
     values, weights = sample(60)
     risk = CVaR(beta, 0.1)
     mean, slope = by_autograd(risk, values, weights)
@@ -197,7 +198,7 @@ def test_the_eliminated_variable_minimises(beta: float) -> None:
 
 
 @pytest.mark.parametrize("beta", [0.3, 0.9])
-def test_the_integrand_has_the_derivatives_it_says_in_values_and_level(beta: float) -> None:
+def test_the_derivatives_of_the_integrand_in_values_and_level(beta: float) -> None:
     values, _ = sample(30)
     risk, t, dt = CVaR(beta, 0.3), 0.4, -0.7
     direction = normal(seeded(9), 30)
@@ -223,7 +224,7 @@ def test_eliminating_the_level_is_the_schur_complement_of_the_integrand() -> Non
     assert torch.allclose(risk.second_derivative(values, weights, direction), expected, rtol=1e-11, atol=1e-14)
 
 
-def test_sampled_steps_in_value_and_level_find_the_minimum_of_the_risk() -> None:
+def test_stochastic_gradients_in_control_and_level_find_the_minimum_of_the_risk() -> None:
     """min over v of CVaR of (v - z)^2/2 by stochastic gradients of the integrand, t a variable beside v."""
     z, weights = sample(200)
     risk, g = CVaR(0.8, 0.2), seeded(4)
@@ -248,7 +249,7 @@ def test_sampled_steps_in_value_and_level_find_the_minimum_of_the_risk() -> None
 
 
 @pytest.mark.parametrize("risk", [*MONOTONE, MeanPlusDeviation(1.0)], ids=named)
-def test_translations_and_constants_pass_through(risk: Risk) -> None:
+def test_measures_are_translation_equivariant_and_preserve_constants(risk: Risk) -> None:
     values, weights = sample(50)
     assert risk.value(values + 7.0, weights) == pytest.approx(risk.value(values, weights) + 7.0, abs=1e-13)
     assert risk.exact(values + 7.0, weights) == pytest.approx(risk.exact(values, weights) + 7.0, abs=1e-13)
@@ -261,7 +262,7 @@ def test_translations_and_constants_pass_through(risk: Risk) -> None:
 
 @pytest.mark.parametrize("factor", [1e-12, 0.3, 1e12])
 @pytest.mark.parametrize("risk", [*COHERENT, MeanPlusDeviation(1.0)], ids=named)
-def test_homogeneous_at_any_scale(risk: Risk, factor: float) -> None:
+def test_measures_are_homogeneous_in_values_and_width(risk: Risk, factor: float) -> None:
     values, weights = sample(50)
     direction = normal(seeded(1), 50)
     scaled, fitted = factor * values, risk.fitted(values, weights)
@@ -276,7 +277,7 @@ def test_homogeneous_at_any_scale(risk: Risk, factor: float) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", MONOTONE, ids=named)
-def test_monotone_with_weights_of_probabilities(risk: Risk, seed: int) -> None:
+def test_monotone_measures_have_probabilities_as_derivatives(risk: Risk, seed: int) -> None:
     values, weights = sample(50, seed)
     worse = values + normal(seeded(seed + 50), 50).clamp(min=0.0)
     assert risk.value(worse, weights) >= risk.value(values, weights)
@@ -286,18 +287,18 @@ def test_monotone_with_weights_of_probabilities(risk: Risk, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", [*COHERENT, MeanPlusDeviation(2.0)], ids=named)
-def test_subadditive(risk: Risk, seed: int) -> None:
+def test_measures_are_subadditive(risk: Risk, seed: int) -> None:
     one, weights = sample(50, seed)
     other = 3.0 * normal(seeded(seed + 50), 50)
     assert risk.exact(one + other, weights) <= risk.exact(one, weights) + risk.exact(other, weights) + 1e-14
-    # Smoothed, the widths add up with the values.
+    # For smoothed measures the widths are added like the values.
     doubled = risk if isinstance(risk, Mean) else replace(risk, scale=2.0)  # type: ignore[type-var]
     assert doubled.value(one + other, weights) <= risk.value(one, weights) + risk.value(other, weights) + 1e-14
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", WIDE, ids=named)
-def test_convex(risk: Risk, seed: int) -> None:
+def test_measures_are_convex(risk: Risk, seed: int) -> None:
     one, weights = sample(50, seed)
     other = 3.0 * normal(seeded(seed + 50), 50)
     chord = 0.3 * risk.value(one, weights) + 0.7 * risk.value(other, weights)
@@ -306,7 +307,7 @@ def test_convex(risk: Risk, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", [*WIDE, *SHARP], ids=named)
-def test_between_the_mean_and_the_exact_measure_within_the_gap(risk: Risk, seed: int) -> None:
+def test_smoothed_measures_are_between_the_mean_and_the_exact_measure(risk: Risk, seed: int) -> None:
     values, weights = sample(50, seed)
     value, exact = risk.value(values, weights), risk.exact(values, weights)
     assert float(weights @ values) - 1e-14 <= value <= exact + 1e-14
@@ -315,7 +316,7 @@ def test_between_the_mean_and_the_exact_measure_within_the_gap(risk: Risk, seed:
 
 def test_gaps_are_attained() -> None:
     weights = equal(8)
-    cvar = CVaR(0.75, 1e-3)  # the tail is two scenarios, none of them split
+    cvar = CVaR(0.75, 1e-3)  # The tail consists of two whole scenarios.
     assert cvar.exact(torch.arange(8.0), weights) == 6.5
     assert cvar.value(torch.arange(8.0), weights) == pytest.approx(6.5 - cvar.gap(weights), abs=1e-14)
     worst = WorstCase(1e-3)
@@ -323,7 +324,7 @@ def test_gaps_are_attained() -> None:
     assert worst.gap(weights) == pytest.approx(1e-3 * math.log(8.0))
 
 
-def test_the_level_orders_the_measures() -> None:
+def test_cvar_grows_with_its_level() -> None:
     values, weights = sample(200)
     found = [CVaR(beta, 0.05).value(values, weights) for beta in (1e-6, 0.1, 0.5, 0.9, 0.99, 1.0 - 1e-6)]
     assert found == sorted(found)
@@ -343,7 +344,7 @@ def test_entropic_risk_between_mean_and_maximum_with_its_limits() -> None:
     for theta in (0.1, 0.05, 0.025, 0.0125):
         rests.append(abs(Entropic(theta).value(values, weights) - mean - 0.5 * theta * variance))
     assert np.allclose(rates(rests), 2.0, atol=0.2)
-    # Down to rounding: what is left of theta/2 variance after the mean is taken off.
+    # The difference to the mean is theta/2 variance, up to rounding.
     assert (Entropic(1e-6).value(values, weights) - mean) / 0.5e-6 == pytest.approx(variance, rel=1e-5)
 
 
@@ -383,7 +384,7 @@ def test_mean_plus_deviation_at_zero_variance_is_smooth(c: float) -> None:
     for h in (8e-6, 4e-6, 2e-6, 1e-6):
         change = risk.derivative(constant + h * direction, weights) - weights
         rest.append(float((change - h * expected).norm()))
-    assert np.allclose(rates(rest), 3.0, atol=0.05)  # even about a constant
+    assert np.allclose(rates(rest), 3.0, atol=0.05)  # The measure is even about a constant.
 
 
 def test_mean_plus_deviation_is_not_monotone() -> None:
@@ -423,7 +424,7 @@ def test_scenarios_without_probability_do_not_count(risk: Risk) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1e-12, -3.0, 1e12])
 @pytest.mark.parametrize("risk", [*WIDE, *SHARP], ids=named)
-def test_one_scenario(risk: Risk, value: float) -> None:
+def test_measures_of_one_scenario_are_its_value(risk: Risk, value: float) -> None:
     values, weights = tensor(value), tensor(1.0)
     for each in (risk, risk.fitted(values, weights)):
         assert each.value(values, weights) == pytest.approx(value, rel=1e-14, abs=1e-15)
@@ -434,8 +435,8 @@ def test_one_scenario(risk: Risk, value: float) -> None:
 
 
 @pytest.mark.parametrize("risk", SHARP, ids=named)
-def test_small_differences_on_large_values(risk: Risk) -> None:
-    """Values are multiples of 2^-10 here, so that adding 2^40 loses nothing."""
+def test_small_differences_of_large_values_are_kept(risk: Risk) -> None:
+    """Values are multiples of 2^-10, so that adding 2^40 is exact."""
     values, weights = (sample(50)[0] * 1024.0).round() / 1024.0, equal(50)
     direction = normal(seeded(1), 50)
     large = values + 2.0**40
@@ -448,7 +449,7 @@ def test_small_differences_on_large_values(risk: Risk) -> None:
 
 @pytest.mark.parametrize("smoothing", [1e-14, 1e-6, 1e6])
 @pytest.mark.parametrize("kind", [CVaR(0.9), CVaR(0.85), WorstCase(), MeanPlusDeviation(1.0)], ids=named)
-def test_any_width_is_solved_to_rounding(kind: Risk, smoothing: float) -> None:
+def test_the_level_is_exact_up_to_rounding_for_any_width(kind: Risk, smoothing: float) -> None:
     values, weights = sample(10)[0], equal(10)
     risk = replace(kind, smoothing=smoothing)  # type: ignore[type-var]
     assert float(risk.derivative(values, weights).sum()) == pytest.approx(1.0, abs=1e-12)
@@ -501,7 +502,7 @@ def test_parameters_out_of_range_are_named(build, field: str) -> None:
         build()
 
 
-def test_values_and_weights_that_do_not_belong_together() -> None:
+def test_values_and_weights_that_do_not_fit_are_refused() -> None:
     risk = CVaR(0.9)
     with pytest.raises(ValueError, match=r"weights: expected one for each of 3 values, found shape \(2,\)"):
         risk.value(tensor(1.0, 2.0, 3.0), equal(2))
@@ -523,7 +524,7 @@ def test_value_at_risk_where_the_level_is_reached_up_to_the_rounding_of_sums(siz
         assert value_at_risk(values, equal(size), beta + 0.5 / size) == round(beta * size)
 
 
-def test_a_tail_of_very_small_probability() -> None:
+def test_a_tail_of_very_small_probability_is_exact() -> None:
     tail = 2.0**-40
     values, weights = tensor(4.0, 1.0, 2.0), tensor(0.25 * tail, 1.0 - 0.5 * tail, 0.25 * tail)
     assert CVaR(1.0 - tail).exact(values, weights) == pytest.approx(0.25 * 4.0 + 0.25 * 2.0 + 0.5, rel=1e-14)
@@ -536,7 +537,7 @@ def test_an_outlier_of_small_probability_leaves_the_deviation_centred() -> None:
 
 
 @pytest.mark.parametrize("risk", SHARP, ids=named)
-def test_values_whose_squares_overflow(risk: Risk) -> None:
+def test_values_whose_squares_overflow_have_finite_measures(risk: Risk) -> None:
     values, weights = tensor(1.0, 2.0, -3.0), equal(3)
     value, exact = risk.value(1e300 * values, weights), risk.exact(1e300 * values, weights)
     assert value == pytest.approx(exact, rel=1e-12) and 0.0 <= value <= 1e301

@@ -1,4 +1,4 @@
-"""Two roles in two processes give the numbers of one, and neither outlives the other."""
+"""Two roles in two processes give the numbers of one process, and end together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nhgd_pde.output.sealed import read_sealed
 from nhgd_pde.output.storage import OutputError
 
 PROBLEMS = Path(__file__).parents[1] / "problems"
-# Half of the cores are one core here, so that sums are in the same order in both runs.
+# Each role has one core, so that sums have the same order in both runs.
 
 SAMPLED = {"inner.tests": 16, "curvature.kind": "dense"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,7 +51,7 @@ def solve(case: str, folder: Path | None = None, roles: int = 1, **more: Any) ->
 
 
 def inverse(folder: Path) -> torch.Tensor:
-    """A of the last checkpoint of a dense run."""
+    """The inverse in the last checkpoint of a run with a dense inverse."""
     content = read_sealed(folder / "checkpoint.pt")["state"]["inverse"]
     if "file" in content:
         content = read_sealed(folder / content["file"], content["sha256"])
@@ -82,7 +82,7 @@ def test_two_roles_give_the_numbers_of_one(case: str, tmp_path: Path) -> None:
         a, b = inverse(tmp_path / "one"), inverse(tmp_path / "two")
         assert (a - b).norm() <= 1e-12 * a.norm()
         assert "dense" in two.stats["curvature"] and one.stats["curvature"] == two.stats["curvature"]
-    # Work done by the other role is counted too; only the factors of K are made once more there.
+    # The counts include the work of the other role, which computes the factors of K once more.
     assert two.stats["solves"]["solves"] == one.stats["solves"]["solves"]
 
 
@@ -90,14 +90,14 @@ def test_two_roles_give_the_numbers_of_one(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lag", [1, 3])
 @pytest.mark.parametrize("case", ["energy form, dense", "semilinear, factored"])
 def test_a_lagging_inverse_leads_to_the_same_optimum(case: str, lag: int, roles: int) -> None:
-    # With alpha = 1e-6 a gradient of 1e-8 of the first leaves errors of 1e-6 in the control.
+    # With alpha = 1e-6, a relative gradient of 1e-8 allows errors of 1e-6 in the control.
     exact, lagged = solve(case, outer__rtol=1e-10), solve(case, roles=roles, curvature__lag=lag, outer__rtol=1e-10)
     assert exact.status == lagged.status == "converged"
     assert lagged.objective == pytest.approx(exact.objective, rel=1e-6)
     assert np.abs(lagged.control - exact.control).max() <= 1e-6 * np.abs(exact.control).max()
 
 
-def test_a_lagging_run_of_two_roles_is_that_of_one() -> None:
+def test_a_lagging_run_of_two_roles_gives_the_numbers_of_one() -> None:
     one, two = (solve("energy form, dense", roles=roles, curvature__lag=2) for roles in (1, 2))
     assert one.objective == pytest.approx(two.objective, rel=1e-12) and len(one.history) == len(two.history)
 
@@ -129,7 +129,7 @@ def command(folder: Path, *settings: str) -> list[str]:
 
 @linux
 @pytest.mark.parametrize("when", ["starting", "running"])
-def test_the_inner_role_survives_the_death_of_the_other_to_say_so(when: str, tmp_path: Path) -> None:
+def test_the_inner_role_reports_the_death_of_the_curvature_role(when: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE_THREAD)
     child = child_of(run)
@@ -165,7 +165,7 @@ def test_the_curvature_role_ends_with_the_other(when: str, tmp_path: Path) -> No
         read_sealed(folder / "checkpoint.pt")
 
 
-def test_a_device_that_the_curvature_role_does_not_have_is_bad_input(tmp_path: Path) -> None:
+def test_a_missing_device_of_the_curvature_role_is_bad_input(tmp_path: Path) -> None:
     found = subprocess.run(
         command(tmp_path / "run", "devices.curvature=cuda:7"), capture_output=True, text=True, env=ONE_THREAD
     )

@@ -43,7 +43,7 @@ MESHES: list[tuple[dict[str, Any], Any]] = [
 
 
 @pytest.mark.parametrize(("mesh", "element"), MESHES)
-def test_meshes_are_counted_without_being_made(mesh: dict[str, Any], element: Any) -> None:
+def test_cells_are_counted_without_building_the_mesh(mesh: dict[str, Any], element: Any) -> None:
     file = read_problem(POISSON, {"mesh": mesh})
     counted, made = mesh_size(file.spec.mesh), build_domain(file).mesh
     assert counted is not None
@@ -53,8 +53,8 @@ def test_meshes_are_counted_without_being_made(mesh: dict[str, Any], element: An
 
 
 @pytest.mark.parametrize("path", origins()[::2], ids=lambda path: path.stem)
-def test_unknowns_are_counted_without_being_made(path: Path) -> None:
-    """Those that conditions fix are counted; controls on a side, and on a part of the mesh, about."""
+def test_unknowns_are_counted_without_building_the_spaces(path: Path) -> None:
+    """The count includes unknowns that conditions determine; controls on a side or a part of the mesh are estimated."""
     file = ProblemFile(read_problem(shrunk(path)).spec, path)
     if path.stem in ("dup", "folded", "hang3r", "two"):
         pytest.skip("its mesh is refused")
@@ -88,10 +88,12 @@ def test_unknowns_are_counted_without_being_made(path: Path) -> None:
         ("mbb_beam", {"control.penalty": [3.0] * 10**6}, "control.penalty"),
     ],
 )
-def test_what_is_too_large_is_refused_at_its_key_with_its_bytes(name: str, overrides: dict[str, Any], key: str) -> None:
+def test_problems_that_are_too_large_are_refused_with_key_and_bytes(
+    name: str, overrides: dict[str, Any], key: str
+) -> None:
     file = read_problem(ROOT / f"problems/{name}.yaml", {**overrides, "devices.memory": 16e9})
     with pytest.raises(ProblemError) as caught:
-        # A mesh file is counted once it is read, before it is refined.
+        # The cells of a mesh file are counted after reading and before refinement.
         build_domain(file)
     (issue,) = caught.value.issues
     assert issue.key == key
@@ -99,7 +101,7 @@ def test_what_is_too_large_is_refused_at_its_key_with_its_bytes(name: str, overr
     assert "where 16.0 GB (16,000,000,000 bytes) are available" in issue.message
 
 
-def test_the_option_says_how_much_there_is() -> None:
+def test_the_option_sets_the_available_memory() -> None:
     check_room(read_problem(POISSON, {"devices.memory": 1e9}))
     check_room(read_problem(POISSON, {"mesh.cells": 10**5, "devices.memory": 1e30}))
     assert "would take about 3" in str(refused(POISSON, devices__memory=1e8))
@@ -128,13 +130,13 @@ def test_the_shipped_problems_fit_into_two_gigabytes(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "bytes_"),
     [
-        # With the peaks that docs/benchmarks.md and docs/verification.md have.
+        # The peaks are those in docs/benchmarks.md and docs/verification.md.
         ("poisson_control", {"mesh.cells": 512}, 1.55e9),
         ("heat_control", {"mesh": {"kind": "rectangle", "cells": 64}, "time.steps": 40}, 0.7e9),
         ("robust_poisson_3d", {}, 2e9),
     ],
 )
-def test_the_largest_runs_of_the_docs_are_counted_within_a_factor_of_two(
+def test_the_memory_of_the_largest_runs_in_the_docs_is_right_up_to_a_factor_of_two(
     name: str, overrides: dict[str, Any], bytes_: float
 ) -> None:
     path = ROOT / f"problems/{name}.yaml"
@@ -159,7 +161,7 @@ def test_the_command_line_refuses_before_torch_is_loaded() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of addresses are those of Linux")
-def test_a_limit_of_addresses_counts() -> None:
+def test_a_limit_of_the_address_space_is_respected() -> None:
     code = (
         "import resource\nresource.setrlimit(resource.RLIMIT_AS, (3 * 10**9,) * 2)\n"
         "from nhgd_pde.linalg.memory import host_bytes, whole_bytes\nprint(host_bytes(), whole_bytes())"
@@ -177,8 +179,10 @@ def test_a_limit_of_addresses_counts() -> None:
         (1, "5:cpu,memory:/a/b\n", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
     ],
 )
-def test_limits_of_control_groups_count(tmp_path: Path, version: int, line: str, names: tuple[str, str]) -> None:
-    """The least of a group and of those above it, with what files have left in memory."""
+def test_limits_of_control_groups_are_respected(
+    tmp_path: Path, version: int, line: str, names: tuple[str, str]
+) -> None:
+    """The limit is the least of a group and the groups above it; memory used by the cache of files is free."""
     proc, root = tmp_path / "cgroup", tmp_path / "fs"
     proc.write_text("3:cpuset:/a\n" + line)
     base = root if version == 2 else root / "memory"

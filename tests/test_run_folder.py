@@ -144,7 +144,7 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path: Path, prepare: Callable
     assert contents(folder) == before
 
 
-def test_a_path_that_is_or_runs_through_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_to_or_through_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(OutputError, match="expected a folder or a new path, found a file"):
@@ -152,7 +152,7 @@ def test_a_path_that_is_or_runs_through_a_file_is_refused(tmp_path: Path) -> Non
     assert contents(tmp_path) == {"file": b"kept"}
 
 
-def test_empty_and_half_made_folders_are_taken(tmp_path: Path) -> None:
+def test_empty_and_incomplete_folders_are_used(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / ".problem.yaml.0123456789ab.tmp").write_text("name")
@@ -213,7 +213,7 @@ def test_summary_takes_torch_values(tmp_path: Path) -> None:
     assert read_history(tmp_path) == [{"iteration": 0, "objective": 0.25}]
 
 
-def test_history_keeps_every_digit_and_is_on_disk_at_once(tmp_path: Path) -> None:
+def test_history_has_every_digit_and_is_written_at_once(tmp_path: Path) -> None:
     rows: list[dict[str, float | int | str | None]] = [
         {"iteration": 0, "objective": 0.1 + 0.2, "error": 5e-324, "note": 'first, "quoted"', "adjoint": None},
         {"iteration": 1, "objective": -np.inf, "error": 1.0, "note": "é", "adjoint": np.float64(2.5)},
@@ -265,7 +265,7 @@ def test_a_closed_folder_takes_no_more_rows(tmp_path: Path) -> None:
         fresh.log("late")
 
 
-def test_resume_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+def test_resume_continues_from_the_checkpoint(tmp_path: Path) -> None:
     finished_run(tmp_path)
     with open(tmp_path / "history.csv", "a") as file:
         file.write("3,0.2")
@@ -281,7 +281,7 @@ def test_resume_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"checkpoint"
 
 
-def test_resume_without_a_limit_drops_only_the_torn_row(tmp_path: Path) -> None:
+def test_resume_without_a_limit_drops_only_the_incomplete_row(tmp_path: Path) -> None:
     finished_run(tmp_path)
     whole = (tmp_path / "history.csv").read_bytes()
     with open(tmp_path / "history.csv", "ab") as file:
@@ -299,7 +299,7 @@ def test_resume_refuses_what_is_not_a_run_folder(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"problem.yaml": PROBLEM.encode()}
 
 
-def test_history_names_the_line_that_is_damaged(tmp_path: Path) -> None:
+def test_the_damaged_line_of_a_history_is_named(tmp_path: Path) -> None:
     (tmp_path / "history.csv").write_text("iteration,objective\n0,1.0\n1\n")
     with pytest.raises(OutputError, match=r"history\.csv:3: expected 2 cells, found 1"):
         read_history(tmp_path)
@@ -318,7 +318,7 @@ for iteration in range(100_000_000):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_after_a_kill_history_and_summary_are_whole(tmp_path: Path) -> None:
+def test_after_a_kill_history_and_summary_are_complete(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], cwd=Path(__file__).parents[1])
     give_up = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Runs and their folders: interrupted, killed, saved; what ParaView would find there."""
+"""Runs and their folders: interrupted, killed, saved, and read by VTK."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from problems import BASE
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A long run in small steps: the gradient method with a constant step.
+# A long run: the gradient method with a small constant step.
 SLOW = [
     sys.executable, "-m", "nhgd_pde", "solve", "problems/poisson_control.yaml",
     "--set", "mesh.cells=[32, 32]", "--set", "outer.method=gradient", "--set", "outer.step=1.0",
@@ -88,7 +88,9 @@ def test_vtk_opens_the_series(tmp_path: Path) -> None:
         ({"mesh": {"kind": "interval", "cells": 20}, "objective.0.target": "sin(pi*x)"}, "line"),
     ],
 )
-def test_other_elements_are_written_on_their_own_nodes(overrides: dict[str, object], kind: str, tmp_path: Path) -> None:
+def test_fields_of_other_elements_are_written_on_their_nodes(
+    overrides: dict[str, object], kind: str, tmp_path: Path
+) -> None:
     problem = nhgd.load(ROOT / "problems/poisson_control.yaml", overrides)
     solution = nhgd.solve(problem, output=tmp_path / "run")
     assert solution.status == "converged"
@@ -105,7 +107,7 @@ def test_other_elements_are_written_on_their_own_nodes(overrides: dict[str, obje
         np.testing.assert_allclose(corners[nodes[:, 3]], corners[nodes[:, :2]].mean(axis=1), atol=1e-14)
 
 
-def test_ctrl_c_leaves_a_complete_folder(tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_a_complete_folder(tmp_path: Path) -> None:
     process = start(tmp_path / "run", rows=4)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
@@ -119,7 +121,7 @@ def test_ctrl_c_leaves_a_complete_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [3, 17])
-def test_kill_leaves_an_index_that_opens(rows: int, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_a_readable_index(rows: int, tmp_path: Path) -> None:
     process = start(tmp_path / "run", rows)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
@@ -170,7 +172,7 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "outputs/weak_regularisation/final.vtu").exists()
 
 
-def test_callback_sees_every_iteration_and_interrupts() -> None:
+def test_the_callback_gets_every_iteration_and_can_interrupt() -> None:
     seen: list[object] = []
     problem = nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [16, 16]})
     solution = nhgd.solve(
@@ -205,7 +207,7 @@ def test_a_singular_equation_is_a_failed_run_with_a_sentence(method: str, tmp_pa
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
 
 
-def test_a_second_solve_of_the_same_problem_counts_its_own_work() -> None:
+def test_a_second_solve_of_a_problem_counts_only_its_own_work() -> None:
     problem = nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [16, 16]})
     first, second = nhgd.solve(problem), nhgd.solve(problem)
     assert second.objective == first.objective
@@ -214,7 +216,7 @@ def test_a_second_solve_of_the_same_problem_counts_its_own_work() -> None:
 
 
 def test_a_picture_has_every_state_control_and_target() -> None:
-    """Also of a complex field, and of several controls, whose fields go by other names."""
+    """The problems include a complex field, and several controls, whose fields have other names."""
     complex_field = {
         **copy.deepcopy(BASE),
         "pde": {"kind": "helmholtz", "wavenumber": 1, "boundary": {"all": {"dirichlet": 0}}},
@@ -234,8 +236,8 @@ def test_a_picture_has_every_state_control_and_target() -> None:
 
 @pytest.mark.parametrize("asked", [2, 5, 9, 13])
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
-def test_a_search_that_is_interrupted_goes_on_bit_for_bit(method: str, asked: int, tmp_path: Path) -> None:
-    """A first step that is far too long is shortened many times; the trials have states of their own."""
+def test_an_interrupted_line_search_resumes_bit_for_bit(method: str, asked: int, tmp_path: Path) -> None:
+    """The first step is far too long and is shortened many times; every trial point has its own state."""
     boundary = {"all": {"dirichlet": 0}}
     problem = nhgd.load(
         {

@@ -34,7 +34,7 @@ def points(problem: ScenarioProblem) -> tuple[Tensor, Tensor]:
 
 
 def filled(problem: ScenarioProblem, oracle: SAGA, v: Tensor) -> SAGAState:
-    """With every scenario seen at v."""
+    """A state whose table is filled at v."""
     state = oracle.init(problem, *problem.start())
     while any(seen is None for seen in state.table):
         _, state = oracle.evaluate(problem, v, state, TIGHT)
@@ -42,7 +42,7 @@ def filled(problem: ScenarioProblem, oracle: SAGA, v: Tensor) -> SAGAState:
 
 
 def draws(problem: ScenarioProblem, batch: int, points: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
-    """Hypergradients (count, p) at the second point of batches after a full table at the first; and their errors."""
+    """Hypergradients (count, p) of batches at the second point, with a table from the first point, and their errors."""
     oracle = SAGA(natural(), batch, share=0.0)
     state, found, errors = filled(problem, oracle, points[0]), [], []
     for seed in range(count):
@@ -53,12 +53,14 @@ def draws(problem: ScenarioProblem, batch: int, points: tuple[Tensor, Tensor], c
     return torch.stack(found), torch.tensor(errors, dtype=torch.float64)
 
 
-def test_minibatches_are_unbiased_and_know_their_error(problem: ScenarioProblem, points: tuple[Tensor, Tensor]) -> None:
+def test_minibatches_are_unbiased_with_the_estimated_error(
+    problem: ScenarioProblem, points: tuple[Tensor, Tensor]
+) -> None:
     found, errors = draws(problem, 6, points, 200)
     expected = exact(problem, points[1]).derivative
     generator = torch.Generator().manual_seed(1)
     functionals = torch.randn(5, problem.outer_size, generator=generator, dtype=torch.float64)
-    # And along the full gradient itself.
+    # The mean along the full gradient is right as well.
     functionals = torch.cat([functionals, problem.outer_metric.gradient(expected[None])])
     numbers = found @ functionals.T
     standard_errors = numbers.std(0) / math.sqrt(len(numbers))
@@ -68,7 +70,7 @@ def test_minibatches_are_unbiased_and_know_their_error(problem: ScenarioProblem,
     assert math.sqrt(float(errors.square().mean())) == pytest.approx(true, rel=0.15)
 
 
-def test_the_variance_goes_with_one_over_the_batch(problem: ScenarioProblem, points: tuple[Tensor, Tensor]) -> None:
+def test_the_variance_is_inverse_to_the_batch_size(problem: ScenarioProblem, points: tuple[Tensor, Tensor]) -> None:
     expected = exact(problem, points[1]).derivative
     x, y = [], []
     for batch in (1, 2, 4, 8):
@@ -101,7 +103,7 @@ def test_convergence_is_linear_to_the_optimum_of_the_sample_average(problem: Sce
     assert found.status == "converged", found.message
     gaps = [exact(problem, each.evaluation.v).value / best.value - 1.0 for each in iterates]
     assert gaps[-1] < 1e-10
-    # From the second epoch on to where the rounding of values begins.
+    # The rate holds from the second epoch until only rounding is left.
     kept = [(k, math.log10(gap)) for k, gap in enumerate(gaps) if k >= 8 and gap > 1e-12]
     assert kept[0][1] - kept[-1][1] > 7.0
     steps = torch.tensor([[k, 1.0] for k, _ in kept], dtype=torch.float64)
@@ -119,7 +121,7 @@ def test_weights_of_scenarios_are_respected(problem: ScenarioProblem) -> None:
     oracle = SAGA(natural(), 5, share=0.0)
     state = filled(weighted, oracle, v)
     evaluation, _ = oracle.evaluate(weighted, v, state, TIGHT)
-    # As the mean over a sample in which scenarios are as often as they weigh.
+    # The reference is the mean over a sample in which scenarios are repeated according to their weights.
     rows = torch.stack([exact(problem_of(problem, s), v).derivative for s in range(24)])
     expected = weighted.weights @ rows
     assert float((evaluation.derivative - expected).norm()) < 1e-9 * float(expected.norm())
@@ -138,14 +140,14 @@ def test_the_table_grows_to_three_numbers_a_scenario_and_unknown(problem: Scenar
         _, state = oracle.evaluate(problem, v, state, Accuracy(1e-3, 1e-3))
         held.append(state.numbers)
         rows = [row for seen in state.table if seen is not None for row in (seen.u, seen.p, seen.h)]
-        # None keeps a whole batch alive.
+        # No row keeps the memory of a whole batch.
         assert sum(row.untyped_storage().nbytes() for row in rows) == 8 * sum(row.numel() for row in rows)
     one = 2 * n + p + 1
-    # Nothing of the starting point.
+    # Nothing of the starting point stays in memory.
     assert held[:3] == [0, 5 * one, 10 * one] and held[5:] == [count * one] * 7
 
 
-def test_a_run_goes_on_with_the_same_numbers(problem: ScenarioProblem) -> None:
+def test_a_resumed_run_gives_the_same_numbers(problem: ScenarioProblem) -> None:
     oracle = SAGA(natural(), 5, seed=3)
     state = oracle.init(problem, *problem.start())
     v = torch.ones(problem.outer_size, dtype=torch.float64)
@@ -173,7 +175,9 @@ def test_other_risks_are_refused(problem: ScenarioProblem) -> None:
     ],
     ids=["bounds", "l1"],
 )
-def test_optima_with_kinks(control: dict[str, object], terms: list[dict[str, object]]) -> None:
+def test_optima_with_kinks_are_those_of_the_sample_average(
+    control: dict[str, object], terms: list[dict[str, object]]
+) -> None:
     fit = {"kind": "tracking", "target": "sin(pi*x)*sin(2*pi*y)"}
     objective = [fit, {"kind": "regularisation", "norm": "l2", "weight": 1e-4}, *terms]
     nominal = poisson_2d(control=control, objective=objective)
@@ -183,7 +187,7 @@ def test_optima_with_kinks(control: dict[str, object], terms: list[dict[str, obj
     assert found.status == "converged", found.message
     v = found.last.evaluation.v
     assert problem.outer_metric.norm((v - best.v)[None]) < 1e-6 * problem.outer_metric.norm(best.v[None])
-    # Kinks are met exactly, by the same controls; but for those at corners that move nothing, which no force holds.
+    # The same entries are exactly at kinks, except for corners without any effect on the objective.
     held = (best.v != 0.0) | (best.derivative != 0.0)
     assert int((~held).sum()) <= 4 and float((v * ~held).abs().max()) < 1e-8
     assert torch.equal((v == 0.0)[held], (best.v == 0.0)[held]) and int((v == 0.0).sum()) > 10

@@ -28,7 +28,7 @@ VARIANTS = {
 
 
 def fresh(count: int = 24, at_once: int = 7) -> ScenarioProblem:
-    """A part has 7 scenarios, the last one 3; every problem has counts of its own."""
+    """A new problem with its own counters; parts have 7 scenarios and the last one has 3."""
     nominal = poisson_2d()
     return scenarios_of(nominal, waves(nominal, count, 0.5), at_once=at_once)
 
@@ -44,7 +44,7 @@ def control(problem: ScenarioProblem) -> Tensor:
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("at_once", [7, 1])
-def test_every_variant_is_the_adjoint_of_the_whole(name: str, at_once: int) -> None:
+def test_every_variant_gives_the_adjoint_gradient_of_the_whole_sample(name: str, at_once: int) -> None:
     problem, oracle = fresh(at_once=at_once), VARIANTS[name]
     state = oracle.init(problem, *problem.start())
     for v in (control(problem), control(problem) + 1.0):
@@ -73,18 +73,18 @@ def test_other_risks_have_the_derivative_of_their_value(problem: ScenarioProblem
 
 
 @pytest.mark.parametrize("oracle", [SampleAverage("factors"), SampleAverage("nominal", None)], ids=["factors", "cg"])
-def test_it_finds_the_optimum_of_the_adjoint(problem: ScenarioProblem, oracle: SampleAverage) -> None:
+def test_sample_average_finds_the_optimum_of_the_adjoint(problem: ScenarioProblem, oracle: SampleAverage) -> None:
     found = minimise(problem, oracle, LBFGS(), Stopping(rtol=1e-7))
     assert found.status == "converged", found.message
     assert found.last.evaluation.value == pytest.approx(optimum(problem).value, rel=1e-10)
 
 
-def test_factors_are_made_once_and_every_solve_is_used(problem: ScenarioProblem) -> None:
+def test_scenarios_are_factorised_once_and_no_solve_is_wasted(problem: ScenarioProblem) -> None:
     oracle = SampleAverage("factors")
     state = oracle.init(problem, *problem.start())
     before = replace(problem.counts)
     _, state = oracle.evaluate(problem, control(problem), state, ANY)
-    # One more for the metric that errors are measured in.
+    # The metric of errors takes one more factorisation.
     assert (problem.counts - before).factorisations == 24 + 1
     before = replace(problem.counts)
     for k in range(3):
@@ -121,7 +121,7 @@ def test_factors_that_do_not_fit_are_refused_with_their_bytes(problem: ScenarioP
     [*VARIANTS.values(), RobbinsMonro(4), RobbinsMonro(4, start="kept"), RobbinsMonro(4, True, start="zero")],
     ids=lambda oracle: f"{oracle.name} {getattr(oracle, 'solver', getattr(oracle, 'start', ''))}",
 )
-def test_a_run_goes_on_with_the_same_numbers(problem: ScenarioProblem, oracle: SampleAverage | RobbinsMonro) -> None:
+def test_a_resumed_run_gives_the_same_numbers(problem: ScenarioProblem, oracle: SampleAverage | RobbinsMonro) -> None:
     state = oracle.init(problem, *problem.start())
     v = control(problem)
     for k in range(4):
@@ -139,7 +139,7 @@ def test_an_epoch_of_stochastic_gradients_is_the_full_one(problem: ScenarioProbl
     state, v = oracle.init(problem, *problem.start()), control(problem)
     total = torch.zeros_like(v)
     taken = 0
-    # A part of f_0 is in every batch, and weights of batches are 24 / b / 24.
+    # Every batch has a part of f_0, and the weights of batches are 24 / b / 24.
     while taken < 24:
         evaluation, state = oracle.evaluate(problem, v, state, ANY)
         total += evaluation.scenarios / 24.0 * evaluation.derivative

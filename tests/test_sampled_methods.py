@@ -45,7 +45,7 @@ def test_stocbio_has_the_mean_of_a_neumann_series() -> None:
     step, p = 0.2 / float(dense(problem, u, v)[2][-1]), problem.outer_size
     oracle = StocBiO(tests=32, inner_steps=3, inner_step=step, steps=6, linear_step=step)
     mean, deviation = spread(problem, oracle, v, u, 400)
-    # The loss of every sample is stationary at u*, where a sampled step does not move.
+    # At u* the loss of every sample is stationary, so that sampled steps are zero.
     assert torch.allclose(mean[p : p + 4], u[0], rtol=0.0, atol=1e-12)
     series = at(problem, Neumann(steps=6, linear_step=step), v, u)[0].derivative
     shorter = at(problem, Neumann(steps=4, linear_step=step), v, u)[0].derivative
@@ -80,32 +80,32 @@ def test_the_noise_of_amigo_falls_with_its_step() -> None:
             _, state = oracle.evaluate(problem, v, state, EXACT)
             squares.append(problem.inner_metric.norm(state.q - exact) ** 2)
         noise.append(sum(squares[100:]) / len(squares[100:]))
-    # Of first order in the step, and a little more while the step is not small.
+    # The noise is of first order in the step, and a little larger if the step is not small.
     assert 3.5 < noise[0] / noise[1] < 7.0
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.stochastic])
-def test_default_steps_are_stable_whatever_the_spectrum(name: str) -> None:
-    """Without noise, as in least squares, the default steps and their number are enough."""
+def test_default_steps_are_stable_for_any_spectrum(name: str) -> None:
+    """Without noise, as in least squares, the default size and number of steps suffice."""
     problem = least_squares()
     v, u = solved(problem)
     evaluation, _ = at(problem, METHODS[name].factory(16), v, torch.zeros_like(u), 2)
     assert error(problem, evaluation) < 0.3
 
 
-def test_the_mean_of_saba_is_that_of_its_table() -> None:
+def test_the_mean_of_saba_is_the_mean_of_its_table() -> None:
     problem = cubic_problem(n=4, p=3)
     v, u = solved(problem)
     _, state = at(problem, SABA(tests=3, pool=5, warm_up=2), v, torch.zeros_like(u), 20)
     for name in ("gradient", "image", "cross"):
         mean = sum(getattr(terms, name) for terms in state.table) / 5
         assert torch.allclose(getattr(state.mean, name), mean, atol=1e-12)
-    # The default pool has twice as many tests as a scenario has unknowns.
+    # By default there are twice as many test functions as unknowns of a scenario.
     assert len(SABA(tests=3).init(problem, u, v).pool) == 3
 
 
-def test_soba_is_its_three_lines() -> None:
-    """Least squares has deterministic terms, so that every line can be written with matrices."""
+def test_soba_takes_the_three_steps_of_its_algorithm() -> None:
+    """In least squares the terms are deterministic, so that every line is a formula with matrices."""
     problem = least_squares()
     a, b, c = 0.02, 0.03, 0.05
     gram, matrix, _ = dense(problem, *problem.start())
@@ -172,5 +172,6 @@ def test_the_noise_of_soba_falls_with_its_steps() -> None:
             lambda it, late=late: late.append(it.evaluation.v),  # type: ignore[misc]
         )
         squares.append(sum(problem.outer_metric.norm((v - best)[None]) ** 2 for v in late[100:]) / len(late[100:]))
-    # Of first order in the steps, which all fall together but for that of u, whose noise vanishes at u*.
+    # The noise is of first order in the steps, which decrease together except for that of u, whose noise vanishes at
+    # u*.
     assert 3.0 < squares[0] / squares[1] < 12.0

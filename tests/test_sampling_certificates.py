@@ -1,4 +1,4 @@
-"""What runs that end on a part of the scenarios say of their gradient, against all scenarios of the sample."""
+"""Bounds of the gradient in runs that end on a part of the scenarios, compared with all scenarios of the sample."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from nhgd_pde.engine.scenarios.extremes import beyond
 
 
 def counted(seeds: range, std: float, rtol: float, count: int = 512, modes: int = 10) -> tuple[int, int, int]:
-    """Runs that ended on a part of the scenarios, those of them whose bound holds, and false ones."""
+    """The numbers of runs that end on a part of the scenarios, of those whose bound holds, and of false ones."""
     runs = [loose(case(seed, std, rtol, count, modes)) for seed in seeds]
     assert all(run.found.status == "converged" for run in runs)
     parts = [run for run in runs if run.part]
     return len(parts), sum(run.holds for run in parts), sum(run.false for run in runs)
 
 
-def test_a_run_that_sixteen_scenarios_deceive_goes_on() -> None:
-    """Their gradient was 0.11 of the goal with a sampling error of 0.19, and that of all 512 was 1.7 of it."""
+def test_a_run_with_sixteen_misleading_scenarios_does_not_end() -> None:
+    """Their gradient was 0.11 of the goal with a sampling error of 0.19; that of all 512 was 1.7 of the goal."""
     run = loose(case(10, 1.0, 0.3))
     assert run.found.status == "converged" and run.true <= run.goal
     assert run.found.last.evaluation.scenarios > 16 and run.holds
 
 
 @pytest.mark.parametrize("seed", [3, 10])
-def test_a_scenario_far_out_in_the_tail_that_is_left_out_is_in_the_bound(seed: int) -> None:
-    """One log-normal number: 384 (256) scenarios once ended with 4 (1.1) times the error that they said."""
+def test_the_bound_includes_a_missing_scenario_far_in_the_tail(seed: int) -> None:
+    """With one log-normal number, runs once ended on 384 (256) scenarios with 4 (1.1) times the reported error."""
     run = loose(case(seed, 1.0, 0.3, modes=0))
     assert run.found.status == "converged" and run.true <= run.goal and run.holds
 
 
-def test_light_tails_still_end_on_a_part_of_the_scenarios() -> None:
+def test_with_light_tails_runs_end_on_a_part_of_the_scenarios() -> None:
     parts, held, wrong = counted(range(4), std=0.5, rtol=0.1, count=128)
     assert parts >= 3 and held == parts and wrong == 0
 
@@ -52,8 +52,8 @@ def exponentials(seed: int, modes: int) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 @pytest.mark.parametrize("modes", [1, 10])
-def test_what_the_tail_contributes_is_predicted_from_its_variables(modes: int) -> None:
-    """By a factor of 1/2 to 3 in nine of ten seeds; nothing where the largest scenarios are seen."""
+def test_the_contribution_of_the_tail_is_predicted_from_its_variables(modes: int) -> None:
+    """In nine of ten seeds it is right up to a factor of 1/2 to 3; it is zero if the largest scenarios are seen."""
     ratios = []
     for seed in range(40):
         z, weights, sizes = exponentials(seed, modes)
@@ -68,13 +68,13 @@ def test_what_the_tail_contributes_is_predicted_from_its_variables(modes: int) -
 
 
 @pytest.mark.parametrize("unit", [1e-150, 1e150])
-def test_what_the_tail_contributes_has_the_unit_of_the_sizes(unit: float) -> None:
+def test_the_contribution_of_the_tail_has_the_unit_of_the_sizes(unit: float) -> None:
     z, weights, sizes = exponentials(1, 3)
     one = beyond(z, weights, sizes[:128], 64)
     assert one > 0.0 and beyond(z, weights, unit * sizes[:128], 64) == pytest.approx(unit * one, rel=1e-9)
 
 
-def test_tails_of_nothing_are_nothing_and_of_what_is_not_finite_unknown() -> None:
+def test_tails_of_zeros_are_zero_and_of_infinite_values_unknown() -> None:
     z, weights, sizes = exponentials(2, 2)
     assert beyond(z, weights, torch.zeros_like(sizes[:64]), 32) == 0.0
     assert beyond(z, weights, torch.ones_like(sizes[:64]), 32) == pytest.approx(0.0, abs=1e-12)
@@ -97,7 +97,7 @@ def test_tails_of_nothing_are_nothing_and_of_what_is_not_finite_unknown() -> Non
 def test_certificates_hold_and_no_run_is_falsely_converged(
     std: float, modes: int, count: int, rtol: float, least: int
 ) -> None:
-    """In 40 runs. At least `least` of them end on a part of the scenarios, which too large a bound would not allow."""
+    """Of 40 runs at least `least` end on a part of the scenarios, which a too large bound would not allow."""
     parts, held, wrong = counted(range(40), std=std, modes=modes, count=count, rtol=rtol)
     assert wrong == 0
     assert held >= 0.9 * parts
@@ -107,7 +107,7 @@ def test_certificates_hold_and_no_run_is_falsely_converged(
 @pytest.mark.slow
 @pytest.mark.parametrize(("std", "modes"), [(1.0, 0), (1.0, 10)])
 def test_bounds_on_the_way_hold(std: float, modes: int) -> None:
-    """Runs end where a bound is small; the bounds of iterates at which they go on hold as often."""
+    """Runs end where a bound is small; the bounds at other iterates have to hold as often."""
     found = [each for seed in range(40) for each in loose(case(seed, std, 0.3, 512, modes), watched=True).bounds]
     assert len(found) >= 100
     assert sum(off <= bound for off, bound in found) >= 0.9 * len(found)

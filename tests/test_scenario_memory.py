@@ -1,4 +1,4 @@
-"""Numbers held of the scenarios of a finite sum, counted; those of a stream do not depend on how many there are."""
+"""The memory for the scenarios of a finite sum; for a stream it does not depend on their number."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ AT_ONCE = 8
 
 
 class Allocations(TorchDispatchMode):
-    """The most numbers of tensors that were made inside and alive at once, each storage once.
+    """Counts the largest number of entries of tensors that exist at once, each storage once.
 
-    What is alive is found by weak references to storages: views and copies in place add nothing.
+    Storages are found by weak references, so that views and operations in place add nothing.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def sampled(count: int) -> ScenarioProblem:
 
 
 def peak(problem: ScenarioProblem, oracle: Any, evaluations: int) -> int:
-    """Numbers at the peak of evaluations, what the first one makes and keeps included."""
+    """The peak of evaluations in numbers, including what the first evaluation keeps."""
     v = torch.ones(problem.outer_size, dtype=torch.float64)
     gc.collect()
     with Allocations() as allocations:
@@ -81,14 +81,14 @@ def peak(problem: ScenarioProblem, oracle: Any, evaluations: int) -> int:
 
 
 def a_scenario(make: Callable[[], Any], evaluations: Callable[[int], int]) -> float:
-    """Numbers that each further scenario adds to the peak."""
+    """The numbers that one more scenario adds to the peak."""
     found = [peak(sampled(count), make(), evaluations(count)) for count in COUNTS]
     steps = np.diff(found) / np.diff(COUNTS)
     assert steps[0] == pytest.approx(steps[1], abs=2.0)
     return float(steps[1])
 
 
-# Beside fields: values, errors, weights, signs and the like.
+# There are also values, errors, weights and signs, besides fields.
 SCALARS = 12
 
 
@@ -103,14 +103,14 @@ def test_the_counter_counts() -> None:
 
 
 def test_a_finite_sum_takes_states_adjoints_and_rows_of_hypergradients() -> None:
-    """2 n + p numbers a scenario, 3 n of a control as fine as the state, beside the 2 n of the iterate it leaves."""
+    """A scenario takes 2 n + p numbers, 3 n if the control is as fine as the state, and 2 n of the last iterate."""
     problem = sampled(1)
     n, p = problem.inner_shape[1], problem.outer_size
     found = a_scenario(lambda: ScenarioNHGD(natural(), GrowthOptions(None)), lambda count: 3)
     assert 2 * n + p < found < (2 * n + p) + 2 * n + SCALARS
 
 
-def test_what_is_kept_of_a_finite_sum_is_states_and_adjoints() -> None:
+def test_the_state_of_a_finite_sum_has_states_and_adjoints() -> None:
     for count in COUNTS[:2]:
         problem = sampled(count)
         oracle, v = ScenarioNHGD(natural(), GrowthOptions(None)), problem.start()[1]
@@ -121,14 +121,14 @@ def test_what_is_kept_of_a_finite_sum_is_states_and_adjoints() -> None:
         assert 0 <= of_scenarios - 2 * count * problem.inner_shape[1] < 4 * problem.inner_shape[1]
 
 
-def test_a_table_of_hypergradients_is_all_there_is() -> None:
+def test_a_table_of_hypergradients_takes_all_the_memory() -> None:
     problem = sampled(1)
     table = 2 * problem.inner_shape[1] + problem.outer_size
     found = a_scenario(lambda: SAGA(natural(), AT_ONCE), lambda count: count // AT_ONCE + 3)
     assert table < found < table + SCALARS
 
 
-def test_a_stream_takes_the_same_whatever_the_number_of_scenarios() -> None:
+def test_the_memory_of_a_stream_does_not_depend_on_the_number_of_scenarios() -> None:
     assert a_scenario(lambda: Streaming(natural(), AT_ONCE), lambda count: 3) == 0.0
     few, many = (peak(sampled(64), Streaming(natural(), AT_ONCE), evaluations) for evaluations in (3, 12))
     assert many == few

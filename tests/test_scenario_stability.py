@@ -46,7 +46,7 @@ RESONANCES = [(4.3, 0.2), (4.35, 0.1), (4.43, 0.01), (5.0, 0.05)]
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-8])
 @pytest.mark.parametrize(("wavenumber", "width"), RESONANCES)
 def test_reported_errors_of_scenarios_bound_true_ones(wavenumber: float, width: float, tolerance: float) -> None:
-    """Of states and adjoints, and with a goal that is met."""
+    """The errors are those of states and adjoints, with a goal that is met."""
     problem = waves(wavenumber, width).scenarios
     assert problem is not None
     nominal, part = problem.nominal, problem.problem.part(torch.arange(12))
@@ -66,15 +66,15 @@ def test_reported_errors_of_scenarios_bound_true_ones(wavenumber: float, width: 
     ).all()
     right, _ = part.scenario_derivatives(exact, v)
     adjoint = factors.solve_transposed(right)
-    # Near a resonance the factors lose digits, which a step of refinement brings back.
+    # Near a resonance the factors lose digits, which a step of refinement restores.
     adjoint = adjoint + factors.solve_transposed(right - part.state_product_transposed(exact, v, adjoint))
     goal = tolerance, length
     found = solve_adjoints(part, exact, v, right, torch.zeros_like(right), inverse, goal)
     assert float((row_lengths(part, found.solution - adjoint) / found.error).max()) <= 1.3
 
 
-def test_what_earlier_solves_have_shown_is_kept() -> None:
-    """Of a start whose error shows in no residual: without the gain of the solve before it would be taken as it is."""
+def test_gains_of_earlier_solves_are_kept() -> None:
+    """The error of the start has a tiny residual; without the gain of the earlier solve the start would be accepted."""
     problem = waves(4.35, 0.1).scenarios
     assert problem is not None
     oracle, scenarios = waves(4.35, 0.1).method.oracle, problem.problem
@@ -90,7 +90,7 @@ def test_what_earlier_solves_have_shown_is_kept() -> None:
 
 
 def test_the_gain_is_the_norm_of_the_inverse_on_the_directions_tried() -> None:
-    """All of them in three dimensions."""
+    """In three dimensions all directions are tried."""
     generator = seeded(3)
     matrices = torch.eye(3, dtype=torch.float64) + 0.3 * normal(generator, 4, 3, 3)
     b = normal(generator, 4, 3)
@@ -125,7 +125,7 @@ def test_certificates_of_runs_over_scenarios_are_of_errors(wavenumber: float, wi
     assert solution.certificate.state_residual <= 1e-6
 
 
-def test_a_resumed_run_knows_what_earlier_solves_have_shown(tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_gains_of_earlier_solves(tmp_path: Path) -> None:
     whole = nhgd.solve(waves(4.35, 0.1))
     folder = tmp_path / "run"
     nhgd.solve(waves(4.35, 0.1, outer={"iterations": 2}), output=folder)

@@ -18,13 +18,13 @@ def sample(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def smooth(z: Tensor) -> Tensor:
-    """Like a misfit in log-normal media."""
+    """A function like a misfit in log-normal media."""
     decay = torch.tensor([0.45, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.15, 0.15, 0.15], dtype=torch.float64)
     return torch.exp(-0.3 * z[:, 1] + 0.2 * z[:, 2]) / (1.0 + torch.exp(z @ decay))
 
 
 def errors(count: int, plain: bool) -> tuple[float, float]:
-    """Root mean square error of the mean over 60 samples, and what was expected of it."""
+    """The root mean square error of the mean over 60 samples, and the estimated error."""
     found, expected = [], []
     for seed in range(60):
         z, weights = sample(seed)
@@ -37,18 +37,18 @@ def errors(count: int, plain: bool) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("count", "factor"), [(16, 2.0), (36, 3.5), (64, 4.0)])
-def test_balanced_weights_leave_a_fraction_of_the_sampling_error(count: int, factor: float) -> None:
+def test_balanced_weights_reduce_the_sampling_error(count: int, factor: float) -> None:
     assert errors(count, plain=False)[0] < errors(count, plain=True)[0] / factor
 
 
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("count", [16, 36, 64])
-def test_the_error_is_estimated_to_within_a_factor(count: int, plain: bool) -> None:
+def test_the_estimated_error_is_right_up_to_a_factor(count: int, plain: bool) -> None:
     found, expected = errors(count, plain)
     assert 1.0 / 1.6 < expected / found < 1.6
 
 
-def test_weights_are_a_distribution_and_all_scenarios_have_their_own() -> None:
+def test_weights_are_a_distribution_and_those_of_all_scenarios_are_given() -> None:
     z, weights = sample(0)
     for count in (0, 1, 2, 8, 100, 127):
         found = balanced(z, weights, count).weights
@@ -62,7 +62,7 @@ def test_a_corrected_hessian_has_the_curvature_of_every_exact_secant_of_a_quadra
     root = torch.randn(12, 12, generator=generator, dtype=torch.float64)
     hessian = root @ root.T + torch.eye(12, dtype=torch.float64)
     rough = torch.diag(hessian.diagonal())
-    # Conjugate steps, along which no later secant changes an earlier one.
+    # The steps are conjugate, so that no later secant changes an earlier one.
     steps = torch.linalg.eigh(hessian).eigenvectors.T[:4]
     secants = [Secant(step, hessian @ step, rough @ step) for step in steps]
     corrected = CorrectedHessian.of(lambda d: rough @ d, secants)

@@ -28,7 +28,7 @@ def method(first: int | None = 8) -> ScenarioNHGD:
 
 
 def all_at_once(problem: ScenarioProblem):
-    """The same sample as one problem whose inner variables are the states of every scenario."""
+    """The sample as one problem, whose inner variables are the states of all scenarios."""
     return problem.part(torch.arange(problem.inner_shape[0]))
 
 
@@ -69,7 +69,7 @@ def test_growing_batches_end_at_the_optimum_of_the_whole_sample(problem: Scenari
     )
 
 
-def test_the_first_iterations_look_at_the_first_scenarios_only(problem: ScenarioProblem) -> None:
+def test_the_first_iterations_use_the_first_scenarios_only(problem: ScenarioProblem) -> None:
     seen = []
     minimise(
         problem, method(4), NewtonCG(memory=10), Stopping(rtol=1e-9), callback=lambda it: seen.append(it.evaluation)
@@ -80,7 +80,7 @@ def test_the_first_iterations_look_at_the_first_scenarios_only(problem: Scenario
 
 
 @pytest.mark.parametrize("risk", [Entropic(20.0), CVaR(0.7, smoothing=3e-3)], ids=lambda risk: risk.name)
-def test_other_risks_end_at_the_optimum_of_their_own(problem: ScenarioProblem, risk) -> None:
+def test_other_risk_measures_end_at_their_optimum(problem: ScenarioProblem, risk) -> None:
     risky = replace(problem, risk=risk)
     oracle = method(first=None)
     v = torch.ones(problem.outer_size, dtype=torch.float64)
@@ -98,7 +98,7 @@ def test_other_risks_end_at_the_optimum_of_their_own(problem: ScenarioProblem, r
 
 
 @pytest.mark.parametrize("rtol", [0.3, 0.1, 1e-3])
-def test_a_loose_goal_takes_the_scenarios_it_needs_to_be_sure_of(rtol: float) -> None:
+def test_a_loose_goal_takes_only_as_many_scenarios_as_needed(rtol: float) -> None:
     problem = replace(field_problem(10, 1), at_once=128)
     found = minimise(problem, ScenarioNHGD(natural()), NewtonCG(memory=10), Stopping(rtol=rtol))
     assert found.status == "converged", found.message

@@ -38,7 +38,7 @@ def solved(built: PDEProblem) -> torch.Tensor:
 
 
 def l2_error(built: PDEProblem, u: torch.Tensor, exact: str) -> float:
-    """By a quadrature much finer than that of the equation."""
+    """The L2 error by a quadrature much finer than that of the equation."""
     basis = skfem.Basis(built.space.domain.mesh, built.space.basis.elem, intorder=8)
     values = np.asarray(basis.interpolate(built.equation.embed(u)[0].numpy()))
     misfit = values - Expression(exact).numpy(np.asarray(basis.global_coordinates()))
@@ -101,7 +101,7 @@ def test_manufactured_solutions_converge_at_the_order_of_the_element(nonlinearit
     assert slope(sizes, errors) == pytest.approx(int(element[1]) + 1, abs=0.2)
 
 
-def test_without_u_in_it_the_equation_is_poissons() -> None:
+def test_a_nonlinearity_without_u_gives_poissons_equation() -> None:
     nonlinear = problem(pde("-x*y", conductivity="1 + x", source="1 + x"))
     linear = problem({"pde.conductivity": "1 + x", "pde.source": "1 + x + x*y"})
     u, v = random(1, nonlinear.inner_shape[1]), random(nonlinear.outer_size, seed=1)
@@ -156,7 +156,7 @@ def test_second_derivatives_are_symmetric_where_state_and_control_mix() -> None:
     first, second = (equation.second_derivative(u, v, w, du[i], dv[i]) for i in range(2))
     a, b = dot(first[0], du[1]) + dot(first[1], dv[1]), dot(second[0], du[0]) + dot(second[1], dv[0])
     assert a == pytest.approx(b, rel=1e-12)
-    # What crosses from the control to the state is there.
+    # The mixed derivative of state and control is not zero.
     crossed, _ = equation.second_derivative(u, v, w, torch.zeros_like(u), dv[0])
     assert crossed.norm() > 1e-3 * first[0].norm()
 
@@ -171,7 +171,7 @@ def test_an_affine_equation_has_no_second_derivatives() -> None:
         assert not torch.count_nonzero(state) and not torch.count_nonzero(control)
 
 
-def test_the_linearisation_of_the_last_point_is_kept_by_value() -> None:
+def test_the_kept_linearisation_is_found_by_the_values_of_its_point() -> None:
     equation = problem(pde("u**3")).equation
     u, v = random(1, equation.unknowns), random(equation.controls, seed=1)
     first = equation.linearise(u, v)
@@ -220,12 +220,12 @@ def test_mistakes_name_the_key(overrides: dict[str, Any], message: str) -> None:
     assert message in complaint(overrides)
 
 
-def test_a_nonlinearity_has_to_be_given() -> None:
+def test_a_missing_nonlinearity_is_a_mistake() -> None:
     found = complaint({"pde": {"kind": "semilinear"}})
     assert "pde.nonlinearity: missing; expected an expression in u and the coordinates" in found
 
 
-def test_a_nonlinearity_may_fix_the_level_of_u() -> None:
+def test_a_nonlinearity_may_determine_the_constant_of_u() -> None:
     built = problem(pde("exp(u) - 2", source=0, boundary={}))
     assert built.space.size == built.inner_shape[1]
     assert torch.allclose(solved(built), torch.tensor(math.log(2.0), dtype=torch.float64), atol=1e-10)

@@ -23,13 +23,13 @@ def test_the_default_method_finds_the_optimum_of_the_exact_adjoint(path: Path) -
 
 @pytest.mark.slow
 @paths
-def test_every_derivative_of_it_is_right(path: Path) -> None:
+def test_every_derivative_of_a_shipped_problem_is_right(path: Path) -> None:
     verified = nhgd.verify(nhgd.load(path))
     assert verified.passed, str(verified)
 
 
 @paths
-def test_it_says_in_a_comment_what_it_is(path: Path) -> None:
+def test_a_shipped_problem_begins_with_a_comment_that_describes_it(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# yaml-language-server: $schema=schema.json"
     assert lines[1].startswith("# ") and len(lines[1]) > 20

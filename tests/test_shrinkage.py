@@ -39,7 +39,7 @@ def test_the_moments_are_unbiased() -> None:
         assert 3.5 * standard_error(values) < 0.1 * exact
 
 
-def test_the_moments_of_blocks_are_those_of_the_block_diagonal() -> None:
+def test_the_moments_of_blocks_equal_those_of_the_block_diagonal_matrix() -> None:
     blocks = [spd(5, 30.0, seeded(1)), spd(3, 4.0, seeded(2)), spd(1, 1.0, seeded(3)) * 7.0]
     whole = torch.block_diag(*blocks)
     found = []
@@ -53,7 +53,7 @@ def test_the_moments_of_blocks_are_those_of_the_block_diagonal() -> None:
         ([each.square for each in found], float((whole @ whole).trace())),
     ):
         assert abs(float(np.mean(values)) - exact) < 3.5 * standard_error(values)
-    # Chunk by chunk is the same.
+    # Moments by chunks are the same.
     parts = drawn(whole, 6, 0).split([5, 3, 1])
     grams = [moments((part.T @ part)[None], torch.tensor([len(part)])) for part in parts]
     added = grams[0] + grams[1] + grams[2]
@@ -113,15 +113,15 @@ def test_the_weight_stays_within_its_bounds() -> None:
         for size in (1, 3, 100):
             weights = [prior_scale_and_weight(of(normal(seeded(s), size, m)))[1] for s in range(50)]
             assert min(weights) >= 1.0 and max(weights) <= 1.0001 * size * m
-    # In one dimension the scale is all there is, and the batch it comes from is worth as many samples as it has.
+    # In one dimension F is only a scale, and the batch that gives it counts with its number of samples.
     assert prior_scale_and_weight(of(normal(seeded(0), 1, 500)))[1] == pytest.approx(500, rel=0.25)
-    # All scores along one direction: the prior is worth next to nothing.
+    # If all scores are along one direction, the prior has nearly no weight.
     line = normal(seeded(0), 50, 1) @ normal(seeded(1), 1, 64)
     assert 1.0 <= prior_scale_and_weight(of(line))[1] < 5.0
     assert prior_scale_and_weight(of(torch.zeros(7, 4, dtype=torch.float64))) == (1.0, 7.0)
 
 
-def test_an_estimate_keeps_its_weight_while_the_fisher_information_does() -> None:
+def test_an_estimate_keeps_its_weight_while_the_fisher_information_stays() -> None:
     size, samples = 20, 400
     kept = 0
     for seed in range(40):
@@ -133,8 +133,8 @@ def test_an_estimate_keeps_its_weight_while_the_fisher_information_does() -> Non
 
 
 @pytest.mark.parametrize("factor", [0.25, 4.0])
-def test_an_estimate_of_something_else_is_worth_what_its_error_says(factor: float) -> None:
-    """F = factor I judged by the estimate I: as far off as the mean of (tr F^2 + (tr F)^2) / |F - I|^2 samples."""
+def test_the_weight_of_a_wrong_estimate_follows_from_its_error(factor: float) -> None:
+    """F = factor I and the estimate I, whose error is that of a mean of (tr F^2 + (tr F)^2) / |F - I|^2 samples."""
     size = 20
     exact = factor**2 * (size**2 + size) / (size * (factor - 1.0) ** 2)
     found = []

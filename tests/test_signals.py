@@ -1,4 +1,4 @@
-"""Signals to stop: a run ends as interrupted, with a summary, whatever signal it is and whoever else gets it."""
+"""Signals to stop: a run ends as interrupted with a summary, for any signal and any other receivers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nhgd_pde.run.child import helper
 from nhgd_pde.run.signals import STOPS, stop_requested
 
 ROOT = Path(__file__).parents[1]
-# A run in small steps, which goes on until it is stopped.
+# A run with small steps, which goes on until it is stopped.
 LONG = {
     "mesh.cells": [12, 12],
     "outer.method": "gradient",
@@ -39,7 +39,7 @@ time.sleep(1000)
 
 
 def begin(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """A run in a process group of its own."""
+    """Starts a run in a new process group."""
     settings = [part for key, value in LONG.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     arguments = ["solve", str(ROOT / "problems/poisson_control.yaml"), *settings, "--output", str(folder), *options]
     return subprocess.Popen(
@@ -53,13 +53,13 @@ def begin(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_a_signal_is_a_question_that_is_true(number: signal.Signals) -> None:
+def test_a_signal_sets_the_flag_to_stop(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_requested() as asked:
         assert not asked()
         signal.raise_signal(number)
         assert asked()
-        # Launchers and terminals send several kinds at once; the same one again is somebody who does not want to wait.
+        # Launchers and terminals send several kinds of signals at once; the same kind twice ends the process at once.
         for other in STOPS:
             if other != number:
                 signal.raise_signal(other)
@@ -68,7 +68,7 @@ def test_a_signal_is_a_question_that_is_true(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -79,7 +79,7 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> N
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_thread_has_no_signals_and_asks_for_none() -> None:
+def test_a_thread_sets_no_signal_handlers() -> None:
     found = []
 
     def work() -> None:
@@ -100,12 +100,12 @@ def test_a_run_that_is_asked_to_stop_has_a_summary(tmp_path: Path) -> None:
 
 
 @linux
-def test_a_helper_leaves_signals_to_its_leader_and_ends_with_it(tmp_path: Path) -> None:
+def test_a_child_process_ignores_signals_and_ends_with_its_leader(tmp_path: Path) -> None:
     module = tmp_path / "helping.py"
     module.write_text(HELPER)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     with helper(["helping"], environment) as child:
-        # From its first moment on, before it has said anything to the system itself.
+        # This holds from its first moment, before it sets signal handlers.
         for number in STOPS:
             child.send_signal(number)
         status = Path(f"/proc/{child.pid}/status")
@@ -118,7 +118,7 @@ def test_a_helper_leaves_signals_to_its_leader_and_ends_with_it(tmp_path: Path) 
 
 
 def ignored(status: str, mask: str) -> str:
-    """The line of ignored signals, with those alone that are in a mask."""
+    """The line of ignored signals in the status of the process, restricted to a mask."""
     value = next(line for line in status.splitlines() if line.startswith("SigIgn:")).split()[1]
     return f"SigIgn:\t{int(value, 16) & int(mask, 16):016x}"
 
@@ -127,7 +127,7 @@ def ignored(status: str, mask: str) -> str:
 @linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("roles", [1, 2])
-def test_a_signal_to_the_group_is_an_interrupt(number: signal.Signals, roles: int, tmp_path: Path) -> None:
+def test_a_signal_to_the_process_group_interrupts_the_run(number: signal.Signals, roles: int, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", "--roles", str(roles))
     await_checkpoint(run, tmp_path / "run")
     child = child_of(run) if roles == 2 else None
@@ -142,7 +142,7 @@ def test_a_signal_to_the_group_is_an_interrupt(number: signal.Signals, roles: in
 
 @pytest.mark.slow
 @linux
-def test_a_terminal_that_is_gone_leaves_a_summary(tmp_path: Path) -> None:
+def test_a_run_whose_terminal_closes_writes_a_summary(tmp_path: Path) -> None:
     """SIGHUP, and a standard output that nobody reads."""
     run = begin(tmp_path / "run")
     await_checkpoint(run, tmp_path / "run")

@@ -19,7 +19,7 @@ from nhgd_pde.problem_file.loading import read_problem
 from problems import BASE, problem, random, slope
 
 SPARSE = Path("problems/sparse_control.yaml")
-# Of the continuous problem, by quadrature of its known solution.
+# The objective of the continuous problem, by quadrature of its known solution.
 LEAST = 1.9582001
 
 
@@ -44,8 +44,8 @@ def with_variation(overrides: dict[str, Any] | None = None, **term: Any) -> PDEP
     return problem({"objective.1": {"kind": "regularisation", "norm": "tv", "weight": 1, **term}, **(overrides or {})})
 
 
-def test_the_sparse_optimum_to_second_order() -> None:
-    """Objective and control on four meshes, in as many iterations on each."""
+def test_objective_and_control_converge_to_the_sparse_optimum_at_order_two() -> None:
+    """Four meshes are compared, which take the same number of iterations."""
     sizes, gaps, errors, counts = [16, 32, 64, 128], [], [], []
     for n in sizes:
         prepared = sparse(n)
@@ -65,14 +65,14 @@ def test_the_control_is_exactly_zero_where_the_adjoint_is_small() -> None:
     prepared = sparse(48)
     solution = nhgd.solve(prepared)
     p, _ = known(prepared.pde)
-    # The discrete adjoint is off by a few percent of the square of a cell.
+    # The error of the discrete adjoint is a few per cent of the square of the cell size.
     clear = np.abs(np.abs(p) - 0.03) > 2e-3
     assert ((solution.control == 0.0) == (np.abs(p) < 0.03))[clear].all()
     assert clear.mean() > 0.85
 
 
-def test_without_room_for_a_gain_nothing_is_done() -> None:
-    """Above the largest |p| of the zero control, the control is zero everywhere."""
+def test_with_a_large_weight_the_control_is_zero() -> None:
+    """If the weight is above the largest |p| of the zero control, the control is zero everywhere."""
     solution = nhgd.solve(
         nhgd.load(copy.deepcopy(BASE), {"objective.1": {"kind": "regularisation", "norm": "l1", "weight": 1.0}})
     )
@@ -88,7 +88,7 @@ def test_weights_are_the_lumped_mass() -> None:
 
 
 def test_variation_of_known_functions() -> None:
-    """Of x + 2y it is sqrt(5), of a hat of width 1/2 across the square twice its height."""
+    """The variation of x + 2y is sqrt(5), that of a hat of width 1/2 across the square is twice its height."""
     pde = with_variation({"mesh.cells": [8, 8]}, smoothing=1e-9)
     term, (x, y) = variation(pde), pde.control.parts[0].nodes
     assert term.value(torch.from_numpy(x + 2.0 * y)) == pytest.approx(np.sqrt(5.0), rel=1e-12)
@@ -96,7 +96,7 @@ def test_variation_of_known_functions() -> None:
     assert term.value(torch.from_numpy(3.0 * hat)) == pytest.approx(6.0, rel=1e-8)
 
 
-def test_variation_is_smoothed_by_as_much_as_it_says() -> None:
+def test_variation_is_smoothed_by_the_given_length() -> None:
     pde = with_variation(smoothing=0.75)
     assert variation(pde).value(torch.from_numpy(pde.control.parts[0].nodes[0])) == pytest.approx(1.25, rel=1e-13)
 
@@ -118,7 +118,7 @@ def test_derivatives_of_the_variation() -> None:
     )
 
 
-def test_variation_counts_a_steady_control_once_in_time() -> None:
+def test_variation_of_a_steady_control_is_not_integrated_in_time() -> None:
     file = {
         **BASE,
         "mesh": {"kind": "interval", "cells": 6},
@@ -139,14 +139,14 @@ def test_variation_counts_a_steady_control_once_in_time() -> None:
 
 
 def test_variation_keeps_an_edge_that_h1_blurs() -> None:
-    """A source with a jump, seen through the state: the share of the jump in the two cells about it."""
+    """The share of a jump of the source in the two cells around it, when the source is found from the state."""
     x = "where(x < 0.5, 0, 1)"
     file = {
         "name": "edge",
         "mesh": {"kind": "interval", "cells": 40},
         "pde": {"kind": "poisson", "source": 0, "boundary": {"all": {"dirichlet": 0}}},
         "control": {"kind": "source"},
-        # The state of the source 1 in x > 1/2.
+        # The state for the source 1 in x > 1/2.
         "objective": [{"kind": "tracking", "target": f"x/8 - {x}*(x - 0.5)**2/2", "weight": 1e4}, {}],
     }
     jumps = {}
@@ -168,13 +168,13 @@ def test_variation_keeps_an_edge_that_h1_blurs() -> None:
         ({"norm": "l3"}, "objective.1.norm: expected one of l2, h1, l1, tv, found 'l3'"),
     ],
 )
-def test_mistakes(overrides: dict[str, Any], message: str) -> None:
+def test_mistakes_in_sparse_terms_are_named(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError) as error:
         problem({"objective.1": {"kind": "regularisation", "weight": 1, **overrides}})
     assert message in str(error.value)
 
 
-def test_norms_that_a_control_cannot_have() -> None:
+def test_norms_that_a_control_cannot_have_are_refused() -> None:
     tv = {"objective.1": {"kind": "regularisation", "norm": "tv", "weight": 1}}
     with pytest.raises(ProblemError, match="expected l2 or l1 for a P0 control, which has no gradient, found 'tv'"):
         problem({**tv, "control.space": "P0"})

@@ -70,12 +70,12 @@ CASES: dict[str, dict[str, Any]] = {
         "pde.boundary": {"left": {"dirichlet": 1}, "right": {"dirichlet": "1 + y"}},
     },
 }
-# What the control changes by from where K has been taken, times a field between 0 and 1.
+# The change of the control from the point of K, times a field between 0 and 1.
 SHIFTS = {"conductivity": -6.0, "contrast": 18.0, "lifted": -6.0}
 
 
 def solved(built: PDEProblem, case: str = "") -> tuple[Tensor, Tensor, Tensor, Stability]:
-    """u, v, the adjoint variable and what is known of the inf-sup constant."""
+    """u, v, the adjoint variable and the estimate of the inf-sup constant."""
     u, v = built.start()
     v = v + SHIFTS.get(case, 0.0) * (torch.arange(v.numel()) % 3 == 0).double()
     evaluation, state = Adjoint().evaluate(built, v, Adjoint().init(built, u, v), Accuracy(1e-12, 1e-12))
@@ -107,8 +107,8 @@ def test_the_inf_sup_constant_is_the_smallest_singular_value(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_reported_errors_bound_true_ones_and_are_reached(case: str) -> None:
-    """|u - u*| <= 1.15 times what is reported, for random errors and for the worst one, which reaches 80 % of it."""
+def test_reported_errors_are_sharp_bounds_of_true_ones(case: str) -> None:
+    """|u - u*| is at most 1.15 times the reported error; the worst direction reaches 80 % of it."""
     built = problem(CASES[case])
     u, v, p, stability = solved(built, case)
     g, _ = built.outer_derivatives(u, v)
@@ -117,7 +117,7 @@ def test_reported_errors_bound_true_ones_and_are_reached(case: str) -> None:
     matrix = jacobian if kind.hessian else gram
     _, vectors = scipy.linalg.eigh(jacobian.T @ np.linalg.solve(gram, jacobian), gram)
     left = scipy.linalg.eigh(jacobian @ np.linalg.solve(gram, jacobian.T), gram)[1]
-    # Small enough for what nonlinear equations do to it.
+    # The error is small, so that equations are nearly linear.
     worst, worst_adjoint = torch.from_numpy(vectors[:, :1].T.copy()), torch.from_numpy(left[:, :1].T.copy())
     rough = normal(seeded(1), *u.shape)
     smooth = built.inner_metric.gradient(normal(seeded(2), *u.shape))
@@ -146,12 +146,12 @@ def test_reported_errors_bound_true_ones_and_are_reached(case: str) -> None:
             assert true >= 0.8 * reported
 
 
-def test_near_a_resonance_the_error_is_reported_and_not_the_residual() -> None:
-    """P2 on 8 x 8 cells, where the residual is some thousand times smaller than the error of the state."""
+def test_near_a_resonance_the_reported_error_is_not_the_residual() -> None:
+    """With P2 on 8 x 8 cells, the residual is about a thousand times smaller than the error of the state."""
     built = problem(CASES["resonance"])
     u, v, _, stability = solved(built)
     assert stability.value < 1e-3
-    # The error that inverse iteration brings about: its residual is small.
+    # An error in the direction of inverse iteration has a small residual.
     assert stability.vector is not None
     moved = u + 1e-4 * built.inner_metric.norm(u) * stability.vector
     plain = built.inner_error(moved, v, 0.0)
@@ -169,7 +169,7 @@ def test_near_a_resonance_runs_converge_on_true_errors(method: str) -> None:
         nhgd.load({**content, "control": {"kind": "source"}, "objective": objective, "method": method})
     )
     assert solution.status == "converged"
-    # Rounding errors are divided by the constant, too.
+    # Rounding errors are divided by the constant as well.
     assert 1e-14 < solution.certificate.state_residual <= 1e-8
     assert solution.certificate.adjoint_residual <= 1e-8
 
@@ -196,8 +196,8 @@ def test_the_constant_is_renewed_where_the_derivative_has_changed_only() -> None
     assert 0.8 * beta <= again.value <= 1.15 * beta
 
 
-def test_another_mode_that_becomes_the_worst_is_found() -> None:
-    """Past one resonance towards the next: the singular vector of the first one is of no use there."""
+def test_a_change_of_the_worst_mode_is_found() -> None:
+    """The control moves from one resonance to the next, where the singular vector of the first one is useless."""
 
     def at(square: float) -> PDEProblem:
         pde = {"kind": "semilinear", "nonlinearity": f"-{square}*u", "source": "1 + x*y", "boundary": DIRICHLET}
@@ -226,7 +226,7 @@ def test_a_derivative_that_is_singular_is_an_error_of_the_step() -> None:
 
 @pytest.mark.parametrize("case", ["resonance", "dominant advection", "conductivity", "semilinear"])
 def test_both_methods_report_the_same_errors(case: str) -> None:
-    """And the solution of the Fisher system has the error of its adjoint variable."""
+    """The solution of the Fisher system has the error of its adjoint variable."""
     built = problem(CASES[case])
     exact_u, v, p, stability = solved(built, case)
     u = built.start()[0]

@@ -39,7 +39,7 @@ def test_every_key_of_the_equation_is_explained() -> None:
                 assert "  # " in line and len(line.partition("  # ")[2]) > 10, line
 
 
-def test_new_writes_a_file_and_never_over_one(tmp_path: Path) -> None:
+def test_new_writes_a_file_and_never_overwrites_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     done = CliRunner().invoke(main, ["new", "poisson", "--output", str(path)])
     assert done.exit_code == 0 and path.read_text(encoding="utf-8") == starter("poisson")
@@ -50,7 +50,7 @@ def test_new_writes_a_file_and_never_over_one(tmp_path: Path) -> None:
     assert not (tmp_path / "x.yaml").exists()
 
 
-def test_what_is_listed_goes_by_the_keys_that_ask_for_it() -> None:
+def test_kinds_are_listed_under_the_keys_of_the_file() -> None:
     listed = vocabulary()
     assert "file" in listed["meshes (mesh.kind, or mesh.file)"]
     assert set(listed["equations (pde.kind, or pde.python)"]) == {*kinds(), "python"}

@@ -1,4 +1,4 @@
-"""Bounds of the state: at nodes, to a tolerance, in any unit, with multipliers; and bounds that cannot hold."""
+"""Bounds of the state: at nodes, up to a tolerance, in any unit, with multipliers; and impossible bounds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.problem_file.loading import read_problem
 from problems import random, slope
 
-# A beam that is pushed up by a point: -u'' = v, min 1/2 |v|^2, u >= 1/2 - 8 (x - 1/2)^2. The obstacle is touched at its
-# top alone, where its curvature is larger than that of the state: u'' = -v, v = 24 times Green's function of x = 1/2,
-# whose greatest value is 1/4. The objective is 1/2 24^2 / 48 = 6, the multiplier a point load of 24.
+# A beam that is pushed up at a point: -u'' = v, min 1/2 |v|^2, u >= 1/2 - 8 (x - 1/2)^2. The state touches the obstacle
+# only at its top, because the obstacle has the larger curvature: v is 24 times Green's function of x = 1/2, whose
+# greatest value is 1/4. The objective is 1/2 24^2 / 48 = 6, the multiplier a point load of 24.
 OBSTACLE = "0.5 - 8*(x - 0.5)**2"
 BEAM: dict[str, Any] = {
     "name": "beam",
@@ -58,7 +58,7 @@ def report(solution: nhgd.Solution) -> Any:
 
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
 @pytest.mark.parametrize("cells", [16, 64])
-def test_the_value_of_a_pushed_beam(cells: int, method: str) -> None:
+def test_a_pushed_beam_has_the_exact_objective(cells: int, method: str) -> None:
     """With a node at the point of contact the discrete optimum is the continuous one."""
     found = solve(BEAM, {"mesh.cells": cells, "method": method})
     assert found.status == "converged"
@@ -71,14 +71,14 @@ def test_the_value_of_a_pushed_beam(cells: int, method: str) -> None:
     assert np.abs(found.control - 24.0 * np.minimum(x, 1.0 - x) / 2.0).max() < 1e-4
 
 
-def test_order_without_a_node_at_the_point_of_contact() -> None:
+def test_the_order_without_a_node_at_the_point_of_contact() -> None:
     cells = [9, 17, 33, 65]
     gaps = [6.0 - solve(BEAM, {"mesh.cells": n}).objective for n in cells]
     assert slope([1.0 / n for n in cells], gaps) == pytest.approx(2.0, abs=0.1)
 
 
 def test_iterations_do_not_grow_with_the_mesh() -> None:
-    """A multiplier that is a function takes as many on every mesh, a point load a few more each time."""
+    """With a function as the multiplier iterations are constant; with a point load they grow by a few on each mesh."""
     known = Path("problems/state_constraint.yaml")
     counts = [nhgd.solve(nhgd.load(known, {"mesh.cells": [n, n]})).stats["outer_iterations"] for n in (16, 32)]
     assert max(counts) <= 1.2 * min(counts)
@@ -90,8 +90,8 @@ def test_iterations_do_not_grow_with_the_mesh() -> None:
     ("state", "length", "objective"), [(1e6, 1.0, 1.0), (1.0, 1e-6, 1.0), (1.0, 1e6, 1e15), (1e-5, 1e4, 1e-15)]
 )
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
-def test_units_do_not_matter(method: str, state: float, length: float, objective: float) -> None:
-    """The same with another unit of the state, of lengths and of the objective."""
+def test_bounds_do_not_depend_on_units(method: str, state: float, length: float, objective: float) -> None:
+    """The results are the same in other units of the state, of lengths and of the objective."""
     overrides = {
         "mesh.size": length,
         "objective.0.weight": objective * length**3 / state**2,
@@ -126,7 +126,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_methods_agree_and_nodes_keep_the_bounds(name: str) -> None:
+def test_methods_find_the_same_optimum_with_all_nodes_within_the_bounds(name: str) -> None:
     file, overrides = CASES[name]
     ours, exact = (solve(file, {**overrides, "method": method}) for method in ("nhgd", "adjoint"))
     for found in (ours, exact):
@@ -140,8 +140,8 @@ def test_methods_agree_and_nodes_keep_the_bounds(name: str) -> None:
         assert levels.max() - float(spec.upper.constant) <= report(exact)["tolerance"]
 
 
-def test_conditions_of_optimality() -> None:
-    """The derivative of the objective and the load of the multipliers cancel, and these act at the bound alone."""
+def test_the_conditions_of_optimality_hold() -> None:
+    """The derivative of the objective and the load of the multipliers cancel; multipliers act only at the bound."""
     found = solve(PLATE, {"method": "adjoint"})
     (relaxation,) = found.problem.relaxations
     load = relaxation.multiplier[0] * relaxation.bounds.weights
@@ -160,7 +160,7 @@ def test_conditions_of_optimality() -> None:
 
 
 def test_bounds_hold_at_every_node_of_quadratic_elements() -> None:
-    """At the middles of edges as well; between nodes they are exceeded by what the report says."""
+    """The nodes include the middles of edges; between nodes the excess is the reported one."""
     found = solve(PLATE, {"element": "P2", "mesh.cells": [8, 8]})
     told = report(found)
     assert found.status == "converged"
@@ -191,7 +191,7 @@ def test_bounds_that_are_not_reached_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
-def test_bounds_beyond_what_the_control_can_reach(method: str) -> None:
+def test_bounds_that_no_control_can_reach(method: str) -> None:
     overrides = {
         "constraints.0": {"kind": "state", "lower": "2*sin(pi*x)*sin(pi*y)"},
         "control.bounds": [0, 9],
@@ -203,7 +203,7 @@ def test_bounds_beyond_what_the_control_can_reach(method: str) -> None:
     assert report(found)["violation"] > 1.0 and report(found)["place"] == [0.5, 0.5]
 
 
-def test_bounds_that_contradict_each_other_by_way_of_the_equation() -> None:
+def test_bounds_that_contradict_the_equation() -> None:
     """-lap u = 5 with u >= 0 on the boundary has u > 0.36 in the middle."""
     overrides = {
         "mesh.cells": [8, 8],
@@ -215,7 +215,7 @@ def test_bounds_that_contradict_each_other_by_way_of_the_equation() -> None:
     assert found.status == "stopped" and "no control was found" in found.message
 
 
-def test_boundary_values_beyond_the_bounds() -> None:
+def test_boundary_values_outside_the_bounds_are_reported() -> None:
     found = solve(PLATE, {"constraints.0": {"kind": "state", "lower": 0.1}})
     assert found.status == "stopped"
     assert "boundary or initial values fix the state 0.1 outside" in found.message
@@ -226,7 +226,7 @@ def test_crossed_bounds_are_refused_with_the_place() -> None:
         nhgd.load(copy.deepcopy(PLATE), {"constraints.0.lower": 0.6})
 
 
-def test_a_given_penalty_changes_the_way_and_not_the_end() -> None:
+def test_a_given_penalty_does_not_change_the_result() -> None:
     found = [
         solve(BEAM, {"constraints.0.penalty": penalty, "constraints.0.stages": 3}).objective
         for penalty in (1e2, 1e4, 1e6)
@@ -235,7 +235,7 @@ def test_a_given_penalty_changes_the_way_and_not_the_end() -> None:
 
 
 @pytest.mark.parametrize("stop", [4, 15])
-def test_a_run_that_was_interrupted_goes_on_with_the_same_numbers(stop: int, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_with_the_same_numbers(stop: int, tmp_path: Path) -> None:
     settings = {"output.checkpoint": 1}
     whole, asked = solve(PLATE), 0
 
@@ -252,8 +252,8 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_numbers(stop: int, tmp
     assert [row["objective"] for row in rest.history] == [row["objective"] for row in whole.history]
 
 
-def test_what_is_written(tmp_path: Path) -> None:
-    """Place, tolerance and multipliers; the objective of the file, without what stands for the bounds."""
+def test_the_summary_of_bounds(tmp_path: Path) -> None:
+    """The summary has place, tolerance, multipliers, and the objective without the term of the bounds."""
     found = solve(BEAM, output=tmp_path / "run")
     told = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert told["constraints"][0]["place"] == [0.5]
@@ -270,7 +270,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 
 def test_derivatives_of_the_term() -> None:
-    """Where no node is at a kink, the term is a quadratic function."""
+    """If no node is at a kink, the term is a quadratic function."""
     problem = build(read_problem(copy.deepcopy(PLATE), {"constraints.0.lower": "-0.2"}))
     (bounds,) = problem.state_bounds
     size = problem.equation.size
@@ -296,7 +296,7 @@ def test_bounds_hold_in_every_scenario() -> None:
     told = report(found)
     assert found.status == "converged"
     assert len(found.state) == 6 and found.state.max() - 0.5 <= told["tolerance"]
-    # Judged by the objective of the file: what fresh scenarios exceed the bound by costs nothing.
+    # The judgement uses the objective of the file, so that an excess in fresh scenarios costs nothing.
     judged = found.stats["uncertainty"]
     assert judged["in_sample"] == pytest.approx(found.objective, rel=1e-6)
     assert judged["out_of_sample"] < 2.0 * found.objective

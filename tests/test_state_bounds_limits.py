@@ -1,4 +1,4 @@
-"""Bounds of the state that are unusual: tight tolerances, huge or contradictory bounds, stages, random data."""
+"""Unusual bounds of the state: tight tolerances, huge or contradictory bounds, stages, random data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def solve(file: dict[str, Any], overrides: dict[str, Any]) -> nhgd.Solution:
 
 @pytest.mark.parametrize("tolerance", [1e-9, 1e-13])
 def test_a_tight_tolerance_with_bounds_of_the_control(tolerance: float) -> None:
-    """Where rounding is in the way of Newton systems, and the goal of the run is met before the bounds hold."""
+    """Rounding limits the accuracy of Newton systems, and the goal of the run is met before the bounds hold."""
     rough = solve(PLATE, {"control.bounds": [0, 9]})
     found = solve(PLATE, {"control.bounds": [0, 9], "constraints.0.tolerance": tolerance})
     assert found.status == "converged"
@@ -42,8 +42,8 @@ def test_a_tight_tolerance_with_bounds_of_the_control(tolerance: float) -> None:
     assert found.objective == pytest.approx(rough.objective, rel=1e-5)
 
 
-def test_goal_of_a_round_that_starts_with_a_violation() -> None:
-    """A tenth of the first gradient, even where that is below the goal of the run or the rounding errors."""
+def test_the_goal_of_a_round_that_starts_with_a_violation() -> None:
+    """The goal is a tenth of the first gradient, even if it is below the goal of the run or rounding errors."""
     usual, tight = Stopping(rtol=1e-8, atol=1e-3), Stopping(rtol=1e-8, atol=1e-3, reduction=0.1)
     noisy = GradientScales(1.0, 1e-2)
     assert usual.goal(1e-4, UNKNOWN) == 1e-3 and usual.goal(1e-4, noisy) == 1e-2
@@ -52,8 +52,8 @@ def test_goal_of_a_round_that_starts_with_a_violation() -> None:
 
 
 @pytest.mark.parametrize("huge", [1e4, 1e300])
-def test_a_huge_bound_stands_for_none(huge: float) -> None:
-    """It does not loosen the tolerance of the others."""
+def test_a_huge_bound_counts_as_no_bound(huge: float) -> None:
+    """It does not increase the tolerance of the other bounds."""
     half = solve(PLATE, {"constraints.0.upper": f"where(x < 0.5, 0.4, {huge!r})"})
     more = solve(PLATE, {"constraints.0.upper": "where(x < 0.5, 0.4, 100)"})
     assert half.status == more.status == "converged"
@@ -62,7 +62,7 @@ def test_a_huge_bound_stands_for_none(huge: float) -> None:
 
 
 def test_bounds_that_contradict_each_other_are_named() -> None:
-    """With the objective of the file, which the penalties exceed by orders of magnitude at the end."""
+    """The report has the objective of the file, although the penalties are larger by orders of magnitude at the end."""
     bounds = [
         {"kind": "state", "lower": "0.3*sin(pi*x)*sin(pi*y)"},
         {"kind": "state", "upper": "0.2*sin(pi*x)*sin(pi*y)"},
@@ -107,7 +107,7 @@ VECTOR: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", list(VECTOR))
-def test_one_component(name: str) -> None:
+def test_bounds_of_one_component(name: str) -> None:
     ours, exact = (solve(VECTOR[name], {"method": method}) for method in ("nhgd", "adjoint"))
     assert ours.status == exact.status == "converged"
     (told,) = exact.stats["constraints"]
@@ -135,7 +135,7 @@ def test_every_stage_of_a_continuation_has_the_bounds() -> None:
 
 
 def test_reports_have_the_boundary_values_of_each_scenario() -> None:
-    """u = 0.3 b on the boundary, b between -1 and 1, reaches the bound 0.1 there in some scenarios alone."""
+    """u = 0.3 b on the boundary with b between -1 and 1 reaches the bound 0.1 only in some scenarios."""
     overrides = {
         "mesh.cells": [4, 4],
         "pde.boundary.all.dirichlet": "0.3*b",

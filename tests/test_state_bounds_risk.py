@@ -1,4 +1,4 @@
-"""Bounds of the state over scenarios under a risk measure: they hold in scenarios that the measure leaves out."""
+"""Bounds of the state over scenarios under a risk measure: they also hold in scenarios that the measure ignores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from problems import random, slope
 
 # -(u'/q)' = v with u = 0 at both ends, hence u = q G v with Green's operator G of -u''. q is low or high, each with
 # probability 1/2 (the Gauss rule with two points). The objective is rho(c int u) + 1/2 |v|^2 with c > 0: the measures
-# look at the high scenario alone, while the obstacle 0.5 - 8 (x - 1/2)^2 is touched, at x = 1/2, in the low one alone.
+# depend on the high scenario only, while the obstacle 0.5 - 8 (x - 1/2)^2 is touched, at x = 1/2, in the low one only.
 LOW, HIGH, COST = 0.8, 1.3, 3.0
 MIDDLE, SPREAD = (LOW + HIGH) / 2.0, (HIGH - LOW) / 2.0 * 3.0**0.5
 BEAM: dict[str, Any] = {
@@ -73,7 +73,7 @@ def least() -> float:
 
 @pytest.mark.parametrize("method", [pytest.param("nhgd", marks=pytest.mark.slow), "adjoint"])
 @pytest.mark.parametrize("risk", ["worst case", "cvar"])
-def test_bounds_hold_where_the_measure_does_not_look(risk: str, method: str) -> None:
+def test_bounds_hold_in_scenarios_without_weight_in_the_measure(risk: str, method: str) -> None:
     cells = [6, 12, 24]
     gaps = []
     for n in cells:
@@ -88,8 +88,8 @@ def test_bounds_hold_where_the_measure_does_not_look(risk: str, method: str) -> 
 
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
 @pytest.mark.parametrize("risk", list(RISKS))
-def test_scenarios_that_are_all_the_same(risk: str, method: str) -> None:
-    """Any measure of a constant is the constant: the answer is that without random inputs."""
+def test_equal_scenarios_have_the_optimum_without_random_inputs(risk: str, method: str) -> None:
+    """Any measure of a constant is the constant, so the optimum is that without random inputs."""
     pde = {"kind": "poisson", "conductivity": "1 + 0*a", "boundary": {"all": {"dirichlet": 0}}}
     overrides = {"pde": pde, "method": method}
     plain = {key: value for key, value in PLATE.items() if key not in ("parameters", "scenarios", "risk")}
@@ -104,8 +104,8 @@ def test_scenarios_that_are_all_the_same(risk: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("risk", ["cvar", *(pytest.param(name, marks=pytest.mark.slow) for name in list(RISKS)[2:])])
-def test_methods_agree(risk: str) -> None:
-    """With different states of the scenarios, all of them within the bounds."""
+def test_both_methods_find_the_same_optimum_over_scenarios(risk: str) -> None:
+    """The scenarios have different states, which are all within the bounds."""
     ours, exact = (solve(PLATE, {"risk": RISKS[risk], "method": method}) for method in ("nhgd", "adjoint"))
     for found in (ours, exact):
         assert found.status == "converged"
@@ -114,7 +114,7 @@ def test_methods_agree(risk: str) -> None:
     assert ours.objective == pytest.approx(exact.objective, rel=1e-6)
 
 
-def test_scenarios_that_a_quadrature_subtracts_keep_the_bounds() -> None:
+def test_scenarios_with_negative_weights_satisfy_the_bounds() -> None:
     """Smolyak's rule has negative weights."""
     rule = {"sampling": "quadrature", "rule": "sparse", "level": 3, "validation": 0}
     found = solve(PLATE, {"risk": "mean", "scenarios": rule, "method": "adjoint"})
@@ -124,8 +124,8 @@ def test_scenarios_that_a_quadrature_subtracts_keep_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("risk", ["cvar", "entropic"])
-def test_derivative_with_penalties_beside_a_measure(risk: str) -> None:
-    """That of the objective with multipliers and a penalty, by differences along a random direction."""
+def test_the_derivative_with_penalties_and_a_risk_measure(risk: str) -> None:
+    """The derivative of the objective with multipliers and a penalty is compared with differences."""
     file = read_problem(copy.deepcopy(PLATE), {"risk": RISKS[risk], "method": "adjoint"})
     problem = started(blueprint_of(file).problem)
     (relaxation,) = problem.relaxations
@@ -146,8 +146,8 @@ def test_derivative_with_penalties_beside_a_measure(risk: str) -> None:
 
 
 @pytest.mark.parametrize("stop", [6, 14])
-def test_an_interrupted_run_goes_on_with_the_same_numbers(stop: int, tmp_path: Path) -> None:
-    """In the middle of the rounds, with the multipliers of every scenario."""
+def test_an_interrupted_run_resumes_with_the_same_numbers(stop: int, tmp_path: Path) -> None:
+    """The run is interrupted between rounds, and every scenario has its multipliers."""
     settings = {"risk": RISKS["cvar"], "method": "adjoint", "output.checkpoint": 1}
     whole, asked = solve(PLATE, settings), 0
 

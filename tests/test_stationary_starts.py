@@ -1,4 +1,4 @@
-"""Starts that are solutions already: nothing moves, and the run says why."""
+"""Starts that are already solutions: the control does not move, and the run reports the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAT: dict[str, Any] = {
     "pde": {"kind": "heat", "boundary": {"all": {"dirichlet": 3}}},
     "objective": [{"kind": "tracking", "target": 3}, {"kind": "regularisation", "weight": 1e-2}],
 }
-# States that the control cannot change for the better, or at all: every one with an answer by hand.
+# Problems in which the control cannot improve the objective, or has no effect; the solutions are known.
 STATIONARY: dict[str, dict[str, Any]] = {
     "evolution at rest": HEAT,
     "slanted field": {
@@ -64,7 +64,7 @@ EXACT = ["nhgd", "adjoint", "truncated_cg", "broyden", "nbo_cg"]
     [(name, method) for name in ("warm", "q11", "q5") for method in EXACT]
     + [("q11", method) for method in METHODS if method not in EXACT],
 )
-def test_an_objective_that_the_control_does_not_change_leaves_it_where_it_is(name: str, method: str) -> None:
+def test_a_control_without_effect_on_the_objective_does_not_move(name: str, method: str) -> None:
     coarse = {} if method in ("nhgd", "adjoint") else {"mesh.cells": [4, 4]}
     problem = nhgd.load(FAULTS / f"{name}.yaml", {"method": method, **coarse})
     _, start = problem.pde.start()
@@ -72,14 +72,16 @@ def test_an_objective_that_the_control_does_not_change_leaves_it_where_it_is(nam
     assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0)
     assert ZERO in solution.message
     assert np.array_equal(np.ravel(solution.control), start.numpy())
-    # The error of a gradient is never told to be less than rounding makes it.
+    # The reported error of a gradient is never below rounding.
     assert solution.certificate.gradient_error >= solution.history[0]["gradient_norm"] > 0.0
 
 
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
 @pytest.mark.parametrize("factor", [1e-15, 1.0, 1e15])
 @pytest.mark.parametrize("name", STATIONARY)
-def test_so_it_is_for_other_equations_and_units(name: str, factor: float, method: str) -> None:
+def test_controls_without_effect_do_not_move_in_other_equations_and_units(
+    name: str, factor: float, method: str
+) -> None:
     case = {**BASE, **STATIONARY[name], "method": method}
     case["objective"] = [{**term, "weight": term.get("weight", 1.0) * factor} for term in case["objective"]]
     solution = nhgd.solve(nhgd.load(case))
@@ -87,7 +89,7 @@ def test_so_it_is_for_other_equations_and_units(name: str, factor: float, method
     assert ZERO in solution.message
 
 
-def test_a_start_that_is_best_at_a_bound_is_told_as_that() -> None:
+def test_a_start_that_is_optimal_at_a_bound_is_reported() -> None:
     """More source brings the state nearer to -1, but only less is allowed."""
     case = {**BASE, "control": {"kind": "source", "bounds": [0, 5]}}
     case["objective"] = [{"kind": "tracking", "target": -1}]
@@ -98,7 +100,7 @@ def test_a_start_that_is_best_at_a_bound_is_told_as_that() -> None:
     assert not np.any(solution.control)
 
 
-# Over scenarios a run begins with the nominal one, and designs end when they have settled.
+# Over scenarios a run begins with the nominal scenario; designs end when they have stopped changing.
 SMOOTH = [path for path in PROBLEMS if not {"parameters", "constraints", "inner"} & set(content(path))]
 
 
@@ -114,8 +116,8 @@ def test_a_run_that_starts_at_an_optimum_ends_there(path: Path) -> None:
     assert second.last.evaluation.value == pytest.approx(first.last.evaluation.value, rel=1e-9)
 
 
-def test_a_good_guess_is_improved_as_much_as_a_poor_one() -> None:
-    """The natural size of a gradient decides at solutions only: a start with four right digits is a start."""
+def test_a_good_start_is_improved_as_much_as_a_poor_one() -> None:
+    """The natural size of the gradient only decides at solutions; a start with four right digits is improved."""
     case = {
         **BASE,
         "pde": {**BASE["pde"], "conductivity": "a"},
@@ -133,8 +135,8 @@ def test_a_good_guess_is_improved_as_much_as_a_poor_one() -> None:
 )
 @pytest.mark.parametrize("solver", ["factors", "cg"])
 @pytest.mark.parametrize("risk", ["mean", {"cvar": 0.5}])
-def test_so_it_is_over_scenarios(options: dict[str, Any], solver: str, risk: Any) -> None:
-    """Between given values u = q x, whatever the conductivity is."""
+def test_controls_without_effect_do_not_move_over_scenarios(options: dict[str, Any], solver: str, risk: Any) -> None:
+    """With given values at both ends, u = q x for any conductivity."""
     case = {
         **BASE,
         "pde": {**STATIONARY["conductivity of a layer"]["pde"]},
@@ -182,7 +184,7 @@ SHEARS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", ["stokes", "navier_stokes"])
 @pytest.mark.parametrize("name", SHEARS)
 def test_a_shear_flow_does_not_depend_on_its_viscosity_in_any_scenario(name: str, kind: str) -> None:
-    """The velocity is (q y, 0), whatever the viscosity is."""
+    """The velocity is (q y, 0) for any viscosity."""
     solution = nhgd.solve(nhgd.load(SHEAR, {"pde.kind": kind, **SHEARS[name]}))
     assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0), solution.message
     assert ZERO in solution.message
@@ -206,14 +208,14 @@ CUBIC = {
 
 @pytest.mark.parametrize("method", ["nhgd", "adjoint", "truncated_cg", "broyden", "amigo"])
 def test_a_nonlinear_equation_with_a_common_factor(method: str) -> None:
-    """k (-Laplace u + u^3) = 0. The state of a first evaluation is known to 1e-8 only, which rounding does not hide."""
+    """k (-Laplace u + u^3) = 0. The state of the first evaluation has an error of 1e-8, above rounding."""
     solution = nhgd.solve(nhgd.load({**BASE, **CUBIC, "method": method}))
     assert (solution.status, solution.stats["outer_iterations"]) == ("converged", 0), solution.message
     assert float(np.ravel(solution.control)[0]) == 1.5
 
 
 def restarted(source: Any, options: dict[str, Any], control: np.ndarray) -> nhgd.Problem:
-    """The problem, starting from a control."""
+    """The problem with a given first control."""
     problem = nhgd.load(source, options)
     v = torch.from_numpy(control)
     nominal = replace(problem.pde, origin=(problem.pde.cold_start(v), v))
@@ -235,7 +237,7 @@ FEW = {"mesh.cells": [8, 8], "scenarios.count": 24, "scenarios.validation": 0}
     ],
 )
 def test_a_restart_at_the_optimum_over_scenarios_ends_at_once(options: dict[str, Any]) -> None:
-    """The nominal gradient is not zero there, and the run would go to the nominal optimum and come back."""
+    """The nominal gradient is not zero there, so that a run could go to the nominal optimum and back."""
     first = nhgd.solve(nhgd.load(ROBUST, {**FEW, **options}))
     second = nhgd.solve(restarted(ROBUST, {**FEW, **options}, first.control))
     assert first.status == second.status == "converged", second.message
@@ -254,8 +256,8 @@ def test_a_start_near_the_optimum_over_scenarios_goes_on_from_there() -> None:
     assert np.abs(second.control - first.control).max() <= 1e-5 * np.abs(first.control).max()
 
 
-def test_a_judge_takes_few_solves_where_the_start_is_none() -> None:
-    """None at the default start, and those of a first look at four scenarios elsewhere."""
+def test_the_check_of_a_start_takes_few_solves() -> None:
+    """There are none at the default start, and elsewhere those of four scenarios."""
 
     def solves(make: Callable[[], nhgd.Problem]) -> tuple[int, int]:
         judged, other = make(), make()
@@ -273,8 +275,8 @@ def test_a_judge_takes_few_solves_where_the_start_is_none() -> None:
 @pytest.mark.parametrize("initial", [0, 1e-3])
 @pytest.mark.parametrize("bounds", [None, [0, None]])
 @pytest.mark.parametrize("offset", [1e6, 1e8])
-def test_an_offset_of_the_state_makes_no_start_a_solution(offset: float, bounds: Any, initial: float) -> None:
-    """State and target with the same offset: the control is that of the problem without, and 9 in the middle."""
+def test_an_offset_of_the_state_does_not_make_a_start_a_solution(offset: float, bounds: Any, initial: float) -> None:
+    """State and target have the same offset, so that the control does not change; it is 9 in the middle."""
 
     def problem(value: float) -> dict[str, Any]:
         return {
@@ -294,15 +296,15 @@ def test_an_offset_of_the_state_makes_no_start_a_solution(offset: float, bounds:
     assert np.abs(here.control - there.control).max() < 1e-3
 
 
-def test_a_gradient_whose_square_is_not_finite_is_told() -> None:
+def test_a_gradient_whose_square_is_not_finite_is_reported() -> None:
     case = {**BASE, "objective": [{"kind": "tracking", "target": "x*y", "weight": 1e165}]}
     solution = nhgd.solve(nhgd.load(case))
     assert solution.status == "failed"
     assert "above the largest numbers of double precision" in solution.message
 
 
-def test_a_judge_of_another_kind_leaves_nothing_to_the_run(tmp_path: Path) -> None:
-    """The judge has factors, which an inverse of samples has not: a checkpoint of the start is that of the method."""
+def test_the_check_of_a_start_does_not_change_the_state_of_the_method(tmp_path: Path) -> None:
+    """The check uses factors, but a checkpoint of the start has the sampled inverse of the method."""
     source = {
         "name": "sampled",
         "mesh": {"kind": "rectangle", "cells": 4},

@@ -1,4 +1,4 @@
-"""Full disks, folders that may not be written to, results that cannot be written: sentences, and nothing is lost."""
+"""Full disks and folders without permission: runs report them in sentences and lose no results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def whole() -> nhgd.Solution:
 
 
 def assert_same(one: nhgd.Solution, other: nhgd.Solution) -> None:
-    """To the last bit."""
+    """Compares two solutions to the last bit."""
     assert one.status == other.status and np.array_equal(one.control, other.control)
     assert [row["objective"] for row in one.history] == [row["objective"] for row in other.history]
 
@@ -68,7 +68,7 @@ def sentence(error: BaseException) -> str:
 # Sentences
 
 
-def test_what_the_system_says_is_told_in_plain_words() -> None:
+def test_errors_of_the_system_are_reported_in_plain_words() -> None:
     for number, words in (
         (errno.ENOSPC, "the disk is full (No space left on device)"),
         (errno.EDQUOT, "the quota of this user is used up"),
@@ -82,11 +82,11 @@ def test_what_the_system_says_is_told_in_plain_words() -> None:
     assert isinstance(error, OutputError) and isinstance(error, OSError)
 
 
-# A run that cannot write for a while
+# A run that temporarily cannot write
 
 
 def interfering(at: int, until: int, begin: Callable[[], Any], end: Callable[[], Any]) -> Callable[[Any], None]:
-    """A callback that does something at one iteration, and undoes it at another."""
+    """A callback that does something at one iteration and undoes it at another."""
 
     def callback(row: Any) -> None:
         if row["iteration"] == at:
@@ -98,7 +98,7 @@ def interfering(at: int, until: int, begin: Callable[[], Any], end: Callable[[],
 
 
 @mounts
-def test_a_disk_that_is_full_for_a_while_costs_nothing_but_fields(whole: nhgd.Solution) -> None:
+def test_a_disk_that_is_full_for_a_while_loses_only_fields(whole: nhgd.Solution) -> None:
     told: list[str] = []
     with small_disk() as disk:
         callback = interfering(1, 3, lambda: fill(disk), (disk / "filler").unlink)
@@ -132,7 +132,7 @@ def test_results_that_cannot_be_written_are_not_lost(whole: nhgd.Solution) -> No
         assert not list((disk / "run").glob(".*")), "temporaries and the lock are gone"
 
 
-def test_a_limit_of_file_sizes_is_told_and_borne(whole: nhgd.Solution, tmp_path: Path) -> None:
+def test_a_limit_of_file_sizes_is_reported_and_the_run_goes_on(whole: nhgd.Solution, tmp_path: Path) -> None:
     told: list[str] = []
     limits = limited_files(3000)
     callback = interfering(1, 3, limits.__enter__, lambda: limits.__exit__(None, None, None))
@@ -152,7 +152,7 @@ def test_a_folder_that_is_deleted_is_not_made_again(whole: nhgd.Solution, tmp_pa
     assert not folder.exists()
 
 
-def test_a_folder_that_becomes_another_one_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_replaced_by_another_one_is_not_touched(tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
     def replace() -> None:
@@ -166,7 +166,7 @@ def test_a_folder_that_becomes_another_one_is_left_alone(tmp_path: Path) -> None
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
-def test_a_folder_that_loses_its_permissions(whole: nhgd.Solution) -> None:
+def test_a_folder_that_loses_its_permissions_is_reported(whole: nhgd.Solution) -> None:
     problem = nhgd.load(PROBLEM)
     with ordinary_user() as home:
         folder = home / "run"
@@ -181,7 +181,7 @@ def test_a_folder_that_loses_its_permissions(whole: nhgd.Solution) -> None:
 # A run that cannot begin
 
 
-def test_places_that_take_no_run_are_refused_in_one_sentence() -> None:
+def test_places_where_runs_cannot_be_written_are_refused_in_one_sentence() -> None:
     problem = nhgd.load(PROBLEM)
     solution = nhgd.solve(problem)
     with ordinary_user() as home:
@@ -218,7 +218,7 @@ def test_places_that_take_no_run_are_refused_in_one_sentence() -> None:
 
 
 @mounts
-def test_a_read_only_mount_and_a_full_disk_take_no_run(tmp_path: Path) -> None:
+def test_a_read_only_mount_and_a_full_disk_are_refused(tmp_path: Path) -> None:
     problem = nhgd.load(PROBLEM)
     with small_disk() as disk:
         fill(disk)
@@ -235,7 +235,7 @@ def test_a_read_only_mount_and_a_full_disk_take_no_run(tmp_path: Path) -> None:
 
 
 @mounts
-def test_files_of_another_user(whole: nhgd.Solution, tmp_path: Path) -> None:
+def test_files_of_another_user_are_not_overwritten(whole: nhgd.Solution, tmp_path: Path) -> None:
     problem = nhgd.load(PROBLEM)
     with small_disk() as disk:
         nhgd.solve(problem, output=disk / "run")
@@ -244,7 +244,7 @@ def test_files_of_another_user(whole: nhgd.Solution, tmp_path: Path) -> None:
         assert_same(nhgd.solve(problem, output=disk / "run", resume=True), whole)
 
 
-def test_lines_are_whole_and_none_is_missing(tmp_path: Path) -> None:
+def test_all_lines_are_written_completely(tmp_path: Path) -> None:
     file = LineFile(tmp_path / "a.csv")
     file.append("0123456789\n")
     with limited_files(25):
@@ -257,10 +257,10 @@ def test_lines_are_whole_and_none_is_missing(tmp_path: Path) -> None:
     file.close()
 
 
-# Temporaries
+# Temporary files
 
 
-def test_a_resumed_run_sweeps_what_a_killed_one_has_left(tmp_path: Path) -> None:
+def test_a_resumed_run_removes_temporary_files_of_a_killed_one(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     nhgd.solve(nhgd.load({**PROBLEM, "outer": {"iterations": 1}}), output=folder)
     ours = ["checkpoint.pt", "checkpoint-before.pt", "checkpoint-curvature-3.pt", "final.vtu", "history.csv"]

@@ -1,4 +1,4 @@
-"""Texts that are no problem files: versions, tags, encodings, sizes."""
+"""Texts that are not problem files: versions, tags, encodings, sizes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_strange_text_ends_in_a_sentence(tmp_path: Path, content: str | bytes,
 
 
 @pytest.mark.parametrize("content", ["\ufeff" + TEXT, TEXT.replace("\n", "\r\n"), "%YAML 1.2\n---\n" + TEXT])
-def test_marks_of_order_and_other_line_ends_are_read(tmp_path: Path, content: str) -> None:
+def test_byte_order_marks_and_other_line_ends_are_read(tmp_path: Path, content: str) -> None:
     path = tmp_path / "p.yaml"
     path.write_bytes(content.encode())
     assert read_problem(path).spec.name == "poisson_control"
@@ -81,24 +81,24 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
         read_problem(zero)
 
 
-def test_of_many_mistakes_the_first_are_told(tmp_path: Path) -> None:
+def test_of_many_mistakes_the_first_are_reported(tmp_path: Path) -> None:
     found = complaint(tmp_path / "p.yaml", TEXT + "\n".join(f"key{i}: {i}" for i in range(2000))).splitlines()
     assert len(found) == 51
     assert found[-1] == "... and 1,950 more mistakes"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "~nobody_of_that_name/x", "\ud800"])
-def test_names_that_are_no_paths_are_names_of_nothing(name: str) -> None:
+def test_names_that_are_not_paths_are_reported_as_missing_files(name: str) -> None:
     file = read_problem(Path(__file__).parents[1] / "problems/poisson_control.yaml")
     assert file.resolve(name) is None
 
 
-def test_a_mapping_that_holds_itself_is_nested_too_deeply() -> None:
+def test_a_mapping_that_contains_itself_is_refused() -> None:
     endless: dict[str, object] = {"name": "x"}
     endless["mesh"] = endless
     with pytest.raises(ProblemError, match="nested too deeply"):
         read_problem(endless)
 
 
-def test_a_whole_number_may_have_a_power_of_ten() -> None:
+def test_a_whole_number_may_be_written_with_a_power_of_ten() -> None:
     assert read_problem(Path(__file__).parents[1] / "problems/poisson_control.yaml", {"seed": 1e3}).spec.seed == 1000

@@ -1,4 +1,4 @@
-"""Problem files of strangers: their code is announced, can be left out, and leaves the process as it was."""
+"""Problem files of strangers: their code is announced, can be left out, and does not change the process."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_code_is_announced_before_it_is_run(folder: Path) -> None:
     assert result.stderr.count("this problem runs") == 1
 
 
-def test_code_elsewhere_is_announced_with_its_whole_path(folder: Path) -> None:
+def test_code_in_other_folders_is_announced_with_its_full_path(folder: Path) -> None:
     below = folder / "below"
     below.mkdir()
     (below / "p.yaml").write_text(FILE)
     assert f"this problem runs code of {folder.resolve() / 'minimal_surface.py'}\n" in check("below/p.yaml").stderr
 
 
-def test_the_library_logs_it(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_library_logs_that_code_is_run(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "nhgd_pde.code"):
         nhgd.load("p.yaml")
     assert caplog.messages[0] == "this problem runs code of minimal_surface.py"
@@ -73,7 +73,7 @@ def test_check_without_code_finds_the_other_mistakes(folder: Path) -> None:
     assert "unknown boundary 'nowhere'" in result.stderr
 
 
-def test_check_without_code_says_where_there_is_none() -> None:
+def test_check_without_code_reports_a_problem_without_code() -> None:
     result = check(str(ROOT / "problems/heat_control.yaml"), "--no-code")
     assert result.exit_code == 0
     assert "the problem names no code" in result.stdout
@@ -93,14 +93,14 @@ def test_check_without_code_says_where_there_is_none() -> None:
         ("def actuator(c, v): raise SystemExit(4)", "would end the process (SystemExit: 4)"),
     ],
 )
-def test_code_that_ends_the_process_ends_in_a_sentence(folder: Path, line: str, sentence: str) -> None:
+def test_code_that_exits_the_process_is_reported_in_a_sentence(folder: Path, line: str, sentence: str) -> None:
     (folder / "minimal_surface.py").write_text(f"{CODE}\n{line}\n")
     result = check("p.yaml")
     assert result.exit_code == 2
     assert sentence in result.stderr
 
 
-def test_settings_that_an_import_changes_do_not_stay(folder: Path) -> None:
+def test_settings_that_an_import_changes_are_restored(folder: Path) -> None:
     odd = "import os, sys, warnings, numpy, torch\nos.chdir('/')\nsys.stdout = None\nnumpy.seterr(all='raise')\n"
     odd += "torch.set_default_dtype(torch.float32)\nwarnings.simplefilter('ignore')\n"
     (folder / "minimal_surface.py").write_text(odd + CODE)
@@ -134,7 +134,7 @@ def test_settings_that_an_import_changes_do_not_stay(folder: Path) -> None:
         "(y := x)",
     ],
 )
-def test_expressions_run_nothing(text: str) -> None:
+def test_expressions_run_no_code(text: str) -> None:
     with pytest.raises(ExpressionError) as caught:
         Expression(text)
     assert len(str(caught.value)) < 1000

@@ -1,4 +1,4 @@
-"""A stream of scenarios: fresh ones that are drawn from a finite sample here, so that their expectation is known."""
+"""Streams of scenarios, which are drawn from a finite sample here, so that the expectation is known."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def problem() -> ScenarioProblem:
 
 @pytest.fixture(scope="module")
 def way(problem: ScenarioProblem) -> list[Tensor]:
-    """Controls on the way to the optimum, ever shorter steps."""
+    """Controls on the way to the optimum, with decreasing steps."""
     best = optimum(problem).v
     return [(1.0 - 0.5**k) * best for k in range(12)]
 
 
 def errors(problem: ScenarioProblem, oracle: Streaming, way: list[Tensor], seeds: int) -> tuple[Tensor, Tensor]:
-    """Norms of the errors (seeds, steps) of gradients along a way, and what the method takes them for."""
+    """The norms of the errors (seeds, steps) of gradients along a way, and the estimated norms."""
     expected = [exact(problem, v).derivative for v in way]
     true, estimated = [], []
     for seed in range(seeds):
@@ -77,7 +77,7 @@ def test_fresh_minibatches_are_unbiased(problem: ScenarioProblem, way: list[Tens
     assert bool(((numbers.mean(0) - functionals @ expected).abs() < 3.0 * standard_errors).all())
 
 
-def test_the_variance_of_fresh_minibatches_goes_with_one_over_their_size(
+def test_the_variance_of_fresh_minibatches_is_inverse_to_their_size(
     problem: ScenarioProblem, way: list[Tensor]
 ) -> None:
     v = way[3]
@@ -91,11 +91,11 @@ def test_the_variance_of_fresh_minibatches_goes_with_one_over_their_size(
     assert -1.2 < slope < -0.8
 
 
-def test_recursive_momentum_is_better_than_larger_batches_and_gets_better(
+def test_recursive_momentum_is_better_than_larger_batches_and_improves(
     problem: ScenarioProblem, way: list[Tensor]
 ) -> None:
     momentum, estimated = errors(problem, Streaming(natural(), 4, share=0.0), way[:8], 20)
-    # Twice the scenarios, for the second evaluation of those of the momentum.
+    # There are twice as many scenarios, because momentum evaluates each of them twice.
     plain, _ = errors(problem, Streaming(natural(), 8, power=0.0, share=0.0), way[7:8], 20)
     square, plain_square = momentum.square().mean(0), float(plain.square().mean())
     assert float(square[-1]) < 0.6 * plain_square
@@ -103,7 +103,7 @@ def test_recursive_momentum_is_better_than_larger_batches_and_gets_better(
     assert 0.7 < float(estimated.square().mean() / momentum.square().mean()) < 1.6
 
 
-def test_the_stream_comes_near_the_optimum_and_knows_its_value(problem: ScenarioProblem) -> None:
+def test_the_stream_comes_near_the_optimum_and_estimates_its_value(problem: ScenarioProblem) -> None:
     best = optimum(problem)
     gaps: list[list[float]] = []
     covered = 0
@@ -122,7 +122,7 @@ def test_the_stream_comes_near_the_optimum_and_knows_its_value(problem: Scenario
 
 
 @pytest.mark.parametrize("rtol", [0.1, 0.02])
-def test_a_stream_ends_where_it_is_sure_of_the_gradient(problem: ScenarioProblem, rtol: float) -> None:
+def test_a_stream_ends_when_the_gradient_is_certified(problem: ScenarioProblem, rtol: float) -> None:
     for seed in range(3):
         stream = problem_with_seed(problem, seed)
         found = minimise(stream, Streaming(natural(), 8), StochasticApproximation(), Stopping(rtol=rtol))
@@ -134,12 +134,12 @@ def test_a_stream_ends_where_it_is_sure_of_the_gradient(problem: ScenarioProblem
         assert problem.outer_metric.dual_norm(true[None]) <= goal
 
 
-def test_a_stream_that_is_not_sure_goes_on(problem: ScenarioProblem) -> None:
+def test_a_stream_without_a_certified_gradient_goes_on(problem: ScenarioProblem) -> None:
     iterates: list[Iterate] = []
     stopping = Stopping(rtol=0.02, iterations=8)
     found = minimise(problem, Streaming(natural(), 4), StochasticApproximation(), stopping, iterates.append)
     assert found.status == "stopped" and "for scenarios left out" in found.message
-    # The estimates alone have been at the goal before.
+    # The gradient estimates reached the goal earlier, without a certificate.
     assert any(each.gradient_norm <= 0.02 * found.first.gradient_norm for each in iterates[:-1])
 
 
@@ -159,7 +159,7 @@ def test_cvar_with_its_level_as_a_variable_comes_near_the_optimum_of_many_scenar
     state, gaps = oracle.init(problem, *problem.start()), []
     for seed in range(3):
         stream, iterates = problem_with_seed(problem, seed), list[Iterate]()
-        # The tail bends more than the nominal scenario, so that steps are shorter.
+        # The tail has a larger curvature than the nominal scenario, so that steps are shorter.
         outer, steps = StochasticApproximation(step=0.3), Stopping(iterations=60)
         minimise(stream, Streaming(natural(), 16, power=0.7), outer, steps, iterates.append)
         assert iterates[-1].oracle.level == pytest.approx(level, abs=0.5 * risk.scale)
@@ -171,7 +171,7 @@ def test_cvar_with_its_level_as_a_variable_comes_near_the_optimum_of_many_scenar
     assert float(mean[2]) < 2e-4
 
 
-def test_what_is_held_does_not_depend_on_the_number_of_scenarios() -> None:
+def test_the_memory_of_a_stream_does_not_depend_on_the_number_of_scenarios() -> None:
     held = []
     for count in (24, 96):
         problem = sampled(count)
@@ -186,7 +186,7 @@ def test_what_is_held_does_not_depend_on_the_number_of_scenarios() -> None:
 
 
 def numbers(saved: object) -> int:
-    """In the tensors of what is saved, but for the states of random generators, which are bytes."""
+    """The number of entries of the saved tensors, without the states of random generators."""
     if isinstance(saved, Tensor):
         return saved.numel() if saved.is_floating_point() else 0
     if isinstance(saved, dict):
@@ -194,7 +194,7 @@ def numbers(saved: object) -> int:
     return sum(numbers(each) for each in saved) if isinstance(saved, list | tuple) else 0
 
 
-def test_a_run_goes_on_with_the_same_numbers(problem: ScenarioProblem) -> None:
+def test_a_resumed_run_gives_the_same_numbers(problem: ScenarioProblem) -> None:
     for risk in (problem.risk, CVaR(0.8, scale=1e-2)):
         stream, oracle = replace(problem, risk=risk), Streaming(natural(), 4, power=0.7)
         state = oracle.init(stream, *stream.start())
@@ -210,7 +210,7 @@ def test_a_run_goes_on_with_the_same_numbers(problem: ScenarioProblem) -> None:
             assert state.level == again.level and state.value_variance == again.value_variance
 
 
-def test_risks_that_are_no_expectations_are_refused(problem: ScenarioProblem) -> None:
+def test_risk_measures_that_are_not_expectations_are_refused(problem: ScenarioProblem) -> None:
     risky = replace(problem, risk=Entropic(2.0))
     with pytest.raises(ValueError, match="expected mean or cvar"):
         Streaming(natural()).init(risky, *risky.start())

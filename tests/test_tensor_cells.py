@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skfem
 import torch
+from mesh_files import read_mesh
 from numpy.typing import NDArray
 
 import nhgd_pde as nhgd
@@ -26,7 +27,7 @@ from benchmarks.reference import (
     spectral_optimum,
 )
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.fem.mesh import domain, read_mesh
+from nhgd_pde.fem.mesh import domain
 from nhgd_pde.fem.spaces import Space, space
 from nhgd_pde.output.fields import FieldData, Grid
 from nhgd_pde.output.pictures import picture
@@ -104,7 +105,7 @@ MEASURES: dict[int, dict[str, float]] = {
 @elements
 @pytest.mark.parametrize("dim", [2, 3])
 def test_a_file_in_the_order_of_vtk_gives_exact_measures(tmp_path: Path, dim: int, element: str, refine: int) -> None:
-    """The integrals are those of polynomials in the coordinates before the bend."""
+    """The integrands are polynomials in the coordinates before the bend."""
     found = domain(read_mesh(bent_file(tmp_path / "bent.msh", dim)), refine)
     functions = space(found, element, CPU)
     x, weights = weights_of(functions)
@@ -125,8 +126,8 @@ def test_a_file_in_the_order_of_vtk_gives_exact_measures(tmp_path: Path, dim: in
 
 @pytest.mark.parametrize("suffix", [".vtk", ".vtu", ".msh", ".inp"])
 @pytest.mark.parametrize("kind", ["quad", "hexahedron"])
-def test_other_formats_bring_the_same_cells(tmp_path: Path, kind: str, suffix: str) -> None:
-    """Two unit cells side by side, the second with its vertices counted from another corner."""
+def test_other_formats_give_the_same_cells(tmp_path: Path, kind: str, suffix: str) -> None:
+    """Two unit cells are side by side; the vertices of the second one begin at another corner."""
     corners = VTK[kind]
     points = np.unique(np.vstack([corners, corners + np.eye(corners.shape[1])[0]]), axis=0)
     place = {tuple(point): k for k, point in enumerate(points.tolist())}
@@ -146,7 +147,7 @@ def test_other_formats_bring_the_same_cells(tmp_path: Path, kind: str, suffix: s
 
 
 def sheared(kind: str) -> meshes.Domain:
-    """Parallelograms or parallelepipeds, all alike."""
+    """A mesh of equal parallelograms or parallelepipeds."""
     if kind == "quad":
         mesh = meshes.rectangle((1, 2), (0, 1), (2, 2), "quadrilateral")
         return domain(type(mesh)(np.array([[1.0, 0.4], [-0.3, 0.8]]) @ mesh.p, mesh.t))
@@ -170,7 +171,7 @@ def test_mass_matrices_are_exact_on_affine_cells(kind: str, element: str) -> Non
 @elements
 @kinds
 def test_products_with_a_control_are_exact(kind: str, element: str) -> None:
-    """P0 and P1 controls on the quadrature of the state."""
+    """P0 and P1 controls use the quadrature of the state."""
     state = space(sheared(kind), element, CPU)
     one = torch.ones_like(state.cells.quadrature.weights)[None]
     for name in ("P0", "P1"):
@@ -184,8 +185,8 @@ def test_products_with_a_control_are_exact(kind: str, element: str) -> None:
 
 @elements
 @kinds
-def test_the_space_holds_its_polynomials(kind: str, element: str) -> None:
-    """Of the element's degree in every coordinate; interpolated at `nodes`, values and derivatives come back."""
+def test_the_space_contains_its_polynomials(kind: str, element: str) -> None:
+    """Polynomials of the degree in every coordinate are interpolated at `nodes`; values and derivatives are exact."""
     degree = int(element[1])
     mesh = meshes.rectangle((1, 1), (0, 0), (2, 3), "quadrilateral")
     if kind == "hexahedron":
@@ -248,7 +249,7 @@ def state_error(mesh: dict[str, Any], element: str, exact: str, value: Callable[
 
 
 def skewed(kind: str, cells: int) -> skfem.Mesh:
-    """The unit square or cube under a smooth map that keeps its sides: no cell has right angles but at corners."""
+    """The unit square or cube under a smooth map that keeps its sides: cells have right angles only at corners."""
     unit, zero = (1.0,) * 3, (0.0,) * 3
     if kind == "quad":
         mesh = meshes.rectangle(unit[:2], zero[:2], (cells,) * 2, "quadrilateral")
@@ -312,7 +313,7 @@ def test_control_on_quadrilaterals_converges_to_the_spectral_optimum(
 
 @elements
 def test_outer_iterations_do_not_grow_with_a_mesh_of_quadrilaterals(element: str) -> None:
-    """The target is no eigenfunction, with which a grid of rectangles would be done in one iteration."""
+    """The target is not an eigenfunction, for which a grid of rectangles would take one iteration."""
     counts = []
     for n in (8, 16, 32, 64):
         mesh = {"kind": "rectangle", "cells": n, "cell": "quadrilateral"}
@@ -376,7 +377,7 @@ def test_final_fields_are_in_the_order_of_vtk(tmp_path: Path, kind: str, element
 
 
 @pytest.mark.parametrize("kind", ["quad", "quad9", "hexahedron", "hexahedron27"])
-def test_vtk_finds_the_volume_and_interpolates(tmp_path: Path, kind: str) -> None:
+def test_vtk_computes_the_volume_and_interpolates(tmp_path: Path, kind: str) -> None:
     pyvista = pytest.importorskip("pyvista")
     element = "P2" if kind in ("quad9", "hexahedron27") else "P1"
     shape, cell = {"q": ("rectangle", "quadrilateral"), "h": ("box", "hexahedron")}[kind[0]]

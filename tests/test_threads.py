@@ -1,4 +1,4 @@
-"""Runs take the threads that pay, and threads that wait leave the processor to others."""
+"""The number of threads of a run, and threads that wait without using the processor."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_torch_and_the_blas_are_limited_together_and_only_within_the_block() -> 
     ("kind", "unknowns", "threads"),
     [("auto", 100, 1), ("auto", 1_000_000, 1), ("dense", 1_000, 1), ("dense", 2_500, None)],
 )
-def test_only_a_large_dense_inverse_takes_several_threads(kind: str, unknowns: int, threads: int | None) -> None:
+def test_only_a_large_dense_inverse_uses_several_threads(kind: str, unknowns: int, threads: int | None) -> None:
     file = read_problem(PROBLEMS / "poisson_control.yaml", {"curvature.kind": kind})
     assert build_method(file, (1, unknowns), torch.device("cpu")).threads == threads
 
@@ -55,7 +55,7 @@ def test_the_command_line_lets_threads_sleep_before_torch_is_loaded() -> None:
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "passive", done.stderr
 
 
-def test_a_policy_that_the_user_has_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_that_the_user_has_chosen_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     wait_without_work()
     assert os.environ["OMP_WAIT_POLICY"] == "active"

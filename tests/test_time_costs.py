@@ -15,7 +15,7 @@ from problems import slope
 # u_t - u_xx = 0 on two elements of length H, u = 0 on the left, u = v on the right: one unknown, at x = 1/2.
 H, ALPHA, GAMMA = 0.5, 0.1, 0.2
 MASS, STIFFNESS, MASS_SIDE, STIFFNESS_SIDE = 2.0 * H / 3.0, 2.0 / H, H / 6.0, -1.0 / H
-# The adjoint variable p is chosen. WEIGHT of int u is that which has it, and CONTROL the optimum that belongs to it.
+# The adjoint variable p is chosen; WEIGHT is the weight of int u that gives it, and CONTROL is the optimum.
 P, SLOPE = f"{GAMMA}*(1 - t)*exp(-t)", f"(-{GAMMA}*(2 - t)*exp(-t))"
 WEIGHT = f"({MASS}*{SLOPE} - {STIFFNESS}*{P})/{H}"
 CONTROL = f"-({0.5 * H}*{WEIGHT} - {MASS_SIDE}*{SLOPE} + {STIFFNESS_SIDE}*{P})/{ALPHA}"
@@ -40,7 +40,7 @@ FILE: dict[str, Any] = {
 def least(more: Any = lambda t, v: 0.0, side: float = START) -> float:
     """The objective of the optimum, continuous in time, with more terms in the control.
 
-    Where the initial value of a side is not that of the control, the unknown jumps: what M makes of both stays.
+    If the initial value of a side is not the value of the control, the unknown jumps so that M (u, v) is continuous.
     """
 
     def rates(t: float, y: np.ndarray) -> list[float]:
@@ -61,7 +61,7 @@ def solve(steps: int, overrides: dict[str, Any]) -> nhgd.Solution:
 
 
 def errors(overrides: dict[str, Any], value: float) -> tuple[list[float], list[float]]:
-    """Of the objective, and the largest of the control at the ends of the steps but for the first and the last one.
+    """The errors of the objective, and of the control at the ends of the steps except for the first and the last step.
 
     The former acts in a step and a half and the latter in half a step, whose middles are not their places.
     """
@@ -82,7 +82,7 @@ def test_boundary_values_in_time(space: str) -> None:
     assert controls[-1] < 2e-4 * START
 
 
-def test_an_initial_state_that_does_not_fit_takes_no_order() -> None:
+def test_an_initial_state_that_does_not_fit_does_not_reduce_the_order() -> None:
     """At the side the state jumps from 0 to the control."""
     value, steps = least(side=0.0), (256, 512)
     gaps = [abs(solve(n, {"time.initial": 0}).objective - value) for n in steps]
@@ -124,7 +124,7 @@ def test_references_and_linear_costs_in_time() -> None:
 
 
 def test_absolute_values_in_time() -> None:
-    """Where v > 0, an l1 term is a linear cost."""
+    """For v > 0, an l1 term is a linear cost."""
     assert exact(CONTROL, np.linspace(0.0, 1.0)).min() > -1.0
     shifted = {"objective.1.reference": -3, "time.steps": 16}
     costs = []
@@ -139,8 +139,8 @@ def cost_of_values(u: Any, grad: Any, v: Any, x: Any) -> Any:
     return 0.5 * ALPHA * v**2
 
 
-def test_costs_in_python_have_the_order_too() -> None:
-    """Of a control of the boundary, at the times of the integrals of the equation."""
+def test_costs_in_python_have_the_same_order() -> None:
+    """The cost of a boundary control is evaluated at the times of the integrals of the equation."""
     terms = [FILE["objective"][0], {"kind": "python", "python": cost_of_values, "on": "right"}]
     objectives, _ = errors({"objective": terms, "outer.rtol": 1e-6}, least())
     step = [1.0 / steps for steps in STEPS]
@@ -159,7 +159,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(("scheme", "order"), [("crank_nicolson", 2.0), ("implicit_euler", 1.0)])
 @pytest.mark.parametrize("kind", list(OTHERS))
 def test_the_objective_of_other_controls(kind: str, scheme: str, order: float) -> None:
-    """With a target in time; by the differences of one mesh in time from the next."""
+    """There is a target in time; the order follows from differences between meshes in time."""
     common = {
         "time.initial": 0,
         "objective": [{"kind": "tracking", "target": "1 + x*t"}, {"kind": "regularisation", "weight": ALPHA}],

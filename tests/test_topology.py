@@ -1,4 +1,4 @@
-"""Designs of material: the law of the material, published optima, continuation, loads and supports at points."""
+"""Designs of material: the material law, published optima, continuation, loads and supports at points."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def solved_state(pde: PDEProblem) -> torch.Tensor:
 # The law of the material
 
 
-def test_material_of_a_density() -> None:
+def test_the_material_of_a_density() -> None:
     law = Interpolation("young", 1e-3, 2.0, "penalty", "slope")
     v = torch.tensor([[-0.1, 0.0, 0.5, 1.0]], dtype=torch.float64)
     for penalty in (1.0, 3.0):
         c = law.map()({"young": number(7.0), "penalty": number(penalty), "slope": number(1.0)}, v[:, 1:])
         expected = [1e-3, 1e-3 + (2.0 - 1e-3) * 0.5**penalty, 2.0]
         assert c["young"][0].tolist() == pytest.approx(expected, rel=1e-14)
-    # A filter may leave a density a little below zero; that is void, not a negative modulus.
+    # A filter may give a density slightly below zero, which is void and not a negative modulus.
     low = law.map()({"young": number(7.0), "penalty": number(2.5), "slope": number(1.0)}, v)["young"][0, 0]
     assert float(low) == 1e-3
 
@@ -60,7 +60,7 @@ def test_material_in_a_region_and_after_projection() -> None:
     assert values[0].tolist() == pytest.approx([0.1 + 0.9 * 0.125, 5.0], rel=1e-12)
 
 
-def test_stages_of_a_continuation() -> None:
+def test_the_stages_of_a_continuation() -> None:
     pde = build(read_problem(SINK, {"mesh.cells": [4, 4], "control.penalty": [1, 2, 5], "control.projection": {}}))
     coefficients = [each.equation.integrals[0].coefficients for each in (*pde.earlier, pde)]
     numbers = [(float(each["penalty"]), float(each["slope"])) for each in coefficients]
@@ -69,7 +69,7 @@ def test_stages_of_a_continuation() -> None:
 
 
 def test_a_continuation_ends_at_the_last_penalty() -> None:
-    """Its objective is that of the problem of one stage, at the design that it found."""
+    """The objective is that of the last stage at the design that was found."""
     cells = {"mesh.cells": [12, 12]}
     staged = nhgd.solve(nhgd.load(SINK, {**cells, "control.penalty": [1, 3, 5], "control.filter_radius": 0.2}))
     assert staged.status == "converged"
@@ -87,7 +87,7 @@ def test_a_continuation_ends_at_the_last_penalty() -> None:
 @pytest.mark.parametrize(
     ("kind", "radius", "published"), [("cone", 2.4, 233.71), ("sensitivity", 2.4, 216.81), ("sensitivity", 1.5, 203.19)]
 )
-def test_published_beams(kind: str, radius: float, published: float) -> None:
+def test_published_beams_are_reached(kind: str, radius: float, published: float) -> None:
     """Andreassen et al. 2011: optimality criteria with the filter of the density, and of the sensitivity."""
     overrides = {"outer.method": "oc", "control.filter": kind, "control.filter_radius": radius}
     solution = nhgd.solve(nhgd.load(BEAM, overrides))
@@ -104,14 +104,14 @@ def test_moving_asymptotes_find_a_beam_at_least_as_stiff() -> None:
 
 
 @pytest.mark.slow
-def test_heat_sink_is_below_the_published_one() -> None:
+def test_the_heat_sink_is_better_than_the_published_one() -> None:
     solution = nhgd.solve(nhgd.load(SINK))
     assert solution.status == "converged" and solution.objective < 1.45e-4
     assert solution.stats["constraints"][0]["violation"] < 1e-9
 
 
-def test_methods_agree_on_a_small_beam() -> None:
-    """A contrast of 1e9: the same designs from the exact adjoint, and no number that is none."""
+def test_methods_find_the_same_small_beam() -> None:
+    """The contrast is 1e9; the exact adjoint gives the same designs, and all numbers are finite."""
     ours, exact = (nhgd.solve(nhgd.load(BEAM, {**SMALL_BEAM, "method": each})) for each in ("nhgd", "adjoint"))
     assert ours.status == exact.status == "converged"
     assert ours.objective == pytest.approx(exact.objective, rel=1e-6)
@@ -121,8 +121,8 @@ def test_methods_agree_on_a_small_beam() -> None:
     assert ours.certificate.state_residual < 1e-8
 
 
-def test_void_and_solid_at_a_contrast_of_1e9() -> None:
-    """A bar with a hole that nothing crosses: the state and the derivative stay numbers at exact zeros and ones."""
+def test_designs_with_void_and_solid_are_finite_at_a_contrast_of_1e9() -> None:
+    """A bar with a hole across its whole width; state and derivative are finite at exact zeros and ones."""
     pde = build(read_problem(BEAM, {**SMALL_BEAM, "control.initial": "where((y > 1)*(y < 3)*(x > 3)*(x < 9), 0, 1)"}))
     state = solved_state(pde)
     u, v = pde.start()
@@ -134,7 +134,7 @@ def test_void_and_solid_at_a_contrast_of_1e9() -> None:
     assert bool(torch.isfinite(derivative).all()) and bool((derivative <= 0.0).all())
 
 
-def test_what_is_drawn_is_what_the_equation_sees() -> None:
+def test_the_written_density_is_that_of_the_equation() -> None:
     pde = build(read_problem(BEAM, {**SMALL_BEAM, "control.projection": {"slope": 4}}))
     design = torch.rand(pde.outer_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     points, cells = density_fields(pde, design.numpy())
@@ -150,8 +150,8 @@ def test_what_is_drawn_is_what_the_equation_sees() -> None:
 
 
 @pytest.mark.parametrize("element", ["P1", "P2"])
-def test_a_point_load_on_a_string(element: str) -> None:
-    """-u'' = delta at 1/4: the triangle that both elements have."""
+def test_a_point_load_on_a_string_has_the_exact_state(element: str) -> None:
+    """-u'' = delta at 1/4: the state is a triangle, which is in the space of both elements."""
     pde = build(
         read_problem(
             {
@@ -178,7 +178,7 @@ def test_a_point_load_on_a_string(element: str) -> None:
 
 @pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
 def test_a_load_between_nodes_is_shared_by_them(cell: str) -> None:
-    """Its covector tests linear functions exactly, and its parts sum to the load."""
+    """The covector is exact for linear functions, and its entries sum to the load."""
     pde = build(
         read_problem(
             BEAM,
@@ -194,7 +194,7 @@ def test_a_load_between_nodes_is_shared_by_them(cell: str) -> None:
 
 
 def test_supports_at_points_hold_a_body() -> None:
-    """Three supports take the rigid motions and nothing else: a square in tension stays free of shear."""
+    """Three supports prevent only rigid motions: a square in tension has no shear."""
     file = {
         "name": "held",
         "mesh": {"kind": "rectangle", "cells": [4, 4]},
@@ -250,7 +250,7 @@ def test_supports_at_points_hold_a_body() -> None:
         ),
     ],
 )
-def test_mistakes(overrides: dict[str, Any], message: str) -> None:
+def test_mistakes_in_designs_are_named(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError) as error:
         nhgd.load(BEAM, {**SMALL_BEAM, **overrides})
     assert message in str(error.value)

@@ -21,7 +21,7 @@ from nhgd_pde.methods.truncated_cg import TruncatedCG
 
 
 @pytest.mark.parametrize("method", [TruncatedCG, Neumann])
-def test_inner_steps_contract_as_the_spectrum_says(method: Any) -> None:
+def test_inner_steps_contract_at_the_rate_of_the_spectrum(method: Any) -> None:
     problem = least_squares()
     v, u = solved(problem)
     mu, largest = (float(x) for x in dense(problem, u, v)[2][[0, -1]])
@@ -29,12 +29,12 @@ def test_inner_steps_contract_as_the_spectrum_says(method: Any) -> None:
     for steps in range(150, 153):
         oracle = method(inner_steps=steps, steps=0, inner_step=2.0 / (mu + largest))
         errors.append(problem.inner_metric.norm(at(problem, oracle, v, torch.zeros_like(u))[1].u - u))
-    # Two ends of the spectrum are slowest, with opposite signs.
+    # The two ends of the spectrum are slowest, with opposite signs.
     assert math.sqrt(errors[2] / errors[0]) == pytest.approx((largest - mu) / (largest + mu), rel=1e-6)
 
 
-def test_own_inner_steps_find_the_state_where_the_first_spectrum_was_wrong() -> None:
-    """H grows by a factor of eight from u = 0 to the solution."""
+def test_own_inner_steps_find_the_state_although_the_first_spectrum_was_wrong() -> None:
+    """H grows by the factor eight from u = 0 to the solution."""
     problem = cubic_problem(1, scenarios=2)
     v, u = solved(problem)
     _, state = at(problem, TruncatedCG(), v, torch.zeros_like(u))
@@ -59,7 +59,7 @@ def test_conjugate_gradients_obey_their_bound_and_end_after_n_steps() -> None:
         assert energy(state.q - exact) <= 2.0 * ((ratio - 1.0) / (ratio + 1.0)) ** steps * energy(exact) + 1e-9
         assert evaluation.refinement_steps == steps
         assert (error(problem, evaluation) < 1e-10) == (steps == 8)
-    # Warm-started, four steps twice are better than four.
+    # With a warm start, twice four steps are better than four.
     once, twice = (error(problem, at(problem, TruncatedCG(steps=4), v, u, times)[0]) for times in (1, 2))
     assert twice < 0.3 * once
 
@@ -77,7 +77,7 @@ def test_the_neumann_series_converges_at_the_rate_of_gradient_descent() -> None:
     for (one, two), far in zip(pairwise(found[2:]), (100, 200), strict=True):
         assert (lengths[counts.index(far + 100)] / lengths[counts.index(far)]) ** 0.01 == pytest.approx(rate, rel=1e-4)
         assert (error(problem, two[0]) / error(problem, one[0])) ** 0.01 == pytest.approx(rate, rel=1e-3)
-    # The certificate is the residual with one term less.
+    # The certificate is the residual of the series with one term less.
     residual = problem.outer_derivatives(u, v)[0] - problem.hessian_product(u, v, found[3][1].q)
     scale = problem.inner_metric.dual_norm(problem.outer_derivatives(u, v)[0])
     assert found[3][0].adjoint_error * rate == pytest.approx(problem.inner_metric.dual_norm(residual) / scale, rel=1e-4)
@@ -99,7 +99,7 @@ def test_a_broyden_update_satisfies_the_secant_condition_in_any_metric() -> None
         s, y, x = (normal(g, *shape) for _ in range(3))
         old, inverse = inverse, inverse.updated(metric, s, y, inverse.solve(y, metric.gradient(y)), memory=3)
         assert torch.allclose(inverse.solve(y, metric.gradient(y)), s, rtol=0.0, atol=1e-9)
-        # What the good update leaves alone: A+^-1 = A^-1 on everything that is K-orthogonal to s.
+        # The good update does not change A^-1 on vectors that are K-orthogonal to s.
         image = old.solve(x, metric.gradient(x))
         x = x - y * (metric.inner(s, image) / metric.inner(s, old.solve(y, metric.gradient(y))))
         if old.rank < 3:
@@ -121,7 +121,7 @@ def test_broyden_solves_a_linear_system_in_twice_its_size() -> None:
         assert (evaluation.adjoint_error < 1e-8) == exact
 
 
-def test_shine_takes_the_inverse_of_the_inner_solver_as_it_is() -> None:
+def test_shine_uses_the_inverse_of_the_inner_solver_unchanged() -> None:
     problem = cubic_problem(3, n=20)
     v, u = solved(problem)
     zero = torch.zeros_like(u)
@@ -143,11 +143,11 @@ def test_shine_takes_the_inverse_of_the_inner_solver_as_it_is() -> None:
     residual = right - problem.hessian_product(state.u, v, state.q)
     relative = problem.inner_metric.dual_norm(residual) / problem.inner_metric.dual_norm(right)
     assert evaluation.adjoint_error == pytest.approx(relative, rel=1e-9)
-    # Without pairs it is one gradient step, and far worse.
+    # Without pairs it is one gradient step, which is far worse.
     assert error(problem, evaluation) < 0.6 * error(problem, at(problem, Broyden(inner_steps=0, steps=0), v, u)[0])
 
 
-def test_a_shine_estimate_that_is_worse_than_none_gives_way_to_a_gradient_step() -> None:
+def test_a_bad_shine_estimate_is_replaced_by_a_gradient_step() -> None:
     problem = least_squares()
     v, u = solved(problem)
     evaluation, state = at(problem, Broyden(inner_steps=40, steps=0), v, torch.zeros_like(u))
@@ -155,7 +155,7 @@ def test_a_shine_estimate_that_is_worse_than_none_gives_way_to_a_gradient_step()
     assert evaluation.adjoint_error < 1.0 and torch.allclose(state.q, plain.q, atol=1e-9)
 
 
-def test_the_first_transposed_step_gives_a_secant_too() -> None:
+def test_the_first_transposed_step_also_gives_a_secant() -> None:
     problem, memory = cubic_problem(3, n=20), 30
     v, u = solved(problem)
     metric, right = problem.inner_metric, problem.outer_derivatives(u, v)[0]
@@ -171,17 +171,17 @@ def test_the_first_transposed_step_gives_a_secant_too() -> None:
     assert torch.allclose(found.inverse.solve(y, metric.gradient(y)), found.solution, atol=1e-10)
 
 
-def test_what_an_evaluation_has_learnt_serves_the_next() -> None:
+def test_an_evaluation_uses_the_pairs_of_the_last_one() -> None:
     problem = cubic_problem(3, n=20)
     v, u = solved(problem)
     fresh, later = (at(problem, Broyden(inner_steps=0, steps=6), v, u, times)[0] for times in (1, 2))
     assert error(problem, later) < 0.5 * error(problem, fresh)
-    # The start of the linear system is worth as much in the other methods.
+    # The start of the linear system helps as much in the other methods.
     once, twice = (error(problem, at(problem, NBOCG(steps=3), v, u, times)[0]) for times in (1, 2))
     assert twice < 0.3 * once
 
 
-def test_broyden_forgets_what_makes_the_residual_grow() -> None:
+def test_broyden_drops_pairs_that_make_the_residual_grow() -> None:
     problem = least_squares()
     v, u = solved(problem)
     wild = LowRankInverse.scaled(1e3, u)
@@ -206,7 +206,7 @@ def test_a_newton_step_squares_the_error_of_the_state() -> None:
         return [math.log2(a / b) for a, b in pairwise(errors)]
 
     assert orders(states)[-1] == pytest.approx(2.0, abs=0.05)
-    # q solves the system of the u before the step, whatever the solver: one order less, made good by a second step.
+    # With any solver, q solves the system of the u before the step, which is one order less; a second step restores it.
     assert orders(first)[-1] == pytest.approx(1.0, abs=0.05)
     assert orders(second)[-1] == pytest.approx(2.0, abs=0.05)
 

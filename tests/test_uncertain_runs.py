@@ -1,4 +1,4 @@
-"""Problems with random inputs, from the file to the folder."""
+"""Problems with random inputs, from the problem file to the run folder."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ CERTAIN = {"kind": "poisson", "boundary": {"all": {"dirichlet": 0}}}
 
 
 def eigenvalue() -> float:
-    """The smallest one of the discrete Laplacian of bilinear elements on a square of CELLS^2 cells."""
+    """The smallest eigenvalue of the discrete Laplacian of bilinear elements on a square of CELLS^2 cells."""
     h = 1.0 / CELLS
     c = math.cos(math.pi * h)
     return 2.0 * (6.0 / h**2) * (1.0 - c) / (2.0 + c)
 
 
 def amplitude(weights: np.ndarray, z: np.ndarray) -> float:
-    """Of the optimal control, for scenarios with weights: u* = (E[1/a] / l) / (alpha + E[1/a^2] / l^2)."""
+    """The amplitude of the optimal control for weighted scenarios: u* = (E[1/a] / l) / (alpha + E[1/a^2] / l^2)."""
     inverse, first = np.exp(-SIGMA * z), eigenvalue()
     return float((weights @ inverse / first) / (ALPHA + weights @ inverse**2 / first**2))
 
 
 def exact_amplitude() -> float:
-    """The same in the limit (reference case of one random scalar)."""
+    """The amplitude in the limit (reference case of one random scalar)."""
     first = eigenvalue()
     return math.exp(SIGMA**2 / 2) / first / (ALPHA + math.exp(2 * SIGMA**2) / first**2)
 
@@ -77,7 +77,7 @@ def test_a_quadrature_gives_the_closed_form_to_its_last_digits() -> None:
     assert reached(solution) == pytest.approx(exact_amplitude(), rel=1e-7)
 
 
-def test_without_fresh_scenarios_those_of_a_quadrature_count_by_their_weights() -> None:
+def test_without_fresh_scenarios_statistics_use_the_weights_of_a_quadrature() -> None:
     scenarios = {"sampling": "quadrature", "rule": "tensor", "points": 12, "validation": 0}
     solution = nhgd.solve(nhgd.load(one_scalar(scenarios=scenarios)))
     found, judged = solution.stats["uncertainty"], solution.judgement
@@ -107,7 +107,7 @@ def test_a_sample_average_ends_at_the_same_optimum(adjoints: dict[str, Any]) -> 
 
 
 def test_stochastic_gradients_come_closer_to_the_optimum_with_every_epoch() -> None:
-    """Of one random scalar the control has one mode, whose curvature tells how long a step may be."""
+    """With one random scalar the control has one mode, whose curvature limits the step."""
     scenarios = {"count": 64, "validation": 0}
     best = nhgd.load(one_scalar(scenarios=scenarios))
     assert best.scenarios is not None
@@ -138,7 +138,7 @@ def test_options_reach_the_methods_over_scenarios() -> None:
         assert nhgd.load(one_scalar(method=name)).method.oracle.name == name
 
 
-def test_the_exact_adjoint_finds_the_same() -> None:
+def test_the_exact_adjoint_finds_the_same_optimum_over_scenarios() -> None:
     found = [nhgd.solve(nhgd.load(one_scalar(method=method))) for method in ("nhgd", "adjoint")]
     assert [each.status for each in found] == ["converged", "converged"]
     assert found[0].objective == pytest.approx(found[1].objective, rel=1e-9)
@@ -148,7 +148,7 @@ def test_the_exact_adjoint_finds_the_same() -> None:
 def test_every_strategy_over_a_sample_ends_at_the_same_optimum(strategy: str) -> None:
     expected = nhgd.solve(nhgd.load(one_scalar()))
     found = nhgd.solve(nhgd.load(one_scalar(scenarios={"count": 64, "strategy": strategy}, outer={"rtol": 1e-6})))
-    # What a table of gradients reports on the way is a running mean: the value is that of all scenarios at the end.
+    # On the way a table of gradients reports a running mean; at the end the value is that of all scenarios.
     assert found.judgement is not None
     assert found.judgement.in_sample == pytest.approx(expected.objective, rel=1e-6)
 
@@ -225,13 +225,13 @@ def test_a_run_that_is_resumed_ends_with_the_same_numbers(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_what_does_not_go_with_scenarios_is_told(change: dict[str, Any], sentence: str) -> None:
+def test_options_that_do_not_work_with_scenarios_are_reported(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ProblemError, match=sentence):
         nhgd.load(one_scalar(**change))
 
 
-def test_fresh_scenarios_that_are_out_of_range_only_when_stretched_are_drawn_as_they_come() -> None:
-    """A conductivity of 1 + 0.2 s is not positive from s = -5 on, where half of the scenarios would go."""
+def test_fresh_scenarios_are_not_stretched_out_of_the_range_of_coefficients() -> None:
+    """The conductivity 1 + 0.2 s is not positive below s = -5, where stretched scenarios would be."""
     data = one_scalar(
         pde={**one_scalar()["pde"], "conductivity": "1+0.2*s"}, scenarios={"count": 64, "validation": 400}
     )
@@ -248,7 +248,7 @@ def test_a_stream_is_judged_by_scenarios_that_it_has_not_seen() -> None:
 
 
 @pytest.mark.parametrize("risk", [{"cvar": 0.8}, {"entropic": 5.0}, {"mean_plus_deviation": 1.0}, "worst_case"])
-def test_a_risk_is_lower_with_the_control_that_was_made_for_it(risk: Any) -> None:
+def test_every_risk_measure_is_least_with_its_own_optimum(risk: Any) -> None:
     averse, neutral = (nhgd.solve(nhgd.load(one_scalar(risk=each))) for each in (risk, "mean"))
     assert averse.status == "converged", averse.message
     assert averse.judgement is not None and neutral.judgement is not None
@@ -257,8 +257,8 @@ def test_a_risk_is_lower_with_the_control_that_was_made_for_it(risk: Any) -> Non
     assert averse.judgement.in_sample < other
 
 
-def test_where_bounds_hold_errors_count_by_what_of_the_gradient_is_left() -> None:
-    """Nearly everywhere the derivative pushes against the bound: its length says nothing of the optimum."""
+def test_at_active_bounds_errors_are_relative_to_the_projected_gradient() -> None:
+    """Nearly everywhere the derivative points out of the bounds, so that its length does not measure optimality."""
     source = PROBLEMS / "uncertain_source.yaml"
     smaller = {"mesh.cells": [24, 12], "scenarios.count": 16}
     found = [nhgd.solve(nhgd.load(source, {**smaller, "method": method})) for method in ("nhgd", "adjoint")]
@@ -279,7 +279,7 @@ METHODS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("risk", ["mean", {"cvar": 0.9}, {"entropic": 0.5}, {"mean_plus_deviation": 1.0}, "worst_case"])
 def test_the_objective_is_that_of_the_control_over_all_scenarios(risk: Any, iterations: int) -> None:
-    """Against states by the factors of every scenario, at the control that is reported."""
+    """The reference has states by factors of every scenario, at the reported control."""
     for method in METHODS:
         stochastic = method.get("method") == "robbins_monro" or "saga" in str(method)
         if stochastic and risk != "mean":
@@ -320,7 +320,7 @@ def test_the_random_inputs_of_every_scenario_are_in_the_table(tmp_path: Path) ->
     assert len(rows) == 13 and all(2.0 <= float(row["input.weight"]) <= 3.0 for row in rows)
 
 
-def test_an_entropic_risk_that_is_infinite_has_no_interval_and_says_so() -> None:
+def test_an_infinite_entropic_risk_is_reported_without_an_interval() -> None:
     """The objective is quadratic in a log-normal variable, whose exponential has no mean."""
     found = nhgd.solve(nhgd.load(one_scalar(risk={"entropic": 5.0})))
     assert found.judgement is not None and all(math.isnan(end) for end in found.judgement.interval)

@@ -1,4 +1,4 @@
-"""Units do not matter: the same problem with another unit of the objective, of the control or of length."""
+"""Results do not depend on the units of the objective, of the control and of lengths."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from nhgd_pde.linalg.sparse import SparseMatrix
 from tests.units import PROBLEMS, control_times, lengths_times, objective_times, solved
 
 FAULTS = Path(__file__).parent / "faults"
-# Controls are compared to six digits, which a gradient of 1e-8 does not determine where there is little regularisation.
+# Controls are compared to six digits, which a gradient of 1e-8 does not determine with little regularisation.
 TIGHT = {"outer.rtol": 1e-9}
 # A relative gradient of 7e-10 leaves 3e-5 of the traction of this bar open, whose weight is small beside its stiffness.
 TIGHTER = {"elastic_control": {"outer.rtol": 1e-11}}
-# The paper's algorithm takes a step with a unit from the file.
+# The algorithm of the paper takes its step from the file, which has a unit.
 SCALED = [path for path in PROBLEMS if path.stem != "poisson_nhgd_paper"]
 shipped = pytest.mark.parametrize("path", SCALED, ids=lambda path: path.stem)
 
@@ -40,10 +40,10 @@ def values(solution: nhgd.Solution) -> np.ndarray:
 
 
 def the_same(ours: nhgd.Solution, base: nhgd.Solution, factor: float = 1.0, shift: float = 0.0) -> None:
-    """The same end after the same iterations, at the same control.
+    """Checks that two runs have the same status, iterations and control.
 
     Args:
-        factor, shift: of the control in its other unit.
+        factor, shift: the factor and the shift of the control in its other unit.
     """
     assert ours.status == base.status, ours.message
     counts = [int(each.stats["outer_iterations"]) for each in (ours, base)]
@@ -71,7 +71,7 @@ def test_no_unit_changes_the_answer_of_a_shipped_problem(path: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_every_transformation_is_made_of_most_shipped_problems(tmp_path: Path) -> None:
+def test_most_shipped_problems_can_be_written_in_all_units(tmp_path: Path) -> None:
     assert sum(control_times(path, 2.0) is not None for path in SCALED) >= 20
     assert sum(lengths_times(path, 2.0, tmp_path) is not None for path in SCALED) >= 25
 
@@ -81,7 +81,7 @@ METHODS = ("lbfgs", "newton_cg", "gradient", "adam", "mma")
 
 @pytest.mark.parametrize("factor", [1e-15, 1e15])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_unit_of_the_objective_matters_to_an_outer_method(method: str, factor: float) -> None:
+def test_outer_methods_do_not_depend_on_the_unit_of_the_objective(method: str, factor: float) -> None:
     path = next(path for path in PROBLEMS if path.stem == "poisson_bounds")
     options = {"outer.method": method, "outer.iterations": 40, "outer.rtol": 1e-6}
     base, ours = solved(path, options), solved(path, objective_times(path, factor), options)
@@ -90,30 +90,30 @@ def test_no_unit_of_the_objective_matters_to_an_outer_method(method: str, factor
 
 @pytest.mark.slow
 def test_newton_steps_of_a_flow_do_not_depend_on_rounding() -> None:
-    """Unlike those of `lbfgs`, which make the differences that rounding has made larger in every iteration."""
+    """This does not hold for `lbfgs`, whose iterations amplify differences of rounding."""
     path = next(path for path in PROBLEMS if path.stem == "navier_stokes_control")
     base = solved(path, TIGHT)
     for factor in (3.0, 1e-15):
         ours = solved(path, objective_times(path, factor), TIGHT)
         assert ours.stats["outer_iterations"] == base.stats["outer_iterations"] <= 8
-        # The gradient is known to 1e-9 of the first one.
+        # The accuracy of the gradient is 1e-9 of the first one.
         assert np.abs(values(ours) - values(base)).max() <= 1e-8 * np.abs(values(base)).max()
 
 
-def test_a_chip_in_si_units_is_the_chip_without_units() -> None:
+def test_a_chip_in_si_units_has_the_optimum_without_units() -> None:
     """u = 50 U, q = 7.5e11 Q, J = 2.5e-5 J'; found at the first evaluation before: 0.1452."""
     chip, twin = (nhgd.solve(nhgd.load(FAULTS / f"{name}.yaml")) for name in ("mems", "mems_twin"))
     assert chip.status == twin.status == "converged"
     assert twin.objective == pytest.approx(0.0996558, abs=5e-8)
     assert chip.objective / 2.5e-5 == pytest.approx(twin.objective, rel=1e-6)
     assert chip.stats["outer_iterations"] == twin.stats["outer_iterations"]
-    # The weight in the file has four digits.
+    # The weight in the file has only four digits.
     assert values(chip) / 7.5e11 == pytest.approx(values(twin), abs=2e-3 * 20)
 
 
 @pytest.mark.parametrize("target", [1e-100, 1e-30, 1e20, 1e100])
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
-def test_targets_of_any_size_are_reached_by_as_much(method: str, target: float) -> None:
+def test_targets_of_any_size_are_reached_with_the_same_accuracy(method: str, target: float) -> None:
     path = next(path for path in PROBLEMS if path.stem == "poisson_control")
 
     def solution(size: float) -> nhgd.Solution:
@@ -123,7 +123,7 @@ def test_targets_of_any_size_are_reached_by_as_much(method: str, target: float) 
 
 
 @pytest.mark.parametrize("target", [1e-160, 1e-170])
-def test_what_underflows_is_not_zero(target: float) -> None:
+def test_a_measure_that_underflows_is_not_zero(target: float) -> None:
     path = next(path for path in PROBLEMS if path.stem == "poisson_control")
     solution = solved(path, {"objective.0.target": f"{target!r}*sin(2*pi*x)*sin(2*pi*y)"})
     assert solution.status == "failed"
@@ -165,8 +165,8 @@ def test_the_measure_is_that_of_its_definition() -> None:
 
 
 @pytest.mark.parametrize("t", [1e-300, 1e-30, 1e-3])
-def test_a_short_unit_costs_no_digits(t: float) -> None:
-    """A variable of 1e13 with a gradient of 1e-15: their difference is the variable."""
+def test_a_small_unit_loses_no_digits(t: float) -> None:
+    """A variable of 1e13 has a gradient of 1e-15, so that their difference is the variable."""
     m = torch.ones(3, dtype=torch.float64)
     v, g = (
         torch.tensor([0.0, 1e13, 5e12], dtype=torch.float64),
@@ -177,8 +177,8 @@ def test_a_short_unit_costs_no_digits(t: float) -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 1e9])
 @pytest.mark.parametrize("method", ["lbfgs", "gradient", "mma"])
-def test_a_value_that_is_large_for_another_reason_does_not_end_a_run(method: str, offset: float) -> None:
-    """A large constant makes the first estimate of the curvature far too small; what steps show of it counts."""
+def test_a_large_constant_in_the_objective_does_not_end_a_run(method: str, offset: float) -> None:
+    """A large constant makes the first estimate of the curvature far too small; later steps correct it."""
     outer: Callable[[], Any] = {"lbfgs": LBFGS, "gradient": GradientDescent, "mma": MMA}[method]
     m = torch.ones(20, dtype=torch.float64)
     parabola = Parabola(

@@ -1,4 +1,4 @@
-"""`verify` sees wrong derivatives, however small, wherever and at whatever values they are wrong."""
+"""`verify` finds wrong derivatives of any size, at any place and at any values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ERRORS = pytest.mark.parametrize("error", [1e-3, 1e-5, 3e-6])
 
 
 class Cubed(torch.autograd.Function):
-    """x^3 with a derivative that is wrong by a share where a mask says so."""
+    """x^3 with a derivative that is wrong by a relative error where a mask is true."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def problem(
     cells: int = 5,
     **more: Any,
 ) -> nhgd.Problem:
-    """A problem with functions of one's own, right where none is given."""
+    """A problem with the given Python functions, and right functions in place of the others."""
     file: dict[str, Any] = {
         "name": "own",
         "mesh": {"kind": "rectangle", "cells": [cells, cells]},
@@ -114,19 +114,19 @@ def test_an_extrapolated_difference_and_its_estimated_error() -> None:
         assert (error <= 10.0 * found.doubt).all()
 
 
-def test_a_difference_at_a_kink_is_not_sure() -> None:
+def test_a_difference_at_a_kink_has_a_large_estimated_error() -> None:
     x = torch.linspace(-1.0, 1.0, 201, dtype=torch.float64)
     found = sure_difference(lambda t: (x + t).abs())
     sure = found.doubt < 1e-6
     assert not sure[100] and float(sure.double().mean()) > 0.95
     assert torch.allclose(found.value[sure], x.sign()[sure], rtol=0, atol=1e-6)
-    # A value that is no number on one side says nothing.
+    # With a value that is NaN on one side there is no difference.
     assert not torch.isfinite(
         central_difference(lambda t: torch.log(torch.tensor([t], dtype=torch.float64))).doubt
     ).any()
 
 
-# What is right
+# Right derivatives
 
 
 @pytest.mark.parametrize("path", PROBLEMS, ids=lambda path: path.stem)
@@ -163,13 +163,13 @@ FAULTS = Path(__file__).parent / "faults"
 
 
 @pytest.mark.parametrize("name", ["warm", "q11", "q5", "mems_twin"])
-def test_gradients_that_are_zero_to_rounding_are_no_errors(name: str) -> None:
-    """The objective does not depend on the control, or is at its minimum; and a stiff one."""
+def test_gradients_that_are_zero_up_to_rounding_are_not_errors(name: str) -> None:
+    """The objective does not depend on the control, is at its minimum, or is stiff."""
     found = nhgd.verify(nhgd.load(FAULTS / f"{name}.yaml", {"mesh.cells": [6, 6]}))
     assert found.passed, str(found)
 
 
-# What is wrong
+# Wrong derivatives
 
 
 @ERRORS
@@ -215,7 +215,7 @@ def test_a_wrong_transpose_fails(error: float, product: str) -> None:
 
 
 @ERRORS
-def test_a_product_that_is_wrong_in_one_row_fails(error: float) -> None:
+def test_a_product_with_one_wrong_row_fails(error: float) -> None:
     wrong = quasilinear_problem(6)
     right = wrong.equation.state_product
 
@@ -229,8 +229,8 @@ def test_a_product_that_is_wrong_in_one_row_fails(error: float) -> None:
 
 
 @ERRORS
-def test_an_error_at_some_values_shows_where_these_are(error: float) -> None:
-    """The state reaches 0.5 in the middle only."""
+def test_an_error_at_some_values_is_found(error: float) -> None:
+    """The state reaches 0.5 only in the middle."""
 
     def form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         return cubed(u, error * (u > 0.5)) - 4.0 * c["source"], grad
@@ -242,7 +242,7 @@ def test_an_error_at_some_values_shows_where_these_are(error: float) -> None:
 
 
 @ERRORS
-def test_an_error_at_one_side_shows(error: float) -> None:
+def test_an_error_at_one_side_is_found(error: float) -> None:
     def density(u: Tensor, grad: Tensor, v: Tensor, x: Tensor) -> Tensor:
         return cubed(u + grad[0], error * (x[0] > 0.999))
 
@@ -255,7 +255,7 @@ def test_an_error_at_one_side_shows(error: float) -> None:
 
 
 @ERRORS
-def test_an_error_in_one_corner_shows(error: float) -> None:
+def test_an_error_in_one_corner_is_found(error: float) -> None:
     def form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         return cubed(u, error * ((x[0] > 0.8) & (x[1] > 0.8))) - c["source"], grad
 
@@ -275,7 +275,7 @@ def test_a_small_term_does_not_hide_behind_a_large_one() -> None:
 
 @pytest.mark.parametrize("unit", [1e-15, 1.0, 1e15])
 @pytest.mark.parametrize("of", ["state", "control", "objective"])
-def test_units_are_no_matter(unit: float, of: str) -> None:
+def test_verification_does_not_depend_on_units(unit: float, of: str) -> None:
     a, s, c = (unit if of == each else 1.0 for each in ("state", "control", "objective"))
     file = {
         "name": "units",
@@ -308,14 +308,14 @@ KINKED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINKED)
-def test_a_kink_is_no_error_and_is_told(kind: str) -> None:
+def test_a_kink_is_reported_and_not_an_error(kind: str) -> None:
     found = nhgd.verify(problem(**KINKED[kind]))
     assert found.passed, str(found)
     if kind != "l1":
         assert "the derivative jumps: kinks of abs, maximum" in str(found)
 
 
-def test_an_error_beside_a_kink_is_seen() -> None:
+def test_an_error_beside_a_kink_is_found() -> None:
     found = nhgd.verify(problem(density=lambda u, grad, v, x: u.abs() + cubed(u, 1e-3)))
     assert any(name.startswith("objective") for name in failures(found)), str(found)
 
@@ -324,7 +324,7 @@ def test_an_error_beside_a_kink_is_seen() -> None:
 
 
 def late(error: float) -> nhgd.Problem:
-    """Wrong for states above 0.5, which are far from those at the start."""
+    """A form with a wrong derivative for states above 0.5, which are far from those at the start."""
 
     def form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         return cubed(u, error * (u > 0.5)) - c["source"], grad
@@ -342,7 +342,7 @@ def late(error: float) -> nhgd.Problem:
     return nhgd.load(file)
 
 
-def test_what_is_wrong_at_a_solution_shows_there(tmp_path: Path) -> None:
+def test_an_error_at_the_solution_is_found_there(tmp_path: Path) -> None:
     built = late(1e-5)
     solution = nhgd.solve(built, output=tmp_path / "run")
     assert solution.state.max() > 0.5
@@ -363,14 +363,14 @@ RECOVERED = (
 
 
 @pytest.mark.parametrize("name", [*RECOVERED, "darcy_wells", "parameter_fit", "helmholtz_control", "elastic_control"])
-def test_the_control_of_a_run_comes_back_to_the_last_digit(name: str, tmp_path: Path) -> None:
+def test_the_control_of_a_run_is_read_to_the_last_digit(name: str, tmp_path: Path) -> None:
     path = next(each for each in PROBLEMS if each.stem == name)
     file = {**SMALL.get(name, {"mesh.cells": [6, 6]}), "outer.iterations": 1}
     built = nhgd.load(path, file)
     solution = nhgd.solve(built, output=tmp_path / "run")
     end = end_of(built, tmp_path / "run")
     assert np.array_equal(end.v, solution.control) and end.u is not None
-    # Without the checkpoint the fields have it; they hold all digits too.
+    # Without the checkpoint the control is read from the fields, which have all digits as well.
     (tmp_path / "run" / "checkpoint.pt").unlink()
     assert np.array_equal(end_of(built, tmp_path / "run").v, solution.control)
     saved = solution.save(tmp_path / "saved")
@@ -394,7 +394,7 @@ def copied(ended: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ended, tmp_path / "copy"))
 
 
-def test_a_folder_that_is_not_there_or_no_run_is_told(ended: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_and_one_without_a_run_are_reported(ended: Path, tmp_path: Path) -> None:
     for place, words in (
         (tmp_path / "none", "expected a run folder, found nothing"),
         (ended / "problem.yaml", "expected a run folder, found a file"),
@@ -413,23 +413,23 @@ def test_a_folder_that_is_not_there_or_no_run_is_told(ended: Path, tmp_path: Pat
         ({"element": "P2"}, "element = 'P1', the problem has 'P2'"),
     ],
 )
-def test_a_run_of_another_problem_is_told(ended: Path, overrides: dict[str, Any], words: str) -> None:
+def test_a_run_of_another_problem_is_reported(ended: Path, overrides: dict[str, Any], words: str) -> None:
     with pytest.raises(OutputError, match=re.escape(words)):
         nhgd.verify(poisson(**overrides), at=ended)
 
 
-def test_a_solution_of_another_problem_is_told() -> None:
+def test_a_solution_of_another_problem_is_reported() -> None:
     with pytest.raises(OutputError, match="of another problem: controls"):
         nhgd.verify(poisson(**{"mesh.cells": [5, 5]}), at=nhgd.solve(poisson()))
 
 
-def test_other_weights_are_the_same_problem_and_are_told(ended: Path) -> None:
+def test_other_weights_are_the_same_problem_and_are_reported(ended: Path) -> None:
     found = nhgd.verify(poisson(**{"objective.1.weight": 0.25}), at=ended)
     assert found.passed
     assert "which was solved with objective.1.weight" in str(found).splitlines()[0]
 
 
-def test_a_run_that_has_not_ended_or_is_damaged_is_told(ended: Path, tmp_path: Path) -> None:
+def test_a_run_that_has_not_ended_or_is_damaged_is_reported(ended: Path, tmp_path: Path) -> None:
     folder = copied(ended, tmp_path)
     (folder / "checkpoint.pt").write_bytes((ended / "checkpoint.pt").read_bytes()[:2000])
     with pytest.raises(OutputError, match="not a checkpoint that can be read"):
@@ -447,7 +447,7 @@ def test_a_run_that_has_not_ended_or_is_damaged_is_told(ended: Path, tmp_path: P
 
 
 def test_a_resumed_run_that_was_cut_off_has_not_ended(ended: Path, tmp_path: Path) -> None:
-    """Its checkpoint is of a later iteration than its summary."""
+    """The checkpoint has a later iteration than the summary."""
     folder = copied(ended, tmp_path)
     nhgd.solve(poisson(**{"outer.iterations": 3}), output=folder, resume=True)
     shutil.copy(ended / "summary.json", folder / "summary.json")

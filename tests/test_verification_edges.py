@@ -1,4 +1,4 @@
-"""`verify` at the edge of what is admissible: right derivatives pass there, and wrong ones are seen."""
+"""`verify` at the edge of admissible values: right derivatives pass, and wrong ones are found."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def bounded(lower: float, upper: float, **pde: Any) -> dict[str, Any]:
 # One-sided differences
 
 
-def test_one_sided_differences_are_as_accurate() -> None:
-    """Of functions that make no sense on the other side of the point."""
+def test_one_sided_differences_are_as_accurate_as_central_ones() -> None:
+    """The functions are not defined on the other side of the point."""
     x = torch.linspace(0.1, 3.0, 200, dtype=torch.float64)
 
     def right(t: float) -> Tensor:
@@ -44,15 +44,15 @@ def test_one_sided_differences_are_as_accurate() -> None:
     assert not central_difference(right).doubt.isfinite().any()
 
 
-def test_rounded_arguments_count_as_doubt() -> None:
-    """x = 1 moves by 1e-9: the sums have seven digits, and so has the derivative."""
+def test_rounded_arguments_increase_the_estimated_error() -> None:
+    """x = 1 moves by 1e-9, so that the sums and the derivative have seven digits."""
     x, step = torch.tensor([1.0], dtype=torch.float64), 1e-9 / 3.0
     found = central_difference(lambda t: 1e-9 * (x + t * step), blur=1.0 / step)
     assert float((found.value - 1e-9 * step).abs()) <= float(found.doubt)
     assert float(found.doubt / found.value) < 1e-3
 
 
-# What is right
+# Right derivatives
 
 
 QUICK = ("conductivity", "in space", "matrix", "ratio above", "ratio below", "several", "reaction", "exchange")
@@ -62,7 +62,7 @@ QUICK = ("conductivity", "in space", "matrix", "ratio above", "ratio below", "se
 def test_right_derivatives_pass_where_a_run_has_ended_at_the_edge(name: str) -> None:
     found = at_the_end(EDGES[name][0])
     assert found.passed, str(found)
-    # The tests of the equation by the control see errors there.
+    # The tests of the equation by the control find errors there.
     (check,) = [each for each in found.checks if each.name == "equation in the cells by the control"] or [None]
     assert check is None or (check.accuracy is not None and check.accuracy <= 1e-6), str(found)
 
@@ -92,7 +92,7 @@ def test_right_derivatives_pass_at_every_edge(name: str) -> None:
     ],
     ids=["bound", "zero", "root", "logarithm", "overflow", "underflow", "field", "closed range"],
 )
-def test_right_derivatives_pass_at_bounds_and_where_numbers_end(content: dict[str, Any]) -> None:
+def test_right_derivatives_pass_at_bounds_and_at_the_limits_of_numbers(content: dict[str, Any]) -> None:
     found = at_the_end(content)
     assert found.passed, str(found)
 
@@ -104,7 +104,7 @@ def test_right_derivatives_pass_near_poissons_ratio_of_a_half() -> None:
 
 @pytest.mark.parametrize("kind", ["density", "source"])
 def test_fields_at_their_bounds_are_tested(kind: str) -> None:
-    """A design of zeros and ones, and a source that is cut off, move inwards."""
+    """A design of zeros and ones and a source at its bounds are moved inwards."""
     control: dict[str, Any] = {"kind": "source", "bounds": [0, 0.1]}
     terms: list[dict[str, Any]] = [{"kind": "tracking", "target": "0.1*sin(6*x)*y"}]
     more: dict[str, Any] = {}
@@ -131,13 +131,13 @@ def test_fields_at_their_bounds_are_tested(kind: str) -> None:
     assert all((each.accuracy or 0.0) <= 1e-6 for each in found.checks), str(found)
 
 
-# What is wrong
+# Wrong derivatives
 
 
 @pytest.mark.parametrize("error", [1e-3, 3e-6])
 @pytest.mark.parametrize(("lower", "upper"), [(0.3, 0.5), (0.0, 0.2)])
-def test_a_wrong_derivative_shows_at_a_bound(error: float, lower: float, upper: float) -> None:
-    """The control is at its bound everywhere: without room, nothing that depends on it would be tested."""
+def test_a_wrong_derivative_is_found_at_a_bound(error: float, lower: float, upper: float) -> None:
+    """The control is at its bound everywhere; it has to be moved inwards, else nothing that depends on it is tested."""
 
     def form(u: Tensor, grad: Tensor, c: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         return cubed(c["source"], error) - u, grad
@@ -157,8 +157,8 @@ def test_a_wrong_derivative_shows_at_a_bound(error: float, lower: float, upper: 
 
 @pytest.mark.parametrize("error", [1e-3, 3e-6])
 @pytest.mark.parametrize("twice", [False, True])
-def test_a_wrong_derivative_shows_at_the_edge_of_a_range(error: float, twice: bool) -> None:
-    """A conductivity of one's own that a run brings to zero at some points."""
+def test_a_wrong_derivative_is_found_at_the_edge_of_a_range(error: float, twice: bool) -> None:
+    """A conductivity in Python that becomes zero at some points during a run."""
     wrong = cubed_twice if twice else cubed
 
     def enter(c: Any, v: Tensor) -> Any:

@@ -76,8 +76,8 @@ def test_a_control_map_that_is_wrong_for_some_inputs_fails() -> None:
     assert all(name.startswith("scenarios: ") for name in failures(found))
 
 
-def test_a_slow_scenario_has_a_control_matrix_of_its_own() -> None:
-    """Below a cell Peclet number of one the stabilisation has nothing to do, unlike in the nominal scenario."""
+def test_a_scenario_with_a_small_velocity_has_its_own_control_matrix() -> None:
+    """Its cell Peclet number is below one, so that it has no stabilisation, unlike the nominal scenario."""
     problem = nhgd.load(
         Path(__file__).parents[1] / "problems" / "uncertain_source.yaml", {"mesh.cells": [48, 24], "scenarios.count": 4}
     ).scenarios.problem

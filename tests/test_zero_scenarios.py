@@ -1,4 +1,4 @@
-"""Scenarios whose state or adjoint is zero, or tiny beside those of others."""
+"""Scenarios whose state or adjoint is zero or much smaller than those of other scenarios."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_steady_scenarios_may_be_zero(data: dict[str, Any], method: str) -> None
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-12, 1e12, 1e200])
-def test_every_size_of_a_right_side_is_solved_for(size: float) -> None:
-    """Rows of sizes that differ by 1e12 and more, each to the digits that the tolerance of the nominal one asks for."""
+def test_right_sides_of_every_size_are_solved(size: float) -> None:
+    """The sizes of rows differ by 1e12 and more, and every row reaches the relative tolerance of the nominal one."""
     problem = scenarios_of(poisson_2d(), torch.tensor([[1.0], [2.0], [0.5]], dtype=torch.float64))
     part, inverse = problem.part(torch.arange(3)), natural().init(problem.nominal, *problem.nominal.start()).inner
     v = size * torch.ones(problem.outer_size, dtype=torch.float64)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 RECTANGLE = {"kind": "rectangle", "cells": [4, 3]}
-# b is positive, a is of both signs.
+# b is positive, a has both signs.
 PARAMETERS = {"a": {"normal": [0.2, 0.5]}, "b": {"uniform": [1, 2]}}
 TRACKING = {"kind": "tracking", "target": "x"}
 HELD: dict[str, Any] = {"left": {"dirichlet": 0}}

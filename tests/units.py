@@ -51,12 +51,12 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def content(path: Path) -> dict[str, Any]:
-    """The mapping in a shipped problem file."""
+    """The content of a shipped problem file."""
     return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
 
 
 def times(value: Any, factor: float) -> Any:
-    """A number or an expression, or a list of these, times a factor; null stays."""
+    """A number, an expression, or a list of these, multiplied by a factor; null stays null."""
     if value is None:
         return None
     if isinstance(value, list):
@@ -67,7 +67,7 @@ def times(value: Any, factor: float) -> Any:
 
 
 def objective_times(path: Path, c: float) -> dict[str, Any]:
-    """Overrides with which the objective is c times what it was."""
+    """Overrides that multiply the objective by c."""
     terms = []
     for term in content(path)["objective"]:
         weight = term.get("weight", 1.0)
@@ -76,10 +76,9 @@ def objective_times(path: Path, c: float) -> dict[str, Any]:
 
 
 def control_times(path: Path, s: float) -> dict[str, Any] | None:
-    """Overrides with which the control is s times what it was and everything else as before; None where it cannot be.
+    """Overrides that multiply the control by s and change nothing else; None where this is not possible.
 
-    A density has no unit, the logarithm of a conductivity none that could be changed, and neither has an actuator in
-    Python.
+    It is not possible for densities, for the logarithm of a conductivity, and for actuators in Python.
     """
     data = content(path)
     controls = data["control"] if isinstance(data["control"], list) else [data["control"]]
@@ -113,7 +112,7 @@ def control_times(path: Path, s: float) -> dict[str, Any] | None:
 
 
 def renamed(value: Any, names: dict[str, str]) -> Any:
-    """Every expression of a section with names replaced."""
+    """A section with names replaced in every expression."""
     if isinstance(value, dict):
         return {key: renamed(each, names) for key, each in value.items()}
     if isinstance(value, list):
@@ -123,8 +122,8 @@ def renamed(value: Any, names: dict[str, str]) -> Any:
     return re.sub(r"\b(" + "|".join(names) + r")\b", lambda found: names[found[0]], value)
 
 
-# What is multiplied by which power of L where lengths are multiplied by L and the objective by L^d. Times, sources and
-# controls stay as they are; so do states, except where an equation has a velocity as its state.
+# The power of L by which each quantity is multiplied, where lengths are multiplied by L and the objective by L^d.
+# Times, sources and controls do not change, nor do states that are not velocities.
 _POWERS: dict[str, dict[str, int]] = {
     "poisson": {"conductivity": 2},
     "semilinear": {"conductivity": 2},
@@ -141,17 +140,17 @@ _DIMENSIONS = {"interval": 1, "rectangle": 2, "box": 3}
 
 
 def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, Any], float, float] | None:
-    """Overrides with which all lengths are L times what they were; None where that is not the same problem.
+    """Overrides that multiply all lengths by L; None where this is not the same problem.
 
-    Not for Allen-Cahn, whose two terms have one coefficient, nor for code in Python and meshes in files.
+    It is not possible for Allen-Cahn, whose two terms have one coefficient, for Python code and for mesh files.
 
     Args:
         path: a shipped problem.
         length: L.
-        folder: for files of sensors.
+        folder: a folder for files of sensors.
 
     Returns:
-        The overrides, and the factor and the shift that the control has with them.
+        The overrides, and the factor and the shift of the control in the new problem.
     """
     data = content(path)
     kind = data["pde"].get("kind")
@@ -226,7 +225,7 @@ def _longer_control(control: dict[str, Any], length: float) -> dict[str, Any]:
     if control["kind"] == "log_conductivity":
         new["initial"] = f"{control.get('initial', 0)} + {2.0 * math.log(length)!r}"
     if control["kind"] == "density" and "filter_radius" not in control:
-        # A conductivity between two values; a Young's modulus has them relative to the solid.
+        # A conductivity lies between two values; for Young's modulus they are relative to the solid.
         new["low"], new["high"] = times(control["low"], length**2), times(control.get("high", 1), length**2)
     if "filter_radius" in control:
         new["filter_radius"] = control["filter_radius"] * length
@@ -249,13 +248,13 @@ def _longer_term(
         table[:, :dim] *= length
         new["at"] = str(folder / f"{path.stem}.csv")
         np.savetxt(new["at"], table, delimiter=",", fmt="%.17g")
-        # A sum over sensors is no integral.
+        # A sum over sensors is not an integral.
         new["weight"] = times(term.get("weight", 1.0), length**dim)
     if "target" in term:
         new["target"] = times(term["target"], state)
     if term["kind"] == "regularisation":
         power = {"l2": 0, "l1": 0, "h1": 2, "tv": 1}[term.get("norm", "l2")]
-        # Integrals over the boundary; squares of controls that are velocities balance those of states.
+        # Integrals over the boundary have another power; squares of velocities as controls and states have the same.
         power += 1 if kinds & {"neumann", "dirichlet", "robin"} else 0
         new["weight"] = term["weight"] * length**power
     return new

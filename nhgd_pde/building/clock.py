@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
-from ..control.spaces import TimeRule
+from ..control.controls import TimeRule
 from ..problem_file.control_spec import DirichletControl
 from ..problem_file.schema import ProblemSpec
 from .mistakes import Mistakes

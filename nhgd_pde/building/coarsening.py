@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ..control.spaces import Controls, ControlSpace
+from ..control.controls import Controls, ControlSpace
 from ..fem.interpolation import OutsideMeshError, at_points
 from ..fem.spaces import Space
 from ..fem.state_space import StateSpace

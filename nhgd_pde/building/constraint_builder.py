@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..engine.bilevel import Constraint
 from ..objective.constraints import ConstraintReport
 from ..objective.state_bounds import StateBounds

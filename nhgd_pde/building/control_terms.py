@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from ..control.spaces import Controls, ControlSpace
+from ..control.controls import Controls, ControlSpace
 from ..problem_file.expressions import Expression
 from .clock import Clock
 from .values import Values

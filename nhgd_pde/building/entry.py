@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from torch import Tensor
 
+from ..control.controls import ControlSpace
 from ..control.density import Interpolation
-from ..control.spaces import ControlSpace
 from ..fem.evaluation import Evaluation, side_by_side
 from ..pde.form import ControlMap
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.evaluation import Evaluation, side_by_side
 from ..fem.state_space import StateSpace
 from ..pde.evolution import inertia
@@ -17,8 +17,9 @@ from ..pde.ranges import Guard
 from .control_spaces import one_number
 from .dependence import CELLS, INERTIA, parameter_coefficient, parameter_maps, random_coefficient
 from .entry import Entry
+from .evaluator import place_text
 from .families.base import Interior
-from .values import Values, place_text
+from .values import Values
 
 # Names of the integrals at points begin with it; the names of other integrals are those of parts of the boundary.
 POINTS = "pde.points."

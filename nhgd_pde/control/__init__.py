@@ -1,1 +1,1 @@
-"""Controls: their spaces, how they enter the equation, and densities."""
+"""Controls: their spaces, their maps into the coefficients of the equation, densities and filters."""

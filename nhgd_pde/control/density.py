@@ -1,4 +1,4 @@
-"""Densities: how a field between 0 and 1 becomes material."""
+"""Densities: the maps from a field between 0 and 1 to the coefficient of a material."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..pde.form import Coefficients, ControlMap
 class Projection:
     """(tanh(b t) + tanh(b (v - t))) / (tanh(b t) + tanh(b (1 - t))), b the slope and t the threshold.
 
-    It keeps 0 and 1 and pushes values between them to these ends (Wang, Lazarov and Sigmund 2011).
+    It maps 0 to 0 and 1 to 1, and moves values in between towards these ends (Wang, Lazarov and Sigmund 2011).
     """
 
     threshold: float
@@ -29,13 +29,13 @@ class Projection:
 class Interpolation:
     """The material of a density v: low + (high - low) v^penalty (SIMP, Bendsoe 1989).
 
-    Where penalty and slope change in a continuation, they are coefficients of the equation.
+    Penalty and slope are coefficients of the equation, because they may change in a continuation.
 
     Attributes:
-        coefficient: what it makes, the name of a coefficient of the equation.
-        low, high: its values where there is no material, and where there is nothing else.
-        penalty, slope: names of the coefficients with these numbers.
-        projection: of the density, before it is raised to the power; None without.
+        coefficient: name of the resulting coefficient of the equation.
+        low, high: values of the coefficient for the densities 0 and 1.
+        penalty, slope: names of the coefficients that hold these numbers.
+        projection: projection of the density before it is raised to the power; None without one.
     """
 
     coefficient: str
@@ -50,11 +50,12 @@ class Interpolation:
         return v if self.projection is None else self.projection(v, slope)
 
     def map(self, region: Tensor | None = None) -> ControlMap:
-        """How it enters the equation, in a region (P,) of ones where it is not everywhere."""
+        """The map into the coefficients, everywhere or in a region (P,), which is one inside and zero outside."""
 
         def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
             share = self.material(v, coefficients[self.slope])
-            # A power of a negative number is no number; a positive power has no slope at zero unless it is one.
+            # Powers of negative numbers are NaN, so that negative shares count as zero; with the penalty 1 they are
+            # kept.
             penalty = coefficients[self.penalty]
             power = share if float(penalty) == 1.0 else share.clamp(min=0.0) ** penalty
             value = self.low + (self.high - self.low) * power

@@ -1,4 +1,4 @@
-"""Filters of design variables: from what is optimised to the density that the equation sees."""
+"""Filters, which map design variables to the density in the equation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..fem.evaluation import Evaluation
@@ -19,15 +18,15 @@ from ..linalg.sparse import SparseMatrix
 
 @dataclass(frozen=True, eq=False)
 class HelmholtzFilter:
-    """The solution w of w - r^2 lap w = v without flux through the boundary (Lazarov and Sigmund 2011).
+    """The filter v -> w with w - r^2 lap w = v and no flux through the boundary (Lazarov and Sigmund 2011).
 
-    Constants stay what they are, the integral of v too, and bounds of v are bounds of w where the mesh has no obtuse
-    angles, because the mass matrix is lumped.
+    It preserves constants and integrals. Bounds of v are bounds of w on meshes without obtuse angles, because the mass
+    matrix is lumped.
 
     Attributes:
-        solve: covectors on the nodes (1, n) -> their solutions.
+        solve: covectors (1, n) on the nodes -> solutions w at the nodes.
         load: (n, m) design variables -> covector of v on the nodes.
-        back: (m, n) w at the nodes -> filtered design variables; None where they are the same.
+        back: (m, n) w at the nodes -> filtered design variables; None where these are the same.
     """
 
     solve: Callable[[Tensor], Tensor]
@@ -46,13 +45,14 @@ class HelmholtzFilter:
 def helmholtz_filter(
     radius: float, nodal: Evaluation, weight: Tensor, piecewise: Evaluation | None = None
 ) -> HelmholtzFilter:
-    """The filter whose Green's function has about the reach of a cone: r = radius / (2 sqrt 3).
+    """The filter whose Green's function has about the radius of a cone: r = radius / (2 sqrt 3).
 
     Args:
-        radius: of the cone.
-        nodal: the functions that w is made of.
-        weight: (1, elements, points) one in the region where v lives, zero elsewhere.
-        piecewise: the functions of v, constant on cells, which get the means of w; by default those of w.
+        radius: radius of the cone.
+        nodal: the functions of w.
+        weight: (1, elements, points) one in the region of v, zero elsewhere.
+        piecewise: the functions of v if they are constant on cells, whose filtered values are means of w; by default v
+            has the functions of w.
     """
     device = nodal.quadrature.weights.device
     r = radius / (2.0 * np.sqrt(3.0))
@@ -70,10 +70,10 @@ def helmholtz_filter(
 
 @dataclass(frozen=True, eq=False)
 class ConeFilter:
-    """Means of the cells around each, weighted by volume and by how far inside a radius they are.
+    """The filter that replaces each cell by a mean over the cells around it, with weights of a cone times the volumes.
 
     Attributes:
-        matrix: (m, m), with rows that sum to one.
+        matrix: (m, m) weights, with rows that sum to one.
     """
 
     matrix: SparseMatrix
@@ -89,10 +89,10 @@ def cone_filter(radius: float, centres: np.ndarray, volumes: np.ndarray, device:
     """The filter of Andreassen et al. 2011, eq. 8: weights volume * max(0, radius - distance of the centres).
 
     Args:
-        radius: in the mesh's units.
-        centres: (dim, m) of the cells.
-        volumes: (m,) of the cells.
-        device: where the filter works.
+        radius: radius in the units of the mesh.
+        centres: (dim, m) centres of the cells.
+        volumes: (m,) volumes of the cells.
+        device: device of the filter.
     """
     weights = cone_weights(radius, centres) @ sp.diags_array(volumes)
     totals = np.asarray(weights.sum(axis=1)).reshape(-1)
@@ -101,13 +101,13 @@ def cone_filter(radius: float, centres: np.ndarray, volumes: np.ndarray, device:
 
 @dataclass(frozen=True, eq=False)
 class SensitivityFilter:
-    """The filter of derivatives of Sigmund (1997), in which nothing is optimised: it bends steps, not the objective.
+    """The heuristic filter of derivatives of Sigmund (1997); filtered derivatives belong to no objective.
 
     f'_i is replaced by V_i / max(v_i, 1e-3) times the mean of v_j f'_j / V_j with the weights of a cone.
 
     Attributes:
-        matrix: (m, m), with rows that sum to one.
-        volumes: (m,) V of the cells.
+        matrix: (m, m) weights, with rows that sum to one.
+        volumes: (m,) the volumes V of the cells.
     """
 
     matrix: SparseMatrix
@@ -126,8 +126,11 @@ def sensitivity_filter(radius: float, centres: np.ndarray, volumes: Tensor) -> S
 
 
 def cone_weights(radius: float, centres: np.ndarray) -> sp.csr_matrix:
-    """(m, m) radius - distance of two points (dim, m), where that is positive."""
+    """(m, m) radius - distance of two points (dim, m) where this is positive, else zero."""
     count = centres.shape[1]
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial import cKDTree
+
     pairs = cKDTree(centres.T).query_pairs(radius, output_type="ndarray")
     reach = radius - np.linalg.norm(centres[:, pairs[:, 0]] - centres[:, pairs[:, 1]], axis=0)
     upper = sp.csr_matrix((reach, (pairs[:, 0], pairs[:, 1])), shape=(count, count))

@@ -1,4 +1,4 @@
-"""How controls enter the coefficients of a PDE."""
+"""The maps of controls into the coefficients of a PDE."""
 
 from __future__ import annotations
 
@@ -25,12 +25,8 @@ def added(name: str, gain: str = "gain", component: int | None = None) -> Contro
     return enter
 
 
-# Adds gain * v to the source.
-source_control = added("source")
-
-
 def replaced(name: str, by: Callable[[Tensor], Tensor], region: Tensor | None = None) -> ControlMap:
-    """The map that makes a coefficient a function of v, in a region (P,) of ones where it is not everywhere."""
+    """The map that makes a coefficient a function of v, everywhere or in a region (P,) of ones."""
 
     def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
         value = by(v)

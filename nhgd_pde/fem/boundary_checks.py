@@ -8,21 +8,21 @@ from functools import cached_property
 
 import numpy as np
 import skfem
-from scipy.spatial import KDTree
 
 from .boxes import BoxTree
 
-# Two places are the same when they are nearer to each other than this share of the extent of the mesh, which is more
-# than the rounding of files, and than this share of the thickness of the cells there.
+# Two places are the same if their distance is below both shares: the first is relative to the extent of the mesh and
+# larger than the rounding of files, the second is relative to the thickness of the cells there.
 _SAME, _THIN = 1e-8, 1e-3
-# In files whose numbers have few digits, places that were the same are up to sqrt(3) steps of the last digit apart:
-# half a step in each coordinate of the one and of the other. Cells in such a file may be as thin as a few steps.
+# In a file with few digits, rounding moves every coordinate by up to half a step of the last digit, so that one place
+# that is written twice has a distance of up to sqrt(3) steps: `_STEPS` is above it. Cells in such a file may be only a
+# few steps thick, so that the distance is also at most the share `_THINNEST` of the thickness.
 _STEPS, _THINNEST = 2.0, 0.4
-# How far from a facet the point beside it is, in depths below which facets do not cross.
+# Distance of the point beside a facet from the facet, in units of the depth of the facet.
 _BESIDE = 4.0
-# Largest number of boxes that are examined along rays from cells, to limit the time.
+# Largest number of boxes that are examined along rays from cells; it limits the time.
 _MOST_HITS = 20_000_000
-# Weights of the vertices of a cell for an inner point that lies on none of the planes of a regular mesh.
+# Weights of the vertices of a cell. Their mean is an inner point that lies on no plane of a regular mesh.
 _GENERIC = np.array([1.0, 0.7320508, 0.8541020, 0.9142136, 0.7912878, 0.8989795, 0.6457513, 0.8360680])
 
 
@@ -32,12 +32,12 @@ class Outline:
 
     Attributes:
         points: (n, dim) vertices of the mesh.
-        facets: (facets, vertices) vertices of each, in turn around it.
+        facets: (facets, vertices) the vertices of each facet, in order around it.
         vertices: (m, dim) vertices of the simplices.
-        facet: (m,) which facet a simplex is from.
+        facet: (m,) the facet of each simplex.
         tolerances: (facets,) distance below which two places at a facet are the same.
-        depths: (facets,) depth beyond which facets that pass through each other cross: the tolerance plus the warp of a
-            facet that is not plane.
+        depths: (facets,) facets cross if they pass through each other by more than this depth: the tolerance, plus the
+            warp of a facet that is not plane.
         inside: (facets, dim) a point in the cell of each facet, just beside the facet.
     """
 
@@ -70,7 +70,7 @@ class Outline:
             vertices, facet, depths = facets, np.arange(len(facets)), tolerances
         else:
             warp = points[facets[:, ::2]].sum(axis=1) - points[facets[:, 1::2]].sum(axis=1)
-            # Of the two diagonals take the one on a fixed side, so that both sides of a thin sheet are cut alike.
+            # The diagonal on a fixed side is taken, so that both sides of a thin sheet are cut in the same way.
             other = warp @ _GENERIC[1:4] < 0.0
             facets[other] = np.roll(facets[other], 1, axis=1)
             vertices = np.concatenate([facets[:, [0, 1, 2]], facets[:, [0, 2, 3]]])
@@ -102,7 +102,7 @@ class Outline:
 
     @cached_property
     def corners(self) -> tuple[np.ndarray, np.ndarray]:
-        """The vertices that facets have, and the least tolerance of the facets of each."""
+        """The vertices of the facets, and for each the least tolerance of its facets."""
         used, number = np.unique(self.facets, return_inverse=True)
         return used, self._least(number.reshape(-1), np.repeat(self.tolerances, self.facets.shape[1]))
 
@@ -117,7 +117,7 @@ class Outline:
         return places.min(axis=1) - margin[:, None], places.max(axis=1) + margin[:, None]
 
     def near_corners(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Vertices, simplices of facets that do not have them but may be near, and the tolerance of both."""
+        """Vertices, simplices of facets without these vertices that may be near them, and the tolerance of both."""
         used, tolerances = self.corners
         for vertex, simplex in self.tree.meeting(*self._boxes(used[:, None], tolerances)):
             facet = self.facet[simplex]
@@ -136,7 +136,7 @@ class Outline:
             yield edges[one], edges[other], np.minimum(tolerances[one], tolerances[other])
 
     def near_simplices(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Edges (k, 2), and simplices without a common vertex that they may pass through."""
+        """Edges (k, 2), and simplices without a common vertex that the edges may pass through."""
         edges, tolerances = self.edges
         for edge, simplex in self.tree.meeting(*self._boxes(edges, tolerances)):
             apart = _disjoint(edges[edge], self.vertices[simplex])
@@ -144,11 +144,11 @@ class Outline:
 
 
 def same_place(points: np.ndarray, thickness: np.ndarray, precision: float, step: float = 0.0) -> np.ndarray:
-    """The distance below which two places are the same, for a mesh with vertices (n, dim), at given cells.
+    """The distance below which two places are the same, at some cells of a mesh.
 
     Args:
-        points: the vertices.
-        thickness: thickness of the cells at the places in question.
+        points: (n, dim) the vertices of the mesh.
+        thickness: (cells,) the thickness of the cells.
         precision: relative rounding of the coordinates.
         step: distance between neighbouring coordinates that the file can hold, zero where this is not known.
     """
@@ -159,7 +159,7 @@ def same_place(points: np.ndarray, thickness: np.ndarray, precision: float, step
 
 
 def _disjoint(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(n,) whether rows (n, i) and (n, j) of vertices have none in common."""
+    """(n,) whether rows (n, i) and (n, j) of vertices have no vertex in common."""
     found = np.ones(len(one), dtype=bool)
     for first in one.T:
         for second in other.T:
@@ -181,8 +181,8 @@ def turned_right(along: np.ndarray) -> np.ndarray:
 def thickness_of(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
     """(cells,) the thickness of cells, given corners (vertices, cells, dim).
 
-    It is the least singular value of the map from the reference cell at its centre or, where that is less, as it can be
-    in cells that become narrow towards a side, the length of the shortest edge.
+    It is the least singular value of the map from the reference cell at its centre, or the length of the shortest edge
+    if this is less, as in cells that become narrow towards a side.
     """
     middle = np.array(mesh.elem.refdom.p).mean(axis=1)[:, None]
     gradients = np.stack([mesh.elem().lbasis(middle, i)[1][:, 0] for i in range(len(corners))])
@@ -195,8 +195,11 @@ def thickness_of(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
 
 def split_vertices(outline: Outline) -> np.ndarray:
     """(k, 2) pairs of vertices of the boundary that stand at the same place."""
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial import KDTree
+
     used, tolerances = outline.corners
-    # Four neighbours are enough: hardly ever do more vertices lie within the tolerance of one vertex.
+    # Four neighbours are enough: more vertices hardly ever lie within the tolerance of one vertex.
     count = min(4, len(used))
     distances, near = KDTree(outline.points[used]).query(
         outline.points[used], k=count, distance_upper_bound=2.0 * tolerances.max()
@@ -208,7 +211,7 @@ def split_vertices(outline: Outline) -> np.ndarray:
 
 
 def vertex_in_facet(outline: Outline) -> tuple[int, int] | None:
-    """A vertex that lies on a facet which does not have it, and that facet."""
+    """A vertex that lies on a facet without being one of its vertices, and this facet."""
     for vertices, facets in _vertices_in_facets(outline):
         if len(vertices):
             return int(vertices[0]), int(facets[0])
@@ -216,7 +219,7 @@ def vertex_in_facet(outline: Outline) -> tuple[int, int] | None:
 
 
 def _vertices_in_facets(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Vertices, and for each a facet that it lies on and that does not have it."""
+    """Vertices, and for each a facet that it lies on without being one of its vertices."""
     for vertices, simplices, tolerance in outline.near_corners():
         corners = outline.points[outline.vertices[simplices]]
         touching = _distance(outline.points[vertices], corners) <= tolerance
@@ -224,7 +227,7 @@ def _vertices_in_facets(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def crossing_edges(outline: Outline) -> tuple[np.ndarray, np.ndarray] | None:
-    """Two edges (2,) of facets in space, which meet in a point that is no vertex."""
+    """Two edges (2,) of facets in space that meet in a point that is not a vertex."""
     for first, second in _edges_that_cross(outline):
         if len(first):
             return first[0], second[0]
@@ -232,7 +235,7 @@ def crossing_edges(outline: Outline) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _edges_that_cross(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of edges (k, 2) of facets in space, which meet in a point that is no vertex."""
+    """Pairs of edges (k, 2) of facets in space that meet in a point that is not a vertex."""
     for first, second, tolerance in outline.near_edges() if outline.dim == 3 else ():
         (a, b), (c, d) = outline.points[first].swapaxes(0, 1), outline.points[second].swapaxes(0, 1)
         u, v, w = b - a, d - c, c - a
@@ -248,7 +251,7 @@ def _edges_that_cross(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def touched_facets(outline: Outline) -> np.ndarray:
-    """(facets,) whether a vertex or an edge lies on a facet that does not have it."""
+    """(facets,) whether a vertex or an edge of other facets lies on a facet."""
     found = np.zeros(len(outline.facets), dtype=bool)
     for _, facets in _vertices_in_facets(outline):
         found[facets] = True
@@ -259,7 +262,7 @@ def touched_facets(outline: Outline) -> np.ndarray:
 
 
 def _distance(points: np.ndarray, simplices: np.ndarray) -> np.ndarray:
-    """(n,) how far points (n, dim) are from simplices (n, dim, dim), segments or triangles."""
+    """(n,) the distances of points (n, dim) from simplices (n, dim, dim), which are segments or triangles."""
     a, b = simplices[:, 0], simplices[:, 1]
     if simplices.shape[1] == 2:
         return _distance_to_segment(points, a, b)
@@ -291,7 +294,7 @@ def overlap(outline: Outline) -> int | None:
 
 
 def _crossing(outline: Outline, edges: np.ndarray, simplices: np.ndarray) -> np.ndarray:
-    """Where edges (k, 2) pass through simplices, by more than the depth of their facets."""
+    """(k,) whether edges (k, 2) pass through simplices by more than the depth of the facets."""
     corners, ends = outline.points[outline.vertices[simplices]], outline.points[edges]
     depth = outline.depths[outline.facet[simplices]]
     if outline.dim == 2:
@@ -325,7 +328,7 @@ def _heights(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _covered(outline: Outline) -> int | None:
     """A facet whose cell has an inner point at which more than one cell lies."""
     hits = 0
-    # A stride that has no factor in common with the number of facets visits all of them, far from each other first.
+    # A stride without a common factor with the number of facets visits all facets, one after the other far apart.
     count = len(outline.inside)
     stride = next(k for k in range(int(0.618 * count) + 1, 2 * count + 2) if np.gcd(k, count) == 1)
     order = np.arange(count) * stride % count
@@ -352,7 +355,7 @@ def _layers(outline: Outline, start: np.ndarray, axis: int) -> tuple[np.ndarray,
     end[:, axis] = np.inf
     for ray, simplex in outline.tree.meeting(start, end):
         corners = outline.points[outline.vertices[simplex]] - start[ray][:, None]
-        # The axis of the ray is put first; in the plane this exchange of axes turns outward normals inward.
+        # The axis of the ray becomes the first one; in the plane this exchange turns outward normals inward.
         turn = -1.0 if outline.dim == 2 and axis else 1.0
         layers += np.bincount(ray, turn * _passing(np.roll(corners, -axis, axis=2)), minlength=len(start))
         hits += len(ray)
@@ -363,11 +366,11 @@ def _passing(corners: np.ndarray) -> np.ndarray:
     """1 where a ray from the origin along the first axis leaves through a simplex, -1 where it enters, 0 if it misses.
 
     Args:
-        corners: (n, dim, dim) of simplices, in turn around them as seen from outside.
+        corners: (n, dim, dim) vertices of simplices, in order around them as seen from outside.
     """
     if corners.shape[1] == 2:
         a, b = corners[:, 0], corners[:, 1]
-        # Half open, so that a vertex counts for one of its two segments.
+        # The intervals are half open, so that a vertex counts for one of its two segments.
         meets = (a[:, 1] <= 0.0) != (b[:, 1] <= 0.0)
         rise = b[:, 1] - a[:, 1]
         ahead = (a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]) * np.sign(rise) > 0.0
@@ -377,7 +380,7 @@ def _passing(corners: np.ndarray) -> np.ndarray:
     sign = np.sign(np.sum(turns, axis=0))
     meets = np.all([turn * sign > 0.0 for turn in turns], axis=0)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    # The x of the plane through the triangle over the start of the ray is (corner . normal) / normal_x.
+    # The ray meets the plane of the triangle at x = (corner . normal) / normal_x.
     ahead = (corners[:, 0] * normal).sum(axis=1) * np.sign(normal[:, 0]) > 0.0
     return np.where(meets & ahead, np.sign(normal[:, 0]), 0.0)
 

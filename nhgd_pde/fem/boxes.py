@@ -1,4 +1,4 @@
-"""A tree of bounding boxes, which finds those of many boxes that meet."""
+"""A tree of bounding boxes, which finds the pairs of boxes that meet."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Number of boxes that are searched for at the same time, to limit the memory.
+# Number of boxes that are searched for at the same time; it limits the memory.
 _AT_ONCE = 50_000
+# Number of bits of a coordinate on the space-filling curve.
 _BITS = 16
 
 
@@ -32,7 +33,7 @@ class BoxTree:
         self.levels.reverse()
 
     def meeting(self, low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs (index of a given box, index of a box of the tree) that have a point in common, part by part."""
+        """Pairs (index of a given box, index of a box of the tree) that have a point in common, in several parts."""
         for first in range(0, len(low), _AT_ONCE):
             least, greatest = (np.ascontiguousarray(each[first : first + _AT_ONCE].T) for each in (low, high))
             query = np.arange(least.shape[1])

@@ -1,4 +1,4 @@
-"""Pairs of cells that have inner points in common, found by planes that part them."""
+"""Pairs of cells that have inner points in common: no plane separates them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import skfem
 from .boundary_checks import same_place, thickness_of, turned_right
 from .boxes import BoxTree
 
-# Number of pairs that are examined at the same time, to limit the memory.
+# Number of pairs that are examined at the same time; it limits the memory.
 _AT_ONCE = 20_000
 # Edges whose cross product is shorter than this share of the product of their lengths count as parallel.
 _PARALLEL = 1e-10
 
 
 def overlapping_pair(mesh: skfem.Mesh, some: np.ndarray, precision: float, step: float) -> tuple[int, int] | None:
-    """Two cells of a mesh in the plane or in space that overlap, the first of some cells; None where no two do.
+    """Two cells of a mesh in the plane or in space that overlap; None where no two do.
 
     Two convex sets overlap if and only if their images on all normals of facets, and in space also on all cross
-    products of two edges, do (separating axis theorem). Images must overlap by more than the distance below which two
-    places are the same. Hexahedra whose facets are not plane may overlap by half their warp besides.
+    products of two edges, overlap (separating axis theorem). Images must overlap by more than the distance below which
+    two places are the same. Hexahedra with facets that are not plane may also overlap by half of the warp.
 
     Args:
-        mesh: whose cells are convex.
-        some: indices of cells.
-        precision: relative rounding of its coordinates.
-        step: their absolute rounding.
+        mesh: a mesh with convex cells.
+        some: indices of the cells of which one must be the first of the pair.
+        precision: relative rounding of the coordinates.
+        step: absolute rounding of the coordinates.
     """
     points = np.ascontiguousarray(mesh.p.T)
     corners = points[mesh.t.T]
@@ -38,7 +38,7 @@ def overlapping_pair(mesh: skfem.Mesh, some: np.ndarray, precision: float, step:
         for first in range(0, len(one), _AT_ONCE):
             pair = np.stack([one, other])[:, first : first + _AT_ONCE]
             both = corners[pair[0]], corners[pair[1]]
-            # Most pairs are neighbours, which the plane of a facet parts.
+            # Most pairs are neighbours, which the plane of a facet separates.
             margins = _margins(mesh, points, both, precision, step)
             for axes in (_normals, _crosses):
                 parted = _parted(both, axes(mesh, both), margins)
@@ -52,7 +52,7 @@ def overlapping_pair(mesh: skfem.Mesh, some: np.ndarray, precision: float, step:
 def _margins(
     mesh: skfem.Mesh, points: np.ndarray, both: tuple[np.ndarray, np.ndarray], precision: float, step: float
 ) -> np.ndarray:
-    """(pairs,) by how much the images of two cells may overlap."""
+    """(pairs,) the length by which the images of two cells may overlap."""
     found = []
     for corners in both:
         margin = same_place(points, thickness_of(mesh, corners.swapaxes(0, 1)), precision, step)
@@ -73,7 +73,7 @@ def _normals(mesh: skfem.Mesh, both: tuple[np.ndarray, np.ndarray]) -> np.ndarra
 
 
 def _crosses(mesh: skfem.Mesh, both: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """(pairs, axes, 3) cross products of each edge of one cell with each of the other; none in the plane."""
+    """(pairs, axes, 3) cross products of all edges of one cell with all edges of the other; none in the plane."""
     if mesh.dim() == 2:
         return np.zeros((len(both[0]), 0, 2))
     ends = np.array(mesh.elem.refdom.edges)
@@ -82,8 +82,8 @@ def _crosses(mesh: skfem.Mesh, both: tuple[np.ndarray, np.ndarray]) -> np.ndarra
 
 
 def _parted(both: tuple[np.ndarray, np.ndarray], axes: np.ndarray, margins: np.ndarray) -> np.ndarray:
-    """(pairs,) whether the images of two cells on one of some axes overlap by no more than the margin."""
-    # Lengths are taken from a cell, so that they have no rounding of places far from the origin.
+    """(pairs,) whether the images of two cells on one of the axes overlap by no more than the margin."""
+    # Lengths are measured from a vertex, so that a place far from the origin does not increase their rounding.
     origin = both[0][:, :1]
     size = max(float(np.abs(corners - origin).max(initial=0.0)) for corners in both)
     length = np.linalg.norm(axes, axis=2)

@@ -13,11 +13,11 @@ class Cell:
     """A kind of cell.
 
     Attributes:
-        plural: what many of them are called.
-        mesh: scikit-fem's class of their meshes.
-        dim: dimension.
-        facet: meshio's name of their facets.
-        order: scikit-fem's number of each vertex in VTK's order, which is meshio's too.
+        plural: the plural of the name of the cells.
+        mesh: scikit-fem's class of meshes of these cells.
+        dim: dimension of the cells.
+        facet: meshio's name of the facets.
+        order: scikit-fem's number of each vertex, in the order of VTK and meshio.
     """
 
     plural: str

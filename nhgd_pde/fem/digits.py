@@ -1,26 +1,26 @@
-"""The digits that a mesh file holds of its coordinates, estimated from the numbers alone."""
+"""The number of digits of the coordinates in a mesh file, estimated from the numbers alone."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Significant digits of files that are taken for rounded. Fewer are what people write by hand and mean exactly; with
-# more, places that are the same differ by less than the share of the extent that counts as the same anyway.
+# Numbers with 5 to 8 significant digits are taken to be rounded. Numbers with fewer digits are written by people, who
+# mean them exactly. With more digits, rounding is smaller than the share of the extent that counts as the same place.
 _FEWEST, _MOST = 5, 8
-# Share of the different numbers that must use the last two digits.
+# Least share of the different numbers that use the last two digits.
 _SHARE = 0.25
-# Numbers that are so few steps away from one with two digits less do not use these digits: they are such numbers and,
-# where a part is shifted on purpose, 0.99999 is 1 less 0.00001. Rounding leaves one number of nine there.
+# A number that is so few steps away from a number with two digits less does not use these two digits: 0.99999 may be
+# 1 shifted by 0.00001 on purpose. Of rounded numbers, one in nine is so near by chance.
 _NEAR = 5.5
-# Number of coordinates that are looked at first, as most files have all digits.
+# Number of coordinates that are examined first, because most files have all digits of a double.
 _FIRST = 300
 
 
 def rounding_step(points: np.ndarray) -> float:
     """The distance between neighbouring numbers that a file can hold, at its largest coordinates.
 
-    It is zero where the coordinates (n, d) have all the digits of a double, or so few that they are meant exactly, as
-    the multiples of 1/8 are.
+    It is zero where the coordinates (n, d) have all the digits of a double, or so few digits that they are exact, such
+    as multiples of 1/8.
     """
     values = np.unique(np.abs(points))
     values = values[values > 0.0]
@@ -28,7 +28,7 @@ def rounding_step(points: np.ndarray) -> float:
         return 0.0
     extent = np.ptp(points, axis=0).max()
     some = values[:: max(1, len(values) // _FIRST)]
-    # Powers of ten beyond the range of a double belong to no number that a file would have.
+    # Powers of ten beyond the range of a double belong to no number in a file, so that their warnings are ignored.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for steps_of in (_single, _significant, _decimals):
             if steps_of(some, extent) is None:
@@ -39,8 +39,8 @@ def rounding_step(points: np.ndarray) -> float:
     return 0.0
 
 
-# Each of the following returns None where the values are not of its kind, else, for each of them, the distance to the
-# next number of that kind and whether it uses the last digits.
+# Each function below returns None where the values are not of its kind. Otherwise it returns, for each value, the
+# distance to the next number of the kind, and whether the value uses the last digits.
 _Steps = tuple[np.ndarray, np.ndarray]
 
 
@@ -64,9 +64,9 @@ def _significant(values: np.ndarray, extent: float) -> _Steps | None:
 
 
 def _single(values: np.ndarray, extent: float) -> _Steps | None:
-    """Numbers in single precision, also where these were written with more digits than they have."""
+    """Numbers in single precision, also where they are written with more digits."""
     single = values.astype(np.float32)
-    # Numbers in single precision that were written with nine digits are no longer exactly that.
+    # Nine written digits change a number in single precision by up to 6e-9.
     near = np.abs(single.astype(np.float64) - values) <= 6e-9 * values
     if not near.all():
         return None
@@ -75,7 +75,7 @@ def _single(values: np.ndarray, extent: float) -> _Steps | None:
 
 
 def _multiples(values: np.ndarray, power: int | np.ndarray) -> np.ndarray:
-    """Which values are multiples of a power of ten, as far as a double can tell."""
+    """Which values are multiples of a power of ten, up to the rounding of a double."""
     scaled = values * 10.0 ** -np.asarray(power, dtype=np.float64)
     return np.asarray(np.abs(scaled - np.rint(scaled)) <= 4.0 * np.finfo(float).eps * np.maximum(scaled, 1.0))
 

@@ -1,8 +1,8 @@
 """Evaluation operators: the basis functions of a space, and their gradients, at all quadrature points.
 
-Every integral of the package is E^T W F(E u): E evaluates, F acts point by point, W are quadrature weights,
-E^T tests (the decomposition of libCEED and MFEM, arXiv 1911.09220). E is kept as small dense tables an
-element, which serve products and assembly alike; `matrix` exports it as one sparse matrix.
+Every integral of the package is E^T W F(E u): E evaluates, F acts point by point, W are quadrature weights, and E^T
+tests (the decomposition of libCEED and MFEM, arXiv 1911.09220). E is stored as small dense tables of the elements, from
+which products and matrices are computed; `matrix` exports E as one sparse matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .pattern import Blocks, Pattern
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Quadrature points x (dim, elements, points) and weights (elements, points), the Jacobian included."""
+    """Quadrature points x (dim, elements, points) and weights (elements, points) that include the Jacobian."""
 
     x: Tensor
     weights: Tensor
@@ -34,7 +34,7 @@ class Quadrature:
 
     @property
     def flat(self) -> Tensor:
-        """(dim, P) the points of one element after the other."""
+        """(dim, P) the points, element by element."""
         return self.x.reshape(self.x.shape[0], -1)
 
 
@@ -42,15 +42,15 @@ class Quadrature:
 class Evaluation:
     """The functions of a space at quadrature points.
 
-    A space of several fields has its fields' functions side by side: `stacked`.
+    A space of several fields has the functions of the fields side by side; see `stacked`.
 
     Attributes:
-        tables: one (elements, points, functions) table a component: the value, then the partial derivatives.
-            A component that is constant on each element has one point only.
+        tables: one (elements, points, functions) table for each component: the value, then the partial derivatives.
+            A component that is constant on each element has a table with one point.
         dofs: (elements, functions) column of each function; -1 where the function is left out.
         size: number of columns.
-        quadrature: the points.
-        parts: for each component, which of the functions it is made of; empty: all of them.
+        quadrature: the quadrature points and weights.
+        parts: for each component, the functions that it consists of; empty if these are all functions.
     """
 
     tables: tuple[Tensor, ...]
@@ -65,7 +65,7 @@ class Evaluation:
 
     @property
     def stride(self) -> int:
-        """Components of one field: its value and its partial derivatives."""
+        """The number of components of one field: its value and its partial derivatives."""
         return 1 + self.quadrature.x.shape[0]
 
     @property
@@ -131,7 +131,7 @@ class Evaluation:
 
     @cached_property
     def _gather(self) -> Tensor:
-        """Columns as an index tensor; functions that are left out point at an extra last entry."""
+        """The columns as an index tensor, in which functions that are left out have the index `size`."""
         dofs = torch.from_numpy(self.dofs.astype(np.int64)).to(self.quadrature.weights.device)
         return torch.where(dofs < 0, self.size, dofs)
 
@@ -140,7 +140,7 @@ class Evaluation:
         return {}
 
     def assemble(self, trial: Evaluation, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
-        """The matrices int test_i blocks[i, j] trial_j, one a scenario; (size, trial.size)."""
+        """The matrices int test_i blocks[i, j] trial_j (size, trial.size), one for each scenario."""
         if id(trial.dofs) not in self._patterns:
             self._patterns[id(trial.dofs)] = Pattern(self, trial)
         pattern = self._patterns[id(trial.dofs)]
@@ -165,7 +165,7 @@ class Evaluation:
 
 
 def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:
-    """Export the values and gradients of a scalar scikit-fem basis, of cells or of facets."""
+    """The values and gradients of a scalar scikit-fem basis, on cells or on facets."""
     fields = [field[0] for field in basis.basis]
     shape = basis.dx.shape
     tables = [_table([np.asarray(field) for field in fields], shape, device)]
@@ -180,7 +180,7 @@ def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:
 
 
 def tangential(on_facets: Evaluation, normals: Tensor) -> Evaluation:
-    """Functions on facets with their gradients projected along the facets; unit normals (dim, facets, points)."""
+    """Functions with their gradients projected onto the facets, given unit normals (dim, facets, points)."""
     value, *gradient = on_facets.tables
     across = torch.stack([n[..., None] * table for n, table in zip(normals, gradient, strict=True)]).sum(0)
     along = [table - n[..., None] * across for n, table in zip(normals, gradient, strict=True)]
@@ -188,7 +188,7 @@ def tangential(on_facets: Evaluation, normals: Tensor) -> Evaluation:
 
 
 def point_evaluation(basis: skfem.CellBasis, cells: np.ndarray, x: np.ndarray, device: torch.device) -> Evaluation:
-    """The same at points x (dim, k), one in each of k cells: sums over points are integrals with the weight one."""
+    """The functions of a basis at points x (dim, k), one in each of k cells; every point has the weight one."""
     local = basis.mapping.invF(x[:, :, None], tind=cells)
     fields = [basis.elem.gbasis(basis.mapping, local, i, tind=cells)[0] for i in range(basis.Nbfun)]
     shape = (len(cells), 1)
@@ -210,7 +210,7 @@ def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.devic
 
 
 def stacked(spaces: Sequence[Evaluation]) -> Evaluation:
-    """Several fields at the same points as one: components and columns of the first, then of the second, ..."""
+    """Several fields at the same points as one space: the components and columns of the first field come first."""
     if len(spaces) == 1:
         return spaces[0]
     ends = np.cumsum([space.size for space in spaces])
@@ -218,7 +218,7 @@ def stacked(spaces: Sequence[Evaluation]) -> Evaluation:
 
 
 def side_by_side(spaces: Sequence[Evaluation]) -> Evaluation:
-    """Several fields at the same points whose columns are those of one common space already."""
+    """Several fields at the same points as one space, where the fields have common columns already."""
     parts, function = [], 0
     for space in spaces:
         parts += [slice(part.start + function, part.stop + function) for part in space._parts]
@@ -229,16 +229,16 @@ def side_by_side(spaces: Sequence[Evaluation]) -> Evaluation:
 
 
 def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMatrix:
-    """G with G^T G the matrix of `blocks`, which must be symmetric and positive semidefinite at every point.
+    """A root G of the matrix G^T G of `blocks`, which must be symmetric and positive semidefinite at every point.
 
-    Rows are square root of (weight times coefficient) times the rows of E; components that the blocks couple,
-    as those of the gradient in an anisotropic material, take a root of their matrix point by point. G turns
-    white noise z into G^T z with covariance G^T G.
+    The rows of G are the rows of E times the square root of weight times coefficient. Components that the blocks
+    couple, such as those of the gradient in an anisotropic material, are multiplied by a root of their matrix at each
+    point. G maps white noise z to G^T z, whose covariance is G^T G.
 
     Args:
         space: E.
-        blocks: coefficients, one for all scenarios or one a scenario.
-        scenario: which of them to take.
+        blocks: coefficients of the form, one for all scenarios or one for each.
+        scenario: number of the scenario.
 
     Raises:
         ValueError: a coefficient is negative, or a coupled block is not positive semidefinite.
@@ -264,7 +264,7 @@ def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMat
         whole = weights.new_zeros(len(group), *weights.shape, space.dofs.shape[1])
         for k, i in enumerate(group):
             whole[k][..., space._parts[i]] = space.tables[i]
-        # Row k of L^T applied to the coupled components of E.
+        # These are row k of L^T times the coupled components of E.
         every = slice(0, space.dofs.shape[1])
         rows += [space._rows(each, every) for each in torch.einsum("eqmk,meqa->keqa", factor, whole)]
     root = sp.vstack(rows, format="csr")
@@ -273,7 +273,7 @@ def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMat
 
 
 def _coupled(blocks: Blocks) -> list[list[int]]:
-    """The components that blocks couple, in groups without a block between them."""
+    """The components that blocks couple, in groups; no block couples two groups."""
     groups: list[set[int]] = []
     for pair in blocks:
         if pair[0] != pair[1]:
@@ -283,17 +283,17 @@ def _coupled(blocks: Blocks) -> list[list[int]]:
 
 
 def _pointwise_root(squares: Tensor) -> Tensor:
-    """L (..., k, k) with L L^T = squares, which are symmetric and positive semidefinite.
+    """L (..., k, k) with L L^T = squares, for symmetric and positive semidefinite matrices.
 
     Raises:
-        ValueError: one of them is not.
+        ValueError: a matrix is not positive semidefinite.
     """
     factor, info = torch.linalg.cholesky_ex(squares)
     if not info.any():
         return factor
     if not torch.isfinite(squares).all():
         raise ValueError("a form with coefficients that are not finite has no root")
-    # Singular where the form does not see some combination, as an elastic energy does not see rotations.
+    # The matrices are singular where the form vanishes for some gradients, as an elastic energy does for rotations.
     values, vectors = torch.linalg.eigh(squares)
     if (values < -1e-10 * values.abs().amax(-1, keepdim=True)).any():
         raise ValueError("a form that is not positive semidefinite at every point has no root")

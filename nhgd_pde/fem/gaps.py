@@ -7,18 +7,18 @@ import scipy.sparse as sp
 
 from .boundary_checks import Outline, turned_right
 
-# Greatest width of a gap, relative to the longest edge of the facet. An arc over a sixth of a circle has 0.134.
+# Largest width of a gap, relative to the longest edge of the facet. It is 0.134 for an arc over a sixth of a circle.
 _WIDTH = 0.15
-# Cosine of the angle between outward normals below which facets face each other.
+# Facets face each other if the cosine of the angle between their outward normals is below this number.
 _FACING = -0.5
 
 
 def vertex_over_facet(outline: Outline) -> tuple[int, int] | None:
     """A vertex on the other side of a thin gap before a facet, and that facet; None where there is no such gap.
 
-    Where an interface is curved, vertices of the finer side do not lie on the facets of the coarser one: the two
-    surfaces enclose gaps, and have the vertices of the coarser facet in common. In slits at most one side of a facet
-    is shared with the surface opposite.
+    Where an interface is curved, vertices of the finer side do not lie on the facets of the coarser side: the two
+    surfaces enclose gaps, and have the vertices of the coarser facet in common. In slits, at most one side of a facet
+    is shared with the opposite surface.
     """
     ends = outline.points[outline.vertices]
     if outline.dim == 2:
@@ -27,7 +27,7 @@ def vertex_over_facet(outline: Outline) -> tuple[int, int] | None:
         normals = np.cross(ends[:, 1] - ends[:, 0], ends[:, 2] - ends[:, 0])
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(float).tiny)
     one, other = _facing(outline, normals)
-    # Which vertices of a simplex the surface opposite has too.
+    # True for the vertices of a simplex that the opposite surface has too.
     corners = outline.vertices.shape[1]
     common = np.zeros((len(outline.vertices), corners), dtype=bool)
     for i in range(corners):
@@ -58,13 +58,13 @@ def _facing(outline: Outline, normals: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _over(ends: np.ndarray, normals: np.ndarray, points: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
-    """Which points (n, dim) lie over simplices (n, dim, dim), outside, by more than rounding and less than a gap."""
+    """Which points (n, dim) lie outside over simplices (n, dim, dim), at a height above rounding and below a gap."""
     height = ((points - ends[:, 0]) * normals).sum(axis=1)
     longest = np.linalg.norm(ends - np.roll(ends, 1, axis=1), axis=2).max(axis=1)
     foot = points - height[:, None] * normals
     inner = np.ones(len(points), dtype=bool)
     for i in range(ends.shape[1]):
-        # Feet on an edge, or beyond it by as much as a gap is wide, count.
+        # Feet on an edge count, and feet beyond an edge by no more than the width of a gap.
         rest = np.roll(ends, -i, axis=1)
         if ends.shape[1] == 2:
             along = rest[:, 1] - rest[:, 0]

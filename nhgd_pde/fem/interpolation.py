@@ -7,22 +7,22 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 import skfem
-from scipy.spatial import KDTree
 
 from .spaces import Space
 
+# The kinds of cells whose map from the reference cell is affine.
 SIMPLICES = frozenset({"line", "triangle", "tetra"})
 
-# Cells that are tried for a point, first and where none of them has it.
+# Number of cells that are tried for a point: at first, and where none of these contains it.
 _CANDIDATES = (4, 64)
-# Barycentric coordinates of points that rounding moves out of a cell.
+# Largest amount by which rounding makes a barycentric coordinate of a point in a cell negative.
 _ON_THE_EDGE = 1e-9
 
 
 def interpolation(source: Space, target: Space) -> sp.csr_matrix:
     """(target.size, source.size): coefficients in the source space -> values at the nodes of the target space.
 
-    Where cells differ in their value, as they do for P0, the mean of those around a node.
+    Where the cells around a node have different values, as for P0, the result is their mean.
     """
     reference = np.asarray(target.basis.elem.doflocs).T
     values = np.stack(
@@ -48,7 +48,7 @@ class OutsideMeshError(ValueError):
     """A point is in no cell.
 
     Attributes:
-        index: which of the points.
+        index: number of the point.
     """
 
     def __init__(self, index: int, point: np.ndarray) -> None:
@@ -57,11 +57,14 @@ class OutsideMeshError(ValueError):
 
 
 def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A cell of a mesh of simplices for each of some points (dim, count), -1 where none is near; and where in it.
+    """The cells of points (dim, count) in a mesh of simplices, and their coordinates (dim, count) in reference cells.
 
-    The second, (dim, count), are the points' coordinates in the reference cells. Cells whose midpoints are nearest are
-    tried, which on meshes of widely different cells may miss the right one.
+    The cell is -1 where none of the cells with the nearest midpoints contains the point; on meshes with very different
+    cells this may happen to points inside. scikit-fem's search is some 500 times slower.
     """
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial import KDTree
+
     corners = mesh.p[:, mesh.t]
     edges = np.ascontiguousarray((corners[:, 1:] - corners[:, :1]).transpose(2, 0, 1))
     inverses = np.linalg.inv(edges)
@@ -74,7 +77,7 @@ def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
         near = near.reshape(len(left), -1)
         offsets = points[:, left].T[:, None] - corners[:, 0].T[near]
         coordinates = np.einsum("pkij,pkj->pki", inverses[near], offsets)
-        # How far inside: the least barycentric coordinate.
+        # The least barycentric coordinate says how far inside a point is.
         depth = np.minimum(coordinates.min(axis=2), 1.0 - coordinates.sum(axis=2))
         best = depth.argmax(axis=1)
         rows = np.arange(len(left))
@@ -91,7 +94,7 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
     """(count, size): coefficients -> values at points (dim, count).
 
     Raises:
-        OutsideMeshError: one of them, the first, is in no cell.
+        OutsideMeshError: a point is in no cell; the error names the first such point.
     """
     if not points.shape[1]:
         return sp.csr_matrix((0, space.size))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,6 @@ import scipy.sparse as sp
 import skfem
 
 from .cells import CELLS, Cell, MeshFileError, kind_of
-from .mesh_file import read
 from .refinement import halved, with_facets_of
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "domain",
     "interval",
     "l_shape",
-    "read_mesh",
     "rectangle",
 ]
 
@@ -39,8 +36,8 @@ class Domain:
         mesh: scikit-fem mesh of cells of one kind, of first order.
         boundaries: name -> facet indices; always has `all`, every facet of the boundary.
         subdomains: name -> element indices.
-        inside: name -> facet indices of curves (in space of surfaces) that lie inside the domain, wholly or in part.
-        unusable: name -> why a name of the mesh file cannot be used, as in "names 2 vertices ...".
+        inside: name -> facet indices of curves (in 3-D of surfaces) that lie wholly or partly inside the domain.
+        unusable: name -> reason why a name of the mesh file cannot be used, such as "names 2 vertices ...".
     """
 
     mesh: skfem.Mesh
@@ -55,24 +52,24 @@ class Domain:
 
     @property
     def cell(self) -> str:
-        """The kind of its cells, a key of `CELLS`."""
+        """The kind of the cells, a key of `CELLS`."""
         return kind_of(self.mesh)
 
     @property
     def facets(self) -> dict[str, np.ndarray]:
-        """Name -> facet indices, those of the boundary and those inside."""
+        """Name -> facet indices, for names on the boundary and inside."""
         return {**self.inside, **self.boundaries}
 
     @cached_property
     def pieces(self) -> np.ndarray:
-        """(cells,) the number of the piece of the mesh that each cell belongs to; pieces share no facet."""
+        """(cells,) for each cell the number of its piece of the mesh; different pieces share no facet."""
         first, second = self.mesh.f2t[:, self.mesh.f2t[1] >= 0]
         count = self.mesh.nelements
         graph = sp.coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
         return np.asarray(sp.csgraph.connected_components(graph, directed=False)[1])
 
     def described(self, name: str) -> str:
-        """What a name of the mesh stands for, to follow "which"; nothing where the mesh does not have it."""
+        """What a name of the mesh stands for, as text after "which"; empty where the mesh does not have the name."""
         if name in self.inside:
             facets = self.inside[name]
             inner = int((self.mesh.f2t[1, facets] >= 0).sum())
@@ -104,7 +101,7 @@ class Domain:
 
 
 def _shared(parts: Mapping[str, np.ndarray], what: str, count: int) -> list[str]:
-    """How many of `count` facets or cells are in two of some parts."""
+    """Sentences on the pairs of parts that share some of the `count` facets or cells of a mesh."""
     names = list(parts)
     rows = np.concatenate([np.zeros(0, dtype=int), *(np.full(len(parts[name]), k) for k, name in enumerate(names))])
     columns = np.concatenate([np.zeros(0, dtype=int), *parts.values()])
@@ -143,20 +140,20 @@ def box(
 
 
 def disk(radius: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int = 4) -> skfem.Mesh:
-    """A disk of triangles; `refine` refinements, each moving the new boundary vertices onto the circle."""
+    """A disk of triangles, refined `refine` times; each refinement moves the new boundary vertices onto the circle."""
     return skfem.MeshTri.init_circle(refine).scaled(float(radius)).translated(tuple(origin))
 
 
 def l_shape(size: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int = 4) -> skfem.Mesh:
     """The square (-size, size)^2 about the origin without its lower right quarter."""
     mesh = skfem.MeshTri.init_lshaped().refined(refine)
-    # scikit-fem leaves out the upper right quarter: turn it clockwise.
+    # scikit-fem leaves out the upper right quarter, so the mesh is turned clockwise.
     turned = skfem.MeshTri(np.stack([mesh.p[1], -mesh.p[0]]), mesh.t)
     return turned.scaled(float(size)).translated(tuple(origin))
 
 
 def _with_sides(mesh: skfem.Mesh) -> skfem.Mesh:
-    """Name the sides of a rectangle or box: left, right (x), bottom, top (y), front, back (z)."""
+    """The mesh with names for the sides of a rectangle or box: left, right (x), bottom, top (y), front, back (z)."""
     sides = (("left", "right"), ("bottom", "top"), ("front", "back"))
     facets = mesh.boundary_facets()
     midpoints = mesh.p[:, mesh.facets[:, facets]].mean(axis=1)
@@ -168,13 +165,14 @@ def _with_sides(mesh: skfem.Mesh) -> skfem.Mesh:
     return with_facets_of(mesh, mesh.with_boundaries(named))
 
 
-def read_mesh(path: Path, cracks: bool = False) -> skfem.Mesh:
-    """Read a mesh file; see `mesh_file.read`."""
-    return read(path, cracks)[0]
-
-
 def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None = None) -> Domain:
-    """Refine a mesh uniformly and collect the names of its parts, and those that cannot be used."""
+    """The domain of a mesh that is refined uniformly, with the names of its parts.
+
+    Args:
+        mesh: the mesh, with its named boundaries and subdomains.
+        refine: number of refinements.
+        unusable: name -> reason why a name of the mesh file cannot be used.
+    """
     facets = {name: np.asarray(each, dtype=int) for name, each in (mesh.boundaries or {}).items() if len(each)}
     subdomains = {name: np.asarray(cells, dtype=int) for name, cells in (mesh.subdomains or {}).items()}
     # A name with some facets inside the domain counts as inside: conditions there differ from those on a boundary.

@@ -1,4 +1,4 @@
-"""Checks that the cells of a mesh fit together: orientations are right, and no facet has more than two."""
+"""Checks that the cells of a mesh fit together: orientations are right, and no facet has more than two cells."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from .cell_overlaps import overlapping_pair
 from .cells import CELLS, place_text
 from .gaps import vertex_over_facet
 
-# End of messages on cracks: how to join them, or to allow them in the problem file.
+# The end of messages on cracks says how to join cells, or to allow cracks in the problem file.
 _HINT = "join them in the mesh, or, if it is meant to be cut there, add `cracks: allowed` to the section mesh"
-# Number of double vertices above which they are reported without the search for cells that overlap, which would take
-# long. Files in which every cell has vertices of its own have so many.
+# Files in which no two cells share a vertex have very many double vertices. If there are more than this number, they
+# are reported at once, without the search for overlapping cells, which would take long.
 _MANY = 10_000
 
 
 @dataclass(frozen=True)
 class MeshOfFile:
-    """A mesh as it was read.
+    """A mesh as it was read from a file.
 
     Attributes:
-        mesh: scikit-fem's.
-        kind: of its cells, a key of `CELLS`.
-        places: (vertices, d) coordinates as in the file, which those of the mesh may be images of.
+        mesh: the mesh of scikit-fem.
+        kind: the kind of its cells, a key of `CELLS`.
+        places: (vertices, d) the coordinates in the file; those of the mesh are projections in fewer dimensions if the
+            mesh is flat.
         numbers: (vertices,) the number of each vertex in the file, from 0.
-        precision: relative rounding of its coordinates.
+        precision: relative rounding of the coordinates.
         step: distance between neighbouring coordinates that the file can hold, zero where this is not known.
     """
 
@@ -54,21 +55,21 @@ class MeshOfFile:
         return np.asarray(self.mesh.p[:, self.mesh.t].mean(axis=1))
 
     def between(self, vertices: np.ndarray) -> str:
-        """A facet or a cell by its vertices, for people."""
+        """The places of the vertices of a facet or cell, for messages."""
         return " ".join(place_text(place) for place in self.places[vertices])
 
     def numbered(self, vertices: np.ndarray) -> str:
-        """The numbers of some vertices, for people."""
+        """The numbers of some vertices, for messages."""
         plural = "vertices" if len(vertices) > 1 else "vertex"
         return f"with the {plural} {', '.join(str(number) for number in self.numbers[vertices])} (counted from 0)"
 
 
 def unsound_cells(corners: np.ndarray, kind: str) -> str | None:
-    """A sentence on a cell that is flat to rounding or folded, of cells given by corners (cells, vertices, dim).
+    """A sentence on a cell that is flat up to rounding or folded, given corners (cells, vertices, dim); or None.
 
-    The map from the reference cell must keep its orientation. On simplices its determinant is a constant, on
-    quadrilaterals affine, so that corners tell; on hexahedra, where it is quadratic in each coordinate, the
-    nodes of the triquadratic element stand for all points.
+    The map from the reference cell must keep its orientation. Its determinant is constant on simplices and affine on
+    quadrilaterals, so that its sign at the corners decides. On hexahedra it is quadratic in each coordinate, and is
+    checked at the nodes of the triquadratic element.
     """
     elem, dim = CELLS[kind].mesh.elem(), CELLS[kind].dim
     nodes = np.indices((3,) * dim).reshape(dim, -1) / 2.0
@@ -94,15 +95,15 @@ def unsound_cells(corners: np.ndarray, kind: str) -> str | None:
 
 
 def misfit(read: MeshOfFile, cracks: bool) -> str | None:
-    """A sentence on cells that do not fit together, with the place; None where all fit.
+    """A sentence on cells that do not fit together and their place; None where all cells fit.
 
-    Cells must not overlap. They must share whole facets and the vertices of these, unless `cracks` says that the mesh
-    may be cut: then vertices may stand twice, and facets may touch without being shared.
+    Cells must not overlap. Neighbours must share whole facets and their vertices. If `cracks` says that the mesh may be
+    cut, two vertices may stand at one place, and facets may touch without being shared.
 
-    Where all cells that share a facet lie on two sides of it, the number of cells over a point changes at facets of the
-    boundary alone. So all other faults can be seen at the boundary, which is small: its facets must not cross, and
-    exactly one cell must lie at a point beside each facet. This number can change along a facet where another facet
-    touches it without sharing it: where that is allowed, the cells there are compared in pairs.
+    If the two cells that share a facet lie on different sides of it, the number of cells that cover a point changes
+    only at facets of the boundary. Hence all other faults are found at the boundary, which is small: its facets must
+    not cross, and exactly one cell must cover a point beside each facet. This number can change along a facet that
+    another facet touches without sharing it: where this is allowed, the cells there are compared in pairs.
     """
     sentence = _same_side(read)
     if sentence is not None or read.mesh.dim() == 1:
@@ -124,6 +125,7 @@ def misfit(read: MeshOfFile, cracks: bool) -> str | None:
 
 
 def _overlapping(read: MeshOfFile, vertices: np.ndarray, how: str = "") -> str:
+    """A sentence on cells that overlap at a facet with given vertices; `how` is its end."""
     return f"has {read.kind} cells that overlap at {place_text(read.places[vertices].mean(axis=0))}{how}"
 
 
@@ -135,7 +137,7 @@ def _overlapping_cells(read: MeshOfFile, one: int, other: int) -> str:
 
 
 def _same_side(read: MeshOfFile) -> str | None:
-    """Two cells on the same side of a facet, or three that share it."""
+    """A sentence on two cells on the same side of a facet, or on three cells that share a facet; None without any."""
     mesh = read.mesh
     sharing = np.bincount(mesh.t2f.reshape(-1), minlength=mesh.nfacets)
     crowded = np.flatnonzero(sharing > 2)
@@ -157,7 +159,7 @@ def _same_side(read: MeshOfFile) -> str | None:
 
 
 def _normals(facets: np.ndarray) -> np.ndarray:
-    """(dim, n) normals of any length of facets (dim, vertices, n) with their vertices in turn."""
+    """(dim, n) normals, of any length, of facets (dim, vertices, n) whose vertices are in order around them."""
     if len(facets) == 1:
         return np.ones((1, facets.shape[2]))
     if len(facets) == 2:
@@ -169,7 +171,7 @@ def _normals(facets: np.ndarray) -> np.ndarray:
 
 
 def _unmatched(read: MeshOfFile, outline: Outline) -> str | None:
-    """Facets that touch without being shared."""
+    """A sentence on facets that touch without being shared; None without any."""
     found = vertex_in_facet(outline)
     if found is not None:
         vertex, facet = found
@@ -194,6 +196,7 @@ def _unmatched(read: MeshOfFile, outline: Outline) -> str | None:
 
 
 def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
+    """A sentence on pairs of vertices (k, 2) that stand at the same place."""
     one, other = pairs[0]
     numbers = f"{read.numbers[one]} and {read.numbers[other]} (counted from 0)"
     rest = "" if len(pairs) == 1 else f", and {len(pairs) - 1:,} more pairs elsewhere"
@@ -204,7 +207,7 @@ def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
 
 
 def _intervals(read: MeshOfFile, cracks: bool) -> str | None:
-    """A sentence on intervals that overlap, or on ends that stand twice, of a mesh of a line; None where all fit."""
+    """A sentence on intervals that overlap, or on two vertices at one place, in a mesh of a line; None without any."""
     x = read.mesh.p[0]
     cells = np.take_along_axis(read.mesh.t, np.argsort(x[read.mesh.t], axis=0), axis=0)
     cells = cells[:, np.argsort(x[cells[0]], kind="stable")]

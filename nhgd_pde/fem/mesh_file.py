@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
-    """Read a mesh file; its names become boundaries (facets, also those inside) and subdomains of the mesh.
+    """Reads a mesh file; its names become boundaries (facets, also inside) and subdomains of the mesh.
 
     Args:
-        path: of the file.
+        path: path of the file.
         cracks: whether cells may touch without sharing vertices and facets.
 
     Returns:
-        The mesh, and name -> why it cannot be used, for names that stand for neither facets nor cells.
+        The mesh, and for names that stand for neither facets nor cells: name -> reason why it cannot be used.
 
     Raises:
         MeshFileError: the file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
@@ -63,7 +63,7 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
 
 
 def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
-    """See `read`; sentences begin with a verb whose subject is the file."""
+    """Converts and checks a mesh of meshio (`read`). Messages of errors begin with a verb whose subject is the file."""
     kind = _kind(found)
     cell = CELLS[kind]
     points = np.asarray(found.points, dtype=np.float64)
@@ -93,7 +93,7 @@ def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict
 
 
 def _kind(found: meshio.Mesh) -> str:
-    """The kind of the cells of a file, which must be one."""
+    """The kind of the cells of a file, which must all be of one kind."""
     present = {block.type for block in found.cells if len(block.data)}
     kind = next((kind for kind in CELLS if kind in present), None)
     if kind is None:
@@ -115,16 +115,16 @@ def _kind(found: meshio.Mesh) -> str:
 
 
 def _once(cells: np.ndarray, parts: Parts, kind: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Cells (n, vertices) without the copies of cells that are listed once for each name, and indices of those kept.
+    """Removes copies of cells (n, vertices), for files that list a cell once for each of its names.
 
-    The names of copies are moved to the cells that are kept. The indices are None where there is no copy.
+    Returns the cells that are kept, with the names of their copies, and their indices, None where there is no copy.
     """
     rows = np.sort(cells, axis=1)
     order = np.lexsort(rows.T)
     again = np.append(False, (rows[order][1:] == rows[order][:-1]).all(axis=1))
     if not again.any():
         return cells, None
-    # lexsort is stable: the first of equal cells is the one that stands first in the file.
+    # lexsort is stable, so the first of equal cells is the first one in the file.
     original = np.empty(len(cells), dtype=np.int64)
     original[order] = order[np.flatnonzero(~again)][np.cumsum(~again) - 1]
     copies = np.flatnonzero(np.bincount(original, minlength=len(cells))[original] > 1)
@@ -148,7 +148,7 @@ def _once(cells: np.ndarray, parts: Parts, kind: str, points: np.ndarray) -> tup
 
 
 def _flat(places: np.ndarray, kind: str, step: float) -> np.ndarray:
-    """The coordinates of vertices in as many dimensions as the cells have."""
+    """The coordinates of vertices in the dimension of the cells."""
     dim = CELLS[kind].dim
     wanted = {1: "on a straight line", 2: "in a plane", 3: "in space"}[dim]
     if places.shape[1] < dim:

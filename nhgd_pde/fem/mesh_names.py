@@ -14,9 +14,9 @@ from .cells import CELLS
 if TYPE_CHECKING:
     import meshio
 
-# Data with these names are no tags of parts: numbers of geometric entities and of cells, and data of ParaView.
+# Data with these names are not tags of parts but numbers of geometric entities or cells, or data of ParaView.
 _NO_TAGS = frozenset({"gmsh:geometrical", "gmsh:element_id", "vtkGhostType", "GlobalElementId", "GlobalCellIds"})
-# Data with more different values than this are taken for numbers of cells and not for tags of parts.
+# Data with more different values than this are taken to be numbers of cells and not tags of parts.
 _MOST_TAGS = 1000
 
 
@@ -26,9 +26,9 @@ class Parts:
 
     Attributes:
         cells: name -> indices among all cells of the mesh's kind, in the order of the file.
-        facets: name -> (k, vertices) vertices, as numbered in the file, of facets.
+        facets: name -> (k, vertices) the vertices of facets, as numbered in the file.
         vertices: name -> vertices, as numbered in the file.
-        unusable: name -> why it cannot be used.
+        unusable: name -> reason why it cannot be used.
     """
 
     cells: dict[str, np.ndarray] = field(default_factory=dict)
@@ -53,15 +53,15 @@ def parts_of(found: meshio.Mesh, kind: str) -> Parts:
         if len(sides):
             parts.facets[name] = np.concatenate([parts.facets.get(name, every[:0]), every[sides]])
         if not len(cells) and not len(sides):
-            _of_less(found, name, members, parts)
+            _add_lower(found, name, members, parts)
     for name, vertices in found.point_sets.items():
         chosen = np.asarray(vertices)
         parts.vertices[str(name)] = np.unique(np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(int))
     return parts
 
 
-def _of_less(found: meshio.Mesh, name: str, members: list[np.ndarray], parts: Parts) -> None:
-    """A name of lines in a mesh of solids, or of single vertices."""
+def _add_lower(found: meshio.Mesh, name: str, members: list[np.ndarray], parts: Parts) -> None:
+    """Adds a name of members that are neither cells nor facets: vertices, or lines in a mesh of solids."""
     for block, some in zip(found.cells, members, strict=True):
         if len(some) and block.type == "vertex":
             parts.vertices[name] = np.unique(block.data[some])
@@ -70,7 +70,7 @@ def _of_less(found: meshio.Mesh, name: str, members: list[np.ndarray], parts: Pa
 
 
 def _in_blocks(found: meshio.Mesh, members: list[np.ndarray], kind: str) -> np.ndarray:
-    """Indices, among all the cells of one kind, of the members of a set, which are given block by block."""
+    """Indices among all cells of one kind of the members of a set, which are given for each block of cells."""
     parts, before = [np.arange(0)], 0
     for block, some in zip(found.cells, members, strict=True):
         if block.type == kind:
@@ -80,33 +80,45 @@ def _in_blocks(found: meshio.Mesh, members: list[np.ndarray], kind: str) -> np.n
 
 
 def _sets(found: meshio.Mesh) -> Iterator[tuple[str, list[np.ndarray] | None]]:
-    """Names, and for each the indices of its members in every block of cells; None where that is not understood."""
-    known = set()
-    for name, blocks in found.cell_sets.items():
-        # gmsh 4.1 files have sets with these names that are no named parts.
-        if not name.startswith("gmsh:"):
-            known.add(name)
-            yield name, _indices(blocks, found)
+    """Names, and for each the indices of its members in every block of cells; None where these are not valid.
+
+    A name of a set hides the same name of a tag.
+    """
+    # gmsh 4.1 files have further sets, whose names begin with "gmsh:", that are not named parts.
+    sets = {name: blocks for name, blocks in found.cell_sets.items() if not name.startswith("gmsh:")}
+    for name, blocks in sets.items():
+        yield name, _indices(blocks, found)
+    for name, members in _tagged(found):
+        if name not in sets:
+            yield name, members
+
+
+def _tagged(found: meshio.Mesh) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The names of the tags of cells, and for each the indices of its members in every block of cells."""
     tags = {
         key: values
         for key, values in found.cell_data.items()
         if key not in _NO_TAGS and not key.startswith("skfem:") and _are_tags(values)
     }
-    # Data whose name has a colon are the tags of a format that meshio knows, as in "medit:ref".
+    # A colon in the name of the data, as in "medit:ref", means that meshio knows them as the tags of the format.
     plain = next((key for key in tags if ":" in key or key == "cell_tags"), next(iter(tags), None))
     for key, values in tags.items():
         for number, dim in _numbers(found, key, values):
-            names = _names_of(found, key, number, dim)
-            members = [
-                np.flatnonzero(tag.reshape(-1) == number) if dim is None or block.dim == dim else np.arange(0)
-                for block, tag in zip(found.cells, map(np.asarray, values), strict=True)
-            ]
-            for name in names or [str(number) if key == plain else f"{key}:{number}"]:
-                if name not in known:
-                    yield name, members
+            members = _with_tag(found, values, number, dim)
+            for name in _names_of(found, key, number, dim) or [str(number) if key == plain else f"{key}:{number}"]:
+                yield name, members
+
+
+def _with_tag(found: meshio.Mesh, values: Any, number: int, dim: int) -> list[np.ndarray]:
+    """The indices of the cells of a dimension that have a tag, in every block of cells."""
+    return [
+        np.flatnonzero(np.asarray(tags).reshape(-1) == number) if block.dim == dim else np.arange(0)
+        for block, tags in zip(found.cells, values, strict=True)
+    ]
 
 
 def _indices(blocks: Any, found: meshio.Mesh) -> list[np.ndarray] | None:
+    """The indices of the members of a set in every block of cells; None where they are not indices of these cells."""
     members = [np.asarray([] if some is None else some) for some in blocks]
     fits = len(members) == len(found.cells) and all(
         some.ndim == 1
@@ -119,24 +131,25 @@ def _indices(blocks: Any, found: meshio.Mesh) -> list[np.ndarray] | None:
 
 
 def _are_tags(values: Any) -> bool:
+    """Whether data of cells are tags of parts: one integer for each cell, with few different values."""
     arrays = [np.asarray(each) for each in values]
     whole = all(np.issubdtype(each.dtype, np.integer) or not each.size for each in arrays)
     single = all(each.ndim == 1 or each.shape[1:] == (1,) for each in arrays)
     return whole and single and 0 < len(np.unique(np.concatenate([each.reshape(-1) for each in arrays]))) <= _MOST_TAGS
 
 
-def _numbers(found: meshio.Mesh, key: str, values: Any) -> Iterator[tuple[int, int | None]]:
-    """The tags of a file, each with the dimension of its cells: gmsh numbers those of each dimension by themselves."""
+def _numbers(found: meshio.Mesh, key: str, values: Any) -> Iterator[tuple[int, int]]:
+    """The tags of a file with the dimension of their cells: in gmsh, a line and a surface may have the same number."""
     dims = {block.dim for block in found.cells}
     for dim in sorted(dims):
         arrays = [np.asarray(each) for block, each in zip(found.cells, values, strict=True) if block.dim == dim]
         for number in np.unique(np.concatenate([each.reshape(-1) for each in arrays])):
-            # Zero is what gmsh writes where there is no group.
+            # gmsh writes zero for a cell that belongs to no group.
             if number or key != "gmsh:physical":
                 yield int(number), dim
 
 
-def _names_of(found: meshio.Mesh, key: str, number: int, dim: int | None) -> list[str]:
+def _names_of(found: meshio.Mesh, key: str, number: int, dim: int) -> list[str]:
     """The names that a table of the file gives to a tag."""
     families = getattr(found, "cell_tags", None)
     if key == "cell_tags" and isinstance(families, dict):
@@ -144,7 +157,7 @@ def _names_of(found: meshio.Mesh, key: str, number: int, dim: int | None) -> lis
     return [
         name
         for name, entry in found.field_data.items()
-        if np.shape(entry) == (2,) and int(entry[0]) == number and (dim is None or int(entry[1]) == dim)
+        if np.shape(entry) == (2,) and int(entry[0]) == number and int(entry[1]) == dim
     ]
 
 
@@ -166,7 +179,7 @@ def tagged_by_skfem(mesh: skfem.Mesh, cell_data: dict[str, Any]) -> tuple[dict[s
 
 
 def facets_by_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> np.ndarray:
-    """The facet that has each of some sets of vertices (k, vertices); -1 where there is none."""
+    """(k,) the facets with given vertices (k, vertices); -1 where there is no such facet."""
     wanted = np.zeros(mesh.nvertices + 1, dtype=bool)
     wanted[vertices] = True
     wanted[-1] = False
@@ -180,10 +193,10 @@ def facets_by_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> np.ndarray:
 
 
 def set_of_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """What a set of vertices stands for: (facets, cells), one of which is empty; None where it is neither.
+    """The (facets, cells) that a set of vertices stands for, one of which is empty; None where it stands for neither.
 
-    They are the facets of the boundary that have all their vertices in the set, or these and facets inside the domain,
-    or cells, in each case if no vertex of the set is left over.
+    They are the first of these whose vertices are the whole set: facets of the boundary with all their vertices in the
+    set, such cells, such facets of the boundary and inside.
     """
     chosen = np.zeros(mesh.nvertices, dtype=bool)
     chosen[vertices] = True

@@ -1,4 +1,4 @@
-"""Patches of neighbouring points, of sizes that differ by one at most."""
+"""Patches of neighbouring points, whose sizes differ by at most one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import numpy as np
 def patches(points: np.ndarray, size: int) -> np.ndarray:
     """(N,) the patch, 0, 1, ..., of every point, each of at most `size` points.
 
-    Recursive coordinate bisection: a set of points that is to become k patches is cut across its longest side into
-    shares of k // 2 and k - k // 2 patches. Points at one place, which may be several unknowns of a node, stay in
-    their order.
+    The method is recursive coordinate bisection: a set of points for k patches is cut across its longest side into
+    shares for k // 2 and k - k // 2 patches. Points at one place, such as several unknowns of a node, keep their order.
 
     Args:
-        points: (dim, N).
-        size: at least 1.
+        points: (dim, N) the points.
+        size: largest number of points of a patch, at least 1.
     """
     if size < 1:
         raise ValueError(f"expected patches of at least 1 point, found {size}")

@@ -15,20 +15,20 @@ from ..linalg.sparse import torch_csr
 if TYPE_CHECKING:
     from .evaluation import Evaluation
 
-# (i, j) -> coefficient of (component i of the test function) times (component j of the trial function) at the
-# points, (S or 1, elements, points); absent pairs are zero. Component 0 is the value, 1, 2, ... the partial
-# derivatives; those of a second field follow.
+# (i, j) -> the coefficient (S or 1, elements, points) of component i of the test function times component j of the
+# trial function; absent pairs have the coefficient zero. Component 0 is the value and 1, 2, ... are the partial
+# derivatives; the components of a second field follow.
 Blocks = Mapping[tuple[int, int], Tensor]
 
-# Entries of a map that are worth their memory: 12 bytes each.
+# Largest number of entries of a map, each of which takes 12 bytes.
 _LARGEST_MAP = 30_000_000
 
 
 class Pattern:
-    """Sparsity pattern of a matrix of two spaces, and where the entries of each element's matrix go in it."""
+    """The sparsity pattern of a matrix of two spaces, and the places of the entries of every element's matrix in it."""
 
     def __init__(self, test: Evaluation, trial: Evaluation) -> None:
-        # The dofs of the trial functions are kept alive: patterns are looked up by their identity.
+        # A pattern is found by the identity of the dofs of the trial functions, so these must stay alive.
         self._test, self._trial = test, trial
         self._maps: dict[tuple[tuple[int, int], ...], Tensor | None] = {}
         rows = test.dofs[:, :, None].astype(np.int64)
@@ -56,9 +56,9 @@ class Pattern:
         return flat.new_zeros(local.shape[0], self._entries).index_add_(1, self._slot, flat)
 
     def by_maps(self, blocks: Blocks) -> Tensor | None:
-        """CSR data (S, nnz) of a matrix a scenario, as the product of a sparse matrix with the coefficients.
+        """CSR data (S, nnz) of one matrix for each scenario, by products of sparse maps with the coefficients.
 
-        The matrix is made once for every set of pairs that share a coefficient; None where it would be too large.
+        A map is made once for every set of pairs that share a coefficient. None if a map would be too large.
         """
         groups: dict[tuple[int, int, tuple[int, ...]], list[tuple[int, int]]] = {}
         for pair, coefficient in blocks.items():
@@ -79,7 +79,7 @@ class Pattern:
         return None if total is None else total.contiguous()
 
     def _map(self, pairs: tuple[tuple[int, int], ...]) -> Tensor | None:
-        """(nnz, elements) or, unless all tables are constant on each element, (nnz, elements * points)."""
+        """The map (nnz, elements) if all tables are constant on each element, else (nnz, elements * points)."""
         test, trial = self._test, self._trial
         tables = [(test.tables[i], trial.tables[j]) for i, j in pairs]
         constant = all(left.shape[1] == right.shape[1] == 1 for left, right in tables)
@@ -91,7 +91,7 @@ class Pattern:
         local = test.quadrature.weights.new_zeros(shape)
         for (i, j), (left, right) in zip(pairs, tables, strict=True):
             local[:, :, test._parts[i], trial._parts[j]] += left[..., :, None] * right[..., None, :]
-        # Entries in the order of `scatter`, whose slots they belong to.
+        # The entries are in the order of `scatter` and have its slots.
         values = local.movedim(1, -1).reshape(-1, per_element)[self._order].cpu().numpy().reshape(-1)
         element = self._order.cpu().numpy() // (shape[2] * shape[3])
         columns = (element[:, None] * per_element + np.arange(per_element)).reshape(-1)

@@ -1,13 +1,13 @@
-"""Meshes of surfaces and lines in space, laid isometrically into the plane or onto the line."""
+"""Flat meshes in space, mapped to coordinates in the plane or on the line without changing distances."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Distance from the plane, relative to the size of the mesh, that counts as rounding of the file. Lengths change by
-# the square of this number, relative to themselves.
+# Largest distance from the plane that counts as rounding of the file, relative to the size of the mesh. The relative
+# change of lengths by the projection is the square of this number.
 _FLAT = 1e-6
-# An axis whose image in the plane is shorter than this is perpendicular to the plane.
+# An axis is perpendicular to the plane if its projection is shorter than this number.
 _PERPENDICULAR = 1e-3
 
 
@@ -15,8 +15,8 @@ class NotFlatError(ValueError):
     """Vertices that do not lie in a plane, or on a line.
 
     Attributes:
-        index: the vertex that is farthest from it.
-        distance: how far that one is away.
+        index: the vertex with the largest distance.
+        distance: the distance of this vertex.
     """
 
     def __init__(self, index: int, distance: float) -> None:
@@ -27,19 +27,18 @@ class NotFlatError(ValueError):
 def flattened(points: np.ndarray, dim: int, rounding: float = 0.0) -> np.ndarray:
     """Coordinates (n, dim) of points (n, d) that lie in an affine subspace of dimension dim.
 
-    Where all but dim coordinates are constant, the other ones are kept as they are, in their order. Else the new axes
-    are the images of the axes x, y, z under the orthogonal projection, made orthonormal one after the other (Gram and
-    Schmidt); an axis that is perpendicular to the subspace and those before it is left out. The origin is the image of
-    the origin. Distances are kept.
+    Where all but dim coordinates are constant, these dim coordinates are returned. Otherwise the new axes are the
+    orthogonal projections of the axes x, y, z, made orthonormal one after the other (Gram and Schmidt); an axis without
+    a component in the rest of the subspace is left out. The origin is mapped to the origin. Distances do not change.
 
     Raises:
-        NotFlatError: the points lie in no such subspace, to a millionth of their largest extent or to their rounding.
+        NotFlatError: the points do not lie in such a subspace, up to a millionth of their largest extent or rounding.
     """
     if points.shape[1] == dim:
         return points
     extents = np.ptp(points, axis=0)
     tolerance = max(_FLAT * extents.max(), rounding)
-    # The least extents go first; of equal ones the later.
+    # The coordinates with the least extents are dropped; of equal extents the last ones.
     dropped = sorted(range(len(extents)), key=lambda k: (extents[k], -k))[: len(extents) - dim]
     if (extents[dropped] <= tolerance).all():
         return np.delete(points, dropped, axis=1)
@@ -53,7 +52,7 @@ def flattened(points: np.ndarray, dim: int, rounding: float = 0.0) -> np.ndarray
 
 
 def _upright(span: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (dim, d) of the span of orthonormal rows (dim, d), as near to the axes as that can be."""
+    """An orthonormal basis (dim, d) of the span of orthonormal rows (dim, d), as near to the axes as possible."""
     basis: list[np.ndarray] = []
     for axis in np.eye(span.shape[1]):
         image = span.T @ (span @ axis)

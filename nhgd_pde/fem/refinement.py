@@ -1,4 +1,4 @@
-"""Halving every edge of a mesh, with the names of its parts."""
+"""Uniform refinement, which halves every edge of a mesh and keeps the names of its parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .cells import kind_of
 
 
 def with_facets_of(mesh: skfem.Mesh, copy: skfem.Mesh) -> skfem.Mesh:
-    """Hand the facets that scikit-fem has found to a copy of the mesh, which would look for them again."""
+    """A copy of a mesh with the facets that scikit-fem has already computed for the mesh."""
     for name in ("_facets", "_t2f", "_f2t"):
         if hasattr(mesh, name):
             setattr(copy, name, getattr(mesh, name))
@@ -19,12 +19,12 @@ def with_facets_of(mesh: skfem.Mesh, copy: skfem.Mesh) -> skfem.Mesh:
 def halved(
     mesh: skfem.Mesh, boundaries: dict[str, np.ndarray], subdomains: dict[str, np.ndarray]
 ) -> tuple[skfem.Mesh, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Halve every edge, and find the named parts again."""
+    """The mesh with every edge halved, and its named boundaries and subdomains."""
     cell = kind_of(mesh)
     if cell in ("quad", "hexahedron"):
         fine = type(mesh)(mesh.p, mesh.t).with_subdomains(subdomains).refined()
-        # scikit-fem numbers the midpoints of facets after the vertices and, in space, the midpoints of edges; the
-        # greatest vertex of a piece of a facet is the midpoint of the whole.
+        # scikit-fem numbers the midpoints of facets after the vertices and, in 3-D, after the midpoints of edges. So
+        # the greatest vertex of a part of a facet is the midpoint of the whole facet.
         before = mesh.nvertices + (mesh.nedges if cell == "hexahedron" else 0)
         among = _candidates(mesh, fine, boundaries)
         whole = fine.facets[:, among].max(axis=0) - before
@@ -34,7 +34,7 @@ def halved(
         fine = skfem.MeshTri(mesh.p, mesh.t).with_boundaries(boundaries).with_subdomains(subdomains).refined()
         return fine, dict(fine.boundaries or {}), dict(fine.subdomains or {})
     if cell == "line":
-        # scikit-fem puts the halves of a cell side by side, but names others; vertices keep their numbers.
+        # Cell c becomes the cells 2c and 2c + 1, but scikit-fem names other cells. Vertices keep their numbers.
         fine = skfem.MeshLine(mesh.p, mesh.t).refined()
         halves = {name: np.sort(np.concatenate([2 * c, 2 * c + 1])) for name, c in subdomains.items()}
         return fine, boundaries, halves
@@ -45,13 +45,13 @@ def halved(
 
 
 def _candidates(coarse: skfem.Mesh, fine: skfem.Mesh, parts: dict[str, np.ndarray]) -> np.ndarray:
-    """The facets of a refined mesh that may belong to named parts: its boundary if all named parts lie there."""
+    """The facets of a refined mesh that may belong to named parts: the boundary if all named parts lie there."""
     inside = any((coarse.f2t[1, facets] >= 0).any() for facets in parts.values())
     return np.arange(fine.nfacets) if inside else np.asarray(fine.boundary_facets())
 
 
 def _children(coarse: skfem.Mesh, fine: skfem.Mesh, facets: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """The facets of refined tetrahedra, out of some, that make up some facets of the coarse ones."""
+    """Those of the facets `among` of refined tetrahedra that are parts of the coarse facets `facets`."""
     a, b, c = np.sort(coarse.facets[:, facets], axis=0)
     # scikit-fem numbers the midpoints of the edges after the vertices.
     ab, bc, ac = (
@@ -64,7 +64,7 @@ def _children(coarse: skfem.Mesh, fine: skfem.Mesh, facets: np.ndarray, among: n
 
 
 def _positions(table: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Where each of some columns stands in a table (k, n) of different columns, which must have it."""
+    """The positions of some columns in a table (k, n) of different columns, which must contain them."""
     _, number = np.unique(np.hstack([table, columns]), axis=1, return_inverse=True)
     number = number.reshape(-1)
     position = np.empty(number.max() + 1, dtype=int)

@@ -1,4 +1,4 @@
-"""Second derivatives of basis functions, which strong residuals need, as a further field beside a space's own."""
+"""Second derivatives of basis functions, which strong residuals need, as a further field of a space."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .evaluation import Evaluation
 def second_derivatives(basis: skfem.CellBasis, factors: np.ndarray, step: float = 2.0**-10) -> np.ndarray:
     """sum_ij factors_ij d2 phi / dx_i dx_j at the quadrature points, (elements, points, functions).
 
-    Gradients are polynomials of degree two at most along each reference coordinate where the map of a cell is affine,
-    so that their central differences are exact but for rounding; on other cells they are of order step^2.
+    Where the map of a cell is affine, gradients are polynomials of degree two at most along each reference coordinate,
+    so that central differences are exact up to rounding. On other cells their errors are of order step^2.
 
     Args:
-        basis: of a scalar space.
-        factors: (dim, dim, elements or 1, points or 1); the identity makes it the Laplacian.
-        step: of the differences, in reference coordinates.
+        basis: the basis of a scalar space.
+        factors: (dim, dim, elements or 1, points or 1); with the identity the result is the Laplacian.
+        step: step of the differences, in reference coordinates.
     """
     points, shape = np.asarray(basis.X), tuple(basis.dx.shape)
     found = np.zeros((*shape, basis.Nbfun))
     inverse = np.asarray(basis.mapping.invDF(points))
     for k in range(len(points)):
-        # By the chain rule, the derivative along reference coordinate k counts with row k of the inverse Jacobian.
+        # By the chain rule, row k of the inverse Jacobian is the factor of the derivative along reference coordinate k.
         weights = np.einsum("ijeq,jeq->ieq", factors, inverse[k])
         move = np.zeros_like(points)
         move[k] = step

@@ -12,6 +12,7 @@ import torch
 from .evaluation import Evaluation, evaluation, point_evaluation, tangential
 from .mesh import Domain
 
+# scikit-fem's element of each degree on each kind of cell.
 _ELEMENTS = {
     ("P0", "line"): skfem.ElementLineP0,
     ("P0", "triangle"): skfem.ElementTriP0,
@@ -36,11 +37,11 @@ class Space:
     """A finite element space and its basis at quadrature points.
 
     Attributes:
-        domain: the mesh and its names.
-        element: P0, P1 or P2, of this degree in all coordinates together on simplices, and in each of them on
-            quadrilaterals and hexahedra (Q0, Q1, Q2).
+        domain: the mesh and the names of its parts.
+        element: P0, P1 or P2; on quadrilaterals and hexahedra these are Q0, Q1 and Q2, of that degree in every
+            coordinate.
         basis: the scikit-fem basis on the cells.
-        device: where evaluation operators live.
+        device: the device of the evaluation operators.
     """
 
     domain: Domain
@@ -65,12 +66,12 @@ class Space:
         return evaluation(self.basis, self.device)
 
     def facets(self, facets: np.ndarray, like: Space | None = None) -> Evaluation:
-        """Evaluation on some facets, at the points of another space where products of both are integrated."""
+        """Evaluation on some facets, by default at own points, else at those of another space for products of both."""
         quadrature = None if like is None else like.facet_basis(facets).quadrature
         return self.on(self.facet_basis(facets, quadrature))
 
     def traces(self, facets: np.ndarray, like: Space | None = None) -> Evaluation:
-        """The same functions on the boundary alone: their gradients are the tangential ones."""
+        """Evaluation on some facets with tangential gradients, at points as in `facets`."""
         basis = self.facet_basis(facets, None if like is None else like.facet_basis(facets).quadrature)
         return tangential(self.on(basis), torch.as_tensor(np.ascontiguousarray(basis.normals), device=self.device))
 
@@ -88,7 +89,7 @@ class Space:
         return evaluation(basis, self.device)
 
     def cells_at(self, x: np.ndarray) -> np.ndarray | None:
-        """A cell for each of some points (dim, k); None where one of them is outside."""
+        """(k,) the cells of points (dim, k); None where a point is outside."""
         mesh = self.domain.mesh
         low, high = mesh.p.min(axis=1, keepdims=True), mesh.p.max(axis=1, keepdims=True)
         if ((x < low) | (x > high)).any():
@@ -99,7 +100,7 @@ class Space:
             return None
 
     def points(self, x: np.ndarray) -> Evaluation:
-        """Evaluation at points (dim, k) of the mesh, each a cell of its own with the weight one."""
+        """Evaluation at points (dim, k) of the mesh, each with the weight one."""
         cells = self.cells_at(x)
         assert cells is not None
         return point_evaluation(self.basis, cells, x, self.device)
@@ -109,7 +110,7 @@ class Space:
         return np.sort(np.asarray(self.basis.get_dofs(facets).all()))
 
     def cell_dofs(self, cells: np.ndarray) -> np.ndarray:
-        """Indices of the degrees of freedom whose functions live on some of these cells, sorted."""
+        """Sorted indices of the degrees of freedom of these cells."""
         return np.unique(self.basis.element_dofs[:, cells])
 
 
@@ -118,12 +119,12 @@ def _degree(element: str) -> int:
 
 
 def space(domain: Domain, element: str, device: torch.device, like: Space | None = None) -> Space:
-    """A space on a domain, with the quadrature points of another where products of both are integrated."""
+    """A space on a domain, with the quadrature points of the space `like` if products of both are integrated."""
     elem = _ELEMENTS[element, domain.cell]()
     if like is None:
-        # Exact for products of two functions of the space; the order of a rule on quadrilaterals and hexahedra
-        # counts in each coordinate. On tetrahedra the rule of order 4 has negative weights, with which a mass
-        # matrix has no root.
+        # The rule is exact for products of two functions of the space; on quadrilaterals and hexahedra its order holds
+        # in each coordinate. The rule of order 4 on tetrahedra has negative weights, with which a mass matrix has no
+        # root.
         order = 2 * _degree(element)
         basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
     else:

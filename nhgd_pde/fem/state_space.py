@@ -1,4 +1,4 @@
-"""The space of a state: one scalar field, a vector, velocity and pressure, ... on one mesh."""
+"""The space of a state on one mesh, such as a scalar field, a vector, or velocity and pressure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .spaces import Space, space
 
 @dataclass(frozen=True)
 class FieldGroup:
-    """A scalar or a vector that a state consists of.
+    """A scalar or a vector of a state.
 
     Attributes:
-        name: for people and for output; the only group of a state is called `state`.
-        components: scalar fields in it.
+        name: name in messages and in output; `state` if it is the only group.
+        components: number of scalar fields.
         element: P1 or P2.
-        labels: what tells the components apart in output, where they are not those of a vector in space.
+        labels: names of the components in output; empty for a scalar and for a vector in space.
     """
 
     name: str
@@ -33,7 +33,7 @@ class FieldGroup:
 
     @property
     def complex(self) -> bool:
-        """Its components are the real and the imaginary part of a complex field."""
+        """Whether the components are the real and the imaginary part of a complex field."""
         return self.labels == ("real", "imag")
 
 
@@ -42,7 +42,7 @@ class StateSpace:
     """Scalar spaces side by side, with the same quadrature; unknowns are numbered field by field.
 
     Attributes:
-        groups: what the fields are.
+        groups: the groups of the fields.
         parts: the scalar space of each field.
     """
 
@@ -59,17 +59,17 @@ class StateSpace:
 
     @property
     def element(self) -> str:
-        """Of the first field, which is the richest."""
+        """The element of the first field, which has the highest degree."""
         return self.parts[0].element
 
     @property
     def basis(self) -> skfem.CellBasis:
-        """Of the first field."""
+        """The basis of the first field."""
         return self.parts[0].basis
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """(fields + 1,) where the unknowns of each field begin."""
+        """(fields + 1,) the first unknown of each field, and the number of all unknowns."""
         return np.concatenate([[0], np.cumsum([part.size for part in self.parts])])
 
     @property
@@ -87,7 +87,7 @@ class StateSpace:
         return stacked([part.cells for part in self.parts])
 
     def facets(self, facets: np.ndarray) -> Evaluation:
-        """Evaluation of all fields on some facets, at one set of points."""
+        """Evaluation of all fields on some facets, at the same points."""
         quadrature = None
         bases = []
         for part in self.parts:
@@ -101,24 +101,24 @@ class StateSpace:
         return self.parts[0].cells_at(x) is not None
 
     def points(self, x: np.ndarray) -> Evaluation:
-        """Evaluation of all fields at points (dim, k) of the mesh, each with the weight one: a sum, not an integral."""
+        """Evaluation of all fields at points (dim, k) of the mesh, each with the weight one."""
         return stacked([part.points(x) for part in self.parts])
 
     def facet_dofs(self, facets: np.ndarray, field: int = 0) -> np.ndarray:
-        """Indices of one field's degrees of freedom on some facets, sorted."""
+        """Sorted indices of the degrees of freedom of one field on some facets."""
         return self.offsets[field] + self.parts[field].facet_dofs(facets)
 
     def cell_dofs(self, cells: np.ndarray) -> np.ndarray:
-        """Indices of the first field's degrees of freedom whose functions live on some of these cells, sorted."""
+        """Sorted indices of the degrees of freedom of the first field on some cells."""
         return self.parts[0].cell_dofs(cells)
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """(..., size) -> (..., size of the field), one a field."""
+        """(..., size) -> (..., size of the field), one array for each field."""
         return [values[..., first:end] for first, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
 
 
 def state_space(domain: Domain, groups: Sequence[FieldGroup], device: torch.device) -> StateSpace:
-    """The space of some groups of fields; the element of the first group fixes the quadrature."""
+    """The space of some groups of fields; the element of the first group determines the quadrature."""
     first = space(domain, groups[0].element, device)
     known = {groups[0].element: first}
     parts = []

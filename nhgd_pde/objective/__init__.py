@@ -1,1 +1,1 @@
-"""What is minimised, and what has to hold besides."""
+"""The objective and the constraints."""

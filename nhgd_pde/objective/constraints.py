@@ -1,4 +1,4 @@
-"""Constraints besides the bounds of controls: how well a solution satisfies them, and volumes of densities."""
+"""Constraints other than bounds of controls: their reports, and the volume of a density."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..control.spaces import Controls
+from ..control.controls import Controls
 from ..fem.evaluation import Evaluation
 
 
 class ConstraintReport(Protocol):
-    """How well one constraint of the file is satisfied, for the summary."""
+    """The report of a constraint of the file for the summary."""
 
     def report(self, state: Tensor, v: Tensor) -> Mapping[str, object]:
-        """Named figures, of all coefficients (S, N) of the state and the design variables (p,)."""
+        """Figures by name, given all coefficients (S, N) of the state and the design variables (p,)."""
         ...
 
     def sentence(self, state: Tensor, v: Tensor) -> str:
-        """The same in a few words."""
+        """The report in a few words."""
         ...
 
 
@@ -32,11 +32,11 @@ class VolumeConstraint:
 
     Attributes:
         controls: all controls.
-        number: which of them is the density.
-        evaluation: its functions at the points.
-        weights: (P,) of the points, which sum to one.
-        fraction: the bound.
-        material: density -> share of material, pointwise; None where they are the same.
+        number: the number of the density among them.
+        evaluation: the functions of the density at the points.
+        weights: (P,) weights of the points, which sum to one.
+        fraction: the upper bound of the mean.
+        material: the pointwise map of the density to the share of material; None where they are the same.
     """
 
     controls: Controls
@@ -73,12 +73,12 @@ class VolumeConstraint:
         return self._covector(self.weights)
 
     def _density(self, v: Tensor) -> Tensor:
-        """(P,) at the points."""
+        """The density at the points; (P,)."""
         own = self.controls.split(self.controls.physical(v))[self.number]
         return self.evaluation.evaluate(own[None])[0, 0]
 
     def _covector(self, slope: Tensor) -> Tensor:
-        """A derivative by the densities at the points (P,) -> by the design variables (p,)."""
+        """A derivative by the densities at the points (P,) -> the derivative by the design variables (p,)."""
         whole = slope.new_zeros(self.evaluation.components, 1, len(slope))
         whole[0, 0] = slope / self.evaluation.quadrature.weights.reshape(-1)
         parts = [slope.new_zeros(size) for size in self.controls.rows.sizes]

@@ -14,8 +14,9 @@ from ..linalg.sparse import SparseMatrix
 from ..pde.pointwise import field_groups, gradient_of
 from ..pde.rows import ControlRows
 
-# (u, grad, v, grad_v, x) -> density (S, P): values u (S, P) and gradients grad (dim, S, P) of a state of one field,
-# with a leading axis of several; of the controls v (R, P) and grad_v (dim, R, P) likewise; points x (dim, P).
+# (u, grad, v, grad_v, x) -> density (S, P). A state of one field has values u (S, P) and gradients grad (dim, S, P);
+# with several fields both have a leading axis. For controls these are v (R, P) and grad_v (dim, R, P). x (dim, P) are
+# points.
 Density = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -23,18 +24,19 @@ Density = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 class IntegralTerm:
     """int density(u, grad u, v, grad v, x); implements `JointTerm`.
 
-    In time the density is summed over the points at which the integrals of the equation are taken.
+    In time the density is summed over the times of the integrals of the equation.
 
     Attributes:
-        density: the integrand; differentiable twice, at least almost everywhere.
-        evaluation: the state's functions at the points of the region.
-        controls: the controls' functions at the same points, a field each, with the columns of all controls; None where
-            the density does not depend on them.
-        rows: how the controls vary in time.
-        weight: (elements, points) factor of the density, zero outside a region.
-        stages: (steps * size, N) coefficients of the state at those points in time; None of a steady problem.
+        density: the integrand, which is twice differentiable at least almost everywhere.
+        evaluation: the functions of the state at the points of the region.
+        controls: the functions of the controls at the same points, one field for each control, with the columns of all
+            controls; None where the density does not depend on controls.
+        rows: maps controls to their values in the time steps.
+        weight: (elements, points) factor of the density, zero outside the region.
+        stages: (steps * size, N) the map to the coefficients of the state at these times; None in a steady problem.
         measure: length of a time step.
-        name: for people.
+        quadratic: the second derivative is constant.
+        name: name in messages.
     """
 
     density: Density
@@ -59,7 +61,7 @@ class IntegralTerm:
             state, control = self.derivative(u, v)
             return state, control[None]
         fields = self._fields(u, v)
-        # A copy of the control a scenario, whose derivatives are not summed.
+        # Every scenario has its own copy of the control, so that their derivatives are not summed.
         fields[1:] = [each.expand(-1, u.shape[0], -1) for each in fields[1:]]
         by_state, by_control = self._by_fields(*fields)
         for_u, for_v = self._pulled_back(by_state, None, u, v)
@@ -80,7 +82,7 @@ class IntegralTerm:
     def _second(
         self, tests: Tensor, fields: Sequence[Tensor], steps: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The change of the derivatives of (density tests).sum() by the fields."""
+        """The derivatives of (density * tests).sum() by the fields, differentiated in the direction `steps`."""
         with torch.enable_grad():
             at = [each.detach().clone().requires_grad_(True) for each in fields]
             total = (self.values(*at) * tests).sum()
@@ -92,7 +94,7 @@ class IntegralTerm:
 
     @property
     def groups(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
-        """Values and gradients of the state and of the controls: name, number of the argument, components."""
+        """The groups of values and gradients of state and controls: name, number of the argument, components."""
         groups = field_groups(self.evaluation.components, self.evaluation.stride, 0, "u")
         if self.controls is None:
             return groups
@@ -101,14 +103,14 @@ class IntegralTerm:
     def integrand(self, u: Tensor, v: Tensor) -> PointFunction:
         """The density at a state (S, N) and controls (p,) as a function of values at points."""
         state, *controls = self._fields(u, v)
-        # One copy of the control per row, so that the derivatives of the rows are not summed.
+        # Every row has its own copy of the control, so that the derivatives of the rows are not summed.
         at = (state, *(each.expand(-1, state.shape[1], -1) for each in controls))
 
         def first(steps: tuple[Tensor, ...]) -> Tensor:
             slopes = gradient_of(lambda *each: self.values(*each).sum(), at)
             total = torch.zeros_like(at[0][0])
             for slope, step in zip(slopes, steps, strict=True):
-                # Where an argument does not change, its derivative may be infinite or NaN and must not count.
+                # The derivative by an argument that does not change may be infinite or NaN, and must not count.
                 total = total + torch.where(step == 0.0, 0.0, slope * step).sum(0)
             return total
 
@@ -166,7 +168,7 @@ class IntegralTerm:
         return found[0], found[1] if len(found) > 1 else None
 
     def _pulled_back(self, state: Tensor | None, control: Tensor | None, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives by the values at the points -> by the coefficients; the weights are in them already."""
+        """Derivatives by weighted values at the points -> derivatives by the coefficients of state and controls."""
         for_u, for_v = torch.zeros_like(u), torch.zeros_like(v)
         weights = self.evaluation.quadrature.weights.reshape(-1)
         if state is not None:

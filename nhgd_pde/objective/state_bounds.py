@@ -1,14 +1,14 @@
 """Bounds of the state at the nodes of its space: their values, their violation, and the term that enforces them.
 
-Minimise f(u, v) with lower <= u <= upper at the nodes. Where mu is an estimate of the multipliers, positive at upper
-bounds and negative at lower ones, the augmented Lagrangian (Hestenes 1969, Powell 1969; for state constraints Ito and
-Kunisch 1990, SIAM J. Control Optim. 28) is
+The problem is to minimise f(u, v) with lower <= u <= upper at the nodes. With an estimate mu of the multipliers, which
+is positive at upper and negative at lower bounds, the augmented Lagrangian (Hestenes 1969, Powell 1969; for state
+constraints Ito and Kunisch 1990, SIAM J. Control Optim. 28) is
 
     f(u, v) + sum_i m_i rho/2 (e_i^2 - (mu_i / rho)^2),   e = excess(u + mu / rho),
 
-with the signed excess e over the bounds and the weight m_i, the share of the measure of the region that belongs to node
-i. The multipliers of the next round are rho e at a minimum: the gradient of the Lagrangian with them is zero. The rest
-of the necessary conditions is e - mu / rho: the lengths by which nodes exceed their bounds, or by which nodes with a
+where e is the signed excess over the bounds and m_i the share of the measure of the region that belongs to node i. At a
+minimum the multipliers of the next round are rho e, with which the gradient of the Lagrangian is zero. The residual of
+the other necessary conditions is e - mu / rho: the lengths by which nodes exceed their bounds, or by which nodes with a
 multiplier stay away from their bounds.
 """
 
@@ -24,33 +24,33 @@ from torch import Tensor
 
 from ..fem.evaluation import Evaluation
 
-# Least size of a state in tolerances, relative to the largest state of all rounds: smaller states are not known well.
+# Least size of the state in a tolerance, relative to the largest state of all rounds; a smaller state is not accurate.
 _SEEN = 1e-3
-# A bound that is this many times larger than the state, and than the bounds that the state meets, stands for none.
+# A bound counts as no bound if it is larger than the state and than all bounds that the state exceeds by this factor.
 _FAR = 1e3
-# A round that has left more than this share of the violation has changed nothing: the penalty is far too small, or
-# no control can change the violation.
+# A round after which more than this share of the violation is left has changed nothing: the penalty is far too small,
+# or no control can change the violation.
 _STALLED = 0.8
-# Number of rounds in a row that have changed nothing, after which the bounds are taken to be impossible.
+# Number of rounds in a row that change nothing, after which the bounds count as impossible.
 _MOST_STALLED = 6
-# The penalty grows, by this factor, where a round has left more than this share of the violation before.
+# If more than the share `_SLOW` of the violation is left after a round, the penalty grows by the factor `_GROWTH`.
 _SLOW = 0.3
 _GROWTH = 10.0
-# Growth of the penalty from the second round in a row on that has changed nothing.
+# Growth of the penalty from the second round in a row that changes nothing.
 _FAST_GROWTH = 100.0
-# Largest penalty, relative to the first one: beyond it only rounding is left.
+# Largest penalty relative to the first one; beyond it only rounding is left.
 _LARGEST = 1e20
 
 
 @dataclass(frozen=True, eq=False)
 class Between:
-    """The same bounds at quadrature points, for reports only.
+    """The bounds of the state at quadrature points, for reports only.
 
     Attributes:
-        evaluation: the state's functions there.
-        component: of the evaluation, the value of the field that is bounded.
-        lower, upper: (levels, P), infinite where there is no bound, and where the region ends.
-        levels: the first level in time that is bounded.
+        evaluation: the functions of the state at the points.
+        component: the component of the evaluation that is the value of the bounded field.
+        lower, upper: (levels, P) bounds, infinite where there is no bound and outside the region.
+        first: the first level in time that is bounded.
     """
 
     evaluation: Evaluation
@@ -60,7 +60,7 @@ class Between:
     first: int = 0
 
     def violation(self, state: Tensor) -> float:
-        """The largest excess of coefficients (S, N)."""
+        """The largest excess over the bounds at coefficients (S, N) of the state."""
         rows = state.reshape(len(state), -1, self.evaluation.size)[:, self.first :]
         values = self.evaluation.evaluate(rows.reshape(-1, self.evaluation.size))[self.component]
         values = values.reshape(len(state), -1, values.shape[-1])
@@ -69,21 +69,21 @@ class Between:
 
 @dataclass(frozen=True, eq=False)
 class StateBounds:
-    """lower <= u <= upper at nodes.
+    """The bounds lower <= u <= upper at nodes.
 
     Attributes:
-        indices: (k,) of the bounded coefficients among all of the state, those of every level of an evolution.
-        lower, upper: (k,), infinite where there is none.
-        weights: (k,) measure of the region, and of time, that falls to each; they add up to the whole.
-        given: (k,) whether the file fixes a coefficient, so that no control changes it.
-        places: (k, dim) coordinates, with the time after them in an evolution.
-        names: of the coordinates.
+        indices: (k,) the bounded coefficients among all coefficients of the state, in an evolution at every level.
+        lower, upper: (k,) bounds, infinite where there is none.
+        weights: (k,) the measure of the region, and of time, that belongs to each node.
+        given: (k,) whether the file determines a coefficient, so that no control changes it.
+        places: (k, dim) coordinates of the nodes, followed by the time in an evolution.
+        names: names of the coordinates.
         tolerance: largest violation, relative to the size of bounds and state.
-        between: the same at quadrature points.
-        penalty: last penalty of the path, unless more is needed; None: 1e6 times the penalty whose curvature is that of
-            the objective.
+        between: the bounds at quadrature points.
+        penalty: last penalty of the path, unless a larger one is needed. None stands for 1e6 times the penalty whose
+            curvature is that of the objective.
         stages: number of penalties of the path, each ten times the one before.
-        key: of the file.
+        key: key of the bounds in the file.
     """
 
     indices: Tensor
@@ -100,11 +100,11 @@ class StateBounds:
     key: str = ""
 
     def values(self, state: Tensor) -> Tensor:
-        """Coefficients (S, N) -> those that are bounded (S, k)."""
+        """The bounded coefficients (S, k) among all coefficients (S, N)."""
         return state[:, self.indices]
 
     def excess(self, values: Tensor) -> Tensor:
-        """(S, k) excess of values over the upper bound, minus the lengths by which they fall below the lower one."""
+        """(S, k) the signed excess: positive above the upper bound, negative below the lower bound, else zero."""
         return (values - self.upper).clamp(min=0.0) - (self.lower - values).clamp(min=0.0)
 
     @cached_property
@@ -113,9 +113,10 @@ class StateBounds:
         return torch.cat([bound[torch.isfinite(bound)].abs() for bound in (self.lower, self.upper)])
 
     def size(self, values: Tensor) -> float:
-        """The largest of the bounds and of the values (S, k) of the state, without bounds far beyond all that counts.
+        """The largest of the values (S, k) of the state and of the bounds, without bounds that are far larger.
 
-        What counts is the state, and the bounds that it exceeds. Without any the smallest bound that is not 0 does.
+        Bounds are compared with the state and the bounds that it exceeds; if these are zero, with the least bound that
+        is not zero.
         """
         met = torch.where(self.excess(values) != 0.0, torch.where(values > self.upper, self.upper, self.lower), 0.0)
         largest = max(float(values.abs().max()), float(met.abs().max()))
@@ -124,7 +125,7 @@ class StateBounds:
         return max(largest, float(near.max()) if len(near) else 0.0)
 
     def exceeded(self, values: Tensor) -> str:
-        """The node of values (S, k) that is farthest beyond its bound: its place and the bound, in words."""
+        """The node of values (S, k) with the largest excess: its place and its bound, in words."""
         excess = self.excess(values)
         scenario, node = divmod(int(excess.abs().argmax()), excess.shape[1])
         side = "upper" if float(excess[scenario, node]) > 0.0 else "lower"
@@ -139,11 +140,11 @@ class StateBounds:
 
 @dataclass(frozen=True, eq=False)
 class BoundTerm:
-    """The term that bounds add to the objective; implements `StateTerm`.
+    """The term that enforces bounds in the objective; implements `StateTerm`.
 
     Attributes:
         bounds: the bounds of the state.
-        multiplier: (S, k) or (1, k) density mu, in the weights of the bounds.
+        multiplier: (S, k) or (1, k) the multipliers mu, as densities with respect to the weights of the bounds.
         penalty: rho > 0.
     """
 
@@ -155,7 +156,7 @@ class BoundTerm:
     def value(self, u: Tensor) -> Tensor:
         shift = self.multiplier / self.penalty
         excess = self.bounds.excess(self.bounds.values(u) + shift)
-        # The product of sum and difference does not cancel where both are nearly the same.
+        # The product of difference and sum avoids cancellation where both are nearly equal.
         square = (excess - shift) * (excess + shift)
         return 0.5 * self.penalty * (square * self._weights).sum(-1)
 
@@ -184,13 +185,13 @@ class Relaxation:
 
     Attributes:
         bounds: the bounds of the state.
-        multiplier: (S, k) or (1, k) density of the multipliers that the next round begins with.
-        penalty: rho of that round; 0 while its natural unit is not known.
-        first: the first penalty that was not 0.
+        multiplier: (S, k) or (1, k) multipliers at the beginning of the next round, as densities.
+        penalty: rho in that round; 0 as long as its natural unit is not known.
+        first: the first penalty that is not 0.
         left: violation of the necessary conditions after the last round, in the unit of the state.
-        tolerance: largest violation at which the rounds end, in the unit of the state.
-        seen: the largest state at the end of a round.
-        stalled: number of rounds in a row that have changed nothing.
+        tolerance: the rounds end if the violation is at most this number, in the unit of the state.
+        seen: the largest absolute value of the state at the end of a round.
+        stalled: number of rounds in a row that changed nothing.
     """
 
     bounds: StateBounds
@@ -208,13 +209,13 @@ class Relaxation:
 
         Args:
             bounds: the bounds of the state.
-            unit: penalty whose curvature is that of the objective; None where that is not known.
+            unit: the penalty whose curvature is that of the objective; None where it is not known.
         """
         multiplier = torch.zeros_like(bounds.lower)[None]
         return Relaxation(bounds, multiplier).begun(unit)
 
     def begun(self, unit: float | None) -> Relaxation:
-        """The relaxation with the first penalty, if it had none."""
+        """The relaxation with the first penalty of the path, if it has no penalty yet."""
         if self.penalty > 0.0 or (unit is None and self.bounds.penalty is None):
             return self
         last = 1e6 * unit if self.bounds.penalty is None and unit is not None else self.bounds.penalty
@@ -232,14 +233,14 @@ class Relaxation:
 
     @property
     def hopeless(self) -> bool:
-        """Whether neither multipliers nor penalties bring the state any nearer to its bounds."""
+        """Whether neither multipliers nor penalties bring the state nearer to its bounds."""
         return self.stalled >= _MOST_STALLED or self.penalty > _LARGEST * self.first > 0.0
 
     def term(self) -> BoundTerm | None:
         return BoundTerm(self.bounds, self.multiplier, self.penalty) if self.penalty > 0.0 else None
 
     def after(self, state: Tensor) -> Relaxation:
-        """The relaxation after a round that has ended with the coefficients (S, N) of the state."""
+        """The relaxation after a round that ended with the coefficients (S, N) of the state."""
         bounds, values = self.bounds, self.bounds.values(state)
         seen = max(self.seen, float(values.abs().max()))
         tolerance = self._tolerance(values)
@@ -296,7 +297,7 @@ class Relaxation:
         return f"the state exceeds its bounds at nodes by at most {largest:.1e}{at}, tolerance {tolerance:.1e}"
 
     def impossible(self, state: Tensor) -> str:
-        """Why the bounds cannot hold, where that is known; empty elsewhere."""
+        """A sentence on why the bounds cannot hold, if this is known; else empty."""
         bounds, values = self.bounds, self.bounds.values(state)
         excess = bounds.excess(values).abs().amax(0)
         given = torch.where(bounds.given, excess, 0.0)

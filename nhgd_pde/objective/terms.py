@@ -16,10 +16,10 @@ from ..pde.rows import ControlRows
 
 
 class StateTerm(Protocol):
-    """A term in the state, whose value is one number a scenario.
+    """A term of the state, with one value for each scenario.
 
     Attributes:
-        quadratic: its second derivative is constant.
+        quadratic: the second derivative is constant.
     """
 
     @property
@@ -30,16 +30,16 @@ class StateTerm(Protocol):
         ...
 
     def derivative(self, u: Tensor) -> Tensor:
-        """(S, N), a covector a scenario."""
+        """(S, N), one covector for each scenario."""
         ...
 
     def second_derivative(self, u: Tensor, direction: Tensor) -> Tensor:
-        """At u, applied to a direction (S, N)."""
+        """The second derivative at u, applied to a direction (S, N)."""
         ...
 
 
 class ControlTerm(Protocol):
-    """A term in the control (p,)."""
+    """A term of the control (p,)."""
 
     @property
     def quadratic(self) -> bool: ...
@@ -50,12 +50,12 @@ class ControlTerm(Protocol):
         ...
 
     def second_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
-        """At v, applied to a direction (p,)."""
+        """The second derivative at v, applied to a direction (p,)."""
         ...
 
 
 class JointTerm(Protocol):
-    """A term in which state and control meet."""
+    """A term of state and control together."""
 
     @property
     def quadratic(self) -> bool: ...
@@ -65,11 +65,11 @@ class JointTerm(Protocol):
         ...
 
     def derivative(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """By u (S, N), and by v (p,) of the sum over the scenarios."""
+        """The derivatives by u (S, N), and by v (p,) summed over the scenarios."""
         ...
 
     def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """By u (S, N), and by v of every scenario for itself (S, p)."""
+        """The derivatives by u (S, N), and by v (S, p) for each scenario."""
         ...
 
     def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,9 +82,9 @@ class Tracking:
     """1/2 (C u - target)^T M (C u - target), C a sparse matrix or the identity.
 
     Attributes:
-        mass: (k, k), such as the weighted mass matrix of the state space on a region.
-        target: (k,).
-        rows: C (k, N): values at some times, at sensors, ...; None for the identity.
+        mass: M (k, k), such as the weighted mass matrix of the state space on a region.
+        target: (k,) the target.
+        rows: C (k, N), such as values at some times or sensors; None for the identity.
     """
 
     mass: SparseMatrix
@@ -114,7 +114,7 @@ class LinearState:
     """<covector, u>, such as int weight u, or the compliance int source . u.
 
     Attributes:
-        covector: (N,), or (S, N) where it is another in every scenario.
+        covector: (N,), or (S, N) where the scenarios have different covectors.
     """
 
     covector: Tensor
@@ -132,11 +132,11 @@ class LinearState:
 
 @dataclass(frozen=True, eq=False)
 class Regularisation:
-    """weight/2 int (v - reference)^2, or of the squared gradient.
+    """weight/2 int (v - reference)^2, or weight/2 int |grad (v - reference)|^2.
 
     Attributes:
         gram: (p, p) mass or stiffness matrix of the control space times the weight.
-        reference: (p,).
+        reference: (p,) the reference control.
     """
 
     gram: SparseMatrix
@@ -159,10 +159,10 @@ class TotalVariation:
     """int sqrt(|grad v|^2 + smoothing^2) of one control.
 
     Attributes:
-        rows: how the controls stand in time.
-        evaluation: the functions of the control, with the columns of all of them.
-        weight: (P,) the factor of the integrand, length of a time step included.
-        smoothing: a gradient below it counts little.
+        rows: maps controls to their values in the time steps.
+        evaluation: the functions of the control, with the columns of all controls.
+        weight: (P,) the factor of the integrand, which includes the length of a time step.
+        smoothing: the length of a gradient below which the integrand is nearly quadratic.
     """
 
     rows: ControlRows
@@ -186,10 +186,10 @@ class TotalVariation:
         return self._tested((step - unit * (unit * step).sum(0)) / length)
 
     def _gradients(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """(components, rows, P) the gradient, zero in place of the value, and its smoothed length."""
+        """The gradient (components, rows, P), with zero in place of the value, and its smoothed length."""
         grad = self.evaluation.evaluate(self.rows.spread(v))
         grad[:: self.evaluation.stride] = 0.0
-        # Unlike the root of a sum of squares this neither overflows nor underflows.
+        # Unlike the root of a sum of squares, hypot neither overflows nor underflows.
         return grad, reduce(torch.hypot, grad, torch.full_like(grad[0], self.smoothing))
 
     def _tested(self, fluxes: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class LinearControl:
     """<covector, v>, such as int weight v.
 
     Attributes:
-        covector: (p,).
+        covector: (p,) the covector.
     """
 
     covector: Tensor
@@ -219,11 +219,11 @@ class LinearControl:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """f(u, v) = mean over scenarios of the terms with the state, plus the control terms.
+    """f(u, v): the mean over the scenarios of the terms with the state, plus the terms of the control.
 
     Attributes:
         state, control, joint: the terms of the file that depend on the state, on the control, and on both.
-        relaxed: terms in the state that enforce its bounds.
+        relaxed: terms of the state that enforce its bounds.
     """
 
     state: tuple[StateTerm, ...]
@@ -236,7 +236,7 @@ class Objective:
         return *self.state, *self.relaxed
 
     def surplus(self, u: Tensor) -> float:
-        """The part of the value that enforces the bounds of the state u (S, N)."""
+        """The part of the value at the state u (S, N) that enforces its bounds."""
         return sum((float(term.value(u).mean()) for term in self.relaxed), 0.0)
 
     @property
@@ -245,32 +245,32 @@ class Objective:
         return of_state and all(term.quadratic for term in self.control)
 
     def value(self, u: Tensor, v: Tensor) -> float:
-        """u (S, N) with its Dirichlet values, v (p,)."""
+        """f(u, v), with u (S, N) including Dirichlet values and v (p,)."""
         misfit = sum((float(term.value(u).mean()) for term in self._of_state), 0.0)
         misfit += sum((float(term.value(u, v).mean()) for term in self.joint), 0.0)
         return misfit + self.control_value(v)
 
     def control_value(self, v: Tensor) -> float:
-        """The terms in the control alone."""
+        """The terms of the control."""
         return sum((term.value(v) for term in self.control), 0.0)
 
     def control_derivative(self, v: Tensor) -> Tensor:
-        """(p,)."""
+        """The derivative of the terms of the control; (p,)."""
         return sum((term.derivative(v) for term in self.control), torch.zeros_like(v))
 
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
-        """The terms of the file with the state, of every scenario; (S,)."""
+        """The terms of the file with the state, for each scenario; (S,)."""
         values = sum((term.value(u) for term in self.state), u.new_zeros(u.shape[0]))
         return sum((joint.value(u, v) for joint in self.joint), values)
 
     def scenario_penalties(self, u: Tensor) -> Tensor:
-        """The terms that enforce the bounds of the state, of every scenario; (S,)."""
+        """The terms that enforce the bounds of the state, for each scenario; (S,)."""
         return sum((term.value(u) for term in self.relaxed), u.new_zeros(u.shape[0]))
 
     def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Those of slopes (S,) times `scenario_values` plus `scenario_penalties`: by u (S, N), at fixed u by v (S, p).
+        """Derivatives of slopes * `scenario_values` + `scenario_penalties`: by u (S, N), and by v (S, p) at fixed u.
 
-        Without slopes, these are one.
+        The slopes (S,) are one by default.
         """
         state, control = torch.zeros_like(u), u.new_zeros(u.shape[0], v.shape[0])
         for term in self.state:

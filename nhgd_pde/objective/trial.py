@@ -1,4 +1,4 @@
-"""A user's density, tried before it is used."""
+"""Checks of a user's density before it is used."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .integral import IntegralTerm
 
 
 def trial_of_density(name: str, term: IntegralTerm, given: str = "") -> tuple[str, bool]:
-    """A sentence on a mistake in a user's density, empty without one; and whether the density depends on controls.
+    """A sentence on a mistake in a user's density, empty without one, and whether the density depends on controls.
 
     Args:
-        name: of the function.
+        name: name of the function.
         term: the term with the density.
-        given: description of the arguments of the function, for the sentence.
+        given: description of the arguments of the function for the sentence.
     """
     generator = torch.Generator().manual_seed(0)
     like = term.evaluation.quadrature.weights

@@ -1,1 +1,1 @@
-"""PDE families as pointwise functions, and the state equation they make."""
+"""PDE families as pointwise functions, and the discrete state equation that is built from them."""

@@ -9,8 +9,8 @@ with tau velocity . grad phi, cell by cell:
 
     tau = h / (2 |b|) xi(Pe),   Pe = |b| h / (2 k),   k the conductivity along the velocity b.
 
-r(u) vanishes for the exact solution, whatever tau, so that orders of convergence are kept; and it has everything that a
-control changes, so that the adjoint is that of the stabilised equation.
+r(u) vanishes for the exact solution, so that the order of convergence is kept for any tau. It contains all coefficients
+that a control changes, so that the adjoint belongs to the stabilised equation.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from torch import Tensor
 from .form import ClosedForm, Coefficients, Pointwise
 from .poisson import conduction, conduction_blocks, source_load
 
-# Pe -> xi.
+# The function xi of the Peclet number Pe.
 Upwinding = Callable[[Tensor], Tensor]
 
 
 def optimal(peclet: Tensor) -> Tensor:
-    """xi = coth Pe - 1/Pe, with which linear elements in one dimension are exact at the nodes."""
+    """xi = coth Pe - 1/Pe: linear elements in one dimension are then exact at the nodes."""
     small = peclet < 1e-2
     safe = torch.where(small, torch.ones_like(peclet), peclet)
     return torch.where(small, peclet / 3.0, 1.0 / torch.tanh(safe) - 1.0 / safe)
 
 
 def critical(peclet: Tensor) -> Tensor:
-    """xi = max(0, 1 - 1/Pe), the least that keeps linear elements in one dimension from oscillating."""
+    """xi = max(0, 1 - 1/Pe), the least value with which linear elements in one dimension do not oscillate."""
     return torch.relu(1.0 - 1.0 / peclet.clamp(min=1.0))
 
 
 def velocity(c: Coefficients, dim: int) -> list[Tensor]:
-    """Its components, each (P,) or (S, P)."""
+    """The components of the velocity, each (P,) or (S, P)."""
     return [c[f"velocity {i}"] for i in range(dim)]
 
 
 def advection_diffusion(upwinding: Upwinding | None = None) -> Pointwise:
-    """int (velocity . grad u + reaction u - source) phi + conductivity grad u . grad phi, and with `upwinding` the
-    integral over each cell of r(u) tau velocity . grad phi.
+    """int (velocity . grad u + reaction u - source) phi + conductivity grad u . grad phi, stabilised with `upwinding`.
 
-    Conductivity as in `poisson`; `cell_length` (P,) is h. Where second derivatives of the elements do not vanish, u
-    has a second field with them (`with_second_derivatives`): the Laplacian, or of an anisotropic conductivity
-    conductivity : grad grad u. `slope` (dim, 1, P) is the divergence of the conductivity's columns.
+    The stabilisation adds the integral of r(u) tau velocity . grad phi over each cell.
+
+    The conductivity is as in `poisson`; `cell_length` (P,) is h. Where second derivatives of the elements do not
+    vanish, u has a second field with them (`with_second_derivatives`): the Laplacian, or conductivity : grad grad u if
+    the conductivity is anisotropic. `slope` (dim, 1, P) is the divergence of the columns of the conductivity.
     """
 
     def form(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +78,7 @@ def stabilisation_time(c: Coefficients, b: list[Tensor], upwinding: Upwinding) -
     """tau at the points, (P,) or (S, P)."""
     square = sum(component * component for component in b)
     assert isinstance(square, Tensor)
-    # Where nothing moves, tau is finite and its factors vanish.
+    # Where the velocity is zero, tau has to be finite; its factors are zero.
     square = square.clamp(min=torch.finfo(square.dtype).tiny ** 0.5)
     k, h = c["conductivity"], c["cell_length"]
     if k.ndim > 2:
@@ -91,5 +92,5 @@ def _blocks(c: Coefficients, dim: int) -> dict[tuple[int, int], Tensor]:
     return {(0, 0): c["reaction"], **carried, **conduction_blocks(c, dim)}
 
 
-# Of the form without upwinding.
+# The form without upwinding, in closed form.
 CLOSED_ADVECTION = ClosedForm(_blocks, source_load)

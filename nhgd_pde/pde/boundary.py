@@ -1,6 +1,6 @@
 """Conditions on the boundary: fluxes or tractions, and exchange with surroundings.
 
-Of a state of several fields they act on the first ones, as many as the data has components.
+They act on the first fields of a state, as many as the data has components.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def robin(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, 
 
 
 def _of_first(density: Tensor, u: Tensor) -> Tensor:
-    """A density of the first fields as one of all the fields (fields, S, P); of a scalar as it is."""
+    """A density of the first fields, with zeros for the other fields; (fields, S, P), or (S, P) of a scalar."""
     if u.ndim == 2:
         return density
     density = density.expand(-1, *u.shape[1:])

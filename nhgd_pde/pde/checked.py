@@ -1,4 +1,4 @@
-"""A user's pointwise function, tried before it is used: shapes, derivatives, and what kind of equation it makes."""
+"""Checks of a user's pointwise function before it is used: shapes, derivatives, and properties of the equation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .probing import NOT_ITS_DERIVATIVE, SCALES, changed_in_place, probe
 
 
 class FormError(ValueError):
-    """A form that cannot be used; the message names it and what it should give."""
+    """A form that cannot be used; the message names the form and the expected result."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class CheckedForm:
 
 @dataclass(frozen=True)
 class Nature:
-    """What a form is like, as its derivatives at a few random states show.
+    """Properties of a form, found from its derivatives at a few random states.
 
     Attributes:
-        affine: they are the same everywhere.
-        symmetric: they are symmetric.
-        coercive: and not negative.
-        absorbing: the value of the state matters, not its gradient alone.
+        affine: the derivatives are the same at all states.
+        symmetric: the derivatives are symmetric.
+        coercive: the form is affine, and its derivatives are symmetric and positive semidefinite.
+        absorbing: the form depends on the value of the state, and not only on its gradient.
     """
 
     affine: bool
@@ -90,10 +90,10 @@ class Nature:
 
 
 def examine(name: str, integral: Integral, rows: int, generator: torch.Generator) -> Nature:
-    """Try the form of an integral, without its controls, at states (components, rows, points).
+    """Evaluates the form of an integral, without controls, at random states (components, rows, points).
 
     Raises:
-        FormError: it does not give numbers, or its derivatives are not those of its values.
+        FormError: the form gives values that are not finite, or wrong derivatives.
     """
     points = integral.evaluation.quadrature.points
     components = integral.evaluation.components
@@ -115,7 +115,7 @@ def examine(name: str, integral: Integral, rows: int, generator: torch.Generator
 
 
 def _compare(name: str, integral: Integral, state: Tensor, generator: torch.Generator) -> None:
-    """Derivatives by values and by gradients against differences."""
+    """Compares the derivatives by values and by gradients with differences."""
     value = integral.density(state, None)
     if not torch.isfinite(value).all():
         raise FormError(f"{name} gives a value that is not finite at a state of size {float(state.abs().max()):.1g}")

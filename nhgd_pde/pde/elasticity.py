@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .form import Coefficients, Pointwise
 
-# In 2-D: no displacement across the plane, or no stress. None in 3-D.
+# In 2-D either the strain or the stress across the plane vanishes. In 3-D the value is None.
 Plane = Literal["strain", "stress"] | None
 
 
@@ -31,7 +31,7 @@ def stress(grad: Tensor, c: Coefficients, plane: Plane) -> Tensor:
     young, ratio = c["young"], c["poisson_ratio"]
     shear = young / (1.0 + ratio)
     lame = shear * ratio / (1.0 - (ratio if plane == "stress" else 2.0 * ratio))
-    # Entry by entry, and taken apart once: whole matrices would carry their zeros through every derivative.
+    # Entries are computed one by one, because derivatives of whole matrices would also compute with their zeros.
     slopes = [row.unbind() for row in grad.unbind()]
     axes = range(len(slopes))
     pressure = lame * sum((slopes[i][i] for i in axes[1:]), slopes[0][0])

@@ -29,25 +29,25 @@ from .zero_mean import ZeroMean
 class StateEquation:
     """R(u, v) = sum of integrals, tested with the free functions of the state space.
 
-    Dirichlet values are condensed: the unknowns are the free coefficients; the others are the constants in `lift`, or
-    follow from controls. J stays symmetric where the form is.
+    Dirichlet values are condensed: the unknowns are the free coefficients; the other coefficients are the constants in
+    `lift` or follow from controls. J is symmetric where the form is symmetric.
 
     Attributes:
-        integrals: what R is the sum of; all with the same state space.
-        size: N, coefficients of the state.
-        rows: the values of the controls in the rows of the integrals.
+        integrals: the integrals whose sum is R, with the same state space.
+        size: N, the number of coefficients of the state.
+        rows: maps controls to their values in the rows of the integrals.
         free: (n,) indices of the unknowns.
         lift: (N,) Dirichlet values, zero at the unknowns.
-        scenarios: S.
-        affine: R is affine in (u, v) jointly; its derivatives are then assembled once.
+        scenarios: S, the number of scenarios.
+        affine: R is affine in (u, v) jointly; its derivatives are assembled once.
         symmetric: J is symmetric.
-        counts: where work is counted.
-        data: how the coefficients that are not free follow from the controls; None where they do not.
-        linear: R is affine in u, whatever v; affine equations are.
+        counts: counters of the work.
+        data: the coefficients that follow from controls; None where there are none.
+        linear: R is affine in u for every v; this holds for affine equations.
         zero_mean: a field that R determines up to a constant; None where there is none.
-        easier: share -> the integrals with that share of the nonlinear parts, 0 for a linear equation; None where there
-            is no such share.
-        known_control: (n, width) the derivative of the integrals by the controls, if another equation has it already.
+        easier: share -> the integrals with this share of their nonlinear parts; the equation with the share 0 is
+            linear. None where the nonlinear parts cannot be scaled.
+        known_control: (n, width) the derivative of the integrals by the controls, if it is known from another equation.
     """
 
     integrals: tuple[Integral, ...]
@@ -66,29 +66,29 @@ class StateEquation:
     known_control: ScenarioMatrix | None = None
 
     def eased(self, share: float) -> StateEquation:
-        """The equation with a share of what makes it nonlinear in u; the equation itself at 1."""
+        """The equation with a share of the parts that are nonlinear in u; the equation itself at the share 1."""
         if share == 1.0 or self.easier is None:
             return self
         return replace(self, integrals=self.easier(share), easier=None)
 
     @property
     def unknowns(self) -> int:
-        """n."""
+        """n, the number of unknowns."""
         return len(self.free)
 
     @property
     def controls(self) -> int:
-        """p."""
+        """p, the number of entries of the controls."""
         return self.rows.size
 
     @property
     def repeats(self) -> int:
-        """Copies of the state space that the unknowns consist of: the steps of an evolution."""
+        """The number of copies of the state space in the unknowns: the steps of an evolution."""
         return 1
 
     @property
     def spatial_free(self) -> np.ndarray:
-        """Unknowns of one such copy."""
+        """The unknowns of one copy of the state space."""
         return self.free
 
     @property
@@ -97,7 +97,7 @@ class StateEquation:
         return 1.0
 
     def embed(self, u: Tensor, v: Tensor | None = None) -> Tensor:
-        """Unknowns (S, n) -> all coefficients (S, N), Dirichlet values included, and those of a control v if given."""
+        """Unknowns (S, n) -> all coefficients (S, N), with Dirichlet values and with those of a control v if given."""
         full = self.lift.expand(u.shape[0], -1).clone()
         if v is not None and self.data is not None:
             full = self.data.added(full, v)
@@ -105,7 +105,7 @@ class StateEquation:
         return full if self.zero_mean is None else self.zero_mean.apply(full)
 
     def extend(self, w: Tensor, v: Tensor | None = None, d: Tensor | None = None) -> Tensor:
-        """The change of all coefficients (S, N) with changes w (S, n) of the unknowns and d (p,) of the controls v."""
+        """The change of all coefficients (S, N) for changes w (S, n) of the unknowns and d (p,) of the controls v."""
         full = w.new_zeros(w.shape[0], self.size)
         if v is not None and d is not None and self.data is not None:
             full = self.data.moved(full, v, d)
@@ -113,22 +113,22 @@ class StateEquation:
         return full if self.zero_mean is None else self.zero_mean.apply(full)
 
     def restrict(self, covector: Tensor) -> Tensor:
-        """A covector (S, N) on the whole space -> (S, n) on the unknowns."""
+        """Restricts a covector (S, N) on the whole space to the unknowns; (S, n)."""
         whole = covector if self.zero_mean is None else self.zero_mean.transposed(covector)
         return whole[:, self._free]
 
     def restrict_data(self, covector: Tensor, v: Tensor) -> Tensor:
-        """A covector (S, N) on the whole space -> (p,) on the controls that fix coefficients, the scenarios summed."""
+        """Pulls a covector (S, N) back to the controls that determine coefficients; (p,), summed over the scenarios."""
         if self.data is None:
             return covector.new_zeros(self.controls)
         return self.data.at(v).rmv_summed(covector)
 
     def bent_data(self, covector: Tensor, v: Tensor, d: Tensor) -> Tensor:
-        """The derivative of `restrict_data` in a direction d (p,), the covector held fixed; (p,)."""
+        """The derivative of `restrict_data` by v in a direction d (p,) with a fixed covector; (p,)."""
         return torch.zeros_like(v) if self.data is None else torch.zeros_like(v) + self.data.second(v, covector, d)
 
     def refusal(self, v: Tensor) -> str:
-        """A sentence on a coefficient that the controls v (p,) bring out of its range; empty where there is none."""
+        """A sentence on a coefficient that leaves its range at the controls v (p,); empty where there is none."""
         if not (self._judged and torch.equal(self._judged[0][0], v)):
             self._judged[:] = [(v.clone(), self._refusal(v))]
         return self._judged[0][1]
@@ -158,7 +158,7 @@ class StateEquation:
 
     @property
     def _symmetric_integrals(self) -> bool:
-        """The derivatives of the integrals by the coefficients are symmetric."""
+        """Whether the derivatives of the integrals by the coefficients are symmetric."""
         return self.symmetric
 
     @property
@@ -167,7 +167,7 @@ class StateEquation:
         return tuple(integral.evaluation.columns(self.spatial_free) for integral in self.integrals)
 
     def integrands(self, u: Tensor, v: Tensor) -> tuple[PointFunction, ...]:
-        """The integrands as functions of values at points, with the derivatives that the equation uses."""
+        """The integrands as functions of values at points, with the derivatives that the equation computes."""
         stages, blocks = self._stages(self.embed(u, v)), self.linearise(u, v).blocks
         return tuple(
             integrand(integral, own, stages, v, self.rows, self.affine)
@@ -175,7 +175,7 @@ class StateEquation:
         )
 
     def integrated(self, u: Tensor, v: Tensor) -> Tensor:
-        """R(u, v) by its integrals, also for an affine equation, whose `residual` is computed from its derivatives."""
+        """R(u, v) from the integrals; the `residual` of an affine equation is computed from its derivatives instead."""
         return self._residual(self.embed(u, v), v)
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class StateEquation:
         return self.restrict(self._integrate(full, v))
 
     def _integrate(self, stages: Tensor, v: Tensor) -> Tensor:
-        """The integrals, tested with every function, at coefficients of the state, both (rows, size of the space)."""
+        """The integrals tested with every function, at coefficients of the state; both (rows, size of the space)."""
         total = torch.zeros_like(stages)
         rows = self.rows.spread(v)
         for integral in self.integrals:
@@ -200,7 +200,7 @@ class StateEquation:
         return total
 
     def linearise(self, u: Tensor, v: Tensor) -> Linearisation:
-        """J and R_v at (u, v). Those of the last point are kept, with their factors."""
+        """J and R_v at (u, v). Those of the last point are kept with the factors of J."""
         if self.affine:
             return self._affine_parts[0]
         self._admit(v)
@@ -234,7 +234,7 @@ class StateEquation:
         return derivative, self._constant(full, v, derivative)
 
     def _constant(self, full: Tensor, v: Tensor, derivative: Linearisation) -> Tensor:
-        """R at the coefficients `full` of the zero state, Dirichlet values included, of an affine equation."""
+        """R of an affine equation at the coefficients `full` of the zero state, with Dirichlet values."""
         if any(integral.closed is None for integral in self.integrals):
             return self._residual(full, v)
         load = sum((integral.closed_load() for integral in self.integrals), full.new_zeros(1, self.size))
@@ -243,42 +243,47 @@ class StateEquation:
         return self.restrict(load).expand(self.scenarios, -1)
 
     def _assemble(self, stages: Tensor, v: Tensor) -> tuple[ScenarioMatrix, ScenarioMatrix | None, tuple[Blocks, ...]]:
-        """The derivatives of the integrals by the coefficients (N, N) and the controls (N, width), and the blocks."""
+        """The derivatives of the integrals by the coefficients (N, N) and the controls (N, width), and the blocks.
+
+        The blocks are the derivatives of the integrands by the state, of which the first matrix is assembled.
+        """
         state: ScenarioMatrix | None = None
         control: ScenarioMatrix | None = None
         blocks = []
         rows = self.rows.spread(v)
         for integral in self.integrals:
             test = integral.evaluation
-            closed = self.affine and integral.closed is not None
-            known = closed and self.known_control is not None
-            controls = None if known else integral.control_values(rows)
-            acting = controls is not None and self.known_control is None
-            at_points = None if closed and not acting else test.evaluate(stages)
-            if closed:
-                blocks.append(integral.closed_blocks())
-            else:
-                assert at_points is not None
-                blocks.append(integral.state_blocks(at_points, controls))
-            if blocks[-1] or state is None:
-                state = _sum(state, test.assemble(test, _shared(blocks[-1]), self._symmetric_integrals))
-            if acting and integral.control_evaluation is not None:
-                assert at_points is not None
-                part = integral.control_blocks(at_points, controls)
-                control = _sum(control, test.assemble(integral.control_evaluation, _shared(part)))
+            by_state, by_control = self._blocks(integral, stages, rows)
+            blocks.append(by_state)
+            if by_state or state is None:
+                state = _sum(state, test.assemble(test, _shared(by_state), self._symmetric_integrals))
+            if by_control is not None and integral.control_evaluation is not None:
+                control = _sum(control, test.assemble(integral.control_evaluation, _shared(by_control)))
         assert state is not None
         if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
 
+    def _blocks(self, integral: Integral, stages: Tensor, rows: Tensor) -> tuple[Blocks, Blocks | None]:
+        """The derivatives of an integrand by the state and by the controls; None where the latter are not needed."""
+        closed = self.affine and integral.closed is not None
+        # The closed form needs no control values, and a known derivative by the controls is not computed again.
+        controls = None if closed and self.known_control is not None else integral.control_values(rows)
+        acting = controls is not None and self.known_control is None
+        if closed and not acting:
+            return integral.closed_blocks(), None
+        at_points = integral.evaluation.evaluate(stages)
+        by_state = integral.closed_blocks() if closed else integral.state_blocks(at_points, controls)
+        return by_state, integral.control_blocks(at_points, controls) if acting else None
+
     @property
     def _controlled(self) -> bool:
-        """Whether controls enter anything besides the integrals."""
+        """Whether controls enter the equation in another way than through the integrals."""
         return self.data is not None or self.known_control is not None
 
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         state, control, blocks = self._assemble(full, v)
-        # One pattern on the whole space serves every matrix; Dirichlet rows and columns are cut out of it.
+        # All matrices are assembled with one pattern on the whole space, then Dirichlet rows and columns are cut out.
         every = np.arange(self.rows.width)
         derivative = SteadyControlDerivative(
             self.rows,
@@ -300,12 +305,12 @@ class StateEquation:
         return self._operator(self.linearise(u, v)).rmv(w)
 
     def _operator(self, derivative: Linearisation) -> StateDerivative | UnassembledDerivative:
-        """The operator by which products with J are computed."""
+        """The operator with which products with J are computed."""
         return derivative.state if self._accurate is None else self._accurate
 
     @cached_property
     def _accurate(self) -> UnassembledDerivative | None:
-        """J of one scenario without its matrix, where that is constant and rounding errors of its products matter."""
+        """J of one scenario without its matrix, where J is constant and rounding errors of its products matter."""
         if not self.affine or self.scenarios > 1:
             return None
         derivative = self.constant_linearisation
@@ -319,25 +324,25 @@ class StateEquation:
         return self.linearise(u, v).control.mv(w)
 
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        """R_v^T w for w (S, n), summed over the scenarios; (p,)."""
+        """R_v^T w for w (S, n); (p,), summed over the scenarios."""
         return self.linearise(u, v).control.rmv(w)
 
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        """R_v^T w of every scenario for itself, for w (S, n); (S, p)."""
+        """R_v^T w for w (S, n); (S, p), for each scenario."""
         return self.linearise(u, v).control.each_rmv(w)
 
     def each_restrict_data(self, covector: Tensor, v: Tensor) -> Tensor:
-        """A covector (S, N) on the whole space -> (S, p) on the controls that fix coefficients."""
+        """Pulls a covector (S, N) back to the controls that determine coefficients; (S, p), for each scenario."""
         return covector.new_zeros(len(covector), self.controls) if self.data is None else self.data.at(v).rmv(covector)
 
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives of (J^T w, R_v^T w), w (S, n) held fixed, in the direction (du, dv); (S, n) and (p,)."""
+        """The derivatives of (J^T w, R_v^T w) in the direction (du, dv) with fixed w (S, n); (S, n) and (p,)."""
         if self.affine:
             return torch.zeros_like(u), torch.zeros_like(v)
         whole, control = self._second_derivative(self.embed(u, v), v, w, self.extend(du, v, dv), dv)
         control = control + self.restrict_data(whole, v)
         if self.data is not None and self.data.parameters:
-            # R_v^T w has the derivative of the given coefficients as a factor, which changes with v too.
+            # R_v^T w has the derivative of the given coefficients as a factor, which also changes with v.
             control = control + self.bent_data(self.linearise(u, v).control.whole_rmv(w), v, dv)
         return self.restrict(whole), control
 
@@ -361,28 +366,28 @@ class StateEquation:
                 control = control + self.rows.gather(integral.control_test(for_control))
         return self._stages_transposed(state), control
 
-    # Where the integrals are taken: of an evolution, between the levels in time.
+    # The coefficients at which the integrals are evaluated; in an evolution they lie between the levels in time.
 
     def _stages(self, full: Tensor) -> Tensor:
-        """Coefficients at which the integrands are evaluated, from all of them (S, N)."""
+        """All coefficients (S, N) -> coefficients (rows, size of the space) at which the integrands are evaluated."""
         return full
 
     def _stages_transposed(self, covector: Tensor) -> Tensor:
-        """(S, N)."""
+        """The transpose of `_stages`; (S, N)."""
         return covector
 
     def _tests(self, w: Tensor) -> Tensor:
-        """A combination w (S, n) of tests as functions of the space, at each row."""
+        """The test functions w (S, n) of the rows, as coefficients of the space."""
         return self.extend(w)
 
 
 def _shared(blocks: Blocks) -> Blocks:
-    """One scenario for all where the blocks of the scenarios agree, so that one matrix serves them."""
+    """The blocks, reduced to one scenario where all scenarios have the same, so that they share one matrix."""
     return {key: block[:1] if _agree(block) else block for key, block in blocks.items()}
 
 
 def _agree(block: Tensor) -> bool:
-    """Several rows, all the same; where the first points tell them apart, the others are not looked at."""
+    """Whether a block has several rows that are all the same; the first points are compared first."""
     return block.shape[0] > 1 and all(bool((each == each[:1]).all()) for each in (block[:, :1], block))
 
 

@@ -1,11 +1,11 @@
-"""Equations that evolve in time, all steps at once.
+"""Equations in time, solved for all steps at once.
 
     M (u_k - u_{k-1}) + dt F(theta u_k + (1 - theta) u_{k-1}, v_k) = 0,   k = 1, ..., steps
 
-M is the mass matrix of the terms under the time derivative, F the sum of the integrals, taken at the time
-t_{k-1} + theta dt. theta = 1 is the implicit Euler method, theta = 1/2 the implicit midpoint rule, which for linear
+M is the mass matrix of the terms under the time derivative, and F is the sum of the integrals at the time
+t_{k-1} + theta dt. theta = 1 is the implicit Euler method. theta = 1/2 is the implicit midpoint rule, which for linear
 equations with constant coefficients is the method of Crank and Nicolson. Controls that vary in time are constant in
-each step, so that what is optimised is exactly what is solved.
+each step, so that the optimised problem is exactly the discrete one.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from .rows import ControlRows
 class EvolutionEquation(StateEquation):
     """A state equation whose unknowns are the free coefficients at the times t_1, t_2, ...
 
-    All coefficients (N,) are those at t_0, t_1, ..., each of the size of the state space; those at t_0 are initial
-    values. Rows of the integrals are steps in time. One scenario.
+    The N coefficients are those at the times t_0, t_1, ...; those at t_0 are initial values. The rows of the integrals
+    are the steps in time. There is one scenario.
 
     Attributes:
-        mass: M (size of the space, the same), one matrix or one a step.
+        mass: M, one matrix (size of the space, size of the space) for all steps or one for each.
         symmetric_steps: the derivatives of the integrals are symmetric; J is not.
-        theta: in (0, 1].
-        first: theta of the first step; None if it is the same.
+        theta: the parameter of the scheme, in (0, 1].
+        first: theta of the first step; None if it is that of the other steps.
         step: dt, the length of a time step.
-        inertia: where controls change the factor of the time derivative, the integral of capacity u phi in place of
-            `mass`, with the coefficient `capacity` (P,) or (steps, P); None where they do not.
+        inertia: the integral of capacity u phi in place of `mass`, with the coefficient `capacity` (P,) or (steps, P),
+            where controls change the factor of the time derivative; else None.
     """
 
     mass: ScenarioMatrix | None = None
@@ -76,12 +76,12 @@ class EvolutionEquation(StateEquation):
 
     @cached_property
     def spatial_free(self) -> np.ndarray:
-        """Unknowns of one step."""
+        """The unknowns of one step."""
         return self.free[: len(self.free) // self.steps] - self._width
 
     @cached_property
     def _share(self) -> Tensor | float:
-        """theta of every step, (steps, 1); one number where all steps have the same."""
+        """theta of every step, (steps, 1), or one number if it is the same for all."""
         if self.first is None or self.first == self.theta:
             return self.theta
         share = self.lift.new_full((self.steps, 1), self.theta)
@@ -120,7 +120,7 @@ class EvolutionEquation(StateEquation):
         return super()._controlled or self.inertia is not None
 
     def mass_at(self, v: Tensor) -> ScenarioMatrix:
-        """M at controls v (p,)."""
+        """M at the controls v (p,)."""
         if self.inertia is None:
             assert self.mass is not None
             return self.mass
@@ -139,10 +139,10 @@ class EvolutionEquation(StateEquation):
         return total[:, self._spatial].reshape(1, -1)
 
     def march(self, v: Tensor, rtol: float = 1e-10, iterations: int = 50) -> Tensor:
-        """A first state (1, n) of a nonlinear evolution, by Newton's method step by step from the state before.
+        """A first state (1, n) of a nonlinear evolution, by Newton's method in each step from the state before it.
 
-        A step in which that fails leaves its last iterate, from where the march goes on: what comes of it is a start
-        for the equations of all steps at once, whose residual shows what is missing.
+        If Newton's method fails in a step, the march goes on from its last iterate. The result is only a start for the
+        equations of all steps at once, and its residual is checked there.
         """
         levels = self._levels(self.embed(self.lift.new_zeros(1, self.unknowns), v)[0]).clone()
         mass = self.mass_at(v)
@@ -179,7 +179,7 @@ class EvolutionEquation(StateEquation):
         return Linearisation(Jacobian(matrix, state, self.counts), derivative, blocks)
 
     def _changed_inertia(self, full: Tensor, v: Tensor, direct: ScenarioMatrix | None) -> ScenarioMatrix | None:
-        """The derivative by the controls, with that of M (u_k - u_{k-1})."""
+        """The derivative `direct` by the controls plus the derivative of M (u_k - u_{k-1})."""
         inertia = self.inertia
         assert inertia is not None and inertia.control_evaluation is not None
         levels, controls = self._levels(full), inertia.control_values(self.rows.spread(v))
@@ -212,12 +212,12 @@ class EvolutionEquation(StateEquation):
 
     @property
     def fields(self) -> int:
-        """Fields under the time derivative, the first ones: all of them, as no evolution here has multipliers."""
+        """The number of fields under the time derivative: all fields, because no evolution here has multipliers."""
         return self.integrals[0].evaluation.fields
 
 
 def capacity_matrix(cells: Evaluation, fields: int, capacity: Tensor) -> ScenarioMatrix:
-    """The mass matrix of the first fields, with its factor (P,) or (steps, P)."""
+    """The mass matrix of the first fields, with the factor `capacity` (P,) or (steps, P)."""
     weight = capacity.reshape(-1, *cells.quadrature.weights.shape)
     return cells.assemble(
         cells, {(i, i): weight for i in range(0, cells.stride * fields, cells.stride)}, symmetric=True
@@ -225,21 +225,21 @@ def capacity_matrix(cells: Evaluation, fields: int, capacity: Tensor) -> Scenari
 
 
 def inertia(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
-    """The form int capacity u phi, for one field or for all."""
+    """The form int capacity u phi of all fields."""
     return c["capacity"] * u, None
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """The equation of one step, for the unknowns (n of a step,) at its end.
+    """The equation of one step for the unknowns (n of a step,) at its end.
 
     Attributes:
-        equation: of all steps.
+        equation: the equation of all steps.
         mass: M in this step.
-        integrals: those of this step, controls included.
-        before: (size of the space,) coefficients at its beginning.
-        given: (size of the space,) the given coefficients at its end.
-        theta: of this step.
+        integrals: the integrals in this step, with the controls.
+        before: (size of the space,) all coefficients at the beginning of the step.
+        given: (size of the space,) the given coefficients at the end of the step.
+        theta: theta of this step.
     """
 
     equation: EvolutionEquation
@@ -282,12 +282,13 @@ class _Step:
 
 @dataclass(frozen=True, eq=False)
 class EvolutionControlDerivative:
-    """
+    """R_v of an evolution; implements `ControlDerivative`.
+
     Attributes:
-        rows: the controls.
+        rows: maps controls to their values in the steps.
         direct: (n of a step, width) the derivative of each step by the controls; None where they do not enter it.
-        through: the derivatives of a step by the coefficients at its end and at its beginning; used with `data` only.
-        data: the derivative of the coefficients that controls fix.
+        through: the derivatives of a step by the coefficients at its end and at its beginning; None without `data`.
+        data: the derivative of the coefficients that controls determine; None where they determine none.
     """
 
     rows: ControlRows

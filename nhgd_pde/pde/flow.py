@@ -9,9 +9,9 @@ from .form import Coefficients, Pointwise
 
 
 def stokes(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
-    """int viscosity grad u : grad phi - p div phi - source . phi - q div u; fields are the velocity, then the pressure.
+    """int viscosity grad u : grad phi - p div phi - source . phi - q div u, with the fields velocity and pressure.
 
-    The signs of the two divergences make the form symmetric, and a flux given on the boundary the traction
+    With these signs of the divergences the form is symmetric, and a flux on the boundary is the traction
     viscosity du/dn - p n, which is zero where no condition is given.
     """
     velocity, dim = grad[:-1], len(grad) - 1

@@ -15,9 +15,9 @@ from .ranges import Guard
 Coefficients = Mapping[str, Tensor]
 
 # (u, grad, coefficients, x) -> (f0, f1), the integrand f0 phi + f1 . grad phi of the residual. A state of one field has
-# values u (S, P) and gradients grad (dim, S, P), a state of several (fields, S, P) and (fields, dim, S, P);
-# coefficients broadcast against (S, P), x (dim, P) are the points. f1 is None where the gradient of the test function
-# does not appear, as on a boundary.
+# values u (S, P) and gradients grad (dim, S, P); a state of several fields has values (fields, S, P) and gradients
+# (fields, dim, S, P). Coefficients broadcast against (S, P), and x (dim, P) are the points. f1 is None where the
+# gradient of the test function does not appear, as on a boundary.
 Pointwise = Callable[[Tensor, Tensor, Coefficients, Tensor], tuple[Tensor, Tensor | None]]
 
 # (coefficients, control values (R, P)) -> coefficients: how a control enters them.
@@ -26,12 +26,12 @@ ControlMap = Callable[[Coefficients, Tensor], Coefficients]
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """What an integrand that is affine in (u, grad u) is made of, so that nothing has to be differentiated.
+    """The parts of an integrand that is affine in (u, grad u), so that nothing has to be differentiated.
 
     Attributes:
         blocks: (coefficients, dim) -> (component of the test function, component of u) -> factor (rows, P).
-        load: coefficients -> (rows, P) what stands beside phi where u and grad u vanish; nothing stands beside
-            grad phi there.
+        load: coefficients -> the factor (rows, P) of phi where u and grad u vanish; the factor of grad phi is zero
+            there.
     """
 
     blocks: Callable[[Coefficients, int], dict[tuple[int, int], Tensor]]
@@ -42,19 +42,18 @@ class ClosedForm:
 class Integral:
     """One integral of a residual: int f0(u, v) phi + f1(u, v) . grad phi.
 
-    Rows S are scenarios, or the time steps of an evolution.
+    The S rows are scenarios, or the time steps of an evolution.
 
     Attributes:
         evaluation: every function of the state space, at the quadrature points of the region.
         form: the integrand.
-        coefficients: name -> values at the points, (P,), (1, P) or (S, P), with leading axes where they are no
-            scalars.
-        controls: how each of the controls that act here enters the coefficients.
-        control_evaluation: the functions of those controls at the same points, a field each; its columns are those of
-            all the controls of the equation.
-        closed: the same integrand as sums of products; None where it is not affine, or not that simple.
+        coefficients: name -> values at the points, (P,), (1, P) or (S, P), with leading axes for vectors and matrices.
+        controls: the map into the coefficients of each control that acts here.
+        control_evaluation: the functions of these controls at the same points, one field for each control; its columns
+            are those of all controls of the equation.
+        closed: the same integrand in closed form; None where it is not affine or has no closed form.
         guard: the ranges of the coefficients that controls change; None where all their values are admissible.
-        name: of the region, for people: `on right`; empty for the cells.
+        name: name of the region in messages, such as `on right`; empty for the cells.
     """
 
     evaluation: Evaluation
@@ -67,7 +66,7 @@ class Integral:
     name: str = ""
 
     def refusal(self, rows: Tensor) -> str:
-        """A sentence on a coefficient that controls (R, columns) bring out of its range; empty without one."""
+        """A sentence on a coefficient that leaves its range at controls (R, columns); empty where there is none."""
         if self.guard is None:
             return ""
         with torch.enable_grad():
@@ -88,7 +87,7 @@ class Integral:
         return self._entered(self.control_values(rows))
 
     def row(self, k: int) -> Integral:
-        """This integral at one of the rows that its coefficients have."""
+        """This integral with the coefficients of row k."""
         own = {
             name: values[..., min(k, values.shape[-2] - 1) : min(k, values.shape[-2] - 1) + 1, :]
             if values.ndim > 1
@@ -98,11 +97,11 @@ class Integral:
         return replace(self, coefficients=own)
 
     def with_controls(self, rows: Tensor) -> Integral:
-        """This integral with control coefficients (R, columns) held fixed: as coefficients, without controls."""
+        """This integral with fixed control coefficients (R, columns), which become coefficients of the integral."""
         return replace(self, coefficients=self.entered(rows), controls=(), control_evaluation=None)
 
     def _entered(self, controls: Tensor | None) -> Coefficients:
-        """The coefficients that control values (controls, R, P) make of those that are given."""
+        """The coefficients with control values (controls, R, P)."""
         coefficients = self.coefficients
         if controls is not None:
             for enter, values in zip(self.controls, controls, strict=True):
@@ -131,20 +130,20 @@ class Integral:
         return self.control_evaluation.evaluate(rows)[:: self.control_evaluation.stride]
 
     def state_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
-        """dF/d(u, grad u) at the points, block by block, zero blocks left out."""
+        """dF/d(u, grad u) at the points, block by block, without zero blocks."""
         return self._blocks(lambda s: self.density(s, controls), state)
 
     def control_blocks(self, state: Tensor, controls: Tensor | None) -> Blocks:
         """dF/dv at the points."""
         if controls is None:
             return {}
-        # The control is shared by the scenarios; its derivative is not.
+        # All scenarios have the same control, but each has its own derivative.
         spread = controls.expand(-1, state.shape[1], -1)
         blocks = self._blocks(lambda c: self.density(state, c), spread)
         return {(i, j * self.evaluation.stride): block for (i, j), block in blocks.items()}
 
     def control_test(self, densities: Tensor) -> Tensor:
-        """Integrate (controls, R, P) against the controls' functions: (R, columns)."""
+        """Integrates densities (controls, R, P) against the functions of the controls: (R, columns)."""
         assert self.control_evaluation is not None
         whole = densities.new_zeros(self.control_evaluation.components, *densities.shape[1:])
         whole[:: self.evaluation.stride] = densities
@@ -156,12 +155,12 @@ class Integral:
         """The derivatives of dF/d(state, controls)^T tests in a direction, at the points.
 
         Args:
-            state, controls: values, as in `density`.
-            tests: values (components, S, P) of the function that the integrand is tested with.
-            state_step, control_step: the direction, of the shapes of `state` and `controls`.
+            state, controls: values as in `density`.
+            tests: values (components, S, P) of the test function.
+            state_step, control_step: the direction, with the shapes of `state` and `controls`.
 
         Returns:
-            (components, S, P) and (controls, R, P), the scenarios summed; None where they vanish.
+            (components, S, P), and (controls, R, P) summed over the scenarios; None where a derivative vanishes.
         """
         with torch.enable_grad():
             # Reverse over reverse mode, for the same reason as in `_blocks`.
@@ -179,7 +178,7 @@ class Integral:
         return second[0], second[1] if len(second) > 1 else None
 
     def closed_blocks(self) -> Blocks:
-        """dF/d(u, grad u) by the closed form, without controls; zero blocks left out."""
+        """dF/d(u, grad u) in closed form without controls, without zero blocks."""
         assert self.closed is not None
         quadrature = self.evaluation.quadrature
         found = self.closed.blocks(self.coefficients, quadrature.x.shape[0])
@@ -200,9 +199,9 @@ class Integral:
         return self.evaluation.test(density)
 
     def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
-        # The integrand acts point by point, so that one sweep with a constant cotangent a component of the
-        # integrand gives a whole row of its derivative at all the points. Reverse mode, because the first use
-        # of torch.func or of forward mode imports a second's worth of torch's compiler.
+        # The integrand acts point by point. So one backward pass for each component of the integrand, with a constant
+        # cotangent, gives a row of the derivative at all points. Reverse mode is used because the first use of
+        # torch.func or of forward mode imports torch's compiler, which takes a second.
         blocks: dict[tuple[int, int], Tensor] = {}
         shape = self.evaluation.quadrature.weights.shape
         with torch.enable_grad():

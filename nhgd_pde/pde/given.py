@@ -1,4 +1,4 @@
-"""Coefficients of the state that are given, where controls change them: Dirichlet and initial values."""
+"""Coefficients of the state that are not unknowns but given, as functions of controls: Dirichlet and initial values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .ranges import Guard
 
 @dataclass(frozen=True, eq=False)
 class ParameterData:
-    """Given coefficients that follow from a few controls, each of them one number.
+    """Given coefficients that are functions of a few controls, each of which is one number.
 
     Attributes:
         columns: (k,) the entries of these controls in v.
@@ -33,7 +33,7 @@ class ParameterData:
     guard: Guard
 
     def refusal(self, v: Tensor) -> str:
-        """A sentence on a coefficient that is not admissible at v; empty where all are."""
+        """A sentence on a coefficient that is not admissible at v; empty where all are admissible."""
         with torch.enable_grad():
             numbers, values = self._spread(v)
             after = dict.fromkeys(self.guard.keys, values)
@@ -46,11 +46,11 @@ class ParameterData:
         return dict.fromkeys(self.guard.keys.values(), values)
 
     def values(self, v: Tensor) -> Tensor:
-        """(1 or S, M)."""
+        """The coefficients (1 or S, M)."""
         return self.function([v[k].reshape(1, 1) for k in self.columns])
 
     def derivatives(self, v: Tensor) -> Tensor:
-        """(k, 1 or S, M), of every coefficient by every number."""
+        """(k, 1 or S, M) the derivatives of every coefficient by every number."""
         if not (self._last and torch.equal(self._last[0][0], v)):
             self._last[:] = [(v.clone(), self._derivatives(v))]
         return self._last[0][1]
@@ -60,7 +60,10 @@ class ParameterData:
         return []
 
     def _spread(self, v: Tensor) -> tuple[list[Tensor], Tensor]:
-        """One copy of every number per coefficient, so that one backward pass gives all derivatives."""
+        """The numbers and the coefficients, with one copy of every number for each coefficient.
+
+        So one backward pass gives the derivatives of all coefficients.
+        """
         shape = self.values(v).shape
         numbers = [v[k].detach().expand(shape).clone().requires_grad_(True) for k in self.columns]
         return numbers, self.function(numbers)
@@ -74,18 +77,18 @@ class ParameterData:
         return torch.stack([_or_zero(each, like) for each, like in zip(found, numbers, strict=True)]).detach()
 
     def mv(self, v: Tensor, d: Tensor) -> Tensor:
-        """The change (1 or S, M) with a change d (p,) of the controls."""
+        """The change (1 or S, M) of the coefficients for a change d (p,) of the controls."""
         return torch.einsum("ksm,k->sm", self.derivatives(v), d[list(self.columns)])
 
     def rmv(self, v: Tensor, covector: Tensor) -> Tensor:
-        """A covector (S, M) -> (S, p)."""
+        """The transpose of `mv`: a covector (S, M) -> (S, p), for each scenario."""
         whole = covector.new_zeros(len(covector), self.controls)
         derivatives = self.derivatives(v).expand(-1, len(covector), -1)
         whole[:, list(self.columns)] = torch.einsum("ksm,sm->sk", derivatives, covector)
         return whole
 
     def second(self, v: Tensor, covector: Tensor, d: Tensor) -> Tensor:
-        """The derivative of `rmv`, summed over the scenarios, in a direction d (p,) with the covector held fixed."""
+        """The derivative of `rmv`, summed over the scenarios, in a direction d (p,) with a fixed covector."""
         whole = torch.zeros_like(v)
         with torch.enable_grad():
             numbers, values = self._spread(v)
@@ -108,8 +111,8 @@ class GivenData:
 
     Attributes:
         size: N, the number of coefficients of the state.
-        matrix: (N, p) of the controls that add to coefficients; None where none does.
-        parameters: the coefficients that follow from controls in another way.
+        matrix: (N, p) the map of the controls that are added to coefficients; None where there are none.
+        parameters: the coefficients that are other functions of controls.
     """
 
     size: int
@@ -118,14 +121,14 @@ class GivenData:
 
     @property
     def touched(self) -> np.ndarray:
-        """The coefficients that a control changes."""
+        """The indices of the coefficients that a control changes."""
         parts = [each.indices.cpu().numpy() for each in self.parameters]
         if self.matrix is not None:
             parts.append(np.flatnonzero(np.diff(self.matrix.host.indptr)))
         return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
 
     def added(self, full: Tensor, v: Tensor) -> Tensor:
-        """Coefficients (S, N), zero where parameters give them, with those of the controls v (p,)."""
+        """Coefficients (S, N), which are zero where parameters determine them, plus those of the controls v (p,)."""
         if self.matrix is not None:
             full = full + self.matrix.mv(v[None])
         for each in self.parameters:
@@ -133,7 +136,7 @@ class GivenData:
         return full
 
     def moved(self, full: Tensor, v: Tensor, d: Tensor) -> Tensor:
-        """A change (S, N) of coefficients with that of a change d (p,) of the controls at v."""
+        """A change (S, N) of coefficients plus the change that follows from a change d (p,) of the controls at v."""
         if self.matrix is not None:
             full = full + self.matrix.mv(d[None])
         for each in self.parameters:
@@ -148,7 +151,7 @@ class GivenData:
         return sum(each.second(v, covector[:, each.indices], d) for each in self.parameters)
 
     def refusal(self, v: Tensor) -> str:
-        """A sentence on a coefficient that is not admissible at v; empty where all are."""
+        """A sentence on a coefficient that is not admissible at v; empty where all are admissible."""
         return next((said for each in self.parameters if (said := each.refusal(v))), "")
 
 
@@ -165,7 +168,7 @@ class DataDerivative:
         return self.data.moved(d.new_zeros(rows, self.data.size), self.v, d)
 
     def rmv(self, covector: Tensor) -> Tensor:
-        """(S, N) -> (S, p), every scenario for itself."""
+        """(S, N) -> (S, p), for each scenario."""
         whole = covector.new_zeros(len(covector), len(self.v))
         if self.data.matrix is not None:
             whole = whole + self.data.matrix.rmv(covector)
@@ -174,7 +177,7 @@ class DataDerivative:
         return whole
 
     def rmv_summed(self, covector: Tensor) -> Tensor:
-        """(S, N) -> (p,), the scenarios summed."""
+        """(S, N) -> (p,), summed over the scenarios."""
         return self.rmv(covector).sum(0) if self.data.parameters else self.rmv(covector.sum(0, keepdim=True))[0]
 
 

@@ -1,7 +1,7 @@
 """Waves of one frequency: -div(conductivity grad u) - wavenumber^2 u = source, for a complex u.
 
-The state is the two real fields u = u_0 + i u_1; with a factor exp(-i omega t) in time, exp(i k x) travels along x. The
-real and the imaginary part of the equation are tested one by one, so that the matrix is
+The state u = u_0 + i u_1 consists of two real fields. The factor in time is exp(-i omega t), so that the wave exp(i k
+x) travels along x. The real and the imaginary part of the equation are tested separately, so that the matrix is
 
     [ A   B ]
     [-B   A ]   with A symmetric and indefinite, B from absorbing boundaries; A - i B is complex symmetric.
@@ -23,5 +23,5 @@ def helmholtz(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tens
 
 
 def absorbing(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
-    """conductivity du/dn = i wavenumber sqrt(conductivity) u, which lets a wave out that meets it at a right angle."""
+    """conductivity du/dn = i wavenumber sqrt(conductivity) u, which absorbs a wave that meets it at a right angle."""
     return c["wavenumber"] * c["conductivity"].abs().sqrt() * torch.stack([u[1], -u[0]]), None

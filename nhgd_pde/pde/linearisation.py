@@ -1,4 +1,4 @@
-"""The derivatives of the discrete state equation at one point, with their products and factors."""
+"""The derivatives of the discrete state equation at one point, their products and their factors."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ class ControlDerivative(Protocol):
         ...
 
     def rmv(self, w: Tensor) -> Tensor:
-        """(S, n) -> (p,), the scenarios summed."""
+        """(S, n) -> (p,), summed over the scenarios."""
         ...
 
     def each_rmv(self, w: Tensor) -> Tensor:
-        """(S, n) -> (S, p), every scenario for itself."""
+        """(S, n) -> (S, p), for each scenario."""
         ...
 
     def whole_rmv(self, w: Tensor) -> Tensor:
-        """(S, n) -> the pull-back (S, N) on all coefficients, of an equation with given ones that controls change."""
+        """(S, n) -> the pull-back (S, N) to all coefficients, where controls change given coefficients."""
         ...
 
 
 class StateDerivative(Protocol):
-    """J = dR/du: products with (..., S, n)."""
+    """J = dR/du, with products for vectors (..., S, n)."""
 
     @property
     def shared(self) -> bool:
-        """One matrix for all scenarios."""
+        """Whether all scenarios have the same matrix."""
         ...
 
     @property
@@ -60,12 +60,13 @@ class StateDerivative(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
-    """J at one point, and its factors once they are needed.
+    """J at one point, and its factors, which are computed when they are needed.
 
     Attributes:
         matrix: J on the unknowns.
-        whole: before Dirichlet rows and columns are cut out, of the integrals alone, (N, N) a scenario.
-        counts: where factorisations and solves are counted.
+        whole: the derivative of the integrals by all coefficients, with Dirichlet rows and columns; (N, N) for each
+            scenario.
+        counts: counters of factorisations and solves.
     """
 
     matrix: StateDerivative
@@ -74,10 +75,10 @@ class Jacobian:
 
     @cached_property
     def factors(self) -> Factors:
-        """Of every scenario.
+        """The factors of the matrix of every scenario.
 
         Raises:
-            SingularMatrixError: one of them is singular.
+            SingularMatrixError: a matrix is singular.
         """
         if isinstance(self.matrix, ScenarioMatrix):
             return ScenarioFactorisation(self.matrix, self.counts)
@@ -86,7 +87,7 @@ class Jacobian:
 
     @cached_property
     def mean_factors(self) -> Factors:
-        """Of the mean over the scenarios."""
+        """The factors of the mean of the matrices over the scenarios."""
         if isinstance(self.matrix, ScenarioMatrix) and not self.matrix.shared:
             return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric)
         return self.factors
@@ -99,7 +100,7 @@ class Linearisation:
     Attributes:
         jacobian: J = dR/du.
         control: R_v = dR/dv.
-        blocks: the derivative of each integrand at its points, of which J is assembled.
+        blocks: the derivative of each integrand at its points, from which J is assembled.
     """
 
     jacobian: Jacobian
@@ -121,12 +122,13 @@ class Linearisation:
 
 @dataclass(frozen=True, eq=False)
 class SteadyControlDerivative:
-    """
+    """R_v of a steady equation; implements `ControlDerivative`.
+
     Attributes:
-        rows: the controls.
+        rows: maps controls to their values in the rows of the integrals.
         direct: (n, width) the derivative of the integrals by the controls; None where they do not enter the integrals.
-        through: (n, N) the derivative of the integrals by all coefficients; used with `data` only.
-        data: the derivative of the coefficients that controls fix.
+        through: (n, N) the derivative of the integrals by all coefficients; None without `data`.
+        data: the derivative of the coefficients that controls determine; None where they determine none.
         scenarios: S, the number of scenarios.
     """
 
@@ -161,7 +163,7 @@ class SteadyControlDerivative:
     def each_rmv(self, w: Tensor) -> Tensor:
         total: Tensor | float = 0.0
         if self.direct is not None:
-            # A steady equation has one row of controls, whose columns are those of v.
+            # A steady equation has one row of controls, whose columns are the entries of v.
             total = self.direct.rmv(w)
         if self.data is not None and self.through is not None:
             total = total + self.data.rmv(self.through.rmv(w))

@@ -1,4 +1,4 @@
-"""The integrands of an equation as functions of values at points, for tests of their derivatives."""
+"""The integrands of an equation as functions of values at points, with which their derivatives are tested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Groups = tuple[tuple[str, int, tuple[int, ...]], ...]
 
 
 def field_groups(components: int, stride: int, argument: int, letter: str) -> Groups:
-    """The values of fields, and their gradients, as components of an argument."""
+    """The values and the gradients of fields as groups of components of an argument."""
     values = tuple(range(0, components, stride))
     gradients = tuple(i for i in range(components) if i % stride)
     return (letter, argument, values), (f"grad {letter}", argument, gradients)
@@ -23,19 +23,19 @@ def field_groups(components: int, stride: int, argument: int, letter: str) -> Gr
 def integrand(
     integral: Integral, blocks: Blocks, stages: Tensor, v: Tensor, layout: ControlRows, affine: bool
 ) -> PointFunction:
-    """The integrand of an integral at coefficients of the state, one row per scenario or time step, and at controls.
+    """The integrand of an integral at coefficients of the state and at controls, with scenarios or time steps as rows.
 
     Args:
         integral: an integral of an equation.
-        blocks: its derivative by the state at these coefficients, from which J is assembled.
+        blocks: the derivative of the integrand by the state at these coefficients, from which J is assembled.
         stages: (S, size of the space) coefficients of the state.
         v: (p,) controls.
-        layout: how controls vary in time.
-        affine: the equation takes second derivatives to be zero.
+        layout: maps controls to their values in the rows.
+        affine: second derivatives are zero in the equation.
     """
     state, controls = integral.evaluation.evaluate(stages), integral.control_values(layout.spread(v))
     if controls is not None:
-        # One copy of the control per row, so that the derivatives of the rows are not summed.
+        # Every row has its own copy of the control, so that the derivatives of the rows are not summed.
         controls = controls.expand(-1, state.shape[1], -1)
     at = (state,) if controls is None else (state, controls)
     by_control = integral.control_blocks(state, controls)

@@ -14,7 +14,7 @@ def poisson(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor
 
 
 def conduction(u: Tensor, grad: Tensor, c: Coefficients) -> Tensor:
-    """conductivity grad u, with `conductivity` (P,) or (S, P), or (dim, dim, S or 1, P) if it is anisotropic."""
+    """The flux conductivity grad u; `conductivity` is (P,) or (S, P), or (dim, dim, S or 1, P) if it is anisotropic."""
     k = c["conductivity"]
     return k * grad if k.ndim <= 2 else torch.einsum("ijsp,jsp->isp", k.expand(-1, -1, *u.shape), grad)
 

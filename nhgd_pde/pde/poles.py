@@ -1,8 +1,8 @@
-"""Places on the way from one control to another where a coefficient has no finite value, such as k / (1 - k) at k = 1.
+"""Poles of coefficients on the way from one control to another, such as the pole of k / (1 - k) at k = 1.
 
-Such a place is a single point that a step jumps over, so that both of its ends look good. It is found by the values
-of the coefficients alone, with no solve: samples on the way show where a coefficient changes its sign or is largest,
-and halving that interval again and again shows whether the values grow without bound there.
+A step may jump over such a point, and the values at both ends of the step are finite. Poles are found from values of
+the coefficients alone, without a solve. Samples on the way show where a coefficient changes its sign or is largest.
+This interval is halved again and again, which shows whether the values grow without bound.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from torch import Tensor
 
 from .equation import StateEquation
 
-# Samples on the way, as shares: finer towards its start, because steps may be too long by orders of magnitude.
+# Places of the samples, as shares of the way. They are denser near the start, because a step may be too long by orders
+# of magnitude.
 _SHARES = sorted({0.0, *(2.0**-k for k in range(20, 3, -1)), *(k / 8.0 for k in range(1, 9))})
-# An interval is halved so often; the values of the last halvings tell whether they are bounded.
+# Number of halvings of an interval. The values of the last `_LAST` halvings show whether a function is bounded; after
+# `_FIRST` halvings without growth it is.
 _HALVINGS, _LAST, _FIRST = 36, 12, 8
-# Values this much larger than usual ones are not finite for any purpose.
+# A value counts as not finite if it is larger than the largest sample by this factor.
 _HUGE = 1e9
-# Intervals that are looked at for one coefficient.
+# Largest number of intervals that are examined for one coefficient.
 _MOST_INTERVALS = 8
 
 # Share of the way -> name of a coefficient -> its values (n,).
@@ -32,7 +34,7 @@ Path = Callable[[float], Mapping[Hashable, Tensor]]
 
 
 def pole_between(equation: StateEquation, start: Tensor, end: Tensor) -> str:
-    """The key of a coefficient of an equation that is not finite between two controls (p,); empty without one."""
+    """The key of a coefficient of an equation with a pole between two controls (p,); empty where there is none."""
 
     def values(share: float) -> dict[Hashable, Tensor]:
         v = start + share * (end - start)
@@ -46,13 +48,13 @@ def pole_between(equation: StateEquation, start: Tensor, end: Tensor) -> str:
 
 
 def with_pole(path: Path) -> Hashable | None:
-    """The name of a coefficient that is not finite somewhere on the way; None where all are finite."""
+    """The name of a coefficient with a pole on the way; None where there is none."""
     samples = [path(share) for share in _SHARES]
     return next((name for name in samples[0] if _pole(path, name, [each[name] for each in samples])), None)
 
 
 def _pole(path: Path, name: Hashable, samples: list[Tensor]) -> bool:
-    """Whether a coefficient is not finite somewhere on the way."""
+    """Whether a coefficient has a pole on the way."""
     table = torch.stack(samples)
     if not bool(torch.isfinite(table).all()):
         return True
@@ -74,7 +76,7 @@ def _value(path: Path, name: Hashable, entry: int, share: float) -> float:
 
 
 def _unbounded(value: Callable[[float], float], left: float, right: float, usual: float) -> bool:
-    """Whether a function is not bounded between two places.
+    """Whether a function is unbounded between two places.
 
     Args:
         value: the function.
@@ -83,7 +85,7 @@ def _unbounded(value: Callable[[float], float], left: float, right: float, usual
     """
     points = [left + (right - left) * k / 4.0 for k in range(5)]
     values = [value(t) for t in points]
-    # The largest value is left out, as its place may happen to be next to a pole.
+    # The largest value is left out, because its place may be next to a pole by chance.
     seconds, spreads = [], []
     for halving in range(_HALVINGS):
         sizes = sorted(map(abs, values))
@@ -103,9 +105,9 @@ def _unbounded(value: Callable[[float], float], left: float, right: float, usual
 
 
 def _next(values: list[float]) -> int:
-    """The first of the three among five points that make the next interval.
+    """The first of the three neighbours among five points that become the next interval.
 
-    They are those around the largest change of sign, and without one those around the largest value.
+    They lie around the largest change of sign, or around the largest value if no sign changes.
     """
     changes = [abs(b - a) if a * b < 0.0 else 0.0 for a, b in pairwise(values)]
     if max(changes) > 0.0:

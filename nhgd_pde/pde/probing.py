@@ -1,4 +1,4 @@
-"""A user's pointwise function, tried by itself: whether its derivatives are those of its values."""
+"""Tests of a user's pointwise function: whether its derivatives belong to its values."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Sizes of the states and controls at which a function is tried, in units of their own: small, of order one, large.
+# Sizes of the states and controls at which a function is tried, in their units.
 SCALES = (1e-3, 1.0, 30.0)
-# Shares of the points at which a kink is allowed between the ends of a difference, and of a longer segment.
+# Largest share of the points with a kink between the ends of a difference, and between those of a longer segment.
 _SHARE, _SHARE_OF_SEGMENTS = 0.01, 0.05
-# Relative error from which on a derivative at a point is wrong, and relative rounding error of values, which
-# subtractions inside a function enlarge.
+# A derivative at a point is wrong if its relative error is above the first number. The second one is the relative
+# rounding error of values, which subtractions inside a function increase.
 _WRONG, _ROUNDING = 1e-3, 1e-12
-# Length of a difference and of a segment, relative to the arguments.
+# Lengths of a difference and of a segment, relative to the size of the arguments.
 _STEP, _SEGMENT = 1e-6, 0.1
 # Number of nodes of Gauss's rule on a segment.
 _NODES = 5
@@ -30,11 +30,11 @@ NOT_ITS_DERIVATIVE = f"its derivative is not that of its values; {_HOW}"
 
 @dataclass(frozen=True)
 class Probe:
-    """The result of a change of one argument of a function.
+    """The result of changing one argument of a function.
 
     Attributes:
         depends: the values change, or the derivative is not zero.
-        wrong: the derivative is not that of the values.
+        wrong: the derivative does not belong to the values.
         zero: the derivative is zero, though the values change.
     """
 
@@ -43,7 +43,7 @@ class Probe:
     zero: bool = False
 
     def sentence(self, argument: str) -> str:
-        """What is wrong, in a sentence."""
+        """A sentence on what is wrong."""
         if self.zero:
             return (
                 f"its derivative is not that of its values: that by {argument} is zero, while the values change with "
@@ -60,19 +60,19 @@ def probe(
     generator: torch.Generator,
     segments: bool = True,
 ) -> Probe | None:
-    """Change some components of an argument; None where the function gives no numbers.
+    """Changes some components of an argument; None where values of the function are not finite.
 
     Args:
         value: argument (components, rows, P) -> (any, rows, P), point by point.
         at: the argument.
-        components: which of its components are changed.
+        components: the components that are changed.
         size: size of the argument, in its units.
         generator: source of the random direction.
-        segments: look for staircases along longer segments too, which may lead out of the range of a formula.
+        segments: also look for staircases along longer segments, which may leave the range of a formula.
     """
     direction = torch.zeros_like(at)
     for i in components:
-        # The mean of the direction is not zero, so that a mean over the points changes, too.
+        # The mean of the direction is not zero, so that a mean over the points changes as well.
         direction[i] = (0.5 + torch.randn(at[i].shape, generator=generator, dtype=at.dtype)).to(at.device)
     middle, slope = _with_slope(value, at, direction)
     step = _STEP * size
@@ -86,7 +86,7 @@ def probe(
     rounding = _ROUNDING * middle.reshape(len(middle), -1).abs().amax(1)[:, None, None]
     sizes = [each.reshape(len(each), -1).abs().amax(1)[:, None, None] for each in (difference, slope)]
     off = (difference - slope).abs() > _WRONG * (sizes[0] + sizes[1]) + rounding / step
-    # Kinks between the ends at a few points are allowed; the other points decide.
+    # Kinks between the ends are allowed at a few points.
     wrong = any(float(each.double().mean()) > _SHARE for each in off)
     segment = _SEGMENT * float(at[list(components)].abs().mean()) * direction
     wrong = wrong or (segments and _jumps(value, at, segment, rounding))
@@ -95,7 +95,7 @@ def probe(
 
 
 def _never(value: Callable[[Tensor], Tensor], at: Tensor, segment: Tensor, change: Tensor) -> bool:
-    """Values change along a segment on which the derivative is zero everywhere, as those of a sign do."""
+    """Whether the values change along a segment although the derivative is zero everywhere on it, as for a sign."""
     nodes = np.polynomial.legendre.leggauss(_NODES)[0]
     return bool(change.isfinite().all()) and not any(
         torch.count_nonzero(_with_slope(value, at + 0.5 * (1.0 + float(node)) * segment, segment)[1]) for node in nodes
@@ -107,7 +107,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def _with_slope(value: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Values, and their derivative in a direction, (any, rows, P) both."""
+    """Values and their derivatives in a direction, both (any, rows, P)."""
     with torch.enable_grad():
         leaf = at.detach().clone().requires_grad_(True)
         found = value(leaf)
@@ -124,7 +124,7 @@ def _with_slope(value: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor
 
 
 def _jumps(value: Callable[[Tensor], Tensor], at: Tensor, segment: Tensor, rounding: Tensor) -> bool:
-    """Whether values change along a segment by something else than the mean of their derivative: a staircase."""
+    """Whether the change of values along a segment differs from the mean of the derivative, as for a staircase."""
     change = value(at + segment) - value(at)
     mean = torch.zeros_like(change)
     for node, weight in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):

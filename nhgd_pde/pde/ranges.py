@@ -13,7 +13,7 @@ from ..linalg.factorisation import SingularMatrixError
 
 
 class InadmissibleError(SingularMatrixError):
-    """A control at which a coefficient leaves its range; the message says which coefficient, its value and where."""
+    """A control at which a coefficient leaves its range; the message has the coefficient, its value and the place."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Breach:
     """A value that is not admissible.
 
     Attributes:
-        value: the worst one; of a matrix its smallest eigenvalue.
-        index: its place among the values (..., points) of a scalar.
-        expected: what was expected there, at the end of "expected ...".
-        rule: the bound that is violated, at the end of "must be ...".
+        value: the worst value; for a matrix its smallest eigenvalue.
+        index: index of the value among the values (..., points) of a scalar.
+        expected: the text after "expected ...".
+        rule: the violated bound, as text after "must be ...".
         matrix: the value is an eigenvalue.
     """
 
@@ -41,13 +41,13 @@ class Breach:
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of admissible values, of a matrix for the eigenvalues of its symmetric part.
+    """An interval of admissible values; for a matrix it holds for the eigenvalues of its symmetric part.
 
     Attributes:
-        expected: in words, a value of the range.
-        lower, upper: its ends.
-        closed: which of the ends belong to it.
-        matrix: in words, a matrix of the range.
+        expected: a value of the range, in words.
+        lower, upper: the ends of the interval.
+        closed: whether each end belongs to the interval.
+        matrix: a matrix of the range, in words.
     """
 
     expected: str
@@ -57,9 +57,9 @@ class Range:
     matrix: str = ""
 
     def breach(self, values: Tensor) -> Breach | None:
-        """The worst of the values (..., points), or of matrices (dim, dim, rows, points), outside; None if all are in.
+        """The worst value (..., points), or matrix (dim, dim, rows, points), outside the range; None if all are inside.
 
-        A value that is not a number is outside.
+        NaN is outside.
         """
         matrix = values.ndim > 2
         if matrix:
@@ -93,20 +93,21 @@ def _rule(bound: str, end: float) -> str:
 POSITIVE = Range("a positive value", lower=0.0)
 NOT_NEGATIVE = Range("at least 0", lower=0.0, closed=(True, False))
 CONDUCTIVITY = Range("a positive conductivity", lower=0.0, matrix="a positive definite conductivity")
-# Bounds of a positive energy; a material that cannot be compressed has a finite stress in plane stress only.
+# The elastic energy is positive in these ranges. An incompressible material, with the ratio 0.5, has a finite stress in
+# plane stress only.
 POISSON_RATIO = Range("a ratio above -1 and below 0.5", -1.0, 0.5)
 POISSON_RATIO_PLANE_STRESS = Range("a ratio above -1 and at most 0.5", -1.0, 0.5, (False, True))
 
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """The ranges of the coefficients of an integral, and how people find them.
+    """The ranges of the coefficients of an integral, with their names and places for messages.
 
     Attributes:
-        keys: coefficient -> its key in the problem file. Coefficients without a key, which are made of others, are not
-            checked.
-        ranges: key -> its range, where it has one; every other coefficient must be finite.
-        place: the index of one of the values (..., points) -> where that is, for people.
+        keys: coefficient -> its key in the problem file. Coefficients without a key are computed from others and are
+            not checked.
+        ranges: key -> the range of the coefficient; coefficients without a range must be finite.
+        place: index of a value (..., points) -> its place, in words.
     """
 
     keys: Mapping[str, str]
@@ -114,7 +115,7 @@ class Guard:
     place: Callable[[int], str]
 
     def refusal(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str:
-        """A sentence on the first coefficient that has changed to a value that is not admissible; empty if none has."""
+        """A sentence on the first coefficient that has changed to an inadmissible value; empty where there is none."""
         for name, key in self._changed(before, after):
             values = after[name].detach()
             broken = _not_finite(values) or (self.ranges[key].breach(values) if key in self.ranges else None)

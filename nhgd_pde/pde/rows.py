@@ -1,4 +1,4 @@
-"""How the control variables stand at the rows of an equation: one row where it is steady, one a time step else."""
+"""The values of controls in the rows of an equation: one row for a steady equation, else one row for each time step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ControlRows:
-    """Controls v (p,) side by side, some of them with values of their own in every time step.
+    """The layout of the controls in v (p,), some of which have different values in every time step.
 
-    A control with m columns that varies in time takes steps * m entries of v, those of the first step first.
+    A control with m columns that varies in time has steps * m entries in v, those of the first step first.
 
     Attributes:
-        columns: of each control.
-        varying: whether it varies in time.
-        steps: rows of the equation.
+        columns: number of columns of each control.
+        varying: for each control, whether it varies in time.
+        steps: number of rows of the equation.
         averaged: for each control, whether its values stand at the ends of the steps while integrals after the first
             step are taken in the middle. Empty where this holds for no control.
     """
@@ -30,33 +30,33 @@ class ControlRows:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Entries of each control in v."""
+        """The number of entries of each control in v."""
         return tuple(
             count * self.steps if varies else count for count, varies in zip(self.columns, self.varying, strict=True)
         )
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """The first entry of each control in v, and the end of the last."""
+        """The first entry of each control in v, and the number of all entries."""
         return 0, *accumulate(self.sizes)
 
     @property
     def column_offsets(self) -> tuple[int, ...]:
-        """The first column of each control among those of all, and the end of the last."""
+        """The first column of each control among the columns of all controls, and the number of these."""
         return 0, *accumulate(self.columns)
 
     @property
     def size(self) -> int:
-        """p."""
+        """p, the number of entries of v."""
         return sum(self.sizes)
 
     @property
     def width(self) -> int:
-        """Columns of all the controls."""
+        """The number of columns of all controls."""
         return sum(self.columns)
 
     def split(self, v: Tensor) -> tuple[Tensor, ...]:
-        """The part of each control, (its size,)."""
+        """The part of v that belongs to each control."""
         return torch.split(v, list(self.sizes))
 
     def spread(self, v: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class ControlRows:
         return torch.cat([rows[:1], half]) + torch.cat([half, none])
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The transpose of `spread`, rows (any, width) that it was broadcast to summed up; (p,)."""
+        """The transpose of `spread`: rows (any, width) -> (p,); it sums over rows that share a control."""
         if not any(self.varying):
             return rows.sum(0)
         parts = torch.split(rows, list(self.columns), dim=1)

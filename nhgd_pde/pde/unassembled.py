@@ -1,4 +1,4 @@
-"""Products with the derivative of a state equation that keep the digits which an assembled matrix loses."""
+"""Products with the derivative of a state equation that are more accurate than those with an assembled matrix."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..linalg.sparse import ScenarioMatrix
 if TYPE_CHECKING:
     from .equation import StateEquation
 
-# Ratio of the largest to the smallest entry on the diagonal, below which rounding errors of products with the assembled
-# matrix are far below every tolerance.
+# If the largest diagonal entry is below this multiple of the smallest one, rounding errors of products with the
+# assembled matrix are far below every tolerance.
 _CONTRAST = 1e4
 
 
 def loses_digits(matrix: ScenarioMatrix) -> bool:
-    """Whether products with the assembled matrix of one scenario lose many digits, because its entries differ much.
+    """Whether products with the assembled matrix of one scenario lose many digits, because its entries differ widely.
 
     In a region of large coefficients with a nearly constant state the terms of a product cancel. Their rounding errors
     act as a load on the region, to which small coefficients around it respond with a large change of the state.
@@ -37,11 +37,12 @@ def loses_digits(matrix: ScenarioMatrix) -> bool:
 class UnassembledDerivative:
     """E^T W D E with the values and gradients E of the state at the points and the derivative D of the integrands.
 
-    Rounding errors are those of fluxes, whose total on a region vanishes, unlike that of rounded matrix entries.
+    Its rounding errors are errors of fluxes, whose sum over a region vanishes; errors of matrix entries do not cancel.
+
 
     Attributes:
-        equation: the equation, which knows the unknowns of the state.
-        parts: of each integral the functions at its points, and D block by block.
+        equation: the state equation.
+        parts: for each integral its evaluation at the points, and the blocks of D.
     """
 
     equation: StateEquation

@@ -1,4 +1,4 @@
-"""Fields that an equation determines up to a constant, such as the pressure of a flow that is closed all around."""
+"""Fields that an equation determines up to a constant, such as the pressure of a flow in a closed domain."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ZeroMean:
-    """One coefficient of the field is no unknown: the field is the one of mean zero among those that differ from the
-    given coefficients by a constant.
+    """Fixes a field that is known up to a constant: one coefficient is pinned, then the mean is subtracted.
 
-    All other coefficients are unknowns, so that vectors of unknowns stand for classes of fields modulo constants.
+    All other coefficients are unknowns, so that a vector of unknowns stands for a class of fields modulo constants.
 
     Attributes:
-        first, end: coefficients of the field among those of the state.
-        pinned: the coefficient that is no unknown.
-        weights: (end - first,) with which coefficients add up to the mean.
+        first, end: the range of the coefficients of the field among those of the state.
+        pinned: the coefficient that is not an unknown.
+        weights: (end - first,) the weights of the coefficients in the mean.
     """
 
     first: int
@@ -26,16 +25,16 @@ class ZeroMean:
     weights: Tensor
 
     def apply(self, full: Tensor) -> Tensor:
-        """Coefficients (..., N), the mean taken away."""
+        """Coefficients (..., N) with the mean of the field subtracted."""
         moved = full.clone()
         field = moved[..., self.first : self.end]
         field -= (field @ self.weights)[..., None]
         return moved
 
     def transposed(self, covector: Tensor) -> Tensor:
-        """The transpose of `apply`: what is left of a covector (..., N) on fields of mean zero.
+        """The transpose of `apply`: a covector (..., N), projected so that it vanishes on constants.
 
-        Of the residual of the continuity equation it takes the net flux through the boundary, spread out evenly.
+        It subtracts the net flux through the boundary, spread evenly, from the residual of the continuity equation.
         """
         moved = covector.clone()
         field = moved[..., self.first : self.end]
@@ -43,7 +42,7 @@ class ZeroMean:
         return moved
 
     def completed(self, covector: Tensor) -> Tensor:
-        """A covector (..., N) with the pinned entry for which constants give zero."""
+        """A covector (..., N) with the pinned entry with which it vanishes on constants."""
         moved = covector.clone()
         moved[..., self.pinned] = 0.0
         moved[..., self.pinned] = -moved[..., self.first : self.end].sum(-1)

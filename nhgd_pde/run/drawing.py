@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ..control.spaces import ControlSpace
+from ..control.controls import ControlSpace
 from ..fem.interpolation import interpolation
 from ..fem.mesh import CELLS
 from ..fem.state_space import FieldGroup

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..engine.outer.evaluation import Evaluation
 from ..objective.risk import Risk
-from ..uncertainty.estimation import Estimate, expectation
+from ..uncertainty.estimation import ExpectationEstimate, expectation
 from ..uncertainty.fresh import FreshSample
 from ..uncertainty.inputs import RandomInputs
 
@@ -79,16 +79,16 @@ class Judgement:
         return self.estimate.interval
 
     @cached_property
-    def estimate(self) -> Estimate:
+    def estimate(self) -> ExpectationEstimate:
         """The estimate of the risk measure, as the expectation of the contributions of scenarios."""
         if not len(self.fresh) or not np.isfinite(self.fresh).all():
-            return Estimate(math.nan, math.nan, (math.nan, math.nan))
+            return ExpectationEstimate(math.nan, math.nan, (math.nan, math.nan))
         values, weights = torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights)
         if self._doubt:
-            return Estimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
+            return ExpectationEstimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
         terms = self.risk.contributions(values, weights, lambda f: self._expectation(f).value)
         if terms is None:
-            return Estimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
+            return ExpectationEstimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
         found = self._expectation(terms)
         hidden = STATE_ERROR * float(np.abs(self.fresh).max())
         return replace(found, interval=(found.interval[0] - hidden, found.interval[1] + hidden))
@@ -98,7 +98,7 @@ class Judgement:
         """A sentence on why there is no interval; empty where no reason is known."""
         return self.risk.doubt(torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights))
 
-    def _expectation(self, terms: Tensor) -> Estimate:
+    def _expectation(self, terms: Tensor) -> ExpectationEstimate:
         return expectation(terms.numpy(), self.drawn, self.confidence)
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..control.spaces import ControlSpace
+from ..control.controls import ControlSpace
 from ..fem.interpolation import interpolation
 from ..output.fields import FieldData, read_vtu
 from ..output.names import EVOLUTION, FINAL

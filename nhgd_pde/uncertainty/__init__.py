@@ -1,1 +1,1 @@
-"""Random inputs of a PDE, and how their scenarios are sampled."""
+"""Random inputs of a PDE, samples of their scenarios, and estimates of expectations."""

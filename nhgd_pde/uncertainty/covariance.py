@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from scipy.special import gammaln, kve
 
-# Above it the Bessel function overflows at distances that matter, and the field is Gaussian for all purposes.
+# Largest smoothness. Above it the Bessel function overflows at relevant distances, and the covariance is nearly
+# Gaussian.
 _SMOOTHEST = 50.0
 
 
@@ -30,8 +30,9 @@ class Covariance(Protocol):
 class Matern:
     """std^2 2^(1 - nu) / Gamma(nu) s^nu K_nu(s) with s = sqrt(2 nu) r / length and nu the smoothness.
 
-    1/2 is exp(-r / length); samples have fewer than nu derivatives. Rasmussen and Williams, Gaussian Processes for
-    Machine Learning, (4.14). Where nu is not 1/2, 3/2 or 5/2 a value takes some ten times as long.
+    With nu = 1/2 it is std^2 exp(-r / length). Samples have fewer than nu derivatives. The formula is (4.14) in
+    Rasmussen and Williams, Gaussian Processes for Machine Learning. Where nu is not 1/2, 3/2 or 5/2, a value takes
+    about ten times as long.
 
     Raises:
         ValueError: a number is not positive, or the smoothness is above 50.
@@ -83,13 +84,16 @@ def _positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} of a covariance: expected a positive number, found {value}")
-        # A variance is a square, and so are distances in terms of a length.
+        # The variance is a square, and distances are squared in units of the length.
         if not 0.0 < value * value < math.inf:
             raise ValueError(f"{name} of a covariance: expected a number whose square is finite, found {value}")
 
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # From differences: |x|^2 + |y|^2 - 2 x.y loses half of the digits of small distances, and definiteness with them.
+    # Distances are computed from differences: |x|^2 + |y|^2 - 2 x.y loses half of the digits of small distances, so
+    # that covariances would not be positive definite. The import takes long, and most solves do without it.
+    from scipy.spatial.distance import cdist
+
     return np.asarray(cdist(np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)))
 
 
@@ -104,7 +108,8 @@ def _matern(s: np.ndarray, nu: float) -> np.ndarray:
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         logarithm = (1.0 - nu) * math.log(2.0) - gammaln(nu) + nu * np.log(s) + np.log(kve(nu, s)) - s
         value = np.exp(logarithm)
-    # The Bessel function overflows where s is small against nu, and at zero: there the series starts with these terms.
+    # The Bessel function overflows at zero and where s is small compared with nu. There the value is a series, of which
+    # these are the first terms.
     small = ~np.isfinite(value)
     if small.any():
         t = 0.25 * s[small] ** 2

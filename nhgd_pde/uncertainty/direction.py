@@ -1,4 +1,4 @@
-"""The direction in the space of normal variables in which a function varies most, from its values in a sample."""
+"""The direction in the space of normal variables in which a function varies most, found from a sample."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from scipy.special import ndtri
 
 from .distributions import Distribution, Normal
 
-# Least number of scenarios for each coefficient, and least share of the variance that the direction has to explain.
+# Least number of scenarios for each coefficient, and least share of the variance that the prediction explains.
 _OF_EACH = 3
 _LEAST_SHARE = 0.2
 
 
 def main_direction(z: np.ndarray, values: np.ndarray, distributions: Sequence[Distribution]) -> np.ndarray | None:
-    """The normal part of the gradient of the best linear prediction of how the function's values are ordered.
+    """The direction of the gradient of the best linear prediction of the ranks of a function's values.
 
-    The prediction is that of normal scores (the quantiles of N(0, 1) at the ranks), which no large value dominates.
+    The prediction is fitted to normal scores, which are the quantiles of N(0, 1) at the ranks, because no large value
+    dominates them.
 
     Args:
         z: (S, m) standard variables.
-        values: (S,) of the function.
-        distributions: of the variables, m of them.
+        values: (S,) values of the function.
+        distributions: the distributions of the m variables.
 
     Returns:
-        (m,) of length one, zero for variables that are not normal. None where there are fewer than two normal
-        variables or too few scenarios, or where the fit does not predict scenarios that it leaves out: the function
-        then varies in several directions, or not monotonically.
+        (m,) of length one, zero for variables that are not normal. None where there are fewer than two normal variables
+        or too few scenarios, or where the fit does not predict scenarios that it leaves out: then the function varies
+        in several directions or not monotonically.
     """
     normal = np.array([isinstance(one, Normal) for one in distributions], dtype=bool)
     count = len(values)

@@ -1,6 +1,7 @@
 """Distributions of one random number.
 
-Each is the image of a *standard variable* z, N(0, 1) or U(-1, 1), which is what samples and quadratures are made of.
+Each is a function of a *standard variable* z, which is N(0, 1) or U(-1, 1). Samples and quadratures consist of standard
+variables.
 """
 
 from __future__ import annotations
@@ -18,30 +19,24 @@ from scipy.special import ndtri, roots_hermitenorm, roots_legendre
 class Distribution(Protocol):
     """A random number as a function of a standard variable."""
 
-    @property
-    def mean(self) -> float: ...
-
-    @property
-    def std(self) -> float: ...
-
     def at(self, z: np.ndarray) -> np.ndarray:
         """The values of standard variables, of any shape."""
         ...
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """The standard variables below which the probabilities p, in (0, 1), lie."""
+        """The standard variables that are not exceeded with the probabilities p in (0, 1)."""
         ...
 
     def gauss(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss rule in the standard variable, exact for polynomials of degree 2 count - 1.
+        """The Gauss rule in the standard variable, which is exact for polynomials of degree 2 count - 1.
 
         Returns:
-            Nodes (count,), ascending and symmetric about an exact zero, and weights (count,), of sum one.
+            Nodes (count,), ascending and exactly symmetric about zero, and weights (count,), whose sum is one.
         """
         ...
 
     def polynomials(self, z: np.ndarray, degree: int) -> np.ndarray:
-        """(degree + 1, S) orthonormal polynomials in standard variables (S,): 1, then those of expectation zero."""
+        """(degree + 1, S) orthonormal polynomials of standard variables (S,): the constant 1 is first."""
         ...
 
 
@@ -89,14 +84,6 @@ class Uniform:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"expected finite bounds with low < high, found low {self.low}, high {self.high}")
 
-    @property
-    def mean(self) -> float:
-        return 0.5 * (self.low + self.high)
-
-    @property
-    def std(self) -> float:
-        return (self.high - self.low) / math.sqrt(12.0)
-
     def at(self, z: np.ndarray) -> np.ndarray:
         return self.low + 0.5 * (self.high - self.low) * (z + 1.0)
 
@@ -111,6 +98,6 @@ class Uniform:
 
 
 def _rule(nodes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rule without rounding errors in its symmetry, so that the middle of an odd one is zero exactly."""
+    """The rule made exactly symmetric, so that the middle node of an odd rule is exactly zero."""
     nodes, weights = 0.5 * (nodes - nodes[::-1]), 0.5 * (weights + weights[::-1])
     return nodes, weights / weights.sum()

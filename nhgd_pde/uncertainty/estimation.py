@@ -1,14 +1,15 @@
-"""The expectation of a function of random inputs from few scenarios, with an interval that holds it.
+"""The expectation of a function of random inputs, estimated from few scenarios with a confidence interval.
 
 The expectations of polynomials in the standard variables are known. With polynomials phi_j of expectation zero and
-ratios w of the inputs' law to that of the sample,
+ratios w of the density of the inputs to that of the sample,
 
     E f = E [w f - beta_0 (w - 1) - sum_j beta_j w phi_j]     for any beta.
 
-Least squares fit w f by a constant, w - 1 and w phi_j; the constant is the estimate: control variates (Owen and Zhou
-2000, J. Amer. Stat. Assoc. 95). What is left is smaller than f and less skewed. The polynomials are those that predict
-scenarios left out best, the standard error is the jackknife's (HC3: MacKinnon and White 1985, J. Econometrics 29), and
-the interval is Student's with the correction for skewness of Hall (1992, J. R. Stat. Soc. B 54).
+w f is fitted with least squares by a constant, w - 1 and w phi_j, and the constant is the estimate (control variates,
+Owen and Zhou 2000, J. Amer. Stat. Assoc. 95). The residual is smaller than f and less skewed. Of several sets of
+polynomials, the one is taken that predicts scenarios best which the fit leaves out. The standard error is that of the
+jackknife (HC3: MacKinnon and White 1985, J. Econometrics 29), and the interval is Student's with the correction for
+skewness of Hall (1992, J. R. Stat. Soc. B 54).
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ import numpy as np
 from .distributions import Normal
 from .fresh import FreshSample
 
-# Scenarios that each coefficient of a fit takes.
+# Least number of scenarios for each coefficient of a fit.
 _OF_EACH = 10
+# Highest degree of the polynomials.
 _HIGHEST = 6
+# Least number of scenarios for an interval.
 _LEAST_SCENARIOS = 4
-# Of a leverage: a scenario that a fit goes through tells nothing of its error.
+# Least value of one minus the leverage of a scenario; if it is zero, the fit goes through the scenario.
 _FREE = 1e-9
-# Skewness of a mean that changes no digit.
+# Below this skewness of the mean, the correction for skewness changes no digit.
 _SYMMETRIC = 1e-6
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """
+class ExpectationEstimate:
+    """An estimate of an expectation.
+
     Attributes:
-        value: of the expectation.
-        error: standard error.
-        interval: that holds the expectation with the probability asked for.
-        degree: of the polynomials; 0 where none helped.
-        functions: how many of them.
+        value: the estimate.
+        error: its standard error.
+        interval: the confidence interval.
+        degree: degree of the polynomials of the fit; 0 where no polynomial is used.
+        functions: number of these polynomials.
     """
 
     value: float
@@ -50,18 +54,18 @@ class Estimate:
     degree: int = 0
     functions: int = 0
 
-    def times(self, unit: float) -> Estimate:
-        """The estimate for the function times a unit."""
+    def times(self, unit: float) -> ExpectationEstimate:
+        """The estimate for the function multiplied by a unit."""
         low, high = self.interval
         return replace(self, value=unit * self.value, error=unit * self.error, interval=(unit * low, unit * high))
 
 
-# Exponents of the variables of one polynomial: (variable, power), ..., none of them zero.
+# The variables of one product with their powers: (variable, power), ..., where no power is zero.
 _Term = tuple[tuple[int, int], ...]
 
 
-def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> Estimate:
-    """Of a function with values (F,) in the scenarios of a sample."""
+def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> ExpectationEstimate:
+    """The expectation of a function with values (F,) in the scenarios of a sample."""
     size = float(np.abs(values).max(initial=0.0))
     if math.isfinite(size) and size > 0.0:
         # The unit is chosen so that no square underflows or overflows.
@@ -69,22 +73,22 @@ def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> E
     return _expectation(values, sample, confidence)
 
 
-def _expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> Estimate:
+def _expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> ExpectationEstimate:
     ratios, count = sample.ratios, len(values)
     if count < _LEAST_SCENARIOS:
         middle = float(sample.weights @ values)
-        return Estimate(middle, math.nan, (math.nan, math.nan))
+        return ExpectationEstimate(middle, math.nan, (math.nan, math.nan))
     constant = [ratios - 1.0] if sample.wide else []
     best, chosen = _fit(ratios * values, constant if count >= 2 * _OF_EACH else []), (0, 0)
     for degree, functions in _functions(sample, count // _OF_EACH - 1 - len(constant)):
         found = _fit(ratios * values, [*constant, *(ratios * each for each in functions)])
         if found.left < best.left:
             best, chosen = found, (degree, len(functions))
-    return Estimate(best.value, best.error, best.interval(confidence), *chosen)
+    return ExpectationEstimate(best.value, best.error, best.interval(confidence), *chosen)
 
 
 def _functions(sample: FreshSample, most: int) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Degrees, and functions of expectation zero in the scenarios (F,), at most so many."""
+    """Degrees, and lists of at most `most` functions of expectation zero, evaluated in the scenarios (F,)."""
     if most < 1:
         return
     table = [one.polynomials(sample.z[:, k], _HIGHEST) for k, one in enumerate(sample.distributions)]
@@ -92,7 +96,7 @@ def _functions(sample: FreshSample, most: int) -> Iterator[tuple[int, list[np.nd
         yield degree, [math.prod(table[k][power] for k, power in term) for term in terms]
     if sample.direction is None or len(table) == 1:
         return
-    # Of the one variable that matters most, which is normal, without and with linear functions of all others.
+    # Polynomials of the main direction, which is a normal variable, without and with linear functions of all variables.
     along = Normal().polynomials(sample.z @ sample.direction, _HIGHEST)
     for degree in range(1, min(_HIGHEST, most) + 1):
         yield degree, list(along[1 : degree + 1])
@@ -102,13 +106,13 @@ def _functions(sample: FreshSample, most: int) -> Iterator[tuple[int, list[np.nd
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """A constant and how it comes about.
+    """The constant of a fit and its error.
 
     Attributes:
         value: the constant.
-        influence: (F,) by how much it would move without a scenario, with the sign turned.
-        left: mean square of what scenarios left out are off their prediction.
-        freedom: scenarios less coefficients.
+        influence: (F,) minus the change of the constant if the scenario were left out.
+        left: mean square error of the prediction of scenarios that are left out.
+        freedom: number of scenarios minus number of coefficients.
     """
 
     value: float
@@ -121,13 +125,13 @@ class _Fit:
         return float(np.linalg.norm(self.influence))
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Hall's transformation of t = (value - truth) / error, whose law is skewed where the influences are.
+        """The interval by Hall's transformation of t = (value - truth) / error, which is skewed as the influences are.
 
-        The degrees of freedom are those of the estimated variance (Satterthwaite 1946, Biometrics 2): few where a few
-        scenarios make most of it.
+        The degrees of freedom are those of the estimated variance (Satterthwaite 1946, Biometrics 2). They are few if a
+        few scenarios contribute most of the variance.
         """
         spread = self.influence - self.influence.mean()
-        # The unit is the largest number, whose third power may underflow.
+        # Influences are divided by the largest one, because third powers may underflow.
         size = float(np.abs(spread).max())
         if not size > 0.0:
             return self.value, self.value
@@ -160,7 +164,7 @@ def _fit(response: np.ndarray, columns: list[np.ndarray]) -> _Fit:
 
 
 def _candidates(variables: int, most: int) -> Iterator[tuple[int, list[_Term]]]:
-    """Degrees and the terms of polynomials up to them, without and with products, at most so many terms."""
+    """Degrees, and the at most `most` terms of polynomials up to a degree, without and with products of variables."""
     for degree in range(1, _HIGHEST + 1):
         powers: list[_Term] = [((k, p),) for p in range(1, degree + 1) for k in range(variables)]
         if len(powers) <= most:
@@ -170,6 +174,6 @@ def _candidates(variables: int, most: int) -> Iterator[tuple[int, list[_Term]]]:
 
 
 def _products(variables: int, total: int) -> Iterator[_Term]:
-    """Every term of a total degree."""
+    """All terms of a total degree."""
     for chosen in combinations_with_replacement(range(variables), total):
         yield tuple((k, chosen.count(k)) for k in sorted(set(chosen)))

@@ -18,7 +18,7 @@ class RandomInput(Protocol):
 
     @property
     def distributions(self) -> tuple[Distribution, ...]:
-        """One for each of its standard variables."""
+        """The distributions of its standard variables."""
         ...
 
     def on(self, points: np.ndarray) -> InputOnPoints:
@@ -30,7 +30,7 @@ class InputOnPoints(Protocol):
     """A random number or field at some points."""
 
     def at(self, z: np.ndarray) -> np.ndarray:
-        """(S, 1) or (S, P) from standard variables (S, m)."""
+        """The values (S, 1) or (S, P) for standard variables (S, m)."""
         ...
 
 
@@ -70,7 +70,7 @@ class FieldOnPoints:
     """A field at some points.
 
     Attributes:
-        modes: (m, P) sqrt(lambda_k) phi_k, which are also its derivatives in the standard variables.
+        modes: (m, P) sqrt(lambda_k) phi_k, which are also the derivatives by the standard variables.
     """
 
     modes: np.ndarray
@@ -103,12 +103,12 @@ class RandomInputs:
 
     @cached_property
     def distributions(self) -> tuple[Distribution, ...]:
-        """One for each standard variable."""
+        """The distributions of all standard variables."""
         return tuple(one for part in self.inputs.values() for one in part.distributions)
 
     @cached_property
     def slices(self) -> dict[str, slice]:
-        """Where the standard variables of each input stand."""
+        """The range of the standard variables of each input."""
         found, first = {}, 0
         for name, part in self.inputs.items():
             found[name] = slice(first, first + len(part.distributions))
@@ -116,12 +116,12 @@ class RandomInputs:
         return found
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """(S, m) standard variables of probabilities (S, m) in (0, 1): independent uniform p give the inputs' law."""
+        """Name -> (S,) values in scenarios z (S, m); `k[1]`, `k[2]`, ... are the coefficients of a field k."""
         self._check(p)
         return np.stack([one.quantile(p[:, k]) for k, one in enumerate(self.distributions)], axis=1)
 
     def columns(self, z: np.ndarray) -> dict[str, np.ndarray]:
-        """Name -> (S,) values of numbers in scenarios z (S, m); `k[1]`, `k[2]`, ... are coefficients of a field k."""
+        """Name -> (S,) values in scenarios z (S, m); `k[1]`, `k[2]`, ... are the coefficients of a random field k."""
         self._check(z)
         found: dict[str, np.ndarray] = {}
         for name, where in self.slices.items():
@@ -133,12 +133,8 @@ class RandomInputs:
         return found
 
     def on(self, points: np.ndarray) -> InputsOnPoints:
-        """The inputs at points (dim, P), where the modes of the fields are evaluated once for all scenarios."""
+        """The inputs at points (dim, P); the modes of fields are evaluated once for all scenarios."""
         return InputsOnPoints(self, {name: part.on(points) for name, part in self.inputs.items()})
-
-    def at(self, z: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-        """Name -> (S, 1) or (S, P) values of scenarios z (S, m) at points (dim, P)."""
-        return self.on(points).at(z)
 
     def _check(self, z: np.ndarray) -> None:
         if z.ndim != 2 or z.shape[1] != self.dimension:

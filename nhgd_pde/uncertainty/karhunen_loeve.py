@@ -11,11 +11,11 @@ from scipy.linalg import eigh, solve_triangular
 
 from .covariance import Covariance
 
-# Entries of one block of a table that is not kept.
+# Number of entries of one block of a table that is computed block by block.
 _BLOCK = 2**17
-# Rows of the factor that are allocated at once.
+# Number of rows of the factor that are allocated at once.
 _CHUNK = 64
-# Nodes at which residuals are looked at, where the mesh has more.
+# Number of random nodes at which residuals are computed if the mesh has more nodes.
 _PROBES = 400
 
 
@@ -24,16 +24,16 @@ class KarhunenLoeve:
     """A random field sum_k z_k sqrt(lambda_k) phi_k of zero mean, with standard normal z_k.
 
     Attributes:
-        covariance: of the field.
-        points: (dim, r) the pivots' places, which carry the modes everywhere else.
-        coefficients: (r, m) of c(x, points) in sqrt(lambda_k) phi_k(x).
-        eigenvalues: (m,) lambda_k, descending; lower bounds of those of the mesh, apart from rounding.
-        captured: share of the variance integral int c(x, x) dx that the eigenvalues sum to.
-        bound: by how much one of them, and all together, can be too small because of the low rank; always holds,
-            pessimistic where the covariance is rough.
-        residuals: (m,) the norms of C M phi_k - lambda_k phi_k in M: the distance from lambda_k to an eigenvalue of
-            the mesh is at most that. Exact up to 400 nodes, estimated from 400 random nodes above.
-        pivots: (r,) the nodes chosen, in their order.
+        covariance: the covariance of the field.
+        points: (dim, r) the places of the pivots, from which the modes are evaluated everywhere.
+        coefficients: (r, m) the coefficients of c(x, points) in sqrt(lambda_k) phi_k(x).
+        eigenvalues: (m,) lambda_k, descending; up to rounding they are lower bounds of the eigenvalues of the mesh.
+        captured: sum of the eigenvalues, relative to the integral int c(x, x) dx of the variance.
+        bound: upper bound of the error of the eigenvalues, and of their sum, because of the low rank. It always holds
+            and is pessimistic where the covariance is rough.
+        residuals: (m,) the norms of C M phi_k - lambda_k phi_k in M, which are upper bounds of the distance from
+            lambda_k to an eigenvalue of the mesh. They are exact up to 400 nodes and else estimated from 400 nodes.
+        pivots: (r,) the nodes of the pivots, in their order.
     """
 
     covariance: Covariance
@@ -56,7 +56,7 @@ class KarhunenLoeve:
     def at(self, points: np.ndarray) -> np.ndarray:
         """(m, P) sqrt(lambda_k) phi_k at any points (dim, P): the Nystrom extension through the pivots.
 
-        At the nodes it equals the nodal values of the modes of the factorised covariance exactly.
+        At the nodes it is exactly the modes of the factorised covariance.
         """
         values = np.empty((self.modes, points.shape[1]))
         for part in _blocks(points.shape[1], self.rank):
@@ -81,78 +81,144 @@ def karhunen_loeve(
     tolerance: float = 1e-3,
     rank: int = 1024,
 ) -> KarhunenLoeve:
-    """The leading eigenpairs of M C M phi = lambda M phi, C the covariances of the nodes, phi^T M phi = 1.
+    """The leading eigenpairs of M C M phi = lambda M phi with phi^T M phi = 1 and the covariances C of the nodes.
 
-    C is never formed: a pivoted Cholesky factorisation C ~ L L^T of low rank r (Harbrecht, Peters and Schneider, Appl.
-    Numer. Math. 62, 2012) leaves the r x r matrix L^T M L, which has the same eigenvalues. What it leaves of C is
-    positive semidefinite, and its trace in M bounds the error of the eigenvalues. The rank grows until this
-    bound, or the residuals of all modes kept, are below `tolerance` times the smallest eigenvalue kept. Costs
-    N r evaluations of the covariance, N r^2 operations and N r numbers; a mesh that resolves the correlation length
-    suffices, because the modes can be evaluated at the points of any other.
+    C is never formed. With a pivoted Cholesky factorisation C ~ L L^T of low rank r (Harbrecht, Peters and Schneider,
+    Appl. Numer. Math. 62, 2012), the r x r matrix L^T M L has the same eigenvalues. The remainder C - L L^T is positive
+    semidefinite, and its trace in M bounds the error of the eigenvalues. The rank grows until this bound or the
+    residuals of all modes are below `tolerance` times the smallest eigenvalue of the modes. The costs are N r
+    evaluations of the covariance, N r^2 operations and N r numbers. A mesh that resolves the correlation length
+    suffices, because the modes can be evaluated at the points of any other mesh.
 
-    The modes do not depend on rounding: those of one eigenvalue are turned to the axes of coordinates, and each is
-    positive in its mean weighted by a fixed function.
+    The modes do not depend on rounding: the modes of a multiple eigenvalue are aligned with the axes of coordinates,
+    and the sign of every mode makes its mean, weighted by a fixed function, positive.
 
     Args:
-        covariance: of the field.
-        nodes: (dim, N) of a nodal finite element space.
+        covariance: the covariance of the field.
+        nodes: (dim, N) nodes of a nodal finite element space.
         mass: (N, N) mass matrix of the space.
-        modes: how many, or at most how many where `share` is given too.
-        share: keep the fewest modes that carry this share of the variance, in (0, 1).
-        tolerance: relative error of the smallest eigenvalue kept, at which the factorisation stops.
-        rank: most pivots (at least twice `modes`); where they do not suffice for the tolerance, `bound` and
-            `residuals` say what was reached.
+        modes: number of modes, or the largest number of modes if `share` is given too.
+        share: take the fewest modes with this share of the variance, in (0, 1).
+        tolerance: relative error of the smallest eigenvalue at which the factorisation stops.
+        rank: largest number of pivots (at least twice `modes`); if it does not suffice for the tolerance, `bound` and
+            `residuals` have the accuracy.
 
     Raises:
         ValueError: an argument is out of its range, or the mesh carries fewer modes or less variance than asked.
     """
-    count = nodes.shape[1]
-    _check(count, mass, modes, share, tolerance, rank)
+    count, wanted = nodes.shape[1], _Wanted(modes, share)
+    _check(count, mass, tolerance, rank)
+    wanted.check(count)
     most = min(count, rank if modes is None else max(rank, 2 * modes))
-    factor = _Factor(covariance, nodes)
-    matrix = sp.csr_matrix(mass)
+    factor, matrix = _Factor(covariance, nodes), sp.csr_matrix(mass)
     # M is below the diagonal matrix of its absolute row sums (Gershgorin).
     weights = np.asarray(abs(matrix).sum(axis=1)).ravel()
     variance = float((matrix @ covariance.variance(nodes)).sum())
-    probes = _Probes(covariance, nodes, weights)
-    gram = np.empty((0, 0))
-    target = min(most, max(32, 2 * (modes or 0)))
-    while True:
-        factor.grow(target)
-        gram = _gram(factor, matrix, gram)
-        done = factor.complete or factor.rank == most
-        eigenvalues, vectors = _descending(gram)
-        bound = float(weights @ factor.left)
-        carried = _carried(eigenvalues, bound if factor.complete else 0.0, count)
-        kept = _kept(eigenvalues, variance, modes, share)
-        if kept <= carried:
-            found = _modes(factor, matrix, nodes, eigenvalues[:carried], vectors[:, :carried], kept)
-            residuals = probes.residuals(matrix @ found.values.T, found)
-            worst = min(bound, float(residuals.max()))
-            if done or worst <= tolerance * eigenvalues[kept - 1]:
-                break
-        elif done:
-            raise ValueError(_too_many(count, carried, factor, eigenvalues, variance, modes, share))
-        target = min(most, factor.rank + max(32, factor.rank // 2))
+    found, residuals = _accurate_modes(factor, matrix, weights, wanted, variance, most, tolerance)
     return KarhunenLoeve(
         covariance=covariance,
         points=nodes[:, factor.pivots].copy(),
         coefficients=factor.back(found.vectors),
         eigenvalues=found.eigenvalues,
         captured=float(found.eigenvalues.sum()) / variance,
-        bound=bound,
+        bound=float(weights @ factor.left),
         residuals=residuals,
         pivots=factor.pivots,
     )
 
 
+def _accurate_modes(
+    factor: _Factor,
+    mass: sp.csr_matrix,
+    weights: np.ndarray,
+    wanted: _Wanted,
+    variance: float,
+    most: int,
+    tolerance: float,
+) -> tuple[_Modes, np.ndarray]:
+    """The modes and their residuals, from a factorisation that grows until they are accurate or it has `most` rows."""
+    count = factor.nodes.shape[1]
+    probes = _Probes(factor.covariance, factor.nodes, weights)
+    gram = np.empty((0, 0))
+    target = min(most, max(32, 2 * (wanted.modes or 0)))
+    while True:
+        factor.grow(target)
+        gram = _gram(factor, mass, gram)
+        done = factor.complete or factor.rank == most
+        eigenvalues, vectors = _descending(gram)
+        bound = float(weights @ factor.left)
+        carried = _carried(eigenvalues, bound if factor.complete else 0.0, count)
+        kept = wanted.count(eigenvalues, variance)
+        if kept <= carried:
+            found = _modes(factor, mass, eigenvalues[:carried], vectors[:, :carried], kept)
+            residuals = probes.residuals(mass @ found.values.T, found)
+            worst = min(bound, float(residuals.max()))
+            if done or worst <= tolerance * eigenvalues[kept - 1]:
+                return found, residuals
+        elif done:
+            raise ValueError(wanted.refusal(factor, carried, 100.0 * float(eigenvalues.sum()) / variance))
+        target = min(most, factor.rank + max(32, factor.rank // 2))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The modes that are asked for: a number, the fewest that carry a share of the variance, or the fewer of both."""
+
+    modes: int | None
+    share: float | None
+
+    def check(self, nodes: int) -> None:
+        """Raises: ValueError: a mesh of so many nodes cannot carry the modes, or they are not determined."""
+        modes, share = self.modes, self.share
+        if modes is None and share is None:
+            raise ValueError("expected a number of modes or a share of the variance, found neither")
+        if modes is not None and modes < 1:
+            raise ValueError(f"expected at least 1 mode, found {modes}")
+        if modes is not None and modes > nodes:
+            raise ValueError(f"{modes:,} modes are asked for, but a mesh of {nodes:,} nodes carries at most {nodes:,}")
+        if share is not None and not 0.0 < share < 1.0:
+            raise ValueError(f"expected a share of the variance in (0, 1), found {share}")
+
+    def count(self, eigenvalues: np.ndarray, variance: float) -> int:
+        """The number of modes; more than there are eigenvalues where these do not carry the share."""
+        if self.share is None:
+            assert self.modes is not None
+            return self.modes
+        needed = int(np.searchsorted(np.cumsum(eigenvalues), self.share * variance)) + 1
+        return needed if self.modes is None else min(needed, self.modes)
+
+    def refusal(self, factor: _Factor, carried: int, reached: float) -> str:
+        """A sentence on why a factorisation does not carry the modes.
+
+        Args:
+            factor: the factorisation.
+            carried: number of eigenvalues that are more than rounding.
+            reached: percentage of the variance that the eigenvalues carry.
+        """
+        count = factor.nodes.shape[1]
+        if self.share is None:
+            return (
+                f"{self.modes:,} modes are asked for, but on this mesh of {count:,} nodes the covariance has the "
+                f"numerical rank {carried:,}: ask for at most {carried:,}"
+            )
+        asked = f"{100 * self.share:.6g} % of the variance are asked for, but "
+        if factor.complete:
+            return (
+                f"{asked}a mesh of {count:,} nodes carries {reached:.4g} %: ask for a smaller share or refine the mesh"
+            )
+        return (
+            f"{asked}{factor.rank:,} pivots carry {reached:.4g} %: ask for a smaller share, a number of modes, or a "
+            "longer correlation length"
+        )
+
+
 class _Factor:
-    """L^T of a pivoted Cholesky factorisation, (r, N) in chunks of rows; the pivot is the largest of what is left."""
+    """L^T (r, N) of a pivoted Cholesky factorisation, in chunks of rows; the next pivot has the largest remainder."""
 
     def __init__(self, covariance: Covariance, nodes: np.ndarray) -> None:
         self.covariance, self.nodes = covariance, nodes
         self.left = covariance.variance(nodes).astype(float)
-        # What rounding makes of zero (LAPACK's dpstrf stops there too).
+        # A remainder below this number is only rounding; LAPACK's dpstrf has the same limit.
         self.smallest = nodes.shape[1] * np.finfo(float).eps * self.left.max()
         self.complete = False
         self._chunks: list[np.ndarray] = []
@@ -171,19 +237,20 @@ class _Factor:
         return [chunk[: self.rank - _CHUNK * k] for k, chunk in enumerate(self._chunks)]
 
     def grow(self, rank: int) -> None:
-        """More rows, up to a rank or until nothing but rounding is left."""
+        """Adds rows up to a rank, or until the remainder is only rounding."""
         while self.rank < rank and not self.complete:
             largest = float(self.left.max())
             if largest <= self.smallest:
                 self.complete = True
                 break
-            # The first of those that are equal apart from rounding, so that rounding does not choose.
+            # Of the nodes whose remainders are equal up to rounding, the first one is the pivot, so that rounding does
+            # not choose.
             pivot = int(np.argmax(self.left >= (1.0 - 1e-9) * largest))
             row = self.covariance(self.nodes[:, [pivot]], self.nodes)[0]
             for chunk in self.rows():
                 row -= chunk[:, pivot] @ chunk
             row /= math.sqrt(self.left[pivot])
-            # Zero there by definition.
+            # The remainder at earlier pivots is zero.
             row[self._pivots] = 0.0
             self.left = np.maximum(self.left - row**2, 0.0)
             self.left[pivot] = 0.0
@@ -194,21 +261,27 @@ class _Factor:
         self.complete = self.complete or self.rank == self.nodes.shape[1]
 
     def times(self, vectors: np.ndarray) -> np.ndarray:
-        """(k, N) the columns of L V, V (r, k)."""
+        """(k, N) the columns of L V for V (r, k)."""
         values = np.zeros((vectors.shape[1], self.nodes.shape[1]))
         for k, rows in enumerate(self.rows()):
             values += vectors[_CHUNK * k : _CHUNK * k + len(rows)].T @ rows
         return values
 
     def back(self, vectors: np.ndarray) -> np.ndarray:
-        """(r, k) B such that L V = C[:, pivots] B."""
+        """(r, k) the matrix B with L V = C[:, pivots] B."""
         lower = np.concatenate([rows[:, self._pivots] for rows in self.rows()]).T
         return np.asarray(solve_triangular(lower, vectors, trans="T", lower=True))
 
 
 @dataclass(frozen=True)
 class _Modes:
-    """Eigenpairs: values (m, N) sqrt(lambda_k) phi_k at the nodes, vectors (r, m) with values = (L V)^T."""
+    """Eigenpairs.
+
+    Attributes:
+        eigenvalues: (m,) lambda_k.
+        vectors: V (r, m), with values = (L V)^T.
+        values: (m, N) sqrt(lambda_k) phi_k at the nodes.
+    """
 
     eigenvalues: np.ndarray
     vectors: np.ndarray
@@ -216,7 +289,7 @@ class _Modes:
 
 
 class _Probes:
-    """Residuals C M phi - lambda phi in M, from the rows of C of some nodes."""
+    """Computes norms in M of residuals C M phi - lambda phi, from rows of C."""
 
     def __init__(self, covariance: Covariance, nodes: np.ndarray, weights: np.ndarray) -> None:
         self.covariance, self.nodes = covariance, nodes
@@ -224,12 +297,13 @@ class _Probes:
         if count <= _PROBES:
             self.chosen, self.weights = np.arange(count), weights
         else:
-            # Drawn by weight, the mean of squares times the volume is an unbiased estimate of the squared norm.
+            # For nodes drawn by weight, the mean of squares times the volume is an unbiased estimate of the squared
+            # norm.
             self.chosen = np.random.default_rng(0).choice(count, _PROBES, p=weights / weights.sum())
             self.weights = np.full(_PROBES, weights.sum() / _PROBES)
 
     def residuals(self, covectors: np.ndarray, found: _Modes) -> np.ndarray:
-        """(m,) from covectors (N, m) M sqrt(lambda_k) phi_k."""
+        """(m,) the norms, given the covectors (N, m) M sqrt(lambda_k) phi_k."""
         errors = -found.values[:, self.chosen].T * found.eigenvalues
         for part in _blocks(self.nodes.shape[1], len(self.chosen)):
             errors += self.covariance(self.nodes[:, self.chosen], self.nodes[:, part]) @ covectors[part]
@@ -242,7 +316,7 @@ def _blocks(count: int, width: int) -> list[slice]:
 
 
 def _gram(factor: _Factor, mass: sp.csr_matrix, known: np.ndarray) -> np.ndarray:
-    """L^T M L (r, r), of which the leading part is known."""
+    """L^T M L (r, r), whose leading part is known."""
     before, after = len(known), factor.rank
     gram = np.empty((after, after))
     gram[:before, :before] = known
@@ -265,30 +339,21 @@ def _descending(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _carried(eigenvalues: np.ndarray, rounding: float, count: int) -> int:
-    """How many eigenvalues are more than rounding."""
+    """The number of eigenvalues that are larger than rounding."""
     return int((eigenvalues > max(rounding, count * np.finfo(float).eps * eigenvalues[0])).sum())
 
 
-def _kept(eigenvalues: np.ndarray, variance: float, modes: int | None, share: float | None) -> int:
-    """How many modes are asked for; more than there are where they do not carry the share."""
-    if share is None:
-        assert modes is not None
-        return modes
-    needed = int(np.searchsorted(np.cumsum(eigenvalues), share * variance)) + 1
-    return needed if modes is None else min(needed, modes)
-
-
-def _modes(
-    factor: _Factor, mass: sp.csr_matrix, nodes: np.ndarray, eigenvalues: np.ndarray, vectors: np.ndarray, kept: int
-) -> _Modes:
-    """The first modes, in a basis of every eigenspace and with signs that rounding does not choose."""
+def _modes(factor: _Factor, mass: sp.csr_matrix, eigenvalues: np.ndarray, vectors: np.ndarray, kept: int) -> _Modes:
+    """The first modes, with a basis of every eigenspace and signs that do not depend on rounding."""
+    nodes = factor.nodes
     low, high = nodes.min(axis=1, keepdims=True), nodes.max(axis=1, keepdims=True)
-    # In (-1, 1) along every axis.
+    # Coordinates in (-1, 1) along every axis.
     place = (2.0 * nodes - low - high) / np.maximum(high - low, np.finfo(float).tiny)
     axes = np.sqrt(np.arange(1.0, len(nodes) + 1.0))[:, None]
-    # Even in every coordinate, so that modes on a box follow its axes, and of all even harmonics on a disk.
+    # This function is even in every coordinate, so that modes on a box follow the axes; it has all even harmonics on a
+    # disk.
     even = (axes * np.cosh(3.0 * place)).sum(axis=0)
-    # No symmetry at all, so that no mode has the mean zero.
+    # This function has no symmetry, so that no mode has the weighted mean zero.
     skew = np.exp((axes * place).sum(axis=0))
     first, values, turned = 0, eigenvalues.copy(), vectors.copy()
     while first < kept:
@@ -308,46 +373,10 @@ def _modes(
     return _Modes(values, turned * signs, nodal * signs[:, None])
 
 
-def _check(
-    count: int, mass: sp.csr_matrix, modes: int | None, share: float | None, tolerance: float, rank: int
-) -> None:
+def _check(count: int, mass: sp.csr_matrix, tolerance: float, rank: int) -> None:
     if mass.shape != (count, count):
         raise ValueError(f"expected a mass matrix of the {count:,} nodes, found one of shape {mass.shape}")
-    if modes is None and share is None:
-        raise ValueError("expected a number of modes or a share of the variance, found neither")
-    if modes is not None and modes < 1:
-        raise ValueError(f"expected at least 1 mode, found {modes}")
-    if modes is not None and modes > count:
-        raise ValueError(f"{modes:,} modes are asked for, but a mesh of {count:,} nodes carries at most {count:,}")
-    if share is not None and not 0.0 < share < 1.0:
-        raise ValueError(f"expected a share of the variance in (0, 1), found {share}")
     if not tolerance >= 0.0:
         raise ValueError(f"expected a tolerance of at least 0, found {tolerance}")
     if rank < 1:
         raise ValueError(f"expected a rank of at least 1, found {rank}")
-
-
-def _too_many(
-    count: int,
-    carried: int,
-    factor: _Factor,
-    eigenvalues: np.ndarray,
-    variance: float,
-    modes: int | None,
-    share: float | None,
-) -> str:
-    if share is None:
-        return (
-            f"{modes:,} modes are asked for, but on this mesh of {count:,} nodes the covariance has the numerical "
-            f"rank {carried:,}: ask for at most {carried:,}"
-        )
-    reached = 100.0 * float(eigenvalues.sum()) / variance
-    if factor.complete:
-        return (
-            f"{100 * share:.6g} % of the variance are asked for, but a mesh of {count:,} nodes carries "
-            f"{reached:.4g} %: ask for a smaller share or refine the mesh"
-        )
-    return (
-        f"{100 * share:.6g} % of the variance are asked for, but {factor.rank:,} pivots carry {reached:.4g} %: ask for "
-        "a smaller share, a number of modes, or a longer correlation length"
-    )

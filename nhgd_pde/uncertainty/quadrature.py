@@ -12,16 +12,17 @@ from .distributions import Distribution
 from .inputs import RandomInputs
 from .sampling import Samples
 
+# Largest number of scenarios of a quadrature.
 LIMIT = 100_000
 
 
 def tensor_count(inputs: RandomInputs, points: int) -> int:
-    """Number of scenarios of `tensor_quadrature`."""
+    """The number of scenarios of `tensor_quadrature`."""
     return points**inputs.dimension
 
 
 def tensor_quadrature(inputs: RandomInputs, points: int, limit: int = LIMIT) -> Samples:
-    """Gauss points in every variable: exact for polynomials of degree 2 points - 1 in each of them.
+    """The product of Gauss rules, which is exact for polynomials of degree 2 points - 1 in every variable.
 
     Raises:
         ValueError: `points` is below 1, or there would be more scenarios than `limit`.
@@ -40,27 +41,27 @@ def tensor_quadrature(inputs: RandomInputs, points: int, limit: int = LIMIT) -> 
 
 
 def sparse_count(inputs: RandomInputs, level: int) -> int:
-    """Number of scenarios of `sparse_quadrature`, without building it."""
+    """The number of scenarios of `sparse_quadrature`, without building it."""
     m = inputs.dimension
     if m == 1:
         return 2 * ((level + 1) // 2) + 1
-    # New points of the rules by their cost: the middle, then 2k others of the rule of 2k + 1 points.
+    # Numbers of new points of the rules by their cost: one in the middle, then 2k others for the rule of 2k + 1 points.
     others = [0] * (level + 1)
     for k in range(1, (level + 1) // 2 + 1):
         others[2 * k - 1] = 2 * k
     rules = [1, *others[1:]]
     everything = sum(_power(rules, m))
-    # Points off the middle in every variable stand in one grid alone, which has the weight zero where much is left.
+    # Points off the middle in all variables belong to one grid only, which has the weight zero if much budget is left.
     unused = sum(_power(others, m)[: max(level - 2 * m + 1, 0)])
     return everything - unused
 
 
 def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> Samples:
-    """Smolyak's quadrature from Gauss rules of odd counts: exact for polynomials of total degree 2 level + 1.
+    """Smolyak's quadrature from Gauss rules with odd counts, exact for polynomials of total degree 2 level + 1.
 
-    Level l of one variable is the rule of 2 ceil(l/2) + 1 points, exact for degree 2 l + 1 and above, and all rules
-    share the middle. Novak and Ritter, Constr. Approx. 15, 1999. Weights may be negative, so that a mean of positive
-    values need not be positive, nor a mean of convex functions convex.
+    Level l of one variable is the rule of 2 ceil(l/2) + 1 points, which is exact for degree 2 l + 1, and all rules
+    share the middle point (Novak and Ritter, Constr. Approx. 15, 1999). Weights may be negative, so that the mean of
+    positive values need not be positive, and the mean of convex functions need not be convex.
 
     Raises:
         ValueError: `level` is negative, or there would be more scenarios than `limit`.
@@ -69,7 +70,8 @@ def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> S
         raise ValueError(f"expected a level of at least 0, found {level}")
     m = inputs.dimension
     what = f"level {_digits(level)} of {m} random variables"
-    # Of two variables alone there is a triangle of rules. Counting takes as long as the square of the level.
+    # This is a lower bound of the number of points, since two variables alone have a triangle of rules. It is used
+    # because the time of counting grows with the square of the level.
     least = 0 if m == 1 else level**2 // 8
     _check(least if least > limit else sparse_count(inputs, level), limit, what)
 
@@ -80,7 +82,7 @@ def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> S
             rules[distribution, k] = distribution.gauss(2 * k + 1)
         return rules[distribution, k]
 
-    # A point by the variables off the middle, their rules and the numbers of their nodes there.
+    # A point is given by the variables off the middle, their rules and their nodes; its weights are summed here.
     found: dict[tuple[tuple[int, int, int], ...], float] = {}
     for grid, left in _grids(m, level):
         factor = _coefficient(m - len(grid), len(grid), left)
@@ -99,7 +101,7 @@ def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> S
 
 
 def _grids(m: int, budget: int, first: int = 0) -> Iterator[tuple[tuple[tuple[int, int], ...], int]]:
-    """Grids ((variable, k), ...) of rules of 2k + 1 > 1 points, at the cost 2k - 1 each, and what is left."""
+    """Grids ((variable, k), ...) of rules of 2k + 1 > 1 points, which cost 2k - 1 each, and the budget that is left."""
     yield (), budget
     for j in range(first, m):
         for k in range(1, (budget + 1) // 2 + 1):
@@ -108,10 +110,10 @@ def _grids(m: int, budget: int, first: int = 0) -> Iterator[tuple[tuple[tuple[in
 
 
 def _coefficient(single: int, several: int, left: int) -> int:
-    """The combination technique's factor of a grid.
+    """The factor of a grid in the combination technique.
 
-    Of the grids that are finer by one rule in some of their variables, which costs 1 where one point becomes three and
-    2 elsewhere, each that is affordable counts with the sign of the number of these variables.
+    It is a sum over the affordable grids that are finer by one rule in some variables, with the sign (-1)^(number of
+    these variables). A finer rule costs 1 where one point becomes three, and else 2.
     """
     return sum(
         (-1) ** (a + b) * math.comb(single, a) * math.comb(several, b)
@@ -121,7 +123,7 @@ def _coefficient(single: int, several: int, left: int) -> int:
 
 
 def _power(series: list[int], exponent: int) -> list[int]:
-    """A power of a polynomial, of which as many coefficients are kept as there are."""
+    """A power of a polynomial, cut off to as many coefficients as the polynomial has."""
     result, base = [1] + [0] * (len(series) - 1), series
     while exponent:
         if exponent & 1:
@@ -144,5 +146,5 @@ def _check(count: int, limit: int, what: str) -> None:
 
 
 def _digits(count: int) -> str:
-    """A number for people; Python does not write numbers of thousands of digits."""
+    """A number in words for messages; Python does not write numbers with thousands of digits."""
     return f"{count:,}" if count < 10**18 else "more than 1e18"

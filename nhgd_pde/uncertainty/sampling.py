@@ -16,7 +16,7 @@ class Samples:
 
     Attributes:
         z: (S, m) standard variables.
-        weights: (S,) of sum one; those of a sparse quadrature may be negative.
+        weights: (S,) weights, whose sum is one; those of a sparse quadrature may be negative.
     """
 
     z: np.ndarray
@@ -26,21 +26,17 @@ class Samples:
     def count(self) -> int:
         return len(self.weights)
 
-    def mean(self, values: np.ndarray) -> np.ndarray:
-        """The mean over the scenarios, the first axis of (S, ...)."""
-        return np.tensordot(self.weights, values, axes=1)
-
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless sequence of independent scenarios, number k of which does not depend on how it is reached.
+    """An endless sequence of independent scenarios, each of which is a function of its number.
 
-    The numbers come from Philox4x64 (Salmon et al., SC 2011), a function of a counter: processes, or a run that
-    resumes, see the same scenarios without passing over those before.
+    The random numbers come from Philox4x64 (Salmon et al., SC 2011), a function of a counter. So all processes, and
+    runs that resume, have the same scenarios without drawing the earlier ones.
 
     Attributes:
         inputs: the random inputs.
-        seed: of the sequence, at least 0.
+        seed: seed of the sequence, at least 0.
         branch: streams of one seed and different branches are independent.
 
     Raises:
@@ -58,11 +54,11 @@ class Stream:
 
     @property
     def fresh(self) -> Stream:
-        """A stream that is independent of this one, for what is to be judged out of sample."""
+        """An independent stream, for judgements out of sample."""
         return replace(self, branch=self.branch + 1)
 
     def draw(self, count: int, first: int = 0) -> Samples:
-        """Scenarios first, ..., first + count - 1, of equal weights.
+        """The scenarios first, ..., first + count - 1, with equal weights.
 
         Raises:
             ValueError: `count` is below 1 or `first` negative.
@@ -70,11 +66,11 @@ class Stream:
         _at_least_one("scenario", count)
         if first < 0:
             raise ValueError(f"first scenario of a stream: expected at least 0, found {first}")
-        # A count of the generator gives four numbers; a scenario takes whole counts.
+        # Each count of the generator gives four numbers, and a scenario takes whole counts.
         counts = -(-self.inputs.dimension // 4)
         generator = np.random.Philox(key=self._key, counter=first * counts)
         raw = generator.random_raw(4 * counts * count).reshape(count, 4 * counts)[:, : self.inputs.dimension]
-        # The middles of 2^52 intervals: neither 0 nor 1, exact, and symmetric.
+        # The probabilities are the middles of 2^52 intervals, which are exact, symmetric, and neither 0 nor 1.
         z = self.inputs.quantile(((raw >> np.uint64(12)) + 0.5) * 2.0**-52)
         return Samples(z, np.full(count, 1.0 / count))
 
@@ -89,9 +85,9 @@ def monte_carlo(inputs: RandomInputs, count: int, seed: int) -> Samples:
 
 
 def quasi(inputs: RandomInputs, count: int, seed: int) -> Samples:
-    """The first points of a scrambled Sobol sequence (Owen, 1998): every mean of them is unbiased.
+    """The first points of a scrambled Sobol sequence (Owen, 1998), with which every mean is unbiased.
 
-    The scenarios of a smaller count are the first of a larger one. A power of two is the best count.
+    A sample with a smaller count is the beginning of a larger sample. Counts that are powers of two are best.
 
     Raises:
         ValueError: `count` is below 1, or there are more variables than the sequence has dimensions.
@@ -105,11 +101,11 @@ def quasi(inputs: RandomInputs, count: int, seed: int) -> Samples:
             f"{inputs.dimension:,} random variables, but Sobol points have at most {qmc.Sobol.MAXDIM:,} dimensions"
         )
     bits = 52
-    # A generator, because the keyword for a plain number depends on the version of scipy.
+    # The seed is a generator, because the keyword for a plain number depends on the version of scipy.
     sequence = qmc.Sobol(inputs.dimension, scramble=True, bits=bits, seed=np.random.default_rng(seed))
-    # A whole power of two, because of other counts scipy warns.
+    # scipy warns if the count is not a power of two, so more points are drawn.
     p = sequence.random_base2((count - 1).bit_length())[:count]
-    # Multiples of 2^-bits, moved to the middles, off zero.
+    # Multiples of 2^-bits are moved to the middles of intervals, away from zero.
     return Samples(inputs.quantile(p + 0.5 * 2.0**-bits), np.full(count, 1.0 / count))
 
 

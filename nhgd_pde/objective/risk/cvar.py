@@ -5,27 +5,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import scipy.optimize
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .measure import Expectation, distribution, require, require_smoothing, spread
+from .base import Expectation, distribution, require, require_smoothing, spread
 
 _EPSILON = torch.finfo(torch.float64).eps
-_MOST_STEPS = 10_000  # halvings from the largest to the least of numbers take about 2,000
+# Largest number of steps of the search for a level. Halvings from the largest to the least number take about 2,000.
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class Integrand:
-    """t + plus(f - t) / (1 - beta) of each scenario, less a constant, and its derivatives by f and t; all (S,).
+    """t + plus(f - t) / (1 - beta) of each scenario minus a constant, and its derivatives by f and t; all (S,).
 
     Attributes:
-        value: itself.
-        exact: the same without smoothing; its mean is least at the exact level, and nearly least at the smoothed one.
-        by_value: its derivative by f.
-        by_level: its derivative by t.
-        curvature: k of its second derivative [[k, -k], [-k, k]] by (f, t).
+        value: the value.
+        exact: the value without smoothing; its mean is least at the exact level, and nearly least at the smoothed one.
+        by_value: the derivative by f.
+        by_level: the derivative by t.
+        curvature: k in the second derivative [[k, -k], [-k, k]] by (f, t).
     """
 
     value: Tensor
@@ -39,21 +39,21 @@ class Integrand:
 class CVaR:
     """min over t of t + E plus(f - t) / (1 - beta): the mean of the worst share 1 - beta (Rockafellar, Uryasev 2000).
 
-    The plus function is smoothed as in Kouri and Surowiec 2016, by w log(1 + exp(s / w)) with a width w. Without its
-    `gap`, by which it is at most too large, the result keeps constants and stays between the mean and the exact
-    measure: it is the largest mean under weights of at most 1 / (1 - beta) times the probabilities, less a relative
-    entropy as their price. A fixed width leaves it convex, monotone and equivariant under translations; homogeneous
-    it is in values and width together. Besides that constant, which no derivative sees, the error is of second order
-    in the width where the values are dense.
+    The plus function is smoothed by w log(1 + exp(s / w)) with a width w (Kouri and Surowiec 2016), which is too large
+    by at most `gap`. After subtracting `gap`, the measure of a constant is the constant, and the result lies between
+    the mean and the exact measure: it is the largest mean under weights of at most 1 / (1 - beta) times the
+    probabilities, minus their relative entropy. With a fixed width it is convex, monotone and equivariant under
+    translations, and it is homogeneous in values and width together. Apart from the constant, the error is of second
+    order in the width where the values are dense.
 
-    t is eliminated, so `derivative` needs no derivative of it (envelope theorem) and `second_derivative` does. The
-    curvature is positive everywhere, hence t unique: a plus function that is exact outside of an interval has no
-    second derivative where no value lies within.
+    t is eliminated: `derivative` needs no derivative of t (envelope theorem), but `second_derivative` does. The
+    curvature is positive everywhere, so that t is unique. A plus function that is exact outside an interval would have
+    no curvature if no value lies in this interval.
 
     Attributes:
-        beta: the level, between 0 and 1; 0 would be the mean and 1 the worst case.
+        beta: the level between 0 and 1; 0 would be the mean and 1 the worst case.
         smoothing: the width as a share of the scale.
-        scale: of the values, in their units; see `fitted`.
+        scale: the scale of the values, in their units; see `fitted`.
     """
 
     beta: float
@@ -90,13 +90,14 @@ class CVaR:
         values, weights = distribution(values, weights)
         x, _ = self._solution(values, weights)
         log_curvature = logsigmoid(x) + logsigmoid(-x)
-        # t moves with the mean of the direction under the curvatures; by logarithms, because all may underflow.
+        # t moves with the mean of the direction weighted by the curvatures; logarithms are used because these may
+        # underflow.
         direction = direction.double()
         motion = torch.softmax(weights.log() + log_curvature, 0) @ direction
         return weights * log_curvature.exp() / (self.width * (1.0 - self.beta)) * (direction - motion)
 
     def level(self, values: Tensor, weights: Tensor) -> float | None:
-        """The minimising t, which tends to a value at risk with the width."""
+        """The minimising t, which tends to a value at risk as the width tends to zero."""
         return self._solution(*distribution(values, weights))[1]
 
     def exact(self, values: Tensor, weights: Tensor) -> float:
@@ -104,13 +105,14 @@ class CVaR:
         order = torch.argsort(values, descending=True)
         ordered = weights[order]
         worse = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)[:-1]])
-        # The scenario in which the tail begins counts with the share of it that still belongs there.
+        # The scenario in which the tail begins counts with its share in the tail.
         share = torch.minimum((1.0 - self.beta - worse).clamp(min=0.0), ordered)
-        anchor = float(values[order[0]])  # so that constants are kept to the last digit
+        # Values are measured from an anchor, so that the measure of a constant is exact.
+        anchor = float(values[order[0]])
         return anchor + float(share @ (values[order] - anchor) / share.sum())
 
     def gap(self, weights: Tensor) -> float:
-        """w H(beta) / (1 - beta) with the entropy H of a coin, by concavity of H; attained by constants."""
+        """w H(beta) / (1 - beta) with the entropy H of a coin, because H is concave; constants attain it."""
         return self._gap
 
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
@@ -129,8 +131,9 @@ class CVaR:
         return replace(self, scale=spread(values, weights))
 
     def integrand(self, values: Tensor, t: float) -> Integrand:
-        """For methods that carry t as a variable: the weighted sum over scenarios, or its mean over any sample of
-        them, is to be minimised in (f, t) jointly; for all scenarios its minimum in t is `value`, at `level`.
+        """The integrand for methods in which t is a variable: its weighted mean is minimised in (f, t) jointly.
+
+        For all scenarios, the minimum in t is `value`, at t = `level`.
         """
         above, tail = values.detach().double() - t, 1.0 - self.beta
         x = above / self.width
@@ -142,8 +145,8 @@ class CVaR:
     def _solution(self, values: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         """(values - t) / width and t.
 
-        t solves E sigmoid((f - t) / w) = 1 - beta, whose left side decreases from above to below over the bracket.
-        Everything is measured from the value at risk, so that a width far below the values themselves loses nothing.
+        t solves E sigmoid((f - t) / w) = 1 - beta, and the left side decreases over the bracket. Values are measured
+        from the value at risk, so that a width far below the values loses no digits.
         """
         anchor = value_at_risk(values, weights, self.beta)
         z = (values - anchor) / self.width
@@ -155,16 +158,19 @@ class CVaR:
             return float(weights @ torch.sigmoid(z - shift)) - (1.0 - self.beta)
 
         low, high = float(z.min()) + centre - 1.0, float(z.max()) + centre + 1.0
+        # Loaded here, because it takes long and most solves do without it.
+        import scipy.optimize
+
         shift = scipy.optimize.brentq(excess, low, high, xtol=_EPSILON, rtol=4.0 * _EPSILON, maxiter=_MOST_STEPS)
         return z - shift, anchor + self.width * shift
 
 
 def value_at_risk(values: Tensor, weights: Tensor, beta: float) -> float:
-    """The smallest of the values that is not exceeded with a probability of at least beta."""
+    """The smallest value that is not exceeded with a probability of at least beta."""
     values, weights = distribution(values, weights)
     order = torch.argsort(values)
     below = weights[order].cumsum(0)
-    # A sum that misses the level by its rounding has reached it.
+    # A sum that is below the level only by rounding has reached it.
     reached = int((below < beta - (8 + len(order)) * _EPSILON).sum())
     return float(values[order[min(reached, len(order) - 1)]])
 

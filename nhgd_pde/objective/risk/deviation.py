@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .measure import Expectation, distribution, moments, require, require_smoothing, spread
+from .base import Expectation, distribution, moments, require, require_smoothing, spread
 
 
 @dataclass(frozen=True)
 class MeanPlusDeviation:
     """E f + c std f, with the standard deviation smoothed as sqrt(var f + w^2) - w with a width w.
 
-    The kink of the standard deviation is at constants, so the width only matters where the deviation comes near to
-    it: there the derivative tends to that of the mean and the curvature is at most c / w. Convex and equivariant under
-    translations. Not monotone: the weight of a scenario is negative where its value is below the mean by more than
-    std / c, and an optimum may then make good scenarios worse.
+    The standard deviation has a kink at constants, so that the smoothing matters only where the deviation is not much
+    larger than the width: there the derivative tends to that of the mean, and the curvature is at most c / w. The
+    measure is convex and equivariant under translations. It is not monotone: the weight of a scenario is negative if
+    its value is below the mean by more than std / c, and an optimum may then make good scenarios worse.
 
     Attributes:
         c: the multiple, at least 0.
         smoothing: the width as a share of the scale.
-        scale: of the values, in their units; see `fitted`.
+        scale: the scale of the values, in their units; see `fitted`.
     """
 
     c: float

@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .measure import Expectation, distribution, require, require_smoothing, spread
+from .base import Expectation, distribution, require, require_smoothing, spread
 
-# Tail index above which a sample mean is useless, and least number of largest values from which it is estimated.
+# A sample mean is useless if the tail index is above `_HEAVY`. The index is estimated from at least `_FEWEST` values.
 _HEAVY = 0.7
 _FEWEST = 5
 
 
 @dataclass(frozen=True)
 class Entropic:
-    """log E exp(theta f) / theta, which is smooth by itself: between the mean (theta -> 0) and the maximum.
+    """log E exp(theta f) / theta, which needs no smoothing; it lies between the mean (theta -> 0) and the maximum.
 
-    For small theta it is mean + theta/2 variance. Convex, monotone, equivariant under translations, not homogeneous.
+    For small theta it is mean + theta/2 variance. It is convex, monotone and equivariant under translations, but not
+    homogeneous.
 
     Attributes:
         theta: aversion to risk, in reciprocal units of the values.
@@ -44,7 +45,7 @@ class Entropic:
         top = values.max()
         exponents = self.theta * (values - top)
         small = weights @ torch.expm1(exponents)
-        # Exact to rounding for a small theta, where the other form would cancel, and the other way round.
+        # For small theta the second form would cancel, for large theta the first one.
         logarithm = torch.log1p(small) if small > -0.5 else torch.logsumexp(weights.log() + exponents, 0)
         return float(top + logarithm / self.theta)
 
@@ -76,10 +77,10 @@ class Entropic:
         return middle + (math.log(known) + powers / known - 1.0) / self.theta
 
     def doubt(self, values: Tensor, weights: Tensor) -> str:
-        """A sentence if the tail index of the weighted exponentials is large, by Hill's estimate (1975, Ann. Stat. 3).
+        """A sentence if Hill's estimate (1975, Ann. Stat. 3) of the tail index of the weighted exponentials is large.
 
-        From an index of 1 on they have no mean, from 1/2 on no variance; above 0.7 their sample mean is useless
-        (Vehtari, Simpson, Gelman, Yao and Gabry 2024, J. Mach. Learn. Res. 25).
+        With an index of 1 or more the exponentials have no mean, with 1/2 or more no variance. Above 0.7 their sample
+        mean is useless (Vehtari, Simpson, Gelman, Yao and Gabry 2024, J. Mach. Learn. Res. 25).
         """
         values, weights = distribution(values, weights)
         logarithms = (weights[weights > 0.0].log() + self.theta * values[weights > 0.0]).sort(descending=True).values
@@ -102,12 +103,13 @@ class Entropic:
 class WorstCase:
     """The largest value of a scenario of positive probability, smoothed as w log E exp(f / w) with a width w.
 
-    That is too small by at most w log(1 / p), p the probability of the worst scenario: w log S where all are equal.
-    Properties as of `Entropic`, and homogeneous in values and width together.
+    The smoothed value is too small by at most w log(1 / p), where p is the probability of the worst scenario; this is
+    w log S if all are equally probable. It has the properties of `Entropic` and is homogeneous in values and width
+    together.
 
     Attributes:
         smoothing: the width as a share of the scale.
-        scale: of the values, in their units; see `fitted`.
+        scale: the scale of the values, in their units; see `fitted`.
     """
 
     smoothing: float = 1e-3
@@ -149,11 +151,11 @@ class WorstCase:
         return float(values[weights > 0.0].max())
 
     def gap(self, weights: Tensor) -> float:
-        """For the least probable of the scenarios as the worst."""
+        """The gap if the least probable scenario is the worst one."""
         return -self.width * math.log(float(weights[weights > 0.0].min()))
 
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
-        """The largest value of a sample bounds the worst case from below, and says no more of it."""
+        """None: the largest value of a sample is only a lower bound of the worst case."""
         return None
 
     def doubt(self, values: Tensor, weights: Tensor) -> str:

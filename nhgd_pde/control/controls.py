@@ -1,4 +1,4 @@
-"""Controls: the spaces they live in, their bounds and their inner products."""
+"""Controls: their spaces, bounds and inner products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..pde.rows import ControlRows
 
 
 class Filter(Protocol):
-    """A symmetric-in-its-metric smoothing of design variables: a linear map and its transpose."""
+    """A linear map that smooths design variables, and its transpose."""
 
     def apply(self, v: Tensor) -> Tensor:
         """(m,) design variables -> (m,) filtered ones."""
@@ -47,23 +47,24 @@ class ControlSpace:
     """One discrete control.
 
     Attributes:
-        name: for people and output.
-        nodes: (dim, m) the point of each of its degrees of freedom, those of a second component after the first.
-        evaluation: its functions, a field a component, at the points of the region that its integrals are over.
-        riesz: the inner product, in one time step, in which gradients, steps and projections are taken.
-        initial: (size,) starting value.
+        name: name in messages and in output.
+        nodes: (dim, m) the point of each degree of freedom, component by component.
+        evaluation: the functions of the control, one field for each component, at the points of its integrals.
+        riesz: the inner product in one time step, for gradients, steps and projections.
+        initial: (size,) starting values.
         lower, upper: (size,) bounds, -inf and inf where there are none; None without any bound.
         weight: (1, elements, points) one where the control acts, zero elsewhere.
-        steps: time steps in which it has values of its own; None where it is steady.
-        measure: length of a time step, the weight of its inner product in time; 1 where it is steady.
+        steps: number of time steps if it varies in time; None where it is steady.
+        measure: length of a time step, which is the weight of the inner product in time; 1 where it is steady.
         rule: quadrature rule of its integrals in time; None where it is steady.
-        components: fields.
-        space: its finite element space on the whole mesh; None for numbers.
-        dofs: (m / components,) the degrees of freedom of that space that are controlled.
-        filter: from the design variables to the control; None where they are the same.
-        boundary: its integrals are over a part of the boundary, where its gradient is the tangential one.
-        smoothing: of derivatives, in the place of a filter, for the methods that take one.
-        material: of a density, from its values to the share of material, pointwise; None where they are the same.
+        components: number of fields.
+        space: the finite element space on the whole mesh; None for numbers.
+        dofs: (m / components,) the controlled degrees of freedom of that space.
+        filter: the map from the design variables to the control; None where they are the same.
+        boundary: integrals of the control are over a part of the boundary, and its gradients are tangential.
+        smoothing: (design variables, derivative) -> smoothed derivative, in place of a filter, for the methods that
+            take one.
+        material: the pointwise map of a density to the share of material; None where they are the same.
     """
 
     name: str
@@ -87,7 +88,7 @@ class ControlSpace:
 
     @property
     def columns(self) -> int:
-        """m."""
+        """m, the number of values in one time step."""
         return self.nodes.shape[1]
 
     @property
@@ -108,8 +109,8 @@ class Controls:
     """All controls of a problem side by side.
 
     Attributes:
-        parts: one or more.
-        steps: rows of the state equation.
+        parts: one or more controls.
+        steps: number of rows of the state equation.
     """
 
     parts: tuple[ControlSpace, ...]
@@ -135,7 +136,7 @@ class Controls:
 
     @cached_property
     def start(self) -> Tensor:
-        """The values with which the equation is first solved: the starting values, projected onto the bounds."""
+        """The first control of the equation: the starting values, filtered and projected onto the bounds."""
         start = self.physical(self.initial)
         return start if self.bounds is None else start.clamp(*self.bounds)
 
@@ -157,13 +158,13 @@ class Controls:
         return self.rows.split(v)
 
     def numbers(self, v: Tensor) -> str:
-        """The controls that are mere numbers and their values, for people; empty where there are none."""
+        """The controls that are single numbers, with their values, for messages; empty where there are none."""
         pieces = zip(self.parts, self.split(v), strict=True)
         return ", ".join(f"{part.name} = {float(piece[0]):.9g}" for part, piece in pieces if part.size == 1)
 
     @property
     def smoothing(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """Of the derivative by all design variables (p,); None where no control has one."""
+        """(design variables, derivative) -> smoothed derivative, all (p,); None where no control has a smoothing."""
         if all(part.smoothing is None for part in self.parts):
             return None
 
@@ -178,11 +179,11 @@ class Controls:
         return any(part.filter is not None for part in self.parts)
 
     def physical(self, v: Tensor) -> Tensor:
-        """Design variables (p,) -> what enters the equation, (p,): the filtered ones."""
+        """Design variables (p,) -> controls in the equation (p,), which are the filtered design variables."""
         return self._mapped(v, "apply") if self._filtered else v
 
     def pull_back(self, covector: Tensor) -> Tensor:
-        """A derivative by the physical controls -> by the design variables."""
+        """A derivative by the controls in the equation -> the derivative by the design variables."""
         return self._mapped(covector, "transposed") if self._filtered else covector
 
     def _mapped(self, x: Tensor, verb: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a risk measure of finitely many scenarios is, and the mean, the simplest of them."""
+"""The interface of risk measures of finitely many scenarios, and the mean."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_OF_WEIGHTS = 1e-8  # by how much probabilities may miss the sum 1
-_NO_SPREAD = math.sqrt(torch.finfo(torch.float64).eps)  # relative to the values
-
+# Largest difference between the sum of probabilities and 1.
+_OF_WEIGHTS = 1e-8
+# A standard deviation below this share of the largest value is only rounding.
+_NO_SPREAD = math.sqrt(torch.finfo(torch.float64).eps)
 
 # Values (S,) of a function in the scenarios -> an estimate of its expectation.
 Expectation = Callable[[Tensor], float]
@@ -21,13 +22,13 @@ Expectation = Callable[[Tensor], float]
 class Risk(Protocol):
     """A convex function of the values (S,) of the scenarios, whose probabilities are weights (S,) that sum to 1.
 
-    A measure with a kink is smoothed: `value` and its derivatives belong to the smoothed measure, `exact` does not.
-    The smoothed one is never below the mean, never above the exact one and never more than `gap` below it; it keeps
-    the value of a constant. Everything is computed in float64; where a value is not finite, no result is either.
+    A measure with a kink is smoothed: `value` and its derivatives belong to the smoothed measure, `exact` does not. The
+    smoothed measure is at least the mean, at most the exact measure, and at most `gap` below it; the measure of a
+    constant is the constant. Numbers are computed in float64. If a value is not finite, the results are not finite.
 
     Attributes:
-        name: for people.
-        linear: it is the mean, so that sums over scenarios may be sampled.
+        name: name in messages.
+        linear: the measure is the mean, so that sums over scenarios may be sampled.
     """
 
     @property
@@ -39,7 +40,7 @@ class Risk(Protocol):
     def value(self, values: Tensor, weights: Tensor) -> float: ...
 
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
-        """(S,) by the values: the weights under which derivatives of the scenarios are summed. Their sum is 1."""
+        """(S,) the derivative by the values: the weights of the derivatives of the scenarios, whose sum is 1."""
         ...
 
     def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class Risk(Protocol):
         ...
 
     def level(self, values: Tensor, weights: Tensor) -> float | None:
-        """The auxiliary variable that was minimised over, in the units of the values; None where there is none."""
+        """The minimising auxiliary variable, in the units of the values; None where there is none."""
         ...
 
     def exact(self, values: Tensor, weights: Tensor) -> float:
@@ -55,29 +56,29 @@ class Risk(Protocol):
         ...
 
     def gap(self, weights: Tensor) -> float:
-        """value <= exact <= value + gap for any values."""
+        """A bound of the smoothing: value <= exact <= value + gap for any values."""
         ...
 
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
-        """(S,) whose expectation is the exact measure of the law that the scenarios are a sample of.
+        """(S,) contributions of the scenarios of a sample, whose expectation is the exact measure of the distribution.
 
-        The measure is linearised at that law, so far as `expectation` knows it, to second order.
-        None where a sample does not tell how far off the measure is.
+        The measure is expanded to second order around the distribution, as far as `expectation` knows it. None where a
+        sample does not determine the error of the measure.
         """
         ...
 
     def doubt(self, values: Tensor, weights: Tensor) -> str:
-        """A sentence on why a sample does not determine the measure of its distribution; empty where it may."""
+        """A sentence on why a sample does not determine the measure of its distribution; empty if it does."""
         ...
 
     def fitted(self, values: Tensor, weights: Tensor) -> Risk:
-        """The same measure with its smoothing in proportion to the spread of these values."""
+        """The measure with a smoothing in proportion to the spread of these values."""
         ...
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The expected value. Its weights may have either sign, as those of sparse quadrature do."""
+    """The expected value. Weights may be negative, as in sparse quadrature."""
 
     @property
     def name(self) -> str:
@@ -117,10 +118,10 @@ class Mean:
 
 
 def distribution(values: Tensor, weights: Tensor, signed: bool = False) -> tuple[Tensor, Tensor]:
-    """Both in float64.
+    """Values and weights in float64, checked.
 
     Raises:
-        ValueError: they are not the values and the probabilities of the same scenarios.
+        ValueError: they are not values and probabilities of the same scenarios.
     """
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values: expected one number a scenario, found shape {tuple(values.shape)}")
@@ -140,21 +141,23 @@ def distribution(values: Tensor, weights: Tensor, signed: bool = False) -> tuple
 
 
 def moments(values: Tensor, weights: Tensor) -> tuple[float, Tensor, float]:
-    """Mean, differences from it (S,) and standard deviation, to the rounding of differences of the values."""
+    """Mean, deviations from it (S,) and standard deviation, up to the rounding of differences of the values."""
     rest = values - values[0]
     mean = weights @ rest
     rest = rest - mean
-    correction = weights @ rest  # of a first value far from the others
+    # If the first value is far from the others, the mean has to be corrected.
+    correction = weights @ rest
     rest = rest - correction
-    size = float(rest.abs().max()) or 1.0  # squares of the rest itself may overflow
+    # The squares of the deviations may overflow.
+    size = float(rest.abs().max()) or 1.0
     return float(values[0] + (mean + correction)), rest, size * float((weights.sqrt() * (rest / size)).norm())
 
 
 def spread(values: Tensor, weights: Tensor) -> float:
-    """What smoothing is measured in: the standard deviation of the values.
+    """The unit of smoothing: the standard deviation of the values.
 
-    Values that agree to half of their digits tell nothing of the spread that they may have elsewhere (any control of
-    zero often gives such): then it is their size, which is coarse, and 1 where they are zero.
+    Values that agree in half of their digits, as for a control that is zero, do not show the spread at other controls.
+    The unit is then the size of the values, or 1 if they are zero.
     """
     values, weights = distribution(values, weights)
     _, _, deviation = moments(values, weights)
@@ -165,7 +168,11 @@ def spread(values: Tensor, weights: Tensor) -> float:
 
 
 def require(field: str, holds: bool, expectation: str, found: float) -> None:
-    """Raises: ValueError: it does not hold."""
+    """Checks a condition on a field.
+
+    Raises:
+        ValueError: the condition does not hold.
+    """
     if not holds:
         raise ValueError(f"{field}: expected {expectation}, found {found}")
 
