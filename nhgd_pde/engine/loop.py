@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .oracle import OracleState
 from .outer.base import OuterState
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 from .scales import UNKNOWN, GradientScales
 
 if TYPE_CHECKING:

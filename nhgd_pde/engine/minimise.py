@@ -14,7 +14,7 @@ from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, Unsolved
 from .outer.base import OuterMethod, OuterState, objection_of
-from .outer.evaluation import Evaluation, failed_evaluation
+from .outer.reduced_objective import Evaluation, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 from .search import Search, outer_space

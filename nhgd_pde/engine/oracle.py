@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .bilevel import OuterProblem
 from .outer.base import HessianProduct
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 import sys
 
 from .loop import Iterate, Stopping, worst_residual
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 from .scales import UNKNOWN, GradientScales
 
 # Squares below this have lost digits by underflow.

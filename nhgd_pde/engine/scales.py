@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 
 _EPSILON = 2.0**-52
 # Relative change of the state, which is small enough for nonlinear equations and far above rounding errors.

@@ -14,7 +14,7 @@ from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
 from .outer.base import Feasible, HessianProduct, OuterMethod
-from .outer.evaluation import Evaluation, failed_evaluation
+from .outer.reduced_objective import Evaluation, failed_evaluation
 from .scales import UNKNOWN, GradientScales
 
 

@@ -20,7 +20,7 @@ from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
 from .outer.base import Feasible
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 from .search import Search
 

@@ -39,7 +39,7 @@ class Root:
 
 @dataclass(frozen=True)
 class _InnerEquation:
-    """R(., v) = 0, an `Equation` whose errors are certificates."""
+    """R(., v) = 0, an `RootProblem` whose errors are certificates."""
 
     problem: BilevelProblem
     v: Tensor

@@ -22,7 +22,7 @@ _JUMP = 1e-2
 
 
 @dataclass(frozen=True)
-class Estimate:
+class EstimatedDerivative:
     """A derivative by differences.
 
     Attributes:
@@ -43,7 +43,7 @@ def central_difference(
     parts: Tensor | float = 0.0,
     sided: bool = False,
     blur: float = 0.0,
-) -> Estimate:
+) -> EstimatedDerivative:
     """The derivative of t -> function(t), a tensor, at 0.
 
     Central differences over the steps `longest` / 4^k, with Richardson's extrapolation in the even powers of the step;
@@ -101,9 +101,9 @@ def central_difference(
             lasting = steady
         slopes, bends = slope, bend
         if bool((doubt <= _ENOUGH * (best.abs() + _LITTLE * best.abs().max())).all()):
-            return Estimate(best, doubt, kinks)
+            return EstimatedDerivative(best, doubt, kinks)
     lost = (change > 0.5 * before + 8.0 * rounding) & (change > _JUMP * slopes[0].abs())
-    return Estimate(best, torch.where(lost, math.inf, doubt), kinks)
+    return EstimatedDerivative(best, torch.where(lost, math.inf, doubt), kinks)
 
 
 def sure_difference(
@@ -112,7 +112,7 @@ def sure_difference(
     levels: int = 9,
     sided: bool = False,
     blur: float = 0.0,
-) -> Estimate:
+) -> EstimatedDerivative:
     """The same over two sets of steps, which differ where an estimate agreed with its neighbours by chance."""
     first, second = (
         central_difference(function, part * longest, levels, sided=sided, blur=blur) for part in (1.0, _OTHER)
@@ -122,7 +122,7 @@ def sure_difference(
     least = torch.minimum(first.doubt, second.doubt)
     both = first.doubt.isfinite() & second.doubt.isfinite()
     doubt = torch.where(both, torch.maximum(least, unlike), least)
-    return Estimate(torch.where(nearer, first.value, second.value), doubt, first.kinks | second.kinks)
+    return EstimatedDerivative(torch.where(nearer, first.value, second.value), doubt, first.kinks | second.kinks)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ _USELESS = 1e-6
 _LEAST = 1e-16
 
 
-class Equation(Protocol):
+class RootProblem(Protocol):
     """R(u) = 0 with the lengths in which its errors are measured."""
 
     @property
@@ -91,7 +91,7 @@ class Directions(Protocol):
 
 
 @dataclass(frozen=True)
-class Iterate:
+class NewtonResult:
     """What Newton's method found.
 
     Attributes:
@@ -143,12 +143,12 @@ class Newton:
             of its own point.
     """
 
-    equation: Equation
+    equation: RootProblem
     tolerance: float
     steps: int
     patience: int = PATIENCE
 
-    def solve(self, start: Tensor, directions: Directions) -> Iterate:
+    def solve(self, start: Tensor, directions: Directions) -> NewtonResult:
         """A root of R.
 
         Factors are kept while they contract well enough, and renewed where a step with them fails, or would have too
@@ -179,7 +179,7 @@ class Newton:
             else:
                 directions, following = renewed, renewed.direction(u, residual)
                 d, longest = following, self._predicted(d, step, following)
-        return Iterate(u, residual, self._error(u, residual, directions), taken, directions)
+        return NewtonResult(u, residual, self._error(u, residual, directions), taken, directions)
 
     def _next(
         self, u: Tensor, residual: Tensor, d: Tensor, longest: float, directions: Directions, last: bool
@@ -267,13 +267,13 @@ class Newton:
     def _error(self, u: Tensor, residual: Tensor, directions: Directions) -> float:
         return self.equation.error(u, residual, lambda: directions.direction(u, residual), self.tolerance)
 
-    def _stuck(self, u: Tensor, residual: Tensor, taken: int, directions: Directions) -> Iterate:
+    def _stuck(self, u: Tensor, residual: Tensor, taken: int, directions: Directions) -> NewtonResult:
         error = self._error(u, residual, directions)
-        return Iterate(u, residual, error, taken, directions, not error <= max(_USELESS, self.tolerance))
+        return NewtonResult(u, residual, error, taken, directions, not error <= max(_USELESS, self.tolerance))
 
 
 @dataclass(frozen=True)
-class Root:
+class MapRoot:
     """A root of a map as far as it was found.
 
     Attributes:
@@ -294,7 +294,7 @@ def newton(
     rtol: float,
     iterations: int,
     norm: Callable[[Tensor], float] = lambda x: length(x, lambda unit: unit),
-) -> Root:
+) -> MapRoot:
     """Solve residual(x) = 0 for a map, with factors at every iterate.
 
     Args:
@@ -310,18 +310,18 @@ def newton(
         directions = _MapDirections(solver, start, solver(start))
         found = Newton(equation, rtol, iterations, patience=0).solve(start, directions)
     except SingularMatrixError as singular:
-        return Root(start, False, str(singular))
+        return MapRoot(start, False, str(singular))
     if found.error <= rtol:
         last = found.directions.direction(found.u, found.residual)
-        return Root(found.u - last, True, f"{found.steps} Newton steps")
+        return MapRoot(found.u - last, True, f"{found.steps} Newton steps")
     if not torch.isfinite(found.residual).all():
-        return Root(found.u, False, "the first residual is not finite")
-    return Root(found.u, False, f"{found.steps} Newton steps left a relative correction of {found.error:.1e}")
+        return MapRoot(found.u, False, "the first residual is not finite")
+    return MapRoot(found.u, False, f"{found.steps} Newton steps left a relative correction of {found.error:.1e}")
 
 
 @dataclass(frozen=True)
 class _MapEquation:
-    """An `Equation` without a certificate: errors are the lengths of corrections."""
+    """An `RootProblem` without a certificate: errors are the lengths of corrections."""
 
     residual: Map
     norm: Callable[[Tensor], float]

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from ..linalg.broyden_inverse import LowRankInverse, broyden
 from .common import ROUNDING, MethodState, conclude, gradient_step, start, surveyed
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)

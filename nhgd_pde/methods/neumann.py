@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from .common import MethodState, conclude, gradient_descent, gradient_step, start
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)

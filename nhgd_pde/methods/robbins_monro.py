@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scenarios.footprint import Footprint
 from ..engine.scenarios.gradient_spread import deviation
@@ -26,7 +26,7 @@ from ..engine.scenarios.minibatches import next_batch
 from ..engine.scenarios.part_solution import solve_part
 from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
-from .compared import Compared
+from .compared_method import Compared
 from .nominal import Nominal
 
 

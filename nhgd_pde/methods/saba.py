@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch, Sample
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from .common import (
     MethodState,
     conclude,
@@ -37,7 +37,7 @@ from .common import (
     start,
     surveyed,
 )
-from .compared import Compared
+from .compared_method import Compared
 
 # SAGA's step is 1 / (3 L) with the L of a single term (Defazio, Bach, Lacoste-Julien 2014).
 _CAUTION = 1.0 / 3.0

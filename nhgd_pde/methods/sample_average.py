@@ -17,7 +17,7 @@ from torch import Tensor
 from ..engine.bilevel import StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.scenarios.footprint import Footprint
@@ -26,7 +26,7 @@ from ..engine.scenarios.part_solution import PartSolver, SharedInverse, solve_pa
 from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
-from .compared import Compared
+from .compared_method import Compared
 from .factor_solver import FactorisedPart, FactorSolver
 from .nominal import Nominal
 

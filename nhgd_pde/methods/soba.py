@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from .common import (
     MethodState,
     conclude,
@@ -32,7 +32,7 @@ from .common import (
     start,
     surveyed,
 )
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)

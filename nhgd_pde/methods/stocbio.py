@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from .common import (
     MethodState,
     conclude,
@@ -29,7 +29,7 @@ from .common import (
     sampled_step,
     start,
 )
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)

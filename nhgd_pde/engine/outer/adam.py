@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Feasible, HessianProduct, OuterMethod, OuterState
-from .evaluation import Evaluation
+from .reduced_objective import Evaluation
 
 # The default step is this share of the first trial of a line search, because Adam's steps do not get shorter by
 # themselves.

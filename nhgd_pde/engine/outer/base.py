@@ -14,8 +14,8 @@ from torch import Tensor
 from ...linalg.riesz import RieszMap
 from ...linalg.safe_lengths import dot, paired_length
 from ..bilevel import Constraint
-from .evaluation import Evaluation
 from .multiplier import find_multiplier
+from .reduced_objective import Evaluation
 
 # A direction (p,) -> the product (p,), a covector, of the Hessian of Phi with it.
 HessianProduct = Callable[[Tensor], Tensor]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
-from .evaluation import Evaluation, value_noise
 from .line_search import LineSearch
+from .reduced_objective import Evaluation, value_noise
 
 # An estimated constant step is this share of the first trial of a line search.
 _CAUTION = 0.05

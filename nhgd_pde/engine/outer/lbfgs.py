@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot, paired_length
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
-from .evaluation import Evaluation, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quasi_newton import Pair, QuasiNewton
+from .reduced_objective import Evaluation, blend, value_noise
 from .semismooth import minimise_between_kinks
 
 # If the minimiser lies beyond 0.8 of the full step, take the full step: variables then sit exactly on bounds and zeros.

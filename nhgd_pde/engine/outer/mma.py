@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import DESIGN_STANDSTILL, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
-from .evaluation import Evaluation, value_noise
 from .multiplier import find_multiplier
+from .reduced_objective import Evaluation, value_noise
 
 # Largest number of points proposed for one iterate.
 _MOST_TRIALS = 40

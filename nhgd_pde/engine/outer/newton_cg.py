@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState
-from .evaluation import Evaluation, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model
+from .reduced_objective import Evaluation, blend, value_noise
 from .secant import CorrectedHessian, Secant
 
 # Products with the Hessian are solutions of linear systems, with relative errors of about this size.

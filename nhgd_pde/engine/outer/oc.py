@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .base import DESIGN_STANDSTILL, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting, Smoothing
-from .evaluation import Evaluation
 from .multiplier import find_multiplier
+from .reduced_objective import Evaluation
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 from ...linalg.conjugate_gradients import conjugate_gradients
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct
-from .evaluation import Evaluation
 from .lbfgs import LBFGS
+from .reduced_objective import Evaluation
 
 # The gradient of the model is always reduced by at least this factor, whatever the estimate of rounding errors is.
 _LEAST_REDUCTION = 0.1

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible
-from .evaluation import Evaluation
 from .quasi_newton import QuasiNewton
+from .reduced_objective import Evaluation
 
 # Relative accuracy of the minimiser of the model; a better one saves no evaluations.
 _REDUCTION = 0.01

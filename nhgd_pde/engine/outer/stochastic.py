@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState
-from .evaluation import Evaluation
 from .quadratic_model import minimise_model
+from .reduced_objective import Evaluation
 
 # The steps are too long where the gradient has grown by this factor.
 _DIVERGED = 1e2

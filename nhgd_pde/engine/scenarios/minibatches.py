@@ -14,7 +14,7 @@ from ...linalg.factorisation import SingularMatrixError
 from ..nhgd import NHGD
 from ..oracle import Accuracy
 from ..outer.base import HessianProduct
-from ..outer.evaluation import Evaluation, failed_evaluation
+from ..outer.reduced_objective import Evaluation, failed_evaluation
 from ..plain import from_plain, to_plain
 from .nominal_point import NominalPoint
 from .part_solution import PartSolution

@@ -24,7 +24,7 @@ from ...linalg.factorisation import SingularMatrixError
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import HessianProduct
-from ..outer.evaluation import Evaluation, failed_evaluation
+from ..outer.reduced_objective import Evaluation, failed_evaluation
 from ..plain import from_plain, to_plain
 from ..scales import UNKNOWN, GradientScales
 from ..search import outer_space
