@@ -210,8 +210,8 @@ class _Judge:
         The gradient of a quadratic function with its minimum at v has the size |H v| at the default start, zero.
         """
         # Runs with a constraint end where the design has settled, and not by the gradient.
-        told = self.stopping.restarts and self.space.constraint is None
-        if not (told and isinstance(self.oracle, SecondOrderOracle)):
+        relative = self.stopping.restarts and self.space.constraint is None
+        if not (relative and isinstance(self.oracle, SecondOrderOracle)):
             return 0.0
         product = self.oracle.hessian(self.problem, v, state)(v)
         found = self.space.metric.dual_norm_estimate(product[None])

@@ -66,10 +66,10 @@ def _towards(space: Feasible, start: Point, end: Tensor, matrix: QuasiNewton) ->
     rate = space.rate(start.slope, start.x, end)
     if not rate < 0.0:
         return None
-    way = end - start.x
-    image = matrix.product(way)
-    share = min(1.0, -rate / dot(way, image))
-    return Point(end if share == 1.0 else start.x + share * way, start.slope + share * image, share)
+    step = end - start.x
+    image = matrix.product(step)
+    share = min(1.0, -rate / dot(step, image))
+    return Point(end if share == 1.0 else start.x + share * step, start.slope + share * image, share)
 
 
 def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
@@ -83,8 +83,8 @@ def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Ten
 
 def _cauchy_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
     """The step of the proximal gradient method whose length is best for q where no kink is met."""
-    way = -space.residual(start.x, start.slope / space.mass, 1.0 / matrix.scale)
-    length = dot(way, space.mass * way) / dot(way, matrix.product(way))
+    step = -space.residual(start.x, start.slope / space.mass, 1.0 / matrix.scale)
+    length = dot(step, space.mass * step) / dot(step, matrix.product(step))
     return space.prox(start.x - length * start.slope / space.mass, length)
 
 

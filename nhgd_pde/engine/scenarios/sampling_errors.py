@@ -127,8 +127,8 @@ def _offsets(
         squares: (b,) squared distances of the hypergradients from their mean.
         count: number of scenarios with hypergradients, without the nominal one.
     """
-    told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
-    coefficients = measured.slopes[:, None] * torch.cat([told.offset, told.spread], 1)
+    comparison = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
+    coefficients = measured.slopes[:, None] * torch.cat([comparison.offset, comparison.spread], 1)
     missing = max(count + 1 - len(coefficients), 0)
     return hypergradients.combined(torch.nn.functional.pad(coefficients, (0, 0, 0, missing)))
 

@@ -167,7 +167,7 @@ class _Pass:
                 verb(part)
                 if self.message:
                     break
-        self.message = self.team.told(self.message)
+        self.message = self.team.first_message(self.message)
 
     def _solver(self, places: Tensor) -> SharedInverse:
         gains = self.known.gain(0, places), self.known.gain(1, places)
@@ -219,8 +219,8 @@ class _Pass:
         They are 1 where the nominal state is zero or nearly zero, because it is no useful unit then.
         """
         nominal = self.tolerances.state_length
-        told = lengths * _SHORTEST < nominal
-        return torch.where(told, lengths / (nominal if nominal > 0.0 else 1.0), 1.0).clamp(min=1.0)
+        comparable = lengths * _SHORTEST < nominal
+        return torch.where(comparable, lengths / (nominal if nominal > 0.0 else 1.0), 1.0).clamp(min=1.0)
 
     def _left(self, kind: int, own: Tensor, indices: Tensor, residual: Tensor) -> None:
         signs = (1.0 - 2.0 * (indices % 2)) * self.gains[self.team.places(indices)] ** (2 - kind)

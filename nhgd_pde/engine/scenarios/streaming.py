@@ -192,7 +192,7 @@ class Streaming(Minibatches[StreamState]):
             part = problem.drawn(state.drawn + first, count)
             u, p = (each.expand(count, -1).clone() for each in (nominal_point.u, nominal_point.p))
             found = solve_part(part, v, u, p, nominal_point.inverse, tolerances)
-        message = team.told(found.message)
+        message = team.first_message(found.message)
         if message:
             return failed_evaluation(v, message), state
         level = self._level(problem.risk, state, found.values, nominal_point.value)
@@ -201,7 +201,7 @@ class Streaming(Minibatches[StreamState]):
         if before is not None and weight < 1.0:
             with team.together():
                 old = self._carried(part, v, before, found, nominal_point, tolerances)
-            message = team.told(old.message)
+            message = team.first_message(old.message)
             if message:
                 return failed_evaluation(v, message), state
             past = _terms(problem.risk, old, before.value, before.derivative, before.level)
@@ -220,14 +220,14 @@ class Streaming(Minibatches[StreamState]):
         variance = kept * state.variance + spread**2 / self.batch
         value_variance = kept * state.value_variance + value_spread / self.batch
         more = running[:_VALUE], float(running[_VALUE])
-        told = replace(
+        of_all = replace(
             found,
             state_error=state_error,
             adjoint_error=adjoint_error,
             state_steps=int(state_steps),
             adjoint_steps=int(adjoint_steps),
         )
-        evaluation = beside_nominal(problem, v, nominal_point, told, more, math.sqrt(variance), self.batch)
+        evaluation = beside_nominal(problem, v, nominal_point, of_all, more, math.sqrt(variance), self.batch)
         evaluation = replace(evaluation, smoothing_gap=float(running[_GAP]))
         if not evaluation.finite:
             return evaluation, state

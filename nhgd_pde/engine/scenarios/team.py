@@ -49,7 +49,7 @@ class Team:
         """An error that one rank raises in the block is raised by all ranks at its end."""
         yield
 
-    def told(self, message: str) -> str:
+    def first_message(self, message: str) -> str:
         """The message of the first rank that has one."""
         return message
 
