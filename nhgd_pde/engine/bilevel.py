@@ -233,7 +233,7 @@ class BilevelProblem(OuterProblem, InnerEquation, Protocol):
 
 
 class ImplicitProblem(BilevelProblem, Protocol):
-    """A bilevel problem that factorises the J of every scenario: what exact adjoint methods need."""
+    """A bilevel problem that factorises the J of every scenario, as exact adjoint methods need."""
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
 

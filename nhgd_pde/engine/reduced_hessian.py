@@ -32,7 +32,7 @@ class ReducedHessian:
     """The product d (p,) -> Phi''(v) d (p,), a covector; NaN where a linear system could not be solved.
 
     Attributes:
-        problem: with its second derivatives.
+        problem: the problem, which has second derivatives.
         u, v: the point; u is the inner solution as well as it is known.
         make_adjoint: returns p (S, n); called once, when first needed.
         make_factors: returns the solves with J and J^T at the point; called once, when first needed.

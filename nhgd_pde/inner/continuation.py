@@ -20,8 +20,8 @@ def followed(
     After the linear equation, the whole equation is tried first; where Newton's method fails, half the path is tried.
 
     Args:
-        equation: with `easier`.
-        metric: in which steps are measured.
+        equation: an equation with `easier`.
+        metric: the inner product in which steps are measured.
         v: (p,) the control.
         start: (S, n) where the linear equation is solved from.
         rtol: relative length of the step that ends Newton's method.

@@ -203,11 +203,11 @@ def residual_model(
     a pressure, is tested in L2, with the reciprocal of this factor. Both are integrated in time.
 
     Args:
-        space: of the state, at one time.
+        space: the space of the state at one time.
         equation: R.
         observation: options.
         v: (p,) a control at which J has its usual size.
-        norms: of each field.
+        norms: the norm of each field.
         level: (P,) factor of the value beside the gradient in H1, with Dirichlet values and without.
     """
     device = equation.lift.device

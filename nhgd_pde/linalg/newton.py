@@ -45,7 +45,7 @@ class RootProblem(Protocol):
 
     @property
     def linear(self) -> bool:
-        """R is affine."""
+        """Whether R is affine."""
         ...
 
     def residual(self, u: Tensor) -> Tensor: ...
@@ -82,24 +82,24 @@ class Directions(Protocol):
         ...
 
     def belongs(self, u: Tensor) -> bool:
-        """The factors are those of u."""
+        """Whether the factors are those of u."""
         ...
 
     def renewed(self, u: Tensor) -> Directions:
-        """Those with the factors of u; a `SingularMatrixError` where there are none."""
+        """Directions by the factors of u; raises a `SingularMatrixError` where there are none."""
         ...
 
 
 @dataclass(frozen=True)
 class NewtonResult:
-    """What Newton's method found.
+    """The result of Newton's method.
 
     Attributes:
         u: the last iterate.
         residual: R(u).
-        error: its relative error.
+        error: the relative error of u.
         steps: number of steps.
-        directions: with the last factors.
+        directions: Newton directions by the last factors.
         failed: no step brought u nearer to a root, and u is not one up to rounding errors.
     """
 
@@ -156,7 +156,7 @@ class Newton:
 
         Args:
             start: first u.
-            directions: with the factors to begin with.
+            directions: Newton directions by the first factors.
 
         Raises:
             SingularMatrixError: J is singular at the start, or where kept factors have led.
@@ -274,11 +274,11 @@ class Newton:
 
 @dataclass(frozen=True)
 class MapRoot:
-    """A root of a map as far as it was found.
+    """The result of Newton's method for a map.
 
     Attributes:
         solution: the last iterate.
-        converged: its correction is as small as was asked for.
+        converged: whether its correction is small enough.
         message: a sentence.
     """
 
@@ -303,7 +303,7 @@ def newton(
         start: first iterate, any shape.
         rtol: length of the correction to reach, relative to that of x.
         iterations: largest number of steps.
-        norm: of x and of corrections.
+        norm: the norm of x and of corrections.
     """
     equation = _MapEquation(residual, norm)
     try:

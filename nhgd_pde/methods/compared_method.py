@@ -35,7 +35,7 @@ class Compared:
 
         Args:
             tests: number of random test functions per batch.
-            options: of the inner problem and the linear system `inner_step`, `inner_steps`, `linear_step`, `steps`; of
+            options: for the inner problem and the linear system `inner_step`, `inner_steps`, `linear_step`, `steps`; of
                 scenarios `solver`, `tolerance`, `warm`, `batch`, `fresh`; and `seed`. None stands for the default of
                 the method, and an option that the method does not have is ignored.
         """

@@ -78,8 +78,8 @@ class Average:
         Args:
             count: m.
             size: dimension of the matrices that are averaged.
-            moments: of the batch, in coordinates in which the F before it is the identity; None where they are not
-                needed, i.e. n0 is known and forgetting is not `auto`.
+            moments: moments of the batch, in coordinates in which the earlier F is the identity; None where they are
+                not needed, i.e. n0 is known and forgetting is not `auto`.
             forgetting: how old scores fade.
         """
         scale, mean = 1.0, self

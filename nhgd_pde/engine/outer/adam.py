@@ -41,7 +41,7 @@ class Adam(OuterMethod[AdamState]):
 
     Attributes:
         step: a constant step, in the units of v; None takes a tenth of the first trial of a line search.
-        decay: of both running means.
+        decay: decay rates of both running means.
         relative_floor: the published 1e-8, as a share of the largest component of the first gradient, so that
             the scale of the objective does not matter.
     """

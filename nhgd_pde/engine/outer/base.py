@@ -64,7 +64,7 @@ class Feasible:
 
     @property
     def needs(self) -> dict[Need, str]:
-        """What an outer method has to take in this space besides bounds, with words for people."""
+        """The features, besides bounds, that an outer method has to take in this space, with words for people."""
         needs: dict[Need, str] = {}
         if self.constraint is not None:
             needs["constraint"] = f"a constraint ({self.constraint.description})"
@@ -184,7 +184,7 @@ class Feasible:
         return replace(evaluation, value=evaluation.value + self.l1(evaluation.v))
 
     def stationarity(self, evaluation: Evaluation) -> float:
-        """How far a point is from satisfying the necessary conditions, in the units of the gradient.
+        """The distance of a point from satisfying the necessary conditions, in the units of the gradient.
 
         The norm of the gradient; with bounds or an l1 term, of (v - prox(v - t gradient)) / t with the unit t, so that
         units of v and of the objective do not matter. With a constraint g, of (v - w) / t, w the projection of
@@ -249,11 +249,11 @@ State = TypeVar("State", bound=OuterState)
 
 @dataclass(frozen=True)
 class Setting:
-    """What the options of an outer method may depend on besides the options that a user gives.
+    """The data besides the options of a user on which the options of an outer method may depend.
 
     Attributes:
         space: the outer space; None where it is not known yet.
-        smoothing: of the derivative in steps; None for none.
+        smoothing: the smoothing of the derivative in steps; None for none.
         searched: values and gradients are accurate enough for a line search.
         design: a control is the density of a material.
     """
@@ -268,7 +268,8 @@ class OuterMethod(Protocol[State]):
     """The base of outer methods: frozen options; `init`, `propose` and `update` make states, which are never changed.
 
     Attributes:
-        takes: what the method can deal with besides bounds: a `constraint`, an `l1` term, a `smoothing` of the
+        takes: the features that the method can deal with besides bounds: a `constraint`, an `l1` term, a `smoothing` of
+            the
             derivative.
         options: fields of the method that the keys of the same names in the section `outer` of a problem file set.
     """
@@ -310,7 +311,8 @@ class OuterMethod(Protocol[State]):
         ...
 
     def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
-        """The state with another evaluation of its iterate, over more scenarios; what was learnt is kept."""
+        """The state with another evaluation of its iterate, over more scenarios; the method keeps what it has
+        learnt."""
         return replace(state, best=evaluation)
 
     def revalued(self, state: State, value: float) -> State:

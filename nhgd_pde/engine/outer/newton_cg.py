@@ -30,7 +30,7 @@ class NewtonState(OuterState):
     end: (p,) the iterate plus `direction`, to the last digit where kinks are.
     forcing: relative residual of the Newton system that the next direction may leave.
     reduction: the relative residual that `direction` has left.
-    gradient_norm: at the iterate.
+    gradient_norm: norm of the gradient at the iterate.
     plain: `direction` is the negative gradient.
     secants: the secants of the last steps, the oldest first.
     product: (p,) of the Hessian given at the iterate with the way to `end`; None unless secants are kept.

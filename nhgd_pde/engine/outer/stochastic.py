@@ -34,7 +34,7 @@ class StochasticState(OuterState):
     unit: the length of the step before the rule shortens it.
     modelled, measured: weighted sums over the steps of d . H d, by the model and by changes of gradients.
     end: (p,) the proposal before it is shortened; None until the model has been minimised.
-    slope: of the objective along the step to it.
+    slope: slope of the objective along the step to it.
     retreats: number of failed evaluations at this iterate.
     """
 

@@ -1,4 +1,4 @@
-"""How many scenarios are looked at, and how well.
+"""The number of scenarios in use, and the accuracy of their equations.
 
 The first scenarios stand for all until the gradient falls below the error of their mean: progressive batching (Byrd,
 Chin, Nocedal and Wu 2012, Math. Program. 134; Bollapragada et al. 2018, ICML).
@@ -15,7 +15,7 @@ _NEARLY = 0.75
 
 @dataclass(frozen=True)
 class GrowthOptions:
-    """How many scenarios are looked at, and how well.
+    """Options of the growth of batches of scenarios, and of the accuracy of their equations.
 
     Attributes:
         first: number of scenarios in the first evaluation that uses any; None uses all scenarios always.

@@ -54,8 +54,8 @@ class SAGAState:
         table: entries of all scenarios; None for scenarios that have not been drawn.
         mean, value: weighted sums over the table of h (p,) and of the values.
         left: numbers of the scenarios that the epoch has not drawn yet.
-        generator: of the order.
-        sampling_error: of the gradient of the last evaluation; infinite before there was one.
+        generator: draws the order of an epoch.
+        sampling_error: standard error of the gradient of the last evaluation; infinite before the first.
         taken: number of evaluations.
     """
 
@@ -100,7 +100,7 @@ class SAGA(Minibatches[SAGAState]):
         batch: largest b.
         share: allowed error of state and adjoint equations, as a share of the sampling error.
         roughest: largest relative error of a state or an adjoint.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     batch: int = 8

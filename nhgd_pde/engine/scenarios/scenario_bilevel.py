@@ -1,4 +1,4 @@
-"""What the engine asks of a bilevel problem with many scenarios.
+"""The interfaces of bilevel problems with many scenarios on which the engine works.
 
     min_v  rho(f_1(u_1(v), v), ..., f_S(u_S(v), v)) + sum_s w_s c_s(u_s(v)) + f_0(v),      R_s(u_s, v) = 0
 

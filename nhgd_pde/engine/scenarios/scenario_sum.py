@@ -39,7 +39,7 @@ class ScenarioSum:
         state_error, adjoint_error: relative errors, root mean square over the scenarios.
         state_steps, adjoint_steps: largest number of applications of the inverse to a row.
         known: states and adjoints.
-        hypergradients: of all scenarios.
+        hypergradients: hypergradients of all scenarios.
         message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
@@ -90,7 +90,7 @@ def sum_over_scenarios(
         balances: weights of the first scenarios. The first balance has the most scenarios; the measures of the others
             are subtracted.
         risk: measure of the values.
-        tolerances: of both equations.
+        tolerances: tolerances of both equations.
         team: ranks that share the scenarios. All call this function with the same arguments, apart from `known`.
     """
     work = _Pass(problem, v, known, nominal_point, tolerances, balances[0].count, team)

@@ -253,7 +253,7 @@ class Streaming(Minibatches[StreamState]):
         """Standard deviation of hypergradients and variance of values over all scenarios.
 
         Args:
-            metric: of gradients.
+            metric: the inner product of gradients.
             rest: (k, p + 5) differences of the scenarios of this rank from the mean of all.
             first: number of the first scenario of this rank.
         """

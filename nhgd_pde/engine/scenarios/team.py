@@ -24,7 +24,7 @@ class Team:
     Scenario s belongs to rank s mod size, so that scenarios stay on their rank when a batch of the first ones grows.
 
     Attributes:
-        rank: of this process.
+        rank: the rank of this process.
         size: number of processes.
     """
 
@@ -93,7 +93,7 @@ class Work:
     """Adds up the work counters of all ranks, for the work since this object was made.
 
     Args:
-        counts: of the problem on this rank.
+        counts: the counters of the problem on this rank.
     """
 
     def __init__(self, counts: Counts) -> None:
