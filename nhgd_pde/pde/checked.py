@@ -73,7 +73,7 @@ class CheckedForm:
 
 
 @dataclass(frozen=True)
-class Nature:
+class FormProperties:
     """Properties of a form, found from its derivatives at a few random states.
 
     Attributes:
@@ -89,7 +89,7 @@ class Nature:
     absorbing: bool
 
 
-def examine(name: str, integral: Integral, rows: int, generator: torch.Generator) -> Nature:
+def examine(name: str, integral: Integral, rows: int, generator: torch.Generator) -> FormProperties:
     """Evaluates the form of an integral, without controls, at random states (components, rows, points).
 
     Raises:
@@ -111,7 +111,7 @@ def examine(name: str, integral: Integral, rows: int, generator: torch.Generator
     dim = components // integral.evaluation.fields - 1
     values = range(0, components, 1 + dim)
     coercive = affine and symmetric and _not_negative(first, components, integral.evaluation)
-    return Nature(affine, symmetric, coercive, any(i in values and j in values for i, j in first))
+    return FormProperties(affine, symmetric, coercive, any(i in values and j in values for i, j in first))
 
 
 def _compare(name: str, integral: Integral, state: Tensor, generator: torch.Generator) -> None:

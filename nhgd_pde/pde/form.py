@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..fem.evaluation import Evaluation
 from ..fem.pattern import Blocks
+from .derivatives import gradient_along, leaves
 from .ranges import Guard
 
 Coefficients = Mapping[str, Tensor]
@@ -163,18 +164,10 @@ class Integral:
             (components, S, P), and (controls, R, P) summed over the scenarios; None where a derivative vanishes.
         """
         with torch.enable_grad():
-            # Reverse over reverse mode, for the same reason as in `_blocks`.
-            at = [each.detach().clone().requires_grad_(True) for each in (state, controls) if each is not None]
-            steps = [each for each in (state_step, control_step) if each is not None]
+            at = leaves([each for each in (state, controls) if each is not None])
             value = self.density(at[0], at[1] if len(at) > 1 else None)
-            if not value.requires_grad:
-                return None, None
-            first = torch.autograd.grad((value * tests).sum(), at, create_graph=True, allow_unused=True)
-            parts = [(g * step).sum() for g, step in zip(first, steps, strict=True) if g is not None]
-            along = sum(parts[1:], parts[0])
-            if not along.requires_grad:
-                return None, None
-            second = torch.autograd.grad(along, at, allow_unused=True)
+            steps = [each for each in (state_step, control_step) if each is not None]
+            second = gradient_along((value * tests).sum(), at, steps)
         return second[0], second[1] if len(second) > 1 else None
 
     def closed_blocks(self) -> Blocks:
