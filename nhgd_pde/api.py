@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .building.blueprint import blueprint_of
 from .building.limits import limits_told
 from .choice.method import build_method
-from .engine.minimise import outer_space
+from .engine.search import outer_space
 from .linalg.threads import at_most_threads
 from .output.lock import FolderLock
 from .output.ownership import claimed_for_new, claimed_for_resume

@@ -13,9 +13,9 @@ from scipy.optimize import brentq
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.admissible import held_back
-from nhgd_pde.engine.minimise import outer_space
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.lbfgs import LBFGS
+from nhgd_pde.engine.search import outer_space
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.pde.ranges import CONDUCTIVITY, POISSON_RATIO, POISSON_RATIO_PLANE_STRESS, POSITIVE
 from nhgd_pde.problem_file.errors import ProblemError

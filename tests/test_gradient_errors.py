@@ -14,7 +14,8 @@ from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
-from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD, ScenarioState
+from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
+from nhgd_pde.engine.scenarios.scenario_state import ScenarioState
 from nhgd_pde.scenario_problem import ScenarioProblem
 
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)

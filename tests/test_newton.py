@@ -19,7 +19,7 @@ from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.outer.base import Evaluation
+from nhgd_pde.engine.outer.evaluation import Evaluation
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.state_newton import Root, newton
 from nhgd_pde.methods.adjoint import Adjoint

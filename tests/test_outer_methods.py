@@ -13,7 +13,8 @@ from torch import Tensor
 
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.outer.adam import Adam
-from nhgd_pde.engine.outer.base import Evaluation, Feasible, OuterMethod
+from nhgd_pde.engine.outer.base import Feasible, OuterMethod
+from nhgd_pde.engine.outer.evaluation import Evaluation
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS, LBFGSState
 from nhgd_pde.engine.outer.line_search import LineSearch, exact_share

@@ -60,7 +60,7 @@ def test_a_deterministic_solve_loads_what_it_uses(part: str, loaded: set[str]) -
 
 
 def test_a_deterministic_solve_loads_no_statistics_and_no_pictures(loaded: set[str]) -> None:
-    assert not loaded & {"scipy.stats", "matplotlib", "gmsh", "pyvista"}
+    assert not loaded & {"scipy.stats", "scipy.optimize", "scipy.spatial", "matplotlib", "gmsh", "pyvista"}
 
 
 def test_the_number_of_modules_does_not_grow(loaded: set[str]) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.outer.base import Evaluation, Feasible
+from nhgd_pde.engine.outer.base import Feasible
+from nhgd_pde.engine.outer.evaluation import Evaluation
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.mma import MMA

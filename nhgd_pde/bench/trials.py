@@ -14,7 +14,8 @@ from torch import Tensor
 from ..building.blueprint import blueprint_of
 from ..choice.method import Method, build_method
 from ..engine.loop import Iterate
-from ..engine.minimise import minimise, outer_space
+from ..engine.minimise import minimise
+from ..engine.search import outer_space
 from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem

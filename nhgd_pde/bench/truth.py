@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.minimise import outer_space
 from ..engine.oracle import Accuracy, Oracle
-from ..engine.outer.base import Evaluation, Feasible
+from ..engine.outer.base import Feasible
+from ..engine.outer.evaluation import Evaluation
+from ..engine.search import outer_space
 from ..linalg.threads import at_most_threads
 from ..methods.adjoint import Adjoint
 from ..methods.sample_average import SampleAverage

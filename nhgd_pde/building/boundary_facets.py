@@ -17,7 +17,7 @@ def boundary_facets(values: Values, domain: Domain) -> dict[str, np.ndarray]:
     facets = {}
     for name in conditions:
         if name not in domain.boundaries and (name not in domain.inside or conditions[name].dirichlet is None):
-            values.unknown(f"pde.boundary.{name}", "boundary", name, domain.boundaries)
+            values.mistakes.unknown(values.domain, f"pde.boundary.{name}", "boundary", name, domain.boundaries)
             continue
         facets[name] = domain.facets[name]
     if "all" in facets:

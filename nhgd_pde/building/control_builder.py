@@ -256,7 +256,7 @@ class ControlBuilder:
             message = f"expected facets to act on, found none: as in pde.boundary, 'all' leaves out {others}"
             self.values.complain(f"{key}.on", message)
             return self.values.domain.boundaries["all"]
-        self.values.unknown(f"{key}.on", "boundary", name, self.facets)
+        self.values.mistakes.unknown(self.values.domain, f"{key}.on", "boundary", name, self.facets)
         return self.facets["all"]
 
 

@@ -19,8 +19,9 @@ from ..linalg.riesz import RieszMap, diagonal_riesz_map, mass_riesz_map
 from ..linalg.sparse import SparseMatrix
 from ..problem_file.control_spec import ControlSpec
 from .clock import Clock
+from .evaluator import point_text
 from .objective_terms.regularisation import RegularisationTerm
-from .values import Values, point_text
+from .values import Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,24 +121,12 @@ class ControlSpaces:
             varying: it may have values of its own in every time step.
         """
         nodes, count = functions.nodes, len(functions.each)
-        if kind == "time" and self.clock is None:
-            self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
-        if functions.space is None:
-            for end, given in (("initial", spec.initial), *((f"bounds.{i}", b) for i, b in enumerate(spec.bounds))):
-                self.values.number(f"{key}.{end}", given)
         rule = self._rule(spec) if varying and kind != "constant" else None
-        moves = rule is not None
-        if not moves:
-            self.values.constant_in_time(f"{key}.initial", spec.initial)
-            for i, bound in enumerate(spec.bounds):
-                if bound is not None:
-                    self.values.constant_in_time(f"{key}.bounds.{i}", bound)
+        self._check_values(key, spec, kind, functions.space is None, rule)
         times = np.zeros(1) if rule is None else rule.times
         copies = len(times)
-
-        initial = self.values.components(
-            f"{key}.initial", spec.initial, count, nodes[:, : nodes.shape[1] // count], times
-        )
+        first = nodes[:, : nodes.shape[1] // count]
+        initial = self.values.components(f"{key}.initial", spec.initial, count, first, times)
         start = np.broadcast_to(initial, (count, copies, initial.shape[2])).swapaxes(0, 1).reshape(-1)
         lower, upper = self._bounds(key, spec, nodes, times, copies)
         evaluation = stacked(functions.each)
@@ -151,7 +140,7 @@ class ControlSpaces:
             lower=lower,
             upper=upper,
             weight=functions.weight,
-            steps=copies if moves else None,
+            steps=None if rule is None else copies,
             measure=self.clock.step if rule is not None and self.clock is not None else 1.0,
             rule=rule,
             components=count,
@@ -159,6 +148,17 @@ class ControlSpaces:
             dofs=functions.dofs,
             boundary=spec.kind in ("neumann", "robin", "dirichlet"),
         )
+
+    def _check_values(self, key: str, spec: ControlSpec, kind: str, of_numbers: bool, rule: TimeRule | None) -> None:
+        """Complain of initial values and bounds that vary where the control does not."""
+        if kind == "time" and self.clock is None:
+            self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
+        bounds = [(f"{key}.bounds.{i}", bound) for i, bound in enumerate(spec.bounds) if bound is not None]
+        for at, given in ((f"{key}.initial", spec.initial), *bounds):
+            if of_numbers:
+                self.values.number(at, given)
+            if rule is None:
+                self.values.constant_in_time(at, given)
 
     def _rule(self, spec: ControlSpec) -> TimeRule | None:
         """The quadrature rule in time of a control, which has values at the same times as the data that it replaces."""

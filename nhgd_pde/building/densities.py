@@ -14,53 +14,39 @@ from ..pde.form import Coefficients
 from ..problem_file.control_spec import DensityControl
 from .control_spaces import ControlSpaces
 from .entry import Entry
+from .values import Values
 
 
 def density_entry(
     spaces: ControlSpaces, coefficients: Coefficients, key: str, spec: DensityControl, suffix: str
 ) -> Entry:
     """A density, with the stages of its continuation; the suffix tells the coefficients of several apart."""
-    names = [name for name in ("young", "conductivity") if name in coefficients and coefficients[name].ndim <= 2]
-    if not names:
-        message = "expected an equation with a scalar conductivity or Young's modulus, found one without"
-        spaces.values.complain(f"{key}.kind", message)
+    name = _material(spaces.values, coefficients, key)
     if spec.low >= spec.high:
         spaces.values.complain(f"{key}.low", f"expected less than high, {spec.high:g}, found {spec.low:g}")
     part, functions, weight = spaces.in_cells(key, spec, 1, varying=False)
-    for bound, side, sign in ((part.lower, "a lower", 1.0), (part.upper, "an upper", -1.0)):
-        limit = 0.0 if sign > 0 else 1.0
-        worst = None if bound is None else float((sign * bound).min()) * sign
-        if worst is None or sign * worst < sign * limit:
-            found = "null" if worst is None or not np.isfinite(worst) else f"{worst:g}"
-            message = f"expected lower and upper bounds from 0 to 1, found {side} bound of {found}"
-            spaces.values.complain(f"{key}.bounds", message)
-    penalties = spec.penalty if isinstance(spec.penalty, tuple) else (spec.penalty,)
-    projection: Projection | None = None
-    slopes: tuple[float, ...] = (1.0,)
-    if spec.projection is not None:
-        projection = Projection(spec.projection.threshold)
-        doublings = int(np.ceil(np.log2(max(spec.projection.slope, 1.0))))
-        slopes = (*(2.0**k for k in range(doublings)), spec.projection.slope)
-    name = names[0] if names else "conductivity"
+    _check_bounds(spaces.values, key, part)
+    projection = None if spec.projection is None else Projection(spec.projection.threshold)
     density = Interpolation(name, spec.low, spec.high, f"penalty{suffix}", f"slope{suffix}", projection)
-    numbers = [(penalty, slopes[0]) for penalty in penalties] + [(penalties[-1], slope) for slope in slopes[1:]]
     stages = tuple(
         {density.penalty: part.initial.new_tensor(penalty), density.slope: part.initial.new_tensor(slope)}
-        for penalty, slope in numbers
+        for penalty, slope in _continuation(spec)
     )
     last = stages[-1][density.slope]
-    material = None if projection is None else lambda v: density.material(v, last)
-    part = replace(part, filter=_filter(spaces, key, spec, part, weight), material=material)
+    part = replace(
+        part,
+        filter=_filter(spaces, key, spec, part, weight),
+        material=None if projection is None else lambda v: density.material(v, last),
+    )
     if spec.filter == "sensitivity" and spec.filter_radius is not None and _cellwise(spaces, key, spec):
         smoothing = sensitivity_filter(spec.filter_radius, part.nodes, part.riesz.matrix.diagonal())
         part = replace(part, smoothing=smoothing)
     region = None if spec.on is None else weight.reshape(-1)
-    maps = (density.map(region),)
     return Entry(
         key,
         part,
         None,
-        maps,
+        (density.map(region),),
         functions,
         stages[-1],
         frozenset({name}),
@@ -69,6 +55,36 @@ def density_entry(
         density=density,
         certain=True,
     )
+
+
+def _material(values: Values, coefficients: Coefficients, key: str) -> str:
+    """The coefficient that a density makes."""
+    names = [name for name in ("young", "conductivity") if name in coefficients and coefficients[name].ndim <= 2]
+    if not names:
+        message = "expected an equation with a scalar conductivity or Young's modulus, found one without"
+        values.complain(f"{key}.kind", message)
+    return names[0] if names else "conductivity"
+
+
+def _check_bounds(values: Values, key: str, part: ControlSpace) -> None:
+    """Complain of bounds that are missing or let a density leave the interval from 0 to 1."""
+    lowest = -np.inf if part.lower is None else float(part.lower.min())
+    highest = np.inf if part.upper is None else float(part.upper.max())
+    for side, worst, outside in (("a lower", lowest, lowest < 0.0), ("an upper", highest, highest > 1.0)):
+        if outside:
+            found = f"{worst:g}" if np.isfinite(worst) else "null"
+            message = f"expected lower and upper bounds from 0 to 1, found {side} bound of {found}"
+            values.complain(f"{key}.bounds", message)
+
+
+def _continuation(spec: DensityControl) -> list[tuple[float, float]]:
+    """Penalty and slope of the projection in every stage: first the penalties of the file, then slopes that double."""
+    penalties = spec.penalty if isinstance(spec.penalty, tuple) else (spec.penalty,)
+    slopes: tuple[float, ...] = (1.0,)
+    if spec.projection is not None:
+        doublings = int(np.ceil(np.log2(max(spec.projection.slope, 1.0))))
+        slopes = (*(2.0**k for k in range(doublings)), spec.projection.slope)
+    return [(penalty, slopes[0]) for penalty in penalties] + [(penalties[-1], slope) for slope in slopes[1:]]
 
 
 def _filter(spaces: ControlSpaces, key: str, spec: DensityControl, part: ControlSpace, weight: Tensor) -> Filter | None:

@@ -19,8 +19,9 @@ from ..pde.ranges import Guard
 from ..problem_file.expressions import Expression
 from .clock import Clock
 from .entry import Entry
+from .evaluator import place_text
 from .points import fix_point
-from .values import Values, place_text
+from .values import Values
 
 
 @dataclass
@@ -112,50 +113,59 @@ def _followed(
 
 
 def given_coefficients(
-    values: Values, state: StateSpace, facets: dict[str, np.ndarray], entries: list[Entry], clock: Clock | None
+    values: Values, state: StateSpace, facets: Mapping[str, np.ndarray], entries: list[Entry], clock: Clock | None
 ) -> Given:
-    """The given coefficients and which they are: those of every level of an evolution, or of every scenario."""
-    uncertain = values.random is not None and values.random.rows is not None
-    rows = len(values.random.z) if uncertain and values.random is not None else 1 if clock is None else clock.steps + 1
-    lift = np.zeros((rows, state.size))
+    """The given coefficients: of every level of an evolution, or of every scenario."""
+    rows = values.rows if clock is None else clock.steps + 1
     times = None if clock is None else clock.levels
-    found = Given(values, lift, np.zeros(state.size, dtype=bool), times)
-    fixed = found.fixed
-    count = state.groups[0].components
+    found = Given(values, np.zeros((rows, state.size)), np.zeros(state.size, dtype=bool), times)
     for name, indices in facets.items():
-        given = values.file.spec.pde.boundary[name].dirichlet
-        key = f"pde.boundary.{name}.dirichlet"
-        if given is None:
-            continue
-        if isinstance(given, tuple) and len(given) != count:
-            values.complain(key, f"expected {count} values, one a component, found {len(given)}")
-            continue
-        real = values.complex and not isinstance(given, tuple)
-        if count > 1 and not isinstance(given, tuple) and given.constant != 0.0 and not real:
-            values.complain(key, f"expected a list of {count} values, one a component, found a scalar")
-            continue
-        for i in range(count):
-            value = given[i] if isinstance(given, tuple) else given if i == 0 or not real else Expression(0)
-            if value is None:
-                continue
-            dofs = state.facet_dofs(indices, i)
-            at = f"{key}.{i}" if isinstance(given, tuple) else key
-            found.give(at, value, dofs, state.nodes)
+        _give_on_side(found, state, name, indices)
     for k, point in enumerate(values.file.spec.pde.points):
         if point.dirichlet is not None:
             fix_point(values, state, k, found.give)
     for entry in entries:
         if entry.data is not None and not entry.initial:
-            those = np.flatnonzero(np.diff(entry.data.indptr))
-            fixed[those] = True
-            if state.groups[0].complex:
-                # A control of the real part alone leaves the imaginary part to the given values.
-                fixed[those[those < state.offsets[1]] + state.offsets[1]] = True
-    if fixed[: state.offsets[count]].all():
+            _fix_controlled(found.fixed, state, entry.data)
+    count = state.groups[0].components
+    if found.fixed[: state.offsets[count]].all():
         values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
     if clock is not None:
         _initial(found, state, count)
     return found
+
+
+def _give_on_side(found: Given, state: StateSpace, name: str, indices: np.ndarray) -> None:
+    """Give the Dirichlet values of the file on a side, if it has some."""
+    values, count = found.values, state.groups[0].components
+    given, key = values.file.spec.pde.boundary[name].dirichlet, f"pde.boundary.{name}.dirichlet"
+    if given is None:
+        return
+    if isinstance(given, tuple):
+        if len(given) != count:
+            values.complain(key, f"expected {count} values, one a component, found {len(given)}")
+            return
+        components = [(f"{key}.{i}", each) for i, each in enumerate(given)]
+    elif values.complex:
+        # One expression is the real part of a complex field.
+        components = [(key, each) for each in (given, Expression(0))]
+    elif count > 1 and given.constant != 0.0:
+        values.complain(key, f"expected a list of {count} values, one a component, found a scalar")
+        return
+    else:
+        components = [(key, given)] * count
+    for i, (at, each) in enumerate(components):
+        if each is not None:
+            found.give(at, each, state.facet_dofs(indices, i), state.nodes)
+
+
+def _fix_controlled(fixed: np.ndarray, state: StateSpace, data: sp.csr_matrix) -> None:
+    """Mark the coefficients that a control gives as fixed."""
+    those = np.flatnonzero(np.diff(data.indptr))
+    fixed[those] = True
+    if state.groups[0].complex:
+        # A control of the real part alone leaves the imaginary part to the given values.
+        fixed[those[those < state.offsets[1]] + state.offsets[1]] = True
 
 
 def _initial(given: Given, state: StateSpace, count: int) -> None:

@@ -45,32 +45,47 @@ def check_entering(
         joint: a term of the objective depends on controls and state alike.
     """
     spec = values.file.spec
-    function = Function.written(spec.pde.python) if isinstance(spec.pde, PythonSpec) else None
-    for number, entry in enumerate(entries):
-        kind = spec.controls[number]
-        if not (function is not None or isinstance(kind, PythonControl | ParameterControl)):
+    for entry, kind in zip(entries, spec.controls, strict=True):
+        if not isinstance(spec.pde, PythonSpec) and not isinstance(kind, PythonControl | ParameterControl):
             continue
         try:
             if isinstance(kind, PythonControl):
-                _check_map(values, entries, controls, number, integrals, Function.written(kind.python))
+                _check_map(values, entries, controls, entry, integrals, Function.written(kind.python))
             elsewhere = values.dependence.names_at(GIVEN) | values.dependence.names_at(INERTIA)
             enters = entry.data is not None or joint or entry.parameter in elsewhere
-            for name, integral in integrals.items():
-                names = values.dependence.names_at(place_of(name))
-                if entry.parameter in names if entry.parameter is not None else entry.maps and entry.where == name:
-                    form, key = "the equation", entry.key
-                    if function is not None and name is None:
-                        form, key = function, "pde.python"
-                    free = not isinstance(kind, ParameterControl)
-                    components = _components(integral, entries, entry, names)
-                    found = _check_integral(integral, entry, controls, components, key, form, free)
-                    enters = found or enters
+            enters = _enters_integrals(values, entries, controls, entry, integrals) or enters
         except EnteringError as found:
             values.complain(found.key, str(found))
             continue
         if not enters:
             message = f"the control does not enter: no value of the equation changes with {_told(entry)}"
             values.complain(entry.key, message)
+
+
+def _enters_integrals(
+    values: Values,
+    entries: Sequence[Entry],
+    controls: Controls,
+    entry: Entry,
+    integrals: Mapping[str | None, Integral],
+) -> bool:
+    """Whether one of the integrals depends on a control, whose derivatives are checked in all of them.
+
+    Raises:
+        EnteringError: a derivative is wrong.
+    """
+    pde, enters = values.file.spec.pde, False
+    for name, integral in integrals.items():
+        names = values.dependence.names_at(place_of(name))
+        acts = entry.parameter in names if entry.parameter is not None else entry.maps and entry.where == name
+        if acts:
+            form, key = "the equation", entry.key
+            if isinstance(pde, PythonSpec) and name is None:
+                form, key = Function.written(pde.python), "pde.python"
+            components = _components(integral, entries, entry, names)
+            free = entry.parameter is None
+            enters = _check_integral(integral, entry, controls, components, key, form, free) or enters
+    return enters
 
 
 def _told(entry: Entry) -> str:
@@ -124,12 +139,11 @@ def _check_map(
     values: Values,
     entries: Sequence[Entry],
     controls: Controls,
-    number: int,
+    entry: Entry,
     integrals: Mapping[str | None, Integral],
     name: str,
 ) -> None:
     """Compare the derivatives of the coefficients in a user's map by the control with their values."""
-    entry = entries[number]
     place, integral = place_of(entry.where), integrals[entry.where]
     (enter,) = entry.maps
     (component,) = _components(integral, entries, entry, values.dependence.names_at(place))

@@ -33,7 +33,6 @@ from .entry import Entry
 from .families.base import Equation, Interior, equation_of
 from .integrals import cells_integral, place_of
 from .mistakes import Mistakes
-from .names_in_use import NamesInUse
 from .nature import Nature, nature_of
 from .objective_builder import ObjectiveBuilder
 from .overlaps import check_overlaps
@@ -116,7 +115,6 @@ class Frame:
             self.domain,
             self.device,
             self.mistakes,
-            NamesInUse(self.file.spec),
             times=None if self.clock is None else self.clock.stages,
             parameters=parameters,
             complex=self.state.groups[0].complex,

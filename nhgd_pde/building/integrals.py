@@ -17,8 +17,9 @@ from ..pde.ranges import Guard
 from .control_spaces import one_number
 from .dependence import CELLS, INERTIA, parameter_coefficient, parameter_maps, random_coefficient
 from .entry import Entry
+from .evaluator import place_text
 from .families.base import Interior
-from .values import Values, place_text
+from .values import Values
 
 # Names of the integrals at points begin with it; the names of other integrals are those of parts of the boundary.
 POINTS = "pde.points."

@@ -15,8 +15,9 @@ from ..problem_file.expressions import COORDINATES
 from .clock import Clock
 from .constraint_kinds.state import StateSpec
 from .entry import Entry
+from .evaluator import point_text
 from .objective_builder import ObjectiveBuilder
-from .values import Values, point_text
+from .values import Values
 
 
 @dataclass(frozen=True)

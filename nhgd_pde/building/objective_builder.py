@@ -82,7 +82,9 @@ class ObjectiveBuilder:
             evaluation = self.state.facets(self.facets[on])
             return evaluation, np.ones(tuple(evaluation.quadrature.weights.shape))
         if on is not None and on not in self.state.domain.subdomains:
-            self.values.unknown(key, "subdomain", on, self.state.domain.subdomains, self.facets)
+            self.values.mistakes.unknown(
+                self.values.domain, key, "subdomain", on, self.state.domain.subdomains, self.facets
+            )
             on = None
         cells = self.state.cells
         return cells, self.values.indicator(key, on, cells).reshape(cells.quadrature.weights.shape)

@@ -12,7 +12,8 @@ from ..fem.state_space import StateSpace
 from ..problem_file.control_spec import ConductivityControl, DensityControl, LogConductivityControl, SourceControl
 from ..problem_file.expressions import Expression
 from .entry import Entry
-from .values import Values, point_text
+from .evaluator import point_text
+from .values import Values
 
 
 @dataclass(frozen=True)

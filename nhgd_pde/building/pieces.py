@@ -11,8 +11,9 @@ from ..fem.state_space import StateSpace
 from ..pde.boundary import robin
 from ..pde.form import Integral
 from .entry import Entry
+from .evaluator import point_text
 from .families.base import Interior
-from .values import Values, point_text
+from .values import Values
 
 
 @dataclass(frozen=True)

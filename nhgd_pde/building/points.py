@@ -8,7 +8,8 @@ import numpy as np
 
 from ..fem.state_space import StateSpace
 from ..problem_file.expressions import Expression
-from .values import Values, point_text
+from .evaluator import point_text
+from .values import Values
 
 
 def point_of_mesh(values: Values, state: StateSpace, number: int) -> np.ndarray | None:

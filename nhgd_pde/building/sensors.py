@@ -47,24 +47,41 @@ def read_sensors(path: Path, dim: int, components: int) -> Sensors:
     lines: list[int] = []
     for number, line in enumerate(text.splitlines(), start=1):
         content = line.partition("#")[0].strip()
-        if not content:
-            continue
-        words = [word.strip() for word in content.split(",")] if "," in content else content.split()
-        try:
-            row = [float(word) for word in words]
-        except ValueError:
-            raise SensorFileError(f"line {number}: expected numbers, found {content[:60]!r}") from None
-        if len(row) not in (wanted, wanted + 1) or (rows and len(row) != len(rows[0])):
-            expected = columns if not rows or len(rows[0]) not in (wanted, wanted + 1) else f"{len(rows[0])} as above"
-            raise SensorFileError(f"line {number}: expected {expected}, found {len(row)}")
-        if not np.isfinite(row).all():
-            raise SensorFileError(f"line {number}: expected finite numbers, found {content[:60]!r}")
-        if len(row) > wanted and row[-1] < 0.0:
-            raise SensorFileError(f"line {number}: expected a weight of at least 0, found {row[-1]:g}")
-        rows.append(row)
-        lines.append(number)
+        if content:
+            row = _numbers(number, content)
+            _check_row(number, content, row, rows, wanted, columns)
+            rows.append(row)
+            lines.append(number)
     if not rows:
         raise SensorFileError(f"expected rows of {columns}, found none")
     table = np.array(rows).T
     weights = table[wanted] if len(table) > wanted else np.ones(table.shape[1])
     return Sensors(table[:dim], table[dim:wanted], weights, tuple(lines))
+
+
+def _numbers(line: int, content: str) -> list[float]:
+    words = [word.strip() for word in content.split(",")] if "," in content else content.split()
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        raise SensorFileError(f"line {line}: expected numbers, found {content[:60]!r}") from None
+
+
+def _check_row(line: int, content: str, row: list[float], before: list[list[float]], wanted: int, columns: str) -> None:
+    """Raise a `SensorFileError` where a row is not like those before it, or has values that no sensor has.
+
+    Args:
+        line: its line in the file, from 1.
+        content: its text.
+        row: its numbers.
+        before: the rows before it.
+        wanted: the number of columns without a weight.
+        columns: a description of the columns.
+    """
+    if len(row) not in (wanted, wanted + 1) or (before and len(row) != len(before[0])):
+        expected = f"{len(before[0])} as above" if before else columns
+        raise SensorFileError(f"line {line}: expected {expected}, found {len(row)}")
+    if not np.isfinite(row).all():
+        raise SensorFileError(f"line {line}: expected finite numbers, found {content[:60]!r}")
+    if len(row) > wanted and row[-1] < 0.0:
+        raise SensorFileError(f"line {line}: expected a weight of at least 0, found {row[-1]:g}")

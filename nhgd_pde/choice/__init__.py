@@ -1,1 +1,1 @@
-"""How a problem is solved: which method, inverse and solver a file takes, why, and what they will cost."""
+"""How a problem is solved: which method and inverse a file takes, why, and how much memory they need."""

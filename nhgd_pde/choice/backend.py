@@ -14,7 +14,7 @@ from ..linalg.memory import available_bytes
 from ..problem_file.catalogue import CURVATURES, found_at
 from ..problem_file.loading import ProblemFile
 
-# Unknowns up to which a dense inverse costs less than the solves that a structured one would take.
+# Largest number of unknowns for which a dense inverse costs less than the solves with a structured inverse.
 _SMALL = 2_000
 
 

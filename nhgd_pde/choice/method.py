@@ -27,7 +27,7 @@ class Method:
         outer: how the control moves.
         stopping: when to stop.
         description: a few words for people.
-        threads: most threads of torch that pay; None for as many as it has.
+        threads: largest number of threads of torch that is worth while; None for all.
         judge: tells whether the start is a solution, where the first evaluation of the oracle cannot tell.
     """
 
@@ -89,6 +89,7 @@ def _judge(file: ProblemFile, oracle: Oracle) -> Oracle | None:
         return judge_of(oracle)
     from .scenario_judges import judge_over_scenarios
 
-    # The first nodes of a quadrature do not stand for all, and bounds of the state have multipliers in every scenario.
+    # The first nodes of a quadrature do not represent all of them, and bounds of the state have multipliers in every
+    # scenario.
     quadrature = spec.scenarios is not None and spec.scenarios.sampling == "quadrature"
     return judge_over_scenarios(oracle, quadrature or spec.bounds_state)

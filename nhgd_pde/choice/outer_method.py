@@ -45,7 +45,7 @@ def check_outer(file: ProblemFile, outer: OuterMethod[Any], setting: Setting, or
 
 
 def _automatic(file: ProblemFile, setting: Setting) -> str:
-    """The name of the outer method where the file leaves the choice."""
+    """The name of the outer method for a file that says `auto`."""
     if setting.space is not None and setting.space.constraint is not None:
         return "mma" if setting.smoothing is None else "oc"
     if not setting.searched:
@@ -58,12 +58,12 @@ def _automatic(file: ProblemFile, setting: Setting) -> str:
 
 
 def has_design(file: ProblemFile) -> bool:
-    """A control is the density of a material."""
+    """Whether a control is the density of a material."""
     return any(isinstance(each, DensityControl) for each in file.spec.controls)
 
 
 def _steep(file: ProblemFile) -> bool:
-    """There is a term that is too curved for secants, which is no obstacle to Newton's method.
+    """Whether a term is too strongly curved for secants, which is no obstacle to Newton's method.
 
     Such terms are the penalty of a state constraint, a total variation, and a penalised gradient beside bounds. With
     bounds, steps have to be taken in L2, in which the curvature of a penalised gradient has no bound.
@@ -75,7 +75,7 @@ def _steep(file: ProblemFile) -> bool:
 
 
 def _inversion(file: ProblemFile) -> bool:
-    """A control is a conductivity.
+    """Whether a control is a conductivity.
 
     With little regularisation secants do not learn its Hessian in any reasonable number of iterations; products with it
     do, and cost fewer factorisations throughout (docs/verification.md has the figures).
@@ -84,9 +84,9 @@ def _inversion(file: ProblemFile) -> bool:
 
 
 def _convective(file: ProblemFile) -> bool:
-    """The state is a flow that carries itself.
+    """Whether the state is a flow that carries itself.
 
-    Every iteration of L-BFGS makes the difference that rounding errors have made of two runs about seven times larger;
+    Every iteration of L-BFGS enlarges the difference of two runs with different rounding errors about seven times;
     Newton's method takes a tenth of the iterations and half of the time (docs/verification.md, "Units").
     """
     return file.spec.pde.convective

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..fem.evaluation import Evaluation
@@ -129,6 +128,9 @@ def sensitivity_filter(radius: float, centres: np.ndarray, volumes: Tensor) -> S
 def cone_weights(radius: float, centres: np.ndarray) -> sp.csr_matrix:
     """(m, m) radius - distance of two points (dim, m) where this is positive, else zero."""
     count = centres.shape[1]
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial import cKDTree
+
     pairs = cKDTree(centres.T).query_pairs(radius, output_type="ndarray")
     reach = radius - np.linalg.norm(centres[:, pairs[:, 0]] - centres[:, pairs[:, 1]], axis=0)
     upper = sp.csr_matrix((reach, (pairs[:, 0], pairs[:, 1])), shape=(count, count))

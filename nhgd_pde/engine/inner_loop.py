@@ -24,6 +24,8 @@ _GROWTH = 10.0
 # Observed scores that inflate the Fisher information more than this in some batch of a loop are warned about.
 _INFLATION = 10.0
 
+_DIVERGED = "the sampled inner steps diverged"
+
 
 @dataclass(frozen=True)
 class InnerOptions:
@@ -185,6 +187,7 @@ def _sampled_steps(
         SingularMatrixError: the inverse has broken down; with the reason where the scores show it.
     """
     assert options.tests is not None
+    natural = options.optimiser == "natural"
     u, inverse, spectrum, held = state.u, state.curvature, state.spectrum, list(state.held)
     taken, damping, before, residual, inflation = 0, 1.0, u, 0.0, 0.0
     crosses: list[Callable[[Tensor], Tensor]] = []
@@ -195,22 +198,18 @@ def _sampled_steps(
 
     for taken in range(1, options.steps + 1):
         batch = problem.batch(u, v, sample)
-        bad = int((~torch.isfinite(batch.scores)).sum())
-        if bad or not torch.isfinite(batch.gradient).all():
-            message = "the sampled inner steps diverged"
-            if bad:
-                where = f"the scores of inner step {state.steps + taken}"
-                message += f": {bad:,} of {batch.scores.numel():,} numbers in {where} are not finite"
+        message = _not_finite(batch, state.steps + taken)
+        if message:
             return InnerResult(reached(before), math.nan, False, message)
-        if 0.0 < _GROWTH * residual < batch.residual and options.optimiser == "natural":
-            # The step went beyond what the inverse knows of: take it back before its scores spoil that.
+        if 0.0 < _GROWTH * residual < batch.residual and natural:
+            # The inverse knows nothing about a point so far away: take the step back before its scores are absorbed.
             u, damping, sample = before, max(0.25 * damping, 1e-6), problem.sample(options.tests, generator)
             continue
         before, residual, inflation = u, batch.residual, max(inflation, batch.inflation)
         asked = inverse
-        answer = begin_solve(asked, batch.gradient) if options.optimiser == "natural" else None
-        # Neither these scores nor the next draw depend on the step: where the inverse is in another process, it
-        # goes on with them while this one draws.
+        answer = begin_solve(asked, batch.gradient) if natural else None
+        # Neither these scores nor the next sample depend on the step: an inverse in another process absorbs them while
+        # this one draws.
         held.append(batch.scores)
         while len(held) > options.lag:
             inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
@@ -226,15 +225,21 @@ def _sampled_steps(
         if options.keep_cross:
             crosses.append(batch.cross)
         if not torch.isfinite(u).all():
-            message = "the sampled inner steps diverged"
-            return InnerResult(reached(u), math.nan, False, message)
+            return InnerResult(reached(u), math.nan, False, _DIVERGED)
         if batch.residual <= tolerance * problem.inner_length(u, v):
             break
     error = problem.inner_error(u, v, tolerance)
-    done = reached(u)
     message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
-    warning = _inflated(inflation)
-    return InnerResult(done, error, error <= tolerance, message, warning, tuple(crosses))
+    return InnerResult(reached(u), error, error <= tolerance, message, _inflated(inflation), tuple(crosses))
+
+
+def _not_finite(batch: InnerBatch, step: int) -> str:
+    """A sentence on a batch of an inner step with numbers that are not finite; empty where all are."""
+    bad = int((~torch.isfinite(batch.scores)).sum())
+    if bad:
+        where = f"the scores of inner step {step}"
+        return f"{_DIVERGED}: {bad:,} of {batch.scores.numel():,} numbers in {where} are not finite"
+    return "" if torch.isfinite(batch.gradient).all() else _DIVERGED
 
 
 def _absorbed(curvature: Curvature, inverse: CurvatureState, scores: Tensor, inflation: float) -> CurvatureState:

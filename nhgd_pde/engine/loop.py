@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from .oracle import OracleState
-from .outer.base import Evaluation, OuterState
+from .outer.base import OuterState
+from .outer.evaluation import Evaluation
 from .scales import UNKNOWN, GradientScales
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from .curvature.base import Curvature, belongs
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
 from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
 from .oracle import Accuracy, finite
-from .outer.base import Evaluation, failed_evaluation
+from .outer.evaluation import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
 from .scales import GradientScales, gradient_scales

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .bilevel import OuterProblem
-from .outer.base import Evaluation, HessianProduct
+from .outer.base import HessianProduct
+from .outer.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 import sys
 
 from .loop import Iterate, Stopping, worst_residual
-from .outer.base import Evaluation
+from .outer.evaluation import Evaluation
 from .scales import UNKNOWN, GradientScales
 
 # Squares below this have lost digits by underflow.

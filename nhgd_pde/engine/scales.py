@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length
-from .outer.base import Evaluation
+from .outer.evaluation import Evaluation
 
 _EPSILON = 2.0**-52
 # Relative change of the state: small enough for nonlinear equations, and far above rounding errors.

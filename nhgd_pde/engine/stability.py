@@ -162,7 +162,7 @@ def state_error(
 def estimated(
     problem: BilevelProblem, u: Tensor, v: Tensor, before: Stability, factors: Callable[[], StateFactors]
 ) -> Stability:
-    """The inf-sup constant at (u, v): the one that was known before while J has hardly changed.
+    """The inf-sup constant at (u, v), which is the one known before while J has hardly changed.
 
     The first estimate takes the solves of a few Lanczos steps, later ones start from its singular vector.
 
@@ -178,19 +178,42 @@ def estimated(
     if not isinstance(problem, StableProblem):
         return before
     kind = problem.jacobian_kind
-    if kind.hessian and u.shape[0] > 1:
-        return before
     if kind.gram or kind.hessian:
-        return before if before.known else Stability(known=True)
-    if before.known and kind.constant:
+        several = kind.hessian and u.shape[0] > 1
+        return before if several or before.known else Stability(known=True)
+    if (before.known and kind.constant) or _lasts(problem, u, v, before):
         return before
-    metric = problem.inner_metric
-    rough = _rough(u)
-    if before.vector is not None and before.images is not None:
-        images = problem.state_product(u, v, before.vector), problem.state_product(u, v, rough)
-        if not any(_differ(metric, new, old) for new, old in zip(images, before.images, strict=True)):
-            return before
-    solves = factors()
+    value, vector = _smallest_singular_pair(problem.inner_metric, _rough(u), before.vector, factors(), kind.symmetric)
+    if not (math.isfinite(value) and value > 0.0):
+        raise SingularMatrixError("the linearised state equation is singular in double precision")
+    return Stability(value, True, vector, _images(problem, u, v, vector))
+
+
+def _images(problem: BilevelProblem, u: Tensor, v: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """J times a vector, and J times a rough vector."""
+    return problem.state_product(u, v, vector), problem.state_product(u, v, _rough(u))
+
+
+def _lasts(problem: BilevelProblem, u: Tensor, v: Tensor, before: Stability) -> bool:
+    """Whether the products of J at (u, v) are nearly those at the point where the stability was estimated."""
+    if before.vector is None or before.images is None:
+        return False
+    images = _images(problem, u, v, before.vector)
+    return not any(_differ(problem.inner_metric, new, old) for new, old in zip(images, before.images, strict=True))
+
+
+def _smallest_singular_pair(
+    metric: RieszMap, rough: Tensor, before: Tensor | None, solves: StateFactors, symmetric: bool
+) -> tuple[float, Tensor]:
+    """The smallest singular value of J in the inner product, and its vector of length one, by the Lanczos method.
+
+    Args:
+        metric: the inner product.
+        rough: a vector with a share of every other one.
+        before: the singular vector at an earlier point.
+        solves: factors of J.
+        symmetric: J is symmetric, so that one solve a step is enough.
+    """
 
     def inverse(x: Tensor) -> Tensor:
         return solves.solve(metric.covector(x))
@@ -198,14 +221,10 @@ def estimated(
     def squared(x: Tensor) -> Tensor:
         return inverse(solves.solve_transposed(metric.covector(x)))
 
-    start = solves.solve(rough) if before.vector is None else before.vector
-    start = start / metric.norm(start) + (1.0 if before.vector is None else _FRESH) * rough / metric.norm(rough)
-    found, vector, _ = largest_eigenpair(inverse if kind.symmetric else squared, metric, start, _ACCURACY, _MOST_STEPS)
-    value = quotient(1.0, found if kind.symmetric else math.sqrt(found))
-    if not (math.isfinite(value) and value > 0.0):
-        raise SingularMatrixError("the linearised state equation is singular in double precision")
-    images = problem.state_product(u, v, vector), problem.state_product(u, v, rough)
-    return Stability(value, True, vector, images)
+    start, share = (solves.solve(rough), 1.0) if before is None else (before, _FRESH)
+    start = start / metric.norm(start) + share * rough / metric.norm(rough)
+    found, vector, _ = largest_eigenpair(inverse if symmetric else squared, metric, start, _ACCURACY, _MOST_STEPS)
+    return quotient(1.0, found if symmetric else math.sqrt(found)), vector
 
 
 def _rough(u: Tensor) -> Tensor:

@@ -19,23 +19,25 @@ from ..linalg.factorisation import SingularMatrixError
 from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
-from .outer.base import Evaluation, Feasible, OuterMethod
+from .outer.base import Feasible
+from .outer.evaluation import Evaluation
 from .scales import UNKNOWN, GradientScales, ScalesOracle
+from .search import Search
 
-# The gradient is not zero where it is larger than its possible error by this factor: sampling errors that are told by a
-# few scenarios may be too small by a factor of three.
+# The gradient is not zero where it is larger than its possible error by this factor: sampling errors that are estimated
+# from a few scenarios may be too small by a factor of three.
 _SIGNIFICANT = 5.0
-# A gradient larger than this share of its size is not one of a solution, however few scenarios tell.
+# A start whose gradient is larger than this share of its size is no solution, even if few scenarios were used.
 _FAR = 0.3
-# A nominal gradient smaller than that of other scenarios by this factor tells no size.
-_TOLD = 1e-6
-# States and adjoints with smaller errors than this are not rough.
+# A nominal gradient below this share of the natural size of the gradients of other scenarios gives no size.
+_USABLE = 1e-6
+# States and adjoints with relative errors below this are not rough.
 _KNOWN = 1e-6
 # Relative errors of states and adjoints in the first evaluation over scenarios, and the smallest that are asked for.
 _ROUGH, _FINE = 1e-2, 1e-13
-# The next evaluation has errors of this share of the gradient, and is better by this factor at least.
+# The next evaluation has errors of at most this share of the gradient, and of the errors of the last one.
 _SHARE = 0.1
-# The size of the gradient that a run had at its first start is known from its end up to about this factor.
+# At the end of a run, the size of the gradient at its first start is known up to about this factor.
 _SLACK = 3.0
 
 
@@ -56,32 +58,22 @@ class Verdict:
     solved: bool = False
 
 
-def judged_start(
-    loop: LoopState,
-    problem: OuterProblem,
-    oracle: Oracle,
-    judge: Oracle,
-    outer: OuterMethod,
-    space: Feasible,
-    stopping: Stopping,
-    interrupted: Callable[[], bool],
-) -> tuple[LoopState, Iterate]:
-    """The loop at a start that has been judged, and the start as it is told.
+def judged_start(loop: LoopState, search: Search, judge: Oracle) -> tuple[LoopState, Iterate]:
+    """The loop at a start that has been judged, and the start as the callback sees it.
 
-    Where the start is a solution, the loop has the evaluation of the judge, and what is told has its states too, which
-    belong to the start unlike those of a rough oracle. Where it is near a solution, an oracle of the same kind goes on
-    from what the judge has found.
+    If the start is a solution, the loop has the evaluation of the judge, and the callback sees the states of the judge:
+    unlike those of a rough oracle they belong to the start. If it is near a solution, an oracle of the same kind as the
+    judge goes on from its states.
 
     Args:
         loop: the loop after the first evaluation.
-        problem, outer, space, stopping, interrupted: see `minimise`.
-        oracle: the oracle of the run.
-        judge: the judge.
+        search: the data of the run.
+        judge: the oracle that decides.
     """
-    first = loop.first
+    first, oracle = loop.first, search.oracle
     if isinstance(oracle, ScalesOracle) and not _open(first.evaluation, first.gradient_norm, loop.scales):
         return loop, first
-    verdict = _verdict(problem, judge, space, stopping, interrupted)
+    verdict = _verdict(search, judge)
     found, scales = verdict.iterate, verdict.scales
     scales = replace(loop.scales, rounding=max(loop.scales.rounding, scales.rounding))
     # A judge of growing batches is the oracle of the run with other batches; any other one has states of another kind.
@@ -91,30 +83,30 @@ def judged_start(
     knowledge = found.oracle if continued else first.oracle
     first = replace(found, oracle=knowledge, evaluations=first.evaluations + found.evaluations)
     scales = verdict.scales if verdict.solved else replace(scales, natural=found.gradient_norm)
-    begun = outer.init(replace(space, unit=loop.unit), first.evaluation)
+    begun = search.outer.init(replace(search.space, unit=loop.unit), first.evaluation)
     loop = replace(
         loop, first=first, current=first, outer=begun, knowledge=knowledge, scales=scales, solved=verdict.goal
     )
     return loop, replace(first, oracle=found.oracle)
 
 
-def _verdict(
-    problem: OuterProblem, oracle: Oracle, space: Feasible, stopping: Stopping, interrupted: Callable[[], bool]
-) -> Verdict:
+def _verdict(search: Search, oracle: Oracle) -> Verdict:
+    """The verdict of an oracle on the start."""
     if not isinstance(oracle, ScalesOracle):
         return Verdict()
+    problem, certificate = search.problem, search.stopping.certificate
     u, v = problem.start()
-    v, accuracy = space.project(v), Accuracy(stopping.certificate, stopping.certificate)
+    v = search.space.project(v)
     try:
-        evaluation, state = oracle.evaluate(problem, v, oracle.init(problem, u, v), accuracy)
+        evaluation, state = oracle.evaluate(problem, v, oracle.init(problem, u, v), Accuracy(certificate, certificate))
         if not evaluation.finite:
             return Verdict()
-        judge = _Judge(problem, oracle, space.scaled(evaluation), stopping, interrupted)
+        judge = _Judge(problem, oracle, search.space.scaled(evaluation), search.stopping, search.interrupted)
         scales = oracle.scales(problem, v, state, evaluation)
         if isinstance(oracle, GrowingOracle):
             norm = judge.space.stationarity(evaluation)
             return judge.over_scenarios(v, norm, state, scales) if _open(evaluation, norm, scales) else Verdict(scales)
-        goal = max(scales.rounding, stopping.share * min(judge.size(v, state), scales.natural))
+        goal = max(scales.rounding, judge.stopping.share * min(judge.size(v, state), scales.natural))
         found = judge.judged(evaluation, state, scales, goal)
         if found.solved or not _open(evaluation, judge.space.stationarity(evaluation), scales):
             return found
@@ -149,41 +141,58 @@ class _Judge:
     interrupted: Callable[[], bool]
 
     def over_scenarios(self, v: Tensor, norm: float, state: Any, scales: GradientScales) -> Verdict:
-        """Look at more scenarios, or at the same ones better, until it is clear whether the gradient is small."""
-        problem, oracle, size = self.problem, self.oracle, self.size(v, state)
-        accuracy, grown = _ROUGH, oracle.grown(problem, state, 0.0, 0.0, 0.0)
-        verdict = Verdict(scales)
+        """Take more scenarios, or solve for the same ones better, until it is clear whether the gradient is small."""
         zero = norm <= scales.rounding
+        verdict = Verdict(scales)
         if self.space.constraint is not None and not zero:
             return verdict
+        size, accuracy = self.size(v, state), _ROUGH
+        grown = self._grown(state)
         while grown is not None and not self.interrupted():
-            evaluation, state = oracle.evaluate(problem, v, grown, Accuracy(accuracy, accuracy))
+            evaluation, state = self.oracle.evaluate(self.problem, v, grown, Accuracy(accuracy, accuracy))
             if not evaluation.finite:
                 break
             goal = self._goal(size, scales)
             if not self._significant(evaluation, scales, goal):
-                scales = _larger(scales, oracle.scales(problem, v, state, evaluation))
+                scales = _larger(scales, self.oracle.scales(self.problem, v, state, evaluation))
                 goal = self._goal(size, scales)
             found = self.judged(evaluation, state, scales, goal)
             if found.solved:
                 return found
-            norm = self.space.stationarity(evaluation)
-            # The nominal scenario tells no size where its state is zero.
-            told = not zero and size > _TOLD * scales.natural
-            far = told and norm > max(_FAR * min(size, scales.natural), goal)
-            if far or self._significant(evaluation, scales, goal):
+            if self._far(evaluation, 0.0 if zero else size, scales, goal):
                 # More than a first look has shown that the start is near a solution: the run goes on from there.
                 return found if verdict.iterate is not None else Verdict(scales)
-            verdict, left_out = found, evaluation.left_out
-            grown = None
-            if left_out > scales.natural * worst_residual(evaluation) or norm + left_out <= goal or accuracy <= _FINE:
-                grown = oracle.grown(problem, state, 0.0, 0.0, 0.0)
-            if grown is None and accuracy > _FINE:
-                whole = max(scales.natural, evaluation.norm)
-                # A gradient of zero, of a natural size of zero, asks for nothing.
-                wanted = max(norm, goal) / whole if whole > 0.0 else accuracy
-                accuracy, grown = max(_SHARE * min(wanted, accuracy), _FINE), state
+            verdict = found
+            grown, accuracy = self._next(evaluation, state, scales, goal, accuracy)
         return verdict
+
+    def _grown(self, state: Any) -> Any | None:
+        """The state with more scenarios, as if the gradient were zero; None where there are no more."""
+        return self.oracle.grown(self.problem, state, 0.0, 0.0, 0.0)
+
+    def _far(self, evaluation: Evaluation, size: float, scales: GradientScales, goal: float) -> bool:
+        """Whether the start is no solution; `size` is that of a nominal gradient, or zero."""
+        # The nominal scenario gives no size where its state is zero.
+        usable = size > _USABLE * scales.natural
+        large = self.space.stationarity(evaluation) > max(_FAR * min(size, scales.natural), goal)
+        return (usable and large) or self._significant(evaluation, scales, goal)
+
+    def _next(
+        self, evaluation: Evaluation, state: Any, scales: GradientScales, goal: float, accuracy: float
+    ) -> tuple[Any | None, float]:
+        """The state of the next evaluation, None where there is nothing left to do, and its accuracy.
+
+        More scenarios are taken where their number limits what is known; else the same ones are solved for better.
+        """
+        norm, left_out = self.space.stationarity(evaluation), evaluation.left_out
+        sampled = left_out > scales.natural * worst_residual(evaluation) or norm + left_out <= goal
+        grown = self._grown(state) if sampled or accuracy <= _FINE else None
+        if grown is not None or accuracy <= _FINE:
+            return grown, accuracy
+        whole = max(scales.natural, evaluation.norm)
+        # A gradient of zero, of a natural size of zero, needs no other accuracy.
+        wanted = max(norm, goal) / whole if whole > 0.0 else accuracy
+        return state, max(_SHARE * min(wanted, accuracy), _FINE)
 
     def judged(self, evaluation: Evaluation, state: Any, scales: GradientScales, goal: float) -> Verdict:
         """The verdict, if this evaluation is the last one."""

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import skfem
-from scipy.spatial import KDTree
 
 from .boxes import BoxTree
 
@@ -196,6 +195,9 @@ def thickness_of(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
 
 def split_vertices(outline: Outline) -> np.ndarray:
     """(k, 2) pairs of vertices of the boundary that stand at the same place."""
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial import KDTree
+
     used, tolerances = outline.corners
     # Four neighbours are enough: more vertices hardly ever lie within the tolerance of one vertex.
     count = min(4, len(used))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 import skfem
-from scipy.spatial import KDTree
 
 from .spaces import Space
 
@@ -63,6 +62,9 @@ def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
     The cell is -1 where none of the cells with the nearest midpoints contains the point; on meshes with very different
     cells this may happen to points inside. scikit-fem's search is some 500 times slower.
     """
+    # Loaded here, because it takes long and most solves do without it.
+    from scipy.spatial import KDTree
+
     corners = mesh.p[:, mesh.t]
     edges = np.ascontiguousarray((corners[:, 1:] - corners[:, :1]).transpose(2, 0, 1))
     inverses = np.linalg.inv(edges)

@@ -16,7 +16,7 @@ from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.hypergradient import adjoint_variable
 from ..engine.oracle import Accuracy
-from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.outer.evaluation import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.base import Evaluation
+from ..engine.outer.evaluation import Evaluation
 from .common import (
     MethodState,
     conclude,

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import finite
-from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.outer.evaluation import Evaluation, failed_evaluation
 from ..engine.stability import UNKNOWN, Stability, StableProblem, estimated
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import paired_length, quotient

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.base import Evaluation
+from ..engine.outer.evaluation import Evaluation
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.krylov import Operator
 from .common import (

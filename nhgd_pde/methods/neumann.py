@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.outer.evaluation import Evaluation, failed_evaluation
 from .common import MethodState, conclude, gradient_descent, gradient_step, start
 from .compared import Compared
 

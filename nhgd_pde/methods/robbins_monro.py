@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
-from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.outer.evaluation import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scenarios.footprint import Footprint
 from ..engine.scenarios.gradient_spread import deviation

@@ -6,7 +6,7 @@ scenario precondition. The matrices of all scenarios stay in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -17,33 +17,24 @@ from torch import Tensor
 from ..engine.bilevel import StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
-from ..engine.outer.base import Evaluation, failed_evaluation
+from ..engine.outer.evaluation import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.scenarios.footprint import Footprint
 from ..engine.scenarios.part_equations import RowSolutions, relative
 from ..engine.scenarios.part_solution import PartSolver, SharedInverse, solve_part_adjoints, solve_part_states
-from ..engine.scenarios.scenario_bilevel import Part, ScenarioBilevelProblem
-from ..engine.state_newton import solve_from_anywhere
+from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
-from .adjoint import ExactDirections
 from .compared import Compared
+from .factor_solver import FactorisedPart, FactorSolver
 from .nominal import Nominal
 
 # Scenarios with a smaller weight than this, relative to the largest one, change no digit of the gradient.
 _NO_SHARE = 1e-16
-# A solution is zero up to rounding where its length and its error are below this share of the length of the start.
-_ZERO = 1e-12
 
 # The error of a solution, its length, and the least length that the error counts relative to.
 _Found = tuple[float, float, float]
-
-
-class FactorisedPart(Part, Protocol):
-    """Some scenarios whose matrices can be factorised."""
-
-    def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
 
 
 @runtime_checkable
@@ -293,7 +284,7 @@ class _Solves:
 
     def _solver(self, indices: Tensor) -> PartSolver:
         if self.nominal is None or self.goal is None:
-            return _FactorSolver(partial(self._factors, indices))
+            return FactorSolver(partial(self._factors, indices))
         return SharedInverse(self.nominal.inverse, self.goal)
 
     def states(self, indices: Tensor, part: FactorisedPart) -> None:
@@ -360,49 +351,3 @@ class _Solves:
         least = length if self.goal is None else (self.goal.state_length, self.goal.adjoint_length)[kind]
         self.found[kind].append((float(found.error.max()), length, least))
         self.steps[kind] = max(self.steps[kind], found.steps)
-
-
-@dataclass(frozen=True)
-class _FactorSolver:
-    """Solves the equations of a part by its own factors; a `PartSolver`.
-
-    Attributes:
-        factors: (part, u) -> the factors of J there.
-    """
-
-    factors: Callable[[Any, Tensor], StateFactors]
-
-    def states(self, part: Any, v: Tensor, start: Tensor) -> RowSolutions:
-        residual, steps, message = part.residual(start, v), 1, ""
-        if part.linear:
-            u = start - self.factors(part, start).solve(residual)
-            residual = part.residual(u, v)
-        else:
-            root = solve_from_anywhere(part, v, start, ExactDirections(part, v, start), 1e-10, 50)
-            u, residual, steps, message = root.u, root.residual, root.steps, root.message if root.failed else ""
-        return _rows(part, u, residual, start, lambda left: self.factors(part, u).solve(left), steps, message)
-
-    def adjoints(self, part: Any, v: Tensor, u: Tensor, right: Tensor, start: Tensor) -> RowSolutions:
-        solve = self.factors(part, u).solve_transposed
-        p = solve(right)
-        return _rows(part, p, right - part.state_product_transposed(u, v, p), start, solve)
-
-
-def _rows(
-    part: Part,
-    solution: Tensor,
-    residual: Tensor,
-    start: Tensor,
-    solve: Callable[[Tensor], Tensor],
-    steps: int = 0,
-    message: str = "",
-) -> RowSolutions:
-    """Solutions by factors; their error and their length are those of all rows together."""
-    metric = part.inner_metric
-    # Near a resonance errors are larger than residuals by orders of magnitude, and take a solve each.
-    error = metric.dual_norm_bound(residual) if part.definite else metric.norm(solve(residual))
-    length = metric.norm(solution)
-    if max(error, length) <= _ZERO * metric.norm(start):
-        error = 0.0
-    every = solution.new_ones(len(solution))
-    return RowSolutions(solution, residual, error * every, length * every, steps, message)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.base import Evaluation
+from ..engine.outer.evaluation import Evaluation
 from ..linalg.conjugate_gradients import conjugate_gradients
 from .common import MethodState, conclude, gradient_descent, start
 from .compared import Compared

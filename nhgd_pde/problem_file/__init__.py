@@ -1,1 +1,1 @@
-"""The language of problem files: what they may say, read and checked without torch."""
+"""The language of problem files: their keys and values, read and checked without torch."""

@@ -1,4 +1,4 @@
-"""Which Python files a problem runs, said before they are run."""
+"""Announces the Python files whose code a problem runs, before the code is run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Told at the level INFO.
+# The messages have the level INFO.
 LOG = logging.getLogger("nhgd_pde.code")
 
 
 class _Announcer(logging.Handler):
-    """Passes every message on, once."""
+    """Passes every message on, each only once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Announcer(logging.Handler):
 
 @contextmanager
 def announced(say: Callable[[str], None]) -> Iterator[None]:
-    """Pass on which files are run, before they are, each once."""
+    """Pass a message about every file whose code is run to `say`, before it is run, each only once."""
     handler, before = _Announcer(say), LOG.level
     LOG.setLevel(logging.INFO)
     LOG.addHandler(handler)

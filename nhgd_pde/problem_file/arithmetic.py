@@ -30,7 +30,7 @@ Node = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The meaning of a tree over one array library."""
+    """Evaluates trees with the functions of one array library."""
 
     functions: Mapping[str, Callable[..., Any]]
     array: Callable[[Any], Any]
@@ -62,7 +62,7 @@ class Arithmetic:
 
 
 def _chained(result: Any, rest: Iterable[tuple[str, Any]]) -> Any:
-    """Operations from left to right."""
+    """The result of operations from left to right."""
     for symbol, operand in rest:
         result = _OPERATORS[symbol](result, operand)
     return result

@@ -1,7 +1,7 @@
-"""What a problem file can choose by its name, and the place in the package where each choice is written.
+"""Everything that a problem file chooses by a name, and the place of each in the package.
 
-Places are text (`module:class`, below the package), so that reading a file loads only what the file names. To add a
-choice, write its file and add one line here; docs/extending.md has an example of each.
+Places are text (`module:class`, below the package), so that reading a problem file loads only the methods that the file
+names. To add a choice, write its file and add one line here; docs/extending.md has an example of each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is wrong with a problem file, said once for every mistake."""
+"""The mistakes of a problem file, and the exception that reports them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Characters of a key or a path and of a line, and lines, that a message has at most.
+# Largest number of characters of a key or a path in a message, and of one line; largest number of lines.
 _LONGEST_KEY, _LONGEST = 200, 2_000
 _MOST_LINES = 50
-# Names that are longer than this have no similar name.
+# No similar name is looked for where a name has more characters than this.
 _LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One mistake: the dotted key it concerns, what was expected and found, and where it stands.
+    """One mistake: its dotted key, what was expected and found there, and the file and line.
 
     `key` uses dots for mappings and lists alike (`objective.1.weight`) and is empty for the file as a whole;
     `place` is `file:line`, `--set` for an override, or None where there is no file.
@@ -31,7 +31,7 @@ class Issue:
 
 
 class ProblemError(ValueError):
-    """A problem file that cannot be used; its text is one line for each issue, of many for the first of them."""
+    """A problem file that cannot be used; the text has one line for each of the first issues."""
 
     def __init__(self, issues: Iterable[Issue]) -> None:
         self.issues: tuple[Issue, ...] = tuple(issues)

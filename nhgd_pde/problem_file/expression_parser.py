@@ -11,7 +11,7 @@ from typing import NoReturn
 from nhgd_pde.problem_file.arithmetic import FUNCTIONS, Node, folded
 from nhgd_pde.problem_file.errors import suggest
 
-# Characters of a text, levels of nesting, and size of a constant exponent, at most.
+# Largest number of characters of a text and of levels of nesting, and largest size of a constant exponent.
 MAX_LENGTH = 2000
 MAX_DEPTH = 50
 MAX_EXPONENT = 64.0
@@ -50,7 +50,7 @@ _REFUSED: Mapping[type[ast.AST], str] = {
 
 
 class ExpressionError(ValueError):
-    """A text that is no expression, or an expression that uses a variable without a value."""
+    """The text is not an expression, or the expression uses a variable that has no value."""
 
 
 def finite_number(value: float) -> float:
@@ -68,7 +68,7 @@ def shortened(text: str) -> str:
 
 
 class Parser:
-    """Text to tree; constant parts are folded on the way."""
+    """Parses a text into a tree, and replaces constant parts by their numbers."""
 
     def __init__(self, text: str, names: frozenset[str]) -> None:
         self.text = text
@@ -89,7 +89,7 @@ class Parser:
         indent = len(source) - len(source.lstrip())
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # texts such as '1if' warn before they are refused below
+                warnings.simplefilter("ignore")  # Texts such as '1if' cause a warning before they are refused below.
                 body = ast.parse(source[indent:], mode="eval").body
         except SyntaxError as error:
             column = indent + min(max(error.offset or 1, 1), len(source) - indent)
@@ -157,7 +157,8 @@ class Parser:
         return folded(("negate", operand), operand)
 
     def _chain(self, node: ast.BinOp, depth: int) -> Node:
-        # Sums of many terms lean to the left: walking down that side keeps them from counting as nested.
+        # The tree of a sum of many terms is deep on its left side. A loop goes down that side, so that a long sum does
+        # not count as nested.
         links: list[ast.BinOp] = []
         first: ast.expr = node
         while isinstance(first, ast.BinOp):

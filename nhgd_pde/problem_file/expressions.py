@@ -75,11 +75,11 @@ class Expression:
 
     @property
     def constant(self) -> float | None:
-        """Its value if it depends on no variable."""
+        """The value of an expression without variables; None of others."""
         return self._tree[1] if self._tree[0] == "number" else None
 
     def numpy(self, x: NDArray[np.float64], **named: Any) -> NDArray[np.float64]:
-        """Values at the points `x` of shape (dim, ...), float64 of shape (...), in memory of their own.
+        """Values at the points `x` of shape (dim, ...), float64 of shape (...), a new array.
 
         `named` holds t and the further names, numbers or arrays that broadcast against (...).
         Raises ExpressionError for a variable without a value, such as y in one dimension.

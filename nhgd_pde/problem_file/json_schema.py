@@ -1,4 +1,4 @@
-"""The editor's view of the problem file: JSON Schema, draft 2020-12."""
+"""The JSON schema of problem files (draft 2020-12), with which editors complete and check them."""
 
 from __future__ import annotations
 

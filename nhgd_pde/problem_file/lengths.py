@@ -1,4 +1,4 @@
-"""Whether the lengths of a mesh are numbers that can be calculated with."""
+"""Checks that double precision can represent the lengths of a mesh and their powers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from .loading import ProblemFile
 from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
 from .sizes import real, two_to
 
-# Of lengths between these, double precision has the volumes in space, their squares, and the squares of gradients.
+# Shortest and longest length, in the units of the mesh. Between them, volumes, squares of volumes and squares of
+# gradients can be represented in double precision.
 _SHORTEST, _LONGEST = 1e-40, 1e40
-# Widths of cells that coordinates tell apart, relative to the coordinates.
+# Smallest width of cells relative to their coordinates; narrower cells are lost in the rounding of the coordinates.
 _RELATIVE = 64.0 * np.finfo(float).eps
 
 
@@ -41,14 +42,14 @@ def check_lengths(file: ProblemFile) -> None:
 
 
 def check_read(file: ProblemFile, places: np.ndarray, cells: np.ndarray) -> None:
-    """The same of a mesh of a file, from its vertices (dim, V) and the vertices of its cells (corners, cells)."""
+    """The same check of a mesh from a file, by its vertices (dim, V) and the vertices of cells (corners, cells)."""
     corners = places[:, cells]
     widths = np.abs(corners[:, 1:] - corners[:, :1]).max(axis=0)
     check_between(file, "mesh.file", float(widths.min()) / two_to(file.spec.mesh.refine), float(np.ptp(places)))
 
 
 def check_between(file: ProblemFile, key: str, shortest: float, longest: float) -> None:
-    """Refuse lengths whose powers are no numbers of double precision."""
+    """Refuse lengths whose powers double precision cannot represent."""
     wrong = longest if longest > _LONGEST else shortest
     if not (shortest >= _SHORTEST and longest <= _LONGEST):
         message = (

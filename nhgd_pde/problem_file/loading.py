@@ -1,4 +1,4 @@
-"""Reading a problem file: YAML to a checked `ProblemSpec`, with every mistake at its file and line."""
+"""Reads a problem file, YAML, into a checked `ProblemSpec`; every mistake is reported with file and line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ProblemFile:
                 if (folder / given).is_file():
                     return folder / given
         except (OSError, ValueError, RuntimeError):
-            # No path at all: too long, with a zero byte, in the home of nobody.
+            # The text is not a path: it is too long, has a zero byte, or names the home folder of an unknown user.
             return None
         return None
 
@@ -60,7 +60,7 @@ class ProblemFile:
         return _Places(self.path, self.lines, self.overridden).issue(key, message)
 
     def error(self, key: str, message: str) -> ProblemError:
-        """The same as an exception."""
+        """The exception for a mistake at `key`."""
         return ProblemError([self.issue(key, message)])
 
     def dump(self) -> str:
@@ -120,7 +120,7 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         checked = [places.issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
-        # What cannot be read is wrong once, whatever was expected there.
+        # A value that cannot be read is reported once; other expectations at its key are not.
         unread = {issue.key for issue in issues}
         checked = [issue for issue in checked if issue.key not in unread]
         raise ProblemError(sorted([*issues, *checked], key=_reading_order)) from None
@@ -149,7 +149,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _context(data: Mapping[str, Any]) -> Context:
-    """What expressions may use besides the coordinates, as far as it can be told before anything is checked."""
+    """The names that expressions may use besides the coordinates, from a file that has not been checked yet."""
     controls = data.get("control")
     listed = controls if isinstance(controls, list) else [controls]
     named = [each.get("name") for each in listed if isinstance(each, dict) and each.get("kind") == "parameter"]
@@ -161,7 +161,7 @@ def _context(data: Mapping[str, Any]) -> Context:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where a key was written."""
+    """Finds the file and line, or the override, that a key comes from."""
 
     path: Path | None
     lines: Mapping[str, int]
@@ -171,7 +171,7 @@ class _Places:
         return Issue(key, message, self._place(key))
 
     def _place(self, key: str) -> str | None:
-        # An override replaces all that the file said below its key.
+        # An override replaces everything below its key.
         if any(prefix in self.overridden for prefix in _prefixes(key)):
             return OVERRIDE
         for prefix in _prefixes(key):
@@ -181,7 +181,7 @@ class _Places:
 
 
 def _prefixes(key: str) -> Iterator[str]:
-    """`a.b.c`, `a.b`, `a`."""
+    """The key and all keys above it: `a.b.c`, `a.b`, `a`."""
     while key:
         yield key
         key = key.rpartition(".")[0]
@@ -196,7 +196,7 @@ def _plain(value: Any) -> Any:
     """Mappings and sequences of any type as new dicts and lists.
 
     Raises:
-        ProblemError: they are nested without an end, or nearly so.
+        ProblemError: they are nested too deeply, or without an end.
     """
     try:
         return _copied(value)
@@ -213,7 +213,7 @@ def _copied(value: Any) -> Any:
 
 
 def _set(data: dict[str, Any], key: str, value: Any, overridden: set[str]) -> str | None:
-    """Set the value at a dotted key, creating mappings on the way; a sentence if that cannot be done."""
+    """Set the value at a dotted key and create the mappings above it; returns a message where that is impossible."""
     parts = key.split(".")
     if not all(parts):
         return "expected names separated by single dots"

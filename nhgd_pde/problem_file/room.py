@@ -1,4 +1,4 @@
-"""Whether a problem fits into memory, told from its file alone before anything of its size is made."""
+"""Estimates from a problem file whether the problem fits into memory, before anything large is made."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
 from .schema import ProblemSpec
 from .sizes import MeshSize, control_size, mesh_size, real, state_size, two_to
 
-# Libraries.
+# Bytes that the loaded libraries take.
 LIBRARIES = 3e8
-# Tables, matrices and vectors, by the dimension, an unknown: fitted to the peak of runs with 4e3 to 2.6e5 unknowns in
-# one and two dimensions and 7e3 to 1.6e4 in three.
+# Bytes of tables, matrices and vectors for each unknown of the state, by the dimension. They are fitted to the peaks of
+# runs with 4e3 to 2.6e5 unknowns in one and two dimensions, and 7e3 to 1.6e4 in three.
 STATE = {1: 4e3, 2: 4e3, 3: 2e4}
-# The same of an evolution, an unknown of all times, where the steps share one matrix and where each has its own: fitted
-# to 2e4 to 1.6e5 unknowns in two dimensions. Several sets of factors are alive where they change.
+# The same bytes in an evolution, for each unknown at each time: where all steps share one matrix (True), and where each
+# step has its own (False), so that several sets of factors are held. Fitted to 2e4 to 1.6e5 unknowns in two dimensions.
 EVOLUTION = {True: 2.6e3, False: 1.2e4}
-# Entries of a row of a matrix, by the dimension: how many elements meet in a node, times the functions of each.
+# Entries in a row of a matrix, relative to the number of functions of one element, by the dimension.
 ROW = {1: 1.5, 2: 2.2, 3: 3.5}
-# Quadrature points of a cell, at least.
+# Least number of quadrature points in a cell, by the dimension.
 _POINTS = {1: 2.0, 2: 3.0, 3: 4.0}
-# Of what stands in a text, a byte: numbers and lists of these.
+# Bytes in memory for each byte of a text: of a file of sensors, and of a mesh file.
 _OF_SENSORS, _OF_MESH_FILE = 20.0, 10.0
-# Default of `scenarios.count`, and the pivots that a random field takes at most without a number of modes.
+# Default of `scenarios.count`, and the largest number of pivots of a random field whose number of modes is not given.
 _COUNT, _PIVOTS = 256.0, 1024.0
 
 
 def factor_entries(unknowns: float, dim: int) -> float:
-    """Fill of a minimum degree factorisation of a P1 Laplacian, fitted to uniform meshes.
+    """The number of entries in a minimum degree factorisation of a P1 Laplacian, fitted to uniform meshes.
 
     8 n^1.215 entries in two dimensions (n = 4e3 and 6.5e4), 4.6 n^1.5 in three (n = 7e3 and 1.6e4), 4 n in one.
-    Where the couplings of edges vanish, as those across right angles do in regular meshes of simplices, there is half
-    of that.
+    In regular meshes of simplices the couplings across right angles vanish; then there are half as many entries.
     """
     factor, power = {1: (4.0, 1.0), 2: (8.0, 1.215), 3: (4.6, 1.5)}[dim]
     return factor * _power(unknowns, power)
@@ -59,8 +58,8 @@ def check_room(file: ProblemFile, read: MeshSize | None = None) -> None:
 
     Args:
         file: the problem file.
-        read: the size of the mesh in a mesh file, before `mesh.refine`. Without it, of a problem with a mesh file only
-            the bytes of the file are counted.
+        read: the size of the mesh in a mesh file, before `mesh.refine`. Without it, only the bytes of a mesh file are
+            counted.
 
     Raises:
         ProblemError: at the key that makes the problem so large, with the bytes it would take and those there are.
@@ -90,7 +89,7 @@ def check_room(file: ProblemFile, read: MeshSize | None = None) -> None:
 
 @dataclass(frozen=True)
 class _Need:
-    """Bytes, and the key in the file that tells their number."""
+    """A number of bytes, and the key in the file that it depends on most."""
 
     key: str
     bytes: float
@@ -103,8 +102,8 @@ class _Plan:
     Attributes:
         spec: the problem.
         mesh: its mesh.
-        steps: of an evolution; 1 of a steady problem.
-        scenarios: of a problem with random inputs; 1 without.
+        steps: number of time steps; 1 in a steady problem.
+        scenarios: number of scenarios; 1 without random inputs.
     """
 
     spec: ProblemSpec
@@ -125,7 +124,7 @@ class _Plan:
         return text + (f", {_number(self.scenarios)} scenarios" if self.spec.parameters else "")
 
     def needs(self) -> Iterator[_Need]:
-        """What takes memory, each at the key whose number counts most."""
+        """Everything that takes memory, each with the key that it depends on most."""
         one = MeshSize(self.mesh.dim, self.mesh.corners, 1.0, 1.0, 1.0)
         smaller = {
             _mesh_key(self.spec): replace(self, mesh=one),
@@ -138,12 +137,12 @@ class _Plan:
 
     @property
     def unknowns(self) -> float:
-        """Of all times."""
+        """The number of state unknowns at all times together."""
         return state_size(self.spec, self.mesh) * self.steps
 
     @property
     def common(self) -> float:
-        """State, controls, factors and scenarios."""
+        """Bytes of state, controls, factors and scenarios."""
         size, dim, spec = state_size(self.spec, self.mesh), self.mesh.dim, self.spec
         total = STATE[dim] * size + 40.0 * control_size(spec, self.mesh)
         shared = spec.time is None or spec.pde.steady_operator
@@ -163,12 +162,12 @@ class _Plan:
         if given is None or not self.spec.parameters:
             return 1.0
         if given.sampling == "quadrature":
-            # Rules of too many points are refused by their number.
+            # A rule with too many points is refused elsewhere, by the number of its points.
             return 1.0
         return _COUNT if given.count == "auto" else real(given.count)
 
     def _of_scenarios(self) -> float:
-        """See `estimate`: states, adjoints, hypergradients, weights of pairs, and matrices of those worked on."""
+        """Bytes of states, adjoints, hypergradients, weights and matrices, as in `engine.scenarios.footprint`."""
         spec, given, n = self.spec, self.spec.scenarios, self.unknowns
         assert given is not None
         batch = 1.0 if given.batch == "auto" else real(given.batch)
@@ -184,7 +183,7 @@ class _Plan:
         return kept + variables + min(batch, self.scenarios) * 8.0 * (entries + 8.0 * self._points)
 
     def _of_options(self) -> Iterator[_Need]:
-        """Batches, inverses and memories that the file names a number for."""
+        """Batches, inverses and remembered steps whose number is in the file."""
         spec, n = self.spec, self.unknowns
         tests = spec.inner.tests
         if not isinstance(tests, str):
@@ -229,7 +228,7 @@ def _modes(field: object) -> float:
 
 
 def _mesh_key(spec: ProblemSpec) -> str:
-    """The key that makes the mesh large."""
+    """The key of the mesh that contributes most to its size."""
     mesh = spec.mesh
     if isinstance(mesh, DiskMesh | LShapeMesh):
         return "mesh.refine"
@@ -239,7 +238,7 @@ def _mesh_key(spec: ProblemSpec) -> str:
 
 
 def _files(file: ProblemFile) -> Iterator[_Need]:
-    """What files take while they are read, by their lengths."""
+    """The memory that files take while they are read, estimated from their lengths."""
     spec = file.spec
     if isinstance(spec.mesh, FileMesh):
         yield _Need("mesh.file", _OF_MESH_FILE * _length(file, spec.mesh.file))

@@ -260,7 +260,7 @@ class ProblemSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _elements_of_flow(cls, data: Any) -> Any:
-        """Where no element is named, a flow has that of its velocity."""
+        """Without `element`, a flow has the element of its velocity."""
         pde = data.get("pde") if isinstance(data, Mapping) else None
         kind = pde.get("kind") if isinstance(pde, Mapping) else None
         mixed = isinstance(kind, str) and kind in EQUATIONS and found_at(EQUATIONS[kind]).mixed
@@ -269,7 +269,7 @@ class ProblemSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _scenarios_of_parameters(cls, data: Any) -> Any:
-        """Random inputs have scenarios and a risk; without them both are mistakes."""
+        """With random inputs, scenarios and risk have defaults; without random inputs, both are mistakes."""
         if not isinstance(data, Mapping):
             return data
         given = data.get("parameters")
@@ -304,7 +304,7 @@ class ProblemSpec(Section):
 
     @model_validator(mode="after")
     def _weights_of_risk(self) -> ProblemSpec:
-        """Sparse quadratures have negative weights, which are no probabilities."""
+        """Sparse quadratures have negative weights, which are not probabilities."""
         sparse = self.scenarios is not None and self.scenarios.sampling == "quadrature"
         if sparse and self.scenarios is not None and self.scenarios.rule != "tensor" and self.risk != "mean":
             message = "expected mean with a sparse quadrature, whose weights may be negative; take rule: tensor"
@@ -320,10 +320,10 @@ class ProblemSpec(Section):
 
     @property
     def controls(self) -> tuple[ControlSpec, ...]:
-        """All the controls, also where there is one."""
+        """All controls as a tuple, also if there is only one."""
         return self.control if isinstance(self.control, tuple) else (self.control,)
 
     @property
     def bounds_state(self) -> bool:
-        """A constraint bounds the state."""
+        """Whether a constraint bounds the state."""
         return any(each.of_state for each in self.constraints)

@@ -1,4 +1,4 @@
-"""How many cells, nodes and unknowns a problem has, counted from its file without making any of them."""
+"""The numbers of cells, nodes and unknowns of a problem, computed from its file alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .control_spec import DirichletControl, NeumannControl, ParameterControl, Ro
 from .mesh_spec import BoxMesh, DiskMesh, IntervalMesh, LShapeMesh, MeshSpec, RectangleMesh
 from .schema import ProblemSpec
 
-# Exponents of two from which on sizes are infinite for every purpose.
+# Largest exponent of two that is computed; larger sizes are far beyond any memory.
 _HIGHEST = 300
 # Nodes of one cell, by the number of its vertices (by dimension) and the element.
 _NODES = {
@@ -23,11 +23,11 @@ _NODES = {
 
 @dataclass(frozen=True)
 class MeshSize:
-    """The size of a mesh; floats, as what a file asks for may be larger than any mesh.
+    """The size of a mesh. The numbers are floats, because a file may ask for more cells than an integer type can hold.
 
     Attributes:
-        dim: of its cells.
-        corners: vertices of a cell.
+        dim: dimension of the cells.
+        corners: number of vertices of a cell.
         cells: number of cells.
         vertices: number of vertices, the nodes of P1 elements.
         nodes: number of the nodes of P2 elements.
@@ -40,7 +40,7 @@ class MeshSize:
     nodes: float
 
     def refined(self, times: int) -> MeshSize:
-        """About that of the mesh whose cells have been split: what a mesh has of everything grows alike."""
+        """The approximate size after refinement, in which all numbers grow by the same factor."""
         factor = two_to(self.dim * times)
         return MeshSize(self.dim, self.corners, self.cells * factor, self.vertices * factor, self.nodes * factor)
 
@@ -64,7 +64,7 @@ def real(number: float) -> float:
 
 
 def mesh_size(spec: MeshSpec) -> MeshSize | None:
-    """The size of a mesh of a built-in shape; None of a mesh file."""
+    """The size of a mesh of a built-in shape; None for a mesh file."""
     match spec:
         case IntervalMesh() | RectangleMesh() | BoxMesh():
             counts = [real(count) * two_to(spec.refine) for count in spec.cells]
@@ -82,7 +82,7 @@ def mesh_size(spec: MeshSpec) -> MeshSize | None:
 
 
 def _triangles(cells: float, sides: float, refine: int) -> MeshSize:
-    """Of a triangulation without holes, with so many triangles and sides of the boundary before it is refined.
+    """The size of a refined triangulation without holes, from its triangles and boundary edges before refinement.
 
     By Euler's formula: vertices - edges + triangles = 1, and 3 triangles + sides = 2 edges.
     """
@@ -93,12 +93,12 @@ def _triangles(cells: float, sides: float, refine: int) -> MeshSize:
 
 
 def fields(spec: ProblemSpec, dim: int) -> float:
-    """Components of the fields that sources act on."""
+    """The number of components of the fields that sources act on."""
     return real(spec.pde.components_of_source(dim))
 
 
 def state_size(spec: ProblemSpec, mesh: MeshSize) -> float:
-    """Coefficients of the state at one time, those that conditions fix among them."""
+    """The number of coefficients of the state at one time, including those that conditions fix."""
     count = fields(spec, mesh.dim)
     if spec.pde.mixed:
         return count * mesh.nodes + mesh.vertices
@@ -106,14 +106,14 @@ def state_size(spec: ProblemSpec, mesh: MeshSize) -> float:
 
 
 def control_size(spec: ProblemSpec, mesh: MeshSize) -> float:
-    """Coefficients of the controls, about as many as there are."""
+    """The approximate number of coefficients of the controls."""
     total = 0.0
     steps = 1.0 if spec.time is None else real(spec.time.steps)
     for control in spec.controls:
         space = getattr(control, "space", "constant")
         count = {"P0": mesh.cells, "P1": mesh.vertices}.get(space, 1.0)
         if isinstance(control, NeumannControl | RobinControl | DirichletControl):
-            # Of a side, or of all of them.
+            # The number of nodes on all sides is an upper bound of the number on one.
             count = 2.0 * mesh.dim * count ** ((mesh.dim - 1) / mesh.dim)
         varies = space != "constant" and control.kind in ("source", "neumann", "robin", "dirichlet", "python")
         total += count * (1.0 if isinstance(control, ParameterControl) else fields(spec, mesh.dim))

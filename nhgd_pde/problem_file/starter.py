@@ -1,4 +1,4 @@
-"""Commented problem files to start from, one an equation kind, made from the vocabulary."""
+"""Makes a commented problem file to start from for each kind of equation, from the vocabulary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def starter(kind: str) -> str:
     """The text of a starter file.
 
     Raises:
-        ValueError: a kind that there is not.
+        ValueError: an unknown kind.
     """
     known = kinds()
     if kind not in known:

@@ -1,4 +1,4 @@
-"""The text of a problem file: from YAML to plain values with the line of every key, with every mistake a sentence."""
+"""Reads the YAML text of a problem file into plain values with the line of every key, and describes mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from nhgd_pde.problem_file.errors import Issue, ProblemError
 from nhgd_pde.problem_file.fields import found
 
-# A problem file is written by hand. These limits keep what is no such file from being parsed for minutes.
+# A problem file is written by hand. These limits refuse other files, which would take minutes to parse.
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 _VERSION = "1.2"
@@ -27,7 +27,7 @@ def _too_many() -> str:
 
 
 class _TooManyError(Exception):
-    """A text with more nodes than a problem file may have, at this mark."""
+    """The text has more nodes than a problem file may have; `mark` is the place of the first of these."""
 
     def __init__(self, mark: Any) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _TooManyError(Exception):
 
 
 class _BoundedComposer(Composer):
-    """Makes nodes of a YAML text, and stops where there are too many: a thousand take about 40 ms."""
+    """Makes the nodes of a YAML text, and stops if there are too many: a thousand nodes take about 40 ms."""
 
     written = 0
 
@@ -82,7 +82,7 @@ class YamlText:
     def parse(self, text: str) -> Any:
         self._check_version(text)
         try:
-            # What ruamel.yaml warns of are matters of YAML 1.1, or mistakes that are found below.
+            # The warnings of ruamel.yaml are about YAML 1.1, or about mistakes that are found below.
             with warnings.catch_warnings(action="ignore"):
                 root = self.yaml.compose(text)
             return None if root is None else self._value(root, "")
@@ -100,7 +100,7 @@ class YamlText:
         except ProblemError:
             raise
         except Exception as error:
-            # The parser meets text that nobody has thought of; whatever it stumbles over is a mistake of the text.
+            # The parser may raise any exception for an unexpected text: each means a mistake in the text.
             reason = " ".join(f"{type(error).__name__} {error}".split())
             raise ProblemError([self._issue("", f"not YAML: {reason}", None)]) from None
 
@@ -121,7 +121,7 @@ class YamlText:
         return Issue(key, message, place)
 
     def _value(self, node: Node, key: str) -> Any:
-        # An alias stands for the node it names, so a short text can stand for a huge or an endless one.
+        # An alias stands for the node that it names, so that a short text can stand for a huge or an endless value.
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise ProblemError([self._issue("", _too_many(), node.start_mark)])

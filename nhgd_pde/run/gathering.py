@@ -31,7 +31,7 @@ class Gathering:
         """The iterate, on rank 0 with the states of all scenarios; all ranks have to call this together."""
         if not self.spread or isinstance(iterate.oracle, Unsolved):
             return iterate
-        from ..engine.scenarios.scenario_nhgd import ScenarioState
+        from ..engine.scenarios.scenario_state import ScenarioState
 
         # The states at a start that is a solution may be states of the judge.
         judged = isinstance(iterate.oracle, ScenarioState) and self._judge is not None

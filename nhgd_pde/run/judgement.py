@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.outer.base import Evaluation
+from ..engine.outer.evaluation import Evaluation
 from ..objective.risk import Risk
 from ..uncertainty.estimation import ExpectationEstimate, expectation
 from ..uncertainty.fresh import FreshSample

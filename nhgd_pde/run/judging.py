@@ -14,13 +14,14 @@ from torch import Tensor
 from ..engine.curvature.factored import Factored
 from ..engine.inner_loop import InnerOptions
 from ..engine.loop import Stopping
-from ..engine.minimise import minimise, outer_space
+from ..engine.minimise import minimise
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Accuracy
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
 from ..engine.scenarios.part_equations import solve_states
 from ..engine.scenarios.team import ALONE, Team, Work
+from ..engine.search import outer_space
 from ..linalg.factorisation import SingularMatrixError
 from ..pde_problem import PDEProblem
 from ..problem_file.errors import ProblemError

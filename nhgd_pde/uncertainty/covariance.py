@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from scipy.special import gammaln, kve
 
 # Largest smoothness. Above it the Bessel function overflows at relevant distances, and the covariance is nearly
@@ -92,7 +91,9 @@ def _positive(**numbers: float) -> None:
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # Distances are computed from differences: |x|^2 + |y|^2 - 2 x.y loses half of the digits of small distances, so
-    # that covariances would not be positive definite.
+    # that covariances would not be positive definite. The import takes long, and most solves do without it.
+    from scipy.spatial.distance import cdist
+
     return np.asarray(cdist(np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)))
 
 

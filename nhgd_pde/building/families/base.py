@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UndeterminedField:
-    """A field, such as a pressure, that is undetermined up to a constant where nothing can flow out.
+    """A field, such as a pressure, that is determined up to a constant only if nothing can flow out.
 
     Attributes:
-        field: its number.
+        field: the number of the field.
         outflow: (N,) the net flux through the boundary of each function of the state space.
     """
 
@@ -43,22 +43,22 @@ class Interior:
 
     Attributes:
         form: the integrand.
-        coefficients: by the names it uses.
-        affine: it is affine in the state and in what a control may add to sources.
-        symmetric: its derivative in the state is.
-        coercive: affine in the state, with an energy that is not negative.
-        absorbing: it may fix the level of the state without any condition on the boundary.
+        coefficients: the coefficients by the names that the integrand uses.
+        affine: the integrand is affine in the state and in the source.
+        symmetric: the derivative by the state is symmetric.
+        coercive: the integrand is affine in the state, and its energy is not negative.
+        absorbing: the integrand may determine the level of the state without any condition on the boundary.
         capacity: factor (P,) or (steps, P) of the time derivative of the first fields; None in a steady equation.
         norms: the product that each field is tested in.
-        vector: components of `source`; None where it is a scalar.
-        evaluation: the state's functions as the form takes them; None for those of the state space.
-        level: (P,) factor of the value beside the gradient in the product of `norms`; None: none where there are
-            Dirichlet values, else 1.
-        unseen: by what people call them, the states (N,) of a vector equation without energy, which conditions on the
-            boundary have to rule out.
-        eased: share -> the integrand with that share of what makes it nonlinear; None where there is nothing such.
+        vector: the number of components of `source`; None for a scalar.
+        evaluation: the functions of the state at quadrature points; None for the evaluation of the state space.
+        level: (P,) factor of the values beside the gradients in the product of `norms`; None for the default, which is
+            0 with Dirichlet values and 1 without.
+        unseen: names and coefficients (N,) of states of a vector equation that have no energy, so that conditions on
+            the boundary have to exclude them.
+        eased: share -> the integrand with that share of its nonlinear part; None for an integrand without one.
         undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
-        closed: the integrand as sums of products, where it is affine and that simple.
+        closed: an affine integrand as sums of products; None for another one.
     """
 
     form: Pointwise

@@ -74,7 +74,7 @@ class BurgersSpec(Equation):
         )
 
     def _source(self, values: Values, dim: int, x: Tensor) -> np.ndarray:
-        """(P,) or (steps, P) of a scalar, (dim, steps or 1, P) of a vector."""
+        """The source: (P,) or (steps, P) of a scalar state, (dim, steps or 1, P) of a vector."""
         given = self.source
         from ..dependence import CELLS
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...fem.state_space import StateSpace
 from ...pde.ranges import CONDUCTIVITY, POSITIVE
 from ...problem_file.expressions import Expression
+from ..composed import traced_regions
 from ..dependence import CELLS, INERTIA, Traced, stacked
 from ..values import Values
 
@@ -25,12 +26,12 @@ def conductivity_of(
     if isinstance(given, tuple):
         traced, symmetric = _matrix(values, key, given, x)
     else:
-        traced = values.traced_regions(key, given, x)
+        traced = traced_regions(values, key, given, x)
     return values.admitted(key, values.recorded(CELLS, "conductivity", traced), x, CONDUCTIVITY), symmetric
 
 
 def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...], x: Tensor) -> tuple[Traced, bool]:
-    """(dim, dim, 1, P) and whether it is symmetric, whatever the parameters in it are."""
+    """The matrix (dim, dim, 1, P), and whether it is symmetric for all values of the parameters in it."""
     dim = len(x)
     if len(given) != dim:
         values.complain(key, f"expected a {dim} x {dim} matrix on a {dim}-D mesh, found {len(given)} x {len(given)}")
@@ -41,7 +42,7 @@ def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...],
     symmetric = bool((whole == whole.swapaxes(0, 1)).all())
     if all(entry.follow is None for entry in entries):
         return Traced(whole), symmetric
-    # Entries that agree at the start agree at every step where they are the same expression.
+    # Entries that change with parameters stay equal only if they are the same expression.
     for i in range(dim):
         for j in range(i):
             moving = entries[i * dim + j].follow or entries[j * dim + i].follow
@@ -53,7 +54,7 @@ def _matrix(values: Values, key: str, given: tuple[tuple[Expression, ...], ...],
 def capacity_of(values: Values, given: Expression | dict[str, Expression], space: StateSpace) -> Tensor:
     """The factor (P,) or (steps, P) of the time derivative, which must be positive.
 
-    It stands in an integral of its own, which parameters alone enter.
+    The time derivative is a separate integral, in which parameters are the only controls.
     """
     x = points(space)
     capacity = values.regional("pde.capacity", given, x, INERTIA)

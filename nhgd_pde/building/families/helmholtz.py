@@ -72,6 +72,7 @@ class HelmholtzSpec(Equation):
         self, values: Values, x: Tensor, cells: np.ndarray, place: str
     ) -> tuple[Pointwise, dict[str, Tensor]]:
         from ...pde.helmholtz import absorbing
+        from ..composed import traced_regions
 
         if isinstance(self.conductivity, tuple):
             message = "expected a scalar conductivity for an absorbing boundary, found a matrix"
@@ -80,6 +81,6 @@ class HelmholtzSpec(Equation):
         given = {"wavenumber": self.wavenumber, "conductivity": self.conductivity}
         coefficients = {}
         for name, value in given.items():
-            traced = values.traced_regions(f"pde.{name}", value, x, cells)
+            traced = traced_regions(values, f"pde.{name}", value, x, cells)
             coefficients[name] = values.tensor(values.recorded(place, name, traced))
         return absorbing, coefficients

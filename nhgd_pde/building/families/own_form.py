@@ -1,4 +1,4 @@
-"""Equations of the user's own: what kind of equation a function is, read off its derivatives."""
+"""The equation that a function of the user gives, and its nature (linear, symmetric, coercive) by its derivatives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .base import Interior
 from .coefficients import capacity_of, points
 from .python import PythonSpec
 
-# Multiples of the starting values of parameters (of 1 where they are zero) at which a form is classified, too.
+# A form is classified at the starting values of parameters and at these multiples of them (of 1 for a value of zero).
 _ELSEWHERE = (0.7, -1.3)
 
 
@@ -59,7 +59,7 @@ def python_interior(values: Values, pde: PythonSpec, space: StateSpace) -> Inter
 
 
 def _nature(values: Values, integral: Integral, rows: int) -> FormProperties:
-    """What the form is like at the starting values of the parameters, and where it depends on them at others too."""
+    """The nature of the form at the starting values of the parameters, and at other values if it depends on them."""
     assert isinstance(integral.form, CheckedForm)
     name, given = integral.form.name, integral.coefficients
     assert isinstance(given, Recorded)

@@ -1,4 +1,4 @@
-"""Equations of the user's own."""
+"""Equations whose weak form is a function of the user."""
 
 from __future__ import annotations
 

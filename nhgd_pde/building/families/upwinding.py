@@ -61,12 +61,12 @@ def advection_interior(values: Values, pde: AdvectionDiffusionSpec, space: State
 
 
 def _controlled(values: Values) -> bool:
-    """Whether coefficients that the stabilisation depends on may change: those that controls replace."""
+    """Whether controls may change coefficients that the stabilisation depends on."""
     return _replaced(values) or any(control.kind == "parameter" for control in values.file.spec.controls)
 
 
 def _known_matrix(values: Values, conductivity: np.ndarray) -> None:
-    """Complain of a matrix that changes: conductivity : grad grad u of curved elements is tabulated once."""
+    """Complain of a matrix that changes, because conductivity : grad grad u of P2 elements is tabulated once."""
     changing = "conductivity" in values.dependence.at(CELLS)
     if changing or conductivity.shape[2] > 1:
         message = f"expected a matrix without {'parameters' if changing else 'random inputs'} beside stabilisation with"
@@ -80,7 +80,7 @@ def _replaced(values: Values) -> bool:
 
 
 def _velocity(values: Values, pde: AdvectionDiffusionSpec, x: Tensor) -> list[np.ndarray]:
-    """Its components, each (P,) or (steps, P)."""
+    """The components of the velocity, each (P,) or (steps, P)."""
     dim = len(x)
     given = pde.velocity if isinstance(pde.velocity, tuple) else (pde.velocity,)
     if len(given) != dim:
@@ -92,7 +92,7 @@ def _velocity(values: Values, pde: AdvectionDiffusionSpec, x: Tensor) -> list[np
 
 
 def _cell_lengths(values: Values, space: StateSpace, dim: int) -> Rule:
-    """The length of each cell along the flow, over the degree of the element; zero where nothing flows.
+    """The length of each cell along the flow, divided by the degree of the element; zero where the velocity is zero.
 
     2 |b| / sum |b . grad phi| over the linear functions phi of the vertices: in a simplex, its longest chord along b
     (T. E. Tezduyar, Y. J. Park, Comput. Methods Appl. Mech. Engrg. 59 (1986) 307-325).
@@ -108,7 +108,7 @@ def _cell_lengths(values: Values, space: StateSpace, dim: int) -> Rule:
         assert isinstance(along, Tensor) and isinstance(square, Tensor)
         across = along.abs().sum(-1)
         flows = across > 0.0
-        # Neither a quotient nor a root is differentiated where nothing flows.
+        # Where the velocity is zero, neither the quotient nor the root has a derivative; both get the value 1 there.
         speed = torch.where(flows, square, 1.0).sqrt()
         length = torch.where(flows, 2.0 * speed / torch.where(flows, across, 1.0), 0.0)
         return length.reshape(*length.shape[:-2], -1) / int(space.element[1:])
@@ -119,7 +119,7 @@ def _cell_lengths(values: Values, space: StateSpace, dim: int) -> Rule:
 
 
 def _curved(space: StateSpace, conductivity: np.ndarray) -> Evaluation | None:
-    """The state's functions with their second derivatives beside them; None where all of these vanish."""
+    """The functions of the state with their second derivatives; None if all second derivatives vanish."""
     dim, shape = space.domain.dim, tuple(space.cells.quadrature.weights.shape)
     factors = np.eye(dim)[:, :, None, None]
     if conductivity.ndim > 2:
@@ -134,7 +134,7 @@ Conductivity = Expression | dict[str, Expression] | tuple[tuple[Expression, ...]
 def _slopes(values: Values, given: Conductivity, x: Tensor) -> Tensor:
     """The divergence of the columns of the conductivity, (dim, rows, P); for a scalar conductivity, its gradient.
 
-    Random fields count as constants there, as controls that replace a conductivity do.
+    Random fields and controls that replace a conductivity count as constants here.
     """
     if _replaced(values):
         return torch.zeros_like(x)[:, None]
@@ -150,7 +150,7 @@ def _slopes(values: Values, given: Conductivity, x: Tensor) -> Tensor:
 
 
 def _slope(domain: Domain, given: Conductivity, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-    """The same divergence, given parameters and random inputs by name, each (rows, P) or broadcasting against it."""
+    """The same divergence, with parameters and random inputs by name, which broadcast against (rows, P)."""
     if isinstance(given, tuple):
         found = [_gradient(entry, x, known)[i] for i, row in enumerate(given) for entry in row]
         entries = torch.stack(torch.broadcast_tensors(*found))

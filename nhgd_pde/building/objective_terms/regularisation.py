@@ -46,46 +46,57 @@ class RegularisationTerm(Term):
         return value
 
     def build(self, key: str, builder: ObjectiveBuilder) -> Objective:
-        import scipy.sparse as sp
-
-        from ...linalg.sparse import SparseMatrix
-        from ...objective.terms import Objective, Regularisation
+        from ...objective.terms import Objective
 
         found: list[ControlTerm] = []
         for first, part in builder.of_controls.parts(key, self.control):
-            numbers = part.space is None
-            element = "P0" if part.space is not None and part.space.element == "P0" else ""
-            points = part.boundary and builder.state.domain.dim == 1
-            if numbers:
+            if part.space is None:
                 builder.values.number(f"{key}.reference", self.reference)
-            if self.norm in ("h1", "tv") and (numbers or element == "P0" or points):
-                kind = (
-                    "a P0 control" if element == "P0" else "a control of numbers" if numbers else "a control of points"
-                )
-                message = f"expected l2 or l1 for {kind}, which has no gradient, found {self.norm!r}"
-                builder.values.complain(f"{key}.norm", message)
+            if self.norm in ("h1", "tv") and not self._has_gradient(key, part, builder):
                 continue
-            if self.norm in ("l1", "tv"):
-                reference = self._reference(key, first, part, builder)
-                if bool(reference.any()):
-                    builder.values.complain(f"{key}.reference", f"expected 0, the only one of norm {self.norm}")
-                if self.norm == "l1":
-                    self._absolute(key, first, part, builder)
-                else:
-                    found += self._variation(key, part, builder)
+            if self.norm in ("l2", "h1"):
+                found.append(self._squares(key, first, part, builder))
                 continue
-            if numbers:
-                gram = self.weight * sp.identity(part.columns, format="csr")
+            if bool(self._reference(key, first, part, builder).any()):
+                builder.values.complain(f"{key}.reference", f"expected 0, the only one of norm {self.norm}")
+            if self.norm == "l1":
+                self._absolute(key, first, part, builder)
             else:
-                blocks = {
-                    (i, i): self.weight * part.weight
-                    for i in range(part.evaluation.components)
-                    if (i % part.evaluation.stride == 0) == (self.norm == "l2")
-                }
-                gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
-            matrix = SparseMatrix(builder.of_controls.spread(first, part, gram), builder.state.device, symmetric=True)
-            found.append(Regularisation(matrix, self._reference(key, first, part, builder)))
+                found += self._variation(key, part, builder)
         return Objective((), tuple(found))
+
+    def _has_gradient(self, key: str, part: ControlSpace, builder: ObjectiveBuilder) -> bool:
+        """Whether a control has a gradient; complain of one that has none."""
+        if part.space is not None and part.space.element == "P0":
+            kind = "a P0 control"
+        elif part.space is None:
+            kind = "a control of numbers"
+        elif part.boundary and builder.state.domain.dim == 1:
+            kind = "a control of points"
+        else:
+            return True
+        message = f"expected l2 or l1 for {kind}, which has no gradient, found {self.norm!r}"
+        builder.values.complain(f"{key}.norm", message)
+        return False
+
+    def _squares(self, key: str, first: int, part: ControlSpace, builder: ObjectiveBuilder) -> ControlTerm:
+        """weight/2 int (v - reference)^2 or |grad (v - reference)|^2."""
+        import scipy.sparse as sp
+
+        from ...linalg.sparse import SparseMatrix
+        from ...objective.terms import Regularisation
+
+        if part.space is None:
+            gram = self.weight * sp.identity(part.columns, format="csr")
+        else:
+            blocks = {
+                (i, i): self.weight * part.weight
+                for i in range(part.evaluation.components)
+                if (i % part.evaluation.stride == 0) == (self.norm == "l2")
+            }
+            gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
+        matrix = SparseMatrix(builder.of_controls.spread(first, part, gram), builder.state.device, symmetric=True)
+        return Regularisation(matrix, self._reference(key, first, part, builder))
 
     def _absolute(self, key: str, first: int, part: ControlSpace, builder: ObjectiveBuilder) -> None:
         """weight int |v| with the lumped mass matrix, which is the part's inner product."""

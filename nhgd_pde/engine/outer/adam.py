@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Feasible, HessianProduct, OuterMethod, OuterState
+from .base import Feasible, HessianProduct, OuterMethod, OuterState
+from .evaluation import Evaluation
 
 # Share of the first trial of a line search that a default step is: Adam's steps do not get shorter by themselves.
 _CAUTION = 0.1

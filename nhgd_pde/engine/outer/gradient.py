@@ -8,7 +8,8 @@ from typing import ClassVar, Self
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting, value_noise
+from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
+from .evaluation import Evaluation, value_noise
 from .line_search import LineSearch
 
 # Of an estimated constant step: its share of the first trial of a line search.

@@ -10,17 +10,8 @@ from typing import ClassVar, Self
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot, paired_length
-from .base import (
-    Evaluation,
-    Feasible,
-    HessianProduct,
-    Need,
-    OuterMethod,
-    OuterState,
-    Setting,
-    blend,
-    value_noise,
-)
+from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
+from .evaluation import Evaluation, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quasi_newton import Pair, QuasiNewton
 from .semismooth import minimise_between_kinks

@@ -1,11 +1,13 @@
-"""A line search for weak Wolfe conditions that is told values instead of calling for them."""
+"""A line search for weak Wolfe conditions, which is given values instead of calling a function."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
+# Largest number of trial steps of one search.
 _MOST_TRIALS = 25
+# Values agree up to rounding where they differ by less than this share of themselves.
 _ROUNDING = 1e-14
 
 
@@ -58,36 +60,46 @@ class LineSearch:
         return replace(self, trial=self.low, low=0.0, cut=True)
 
     def judge(self, value: float, slope: float, noise: float, moved: float | None = None) -> LineSearch | None:
-        """Take in phi and phi' at the trial step: None if it is accepted, else the search with its next one.
+        """None if the trial step is accepted, else the search with its next trial step.
 
         Args:
-            value, slope: phi(trial), phi'(trial); not finite counts as too long.
+            value, slope: phi(trial) and phi'(trial). A step where they are not finite is too long.
             noise: error of differences of values.
-            moved: slope at 0 times the step that was really taken, where a projection shortened it; `slope`
-                is then taken along that step too.
+            moved: slope at 0 times the step that was really taken, where a projection shortened it; `slope` is then the
+                slope along that step, too.
         """
         expected = self.slope * self.trial if moved is None else min(moved, 0.0)
         finite = math.isfinite(value) and math.isfinite(slope)
-        decrease = finite and value <= self.value + self.DECREASE * expected
-        if finite and not decrease and value <= self.value + noise:
-            # Both conditions, whatever `wolfe` says: values this close rule out nothing, not even an ascent. Where
-            # they agree to rounding, a slope as steep as at the start calls for a longer step, not a shorter one.
-            along = slope * self.trial
-            equal = value <= self.value + _ROUNDING * abs(self.value)
-            steepest = -math.inf if equal else self.CURVATURE * expected
-            decrease = steepest <= along <= (2 * self.DECREASE - 1) * expected
-        if not decrease:
-            # A try that cannot be evaluated costs the most and tells the least: go far back.
-            share = 0.5 if finite and expected < 0.0 else 0.1
-            if finite and expected < 0.0 and self.low == 0.0 and value - self.value > noise:
-                # Where phi would be quadratic through phi(0), phi'(0) and phi(trial), its minimiser.
-                share = min(max(-0.5 * expected / (value - self.value - expected), 0.01), 0.5)
-            trial = self.low + share * (self.trial - self.low)
-            cut = self.cut and not finite
-            return replace(self, high=self.trial, trial=trial, trials=self.trials + 1, cut=cut)
+        if not (finite and self._decreases(value, slope, expected, noise)):
+            return self._nearer(value, expected, noise, finite)
         if not self.wolfe or self.cut or slope >= self.CURVATURE * self.slope:
             return None
-        # Too short: the secant of the slopes points further.
+        return self._further(slope)
+
+    def _decreases(self, value: float, slope: float, expected: float, noise: float) -> bool:
+        """Whether the trial step decreases phi enough, compared with the first-order change that was expected."""
+        if value <= self.value + self.DECREASE * expected:
+            return True
+        if not value <= self.value + noise:
+            return False
+        # Both conditions, whatever `wolfe` says: values this close rule out nothing, not even an ascent. Where they
+        # agree up to rounding, a slope as steep as at the start calls for a longer step, not a shorter one.
+        equal = value <= self.value + _ROUNDING * abs(self.value)
+        steepest = -math.inf if equal else self.CURVATURE * expected
+        return steepest <= slope * self.trial <= (2 * self.DECREASE - 1) * expected
+
+    def _nearer(self, value: float, expected: float, noise: float, finite: bool) -> LineSearch:
+        """The search with a shorter trial step, after one that was too long."""
+        # A trial that cannot be evaluated costs the most and says the least: go far back.
+        share = 0.5 if finite and expected < 0.0 else 0.1
+        if finite and expected < 0.0 and self.low == 0.0 and value - self.value > noise:
+            # The minimiser of the quadratic function through phi(0), phi'(0) and phi(trial).
+            share = min(max(-0.5 * expected / (value - self.value - expected), 0.01), 0.5)
+        trial = self.low + share * (self.trial - self.low)
+        return replace(self, high=self.trial, trial=trial, trials=self.trials + 1, cut=self.cut and not finite)
+
+    def _further(self, slope: float) -> LineSearch:
+        """The search with a longer trial step, which the secant of the slopes suggests."""
         step = self.trial - self.low
         bend = slope - self.low_slope
         guess = self.trial - slope * step / bend if bend > 0.0 else math.inf

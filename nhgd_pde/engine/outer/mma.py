@@ -10,17 +10,8 @@ import torch
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import (
-    DESIGN_STANDSTILL,
-    Evaluation,
-    Feasible,
-    HessianProduct,
-    Need,
-    OuterMethod,
-    OuterState,
-    Setting,
-    value_noise,
-)
+from .base import DESIGN_STANDSTILL, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
+from .evaluation import Evaluation, value_noise
 from .multiplier import find_multiplier
 
 _MOST_TRIALS = 40

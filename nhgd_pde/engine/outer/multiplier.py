@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import scipy.optimize
-
 _FARTHEST = 1e30
 _EPSILON = 2.0**-52
 # Brent's method takes at most the square of what bisection takes; about a flat root more than the usual 100.
@@ -23,6 +21,9 @@ def find_multiplier(excess: Callable[[float], float], unit: float = 1.0) -> floa
     Returns:
         Lambda to rounding (Brent's method); where no lambda is large enough, the largest tried.
     """
+    # Loaded here, because it takes long and most solves do without it.
+    import scipy.optimize
+
     if not excess(0.0) > 0.0:
         return 0.0
     low, high = 0.0, unit

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState, blend, value_noise
+from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState
+from .evaluation import Evaluation, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model
 from .secant import CorrectedHessian, Secant

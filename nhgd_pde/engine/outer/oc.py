@@ -8,17 +8,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from .base import (
-    DESIGN_STANDSTILL,
-    Evaluation,
-    Feasible,
-    HessianProduct,
-    Need,
-    OuterMethod,
-    OuterState,
-    Setting,
-    Smoothing,
-)
+from .base import DESIGN_STANDSTILL, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting, Smoothing
+from .evaluation import Evaluation
 from .multiplier import find_multiplier
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...linalg.conjugate_gradients import conjugate_gradients
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct
+from .base import Feasible, HessianProduct
+from .evaluation import Evaluation
 from .lbfgs import LBFGS
 
 # Reduction of the model's gradient that is always asked for, whatever the rounding errors are estimated to be.

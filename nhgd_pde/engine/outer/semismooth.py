@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible
+from .base import Feasible
+from .evaluation import Evaluation
 from .quasi_newton import QuasiNewton
 
 # A little more accuracy in the model saves no evaluations.

@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...linalg.safe_lengths import dot
-from .base import Evaluation, Feasible, HessianProduct, Need, OuterMethod, OuterState
+from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState
+from .evaluation import Evaluation
 from .quadratic_model import minimise_model
 
 # The gradient has grown by this: the steps are too long.

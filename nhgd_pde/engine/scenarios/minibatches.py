@@ -13,7 +13,8 @@ from torch import Tensor
 from ...linalg.factorisation import SingularMatrixError
 from ..nhgd import NHGD
 from ..oracle import Accuracy
-from ..outer.base import Evaluation, HessianProduct, failed_evaluation
+from ..outer.base import HessianProduct
+from ..outer.evaluation import Evaluation, failed_evaluation
 from ..plain import from_plain, to_plain
 from .nominal_point import NominalPoint
 from .part_solution import PartSolution

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..curvature.base import PointwiseState
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
-from ..outer.base import Evaluation
+from ..outer.evaluation import Evaluation
 from .part_equations import Tolerances
 from .scenario_bilevel import ScenarioBilevelProblem
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
-from ..outer.base import Evaluation, failed_evaluation
+from ..outer.evaluation import Evaluation, failed_evaluation
 from .footprint import Footprint
 from .gradient_spread import deviation
 from .minibatches import Minibatches, beside_nominal, next_batch

@@ -14,7 +14,6 @@ that values are compared over the same ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,12 +21,13 @@ import torch
 from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
-from ..minimise import outer_space
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
-from ..outer.base import Evaluation, HessianProduct, failed_evaluation
+from ..outer.base import HessianProduct
+from ..outer.evaluation import Evaluation, failed_evaluation
 from ..plain import from_plain, to_plain
 from ..scales import UNKNOWN, GradientScales
+from ..search import outer_space
 from .footprint import Footprint
 from .growth import GrowthOptions
 from .known_solutions import KnownSolutions
@@ -35,89 +35,18 @@ from .mesh_levels import MeshLevel, MeshLevelState, TwoMeshEstimate, two_mesh_es
 from .nominal_point import solve_nominal
 from .part_equations import row_lengths
 from .sampling_errors import SamplingErrors, sampling_errors
-from .scenario_bilevel import Part, ScenarioBilevelProblem
+from .scenario_bilevel import MeshTransfer, Part, ScenarioBilevelProblem
+from .scenario_state import ScenarioState
 from .team import ALONE, Team, numbers_of
 
-# Sweeps over the same scenarios at one point, and how much better each is meant to be, at most.
-_MOST_SWEEPS = 3
+# Number of times that the equations of the same scenarios are solved again at one point, and the smallest factor by
+# which their errors are meant to become smaller each time.
+_MOST_TIGHTENINGS = 3
 _LEAST_TIGHTENING = 0.1
-# Relative error of the states that the floor of rounding is estimated from.
+# Relative error of the states from which the rounding errors of the gradient are estimated.
 _FLOOR = 1e-12
-# A gradient below this share of its natural size may be zero, and one more scenario tells how large its errors are.
+# A gradient below this share of its natural size may be zero; one more scenario then shows how large its errors are.
 _SUSPICIOUS = 1e-3
-
-
-@dataclass(frozen=True)
-class ScenarioState:
-    """Data that are carried from one evaluation to the next.
-
-    Attributes:
-        fine: the level on the mesh of the problem; with no active scenarios only the nominal scenario is evaluated,
-            unless there is a coarse level.
-        coarse: the level on a coarser mesh; None where none is in use.
-        sensitivity: of the last gradient, to relative errors of states and adjoints.
-        tried: a coarse level was in use before, and will not be used again.
-        at: (p,) the point of the last evaluation; None before the first, and where the last point was interpolated.
-        doubt: bound of the error of the last gradient; infinite where no fresh scenarios were available.
-        scale: factor by which the last fresh scenarios found sampling errors to be larger than the used ones say.
-        parts: the scales of the last gradient over scenarios.
-    """
-
-    fine: MeshLevelState
-    coarse: MeshLevelState | None = None
-    sensitivity: float = 0.0
-    tried: bool = False
-    at: Tensor | None = None
-    doubt: float = math.inf
-    scale: float = 1.0
-    parts: GradientScales = UNKNOWN
-
-    @property
-    def active(self) -> int:
-        """Scenarios that the next evaluation takes on the mesh of the problem."""
-        return self.fine.active
-
-    @property
-    def nominal(self) -> NHGDState:
-        return self.fine.nominal
-
-    @property
-    def known(self) -> KnownSolutions:
-        return self.fine.known
-
-    @property
-    def sampling_error(self) -> float:
-        """Of the gradient of the last evaluation; infinite before there was one."""
-        below = 0.0 if self.coarse is None else self.coarse.sampling_error
-        return math.hypot(self.fine.sampling_error, below)
-
-    @property
-    def u(self) -> Tensor:
-        """(b, n) of the scenarios of this rank, (1, n) of the nominal one before any has been looked at."""
-        return self.known.u if len(self.known.u) else self.nominal.u
-
-    @property
-    def p(self) -> Tensor | None:
-        return self.known.p if len(self.known.p) else self.nominal.p
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
-
-    @property
-    def description(self) -> str:
-        return f"{self.nominal.description}, shared by the scenarios"
-
-    def each(self, verb: Callable[[MeshLevelState], MeshLevelState]) -> ScenarioState:
-        """With every level changed, the fine one first."""
-        fine = verb(self.fine)
-        return replace(self, fine=fine, coarse=None if self.coarse is None else verb(self.coarse))
-
-    def blend(self, other: ScenarioState, share: float) -> ScenarioState:
-        coarse = other.coarse
-        if coarse is not None and self.coarse is not None:
-            coarse = self.coarse.blend(coarse, share)
-        return replace(other, fine=self.fine.blend(other.fine, share), coarse=coarse, at=None, doubt=math.inf)
 
 
 @dataclass(frozen=True)
@@ -167,30 +96,49 @@ class ScenarioNHGD:
         transfer = problem.coarse if state.coarse is not None else None
         before = 0 if transfer is None else transfer.problem.counts.solves
         if transfer is not None and state.coarse is not None:
-            below = transfer.restrict(v)
-            found, _, _ = solve_nominal(self.base, transfer.problem, below, state.coarse.nominal, accuracy)
-            if found is None:
+            coarse = self._coarse_level(transfer, v, state.coarse, accuracy)
+            if coarse is None:
                 return self._evaluate(problem, v, replace(state, coarse=None, tried=True), accuracy)
-            coarse = MeshLevel.at(transfer.problem, below, found, state.coarse)
-        wanted = self._tolerances(state, accuracy)
+        fine, coarse, estimate, errors = self._estimated(fine, coarse, transfer, self._tolerances(state, accuracy))
+        if estimate.message:
+            return failed_evaluation(v, estimate.message), state
+        if transfer is not None:
+            problem.counts.coarse_solves += transfer.problem.counts.solves - before
+        return self._evaluation(problem, v, evaluation, fine, coarse, estimate, errors, state)
+
+    def _coarse_level(
+        self, transfer: MeshTransfer, v: Tensor, state: MeshLevelState, accuracy: Accuracy
+    ) -> MeshLevel | None:
+        """The level on the coarser mesh at v; None where its nominal scenario cannot be solved."""
+        below = transfer.restrict(v)
+        found, _, _ = solve_nominal(self.base, transfer.problem, below, state.nominal, accuracy)
+        return None if found is None else MeshLevel.at(transfer.problem, below, found, state)
+
+    def _estimated(
+        self, fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, accuracy: tuple[float, float]
+    ) -> tuple[MeshLevel, MeshLevel | None, TwoMeshEstimate, SamplingErrors]:
+        """The levels after their equations were solved, the estimate by them, and its sampling errors.
+
+        The equations are solved again, to smaller errors, as long as the gradient has to be corrected for their
+        residuals by more than its sampling error hides.
+        """
+        problem, v = fine.problem, fine.v
         own = problem.nominal.control_derivative(v)
-        for sweeps in range(1 + _MOST_SWEEPS):
-            estimate = two_mesh_estimate(fine, coarse, transfer, problem.risk, wanted, self.team)
+        for left in reversed(range(1 + _MOST_TIGHTENINGS)):
+            estimate = two_mesh_estimate(fine, coarse, transfer, problem.risk, accuracy, self.team)
             if estimate.message:
-                return failed_evaluation(v, estimate.message), state
+                return fine, coarse, estimate, SamplingErrors(math.nan)
             fine = fine.following(estimate.fine)
             coarse = coarse.following(estimate.coarse) if coarse is not None and estimate.coarse is not None else None
             errors = sampling_errors(fine, coarse, transfer, estimate)
             length = self._length(problem, v, estimate.derivative + own)
             hidden = max(self.growth.share * errors.total, self.growth.visible * length)
-            if sweeps == _MOST_SWEEPS or not estimate.corrected > 2.0 * hidden:
+            if not (left and estimate.corrected > 2.0 * hidden):
                 break
-            # The errors of scenarios that had not been seen have more in common than those of others.
+            # New scenarios all start from the nominal state, so their errors are correlated; tighten.
             tighter = max(hidden / estimate.corrected, _LEAST_TIGHTENING)
-            wanted = tighter * wanted[0], tighter * wanted[1]
-        if transfer is not None:
-            problem.counts.coarse_solves += transfer.problem.counts.solves - before
-        return self._evaluation(problem, v, evaluation, fine, coarse, estimate, errors, state)
+            accuracy = tighter * accuracy[0], tighter * accuracy[1]
+        return fine, coarse, estimate, errors
 
     def _evaluation(
         self,

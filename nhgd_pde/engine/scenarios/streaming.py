@@ -26,7 +26,7 @@ from torch import Tensor
 from ...linalg.riesz import RieszMap
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
-from ..outer.base import Evaluation, failed_evaluation
+from ..outer.evaluation import Evaluation, failed_evaluation
 from .footprint import Footprint
 from .gradient_spread import alternating, deviation_of
 from .minibatches import Minibatches, beside_nominal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import scipy.optimize
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -159,6 +158,9 @@ class CVaR:
             return float(weights @ torch.sigmoid(z - shift)) - (1.0 - self.beta)
 
         low, high = float(z.min()) + centre - 1.0, float(z.max()) + centre + 1.0
+        # Loaded here, because it takes long and most solves do without it.
+        import scipy.optimize
+
         shift = scipy.optimize.brentq(excess, low, high, xtol=_EPSILON, rtol=4.0 * _EPSILON, maxiter=_MOST_STEPS)
         return z - shift, anchor + self.width * shift
 

@@ -1,7 +1,7 @@
-"""What a value in the problem file may be: numbers, words, expressions, one of several kinds.
+"""The kinds of values in a problem file: numbers, words, expressions, and one of several sections.
 
-Each marker here goes into an `Annotated` type of the schema and brings its check, its wording of what was
-expected and found, and its JSON schema. `Section` is the base of every mapping in the file.
+Each marker here goes into an `Annotated` type of the schema. It has the check of the value, the words of the message
+about a mistake, and the JSON schema. `Section` is the base of every mapping in the file.
 """
 
 from .formulas import Context, Formula, Function, RegionFormula

@@ -1,4 +1,4 @@
-"""Expressions, and functions of the user's own."""
+"""Expressions, and functions of the user."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Formula:
 
 
 def _written(value: Any) -> Any:
-    """A value with every expression as it stood in the file."""
+    """A value in which every expression is replaced by the number or text in the file."""
     if isinstance(value, Expression):
         return value.original
     if isinstance(value, Mapping):
@@ -146,7 +146,7 @@ class RegionFormula:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the user's own: `file.py:name`, or from Python the function itself."""
+    """A function of the user: `file.py:name`, or in Python the function itself."""
 
     def check(self, value: object) -> Any:
         if callable(value) or (isinstance(value, str) and re.fullmatch(r".+\.py:[A-Za-z_][A-Za-z0-9_]*", value)):

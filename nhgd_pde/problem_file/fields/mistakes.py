@@ -1,4 +1,4 @@
-"""Mistakes in a problem file, in our own words and at their place."""
+"""Exceptions for mistakes in a problem file, with sentences and keys of the file in place of those of pydantic."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Location = tuple[int | str, ...]
 
-# Whole numbers from here on are told by their digits.
+# Of whole numbers from this size on, messages give the number of digits.
 _LONG = 10**24
 
 
 def found(value: object) -> str:
-    """A value as a reader of the file knows it: `null`, `true`, `'abc'`, `a mapping`, `a list of 3`."""
+    """The words for a value in messages: `null`, `true`, `'abc'`, `a mapping`, `a list of 3`."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -28,14 +28,14 @@ def found(value: object) -> str:
     if isinstance(value, Sequence):
         return f"a list of {len(value)}"
     if isinstance(value, int) and abs(value) >= _LONG:
-        # Python does not write numbers of more than some thousand digits.
+        # Python refuses to write whole numbers with more than 4300 digits.
         return f"a whole number of {int(value.bit_length() * math.log10(2.0)) + 1:,} digits"
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def issue(message: str) -> PydanticCustomError:
-    """A mistake in our own words, to be raised by a validator."""
+    """The exception with which a validator reports a mistake."""
     return PydanticCustomError("issue", "{message}", {"message": message})
 
 
@@ -44,13 +44,13 @@ def expectation(expected: str, value: object, hint: str = "") -> PydanticCustomE
 
 
 def raise_issues(title: str, issues: Iterable[tuple[Location, PydanticCustomError]]) -> NoReturn:
-    """Raise several mistakes at once, each with its place below the value being checked."""
+    """Raise several mistakes at once, each with its key below the value that is checked."""
     lines = [InitErrorDetails(type=error, loc=location, input=None) for location, error in issues]
     raise ValidationError.from_exception_data(title, lines)
 
 
 def each_of(title: str, items: Iterable[tuple[Any, Any]], check: Callable[[Any], Any]) -> list[tuple[Any, Any]]:
-    """Every item checked; all mistakes are raised together, each with its key."""
+    """Check every item; the mistakes of all items are raised together, each with its key."""
     good: list[tuple[Any, Any]] = []
     bad: list[tuple[Location, PydanticCustomError]] = []
     for key, value in items:

@@ -1,4 +1,4 @@
-"""Mappings of the problem file, and the choice between several kinds of them."""
+"""The mappings of a problem file, and the choice between several kinds of mappings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .numbers import Schema
 
 
 class Section(BaseModel):
-    """A mapping of the problem file: immutable, without unknown keys, with errors in the file's terms."""
+    """A mapping of the problem file: immutable, without unknown keys, with messages about the keys of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -77,14 +77,14 @@ class Section(BaseModel):
 
 
 def _phrase(description: str | None) -> str:
-    """A field's description in the middle of a sentence."""
+    """The description of a field in the form that fits into a sentence."""
     text = description or "a value"
     return text[:1].lower() + text[1:].rstrip(".")
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of several sections, told apart by their `kind`, or by their first key where they have none; or a word."""
+    """One of several sections, or a word. A section is recognised by its `kind`, or without it by its first key."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         words = tuple(word for each in get_args(source) for word in words_of(each))
@@ -127,7 +127,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class OneOrMore:
-    """A section, or a list of at least one; mistakes are told of what was written."""
+    """A section, or a list of at least one section; messages use the keys as they are written in the file."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         single = handler.generate_schema(get_args(source)[0])

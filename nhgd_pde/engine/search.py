@@ -1,0 +1,141 @@
+"""The data and the evaluations of one run of the outer loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..linalg.factorisation import SingularMatrixError
+from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
+from .loop import Iterate, LoopState, Stopping, worst_residual
+from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
+from .outer.base import Feasible, HessianProduct, OuterMethod
+from .outer.evaluation import Evaluation, failed_evaluation
+from .scales import UNKNOWN, GradientScales
+
+
+def outer_space(problem: OuterProblem) -> Feasible:
+    """The space that the outer variables of a problem move in."""
+    constraint, weights = constraint_of(problem), l1_weights_of(problem)
+    space = Feasible(problem.outer_metric, problem.bounds, False, constraint, weights)
+    return replace(space, quadratic=problem.quadratic and constraint is None)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The data that do not change from one evaluation to the next, and the scales that are learnt during a run.
+
+    Attributes:
+        problem, oracle, outer, stopping, interrupted: see `minimise`.
+        space: the outer space, with the unit of the largest curvature seen.
+        scales: the natural size of the gradient at the start, and its rounding errors.
+        goal: the norm of the gradient at which the run ends.
+    """
+
+    problem: OuterProblem
+    oracle: Oracle
+    outer: OuterMethod
+    stopping: Stopping
+    interrupted: Callable[[], bool]
+    space: Feasible
+    scales: GradientScales = UNKNOWN
+    goal: float = 0.0
+
+    def with_scales_of(self, first: Iterate, scales: GradientScales, unit: float, solved: float = 0.0) -> Search:
+        """The search with the data that are known once the first point has been evaluated."""
+        goal = max(self.stopping.goal(first.gradient_norm, scales), solved)
+        return replace(self, scales=scales, goal=goal, space=replace(self.space, unit=unit))
+
+    def last(self, iterate: Iterate) -> bool:
+        """Whether the run would end at an iterate if the iterate were certified."""
+        return self.stopping.small(iterate, self.goal) or self.stopping.unchanged(iterate)
+
+    def certified(self, iterate: Iterate) -> bool:
+        return self.stopping.certified(iterate, self.goal)
+
+    def accuracy(self, gradient_norm: float, sensitivity: float) -> Accuracy:
+        """The accuracy of the next evaluation, from the norm of the gradient that the next step is meant to leave.
+
+        Errors of a few per cent of the gradient cost the outer method no iterations, smaller ones cost inner steps.
+        """
+        stopping = self.stopping
+        wanted = 0.03 * max(gradient_norm, self.goal) / sensitivity if sensitivity > 0.0 else math.inf
+        value = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
+        return Accuracy(value, value)
+
+    def evaluate(self, v: Tensor, knowledge: Any, accuracy: Accuracy) -> tuple[Evaluation, Any]:
+        """An evaluation at v, from what the oracle knows, and what it knows afterwards."""
+        try:
+            evaluation, knowledge = self.oracle.evaluate(self.problem, v, knowledge, accuracy)
+        except SingularMatrixError as singular:
+            # For every method this means that the step was too long: the matrix has no factors there.
+            evaluation = failed_evaluation(v, str(singular))
+        if not evaluation.finite:
+            # If one number is not finite, no outer method may use the others.
+            return replace(evaluation, value=math.nan), knowledge
+        rounding = max(evaluation.rounding, self.scales.rounding)
+        return replace(self.space.completed(evaluation), rounding=rounding), knowledge
+
+    def reevaluated(self, iterate: Iterate, evaluation: Evaluation, knowledge: Any) -> Iterate:
+        """The same iterate with another evaluation of its point."""
+        norm, evaluations = self.space.stationarity(evaluation), iterate.evaluations + 1
+        return replace(iterate, evaluation=evaluation, gradient_norm=norm, oracle=knowledge, evaluations=evaluations)
+
+    def confirmed(self, iterate: Iterate) -> Iterate:
+        """The iterate, evaluated again if the run would end there on an interpolated value or a weak certificate.
+
+        An evaluation starts from the last one. It is repeated as long as that halves the certificate.
+        """
+        tolerance = 0.5 * self.stopping.certificate
+        while self.last(iterate) and not self.certified(iterate):
+            if self.interrupted():
+                break
+            v, before = iterate.evaluation.v, iterate
+            evaluation, knowledge = self.evaluate(v, iterate.oracle, Accuracy(tolerance, tolerance))
+            iterate = replace(iterate, evaluations=iterate.evaluations + 1)
+            better = before.evaluation.blended or worst_residual(evaluation) <= 0.5 * worst_residual(before.evaluation)
+            if not (evaluation.finite and better):
+                break
+            iterate = self.reevaluated(before, evaluation, knowledge)
+        return iterate
+
+    def grown(self, iterate: Iterate, first: Iterate, forced: bool = False) -> Iterate:
+        """The iterate, evaluated with as many scenarios as it takes to tell in which direction the optimum is.
+
+        If `forced`, more scenarios than now are taken, as if the gradient were zero.
+        """
+        oracle = self.oracle
+        while isinstance(oracle, GrowingOracle) and not self.interrupted():
+            stationarity, forced = 0.0 if forced else iterate.gradient_norm, False
+            state = oracle.grown(self.problem, iterate.oracle, stationarity, first.gradient_norm, self.goal)
+            if state is None:
+                break
+            accuracy = self.accuracy(iterate.gradient_norm, iterate.evaluation.sensitivity)
+            evaluation, knowledge = self.evaluate(iterate.evaluation.v, state, accuracy)
+            if not evaluation.finite:
+                break
+            iterate = self.confirmed(self.reevaluated(iterate, evaluation, knowledge))
+        return iterate
+
+    def nearest(self, loop: LoopState, v: Tensor) -> Any:
+        """What is known for an evaluation at v: the states at the iterate or at the last trial, whichever is nearer.
+
+        A trial that was far too long may have states on another branch of solutions, which steps would not leave again.
+        Where the equation is linear in the state there is one solution, and the last states are the best start.
+        """
+        unique = not isinstance(self.problem, InnerEquation) or self.problem.linear
+        if loop.tried is None or unique:
+            return loop.knowledge
+        current = loop.current
+        near, far = (self.problem.outer_metric.norm((v - each)[None]) for each in (loop.tried, current.evaluation.v))
+        return loop.knowledge if near < far else current.oracle.blend(loop.knowledge, 0.0)
+
+    def hessian(self, iterate: Iterate) -> HessianProduct | None:
+        """The Hessian of Phi at an iterate; None where the oracle has none."""
+        if not isinstance(self.oracle, SecondOrderOracle):
+            return None
+        return self.oracle.hessian(self.problem, iterate.evaluation.v, iterate.oracle)
