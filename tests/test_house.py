@@ -37,7 +37,6 @@ SHARED_MODULES: dict[str, str] = {
     "advection": "the family and the pointwise functions of one equation",
     "compared": "one of them has to be renamed",
     "elasticity": "the family and the pointwise functions of one equation",
-    "evaluation": "one of them has to be renamed",
     "flow": "the family and the pointwise functions of one equation",
     "helmholtz": "the family and the pointwise functions of one equation",
     "mistakes": "one of them has to be renamed",
@@ -47,10 +46,7 @@ SHARED_CLASSES: dict[str, str] = {
     "Directions": "one of them has to be renamed",
     "Equation": "one of them has to be renamed",
     "Estimate": "one of them has to be renamed",
-    "Evaluation": "one of them has to be renamed",
-    "Integrand": "the engine's protocol names what it needs of the class",
     "Iterate": "one of them has to be renamed",
-    "Risk": "the engine's protocol names what it needs of the class",
     "Root": "one of them has to be renamed",
 }
 

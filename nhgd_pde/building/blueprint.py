@@ -16,7 +16,7 @@ from ..inner.energy import energy_model
 from ..inner.model import InnerModel, Observation
 from ..inner.residual import residual_model
 from ..linalg.sparse import ScenarioMatrix
-from ..objective.risk import Risk
+from ..objective.risk import RiskMeasure
 from ..pde.boundary import neumann
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation, capacity_matrix
@@ -336,7 +336,7 @@ class Blueprint:
         return self.file.spec.scenarios
 
     @property
-    def risk(self) -> Risk:
+    def risk(self) -> RiskMeasure:
         """The risk measure of the objectives of the scenarios."""
         return risk_of(self.file)
 

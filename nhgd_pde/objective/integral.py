@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.differences import PointFunction
 from ..linalg.sparse import SparseMatrix
 from ..pde.derivatives import gradient_along, gradient_of, leaves
@@ -41,8 +41,8 @@ class IntegralTerm:
     """
 
     density: Density
-    evaluation: Evaluation
-    controls: Evaluation | None
+    evaluation: EvaluationOperator
+    controls: EvaluationOperator | None
     rows: ControlRows
     weight: Tensor
     stages: SparseMatrix | None = None

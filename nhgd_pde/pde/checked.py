@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from .form import Integral, Pointwise
 from .pointwise import field_groups
 from .probing import NOT_ITS_DERIVATIVE, SCALES, changed_in_place, probe
@@ -141,7 +141,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= 1e-12 * (a.abs().max() + b.abs().max()))
 
 
-def _not_negative(blocks: dict[tuple[int, int], Tensor], components: int, evaluation: Evaluation) -> bool:
+def _not_negative(blocks: dict[tuple[int, int], Tensor], components: int, evaluation: EvaluationOperator) -> bool:
     weights = evaluation.quadrature.weights
     dense = weights.new_zeros(*weights.shape, components, components)
     for (i, j), block in blocks.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.pattern import Blocks
 from .derivatives import gradient_along, leaves
 from .ranges import Guard
@@ -57,11 +57,11 @@ class Integral:
         name: name of the region in messages, such as `on right`; empty for the cells.
     """
 
-    evaluation: Evaluation
+    evaluation: EvaluationOperator
     form: Pointwise
     coefficients: Coefficients
     controls: tuple[ControlMap, ...] = ()
-    control_evaluation: Evaluation | None = None
+    control_evaluation: EvaluationOperator | None = None
     closed: ClosedForm | None = None
     guard: Guard | None = None
     name: str = ""
