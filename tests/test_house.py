@@ -28,27 +28,16 @@ COMPLEX: dict[str, tuple[int, str]] = {}
 # Functions that may be longer: "module:function" -> the reason.
 LONG: dict[str, str] = {}
 # Files that may be longer: module -> the reason.
-LONG_FILES: dict[str, str] = {
-    "nhgd_pde.building.blueprint": "has to be cut along its ideas",
-    "nhgd_pde.pde_problem": "has to be cut along its ideas",
-}
+LONG_FILES: dict[str, str] = {}
 # Names that several modules have: name -> the reason. `__init__` and `base` need none.
 SHARED_MODULES: dict[str, str] = {
     "advection": "the family and the pointwise functions of one equation",
-    "compared": "one of them has to be renamed",
     "elasticity": "the family and the pointwise functions of one equation",
     "flow": "the family and the pointwise functions of one equation",
     "helmholtz": "the family and the pointwise functions of one equation",
-    "mistakes": "one of them has to be renamed",
 }
 # Names that several public classes have: name -> the reason.
-SHARED_CLASSES: dict[str, str] = {
-    "Directions": "one of them has to be renamed",
-    "Equation": "one of them has to be renamed",
-    "Estimate": "one of them has to be renamed",
-    "Iterate": "one of them has to be renamed",
-    "Root": "one of them has to be renamed",
-}
+SHARED_CLASSES: dict[str, str] = {}
 
 
 def module(path: Path) -> str:
