@@ -52,13 +52,13 @@ METHODS = {
     "nbo_cg": "methods.nbo:NBOCG",
     "nsbo_sgd": "methods.nbo:NSBOSGD",
 }
-"""method: the compared methods for problems without random inputs (`methods.compared.Compared`)."""
+"""method: the compared methods for problems without random inputs (`methods.compared_method.Compared`)."""
 
 SCENARIO_METHODS = {
     "sample_average": "methods.sample_average:SampleAverage",
     "robbins_monro": "methods.robbins_monro:RobbinsMonro",
 }
-"""method: the compared methods for problems with random inputs (`methods.compared.Compared`)."""
+"""method: the compared methods for problems with random inputs (`methods.compared_method.Compared`)."""
 
 CURVATURES = {
     "dense": "engine.curvature.dense:Dense",
