@@ -26,7 +26,7 @@ import nhgd_pde as nhgd
 from nhgd_pde.engine.loop import Minimum
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.outer.evaluation import Evaluation
+from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
 from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
 from nhgd_pde.run.judging import fitted

@@ -16,7 +16,7 @@ from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.base import Feasible, HessianProduct, OuterMethod
-from nhgd_pde.engine.outer.evaluation import Evaluation, failed_evaluation
+from nhgd_pde.engine.outer.reduced_objective import Evaluation, failed_evaluation
 from nhgd_pde.linalg.counts import Counts
 from nhgd_pde.linalg.riesz import RieszMap, diagonal_riesz_map
 from nhgd_pde.linalg.sparse import SparseMatrix

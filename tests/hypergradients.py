@@ -9,7 +9,7 @@ from bilevel_problems import Explicit, normal, seeded
 from torch import Tensor
 
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.outer.evaluation import Evaluation
+from nhgd_pde.engine.outer.reduced_objective import Evaluation
 
 EXACT = Accuracy(0.0, 0.0)
 

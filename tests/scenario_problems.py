@@ -17,8 +17,8 @@ from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.outer.evaluation import Evaluation
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
+from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.objective.risk import Mean, Risk
 from nhgd_pde.pde_problem import PDEProblem

@@ -24,41 +24,19 @@ MOST_LINES_OF_FUNCTION = 70
 MOST_LINES_OF_FILE = 400
 
 # Functions that may be more complex: "module:function" -> their complexity and the reason.
-COMPLEX: dict[str, tuple[int, str]] = {
-    "nhgd_pde.engine.inner_loop:_sampled_steps": (17, "has to be cut along its ideas"),
-    "nhgd_pde.engine.minimise:minimise": (27, "has to be cut along its ideas"),
-    "nhgd_pde.engine.outer.line_search:LineSearch.judge": (21, "has to be cut along its ideas"),
-    "nhgd_pde.engine.scenarios.scenario_nhgd:ScenarioNHGD._evaluate": (18, "has to be cut along its ideas"),
-    "nhgd_pde.engine.stability:estimated": (19, "has to be cut along its ideas"),
-    "nhgd_pde.engine.starts:_Judge.over_scenarios": (19, "has to be cut along its ideas"),
-}
+COMPLEX: dict[str, tuple[int, str]] = {}
 # Functions that may be longer: "module:function" -> the reason.
-LONG: dict[str, str] = {
-    "nhgd_pde.engine.minimise:minimise": "has to be cut along its ideas",
-}
+LONG: dict[str, str] = {}
 # Files that may be longer: module -> the reason.
-LONG_FILES: dict[str, str] = {
-    "nhgd_pde.engine.outer.base": "has to be cut along its ideas",
-    "nhgd_pde.methods.sample_average": "has to be cut along its ideas",
-}
+LONG_FILES: dict[str, str] = {}
 # Names that several modules have: name -> the reason. `__init__` and `base` need none.
-SHARED_MODULES: dict[str, str] = {
-    "advection": "the family and the pointwise functions of one equation",
-    "compared": "one of them has to be renamed",
-    "elasticity": "the family and the pointwise functions of one equation",
-    "flow": "the family and the pointwise functions of one equation",
-    "helmholtz": "the family and the pointwise functions of one equation",
-}
+SHARED_MODULES: dict[str, str] = {}
 # Names that several public classes have: name -> the reason.
 SHARED_CLASSES: dict[str, str] = {
-    "Directions": "one of them has to be renamed",
-    "Equation": "one of them has to be renamed",
-    "Estimate": "one of them has to be renamed",
     "Evaluation": "one of them has to be renamed",
     "Integrand": "the engine's protocol names what it needs of the class",
-    "Iterate": "one of them has to be renamed",
+    "Nature": "one of them has to be renamed",
     "Risk": "the engine's protocol names what it needs of the class",
-    "Root": "one of them has to be renamed",
 }
 
 

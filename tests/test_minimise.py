@@ -18,9 +18,9 @@ from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy, Oracle
-from nhgd_pde.engine.outer.evaluation import Evaluation, blend, failed_evaluation
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS
+from nhgd_pde.engine.outer.reduced_objective import Evaluation, blend, failed_evaluation
 from nhgd_pde.methods.adjoint import Adjoint, AdjointState
 
 SAMPLED = InnerOptions(tests=16, steps=400)

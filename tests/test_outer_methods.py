@@ -14,10 +14,10 @@ from torch import Tensor
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.outer.adam import Adam
 from nhgd_pde.engine.outer.base import Feasible, OuterMethod
-from nhgd_pde.engine.outer.evaluation import Evaluation
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS, LBFGSState
 from nhgd_pde.engine.outer.line_search import LineSearch, exact_share
+from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from problems import relative
 
 NAN = float("nan")

@@ -92,7 +92,7 @@ def exchanged(place: ProcessPlace) -> dict[str, Any]:
         own = team.own(torch.arange(7))
         found["collected"] = team.collected(10.0 * own[:, None].double())
         found["joined"] = team.joined(own.double(), own, 7)
-        found["told"] = team.told("it is singular" if last else "")
+        found["told"] = team.first_message("it is singular" if last else "")
         found["decided"] = team.decided(not last)
         try:
             with team.together():

@@ -114,7 +114,7 @@ def test_the_stream_comes_near_the_optimum_and_estimates_its_value(problem: Scen
         gaps.append(kept)
         last = iterates[-1]
         error = last.evaluation.value - exact(problem, last.evaluation.v).value
-        covered += abs(error) < 2.0 * last.oracle.value_error
+        covered += abs(error) < 2.0 * math.sqrt(last.oracle.value_variance)
     mean = torch.tensor(gaps, dtype=torch.float64).mean(0)
     assert bool((mean[1:] < 0.4 * mean[:-1]).all())
     assert float(mean[-1]) < 1e-3
@@ -207,7 +207,7 @@ def test_a_resumed_run_gives_the_same_numbers(problem: ScenarioProblem) -> None:
             one, state = oracle.evaluate(stream, (2.0 - 0.1 * k) * v, state, Accuracy(1e-4, 1e-4))
             other, again = oracle.evaluate(stream, (2.0 - 0.1 * k) * v, again, Accuracy(1e-4, 1e-4))
             assert torch.equal(one.derivative, other.derivative) and one.value == other.value
-            assert state.level == again.level and state.value_error == again.value_error
+            assert state.level == again.level and state.value_variance == again.value_variance
 
 
 def test_risk_measures_that_are_not_expectations_are_refused(problem: ScenarioProblem) -> None:

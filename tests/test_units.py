@@ -15,10 +15,10 @@ from torch import Tensor
 
 import nhgd_pde as nhgd
 from nhgd_pde.engine.outer.base import Feasible
-from nhgd_pde.engine.outer.evaluation import Evaluation
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.mma import MMA
+from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from nhgd_pde.linalg.riesz import diagonal_riesz_map
 from nhgd_pde.linalg.sparse import SparseMatrix
 from tests.units import PROBLEMS, control_times, lengths_times, objective_times, solved

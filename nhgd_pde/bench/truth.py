@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..engine.oracle import Accuracy, Oracle
 from ..engine.outer.base import Feasible
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from ..engine.search import outer_space
 from ..linalg.threads import at_most_threads
 from ..methods.adjoint import Adjoint

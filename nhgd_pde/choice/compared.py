@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..methods.compared import Compared
+from ..methods.compared_method import Compared
 from ..problem_file import catalogue
 
 METHODS: dict[str, type[Compared]] = {name: catalogue.found_at(place) for name, place in catalogue.METHODS.items()}

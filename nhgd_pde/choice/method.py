@@ -11,7 +11,7 @@ from ..engine.loop import Stopping
 from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.outer.base import Feasible, OuterMethod, Setting, Smoothing
-from ..methods.compared import Compared
+from ..methods.compared_method import Compared
 from ..problem_file.loading import ProblemFile
 from .judges import judge_of
 from .one_scenario import choose_oracle

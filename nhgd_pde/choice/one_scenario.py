@@ -10,7 +10,7 @@ from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Oracle
 from ..methods.adjoint import Adjoint
-from ..methods.compared import Compared
+from ..methods.compared_method import Compared
 from ..problem_file.catalogue import METHODS, SCENARIO_METHODS, found_at
 from ..problem_file.loading import ProblemFile
 from .backend import Choice, choose_curvature, draws_samples

@@ -13,7 +13,7 @@ from ..engine.scenarios.saga import SAGA
 from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
 from ..engine.scenarios.streaming import Streaming
 from ..methods.adjoint import Adjoint
-from ..methods.compared import Compared
+from ..methods.compared_method import Compared
 from ..problem_file.catalogue import SCENARIO_METHODS, found_at
 from ..problem_file.loading import ProblemFile
 from ..problem_file.scenario_spec import CVaRSpec, ScenariosSpec

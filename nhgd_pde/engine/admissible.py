@@ -1,7 +1,7 @@
 """Runs whose outer variables may leave the admissible set: their steps are shortened, or end at its edge with a reason.
 
-The admissible set is open, and all that is known of it is a test of single points. No iterate reaches an optimum at
-the edge or beyond it, and the gradient does not become zero on the way.
+The admissible set is open, and only a test of single points is known. No iterate reaches an optimum at the edge or
+beyond it, and the gradient does not become zero on the way there.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from .loop import Iterate, Minimum, Stopping
 from .outer.base import Feasible, OuterMethod, OuterState
 from .reasons import standing
 
-# A step that would cross the edge goes this share of the way to it: a first such step, and one that follows another.
+# A step that would cross the edge goes to this share of its distance: the first number is for a first such step, the
+# second one for a step that follows another.
 _CAUTION = 0.5, 0.9
-# Remaining distance to the edge that is not worth another step, relative to the distance of the starting point.
+# An iterate is at the edge where the remaining distance is below this share of the distance of the starting point.
 _NEAR = 1e-6
-# Norm of the gradient, relative to the first one, below which the run ends near an optimum and not because of an edge.
+# Below this norm of the gradient, relative to the first one, the run ends near an optimum and not because of an edge.
 _STEEP = 1e-3
-# Number of powers of ten by which a step may be too long, and number of bisections that find the edge to about one
-# per cent of the way to it.
+# Largest number of powers of ten by which a step may be too long, and number of bisections that find the edge to about
+# one per cent of its distance.
 _MOST_TENTHS = 14
 _HALVINGS = 8
 

@@ -1,10 +1,10 @@
-"""What the engine asks of a bilevel problem.
+"""The interfaces of bilevel problems on which the engine works.
 
     min_v f(u*(v), v)   with   u*(v) = argmin_u E l(u, v; xi)
 
 where l is a negative log-likelihood, so that the Hessian H of the inner objective is also its Fisher
-information. Inner variables are rows (S, n), one a scenario, d = S n; outer variables are (p,). Everything
-the inner model scales by its noise variance is given in units in which sigma = 1.
+information. Inner variables are rows (S, n), one per scenario, d = S n; outer variables are (p,). All quantities that
+the inner model scales by its noise variance are in units in which sigma = 1.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class InnerBatch:
-    """What one minibatch of the inner objective gives at a point (u, v).
+    """One minibatch of the inner objective, evaluated at a point (u, v).
 
     Attributes:
         gradient: (S, n) its mean stochastic gradient.
@@ -62,7 +62,7 @@ class InnerBatch:
         hessian: w (S, n) -> product (S, n) with the batch's stochastic Hessian (its Fisher form).
         cross: q (S, n) -> product (p,) with the transpose of the batch's stochastic cross derivative d2 / dv du.
         inflation: how many times too large the scores make the Fisher information in the direction of the
-            residual, less one; positive where they show the residual beside the noise.
+            residual, less one; positive where the scores contain the residual besides the noise.
     """
 
     gradient: Tensor
@@ -85,7 +85,7 @@ class FisherFactors(Protocol):
 
         K^-1 J q = K^-1 J A grad_u f = J^-T grad_u f :
 
-    one solve each, where the products of three factors take three. K, which has cancelled, decides about neither.
+    one solve each instead of three. K cancels in both.
     """
 
     def solve(self, g: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class StateFactors(Protocol):
 
 
 class OuterProblem(Protocol):
-    """What the outer loop asks of a problem; how its inner variables are found is for its oracle to know.
+    """A problem as the outer loop sees it; its oracle knows how to find the inner variables.
 
     Attributes:
         inner_shape: (S, n).
@@ -120,7 +120,7 @@ class OuterProblem(Protocol):
         outer_metric: the inner product of the outer space.
         bounds: lower and upper bound (p,) of v.
         quadratic: u* is affine and Phi quadratic in v.
-        counts: where work is counted.
+        counts: counters of the work done.
     """
 
     @property
@@ -145,7 +145,7 @@ class OuterProblem(Protocol):
 
 @runtime_checkable
 class InnerEquation(Protocol):
-    """What a problem whose inner variables solve an equation R(u, v) = 0 tells of it.
+    """A problem whose inner variables solve an equation R(u, v) = 0.
 
     Attributes:
         linear: R(u, v) is affine in u, so that J depends on v only, if at all, and there is one u*.
@@ -166,7 +166,7 @@ class BilevelProblem(OuterProblem, InnerEquation, Protocol):
     def inner_metric(self) -> RieszMap: ...
 
     def cold_start(self, v: Tensor) -> Tensor:
-        """First inner variables (S, n) for some outer ones (p,), as if there had been none before."""
+        """First inner variables (S, n) for outer variables (p,), without any earlier solution."""
         ...
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
@@ -182,7 +182,7 @@ class BilevelProblem(OuterProblem, InnerEquation, Protocol):
         ...
 
     def residual(self, u: Tensor, v: Tensor) -> Tensor:
-        """R (S, n), which vanishes at the inner solution; the inner gradient, where a problem has no other."""
+        """R (S, n), which vanishes at the inner solution; the inner gradient where a problem has no equation."""
         ...
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
@@ -206,7 +206,7 @@ class BilevelProblem(OuterProblem, InnerEquation, Protocol):
         ...
 
     def inner_length(self, u: Tensor, v: Tensor) -> float:
-        """The norm of u, with what v fixes of the state, that `inner_error` is relative to."""
+        """The norm of the state, including the coefficients that v fixes, to which `inner_error` is relative."""
         ...
 
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -218,7 +218,8 @@ class BilevelProblem(OuterProblem, InnerEquation, Protocol):
         ...
 
     def inner_patches(self, size: int) -> Tensor:
-        """(d,) long: the patch, 0, 1, ..., of every inner unknown, neighbours together, at most `size` of them each.
+        """(d,) long: the patch, 0, 1, ..., of every inner unknown; patches have at most `size` unknowns, which are
+        neighbours.
 
         No patch has unknowns of two scenarios.
         """
@@ -232,7 +233,7 @@ class BilevelProblem(OuterProblem, InnerEquation, Protocol):
 
 
 class ImplicitProblem(BilevelProblem, Protocol):
-    """A bilevel problem that factorises the J of every scenario: what exact adjoint methods need."""
+    """A bilevel problem that factorises the J of every scenario, as exact adjoint methods need."""
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
 
@@ -253,7 +254,7 @@ class SecondOrderProblem(BilevelProblem, Protocol):
         ...
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
-        """What H x is, (S, n), where J x = b."""
+        """H x, (S, n), for the solution x of J x = b."""
         ...
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
@@ -280,7 +281,7 @@ class Constraint(Protocol):
 
 @runtime_checkable
 class ConstrainedProblem(Protocol):
-    """What a bilevel problem with a constraint has besides."""
+    """A further attribute of a bilevel problem with a constraint."""
 
     @property
     def constraint(self) -> Constraint | None: ...
@@ -288,7 +289,7 @@ class ConstrainedProblem(Protocol):
 
 @runtime_checkable
 class SparseProblem(Protocol):
-    """What a bilevel problem has besides whose objective is Phi(v) + sum_i w_i |v_i|.
+    """A further attribute of a bilevel problem whose objective is Phi(v) + sum_i w_i |v_i|.
 
     `outer_value` and its derivatives are those of Phi alone: the engine adds the term to the values it reports.
     """

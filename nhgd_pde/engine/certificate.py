@@ -1,4 +1,4 @@
-"""How far certified errors of the state and of the adjoint let the hypergradient be off."""
+"""The error of the hypergradient that certified errors of the state and of the adjoint allow."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor
 from .bilevel import BilevelProblem
 
 _SAME_SIZE = 10.0
-"""States longer than the present one by more than this factor are not of its size."""
+"""Secants between states that are longer than the present one by more than this factor are not used."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The norm of the gradient's error for relative errors of one in u and q, learnt as the run goes.
+    """The norm of the gradient's error for relative errors of one in u and q, estimated during the run.
 
-    The indirect part of the derivative, -(d2_vu g)^T q with H q = grad_u f(u), is off by what errors of u and
-    q change in it. Its own norm does not tell: towards an optimum it cancels against grad_v f, and with
-    little regularisation it all but vanishes. What u and q change in it along the steps of the run does: the
-    largest secant seen between states of about the size of the present one. A trial step too long may have had a state
-    larger by orders of magnitude, whose secants say nothing of the points that the run goes on from.
+    The indirect part of the derivative, -(d2_vu g)^T q with H q = grad_u f(u), has an error by those of u and q. Its
+    own norm does not show how large: towards an optimum it cancels against grad_v f, and with little regularisation it
+    all but vanishes. The estimate is the largest change of the indirect part relative to that of u and q, between
+    states of about the size of the present one. A trial step that was too long may have had a state larger by orders of
+    magnitude, whose secants do not belong to the points of the run.
 
     Attributes:
         value: the estimate.
-        secants: (length, secant) of what was seen, by the length of the larger state: longer ones have larger secants.
-        u, q, indirect: of the last evaluation.
+        secants: (length of the larger state, secant), sorted by length; longer states have larger secants.
+        u, q, indirect: data of the last evaluation.
         error: the larger of its certificates.
     """
 
@@ -38,7 +38,7 @@ class Sensitivity:
     error: float = 0.0
 
     def updated(self, problem: BilevelProblem, u: Tensor, q: Tensor, indirect: Tensor, error: float) -> Sensitivity:
-        """Take in an evaluation: its u, q, indirect part (p,) and the larger of its certificates."""
+        """The estimate after an evaluation with u, q, the indirect part (p,) and the larger of its certificates."""
         norm, dual_norm = problem.inner_metric.norm, problem.outer_metric.dual_norm_estimate
         size = norm(u)
         found = [(size, dual_norm(indirect[None]))]
@@ -46,7 +46,7 @@ class Sensitivity:
             change = dual_norm((indirect - self.indirect)[None])
             for new, old in ((u, self.u), (q, self.q)):
                 length, moved = norm(new), norm(new - old)
-                # A move that is not larger than the errors says nothing.
+                # A change that is not larger than the errors shows nothing.
                 if moved > 10.0 * (error + self.error) * length:
                     found.append((max(size, norm(self.u)), change * length / moved))
         secants = _largest((*self.secants, *found))
@@ -55,7 +55,7 @@ class Sensitivity:
 
 
 def _largest(secants: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-    """Those larger than all of states that are no longer, in the order of the lengths."""
+    """The secants that are larger than those of all shorter states, in the order of the lengths."""
     kept: list[tuple[float, float]] = []
     known = [each for each in secants if not math.isnan(each[1])]
     for length, secant in sorted(known, key=lambda each: (each[0], -each[1])):

@@ -1,4 +1,4 @@
-"""The hypergradient h = grad_v f - (d2_vu g)^T H^-1 grad_u f, and how well its linear system was solved."""
+"""The hypergradient h = grad_v f - (d2_vu g)^T H^-1 grad_u f, and the error of its linear system."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .bilevel import BilevelProblem
 from .curvature.base import PointwiseState, belongs
 from .stability import ErrorBound
 
-# Below this the residual that conjugate gradients recur, which falls without limit, is not the true one.
+# Relative residual below which the residual updated by conjugate gradients, which falls without limit, is evaluated
+# anew.
 _RECURRED = 1e-11
-# Solves with factors of another point that are worth a factorisation, and the most with those of this one, which
-# are exact unless the scenarios differ.
+# Number of solves with factors of another point that cost as much as a factorisation, and the largest number with
+# factors of this point, which are exact unless the scenarios differ.
 _PATIENCE = 3
 _MOST = 30
 
@@ -32,7 +33,7 @@ class InverseFisher(Protocol):
         ...
 
     def estimate(self, g: Tensor) -> Tensor:
-        """A g without the bias that inverting a sampled matrix brings, (S, n)."""
+        """A g without the bias by the inversion of a sampled matrix, (S, n)."""
         ...
 
 

@@ -21,7 +21,7 @@ from .state_newton import solve_from_anywhere
 _INEXACT = 1e-2
 # A residual that grows by more than this in one sampled step shows a step that was too long.
 _GROWTH = 10.0
-# Observed scores that inflate the Fisher information more than this in some batch of a loop are warned about.
+# A warning is given where observed scores inflate the Fisher information by more than this factor in a batch.
 _INFLATION = 10.0
 
 _DIVERGED = "the sampled inner steps diverged"
@@ -32,15 +32,15 @@ class InnerOptions:
     """Options of the inner loop.
 
     Attributes:
-        tests: scores a batch; None takes expectations over all tests, which makes a natural-gradient step a
+        tests: number of scores per batch; None takes expectations over all tests, which makes a natural-gradient step a
             Newton step on the state equation.
-        steps: most steps a loop; with sampled tests a fixed tolerance may end it earlier.
+        steps: largest number of steps per loop; with sampled tests, a fixed tolerance may end the loop earlier.
         tolerance: relative residual to reach; None ties it to the progress of the outer iteration.
         optimiser: `natural` steps along A g, `sgd` along the Riesz representative of g.
-        schedule: of `sgd`; `paper` is eta_t = 4 / (mu (t + 8 L^2 / mu^2)), a number is a constant step.
+        schedule: steps of `sgd`; `paper` is eta_t = 4 / (mu (t + 8 L^2 / mu^2)), a number is a constant step.
         keep_cross: keep the batches' cross derivatives, of which the hypergradient takes the mean.
-        lag: batches of scores that the inverse may be behind where an inner loop ends. They are absorbed while
-            the next loop goes on.
+        lag: number of batches of scores that the inverse may lag behind at the end of an inner loop. They are absorbed
+            during the next loop.
     """
 
     tests: int | None = None
@@ -54,7 +54,7 @@ class InnerOptions:
 
 @dataclass(frozen=True)
 class InnerState:
-    """What the inner loop carries from one outer iteration to the next.
+    """Data that the inner loop carries from one outer iteration to the next.
 
     Attributes:
         u: (S, n) inner variables.
@@ -62,7 +62,7 @@ class InnerState:
         steps: inner steps taken since the start of the run.
         spectrum: estimates (mu, L) of the ends of the inner spectrum, made when a schedule first needs them.
         held: batches of scores that the inverse has still to absorb.
-        sample: drawn already for the next sampled step.
+        sample: the sample that is already drawn for the next step.
     """
 
     u: Tensor
@@ -75,14 +75,14 @@ class InnerState:
 
 @dataclass(frozen=True)
 class InnerResult:
-    """What a loop leaves.
+    """The result of an inner loop.
 
     Attributes:
-        state: after it.
+        state: the state after the loop.
         error: its certificate, see `inner_error`.
         converged: the error is at most the tolerance.
         message: a sentence on a failure.
-        warning: a sentence on what spoils the inverse.
+        warning: a sentence on options that make the inverse wrong.
         crosses: the cross derivatives of the batches, where they are kept.
         residual: R where the loop has ended, if it is known.
     """
@@ -135,7 +135,7 @@ class _Natural:
 class _Pointwise(_Natural):
     """The same for factors of J at one point: there A g = J^-1 R, elsewhere this is the better direction.
 
-    A is that of the mean of the scenarios' J: with several of them it preconditions each one's system.
+    A belongs to the mean of the scenarios' J; with several scenarios it preconditions the system of each.
     """
 
     def direction(self, u: Tensor, residual: Tensor) -> Tensor:
@@ -278,7 +278,7 @@ def _scheduled(
 ) -> float:
     """The step eta_t = 4 / (mu (t + 8 L^2 / mu^2)) of arXiv 2602.10905, or a constant one.
 
-    L is the smoothness that a batch has in mean square: that of the expectation over the batch's stable step.
+    L is the mean-square smoothness of a batch: that of the expectation divided by the stable step of the batch.
     """
     if schedule != "paper":
         return schedule

@@ -1,4 +1,4 @@
-"""Where the outer loop stands, when it stops, and what it found."""
+"""The state of the outer loop, its stopping rules, and its result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .oracle import OracleState
 from .outer.base import OuterState
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 from .scales import UNKNOWN, GradientScales
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Stopping:
     """When to stop.
 
     Attributes:
-        iterations: most outer iterations.
+        iterations: largest number of outer iterations.
         rtol, atol: goals for the norm of the gradient, relative to the first one and absolute.
         certificate: both relative residuals (state and adjoint) must be at most this as well. Where scenarios were
             left out, a bound of the gradient of all of them has to reach the goal in place of both: the norm of the
@@ -37,10 +37,10 @@ class Stopping:
         change: two steps in a row that change no component of v by more than this also end the run; None: they do not.
             A single small step may have been damped for another reason than an optimum.
         restarts: the start may be the end of another run, which is then recognised as a solution. False where stages
-            follow each other: there the goals alone decide.
-        reduction: largest goal relative to the first gradient, whatever rounding may be; 1: the start may be good
-            enough.
-        roughest: relative residual that the systems of an evaluation may have at most, however large the gradient is.
+            follow each other: the goals alone decide there.
+        reduction: largest goal relative to the first gradient, whatever the rounding errors are; with 1 the start may
+            be good enough.
+        roughest: largest relative residual of the systems of an evaluation, however large the gradient is.
     """
 
     iterations: int = 200
@@ -74,13 +74,13 @@ class Stopping:
         return goal
 
     def small(self, iterate: Iterate, goal: float) -> bool:
-        """The gradient is, as far as the scenarios tell that were looked at."""
+        """Whether the gradient has reached the goal, as far as the scenarios in use show."""
         evaluation = iterate.evaluation
         doubt = evaluation.gradient_error if evaluation.sampling_error > 0.0 else 0.0
         return evaluation.validated and iterate.gradient_norm + doubt <= goal
 
     def certified(self, iterate: Iterate, goal: float) -> bool:
-        """What is known of the gradient is known well enough."""
+        """Whether the gradient is known well enough."""
         evaluation = iterate.evaluation
         if evaluation.blended:
             return False
@@ -94,9 +94,9 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Iterate:
-    """One accepted outer iterate, as told to the callback and kept in the history.
+    """One accepted outer iterate, which the callback sees and the history has.
 
-    `change` is the largest that the last step made to a component of v, `change_before` that of the step before it.
+    `change` is the largest change of a component of v by the last step, `change_before` that by the step before it.
     """
 
     iteration: int
@@ -111,7 +111,7 @@ class Iterate:
 
 @dataclass(frozen=True)
 class Minimum:
-    """What the loop found.
+    """The result of the loop.
 
     Attributes:
         last: the last accepted iterate; with status `failed`, the last good one.
@@ -161,5 +161,5 @@ class LoopState:
 
 
 def worst_residual(evaluation: Evaluation) -> float:
-    """Relative, of the state and the adjoint system: the larger one."""
+    """The larger one of the relative residuals of the state and the adjoint system."""
     return max(evaluation.state_error, evaluation.adjoint_error)

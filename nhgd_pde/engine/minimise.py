@@ -14,7 +14,7 @@ from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, Unsolved
 from .outer.base import OuterMethod, OuterState, objection_of
-from .outer.evaluation import Evaluation, failed_evaluation
+from .outer.reduced_objective import Evaluation, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 from .search import Search, outer_space
@@ -43,7 +43,7 @@ def minimise(
     """Minimise Phi(v) = f(u*(v), v).
 
     Args:
-        problem: what to minimise.
+        problem: the problem to minimise.
         oracle: how Phi and its derivative are found.
         outer: how v moves.
         stopping: when to stop.
@@ -54,7 +54,7 @@ def minimise(
         judge: an oracle that can decide whether the start is a solution, where the first one cannot.
 
     Raises:
-        ValueError: the outer method does not take what the problem has, or needs what it has not.
+        ValueError: the outer method does not fit the problem.
     """
     search = Search(problem, oracle, outer, stopping, interrupted, outer_space(problem))
     objection = objection_of(outer, search.space)

@@ -8,7 +8,7 @@ for k = 0, 1, ...                                            (`minimise`)
     v moves along -h in the inner product of the outer space               (an outer method)
 
 Where A = J^-1 K J^-T is known by factors of J, the inner step A J^T K^-1 R is J^-1 R, and of q only p = K^-1 J q =
-J^-T grad_u f is needed: (d2_vu g)^T q = R_v^T p. The same step and the same h, at one solve each (`newton`,
+J^-T grad_u f is needed: (d2_vu g)^T q = R_v^T p. This gives the same step and the same h, at one solve each (`newton`,
 `adjoint_hypergradient`).
 """
 
@@ -31,15 +31,15 @@ from .curvature.base import Curvature, belongs
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
 from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
 from .oracle import Accuracy, finite
-from .outer.evaluation import Evaluation, failed_evaluation
+from .outer.reduced_objective import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
 from .scales import GradientScales, gradient_scales
 from .stability import UNKNOWN, ErrorBound, Stability, StableProblem, estimated, state_error
 
-# An error of the state that the value of the objective need not be corrected for.
+# The value of the objective is not corrected for relative errors of the state up to this.
 _EXACT = 1e-10
-# Solves with earlier factors in one adjoint system, where later ones are in the making.
+# Largest number of solves with earlier factors in one adjoint system, while later factors are being made.
 _BACKGROUND_PATIENCE = 12
 
 
@@ -51,7 +51,7 @@ class HypergradientOptions:
         refine: False takes q = A grad_u f as it is, the paper's estimator; its error is reported, never
             removed.
         tolerance: relative residual of the refinement; None ties it to the progress of the outer iteration.
-        steps: most conjugate gradient steps.
+        steps: largest number of conjugate gradient steps.
         cross: the cross derivative d2_vu g: `expected`, its `running` mean over the batches of the inner loop, or
             a number of fresh samples at the end of it (both as in the paper).
         hessian_tolerance: relative residual of the systems in a product with the reduced Hessian.
@@ -110,8 +110,8 @@ class NHGD:
     Attributes:
         inner: the inner loop.
         curvature: the backend of the inverse Fisher information.
-        hypergradient: its refinement.
-        seed: of every random number.
+        hypergradient: options of the hypergradient.
+        seed: seed of all random numbers.
     """
 
     inner: InnerOptions
@@ -141,7 +141,7 @@ class NHGD:
             start = replace(start, curvature=self.curvature.refresh(start.curvature, problem, *state.point))
         inner, error, bound, stability = self._solved_inner(problem, v, start, state, accuracy)
         u = inner.state.u
-        # What the inverse has absorbed stays in it, whatever becomes of this evaluation.
+        # The inverse keeps the scores that it has absorbed, even if this evaluation fails.
         absorbed = replace(
             state.inner, curvature=inner.state.curvature, held=inner.state.held, sample=inner.state.sample
         )
@@ -263,7 +263,7 @@ class NHGD:
             if not self.curvature.pointwise:
                 inverse = state.inner.curvature
                 return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
-            # There are many systems at this one point: here an inverse pays that was made for it.
+            # There are many systems at this one point, so that an inverse made for it pays.
             factors: Any = state.inner.curvature if problem.quadratic else problem.fisher_factors(u, v)
             if u.shape[0] == 1:
                 return PointwiseSolves(factors)
@@ -295,7 +295,7 @@ class NHGD:
         return gradient_scales(problem.outer_metric, state.u, direct, evaluation, derivative_at)
 
     def _ahead(self, problem: BilevelProblem) -> bool:
-        """The inverse is to be that of the last evaluation's point, rebuilt while other things go on."""
+        """Whether the inverse is that of the last evaluation's point, rebuilt while the run goes on."""
         return self.inner.lag > 0 and self.curvature.pointwise and not problem.quadratic
 
     def _cross(
@@ -318,7 +318,7 @@ class NHGD:
         """The state that was saved.
 
         Raises:
-            ValueError: it is not that of a point that was evaluated, or does not go with the problem.
+            ValueError: it is not the state after an evaluation, or does not fit the problem.
         """
         device = problem.start()[0].device
         state = from_plain(saved["state"], device)

@@ -1,4 +1,4 @@
-"""Oracles: what evaluates the reduced objective and its derivative, and how well."""
+"""Oracles, which evaluate the reduced objective and its derivative."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from .bilevel import OuterProblem
 from .outer.base import HessianProduct
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well the next evaluation has to be solved: relative residuals of state and adjoint system."""
+    """The accuracy of the next evaluation: relative residuals of state and adjoint system."""
 
     state: float
     adjoint: float
 
 
 class OracleState(Protocol):
-    """What an oracle keeps between evaluations: at least the inner variables and the adjoint solution."""
+    """The data that an oracle keeps between evaluations: at least inner variables and adjoint solution."""
 
     @property
     def u(self) -> Tensor: ...
@@ -41,7 +41,7 @@ State = TypeVar("State", bound=OracleState)
 
 
 class Oracle(Protocol[Problem, State]):
-    """Evaluates the reduced objective and its derivative; what makes one method differ from another."""
+    """Evaluates the reduced objective and its derivative; methods differ in their oracles."""
 
     @property
     def name(self) -> str: ...
@@ -49,7 +49,7 @@ class Oracle(Protocol[Problem, State]):
     def init(self, problem: Problem, u: Tensor, v: Tensor) -> State: ...
 
     def evaluate(self, problem: Problem, v: Tensor, state: State, accuracy: Accuracy) -> tuple[Evaluation, State]:
-        """Evaluate at v, and give the state to go on from; where the evaluation is not finite, one that is good."""
+        """The evaluation at v, and the state to go on from, which is usable even if the evaluation is not finite."""
         ...
 
 
@@ -64,22 +64,22 @@ class SecondOrderOracle(Protocol):
 
 @runtime_checkable
 class GrowingOracle(Protocol):
-    """An oracle that looks at some of the scenarios first, and at more of them as the gradient becomes small."""
+    """An oracle that uses some of the scenarios first, and more of them as the gradient becomes small."""
 
     def grown(self, problem: Any, state: Any, stationarity: float, first: float, goal: float) -> Any | None:
-        """The state with which to evaluate the same point with more scenarios; None where these will do.
+        """The state to evaluate the same point with more scenarios; None where those in use are enough.
 
         Args:
-            stationarity: of the last evaluation.
-            first: of the first one.
-            goal: at which the run ends.
+            stationarity: norm of the gradient of the last evaluation.
+            first: norm of the gradient of the first evaluation.
+            goal: norm of the gradient at which the run ends.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Unsolved:
-    """The state of an oracle that could not even be set up."""
+    """The state of an oracle that could not be set up."""
 
     u: Tensor
     q: Tensor | None = None
@@ -90,5 +90,5 @@ class Unsolved:
 
 
 def finite(*tensors: Tensor) -> bool:
-    """Every number of every tensor is finite."""
+    """Whether every number of every tensor is finite."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses of tensors as nested mappings, and back: what a checkpoint is made of.
+"""Frozen dataclasses of tensors as nested mappings, and back, for checkpoints.
 
 Mappings of tensors, numbers and strings can be read back without running code from the file, unlike pickled
 objects.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The keys under which a dataclass, a tuple and a random generator are told from mappings.
+# The keys that mark a dataclass, a tuple and a random generator among mappings.
 CLASS, TUPLE, GENERATOR = "__class__", "__tuple__", "__generator__"
 
 
@@ -21,7 +21,7 @@ def to_plain(value: Any) -> Any:
     """Nested mappings, lists, tensors, numbers and strings.
 
     Raises:
-        TypeError: something else is inside.
+        TypeError: the value contains an object of another kind.
     """
     if value is None or isinstance(value, bool | int | float | str | Tensor):
         return value.detach() if isinstance(value, Tensor) else value
@@ -42,7 +42,7 @@ def from_plain(plain: Any, device: torch.device | None = None) -> Any:
     """The value that `to_plain` was given, its tensors on `device`.
 
     Raises:
-        ValueError: a class that this package does not have.
+        ValueError: the value has a class that this package does not have.
     """
     if isinstance(plain, Tensor):
         return plain.to(device) if device is not None else plain
@@ -59,7 +59,7 @@ def from_plain(plain: Any, device: torch.device | None = None) -> Any:
 
 
 def class_named(name: str) -> Any:
-    """A dataclass of a module that is loaded already: a checkpoint names classes, it does not import them.
+    """A dataclass, by its name, of a module that is loaded already; a checkpoint does not import modules.
 
     Raises:
         ValueError: there is none.

@@ -6,7 +6,7 @@ import math
 import sys
 
 from .loop import Iterate, Stopping, worst_residual
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 from .scales import UNKNOWN, GradientScales
 
 # Squares below this have lost digits by underflow.
@@ -71,7 +71,7 @@ def _gradient(current: Iterate, first: Iterate, goal: float) -> str:
 
 
 def _left_out(current: Iterate, first: Iterate) -> str:
-    """How far off the gradient may be because of the scenarios that were not looked at."""
+    """The possible error of the gradient because scenarios were left out."""
     error = current.evaluation.left_out
     if error == 0.0 or not first.gradient_norm > 0.0:
         return ""

@@ -32,10 +32,10 @@ class ReducedHessian:
     """The product d (p,) -> Phi''(v) d (p,), a covector; NaN where a linear system could not be solved.
 
     Attributes:
-        problem: with its second derivatives.
-        u, v: the point; u solves the inner problem as well as it is known.
-        make_adjoint: gives p (S, n); asked once, when first needed.
-        make_factors: gives the solves with J and J^T at the point; asked once, when first needed.
+        problem: the problem, which has second derivatives.
+        u, v: the point; u is the inner solution as well as it is known.
+        make_adjoint: returns p (S, n); called once, when first needed.
+        make_factors: returns the solves with J and J^T at the point; called once, when first needed.
     """
 
     problem: SecondOrderProblem
@@ -91,7 +91,7 @@ class FisherSolves:
         problem, u, v: where J is taken.
         inverse: g -> A g, the preconditioner.
         tolerance: relative residual, in the dual norm of the inner metric's diagonal.
-        iterations: most steps.
+        iterations: largest number of steps.
     """
 
     problem: SecondOrderProblem

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 
 _EPSILON = 2.0**-52
-# Relative change of the state: small enough for nonlinear equations, and far above rounding errors.
+# Relative change of the state, which is small enough for nonlinear equations and far above rounding errors.
 _SHARE = 2.0**-10
 # Assumed rounding errors of sums and products, in units in the last place.
 _UNITS = 16.0
 # Safety factor of the errors of solutions, whose distribution over the components is not known.
 _SPREAD = 4.0
-# Relative residuals of state and adjoint above this are left by an inexact solver and not by rounding.
+# Relative residuals of state and adjoint above this come from an inexact solver and not from rounding.
 _SOLVED = 1e-12
 
 
@@ -67,8 +67,8 @@ def gradient_scales(
         u: (S, n) the inner solution.
         direct: (p,) the part of the derivative that has no adjoint variable in it.
         evaluation: the reduced objective at that solution, with its gradient.
-        derivative_at: another u (S, n) -> the derivative (p,) with the adjoint variable that belongs to it, up to
-            errors that are small against the change of u.
+        derivative_at: another u (S, n) -> the derivative (p,) with the adjoint variable of that u, up to errors that
+            are small compared with the change of u.
     """
 
     def norm(derivative: Tensor) -> float:

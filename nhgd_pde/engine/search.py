@@ -14,7 +14,7 @@ from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
 from .outer.base import Feasible, HessianProduct, OuterMethod
-from .outer.evaluation import Evaluation, failed_evaluation
+from .outer.reduced_objective import Evaluation, failed_evaluation
 from .scales import UNKNOWN, GradientScales
 
 
@@ -122,7 +122,8 @@ class Search:
         return iterate
 
     def nearest(self, loop: LoopState, v: Tensor) -> Any:
-        """What is known for an evaluation at v: the states at the iterate or at the last trial, whichever is nearer.
+        """The states from which an evaluation at v starts: those at the iterate or at the last trial, whichever is
+        nearer.
 
         A trial that was far too long may have states on another branch of solutions, which steps would not leave again.
         Where the equation is linear in the state there is one solution, and the last states are the best start.

@@ -31,7 +31,7 @@ from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length, quotient
 from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error
 
-# Relative accuracy of the eigenvalue, and largest number of Lanczos steps.
+# Relative accuracy of the eigenvalue, and largest number of Lanczos steps to find it.
 _ACCURACY, _MOST_STEPS = 0.05, 12
 # J counts as changed where its products with two vectors have changed by this share of themselves.
 _CHANGED = 0.1

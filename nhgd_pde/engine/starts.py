@@ -1,8 +1,9 @@
-"""Whether the start of a run is a solution already, judged by another oracle than the one of the run.
+"""The decision by another oracle whether the start of a run is a solution already.
 
 Some oracles cannot tell a gradient that is zero from a small one: their states are rough or sampled, or their first
-evaluation takes a part of the scenarios or the nominal one alone. A judge evaluates the start as well as it takes to
-tell. Over scenarios this is done roughly and with few of them at first, so that a start far from a solution costs
+evaluation takes a part of the scenarios or the nominal one alone. A judge evaluates the start as accurately as the
+decision needs. Over scenarios this is done roughly and with few of them at first, so that a start far from a solution
+costs
 little: it is no solution as soon as the gradient is larger than its possible error.
 """
 
@@ -20,7 +21,7 @@ from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
 from .outer.base import Feasible
-from .outer.evaluation import Evaluation
+from .outer.reduced_objective import Evaluation
 from .scales import UNKNOWN, GradientScales, ScalesOracle
 from .search import Search
 
@@ -43,10 +44,10 @@ _SLACK = 3.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of a start.
+    """The result of judging a start.
 
     Attributes:
-        scales: of its gradient.
+        scales: scales of its gradient.
         goal: norm of the gradient at which the run may end; 0 where the judge knows of none.
         iterate: the start with the last evaluation of the judge; None where it is far from a solution, or unknown.
         solved: the start is a solution.
@@ -117,7 +118,7 @@ def _verdict(search: Search, oracle: Oracle) -> Verdict:
 
 
 def _open(first: Evaluation, norm: float, scales: GradientScales) -> bool:
-    """Whether the start may be a solution for all that a first evaluation tells.
+    """Whether the start may be a solution, as far as a first evaluation shows.
 
     Where scenarios were left out, zero, the default start, is a solution only if its gradients are zero. Another start
     may be the end of another run, where the gradient of the nominal scenario has no reason to be small.
@@ -182,7 +183,7 @@ class _Judge:
     ) -> tuple[Any | None, float]:
         """The state of the next evaluation, None where there is nothing left to do, and its accuracy.
 
-        More scenarios are taken where their number limits what is known; else the same ones are solved for better.
+        More scenarios are used where the sampling error is the larger one; else the same ones are solved for better.
         """
         norm, left_out = self.space.stationarity(evaluation), evaluation.left_out
         sampled = left_out > scales.natural * worst_residual(evaluation) or norm + left_out <= goal
@@ -210,8 +211,8 @@ class _Judge:
         The gradient of a quadratic function with its minimum at v has the size |H v| at the default start, zero.
         """
         # Runs with a constraint end where the design has settled, and not by the gradient.
-        told = self.stopping.restarts and self.space.constraint is None
-        if not (told and isinstance(self.oracle, SecondOrderOracle)):
+        relative = self.stopping.restarts and self.space.constraint is None
+        if not (relative and isinstance(self.oracle, SecondOrderOracle)):
             return 0.0
         product = self.oracle.hessian(self.problem, v, state)(v)
         found = self.space.metric.dual_norm_estimate(product[None])

@@ -16,14 +16,14 @@ from .bilevel import BilevelProblem
 
 @dataclass(frozen=True)
 class Root:
-    """What Newton's method found.
+    """The result of Newton's method.
 
     Attributes:
         u: the last iterate; where the method failed, the start.
         residual: R at the last iterate.
         error: its certificate, see `BilevelProblem.inner_error`.
         steps: number of steps.
-        directions: with the last factors.
+        directions: Newton directions by the last factors.
         failed: no step brought u nearer to a root; u is not to be used.
         message: a sentence where the tolerance was not reached.
     """
@@ -39,7 +39,7 @@ class Root:
 
 @dataclass(frozen=True)
 class _InnerEquation:
-    """R(., v) = 0, an `Equation` whose errors are certificates."""
+    """R(., v) = 0, an `RootProblem` whose errors are certificates."""
 
     problem: BilevelProblem
     v: Tensor
@@ -95,10 +95,10 @@ def newton(
     """Solve R(u, v) = 0 for u, see `linalg.newton`.
 
     Args:
-        problem: with R.
+        problem: the problem with the residual R.
         v: outer variables.
         start: first u.
-        directions: with the factors to begin with.
+        directions: Newton directions by the first factors.
         tolerance: relative dual norm of the residual to reach.
         steps: largest number of steps.
 

@@ -1,4 +1,4 @@
-"""A first state of an equation that is too nonlinear for Newton's method from afar: by way of easier equations."""
+"""A first state of an equation that is too nonlinear for Newton's method from afar, by a path of easier equations."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from ..linalg.newton import newton
 from ..linalg.riesz import RieszMap
 from ..pde.equation import StateEquation
 
-# Newton steps on one of the equations; one that takes more is better reached by way of another.
+# Largest number of Newton steps on one equation; if more are needed, an easier equation in between is better.
 _STEPS = 15
 
 
 def followed(
     equation: StateEquation, metric: RieszMap, v: Tensor, start: Tensor, rtol: float = 1e-6, least: float = 1.0 / 64
 ) -> Tensor:
-    """The state (S, n) at the end of the path of the equations with shares 0 to 1 of what makes them nonlinear.
+    """The state (S, n) at the end of a path of equations with shares 0 to 1 of their nonlinear terms.
 
-    From the linear equation the first attempt is at the whole; where Newton's method fails, half the way is tried.
+    After the linear equation, the whole equation is tried first; where Newton's method fails, half the path is tried.
 
     Args:
-        equation: with `easier`.
-        metric: in which steps are measured.
+        equation: an equation with `easier`.
+        metric: the inner product in which steps are measured.
         v: (p,) the control.
         start: (S, n) where the linear equation is solved from.
         rtol: relative length of the step that ends Newton's method.
@@ -36,7 +36,7 @@ def followed(
         if found is None:
             target = 0.5 * (share + target)
         else:
-            # Double the length of the last part.
+            # The next part of the path is twice as long as the last one.
             u, share, target = found, target, min(1.0, 3.0 * target - 2.0 * share)
     return u
 

@@ -35,11 +35,11 @@ class EnergyModel:
 
     Attributes:
         equation: R, linear in the state with a symmetric positive definite J.
-        riesz: J itself, so that a dual norm of the residual is the error of the state in the energy norm.
-            With several scenarios, the mean of their J; where the control enters it, that of `reference`.
+        riesz: J itself, so that a dual norm of the residual is the error of the state in the energy norm. With several
+            scenarios it is the mean of their J; where the control enters J, it is taken at `reference`.
         observation: options.
         reference: (p,) the control at which J gives the norm.
-        whole_gram: that J on the whole state space, Dirichlet functions included, (N, N).
+        whole_gram: this J on the whole state space, including Dirichlet functions, (N, N).
     """
 
     equation: StateEquation
@@ -55,7 +55,7 @@ class EnergyModel:
 
     @cached_property
     def roots(self) -> tuple[SparseMatrix, ...]:
-        """G (rows, n) of every scenario at the reference; only one where they share it."""
+        """G (rows, n) of every scenario at the reference; one matrix where they share it."""
         return self._roots(self.equation.linearise(self.start(self.reference), self.reference))
 
     def _roots(self, derivative: Linearisation) -> tuple[SparseMatrix, ...]:
@@ -129,13 +129,13 @@ class EnergyModel:
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where it is the J of all of them.
 
-        It is not where these are scenarios with coefficients of their own, in the metric of a nominal one.
+        It is not the J of scenarios with coefficients of their own, in the metric of a nominal one.
         """
         derivative = self.equation.linearise(u, v)
         return self.factors(u, v) if self.equation.affine and self.is_metric(derivative) else derivative.factors
 
     def is_metric(self, derivative: Linearisation) -> bool:
-        """J is the matrix of the inner product, entry by entry."""
+        """Whether J is the matrix of the inner product, entry by entry."""
         jacobian = derivative.state
         if not jacobian.shared:
             return False
@@ -143,11 +143,11 @@ class EnergyModel:
         return np.array_equal(jacobian.host().data, self.riesz.matrix.host.data)
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
-        """What H x is where J x = b: the very same."""
+        """H x for the solution x of J x = b, which is b itself."""
         return b
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
-        """The adjoint variable p of J^T p = grad_u f, of which q is the very same."""
+        """The adjoint variable p of J^T p = grad_u f, which is q itself."""
         return q
 
 

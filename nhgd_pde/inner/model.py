@@ -1,4 +1,4 @@
-"""What an inner statistical model offers, and what its variants share."""
+"""The interface of inner statistical models, and options of all of them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Observation:
 
     Attributes:
         scores: see `Scores`.
-        noise: standard deviation sigma of the observations; None matches it to the running residual. It
-            cancels from everything but observed scores and gradients.
+        noise: standard deviation sigma of the observations; None matches it to the running residual. It cancels
+            everywhere except in observed scores and gradients.
     """
 
     scores: Scores = "model"
@@ -41,7 +41,7 @@ class InnerModel(Protocol):
     def name(self) -> str: ...
     @property
     def definite(self) -> bool:
-        """J is symmetric and positive definite at every v."""
+        """Whether J is symmetric and positive definite at every v."""
         ...
 
     @property
@@ -61,7 +61,7 @@ class InnerModel(Protocol):
     def factors(self, u: Tensor, v: Tensor) -> FisherFactors: ...
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
     def is_metric(self, derivative: Linearisation) -> bool:
-        """J is the matrix of `riesz`."""
+        """Whether J is the matrix of `riesz`."""
         ...
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor: ...
@@ -74,5 +74,5 @@ def gaussian(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -
 
 
 def matched_noise(rms: float) -> float:
-    """A noise that follows the tested residual; its floor keeps the scores defined where that vanishes."""
+    """The noise that follows the tested residual; its floor keeps the scores defined where the residual vanishes."""
     return rms if rms != 0.0 else sys.float_info.min

@@ -1,7 +1,7 @@
-"""The test product of a state with a field that is determined up to a constant only: that of the field of mean zero.
+"""The test product of a state with a field that is determined up to a constant: the product of the field of mean zero.
 
-The product of the unknowns as they are would depend on which coefficient is pinned, and let the inf-sup constant fall
-under refinement, with the norm of a function that is one at the pinned node and zero at all others.
+The product of the unknowns would depend on which coefficient is pinned. The inf-sup constant would fall under
+refinement, like the norm of a function that is one at the pinned node and zero at all others.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from ..pde.zero_mean import ZeroMean
 
 
 class QuotientMatrix(SparseMatrix):
-    """E^T K E, with E from unknowns to coefficients, the mean taken away; dense, and applied as it stands here.
+    """E^T K E, where E maps unknowns to coefficients and subtracts the mean. The matrix is dense; products use its
+    factors.
 
     Args:
-        equation: whose unknowns and coefficients they are.
-        whole: K (N, N). As `host` stands K on the unknowns, which is a matrix of rank one off.
+        equation: the equation with these unknowns and coefficients.
+        whole: K (N, N). The attribute `host` is K on the unknowns, which differs from the matrix by rank one.
     """
 
     def __init__(self, equation: StateEquation, whole: SparseMatrix) -> None:

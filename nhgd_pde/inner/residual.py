@@ -32,7 +32,7 @@ from .continuation import followed
 from .model import Observation, gaussian, matched_noise
 from .quotient import quotient_riesz_map
 
-# The product that a field's tests are drawn in: h1, or l2 for a multiplier.
+# The inner product of the tests of a field: h1, or l2 for a multiplier.
 TestNorm = Literal["h1", "l2"]
 
 
@@ -59,8 +59,8 @@ class ResidualModel:
 
     def start(self, v: Tensor) -> Tensor:
         """Zero, or for a nonlinear equation the smoothest extension of the Dirichlet values: zero inside is far from
-        any solution near the boundary. An evolution is marched through, and an equation that has easier ones near it is
-        solved by way of these."""
+        any solution near the boundary. An evolution is solved step by step, and an equation with easier ones near it is
+        solved along a path of these."""
         u = self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)
         if self.equation.linear:
             return u
@@ -151,7 +151,7 @@ class ResidualModel:
         return False
 
     def inner_covector(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor:
-        """What H x is where J x = b: J^T K^-1 b, (S, n)."""
+        """H x for the solution x of J x = b, which is J^T K^-1 b, (S, n)."""
         return self.equation.state_product_transposed(u, v, self.riesz.gradient(b))
 
     def adjoint_state(self, u: Tensor, v: Tensor, q: Tensor) -> Tensor:
@@ -180,7 +180,8 @@ class ResidualFactors:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))
 
     def newton_step(self, residual: Tensor) -> Tensor:
-        """Jbar^-1 R: at another point nearer to J^-1 R than A J^T K^-1 R, which squares how far J and Jbar differ."""
+        """Jbar^-1 R, which at another point is nearer to J^-1 R than A J^T K^-1 R, where the difference of J and Jbar
+        is squared."""
         return self.jacobian.solve(residual)
 
     def adjoint(self, g: Tensor) -> Tensor:
@@ -197,16 +198,16 @@ def residual_model(
 ) -> ResidualModel:
     """The residual form of any equation.
 
-    A field is tested in its H1 product, that of gradients alone where it has Dirichlet values, which make it a norm;
-    times a number that gives it the size and the units of J, so that residuals compare with |u|_K. A multiplier, such
-    as a pressure, is tested in L2, times the reciprocal of that number. In time both are integrated.
+    A field is tested in its H1 product, and in the product of gradients alone where Dirichlet values make this a norm.
+    A factor gives the product the size and the units of J, so that residuals compare with |u|_K. A multiplier, such as
+    a pressure, is tested in L2, with the reciprocal of this factor. Both are integrated in time.
 
     Args:
-        space: of the state, at one time.
+        space: the space of the state at one time.
         equation: R.
         observation: options.
         v: (p,) a control at which J has its usual size.
-        norms: of each field.
+        norms: the norm of each field.
         level: (P,) factor of the value beside the gradient in H1, with Dirichlet values and without.
     """
     device = equation.lift.device

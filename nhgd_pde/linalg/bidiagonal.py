@@ -12,11 +12,11 @@ from .sparse import ScenarioMatrix
 
 
 class BidiagonalMatrix:
-    """Row k of blocks is `below` x_{k-1} + `diagonal` x_k, without the former in the first row.
+    """Row k of blocks is `below` x_{k-1} + `diagonal` x_k; the first row has no `below`.
 
     Args:
-        diagonal, below: a block a row, or one that all rows share.
-        steps: rows of blocks.
+        diagonal, below: one block per row, or one block that all rows share.
+        steps: number of rows of blocks.
     """
 
     symmetric = False
@@ -43,7 +43,7 @@ class BidiagonalMatrix:
         return (self.diagonal.rmv(rows) + after).reshape(y.shape)
 
     def mean(self) -> BidiagonalMatrix:
-        """Of the scenarios, of which there is one."""
+        """The number of scenarios, which is one."""
         return self
 
     def factorise(self, counts: Counts) -> BidiagonalFactors:
@@ -64,7 +64,8 @@ class BidiagonalMatrix:
 
 
 class BidiagonalFactors:
-    """Solves by substitution, forwards and, for the transpose, backwards; one factorisation where steps share it."""
+    """Solves by substitution, forwards, and backwards for the transpose. Steps with the same block share a
+    factorisation."""
 
     symmetric = False
 
@@ -73,7 +74,7 @@ class BidiagonalFactors:
         self._matrix = matrix
         self._factors: list[Factorisation] = []
         for k, data in enumerate(diagonal.data):
-            # Steps of another scheme at the start leave all others with one block.
+            # The first steps may have another scheme; all others share one block.
             same = k > 0 and torch.equal(data, diagonal.data[k - 1])
             block = self._factors[-1] if same else Factorisation(diagonal.host(k), counts, diagonal.symmetric)
             self._factors.append(block)

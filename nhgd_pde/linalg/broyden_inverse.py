@@ -52,7 +52,7 @@ class LowRankInverse:
             s: (k, n) a step.
             y: (k, n) the change of the residual over it.
             image: A y.
-            memory: most pairs kept, at least 1; the oldest is dropped before the update, so that A+ y = s.
+            memory: largest number of pairs, at least 1; the oldest pair is dropped before the update, so that A+ y = s.
         """
         old = self
         if self.rank == memory:
@@ -69,7 +69,7 @@ class LowRankInverse:
 
 @dataclass(frozen=True)
 class BroydenResult:
-    """The root as far as it was found, the inverse, the dual norm of the residual that is left, and the steps taken."""
+    """The last iterate, the inverse, the dual norm of the last residual, and the number of steps."""
 
     solution: Tensor
     inverse: LowRankInverse
@@ -87,7 +87,7 @@ def broyden(
     memory: int,
     transposed: bool = False,
 ) -> BroydenResult:
-    """Solve residual(x) = 0 by x <- x - A residual(x), where A is made to map the residual's change to the step.
+    """Solve residual(x) = 0 by x <- x - A residual(x); updates make A map the change of the residual to the step.
 
     Broyden 1965, Math. Comp. 19, with the "good" update. A step that doubles the dual norm of the residual is not
     taken: all pairs are forgotten, or the scale is halved where there are none.
@@ -98,8 +98,8 @@ def broyden(
         inverse: A to start with.
         metric: K.
         goal: x -> dual norm of the residual to reach.
-        steps: most steps, with one residual and one solve with K each.
-        memory: most pairs of A.
+        steps: largest number of steps; each takes one residual and one solve with K.
+        memory: largest number of pairs of A.
         transposed: the first step is -A^T residual(x), not taken where it makes the residual longer.
     """
     r = residual(x)

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 
 @dataclass
 class Counts:
-    """Work done so far. One object a problem; whoever does the work adds to it.
+    """Work done so far. Each problem has one such object, and whatever does work adds to it.
 
     `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose
-    or of K), `factorisations` those factorisations, `residuals` evaluations of R a scenario, `products`
-    applications of J or its transpose to one vector, `riesz_solves` solves with the Riesz map of the control
-    space, `coarse_solves` what `solves` are on a coarser mesh.
+    or of K), `factorisations` these factorisations, `residuals` evaluations of R, one per scenario, `products`
+    applications of J or its transpose to one vector, `riesz_solves` solves with the Riesz map of the control space, and
+    `coarse_solves` the solves on a coarser mesh.
     """
 
     solves: int = 0

@@ -17,12 +17,12 @@ _OTHER = 0.75
 _ENOUGH, _LITTLE = 1e-9, 1e-3
 # Assumed ratio of the parts of a derivative that cancel to the value of the function, for steps of unit length.
 _CANCELLED = 64.0
-# Difference of the derivatives on both sides that counts as a jump, relative to these derivatives.
+# Derivatives on both sides that differ by more than this share of themselves show a jump.
 _JUMP = 1e-2
 
 
 @dataclass(frozen=True)
-class Estimate:
+class EstimatedDerivative:
     """A derivative by differences.
 
     Attributes:
@@ -43,11 +43,11 @@ def central_difference(
     parts: Tensor | float = 0.0,
     sided: bool = False,
     blur: float = 0.0,
-) -> Estimate:
+) -> EstimatedDerivative:
     """The derivative of t -> function(t), a tensor, at 0.
 
     Central differences over the steps `longest` / 4^k, with Richardson's extrapolation in the even powers of the step;
-    every entry takes the place in the triangle where neighbours agree best (C. Ridders, Advances in Engineering
+    each entry is taken from the place in the triangle where neighbours agree best (C. Ridders, Advances in Engineering
     Software 4, 1982). One-sided derivatives that differ, at a kink, count as doubt: the difference of the two is
     extrapolated in the odd powers of the step, which smooth functions have.
 
@@ -55,7 +55,7 @@ def central_difference(
         function: the function of t.
         longest: the longest step, in the unit of t.
         levels: largest number of steps.
-        parts: size of the parts that the values are sums of, where these are larger than the values.
+        parts: size of the terms whose sum the values are, where the terms are larger than the values.
         sided: the function has values for t >= 0 alone. One-sided differences are extrapolated in all powers of the
             step; a kink at 0 is not seen.
         blur: size of the rounded arguments of the function relative to their change over a step of unit length.
@@ -71,7 +71,8 @@ def central_difference(
         step = longest * _FACTOR**-k
         ahead = function(step)
         behind = middle if sided else function(-step)
-        # Rounding errors of the values, and of the derivative to compare with, which may be a sum of parts that cancel.
+        # These are rounding errors of the values, and of the derivative to compare with, which may be a sum of terms
+        # that cancel.
         number = torch.finfo(middle.dtype)
         rounding = number.eps * (ahead.abs() + behind.abs() + parts + number.tiny) * (1.0 / step + _CANCELLED)
         slope, bend = [(ahead - behind) / (power * step)], [((ahead - middle) + (behind - middle)) / step]
@@ -88,21 +89,21 @@ def central_difference(
             best, doubt = torch.where(better, slope[j], best), torch.where(better, error, doubt)
         if k:
             change, before = (slope[0] - slopes[0]).abs(), change
-            # Shorter steps come nearer to a derivative; if not, longer ones did not resolve the function.
+            # Shorter steps should agree better with a derivative; otherwise longer steps did not resolve the function.
             apart = (slope[0] - best).abs()
             doubt = torch.where(apart > 0.5 * change + 8.0 * rounding, torch.maximum(doubt, apart), doubt)
         if k > 1:
             size, bent = best.abs() + slope[0].abs(), bend[0].abs()
-            # From a step to the next the smooth part falls by a factor of four, rounding rises by four, and a jump
-            # stays.
+            # From one step to the next, the smooth part falls by a factor of four, rounding errors rise by four, and a
+            # jump stays.
             steady = (bent > 0.5 * bends[0].abs()) & (bent < 2.0 * bends[0].abs())
             kinks = kinks | (steady & lasting & (bent > _JUMP * size + 4.0 * rounding))
             lasting = steady
         slopes, bends = slope, bend
         if bool((doubt <= _ENOUGH * (best.abs() + _LITTLE * best.abs().max())).all()):
-            return Estimate(best, doubt, kinks)
+            return EstimatedDerivative(best, doubt, kinks)
     lost = (change > 0.5 * before + 8.0 * rounding) & (change > _JUMP * slopes[0].abs())
-    return Estimate(best, torch.where(lost, math.inf, doubt), kinks)
+    return EstimatedDerivative(best, torch.where(lost, math.inf, doubt), kinks)
 
 
 def sure_difference(
@@ -111,7 +112,7 @@ def sure_difference(
     levels: int = 9,
     sided: bool = False,
     blur: float = 0.0,
-) -> Estimate:
+) -> EstimatedDerivative:
     """The same over two sets of steps, which differ where an estimate agreed with its neighbours by chance."""
     first, second = (
         central_difference(function, part * longest, levels, sided=sided, blur=blur) for part in (1.0, _OTHER)
@@ -121,7 +122,7 @@ def sure_difference(
     least = torch.minimum(first.doubt, second.doubt)
     both = first.doubt.isfinite() & second.doubt.isfinite()
     doubt = torch.where(both, torch.maximum(least, unlike), least)
-    return Estimate(torch.where(nearer, first.value, second.value), doubt, first.kinks | second.kinks)
+    return EstimatedDerivative(torch.where(nearer, first.value, second.value), doubt, first.kinks | second.kinks)
 
 
 @dataclass(frozen=True)

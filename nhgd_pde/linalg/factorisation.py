@@ -19,17 +19,17 @@ class SingularMatrixError(ArithmeticError):
     """A matrix that cannot be inverted in double precision."""
 
 
-# Solves that keep less than three digits are noise.
+# Factors are not used where a trial solve with them has a larger relative error than this.
 _LEAST_ACCURACY = 1e-3
-# Where refinement leaves less than this, pivoting does better.
+# The same for refined solves with factors without pivots: above this error, factors with pivots are better.
 _REFINED = 1e-6
 
-# Of the largest entry in a row or a column: what sums of a few terms leave where they cancel, and no more than what
-# factors get wrong anyway.
+# Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel; factors
+# have errors of the same size.
 _ROUNDING = 0.5 * np.finfo(float).eps
-# What is put on the zero diagonal of a saddle point matrix, relative to its Schur complement.
+# Entries put on the zero diagonal of a saddle point matrix, relative to its Schur complement.
 _STATIC_PIVOT = 1e-8
-# Rounding errors of the largest entries on the diagonal, relative to the smallest one, that explain a singular matrix.
+# Rounding errors explain a singular matrix where those of the largest diagonal entry exceed this share of the smallest.
 _CONTRAST = 1e-6
 _WITHOUT_PIVOTING: dict[str, Any] = {
     "permc_spec": "MMD_AT_PLUS_A",
@@ -40,7 +40,7 @@ _WITHOUT_PIVOTING: dict[str, Any] = {
 
 
 def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """Without the entries that are nothing but rounding.
+    """The matrix without the entries that are rounding errors.
 
     A constant coefficient on a regular mesh of simplices leaves many, such as those of the diagonals of squares:
     without them the factors of a Laplacian on a box have half as many entries.
@@ -56,7 +56,7 @@ def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _factors(matrix: sp.csr_matrix, symmetric: bool) -> Any:
-    """SuperLU's factors, or None where they do not give a known vector back from its image."""
+    """The factors of SuperLU; None where they do not recover a known vector from its image."""
     try:
         return _tried(matrix, scipy.sparse.linalg.splu(sp.csc_matrix(matrix), **_WITHOUT_PIVOTING if symmetric else {}))
     except RuntimeError:
@@ -68,9 +68,9 @@ class _Saddle:
     and iterative refinement, each step of which reduces the error by about the relative size of D.
 
     With A symmetric positive definite the matrix with D is quasidefinite and has such factors in any order of its
-    unknowns (Vanderbei 1995, SIAM J. Optim. 5), so that the order can be that of least fill; diagonals put in for the
-    sake of the factors are the static pivots of Li and Demmel (2003, ACM TOMS 29). Where A is not symmetric, or not
-    definite, a trial tells whether the factors are good.
+    unknowns (Vanderbei 1995, SIAM J. Optim. 5), so that the order of least fill can be taken. The small diagonals are
+    the static pivots of Li and Demmel (2003, ACM TOMS 29). Where A is not symmetric, or not
+    definite, a trial shows whether the factors are good.
     """
 
     def __init__(self, matrix: sp.csr_matrix) -> None:
@@ -91,7 +91,7 @@ class _Saddle:
 
 
 def _saddle_factors(matrix: sp.csr_matrix) -> Any:
-    """None where the matrix has no zeros on its diagonal, or such factors are of no use."""
+    """The factors; None where the matrix has no zeros on its diagonal, or the factors are not good."""
     diagonal = matrix.diagonal()
     if diagonal.all() or not diagonal.any():
         return None
@@ -102,7 +102,7 @@ def _saddle_factors(matrix: sp.csr_matrix) -> Any:
 
 
 def _tried(matrix: sp.csr_matrix, factors: Any, accuracy: float = _LEAST_ACCURACY) -> Any:
-    # SuperLU notices a pivot that is exactly zero only; that of a pure Neumann problem is a rounding error.
+    # SuperLU notices only pivots that are exactly zero. In a pure Neumann problem the last pivot is a rounding error.
     known = np.random.default_rng(0).standard_normal(matrix.shape[0])
     error = np.abs(factors.solve(matrix @ known) - known).max()
     return factors if error <= accuracy * np.abs(known).max() else None
@@ -143,7 +143,7 @@ class Factorisation:
         if factors is None:
             factors = _factors(_significant(sp.csr_matrix(matrix)) if symmetric else matrix, symmetric)
         if factors is None and symmetric:
-            # Symmetric, but so far from definite that it needs pivots.
+            # The matrix is symmetric, but so far from definite that it needs pivots.
             factors = _factors(matrix, False)
         if factors is None:
             n = f"{matrix.shape[0]:,}"
@@ -159,12 +159,12 @@ class Factorisation:
 
     @property
     def fill(self) -> int:
-        """Entries in both factors."""
+        """Number of entries in both factors."""
         return int(self._lu.nnz)
 
     @property
     def bytes(self) -> int:
-        """Of both factors: a number and an index an entry."""
+        """Bytes of both factors: one number and one index per entry."""
         return 12 * self.fill
 
     def solve(self, b: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class Factorisation:
 
 
 class ScenarioFactorisation:
-    """The matrices of all scenarios factorised one by one; once where they share one."""
+    """The matrices of all scenarios, factorised one by one; once where they share one matrix."""
 
     def __init__(self, matrix: ScenarioMatrix, counts: Counts) -> None:
         count = matrix.data.shape[0]
@@ -194,7 +194,7 @@ class ScenarioFactorisation:
 
     @property
     def bytes(self) -> int:
-        """Of the factors of all scenarios."""
+        """Bytes of the factors of all scenarios."""
         return sum(factor.bytes for factor in self._factors)
 
     def solve(self, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the Krylov methods share: operators, inner products, results, and units that keep squares in range."""
+"""Common parts of the Krylov methods: operators, inner products, results, and units that keep squares in range."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def _steps(
     while True:
         image = operator(basis[-1])
         diagonal.append(inner(basis[-1], image))
-        # The latest vector comes first: what is left of it would otherwise come back through the older ones.
+        # The latest vector comes first: otherwise a part of it would come back through the older ones.
         for vector in reversed(basis):
             image = image - inner(vector, image) * vector
         left = norm(image)

@@ -1,4 +1,4 @@
-"""How much memory a process may still take: what the machine has left, and the limits of its group and its own."""
+"""How much memory a process may still allocate: the free memory of the machine, and the limits of the process."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def available_bytes(device: torch.device) -> float:
 def host_bytes() -> float:
     """Bytes that this process can still allocate on the host; infinite where the system does not say.
 
-    It is the least of three: the memory that the machine has left, what the control groups of the process leave of
-    their limits, and what the process has left of its limit of addresses (`ulimit -v`).
+    It is the least of three numbers: the free memory of the machine, what is left of the limits of the control groups
+    of the process, and what is left of its limit of addresses (`ulimit -v`).
     """
     return max(min(_left_on_machine(), group_bytes(), _left_of_addresses()), 0.0)
 
 
 def whole_bytes() -> float:
-    """Bytes that this process can have altogether, those that it has already among them."""
+    """Bytes that this process can have altogether, including those that it has already."""
     addresses, filled = _own_sizes()
     of_addresses = _limit_of_addresses() - max(addresses - filled, _RESERVED)
     return max(min(filled + min(_left_on_machine(), group_bytes()), of_addresses), 0.0)
 
 
 def group_bytes(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes that the control groups of this process leave (Linux, version 1 and 2); infinite without a limit.
+    """Bytes that are left of the limits of the control groups (Linux, version 1 and 2); infinite without a limit.
 
     Args:
         proc: the list of the groups.
@@ -51,7 +51,7 @@ def group_bytes(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/
         limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
         used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
         if limit is not None and used is not None:
-            # What files have left in memory is given back where it is needed.
+            # The system frees the memory of cached files when it is needed.
             left = min(left, limit - used + _cached(folder / "memory.stat"))
     return left
 
@@ -68,13 +68,13 @@ def _groups(proc: Path, root: Path) -> Iterator[Path]:
         if controllers and "memory" not in controllers.split(","):
             continue
         base = root / "memory" if controllers else root
-        # In a container the path may be that on the host, of which only the mount point is seen.
+        # In a container the path may be the one on the host, of which only the mount point is visible.
         here = base / path.lstrip("/")
         yield from (each for each in (here, *here.parents) if each == base or base in each.parents)
 
 
 def _number(*paths: Path) -> float | None:
-    """The number in the first of some files that is there; None for none and for `max`."""
+    """The number in the first file that exists; None where no file exists, and for the word `max`."""
     for path in paths:
         try:
             return float(path.read_text(encoding="ascii"))

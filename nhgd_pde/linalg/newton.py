@@ -40,12 +40,12 @@ _USELESS = 1e-6
 _LEAST = 1e-16
 
 
-class Equation(Protocol):
+class RootProblem(Protocol):
     """R(u) = 0 with the lengths in which its errors are measured."""
 
     @property
     def linear(self) -> bool:
-        """R is affine."""
+        """Whether R is affine."""
         ...
 
     def residual(self, u: Tensor) -> Tensor: ...
@@ -82,24 +82,24 @@ class Directions(Protocol):
         ...
 
     def belongs(self, u: Tensor) -> bool:
-        """The factors are those of u."""
+        """Whether the factors are those of u."""
         ...
 
     def renewed(self, u: Tensor) -> Directions:
-        """Those with the factors of u; a `SingularMatrixError` where there are none."""
+        """Directions by the factors of u; raises a `SingularMatrixError` where there are none."""
         ...
 
 
 @dataclass(frozen=True)
-class Iterate:
-    """What Newton's method found.
+class NewtonResult:
+    """The result of Newton's method.
 
     Attributes:
         u: the last iterate.
         residual: R(u).
-        error: its relative error.
+        error: the relative error of u.
         steps: number of steps.
-        directions: with the last factors.
+        directions: Newton directions by the last factors.
         failed: no step brought u nearer to a root, and u is not one up to rounding errors.
     """
 
@@ -143,12 +143,12 @@ class Newton:
             of its own point.
     """
 
-    equation: Equation
+    equation: RootProblem
     tolerance: float
     steps: int
     patience: int = PATIENCE
 
-    def solve(self, start: Tensor, directions: Directions) -> Iterate:
+    def solve(self, start: Tensor, directions: Directions) -> NewtonResult:
         """A root of R.
 
         Factors are kept while they contract well enough, and renewed where a step with them fails, or would have too
@@ -156,7 +156,7 @@ class Newton:
 
         Args:
             start: first u.
-            directions: with the factors to begin with.
+            directions: Newton directions by the first factors.
 
         Raises:
             SingularMatrixError: J is singular at the start, or where kept factors have led.
@@ -179,7 +179,7 @@ class Newton:
             else:
                 directions, following = renewed, renewed.direction(u, residual)
                 d, longest = following, self._predicted(d, step, following)
-        return Iterate(u, residual, self._error(u, residual, directions), taken, directions)
+        return NewtonResult(u, residual, self._error(u, residual, directions), taken, directions)
 
     def _next(
         self, u: Tensor, residual: Tensor, d: Tensor, longest: float, directions: Directions, last: bool
@@ -267,18 +267,18 @@ class Newton:
     def _error(self, u: Tensor, residual: Tensor, directions: Directions) -> float:
         return self.equation.error(u, residual, lambda: directions.direction(u, residual), self.tolerance)
 
-    def _stuck(self, u: Tensor, residual: Tensor, taken: int, directions: Directions) -> Iterate:
+    def _stuck(self, u: Tensor, residual: Tensor, taken: int, directions: Directions) -> NewtonResult:
         error = self._error(u, residual, directions)
-        return Iterate(u, residual, error, taken, directions, not error <= max(_USELESS, self.tolerance))
+        return NewtonResult(u, residual, error, taken, directions, not error <= max(_USELESS, self.tolerance))
 
 
 @dataclass(frozen=True)
-class Root:
-    """A root of a map as far as it was found.
+class MapRoot:
+    """The result of Newton's method for a map.
 
     Attributes:
         solution: the last iterate.
-        converged: its correction is as small as was asked for.
+        converged: whether its correction is small enough.
         message: a sentence.
     """
 
@@ -294,7 +294,7 @@ def newton(
     rtol: float,
     iterations: int,
     norm: Callable[[Tensor], float] = lambda x: length(x, lambda unit: unit),
-) -> Root:
+) -> MapRoot:
     """Solve residual(x) = 0 for a map, with factors at every iterate.
 
     Args:
@@ -303,25 +303,25 @@ def newton(
         start: first iterate, any shape.
         rtol: length of the correction to reach, relative to that of x.
         iterations: largest number of steps.
-        norm: of x and of corrections.
+        norm: the norm of x and of corrections.
     """
     equation = _MapEquation(residual, norm)
     try:
         directions = _MapDirections(solver, start, solver(start))
         found = Newton(equation, rtol, iterations, patience=0).solve(start, directions)
     except SingularMatrixError as singular:
-        return Root(start, False, str(singular))
+        return MapRoot(start, False, str(singular))
     if found.error <= rtol:
         last = found.directions.direction(found.u, found.residual)
-        return Root(found.u - last, True, f"{found.steps} Newton steps")
+        return MapRoot(found.u - last, True, f"{found.steps} Newton steps")
     if not torch.isfinite(found.residual).all():
-        return Root(found.u, False, "the first residual is not finite")
-    return Root(found.u, False, f"{found.steps} Newton steps left a relative correction of {found.error:.1e}")
+        return MapRoot(found.u, False, "the first residual is not finite")
+    return MapRoot(found.u, False, f"{found.steps} Newton steps left a relative correction of {found.error:.1e}")
 
 
 @dataclass(frozen=True)
 class _MapEquation:
-    """An `Equation` without a certificate: errors are the lengths of corrections."""
+    """An `RootProblem` without a certificate: errors are the lengths of corrections."""
 
     residual: Map
     norm: Callable[[Tensor], float]

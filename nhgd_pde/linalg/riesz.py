@@ -1,4 +1,4 @@
-"""Riesz maps: the inner product of a space, and the way from its dual back to it."""
+"""Riesz maps: inner products of spaces, and the maps from their duals back to them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RieszMap:
         return length(x, self.covector, self._diagonal)
 
     def dual_norm(self, derivative: Tensor) -> float:
-        """The norm of a covector; one solve a row."""
+        """The norm of a covector; takes one solve per row."""
         return length(derivative, self.gradient)
 
     def dual_norm_bound(self, derivative: Tensor) -> float:
@@ -76,10 +76,10 @@ class RieszMap:
 
     @cached_property
     def smoothest(self) -> Tensor:
-        """(1, n) close to the eigenvector of D^-1 K, D = diag(K), with the smallest eigenvalue.
+        """(1, n) a vector close to the eigenvector of D^-1 K with the smallest eigenvalue; D = diag(K).
 
-        Four inverse iterations. They start from a constant in the unknowns D^1/2 x, which counts every node
-        alike however much the coefficients differ.
+        It takes four inverse iterations. They start from a constant in the unknowns D^1/2 x, which gives every node the
+        same weight, however much the coefficients differ.
         """
         d = self._diagonal
         x = d.rsqrt()[None]
@@ -90,9 +90,9 @@ class RieszMap:
 
     @cached_property
     def _smallest_eigenvalue(self) -> float:
-        """Of D^-1 K: half the Rayleigh quotient of `smoothest`.
+        """A lower bound of the smallest eigenvalue of D^-1 K: half the Rayleigh quotient of `smoothest`.
 
-        The quotient converges twice as fast as the vector; the factor of one half makes up for what is left.
+        The quotient converges twice as fast as the vector; the factor of one half covers the remaining error.
         """
         if self.diagonal:
             return 1.0
@@ -101,7 +101,7 @@ class RieszMap:
 
 
 class ExactRieszMap(RieszMap):
-    """A Riesz map whose norms of covectors take a solve each: bounds without one begin with several."""
+    """A Riesz map whose bounds of the norms of covectors are the norms themselves, which take a solve each."""
 
     def dual_norm_bound(self, derivative: Tensor) -> float:
         return self.dual_norm(derivative)
@@ -123,8 +123,8 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
 
     def solve(derivative: Tensor) -> Tensor:
         counts.riesz_solves += derivative.shape[0]
-        # One iteration for all rows, each at length one so that none is lost among larger ones; rows that are zero or
-        # not finite are left out.
+        # All rows are solved for in one iteration. Each is scaled to length one, so that none is lost among larger
+        # ones; rows that are zero or not finite are left out.
         largest = derivative.abs().amax(1, keepdim=True)
         unit = torch.where((largest > 0.0) & largest.isfinite(), derivative / largest, 0.0)
         lengths = largest * (unit.square() * inverse).sum(1, keepdim=True).sqrt()
@@ -138,7 +138,7 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
 
 
 def block_riesz_map(parts: Sequence[tuple[RieszMap, int, float]]) -> RieszMap:
-    """The inner product of a product of spaces: each so many times, with a weight. Gram matrices stay side by side."""
+    """The inner product of a product of spaces, from (inner product, number of copies, weight) of each."""
     if len(parts) == 1 and parts[0][1:] == (1, 1.0):
         return parts[0][0]
     blocks = [weight * sp.kron(sp.identity(copies), part.matrix.host) for part, copies, weight in parts]

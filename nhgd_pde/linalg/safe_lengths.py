@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Rounding error of a quadratic form, relative to the sum of the absolute values of its terms.
 _ROUNDING = 1e-10
-# The exponents of powers of two whose reciprocals are finite, too.
+# Powers of two with exponents up to this have reciprocals that do not underflow.
 _LARGEST_EXPONENT = 1022
 
 
@@ -33,14 +33,14 @@ def magnitude(*tensors: Tensor) -> float:
 def length(x: Tensor, apply: Callable[[Tensor], Tensor], weights: Tensor | None = None) -> float:
     """sqrt(x . A x) of a positive definite A, without overflow or underflow on the way.
 
-    A value that is not finite gives one that is not finite. So does a form that is more negative than rounding errors
-    explain, for which the length is NaN.
+    The length is not finite where x or A x is not. It is NaN where the form is more negative than rounding errors
+    explain.
 
     Args:
         x: vectors of any shape; the forms of rows are added.
         apply: x -> A x, homogeneous.
-        weights: the diagonal of A, by which rounding errors are judged where A is given as a matrix; by the length of
-            A x otherwise, as the errors of a solve are.
+        weights: the diagonal of A where A is a matrix, by which rounding errors are estimated. Without it they are
+            estimated by the length of A x, as for a solve.
     """
     scale = magnitude(x)
     if scale == 0.0 or not math.isfinite(scale):

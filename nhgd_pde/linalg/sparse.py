@@ -77,7 +77,7 @@ def _apply(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class ScenarioMatrix:
-    """One square matrix a scenario, all of one sparsity pattern; or one matrix shared by all of them.
+    """Square matrices with one sparsity pattern, one per scenario or one that all scenarios share.
 
     Args:
         pattern: (indptr, indices) of a CSR matrix.
@@ -121,7 +121,7 @@ class ScenarioMatrix:
             raise ValueError(f"matrices of shapes {self.shape} and {other.shape} cannot be added")
         # Explicit zeros are kept, so that the pattern does not depend on the numbers.
         mine, theirs = self._keys(), other._keys()
-        # Both are sorted, which a stable sort merges in one pass.
+        # Both are sorted, so that a stable sort merges them in one pass.
         keys = np.sort(np.concatenate([mine, theirs]), kind="stable")
         keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
         data = self.data.new_zeros(max(self.data.shape[0], other.data.shape[0]), len(keys))
@@ -164,7 +164,7 @@ class ScenarioMatrix:
     def _operator(self) -> SparseMatrix:
         if self.shared:
             return SparseMatrix(self.host(), self.data.device, self.symmetric)
-        # One block-diagonal matrix: a single product for all the scenarios.
+        # One block-diagonal matrix makes a single product for all scenarios.
         indptr, indices = self.pattern
         count, nnz = self.data.shape
         n, m = self.shape
@@ -185,5 +185,5 @@ class ScenarioMatrix:
         return self._operator.rmv(self._rows(y)).reshape(*y.shape[:-1], self.shape[1])
 
     def _rows(self, x: Tensor) -> Tensor:
-        """Vectors of the operator, which takes the scenarios together unless they share the matrix."""
+        """Rows for the operator, which takes all scenarios as one vector unless they share the matrix."""
         return x.reshape(-1, x.shape[-1] * self.data.shape[0])

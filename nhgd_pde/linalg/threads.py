@@ -1,4 +1,4 @@
-"""How many threads torch and the BLAS of NumPy and SciPy work with, for a while."""
+"""A limit of the threads of torch and of the BLAS of NumPy and SciPy within a block of code."""
 
 from __future__ import annotations
 

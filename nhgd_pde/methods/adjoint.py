@@ -16,7 +16,7 @@ from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.hypergradient import adjoint_variable
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error
@@ -26,7 +26,7 @@ from ..linalg.safe_lengths import dot
 
 
 class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):
-    """What the Hessian of the reduced objective needs."""
+    """A problem with the derivatives that the Hessian of the reduced objective needs."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Adjoint:
     """Options; an `Oracle`.
 
     Attributes:
-        steps: most Newton steps a state.
+        steps: largest number of Newton steps per state.
     """
 
     steps: int = 50
@@ -107,7 +107,8 @@ class Adjoint:
         sensitivity = state.sensitivity.updated(problem, u, adjoint, indirect, worst)
         evaluation = Evaluation(
             v=v,
-            # f(u*, v) = f(u, v) - p . R + O(|R|^2): else values contradict the slopes in the first order.
+            # f(u*, v) = f(u, v) - p . R + O(|R|^2). Without the second term, values contradict the slopes in the first
+            # order.
             value=problem.outer_value(u, v) - dot(adjoint, root.residual),
             derivative=derivative,
             gradient=problem.outer_metric.gradient(derivative[None])[0],
@@ -124,7 +125,7 @@ class Adjoint:
     def _solved(
         self, problem: ImplicitProblem, v: Tensor, state: AdjointState, tolerance: float
     ) -> tuple[Root, float, ErrorBound | None, Stability]:
-        """The state, its error, how this is bounded (None where the method failed), and the inf-sup constant."""
+        """The state, its error, its error bound (None where the method failed), and the inf-sup constant."""
         start, stability = state.u, state.stability
         root: Root | None = None
         while True:
@@ -136,7 +137,7 @@ class Adjoint:
             start = u = root.u
             stability = estimated(problem, u, v, stability, partial(problem.state_factors, u, v))
             error, bound, stability = state_error(problem, u, v, root.residual, root.error, stability, tolerance)
-            # One more solve where the constant is smaller than the goal of the residual assumed.
+            # The state is solved once more where the constant is smaller than the goal of the residual assumed.
             if not (first and root.error <= wanted and error > tolerance):
                 return root, error, bound, stability
 

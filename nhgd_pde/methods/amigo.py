@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from .common import (
     MethodState,
     conclude,
@@ -29,7 +29,7 @@ from .common import (
     sampled_step,
     start,
 )
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class AmIGO(Compared):
 
     Attributes:
         tests: size of every sample.
-        inner_steps, steps: T and N; None takes them of the order of the condition number, as the analysis does.
+        inner_steps, steps: T and N; None makes them of the order of the condition number, as in the analysis.
         inner_step, linear_step: a and b; None is the step that is stable in mean square.
-        seed: of the samples.
+        seed: seed of the samples.
     """
 
     tests: int = 64

@@ -6,12 +6,12 @@
     q <- q - A (H q - grad_u f),      then A y = s again                                      (k times: BPN)
     h = grad_v f - (d2_vu g)^T q
 
-SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau 2022, arXiv 2106.00553; with k = 0 that is all. Near the end of a
-linear solve A can be far from H^-1 in the directions that it has not seen. In the spirit of the paper's fallback, an
-estimate that is worse than none gives way to one gradient step.
-BPN: Hao, Ying, Su, Zhu, Song, Cheng 2023, arXiv 2209.07075, where Broyden's method solves the adjoint system. As both
-systems have the same matrix, the pairs of the first serve the second. Every evaluation starts without pairs: those of
-other points were measured to double the steps where H changes, and to save none where it does not.
+SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau 2022, arXiv 2106.00553; this is the method with k = 0. Near the end of
+a linear solve A can be far from H^-1 in the directions that it has not seen. In the spirit of the paper's fallback, an
+estimate that is worse than zero is replaced by one gradient step.
+BPN: Hao, Ying, Su, Zhu, Song, Cheng 2023, arXiv 2209.07075, where Broyden's method solves the adjoint system. Both
+systems have the same matrix, so that the pairs of the first are used in the second. Every evaluation starts without
+pairs: in measurements, pairs of other points doubled the steps where H changes, and saved none where it does not.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from ..linalg.broyden_inverse import LowRankInverse, broyden
 from .common import ROUNDING, MethodState, conclude, gradient_step, start, surveyed
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Broyden(Compared):
     """Options; an `Oracle`.
 
     Attributes:
-        inner_steps: T, most steps of the inner solver.
-        steps: k, most steps on the adjoint system after the estimate; 0 is SHINE.
-        memory: most pairs of U and V.
+        inner_steps: T, largest number of steps of the inner solver.
+        steps: k, largest number of steps on the adjoint system after the estimate; 0 is SHINE.
+        memory: largest number of pairs of U and V.
     """
 
     inner_steps: int = 50

@@ -1,7 +1,7 @@
-"""What the compared methods share: their state, gradient steps in the inner metric, and how an evaluation ends.
+"""Common parts of the compared methods: their state, gradient steps in the inner metric, and the end of an evaluation.
 
-Every method takes its steps in the inner product K of the inner space, in which K^-1 H is well conditioned. In
-their papers the metric is the identity; with it every one of them would be as slow as H is ill-conditioned.
+Every method takes its steps in the inner product K of the inner space, in which K^-1 H is well conditioned. In their
+papers the metric is the identity, with which all of them would be slow for an ill-conditioned H.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from torch import Tensor
 from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import finite
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.stability import UNKNOWN, Stability, StableProblem, estimated
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import paired_length, quotient
 
-# Errors fall by a factor of e a relaxation time, so that 5 % of them are left after three.
+# Errors fall by a factor of e in a relaxation time, so that 5 % of them are left after three.
 _RELAXATIONS = 3.0
+# Largest number of gradient steps in one evaluation, however large the condition number is.
 _MOST_STEPS = 1000
 # A spectrum is estimated again once u has moved by this share of its length.
 _MOVED = 0.1
-# A relative residual below this is rounding, and steps against it are noise.
+# A relative residual below this is a rounding error, which steps do not reduce.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class MethodState:
-    """What a compared method keeps between evaluations.
+    """Data that a compared method keeps between evaluations.
 
     Attributes:
         u: (S, n) inner variables.
         q: (S, n) the solution of H q = df/du as far as it is known; None before the first evaluation.
-        generator: of the random numbers.
+        generator: source of the random numbers.
         spectrum: estimates (mu, L) of the ends of the spectrum of K^-1 H.
         spectrum_at: (S, n) the u it belongs to.
-        sensitivity: what errors of u and q do to the hypergradient.
+        sensitivity: the effect of errors of u and q on the hypergradient.
         description: a few words for people.
         stability: the inf-sup constant, by which residuals are divided.
     """
@@ -89,9 +90,10 @@ def sampled_step(batch: InnerBatch, spectrum: tuple[float, float]) -> float:
 
 
 def relaxation_steps(spectrum: tuple[float, float], step: float, times: float = _RELAXATIONS) -> int:
-    """Gradient steps that leave exp(-times) of an error: of the order of the condition number of a batch.
+    """The number of gradient steps that reduce an error to exp(-times), which is of the order of the condition number
+    of a batch.
 
-    One where the spectrum is not finite, as after a step of v that was far too long: it fails all the same.
+    It is one where the spectrum is not finite, as after a step of v that was far too long: the step fails all the same.
     """
     rate = step * spectrum[0]
     if not math.isfinite(rate):
@@ -112,11 +114,12 @@ def gradient_descent(
     step: float | None,
     tolerance: float,
 ) -> tuple[Tensor, int, State]:
-    """At most `steps` steps u <- u - step K^-1 grad_u E l; the new u, the steps taken, the state with its spectrum.
+    """At most `steps` steps u <- u - step K^-1 grad_u E l; returns the new u, the steps taken, and the state with its
+    spectrum.
 
     They end where |K^-1 g| <= mu tolerance |u|, which bounds the relative error of u in a strongly convex problem
-    (Pedregosa 2016, arXiv 1602.02355, Algorithm 1). Without a step of their own they take the best one of the
-    spectrum; a gradient that grows shows that L has grown since it was estimated, and L is doubled.
+    (Pedregosa 2016, arXiv 1602.02355, Algorithm 1). Without a given step, the best one of the spectrum is used; a
+    gradient that grows shows that L has grown since it was estimated, and L is doubled.
     """
     metric, (mu, largest) = problem.inner_metric, state.spectrum
     u = before = state.u
@@ -155,7 +158,7 @@ def sampled_descent(
 
 
 def sampled_state_error(problem: BilevelProblem, batch: InnerBatch, u: Tensor, v: Tensor) -> float:
-    """Relative residual of the state as a batch at u estimates it; 1 for u = 0, to which nothing is relative."""
+    """Relative residual of the state, estimated by a batch at u; 1 for u = 0, to which nothing is relative."""
     length = problem.inner_length(u, v)
     if length > 0.0:
         return batch.residual / length
@@ -182,7 +185,7 @@ def conclude(
 
     Args:
         before, after: the states.
-        at: u and q (S, n) that the hypergradient was formed with.
+        at: u and q (S, n) from which the hypergradient was formed.
         parts: df/dv and -(d2_vu g)^T q, (p,); their sum is the hypergradient.
         errors: relative residuals of the state and of the linear system.
         steps: inner and linear steps taken.
@@ -193,7 +196,7 @@ def conclude(
         return failed_evaluation(v, f"{after.description}: the iteration diverged; a smaller step is needed"), before
     stability = _stability(problem, u, v, before.stability)
     errors = errors[0] / stability.value, errors[1] / stability.value
-    # A residual is the error of u or q itself up to the condition number.
+    # The error of u or q is the residual up to the condition number.
     mu, largest = after.spectrum
     condition = quotient(largest, mu) if largest >= 0.0 else math.nan
     sensitivity = before.sensitivity.updated(problem, u, q, indirect, max(errors) * condition)
@@ -217,7 +220,7 @@ def conclude(
 def _stability(problem: BilevelProblem, u: Tensor, v: Tensor, before: Stability) -> Stability:
     """The inf-sup constant at (u, v), estimated as `nhgd` and `adjoint` do, where J is not positive definite.
 
-    A method that diverges may come to where J is singular: nothing more is known there.
+    A method that diverges may reach a point where J is singular: nothing more is known there.
     """
     if u.shape[0] > 1 or not isinstance(problem, StableProblem) or problem.jacobian_kind.hessian:
         return before

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.krylov import Operator
 from .common import (
@@ -35,10 +35,10 @@ from .common import (
     start,
     surveyed,
 )
-from .compared import Compared
+from .compared_method import Compared
 
 
-class Directions(NamedTuple):
+class SystemSolutions(NamedTuple):
     """d and q, (S, n), the relative residual that q leaves, and the steps taken."""
 
     d: Tensor
@@ -49,11 +49,11 @@ class Directions(NamedTuple):
 
 @dataclass(frozen=True)
 class NBO(Compared):
-    """What the three methods share.
+    """The common part of the three methods.
 
     Attributes:
         steps: T.
-        rounds: Newton steps an evaluation, one in the paper; the second one makes q belong to u.
+        rounds: number of Newton steps per evaluation, one in the paper; after the second one q belongs to u.
     """
 
     steps: int | None = 10
@@ -95,7 +95,7 @@ class NBO(Compared):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Directions:
+    ) -> SystemSolutions:
         raise NotImplementedError
 
     def _ended(
@@ -114,7 +114,7 @@ class NBOCG(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Directions:
+    ) -> SystemSolutions:
         def hessian(w: Tensor) -> Tensor:
             return problem.hessian_product(u, v, w)
 
@@ -122,7 +122,7 @@ class NBOCG(NBO):
         d = conjugate_gradients(hessian, problem.inner_gradient(u, v), riesz, None, accuracy.state, steps)
         inner = problem.outer_derivatives(u, v)[0]
         found = conjugate_gradients(hessian, inner, riesz, q, accuracy.adjoint, steps)
-        return Directions(d.solution, found.solution, found.error, d.iterations + found.iterations)
+        return SystemSolutions(d.solution, found.solution, found.error, d.iterations + found.iterations)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class NBOGD(NBO):
     """NBO-GD; an `Oracle`.
 
     Attributes:
-        linear_step: of gradient descent; None is the best step of the inner spectrum.
+        linear_step: step of gradient descent; None is the best step of the inner spectrum.
     """
 
     linear_step: float | None = None
@@ -139,12 +139,12 @@ class NBOGD(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Directions:
+    ) -> SystemSolutions:
         t, g = self.linear_step or gradient_step(state.spectrum), problem.inner_gradient(u, v)
         inner, d = problem.outer_derivatives(u, v)[0], torch.zeros_like(u)
         for _ in range(self.steps or 0):
             d, q, residual = _descended(problem, lambda w: problem.hessian_product(u, v, w), g, inner, d, q, t)
-        return Directions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
+        return SystemSolutions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,10 @@ class NSBOSGD(NBO):
     """NSBO-SGD; an `Oracle`.
 
     Attributes:
-        steps: T; None takes them of the order of the condition number.
+        steps: T; None makes it of the order of the condition number.
         tests: size of every sample.
-        linear_step: of the stochastic gradient descent; None is the step that is stable in mean square.
-        seed: of the samples.
+        linear_step: step of the stochastic gradient descent; None is the step that is stable in mean square.
+        seed: seed of the samples.
     """
 
     steps: int | None = None
@@ -167,7 +167,7 @@ class NSBOSGD(NBO):
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> Directions:
+    ) -> SystemSolutions:
         inner, d, steps, taken = problem.outer_derivatives(u, v)[0], torch.zeros_like(u), self.steps, 0
         residual = inner
         while steps is None or taken < steps:
@@ -176,7 +176,7 @@ class NSBOSGD(NBO):
             steps = relaxation_steps(state.spectrum, t) if steps is None else steps
             d, q, residual = _descended(problem, batch.hessian, batch.gradient, inner, d, q, t)
             taken += 1
-        return Directions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
+        return SystemSolutions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
 
     def _ended(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from .common import MethodState, conclude, gradient_descent, gradient_step, start
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Neumann(Compared):
         inner, outer = problem.outer_derivatives(u, v)
         t = self.linear_step or gradient_step(known.spectrum)
         q = term = t * metric.gradient(inner)
-        # K^-1 (grad_u f - H q) is 1/t times the first term left out, so that the last one taken bounds it.
+        # K^-1 (grad_u f - H q) is 1/t times the first term left out, so that the last term used bounds it.
         first, error, steps = metric.norm(term), 1.0 if term.any() else 0.0, 0
         while steps < self.steps and error > accuracy.adjoint:
             term = term - t * metric.gradient(problem.hessian_product(u, v, term))

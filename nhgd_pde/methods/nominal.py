@@ -1,4 +1,4 @@
-"""The nominal scenario in the compared methods over scenarios: factors for preconditioning, and where to start."""
+"""The nominal scenario in the compared methods over scenarios: factors for preconditioning, and starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..engine.scenarios.part_equations import Tolerances
 from ..engine.scenarios.part_solution import solve_part
 from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 
-# Of its own solution, as a share of the tolerance of the scenarios.
+# Tolerance of the nominal solution, as a share of the tolerance of the scenarios.
 _BETTER = 0.1
 
 
@@ -24,9 +24,9 @@ class Nominal:
     """The nominal scenario at some control.
 
     Attributes:
-        inverse: by factors of its J, there or at a control before.
+        inverse: factors of its J, at this control or at an earlier one.
         u, p: (1, n) state and adjoint.
-        age: evaluations since the factors were made.
+        age: number of evaluations since the factors were made.
     """
 
     inverse: FactoredState
@@ -44,17 +44,19 @@ class Nominal:
         return replace(other, u=torch.lerp(self.u, other.u, share), p=torch.lerp(self.p, other.p, share))
 
     def aged(self, problem: ScenarioBilevelProblem, v: Tensor, renew: int) -> Nominal:
-        """An evaluation later: with factors at v where they would be `renew` evaluations old."""
+        """The nominal scenario one evaluation later, with factors made at v if they would be `renew` evaluations
+        old."""
         inverse, age = self.inverse, self.age + 1
         if age >= renew and not belongs(inverse, problem.nominal, self.u, v):
             inverse, age = Factored().refresh(inverse, problem.nominal, self.u, v), 0
         return replace(self, inverse=inverse, age=age)
 
     def at(self, problem: ScenarioBilevelProblem, v: Tensor, tolerance: float, renew: int) -> tuple[Nominal, str]:
-        """`aged`, and solved at v to a share of the tolerance; and a message where that fails."""
+        """The nominal scenario after `aged`, solved at v to a share of the tolerance, and a message where that
+        fails."""
         aged = self.aged(problem, v, renew)
         inverse = aged.inverse
-        # Relative to what factors at v make of it: the norms of a first guess may be zero.
+        # Errors are relative to the solution by the factors, because the norms of the first guess may be zero.
         norm = problem.nominal.inner_metric.norm
         guess = self.u - inverse.newton_step(problem.nominal.residual(self.u, v))
         right, _ = problem.nominal.scenario_derivatives(guess, v)
@@ -66,7 +68,7 @@ class Nominal:
         return replace(aged, u=found.u, p=found.p), found.message
 
     def tolerances(self, problem: ScenarioBilevelProblem, tolerance: float) -> Tolerances:
-        """Of scenarios: relative to the lengths of its state and its adjoint."""
+        """Tolerances of scenarios, relative to the lengths of the nominal state and adjoint."""
         norm = problem.nominal.inner_metric.norm
         return Tolerances(tolerance, tolerance, norm(self.u), norm(self.p))
 

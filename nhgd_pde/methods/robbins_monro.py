@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scenarios.footprint import Footprint
 from ..engine.scenarios.gradient_spread import deviation
@@ -26,19 +26,19 @@ from ..engine.scenarios.minibatches import next_batch
 from ..engine.scenarios.part_solution import solve_part
 from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
-from .compared import Compared
+from .compared_method import Compared
 from .nominal import Nominal
 
 
 @dataclass(frozen=True)
 class RobbinsMonroState:
-    """What is carried from one evaluation to the next.
+    """Data that are carried from one evaluation to the next.
 
     Attributes:
         nominal: the nominal scenario.
-        drawn: fresh scenarios so far.
+        drawn: number of fresh scenarios so far.
         left: numbers of the scenarios of a sample that its epoch has not drawn yet.
-        generator: of the order.
+        generator: draws the order of an epoch.
         kept: (u, p) (n,) of every scenario of the sample when last drawn, where they are kept.
     """
 
@@ -50,7 +50,7 @@ class RobbinsMonroState:
 
     @property
     def u(self) -> Tensor:
-        """(1, n) of the nominal scenario."""
+        """(1, n) state of the nominal scenario."""
         return self.nominal.u
 
     @property
@@ -71,12 +71,12 @@ class RobbinsMonro(Compared):
 
     Attributes:
         batch: b.
-        fresh: scenarios of the stream; else those of the sample, without replacement in epochs.
+        fresh: use scenarios of the stream; else those of the sample, without replacement in epochs.
         tolerance: relative error of states and adjoints.
-        start: of the iterations: at zero; at the nominal scenario's solution, which takes a few solves a step; or at
-            what was `kept` of a scenario of the sample, 2 n numbers each, the nominal solution at first.
-        renew: evaluations after which the nominal scenario is factorised again, where its J has changed.
-        seed: of the order.
+        start: start of the iterations: `zero`; the solution of the `nominal` scenario, which takes a few solves per
+            step; or the `kept` solution of the scenario, 2 n numbers each, and the nominal solution at first.
+        renew: number of evaluations after which the nominal scenario is factorised again, if its J has changed.
+        seed: seed of the order.
     """
 
     batch: int = 8
@@ -129,7 +129,7 @@ class RobbinsMonro(Compared):
         self, problem: ScenarioBilevelProblem, v: Tensor, state: RobbinsMonroState
     ) -> tuple[Evaluation, RobbinsMonroState]:
         count, nominal = problem.inner_shape[0], state.nominal
-        # From zero it is needed as long as nothing else tells what errors are relative to.
+        # Starts at zero need the nominal solution only as long as errors have no other length to be relative to.
         if self.start != "zero" or not (bool(nominal.u.any()) and bool(nominal.p.any())):
             nominal, message = nominal.at(problem, v, self.tolerance, self.renew)
             if message:
@@ -149,7 +149,7 @@ class RobbinsMonro(Compared):
         if found.message:
             return failed_evaluation(v, found.message), state
         derivative = weights @ found.rows + problem.nominal.control_derivative(v)
-        # Without replacement the error of a batch goes with 1/b - 1/S.
+        # Without replacement, the variance of the mean of a batch is proportional to 1/b - 1/S.
         share = 1.0 / size - (0.0 if self.fresh else 1.0 / count)
         error = deviation(problem.outer_metric, size * weights[:, None] * found.rows) if size > 1 else 0.0
         evaluation = Evaluation(

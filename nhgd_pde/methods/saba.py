@@ -7,10 +7,11 @@
 
 Dagreou, Ablin, Vaiter, Moreau 2022, arXiv 2201.13409, section 2.3. The pool is drawn once, with the seed, and the
 optimum is that of the finite sum. It is regular where the tests of the pool, N m, exceed the n inner unknowns of a
-scenario (every scenario has its own); in the residual form that optimum is then the one of the expectation, because the
-residual that all tests see is zero at u*, and W J (J^T W J)^-1 = J^-T for any regular mean W of w w^T.
+scenario (every scenario has its own); in the residual form this optimum is then the one of the expectation, because all
+tested residuals are zero at u*, and W J (J^T W J)^-1 = J^-T for any regular mean W of w w^T.
 
-Memory: 2 d + p numbers a pool member for the tables, and m d for its tests, which for the default pool of N m = 2 n add
+The memory is 2 d + p numbers per pool member for the tables, and m d for its tests, which for the default pool of N m =
+2 n add
 up to 2 n (d + (2 d + p) / m).
 """
 
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch, Sample
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from .common import (
     MethodState,
     conclude,
@@ -36,9 +37,9 @@ from .common import (
     start,
     surveyed,
 )
-from .compared import Compared
+from .compared_method import Compared
 
-# SAGA's step is 1 / (3 L), L of a single term (Defazio, Bach, Lacoste-Julien 2014).
+# SAGA's step is 1 / (3 L) with the L of a single term (Defazio, Bach, Lacoste-Julien 2014).
 _CAUTION = 1.0 / 3.0
 
 
@@ -60,7 +61,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class SABAState(MethodState):
-    """With the pool, the table of every member's terms when it was last seen, and their mean."""
+    """The state with the pool, the table of every member's terms when it was last seen, and their mean."""
 
     pool: tuple[Sample, ...] = ()
     table: tuple[Terms, ...] = ()
@@ -75,8 +76,8 @@ class SABA(Compared):
         tests: m, size of a sample.
         pool: N, number of samples; None takes 2 n / m, for a finite sum of moderate condition.
         inner_step, linear_step: a and b; None is SAGA's, a third of the step that is stable in mean square.
-        warm_up: steps of u and q alone before the first evaluation; see `SOBA`.
-        seed: of the pool and of the order in which it is visited.
+        warm_up: number of steps of u and q alone before the first evaluation; see `SOBA`.
+        seed: seed of the pool and of the order in which it is visited.
     """
 
     tests: int = 64

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..engine.bilevel import StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation, failed_evaluation
+from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.scenarios.footprint import Footprint
@@ -26,7 +26,7 @@ from ..engine.scenarios.part_solution import PartSolver, SharedInverse, solve_pa
 from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes
-from .compared import Compared
+from .compared_method import Compared
 from .factor_solver import FactorisedPart, FactorSolver
 from .nominal import Nominal
 
@@ -39,7 +39,7 @@ _Found = tuple[float, float, float]
 
 @runtime_checkable
 class SizedFactors(Protocol):
-    """Factors that know what they take."""
+    """Factors that know how much memory they take."""
 
     @property
     def bytes(self) -> int: ...
@@ -47,11 +47,11 @@ class SizedFactors(Protocol):
 
 @dataclass
 class _Kept:
-    """What stays in memory from one evaluation to the next, and is made again after a restart.
+    """Objects that stay in memory from one evaluation to the next, and are made again after a restart.
 
     Attributes:
-        parts: by the first of their scenarios.
-        factors: of parts whose J does not change.
+        parts: parts of the scenarios, by the number of their first scenario.
+        factors: factors of parts whose J does not change.
     """
 
     parts: dict[int, FactorisedPart] = field(default_factory=dict)
@@ -60,13 +60,13 @@ class _Kept:
 
 @dataclass(frozen=True)
 class SampleAverageState:
-    """What is carried from one evaluation to the next.
+    """Data that are carried from one evaluation to the next.
 
     Attributes:
         kept: matrices, and factors.
-        u, p: (S, n) of the last evaluation; None before.
+        known: states and adjoints (S, n) of the last evaluation; None before.
         nominal: the nominal scenario; None where every scenario has factors.
-        sensitivity: see there.
+        sensitivity: see `Sensitivity`.
     """
 
     kept: _Kept
@@ -102,9 +102,9 @@ class SampleAverage(Compared):
 
     Attributes:
         solver: `factors` of every scenario, made once where J does not depend on v or u; or `nominal`.
-        tolerance: relative error of states and adjoints of `nominal`; None: what the outer method asks for.
+        tolerance: relative error of states and adjoints with `nominal`; None takes that which the outer method needs.
         warm: start from the last solutions; else from that of the nominal scenario.
-        memory: bytes that the factors of all scenarios may take; None: three quarters of what is left.
+        memory: bytes that the factors of all scenarios may take; None: three quarters of the free memory.
     """
 
     solver: Literal["factors", "nominal"] = "nominal"
@@ -189,7 +189,7 @@ class SampleAverage(Compared):
     def scales(
         self, problem: ScenarioBilevelProblem, v: Tensor, state: SampleAverageState, evaluation: Evaluation
     ) -> GradientScales:
-        """How large the gradient of the last evaluation is by its nature; two solves a scenario."""
+        """The natural size of the gradient of the last evaluation; takes two solves per scenario."""
         assert state.known is not None
         u, p = state.known
         solves = _Solves(self, problem, v, state, state.nominal, 1.0)
@@ -222,7 +222,8 @@ class SampleAverage(Compared):
 
 
 def _shares(problem: ScenarioBilevelProblem, values: Tensor) -> tuple[Tensor, Tensor | None]:
-    """(S,) the factors with which hypergradients of scenarios are added up, and those of f_s in these, if not one."""
+    """(S,) the factors with which hypergradients of scenarios are added up, and the factors of f_s in these if not
+    one."""
     weights = problem.weights if problem.risk.linear else problem.risk.derivative(values, problem.weights)
     penalties = problem.penalty_weights
     return (weights, None) if penalties is None else (penalties, weights / penalties)

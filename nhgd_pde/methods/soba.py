@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from .common import (
     MethodState,
     conclude,
@@ -32,7 +32,7 @@ from .common import (
     start,
     surveyed,
 )
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class SOBA(Compared):
     Attributes:
         tests: size of the sample.
         inner_step, linear_step: a and b; None is the step that is stable in mean square.
-        warm_up: steps of u and q alone before the first evaluation, whose gradient is the measure of the run and of
-            its outer step, and all but zero for q = 0; None lets u and q reach 5 % of their distance.
-        seed: of the samples.
+        warm_up: number of steps of u and q alone before the first evaluation. Its gradient, which is nearly zero for q
+            = 0, sets the scale of the run and of the outer step. With None, u and q reach 5 % of their first distance.
+        seed: seed of the samples.
     """
 
     tests: int = 64

@@ -6,7 +6,7 @@
     h = grad_v f - (d2_vu l(u, v; D))^T q
 
 Ji, Yang, Liang 2021, arXiv 2010.07962, Algorithms 2 and 3. S_t, B_j and D are fresh samples. All have the same size
-here; the paper's analysis lets that of B_j shrink with j, its experiments do not.
+here; in the paper's analysis the size of B_j shrinks with j, in its experiments it does not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from .common import (
     MethodState,
     conclude,
@@ -29,7 +29,7 @@ from .common import (
     sampled_step,
     start,
 )
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class StocBiO(Compared):
 
     Attributes:
         tests: size of every sample.
-        inner_steps, steps: T and Q; None takes them of the order of the condition number, as the analysis does.
+        inner_steps, steps: T and Q; None makes them of the order of the condition number, as in the analysis.
         inner_step, linear_step: a and b; None is the step that is stable in mean square.
-        seed: of the samples.
+        seed: seed of the samples.
     """
 
     tests: int = 64
@@ -80,7 +80,7 @@ class StocBiO(Compared):
             after=replace(known, u=u, q=q),
             at=(u, q),
             parts=(outer, -batch.cross(q)),
-            # The sum telescopes: r_Q is what it leaves of K^-1 grad_u f.
+            # The sum telescopes: r_Q is the residual of K^-1 grad_u f.
             errors=(sampled_state_error(problem, batch, u, v), metric.norm(r) / first if first > 0.0 else 0.0),
             steps=(taken, steps),
         )

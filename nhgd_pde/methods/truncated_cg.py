@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from ..linalg.conjugate_gradients import conjugate_gradients
 from .common import MethodState, conclude, gradient_descent, start
-from .compared import Compared
+from .compared_method import Compared
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from ..objective.risk import Risk
 from ..uncertainty.estimation import ExpectationEstimate, expectation
 from ..uncertainty.fresh import FreshSample

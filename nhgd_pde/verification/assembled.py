@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..linalg.differences import Estimate, central_difference
+from ..linalg.differences import EstimatedDerivative, central_difference
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot
 from .checks import Check, compared
@@ -200,8 +200,8 @@ def _values(near: Neighbourhood, u: Tensor, v: Tensor, by_state: bool) -> Tensor
     return torch.tensor([*values, 0.0], dtype=u.dtype)
 
 
-def _summed(terms: Estimate) -> Estimate:
-    return Estimate(terms.value.sum(), terms.doubt.sum(), terms.kinks.any())
+def _summed(terms: EstimatedDerivative) -> EstimatedDerivative:
+    return EstimatedDerivative(terms.value.sum(), terms.doubt.sum(), terms.kinks.any())
 
 
 def _objective_by_state(near: Neighbourhood) -> Check | None:
@@ -279,7 +279,7 @@ def _along(
     at: tuple[Tensor, ...],
     steps: tuple[Tensor, ...],
     options: DifferenceOptions | None = None,
-) -> Estimate:
+) -> EstimatedDerivative:
     """The derivative of a term, summed over the scenarios, in one direction."""
 
     def moved(t: float) -> Tensor:

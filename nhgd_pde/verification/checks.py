@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..linalg.differences import Estimate
+from ..linalg.differences import EstimatedDerivative
 
 # Relative error above which a derivative is wrong.
 TOLERANCE = 1e-6
@@ -89,7 +89,7 @@ class Verification:
 def compared(
     name: str,
     claims: Sequence[Tensor],
-    found: Sequence[Estimate],
+    found: Sequence[EstimatedDerivative],
     sizes: Sequence[Tensor | float] = (),
     together: bool = False,
     places: Tensor | None = None,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..engine.oracle import Accuracy
-from ..engine.outer.evaluation import Evaluation
+from ..engine.outer.reduced_objective import Evaluation
 from ..engine.state_newton import solve_from_anywhere
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..engine.curvature.factored import Factored
 from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
-from ..linalg.differences import Estimate, central_difference
+from ..linalg.differences import EstimatedDerivative, central_difference
 from ..linalg.safe_lengths import dot
 from ..methods.adjoint import Adjoint
 from .assembled import gap
@@ -78,7 +78,7 @@ def _against_exact_adjoint(near: Neighbourhood, gradient: Tensor, step: Tensor, 
     return Check("hypergradient against exact adjoint", value, "at most 1e-8", value <= 1e-8)
 
 
-def _differences(near: Neighbourhood, along: Callable[[float], Tensor]) -> Estimate:
+def _differences(near: Neighbourhood, along: Callable[[float], Tensor]) -> EstimatedDerivative:
     """The derivative of a function of the step length at zero; every value of the function takes a solve."""
     return central_difference(along, _LONGEST, _LEVELS_SIDED if near.sided else _LEVELS, **near.options)
 

@@ -1,4 +1,4 @@
-"""The Fisher information as a weighted mean of a prior and of scores: what the sampled backends share."""
+"""The Fisher information as a weighted mean of a prior and of scores, for all sampled backends."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ...linalg.safe_lengths import dot, paired_length
 from ..bilevel import BilevelProblem
 from .shrinkage import Moments, prior_scale_and_weight, samples_worth
 
-# How old scores fade: never (None), by a constant weight of every batch, or where fresh scores contradict them.
+# How old scores lose weight: never (None), by a constant weight of every batch, or where fresh scores contradict them.
 Forgetting = float | Literal["auto"] | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Average:
-    """How the F that a state inverts is made up of a prior and of scores.
+    """The weights of the prior and of the scores in the F that a state inverts.
 
     Attributes:
-        samples: scores absorbed so far, T.
-        prior_weight: n0, samples the prior counts as; None until the first batch decides.
+        samples: T, number of scores absorbed so far.
+        prior_weight: n0, the number of samples that the prior counts as; None until the first batch decides.
         prior_floor: c with prior >= c F, so that the prior counts in the stability of a step; 0 where none is
             known.
         prior_share: weight of the prior in F.
         squares: sum of the squared weights of the scores in F.
-        forgotten: how many of n0 + T no longer count.
+        forgotten: number of samples among n0 + T that no longer count.
     """
 
     samples: int = 0
@@ -42,7 +42,7 @@ class Average:
 
     @property
     def effective_samples(self) -> float:
-        """Equally weighted scores that would average as well: T for a running mean, fewer when F forgets."""
+        """The number of equally weighted scores with the same variance: T for a running mean, fewer when F forgets."""
         return (1.0 - self.prior_share) ** 2 / self.squares if self.squares > 0.0 else 0.0
 
     def smallest(self, size: int, overlap: float = 1.0) -> float:
@@ -50,19 +50,19 @@ class Average:
 
         The sample mean of T scores of dimension `size` has its smallest eigenvalue, relative to its expectation,
         near (1 - sqrt(size / T))^2 (Marchenko and Pastur), that expectation its own relative to F: `overlap`.
-        The prior adds what it is known to have.
+        The prior adds the smallest eigenvalue that it is known to have.
         """
         samples = self.effective_samples
         sampled = (1.0 - math.sqrt(size / samples)) ** 2 if samples > size else 0.0
         return min(self.prior_share * self.prior_floor + (1.0 - self.prior_share) * overlap * sampled, 1.0)
 
     def unbiased(self, size: int) -> float:
-        """The factor that takes off what inverting a sampled matrix adds.
+        """The factor that corrects the bias by the inversion of a sampled matrix.
 
         In expectation the inverse of rho P + (1 - rho) W, W the mean of T outer products of dimension d, is close
         to that of rho P + (1 - rho) y F, y = 1 / (1 + (1 - rho) tr(F A) / T) (Marchenko and Pastur). For P = F the
         factor y is the root below, for rho = 0 it is the (T - d - 1) / T of a Wishart matrix; in between, these
-        are the two ends. With few samples neither is near, and the inverse is left alone.
+        are the two ends. With few samples neither applies, and the inverse is not corrected.
         """
         samples, rho = self.effective_samples, self.prior_share
         if samples <= 2 * size:
@@ -73,13 +73,13 @@ class Average:
     def absorbing(
         self, count: int, size: int, moments: Moments | None, forgetting: Forgetting
     ) -> tuple[Self, float, float]:
-        """What this becomes with a batch of `count` scores, their weight beta, and what the prior is scaled by.
+        """The weights after a batch of `count` scores, the weight beta of the batch, and the factor of the prior.
 
         Args:
             count: m.
             size: dimension of the matrices that are averaged.
-            moments: of the batch, in coordinates in which the F before it is the identity; None where they are not
-                needed, i.e. n0 is known and forgetting is not `auto`.
+            moments: moments of the batch, in coordinates in which the earlier F is the identity; None where they are
+                not needed, i.e. n0 is known and forgetting is not `auto`.
             forgetting: how old scores fade.
         """
         scale, mean = 1.0, self
@@ -89,7 +89,7 @@ class Average:
             mean = replace(self, prior_weight=weight, prior_floor=scale * self.prior_floor)
         assert mean.prior_weight is not None
         total = mean.prior_weight + mean.samples - mean.forgotten
-        # Before a few samples an unknown, the eigenvalues of A F are far from one for want of samples alone.
+        # With less than a few samples per unknown, the eigenvalues of A F are far from one because samples are few.
         if forgetting == "auto" and moments is not None and mean.effective_samples > 4 * size:
             worth = samples_worth(moments, total, mean.unbiased(size))
             if worth < total or mean.forgotten > 0.0:
@@ -122,14 +122,14 @@ def check_scores(scores: Tensor, unknowns: int) -> None:
     """
     if scores.shape[0] != unknowns:
         raise ValueError(f"scores of dimension {scores.shape[0]}, expected {unknowns}")
-    # Sums of whole columns, so that nothing of the size of the scores is stored.
+    # The sums are those of whole columns, so that nothing of the size of the scores is stored.
     bad = int((~torch.isfinite(scores.sum(0))).sum())
     if bad:
         raise ValueError(f"{bad} of {scores.shape[1]} scores of a batch are not finite")
 
 
 def cholesky(matrix: Tensor, samples: int) -> Tensor:
-    """The Cholesky factors of (..., m, m), whose rounding errors off symmetry are averaged.
+    """The Cholesky factors of (..., m, m) matrices, which are symmetrised first.
 
     Raises:
         SingularMatrixError: a matrix is not positive definite.
@@ -146,11 +146,11 @@ def cholesky(matrix: Tensor, samples: int) -> Tensor:
 def spectrum(
     problem: BilevelProblem, u: Tensor, v: Tensor, inverse: Callable[[Tensor], Tensor], steps: int = 20
 ) -> tuple[float, float]:
-    """Estimates of the ends of the spectrum of P^-1 H, for a P whose inverse only is known.
+    """Estimates of the ends of the spectrum of P^-1 H, for a P of which only the inverse is known.
 
     The extreme Ritz values of Lanczos steps on covectors p, orthogonal in the inner product of P^-1, each of which
-    takes one product and one solve. Vectors P^-1 p are not combined but solved for: what combining would leave of
-    their equation is amplified by every step.
+    takes one product and one solve. Vectors P^-1 p are not combined but solved for: the errors of combinations would be
+    amplified by every step.
     """
     rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
     image = problem.hessian_product(u, v, rough)
@@ -158,7 +158,7 @@ def spectrum(
     diagonal: list[float] = []
     off: list[float] = []
     for _ in range(min(steps, u.numel())):
-        # The newest first: it takes off most, and the older ones what its own errors leave.
+        # The newest vector comes first: it removes most, and the older ones remove what its errors leave.
         for vector, covector in reversed(pairs):
             image = image - dot(vector, image) * covector
         vector = inverse(image)
@@ -183,6 +183,6 @@ def spectrum(
 
 
 def rayleigh_quotient(problem: BilevelProblem, u: Tensor, v: Tensor) -> float:
-    """x . H x / x . x of a rough x: of the order of the mean eigenvalue of H."""
+    """x . H x / x . x for a rough x, which is of the order of the mean eigenvalue of H."""
     x = (-1.0) ** torch.arange(u.numel(), dtype=u.dtype, device=u.device).reshape(u.shape)
     return dot(x, problem.hessian_product(u, v, x)) / u.numel()

@@ -1,4 +1,4 @@
-"""What the engine asks of an EFIM-inverse backend."""
+"""The interface of backends of the inverse Fisher information."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..bilevel import BilevelProblem
 
 
 class CurvatureState(Protocol):
-    """The inverse A as it stands."""
+    """The current inverse A."""
 
     def solve(self, g: Tensor) -> Tensor: ...
     def estimate(self, g: Tensor) -> Tensor: ...
 
     @property
     def trust(self) -> float:
-        """In [0, 1]: the share of a natural-gradient step that sampling errors leave stable; 0: none yet.
+        """The share, in [0, 1], of a natural-gradient step that is stable under sampling errors; 0 for none yet.
 
         Where the eigenvalues of trust A F are at most one, the step m / (m + d + 1) with m Gaussian scores s
         contracts the error e in mean square: in coordinates in which F = I, with M = trust A,
@@ -48,14 +48,14 @@ class PointwiseState(CurvatureState, Protocol):
 
 
 def belongs(state: PointwiseState, problem: BilevelProblem, u: Tensor, v: Tensor) -> bool:
-    """The factors are those of (u, v)."""
+    """Whether the factors are those of (u, v)."""
     at_u, at_v = state.point
     return problem.quadratic or (torch.equal(at_v, v) and (problem.linear or torch.equal(at_u, u)))
 
 
 @runtime_checkable
 class ElsewhereState(Protocol):
-    """A state whose inverse is in another process, which need not be waited for at once."""
+    """A state whose inverse is in another process, so that an answer need not be waited for at once."""
 
     def begin(self, g: Tensor) -> Callable[[], Tensor]:
         """Ask for A g; the function returned waits for it. One question at a time."""
@@ -63,7 +63,7 @@ class ElsewhereState(Protocol):
 
 
 def begin_solve(state: CurvatureState, g: Tensor) -> Callable[[], Tensor]:
-    """A function that gives A g, of the inverse as it is now; computed meanwhile where that is possible."""
+    """A function that returns A g for the current inverse, which is computed meanwhile where that is possible."""
     if isinstance(state, ElsewhereState):
         return state.begin(g)
     found = state.solve(g)
@@ -74,7 +74,7 @@ State = TypeVar("State", bound=CurvatureState)
 
 
 class Curvature(Protocol[State]):
-    """A backend: frozen options, and the verbs that make and renew its state.
+    """A backend: frozen options, and the methods that make and renew its state.
 
     Attributes:
         pointwise: the inverse is that of one point, a `PointwiseState`; `refresh` moves it, scores do not change it.
@@ -86,15 +86,15 @@ class Curvature(Protocol[State]):
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> State: ...
 
     def absorb(self, state: State, scores: Tensor) -> State:
-        """Take in a batch of scores (d, m); the state passed in may be overwritten."""
+        """The state after a batch of scores (d, m); the state passed in may be overwritten."""
         ...
 
     def refresh(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
-        """Rebuild whatever is tied to one point (u, v)."""
+        """The state with everything that belongs to one point rebuilt at (u, v)."""
         ...
 
     def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
-        """Say that the next `refresh` is likely to ask for this point; the inverse stays as it is."""
+        """The state, told that the next `refresh` is likely to be at this point; the inverse stays as it is."""
         ...
 
     def save(self, state: State) -> dict[str, Any]:
@@ -102,20 +102,20 @@ class Curvature(Protocol[State]):
         ...
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> State:
-        """The state that was saved, which goes on with the same numbers; it takes over the tensors."""
+        """The state that was saved, which goes on with the same numbers and uses the same tensors."""
         ...
 
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """What a problem file says of backends, in its section `curvature`.
+    """The options of backends in a problem file, section `curvature`.
 
     Attributes:
         prior: see `Dense`.
-        prior_weight: samples the prior counts as; None for the default of the backend.
+        prior_weight: number of samples that the prior counts as; None for the default of the backend.
         forgetting: a constant weight of the newest batch, `auto`, or None for the running mean.
-        block: most unknowns of a block.
-        rank: most directions of a correction.
+        block: largest number of unknowns of a block.
+        rank: largest number of directions of a correction.
     """
 
     prior: Literal["riesz", "identity"] = "riesz"
@@ -128,13 +128,13 @@ class BackendOptions:
     def weight(self) -> float | None:
         """The weight of the prior; None: a backend chooses it from the first batch.
 
-        A multiple of the identity knows nothing: the weight that makes F best makes its inverse worse.
+        A multiple of the identity has no information: the weight that is best for F is bad for its inverse.
         """
         return 1.0 if self.prior_weight is None and self.prior == "identity" else self.prior_weight
 
 
 class OptionError(ValueError):
-    """A backend does not take the value of an option; `option` is the key in the section `curvature`."""
+    """A backend does not accept the value of an option; `option` is the key in the section `curvature`."""
 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""A block-diagonal inverse: the dense one of every patch of neighbouring unknowns, all of them at once.
+"""A block-diagonal inverse: a dense inverse for every patch of neighbouring unknowns, all computed at once.
 
 Blocks of unequal sizes are padded with zero rows and columns, which stay zero: a batch has no scores there, so that
 products with A are zero too.
@@ -23,7 +23,7 @@ from .average import Average, Forgetting, check_saved, check_scores, cholesky, r
 from .base import BackendOptions, LocalBackend
 from .shrinkage import Moments, moments
 
-# Numbers in the blocks that are worked on at once, which bounds the memory beside the inverse.
+# Largest number of entries of the blocks that are updated at once, which bounds the memory beside the inverse.
 _CHUNK = 2**22
 
 
@@ -46,7 +46,7 @@ class BlockState(Average):
     def solve(self, g: Tensor) -> Tensor:
         flat = g.reshape(-1)
         products = torch.bmm(self.blocks, _gathered(flat[:, None], self.unknowns))
-        # The last of them is where padding goes.
+        # The last entry takes the padding.
         solution = flat.new_zeros(flat.numel() + 1)
         solution[self.unknowns] = products[..., 0]
         return solution[:-1].reshape(g.shape)
@@ -74,11 +74,11 @@ class Block(LocalBackend):
     """Options of the block-diagonal backend.
 
     Attributes:
-        size: most unknowns of a block.
+        size: largest number of unknowns of a block.
         prior: `riesz` starts from the inverted blocks of the Gram matrix of the state space, `identity` from a
             multiple of the identity.
-        prior_weight: n0, samples the prior counts as; None chooses it, and a scale of the prior, from the first
-            batch (see `shrinkage`).
+        prior_weight: n0, number of samples that the prior counts as; None chooses it, and a scale of the prior, from
+            the first batch (see `shrinkage`).
         forgetting: as in `Dense`.
     """
 
@@ -126,7 +126,8 @@ class Block(LocalBackend):
         for chunk in _chunks(state.blocks):
             inverse = state.blocks[chunk].div_(scale)
             local = _gathered(scores, unknowns[chunk])
-            # No more scores at once than a block has unknowns: the result is the same, the small matrices stay small.
+            # At most as many scores at once as a block has unknowns: the result is the same, and the small matrices
+            # stay small.
             for part in local.split(size, dim=2):
                 image = torch.bmm(inverse, part)
                 small = torch.bmm(part.mT, image)
@@ -152,7 +153,7 @@ class Block(LocalBackend):
         return BlockState(**saved)
 
     def _moments(self, state: BlockState, scores: Tensor) -> Moments | None:
-        """Of the diagonal blocks of F, where they are asked for."""
+        """The moments of the diagonal blocks of F, where they are needed."""
         if state.prior_weight is not None and self.forgetting != "auto":
             return None
         found = []

@@ -21,11 +21,12 @@ from .average import Average, Forgetting, check_saved, check_scores, cholesky, r
 from .base import BackendOptions, LocalBackend
 from .shrinkage import one_block
 
-# Rows of A that are updated at once, at least: a matrix product is efficient with these, and little is done twice.
+# Smallest number of rows of A that are updated at once: a matrix product is efficient with these, and little work is
+# done twice.
 _PANEL = 128
-# Numbers that are stored at the peak, relative to d^2.
+# Largest number of stored entries at one time, relative to d^2.
 _PEAK = 1.1
-# Unknowns from which products are long enough for more than one thread.
+# From this number of unknowns on, products are long enough for more than one thread.
 _PARALLEL = 2_000
 
 
@@ -62,10 +63,10 @@ class Dense(LocalBackend):
     Attributes:
         prior: `riesz` starts from the inverse Gram matrix of the state space (exact where it is the Fisher
             information), `identity` from a multiple of the identity, the paper's 1/lambda.
-        prior_weight: n0, samples the prior counts as; None chooses it, and a scale of the prior, from the first
-            batch (see `shrinkage`).
-        forgetting: a constant beta in (0, 1) a batch, in place of the running mean; `auto` keeps the running mean
-            until a batch shows that F has changed, and then lets it count as few samples as it is worth.
+        prior_weight: n0, number of samples that the prior counts as; None chooses it, and a scale of the prior, from
+            the first batch (see `shrinkage`).
+        forgetting: a constant beta in (0, 1) per batch, in place of the running mean; `auto` keeps the running mean
+            until a batch shows that F has changed; then the mean counts as fewer samples.
     """
 
     prior: Literal["riesz", "identity"] = "riesz"
@@ -92,7 +93,7 @@ class Dense(LocalBackend):
         return DenseState(inverse=inverse, prior_weight=self.prior_weight)
 
     def absorb(self, state: DenseState, scores: Tensor) -> DenseState:
-        """One rank-m update, in place; more scores than unknowns in pieces that add up to the same.
+        """One rank-m update, in place; more scores than unknowns are split into pieces with the same result.
 
         Raises:
             ValueError: scores of another dimension, or not finite.
@@ -102,7 +103,8 @@ class Dense(LocalBackend):
         kept = 1.0 - forgetting if isinstance(forgetting, float) else 0.0
         for piece in scores.split(max(state.inverse.shape[0], _PANEL), dim=1):
             if isinstance(self.forgetting, float):
-                # The weights of all the pieces, once later ones have faded them, are those in one batch.
+                # Later pieces reduce the weights of earlier ones, so that all weights are those of one batch in the
+                # end.
                 share = self.forgetting * piece.shape[1] / count
                 kept += share
                 forgetting = share / kept
@@ -118,7 +120,7 @@ class Dense(LocalBackend):
         mean, beta, scale = state.absorbing(m, d, one_block(gram, d), forgetting)
         small = gram / scale
         small.diagonal().add_(m * (1.0 - beta) / beta)
-        # With L L^T the small matrix, the update is A - (A S L^-T)(A S L^-T)^T. It takes the place of A S in pieces.
+        # With L L^T the small matrix, the update is A - (A S L^-T)(A S L^-T)^T. It overwrites A S piece by piece.
         factor = cholesky(small, state.samples) * scale
         for piece in image.split(_PANEL, dim=1):
             piece.copy_(torch.linalg.solve_triangular(factor, piece, upper=False))
@@ -138,7 +140,7 @@ class Dense(LocalBackend):
 
 
 def _inverse_gram(problem: BilevelProblem, u: Tensor) -> Tensor:
-    """K^-1 for every scenario, solved for a few columns at a time straight into the (d, d) matrix."""
+    """K^-1 for every scenario, solved for a few columns at a time, directly into the (d, d) matrix."""
     scenarios, n = u.shape
     inverse = u.new_zeros(u.numel(), u.numel())
     # The solver holds a few copies of these columns.
@@ -157,8 +159,8 @@ def _inverse_gram(problem: BilevelProblem, u: Tensor) -> Tensor:
 def _downdate(a: Tensor, half: Tensor, keep: float, take: float) -> None:
     """A <- keep A - take half^T half, in place and exactly symmetric.
 
-    Half the operations of a full product; and what a product leaves off symmetry would grow by 1 / (1 - beta)
-    a batch.
+    It takes half the operations of a full product. The asymmetry of a full product would grow by 1 / (1 - beta) per
+    batch.
     """
     d = a.shape[0]
     # A large matrix has few panels, so that a GPU does not wait for each.

@@ -68,7 +68,7 @@ class Factored(LocalBackend):
         return FactoredState(problem.fisher_factors(u, v), u, v)
 
     def save(self, state: FactoredState) -> dict[str, Any]:
-        """The point; the factors are made again from it."""
+        """The point, from which the factors are made again."""
         return {"u": state.u, "v": state.v}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> FactoredState:

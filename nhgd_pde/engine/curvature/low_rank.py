@@ -1,8 +1,8 @@
 """A prior with an inverse of its own and a streaming correction of low rank: memory O(r d).
 
 In coordinates z = P^(-1/2) s the mean of outer products is known by its leading eigenvectors, which every batch
-enlarges by its scores and an eigen-decomposition of their Gram matrix compresses to r again, and by the energy of
-what was cut. F is modelled as in probabilistic principal component analysis (Tipping and Bishop, 1999, J. R. Stat.
+enlarges by its scores, and an eigen-decomposition of their Gram matrix compresses to r again, and by the energy that
+was cut off. F is modelled as in probabilistic principal component analysis (Tipping and Bishop, 1999, J. R. Stat.
 Soc. B 61): the rest of the energy is spread evenly over all other directions,
 
     F = c P + sum_i (l_i - c) q_i q_i^T,   q_i^T P^-1 q_j = delta_ij,
@@ -24,7 +24,7 @@ from .average import Average, check_saved, check_scores, spectrum
 from .base import BackendOptions, LocalBackend, OptionError
 from .shrinkage import one_block
 
-# Directions whose share of the energy is a rounding error.
+# Directions with a smaller share of the energy than this are rounding errors.
 _NOTHING = 1e-13
 
 
@@ -33,14 +33,14 @@ class LowRankState(Average):
     """
     Attributes:
         invert: covectors (k, n) -> P^-1 covectors, where the prior is `scale` P.
-        point: (u, v) where P was made, if it belongs to one.
+        point: (u, v) where P was made, if it belongs to a point.
         vectors: (d, r) eigenvectors of the weighted sum of outer products s s^T, of length sqrt(`values`) in the
             inner product of P^-1.
         images: (d, r) P^-1 `vectors`.
         values: (r,) eigenvalues, the largest first.
         cut: sum of the eigenvalues that were cut.
-        unknowns: n, of one scenario.
-        scale: of the prior.
+        unknowns: n, the number of unknowns of one scenario.
+        scale: factor of the prior.
         significant: only directions that stand out of the sampling noise count.
     """
 
@@ -70,7 +70,7 @@ class LowRankState(Average):
         """c and the l_i of the directions that are corrected.
 
         With T samples the eigenvalues of pure noise of variance c end near c (1 + sqrt(d / T))^2 (Marchenko and
-        Pastur): what lies below counts as noise.
+        Pastur): smaller eigenvalues count as noise.
         """
         d, most = self.vectors.shape
         kept = most
@@ -89,8 +89,8 @@ class LowRankState(Average):
     def trust(self) -> float:
         """The reciprocal of a bound of the largest eigenvalue of A F: that of P^-1 F over c.
 
-        What the correction adds to c P is not counted, because directions that it has missed cannot be told from
-        those that are not there; unless nothing was ever cut, so that F is the mean of all scores.
+        The correction of c P is not counted, because directions that it has missed cannot be distinguished from those
+        that do not exist. It is counted if nothing was ever cut, so that F is the mean of all scores.
         """
         bulk, values = self.model
         complete = len(values) == len(self.values) and self.cut <= _NOTHING * float(values.sum())
@@ -108,15 +108,15 @@ class LowRankState(Average):
 class LowRank(LocalBackend):
     """Options of the low-rank backend.
 
-    A batch of m scores takes m applications of P^-1, an application of A one.
+    A batch of m scores takes m applications of P^-1, an application of A takes one.
 
     Attributes:
-        rank: r, most directions that are corrected.
+        rank: r, largest number of directions that are corrected.
         prior: P is the Gram matrix of the state space (`riesz`), or the Fisher information of the mean
             Jacobian (`factored`), which `refresh` renews.
-        prior_weight: n0, samples the prior counts as; None chooses it, and a scale of the prior, from the first
-            batch (see `shrinkage`).
-        forgetting: a constant beta in (0, 1) a batch, in place of the running mean.
+        prior_weight: n0, number of samples that the prior counts as; None chooses it, and a scale of the prior, from
+            the first batch (see `shrinkage`).
+        forgetting: a constant beta in (0, 1) per batch, in place of the running mean.
         significant: keep only directions that stand out of the sampling noise; without it, all of them.
     """
 
@@ -187,7 +187,7 @@ class LowRank(LocalBackend):
         )
 
     def refresh(self, state: LowRankState, problem: BilevelProblem, u: Tensor, v: Tensor) -> LowRankState:
-        """Renew a factored prior, and the correction's images in it."""
+        """The state with a renewed factored prior, and new images of the correction."""
         if self.prior == "riesz":
             return state
         invert, point = self._inverse(problem, (u, v))
@@ -199,7 +199,7 @@ class LowRank(LocalBackend):
         return replace(moved, vectors=state.vectors @ axes, images=images @ axes, values=values, prior_floor=floor)
 
     def save(self, state: LowRankState) -> dict[str, Any]:
-        """All but the prior's inverse, which is made again at its point."""
+        """The state without the inverse of the prior, which is made again at its point."""
         return {each.name: getattr(state, each.name) for each in fields(state) if each.name != "invert"}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> LowRankState:
@@ -222,7 +222,7 @@ class LowRank(LocalBackend):
 
 
 def _inverted(state: LowRankState, covectors: Tensor) -> Tensor:
-    """P^-1 of the columns of (d, m), every scenario by itself."""
+    """P^-1 times the columns of (d, m), for every scenario by itself."""
     d, m = covectors.shape
     return state.invert(covectors.T.reshape(-1, state.unknowns)).reshape(m, d).T
 

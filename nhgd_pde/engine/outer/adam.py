@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from .base import Feasible, HessianProduct, OuterMethod, OuterState
-from .evaluation import Evaluation
+from .reduced_objective import Evaluation
 
-# Share of the first trial of a line search that a default step is: Adam's steps do not get shorter by themselves.
+# The default step is this share of the first trial of a line search, because Adam's steps do not get shorter by
+# themselves.
 _CAUTION = 0.1
 
 
 @dataclass(frozen=True)
 class AdamState(OuterState):
     """Attributes:
-    mean, square: (p,) running means of the gradient and of its square, the last evaluation included.
-    taken: gradients in them.
+    mean, square: (p,) running means of the gradient and of its square, including the last evaluation.
+    taken: number of gradients in these means.
     length: the step.
-    floor: what keeps the square root from zero, in the units of the gradient.
+    floor: added to the square root to keep it away from zero, in the units of the gradient.
     """
 
     mean: Tensor
@@ -35,12 +36,12 @@ class AdamState(OuterState):
 class Adam(OuterMethod[AdamState]):
     """v+ = P(v - step m / (sqrt(s) + floor)), m and s unbiased running means (Kingma and Ba 2015, Algorithm 1).
 
-    The components are those of the Riesz representative, nodal values that have a limit under mesh refinement;
-    those of the derivative shrink with the cells. Every step is accepted.
+    The components are those of the Riesz representative, whose nodal values have a limit under mesh refinement. Those
+    of the derivative shrink with the cells. Every step is accepted.
 
     Attributes:
         step: a constant step, in the units of v; None takes a tenth of the first trial of a line search.
-        decay: of both running means.
+        decay: decay rates of both running means.
         relative_floor: the published 1e-8, as a share of the largest component of the first gradient, so that
             the scale of the objective does not matter.
     """

@@ -14,8 +14,8 @@ from torch import Tensor
 from ...linalg.riesz import RieszMap
 from ...linalg.safe_lengths import dot, paired_length
 from ..bilevel import Constraint
-from .evaluation import Evaluation
 from .multiplier import find_multiplier
+from .reduced_objective import Evaluation
 
 # A direction (p,) -> the product (p,), a covector, of the Hessian of Phi with it.
 HessianProduct = Callable[[Tensor], Tensor]
@@ -64,7 +64,7 @@ class Feasible:
 
     @property
     def needs(self) -> dict[Need, str]:
-        """What an outer method has to take in this space besides bounds, with words for people."""
+        """The features, besides bounds, that an outer method has to take in this space, with words for people."""
         needs: dict[Need, str] = {}
         if self.constraint is not None:
             needs["constraint"] = f"a constraint ({self.constraint.description})"
@@ -135,7 +135,7 @@ class Feasible:
         return replace(self, unit=radius) if 0.0 < radius < self.unit else self
 
     def project(self, v: Tensor) -> Tensor:
-        """Onto the bounds."""
+        """The projection of v onto the bounds."""
         if self.bounds is None:
             return v
         return torch.minimum(torch.maximum(v, self.bounds[0]), self.bounds[1])
@@ -151,7 +151,7 @@ class Feasible:
         return 0.0 if self.weights is None else dot(self.weights, v.abs())
 
     def rate(self, derivative: Tensor, start: Tensor, end: Tensor) -> float:
-        """What the objective changes by on the way from start to end, its smooth part taken as linear."""
+        """The change of the objective from start to end, with its smooth part taken as linear."""
         if self.weights is None:
             return dot(derivative, end - start)
         # Component by component: near an optimum both parts are large and cancel.
@@ -184,13 +184,13 @@ class Feasible:
         return replace(evaluation, value=evaluation.value + self.l1(evaluation.v))
 
     def stationarity(self, evaluation: Evaluation) -> float:
-        """How far a point is from satisfying the necessary conditions, in the units of the gradient.
+        """The distance of a point from satisfying the necessary conditions, in the units of the gradient.
 
         The norm of the gradient; with bounds or an l1 term, of (v - prox(v - t gradient)) / t with the unit t, so that
         units of v and of the objective do not matter. With a constraint g, of (v - w) / t, w the projection of
         v - t gradient onto the points between the bounds with g(v) + g'(v) (w - v) <= 0: with its multiplier lambda, w
-        is the projection of v - t (gradient + lambda g'(v)) onto the bounds, so that v = w says all of the
-        Karush-Kuhn-Tucker conditions, feasibility and complementarity among them.
+        is the projection of v - t (gradient + lambda g'(v)) onto the bounds, so that v = w is equivalent to the
+        Karush-Kuhn-Tucker conditions, including feasibility and complementarity.
         """
         if self.smooth:
             # The pairing with the derivative is not used: if both are interpolated, both have errors by cancellation.
@@ -210,7 +210,7 @@ class Feasible:
         steepness, length = paired_length(derivative, normal), evaluation.norm
         unit = length / steepness if steepness > 0.0 and length > 0.0 else 1.0
         multiplier = find_multiplier(excess, unit)
-        # Where the bounds leave no point that satisfies the linear constraint, what is missing counts.
+        # Where the bounds leave no point that satisfies the linear constraint, the violation counts.
         missing = _positive(excess(multiplier)) / steepness if steepness > 0.0 else _positive(value)
         return math.hypot(self.metric.norm(left(multiplier)[None]), missing / self.unit)
 
@@ -222,14 +222,14 @@ def _positive(x: float) -> float:
 
 @dataclass(frozen=True)
 class OuterState:
-    """What every outer method knows; methods add what is theirs.
+    """The state that all outer methods have; methods add their own data.
 
     Attributes:
         best: the current iterate: the last evaluation that was accepted.
         accepted: the evaluation last told became the current iterate.
         step: length of the last accepted step, as a multiple of the direction.
-        share: the iterate is this share of the way from the previous one to the point last evaluated; 1
-            unless the objective is quadratic.
+        share: the iterate is at this share of the step from the previous one to the point last evaluated; 1 unless the
+            objective is quadratic.
         failure: a sentence once the method cannot go on.
         reduction: the factor by which the proposed step is meant to shrink the gradient; 1 where the method
             does not know.
@@ -249,11 +249,11 @@ State = TypeVar("State", bound=OuterState)
 
 @dataclass(frozen=True)
 class Setting:
-    """What the options of an outer method may depend on besides the options that a user gives.
+    """The data besides the options of a user on which the options of an outer method may depend.
 
     Attributes:
         space: the outer space; None where it is not known yet.
-        smoothing: of the derivative in steps; None for none.
+        smoothing: the smoothing of the derivative in steps; None for none.
         searched: values and gradients are accurate enough for a line search.
         design: a control is the density of a material.
     """
@@ -268,7 +268,8 @@ class OuterMethod(Protocol[State]):
     """The base of outer methods: frozen options; `init`, `propose` and `update` make states, which are never changed.
 
     Attributes:
-        takes: what the method can deal with besides bounds: a `constraint`, an `l1` term, a `smoothing` of the
+        takes: the features that the method can deal with besides bounds: a `constraint`, an `l1` term, a `smoothing` of
+            the
             derivative.
         options: fields of the method that the keys of the same names in the section `outer` of a problem file set.
     """
@@ -306,11 +307,12 @@ class OuterMethod(Protocol[State]):
         ...
 
     def update(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
-        """Take in the evaluation at the proposed point."""
+        """The state after the evaluation at the proposed point."""
         ...
 
     def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
-        """The state with another evaluation of its iterate, over more scenarios; what was learnt is kept."""
+        """The state with another evaluation of its iterate, over more scenarios; the method keeps what it has
+        learnt."""
         return replace(state, best=evaluation)
 
     def revalued(self, state: State, value: float) -> State:

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
-from .evaluation import Evaluation, value_noise
 from .line_search import LineSearch
+from .reduced_objective import Evaluation, value_noise
 
-# Of an estimated constant step: its share of the first trial of a line search.
+# An estimated constant step is this share of the first trial of a line search.
 _CAUTION = 0.05
-# It is halved where the objective exceeds all of the latest values by this factor, and taken back by this one.
+# Number of latest values that the objective is compared with under an estimated constant step.
 _LATEST = 10
+# The step is halved where the objective exceeds the largest of these values by this factor.
 _RISE = 1.1
+# The step is taken back, at most so many times in a row, where the objective exceeds that value by this factor.
 _JUMP = 10.0
 _MOST_RETREATS = 6
 
@@ -38,9 +40,9 @@ class GradientDescent(OuterMethod[GradientState]):
     Attributes:
         step: a constant t, every step of which is accepted, as in the paper; None takes Barzilai and
             Borwein's t = <s, y> / <y, y> as first trial of a backtracking search.
-        search: without it, and without a step, t is a twentieth of the first trial, and halved for good where the
-            objective rises above its latest values: for gradients that are sampled or behind, which a line search
-            cannot be made with.
+        search: if false, and without a step, t is a twentieth of the first trial, and halved for good where the
+            objective rises above its latest values. This serves gradients that are sampled or lag behind, which allow
+            no line search.
     """
 
     step: float | None = None

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot, paired_length
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
-from .evaluation import Evaluation, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quasi_newton import Pair, QuasiNewton
+from .reduced_objective import Evaluation, blend, value_noise
 from .semismooth import minimise_between_kinks
 
-# Of the model's minimiser, at which what lies beyond is not worth a point off the kinks.
+# If the minimiser lies beyond 0.8 of the full step, take the full step: variables then sit exactly on bounds and zeros.
 _ALMOST = 0.8
-# No step is trusted to shrink the gradient by more than this.
+# The next step is never expected to shrink the gradient by more than this factor.
 _LEAST_REDUCTION = 0.05
-# Pairs that are remembered by default, and the memory, in bytes, up to which there are more than the least number. With
+# Smallest and largest default number of pairs, and the memory in bytes that they may take beyond the smallest number.
+# With
 # fewer pairs than iterations, directions are no longer conjugate.
 _LEAST_PAIRS, _MOST_PAIRS = 20, 100
 _PAIRS_BYTES = 64 * 2**20
@@ -40,19 +41,19 @@ class LBFGSState(OuterState):
 
 @dataclass(frozen=True)
 class LBFGS(OuterMethod[LBFGSState]):
-    """L-BFGS (Nocedal and Wright, Algorithm 7.5), every inner product that of the outer space.
+    """L-BFGS (Nocedal and Wright, Algorithm 7.5) in the inner product of the outer space.
 
-    A pairing of a vector with a covector needs no matrix, so that one Riesz map an evaluation is all it
-    costs; iteration counts do not depend on the mesh. Where the reduced objective is quadratic the steps are
+    A pairing of a vector with a covector needs no matrix, so that the method takes one Riesz map per evaluation.
+    Iteration counts do not depend on the mesh. Where the reduced objective is quadratic the steps are
     exact minimisers, and the method generates the iterates of the conjugate gradient method (Nocedal and Wright,
     Section 7.2) at one evaluation each.
 
-    With bounds or an l1 term the model with the same matrix is minimised with them (Schmidt, van den Berg,
-    Friedlander and Murphy 2009; Lee, Sun and Saunders 2014, SIAM J. Optim. 24), which takes no evaluation, and the
-    step searched on the way there, that is between the bounds.
+    With bounds or an l1 term, the quadratic model is minimised subject to them (Schmidt, van den Berg,
+    Friedlander and Murphy 2009; Lee, Sun and Saunders 2014, SIAM J. Optim. 24), which takes no evaluation. The step is
+    searched along the line to this minimiser, between the bounds.
 
     Attributes:
-        memory: pairs kept.
+        memory: number of pairs kept.
         step: length of the first trial along the negative gradient; None estimates it.
     """
 
@@ -63,7 +64,7 @@ class LBFGS(OuterMethod[LBFGSState]):
 
     @classmethod
     def suited(cls, setting: Setting) -> Self:
-        """With as many pairs as take little memory; each pair has three vectors."""
+        """The method with as many pairs as take little memory; each pair has three vectors."""
         fit = 0 if setting.space is None else _PAIRS_BYTES // (3 * 8 * setting.space.metric.matrix.shape[0])
         return cls(min(max(fit, _LEAST_PAIRS), _MOST_PAIRS))
 
@@ -94,11 +95,12 @@ class LBFGS(OuterMethod[LBFGSState]):
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is not None and search.exhausted:
             if state.pairs:
-                # Pairs may be spoilt (by noise, or by a change of the active set): forget them once.
+                # Noise or a change of the active set may have spoilt the pairs: forget them once.
                 scale = _scale(state.pairs)
                 return replace(self._search_from(space, best, (), 0.0, scale), accepted=False)
             if search.low > 0.0 and not math.isinf(search.high):
-                # A slope that becomes ever steeper never meets the curvature condition: take the longest descent.
+                # A slope that becomes ever steeper never meets the curvature condition: take the longest step that
+                # decreases.
                 return replace(state, search=search.settled(), accepted=False)
             failure = "the line search found no acceptable step along the negative gradient"
             if math.isinf(search.high):
@@ -142,7 +144,8 @@ class LBFGS(OuterMethod[LBFGSState]):
             direction = -_inverse_hessian(best, pairs, _longest if space.quadratic else _scale)
             end = best.v + direction
         else:
-            # The curvature along the last step, not the larger one of `_scale`: where no pair has been there is little.
+            # This is the curvature along the last step, not the larger one of `_scale`: where no pair has been,
+            # curvature is small.
             curvature = 1.0 / (pairs[-1].radius if pairs else first)
             end = minimise_between_kinks(space, best, QuasiNewton.of(space.mass, pairs, curvature))
             direction = end - best.v
@@ -158,8 +161,8 @@ class LBFGS(OuterMethod[LBFGSState]):
 def _share(space: Feasible, state: LBFGSState, slope: float) -> float | None:
     """The best share of a trial step, for a quadratic function and, from above, its l1 term.
 
-    Between kinks no further than to the minimiser of the model, and that far where it is almost best: there
-    variables are at bounds and zeros exactly.
+    With kinks, the share is at most the minimiser of the model, and exactly this where it is almost the best: variables
+    are exactly at bounds and zeros there.
     """
     if space.smooth:
         return exact_share(state.search.slope, slope)
@@ -168,7 +171,7 @@ def _share(space: Feasible, state: LBFGSState, slope: float) -> float | None:
 
 
 def _blend(space: Feasible, a: Evaluation, b: Evaluation, share: float) -> Evaluation:
-    """As `blend`, where the values have the l1 term."""
+    """Like `blend`, for values with the l1 term."""
     mixed = blend(a, b, share)
     if space.weights is None:
         return mixed
@@ -177,9 +180,9 @@ def _blend(space: Feasible, a: Evaluation, b: Evaluation, share: float) -> Evalu
 
 
 def _reduction(space: Feasible, before: Evaluation, after: Evaluation) -> float:
-    """What the next step may be expected to leave of the gradient: as much as the last one did.
+    """The expected reduction of the gradient by the next step, which is that of the last one.
 
-    An error of a few per cent of the gradient now would be most of it after a step as good as that.
+    An error of a few per cent of the gradient now could be most of the gradient after this step.
     """
     first = space.stationarity(before)
     return min(max(space.stationarity(after) / first, _LEAST_REDUCTION), 1.0) if first > 0.0 else 1.0
@@ -208,9 +211,9 @@ def _scale(pairs: tuple[Pair, ...]) -> float:
 
 
 def _longest(pairs: tuple[Pair, ...]) -> float:
-    """The longest step along a negative gradient that any curvature seen calls for.
+    """The longest step along a negative gradient that agrees with the curvatures seen.
 
-    Where steps are exact their direction does not depend on the guess. A long one makes the exact step a part
-    of the trial step, between two evaluations, where rounding errors do not grow.
+    Where steps are exact, their direction does not depend on the guess. With a long trial step, the exact step lies
+    between two evaluations, where rounding errors do not grow.
     """
     return max(pair.radius for pair in pairs)

@@ -11,15 +11,18 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import DESIGN_STANDSTILL, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting
-from .evaluation import Evaluation, value_noise
 from .multiplier import find_multiplier
+from .reduced_objective import Evaluation, value_noise
 
+# Largest number of points proposed for one iterate.
 _MOST_TRIALS = 40
-# Share of the derivative that the asymptote on its other side gets, so that every term is strictly convex.
+# Each derivative also enters, with this share, at the asymptote on its other side, so that every term is strictly
+# convex.
 _BOTH_SIDES = 1e-3
-# Of the convexity that was enough for one iterate, for the next: most of it saves evaluations that are rejected.
+# The next iterate starts with this share of the convexity that was enough for the last one, which saves rejected
+# trials.
 _KEPT = 0.8
-# Distances of asymptotes, in ranges.
+# Smallest and largest distance of asymptotes from the iterate, in units of upper - lower.
 _NEAREST, _FARTHEST = 0.01, 10.0
 
 
@@ -41,11 +44,11 @@ class MMAState(OuterState):
     """Attributes:
     asymptotes: lower and upper (p,), of the current iterate.
     previous, earlier: (p,) the last iterate and the one before.
-    convexity: what keeps the approximations of the objective and of the constraint above them.
+    convexity: coefficients that keep the approximations of the objective and of the constraint above both.
     least: convexities below this are not used.
     expected: the approximation of the objective at the point proposed.
     distance: how much `expected` grows there for a convexity of one.
-    trials: points proposed since the current iterate.
+    trials: number of points proposed since the current iterate.
     """
 
     asymptotes: tuple[Tensor, Tensor]
@@ -176,7 +179,8 @@ class MMA(OuterMethod[MMAState]):
     def _minimiser(
         self, space: Feasible, state: MMAState, objective: Approximation, bound: Approximation | None
     ) -> Tensor:
-        """The minimiser of the approximation within the move limits, where that of the constraint is at most 0."""
+        """The minimiser of the approximation within the move limits for which the approximated constraint is at most
+        0."""
         assert space.bounds is not None
         (lower, upper), v, span = state.asymptotes, state.best.v, _range(space)
         limit = (1.0 - self.margin) * (v - lower), (1.0 - self.margin) * (upper - v)
@@ -186,7 +190,7 @@ class MMA(OuterMethod[MMAState]):
         def minimiser(p: Tensor, q: Tensor) -> Tensor:
             p, q = p.sqrt(), q.sqrt()
             total = p + q
-            # Where neither term is there, nothing calls for a move.
+            # A variable with neither term does not move.
             point = torch.where(total > 0.0, (lower * p + upper * q) / torch.where(total > 0.0, total, 1.0), v)
             return torch.minimum(torch.maximum(point, least), most)
 
@@ -202,7 +206,7 @@ class MMA(OuterMethod[MMAState]):
 
 
 def _range(space: Feasible) -> Tensor:
-    """Upper less lower bound; one where they agree, and nothing moves."""
+    """Upper minus lower bound; one where they agree, and nothing moves."""
     assert space.bounds is not None
     span = space.bounds[1] - space.bounds[0]
     return torch.where(span > 0.0, span, 1.0)
@@ -214,7 +218,7 @@ def _weights(space: Feasible) -> Tensor:
 
 
 def _convexities(space: Feasible, at: Evaluation) -> tuple[float, float]:
-    """Where the convexities of objective and constraint start: a tenth of what full steps change, on average."""
+    """The first convexities of objective and constraint: a tenth of the change by full steps, on average."""
     derivatives = (at.derivative, None if space.constraint is None else space.constraint.derivative(at.v))
     sizes = (0.0 if each is None else 0.1 * dot(each.abs(), _range(space)) / len(at.v) for each in derivatives)
     objective, constraint = sizes
@@ -233,7 +237,7 @@ def _approximation(
 
 
 def _distance(space: Feasible, v: Tensor, to: Tensor, asymptotes: tuple[Tensor, Tensor]) -> float:
-    """What an approximation grows by from v to another point for a convexity of one."""
+    """The growth of an approximation from v to another point for a convexity of one."""
     lower, upper = asymptotes
     terms = (upper - lower) * (to - v) ** 2 / ((upper - to) * (to - lower) * _range(space))
     return dot(_weights(space), terms)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 _FARTHEST = 1e30
 _EPSILON = 2.0**-52
-# Brent's method takes at most the square of what bisection takes; about a flat root more than the usual 100.
+# Brent's method takes at most the square of the steps of bisection, which near a flat root are more than the usual 100.
 _MOST_STEPS = 53**2
 
 
@@ -15,7 +15,7 @@ def find_multiplier(excess: Callable[[float], float], unit: float = 1.0) -> floa
     """The multiplier lambda >= 0 at which an inequality is satisfied, and with equality if lambda > 0.
 
     Args:
-        excess: lambda -> what the inequality is exceeded by, continuous and not increasing.
+        excess: lambda -> the violation of the inequality, continuous and not increasing.
         unit: an order of magnitude of lambda, from which the search starts.
 
     Returns:

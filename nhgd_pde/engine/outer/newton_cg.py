@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState
-from .evaluation import Evaluation, blend, value_noise
 from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model
+from .reduced_objective import Evaluation, blend, value_noise
 from .secant import CorrectedHessian, Secant
 
-# Products with the Hessian are solutions of linear systems themselves, and not better than this.
+# Products with the Hessian are solutions of linear systems, with relative errors of about this size.
 _LEAST_FORCING = 1e-8
-# With a Hessian that is known roughly, such as that of the nominal scenario: the largest and the smallest forcing term,
-# and the steps whose secants correct it.
+# The next three numbers belong to a Hessian that is known roughly, such as that of the nominal scenario: the largest
+# and smallest forcing term, and the number of steps whose secants correct it.
 _ROUGH_FORCING, _LEAST_ROUGH_FORCING = 0.05, 0.02
 _SECANTS = 20
 
@@ -29,10 +29,10 @@ class NewtonState(OuterState):
     search: along `direction`; None until the Hessian at `best` has been seen.
     end: (p,) the iterate plus `direction`, to the last digit where kinks are.
     forcing: relative residual of the Newton system that the next direction may leave.
-    reduction: what `direction` has left of it.
-    gradient_norm: at the iterate.
+    reduction: the relative residual that `direction` has left.
+    gradient_norm: norm of the gradient at the iterate.
     plain: `direction` is the negative gradient.
-    secants: of the last steps, the oldest first.
+    secants: the secants of the last steps, the oldest first.
     product: (p,) of the Hessian given at the iterate with the way to `end`; None unless secants are kept.
     """
 
@@ -52,16 +52,16 @@ class NewtonCG(OuterMethod[NewtonState]):
 
     The conjugate gradients are preconditioned by the Riesz map, so that their number does not depend on the
     mesh. They end at the forcing term 0.9 (|g_k| / |g_k-1|)^2 (Eisenstat and Walker 1996, choice 2), which
-    makes the convergence quadratic, or at a direction of negative curvature: with what they have by then, or
-    the negative gradient. With bounds or an l1 term, the quadratic model is minimised with them: its free variables
-    are those of the next iterate and not of the last, without which steps shorten at every bound that is met.
+    makes the convergence quadratic, or at a direction of negative curvature: with the direction found by then, or the
+    negative gradient. With bounds or an l1 term, the quadratic model is minimised subject to them. So the free
+    variables are those of the next iterate; with those of the last one, steps would be shortened at every new bound.
 
     Attributes:
         step: first trial along a negative gradient; None estimates it. A Newton step is tried in full.
         forcing: the largest forcing term.
-        iterations: most products with the Hessian a direction.
-        least: the smallest forcing term; a Hessian that is known roughly deserves no small one.
-        memory: steps whose secants correct the Hessian, of one that is known roughly.
+        iterations: largest number of products with the Hessian per direction.
+        least: the smallest forcing term; small ones are of no use with a Hessian that is known roughly.
+        memory: number of steps whose secants correct a Hessian that is known roughly.
     """
 
     step: float | None = None
@@ -116,7 +116,7 @@ class NewtonCG(OuterMethod[NewtonState]):
         return replace(state, search=search, accepted=False, failure=failure)
 
     def _exact(self, space: Feasible, state: NewtonState, evaluation: Evaluation, slope: float) -> NewtonState | None:
-        """The minimiser along a step with a rough Hessian, of a quadratic function known at both ends of it."""
+        """The minimiser of a quadratic function along a step made with a rough Hessian, from the data at both ends."""
         if not (self.memory and space.quadratic and space.smooth and evaluation.finite):
             return None
         assert state.search is not None
@@ -129,7 +129,7 @@ class NewtonCG(OuterMethod[NewtonState]):
     def _reached(
         self, space: Feasible, state: NewtonState, evaluation: Evaluation, end: Evaluation, share: float
     ) -> NewtonState:
-        """At a share of the way to the evaluation."""
+        """The state at a share of the step to the evaluation."""
         assert state.search is not None
         norm = space.stationarity(end)
         ratio = norm / state.gradient_norm if state.gradient_norm > 0.0 else 0.0
@@ -155,7 +155,7 @@ class NewtonCG(OuterMethod[NewtonState]):
         )
 
     def _remembered(self, state: NewtonState, evaluation: Evaluation) -> tuple[Secant, ...]:
-        """The secants with that of the step to an evaluation, if its product with the Hessian is known."""
+        """The secants, with the one of the step to an evaluation if its product with the Hessian is known."""
         step = evaluation.v - state.best.v
         length = float(torch.linalg.vector_norm(state.direction))
         if state.product is None or length == 0.0:
@@ -183,13 +183,13 @@ class NewtonCG(OuterMethod[NewtonState]):
             end=model.end,
             search=search,
             plain=False,
-            # A rough model promises more than it holds.
+            # The reduction in a rough model is better than the real one.
             reduction=max(model.reduction, state.reduction) if self.memory else model.reduction,
             product=product,
         )
 
     def _downhill(self, space: Feasible, state: NewtonState) -> NewtonState:
-        """Along the negative gradient, or to where the proximal gradient method goes."""
+        """A search along the negative gradient, or towards the point of the proximal gradient method."""
         best = state.best
         trial = self.step or space.first_step(best)
         direction = -best.gradient

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from .base import DESIGN_STANDSTILL, Feasible, HessianProduct, Need, OuterMethod, OuterState, Setting, Smoothing
-from .evaluation import Evaluation
 from .multiplier import find_multiplier
+from .reduced_objective import Evaluation
 
 
 @dataclass(frozen=True)
 class OC(OuterMethod[OuterState]):
     """v+ = v (-f' / (lambda g'))^eta within the bounds and the move limit (Bendsoe; Andreassen et al. 2011).
 
-    Lambda is the multiplier with which the constraint g holds at v+. For an objective that falls with every
-    variable and a constraint that rises with it, such as compliance and volume; a derivative of the other sign
+    Lambda is the multiplier with which the constraint g holds at v+. The method serves an objective that falls with
+    every variable and a constraint that rises with it, such as compliance and volume. A derivative of the other sign
     counts as zero. Every step is accepted.
 
     Attributes:
         move: longest step of a variable, in its own units.
         exponent: eta.
-        smoothing: (v, f') -> what takes the place of f' in the step, such as the sensitivity filter.
+        smoothing: (v, f') -> the derivative used in the step, such as a filtered one.
     """
 
     move: float = 0.2
@@ -61,7 +61,7 @@ class OC(OuterMethod[OuterState]):
             derivative = self.smoothing(v, derivative)
         gain = (-derivative).clamp(min=0.0)
         cost = constraint.derivative(v).clamp(min=0.0)
-        # Where nothing is gained the ratio is zero, also where nothing is paid.
+        # The ratio is zero where the objective gains nothing, even where the constraint costs nothing.
         ratio = torch.where(gain > 0.0, gain / cost, 0.0) ** self.exponent
 
         def at(multiplier: float) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor
 from ...linalg.conjugate_gradients import conjugate_gradients
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct
-from .evaluation import Evaluation
 from .lbfgs import LBFGS
+from .reduced_objective import Evaluation
 
-# Reduction of the model's gradient that is always asked for, whatever the rounding errors are estimated to be.
+# The gradient of the model is always reduced by at least this factor, whatever the estimate of rounding errors is.
 _LEAST_REDUCTION = 0.1
-# Pairs that the minimisation between kinks remembers: products with H cost more than all of them.
+# Number of pairs of the minimisation between kinks; products with H cost more than all of them.
 _MEMORY = 40
 
 
@@ -38,19 +38,19 @@ class ModelStep:
 def minimise_model(
     space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
 ) -> ModelStep:
-    """A step that reduces the gradient of q by the factor `forcing`, or as far as its curvature is positive.
+    """A step that reduces the gradient of q by the factor `forcing`, or until a direction has no positive curvature.
 
     Args:
         space: the inner product, whose Riesz map is the preconditioner, bounds and the l1 term.
         best: v, h and its Riesz representative.
         hessian: products with H.
         forcing: the reduction wanted.
-        iterations: most products.
+        iterations: largest number of products.
     """
     minimise = _without_kinks if space.smooth else _between_kinks
     first = space.stationarity(best)
     if first > 0.0:
-        # A gradient that is known up to rounding errors has no use for a model that is solved any better.
+        # A model need not be solved better than the rounding errors of the gradient allow.
         forcing = max(forcing, min(best.rounding / first, _LEAST_REDUCTION))
     return minimise(space, best, hessian, forcing, iterations)
 
@@ -58,7 +58,7 @@ def minimise_model(
 def _between_kinks(
     space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
 ) -> ModelStep:
-    """L-BFGS with exact steps, each of them a product with H: it learns of all faces from the products in any."""
+    """L-BFGS with exact steps, each of which takes one product with H; all faces learn from the products in any."""
     inside, method = replace(space, quadratic=True), LBFGS(_MEMORY, space.unit)
     start = replace(best, value=space.l1(best.v), state_error=0.0, adjoint_error=0.0)
     state = method.init(inside, start)
@@ -74,7 +74,7 @@ def _between_kinks(
         slope = current.derivative + image
         value = current.value + space.rate(current.derivative, current.v, point) + 0.5 * curvature
         reached = replace(start, v=point, value=value, derivative=slope, gradient=slope / space.mass)
-        # Also where the product is not a number.
+        # This also catches products that are not finite.
         if not curvature > 0.0:
             if value < current.value and current.v is not best.v:
                 return ModelStep(point, _share(space.stationarity(reached), first))

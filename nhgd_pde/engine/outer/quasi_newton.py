@@ -1,4 +1,4 @@
-"""The matrix that L-BFGS stands for, in the compact form of Byrd, Nocedal and Schnabel (1994, Math. Program. 63)."""
+"""The matrix of L-BFGS, in the compact form of Byrd, Nocedal and Schnabel (1994, Math. Program. 63)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class QuasiNewton:
 
     @classmethod
     def of(cls, mass: Tensor, pairs: Sequence[Pair], scale: float) -> Self:
-        """From pairs, the oldest first."""
+        """The matrix of some pairs, the oldest first."""
         if not pairs:
             return cls(mass, scale, mass.new_zeros(len(mass), 0), mass.new_zeros(0, 0))
         steps = torch.stack([pair.step for pair in pairs], dim=1)

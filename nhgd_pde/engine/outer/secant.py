@@ -1,4 +1,4 @@
-"""A Hessian that is known roughly, corrected by what gradients have shown of it: BFGS updates of a given operator.
+"""A Hessian that is known roughly, corrected by changes of gradients: BFGS updates of a given operator.
 
     B+ = B - (B s)(B s)^T / (s . B s) + y y^T / (y . s)
 
@@ -40,7 +40,7 @@ class CorrectedHessian:
 
     @classmethod
     def of(cls, operator: HessianProduct, secants: Sequence[Secant]) -> Self:
-        """From secants, the oldest first; those without curvature are left out."""
+        """The corrected operator, from secants, the oldest first; secants without curvature are left out."""
         updates: list[tuple[Tensor, float, Tensor, float]] = []
         for secant in secants:
             image = _corrected(secant.product, secant.step, updates)

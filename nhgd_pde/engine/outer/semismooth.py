@@ -12,20 +12,21 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible
-from .evaluation import Evaluation
 from .quasi_newton import QuasiNewton
+from .reduced_objective import Evaluation
 
-# A little more accuracy in the model saves no evaluations.
+# Relative accuracy of the minimiser of the model; a better one saves no evaluations.
 _REDUCTION = 0.01
+# Largest numbers of semismooth Newton steps, and of faces in one minimisation in a face.
 _MOST_ROUNDS = 50
 _MOST_FACES = 20
-# Of a semismooth Newton step: where less of it is best for q, it tells little of the kinks.
+# A semismooth Newton step of which a smaller share than this is best for q says little about the kinks.
 _LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point (p,), the derivative of the smooth part of q there, and the share of the way there that was taken."""
+    """A point (p,), the derivative of the smooth part of q there, and the share of the step that was taken."""
 
     x: Tensor
     slope: Tensor
@@ -36,10 +37,10 @@ def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewto
     """The point v + d (p,) of a step d that reduces the stationarity of q a hundredfold, or descends.
 
     A semismooth Newton method (Hintermueller, Ito and Kunisch 2003, SIAM J. Optim. 13; with an l1 term Stadler 2009,
-    Comput. Optim. Appl. 44): prox(x - gradient / c) says which variables will be at a kink; they are put there, and
-    q is minimised in the others. c is the curvature that B has in every direction that it knows nothing of. Of such
-    a step, cut off at kinks, as much is taken as is best for q. Where that is little a step of the proximal gradient
-    method takes its place, and q is minimised in the face that is reached (More and Toraldo 1991, SIAM J. Optim. 1).
+    Comput. Optim. Appl. 44): prox(x - gradient / c) shows which variables will be at a kink. They are put there, and q
+    is minimised in the others. c is the curvature of B in directions of which it knows nothing. The step is cut off at
+    kinks, and the share of it that is best for q is taken. Where this share is small, a step of the proximal gradient
+    method is taken instead, and q is minimised in the face that is reached (More and Toraldo 1991, SIAM J. Optim. 1).
     So q falls in every round, and no two repeat.
     """
     point, unit = Point(best.v, best.derivative), 1.0 / matrix.scale
@@ -58,21 +59,21 @@ def minimise_between_kinks(space: Feasible, best: Evaluation, matrix: QuasiNewto
 
 
 def _towards(space: Feasible, start: Point, end: Tensor, matrix: QuasiNewton) -> Point | None:
-    """The best point for q on the way to another; None where q does not fall that way.
+    """The best point for q on the line to another point; None where q does not fall along it.
 
-    The l1 term is convex: taken as linear along the way it is not underestimated.
+    The l1 term is convex: taken as linear along the line, it is not underestimated.
     """
     rate = space.rate(start.slope, start.x, end)
     if not rate < 0.0:
         return None
-    way = end - start.x
-    image = matrix.product(way)
-    share = min(1.0, -rate / dot(way, image))
-    return Point(end if share == 1.0 else start.x + share * way, start.slope + share * image, share)
+    step = end - start.x
+    image = matrix.product(step)
+    share = min(1.0, -rate / dot(step, image))
+    return Point(end if share == 1.0 else start.x + share * step, start.slope + share * image, share)
 
 
 def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
-    """Where q is least with the variables at a kink that are going to be there, the others cut off at kinks."""
+    """The minimiser of q with some variables put at their kinks; the others are cut off at kinks."""
     target = space.prox(start.x - start.slope / (matrix.scale * space.mass), 1.0 / matrix.scale)
     free = _free(space, target)
     jump = torch.where(free, 0.0, target - start.x)
@@ -82,13 +83,13 @@ def _semismooth_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Ten
 
 def _cauchy_point(space: Feasible, start: Point, matrix: QuasiNewton) -> Tensor:
     """The step of the proximal gradient method whose length is best for q where no kink is met."""
-    way = -space.residual(start.x, start.slope / space.mass, 1.0 / matrix.scale)
-    length = dot(way, space.mass * way) / dot(way, matrix.product(way))
+    step = -space.residual(start.x, start.slope / space.mass, 1.0 / matrix.scale)
+    length = dot(step, space.mass * step) / dot(step, matrix.product(step))
     return space.prox(start.x - length * start.slope / space.mass, length)
 
 
 def _face_minimiser(space: Feasible, start: Point, matrix: QuasiNewton) -> Point:
-    """Where q is least in the face of a point, or in a face of that: what meets a kink stays there."""
+    """The minimiser of q in the face of a point, or in a smaller face: variables that meet a kink stay there."""
     for _ in range(_MOST_FACES):
         free = _free(space, start.x)
         whole = start.x + matrix.newton_step(_smooth(space, start.slope, start.x), free)
@@ -103,7 +104,7 @@ def _face_minimiser(space: Feasible, start: Point, matrix: QuasiNewton) -> Point
 
 
 def _free(space: Feasible, x: Tensor) -> Tensor:
-    """Which variables are at no kink."""
+    """(p,) which variables are at no kink."""
     free = torch.ones_like(x, dtype=torch.bool)
     if space.bounds is not None:
         free = (x > space.bounds[0]) & (x < space.bounds[1])

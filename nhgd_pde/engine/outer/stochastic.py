@@ -9,20 +9,20 @@ from torch import Tensor
 
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState
-from .evaluation import Evaluation
 from .quadratic_model import minimise_model
+from .reduced_objective import Evaluation
 
-# The gradient has grown by this: the steps are too long.
+# The steps are too long where the gradient has grown by this factor.
 _DIVERGED = 1e2
-# A failed evaluation is tried again with a shorter step so many times.
+# A failed evaluation is repeated with a shorter step, at most this many times, by this factor each time.
 _MOST_RETREATS = 6
 _RETREAT = 0.25
-# Of the secants before, at every step.
+# Weight of the earlier secants at every step.
 _MEMORY = 0.9
+# Smallest and largest fraction of the model step after the first one: estimates of other scenarios lag one iterate.
 _SHORTEST = 0.02
-# Of the model's minimiser, after a first step all the way: what is known of other scenarios is of points before.
 _LONGEST = 0.7
-# Share of the first trial of a line search that a first plain step is.
+# The first plain step is this share of the first trial of a line search.
 _CAUTION = 0.05
 
 
@@ -30,12 +30,12 @@ _CAUTION = 0.05
 class StochasticState(OuterState):
     """Attributes:
     scale: a norm that gradients have at a start.
-    taken: steps.
-    unit: the step before the rule makes it shorter.
-    modelled, measured: sums over the steps of what the model said of d . H d and what gradients did, later ones more.
+    taken: number of steps.
+    unit: the length of the step before the rule shortens it.
+    modelled, measured: weighted sums over the steps of d . H d, by the model and by changes of gradients.
     end: (p,) the proposal before it is shortened; None until the model has been minimised.
-    slope: of the objective on the way there.
-    retreats: at this iterate.
+    slope: slope of the objective along the step to it.
+    retreats: number of failed evaluations at this iterate.
     """
 
     scale: float
@@ -57,12 +57,12 @@ class StochasticApproximation(OuterMethod[StochasticState]):
     step of the model between them or of the proximal gradient method.
 
     Attributes:
-        natural: take the model.
-        step: a. None: for the natural direction 1 at first, then at most 0.7 and what the secants say of the model's
-            curvature; for the plain one a twentieth of the first trial of a line search.
+        natural: take the minimiser of the model.
+        step: a. None: for the natural direction 1 at first, then at most 0.7, and less where secants show more
+            curvature than the model; for the plain one a twentieth of the first trial of a line search.
         shift, power: k0 and gamma; a constant step with gamma = 0.
         forcing: relative residual of the model's minimiser.
-        iterations: most products with the Hessian a direction.
+        iterations: largest number of products with the Hessian per direction.
     """
 
     natural: bool = True
@@ -97,13 +97,13 @@ class StochasticApproximation(OuterMethod[StochasticState]):
             given = hessian
 
             def shorter(d: Tensor) -> Tensor:
-                # The minimiser then is this share of the way, with variables at bounds and zeros exactly.
+                # The minimiser then is the end of the step, with variables exactly at bounds and zeros.
                 return given(d) / length
 
             end = minimise_model(space, best, shorter, self.forcing, self.iterations).end
             slope = space.rate(best.derivative, best.v, end)
             if not slope < 0.0:
-                # No positive curvature, or nothing to gain.
+                # The model has no positive curvature, or nothing is left to gain.
                 trial = _CAUTION * space.first_step(best)
                 end = space.prox(best.v - trial * best.gradient, trial)
             state = replace(state, end=end, slope=slope)
@@ -129,10 +129,10 @@ class StochasticApproximation(OuterMethod[StochasticState]):
         return self._learnt(state, reached, length) if self.natural and self.step is None else reached
 
     def _learnt(self, state: StochasticState, reached: StochasticState, length: float) -> StochasticState:
-        """With the unit that the secants call for.
+        """The state with the unit that the secants suggest.
 
         Along a model's minimiser with a step t, d . H d = - t slope. Where the mean of all scenarios has more curvature
-        than the nominal one, or errors of the estimates add to what gradients change by, steps have to be shorter.
+        than the nominal one, or errors of the estimates add to the changes of gradients, steps have to be shorter.
         """
         moved = dot(reached.best.derivative - state.best.derivative, reached.best.v - state.best.v)
         share = _RETREAT**state.retreats

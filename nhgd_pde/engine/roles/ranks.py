@@ -120,7 +120,7 @@ class Ranks(Team):
             return
         raise next(each for each in self._objects(failure) if each is not None)
 
-    def told(self, message: str) -> str:
+    def first_message(self, message: str) -> str:
         if not bool(self._header(_Purpose.MESSAGE, flag=bool(message))[:, 2].any()):
             return message
         return next(each for each in self._objects(message) if each)

@@ -91,7 +91,7 @@ class CurvatureRole:
         Raises:
             RoleLostError: the inner role is gone.
         """
-        told = replace(self.problem.counts)
+        reported = replace(self.problem.counts)
         while True:
             kind, tensors = self.link.receive()
             start = time.perf_counter()
@@ -106,13 +106,13 @@ class CurvatureRole:
             self.busy += time.perf_counter() - start
             if kind in (Message.ABSORB, Message.ANTICIPATE):
                 continue
-            # A failure of work that nobody waits for is told with the next answer.
+            # A failure of work that nobody waits for is reported with the next answer.
             if self._failure is not None:
                 self.link.send(Message.FAILURE, (text_tensor(_failure_text(self._failure)),))
                 self._failure = None
                 continue
-            done = self.problem.counts - told
-            told = replace(self.problem.counts)
+            done = self.problem.counts - reported
+            reported = replace(self.problem.counts)
             trust = float(self._state.trust) if self._state is not None else 0.0
             report = torch.tensor([trust, self.busy, *done.as_dict().values()], dtype=torch.float64)
             self.link.send(Message.ANSWER, (*(answer or ()), report))

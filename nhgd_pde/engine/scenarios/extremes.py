@@ -1,13 +1,15 @@
-"""What scenarios that were not looked at contribute beyond the largest one that was, told by their random variables.
+"""The part of scenarios that were not used that exceeds the largest one used, predicted from their random variables.
 
-The variance of a sample says nothing of scenarios far out in the tail that happen to be left out: a few of them may
-make more of a mean than all others together. Their random variables are known, however. The distances d_s of a quantity
+The variance of a sample does not show scenarios far out in the tail that happen to be left out. A few of them may
+contribute more to a mean than all others together. Their random variables are known, however. The distances d_s of a
+quantity
 from its mean grow like exponentials of normal variables where coefficients are log-normal, so that
 
     log d_s  ~  c_0 + sum_k (a_k z_sk + b_k z_sk^2)
 
-is fitted to the scenarios seen, with weights d_s, because the tail has to be met and not the middle. Ridge regression
-with the variances of `weights.py` keeps coefficients small that a few scenarios do not tell. Predictions are the
+is fitted to the scenarios seen, with weights d_s, because the model has to fit the tail and not the middle. Ridge
+regression with the variances of `weights.py` keeps coefficients small that a few scenarios do not determine.
+Predictions are the
 expectations of log-normal numbers, which grow with the variance of the predicted logarithms.
 """
 
@@ -20,7 +22,7 @@ from torch import Tensor
 
 # Variances of the coefficients of variables and of their squares, relative to that of the remainder of log d.
 _LINEAR, _SQUARE = 10.0, 1.0
-# Distances below this share of the largest one are in no tail.
+# Distances below this share of the largest one do not belong to the tail.
 _SMALL = 1e-3
 
 
@@ -42,7 +44,7 @@ def beyond(variables: Tensor, weights: Tensor, distances: Tensor, used: int) -> 
     shares = distances / largest
     logarithms = shares.clamp(min=_SMALL).log()
     functions, total, root = _functions(variables), shares.sum(), shares.sqrt()
-    # With the constant eliminated: the least sum of the weighted squares and of the squares of the coefficients.
+    # The constant is eliminated; then the weighted squares plus the squares of the coefficients are minimised.
     middle, level = shares @ functions[:count] / total, shares @ logarithms / total
     functions = functions - middle
     seen, others = functions[:count] * root[:, None], functions[count:]
@@ -50,7 +52,7 @@ def beyond(variables: Tensor, weights: Tensor, distances: Tensor, used: int) -> 
     right = root * (logarithms - level)
     slopes = torch.linalg.solve(matrix, seen.T @ right)
     variance = (right - seen @ slopes).square().sum() / total
-    # The further out, the less a logarithm is known; the mean of exp(x) for a normal x is exp(mean + variance / 2).
+    # Far out, logarithms are known less well. The mean of exp(x) for a normal x is exp(mean + variance / 2).
     doubt = variance * (1.0 + 1.0 / total + (others * torch.linalg.solve(matrix, others.T).T).sum(1))
     excess = ((level + others @ slopes + 0.5 * doubt).exp() - shares[used:].max()).clamp(min=0.0)
     return float(largest * (weights[count:].abs() @ excess))

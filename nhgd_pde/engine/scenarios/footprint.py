@@ -1,4 +1,4 @@
-"""How much memory scenarios take: numbers that every oracle over scenarios estimates its bytes from.
+"""The memory that scenarios take: numbers from which every oracle over scenarios estimates its bytes.
 
 Fitted to the peaks of runs with 1e3 and 2e3 unknowns in 64 to 4096 scenarios, 8 to 128 of them at once. States and
 adjoints are there at the iterate, at a trial point and in the output, hypergradients twice; weights of a batch that
@@ -18,7 +18,7 @@ class Footprint:
         count: scenarios.
         unknowns, controls: numbers of inner and of outer variables.
         at_once: scenarios that are worked on at once.
-        entries: of the matrix of one scenario.
+        entries: number of entries of the matrix of one scenario.
         points: quadrature points.
         factors: bytes of the sparse factors of one scenario.
     """

@@ -10,7 +10,7 @@ from ...linalg.riesz import RieszMap
 
 
 def deviation(metric: RieszMap, rows: Tensor) -> float:
-    """Standard deviation of covectors (b, p) in the norm of gradients, for one Riesz map; infinite of less than two."""
+    """Standard deviation of covectors (b, p) in the norm of gradients; takes one Riesz map. Infinite for b < 2."""
     count = rows.shape[0]
     if count < 2:
         return math.inf
@@ -26,16 +26,15 @@ def alternating(rest: Tensor, first: int = 0) -> Tensor:
 
 
 def deviation_of(metric: RieszMap, length: float, typical: Tensor, count: int) -> float:
-    """Standard deviation of covectors in the norm of gradients, from what they differ by from their mean.
-
-    The norm of the diagonal takes no solve, and is off by a factor that depends on how smooth covectors are: that of
-    their differences from the mean, with alternating signs, is taken.
+    """Standard deviation of covectors in the norm of gradients, from their differences from their mean. The norm by the
+    diagonal takes no solve. It is wrong by a factor that depends on the smoothness of covectors; the factor of the
+    differences, added up with alternating signs, is used for all.
 
     Args:
-        metric: of gradients.
+        metric: the inner product of gradients.
         length: norm of all differences, by the diagonal.
         typical: (p,) their sum with alternating signs.
-        count: of the covectors, at least two.
+        count: number of covectors, at least two.
     """
     rough = length / math.sqrt(count - 1)
     if metric.diagonal or not rough > 0.0:

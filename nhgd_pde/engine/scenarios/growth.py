@@ -1,4 +1,4 @@
-"""How many scenarios are looked at, and how well.
+"""The number of scenarios in use, and the accuracy of their equations.
 
 The first scenarios stand for all until the gradient falls below the error of their mean: progressive batching (Byrd,
 Chin, Nocedal and Wu 2012, Math. Program. 134; Bollapragada et al. 2018, ICML).
@@ -9,27 +9,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# Share of all scenarios from which on all of them are taken.
+# From this share of all scenarios on, all of them are used.
 _NEARLY = 0.75
 
 
 @dataclass(frozen=True)
 class GrowthOptions:
-    """How many scenarios are looked at, and how well.
+    """Options of the growth of batches of scenarios, and of the accuracy of their equations.
 
     Attributes:
-        first: those of the first evaluation that takes any; None: all of them always.
-        nominal: the gradient of the nominal problem is reduced by this factor before any scenario is looked at, which
-            costs next to nothing; 1: it is not.
+        first: number of scenarios in the first evaluation that uses any; None uses all scenarios always.
+        nominal: the gradient of the nominal problem is reduced by this factor before any scenario is used, which costs
+            next to nothing; 1 skips this.
         ratio: a batch grows once the gradient is below this multiple of its sampling error.
-        settled: the same while all scenarios are looked at on a coarser mesh, and none on the problem's own: steps cost
-            next to nothing there.
-        least, most: factors by which it grows at least and at most.
-        share: error of state and adjoint equations that is left, as a share of the sampling error.
-        visible: the same as a share of the gradient, where that is larger.
+        settled: the same while all scenarios are used on the coarser mesh, and none on the mesh of the problem: steps
+            cost next to nothing there.
+        least, most: smallest and largest factor by which a batch grows.
+        share: allowed error of state and adjoint equations, as a share of the sampling error.
+        visible: the same as a share of the gradient; the larger of both errors is allowed.
         roughest: largest relative error of a state or an adjoint.
-        coarse: scenarios that are looked at first on a coarser mesh, as control variates; 0: none.
-        coarse_most: factor by which these grow at most.
+        coarse: number of scenarios used first on a coarser mesh, as control variates; 0 for none.
+        coarse_most: largest factor by which the batch on the coarser mesh grows.
     """
 
     first: int | None = 16
@@ -54,10 +54,10 @@ class GrowthOptions:
         doubt: float = math.inf,
         settled: bool = False,
     ) -> bool:
-        """Whether the scenarios in use tell in which direction the optimum is, or that it is near enough.
+        """Whether the scenarios in use show the direction of the optimum, or that the optimum is near enough.
 
         Args:
-            active: how many there are on the mesh of the problem.
+            active: number of scenarios on the mesh of the problem.
             stationarity: norm of the gradient.
             sampling_error: standard error of the gradient, in its norm.
             goal: norm of the gradient at which the run ends.
@@ -79,10 +79,11 @@ class GrowthOptions:
         *,
         ending: bool = False,
     ) -> int:
-        """Scenarios of the next batch, at most `most` times as many.
+        """Number of scenarios of the next batch, at most `most` times as many as now.
 
         The variance of a mean over b of S scenarios is proportional to 1/b - 1/S. Where a run may be `ending`, three
-        quarters of the scenarios are tried before all, whose equations would have to be solved to the last digits.
+        quarters of the scenarios are tried before all of them, because the equations of all would have to be solved to
+        the last digits.
         """
         most = self.most if most is None else most
         if active == 0:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class KnownSolutions:
-    """States and adjoints of the scenarios seen so far: all that is stored of each.
+    """States and adjoints of the scenarios seen so far; nothing else is stored of a scenario.
 
     Attributes:
-        u, p: (b, n), b those of this rank.
-        at: u and p (1, n) of the nominal scenario when these were solved for; None before.
-        moved: (1, n), to be added to every row of u and p, which copies of all rows would take as much memory for.
-        gains: (2, b) for states and adjoints, how much larger solutions of a scenario are than those with the shared
-            inverse, as far as earlier solves have shown; None before.
+        u, p: (b, n) states and adjoints of the b scenarios of this rank.
+        at: u and p (1, n) of the nominal scenario at the point where these were solved for; None before.
+        moved: (1, n) shifts to be added to every row of u and p; kept apart to avoid copies of all rows.
+        gains: (2, b) lower bounds of the factors by which states and adjoints of a scenario are larger than solutions
+            with the shared inverse, from earlier solves; None before.
     """
 
     u: Tensor
@@ -28,16 +28,18 @@ class KnownSolutions:
     gains: Tensor | None = None
 
     def following(self, u: Tensor, p: Tensor) -> KnownSolutions:
-        """Moved on by what u and p (1, n) of the nominal scenario have moved.
+        """Shifts states and adjoints by the change of u and p (1, n) of the nominal scenario.
 
-        The start that is left is off by the step times what the scenario differs from the nominal one, with no solve.
+        Without a solve, the error of the new starts is the step times the difference of a scenario from the nominal
+        one.
         """
         if self.at is None:
             return replace(self, at=(u, p), moved=None)
         return replace(self, at=(u, p), moved=(u - self.at[0], p - self.at[1]))
 
     def gain(self, kind: int, indices: Tensor) -> Tensor:
-        """(k,) of states (0) or adjoints (1) for rows by their places: 1 where a scenario has not been seen."""
+        """(k,) gains of states (kind 0) or adjoints (1) for the rows at given places; 1 for scenarios not seen
+        before."""
         found = self.u.new_ones(len(indices))
         if self.gains is not None:
             known = indices < self.gains.shape[1]
@@ -45,7 +47,7 @@ class KnownSolutions:
         return found
 
     def starts(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(k, n) for rows by their places: the nominal ones where a scenario has not been seen."""
+        """(k, n) starts of the rows at given places: the nominal solutions for scenarios not seen before."""
         assert self.at is not None
         known = indices < len(self.u)
         found = []
@@ -57,7 +59,7 @@ class KnownSolutions:
 
     @property
     def deviations(self) -> tuple[Tensor, Tensor]:
-        """(b, n) of states and adjoints from the nominal ones."""
+        """(b, n) differences of states and adjoints from the nominal ones."""
         assert self.at is not None
         shifts = self.at if self.moved is None else tuple(a - m for a, m in zip(self.at, self.moved, strict=True))
         return self.u - shifts[0], self.p - shifts[1]
@@ -65,12 +67,12 @@ class KnownSolutions:
     def guided(
         self, before: KnownSolutions, after: KnownSolutions, count: int, transfer: Callable[[Tensor], Tensor]
     ) -> KnownSolutions:
-        """With `count` scenarios, moved on by what they have moved from the nominal one with fewer unknowns.
+        """Extrapolates states and adjoints of `count` scenarios by their change on the coarse mesh.
 
         Args:
-            before, after: with fewer unknowns, where these scenarios have been solved for.
-            count: of them.
-            transfer: from differences with fewer unknowns to differences.
+            before, after: solutions of these scenarios on the coarse mesh, before and after they were solved for.
+            count: number of scenarios.
+            transfer: prolongs differences on the coarse mesh to the mesh of the problem.
         """
         assert self.at is not None
         found = []
@@ -88,7 +90,7 @@ class KnownSolutions:
         )
 
     def blend(self, other: KnownSolutions, share: float) -> KnownSolutions:
-        """Scenarios that only the other one has seen move with the nominal scenario."""
+        """Scenarios that only the other state has seen move with the nominal scenario."""
         if self.at is None or other.at is None:
             return other
         at = torch.lerp(self.at[0], other.at[0], share), torch.lerp(self.at[1], other.at[1], share)

@@ -1,10 +1,11 @@
-"""Scenarios on two meshes: what is estimated of a measure of all of them, and how far off that is.
+"""Scenarios on two meshes: the estimate of a risk measure of all scenarios from some of them.
 
     rho_S  ~  rho^c_m(R v) + (rho_b(v) - rho^c_b(R v)),        b <= m <= S
 
-The first b scenarios are looked at on the mesh of the problem, the first m on a coarser one, where they cost a fraction
-of that: control variates of multilevel Monte Carlo (Giles 2008, Oper. Res. 56; for gradients Van Barel and Vandewalle
-2019, SIAM/ASA J. Uncertain. Quantif. 7). How scenarios differ is nearly the same on both meshes, so that the sampling
+The first b scenarios are used on the mesh of the problem, and the first m on a coarser one, where they cost a fraction
+of that. These are the control variates of multilevel Monte Carlo (Giles 2008, Oper. Res. 56; for gradients Van Barel
+and Vandewalle
+2019, SIAM/ASA J. Uncertain. Quantif. 7). Scenarios differ in nearly the same way on both meshes, so that the sampling
 error of the difference is a small part of that of rho_b. Every term is a function of v with its own derivative:
 values and derivatives of the sum belong together.
 """
@@ -27,7 +28,7 @@ from .scenario_sum import ScenarioSum, sum_over_scenarios
 from .team import Team
 from .weights import Balance, balanced
 
-# Relative errors on the coarse mesh, where digits cost little, to those on the problem's own.
+# Relative errors on the coarse mesh, where digits cost little, divided by those on the mesh of the problem.
 _MORE = 0.2
 
 
@@ -40,7 +41,7 @@ class MeshLevelState:
         known: states and adjoints of the other scenarios.
         active: number of scenarios that the next evaluation takes.
         sampling_error: standard error of their part of the gradient in the last evaluation; infinite before the first.
-        used: number of the first scenarios that have been used to choose the point; the others are fresh at the point.
+        used: number of the first scenarios that were used to choose the point; the others are fresh at the point.
     """
 
     nominal: NHGDState
@@ -56,7 +57,7 @@ class MeshLevelState:
 
 @dataclass(frozen=True)
 class MeshLevel:
-    """A problem at a point, its nominal scenario there and what is known of the others."""
+    """A problem on one mesh at a point, its nominal scenario there, and the solutions known of the others."""
 
     problem: ScenarioBilevelProblem
     v: Tensor
@@ -71,7 +72,7 @@ class MeshLevel:
         return cls(problem, v, nominal_point, replace(state, nominal=nominal_point.state, known=known))
 
     def swept(self, balances: Sequence[Balance], risk: Risk, accuracy: tuple[float, float], team: Team) -> ScenarioSum:
-        """To relative errors of states and adjoints."""
+        """The sum over the scenarios of this level, solved to the given relative errors of states and adjoints."""
         norm = self.problem.nominal.inner_metric.norm
         tolerances = Tolerances(*accuracy, norm(self.nominal_point.u), norm(self.nominal_point.p))
         return sum_over_scenarios(
@@ -79,19 +80,19 @@ class MeshLevel:
         )
 
     def following(self, found: ScenarioSum) -> MeshLevel:
-        """With what a sweep has found."""
+        """The level with the solutions of a sum over its scenarios."""
         return replace(self, state=replace(self.state, known=found.known))
 
 
 @dataclass(frozen=True)
 class TwoMeshEstimate:
-    """What the levels say of all scenarios.
+    """The estimate for all scenarios from both levels.
 
     Attributes:
-        fine, coarse: the sums.
-        value: rho, without f_0.
-        derivative: (p,) without that of f_0.
-        corrected: norm of the gradient's correction for what is left of the equations, or of what that might be.
+        fine, coarse: the sums over scenarios on both meshes.
+        value: estimate of rho, without f_0.
+        derivative: (p,) its derivative, without that of f_0.
+        corrected: norm of the gradient's correction for the residuals of the equations, or of an upper estimate of it.
         message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
@@ -127,8 +128,8 @@ def two_mesh_estimate(
 
     Args:
         fine, coarse: the levels.
-        transfer: between them.
-        risk: of the values.
+        transfer: the maps between the meshes.
+        risk: measure of the values.
         accuracy: relative errors of states and adjoints.
         team: ranks that share the scenarios.
     """
@@ -140,7 +141,7 @@ def two_mesh_estimate(
         better = _MORE * accuracy[0], _MORE * accuracy[1]
         below = coarse.swept((many, few), risk, better, team)
         if not below.message:
-            # How scenarios differ from the nominal one is known by now, but for what the coarse mesh does not show.
+            # The coarse mesh has shown by now how scenarios differ from the nominal one; better starts follow from it.
             assert transfer is not None
             count = len(team.own(torch.arange(fine.state.active)))
             known = fine.state.known.guided(coarse.state.known, below.known, count, transfer.prolong)

@@ -1,4 +1,4 @@
-"""What methods have in common that look at a minibatch of scenarios in each evaluation, beside the nominal one."""
+"""The base of methods that use the nominal scenario and a minibatch of others in each evaluation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ...linalg.factorisation import SingularMatrixError
 from ..nhgd import NHGD
 from ..oracle import Accuracy
 from ..outer.base import HessianProduct
-from ..outer.evaluation import Evaluation, failed_evaluation
+from ..outer.reduced_objective import Evaluation, failed_evaluation
 from ..plain import from_plain, to_plain
 from .nominal_point import NominalPoint
 from .part_solution import PartSolution
 from .scenario_bilevel import ScenarioBilevelProblem
 
-# A frozen dataclass with the state of the nominal scenario in it as `nominal`.
+# A frozen dataclass with the state of the nominal scenario as its field `nominal`.
 State = TypeVar("State", bound=Any)
 
 
 @dataclass(frozen=True)
 class Minibatches(ABC, Generic[State]):
-    """An `Oracle` but for its states.
+    """An `Oracle`, apart from its states.
 
     Attributes:
         base: the method for the nominal scenario, whose curvature is pointwise.
@@ -49,7 +49,7 @@ class Minibatches(ABC, Generic[State]):
     ) -> tuple[Evaluation, State]: ...
 
     def hessian(self, problem: ScenarioBilevelProblem, v: Tensor, state: State) -> HessianProduct:
-        """Of the nominal scenario."""
+        """The Hessian of the nominal scenario."""
         return self.base.hessian(problem.nominal, v, state.nominal)
 
     def save(self, state: State) -> dict[str, Any]:
@@ -71,16 +71,16 @@ def beside_nominal(
     error: float,
     count: int,
 ) -> Evaluation:
-    """The evaluation of the nominal scenario and of what the others differ from it.
+    """The evaluation from the nominal scenario and the estimated difference of the others from it.
 
     Args:
-        problem: with the terms in v alone.
-        v: (p,).
+        problem: the scenarios, and the terms in v alone.
+        v: (p,) outer variables.
         nominal_point: the nominal scenario.
         found: the minibatch, whose certificates are reported.
-        more: of hypergradient (p,) and value.
-        error: of the first, in the norm of the gradient.
-        count: scenarios in the minibatch.
+        more: estimated differences of hypergradient (p,) and value from the nominal ones.
+        error: standard error of the first, in the norm of the gradient.
+        count: number of scenarios in the minibatch.
     """
     derivative = nominal_point.derivative + more[0] + problem.nominal.control_derivative(v)
     return Evaluation(
@@ -104,10 +104,10 @@ def next_batch(left: Tensor, count: int, size: int, generator: torch.Generator) 
     An epoch is cut into batches of at most `size` that differ by one at most.
 
     Args:
-        left: of the epoch so far; none at its end.
-        count: scenarios of an epoch.
-        size: of a batch, at most.
-        generator: of the order of an epoch.
+        left: scenarios that the epoch has not drawn yet; empty at its end.
+        count: number of scenarios of an epoch.
+        size: largest size of a batch.
+        generator: draws the order of an epoch.
     """
     if not len(left):
         left = torch.randperm(count, generator=generator)

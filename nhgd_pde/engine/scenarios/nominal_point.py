@@ -10,7 +10,7 @@ from torch import Tensor
 from ..curvature.base import PointwiseState
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
-from ..outer.evaluation import Evaluation
+from ..outer.reduced_objective import Evaluation
 from .part_equations import Tolerances
 from .scenario_bilevel import ScenarioBilevelProblem
 
@@ -20,11 +20,11 @@ class NominalPoint:
     """The nominal scenario at one control.
 
     Attributes:
-        state: of the method that solved for it.
-        u, p: (1, n).
-        value, derivative: of f at its state, without f_0: a number and (p,).
-        sensitivity: of the hypergradient to errors of states and adjoints.
-        inverse: shared by the scenarios.
+        state: the state of the method that solved for it.
+        u, p: (1, n) state and adjoint.
+        value, derivative: f at its state and its hypergradient (p,), both without f_0.
+        sensitivity: error of the gradient for relative errors of one in states and adjoints.
+        inverse: the inverse that the scenarios share.
     """
 
     state: NHGDState
@@ -38,12 +38,12 @@ class NominalPoint:
     def tolerances(
         self, problem: ScenarioBilevelProblem, accuracy: Accuracy, hidden: tuple[float, float], roughest: float
     ) -> Tolerances:
-        """As accurate as asked for, but no more than makes a difference beside the sampling error.
+        """Tolerances of the accuracy asked for, but not finer than the sampling error makes useful.
 
         Args:
-            problem: with the norm of the inner space.
-            accuracy: asked for.
-            hidden: a share of a sampling error, and that error, which may be infinite: not known yet.
+            problem: has the norm of the inner space.
+            accuracy: the accuracy asked for.
+            hidden: a share of a sampling error, and this error, which is infinite while it is not known.
             roughest: largest relative error of a state or an adjoint.
         """
         share, error = hidden
@@ -58,7 +58,7 @@ class NominalPoint:
 def solve_nominal(
     base: NHGD, problem: ScenarioBilevelProblem, v: Tensor, state: NHGDState, accuracy: Accuracy
 ) -> tuple[NominalPoint | None, Evaluation, NHGDState]:
-    """The nominal scenario at v, its own evaluation and the state of `base`; None where the evaluation failed."""
+    """The nominal scenario at v, its evaluation, and the state of `base`; no point where the evaluation failed."""
     nominal = problem.nominal
     evaluation, reached = base.evaluate(nominal, v, state, accuracy)
     if not evaluation.finite:

@@ -16,9 +16,10 @@ from ..curvature.base import PointwiseState
 from ..state_newton import solve_from_anywhere
 from .scenario_bilevel import Part
 
-# Relative error of a Newton direction.
+# Relative error of a Newton direction, and largest number of Newton steps.
 _INEXACT = 1e-2
 _NEWTON_STEPS = 50
+# Largest number of applications of the inverse in one linear system.
 _MOST = 200
 # Absolute tolerance for solutions that are zero, relative to the longest starting vector.
 _ROUNDING = 1e-14

@@ -34,7 +34,7 @@ class SharedInverse:
 
     Attributes:
         inverse: an approximate inverse that all scenarios share.
-        tolerances: of both equations.
+        tolerances: tolerances of both equations.
         gains: (b,) of states and of adjoints, lower bounds of `RowSolutions.gain` from earlier solves; None without.
     """
 
@@ -58,7 +58,7 @@ class PartStates:
     """States of b scenarios.
 
     Attributes:
-        states: their solutions u_s.
+        states: the solutions u_s.
         values: (b,) f_s at u_s.
         penalties: (b,) c_s at u_s, corrected to first order for the residuals of the states by an adjoint of f_s + c_s.
     """
@@ -91,7 +91,7 @@ def solve_part_adjoints(
         v: (p,) outer variables.
         u: (b, n) their states.
         p: (b, n) starts.
-        solver: of the equations.
+        solver: solves the equations.
         slopes: (b,), one by default.
         needed: (b,) scenarios to solve for; the adjoints of the others are zero, and their hypergradients worthless.
             All of them by default.

@@ -3,11 +3,11 @@
     h = h_0 + sum_s w_s d_s + (S/b) sum_{s in B} w_s (h_s - h_0 - d_s),   then d_s <- h_s - h_0 for s in B
 
 Defazio, Bach and Lacoste-Julien 2014 (NeurIPS 27). h_0 is the hypergradient of the nominal scenario at the same
-control. In place of hypergradients the table has their differences from it, and so for states and adjoints: what it
-holds of a scenario is moved on with the nominal one, with no solve and no work on the table, and what is left to change
-is by how much the scenario differs from it. Scenarios enter when they are first drawn; in that first epoch the mean of
-those seen stands for all, as in the paper's section on implementation. Those of the starting point do not enter: the
-first step is longer than all others, and what is known from before it would have to be corrected by as much.
+control. The table has the differences of hypergradients, states and adjoints from the nominal ones. So its entries move
+with the nominal scenario, with no solve and no work on the table, and only the differences have to be updated.
+Scenarios enter when they are first drawn. In this first epoch the mean of those seen stands for all, as in the paper's
+section on implementation. Scenarios drawn at the starting point do not enter: the first step is longer than all others,
+and entries from before it would be wrong by as much.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
-from ..outer.evaluation import Evaluation, failed_evaluation
+from ..outer.reduced_objective import Evaluation, failed_evaluation
 from .footprint import Footprint
 from .gradient_spread import deviation
 from .minibatches import Minibatches, beside_nominal, next_batch
@@ -36,7 +36,7 @@ class Seen:
     Attributes:
         u, p: (n,) state and adjoint.
         h: (p,) hypergradient.
-        value: of f_s.
+        value: f_s minus the nominal value.
     """
 
     u: Tensor
@@ -47,16 +47,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class SAGAState:
-    """What is carried from one evaluation to the next.
+    """Data that are carried from one evaluation to the next.
 
     Attributes:
-        nominal: of the nominal scenario.
-        table: of every scenario; None of those that have not been drawn.
+        nominal: the state of the nominal scenario.
+        table: entries of all scenarios; None for scenarios that have not been drawn.
         mean, value: weighted sums over the table of h (p,) and of the values.
         left: numbers of the scenarios that the epoch has not drawn yet.
-        generator: of the order.
-        sampling_error: of the gradient of the last evaluation; infinite before there was one.
-        taken: evaluations.
+        generator: draws the order of an epoch.
+        sampling_error: standard error of the gradient of the last evaluation; infinite before the first.
+        taken: number of evaluations.
     """
 
     nominal: NHGDState
@@ -70,7 +70,7 @@ class SAGAState:
 
     @property
     def u(self) -> Tensor:
-        """(S, n); the nominal one of scenarios that have not been drawn."""
+        """(S, n) states; the nominal state for scenarios that have not been drawn."""
         nominal = self.nominal.u[0]
         return torch.stack([nominal if seen is None else nominal + seen.u for seen in self.table])
 
@@ -84,11 +84,11 @@ class SAGAState:
 
     @property
     def numbers(self) -> int:
-        """Held of all scenarios: at most S (2 n + p + 1)."""
+        """How many numbers the table has: at most S (2 n + p + 1)."""
         return sum(seen.u.numel() + seen.p.numel() + seen.h.numel() + 1 for seen in self.table if seen is not None)
 
     def blend(self, other: SAGAState, share: float) -> SAGAState:
-        """The table has differences from the nominal scenario, and stays as it is."""
+        """The table stays as it is, because it has differences from the nominal scenario."""
         return replace(other, nominal=self.nominal.blend(other.nominal, share))
 
 
@@ -97,10 +97,10 @@ class SAGA(Minibatches[SAGAState]):
     """Options; an `Oracle`.
 
     Attributes:
-        batch: b, at most.
-        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        batch: largest b.
+        share: allowed error of state and adjoint equations, as a share of the sampling error.
         roughest: largest relative error of a state or an adjoint.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     batch: int = 8
@@ -147,7 +147,7 @@ class SAGA(Minibatches[SAGAState]):
         if not evaluation.finite:
             return evaluation, state
         if not state.taken:
-            # Drawn again at last.
+            # The scenarios of the first batch are drawn again at the end of the epoch.
             blank = replace(state, nominal=reached.nominal, sampling_error=error)
             return evaluation, replace(blank, left=torch.cat([left, batch]), taken=1)
         return evaluation, replace(reached, left=left, taken=state.taken + 1)
@@ -160,7 +160,8 @@ class SAGA(Minibatches[SAGAState]):
         batch: Tensor,
         found: PartSolution,
     ) -> tuple[Tensor, float, float, SAGAState]:
-        """Of sum_s w_s (h_s - h_0) and of the same of the values, the error of the first, and the table afterwards."""
+        """Estimates of sum_s w_s (h_s - h_0) and of this sum for values, the error of the first, and the state
+        afterwards."""
         count, size = problem.inner_shape[0], len(batch)
         weights = problem.weights[batch]
         h, values = found.rows - nominal_point.derivative, found.values - nominal_point.value
@@ -172,7 +173,7 @@ class SAGA(Minibatches[SAGAState]):
         step, shift = weights @ change, float(weights @ moved)
         table = list(state.table)
         for k, s in enumerate(batch.tolist()):
-            # Copies, because a row of a batch would keep all of it.
+            # Entries are copies, because a view of a row would keep the whole batch in memory.
             u, p = (found.u[k] - nominal_point.u[0]), (found.p[k] - nominal_point.p[0])
             table[s] = Seen(u, p, h[k].clone(), float(values[k]))
         mean, value = state.mean + step, state.value + shift
@@ -193,9 +194,10 @@ class SAGA(Minibatches[SAGAState]):
 
 
 def _share_of_all(weights: Tensor, table: list[Seen | None]) -> tuple[float, int]:
-    """What the scenarios drawn so far are of all, by which a sum over them is divided, and how many they are.
+    """The share of the scenarios drawn so far in all, by which a sum over them is divided, and their number.
 
-    Their weights, where all are of one sign; else, as with sparse quadrature, their number.
+    It is the sum of their weights where all weights have one sign; else, as with sparse quadrature, their share in
+    number.
     """
     seen = torch.tensor([each is not None for each in table])
     drawn = int(seen.sum())

@@ -46,7 +46,7 @@ class SamplingErrors:
 def sampling_errors(
     fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, found: TwoMeshEstimate
 ) -> SamplingErrors:
-    """The errors of an estimate, by all of its scenarios, and the bound by the fresh ones among them."""
+    """The errors of an estimate from all of its scenarios, and the bound from the fresh ones among them."""
     return replace(_own_errors(fine, coarse, transfer, found), bound=_bound(fine, coarse, transfer, found))
 
 
@@ -71,7 +71,7 @@ def _own_errors(
 
 
 def _contrasted(hypergradients: Hypergradients, measured: WeightedRisk, count: int = 0) -> Tensor:
-    """(k, p) combinations of hypergradients, of which there may be more than are measured; k = 0: of all scenarios."""
+    """(k, p) combinations of hypergradients that show the sampling error; k = 0 where no scenario was left out."""
     if measured.balance.factor == 0.0:
         return hypergradients.nominal.new_zeros(0, len(hypergradients.nominal))
     contrasts = measured.contrasts()
@@ -111,7 +111,7 @@ def _bound_of_one(level: MeshLevel, measured: WeightedRisk, rows: Hypergradients
 
 
 def _beyond(level: MeshLevel, squares: Tensor) -> float:
-    """What scenarios left out contribute beyond the largest fresh one, from squared distances (b,)."""
+    """The part of scenarios left out that exceeds the largest fresh one, from squared distances (b,)."""
     return beyond(level.problem.variables, level.problem.weights, squares.sqrt(), level.state.used)
 
 
@@ -123,12 +123,12 @@ def _offsets(
     Args:
         level: the level, some of whose scenarios are fresh.
         measured: the risk measure over b scenarios of the level.
-        hypergradients: those of these scenarios, and of more scenarios where `count` is larger than b.
+        hypergradients: hypergradients of these scenarios, and of more scenarios where `count` is larger than b.
         squares: (b,) squared distances of the hypergradients from their mean.
         count: number of scenarios with hypergradients, without the nominal one.
     """
-    told = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
-    coefficients = measured.slopes[:, None] * torch.cat([told.offset, told.spread], 1)
+    comparison = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
+    coefficients = measured.slopes[:, None] * torch.cat([comparison.offset, comparison.spread], 1)
     missing = max(count + 1 - len(coefficients), 0)
     return hypergradients.combined(torch.nn.functional.pad(coefficients, (0, 0, 0, missing)))
 
@@ -142,7 +142,7 @@ def _length(metric: RieszMap, offsets: Tensor, tail: float) -> float:
 def _smoothness(metric: RieszMap, typical: Tensor) -> float:
     """The norm of the gradient of a typical covector (1, p), relative to that by the diagonal of the Riesz map.
 
-    The latter takes no solves, and is off by a factor that depends on how smooth a covector is.
+    The norm by the diagonal takes no solves, and is wrong by a factor that depends on the smoothness of a covector.
     """
     rough = metric.dual_norm_estimate(typical)
     return metric.dual_norm(typical) / rough if rough > 0.0 else 1.0

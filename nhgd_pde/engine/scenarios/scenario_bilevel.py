@@ -1,10 +1,10 @@
-"""What the engine asks of a bilevel problem with many scenarios.
+"""The interfaces of bilevel problems with many scenarios on which the engine works.
 
     min_v  rho(f_1(u_1(v), v), ..., f_S(u_S(v), v)) + sum_s w_s c_s(u_s(v)) + f_0(v),      R_s(u_s, v) = 0
 
 with a risk measure rho of the values of the scenarios and their weights. The penalties c_s enforce constraints that
-hold in every scenario: a measure that leaves some scenarios out must not leave out their constraints. Nothing is ever
-needed of all scenarios at once but rows of numbers: a *part* of them is a bilevel problem of its own.
+hold in every scenario: a measure that leaves some scenarios out must not leave out their constraints. A *part* of the
+scenarios is a bilevel problem of its own; of all scenarios at once, only rows of numbers are needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Risk(Protocol):
 
     @property
     def linear(self) -> bool:
-        """It is the mean."""
+        """Whether rho is the mean."""
         ...
 
     def value(self, values: Tensor, weights: Tensor) -> float: ...
@@ -31,12 +31,12 @@ class Risk(Protocol):
         ...
 
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
-        """d rho / d values (S,), the weights with which derivatives of the scenarios are added up."""
+        """d rho / d values (S,), the factors with which derivatives of the scenarios are added up."""
         ...
 
 
 class Part(BilevelProblem, Protocol):
-    """Some of the scenarios: u (b, n), whose rows do not know of each other.
+    """Some of the scenarios, with states u (b, n) whose rows are independent of each other.
 
     Attributes:
         definite: J is symmetric positive definite, whatever v.
@@ -46,15 +46,16 @@ class Part(BilevelProblem, Protocol):
     def definite(self) -> bool: ...
 
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
-        """f_s (b,), without f_0."""
+        """The values f_s (b,), without f_0."""
         ...
 
     def scenario_penalties(self, u: Tensor, v: Tensor) -> Tensor:
-        """c_s (b,)."""
+        """The penalties c_s (b,)."""
         ...
 
     def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Of slopes (b,) times f_s plus c_s: by u (b, n) and, at fixed u, by v (b, p). Slopes are one by default."""
+        """The derivatives of slopes (b,) times f_s plus c_s by u, (b, n), and by v at fixed u, (b, p). Slopes are one
+        by default."""
         ...
 
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -63,14 +64,14 @@ class Part(BilevelProblem, Protocol):
 
 
 class NominalProblem(SecondOrderProblem, Part, Protocol):
-    """One scenario in the middle of all, and the terms in v alone."""
+    """The problem of the nominal scenario, whose random variables have their means, and the terms in v alone."""
 
     def control_value(self, v: Tensor) -> float:
-        """f_0."""
+        """The value f_0."""
         ...
 
     def control_derivative(self, v: Tensor) -> Tensor:
-        """(p,)."""
+        """The derivative (p,) of f_0."""
         ...
 
 
@@ -78,13 +79,13 @@ class ScenarioBilevelProblem(OuterProblem, Protocol):
     """A problem over all scenarios; `inner_shape` is (S, n).
 
     Attributes:
-        nominal: whose curvature stands for that of all.
-        variables: (S, m) standard random variables of the scenarios, in an order in which the first b are fair for
-            all, whatever b.
-        weights: (S,), their sum is one.
+        nominal: the problem whose curvature stands for that of all scenarios.
+        variables: (S, m) standard random variables of the scenarios, in an order in which the first b represent all,
+            for any b.
+        weights: (S,) weights with the sum one.
         risk: rho.
         penalty_weights: (S,) w > 0; None where rho is the mean and w are its weights, or where there are no penalties.
-        at_once: scenarios whose matrices are in memory at the same time.
+        at_once: number of scenarios whose matrices are in memory at the same time.
         coarse: the same problem with fewer unknowns, made when it is first asked for; None where there is none.
     """
 
@@ -113,9 +114,9 @@ class ScenarioBilevelProblem(OuterProblem, Protocol):
 
 
 class MeshTransfer(Protocol):
-    """A scenario problem on fewer unknowns, over the same scenarios, and the way to it and back.
+    """A problem over the same scenarios on a coarser mesh, and the maps between both.
 
-    Phi_c(R v) stands for Phi(v), R the restriction: its derivative by v is R^T times that of Phi_c.
+    With the restriction R, Phi_c(R v) approximates Phi(v). Its derivative by v is R^T times that of Phi_c.
     """
 
     @property
@@ -130,5 +131,5 @@ class MeshTransfer(Protocol):
         ...
 
     def prolong(self, states: Tensor) -> Tensor:
-        """Differences of states, or of adjoints, on more unknowns: (k, n_c) -> (k, n)."""
+        """Differences of states, or of adjoints, on the mesh of the problem: (k, n_c) -> (k, n)."""
         ...

@@ -14,13 +14,13 @@ from .team import Team
 
 @dataclass(frozen=True)
 class Hypergradients:
-    """Those of the nominal scenario and of b others, (b + 1, p), each of these on the rank that it belongs to.
+    """Hypergradients of the nominal scenario and of b others, (b + 1, p), each of the others on its own rank.
 
     Attributes:
-        nominal: (p,).
-        rows: those of this rank.
-        own: (k,) their numbers.
-        team: all ranks.
+        nominal: (p,) that of the nominal scenario, which every rank has.
+        rows: (k, p) those of the scenarios of this rank.
+        own: (k,) the numbers of these scenarios.
+        team: the ranks.
     """
 
     nominal: Tensor
@@ -54,7 +54,7 @@ class Hypergradients:
         return self.team.joined(rows.new_tensor(found), self.own, count)
 
     def part(self, coefficients: Tensor) -> Tensor:
-        """What this rank has of them."""
+        """The part of the combinations that this rank contributes."""
         found = coefficients[1:][self.own].T @ self.rows
-        # Every rank has the nominal one, which counts once.
+        # Every rank has the nominal hypergradient, which counts once.
         return torch.addr(found, coefficients[0], self.nominal) if self.team.rank == 0 else found

@@ -1,14 +1,14 @@
-"""Natural hypergradients over scenarios: one inverse for all of them, and only as many of them as it takes.
+"""Natural hypergradients over scenarios: one inverse for all of them, and only as many scenarios as needed.
 
     q_s = A_0 grad_u f_s   refined by conjugate gradients on the scenario's own Fisher information
     h   = grad f_0 + sum_s r_s (grad_v f_s - (d2_vu g_s)^T q_s),   r = d rho / d f
 
-A_0 is the inverse of the nominal scenario, K-FAC's split of the Fisher information of all: the identity across
-scenarios times one spatial factor.
+A_0 is the inverse of the nominal scenario. This is K-FAC's split of the Fisher information of all scenarios: the
+identity across scenarios times one spatial factor.
 
-The first scenarios stand for all until the gradient falls below the error of their mean (`growth.py`), with a coarser
-mesh for what they have in common with others (`levels.py`). The scenarios of a batch are among those of the next, so
-that values are compared over the same ones.
+The first scenarios stand for all until the gradient falls below the error of their mean (`growth.py`), with control
+variates on a coarser mesh (`mesh_levels.py`). The scenarios of a batch are among those of the next one, so that values
+are compared over the same scenarios.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...linalg.factorisation import SingularMatrixError
 from ..nhgd import NHGD, NHGDState
 from ..oracle import Accuracy
 from ..outer.base import HessianProduct
-from ..outer.evaluation import Evaluation, failed_evaluation
+from ..outer.reduced_objective import Evaluation, failed_evaluation
 from ..plain import from_plain, to_plain
 from ..scales import UNKNOWN, GradientScales
 from ..search import outer_space
@@ -55,7 +55,7 @@ class ScenarioNHGD:
 
     Attributes:
         base: the method for the nominal scenario, whose curvature is pointwise.
-        growth: of the batches.
+        growth: how batches of scenarios grow.
         team: processes that share the scenarios.
     """
 
@@ -153,7 +153,7 @@ class ScenarioNHGD:
     ) -> tuple[Evaluation, ScenarioState]:
         derivative = estimate.derivative + problem.nominal.control_derivative(v)
         left = estimate.state_error + estimate.adjoint_error
-        # The weights with which a nonlinear measure counts scenarios depend on the values of those left out.
+        # With a nonlinear measure, the weights of scenarios depend on the values of those left out.
         validated = errors.total == 0.0 or (problem.risk.linear and math.isfinite(errors.bound))
         parts = self._parts(problem, estimate, derivative)
         scale, total = state.scale, errors.total
@@ -181,7 +181,7 @@ class ScenarioNHGD:
             return evaluation, state
         reached = ScenarioState(
             replace(fine.state, sampling_error=errors.fine),
-            # Scenarios that differ in another way on the coarser mesh are no help.
+            # The coarser mesh is no help where scenarios differ in another way there.
             None if coarse is None or errors.useless else replace(coarse.state, sampling_error=errors.coarse),
             evaluation.sensitivity,
             tried=state.tried or coarse is not None,
@@ -200,7 +200,8 @@ class ScenarioNHGD:
         return GradientScales.of_parts(own + size, estimate.state_error + estimate.adjoint_error)
 
     def _length(self, problem: ScenarioBilevelProblem, v: Tensor, derivative: Tensor) -> float:
-        """How long a gradient is, for what errors of it matter; of components that push against a bound none does."""
+        """The length of a gradient to which its errors are compared; components that push against a bound do not
+        count."""
         space = outer_space(problem)
         if space.smooth:
             return problem.outer_metric.dual_norm_estimate(derivative[None])
@@ -209,7 +210,7 @@ class ScenarioNHGD:
         return space.scaled(evaluation).stationarity(evaluation)
 
     def _tolerances(self, state: ScenarioState, accuracy: Accuracy) -> tuple[float, float]:
-        """Relative errors of states and adjoints: what the sampling error hides need not be solved for."""
+        """Relative errors of states and adjoints, not smaller than the sampling error makes useful."""
         options, sensitivity = self.growth, state.sensitivity
         hidden = options.share * state.sampling_error / sensitivity if sensitivity > 0.0 else math.inf
         if state.sampling_error == 0.0:
@@ -222,7 +223,7 @@ class ScenarioNHGD:
     def grown(
         self, problem: ScenarioBilevelProblem, state: ScenarioState, stationarity: float, first: float, goal: float
     ) -> ScenarioState | None:
-        """The state with more scenarios, where those in use do not tell more; None where they do."""
+        """The state with more scenarios, where the direction of the optimum needs them; None where it does not."""
         count, growth = problem.inner_shape[0], self.growth
         if state.active == 0 and state.coarse is None:
             if stationarity > max(growth.nominal * first, goal):
@@ -238,7 +239,7 @@ class ScenarioNHGD:
             ending = problem.risk.linear and stationarity <= goal
             active = growth.following(fine.active, count, stationarity, fine.sampling_error, ending=ending)
             return replace(state, fine=replace(fine, active=active))
-        # That which is the smaller part of the error need not become smaller yet.
+        # The level with the smaller part of the error need not grow yet.
         large, share = 0.5 * state.sampling_error, math.sqrt(0.5) * stationarity
         if fine.sampling_error >= large or stationarity <= goal:
             fine = replace(fine, active=growth.following(fine.active, count, share, fine.sampling_error))
@@ -249,7 +250,7 @@ class ScenarioNHGD:
         return replace(state, fine=fine, coarse=None if fine.active >= count else coarse)
 
     def _begun(self, problem: ScenarioBilevelProblem, state: ScenarioState, count: int) -> ScenarioState:
-        """With the first scenarios: on a coarser mesh where there is one."""
+        """The state with the first scenarios, on the coarser mesh where there is one."""
         growth, transfer = self.growth, problem.coarse if self.growth.coarse and not state.tried else None
         if transfer is None:
             return replace(state, fine=replace(state.fine, active=min(growth.first or count, count)))
@@ -263,8 +264,8 @@ class ScenarioNHGD:
     ) -> GradientScales:
         """The scales of the nominal gradient if the first evaluation used it alone, else of the sum over scenarios.
 
-        What rounding leaves of gradients that are zero in every scenario tells nothing of their size: the nominal one
-        says what the floor is.
+        If gradients are zero in every scenario, their rounding errors give no size; the nominal gradient then gives the
+        floor.
         """
         if not state.active and state.coarse is None:
             return self.base.scales(problem.nominal, v, state.nominal, evaluation)
@@ -292,32 +293,32 @@ class ScenarioNHGD:
         return GradientScales(natural, rounding)
 
     def hessian(self, problem: ScenarioBilevelProblem, v: Tensor, state: ScenarioState) -> HessianProduct:
-        """Of the nominal scenario, for two solves a product: the curvature of all, up to what differs between them."""
+        """The Hessian of the nominal scenario, at two solves per product, which approximates that of all scenarios."""
         return self.base.hessian(problem.nominal, v, state.nominal)
 
     def whole(self, state: ScenarioState) -> ScenarioState:
-        """With the scenarios of all ranks on rank 0, and with none on others."""
+        """The state with the scenarios of all ranks on rank 0, and with no scenarios on other ranks."""
 
         def collected(level: MeshLevelState) -> MeshLevelState:
             u, p = (self.team.collected(rows) for rows in (level.known.u, level.known.p))
-            # What earlier solves have shown of the scenarios of several ranks is found again by later ones.
+            # The gains of the scenarios of several ranks are not collected; later solves find them again.
             gains = level.known.gains if self.team.size == 1 else None
             return replace(level, known=replace(level.known, u=u, p=p, gains=gains))
 
         return state.each(collected)
 
     def bare(self, state: ScenarioState) -> ScenarioState:
-        """With the nominal scenario alone: what is left where other ranks are lost."""
+        """The state with the nominal scenario alone, which remains where other ranks are lost."""
         return state.each(lambda level: replace(level, known=level.known.first(0)))
 
     def save(self, state: ScenarioState) -> dict[str, Any]:
-        """Of all ranks, on rank 0."""
+        """The state of all ranks as nested mappings, on rank 0."""
         rest = to_plain(self.whole(state).each(lambda level: replace(level, nominal=None)))  # type: ignore[arg-type]
         nominal = [self.base.save(level.nominal) for level in (state.fine, state.coarse) if level is not None]
         return {"state": rest, "nominal": nominal}
 
     def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> ScenarioState:
-        """Those of this rank of what all have saved."""
+        """The state with the scenarios of this rank, from the saved state of all ranks."""
         state = from_plain(saved["state"], problem.start()[0].device)
         transfer = problem.coarse if state.coarse is not None else None
         problems = iter([problem] if transfer is None else [problem, transfer.problem])

@@ -22,11 +22,12 @@ class ScenarioState:
         fine: the level on the mesh of the problem; with no active scenarios only the nominal scenario is evaluated,
             unless there is a coarse level.
         coarse: the level on a coarser mesh; None where none is in use.
-        sensitivity: of the last gradient, to relative errors of states and adjoints.
+        sensitivity: error of the last gradient for relative errors of one in states and adjoints.
         tried: a coarse level was in use before, and will not be used again.
         at: (p,) the point of the last evaluation; None before the first, and where the last point was interpolated.
         doubt: bound of the error of the last gradient; infinite where no fresh scenarios were available.
-        scale: factor by which the last fresh scenarios found sampling errors to be larger than the used ones say.
+        scale: factor by which sampling errors estimated from the last fresh scenarios exceeded those from used
+            scenarios.
         parts: the scales of the last gradient over scenarios.
     """
 
@@ -54,13 +55,13 @@ class ScenarioState:
 
     @property
     def sampling_error(self) -> float:
-        """Of the gradient of the last evaluation; infinite before there was one."""
+        """Standard error of the gradient of the last evaluation; infinite before the first."""
         below = 0.0 if self.coarse is None else self.coarse.sampling_error
         return math.hypot(self.fine.sampling_error, below)
 
     @property
     def u(self) -> Tensor:
-        """(b, n) of the scenarios of this rank, (1, n) of the nominal one before any has been looked at."""
+        """(b, n) states of the scenarios of this rank; (1, n) the nominal state before any scenario is used."""
         return self.known.u if len(self.known.u) else self.nominal.u
 
     @property
@@ -76,7 +77,7 @@ class ScenarioState:
         return f"{self.nominal.description}, shared by the scenarios"
 
     def each(self, verb: Callable[[MeshLevelState], MeshLevelState]) -> ScenarioState:
-        """With every level changed, the fine one first."""
+        """The state with every level changed, the fine one first."""
         fine = verb(self.fine)
         return replace(self, fine=fine, coarse=None if self.coarse is None else verb(self.coarse))
 

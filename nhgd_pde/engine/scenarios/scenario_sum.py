@@ -39,7 +39,7 @@ class ScenarioSum:
         state_error, adjoint_error: relative errors, root mean square over the scenarios.
         state_steps, adjoint_steps: largest number of applications of the inverse to a row.
         known: states and adjoints.
-        hypergradients: of all scenarios.
+        hypergradients: hypergradients of all scenarios.
         message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
@@ -90,7 +90,7 @@ def sum_over_scenarios(
         balances: weights of the first scenarios. The first balance has the most scenarios; the measures of the others
             are subtracted.
         risk: measure of the values.
-        tolerances: of both equations.
+        tolerances: tolerances of both equations.
         team: ranks that share the scenarios. All call this function with the same arguments, apart from `known`.
     """
     work = _Pass(problem, v, known, nominal_point, tolerances, balances[0].count, team)
@@ -167,7 +167,7 @@ class _Pass:
                 verb(part)
                 if self.message:
                     break
-        self.message = self.team.told(self.message)
+        self.message = self.team.first_message(self.message)
 
     def _solver(self, places: Tensor) -> SharedInverse:
         gains = self.known.gain(0, places), self.known.gain(1, places)
@@ -219,8 +219,8 @@ class _Pass:
         They are 1 where the nominal state is zero or nearly zero, because it is no useful unit then.
         """
         nominal = self.tolerances.state_length
-        told = lengths * _SHORTEST < nominal
-        return torch.where(told, lengths / (nominal if nominal > 0.0 else 1.0), 1.0).clamp(min=1.0)
+        comparable = lengths * _SHORTEST < nominal
+        return torch.where(comparable, lengths / (nominal if nominal > 0.0 else 1.0), 1.0).clamp(min=1.0)
 
     def _left(self, kind: int, own: Tensor, indices: Tensor, residual: Tensor) -> None:
         signs = (1.0 - 2.0 * (indices % 2)) * self.gains[self.team.places(indices)] ** (2 - kind)
@@ -240,7 +240,7 @@ class _Pass:
         return Hypergradients(self.nominal_point.derivative, self.rows, self.own, self.team)
 
     def failed(self) -> ScenarioSum:
-        """With the message, and nothing that is worth anything."""
+        """The result with the message alone."""
         nan, nothing = math.nan, torch.zeros_like(self.v)
         return ScenarioSum(
             measured=(),
@@ -257,7 +257,7 @@ class _Pass:
         )
 
     def done(self, measured: tuple[WeightedRisk, ...], shares: Tensor) -> ScenarioSum:
-        """With the shares (b + 1,) in which the hypergradients enter."""
+        """The result, from the shares (b + 1,) in which the hypergradients enter."""
         mean, errors, steps = self._summed(shares)
         known = KnownSolutions(self.u, self.p, self.known.at, gains=self.larger)
         correction, apart = self._corrections()
@@ -275,7 +275,7 @@ class _Pass:
         )
 
     def _summed(self, shares: Tensor) -> tuple[Tensor, list[float], Tensor]:
-        """Sums over all ranks: the hypergradient (p,), relative errors in mean square and the most steps (2,).
+        """Sums over all ranks: the hypergradient (p,), root mean square errors, and the largest numbers of steps (2,).
 
         Errors add up as if all of them had one direction. Residuals of the equations and counts of work are summed
         over all ranks, too.
@@ -308,10 +308,9 @@ class _Pass:
         return found
 
     def _corrections(self) -> Tensor:
-        """What the nominal scenario says that residuals take off the hypergradient: (2, p), of both sums of them.
-
-        The error of u_s is close to A_0 R_s, and that of p_s to A_0^T of what is left of its equation: linear both, so
-        that three solves correct the mean of all scenarios by what would take as many for each of them.
+        """The changes (2, p) of the hypergradient by both sums of residuals, with the derivatives of the nominal
+        scenario. The error of u_s is close to A_0 R_s, and that of p_s to A_0^T times the residual of its equation.
+        Both are linear, so that three solves correct the sum over all scenarios.
         """
         if not self.active:
             return self.v.new_zeros(2, len(self.v))

@@ -1,14 +1,15 @@
-"""Fresh scenarios at every step, of which nothing is kept: running estimates with two control variates.
+"""Running estimates with two control variates, from fresh scenarios at every step of which nothing is kept.
 
     d_k = g(v_k; B_k) + (1 - a_k) (d_k-1 - g(v_k-1; B_k)),   g(v; B) = mean_B (h_s(v) - h_0(v)),   h = h_0(v_k) + d_k
 
-The recursive momentum STORM (Cutkosky and Orabona 2019, NeurIPS 32) of what the scenarios differ by from the nominal
-one, whose hypergradient h_0 is known: that takes away of every change of h what all scenarios have in common. With
-a_k = 1 / k, d_k is a mean over all scenarios drawn after the first step, carried to v_k. Its error is a martingale,
+This is the recursive momentum STORM (Cutkosky and Orabona 2019, NeurIPS 32) for the differences of the scenarios from
+the nominal one, whose hypergradient h_0 is known, so that the part of a change of h that all scenarios have in common
+has no error. With a_k = 1 / k, d_k is a mean over all scenarios drawn after the first step, carried to v_k. Its error
+is a martingale,
 
     e_k = (1 - a_k) e_k-1 + mean_B x_s - E x,   x_s = g(v_k; s) - (1 - a_k) g(v_k-1; s),
 
-so that its variance is known by recursion. Values are estimated in the same way, from the same solves.
+so that its variance follows by recursion. Values are estimated in the same way, from the same solves.
 
 A risk measure of the form min_t E psi(f, t), as CVaR is (Rockafellar and Uryasev 2000), has its level t as a further
 variable. It moves by a Newton step in the estimates of the derivatives by t after every evaluation.
@@ -26,7 +27,7 @@ from torch import Tensor
 from ...linalg.riesz import RieszMap
 from ..nhgd import NHGDState
 from ..oracle import Accuracy
-from ..outer.evaluation import Evaluation, failed_evaluation
+from ..outer.reduced_objective import Evaluation, failed_evaluation
 from .footprint import Footprint
 from .gradient_spread import alternating, deviation_of
 from .minibatches import Minibatches, beside_nominal
@@ -63,11 +64,11 @@ class LevelRisk(Protocol):
         ...
 
 
-# Entries of the running estimates behind those of the hypergradient.
+# Places of the numbers behind the hypergradient in the running estimates, counted from the end.
 _VALUE, _SLOPE, _CURVATURE, _SQUARE, _GAP = range(-5, 0)
-# Of the reciprocal of the values' spread: what the second derivative by the level is at least.
+# Lower bound of the second derivative in the level, in units of 1/spread.
 _FLATTEST = 1.5
-# Of their spread: how far the level moves at once. Estimates that are carried so far are not worth more.
+# Largest step of the level, in units of the spread of the values. Running estimates are not valid further away.
 _FARTHEST = 0.25
 
 
@@ -85,16 +86,16 @@ class Before:
 
 @dataclass(frozen=True)
 class StreamState:
-    """What is carried from one evaluation to the next; no number of it belongs to a scenario.
+    """Data that are carried from one evaluation to the next; none of them belongs to a single scenario.
 
     Attributes:
-        nominal: of the nominal scenario.
-        drawn: scenarios so far.
-        taken: evaluations so far.
+        nominal: the state of the nominal scenario.
+        drawn: number of scenarios so far.
+        taken: number of evaluations so far.
         running: (p + 5,) estimates: of hypergradient and value, both minus those of the nominal scenario, of the first
             and second derivative by the level, of the mean square of the differences between values and the nominal
             one, and of the measure without smoothing minus the smoothed one.
-        variance, value_variance: of the errors of the first two.
+        variance, value_variance: variances of the errors of the first two estimates.
         level: t of the next evaluation; 0 where there is none.
         before: None before the first evaluation.
     """
@@ -122,13 +123,8 @@ class StreamState:
         return f"{self.nominal.description}, shared by a stream of scenarios"
 
     @property
-    def value_error(self) -> float:
-        """Standard error of the value of the last evaluation."""
-        return math.sqrt(self.value_variance)
-
-    @property
     def sampling_error(self) -> float:
-        """Of the gradient of the last evaluation; infinite before there was one."""
+        """Standard error of the gradient of the last evaluation; infinite before the first."""
         return math.sqrt(self.variance) if self.taken else math.inf
 
     def blend(self, other: StreamState, share: float) -> StreamState:
@@ -140,11 +136,11 @@ class Streaming(Minibatches[StreamState]):
     """Options; an `Oracle`.
 
     Attributes:
-        batch: fresh scenarios an evaluation.
-        power: a_k = k^-power with a_0 = 1, so that what is known of the starting point is forgotten; 0 is plain
+        batch: number of fresh scenarios per evaluation.
+        power: a_k = k^-power with a_0 = 1, so that the estimate at the starting point is forgotten; 0 is plain
             sampling, with no memory.
         least: a_k is never less.
-        share: error of state and adjoint equations that is left, as a share of the sampling error.
+        share: allowed error of state and adjoint equations, as a share of the sampling error.
         roughest: largest relative error of a state or an adjoint.
         team: processes that share every batch, of which each has at least one scenario.
     """
@@ -187,7 +183,7 @@ class Streaming(Minibatches[StreamState]):
             return own, state
         weight = max(max(state.taken, 1) ** -self.power, self.least)
         before = state.before
-        # What is left of an equation is added up over the 1 / a_k evaluations that an estimate lasts.
+        # Errors of equations add up over the 1 / a_k evaluations that an estimate lasts.
         hidden = self.share * weight, state.sampling_error
         tolerances = nominal_point.tolerances(problem, accuracy, hidden, self.roughest)
         team, work = self.team, Work(problem.counts)
@@ -196,7 +192,7 @@ class Streaming(Minibatches[StreamState]):
             part = problem.drawn(state.drawn + first, count)
             u, p = (each.expand(count, -1).clone() for each in (nominal_point.u, nominal_point.p))
             found = solve_part(part, v, u, p, nominal_point.inverse, tolerances)
-        message = team.told(found.message)
+        message = team.first_message(found.message)
         if message:
             return failed_evaluation(v, message), state
         level = self._level(problem.risk, state, found.values, nominal_point.value)
@@ -205,7 +201,7 @@ class Streaming(Minibatches[StreamState]):
         if before is not None and weight < 1.0:
             with team.together():
                 old = self._carried(part, v, before, found, nominal_point, tolerances)
-            message = team.told(old.message)
+            message = team.first_message(old.message)
             if message:
                 return failed_evaluation(v, message), state
             past = _terms(problem.risk, old, before.value, before.derivative, before.level)
@@ -224,14 +220,14 @@ class Streaming(Minibatches[StreamState]):
         variance = kept * state.variance + spread**2 / self.batch
         value_variance = kept * state.value_variance + value_spread / self.batch
         more = running[:_VALUE], float(running[_VALUE])
-        told = replace(
+        of_all = replace(
             found,
             state_error=state_error,
             adjoint_error=adjoint_error,
             state_steps=int(state_steps),
             adjoint_steps=int(adjoint_steps),
         )
-        evaluation = beside_nominal(problem, v, nominal_point, told, more, math.sqrt(variance), self.batch)
+        evaluation = beside_nominal(problem, v, nominal_point, of_all, more, math.sqrt(variance), self.batch)
         evaluation = replace(evaluation, smoothing_gap=float(running[_GAP]))
         if not evaluation.finite:
             return evaluation, state
@@ -247,7 +243,7 @@ class Streaming(Minibatches[StreamState]):
         )
 
     def _level(self, risk: Risk, state: StreamState, values: Tensor, nominal: float) -> float:
-        """t to evaluate with, from the values of this rank; only the first one takes those of all."""
+        """The level t of this evaluation. Only the first one takes the values of all ranks."""
         if state.before is None and isinstance(risk, LevelRisk):
             first, own = self.team.portion(self.batch)
             values = self.team.joined(values, torch.arange(first, first + own), self.batch)
@@ -257,7 +253,7 @@ class Streaming(Minibatches[StreamState]):
         """Standard deviation of hypergradients and variance of values over all scenarios.
 
         Args:
-            metric: of gradients.
+            metric: the inner product of gradients.
             rest: (k, p + 5) differences of the scenarios of this rank from the mean of all.
             first: number of the first scenario of this rank.
         """
@@ -276,14 +272,15 @@ class Streaming(Minibatches[StreamState]):
         nominal_point: NominalPoint,
         tolerances: Tolerances,
     ) -> PartSolution:
-        """The same scenarios at the control before, from where the nominal one says that they were."""
+        """The same scenarios at the control of the last evaluation. Solves start from states moved with the nominal
+        one."""
         if torch.equal(before.v, v):
             return found
         u, p = found.u + (before.u - nominal_point.u), found.p + (before.p - nominal_point.p)
         return solve_part(part, before.v, u, p, nominal_point.inverse, tolerances)
 
     def whole(self, state: StreamState) -> StreamState:
-        """Of all ranks: nothing in it belongs to a scenario."""
+        """The state of all ranks, which is that of each: nothing in it belongs to a scenario."""
         return state
 
     def bare(self, state: StreamState) -> StreamState:
@@ -291,7 +288,8 @@ class Streaming(Minibatches[StreamState]):
 
 
 def _terms(risk: Risk, found: PartSolution, value: float, derivative: Tensor, level: float) -> Tensor:
-    """(b, p + 5) terms whose means over scenarios are estimated; value and derivative (p,) are nominal ones."""
+    """(b, p + 5) terms whose means over scenarios are estimated; value and derivative (p,) are those of the nominal
+    scenario."""
     values, rows = found.values, found.rows
     if risk.linear or not isinstance(risk, LevelRisk):
         numbers = torch.nn.functional.pad((values - value)[:, None], (0, -_VALUE - 1))
@@ -303,7 +301,8 @@ def _terms(risk: Risk, found: PartSolution, value: float, derivative: Tensor, le
 
 
 def _level(risk: Risk, state: StreamState, values: Tensor, nominal: float) -> float:
-    """t to evaluate with: moved on by what the nominal value has moved; at first, the best for the values."""
+    """The level t of this evaluation: moved by as much as the nominal value has changed; at first, the best for the
+    values."""
     if risk.linear or not isinstance(risk, LevelRisk):
         return 0.0
     if state.before is None:
@@ -315,8 +314,8 @@ def _level(risk: Risk, state: StreamState, values: Tensor, nominal: float) -> fl
 def _after(risk: Risk, level: float, running: Tensor) -> float:
     """The level after a Newton step.
 
-    The second derivative, a density, is not known well where few scenarios are within the width of the smoothing: it is
-    taken to be no less than that of values all over their spread.
+    The second derivative is a density. It is not known well where few scenarios are within the width of the smoothing.
+    It is therefore taken to be at least the density of values that are spread evenly.
     """
     if risk.linear:
         return 0.0

@@ -1,8 +1,8 @@
-"""Processes that share the scenarios of one problem, and what they tell each other.
+"""Processes that share the scenarios of one problem, and the numbers that they exchange.
 
-All of them run the same loop on the same numbers: each has the nominal problem, its inverse and the outer iterate, and
-states and adjoints of scenarios of its own. Sums over scenarios have the size of a control or a state, whatever the
-number of scenarios; besides them one number of every scenario is told to all, its value.
+All of them run the same loop on the same numbers. Each has the nominal problem, its inverse and the outer iterate, and
+the states and adjoints of its own scenarios. Sums over scenarios have the size of a control or a state, whatever the
+number of scenarios. Besides them, the value of every scenario is sent to all.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ...linalg.counts import Counts
 
 @dataclass(frozen=True)
 class Team:
-    """A process alone; what has members overrides every verb.
+    """A single process. A team of several processes overrides every method.
 
-    Scenario s belongs to rank s mod size: a batch of the first scenarios grows without any of them changing its place.
+    Scenario s belongs to rank s mod size, so that scenarios stay on their rank when a batch of the first ones grows.
 
     Attributes:
-        rank: of this process.
+        rank: the rank of this process.
         size: number of processes.
     """
 
@@ -32,24 +32,24 @@ class Team:
     size: int = 1
 
     def own(self, indices: Tensor) -> Tensor:
-        """Those of some scenarios that this rank works on."""
+        """The scenarios of this rank among some scenarios."""
         return indices[indices % self.size == self.rank]
 
     def places(self, indices: Tensor) -> Tensor:
-        """Where scenarios of this rank are among all that it has."""
+        """The places of scenarios of this rank among all scenarios of this rank."""
         return indices // self.size
 
     def portion(self, count: int) -> tuple[int, int]:
-        """First and number of this rank's among `count` that belong to nobody, as even as can be."""
+        """The first scenario of this rank and their number, where `count` new scenarios are split evenly."""
         first, end = (count * k // self.size for k in (self.rank, self.rank + 1))
         return first, end - first
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What a rank raises in the block all ranks raise at its end."""
+        """An error that one rank raises in the block is raised by all ranks at its end."""
         yield
 
-    def told(self, message: str) -> str:
+    def first_message(self, message: str) -> str:
         """The message of the first rank that has one."""
         return message
 
@@ -57,7 +57,7 @@ class Team:
         """Sums over the ranks of tensors of the same shapes everywhere.
 
         Args:
-            parts: what this rank has of each.
+            parts: the summands of this rank.
             v: the point that all ranks are to be at, which is checked.
         """
         return list(parts)
@@ -75,7 +75,7 @@ class Team:
         return rows
 
     def decided(self, choice: bool) -> bool:
-        """What rank 0 chooses."""
+        """The choice of rank 0."""
         return choice
 
 
@@ -83,27 +83,27 @@ ALONE = Team()
 
 
 def numbers_of(team: Team, numbers: Sequence[float], like: Tensor) -> Tensor:
-    """(size, k) with the numbers of this rank in its row: their sum over the ranks has those of all."""
+    """(size, k) a table with the numbers of this rank in its row. The sum over the ranks has the numbers of all."""
     table = like.new_zeros(team.size, len(numbers))
     table[team.rank] = torch.tensor(list(numbers), dtype=like.dtype, device=like.device)
     return table
 
 
 class Work:
-    """Work that is shared since it was made: what one rank has counted becomes what all have.
+    """Adds up the work counters of all ranks, for the work since this object was made.
 
     Args:
-        counts: of the problem on this rank.
+        counts: the counters of the problem on this rank.
     """
 
     def __init__(self, counts: Counts) -> None:
         self._counts, self._before = counts, replace(counts)
 
     def here(self, like: Tensor) -> Tensor:
-        """What this rank has done, to be summed."""
+        """The work of this rank since then, to be summed."""
         return like.new_tensor(list((self._counts - self._before).as_dict().values()))
 
     def by_all(self, total: Tensor) -> None:
-        """Told the sum."""
+        """Set the counters to the sum over all ranks."""
         for (name, before), done in zip(self._before.as_dict().items(), total.tolist(), strict=True):
             setattr(self._counts, name, before + round(done))

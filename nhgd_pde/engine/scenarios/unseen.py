@@ -1,16 +1,17 @@
-"""A bound of the error of an estimate over some scenarios, by those among them that were not used for any step.
+"""A bound of the error of an estimate over some scenarios, from those among them that were not used for any step.
 
-Weights that are fitted to the scenarios seen, and residuals of the same scenarios, say too little where a few of those
-left out are much larger than all others. Scenarios 1 .. u have been used to choose the point; n fresh ones, u + 1 .. b,
-are looked at there for the first time. The used ones predict every quantity h_s by the model of `weights.py`,
-p_s = sum_(t <= u) a_st h_t, and the fresh ones tell, without any model, how far the predictions are off on average
+Weights that are fitted to the scenarios seen, and residuals of the same scenarios, give too small errors where a few of
+the scenarios left out are much larger than all others. Scenarios 1 .. u have been used to choose the point; n fresh
+ones, u + 1 .. b, are used there for the first time. The used ones predict every quantity h_s by the model of
+`weights.py`,
+p_s = sum_(t <= u) a_st h_t, and the fresh ones show, without any model, the mean error of the predictions
 (difference estimator: Saerndal, Swensson and Wretman 1992, Model Assisted Survey Sampling, 6.3):
 
     H* = sum_(s <= u) W_s h_s + sum_(s > u) W_s p_s + (S - u) mean_(u < s <= b) W_s (h_s - p_s)
 
-is an unbiased estimate of the mean over all scenarios, whose variance is that of the last terms. An estimate H over the
-same scenarios then is off by at most |H - H*| and Student's quantile times the standard error of H*, apart from what
-is larger in scenarios left out than in all fresh ones (`extremes.py`).
+is an unbiased estimate of the mean over all scenarios, whose variance is that of the last terms. The error of an
+estimate H over the same scenarios then is at most |H - H*| plus Student's quantile times the standard error of H*,
+unless scenarios left out are larger than all fresh ones (`extremes.py`).
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> 
 def _quantile(squares: Tensor, fresh: int) -> float:
     """Student's quantile, with the degrees of freedom of the estimated variance (Satterthwaite 1946, Biometrics 2).
 
-    The variance of a sample variance is proportional to the fourth moment, which is large where a few scenarios make
-    most of it.
+    The variance of a sample variance is proportional to the fourth moment, which is large where a few scenarios
+    contribute most of it.
     """
     total = float(squares.mean())
     if not total > 0.0:

@@ -1,6 +1,6 @@
-"""Measures of weighted scenarios, and combinations of the scenarios' hypergradients.
+"""The risk measure over weighted scenarios, and the shares in which their hypergradients enter its derivative.
 
-The nominal scenario, which is solved anyway, is one of them: it stands first, before b others.
+The nominal scenario, which is solved for anyway, is one of them. It stands first, before b others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class WeightedRisk:
 
     Attributes:
         balance: the weights of the nominal scenario and of b others.
-        value: rho of the values, which are corrected to first order for what is left of the equations.
+        value: rho of the values, which are corrected to first order for the residuals of the equations.
         shares: (b + 1,) d rho / d values.
         gap: the measure without smoothing minus the smoothed one.
     """
@@ -32,19 +32,19 @@ class WeightedRisk:
     gap: float = 0.0
 
     def penalised(self, penalties: Tensor, weights: Tensor) -> WeightedRisk:
-        """With penalties (b,), which weights (b,) add up and not the measure.
+        """The measure plus the sum of penalties (b,) with weights (b,) of their own.
 
-        Shares are then those of hypergradients of `slopes_by(weights)` times f plus the penalty.
+        The shares then belong to hypergradients of `slopes_by(weights)` times f plus the penalty.
         """
         value = self.value + float(weights @ penalties)
         return replace(self, value=value, shares=torch.cat([self.shares.new_zeros(1), weights]))
 
     def slopes_by(self, weights: Tensor) -> Tensor:
-        """(b,) d rho / d values over weights (b,), without the nominal scenario."""
+        """(b,) d rho / d values divided by weights (b,), without the nominal scenario."""
         return self.shares[1:] / weights
 
     def contrasts(self) -> Tensor:
-        """(b + 1, k) coefficients of the hypergradients' combinations that tell of the sampling error of their sum."""
+        """(b + 1, k) coefficients of the combinations of hypergradients that show the sampling error of their sum."""
         return self.slopes[:, None] * self.balance.contrasts()
 
     @property
@@ -68,7 +68,7 @@ def weighted_risk(risk: Risk, values: Tensor, balance: Balance) -> WeightedRisk:
 
 
 def difference(measured: Sequence[WeightedRisk]) -> Tensor:
-    """(b + 1,) the shares of the first less those of the others."""
+    """(b + 1,) the shares of the first measure minus those of the others."""
     shares = measured[0].shares.clone()
     for each in measured[1:]:
         shares[: len(each.shares)] -= each.shares
@@ -76,5 +76,5 @@ def difference(measured: Sequence[WeightedRisk]) -> Tensor:
 
 
 def padded(shares: Tensor, count: int) -> Tensor:
-    """(count,), with zeros after the shares."""
+    """(count,) the shares, followed by zeros."""
     return torch.nn.functional.pad(shares, (0, count - len(shares)))

@@ -1,4 +1,4 @@
-"""Weights with which a few scenarios stand for all, and how far off they may be.
+"""Weights with which a few scenarios represent all of them, and the error of the weighted mean.
 
 The mean over all scenarios of any function of their random variables costs nothing, as no equation is solved for it.
 Let a quantity be h_s = sum_j beta_j phi_j(z_s) + r_s with polynomials phi_j of low degree, independent coefficients of
@@ -24,10 +24,10 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-# rho of linear functions, squares and products of variables: what of a smooth function is where, roughly. The mean is
-# wanted exactly.
+# Assumed variances of the constant, linear, square and product coefficients, relative to the remainder. That of the
+# constant is so large because the mean of a constant has to be exact.
 _CONSTANT, _LINEAR, _SQUARE, _PRODUCT = 1e6, 10.0, 1.0, 0.3
-# Functions and scenarios from which on dense matrices cost more than they gain.
+# Largest numbers of functions and of scenarios for which the dense matrices of the model are worth their cost.
 _MOST_FUNCTIONS = 500
 MOST_SCENARIOS = 1000
 _MOST_CONSTRAINED = 500
@@ -39,9 +39,9 @@ class Balance:
     """
     Attributes:
         weights: (b + 1,) of the nominal scenario and b others, not negative, with the sum one.
-        factor: what sigma^2 is multiplied with in the mean square error of a mean.
-        root: (b + 1, b + 1) times its transpose the inverse of the covariance of the h_s over sigma^2, less the
-            constant; None for the identity.
+        factor: the mean square error of a mean, divided by sigma^2.
+        root: (b + 1, b + 1) a matrix which, multiplied by its transpose, gives the inverse of the covariance of the h_s
+            over sigma^2, with the constant eliminated; None for the identity.
     """
 
     weights: Tensor
@@ -56,13 +56,14 @@ class Balance:
     def contrasts(self) -> Tensor:
         """Coefficients c (b + 1, k) for which sum_j |sum_s c_sj h_s|^2 is the mean square error of sum_s w_s h_s.
 
-        Of many scenarios, random combinations of them with the right mean (Hutchinson 1990, Commun. Stat. Simul. 19):
+        Of many scenarios, random combinations of contrasts with the right mean (Hutchinson 1990, Commun. Stat. Simul.
+        19):
         k is 32 at most, whatever b, for a relative standard deviation of the error of 1/8 where the h_s differ in
         one direction, and less in more of them.
         """
         b, w = len(self.weights), self.weights
         if b < 2:
-            # As large as what is known.
+            # The error is taken to be as large as the only value.
             return math.sqrt(self.factor) * torch.ones(b, b).to(w)
         signs = random_signs(b, w)
         probes = torch.eye(b).to(w) if signs is None else signs
@@ -97,7 +98,7 @@ def balanced(variables: Tensor, weights: Tensor, count: int) -> Balance:
 
 
 def random_signs(count: int, like: Tensor) -> Tensor | None:
-    """(count, 32) random signs over sqrt(32): products with them have sums of squares that are right on average.
+    """(count, 32) random signs over sqrt(32). Sums of squares of products with them are right on average.
 
     None for small counts, where no signs are needed.
     """
@@ -112,7 +113,7 @@ def model(variables: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     every, rho = _functions(torch.cat([torch.zeros_like(variables[:1]), variables]))
     means = weights @ every[1:]
     scale = (weights @ (every[1:] - means).square()).sqrt()
-    # The constant has no spread, and neither may have others.
+    # The constant has no spread, and other functions may have none either.
     scale = torch.where(scale > 1e-12, scale, 1.0)
     scaled = (every / scale) * rho.sqrt()
     return scaled, weights @ scaled[1:]
@@ -122,7 +123,7 @@ def _functions(variables: Tensor) -> tuple[Tensor, Tensor]:
     """(S, k) 1, the variables, their squares and products, and rho (k,)."""
     m = variables.shape[1]
     i, j = torch.triu_indices(m, m, 1)
-    # Of the first variables, which are those of the longest waves of a field.
+    # Products of the first variables are kept, which belong to the longest waves of a field.
     kept = torch.argsort(i + j, stable=True)[: max(_MOST_FUNCTIONS - 2 * m - 1, 0)]
     parts = [
         torch.ones_like(variables[:, :1]),
@@ -149,7 +150,7 @@ def _nearest(seen: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """B with B B^T the inverse of a covariance on what is left when the constant has been estimated."""
+    """A matrix B for which B B^T is the inverse of a covariance once the constant has been eliminated."""
     factor = torch.linalg.cholesky(covariance)
     root = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
     constant = root.sum(0)

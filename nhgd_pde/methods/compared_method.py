@@ -1,4 +1,4 @@
-"""The base of the compared methods: what a method tells about itself to those who choose and list methods."""
+"""The base of the compared methods, which describe themselves for lists and choices of methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Compared:
         stochastic: the method draws samples of the inner problem.
         tracking: the inner variables or the adjoint belong to the outer point before, so that only short steps make
             sense and there can be no line search.
-        stepwise: every evaluation is of other scenarios, so that steps cannot be searched.
+        stepwise: every evaluation uses other scenarios, so that there can be no line search.
     """
 
     summary: ClassVar[str] = ""
@@ -26,7 +26,7 @@ class Compared:
 
     @property
     def rough(self) -> bool:
-        """Whether evaluations over scenarios are too rough to tell whether a start is a solution."""
+        """Whether evaluations over scenarios are too rough to decide whether a start is a solution."""
         return False
 
     @classmethod
@@ -34,8 +34,8 @@ class Compared:
         """The method with the options of a problem file.
 
         Args:
-            tests: random test functions a batch.
-            options: of the inner problem and the linear system `inner_step`, `inner_steps`, `linear_step`, `steps`; of
+            tests: number of random test functions per batch.
+            options: for the inner problem and the linear system `inner_step`, `inner_steps`, `linear_step`, `steps`; of
                 scenarios `solver`, `tolerance`, `warm`, `batch`, `fresh`; and `seed`. None stands for the default of
                 the method, and an option that the method does not have is ignored.
         """

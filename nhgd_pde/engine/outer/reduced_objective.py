@@ -23,13 +23,13 @@ class Evaluation:
         state_error, adjoint_error: certificates, relative.
         sensitivity: estimate of the norm of the gradient's error for a relative error of one in state or
             adjoint.
-        inner_steps, refinement_steps: work done.
-        message: a sentence on what went wrong, if anything did.
-        warning: a sentence on what makes the result worse than it need be.
+        inner_steps, refinement_steps: numbers of steps of both solves.
+        message: a sentence if something went wrong.
+        warning: a sentence on options that make the result worse than necessary.
         blended: the point was not evaluated; its data are interpolated from two evaluations of a quadratic function.
         sampling_error: standard error of the gradient because scenarios were left out, in its norm.
-        scenarios: how many were taken; 0 in a problem without scenarios.
-        coarse_scenarios: how many were taken on a coarser mesh.
+        scenarios: number of scenarios used; 0 in a problem without scenarios.
+        coarse_scenarios: number of scenarios used on a coarser mesh.
         sampling_bound: bound of the sampling error of the gradient, from scenarios that were not used for any step;
             None: twice the standard error takes its place.
         validated: no scenario was left out, or there were enough scenarios that were not used for any step.
@@ -86,8 +86,8 @@ class Evaluation:
 def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
     """The evaluation at a.v + share (b.v - a.v) of a quadratic function that was evaluated at both ends.
 
-    Its derivative is affine, and so are the residuals behind the certificates, which add up at worst. The value is that
-    of the end with the smaller ones, and what the slopes say from there.
+    Its derivative is affine, and so are the residuals behind the certificates, which add up at worst. The value is
+    integrated by the slopes from the end with the smaller certificates.
     """
     start, end = dot(a.derivative, b.v - a.v), dot(b.derivative, b.v - a.v)
     value, rest = (
@@ -117,14 +117,15 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
 
 
 def failed_evaluation(v: Tensor, message: str) -> Evaluation:
-    """What an oracle returns where the inner problem could not be solved: a step that was too long."""
+    """The evaluation that an oracle returns where the inner problem could not be solved, as after a step that was too
+    long."""
     nan = float("nan")
     nothing = torch.full_like(v, nan)
     return Evaluation(v, nan, nothing, nothing, nan, nan, nan, message=message)
 
 
 def value_noise(a: Evaluation, b: Evaluation) -> float:
-    """How far the difference of two values may be off: rounding, and the error of the inner solutions.
+    """The possible error of the difference of two values, by rounding and by the errors of the inner solutions.
 
     A sum with cancellation is known less well than its own last digit; 1e-9 of the value allows for seven
     digits lost (Hager and Zhang 2005 allow 1e-6).
