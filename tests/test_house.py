@@ -35,7 +35,6 @@ SHARED_MODULES: dict[str, str] = {}
 SHARED_CLASSES: dict[str, str] = {
     "Evaluation": "one of them has to be renamed",
     "Integrand": "the engine's protocol names what it needs of the class",
-    "Nature": "one of them has to be renamed",
     "Risk": "the engine's protocol names what it needs of the class",
 }
 
