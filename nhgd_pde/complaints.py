@@ -15,8 +15,7 @@ BAD_INPUT = 2
 
 
 class Program(click.Group):
-    """The group of commands. If the system refuses something, such as to take output, a sentence takes the place of a
-    traceback."""
+    """The group of commands. An error of the system, such as a full disk, is a sentence and not a traceback."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         from .output.streams import open_streams

@@ -38,23 +38,23 @@ class PDEProblem:
     objective and model take the controls that these stand for: see `of_controls`.
 
     Attributes:
-        name: for people.
+        name: the name of the problem in messages.
         space: the state space.
         equation: R.
         control: the discrete controls.
         objective: f.
         model: the inner statistical model.
-        fields: further named fields for output (target, ...): coefficients (rows, size of the state space), a row a
-            time step where they vary in time.
+        fields: further fields for output (target, ...) by name: coefficients (rows, size of the state space), with one
+            row, or one for each time step.
         earlier: the same problem with milder parameters (a penalty, the slope of a projection), to be solved before it,
             each from the solution of the one before.
         origin: unknowns and controls to start from in place of the initial ones.
         constraint: an inequality of the controls besides their bounds; None without.
-        l1_weights: (p,) of the absolute values of the controls in the objective, which `objective` does not have.
+        l1_weights: (p,) the weights of |v| in the objective of the file, which are not in `objective`; None without.
         reports: every constraint of the file, for the summary.
         state_bounds: the bounds of the state in the file; `objective` has the terms of `relaxations` in their place.
         relaxations: the relaxations of the bounds in the round that this problem belongs to; empty before the first.
-        sibling: a problem of other scenarios, whose mass matrix and K are used again; None without.
+        sibling: the nominal problem of a problem in scenarios, whose mass matrix and K are used again; None otherwise.
         notices: sentences for the user on the file that are not about mistakes.
     """
 
@@ -137,7 +137,7 @@ class PDEProblem:
 
     @of_controls("v")
     def refusal(self, v: Tensor) -> str:
-        """A sentence on the coefficient that v brings out of its range; empty where there is none."""
+        """A sentence on the coefficient that v brings out of its range; empty if there is none."""
         if self.equation.affine:
             return ""
         said = self.equation.refusal(v)
@@ -146,9 +146,9 @@ class PDEProblem:
 
     @of_controls("start", "end")
     def barrier(self, start: Tensor, end: Tensor) -> str:
-        """A sentence on a coefficient that is not finite between two controls; empty where there is none.
+        """A sentence on a coefficient that is not finite between two controls; empty if there is none.
 
-        Only controls that are numbers are looked at: others enter the coefficients without poles.
+        Only controls that are numbers are checked, as others have no poles.
         """
         numbers = self.control.numbers(end)
         if self.equation.affine or not numbers:
@@ -157,7 +157,7 @@ class PDEProblem:
         return f"{key} is not finite between {self.control.numbers(start)} and {numbers}" if key else ""
 
     def ends_at(self, v: Tensor) -> str:
-        """A sentence on a run whose steps end at v, where a coefficient is about to leave its range."""
+        """A sentence on a run whose steps end at v, next to which a coefficient leaves its range."""
         numbers = self.control.numbers(v)
         where = f"the steps end at {numbers}" if numbers else "the steps end there"
         what = "give control.bounds" if self.bounds is None else "narrow control.bounds"
@@ -175,13 +175,13 @@ class PDEProblem:
         )
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
-        """The part of f that enforces the bounds of the state, and does not belong to the objective of the file."""
+        """The terms of f that enforce the bounds of the state, which are not in the file."""
         if not self.objective.relaxed:
             return 0.0
         return self.objective.surplus(self.state(u, v))
 
     def file_value(self, u: Tensor, v: Tensor) -> float:
-        """The objective of the file, with the l1 term and without what enforces the bounds of the state."""
+        """The objective of the file, with its l1 terms and without the terms that enforce the bounds of the state."""
         l1 = 0.0 if self.l1_weights is None else dot(self.l1_weights, v.abs())
         return self.relaxed(()).outer_value(u, v) + l1
 
@@ -200,7 +200,7 @@ class PDEProblem:
         return self.model.gradient(u, v)
 
     def inner_error(self, u: Tensor, v: Tensor, tolerance: float) -> float:
-        """|R|_{K^-1} / |u|_K: over the inf-sup constant, a bound of the relative error of the state in the K-norm."""
+        """|R|_{K^-1} / |u|_K: divided by the inf-sup constant, it bounds the relative error of the state."""
         return self.residual_error(self.residual(u, v), u, v, tolerance)
 
     def residual_error(self, residual: Tensor, u: Tensor, v: Tensor, tolerance: float) -> float:
@@ -209,8 +209,8 @@ class PDEProblem:
     def inner_length(self, u: Tensor, v: Tensor) -> float:
         """|u|_K of the whole field, Dirichlet values included.
 
-        The energy of a field that does not vanish on the boundary says nothing of its level. Its L2 norm does:
-        times the smallest eigenvalue of K, at which it adds to the energy at most as much again.
+        The energy of a field that does not vanish on the boundary does not depend on its level. Its L2 norm is added,
+        times the smallest eigenvalue of K, so that it adds at most as much as the energy.
         """
         full = self.state(u, v)
         if torch.equal(full, self.equation.extend(u)):
@@ -290,7 +290,7 @@ class PDEProblem:
         return self._outer(state, control, v)
 
     def _outer(self, state: Tensor, control: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """Covectors on all coefficients (S, N) and on the controls, on the unknowns and on the design variables."""
+        """Takes covectors on all coefficients (S, N) and controls to covectors on unknowns and design variables."""
         whole = control + self.equation.restrict_data(state, m)
         return self.equation.restrict(state), self.control.pull_back(whole)
 
@@ -302,19 +302,18 @@ class PDEProblem:
 
     @of_controls("v")
     def scenario_values(self, u: Tensor, v: Tensor) -> Tensor:
-        """What the file has of every scenario, without the terms in the control alone; (S,)."""
+        """The objective of the file in every scenario, without the terms in the control alone; (S,)."""
         return self.objective.scenario_values(self.equation.embed(u, v), v)
 
     @of_controls("v")
     def scenario_penalties(self, u: Tensor, v: Tensor) -> Tensor:
-        """What enforces the bounds of the state in every scenario; (S,)."""
+        """The terms that enforce the bounds of the state, in every scenario; (S,)."""
         return self.objective.scenario_penalties(self.equation.embed(u, v))
 
     @of_controls("v")
     def scenario_derivatives(self, u: Tensor, v: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Those of slopes (S,) times `scenario_values` plus `scenario_penalties`: by u (S, n), at fixed u by v (S, p).
-
-        Without slopes, these are one.
+        """The derivatives of slopes (S,) times `scenario_values` plus `scenario_penalties`, by default with slopes one:
+        by u (S, n), and at fixed u by v (S, p).
         """
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
         return self.equation.restrict(state), self._each_pulled_back(

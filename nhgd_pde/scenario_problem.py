@@ -1,4 +1,4 @@
-"""A PDE-constrained problem over scenarios: the equation of the nominal one, and of any others when asked for."""
+"""A PDE-constrained problem over scenarios, whose equations are built when they are needed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from .objective.state_bounds import Relaxation, StateBounds
 from .pde_problem import PDEProblem
 from .uncertainty.fresh import FreshSample
 
-# Largest number of extreme scenarios, and of standard variables that are shown.
-_EXTREMES, _SHOWN = 4, 4
+# The largest number of extreme scenarios in which a problem is verified.
+_EXTREMES = 4
+# The largest number of standard variables in the description of a scenario.
+_SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +34,17 @@ class ScenarioProblem:
         nominal: the scenario with all standard variables at zero; it has the spaces, the controls and the metric.
         z: (S, m) standard variables of the scenarios.
         weights: (S,) their probabilities.
-        risk: of their values.
-        make: (standard variables (b, m), numbers of the scenarios (b,)) -> the problem of these.
+        risk: the risk measure of the objectives of the scenarios.
+        make: (standard variables (b, m), numbers of the scenarios (b,)) -> the problem of these scenarios.
         at_once: scenarios that are worked on at the same time.
-        kept: scenarios whose matrices may be in memory at the same time; None: as many.
+        kept: scenarios whose matrices may be in memory at the same time; None for `at_once`.
         mixed: controls may bring a coefficient out of its range in some scenarios only.
         stream: (first, count) -> standard variables (count, m) of scenarios first, first + 1, ... of an endless
-            sequence that has nothing to do with the sample.
+            sequence that is independent of the sample.
         judges: (count, wide, direction in which the objective varies most) -> fresh scenarios that judge the answer,
-            which have nothing to do with the sample nor with the stream; see `uncertainty.fresh.fresh_sample`.
-        same_data: what is given of the state, on boundaries and at time 0, is the same in all scenarios.
-        coarsened: makes the same problem on a coarser mesh, or None where that has no use.
+            independent of the sample and of the stream; see `uncertainty.fresh.fresh_sample`.
+        same_data: boundary and initial values of the state are the same in all scenarios.
+        coarsened: makes the same problem on a coarser mesh, or None if that is of no use.
     """
 
     nominal: PDEProblem
@@ -72,7 +74,7 @@ class ScenarioProblem:
         return torch.as_tensor(self.z, dtype=self.weights.dtype, device=self.weights.device)
 
     def part(self, indices: Tensor) -> PDEProblem:
-        """The last parts are kept: a small batch is all of them, again and again."""
+        """The problem of some scenarios of the sample. The last parts are kept, as small samples are one batch."""
         numbers = indices.cpu().numpy()
         key = numbers.tobytes()
         made = self._parts.pop(key, None)
@@ -101,7 +103,7 @@ class ScenarioProblem:
         return replace(self, nominal=nominal, relaxations=relaxations, coarsened=coarsened)
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
-        """The part of the objective that enforces the bounds of the states, and is not in the file."""
+        """The terms of the objective that enforce the bounds of the states, which are not in the file."""
         if not self.relaxations:
             return 0.0
         state = self.state(u, v)
@@ -110,9 +112,9 @@ class ScenarioProblem:
 
     @property
     def penalty_weights(self) -> Tensor | None:
-        """(S,) w > 0 of the terms that enforce the bounds of the states; None where rho adds them up as it should.
+        """(S,) positive weights of the terms that enforce the bounds of the states; None if rho adds them correctly.
 
-        A risk measure may leave scenarios out, and a rule of quadrature may subtract some. Bounds hold in all of them.
+        Bounds hold in all scenarios, but a risk measure may leave scenarios out, and a quadrature may subtract some.
         """
         if not self.relaxations or (self.risk.linear and self._positive):
             return None
@@ -162,7 +164,7 @@ class ScenarioProblem:
     def coarse(self) -> Coarse | None:
         return None if self.coarsened is None else self.coarsened()
 
-    # What the outer problem has of the nominal one
+    # Properties of the nominal problem
 
     @property
     def outer_size(self) -> int:
@@ -190,7 +192,7 @@ class ScenarioProblem:
 
     @property
     def quadratic(self) -> bool:
-        """As long as the scenarios stay the same."""
+        """Whether the problem is quadratic while the scenarios stay the same."""
         return self.nominal.quadratic and self.risk.linear
 
     @property
@@ -225,18 +227,18 @@ class ScenarioProblem:
         return u.expand(len(self.z), -1), v
 
     def state(self, u: Tensor, v: Tensor) -> Tensor:
-        """All coefficients (b, N) of the states of the first scenarios, with what is given of each."""
+        """All coefficients (b, N) of the states of the first b scenarios, given coefficients included."""
         if self.same_data:
             return self.nominal.state(u, v)
         parts = torch.split(torch.arange(len(u)), self.at_once)
         return torch.cat([self.part(indices).state(u[indices], v) for indices in parts])
 
     def outer_value(self, u: Tensor, v: Tensor) -> float:
-        """rho of the scenarios that u (b, n) are the states of, their penalties, and the terms in the control alone."""
+        """The objective over the first scenarios, whose states are u (b, n), with penalties and control terms."""
         return self._rho(u, v) + self.surplus(u, v) + self.nominal.control_value(v)
 
     def file_value(self, u: Tensor, v: Tensor) -> float:
-        """The objective of the file, with the l1 term and without what enforces the bounds of the states."""
+        """The objective of the file, with its l1 terms and without the terms that enforce the bounds of the states."""
         l1 = 0.0 if self.l1_weights is None else dot(self.l1_weights, v.abs())
         return self._rho(u, v) + self.nominal.control_value(v) + l1
 
@@ -254,10 +256,10 @@ class Coarse:
     The restriction is the projection in the inner product of the controls, R = M_c^-1 P^T M.
 
     Attributes:
-        problem: on the coarser mesh.
-        prolongation: (p, p_c) P, values of a coarse control at the nodes of the fine one.
-        states: (n, n_c) the same of states.
-        metric: M, of the fine control.
+        problem: the problem on the coarser mesh.
+        prolongation: (p, p_c) P, which gives the values of a coarse control at the nodes of the fine one.
+        states: (n, n_c) the same matrix for states.
+        metric: M, the inner product of the fine control.
     """
 
     problem: ScenarioProblem

@@ -56,6 +56,7 @@ def test_scenarios_built_together_are_those_built_one_by_one(path) -> None:  # t
 def test_the_nominal_problem_is_that_of_zero(path) -> None:  # type: ignore[no-untyped-def]
     blueprint = nhgd.load(path, SMALL[path.stem]).scenarios
     assert blueprint is not None
+    assert blueprint.at(0) is blueprint.nominal
     found = arguments(blueprint.nominal, 1)
     zero = blueprint.at(np.zeros((1, blueprint.inputs.dimension)))
     for mine, wanted in zip(quantities(zero, *found), quantities(blueprint.nominal, *found), strict=True):

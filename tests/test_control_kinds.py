@@ -29,6 +29,7 @@ from controls import (
 import nhgd_pde as nhgd
 from nhgd_pde.building.blueprint import build_on
 from nhgd_pde.problem_file.loading import read_problem
+from nhgd_pde.verification import verify_problem
 from problems import BASE, CPU, PLATE, mesh_of, problem, split
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -268,7 +269,7 @@ def test_parameters_of_subdomains() -> None:
     pde = build_on(file, domain, CPU)
     known = build_on(read_problem(content, {"pde.conductivity": {"core": "2*(1 + x)", "default": 1}}), domain, CPU)
     assert np.allclose(solved(pde, pde.start()[1]), solved(known, known.start()[1]), rtol=0, atol=1e-13)
-    checks = nhgd.verification.verify_problem(pde)
+    checks = verify_problem(pde)
     assert checks.passed, str(checks)
 
 

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.problem_file.errors import ProblemError
+from nhgd_pde.verification.neighbourhood import TIGHT
 
 ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -320,9 +322,9 @@ def test_the_gradient_of_a_flow_is_that_of_its_velocities() -> None:
     """int |grad u|^2 / 2 is half the work of the forces: what it is with the pressure is something else."""
     built = nhgd.load(of_flow(lambda u, grad, v, x: 0.5 * (grad**2).sum((0, 1))))
     v = 0.0 * built.pde.control.initial
-    adjoint = nhgd.verification.point.Adjoint()
+    adjoint = Adjoint()
     u, _ = built.pde.start()
-    exact, known = adjoint.evaluate(built.pde, v, adjoint.init(built.pde, u, v), nhgd.verification.point.TIGHT)
+    exact, known = adjoint.evaluate(built.pde, v, adjoint.init(built.pde, u, v), TIGHT)
     force = nhgd.load(
         {**of_flow(lambda u, grad, v, x: 0.5 * (10.0 * x[1] * u[0] + 20.0 * x[0] * x[1] * u[1])), "name": "work"}
     )
@@ -441,10 +443,10 @@ def test_a_new_choice_is_one_file_and_one_line(tmp_path: Path) -> None:
     for line, table in LINES:
         longer = longer.replace(f"\n{table} = {{\n", f"\n{table} = {{\n    {line}\n")
     (package / CATALOGUE).write_text(longer, encoding="utf-8")
-    results = (package / "output/results.py").read_text(encoding="utf-8")
+    results = (package / "output/result_files.py").read_text(encoding="utf-8")
     write = 'lambda run, result: (run.path / "control.txt").write_text(str(len(result.control)))'
     added = f'    "control.txt": {write},\n}}\n'
-    (package / "output/results.py").write_text(results.removesuffix("}\n") + added, encoding="utf-8")
+    (package / "output/result_files.py").write_text(results.removesuffix("}\n") + added, encoding="utf-8")
 
     # Six new kinds are six files and six lines; the file of the result is one line more.
     assert len(PACKAGE_FILES) == len(LINES) == changed_lines(catalogue, longer) == 6

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..fem.mesh import Domain
 from ..inner.energy import energy_model
 from ..inner.model import InnerModel, Observation
 from ..inner.residual import residual_model
-from ..linalg.sparse import ScenarioMatrix
 from ..objective.risk import Risk
-from ..pde.boundary import neumann
 from ..pde.equation import StateEquation
-from ..pde.evolution import EvolutionEquation, capacity_matrix
-from ..pde.form import Integral, Pointwise
-from ..pde.linearisation import SteadyControlDerivative
 from ..pde_problem import PDEProblem
 from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
@@ -31,18 +24,14 @@ from ..uncertainty.fresh import fresh_sample
 from ..uncertainty.inputs import RandomInputs
 from ..uncertainty.sampling import Samples, Stream
 from .coarsening import coarse_level, coarser
-from .dependence import INERTIA
-from .dirichlet import controlled_coefficients
 from .domains import build_domain
 from .entering import check_entering
-from .entry import Entry
+from .equation_builder import EquationBuilder
+from .equation_properties import check_properties
 from .families.base import Interior
 from .frame import Frame
-from .integrals import acting_controls, inertia_integral, place_of
-from .nature import check_nature
 from .random_inputs import risk_of, stream_of
 from .stages import bounds_in, stages_of
-from .values import Values
 from .well_posedness import check_balanced
 
 Role = Literal["inner", "curvature"]
@@ -131,10 +120,10 @@ class Blueprint:
         frame, values = self.frame, self.frame.values
         if self.stage == -1:
             frame.check()
-        equation = self._equation(values)
+        equation = self._equations.build(values)
         if self.stage == -1:
             self._check_equation(equation)
-        inequality = frame.constraints.inequality_in(self._coefficients)
+        inequality = frame.constraints.inequality_in(self._equations.coefficients)
         return PDEProblem(
             self.file.spec.name,
             frame.state,
@@ -175,11 +164,13 @@ class Blueprint:
             raise ValueError(f"expected one scenario of an evolution at a time, found {len(z)}")
         nominal, frame = self.nominal, self.frame
         values = frame.in_scenarios(z, np.arange(len(z)) if numbers is None else np.asarray(numbers))
-        check_nature(values, frame.nature.symmetric, frame.has_energy, frame.interior(values), frame.conditions(values))
+        check_properties(
+            values, frame.properties.symmetric, frame.has_energy, frame.interior(values), frame.conditions(values)
+        )
         frame.zero_mean(values)
         objective = frame.objective(values)
         values.mistakes.raise_found()
-        equation = self._equation(values)
+        equation = self._equations.build(values, nominal.equation)
         return replace(
             nominal,
             equation=equation,
@@ -189,95 +180,9 @@ class Blueprint:
             sibling=nominal,
         )
 
-    # The equation
-
-    def _integrals(self, values: Values) -> tuple[Integral, ...]:
-        """The integrals of the equation, the first of which is over the cells, with the controls in them."""
-        frame = self.frame
-
-        def with_controls(name: str | None, integral: Integral) -> Integral:
-            acting = [entry for entry in frame.entries if entry.maps and entry.where == name]
-            return self._acting(place_of(name), integral, acting)
-
-        found = []
-        for name, integral in frame.integrals(values).items():
-            make = partial(with_controls, name, integral)
-            found.append(values.kept(("integral", name, self.stage), values.names.in_integral(name), make))
-        return tuple(found)
-
-    def _acting(self, place: str, integral: Integral, acting: list[Entry]) -> Integral:
-        frame, like = self.frame, integral.evaluation
-        make = partial(acting_controls, frame.values, place, like, frame.entries, frame.controls, acting)
-        return frame.values.once(("acting controls", place), make).enter(integral, self._coefficients)
-
     @cached_property
-    def _coefficients(self) -> dict[str, Tensor]:
-        """The coefficients of the controls that have other values in other stages."""
-        return stages_of(self.frame.entries)[self.stage]
-
-    def _equation(self, values: Values) -> StateEquation:
-        frame, nominal = self.frame, self.frame.interior(self.frame.values)
-        interior, given, integrals = frame.interior(values), frame.given(values), self._integrals(values)
-        data = values.kept(
-            "controlled values",
-            values.names.in_given,
-            partial(controlled_coefficients, frame.state, given, frame.entries, frame.controls, frame.clock),
-        )
-        common = {
-            "integrals": integrals,
-            "rows": frame.controls.rows,
-            "lift": given.unparametrised,
-            "scenarios": values.rows,
-            "affine": nominal.affine and all(entry.additive for entry in frame.entries),
-            "linear": nominal.affine,
-            "counts": frame.counts,
-            "data": data,
-        }
-        free = np.flatnonzero(~frame.fixed)
-        if frame.clock is not None:
-            return self._evolution(values, free, common)
-        found = StateEquation(
-            size=frame.state.size,
-            free=free,
-            symmetric=frame.nature.symmetric,
-            zero_mean=frame.zero_mean(frame.values),
-            easier=None if interior.eased is None else partial(_easier, integrals, interior.eased),
-            **common,  # type: ignore[arg-type]
-        )
-        return found if values.nominal else replace(found, known_control=self._known_control(found))
-
-    def _evolution(self, values: Values, free: np.ndarray, common: dict[str, object]) -> EvolutionEquation:
-        frame, interior, names = self.frame, self.frame.interior(values), values.names.in_cells
-        clock, state = frame.clock, frame.state
-        assert clock is not None and interior.capacity is not None
-        capacity, fields = interior.capacity, state.groups[0].components
-        inertia = values.kept(
-            "inertia", names, lambda: self._acting(INERTIA, inertia_integral(values, state, interior), [])
-        )
-        return EvolutionEquation(
-            size=(clock.steps + 1) * state.size,
-            free=(np.arange(1, clock.steps + 1)[:, None] * state.size + free).reshape(-1),
-            mass=values.kept("mass", names, lambda: capacity_matrix(state.cells, fields, capacity)),
-            inertia=inertia if inertia.controls else None,
-            theta=clock.theta,
-            first=clock.first,
-            step=clock.step,
-            symmetric_steps=frame.nature.symmetric,
-            **common,  # type: ignore[arg-type]
-        )
-
-    def _known_control(self, equation: StateEquation) -> ScenarioMatrix | None:
-        """R_v of the nominal problem where random inputs do not change it."""
-        if not equation.affine:
-            return None
-        # There a control adds to what stands beside phi alone, whatever the other coefficients are. A form may be
-        # closed in these scenarios and not in the nominal one: that of advection where there is nothing to stabilise.
-        every = (*equation.integrals, *self.nominal.equation.integrals)
-        acting = [integral for integral in every if integral.control_evaluation is not None]
-        if any(integral.closed is None and integral.form is not neumann for integral in acting):
-            return None
-        derivative = self.nominal.equation.constant_linearisation.control
-        return derivative.direct if isinstance(derivative, SteadyControlDerivative) else None
+    def _equations(self) -> EquationBuilder:
+        return EquationBuilder(self.frame, self.stage, stages_of(self.frame.entries)[self.stage])
 
     def _check_equation(self, equation: StateEquation) -> None:
         """Check how controls enter the equation.
@@ -400,8 +305,3 @@ class Blueprint:
         fewer = unknowns // coarse.nominal.inner_shape[1]
         problem = replace(coarse, kept=max(fewer, 1) * self.at_once)
         return coarse_level(self.nominal, problem)
-
-
-def _easier(integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float) -> tuple[Integral, ...]:
-    """The integrals of an equation with a share of what makes the first of them, over the cells, nonlinear."""
-    return replace(integrals[0], form=form(share)), *integrals[1:]

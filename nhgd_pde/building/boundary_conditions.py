@@ -128,7 +128,7 @@ def _controlled_sides(
 def _fixing(
     values: Values, entry: Entry, entries: list[Entry], facets: Mapping[str, np.ndarray], everywhere: np.ndarray
 ) -> str | None:
-    """The key of what fixes the state where a control acts; None if it is free there.
+    """The key of the condition or control that fixes the state where a control acts; None if the state is free there.
 
     Args:
         everywhere: the facets on which the file fixes every component.

@@ -12,7 +12,7 @@ from .values import Values
 
 
 def boundary_facets(values: Values, domain: Domain) -> dict[str, np.ndarray]:
-    """The facets of every condition; `all` stands for those that no other condition names."""
+    """The facets of every condition of the file; `all` stands for the facets that no other condition names."""
     conditions = values.file.spec.pde.boundary
     facets = {}
     for name in conditions:
@@ -26,7 +26,7 @@ def boundary_facets(values: Values, domain: Domain) -> dict[str, np.ndarray]:
 
 
 def other_facets(values: Values, domain: Domain) -> np.ndarray:
-    """The facets that no condition but `all` names."""
+    """The facets of the boundary that no condition names but `all`."""
     names = [name for name in values.file.spec.pde.boundary if name != "all" and name in domain.facets]
     return np.setdiff1d(domain.boundaries["all"], np.concatenate([[], *(domain.facets[n] for n in names)]))
 

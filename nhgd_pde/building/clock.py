@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from ..control.controls import TimeRule
 from ..problem_file.control_spec import DirichletControl
 from ..problem_file.schema import ProblemSpec
-from .mistakes import Mistakes
+from .issue_collector import IssueCollector
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Clock:
 
     @property
     def thetas(self) -> np.ndarray:
-        """(steps,)."""
+        """(steps,) theta of every step."""
         return np.append(self.first, np.full(self.steps - 1, self.theta))
 
     @property
@@ -45,7 +45,7 @@ class Clock:
 
     @property
     def averages(self) -> sp.csr_matrix:
-        """(steps, steps + 1): values at the levels -> at the stages."""
+        """(steps, steps + 1) the matrix that takes values at the levels to values at the stages."""
         rows = np.arange(self.steps)
         shape = (self.steps, self.steps + 1)
         end = sp.csr_matrix((self.thetas, (rows, rows + 1)), shape)
@@ -53,23 +53,23 @@ class Clock:
 
     @property
     def last(self) -> sp.csr_matrix:
-        """(1, steps + 1): values at the levels -> at the end."""
+        """(1, steps + 1) the matrix that takes values at the levels to the value at the end."""
         return sp.csr_matrix(([1.0], ([0], [self.steps])), (1, self.steps + 1))
 
     def middle_rule(self) -> TimeRule:
-        """The rule of controls that are constant in each step: one point per step, where the equation is integrated."""
+        """The rule in time for controls that are constant in each step: one point a step, at its stage."""
         return TimeRule(self.stages, np.full(self.steps, self.step))
 
     def end_rule(self) -> TimeRule:
-        """The rule of controls with values at the ends of the steps, like the state; it has the order of the scheme.
+        """The rule in time for controls that have values at the ends of the steps, as the state has.
 
-        Every step has the rule of its integrals: the trapezoidal rule, or the value at its end.
+        It has the order of the scheme. Every step has the trapezoidal rule, or the value at its end.
         """
         weights = np.asarray(self.averages.T @ np.full(self.steps, self.step))[1:]
         return TimeRule(self.levels[1:], weights, self.theta < 1.0)
 
     def stages_of(self, size: int) -> sp.csr_matrix:
-        """(steps * size, (steps + 1) * size): coefficients of a space at the levels -> at the stages."""
+        """(steps * size, (steps + 1) * size) the matrix: coefficients at the levels -> at the stages."""
         return sp.csr_matrix(sp.kron(self.averages, sp.identity(size)))
 
 
@@ -84,8 +84,8 @@ def clock_of(spec: ProblemSpec) -> Clock | None:
     return Clock(spec.time.steps, spec.time.end / spec.time.steps, theta, first)
 
 
-def check_clock(mistakes: Mistakes, spec: ProblemSpec, evolves: Literal["never", "may", "always"]) -> None:
-    """Complain of an evolution whose equation is always steady, and of the opposite."""
+def check_clock(mistakes: IssueCollector, spec: ProblemSpec, evolves: Literal["never", "may", "always"]) -> None:
+    """Complain of a steady equation in a problem with time, and of an evolution without time."""
     kind = spec.pde.kind
     if evolves == "always" and spec.time is None:
         mistakes.complain("time", f"missing; an equation of kind {kind} evolves in time")

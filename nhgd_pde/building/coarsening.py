@@ -1,4 +1,4 @@
-"""The same problem on a mesh of twice the width, and functions on the one in terms of functions on the other."""
+"""A coarser mesh for a problem, and the transfer of functions from the coarse mesh to the fine one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..problem_file.loading import ProblemFile
 from ..problem_file.mesh_spec import DiskMesh
 from ..scenario_problem import Coarse, ScenarioProblem
 
-# Cells along an axis that a coarse mesh has at least.
+# The smallest number of cells along an axis of a coarse mesh.
 _LEAST_CELLS = 4
 
 
@@ -43,16 +43,16 @@ def coarser(file: ProblemFile) -> ProblemFile | None:
 
 @dataclass(frozen=True)
 class Prolongations:
-    """Values of functions on a coarse mesh at the nodes of spaces on a fine one; those of a pair of spaces once.
+    """Values of coarse functions at the nodes of fine spaces, computed once for each pair of spaces.
 
     Attributes:
-        known: by the identities of the pair, which it keeps alive.
+        known: fine space, coarse space and matrix, by the identities of the two spaces.
     """
 
     known: dict[tuple[int, int], tuple[Space, Space, sp.csr_matrix]] = field(default_factory=dict)
 
     def of_spaces(self, fine: Space, coarse: Space) -> sp.csr_matrix:
-        """(fine.size, coarse.size).
+        """The matrix (fine.size, coarse.size).
 
         Raises:
             OutsideMeshError: the coarse mesh does not reach a node: a curved boundary is another polygon there.
@@ -63,7 +63,7 @@ class Prolongations:
         return self.known[key][2]
 
     def of_states(self, fine: StateSpace, coarse: StateSpace) -> sp.csr_matrix:
-        """(N, N_c).
+        """The matrix (N, N_c).
 
         Raises:
             OutsideMeshError: as of spaces.
@@ -72,7 +72,7 @@ class Prolongations:
         return sp.block_diag([self.of_spaces(a, b) for a, b in parts], format="csr")
 
     def of_controls(self, fine: Controls, coarse: Controls) -> sp.csr_matrix | None:
-        """(p, p_c) of steady controls; None where they do not match.
+        """The matrix (p, p_c) of steady controls; None if the controls do not match.
 
         Raises:
             OutsideMeshError: as of spaces.
@@ -96,7 +96,7 @@ class Prolongations:
 
 
 def coarse_level(fine: PDEProblem, coarse: ScenarioProblem) -> Coarse | None:
-    """A coarse problem with the transfer to the fine one; None where a function on one mesh is none on the other."""
+    """A coarse problem with its transfer to the fine one; None if functions cannot be transferred."""
     prolongations = Prolongations()
     try:
         states = prolongations.of_states(fine.space, coarse.nominal.space)

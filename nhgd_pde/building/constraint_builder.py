@@ -30,7 +30,7 @@ class ConstraintBuilder:
     Attributes:
         values: evaluates expressions and collects mistakes.
         entries: the controls.
-        controls: the same side by side.
+        controls: the same controls side by side.
         terms: has the state space and the regions of integrals.
         clock: the times of an evolution; None of a steady problem.
         inequality: coefficients of a stage -> the inequality in that stage; None without one.

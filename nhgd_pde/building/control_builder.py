@@ -35,7 +35,7 @@ from .densities import density_entry
 from .dependence import CELLS, Recorded
 from .entry import Entry
 from .families.base import Interior
-from .mistakes import Mistakes
+from .issue_collector import IssueCollector
 from .python_code import load_function
 from .values import Values
 
@@ -48,8 +48,8 @@ class ControlBuilder:
         values: evaluates expressions and collects mistakes.
         state: the state space.
         interior: the equation in the cells.
-        facets: facets of every boundary that is named in the mesh; `all` as in pde.boundary those without another
-            name there.
+        facets: facets of every boundary that is named in the mesh; `all` are the facets that no other
+            condition in pde.boundary names.
         fixed: facets on which the file gives Dirichlet values, of each component.
         spaces: makes the spaces that they live in.
     """
@@ -76,7 +76,7 @@ class ControlBuilder:
         return _shared_nodes(entries)
 
     def _one_conductivity(self, entries: list[Entry]) -> None:
-        """Every cell has its conductivity from one control, or from the file."""
+        """Complain of cells whose conductivity comes from two controls, or from all of them and the file."""
         made = [entry for entry in entries if entry.cells is not None]
         for k, entry in enumerate(made):
             assert entry.cells is not None
@@ -115,7 +115,7 @@ class ControlBuilder:
             case PythonControl():
                 return self._python(key, spec)
 
-    # Kinds
+    # One method for each kind of control
 
     def _source(self, key: str, spec: SourceControl, gain: str) -> Entry:
         if "source" not in self.interior.coefficients:
@@ -144,7 +144,7 @@ class ControlBuilder:
         return Entry(key, part, spec.on, maps, functions.each, {gain: factor}, acts_on, side=spec.on, facets=facets)
 
     def _dirichlet(self, key: str, spec: DirichletControl) -> Entry:
-        # Functions that are constant in cells have two values on a facet inside.
+        # P0 functions have two values on a facet inside the domain.
         facets = self._facets(key, spec.on, inside=spec.space != "P0")
         count = self._components(key, spec)
         functions = self.spaces.on_facets(spec.space, facets, count)
@@ -152,7 +152,7 @@ class ControlBuilder:
         self.values.constant_in_time(f"{key}.gain", spec.gain)
         blocks = []
         for i in range(count):
-            # Where the file fixes the state on another side, it keeps the nodes that both have in common.
+            # Nodes that two sides share keep the Dirichlet values of the file on the other side.
             others = np.setdiff1d(self.fixed[i], facets)
             fixed = np.setdiff1d(self.state.facet_dofs(facets, i), self.state.facet_dofs(others, i))
             here = fixed - self.state.offsets[i]
@@ -161,7 +161,7 @@ class ControlBuilder:
                 values = sp.csr_matrix(factor[:, None])
             else:
                 shares = interpolation(space_, self.state.parts[i])[here][:, dofs]
-                # Cells that are not controlled count for nothing in the mean of those around a node.
+                # The mean over the cells around a node leaves out cells without a control.
                 means = 1.0 if space_.element != "P0" else 1.0 / np.asarray(shares.sum(axis=1)).reshape(-1)
                 values = sp.diags_array(factor * means) @ shares
             rows = sp.csr_matrix((np.ones(len(fixed)), (fixed, np.arange(len(fixed)))), (self.state.size, len(fixed)))
@@ -239,7 +239,7 @@ class ControlBuilder:
         return factor
 
     def _components(self, key: str, spec: SourceControl | NeumannControl | RobinControl | DirichletControl) -> int:
-        """Fields that a control acts on: those of the first group, or the real part of a complex one."""
+        """The number of fields that a control acts on: the first group, or the real part of a complex field."""
         group = self.state.groups[0]
         if spec.complex and not group.complex:
             kind = self.values.file.spec.pde.kind
@@ -261,7 +261,7 @@ class ControlBuilder:
 
 
 def _shared_nodes(entries: list[Entry]) -> list[Entry]:
-    """Where Dirichlet controls of several sides meet, the state is the mean of what each side's would make it."""
+    """The controls, with the mean of the values of several Dirichlet controls at nodes that their sides share."""
     sides: dict[str, np.ndarray] = {}
     for entry in entries:
         if entry.data is not None and entry.side is not None:
@@ -278,7 +278,7 @@ def _shared_nodes(entries: list[Entry]) -> list[Entry]:
     ]
 
 
-def starting_parameters(spec: ProblemSpec, dim: int, mistakes: Mistakes) -> dict[str, float]:
+def starting_parameters(spec: ProblemSpec, dim: int, mistakes: IssueCollector) -> dict[str, float]:
     """The starting values of the controls that are parameters, by name."""
     found = {}
     for k, each in enumerate(spec.controls):
@@ -291,7 +291,7 @@ def starting_parameters(spec: ProblemSpec, dim: int, mistakes: Mistakes) -> dict
     return found
 
 
-def _start_between_bounds(spec: ParameterControl, key: str, mistakes: Mistakes) -> float:
+def _start_between_bounds(spec: ParameterControl, key: str, mistakes: IssueCollector) -> float:
     value = spec.initial.constant if not isinstance(spec.initial, tuple) else None
     if value is None:
         mistakes.complain(f"{key}.initial", f"expected a number for a parameter, found {spec.initial}")

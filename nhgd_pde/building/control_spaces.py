@@ -29,11 +29,11 @@ class Functions:
     """The functions that a control is made of, at the points of the integrals it acts in.
 
     Attributes:
-        each: those of each component.
-        nodes: (dim, m) the point of each of its degrees of freedom, those of a second component after the first.
+        each: the functions of each component.
+        nodes: (dim, m) the points of the degrees of freedom, component after component.
         weight: (1, elements, points) one where the control acts, zero elsewhere.
-        space: the finite element space they are from; None for numbers.
-        dofs: (m / components,) their degrees of freedom in that space.
+        space: the finite element space of the functions; None for numbers.
+        dofs: (m / components,) the degrees of freedom of the functions in that space.
     """
 
     each: tuple[Evaluation, ...]
@@ -43,7 +43,7 @@ class Functions:
     dofs: np.ndarray | None = None
 
     def columns(self, kept: np.ndarray) -> Functions:
-        """Those of some degrees of freedom (indices) of every component."""
+        """The functions of some degrees of freedom (indices) in every component."""
         assert self.dofs is not None
         nodes = np.tile(self.nodes[:, : len(self.dofs)][:, kept], len(self.each))
         each = tuple(functions.columns(kept) for functions in self.each)
@@ -98,7 +98,7 @@ class ControlSpaces:
         return space(self.state.domain, element, self.state.device, like=self.state.parts[0])
 
     def on_facets(self, kind: str, facets: np.ndarray, count: int) -> Functions:
-        """Those of a control with `count` components on a part of the boundary."""
+        """The functions of a control with `count` components on a part of the boundary."""
         like = self.state.parts[0]
         space_, dofs = None, None
         if kind in ("P0", "P1"):
@@ -114,11 +114,11 @@ class ControlSpaces:
         """The control with these functions, its values given by the file.
 
         Args:
-            key: where it stands in the file.
-            spec: its section.
+            key: the key of the control in the file.
+            spec: the section of the control.
             kind: `P0`, `P1`, `time` or `constant`.
-            functions: what it is made of.
-            varying: it may have values of its own in every time step.
+            functions: the functions of the control.
+            varying: whether the control may have other values in every time step.
         """
         nodes, count = functions.nodes, len(functions.each)
         rule = self._rule(spec) if varying and kind != "constant" else None
@@ -190,7 +190,11 @@ class ControlSpaces:
         return self.values.tensor(lower), self.values.tensor(upper)
 
     def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
-        """L2; H1 where the gradient is penalised; lumped L2 with bounds or an l1 term, whose steps act node by node."""
+        """The inner product of a control.
+
+        It is L2, or H1 if the gradient is penalised. With bounds or an l1 term, whose steps act node by node, it is the
+        lumped L2 product.
+        """
         device = self.state.device
         if kind in ("time", "constant"):
             unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
@@ -213,7 +217,7 @@ class ControlSpaces:
         )
         if not smooth:
             return mass_riesz_map(mass, self.counts)
-        # One wave over the region has as much of its norm in its values as in its gradient, whatever the unit.
+        # Values and gradients of a wave as long as the region contribute equally to its norm, in any unit of length.
         length = float(np.ptp(nodes, axis=1).max()) or 1.0
         share = (0.5 * length / np.pi) ** 2
         blocks = {(i, i): weight * (share if i % stride else 1.0) for i in range(evaluation.components)}
@@ -222,7 +226,7 @@ class ControlSpaces:
 
     @property
     def _nodewise(self) -> bool:
-        """Some control has a bound or an l1 term: steps of all of them are projected, node by node, together."""
+        """Whether some control has a bound or an l1 term; steps of all controls are then projected node by node."""
         spec = self.values.file.spec
         sparse = any(isinstance(term, RegularisationTerm) and term.norm == "l1" for term in spec.objective)
         return sparse or any(bound is not None for each in spec.controls for bound in each.bounds)

@@ -39,13 +39,13 @@ class ControlParts:
         return found
 
     def spread(self, first: int, part: ControlSpace, one: sp.csr_matrix) -> sp.csr_matrix:
-        """A matrix of one time step of a control as one (p, p) of all controls."""
+        """A matrix for one time step of a control, as a matrix (p, p) for all controls and times."""
         whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.weights), one)
         before, after = first, self.controls.size - first - part.size
         return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
 
     def times(self, key: str, value: Expression | tuple[Expression, ...], part: ControlSpace) -> np.ndarray | None:
-        """Times at which an expression for a control is taken; a control that does not vary takes none in t."""
+        """The times at which an expression for a control is taken; complain of t for a control that does not vary."""
         if self.clock is None:
             return None
         if part.rule is None:

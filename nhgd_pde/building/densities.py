@@ -1,4 +1,4 @@
-"""Densities: from their section to the design variables, their filter and the stages of a continuation."""
+"""From the section of a density to its design variables, its filter and the stages of its continuation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .values import Values
 def density_entry(
     spaces: ControlSpaces, coefficients: Coefficients, key: str, spec: DensityControl, suffix: str
 ) -> Entry:
-    """A density, with the stages of its continuation; the suffix tells the coefficients of several apart."""
+    """A density with the stages of its continuation; its coefficients have names that end in the suffix."""
     name = _material(spaces.values, coefficients, key)
     if spec.low >= spec.high:
         spaces.values.complain(f"{key}.low", f"expected less than high, {spec.high:g}, found {spec.low:g}")

@@ -13,11 +13,11 @@ from torch import Tensor
 from ..pde.form import Coefficients, ControlMap
 from ..problem_file.expressions import Expression
 
-# Place of the coefficients in the integral over the cells. Places are these three names, or keys of the file.
+# The place of the coefficients in the integral over the cells. A place is one of these names or a key of the file.
 CELLS = "cells"
-# Place of the coefficients in the integral with the time derivative.
+# The place of the coefficients in the integral with the time derivative.
 INERTIA = "inertia"
-# Place of given coefficients of the state: Dirichlet and initial values.
+# The place of given coefficients of the state: Dirichlet and initial values.
 GIVEN = "given values"
 
 # A function of parameters and random inputs by name, each (rows, P) or broadcasting against it, and of the coefficient
@@ -34,7 +34,7 @@ class Dependence:
     Attributes:
         rules: place -> coefficient -> its rule; coefficients that need others stand after these.
         names: place -> the parameters and the random inputs that these coefficients use.
-        exposed: parameters that functions of the user's own find among the coefficients of the cells by their names.
+        exposed: parameters that functions of users find by their own names among the coefficients of the cells.
     """
 
     rules: dict[str, dict[str, Rule]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Dependence:
         self.names.setdefault(place, set()).update(names)
 
     def copy(self) -> Dependence:
-        """A copy whose changes do not change this one."""
+        """A copy that can be changed while this object stays as it is."""
         rules = {place: dict(each) for place, each in self.rules.items()}
         return Dependence(rules, {place: set(each) for place, each in self.names.items()}, set(self.exposed))
 
@@ -65,7 +65,7 @@ class Dependence:
 
 
 class Recorded(dict[str, Tensor]):
-    """Coefficients that remember which of them a function has asked for."""
+    """Coefficients of an integral, with a record of those that a function has asked for."""
 
     def __init__(self, given: Mapping[str, Tensor]) -> None:
         super().__init__(given)
@@ -165,7 +165,7 @@ def parameter_maps(
         acting: names of the parameters.
         rules: coefficient -> its rule.
         names: parameters and random inputs that the rules use.
-        exposed: parameters that functions of the user's own find under their bare names too.
+        exposed: parameters that functions of users find under their own names too.
     """
 
     def enter(name: str, last: bool, coefficients: Coefficients, v: Tensor) -> Coefficients:

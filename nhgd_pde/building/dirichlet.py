@@ -1,4 +1,4 @@
-"""Coefficients of the state that are given: Dirichlet and initial values, and how they follow from controls."""
+"""Given coefficients of the state: Dirichlet and initial values, and how they follow from controls."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Given:
         values: evaluates expressions and collects mistakes.
         lift: (rows, N) values at the starting values of the parameters; rows are scenarios or levels in time.
         fixed: (N,) mask of the coefficients that are given.
-        times: (levels,) of an evolution; None of a steady problem.
-        owner: (levels or 1, N) the index in `pieces` that a coefficient belongs to; -1 where it has no parameters.
+        times: (levels,) the times of the levels of an evolution; None for a steady problem.
+        owner: (levels or 1, N) the index in `pieces` of each coefficient; -1 for coefficients without parameters.
         pieces: key, expression and (dim, N) nodes of the coefficients that follow from parameters.
     """
 
@@ -48,13 +48,13 @@ class Given:
         self.owner = np.full((1 if self.times is None else len(self.times), self.lift.shape[1]), -1)
 
     def give(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray) -> None:
-        """Values of degrees of freedom (M,), whose nodes are among all (dim, N)."""
+        """Give the values of some degrees of freedom (M,); nodes (dim, N) has the points of all of them."""
         self.lift[:, dofs] = self.values.given(key, expression, nodes[:, dofs], self.times)
         self.fixed[dofs] = True
         self._own(key, expression, dofs, nodes, slice(None))
 
     def start(self, key: str, expression: Expression, dofs: np.ndarray, nodes: np.ndarray) -> None:
-        """The same at time 0."""
+        """Give the values at time 0."""
         assert self.times is not None
         self.lift[0, dofs] = self.values.given(key, expression, nodes[:, dofs], self.times[:1])
         self._own(key, expression, dofs, nodes, slice(1))
@@ -67,7 +67,7 @@ class Given:
 
     @property
     def tensor(self) -> Tensor:
-        """(N,) of every level of an evolution, or (S, N) of scenarios that have rows of their own."""
+        """The given coefficients: (N,) with all levels of an evolution, or (S, N) in scenarios."""
         return self._whole(self.lift)
 
     @property
@@ -191,7 +191,7 @@ def _initial(given: Given, state: StateSpace, count: int) -> None:
 def controlled_coefficients(
     state: StateSpace, given: Given, entries: list[Entry], controls: Controls, clock: Clock | None
 ) -> GivenData | None:
-    """How given coefficients follow from the controls; None where controls do not change them."""
+    """How given coefficients follow from the controls; None if controls do not change them."""
     columns = {
         entry.parameter: first
         for entry, first in zip(entries, controls.rows.offsets, strict=False)
@@ -205,7 +205,7 @@ def controlled_coefficients(
 
 
 def _added(state: StateSpace, entries: list[Entry], clock: Clock | None) -> SparseMatrix | None:
-    """(N, p) what the controls add to given coefficients; None where they do not."""
+    """(N, p) the matrix of what the controls add to given coefficients; None if they add nothing."""
     if all(entry.data is None for entry in entries):
         return None
     levels = 1 if clock is None else clock.steps + 1

@@ -53,5 +53,5 @@ def build_domain(file: ProblemFile) -> Domain:
 
 def _size_of(mesh: skfem.Mesh) -> MeshSize:
     dim = int(mesh.dim())
-    # Of P2 elements there are as many nodes as vertices of the mesh that is refined once.
+    # P2 elements have about as many nodes as the mesh has vertices after one refinement.
     return MeshSize(dim, len(mesh.t), mesh.nelements, mesh.nvertices, mesh.nvertices * 2.0**dim)

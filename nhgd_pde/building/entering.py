@@ -1,4 +1,4 @@
-"""Checks, before anything is solved, that controls enter the equation with right derivatives."""
+"""Checks that controls enter the equation with right derivatives, before anything is solved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .values import Values
 
 
 class EnteringError(ValueError):
-    """A function that gives no derivative by a control; `key` is where it stands in the file."""
+    """A function without a right derivative by a control; `key` is the key of the function in the file."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ def check_entering(
 
     Args:
         values: the values, with the file and the list of mistakes.
-        entries: the controls and their ways into the equation.
+        entries: the controls, and how they enter the equation.
         controls: the same controls, as one vector.
         integrals: the integrals of the equation that controls act in, by name; None names the integral over the cells.
         joint: a term of the objective depends on controls and state alike.

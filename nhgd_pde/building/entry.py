@@ -1,4 +1,4 @@
-"""One control and its way into the equation."""
+"""One control and how it enters the equation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ..pde.form import ControlMap
 
 @dataclass(frozen=True)
 class Entry:
-    """One control and its way into the equation.
+    """One control and how it enters the equation.
 
     Attributes:
-        key: where it stands in the file.
+        key: the key of the control in the file.
         part: the control.
         where: the part of the boundary whose integral it enters; None for the cells.
         maps: how each component enters the coefficients there; empty for a control that fixes coefficients.
         functions: each component's functions at the points of that integral; columns of this control.
-        coefficients: what the maps need besides.
-        acts_on: the coefficients there that it changes.
+        coefficients: further coefficients that the maps need.
+        acts_on: the coefficients of that integral that the control changes.
         additive: it only adds to sources and fluxes, so that an affine equation stays affine.
         data: (coefficients of the state in a time step, columns) the values that it fixes; None where it fixes none.
         initial: it fixes the coefficients at time 0.
-        stages: of a continuation, what those coefficients are in each of its stages; the last is the problem.
-        density: how it becomes material; None of other controls.
-        side: the part of the boundary that it acts on, and its facets; None for the cells.
-        cells: the cells whose conductivity it determines; None where it determines none.
+        stages: the values of `coefficients` in each stage of a continuation; the last stage is the problem of the file.
+        density: how a density becomes material; None for other controls.
+        side, facets: the part of the boundary that the control acts on, and its facets; None for the cells.
+        cells: the cells whose conductivity the control determines; None if it determines none.
         parameter: the name by which expressions know it; None of other controls. It has no maps of its own: in every
             integral it enters the coefficients that use it.
-        certain: no value between its bounds brings a coefficient out of its range.
+        certain: no value between the bounds of the control brings a coefficient out of its range.
     """
 
     key: str
@@ -58,11 +58,11 @@ class Entry:
 
     @property
     def order(self) -> int:
-        """Functions make whole coefficients, conductivities parts of one, and what is added comes last."""
+        """The place among the controls of an integral: maps of whole coefficients, then of parts, then additions."""
         return 2 if self.additive else 1 if self.cells is not None else 0
 
     def placed(self, first: int, width: int) -> Evaluation:
-        """Its functions as the columns from `first` on of those of all controls."""
+        """The functions of this control as columns of all controls, from column `first` on."""
         parts, column = [], first
         for each in self.functions:
             parts.append(each.shifted(column, width))

@@ -15,10 +15,10 @@ from ..problem_file.errors import Issue
 from ..problem_file.expressions import Expression, ExpressionError
 from ..problem_file.loading import ProblemFile
 from .dependence import Traced, follower
-from .mistakes import Mistakes
+from .issue_collector import IssueCollector
 from .random_values import RandomValues, host_tensor, host_tensors
 
-# What the keys of expressions with random inputs begin with.
+# The beginnings of the keys of expressions in which random inputs may stand.
 _RANDOM = ("pde.", "time.initial")
 
 
@@ -42,7 +42,7 @@ class Evaluator:
     file: ProblemFile
     domain: Domain
     device: torch.device
-    mistakes: Mistakes
+    mistakes: IssueCollector
     times: np.ndarray | None = None
     parameters: dict[str, float] = field(default_factory=dict)
     complex: bool = False
@@ -58,12 +58,12 @@ class Evaluator:
 
     @property
     def nominal(self) -> bool:
-        """No scenarios but that with all standard variables zero are looked at."""
+        """Whether all standard variables are zero, as in a problem without random inputs."""
         return self.random is None or self.random.numbers is None
 
     @property
     def rows(self) -> int:
-        """Scenarios along an axis of their own, or one."""
+        """The length of the axis of the scenarios; 1 without such an axis."""
         return 1 if self.random is None else self.random.rows or 1
 
     def complain(self, key: str, message: str) -> None:
@@ -119,7 +119,7 @@ class Evaluator:
             shape = (self.random.rows, *shape)
         try:
             if random:
-                # Faster than with numpy for many numbers.
+                # Torch is faster than numpy for many numbers.
                 values = np.broadcast_to(expression.torch(host_tensor(points), **host_tensors(named)).numpy(), shape)
             else:
                 values = expression.numpy(points, **named)
@@ -129,7 +129,7 @@ class Evaluator:
         if not np.isfinite(values).all():
             where = int(np.flatnonzero(~np.isfinite(values.reshape(-1)))[0])
             bad = values.reshape(-1)[where]
-            self.complain(key, f"expected finite values, found {bad} at {self.place_text(points, where)}")
+            self.complain(key, f"expected finite values, found {bad} at {place_text(self.random, points, where)}")
             return np.zeros(shape)
         return values
 
@@ -163,13 +163,13 @@ class Evaluator:
                 self.complain(key, f"expected a number, as the control is one, found {each}")
 
     def constant_in_time(self, key: str, value: Expression | tuple[Expression, ...]) -> None:
-        """Complain of an expression in t for something that has one value for all times."""
+        """Complain of an expression in t for a quantity that has one value for all times."""
         for each in value if isinstance(value, tuple) else (value,):
             if "t" in each.variables:
                 self.complain(key, f"expected an expression without the time t, as this does not change, found {each}")
 
     def single(self, key: str, value: Expression | tuple[Expression, ...]) -> Expression:
-        """The expression of a scalar, for which a list of one may stand; zero after a complaint."""
+        """The expression of a scalar, which may also be a list of one expression; zero after a complaint."""
         if not isinstance(value, tuple):
             return value
         if len(value) != 1:
@@ -191,16 +191,12 @@ class Evaluator:
             return np.arange(0)
         return self.domain.subdomains[name]
 
-    def place_text(self, x: Tensor | np.ndarray, index: int) -> str:
-        """Coordinates of one of the points (dim, ...), and the scenario, of one of the values (..., points) there."""
-        return place_text(self.random, x, index)
-
     def tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
 
 def place_text(random: RandomValues | None, x: Tensor | np.ndarray, index: int) -> str:
-    """See `Evaluator.place_text`."""
+    """The point in x (dim, ...) and the scenario of the value with an index, among values (..., points)."""
     if random is None:
         return point_text(x, index)
     return point_text(x, index) + random.scenario(index // int(np.prod(x.shape[1:])) % (random.rows or 1))

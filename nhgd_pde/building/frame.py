@@ -1,4 +1,4 @@
-"""The parts of a problem, each made from the file once, or again for scenarios that change it."""
+"""The parts of a problem, each made once from its file, or once for each batch of scenarios that change it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .control_spaces import ControlSpaces
 from .dependence import CELLS
 from .dirichlet import Given, given_coefficients
 from .entry import Entry
+from .equation_properties import EquationProperties, properties_of
 from .families.base import Equation, Interior, equation_of
 from .integrals import cells_integral, place_of
-from .mistakes import Mistakes
-from .nature import Nature, nature_of
+from .issue_collector import IssueCollector
 from .objective_builder import ObjectiveBuilder
 from .overlaps import check_overlaps
 from .pieces import Pieces
@@ -42,14 +42,14 @@ from .random_values import RandomValues
 from .values import Values
 from .well_posedness import check_held, check_level, undetermined
 
-# Scenarios in which the nature of an equation is looked up, and the number of values of a coefficient up to which more
-# scenarios are looked at.
+# The number of scenarios in which the properties of an equation are looked up, and the number of values of one
+# coefficient up to which more scenarios are looked at.
 _TRIED, _TRIED_VALUES = 8, 5_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The parts of a problem.
+    """The parts of a problem: file, mesh, spaces, controls, and each part of equation and objective.
 
     Methods that take `values` give the part in the scenarios of these values. A part that no random input changes is
     made once and is the same object in all scenarios.
@@ -58,9 +58,8 @@ class Frame:
         file: the checked problem file.
         domain: the mesh.
         device: where tensors are.
-        finer: the same problem on a finer mesh, whose random inputs, sample and nature this one has; None without.
+        finer: the same problem on a finer mesh, whose random inputs, sample and properties this one has; None without.
         counts: where work is counted.
-        mistakes: the mistakes of the file.
     """
 
     file: ProblemFile
@@ -68,15 +67,17 @@ class Frame:
     device: torch.device
     finer: Frame | None = None
     counts: Counts = field(default_factory=Counts)
-    mistakes: Mistakes = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mistakes", Mistakes(self.file))
 
     # Parts that are the same in all scenarios
 
     @cached_property
-    def family(self) -> Equation:
+    def mistakes(self) -> IssueCollector:
+        """The mistakes of the file, as far as they have been found."""
+        return IssueCollector(self.file)
+
+    @cached_property
+    def section(self) -> Equation:
+        """The section of the equation in the file."""
         return equation_of(self.file)
 
     @cached_property
@@ -100,7 +101,7 @@ class Frame:
     @cached_property
     def state(self) -> StateSpace:
         spec = self.file.spec
-        return state_space(self.domain, self.family.groups(self.domain.dim, spec.element), self.device)
+        return state_space(self.domain, self.section.groups(self.domain.dim, spec.element), self.device)
 
     @cached_property
     def values(self) -> Values:
@@ -109,7 +110,7 @@ class Frame:
         random = None
         if self.inputs is not None and self.samples is not None:
             random = RandomValues(self.inputs, np.zeros((1, self.inputs.dimension)), squeezed=True)
-        check_clock(self.mistakes, self.file.spec, self.family.evolves)
+        check_clock(self.mistakes, self.file.spec, self.section.evolves)
         return Values(
             self.file,
             self.domain,
@@ -122,11 +123,11 @@ class Frame:
         )
 
     def in_scenarios(self, z: np.ndarray, numbers: np.ndarray) -> Values:
-        """The values in scenarios with standard variables z (b, m), one where rows are those of time."""
+        """The values in scenarios with standard variables z (b, m); b is 1 for an evolution."""
         assert self.values.random is not None
         random = replace(self.values.random, z=z, numbers=numbers, squeezed=self.clock is not None)
         dependence = self.values.dependence.copy()
-        return replace(self.values, mistakes=Mistakes(self.file), dependence=dependence, random=random, own={})
+        return replace(self.values, mistakes=IssueCollector(self.file), dependence=dependence, random=random, own={})
 
     @cached_property
     def facets(self) -> dict[str, np.ndarray]:
@@ -148,7 +149,7 @@ class Frame:
 
     @cached_property
     def fixed(self) -> np.ndarray:
-        """(N,) the coefficients of the state that are no unknowns."""
+        """(N,) a mask of the coefficients of the state that are not unknowns."""
         fixed, zero_mean = self.given(self.values).fixed.copy(), self.zero_mean(self.values)
         if zero_mean is not None:
             fixed[zero_mean.pinned] = True
@@ -165,12 +166,12 @@ class Frame:
 
     @property
     def same_data(self) -> bool:
-        """What is given of the state is the same in all scenarios."""
+        """Whether boundary and initial values are the same in all scenarios."""
         return not self.values.names.in_given & self.values.random_names
 
     @property
     def mixed(self) -> bool:
-        """Controls may bring a coefficient out of its range in some scenarios only."""
+        """Whether controls may bring a coefficient out of its range in some scenarios only."""
         random = self.values.random_names
         together = any(names & random for names in self.values.dependence.names.values())
         own = any(isinstance(each, PythonControl) for each in self.file.spec.controls)
@@ -180,8 +181,8 @@ class Frame:
 
     def _interior(self, values: Values) -> Interior:
         """The equation in the cells, before it is known which parameters controls use there."""
-        make = partial(self.family.interior, values, self.state)
-        return values.kept("family", values.names.in_cells, make)
+        make = partial(self.section.interior, values, self.state)
+        return values.kept("equation in the cells", values.names.in_cells, make)
 
     def interior(self, values: Values) -> Interior:
         """The equation in the cells."""
@@ -210,7 +211,7 @@ class Frame:
         return values.kept("conditions", values.names.in_boundary, make)
 
     def integrals(self, values: Values) -> dict[str | None, Integral]:
-        """All integrals of the equation but that of the time derivative, without controls; None names the cells."""
+        """The integrals of the equation without the time derivative and without controls; None names the cells."""
         cells = cells_integral(values, self.state, self.interior(values))
         return dict([(None, cells), *self.conditions(values).items()])
 
@@ -257,15 +258,15 @@ class Frame:
         self._add_energy_ranges()
 
     @cached_property
-    def nature(self) -> Nature:
-        """The nature of the equation in the nominal problem and in the first scenarios of the file.
+    def properties(self) -> EquationProperties:
+        """The properties of the equation in the nominal problem and in the first scenarios of the file.
 
         Raises:
             ProblemError: a coefficient is out of its range in one of these scenarios.
         """
         if self.finer is not None:
-            return self.finer.nature
-        found = nature_of(self.interior(self.values), self.conditions(self.values))
+            return self.finer.properties
+        found = properties_of(self.interior(self.values), self.conditions(self.values))
         if self.samples is None:
             return found
         # More scenarios are looked at where that costs little.
@@ -274,15 +275,15 @@ class Frame:
         at_once = _TRIED if self.clock is None else 1
         for some in np.split(numbers, range(at_once, len(numbers), at_once)):
             values = self.in_scenarios(self.samples.z[some], some)
-            found = found & nature_of(self.interior(values), self.conditions(values))
+            found = found & properties_of(self.interior(values), self.conditions(values))
             values.mistakes.raise_found()
         return found
 
     @cached_property
     def has_energy(self) -> bool:
         """Whether the inner model has the energy form."""
-        chosen, nature = self.file.spec.inner.model, self.nature
-        coercive = nature.symmetric and nature.coercive and nature.exchanging and self.clock is None
+        chosen, found = self.file.spec.inner.model, self.properties
+        coercive = found.symmetric and found.coercive and found.exchanging and self.clock is None
         return coercive and chosen != "residual" and (chosen == "energy" or not self._may_lose_energy)
 
     @property

@@ -1,4 +1,4 @@
-"""Limits of numbers and of memory that building a problem may meet, told as mistakes of its file."""
+"""Reports overflow and lack of memory while a problem is built as mistakes of its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..problem_file.room import size_text
 def limits_told(file: ProblemFile) -> Iterator[None]:
     """Raise a `ProblemError` where numbers leave double precision, or memory ends, while a problem is built.
 
-    What the file gives was found finite, so that products of it that are not are those of its units.
+    All values in the file are finite. Products that are not finite come from its units.
     """
     try:
         with np.errstate(over="raise", divide="raise", invalid="raise"):

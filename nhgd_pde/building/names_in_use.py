@@ -39,7 +39,7 @@ class NamesInUse:
 
     @cached_property
     def in_loads(self) -> frozenset[str]:
-        """The names in sources, fluxes and all that stands beside them."""
+        """The names in all integrals of the equation, which have the loads."""
         return self.in_cells | self.in_boundary
 
     @cached_property

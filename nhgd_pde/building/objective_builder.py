@@ -27,7 +27,9 @@ from .values import Values
 
 @dataclass
 class ObjectiveBuilder:
-    """Makes the terms one after the other; adds fields for output to `fields`, and weights of l1 terms to `l1_weights`.
+    """Makes the terms of the objective one after the other.
+
+    Fields for output are added to `fields`, weights of l1 terms to `l1_weights`.
 
     Attributes:
         values: evaluates expressions and collects mistakes.
@@ -35,8 +37,8 @@ class ObjectiveBuilder:
         controls: the discrete controls.
         facets: facets of every boundary that is named in the mesh.
         clock: the times of an evolution; None of a steady problem.
-        loads: the state's functions at the points of every integral with a source or a flux, and its values there.
-        joint_control: a term of the user's own depends on a control.
+        loads: for every integral with a source or a flux, the functions of the state and the load at its points.
+        joint_control: a term in Python depends on a control.
     """
 
     values: Values
@@ -77,7 +79,7 @@ class ObjectiveBuilder:
         return ControlParts(self.values, self.controls, self.clock)
 
     def region(self, key: str, on: str | None) -> tuple[Evaluation, np.ndarray]:
-        """The state's functions at the points of an integral, and where it counts (elements, points)."""
+        """The functions of the state at the points of an integral, and a mask (elements, points) of its region."""
         if on is not None and on in self.facets and on not in self.state.domain.subdomains:
             evaluation = self.state.facets(self.facets[on])
             return evaluation, np.ones(tuple(evaluation.quadrature.weights.shape))
@@ -90,7 +92,7 @@ class ObjectiveBuilder:
         return cells, self.values.indicator(key, on, cells).reshape(cells.quadrature.weights.shape)
 
     def chosen(self, key: str, component: int | None) -> range:
-        """Fields that a term is about: those of the first group, or one of them."""
+        """The fields that a term is about: the first group of fields, or one of them."""
         count = self.state.groups[0].components
         if component is None:
             return range(count)
@@ -100,7 +102,7 @@ class ObjectiveBuilder:
         return range(component, component + 1)
 
     def over_time(self, key: str, matrix: sp.csr_matrix, time: str) -> tuple[sp.csr_matrix, sp.csr_matrix | None]:
-        """A matrix of the state space at the end, or at all stages with their weight; and values -> values there."""
+        """A matrix of the state space at the end or at all weighted stages, and the map of values to these times."""
         if self.clock is None:
             return matrix, None
         if time == "final":
@@ -114,7 +116,7 @@ class ObjectiveBuilder:
         return self.clock.levels[-1:] if time == "final" else self.clock.stages
 
     def nodal(self, key: str, value: object, chosen: range, times: np.ndarray | None) -> np.ndarray:
-        """(rows, size of the state space), zero in fields that are not chosen."""
+        """Values at nodes (rows, size of the state space), zero in fields that are not chosen."""
         nodes = self.state.parts[chosen[0]].nodes
         given = self.values.components(key, value, len(chosen), nodes, times)  # type: ignore[arg-type]
         found = np.zeros((given.shape[1], self.state.size))
@@ -129,14 +131,14 @@ class ObjectiveBuilder:
         return evaluation.test(self.values.tensor(density)).cpu().numpy()
 
     def over_levels(self, rows: np.ndarray, time: str) -> Tensor:
-        """Covectors (rows, size of the state space) -> on all coefficients, (N,), or (S, N) of scenarios."""
+        """Covectors (rows, size of the state space) as covectors on all coefficients, (N,), or (S, N) in scenarios."""
         if self.clock is not None:
             share = self.clock.last if time == "final" else self.clock.step * self.clock.averages
             rows = (share.T @ np.broadcast_to(rows, (share.shape[0], self.state.size))).reshape(1, -1)
         return self.values.tensor(rows[0] if len(rows) == 1 else rows)
 
     def integral(self, density: Density, key: str, on: str | None, weight: float) -> IntegralTerm:
-        """weight times the integral of a density over a region, in time over all of it."""
+        """weight times the integral of a density over a region, and over all times of an evolution."""
         evaluation, region = self.region(f"{key}.on", on)
         stages = None
         if self.clock is not None:

@@ -1,4 +1,4 @@
-"""Names of the mesh that share facets or cells, and the rules for these."""
+"""Checks of named parts of the mesh that share facets or cells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Acting:
 
     Attributes:
         name: name of the set of facets.
-        key: where it stands in the file.
+        key: the key of the condition or control in the file.
         kind: `dirichlet`, `neumann`, ...
         facets: their indices.
         control: whether it is a control.
@@ -40,7 +40,7 @@ class _Acting:
 
 
 def check_overlaps(values: Values, state: StateSpace, facets: dict[str, np.ndarray], entries: Sequence[Entry]) -> None:
-    """Report the rules where conditions, controls or terms meet on the same facets or cells.
+    """Report conditions, controls and terms that share facets or cells, and what holds there.
 
     Parts that add up, or have no effect, give a notice. A result that would depend on the order in the file is a
     mistake.
@@ -121,7 +121,7 @@ def _component(given: Expression | tuple[Expression | None, ...] | None, i: int)
 
 
 def _equal(one: Expression, other: Expression) -> bool:
-    """Two expressions are the same, as texts or as numbers."""
+    """Whether two expressions are the same, as texts or as numbers."""
     return str(one) == str(other) or (one.constant is not None and one.constant == other.constant)
 
 
@@ -143,7 +143,7 @@ def _in_terms(values: Values) -> None:
 
 
 def _in_controls(values: Values) -> None:
-    """Report controls on the same cells: those of sources add up; two that determine one coefficient are a mistake."""
+    """Report controls that share cells: sources add up, and two controls of one coefficient are a mistake."""
     spec = values.file.spec
     several = isinstance(spec.control, tuple)
     made, added = [], []
@@ -167,7 +167,7 @@ def _in_controls(values: Values) -> None:
 
 
 def _below(key: str, given: object) -> dict[str, object]:
-    """The coefficients of an equation of one's own, by their keys."""
+    """The coefficients of an equation in Python, by their keys."""
     return {f"{key}.{name}": each for name, each in given.items()} if isinstance(given, dict) else {}
 
 

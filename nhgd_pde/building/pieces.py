@@ -25,10 +25,10 @@ class Pieces:
     because they are given on purpose.
 
     Attributes:
-        values: collects what is wrong.
+        values: collects mistakes.
         state: the state space.
         fixed: (N,) which coefficients are given.
-        facets: those of every condition of the file.
+        facets: the facets of every condition of the file.
         conditions: integrals over them.
         entries: the controls.
     """
@@ -41,7 +41,7 @@ class Pieces:
     entries: Sequence[Entry]
 
     def check(self, interior: Interior) -> None:
-        """Complain of a piece in which only derivatives of the state are determined."""
+        """Complain of a piece in which the state is determined up to a constant only."""
         if not self._numbers.any() or interior.capacity is not None:
             return
         if interior.unseen:

@@ -13,7 +13,7 @@ from .values import Values
 
 
 def point_of_mesh(values: Values, state: StateSpace, number: int) -> np.ndarray | None:
-    """(dim, 1), or None where it does not lie in the mesh, which is complained of."""
+    """One of the points of the file, (dim, 1); None after a complaint about a point outside of the mesh."""
     key, point = f"pde.points.{number}.at", values.file.spec.pde.points[number].at
     dim = state.domain.dim
     if len(point) != dim:
@@ -29,7 +29,7 @@ def point_of_mesh(values: Values, state: StateSpace, number: int) -> np.ndarray 
 def fix_point(
     values: Values, state: StateSpace, number: int, give: Callable[[str, Expression, np.ndarray, np.ndarray], None]
 ) -> None:
-    """Give the values at a node: `give` takes key, expression, degrees of freedom and the nodes of all of these."""
+    """Give the Dirichlet values of the file at a node, by calls `give(key, expression, dofs, all nodes)`."""
     count, key = state.groups[0].components, f"pde.points.{number}"
     given, where = values.file.spec.pde.points[number].dirichlet, point_of_mesh(values, state, number)
     if where is None:

@@ -1,4 +1,4 @@
-"""Functions of the user's own, named in a problem file as `file.py:function` or handed over from Python.
+"""Functions of users, named in a problem file as `file.py:function` or given from Python.
 
 This runs the code of that file: a problem file that names one is as trustworthy as the program it names. Before a file
 is run, the logger `nhgd_pde.code` says so at the level INFO, which the command line prints.
@@ -25,7 +25,7 @@ from ..problem_file.loading import ProblemFile
 
 
 def load_function(file: ProblemFile, key: str, given: str | Callable[..., Any]) -> Callable[..., Any]:
-    """The function that a file means; its file is announced, and run.
+    """The function that a problem file names; the Python file is announced in the log and run.
 
     Raises:
         ProblemError: there is no such file or function, or importing the file raises or ends the process.
@@ -46,13 +46,13 @@ def load_function(file: ProblemFile, key: str, given: str | Callable[..., Any]) 
 
 
 def shown(file: ProblemFile, path: Path) -> str:
-    """A path for people: as it is inside of the folder of the problem file, with all folders elsewhere."""
+    """A path for messages: as it is given inside the folder of the problem file, absolute elsewhere."""
     whole = path.resolve()
     return str(path) if whole.is_relative_to(file.directory.resolve()) else str(whole)
 
 
 def functions_of(file: ProblemFile) -> tuple[str, ...]:
-    """What the file runs besides the library, as people write it: `file.py:name`, each once."""
+    """The functions of users that a problem runs, as written: `file.py:name`, each once."""
     spec = file.spec
     given = [getattr(section, "python", None) for section in (spec.pde, *spec.controls, *spec.objective)]
     return tuple(dict.fromkeys(Function.written(each) for each in given if each is not None))
@@ -84,7 +84,7 @@ def _imported(file: ProblemFile, key: str, path: Path) -> Any:
 
 @contextmanager
 def _settings_kept() -> Iterator[None]:
-    """Settings of the process that code changes when it is imported are what they were afterwards.
+    """Restores settings of the process that imported code may change.
 
     These are the current folder, standard output and error, warnings, and the settings of NumPy and torch that change
     numbers.
@@ -106,7 +106,7 @@ def _settings_kept() -> Iterator[None]:
 
 
 def _staying(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The function, whose `sys.exit` is an error like any other."""
+    """The function, with a RuntimeError in place of `sys.exit`."""
 
     @functools.wraps(function)
     def staying(*arguments: Any, **named: Any) -> Any:

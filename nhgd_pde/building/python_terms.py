@@ -1,4 +1,4 @@
-"""Terms of the objective that are functions of the user's own: which fields of the state they are given."""
+"""Terms of the objective that are functions of users: the fields of the state that these are given."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..fem.state_space import FieldGroup
 
 @dataclass(frozen=True)
 class UserDensity:
-    """A function (u, grad, v, x) as a density of state and control.
+    """A function (u, grad, v, x) of a user as a density of state and control.
 
     u and grad are those of the first group of fields, such as the velocities of a flow. The others are given by name to
     a function that has parameters of their names: `pressure`, and `pressure_grad` for its gradient.
 
     Attributes:
-        function: the user's.
-        groups: of the fields of the state.
+        function: the function of the user.
+        groups: the groups of fields of the state.
     """
 
     function: Callable[..., Any]
@@ -50,7 +50,7 @@ class UserDensity:
 
     @cached_property
     def _parameters(self) -> set[str]:
-        """The names of the parameters of the function; with **kwargs all names that can be given."""
+        """The names of the parameters of the function; with **kwargs all names that it can be given."""
         try:
             parameters = inspect.signature(self.function).parameters
         except (TypeError, ValueError):

@@ -23,7 +23,7 @@ from ..uncertainty.quadrature import sparse_quadrature, tensor_quadrature
 from ..uncertainty.sampling import Samples, Stream, monte_carlo, quasi
 from .random_values import names_in
 
-# What `count: auto` is.
+# The number of scenarios of `count: auto`.
 _COUNT = 256
 
 
@@ -31,7 +31,7 @@ def random_inputs(file: ProblemFile, domain: Domain) -> RandomInputs | None:
     """The random inputs of a file; None where there are none.
 
     Raises:
-        ProblemError: a field has more modes than the mesh carries, a name is a coordinate or nowhere in use.
+        ProblemError: a field has more modes than the mesh can represent, a name is a coordinate or is not used.
     """
     inputs: dict[str, RandomInput] = {}
     issues: list[Issue] = []
@@ -70,12 +70,12 @@ def _expansion(spec: FieldSpec, nodal: Space) -> KarhunenLoeve:
 
 @dataclass(frozen=True, eq=False)
 class NodalField:
-    """A field that is linear between the nodes of a mesh, where a state is integrated; elsewhere as it is.
+    """A field that is interpolated between nodes at the quadrature points of the cells, and exact elsewhere.
 
     Attributes:
         field: the field.
-        state: the state space, at whose points in the cells it is wanted.
-        nodal: the P1 space of the same mesh, with the same points.
+        state: the state space that has these quadrature points.
+        nodal: the P1 space of the mesh, with the same quadrature points.
     """
 
     field: RandomInput
@@ -97,7 +97,7 @@ class NodalField:
 
 
 def on_nodes(inputs: RandomInputs, state: StateSpace) -> RandomInputs:
-    """With the fields between the nodes of a mesh as linear functions: a covariance costs time at every point."""
+    """The random inputs with fields interpolated from nodes, as the covariance costs time at every point."""
     first = state.parts[0]
     nodal = first if first.element == "P1" else space(state.domain, "P1", state.device, like=first)
     return RandomInputs(

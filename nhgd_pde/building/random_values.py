@@ -1,4 +1,4 @@
-"""Random inputs in the scenarios that are being looked at: their values at points, by name."""
+"""Values of random inputs at points, in the scenarios that a problem is built for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..uncertainty.inputs import InputOnPoints, RandomInputs, Scalar
 
 @dataclass(eq=False)
 class Place:
-    """Points (dim, P) that expressions have been evaluated at, and what is known there whatever the scenario.
+    """Points at which expressions have been evaluated, and values there that are the same in all scenarios.
 
     Attributes:
         points: (dim, P).
-        inputs: random inputs at the points, those that have been asked for.
+        inputs: the random inputs that have been asked for, prepared for the points.
         known: values of expressions without random inputs, by their key.
     """
 
@@ -34,12 +34,12 @@ class RandomValues:
     """The random inputs in some scenarios.
 
     Attributes:
-        inputs: by name.
+        inputs: the random inputs by name.
         z: (S, m) standard variables.
-        numbers: (S,) of the scenarios, for people; None of the nominal problem, in which all variables are zero.
-        squeezed: one scenario, whose values have no axis of their own: in the nominal problem, and where rows are
-            those of time.
-        places: the points that have been seen, for all scenarios of a problem the same list.
+        numbers: (S,) the numbers of the scenarios in messages; None for the nominal problem, where all z are zero.
+        squeezed: the values of the one scenario have no axis of scenarios; true for the nominal problem and for
+            evolutions, whose rows are times.
+        places: the points so far; all scenarios of a problem share this list.
     """
 
     inputs: RandomInputs
@@ -54,11 +54,11 @@ class RandomValues:
 
     @property
     def rows(self) -> int | None:
-        """Scenarios along an axis of their own; None where there is no such axis."""
+        """The length of the axis of the scenarios; None without such an axis."""
         return None if self.squeezed else len(self.z)
 
     def place(self, points: np.ndarray) -> Place:
-        """What is known of the points (dim, ...)."""
+        """The entry of some points (dim, ...) in the list of places."""
         for known in self.places:
             if _same(known.points, points):
                 return known
@@ -86,14 +86,14 @@ class RandomValues:
 
     @property
     def which(self) -> str:
-        """All of them, at the end of a sentence."""
+        """A description of all scenarios, for the end of a sentence."""
         if self.numbers is None:
             return ""
         listed = ", ".join(str(number) for number in self.numbers[:4]) + ", ..." * (len(self.numbers) > 4)
         return f" in scenario {listed}" if len(self.numbers) == 1 else f" in some of the scenarios {listed}"
 
     def scenario(self, row: int) -> str:
-        """Which one a row is, at the end of a sentence; nothing of the nominal problem."""
+        """A description of the scenario of a row, for the end of a sentence; empty for the nominal problem."""
         if self.numbers is None:
             return ""
         return f" in scenario {self.numbers[0 if self.squeezed else row]}"
@@ -114,12 +114,12 @@ def names_in(value: object) -> frozenset[str]:
 
 
 def host_tensor(values: np.ndarray) -> Tensor:
-    """The same memory as a tensor, on the host."""
+    """A tensor on the host that shares the memory of an array."""
     return torch.from_numpy(np.require(values, requirements=["W"]))
 
 
 def host_tensors(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are arrays as tensors."""
+    """The same values, with tensors in place of arrays."""
     return {name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in named.items()}
 
 
@@ -127,7 +127,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     if a.shape != b.shape:
         return False
     mine, theirs = a.__array_interface__, b.__array_interface__
-    # Kept points are never written to, so that the same memory means the same points.
+    # Points in the list are never written to, so the same memory means the same points.
     if mine["data"][0] == theirs["data"][0] and mine["strides"] == theirs["strides"]:
         return True
     return bool((a[..., -1:] == b[..., -1:]).all()) and np.array_equal(a, b)

@@ -14,12 +14,13 @@ class SensorFileError(ValueError):
 
 @dataclass(frozen=True)
 class Sensors:
-    """
+    """Measurements at points.
+
     Attributes:
         points: (dim, count).
         values: (components, count).
-        weights: (count,) of the squares.
-        lines: (count,) where each stands in the file, from 1.
+        weights: (count,) factors of the squared misfits.
+        lines: (count,) the line of each sensor in the file, from 1.
     """
 
     points: np.ndarray
@@ -29,7 +30,7 @@ class Sensors:
 
 
 def read_sensors(path: Path, dim: int, components: int) -> Sensors:
-    """A row a sensor: coordinates, values and, if there is one more column, the weight.
+    """Read a table with one row for each sensor: coordinates, values and maybe a weight.
 
     Columns are separated by commas or blanks; what follows a # is a comment.
 

@@ -1,4 +1,4 @@
-"""A problem file whose code is not to be run: simple functions stand in for those of its Python files."""
+"""Checks a problem file without running its code: simple functions replace those of its Python files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .python_code import shown
 
 
 def report_without_code(file: ProblemFile) -> str:
-    """Check all of a problem that does not depend on the user's code, and list its sizes and what was left out.
+    """Check the parts of a problem that need no code of users; report its sizes and what was not checked.
 
     Raises:
         ProblemError: the mistakes that were found.
@@ -35,7 +35,7 @@ def report_without_code(file: ProblemFile) -> str:
 
 
 def without_code(file: ProblemFile) -> tuple[ProblemFile, tuple[str, ...]]:
-    """The problem with other functions in place of those of Python files, and a sentence for each that was left out.
+    """The problem with simple functions in place of those of Python files, and a sentence for each of these.
 
     An equation is -lap u + u = source, a term of the objective the integral of u^2, and a control adds to the source:
     names, expressions and sizes can be checked with these, but not what the functions make of them.

@@ -15,7 +15,7 @@ from ..pde.ranges import Range
 from ..problem_file.expressions import Expression, ExpressionError
 from .composed import traced_components, traced_regions
 from .dependence import CELLS, GIVEN, Dependence, Traced, parameter_coefficient, random_coefficient
-from .evaluator import Evaluator
+from .evaluator import Evaluator, place_text
 from .names_in_use import NamesInUse
 from .random_values import host_tensor
 
@@ -51,11 +51,11 @@ class Values(Evaluator):
         return values
 
     def coefficient(self, name: str, key: str, expression: Expression, x: Tensor, place: str = CELLS) -> np.ndarray:
-        """The values of a coefficient of the equation, which parameters may change later."""
+        """The values of a coefficient of the equation at points x; parameters may change them later."""
         return self.recorded(place, name, self.traced(key, expression, x))
 
     def recorded(self, place: str, name: str, traced: Traced) -> np.ndarray:
-        """The values of a coefficient of an integral, whose dependence is kept."""
+        """The values of a coefficient of an integral; how they follow from parameters is recorded."""
         if traced.follow is not None:
             follow = traced.follow
             self.dependence.add(place, name, lambda known, c: follow(known, c[name]), traced.names)
@@ -95,10 +95,10 @@ class Values(Evaluator):
         """
         self.ranges[key] = range_
         breach = range_.breach(host_tensor(values))
-        # Values of an expression that has been complained of are zeros.
+        # After a complaint about an expression its values are zeros, which are not checked.
         if breach is not None and not any(issue.key.startswith(key) for issue in self.issues):
             self.complain(
-                key, f"expected {breach.expected}, found {breach.found} at {self.place_text(x, breach.index)}"
+                key, f"expected {breach.expected}, found {breach.found} at {place_text(self.random, x, breach.index)}"
             )
         return values
 
@@ -122,7 +122,7 @@ class Values(Evaluator):
         return evaluate
 
     def exposed(self, coefficients: Collection[str]) -> dict[str, Tensor]:
-        """Parameters under their bare names, which functions of the user's own may ask for among the coefficients."""
+        """Parameters under their own names, which functions of users may ask for among the coefficients."""
         start = {name: self.tensor(np.array([value])) for name, value in self.parameters.items()}
         found = {name: value for name, value in start.items() if name not in coefficients}
         self.dependence.exposed |= found.keys()
@@ -149,7 +149,7 @@ class Values(Evaluator):
         """A part of the problem, made once for all scenarios, or once for these if it depends on random inputs.
 
         Args:
-            key: what the part is called.
+            key: the name of the part.
             names: the names that its expressions use.
             make: makes the part.
         """

@@ -17,12 +17,12 @@ from .entry import Entry
 from .families.base import UndeterminedField
 from .values import Values
 
-# Interpolated data that let nothing out leave this share of what flows through, on the coarsest meshes.
+# The largest net flux of interpolated data without a net flux, as a share of the flow, on the coarsest meshes.
 _LEAST_BALANCE = 1e-2
 
 
 def check_level(values: Values, state: StateSpace, fixed: np.ndarray, absorbing: bool) -> None:
-    """Complain of a component that nothing but its derivatives is known of."""
+    """Complain of a component that is determined up to a constant only."""
     count = state.groups[0].components
     for i in range(count):
         if not fixed[state.offsets[i] : state.offsets[i + 1]].any() and not absorbing:
@@ -82,12 +82,14 @@ def undetermined(
     lift: Tensor,
     entries: Sequence[Entry],
 ) -> ZeroMean | None:
-    """The pressure as the field of mean zero where no free velocity lets anything out; None where some does.
+    """The condition of mean zero on a pressure that is determined up to a constant; None for other states.
+
+    It is needed if no free velocity has a flux through the boundary.
 
     Args:
-        values: collects what is wrong with the data.
+        values: collects mistakes.
         state: the state space.
-        candidate: the field in question, if any.
+        candidate: the field that may be undetermined, if there is one.
         fixed: (N,) which coefficients are given.
         lift: given coefficients, (N,) or (S, N) of scenarios. Those of several times, in an evolution, are not looked
             at: flow is steady.

@@ -1,1 +1,1 @@
-"""One run: started, recorded, resumed, and what it found."""
+"""One run: its loop, its records, its checkpoints, its processes and its solution."""

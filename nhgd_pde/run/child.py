@@ -20,10 +20,10 @@ _LAST_WORDS = 5.0
 
 
 @contextmanager
-def helper(arguments: Sequence[str], environment: Mapping[str, str], work: str) -> Iterator[subprocess.Popen[str]]:
+def helper(arguments: Sequence[str], environment: Mapping[str, str], work: str = "") -> Iterator[subprocess.Popen[str]]:
     """`python -m` with the arguments, as a helper of this process that ends with the `with` block.
 
-    The helper reads a line of work from its standard input, which connects it to this process.
+    Its standard input, from which it reads a line of work if there is one, connects it to this process.
     """
     command = [sys.executable, "-m", *arguments]
     with stops_held_back():
@@ -32,7 +32,7 @@ def helper(arguments: Sequence[str], environment: Mapping[str, str], work: str) 
     try:
         # If the helper has died already, the process that waits for it will find out.
         with suppress(BrokenPipeError):
-            child.stdin.write(f"{work}\n")
+            child.stdin.write(f"{work}\n" if work else "")
             child.stdin.flush()
         yield child
     finally:

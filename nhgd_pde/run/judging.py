@@ -110,7 +110,7 @@ def judged(
     Args:
         problem: the last problem that was minimised.
         v: (p,) the control.
-        scenarios: the scenarios of the file.
+        scenarios: builds the scenarios of the file.
         streamed: the control was found with scenarios of a stream.
         team: the ranks that share the scenarios.
 

@@ -13,7 +13,7 @@ from ..problem_file.loading import ProblemFile
 
 
 @dataclass(frozen=True)
-class Mistakes:
+class IssueCollector:
     """The mistakes of a problem file, as far as they have been found.
 
     Attributes:

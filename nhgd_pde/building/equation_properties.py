@@ -9,12 +9,13 @@ import numpy as np
 
 from ..pde.boundary import robin
 from ..pde.form import Integral
+from .evaluator import place_text
 from .families.base import Interior
 from .values import Values
 
 
 @dataclass(frozen=True)
-class Nature:
+class EquationProperties:
     """Properties of an equation that methods rely on.
 
     Attributes:
@@ -27,22 +28,23 @@ class Nature:
     coercive: bool
     exchanging: bool
 
-    def __and__(self, other: Nature) -> Nature:
-        return Nature(
+    def __and__(self, other: EquationProperties) -> EquationProperties:
+        return EquationProperties(
             self.symmetric and other.symmetric,
             self.coercive and other.coercive,
             self.exchanging and other.exchanging,
         )
 
 
-def nature_of(interior: Interior, conditions: Mapping[str, Integral]) -> Nature:
+def properties_of(interior: Interior, conditions: Mapping[str, Integral]) -> EquationProperties:
+    """The properties of an equation with these integrals over the boundary, by name."""
     exchanging = all(
         bool((each.coefficients["coefficient"] >= 0.0).all()) for each in conditions.values() if each.form is robin
     )
-    return Nature(interior.symmetric, interior.coercive, exchanging)
+    return EquationProperties(interior.symmetric, interior.coercive, exchanging)
 
 
-def check_nature(
+def check_properties(
     values: Values, symmetric: bool, energy: bool, interior: Interior, conditions: Mapping[str, Integral]
 ) -> None:
     """Complain of scenarios that lack a property which the first scenarios of the problem have.
@@ -66,6 +68,6 @@ def check_nature(
         if condition.form is robin and bool((condition.coefficients["coefficient"] < 0.0).any()):
             flat = condition.coefficients["coefficient"].cpu().numpy()
             where = int(np.argmin(flat))
-            place = values.place_text(condition.evaluation.quadrature.flat, where)
+            place = place_text(values.random, condition.evaluation.quadrature.flat, where)
             message = f"expected at least 0, as inner.model energy needs, found {flat.reshape(-1)[where]:g} at {place}"
             values.complain(f"pde.boundary.{name}.robin.coefficient", f"{message}: take residual")
