@@ -24,37 +24,22 @@ MOST_LINES_OF_FUNCTION = 70
 MOST_LINES_OF_FILE = 400
 
 # Functions that may be more complex: "module:function" -> their complexity and the reason.
-COMPLEX: dict[str, tuple[int, str]] = {
-    "nhgd_pde.building.control_spaces:ControlSpaces.part": (17, "has to be cut along its ideas"),
-    "nhgd_pde.building.densities:density_entry": (25, "has to be cut along its ideas"),
-    "nhgd_pde.building.dirichlet:given_coefficients": (29, "has to be cut along its ideas"),
-    "nhgd_pde.building.entering:check_entering": (17, "has to be cut along its ideas"),
-    "nhgd_pde.building.objective_terms.regularisation:RegularisationTerm.build": (18, "has to be cut along its ideas"),
-    "nhgd_pde.building.sensors:read_sensors": (19, "has to be cut along its ideas"),
-    "nhgd_pde.building.values:Values.traced_regions": (16, "has to be cut along its ideas"),
-    "nhgd_pde.building.values:Values.traced_components": (19, "has to be cut along its ideas"),
-}
+COMPLEX: dict[str, tuple[int, str]] = {}
 # Functions that may be longer: "module:function" -> the reason.
 LONG: dict[str, str] = {}
 # Files that may be longer: module -> the reason.
-LONG_FILES: dict[str, str] = {
-    "nhgd_pde.building.blueprint": "has to be cut along its ideas",
-    "nhgd_pde.building.values": "has to be cut along its ideas",
-    "nhgd_pde.pde_problem": "has to be cut along its ideas",
-}
+LONG_FILES: dict[str, str] = {}
 # Names that several modules have: name -> the reason. `__init__` and `base` need none.
 SHARED_MODULES: dict[str, str] = {
     "advection": "the family and the pointwise functions of one equation",
     "elasticity": "the family and the pointwise functions of one equation",
     "flow": "the family and the pointwise functions of one equation",
     "helmholtz": "the family and the pointwise functions of one equation",
-    "mistakes": "one of them has to be renamed",
 }
 # Names that several public classes have: name -> the reason.
 SHARED_CLASSES: dict[str, str] = {
     "Evaluation": "one of them has to be renamed",
     "Integrand": "the engine's protocol names what it needs of the class",
-    "Nature": "one of them has to be renamed",
     "Risk": "the engine's protocol names what it needs of the class",
 }
 
