@@ -20,7 +20,7 @@ from ..objective.integral import Density, IntegralTerm
 from ..objective.terms import Objective
 from ..problem_file.term_parts import TermSpec
 from .clock import Clock
-from .control_terms import ControlParts
+from .control_parts import ControlParts
 from .objective_terms.base import Term
 from .values import Values
 
