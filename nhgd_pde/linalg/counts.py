@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 class Counts:
     """Work done so far. Each problem has one such object, and whatever does work adds to it.
 
-    `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose
-    or of K), `factorisations` these factorisations, `residuals` evaluations of R, one per scenario, `products`
-    applications of J or its transpose to one vector, `riesz_solves` solves with the Riesz map of the control space, and
-    `coarse_solves` the solves on a coarser mesh.
+    `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose or of K),
+    `factorisations` these factorisations, `residuals` evaluations of R, one per scenario, `products` applications of J
+    or its transpose to one vector, `riesz_solves` solves with the Riesz map of the control space, and `coarse_solves`
+    the solves on a coarser mesh.
     """
 
     solves: int = 0

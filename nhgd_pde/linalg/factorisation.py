@@ -69,8 +69,8 @@ class _Saddle:
 
     With A symmetric positive definite the matrix with D is quasidefinite and has such factors in any order of its
     unknowns (Vanderbei 1995, SIAM J. Optim. 5), so that the order of least fill can be taken. The small diagonals are
-    the static pivots of Li and Demmel (2003, ACM TOMS 29). Where A is not symmetric, or not
-    definite, a trial shows whether the factors are good.
+    the static pivots of Li and Demmel (2003, ACM TOMS 29). Where A is not symmetric, or not definite, a trial shows
+    whether the factors are good.
     """
 
     def __init__(self, matrix: sp.csr_matrix) -> None:

@@ -11,8 +11,7 @@ scenario (every scenario has its own); in the residual form this optimum is then
 tested residuals are zero at u*, and W J (J^T W J)^-1 = J^-T for any regular mean W of w w^T.
 
 The memory is 2 d + p numbers per pool member for the tables, and m d for its tests, which for the default pool of N m =
-2 n add
-up to 2 n (d + (2 d + p) / m).
+2 n add up to 2 n (d + (2 d + p) / m).
 """
 
 from __future__ import annotations

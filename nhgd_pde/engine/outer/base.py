@@ -269,8 +269,7 @@ class OuterMethod(Protocol[State]):
 
     Attributes:
         takes: the features that the method can deal with besides bounds: a `constraint`, an `l1` term, a `smoothing` of
-            the
-            derivative.
+            the derivative.
         options: fields of the method that the keys of the same names in the section `outer` of a problem file set.
     """
 

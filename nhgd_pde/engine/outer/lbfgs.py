@@ -21,8 +21,7 @@ _ALMOST = 0.8
 # The next step is never expected to shrink the gradient by more than this factor.
 _LEAST_REDUCTION = 0.05
 # Smallest and largest default number of pairs, and the memory in bytes that they may take beyond the smallest number.
-# With
-# fewer pairs than iterations, directions are no longer conjugate.
+# With fewer pairs than iterations, directions are no longer conjugate.
 _LEAST_PAIRS, _MOST_PAIRS = 20, 100
 _PAIRS_BYTES = 64 * 2**20
 
@@ -44,9 +43,9 @@ class LBFGS(OuterMethod[LBFGSState]):
     """L-BFGS (Nocedal and Wright, Algorithm 7.5) in the inner product of the outer space.
 
     A pairing of a vector with a covector needs no matrix, so that the method takes one Riesz map per evaluation.
-    Iteration counts do not depend on the mesh. Where the reduced objective is quadratic the steps are
-    exact minimisers, and the method generates the iterates of the conjugate gradient method (Nocedal and Wright,
-    Section 7.2) at one evaluation each.
+    Iteration counts do not depend on the mesh. Where the reduced objective is quadratic the steps are exact minimisers,
+    and the method generates the iterates of the conjugate gradient method (Nocedal and Wright, Section 7.2) at one
+    evaluation each.
 
     With bounds or an l1 term, the quadratic model is minimised subject to them (Schmidt, van den Berg,
     Friedlander and Murphy 2009; Lee, Sun and Saunders 2014, SIAM J. Optim. 24), which takes no evaluation. The step is

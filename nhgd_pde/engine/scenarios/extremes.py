@@ -2,15 +2,13 @@
 
 The variance of a sample does not show scenarios far out in the tail that happen to be left out. A few of them may
 contribute more to a mean than all others together. Their random variables are known, however. The distances d_s of a
-quantity
-from its mean grow like exponentials of normal variables where coefficients are log-normal, so that
+quantity from its mean grow like exponentials of normal variables where coefficients are log-normal, so that
 
     log d_s  ~  c_0 + sum_k (a_k z_sk + b_k z_sk^2)
 
 is fitted to the scenarios seen, with weights d_s, because the model has to fit the tail and not the middle. Ridge
 regression with the variances of `weights.py` keeps coefficients small that a few scenarios do not determine.
-Predictions are the
-expectations of log-normal numbers, which grow with the variance of the predicted logarithms.
+Predictions are the expectations of log-normal numbers, which grow with the variance of the predicted logarithms.
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@
 
 The first b scenarios are used on the mesh of the problem, and the first m on a coarser one, where they cost a fraction
 of that. These are the control variates of multilevel Monte Carlo (Giles 2008, Oper. Res. 56; for gradients Van Barel
-and Vandewalle
-2019, SIAM/ASA J. Uncertain. Quantif. 7). Scenarios differ in nearly the same way on both meshes, so that the sampling
-error of the difference is a small part of that of rho_b. Every term is a function of v with its own derivative:
-values and derivatives of the sum belong together.
+and Vandewalle 2019, SIAM/ASA J. Uncertain. Quantif. 7). Scenarios differ in nearly the same way on both meshes, so that
+the sampling error of the difference is a small part of that of rho_b. Every term is a function of v with its own
+derivative: values and derivatives of the sum belong together.
 """
 
 from __future__ import annotations

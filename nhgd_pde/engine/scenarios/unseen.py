@@ -3,8 +3,7 @@
 Weights that are fitted to the scenarios seen, and residuals of the same scenarios, give too small errors where a few of
 the scenarios left out are much larger than all others. Scenarios 1 .. u have been used to choose the point; n fresh
 ones, u + 1 .. b, are used there for the first time. The used ones predict every quantity h_s by the model of
-`weights.py`,
-p_s = sum_(t <= u) a_st h_t, and the fresh ones show, without any model, the mean error of the predictions
+`weights.py`, p_s = sum_(t <= u) a_st h_t, and the fresh ones show, without any model, the mean error of the predictions
 (difference estimator: Saerndal, Swensson and Wretman 1992, Model Assisted Survey Sampling, 6.3):
 
     H* = sum_(s <= u) W_s h_s + sum_(s > u) W_s p_s + (S - u) mean_(u < s <= b) W_s (h_s - p_s)

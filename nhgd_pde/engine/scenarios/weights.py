@@ -57,8 +57,7 @@ class Balance:
         """Coefficients c (b + 1, k) for which sum_j |sum_s c_sj h_s|^2 is the mean square error of sum_s w_s h_s.
 
         Of many scenarios, random combinations of contrasts with the right mean (Hutchinson 1990, Commun. Stat. Simul.
-        19):
-        k is 32 at most, whatever b, for a relative standard deviation of the error of 1/8 where the h_s differ in
+        19): k is 32 at most, whatever b, for a relative standard deviation of the error of 1/8 where the h_s differ in
         one direction, and less in more of them.
         """
         b, w = len(self.weights), self.weights
