@@ -129,7 +129,8 @@ def conjugate_gradients(
     row = _Iteration(as_row(operator, b), as_row(preconditioner, b), x.reshape(1, -1), r.reshape(1, -1), first)
 
     def iterate() -> tuple[Tensor, Tensor]:
-        return unit * row.x.reshape(b.shape), unit * row.r.reshape(b.shape)
+        x, r = row.x.reshape(b.shape), row.r.reshape(b.shape)
+        return (x, r) if unit == 1.0 else (unit * x, unit * r)
 
     if error is None:
         whole = float(row.squares) if start is None else dot(right, preconditioner(right))
