@@ -1,4 +1,4 @@
-"""Processes that want the processor as much as a benchmark does."""
+"""Processes that compete with a benchmark for the processor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _spin() -> None:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many processes that never wait, for the length of a `with` block."""
+    """A number of processes that never wait, during a `with` block."""
     context = multiprocessing.get_context("spawn")
     beside = [context.Process(target=_spin, daemon=True) for _ in range(count)]
     for process in beside:

@@ -1,4 +1,4 @@
-"""Runs of the command line in copies of this process, which are quick to begin: for scripts that disturb many runs."""
+"""Runs of the command line in copies of this process, which start quickly, for scripts that disturb many runs."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def command(folder: Path, settings: dict[str, Any], *more: str, problem: str = "
 
 @dataclass(frozen=True)
 class Guest:
-    """What a copy is not allowed.
+    """The limits of a copy.
 
     Attributes:
-        ordinary: it is an ordinary user.
-        limit: bytes that a file may have at most.
-        output: where its standard output goes.
+        ordinary: the copy belongs to an ordinary user.
+        limit: largest size of a file in bytes.
+        output: the standard output of the copy.
     """
 
     ordinary: bool = True
@@ -53,11 +53,11 @@ class Guest:
 
 
 class Copy:
-    """A copy of this process that runs a command line: an ordinary user may not read the libraries, and it is quick.
+    """A copy of this process that runs a command line. It starts quickly, even if its user may not read the libraries.
 
     Attributes:
-        pid: of the copy.
-        returncode: None until it has ended.
+        pid: the process id of the copy.
+        returncode: the exit code; None until the copy has ended.
     """
 
     def __init__(self, arguments: list[str], guest: Guest | None = None) -> None:
@@ -69,7 +69,7 @@ class Copy:
             os.dup2(write, 2)
             with open(guest.output, "w") if guest and guest.output else nullcontext() as output:
                 os.dup2(write if output is None else output.fileno(), 1)
-            # Tests have put others in their place.
+            # Tests have replaced the streams.
             sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
             os._exit(_in_copy(arguments, guest))
         os.close(write)
@@ -110,6 +110,6 @@ def _in_copy(arguments: list[str], guest: Guest | None) -> int:
 
 
 def load_everything() -> None:
-    """Load now what is loaded on first use, and would be by every copy of this process."""
+    """Loads modules that are loaded on first use, so that copies of this process need not load them."""
     with folder_of_everybody() as home, redirect_stdout(io.StringIO()), suppress(SystemExit):
         main_of_the_command_line(command(home / "run", SMALL, "-q")[3:])

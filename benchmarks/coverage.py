@@ -1,13 +1,13 @@
-"""How often bounds of sampling errors and intervals hold.
+"""The coverage of bounds of sampling errors and of intervals.
 
     python -m benchmarks.coverage [bounds] [intervals] [--seeds 40]
 
-Bounds: runs with loose goals over independent scenarios of a log-normal conductivity on 8 x 8 cells. Told are the runs
-that end on a part of the scenarios and those among them whose `gradient_error` holds; the same for every bound from
-fresh scenarios on the way; and runs that are falsely `converged`, which means that the gradient over all scenarios of
-the sample exceeds the goal. Intervals: of the mean of (1 - c exp(-sigma z))^2, the misfit of the random scalar case,
-for z one normal variable or a combination of ten. Ends with exit code 1 if less than 90 % hold, or a run is falsely
-`converged`.
+Bounds: runs with loose goals over independent scenarios of a log-normal conductivity on 8 x 8 cells. The output has
+the number of runs that end on a part of the scenarios, and of those whose `gradient_error` holds; the same numbers for
+the bounds from fresh scenarios on the way; and the number of runs that are falsely `converged`, which means that the
+gradient over all scenarios of the sample exceeds the goal. Intervals: for the mean of (1 - c exp(-sigma z))^2, the
+misfit of the random scalar case, where z is one normal variable or a combination of ten. The exit code is 1 if less
+than 90 % hold, or if a run is falsely `converged`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from nhgd_pde.uncertainty.fresh import FreshSample, fresh_sample
 from nhgd_pde.uncertainty.inputs import RandomInputs, Scalar
 from nhgd_pde.uncertainty.sampling import Stream
 
-# Scenarios, modes (0: one number), log-deviation, rtol.
+# Number of scenarios, number of modes (0 is one random number), deviation of the logarithm, rtol.
 BOUNDS = (
     (512, 0, 0.5, 0.1),
     (512, 0, 1.0, 0.3),
@@ -47,7 +47,7 @@ BOUNDS = (
     (512, 10, 1.5, 0.3),
     (256, 3, 1.0, 0.2),
 )
-# Scenarios of the sample that tell a direction.
+# Number of scenarios of the sample from which the direction is found.
 PILOTS = 128
 
 
@@ -73,7 +73,7 @@ def case(seed: int, std: float, rtol: float, count: int = 512, modes: int = 10, 
 
 @dataclass
 class Watched:
-    """An oracle whose evaluations with a bound from fresh scenarios are kept."""
+    """An oracle that keeps the evaluations with a bound from fresh scenarios."""
 
     oracle: Any
     seen: list[Evaluation] = field(default_factory=list)
@@ -97,15 +97,15 @@ class Watched:
 
 @dataclass(frozen=True)
 class Loose:
-    """A run and what all scenarios say.
+    """A run, compared with all scenarios.
 
     Attributes:
         found: the run.
-        goal: norm of the gradient at which it was to end.
+        goal: norm of the gradient at which the run may end.
         true: norm of the gradient over all scenarios at the reported control.
         off: norm of the error of the reported gradient.
         part: the run ended on a part of the scenarios.
-        bounds: (error, bound) of the evaluations on the way that had a bound.
+        bounds: (error, bound) of the evaluations on the way that have a bound.
     """
 
     found: Minimum
@@ -125,7 +125,7 @@ class Loose:
 
 
 def loose(data: dict[str, Any], watched: bool = False) -> Loose:
-    """Solve a problem; `watched`: with the true errors of all bounds on the way, which takes a while."""
+    """Solves a problem; with `watched` also with the true errors of all bounds on the way, which takes longer."""
     loaded = nhgd.load(data)
     assert loaded.scenarios is not None
     problem, method = fitted(loaded.scenarios.problem), loaded.method
@@ -154,13 +154,13 @@ def misfit(sigma: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
 
 
 def combination(dimension: int) -> np.ndarray:
-    """(m,) of length one, each variable less important than the one before."""
+    """(m,) weights of length one, where each variable is less important than the one before."""
     weights = 1.0 / np.arange(1, dimension + 1)
     return np.asarray(weights / np.linalg.norm(weights))
 
 
 def judging(sigma: float, dimension: int, count: int, seed: int, pilots: int = PILOTS) -> FreshSample:
-    """Fresh scenarios as a run draws them: along the direction that the values in its sample tell."""
+    """Fresh scenarios as in a run, along the main direction of the values in its sample."""
     stream = Stream(RandomInputs({f"z{k}": Scalar(Normal()) for k in range(dimension)}), seed)
     direction = None
     if pilots:

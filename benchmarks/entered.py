@@ -1,4 +1,4 @@
-"""How many files and functions of the package one solve enters, and how many modules it loads.
+"""The number of files and functions of the package that one solve enters, and of modules that it loads.
 
     python -m benchmarks.entered [FILE] [KEY=VALUE ...]
 
@@ -20,7 +20,7 @@ import nhgd_pde
 Result = TypeVar("Result")
 
 PACKAGE = Path(nhgd_pde.__file__).parent
-# Flag of code objects that have local variables of their own: functions, in contrast to modules and classes.
+# Flag of code objects with local variables: functions have it, modules and classes do not.
 FUNCTION = 0x2
 
 

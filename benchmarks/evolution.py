@@ -1,4 +1,4 @@
-"""Control of heat against exact optima: `python -m benchmarks.evolution`, some two minutes."""
+"""Control of heat against exact optima: `python -m benchmarks.evolution`, which takes some two minutes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 import nhgd_pde as nhgd
 from benchmarks.reference import MPDIST2, extrapolated, mpdist2, orders
 
-# Of `problems/heat_initial.yaml`: the objective, and the control as a multiple of sin(pi x) sin(pi y).
+# The optimum of `problems/heat_initial.yaml`: the objective, and the control as a multiple of sin(pi x) sin(pi y).
 INITIAL = (0.00615875711690, 6.844159438880)
 
 
 def distributed() -> None:
-    """Objectives on meshes and steps that halve together."""
+    """Objectives for mesh sizes and time steps that are halved together."""
     for (dim, beta), exact in MPDIST2.items():
         sizes = {1: (8, 16, 32, 64, 128), 2: (4, 8, 16, 32, 64)}[dim]
         solutions = [nhgd.solve(nhgd.load(mpdist2(dim, beta, n))) for n in sizes]
@@ -25,7 +25,7 @@ def distributed() -> None:
 
 
 def initial() -> None:
-    """P2, the implicit Euler method: extrapolated in time on each mesh, then over the meshes."""
+    """Objectives with P2 and the implicit Euler method, extrapolated in time on each mesh, then over the meshes."""
     found = []
     for n in (4, 8, 16):
         values = []

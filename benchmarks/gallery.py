@@ -14,7 +14,7 @@ import nhgd_pde as nhgd
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
-# States of single scenarios.
+# The states of single scenarios.
 _NAMED = ("state_best", "state_median", "state_worst", "state_exceedance")
 HEAD = """# Gallery
 
@@ -30,7 +30,7 @@ def caption(path: Path) -> str:
 
 
 def draw(path: Path) -> str:
-    """Solve a problem and save its picture; a sentence on how the run ended."""
+    """Solves a problem, saves its picture, and returns a sentence on the end of the run."""
     from PIL import Image
 
     from nhgd_pde.output.fields import FieldData, Grid
@@ -43,7 +43,7 @@ def draw(path: Path) -> str:
         shown = ("state", "state_std", "control", "density", "target")
     if solution.problem.space.domain.dim == 3:
         grid, data = solution.fields()
-        # The nodes of a grid in its middle plane are those of a plane grid.
+        # The nodes in the middle plane of a grid are those of a plane grid.
         import scipy.spatial
 
         z = grid.points[:, 2]
@@ -57,7 +57,7 @@ def draw(path: Path) -> str:
         names = [name for name in pictured(data) if name.startswith(shown) and not name.startswith(_NAMED)]
         figure = picture(grid, data, names, f"{path.stem}: {solution.status}")
     else:
-        # An evolution in the middle of its time.
+        # An evolution is drawn at half of its time.
         figure = solution.plot(len(solution.times) // 2)
     PICTURES.mkdir(exist_ok=True)
     file = PICTURES / f"{path.stem}.png"

@@ -1,9 +1,9 @@
-"""Runs that are killed again and again, with their roles and ranks, and go on: nothing is lost, and nobody is left.
+"""Runs that are killed again and again, with roles and ranks, and resume: no numbers are lost, no process is left.
 
     python -m benchmarks.kills [--kills 200] [--seed 0]
 
-Every run is killed at a random iteration up to six times, each time the process that leads, a helper or all of them;
-then it goes on to its end, which is compared with that of a run that was left alone.
+Every run is killed at random iterations up to six times: the leading process, a child process or all of them. Then it
+runs to its end, which is compared with an undisturbed run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.copies import ROOT, Copy, command, folder_of_everybody, load_everything
 from nhgd_pde.output.atomic import target_of_temporary
 
-# Seconds after which a process that ought to have ended is taken for an orphan, and a survivor for a silent one.
+# Number of seconds after which a process that should have ended counts as an orphan, and a survivor as silent.
 PATIENCE = 10.0
 
 
@@ -36,12 +36,12 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """Runs that are killed.
+    """A kind of runs.
 
     Attributes:
-        name: for the table.
-        problem, settings, options: of the run.
-        helpers: processes that the run starts.
+        name: name in the table.
+        problem, settings, options: the problem, settings and options of the run.
+        helpers: number of processes that the run starts.
     """
 
     name: str
@@ -79,7 +79,7 @@ KINDS = (
 
 
 def try_kills(kind: Kind, count: int, seed: int) -> Counter[str]:
-    """Kill a run again and again at random iterations, go on, and compare with a run that was left alone."""
+    """Kills a run again and again at random iterations, resumes it, and compares it with an undisturbed run."""
     random, found = np.random.default_rng(seed), Counter[str]()
     with folder_of_everybody() as home:
         arguments = (kind.settings, *kind.options)
@@ -110,7 +110,7 @@ def try_kills(kind: Kind, count: int, seed: int) -> Counter[str]:
 
 
 def begin(arguments: list[str], alone: bool) -> Copy | subprocess.Popen[str]:
-    """A run in a process group of its own; one that starts processes is started as they are."""
+    """Starts a run in a new process group; a run with several processes is started as a new program."""
     if alone:
         return Copy(arguments[3:])
     return subprocess.Popen(
@@ -126,7 +126,7 @@ def begin(arguments: list[str], alone: bool) -> Copy | subprocess.Popen[str]:
 def _one_kill(
     kind: Kind, folder: Path, resume: tuple[str, ...], random: np.random.Generator, found: Counter[str]
 ) -> None:
-    """Start or go on, wait for some iterations, and kill the run, one of its processes, or all of them."""
+    """Starts or resumes a run, waits for some iterations, and kills the run, one of its processes, or all of them."""
     begun = rows(folder)
     arguments = command(folder, kind.settings, *kind.options, *resume, problem=kind.problem)
     run = begin(arguments, alone=not kind.helpers)
@@ -173,7 +173,7 @@ def summary_of(folder: Path) -> dict[str, Any] | None:
 
 
 def helpers_of(run: Copy | subprocess.Popen[str]) -> list[int]:
-    """Processes of this program that a run has started."""
+    """The processes that a run has started."""
     found = []
     with suppress(OSError):
         for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
@@ -196,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     load_everything()
     for kind in KINDS:
-        # Half of them are of one process; runs of several take longer to begin.
+        # Half of the kills are of runs with one process, because runs with several processes take longer to start.
         share = options.kills // 2 if kind is KINDS[0] else options.kills // 4
         print(f"{kind.name}: {dict(+try_kills(kind, share, options.seed))}", flush=True)
 

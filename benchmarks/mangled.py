@@ -1,7 +1,8 @@
-"""Mangled problem files by the thousand: `python -m benchmarks.mangled --count 10000`.
+"""Thousands of mangled problem files: `python -m benchmarks.mangled --count 10000`.
 
-Every file goes through `nhgd-pde check`, and a share of those that pass is solved. Workers have 2 GB of addresses; one
-that hangs in compiled code is killed. A traceback, a warning, a hang or a dead worker is a failure and is printed.
+Every file goes through `nhgd-pde check`, and a share of the files that pass is solved. Workers have an address space of
+2 GB; a worker that hangs in compiled code is killed. Tracebacks, warnings, hangs and dead workers are failures and are
+printed.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# Of a worker, a file: one that says nothing for so long is killed.
+# Number of seconds for one file; a worker that prints nothing for so long is killed.
 _SILENCE = 60.0
 
 
 def work(first: int, count: int, share: int, whole: int) -> None:
-    """Run files first, ..., first + count - 1; prints a line of JSON for each of their commands."""
+    """Runs the files first, ..., first + count - 1, and prints a line of JSON for each command."""
     import resource
 
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -73,7 +74,7 @@ def main() -> int:
 
 
 def _lines(options: argparse.Namespace) -> Any:
-    """The outcomes of all files, by workers one after the other; a new one where one has died."""
+    """The outcomes of all files; a worker that has died is replaced by a new one."""
     first, last = options.first, options.first + options.count
     while first < last:
         command = [sys.executable, "-m", "benchmarks.mangled", "--worker", "--first", str(first)]

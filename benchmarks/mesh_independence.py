@@ -1,4 +1,4 @@
-"""Outer iterations with all defaults, over meshes and over weights of the regularisation.
+"""Outer iterations with all defaults, for several meshes and for several weights of the regularisation.
 
     python -m benchmarks.mesh_independence [meshes|weights] [KIND ...]
 
@@ -46,7 +46,7 @@ def _problem(
 
 
 def _design(penalty: float, method: str) -> dict[str, Any]:
-    """The least compliance of 40 % of a conductor, filtered, from a design that has as much."""
+    """The least compliance of a filtered design with 40 % of a conductor, from a design with the same volume."""
     return _problem(
         {
             "kind": "density",
@@ -89,10 +89,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "density, penalty 3, oc": _design(3, "oc"),
     "density, penalty 3, mma": _design(3, "mma"),
 }
-# Whose iterations vary by more than a fifth.
+# The kinds whose iterations vary by more than a fifth.
 OPEN = ("density, penalty 1, mma", "density, penalty 3, oc", "density, penalty 3, mma")
 
-# Regularised by weights from 1e-2 to 1e-8.
+# The kinds that are run with weights of the regularisation from 1e-2 to 1e-8.
 WEIGHTED: dict[str, dict[str, Any]] = {
     **{kind: KINDS[kind] for kind in ("source", "source with bounds", "neumann", "dirichlet", "robin")},
     "log_conductivity, l2": _problem({"kind": "log_conductivity"}, {"source": SOURCE}, STATE),
@@ -102,7 +102,7 @@ WEIGHTED: dict[str, dict[str, Any]] = {
 
 
 def solved(content: dict[str, Any], cells: int, overrides: dict[str, Any] | None = None) -> nhgd.Solution:
-    """The answer on cells x cells cells."""
+    """The solution on cells x cells cells."""
     return nhgd.solve(nhgd.load(content, {"mesh.cells": [cells, cells], **(overrides or {})}))
 
 
@@ -112,7 +112,7 @@ def spread(counts: list[int]) -> float:
 
 
 def independent(counts: list[int]) -> bool:
-    """Within 20 %, or within one where counts are below ten."""
+    """Whether counts agree up to 20 %, or up to one if they are below ten."""
     return spread(counts) <= 0.2 or (max(counts) < 10 and max(counts) - min(counts) <= 1)
 
 

@@ -1,4 +1,4 @@
-"""States from afar: Newton steps judged by the next step (the library's) and by the dual norm of the residual.
+"""States from far starts: Newton steps judged by the next step, as in the library, or by the norm of the residual.
 
 Prints the table of docs/verification.md: python -m benchmarks.newton
 """
@@ -23,7 +23,7 @@ TOLERANCE, STEPS = 1e-9, 200
 
 @dataclass(frozen=True)
 class Factors:
-    """Newton directions by the factors of J at u."""
+    """Newton directions with the factors of J at u."""
 
     problem: PDEProblem
     v: Tensor
@@ -41,14 +41,14 @@ class Factors:
 
 
 def by_the_next_step(problem: PDEProblem, v: Tensor, u: Tensor) -> int | None:
-    """Steps taken; None where they lead nowhere."""
+    """The number of steps; None where they do not converge."""
     first = Factors(problem, v, u, problem.state_factors(u, v))
     found = newton(problem, v, u, first, TOLERANCE, STEPS)
     return found.steps if found.error <= TOLERANCE else None
 
 
 def by_the_residual(problem: PDEProblem, v: Tensor, u: Tensor) -> int | None:
-    """New factors in every step, which is halved until the dual norm of the residual falls."""
+    """The number of steps with new factors in each, which is halved until the dual norm of the residual decreases."""
     norm = problem.inner_metric.dual_norm
     left = norm(problem.residual(u, v))
     for taken in range(1, STEPS + 1):
@@ -67,7 +67,7 @@ def by_the_residual(problem: PDEProblem, v: Tensor, u: Tensor) -> int | None:
 
 
 def state(mesh: dict[str, Any], pde: dict[str, Any]) -> PDEProblem:
-    """An equation with u = 0 on the boundary, whose control and objective do not matter."""
+    """An equation with u = 0 on the boundary; its control and objective have no effect."""
     return nhgd.load(
         {
             "name": "state",

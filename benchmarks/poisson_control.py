@@ -42,7 +42,7 @@ print(json.dumps(dict(objective=s.objective, iterations=s.stats["outer_iteration
 
 
 def run(program: str, *arguments: str) -> dict[str, float]:
-    """One solve in a process of its own."""
+    """Runs one solve in a separate process."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *arguments],
         cwd=ROOT,
@@ -55,7 +55,7 @@ def run(program: str, *arguments: str) -> dict[str, float]:
 
 
 def compare(n: int, repeats: int) -> list[dict[str, object]]:
-    """A row a solver: medians over the repeats, and the ratio of seconds to the baseline's."""
+    """One row for each solver: medians over the repeats, and the ratio of the seconds to the baseline."""
     programs = {
         "SciPy by hand": (_BASELINE, str(n)),
         "nhgd": (_OURS, str(n), "nhgd"),
@@ -86,7 +86,7 @@ def compare(n: int, repeats: int) -> list[dict[str, object]]:
 
 
 def misses(row: dict[str, object]) -> list[str]:
-    """What a row falls short of."""
+    """The requirements that a row does not meet."""
     name = f"{row['solver']} at n = {row['n']}"
     found = [] if row["status"] == "converged" else [f"{name}: {row['status']}"]
     if row["n"] == 256 and float(str(row["ratio"])) > 3.0:

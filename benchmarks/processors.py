@@ -1,14 +1,14 @@
-"""The tests under other processors' instructions and beside busy processes: `python -m benchmarks.processors`.
+"""The tests with instructions of other processors and beside busy processes: `python -m benchmarks.processors`.
 
     python -m benchmarks.processors                         the quick tests under every setting
     python -m benchmarks.processors --slow                  the slow ones
     python -m benchmarks.processors --only AVX2 --only busy -- tests/test_newton.py
 
-Libraries choose their kernels by what the processor offers, so that sums are rounded differently on another one. The
-settings below make them take the kernels of older processors, one library at a time and then all of them at once;
-those that this processor cannot run are left out. The last two settings run beside two processes that never wait,
-with one thread for each test process and with two. Every argument after `--` is given to pytest. Ends with exit code 1
-where a test failed.
+Libraries choose their kernels by the instructions of the processor, so that sums are rounded differently on another
+processor. The settings below select the kernels of older processors, for one library at a time and then for all of
+them; settings that this processor cannot run are left out. The last two settings run beside two processes that never
+wait, with one and with two threads for each test process. Every argument after `--` is given to pytest. The exit code
+is 1 if a test fails.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .busy import busy_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 BUSY_PROCESSES = 2
-# In the order of what a processor offers; a setting needs one of them.
+# Instruction sets from the newest to the oldest; every setting needs one of them.
 CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")
 
 
@@ -37,10 +37,10 @@ class Setting:
     """One way to run the tests.
 
     Attributes:
-        name: in the table.
-        variables: of the environment.
+        name: name in the table.
+        variables: variables of the environment.
         needs: the instructions that it uses, one of CAPABILITIES.
-        busy: number of processes beside it that never wait.
+        busy: number of other processes that never wait.
     """
 
     name: str
@@ -53,7 +53,7 @@ SETTINGS = (
     Setting("COMPATIBLE", {"MKL_CBWR": "COMPATIBLE"}),
     Setting("AVX2", {"MKL_CBWR": "AVX2"}, "AVX2"),
     Setting("AVX512", {"MKL_CBWR": "AVX512"}, "AVX512"),
-    # torch's own kernels, and the BLAS of NumPy and SciPy.
+    # These settings are for torch's kernels, and for the BLAS of NumPy and SciPy.
     Setting("ATen", {"ATEN_CPU_CAPABILITY": "default"}),
     Setting("OpenBLAS", {"OPENBLAS_CORETYPE": "Nehalem"}),
     Setting(
@@ -65,12 +65,12 @@ SETTINGS = (
 
 
 def run(setting: Setting, arguments: list[str]) -> tuple[bool, str]:
-    """Whether all tests passed, and pytest's last line."""
+    """Whether all tests pass, and the last line of pytest."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **setting.variables}
     command = [sys.executable, "-m", "pytest", "-q", "--dist", "loadfile", *arguments]
     with busy_processes(setting.busy):
         found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    # The names of the tests that failed, and the counts.
+    # The last lines have the names of failed tests, and the counts.
     told = [line for line in found.stdout.splitlines() if re.match(r"(FAILED|ERROR) |=*.*\d+ (passed|failed)", line)]
     return found.returncode == 0, "\n".join(told) or found.stderr[-2000:]
 

@@ -1,4 +1,4 @@
-"""A nonlinear problem made from the library's pieces: -div((1 + u^2) grad u) = source + v, tracking and L2 cost."""
+"""A nonlinear problem from parts of the library: -div((1 + u^2) grad u) = source + v, tracking and L2 cost."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Two ranks that share scenarios against one process: `python -m benchmarks.ranks [cells [turns]]`.
 
-`robust_poisson_3d.yaml` on cells^3 (20) cells, all scenarios at once and in batches that grow, one thread a process;
-turns (3) of both one after the other, medians. Prints the seconds of a run with its set-up, those of the processors
-from the start of Python to its end, and what the ranks say to each other. Ends with exit code 1 where two ranks take
-over 0.65 of the time of one.
+`robust_poisson_3d.yaml` on cells^3 (20) cells, with all scenarios at once and with growing batches, and with one thread
+for each process. Both run in turns (3), and medians are compared. The output has the seconds of a run with its set-up,
+the seconds of the processors from the start to the end of Python, and the bytes that ranks exchange. The exit code is 1
+if two ranks take more than 0.65 of the time of one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BAR = 0.65
 
 
 def run(folder: Path, settings: dict[str, Any], ranks: int) -> dict[str, Any]:
-    """summary.json of one run, with the seconds of the processors of all its processes."""
+    """The summary of one run, with the seconds of the processors of all its processes."""
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "nhgd_pde", "solve", str(PROBLEM), *sets, "--output", str(folder)]
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -40,7 +40,7 @@ def _processor() -> float:
 
 
 def compare(parent: Path, settings: dict[str, Any], turns: int) -> float:
-    """Print one comparison; the ratio of the times of two ranks and of one."""
+    """Prints one comparison and returns the ratio of the times of two ranks and of one."""
     found: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
     for k in range(turns):
         for ranks in found:

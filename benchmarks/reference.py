@@ -38,7 +38,7 @@ def spectral_optimum(amplitude: float, eigenvalue: float, alpha: float, squared_
 
 ALPHA = 1e-6
 
-# The mother problem of dolfin-adjoint: d = sin sin / (2 pi^2).
+# The example problem of dolfin-adjoint: d = sin sin / (2 pi^2).
 MOTHER_TARGET = "sin(pi*x)*sin(pi*y)/(2*pi**2)"
 MOTHER_CONTROL, MOTHER_OBJECTIVE = spectral_optimum(1.0 / (2.0 * math.pi**2), 2.0 * math.pi**2, ALPHA, 0.25)
 
@@ -52,7 +52,7 @@ MPDIST2 = {(1, 0.05): 21.4409103853, (1, 0.01): 71.1223346834, (2, 0.05): 36.425
 
 
 def mpdist2(dim: int, beta: float, n: int) -> dict[str, Any]:
-    """That problem on n cells an axis and n steps, by the method of Crank and Nicolson."""
+    """Problem mpdist2 with n cells along each axis and n steps of the method of Crank and Nicolson."""
     rate, shape = f"({dim}*pi**2/4)", "*".join(f"cos(pi*{axis}/2)" for axis in "xy"[:dim])
     target = f"(({rate} + 1/({rate}*{beta}))*e + (1 - {rate} - 1/((1 + {rate})*{beta}))*exp(t))*{shape}"
     start = f"(e/({rate}*{beta}) - 1/((1 + {rate})*{beta}))*{shape}"
@@ -73,7 +73,7 @@ def mpdist2(dim: int, beta: float, n: int) -> dict[str, Any]:
 
 
 def extrapolated(values: list[float], powers: tuple[int, ...]) -> float:
-    """Richardson's extrapolation of values at steps that halve, of an error in these powers of the step."""
+    """Richardson's extrapolation of values for halved steps, with errors in the given powers of the step."""
     for power in powers[: len(values) - 1]:
         values = [after + (after - before) / (2**power - 1) for before, after in itertools.pairwise(values)]
     return values[-1]
@@ -91,7 +91,7 @@ def control_error(solution: nhgd.Solution, exact: Any) -> float:
 
 
 def orders(errors: list[float]) -> list[float]:
-    """Observed orders of convergence where the mesh size halves from entry to entry."""
+    """Observed orders of convergence if the mesh size is halved from entry to entry."""
     return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
 
 

@@ -1,9 +1,9 @@
-"""What it is worth to know that inputs are random: designs and controls over the same fresh scenarios.
+"""The value of taking random inputs into account: designs and controls in the same fresh scenarios.
 
     python -m benchmarks.robustness
 
 Every row is a solution of a shipped problem with some of its keys changed; the columns are statistics of the objective
-in fresh scenarios of the problem as it is shipped.
+in fresh scenarios of the shipped problem.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def objectives(name: str, changes: Mapping[str, Any], count: int = FRESH) -> np.ndarray:
-    """(count,) of the solution of a changed problem, in fresh scenarios of the problem itself."""
+    """(count,) objectives of the solution of a changed problem, in fresh scenarios of the shipped problem."""
     path = FOLDER / f"{name}.yaml"
     solution = nhgd.solve(nhgd.load(path, {"scenarios.validation": 0, **changes}))
     problem = nhgd.load(path).stages[-1]

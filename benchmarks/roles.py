@@ -1,10 +1,10 @@
 """Two roles in two processes against one process: `python -m benchmarks.roles [cells [tests [steps]]]`.
 
-Sampled runs with a dense inverse, on a mesh chosen so that both roles have about the same to do: with natural-gradient
-steps, each of which waits for a direction from the curvature role, and with the paper's stochastic gradient steps,
-which do not. Prints the seconds of a run in one process with one thread and with as many as there are cores, and of
-two roles with one thread each, then how busy each role was. Ends with exit code 1 where two roles take over 0.6 of
-the time of one process with one thread.
+Sampled runs with a dense inverse on a mesh on which both roles have about the same work: with natural-gradient steps,
+each of which waits for a direction from the curvature role, and with the stochastic gradient steps of the paper, which
+do not wait. The output has the seconds of a run in one process with one thread and with one thread for each core, and
+of two roles with one thread each, then the share of time in which each role is busy. The exit code is 1 if two roles
+take more than 0.6 of the time of one process with one thread.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TURNS = 3
 
 
 def run(folder: Path, settings: dict[str, Any], threads: int, *options: str) -> dict[str, Any]:
-    """summary.json of one run."""
+    """The summary of one run."""
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "nhgd_pde", "solve", str(PROBLEM), *sets, "--output", str(folder), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    # Only some linear algebra libraries take the number of threads from torch.
+    # Only some linear algebra libraries use the number of threads of torch.
     environment["OPENBLAS_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(threads)
     subprocess.run([*command, "-q"], env=environment, check=False, stdout=subprocess.DEVNULL)
     return json.loads((folder / "summary.json").read_text())
@@ -38,7 +38,7 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compare(parent: Path, settings: dict[str, Any]) -> float:
-    """Print one comparison; the ratio of two roles to one process with one thread."""
+    """Prints one comparison and returns the ratio of the times of two roles and of one process with one thread."""
     cores = os.cpu_count() or 1
     turns: list[list[dict[str, Any]]] = [[], [], []]
     for k in range(TURNS):
@@ -66,7 +66,7 @@ def main() -> int:
         "inner.model": "residual",
         "inner.tests": tests,
         "inner.steps": steps,
-        "inner.tolerance": 1e-14,  # so that every loop takes all its steps
+        "inner.tolerance": 1e-14,  # With this tolerance every loop takes all its steps.
         "curvature.kind": "dense",
         "hypergradient.refine": "off",
         "outer.method": "gradient",

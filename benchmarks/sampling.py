@@ -1,7 +1,7 @@
-"""How the error of a sampled inverse, and of the hypergradient it gives, falls with the number of scores.
+"""The decrease of the errors of a sampled inverse and of its hypergradient with the number of scores.
 
 `python -m benchmarks.sampling`: the residual form of poisson_control on 12 x 12 cells (121 unknowns), identity prior
-worth nothing, 4 d to 400 d scores. Ends with exit code 1 where a slope is off -1/2 by more than 0.1.
+without weight, 4 d to 400 d scores. The exit code is 1 if a slope differs from -1/2 by more than 0.1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
             state = backend.init(problem, u, v)
             for _ in range(round(count / 44)):
                 state = backend.absorb(state, problem.batch(u, v, problem.sample(44, generator)).scores)
-            # A F in coordinates in which F is the identity.
+            # A F is computed in coordinates in which F is the identity.
             a = root.T @ torch.cat([state.estimate(column) for column in columns]) @ root
             found = hypergradient(problem, u, v, state, None, None)
             norm = problem.outer_metric.dual_norm

@@ -32,24 +32,39 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """What one solve found and what it cost. Times are wall seconds."""
+    """The result and the cost of one solve. Times are wall seconds.
 
-    n: int  # cells a side
+    Attributes:
+        n: number of cells along a side.
+        objective, objective_initial: the objective at the solution and at v = 0.
+        gradient_norm, gradient_norm_initial: norms of the gradient there, in the mass norm.
+        iterations: iterations of conjugate gradients.
+        stiffness_solves: solves with the factors of the stiffness matrix.
+        converged: the norm of the gradient reached the tolerance.
+        seconds_assembly: seconds for mesh and matrices.
+        seconds_factorisation, seconds_optimisation: seconds for the factors and for the iterations.
+        factor_nonzeros: nonzeros of L and U together.
+        peak_memory_bytes: the peak of the whole process, which includes earlier solves.
+        control, state: (nodes,) values at the nodes.
+        nodes: (2, nodes) coordinates.
+    """
+
+    n: int
     objective: float
-    objective_initial: float  # at v = 0
-    gradient_norm: float  # in the mass norm, as is the next
+    objective_initial: float
+    gradient_norm: float
     gradient_norm_initial: float
-    iterations: int  # of conjugate gradients
+    iterations: int
     stiffness_solves: int
     converged: bool
-    seconds_assembly: float  # mesh and matrices
+    seconds_assembly: float
     seconds_factorisation: float
     seconds_optimisation: float
-    factor_nonzeros: int  # of L and U together
-    peak_memory_bytes: int  # high-water mark of the whole process, earlier solves included
-    control: Vector  # (nodes,)
-    state: Vector  # (nodes,)
-    nodes: Vector  # (2, nodes)
+    factor_nonzeros: int
+    peak_memory_bytes: int
+    control: Vector
+    state: Vector
+    nodes: Vector
 
     @property
     def seconds(self) -> float:
@@ -68,7 +83,7 @@ class _Optimum:
 
 
 def solve(n: int, rtol: float = 1e-8, alpha: float = 1e-6, max_iterations: int = 1000) -> BaselineResult:
-    """Solve on n x n cells until the gradient's mass norm is at most rtol times that at v = 0.
+    """Solves on n x n cells until the mass norm of the gradient is at most rtol times its value at v = 0.
 
     Raises ValueError for n < 2 (no free node), or rtol or alpha that are not positive.
     """
@@ -78,9 +93,9 @@ def solve(n: int, rtol: float = 1e-8, alpha: float = 1e-6, max_iterations: int =
     start = time.perf_counter()
     ticks = np.linspace(0.0, 1.0, n + 1)
     basis = skfem.Basis(skfem.MeshTri.init_tensor(ticks, ticks), skfem.ElementTriP1())
-    # P1 degrees of freedom are the values at the mesh's vertices, in the mesh's order.
+    # The degrees of freedom of P1 are the values at the vertices, in their order.
     nodes = basis.mesh.p
-    # A mesh search for the boundary would take a third of the assembly.
+    # A search for the boundary in the mesh would take a third of the time of assembly.
     free = np.flatnonzero(((nodes > 0.0) & (nodes < 1.0)).all(axis=0))
     stiffness = laplace.assemble(basis)[free][:, free].tocsc()
     mass_all = mass.assemble(basis)
@@ -125,11 +140,11 @@ def _conjugate_gradients(
 ) -> _Optimum:
     """Conjugate gradients on (alpha I + A^-1 M A^-1 M) v = A^-1 M d in the inner product of M.
 
-    A and M act between free nodes. That loses nothing: the gradient alpha v + p vanishes on the boundary when
-    v does, so from v = 0 no iterate leaves the free nodes. An iteration costs two solves and two
-    products with M: the search direction's product and the state follow by recurrences.
+    A and M act between free nodes. This is exact: the gradient alpha v + p vanishes on the boundary if v
+    does, so that all iterates from v = 0 are zero there. An iteration costs two solves and two products
+    with M; the product of the search direction and the state follow by recurrences.
     """
-    residual = factor.solve(load)  # minus the gradient at v = 0
+    residual = factor.solve(load)  # This is minus the gradient at v = 0.
     mass_residual = mass_free @ residual
     square = float(residual @ mass_residual)
     square_initial = square

@@ -2,7 +2,7 @@
 
     python -m benchmarks.shipped [NAME...]
 
-Fails where a run does not converge, takes more than 60 s, or the two methods disagree: by more than 1e-6 in the
+It fails if a run does not converge or takes more than 60 s, or if the two methods disagree: by more than 1e-6 in the
 objective, or by more than a fifth, and more than one, in the outer iterations.
 """
 
@@ -14,20 +14,20 @@ from pathlib import Path
 import nhgd_pde as nhgd
 
 PROBLEMS = sorted((Path(__file__).resolve().parents[1] / "problems").glob("*.yaml"))
-# The algorithm of the paper as it stands, whose bias no stopping rule of this kind can meet.
+# The unchanged algorithm of the paper has a bias, so that it cannot meet a stopping rule of this kind.
 UNCONVERGED = {"poisson_nhgd_paper"}
 SECONDS = 60.0
 
 
 def agreement(path: Path) -> tuple[nhgd.Solution, nhgd.Solution, str]:
-    """The solutions by nhgd and by the exact adjoint, and what is wrong with them, if anything."""
+    """The solutions by nhgd and by the exact adjoint, and a sentence on what is wrong, which may be empty."""
     ours, exact = (nhgd.solve(nhgd.load(path, {"method": method})) for method in ("nhgd", "adjoint"))
     gap = abs(ours.objective - exact.objective) / max(abs(exact.objective), 1e-300)
     iterations = [int(found.stats["outer_iterations"]) for found in (ours, exact)]
     faults = [f"{found.stats['method']}: {found.message}" for found in (ours, exact) if found.status != "converged"]
     if gap > 1e-6:
         faults.append(f"objectives differ by {gap:.1e}")
-    # One iteration is more than a fifth of the fewest.
+    # With few iterations, one iteration is more than a fifth.
     if iterations[0] > max(1.2 * iterations[1], iterations[1] + 1):
         faults.append(f"{iterations[0]} iterations against {iterations[1]}")
     return ours, exact, "; ".join(faults)

@@ -1,7 +1,7 @@
 """Measurements for problems/uncertain_source.yaml: python -m benchmarks.source_data.
 
-Two sources in a wind that is neither the mean one nor known to who looks for them, on a mesh twice as fine as that of
-the identification; the noise is Gaussian with 2 % of the largest value as its standard deviation.
+Two sources in a wind that differs from the mean wind of the identification, on a mesh twice as fine as in the
+identification; the noise is Gaussian with 2 % of the largest value as its standard deviation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nhgd_pde.problem_file.loading import read_problem
 
 CELLS, NOISE, SEED = (96, 48), 0.02, 0
 ANGLE, SPEED = 0.12, 1.1
-# (x, y, strength) of sources as wide as 0.1.
+# (x, y, strength) of the sources, whose width is 0.1.
 SOURCES = ((0.5, 0.3, 1.0), (0.9, 0.7, 0.6))
 PATH = Path(__file__).parents[1] / "problems" / "data" / "uncertain_source_sensors.csv"
 

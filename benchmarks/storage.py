@@ -1,9 +1,9 @@
-"""What becomes of runs whose files cannot be written, and of checkpoints that are damaged.
+"""Runs whose files cannot be written, and resumes from damaged checkpoints.
 
     python -m benchmarks.storage [--flips 200] [--seed 0]
 
-It prints a row for each place that takes no files, and a line for the damaged checkpoints. Small file systems are
-mounted where the user may do so (root); the other rows are those of an ordinary user.
+It prints a row for each place where files cannot be written, and a line for the damaged checkpoints. Small file systems
+are mounted if the user may do so (root); the other rows are those of an ordinary user.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from nhgd_pde.output.storage import OutputError
 
 @dataclass(frozen=True)
 class Place:
-    """A place that takes no files.
+    """A place where files cannot be written.
 
     Attributes:
-        name: for the table.
-        prepare: makes it, and gives the run folder and what is to be done before a resume.
-        guest: what the run is not allowed.
-        mounts: it needs a file system of its own.
+        name: name in the table.
+        prepare: creates the place, and returns the run folder and a function to call before a resume.
+        guest: the limits of the run.
+        mounts: the place needs its own file system.
     """
 
     name: str
@@ -88,7 +88,7 @@ PLACES = (
 
 
 def try_place(place: Place) -> tuple[int, str, str]:
-    """The exit code, the first words of the last sentence, and what a resume finds."""
+    """The exit code, the first words of the last sentence, and the result of a resume."""
     with folder_of_everybody() as home:
         if place.mounts is not None:
             options = f"mode=777,{place.mounts}"
@@ -111,7 +111,7 @@ def try_place(place: Place) -> tuple[int, str, str]:
 
 
 def resumed_to_the_end(folder: Path) -> str:
-    """Whether a resume has the numbers of a run that nothing disturbed."""
+    """Whether a resume gives the numbers of an undisturbed run."""
     if not (folder / "checkpoint.pt").exists():
         return "no checkpoint"
     problem = nhgd.load(ROOT / "problems/poisson_control.yaml", SMALL)
@@ -125,7 +125,7 @@ def same(one: nhgd.Solution, other: nhgd.Solution) -> bool:
 
 @cache
 def whole() -> nhgd.Solution:
-    """What a run finds that nothing disturbs."""
+    """The results of an undisturbed run."""
     return nhgd.solve(nhgd.load(ROOT / "problems/poisson_control.yaml", SMALL))
 
 
@@ -142,7 +142,7 @@ def can_mount() -> bool:
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    """With a bit flipped, or shortened."""
+    """The content with one bit flipped, or shortened."""
     if random.random() < 0.25:
         return data[: int(random.integers(len(data)))]
     changed = bytearray(data)
@@ -152,7 +152,7 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def try_damage(count: int, seed: int, both: float = 0.2) -> Counter[str]:
-    """What becomes of resumes from checkpoints that are damaged; a share of them with both files."""
+    """The results of resumes from damaged checkpoints; for a share of them both files are damaged."""
     random, found = np.random.default_rng(seed), Counter[str]()
     problem = nhgd.load(ROOT / "problems/poisson_control.yaml", SMALL)
     short = nhgd.load(ROOT / "problems/poisson_control.yaml", {**SMALL, "outer.iterations": 3})

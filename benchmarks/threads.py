@@ -1,10 +1,10 @@
-"""A run alone and beside two busy processes, with the threads that it takes by itself: `python -m benchmarks.threads`.
+"""A run alone and beside two busy processes, with its default threads: `python -m benchmarks.threads`.
 
     python -m benchmarks.threads [cells [turns]]
 
-`poisson_control.yaml` on cells^2 (512) cells, turns (3) of each, medians of the seconds of whole processes. The threads
-are those that the product takes without OMP_NUM_THREADS. Ends with exit code 1 where the run beside busy processes
-takes over 2.2 times as long.
+`poisson_control.yaml` on cells^2 (512) cells runs in turns (3) of each, and the medians of the seconds of whole
+processes are compared. The number of threads is the default without OMP_NUM_THREADS. The exit code is 1 if the run
+beside busy processes takes more than 2.2 times as long.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WA
 
 
 def seconds(cells: int, folder: str) -> float:
-    """Of one run, from the start of Python to its end."""
+    """The seconds of one run, from the start of Python to its end."""
     environment = {name: value for name, value in os.environ.items() if name not in _LIMITS}
     command = [sys.executable, "-m", "nhgd_pde", "solve", str(PROBLEM), "--set", f"mesh.cells=[{cells},{cells}]"]
     start = time.monotonic()

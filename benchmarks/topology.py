@@ -1,6 +1,6 @@
 """Published designs: the MBB half beam of Andreassen et al. 2011, and dolfin-adjoint's heat sink (poisson-topology).
 
-python -m benchmarks.topology [cells of the heat sink, 250 in the published one]
+python -m benchmarks.topology [cells of the heat sink along each side; the published one has 250]
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Time to a gap of the objective over the scenarios of a sample: growing batches against what else there is.
+"""Time to a gap of the objective over the scenarios of a sample: growing batches compared with other methods.
 
     python -m benchmarks.uncertainty [FILE] [--repeats 3] [--set key=value ...] [--methods NAME;...]
 
 Every method minimises the same sample average from the same start, in one process, one after the other, repeated in
-turns, each from a problem that was built anew. The clock runs from there on, the factorisation of the nominal scenario
-and the making of a coarser mesh included, and stands still while records are made. A control counts from the moment at
-which its evaluation has ended; of long runs some forty records are looked at. Solves on a coarser mesh are told after
-a plus. Gaps are those of the
-objective over the whole sample, relative to the optimum's, which conjugate gradients find to many more digits:
+turns, and each time from a new problem. The time includes the factorisation of the nominal scenario and the building of
+a coarser mesh, but not the recording. A control counts from the end of its evaluation; of long runs about forty records
+are used. Solves on a coarser mesh are printed after a plus. Gaps are those of the objective over the whole sample,
+relative to the optimum, which conjugate gradients find with many more digits:
 
     Phi(v) - Phi(v*) = mean_s |S_s (v - v*)|^2 / 2 + weight |v - v*|^2 / 2     (quadratic problems only)
 """
@@ -43,7 +42,7 @@ GAPS = (1e-2, 1e-3, 1e-4)
 
 @dataclass
 class Clocked:
-    """An oracle whose evaluations are written down: seconds, solves, control."""
+    """An oracle that records its evaluations: seconds, solves, control."""
 
     oracle: Any
     limit: float
@@ -75,7 +74,7 @@ class Clocked:
 
 
 def optimum(problem: Problem) -> tuple[Tensor, float]:
-    """v* and the objective there, to far more digits than the gaps."""
+    """v* and the objective there, with far more digits than the gaps."""
     target = problem.stages[-1]
     found = minimise(target, problem.method.oracle, problem.method.outer, Stopping(iterations=60, rtol=1e-8))
     return found.last.evaluation.v, found.last.evaluation.value
@@ -127,7 +126,7 @@ def contenders(problem: Problem) -> dict[str, tuple[Any, OuterMethod]]:
     return found
 
 
-# Curvature that steps of stochastic gradients are relative to, set once it is known.
+# The curvature that determines the steps of stochastic gradients; it is set when it is known.
 _SCALE = [1.0]
 
 
@@ -157,7 +156,7 @@ def main() -> None:
     found: dict[str, list[Reached]] = {name: [] for name in names}
     for _ in range(given.repeats):
         for name in names:
-            # Nothing is kept from the last run.
+            # No run keeps anything of the last one.
             fresh = nhgd.load(given.file, overrides)
             found[name].append(measured(fresh, target, *contenders(fresh)[name], best, value, given.limit))
             print(f"{name:60s} {_row(found[name][-1])}", flush=True)
@@ -166,14 +165,15 @@ def main() -> None:
         print(f"{name:60s} {_row({each: _median([run[each] for run in runs]) for each in GAPS})}")
 
 
-# Gap -> seconds, solves and solves on a coarser mesh to the first control from which on it is kept; None: not reached.
+# Gap -> seconds, solves and solves on a coarser mesh up to the first control after which the gap is kept; None if it is
+# not reached.
 Reached = dict[float, tuple[float, int, int] | None]
 
 
 def measured(
     fresh: Problem, target: ScenarioProblem, oracle: Any, outer: OuterMethod, best: Tensor, value: float, limit: float
 ) -> Reached:
-    """Solve a problem that was built anew; `target` is the same, with which gaps are found."""
+    """Solves a new problem; `target` is the same problem, with which gaps are computed."""
     problem = fresh.stages[-1]
     clocked = Clocked(oracle, limit)
     clocked.start()
@@ -191,7 +191,7 @@ def measured(
 
 
 def _some(count: int) -> list[int]:
-    """Numbers of records: all of a few, ever fewer of many, the last one included."""
+    """Indices of records: all of few records, a part of many, always with the last one."""
     if count <= 40:
         return list(range(count))
     return sorted({min(round(count ** (k / 39)) - 1, count - 1) for k in range(40)})

@@ -53,7 +53,7 @@ def derivatives() -> None:
 
 
 def fisher() -> None:
-    """Sampled Fisher information against J^T K^-1 J (residual form) and J (energy form), relative Frobenius norm."""
+    """Relative errors of sampled Fisher information, which is J^T K^-1 J (residual form) or J (energy form)."""
     counts = [100 * 4**k for k in range(5)]
     rows = []
     for model in ("residual", "energy"):
@@ -75,7 +75,7 @@ def fisher() -> None:
 
 
 def dense() -> None:
-    """The dense inverse after batches of Woodbury updates against the inverse of the directly summed F."""
+    """The dense inverse after batches of Woodbury updates, compared with the inverse of the directly summed F."""
     pde = nhgd.load("problems/poisson_control.yaml", {"inner.model": "residual", "mesh.cells": [16, 16]}).pde
     u, v = pde.start()
     generator = torch.Generator().manual_seed(0)
@@ -133,7 +133,7 @@ def reference() -> None:
 
 
 def mesh_independence() -> None:
-    """A target away from symmetry, on uniform meshes and on one refined about its peak."""
+    """An unsymmetric target, on uniform meshes and on one refined about its peak."""
     target = "exp(-20*((x - 0.3)**2 + (y - 0.6)**2))"
     rows = []
     for n in (32, 64, 128, 256):

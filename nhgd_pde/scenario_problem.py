@@ -15,7 +15,7 @@ from .linalg.counts import Counts
 from .linalg.riesz import RieszMap
 from .linalg.safe_lengths import dot
 from .linalg.sparse import SparseMatrix
-from .objective.risk import Risk
+from .objective.risk import RiskMeasure
 from .objective.state_bounds import Relaxation, StateBounds
 from .pde_problem import PDEProblem
 from .uncertainty.fresh import FreshSample
@@ -50,7 +50,7 @@ class ScenarioProblem:
     nominal: PDEProblem
     z: np.ndarray
     weights: Tensor
-    risk: Risk
+    risk: RiskMeasure
     make: Callable[[np.ndarray, np.ndarray], PDEProblem]
     at_once: int = 16
     stream: Callable[[int, int], np.ndarray] | None = None

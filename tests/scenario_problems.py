@@ -20,7 +20,7 @@ from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from nhgd_pde.methods.adjoint import Adjoint
-from nhgd_pde.objective.risk import Mean, Risk
+from nhgd_pde.objective.risk import Mean, RiskMeasure
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.scenario_problem import ScenarioProblem
 
@@ -29,7 +29,7 @@ def scenarios_of(
     nominal: PDEProblem,
     factors: Tensor,
     weights: Tensor | None = None,
-    risk: Risk | None = None,
+    risk: RiskMeasure | None = None,
     at_once: int = 16,
     seed: int = 0,
 ) -> ScenarioProblem:

@@ -182,7 +182,7 @@ def test_natural_steps_with_blocks_converge(problem: BilevelProblem, curvature: 
         assert problem.inner_metric.norm(result.state.u - exact) < 1e-5 * problem.inner_metric.norm(exact)
 
 
-def test_a_restored_state_goes_on_with_the_same_numbers() -> None:
+def test_a_restored_state_gives_the_same_numbers() -> None:
     problem = least_squares(2, scenarios=2, n=10)
     for options in (Block(4), Block(4, "identity", 3.0), Block(4, forgetting="auto")):
         for samples in (0, 64):

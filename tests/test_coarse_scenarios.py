@@ -22,7 +22,7 @@ from nhgd_pde.engine.scenarios.mesh_levels import MeshLevelState
 from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
 from nhgd_pde.engine.scenarios.scenario_state import ScenarioState
 from nhgd_pde.fem.interpolation import locate
-from nhgd_pde.objective.risk import CVaR, Risk
+from nhgd_pde.objective.risk import CVaR, RiskMeasure
 from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.scenario_problem import ScenarioProblem
 
@@ -126,7 +126,7 @@ def test_states_are_prolonged_as_functions(problem: ScenarioProblem) -> None:
 @pytest.mark.parametrize("risk", [None, CVaR(0.7, smoothing=3e-3)], ids=["mean", "cvar"])
 @pytest.mark.parametrize("fine", [0, 6])
 def test_the_derivative_over_two_meshes_is_that_of_the_value(
-    problem: ScenarioProblem, risk: Risk | None, fine: int
+    problem: ScenarioProblem, risk: RiskMeasure | None, fine: int
 ) -> None:
     risky = problem if risk is None else replace(problem, risk=risk, coarsened=problem.coarsened)
     v = point(problem)

@@ -12,7 +12,7 @@ from bilevel_problems import Explicit, cubic_problem, least_squares, quadratic_f
 from hypergradients import EXACT, gap, solved
 
 import nhgd_pde as nhgd
-from nhgd_pde.choice.compared import METHODS, OVER_SCENARIOS
+from nhgd_pde.choice.compared_methods import METHODS, OVER_SCENARIOS
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.outer.gradient import GradientDescent

@@ -299,7 +299,7 @@ def work(prior, n, m):
     for _ in range(2):
         state = options.absorb(state, scores)
     state.estimate(u)
-    # Not getrusage: what it says includes the process that started this one.
+    # getrusage is not used, because its peak includes the process that started this one.
     with open("/proc/self/status") as file:
         peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
     return (1024 * peak - before) / (8.0 * n**2)

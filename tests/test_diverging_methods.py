@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import nhgd_pde as nhgd
-from nhgd_pde.choice.compared import METHODS
+from nhgd_pde.choice.compared_methods import METHODS
 
 SMALL = {"mesh.cells": [6, 6], "outer.method": "gradient", "outer.step": 1e9, "outer.iterations": 30}
 

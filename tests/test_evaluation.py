@@ -9,7 +9,7 @@ import torch
 from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
-from nhgd_pde.fem.evaluation import Evaluation, gram_root
+from nhgd_pde.fem.evaluation_operator import EvaluationOperator, gram_root
 from nhgd_pde.fem.pattern import Blocks
 from nhgd_pde.fem.spaces import Space, space
 from nhgd_pde.linalg.safe_lengths import dot
@@ -38,7 +38,7 @@ def polynomial(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
     return 3.0 + first + second, gradient
 
 
-def points_of(test: Evaluation) -> np.ndarray:
+def points_of(test: EvaluationOperator) -> np.ndarray:
     return test.quadrature.x.reshape(len(test.quadrature.x), -1).numpy()
 
 
@@ -93,7 +93,7 @@ def test_the_exported_matrix_equals_evaluation(dim: int, element: str, restricte
     torch.testing.assert_close(test.matrix.mv(u), together, rtol=1e-12, atol=1e-12)
 
 
-def scikit_fem(functions: Space, test: Evaluation, form: skfem.BilinearForm) -> np.ndarray:
+def scikit_fem(functions: Space, test: EvaluationOperator, form: skfem.BilinearForm) -> np.ndarray:
     """The matrix by scikit-fem with the same number of quadrature points."""
     order = next(
         k
@@ -105,7 +105,7 @@ def scikit_fem(functions: Space, test: Evaluation, form: skfem.BilinearForm) -> 
     return form.assemble(basis).toarray()
 
 
-def ones(test: Evaluation, factor: float = 1.0) -> Tensor:
+def ones(test: EvaluationOperator, factor: float = 1.0) -> Tensor:
     return torch.full_like(test.quadrature.weights, factor)[None]
 
 
@@ -165,16 +165,16 @@ def test_without_blocks_the_matrix_is_zero_with_the_full_pattern() -> None:
 # Roots
 
 
-def isotropic(test: Evaluation) -> Blocks:
+def isotropic(test: EvaluationOperator) -> Blocks:
     x = test.quadrature.x[0][None]
     return {(i, i): i + 1.0 + x for i in range(test.components)}
 
 
-def gradient_only(test: Evaluation) -> Blocks:
+def gradient_only(test: EvaluationOperator) -> Blocks:
     return {(i, i): ones(test, 2.0) for i in range(1, test.components)}
 
 
-def anisotropic(test: Evaluation) -> Blocks:
+def anisotropic(test: EvaluationOperator) -> Blocks:
     """A full gradient block that turns from point to point, and a reaction in one half only."""
     dim, x = test.components - 1, test.quadrature.x[0][None]
     root = random(dim, dim) + 2 * torch.eye(dim, dtype=torch.float64)

@@ -37,11 +37,7 @@ SHARED_MODULES: dict[str, str] = {
     "helmholtz": "the family and the pointwise functions of one equation",
 }
 # Names that several public classes have: name -> the reason.
-SHARED_CLASSES: dict[str, str] = {
-    "Evaluation": "one of them has to be renamed",
-    "Integrand": "the engine's protocol names what it needs of the class",
-    "Risk": "the engine's protocol names what it needs of the class",
-}
+SHARED_CLASSES: dict[str, str] = {}
 
 
 def module(path: Path) -> str:

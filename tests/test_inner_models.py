@@ -264,7 +264,7 @@ def test_the_residual_of_a_batch_estimates_the_dual_norm() -> None:
 
 
 @pytest.mark.parametrize("count", [4, 32])
-def test_the_step_of_a_batch_contracts_the_error_as_fast_as_it_says(count: int) -> None:
+def test_the_step_of_a_batch_contracts_the_error_as_estimated(count: int) -> None:
     """For Gaussian tests E|I - eta W|^2 = 1 - m/(m + n + 1), W the mean of m products w w^T K."""
     model = residual_form(linear=True)
     v = point(model)[1]
@@ -441,7 +441,7 @@ def test_sampled_second_derivatives_average_to_the_expected_ones(form: Form, sco
 
 
 @forms
-def test_a_sample_does_not_depend_on_where_it_is_evaluated(form: Form) -> None:
+def test_a_sample_does_not_depend_on_the_point_of_evaluation(form: Form) -> None:
     model = form(3)
     u, v = point(model)
     sample = model.sample(7, seeded(0))

@@ -17,7 +17,7 @@ from test_uncertain_runs import eigenvalue, exact_amplitude, one_scalar, reached
 
 import nhgd_pde as nhgd
 from benchmarks.coverage import combination, interval_holds, misfit
-from nhgd_pde.objective.risk import CVaR, Entropic, MeanPlusDeviation, Risk, WorstCase
+from nhgd_pde.objective.risk import CVaR, Entropic, MeanPlusDeviation, RiskMeasure, WorstCase
 from nhgd_pde.run.judgement import Judgement
 from nhgd_pde.uncertainty.direction import main_direction
 from nhgd_pde.uncertainty.distributions import Normal, Uniform
@@ -117,7 +117,7 @@ def test_scenarios_along_a_direction_give_expectations_of_the_inputs() -> None:
     ],
     ids=lambda each: getattr(each, "name", ""),
 )
-def test_intervals_of_other_measures_hold_the_values_of_a_normal_distribution(risk: Risk, excess: float) -> None:
+def test_intervals_of_other_measures_hold_the_values_of_a_normal_distribution(risk: RiskMeasure, excess: float) -> None:
     inputs = normals(2)
 
     def find(seed: int) -> tuple[float, float]:

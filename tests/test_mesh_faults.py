@@ -272,7 +272,7 @@ POINT = {"kind": "poisson", "points": [{"at": [0, 0], "dirichlet": 1}]}
 
 
 @flat_kinds
-def test_every_piece_needs_conditions_of_its_own(tmp_path: Path, kind: str) -> None:
+def test_every_piece_needs_its_own_conditions(tmp_path: Path, kind: str) -> None:
     apart = union(grid(kind), grid(kind, origin=2.0))
     words = (
         rf"in 2 pieces that share no facet, and the one with {len(grid(kind)[1])} cells at \(2.* has no Dirichlet or"

@@ -73,7 +73,7 @@ def test_a_long_plain_run_is_thinned_to_about_forty_lines(count: int) -> None:
     assert found[:11] == list(range(min(count, 11)))
 
 
-def test_rows_appear_while_the_run_goes_on() -> None:
+def test_rows_appear_during_the_run() -> None:
     stream = io.StringIO()
     progress = Progress(stream)
     progress.start(TITLE)

@@ -12,12 +12,12 @@ import torch
 from bilevel_problems import normal, seeded
 from torch import Tensor
 
-from nhgd_pde.objective.risk import CVaR, Entropic, Mean, MeanPlusDeviation, Risk, WorstCase, value_at_risk
+from nhgd_pde.objective.risk import CVaR, Entropic, Mean, MeanPlusDeviation, RiskMeasure, WorstCase, value_at_risk
 
 GAUSS = torch.distributions.Normal(0.0, 1.0)
 
 # The width is large enough to test the curvature.
-WIDE: list[Risk] = [
+WIDE: list[RiskMeasure] = [
     Mean(),
     CVaR(0.1, 0.3),
     CVaR(0.5, 0.1),
@@ -26,12 +26,12 @@ WIDE: list[Risk] = [
     MeanPlusDeviation(1.5, 0.3),
     WorstCase(0.3),
 ]
-SHARP: list[Risk] = [CVaR(0.2), CVaR(0.9), CVaR(0.99), Entropic(3.0), MeanPlusDeviation(1.0), WorstCase()]
-COHERENT: list[Risk] = [Mean(), CVaR(0.05), CVaR(0.9), CVaR(0.999), WorstCase()]
-MONOTONE: list[Risk] = [*COHERENT, Entropic(2.0), CVaR(0.7, 1.0)]
+SHARP: list[RiskMeasure] = [CVaR(0.2), CVaR(0.9), CVaR(0.99), Entropic(3.0), MeanPlusDeviation(1.0), WorstCase()]
+COHERENT: list[RiskMeasure] = [Mean(), CVaR(0.05), CVaR(0.9), CVaR(0.999), WorstCase()]
+MONOTONE: list[RiskMeasure] = [*COHERENT, Entropic(2.0), CVaR(0.7, 1.0)]
 
 
-def named(risk: Risk) -> str:
+def named(risk: RiskMeasure) -> str:
     return risk.name
 
 
@@ -62,7 +62,7 @@ def rates(errors: list[float]) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("risk", WIDE, ids=named)
-def test_taylor_rates(risk: Risk, seed: int) -> None:
+def test_taylor_rates(risk: RiskMeasure, seed: int) -> None:
     values, weights = sample(40, seed)
     direction = normal(seeded(seed + 100), 40)
     slope = risk.derivative(values, weights) @ direction
@@ -84,7 +84,7 @@ def test_taylor_rates(risk: Risk, seed: int) -> None:
 
 
 @pytest.mark.parametrize("risk", WIDE, ids=named)
-def test_second_derivatives_are_symmetric_nonnegative_and_zero_for_constants(risk: Risk) -> None:
+def test_second_derivatives_are_symmetric_nonnegative_and_zero_for_constants(risk: RiskMeasure) -> None:
     values, weights = sample(12)
     hessian = torch.stack([risk.second_derivative(values, weights, e) for e in torch.eye(12, dtype=torch.float64)])
     size = float(hessian.abs().max())
@@ -249,7 +249,7 @@ def test_stochastic_gradients_in_control_and_level_find_the_minimum_of_the_risk(
 
 
 @pytest.mark.parametrize("risk", [*MONOTONE, MeanPlusDeviation(1.0)], ids=named)
-def test_measures_are_translation_equivariant_and_preserve_constants(risk: Risk) -> None:
+def test_measures_are_translation_equivariant_and_preserve_constants(risk: RiskMeasure) -> None:
     values, weights = sample(50)
     assert risk.value(values + 7.0, weights) == pytest.approx(risk.value(values, weights) + 7.0, abs=1e-13)
     assert risk.exact(values + 7.0, weights) == pytest.approx(risk.exact(values, weights) + 7.0, abs=1e-13)
@@ -262,7 +262,7 @@ def test_measures_are_translation_equivariant_and_preserve_constants(risk: Risk)
 
 @pytest.mark.parametrize("factor", [1e-12, 0.3, 1e12])
 @pytest.mark.parametrize("risk", [*COHERENT, MeanPlusDeviation(1.0)], ids=named)
-def test_measures_are_homogeneous_in_values_and_width(risk: Risk, factor: float) -> None:
+def test_measures_are_homogeneous_in_values_and_width(risk: RiskMeasure, factor: float) -> None:
     values, weights = sample(50)
     direction = normal(seeded(1), 50)
     scaled, fitted = factor * values, risk.fitted(values, weights)
@@ -277,7 +277,7 @@ def test_measures_are_homogeneous_in_values_and_width(risk: Risk, factor: float)
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", MONOTONE, ids=named)
-def test_monotone_measures_have_probabilities_as_derivatives(risk: Risk, seed: int) -> None:
+def test_monotone_measures_have_probabilities_as_derivatives(risk: RiskMeasure, seed: int) -> None:
     values, weights = sample(50, seed)
     worse = values + normal(seeded(seed + 50), 50).clamp(min=0.0)
     assert risk.value(worse, weights) >= risk.value(values, weights)
@@ -287,7 +287,7 @@ def test_monotone_measures_have_probabilities_as_derivatives(risk: Risk, seed: i
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", [*COHERENT, MeanPlusDeviation(2.0)], ids=named)
-def test_measures_are_subadditive(risk: Risk, seed: int) -> None:
+def test_measures_are_subadditive(risk: RiskMeasure, seed: int) -> None:
     one, weights = sample(50, seed)
     other = 3.0 * normal(seeded(seed + 50), 50)
     assert risk.exact(one + other, weights) <= risk.exact(one, weights) + risk.exact(other, weights) + 1e-14
@@ -298,7 +298,7 @@ def test_measures_are_subadditive(risk: Risk, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", WIDE, ids=named)
-def test_measures_are_convex(risk: Risk, seed: int) -> None:
+def test_measures_are_convex(risk: RiskMeasure, seed: int) -> None:
     one, weights = sample(50, seed)
     other = 3.0 * normal(seeded(seed + 50), 50)
     chord = 0.3 * risk.value(one, weights) + 0.7 * risk.value(other, weights)
@@ -307,7 +307,7 @@ def test_measures_are_convex(risk: Risk, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("risk", [*WIDE, *SHARP], ids=named)
-def test_smoothed_measures_are_between_the_mean_and_the_exact_measure(risk: Risk, seed: int) -> None:
+def test_smoothed_measures_are_between_the_mean_and_the_exact_measure(risk: RiskMeasure, seed: int) -> None:
     values, weights = sample(50, seed)
     value, exact = risk.value(values, weights), risk.exact(values, weights)
     assert float(weights @ values) - 1e-14 <= value <= exact + 1e-14
@@ -393,7 +393,7 @@ def test_mean_plus_deviation_is_not_monotone() -> None:
 
 
 @pytest.mark.parametrize("risk", [*WIDE, *SHARP], ids=named)
-def test_unequal_weights_are_repeated_scenarios(risk: Risk) -> None:
+def test_unequal_weights_are_repeated_scenarios(risk: RiskMeasure) -> None:
     values, counts = normal(seeded(2), 6), torch.tensor([1, 4, 2, 1, 3, 1])
     weights, direction = counts / counts.sum().double(), normal(seeded(3), 6)
     many, flat = values.repeat_interleave(counts), equal(12)
@@ -410,7 +410,7 @@ def test_unequal_weights_are_repeated_scenarios(risk: Risk) -> None:
 
 
 @pytest.mark.parametrize("risk", [*WIDE, *SHARP], ids=named)
-def test_scenarios_without_probability_do_not_count(risk: Risk) -> None:
+def test_scenarios_without_probability_do_not_count(risk: RiskMeasure) -> None:
     values, weights = sample(9)
     more, padded = torch.cat([tensor(50.0), values, tensor(-50.0)]), torch.cat([tensor(0.0), weights, tensor(0.0)])
     assert risk.value(more, padded) == pytest.approx(risk.value(values, weights), abs=1e-13)
@@ -424,7 +424,7 @@ def test_scenarios_without_probability_do_not_count(risk: Risk) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1e-12, -3.0, 1e12])
 @pytest.mark.parametrize("risk", [*WIDE, *SHARP], ids=named)
-def test_measures_of_one_scenario_are_its_value(risk: Risk, value: float) -> None:
+def test_measures_of_one_scenario_are_its_value(risk: RiskMeasure, value: float) -> None:
     values, weights = tensor(value), tensor(1.0)
     for each in (risk, risk.fitted(values, weights)):
         assert each.value(values, weights) == pytest.approx(value, rel=1e-14, abs=1e-15)
@@ -435,7 +435,7 @@ def test_measures_of_one_scenario_are_its_value(risk: Risk, value: float) -> Non
 
 
 @pytest.mark.parametrize("risk", SHARP, ids=named)
-def test_small_differences_of_large_values_are_kept(risk: Risk) -> None:
+def test_small_differences_of_large_values_are_kept(risk: RiskMeasure) -> None:
     """Values are multiples of 2^-10, so that adding 2^40 is exact."""
     values, weights = (sample(50)[0] * 1024.0).round() / 1024.0, equal(50)
     direction = normal(seeded(1), 50)
@@ -449,7 +449,7 @@ def test_small_differences_of_large_values_are_kept(risk: Risk) -> None:
 
 @pytest.mark.parametrize("smoothing", [1e-14, 1e-6, 1e6])
 @pytest.mark.parametrize("kind", [CVaR(0.9), CVaR(0.85), WorstCase(), MeanPlusDeviation(1.0)], ids=named)
-def test_the_level_is_exact_up_to_rounding_for_any_width(kind: Risk, smoothing: float) -> None:
+def test_the_level_is_exact_up_to_rounding_for_any_width(kind: RiskMeasure, smoothing: float) -> None:
     values, weights = sample(10)[0], equal(10)
     risk = replace(kind, smoothing=smoothing)  # type: ignore[type-var]
     assert float(risk.derivative(values, weights).sum()) == pytest.approx(1.0, abs=1e-12)
@@ -474,7 +474,7 @@ def test_fitted_widths_follow_the_spread_and_not_the_mean() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("risk", [*WIDE, *SHARP], ids=named)
-def test_a_failed_scenario_fails_the_measure(risk: Risk, bad: float) -> None:
+def test_a_failed_scenario_fails_the_measure(risk: RiskMeasure, bad: float) -> None:
     values, weights = sample(5)
     values[2] = bad
     assert not math.isfinite(risk.value(values, weights))
@@ -537,7 +537,7 @@ def test_an_outlier_of_small_probability_leaves_the_deviation_centred() -> None:
 
 
 @pytest.mark.parametrize("risk", SHARP, ids=named)
-def test_values_whose_squares_overflow_have_finite_measures(risk: Risk) -> None:
+def test_values_whose_squares_overflow_have_finite_measures(risk: RiskMeasure) -> None:
     values, weights = tensor(1.0, 2.0, -3.0), equal(3)
     value, exact = risk.value(1e300 * values, weights), risk.exact(1e300 * values, weights)
     assert value == pytest.approx(exact, rel=1e-12) and 0.0 <= value <= 1e301

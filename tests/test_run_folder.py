@@ -254,7 +254,7 @@ def test_log_has_elapsed_seconds_on_every_line(tmp_path: Path) -> None:
     assert seconds[1] == seconds[2] >= seconds[0] + 0.04
 
 
-def test_a_closed_folder_takes_no_more_rows(tmp_path: Path) -> None:
+def test_a_closed_folder_refuses_further_rows(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     run.close()
     fresh = RunFolder.resume(tmp_path)

@@ -13,7 +13,7 @@ from bilevel_problems import Explicit, cubic_problem, least_squares, normal, see
 from hypergradients import EXACT, adjoint, at, dense, error, gap, solved
 from torch import Tensor
 
-from nhgd_pde.choice.compared import METHODS
+from nhgd_pde.choice.compared_methods import METHODS
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Oracle

@@ -69,7 +69,7 @@ def test_a_signal_sets_the_flag_to_stop(number: signal.Signals) -> None:
 
 
 def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after `nohup`."""
+    """The signal is ignored from the start, as with `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_requested() as asked:

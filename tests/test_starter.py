@@ -19,7 +19,7 @@ def test_every_kind_of_equation_has_a_starter() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(kinds()))
-def test_a_starter_solves_as_it_is(kind: str, tmp_path: Path) -> None:
+def test_a_starter_solves_without_changes(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"{kind}.yaml"
     path.write_text(starter(kind), encoding="utf-8")
     coarse = {"mesh.cells": [8] * len(nhgd.load(path).file.spec.mesh.cells)}

@@ -16,7 +16,7 @@ PROBLEM = ROOT / "problems" / "poisson_control.yaml"
 LOADED = {
     "engine.scenarios": {"engine.scenarios", "engine.scenarios.team", "engine.scenarios.footprint"},
     "engine.roles": {"engine.roles", "engine.roles.failures"},
-    "methods": {"methods", "methods.adjoint", "methods.compared"},
+    "methods": {"methods", "methods.adjoint", "methods.compared_method"},
     "run.judging": set(),
     "run.judgement": set(),
     "run.launcher": set(),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.choice.compared import METHODS
+from nhgd_pde.choice.compared_methods import METHODS
 from nhgd_pde.engine.minimise import minimise
 from tests.problems import BASE
 from tests.units import PROBLEMS, SMALL, content

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.choice.compared import OVER_SCENARIOS
+from nhgd_pde.choice.compared_methods import OVER_SCENARIOS
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.stochastic import StochasticApproximation
 from nhgd_pde.methods.adjoint import Adjoint

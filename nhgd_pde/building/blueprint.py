@@ -13,7 +13,7 @@ from ..fem.mesh import Domain
 from ..inner.energy import energy_model
 from ..inner.model import InnerModel, Observation
 from ..inner.residual import residual_model
-from ..objective.risk import Risk
+from ..objective.risk import RiskMeasure
 from ..pde.equation import StateEquation
 from ..pde_problem import PDEProblem
 from ..problem_file.errors import ProblemError
@@ -241,7 +241,7 @@ class Blueprint:
         return self.file.spec.scenarios
 
     @property
-    def risk(self) -> Risk:
+    def risk(self) -> RiskMeasure:
         """The risk measure of the objectives of the scenarios."""
         return risk_of(self.file)
 

@@ -148,11 +148,9 @@ def _meet(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 
 def _check_condition(values: Values, entry: Entry, given: Integral | None, named: bool) -> None:
-    """Complain of a condition on a side through which the control of that side cannot act.
+    """Complain of the condition on a side, whose integral is `given`, if the control of that side cannot act there.
 
-    Args:
-        given: the integral over the side, if there is one.
-        named: whether the file has a condition for the side.
+    `named` tells whether the file has a condition for the side.
     """
     name, wanted = entry.side, neumann if "flux" in entry.acts_on else robin
     if (given is None and named) or (given is not None and given.form is not wanted):

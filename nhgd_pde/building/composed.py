@@ -15,13 +15,9 @@ from .evaluator import Evaluator
 
 @dataclass
 class _Regions:
-    """The values of expressions on some cells, which are filled in one region after the other.
+    """The values (..., cells, points of each cell) of expressions, which are filled in one region after the other.
 
     Attributes:
-        evaluator: evaluates expressions and collects mistakes.
-        key: where the expressions stand in the file.
-        points: (dim, cells, points of each cell).
-        values: (..., cells, points of each cell).
         parts: how the values in a region follow from parameters, and the cells of the region.
         names: parameters and random inputs that `parts` use.
     """
@@ -59,7 +55,7 @@ def traced_regions(
 
     Args:
         evaluator: evaluates expressions and collects mistakes.
-        key: where the coefficient stands in the file.
+        key: the key of the coefficient in the file.
         value: one expression, or one for each subdomain; `default` stands for the cells of no other name.
         x: (dim, P) points of every cell in turn, or of the cells `at`.
         at: the cells of the points; by default all cells.
@@ -108,12 +104,12 @@ def traced_components(
 
     Args:
         evaluator: evaluates expressions and collects mistakes.
-        key: where the vector stands in the file.
+        key: the key of the vector in the file.
         value: the expressions.
         count: the number of components.
         x: (dim, ...) the points.
-        times: where expressions in t are taken; by default at the times of the integrals.
-        following: whether parameters may stand there.
+        times: the times for expressions in t; by default those of the integrals.
+        following: whether the expressions may name parameters.
     """
     shape = tuple(x.shape[1:])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..control.controls import ControlSpace, TimeRule
-from ..fem.evaluation import Evaluation, stacked
+from ..fem.evaluation_operator import EvaluationOperator, stacked
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
 from ..linalg.counts import Counts
@@ -36,7 +36,7 @@ class Functions:
         dofs: (m / components,) the degrees of freedom of the functions in that space.
     """
 
-    each: tuple[Evaluation, ...]
+    each: tuple[EvaluationOperator, ...]
     nodes: np.ndarray
     weight: Tensor
     space: Space | None = None
@@ -68,7 +68,7 @@ class ControlSpaces:
 
     def in_cells(
         self, key: str, spec: ControlSpec, count: int, varying: bool = True
-    ) -> tuple[ControlSpace, tuple[Evaluation, ...], Tensor]:
+    ) -> tuple[ControlSpace, tuple[EvaluationOperator, ...], Tensor]:
         """A control on the cells, the functions of its components, and where it acts (1, elements, points)."""
         kind = getattr(spec, "space", "constant")
         cells = self.state.cells
@@ -189,7 +189,9 @@ class ControlSpaces:
             return None, None
         return self.values.tensor(lower), self.values.tensor(upper)
 
-    def _metric(self, name: str, kind: str, evaluation: Evaluation, nodes: np.ndarray, weight: Tensor) -> RieszMap:
+    def _metric(
+        self, name: str, kind: str, evaluation: EvaluationOperator, nodes: np.ndarray, weight: Tensor
+    ) -> RieszMap:
         """The inner product of a control.
 
         It is L2, or H1 if the gradient is penalised. With bounds or an l1 term, whose steps act node by node, it is the
@@ -232,9 +234,9 @@ class ControlSpaces:
         return sparse or any(bound is not None for each in spec.controls for bound in each.bounds)
 
 
-def one_number(like: Evaluation) -> Evaluation:
+def one_number(like: EvaluationOperator) -> EvaluationOperator:
     """The one function that is 1 everywhere, at the points of another evaluation."""
     elements = like.quadrature.weights.shape[0]
     one = like.quadrature.weights.new_ones(elements, 1, 1)
     tables = (one, *[torch.zeros_like(one)] * like.quadrature.x.shape[0])
-    return Evaluation(tables, np.zeros((elements, 1), dtype=np.int64), 1, like.quadrature)
+    return EvaluationOperator(tables, np.zeros((elements, 1), dtype=np.int64), 1, like.quadrature)

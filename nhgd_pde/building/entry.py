@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..control.controls import ControlSpace
 from ..control.density import Interpolation
-from ..fem.evaluation import Evaluation, side_by_side
+from ..fem.evaluation_operator import EvaluationOperator, side_by_side
 from ..pde.form import ControlMap
 
 
@@ -42,7 +42,7 @@ class Entry:
     part: ControlSpace
     where: str | None = None
     maps: tuple[ControlMap, ...] = ()
-    functions: tuple[Evaluation, ...] = ()
+    functions: tuple[EvaluationOperator, ...] = ()
     coefficients: dict[str, Tensor] = field(default_factory=dict)
     acts_on: frozenset[str] = frozenset()
     additive: bool = True
@@ -61,7 +61,7 @@ class Entry:
         """The place among the controls of an integral: maps of whole coefficients, then of parts, then additions."""
         return 2 if self.additive else 1 if self.cells is not None else 0
 
-    def placed(self, first: int, width: int) -> Evaluation:
+    def placed(self, first: int, width: int) -> EvaluationOperator:
         """The functions of this control as columns of all controls, from column `first` on."""
         parts, column = [], first
         for each in self.functions:

@@ -29,11 +29,8 @@ class EquationProperties:
     exchanging: bool
 
     def __and__(self, other: EquationProperties) -> EquationProperties:
-        return EquationProperties(
-            self.symmetric and other.symmetric,
-            self.coercive and other.coercive,
-            self.exchanging and other.exchanging,
-        )
+        each = (self.symmetric, other.symmetric), (self.coercive, other.coercive), (self.exchanging, other.exchanging)
+        return EquationProperties(*map(all, each))
 
 
 def properties_of(interior: Interior, conditions: Mapping[str, Integral]) -> EquationProperties:
@@ -47,15 +44,7 @@ def properties_of(interior: Interior, conditions: Mapping[str, Integral]) -> Equ
 def check_properties(
     values: Values, symmetric: bool, energy: bool, interior: Interior, conditions: Mapping[str, Integral]
 ) -> None:
-    """Complain of scenarios that lack a property which the first scenarios of the problem have.
-
-    Args:
-        values: the values in the scenarios.
-        symmetric: whether the equation has to be symmetric.
-        energy: whether it has to have an energy.
-        interior: the equation in the cells of these scenarios.
-        conditions: their integrals over the boundary, by name.
-    """
+    """Complain of scenarios whose equation has to be symmetric, or has to have an energy, and does not."""
     if not values.issues:
         which = "" if values.random is None else values.random.which
         if symmetric and not interior.symmetric:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.mesh import Domain
 from ..problem_file.errors import Issue
 from ..problem_file.expressions import Expression, ExpressionError
@@ -177,7 +177,7 @@ class Evaluator:
             return Expression(0)
         return value[0]
 
-    def indicator(self, key: str, name: str | None, cells: Evaluation) -> np.ndarray:
+    def indicator(self, key: str, name: str | None, cells: EvaluationOperator) -> np.ndarray:
         """(P,), one at the points of a named subdomain, zero elsewhere."""
         shape = cells.quadrature.weights.shape
         values = np.ones(shape) if name is None else np.zeros(shape)

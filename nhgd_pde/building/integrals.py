@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from ..control.controls import Controls
-from ..fem.evaluation import Evaluation, side_by_side
+from ..fem.evaluation_operator import EvaluationOperator, side_by_side
 from ..fem.state_space import StateSpace
 from ..pde.evolution import inertia
 from ..pde.form import ClosedForm, ControlMap, Integral, Pointwise
@@ -37,7 +37,7 @@ def place_of(name: str | None) -> str:
 
 def guarded_integral(
     values: Values,
-    evaluation: Evaluation,
+    evaluation: EvaluationOperator,
     form: Pointwise,
     coefficients: Mapping[str, Tensor],
     keys: Mapping[str, str],
@@ -82,7 +82,7 @@ class ActingControls:
     """
 
     maps: tuple[ControlMap, ...]
-    evaluation: Evaluation | None
+    evaluation: EvaluationOperator | None
     coefficients: Mapping[str, Tensor]
     certain: bool
 
@@ -99,7 +99,12 @@ class ActingControls:
 
 
 def acting_controls(
-    values: Values, place: str, like: Evaluation, entries: Sequence[Entry], controls: Controls, acting: Sequence[Entry]
+    values: Values,
+    place: str,
+    like: EvaluationOperator,
+    entries: Sequence[Entry],
+    controls: Controls,
+    acting: Sequence[Entry],
 ) -> ActingControls:
     """The controls that act in the integral at a place.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..objective.state_bounds import Between, StateBounds
 from ..problem_file.expressions import COORDINATES
 from .clock import Clock
@@ -75,7 +75,7 @@ class NodalBounds:
         )
 
     def _nodes(
-        self, on: str | None, evaluation: Evaluation, region: np.ndarray, component: int
+        self, on: str | None, evaluation: EvaluationOperator, region: np.ndarray, component: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """The nodes of a region in the space of a field, and the share of its measure that falls to each.
 
@@ -115,7 +115,7 @@ class NodalBounds:
         self,
         key: str,
         spec: StateSpec,
-        evaluation: Evaluation,
+        evaluation: EvaluationOperator,
         region: np.ndarray,
         component: int,
         times: np.ndarray | None,

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ..control.controls import Controls
-from ..fem.evaluation import Evaluation, side_by_side
+from ..fem.evaluation_operator import EvaluationOperator, side_by_side
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
 from ..objective.terms import Objective
 from ..problem_file.term_parts import TermSpec
 from .clock import Clock
-from .control_terms import ControlParts
+from .control_parts import ControlParts
 from .objective_terms.base import Term
 from .values import Values
 
@@ -46,7 +46,7 @@ class ObjectiveBuilder:
     controls: Controls
     facets: dict[str, np.ndarray]
     clock: Clock | None
-    loads: Sequence[tuple[Evaluation, Tensor]] = ()
+    loads: Sequence[tuple[EvaluationOperator, Tensor]] = ()
     fields: dict[str, np.ndarray] = field(default_factory=dict)
     l1_weights: Tensor | None = None
     joint_control: bool = False
@@ -78,7 +78,7 @@ class ObjectiveBuilder:
         """The controls that terms are about."""
         return ControlParts(self.values, self.controls, self.clock)
 
-    def region(self, key: str, on: str | None) -> tuple[Evaluation, np.ndarray]:
+    def region(self, key: str, on: str | None) -> tuple[EvaluationOperator, np.ndarray]:
         """The functions of the state at the points of an integral, and a mask (elements, points) of its region."""
         if on is not None and on in self.facets and on not in self.state.domain.subdomains:
             evaluation = self.state.facets(self.facets[on])
@@ -124,7 +124,7 @@ class ObjectiveBuilder:
             found[:, self.state.offsets[k] : self.state.offsets[k + 1]] = each
         return found
 
-    def tested(self, evaluation: Evaluation, weight: np.ndarray) -> np.ndarray:
+    def tested(self, evaluation: EvaluationOperator, weight: np.ndarray) -> np.ndarray:
         """int weight . phi for a weight (components, rows, P) of the first group: (rows, size of the state space)."""
         density = np.zeros((evaluation.components, *weight.shape[1:]))
         density[[k * evaluation.stride for k in range(len(weight))]] = weight

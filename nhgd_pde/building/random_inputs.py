@@ -10,7 +10,7 @@ import torch
 from ..fem.mesh import Domain
 from ..fem.spaces import Space, space
 from ..fem.state_space import StateSpace
-from ..objective.risk import CVaR, Entropic, Mean, MeanPlusDeviation, Risk, WorstCase
+from ..objective.risk import CVaR, Entropic, Mean, MeanPlusDeviation, RiskMeasure, WorstCase
 from ..problem_file.errors import Issue, ProblemError
 from ..problem_file.expressions import COORDINATES
 from ..problem_file.loading import ProblemFile
@@ -131,7 +131,7 @@ def stream_of(file: ProblemFile, inputs: RandomInputs) -> Stream:
     return Stream(inputs, file.spec.seed)
 
 
-def risk_of(file: ProblemFile) -> Risk:
+def risk_of(file: ProblemFile) -> RiskMeasure:
     """The risk measure of a file, with the smoothing that it names."""
     match file.spec.risk:
         case CVaRSpec(cvar=level, smoothing=smoothing):

@@ -69,16 +69,7 @@ def _numbers(line: int, content: str) -> list[float]:
 
 
 def _check_row(line: int, content: str, row: list[float], before: list[list[float]], wanted: int, columns: str) -> None:
-    """Raise a `SensorFileError` where a row is not like those before it, or has values that no sensor has.
-
-    Args:
-        line: its line in the file, from 1.
-        content: its text.
-        row: its numbers.
-        before: the rows before it.
-        wanted: the number of columns without a weight.
-        columns: a description of the columns.
-    """
+    """Raise a `SensorFileError` if a row has too few columns (`wanted`, or one more) or values that no sensor has."""
     if len(row) not in (wanted, wanted + 1) or (before and len(row) != len(before[0])):
         expected = f"{len(before[0])} as above" if before else columns
         raise SensorFileError(f"line {line}: expected {expected}, found {len(row)}")

@@ -41,7 +41,7 @@ def _sections(annotation: Any, key: str = "") -> dict[str, str]:
 
 def _methods() -> dict[str, str]:
     # Imported here, because methods load torch.
-    from .compared import METHODS, OVER_SCENARIOS
+    from .compared_methods import METHODS, OVER_SCENARIOS
 
     own = {"nhgd": "natural hypergradient descent", "adjoint": "exact discrete adjoint"}
     compared = {name: method.summary for name, method in METHODS.items()}

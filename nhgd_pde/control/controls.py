@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.spaces import Space
 from ..linalg.riesz import RieszMap, block_riesz_map
 from ..pde.rows import ControlRows
@@ -69,7 +69,7 @@ class ControlSpace:
 
     name: str
     nodes: np.ndarray
-    evaluation: Evaluation
+    evaluation: EvaluationOperator
     riesz: RieszMap
     initial: Tensor
     lower: Tensor | None

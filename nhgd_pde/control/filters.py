@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.counts import Counts
 from ..linalg.factorisation import Factorisation
 from ..linalg.sparse import SparseMatrix
@@ -43,7 +43,7 @@ class HelmholtzFilter:
 
 
 def helmholtz_filter(
-    radius: float, nodal: Evaluation, weight: Tensor, piecewise: Evaluation | None = None
+    radius: float, nodal: EvaluationOperator, weight: Tensor, piecewise: EvaluationOperator | None = None
 ) -> HelmholtzFilter:
     """The filter whose Green's function has about the radius of a cone: r = radius / (2 sqrt 3).
 

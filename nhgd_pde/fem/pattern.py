@@ -13,7 +13,7 @@ from torch import Tensor
 from ..linalg.sparse import torch_csr
 
 if TYPE_CHECKING:
-    from .evaluation import Evaluation
+    from .evaluation_operator import EvaluationOperator
 
 # (i, j) -> the coefficient (S or 1, elements, points) of component i of the test function times component j of the
 # trial function; absent pairs have the coefficient zero. Component 0 is the value and 1, 2, ... are the partial
@@ -27,7 +27,7 @@ _LARGEST_MAP = 30_000_000
 class Pattern:
     """The sparsity pattern of a matrix of two spaces, and the places of the entries of every element's matrix in it."""
 
-    def __init__(self, test: Evaluation, trial: Evaluation) -> None:
+    def __init__(self, test: EvaluationOperator, trial: EvaluationOperator) -> None:
         # A pattern is found by the identity of the dofs of the trial functions, so these must stay alive.
         self._test, self._trial = test, trial
         self._maps: dict[tuple[tuple[int, int], ...], Tensor | None] = {}

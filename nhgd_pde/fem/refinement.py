@@ -51,7 +51,7 @@ def _candidates(coarse: skfem.Mesh, fine: skfem.Mesh, parts: dict[str, np.ndarra
 
 
 def _children(coarse: skfem.Mesh, fine: skfem.Mesh, facets: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Those of the facets `among` of refined tetrahedra that are parts of the coarse facets `facets`."""
+    """The facets among `among` of refined tetrahedra that are parts of the coarse facets `facets`."""
     a, b, c = np.sort(coarse.facets[:, facets], axis=0)
     # scikit-fem numbers the midpoints of the edges after the vertices.
     ab, bc, ac = (

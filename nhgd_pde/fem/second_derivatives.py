@@ -8,7 +8,7 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation import Evaluation
+from .evaluation_operator import EvaluationOperator
 
 
 def second_derivatives(basis: skfem.CellBasis, factors: np.ndarray, step: float = 2.0**-10) -> np.ndarray:
@@ -36,7 +36,7 @@ def second_derivatives(basis: skfem.CellBasis, factors: np.ndarray, step: float 
     return found
 
 
-def with_second_derivatives(cells: Evaluation, table: np.ndarray) -> Evaluation:
+def with_second_derivatives(cells: EvaluationOperator, table: np.ndarray) -> EvaluationOperator:
     """The functions of a scalar space with a second field beside them, made of the same functions.
 
     Its value is a combination of their second derivatives, (elements, points, functions), and its gradient is zero.

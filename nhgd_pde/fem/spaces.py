@@ -9,7 +9,7 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation import Evaluation, evaluation, point_evaluation, tangential
+from .evaluation_operator import EvaluationOperator, evaluation, point_evaluation, tangential
 from .mesh import Domain
 
 # scikit-fem's element of each degree on each kind of cell.
@@ -61,16 +61,16 @@ class Space:
         return np.asarray(self.basis.doflocs)
 
     @cached_property
-    def cells(self) -> Evaluation:
+    def cells(self) -> EvaluationOperator:
         """Evaluation on the cells."""
         return evaluation(self.basis, self.device)
 
-    def facets(self, facets: np.ndarray, like: Space | None = None) -> Evaluation:
+    def facets(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets, by default at own points, else at those of another space for products of both."""
         quadrature = None if like is None else like.facet_basis(facets).quadrature
         return self.on(self.facet_basis(facets, quadrature))
 
-    def traces(self, facets: np.ndarray, like: Space | None = None) -> Evaluation:
+    def traces(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets with tangential gradients, at points as in `facets`."""
         basis = self.facet_basis(facets, None if like is None else like.facet_basis(facets).quadrature)
         return tangential(self.on(basis), torch.as_tensor(np.ascontiguousarray(basis.normals), device=self.device))
@@ -84,7 +84,7 @@ class Space:
             return skfem.FacetBasis(mesh, elem, facets=facets, intorder=2 * _degree(self.element))
         return skfem.FacetBasis(mesh, elem, facets=facets, quadrature=quadrature)
 
-    def on(self, basis: skfem.AbstractBasis) -> Evaluation:
+    def on(self, basis: skfem.AbstractBasis) -> EvaluationOperator:
         """Evaluation at the points of a basis of this space."""
         return evaluation(basis, self.device)
 
@@ -99,7 +99,7 @@ class Space:
         except ValueError:
             return None
 
-    def points(self, x: np.ndarray) -> Evaluation:
+    def points(self, x: np.ndarray) -> EvaluationOperator:
         """Evaluation at points (dim, k) of the mesh, each with the weight one."""
         cells = self.cells_at(x)
         assert cells is not None

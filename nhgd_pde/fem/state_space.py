@@ -10,7 +10,7 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation import Evaluation, stacked
+from .evaluation_operator import EvaluationOperator, stacked
 from .mesh import Domain
 from .spaces import Space, space
 
@@ -82,11 +82,11 @@ class StateSpace:
         return np.concatenate([part.nodes for part in self.parts], axis=1)
 
     @cached_property
-    def cells(self) -> Evaluation:
+    def cells(self) -> EvaluationOperator:
         """Evaluation of all fields on the cells."""
         return stacked([part.cells for part in self.parts])
 
-    def facets(self, facets: np.ndarray) -> Evaluation:
+    def facets(self, facets: np.ndarray) -> EvaluationOperator:
         """Evaluation of all fields on some facets, at the same points."""
         quadrature = None
         bases = []
@@ -100,7 +100,7 @@ class StateSpace:
         """Whether a point (dim, 1) lies in the mesh."""
         return self.parts[0].cells_at(x) is not None
 
-    def points(self, x: np.ndarray) -> Evaluation:
+    def points(self, x: np.ndarray) -> EvaluationOperator:
         """Evaluation of all fields at points (dim, k) of the mesh, each with the weight one."""
         return stacked([part.points(x) for part in self.parts])
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
-from ..fem.evaluation import gram_root
+from ..fem.evaluation_operator import gram_root
 from ..linalg.factorisation import SingularMatrixError, factorised_riesz_map
 from ..linalg.riesz import RieszMap
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
-from ..fem.evaluation import gram_root
+from ..fem.evaluation_operator import gram_root
 from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map
 from ..linalg.riesz import RieszMap, block_riesz_map

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..control.controls import Controls
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 
 
 class ConstraintReport(Protocol):
@@ -41,7 +41,7 @@ class VolumeConstraint:
 
     controls: Controls
     number: int
-    evaluation: Evaluation
+    evaluation: EvaluationOperator
     weights: Tensor
     fraction: float
     material: Callable[[Tensor], Tensor] | None = None

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.differences import PointFunction
 from ..linalg.sparse import SparseMatrix
-from ..pde.pointwise import field_groups, gradient_of
+from ..pde.derivatives import gradient_along, gradient_of, leaves
+from ..pde.pointwise import field_groups
 from ..pde.rows import ControlRows
 
 # (u, grad, v, grad_v, x) -> density (S, P). A state of one field has values u (S, P) and gradients grad (dim, S, P);
@@ -40,8 +41,8 @@ class IntegralTerm:
     """
 
     density: Density
-    evaluation: Evaluation
-    controls: Evaluation | None
+    evaluation: EvaluationOperator
+    controls: EvaluationOperator | None
     rows: ControlRows
     weight: Tensor
     stages: SparseMatrix | None = None
@@ -72,8 +73,11 @@ class IntegralTerm:
 
     def _by_fields(self, *fields: Tensor) -> tuple[Tensor | None, Tensor | None]:
         with torch.enable_grad():
-            at = [each.detach().clone().requires_grad_(True) for each in fields]
-            return self._grad((self.values(*at) * self._weights).sum(), at)
+            at = leaves(fields)
+            total = (self.values(*at) * self._weights).sum()
+            if not total.requires_grad:
+                return None, None
+            return _state_and_control(torch.autograd.grad(total, at, allow_unused=True))
 
     def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         state, control = self._second(self._weights, self._fields(u, v), self._fields(du, dv))
@@ -84,13 +88,8 @@ class IntegralTerm:
     ) -> tuple[Tensor | None, Tensor | None]:
         """The derivatives of (density * tests).sum() by the fields, differentiated in the direction `steps`."""
         with torch.enable_grad():
-            at = [each.detach().clone().requires_grad_(True) for each in fields]
-            total = (self.values(*at) * tests).sum()
-            if not total.requires_grad:
-                return None, None
-            first = torch.autograd.grad(total, at, create_graph=True, allow_unused=True)
-            parts = [(g * step).sum() for g, step in zip(first, steps, strict=True) if g is not None]
-            return self._grad(sum(parts[1:], parts[0]), at)
+            at = leaves(fields)
+            return _state_and_control(gradient_along((self.values(*at) * tests).sum(), at, steps))
 
     @property
     def groups(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
@@ -160,13 +159,6 @@ class IntegralTerm:
         v, grad_v = _values_and_gradients(nothing if control is None else control, dim)
         return self.density(u, grad, v, grad_v, x).expand(state.shape[1:])
 
-    @staticmethod
-    def _grad(total: Tensor, at: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        if not total.requires_grad:
-            return None, None
-        found = torch.autograd.grad(total, at, allow_unused=True)
-        return found[0], found[1] if len(found) > 1 else None
-
     def _pulled_back(self, state: Tensor | None, control: Tensor | None, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives by weighted values at the points -> derivatives by the coefficients of state and controls."""
         for_u, for_v = torch.zeros_like(u), torch.zeros_like(v)
@@ -180,6 +172,11 @@ class IntegralTerm:
 
     def _per_scenario(self, rows: Tensor, u: Tensor) -> Tensor:
         return rows if self.stages is None else rows.sum().expand(u.shape[0])
+
+
+def _state_and_control(derivatives: tuple[Tensor | None, ...]) -> tuple[Tensor | None, Tensor | None]:
+    """Derivatives by the fields as a pair; None by the controls where the density does not depend on them."""
+    return derivatives[0], derivatives[1] if len(derivatives) > 1 else None
 
 
 def _values_and_gradients(components: Tensor, dim: int) -> tuple[Tensor, Tensor]:

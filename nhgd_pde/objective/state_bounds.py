@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 
 # Least size of the state in a tolerance, relative to the largest state of all rounds; a smaller state is not accurate.
 _SEEN = 1e-3
@@ -53,7 +53,7 @@ class Between:
         first: the first level in time that is bounded.
     """
 
-    evaluation: Evaluation
+    evaluation: EvaluationOperator
     component: int
     lower: Tensor
     upper: Tensor

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.safe_lengths import dot
 from ..linalg.sparse import SparseMatrix
 from ..pde.rows import ControlRows
@@ -166,7 +166,7 @@ class TotalVariation:
     """
 
     rows: ControlRows
-    evaluation: Evaluation
+    evaluation: EvaluationOperator
     weight: Tensor
     smoothing: float
     quadratic: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from .form import Integral, Pointwise
 from .pointwise import field_groups
 from .probing import NOT_ITS_DERIVATIVE, SCALES, changed_in_place, probe
@@ -73,7 +73,7 @@ class CheckedForm:
 
 
 @dataclass(frozen=True)
-class Nature:
+class FormProperties:
     """Properties of a form, found from its derivatives at a few random states.
 
     Attributes:
@@ -89,7 +89,7 @@ class Nature:
     absorbing: bool
 
 
-def examine(name: str, integral: Integral, rows: int, generator: torch.Generator) -> Nature:
+def examine(name: str, integral: Integral, rows: int, generator: torch.Generator) -> FormProperties:
     """Evaluates the form of an integral, without controls, at random states (components, rows, points).
 
     Raises:
@@ -111,7 +111,7 @@ def examine(name: str, integral: Integral, rows: int, generator: torch.Generator
     dim = components // integral.evaluation.fields - 1
     values = range(0, components, 1 + dim)
     coercive = affine and symmetric and _not_negative(first, components, integral.evaluation)
-    return Nature(affine, symmetric, coercive, any(i in values and j in values for i, j in first))
+    return FormProperties(affine, symmetric, coercive, any(i in values and j in values for i, j in first))
 
 
 def _compare(name: str, integral: Integral, state: Tensor, generator: torch.Generator) -> None:
@@ -141,7 +141,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= 1e-12 * (a.abs().max() + b.abs().max()))
 
 
-def _not_negative(blocks: dict[tuple[int, int], Tensor], components: int, evaluation: Evaluation) -> bool:
+def _not_negative(blocks: dict[tuple[int, int], Tensor], components: int, evaluation: EvaluationOperator) -> bool:
     weights = evaluation.quadrature.weights
     dense = weights.new_zeros(*weights.shape, components, components)
     for (i, j), block in blocks.items():

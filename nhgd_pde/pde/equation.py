@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.pattern import Blocks
 from ..linalg.counts import Counts
 from ..linalg.differences import PointFunction
@@ -162,7 +162,7 @@ class StateEquation:
         return self.symmetric
 
     @property
-    def tests(self) -> tuple[Evaluation, ...]:
+    def tests(self) -> tuple[EvaluationOperator, ...]:
         """The free functions of the state space, at the points of each integral."""
         return tuple(integral.evaluation.columns(self.spatial_free) for integral in self.integrals)
 

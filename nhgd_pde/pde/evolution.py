@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.bidiagonal import BidiagonalMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
@@ -216,7 +216,7 @@ class EvolutionEquation(StateEquation):
         return self.integrals[0].evaluation.fields
 
 
-def capacity_matrix(cells: Evaluation, fields: int, capacity: Tensor) -> ScenarioMatrix:
+def capacity_matrix(cells: EvaluationOperator, fields: int, capacity: Tensor) -> ScenarioMatrix:
     """The mass matrix of the first fields, with the factor `capacity` (P,) or (steps, P)."""
     weight = capacity.reshape(-1, *cells.quadrature.weights.shape)
     return cells.assemble(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.pattern import Blocks
+from .derivatives import gradient_along, leaves
 from .ranges import Guard
 
 Coefficients = Mapping[str, Tensor]
@@ -56,11 +57,11 @@ class Integral:
         name: name of the region in messages, such as `on right`; empty for the cells.
     """
 
-    evaluation: Evaluation
+    evaluation: EvaluationOperator
     form: Pointwise
     coefficients: Coefficients
     controls: tuple[ControlMap, ...] = ()
-    control_evaluation: Evaluation | None = None
+    control_evaluation: EvaluationOperator | None = None
     closed: ClosedForm | None = None
     guard: Guard | None = None
     name: str = ""
@@ -163,18 +164,10 @@ class Integral:
             (components, S, P), and (controls, R, P) summed over the scenarios; None where a derivative vanishes.
         """
         with torch.enable_grad():
-            # Reverse over reverse mode, for the same reason as in `_blocks`.
-            at = [each.detach().clone().requires_grad_(True) for each in (state, controls) if each is not None]
-            steps = [each for each in (state_step, control_step) if each is not None]
+            at = leaves([each for each in (state, controls) if each is not None])
             value = self.density(at[0], at[1] if len(at) > 1 else None)
-            if not value.requires_grad:
-                return None, None
-            first = torch.autograd.grad((value * tests).sum(), at, create_graph=True, allow_unused=True)
-            parts = [(g * step).sum() for g, step in zip(first, steps, strict=True) if g is not None]
-            along = sum(parts[1:], parts[0])
-            if not along.requires_grad:
-                return None, None
-            second = torch.autograd.grad(along, at, allow_unused=True)
+            steps = [each for each in (state_step, control_step) if each is not None]
+            second = gradient_along((value * tests).sum(), at, steps)
         return second[0], second[1] if len(second) > 1 else None
 
     def closed_blocks(self) -> Blocks:

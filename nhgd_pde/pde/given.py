@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.sparse import SparseMatrix
+from .derivatives import gradient_along
 from .ranges import Guard
 
 
@@ -92,14 +93,7 @@ class ParameterData:
         whole = torch.zeros_like(v)
         with torch.enable_grad():
             numbers, values = self._spread(v)
-            if not values.requires_grad:
-                return whole
-            first = torch.autograd.grad((values * covector).sum(), numbers, create_graph=True, allow_unused=True)
-            parts = [(g * d[k]).sum() for g, k in zip(first, self.columns, strict=True) if g is not None]
-            along = sum(parts[1:], parts[0]) if parts else None
-            if along is None or not along.requires_grad:
-                return whole
-            found = torch.autograd.grad(along, numbers, allow_unused=True)
+            found = gradient_along((values * covector).sum(), numbers, [d[k] for k in self.columns])
         for k, each in zip(self.columns, found, strict=True):
             whole[k] = 0.0 if each is None else each.sum()
         return whole

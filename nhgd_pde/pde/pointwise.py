@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..fem.pattern import Blocks
 from ..linalg.differences import PointFunction
+from .derivatives import gradient_of
 from .form import Integral
 from .rows import ControlRows
 
@@ -78,15 +79,3 @@ def integrand(
         kept=torch.ones(state.shape[-1], dtype=torch.bool, device=state.device),
         of_controls=None if controls is None else of_controls,
     )
-
-
-def gradient_of(total: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The derivatives of a number by tensors, zero where it does not depend on them."""
-    assert callable(total)
-    with torch.enable_grad():
-        at = [each.detach().clone().requires_grad_(True) for each in arguments]
-        value = total(*at)
-        if not value.requires_grad:
-            return tuple(torch.zeros_like(each) for each in at)
-        found = torch.autograd.grad(value, at, allow_unused=True)
-    return tuple(torch.zeros_like(each) if own is None else own for own, each in zip(found, at, strict=True))

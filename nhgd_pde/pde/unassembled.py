@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fem.evaluation import Evaluation
+from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.pattern import Blocks
 from ..linalg.sparse import ScenarioMatrix
 
@@ -46,7 +46,7 @@ class UnassembledDerivative:
     """
 
     equation: StateEquation
-    parts: Sequence[tuple[Evaluation, Blocks]]
+    parts: Sequence[tuple[EvaluationOperator, Blocks]]
 
     def mv(self, w: Tensor) -> Tensor:
         """J w, (S, n)."""

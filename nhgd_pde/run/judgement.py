@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..engine.outer.reduced_objective import Evaluation
-from ..objective.risk import Risk
+from ..objective.risk import RiskMeasure
 from ..uncertainty.estimation import ExpectationEstimate, expectation
 from ..uncertainty.fresh import FreshSample
 from ..uncertainty.inputs import RandomInputs
@@ -40,7 +40,7 @@ class Judgement:
         streamed: the control was found with scenarios of a stream, so that the sample was not minimised over.
     """
 
-    risk: Risk
+    risk: RiskMeasure
     values: np.ndarray
     weights: np.ndarray
     fresh: np.ndarray

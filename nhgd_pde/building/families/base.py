@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from ...fem.evaluation import Evaluation
+    from ...fem.evaluation_operator import EvaluationOperator
     from ...fem.state_space import FieldGroup, StateSpace
     from ...inner.residual import TestNorm
     from ...pde.form import ClosedForm, Pointwise
@@ -70,7 +70,7 @@ class Interior:
     capacity: Tensor | None = None
     norms: tuple[TestNorm, ...] = ("h1",)
     vector: int | None = None
-    evaluation: Evaluation | None = None
+    evaluation: EvaluationOperator | None = None
     level: Tensor | None = None
     unseen: dict[str, np.ndarray] = field(default_factory=dict)
     eased: Callable[[float], Pointwise] | None = None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...fem.state_space import StateSpace
 from ...inner.residual import TestNorm
-from ...pde.checked import CheckedForm, FormError, Nature, examine
+from ...pde.checked import CheckedForm, FormError, FormProperties, examine
 from ...pde.form import Coefficients, Integral
 from ...problem_file.fields import Function
 from ..dependence import CELLS, Recorded, parameter_maps
@@ -58,7 +58,7 @@ def python_interior(values: Values, pde: PythonSpec, space: StateSpace) -> Inter
     )
 
 
-def _nature(values: Values, integral: Integral, rows: int) -> Nature:
+def _nature(values: Values, integral: Integral, rows: int) -> FormProperties:
     """The nature of the form at the starting values of the parameters, and at other values if it depends on them."""
     assert isinstance(integral.form, CheckedForm)
     name, given = integral.form.name, integral.coefficients
@@ -86,7 +86,7 @@ def _nature(values: Values, integral: Integral, rows: int) -> Nature:
         except FormError:
             # A run cannot use parameters at which the form is not finite.
             continue
-        nature = Nature(
+        nature = FormProperties(
             nature.affine and there.affine,
             nature.symmetric and there.symmetric,
             nature.coercive and there.coercive,

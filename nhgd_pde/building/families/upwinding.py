@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...fem.evaluation import Evaluation
+from ...fem.evaluation_operator import EvaluationOperator
 from ...fem.mesh import Domain
 from ...fem.second_derivatives import second_derivatives, with_second_derivatives
 from ...fem.spaces import space as scalar_space
@@ -118,7 +118,7 @@ def _cell_lengths(values: Values, space: StateSpace, dim: int) -> Rule:
     return lengths
 
 
-def _curved(space: StateSpace, conductivity: np.ndarray) -> Evaluation | None:
+def _curved(space: StateSpace, conductivity: np.ndarray) -> EvaluationOperator | None:
     """The functions of the state with their second derivatives; None if all second derivatives vanish."""
     dim, shape = space.domain.dim, tuple(space.cells.quadrature.weights.shape)
     factors = np.eye(dim)[:, :, None, None]

@@ -19,7 +19,7 @@ _NO_SPREAD = math.sqrt(torch.finfo(torch.float64).eps)
 Expectation = Callable[[Tensor], float]
 
 
-class Risk(Protocol):
+class RiskMeasure(Protocol):
     """A convex function of the values (S,) of the scenarios, whose probabilities are weights (S,) that sum to 1.
 
     A measure with a kink is smoothed: `value` and its derivatives belong to the smoothed measure, `exact` does not. The
@@ -71,7 +71,7 @@ class Risk(Protocol):
         """A sentence on why a sample does not determine the measure of its distribution; empty if it does."""
         ...
 
-    def fitted(self, values: Tensor, weights: Tensor) -> Risk:
+    def fitted(self, values: Tensor, weights: Tensor) -> RiskMeasure:
         """The measure with a smoothing in proportion to the spread of these values."""
         ...
 

@@ -17,7 +17,7 @@ _MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Integrand:
+class CVaRIntegrand:
     """t + plus(f - t) / (1 - beta) of each scenario minus a constant, and its derivatives by f and t; all (S,).
 
     Attributes:
@@ -130,7 +130,7 @@ class CVaR:
     def fitted(self, values: Tensor, weights: Tensor) -> CVaR:
         return replace(self, scale=spread(values, weights))
 
-    def integrand(self, values: Tensor, t: float) -> Integrand:
+    def integrand(self, values: Tensor, t: float) -> CVaRIntegrand:
         """The integrand for methods in which t is a variable: its weighted mean is minimised in (f, t) jointly.
 
         For all scenarios, the minimum in t is `value`, at t = `level`.
@@ -140,7 +140,9 @@ class CVaR:
         slope = torch.sigmoid(x) / tail
         value = t + self.width * _softplus(x) / tail - self._gap
         exact = t + above.clamp(min=0.0) / tail
-        return Integrand(value, exact, slope, 1.0 - slope, torch.sigmoid(x) * torch.sigmoid(-x) / (self.width * tail))
+        return CVaRIntegrand(
+            value, exact, slope, 1.0 - slope, torch.sigmoid(x) * torch.sigmoid(-x) / (self.width * tail)
+        )
 
     def _solution(self, values: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         """(values - t) / width and t.

@@ -39,7 +39,7 @@ class Quadrature:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class EvaluationOperator:
     """The functions of a space at quadrature points.
 
     A space of several fields has the functions of the fields side by side; see `stacked`.
@@ -76,7 +76,7 @@ class Evaluation:
     def _parts(self) -> tuple[slice, ...]:
         return self.parts or (slice(0, self.dofs.shape[1]),) * self.components
 
-    def columns(self, kept: np.ndarray) -> Evaluation:
+    def columns(self, kept: np.ndarray) -> EvaluationOperator:
         """The same functions with only the columns `kept` (indices), renumbered."""
         if len(kept) == self.size:
             return self
@@ -84,7 +84,7 @@ class Evaluation:
         number[kept] = np.arange(len(kept))
         return replace(self, dofs=number[self.dofs], size=len(kept))
 
-    def shifted(self, first: int, size: int) -> Evaluation:
+    def shifted(self, first: int, size: int) -> EvaluationOperator:
         """The same functions as the columns from `first` on of a space with `size` columns."""
         return replace(self, dofs=np.where(self.dofs < 0, -1, self.dofs + first), size=size)
 
@@ -139,7 +139,7 @@ class Evaluation:
     def _patterns(self) -> dict[int, Pattern]:
         return {}
 
-    def assemble(self, trial: Evaluation, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
+    def assemble(self, trial: EvaluationOperator, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
         """The matrices int test_i blocks[i, j] trial_j (size, trial.size), one for each scenario."""
         if id(trial.dofs) not in self._patterns:
             self._patterns[id(trial.dofs)] = Pattern(self, trial)
@@ -164,7 +164,7 @@ class Evaluation:
         return id(self)
 
 
-def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:
+def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> EvaluationOperator:
     """The values and gradients of a scalar scikit-fem basis, on cells or on facets."""
     fields = [field[0] for field in basis.basis]
     shape = basis.dx.shape
@@ -176,10 +176,10 @@ def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> Evaluation:
         torch.as_tensor(np.ascontiguousarray(basis.dx), device=device),
     )
     dofs = np.ascontiguousarray(basis.element_dofs.T)
-    return Evaluation(tuple(tables), dofs, int(basis.N), quadrature)
+    return EvaluationOperator(tuple(tables), dofs, int(basis.N), quadrature)
 
 
-def tangential(on_facets: Evaluation, normals: Tensor) -> Evaluation:
+def tangential(on_facets: EvaluationOperator, normals: Tensor) -> EvaluationOperator:
     """Functions with their gradients projected onto the facets, given unit normals (dim, facets, points)."""
     value, *gradient = on_facets.tables
     across = torch.stack([n[..., None] * table for n, table in zip(normals, gradient, strict=True)]).sum(0)
@@ -187,7 +187,9 @@ def tangential(on_facets: Evaluation, normals: Tensor) -> Evaluation:
     return replace(on_facets, tables=(value, *along))
 
 
-def point_evaluation(basis: skfem.CellBasis, cells: np.ndarray, x: np.ndarray, device: torch.device) -> Evaluation:
+def point_evaluation(
+    basis: skfem.CellBasis, cells: np.ndarray, x: np.ndarray, device: torch.device
+) -> EvaluationOperator:
     """The functions of a basis at points x (dim, k), one in each of k cells; every point has the weight one."""
     local = basis.mapping.invF(x[:, :, None], tind=cells)
     fields = [basis.elem.gbasis(basis.mapping, local, i, tind=cells)[0] for i in range(basis.Nbfun)]
@@ -199,7 +201,7 @@ def point_evaluation(basis: skfem.CellBasis, cells: np.ndarray, x: np.ndarray, d
         torch.ones(shape, dtype=torch.float64, device=device),
     )
     dofs = np.ascontiguousarray(np.asarray(basis.element_dofs)[:, cells].T)
-    return Evaluation(tuple(tables), dofs, int(basis.N), quadrature)
+    return EvaluationOperator(tuple(tables), dofs, int(basis.N), quadrature)
 
 
 def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -209,7 +211,7 @@ def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.devic
     return torch.as_tensor(np.ascontiguousarray(table), device=device)
 
 
-def stacked(spaces: Sequence[Evaluation]) -> Evaluation:
+def stacked(spaces: Sequence[EvaluationOperator]) -> EvaluationOperator:
     """Several fields at the same points as one space: the components and columns of the first field come first."""
     if len(spaces) == 1:
         return spaces[0]
@@ -217,7 +219,7 @@ def stacked(spaces: Sequence[Evaluation]) -> Evaluation:
     return side_by_side([space.shifted(end - space.size, ends[-1]) for space, end in zip(spaces, ends, strict=True)])
 
 
-def side_by_side(spaces: Sequence[Evaluation]) -> Evaluation:
+def side_by_side(spaces: Sequence[EvaluationOperator]) -> EvaluationOperator:
     """Several fields at the same points as one space, where the fields have common columns already."""
     parts, function = [], 0
     for space in spaces:
@@ -225,10 +227,10 @@ def side_by_side(spaces: Sequence[Evaluation]) -> Evaluation:
         function += space.dofs.shape[1]
     tables = tuple(table for space in spaces for table in space.tables)
     dofs = np.concatenate([space.dofs for space in spaces], axis=1)
-    return Evaluation(tables, dofs, spaces[0].size, spaces[0].quadrature, tuple(parts))
+    return EvaluationOperator(tables, dofs, spaces[0].size, spaces[0].quadrature, tuple(parts))
 
 
-def gram_root(space: Evaluation, blocks: Blocks, scenario: int = 0) -> SparseMatrix:
+def gram_root(space: EvaluationOperator, blocks: Blocks, scenario: int = 0) -> SparseMatrix:
     """A root G of the matrix G^T G of `blocks`, which must be symmetric and positive semidefinite at every point.
 
     The rows of G are the rows of E times the square root of weight times coefficient. Components that the blocks
