@@ -58,6 +58,8 @@ class _Iteration:
     def step(self) -> str:
         """Move the active rows by one step; a sentence, and no step, where that is impossible."""
         z, squares = self._residual()
+        if len(self.r) == len(squares) == 1 and 0.0 < float(squares) < math.inf:
+            return self._single_step(z, squares)
         if not bool(((squares >= 0.0) & (squares < math.inf)).all()):
             finite = bool(squares.isfinite().all())
             return "the preconditioner is not positive definite" if finite else _NOT_FINITE
@@ -69,14 +71,26 @@ class _Iteration:
         else:
             moving = torch.zeros_like(curvature, dtype=torch.bool)
             moving[self.active] = squares > 0.0
-        good = (curvature > 0.0) & (curvature < math.inf)
-        if bool((moving & ~good).any()):
+        if bool((moving & ~((curvature > 0.0) & (curvature < math.inf))).any()):
             return (
                 _NOT_FINITE if not bool(curvature[moving].isfinite().all()) else "the operator is not positive definite"
             )
         length = torch.where(moving, self._before / torch.where(moving, curvature, 1.0), 0.0)[:, None]
         self.x = torch.addcmul(self.x, self._direction, length)
         self.r = torch.addcmul(self.r, image, length, value=-1.0)
+        self.steps, self._preconditioned = self.steps + 1, None
+        return ""
+
+    def _single_step(self, z: Tensor, squares: Tensor) -> str:
+        """The step of a single row, with numbers in place of small tensors, which take longer."""
+        self._turn(z, squares)
+        image = self._operator(self._direction)
+        curvature = float(row_dots(self._direction, image))
+        if not 0.0 < curvature < math.inf:
+            return "the operator is not positive definite" if math.isfinite(curvature) else _NOT_FINITE
+        length = float(squares) / curvature
+        self.x = torch.add(self.x, self._direction, alpha=length)
+        self.r = torch.sub(self.r, image, alpha=length)
         self.steps, self._preconditioned = self.steps + 1, None
         return ""
 
@@ -129,7 +143,8 @@ def conjugate_gradients(
     row = _Iteration(as_row(operator, b), as_row(preconditioner, b), x.reshape(1, -1), r.reshape(1, -1), first)
 
     def iterate() -> tuple[Tensor, Tensor]:
-        return unit * row.x.reshape(b.shape), unit * row.r.reshape(b.shape)
+        x, r = row.x.reshape(b.shape), row.r.reshape(b.shape)
+        return (x, r) if unit == 1.0 else (unit * x, unit * r)
 
     if error is None:
         whole = float(row.squares) if start is None else dot(right, preconditioner(right))
