@@ -52,7 +52,7 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
     spec = file.spec.curvature
     kind, reason = spec.kind, ""
     if kind == "auto":
-        kind, reason = _automatic(shape, sampled, device)
+        kind, reason = _automatic(shape, sampled, device, nominal=bool(file.spec.parameters))
     known: type[LocalBackend] = found_at(CURVATURES[kind])
     if known.sampled and not sampled:
         raise file.error("inner.tests", f"expected a number: a {kind} inverse is made from sampled tests, found 'all'")
@@ -67,12 +67,12 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
     return Choice(backend, kind, reason)
 
 
-def _automatic(shape: tuple[int, int], sampled: bool, device: torch.device) -> tuple[str, str]:
-    """The name of a backend, and why it is chosen."""
+def _automatic(shape: tuple[int, int], sampled: bool, device: torch.device, nominal: bool) -> tuple[str, str]:
+    """The name of a backend, and why it is chosen; `nominal`: the equation is that of the nominal scenario."""
     scenarios, n = shape
     d = scenarios * n
     if scenarios == 1:
-        return "factored", "exact for a deterministic equation"
+        return "factored", "exact for the nominal equation" if nominal else "exact for a deterministic equation"
     if not sampled:
         return "factored", "expectations need no scores"
     if d <= _SMALL and Dense().bytes(d) <= 0.5 * available_bytes(device):
