@@ -27,7 +27,7 @@ def density_entry(
     part, functions, weight = spaces.in_cells(key, spec, 1, varying=False)
     _check_bounds(spaces.values, key, part)
     projection = None if spec.projection is None else Projection(spec.projection.threshold)
-    density = Interpolation(name, spec.low, spec.high, f"penalty{suffix}", f"slope{suffix}", projection)
+    density = Interpolation(name, spec.low, spec.high, f"density penalty{suffix}", f"density slope{suffix}", projection)
     stages = tuple(
         {density.penalty: part.initial.new_tensor(penalty), density.slope: part.initial.new_tensor(slope)}
         for penalty, slope in _continuation(spec)
