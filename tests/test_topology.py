@@ -63,7 +63,7 @@ def test_material_in_a_region_and_after_projection() -> None:
 def test_the_stages_of_a_continuation() -> None:
     pde = build(read_problem(SINK, {"mesh.cells": [4, 4], "control.penalty": [1, 2, 5], "control.projection": {}}))
     coefficients = [each.equation.integrals[0].coefficients for each in (*pde.earlier, pde)]
-    numbers = [(float(each["penalty"]), float(each["slope"])) for each in coefficients]
+    numbers = [(float(each["density penalty"]), float(each["density slope"])) for each in coefficients]
     assert numbers == [(1, 1), (2, 1), (5, 1), (5, 2), (5, 4), (5, 8)]
     assert all(each.control is pde.control and each.space is pde.space for each in pde.earlier)
 
