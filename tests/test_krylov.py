@@ -191,3 +191,24 @@ def test_extreme_eigenvalues_are_those_of_the_operator() -> None:
     inside = extreme_eigenvalues(lambda v: v @ a @ inverse, inner, random(1, 12), steps=5)
     assert exact[0] < inside[0] < inside[1] < exact[-1]
     assert extreme_eigenvalues(lambda v: 3.0 * v, dot, random(1, 5)) == pytest.approx((3.0, 3.0), rel=1e-12)
+
+
+@pytest.mark.parametrize("condition", [1e6, 1e8, 1e10, 1e12])
+def test_residuals_refine_what_rounding_has_left_of_an_inverse(condition: float) -> None:
+    """The inverse is wrong by rounding times the condition number; a residual of 8e-10 was the end at 1e8."""
+    size, generator = 40, torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0] for _ in "ab")
+    values = torch.logspace(0.0, -math.log10(condition), size, dtype=torch.float64)
+    matrix, inverse = left * values @ right, right.T / values @ left.T
+    b = torch.randn(1, size, generator=generator, dtype=torch.float64) @ matrix.T
+    found = preconditioned_residuals(
+        lambda x: x @ matrix.T,
+        b,
+        lambda r: r @ inverse.T,
+        identity_metric(size),
+        rtol=1e-13,
+        iterations=6,
+        error=lambda x, r: float(r.norm() / b.norm()),
+    )
+    assert found.converged
+    assert float((b - found.solution @ matrix.T).norm()) <= 1e-13 * float(b.norm())

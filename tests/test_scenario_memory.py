@@ -129,6 +129,9 @@ def test_a_table_of_hypergradients_takes_all_the_memory() -> None:
 
 
 def test_the_memory_of_a_stream_does_not_depend_on_the_number_of_scenarios() -> None:
-    assert a_scenario(lambda: Streaming(natural(), AT_ONCE), lambda count: 3) == 0.0
-    few, many = (peak(sampled(64), Streaming(natural(), AT_ONCE), evaluations) for evaluations in (3, 12))
-    assert many == few
+    """Peaks differ by less than the states of one batch, whose rows end their iterations sooner or later."""
+    problem = sampled(COUNTS[0])
+    batch = AT_ONCE * problem.inner_shape[1]
+    peaks = [peak(sampled(count), Streaming(natural(), AT_ONCE), 3) for count in COUNTS]
+    peaks.append(peak(problem, Streaming(natural(), AT_ONCE), 12))
+    assert max(peaks) - min(peaks) < batch

@@ -48,7 +48,9 @@ class _Iteration:
     def step(self, moving: Tensor) -> bool:
         """Move some rows (S,) by one step along P r, made conjugate; false, and no step, where no row can move."""
         d, moved = self.s, self.image
-        w = self._preconditioner(moved)
+        # P A P r as a difference: with P near the inverse of A, its rounding errors are relative to what P A - 1 leaves
+        # of P r, and those of P applied to A P r would be relative to the condition number.
+        w = self.s - self._preconditioner(self.r - moved)
         self.applied, self._image = self.applied + 1, None
         for direction, (before, covector, image) in zip(self.directions, self._images, strict=True):
             share = row_dots(covector, w)[:, None]
