@@ -26,8 +26,10 @@ from tests.units import PROBLEMS, control_times, lengths_times, objective_times,
 FAULTS = Path(__file__).parent / "faults"
 # Controls are compared to six digits, which a gradient of 1e-8 does not determine with little regularisation.
 TIGHT = {"outer.rtol": 1e-9}
-# A relative gradient of 7e-10 leaves 3e-5 of the traction of this bar open, whose weight is small beside its stiffness.
-TIGHTER = {"elastic_control": {"outer.rtol": 1e-11}}
+# A relative gradient of 7e-10 leaves 3e-5 of the traction of the bar open, whose weight is small beside its stiffness.
+# The risk of `cvar_control` determines its control to 4e-7 at 1e-8; from there to 1e-9 rounding decides whether it takes
+# two iterations or four.
+GOALS = {"elastic_control": {"outer.rtol": 1e-11}, "cvar_control": {"outer.rtol": 1e-8}}
 # The algorithm of the paper takes its step from the file, which has a unit.
 SCALED = [path for path in PROBLEMS if path.stem != "poisson_nhgd_paper"]
 shipped = pytest.mark.parametrize("path", SCALED, ids=lambda path: path.stem)
@@ -55,7 +57,7 @@ def the_same(ours: nhgd.Solution, base: nhgd.Solution, factor: float = 1.0, shif
 @pytest.mark.slow
 @shipped
 def test_no_unit_changes_the_answer_of_a_shipped_problem(path: Path, tmp_path: Path) -> None:
-    goal = TIGHTER.get(path.stem, TIGHT)
+    goal = GOALS.get(path.stem, TIGHT)
     base = solved(path, goal)
     for c in (1e-15, 1e15):
         the_same(solved(path, objective_times(path, c), goal), base)
