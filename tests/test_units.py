@@ -27,8 +27,8 @@ FAULTS = Path(__file__).parent / "faults"
 # Controls are compared to six digits, which a gradient of 1e-8 does not determine with little regularisation.
 TIGHT = {"outer.rtol": 1e-9}
 # A relative gradient of 7e-10 leaves 3e-5 of the traction of the bar open, whose weight is small beside its stiffness.
-# The risk of `cvar_control` determines its control to 4e-7 at 1e-8; from there to 1e-9 rounding decides whether it takes
-# two iterations or four.
+# The risk of `cvar_control` determines its control to 4e-7 at 1e-8; rounding decides whether it takes two iterations or
+# four from there to 1e-9.
 GOALS = {"elastic_control": {"outer.rtol": 1e-11}, "cvar_control": {"outer.rtol": 1e-8}}
 # The algorithm of the paper takes its step from the file, which has a unit.
 SCALED = [path for path in PROBLEMS if path.stem != "poisson_nhgd_paper"]
