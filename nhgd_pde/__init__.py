@@ -15,14 +15,20 @@ if TYPE_CHECKING:
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
     from .run.troubles import ResultsLostError
+    from .tasks.loss_problem import LossProblem
+    from .tasks.solving import BilevelOptions, BilevelSolution, solve_bilevel
     from .verification import Verification
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BilevelOptions": "tasks.solving",
+    "BilevelSolution": "tasks.solving",
+    "LossProblem": "tasks.loss_problem",
     "Problem": "api",
     "load": "api",
     "solve": "api",
+    "solve_bilevel": "tasks.solving",
     "verify": "api",
     "OutputError": "output.storage",
     "ProblemError": "problem_file.errors",
@@ -32,6 +38,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "BilevelOptions",
+    "BilevelSolution",
+    "LossProblem",
     "OutputError",
     "Problem",
     "ProblemError",
@@ -41,6 +50,7 @@ __all__ = [
     "__version__",
     "load",
     "solve",
+    "solve_bilevel",
     "verify",
 ]
 
