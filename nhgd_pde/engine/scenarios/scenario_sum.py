@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .known_solutions import KnownSolutions
 from .nominal_point import NominalPoint
-from .part_equations import RowSolutions, Tolerances, relative
-from .part_solution import SharedInverse, solve_part_adjoints, solve_part_states
+from .part_equations import RowSolutions, SharedInverse, Tolerances, relative
+from .part_solution import solve_part_adjoints, solve_part_states
 from .scenario_bilevel import Risk, ScenarioBilevelProblem
 from .scenario_hypergradients import Hypergradients
 from .team import ALONE, Team, Work, numbers_of
