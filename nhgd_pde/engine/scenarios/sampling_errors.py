@@ -43,6 +43,11 @@ class SamplingErrors:
     def total(self) -> float:
         return math.hypot(self.fine, self.coarse)
 
+    def scale(self, before: float) -> float:
+        """The factor by which errors estimated from fresh scenarios exceed the total; `before` where it is unknown."""
+        known = self.total > 0.0 and math.isfinite(self.bound)
+        return max(0.5 * self.bound / self.total, 1.0) if known else before
+
 
 def sampling_errors(found: TwoMeshEstimate) -> SamplingErrors:
     """The errors of an estimate from all of its scenarios, and the bound from the fresh ones among them."""

@@ -149,9 +149,7 @@ class ScenarioNHGD:
         # With a nonlinear measure, the weights of scenarios depend on the values of those left out.
         validated = errors.total == 0.0 or (problem.risk.linear and math.isfinite(errors.bound))
         parts = self._parts(problem, estimate, derivative)
-        scale, total = state.scale, errors.total
-        if total > 0.0 and math.isfinite(errors.bound):
-            scale = max(0.5 * errors.bound / total, 1.0)
+        scale, total = errors.scale(state.scale), errors.total
         evaluation = Evaluation(
             v=v,
             value=estimate.value + problem.nominal.control_value(v),
