@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length
+from .bilevel import rough_vector
 from .outer.reduced_objective import Evaluation
 
 _EPSILON = 2.0**-52
@@ -80,7 +80,6 @@ def gradient_scales(
     parts = norm(direct) + norm(evaluation.derivative - direct)
     if not bool(u.count_nonzero()):
         return GradientScales(parts, _UNITS * _EPSILON * parts)
-    signs = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).sign().reshape(u.shape)
-    smooth, rough = response(1.0), response(signs)
+    smooth, rough = response(1.0), response(rough_vector(u).sign())
     error = min(evaluation.state_error + evaluation.adjoint_error, _SOLVED)
     return GradientScales(parts + smooth, _UNITS * _EPSILON * (parts + rough) + _SPREAD * error * (smooth + rough))

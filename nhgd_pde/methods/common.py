@@ -176,23 +176,23 @@ def conclude(
     v: Tensor,
     before: State,
     after: State,
-    at: tuple[Tensor, Tensor],
     parts: tuple[Tensor, Tensor],
     errors: tuple[float, float],
     steps: tuple[int, int],
+    at: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Evaluation, State]:
     """The evaluation and the state of a method; a failed one and the state before it where the method diverged.
 
     Args:
         before, after: the states.
-        at: u and q (S, n) from which the hypergradient was formed.
         parts: df/dv and -(d2_vu g)^T q, (p,); their sum is the hypergradient.
         errors: relative residuals of the state and of the linear system.
         steps: inner and linear steps taken.
+        at: u and q (S, n) from which the hypergradient was formed, if not those of `after`.
     """
-    (u, q), (direct, indirect) = at, parts
-    known = u if after.q is None else after.q
-    if not finite(after.u, known, u, q, direct, indirect):
+    assert after.q is not None
+    (u, q), (direct, indirect) = at or (after.u, after.q), parts
+    if not finite(after.u, after.q, u, q, direct, indirect):
         return failed_evaluation(v, f"{after.description}: the iteration diverged; a smaller step is needed"), before
     stability = _stability(problem, u, v, before.stability)
     errors = errors[0] / stability.value, errors[1] / stability.value

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
 from ...linalg.safe_lengths import dot, paired_length
-from ..bilevel import BilevelProblem
+from ..bilevel import BilevelProblem, rough_vector
 from .shrinkage import Moments, prior_scale_and_weight, samples_worth
 
 # How old scores lose weight: never (None), by a constant weight of every batch, or where fresh scores contradict them.
@@ -152,8 +152,7 @@ def spectrum(
     takes one product and one solve. Vectors P^-1 p are not combined but solved for: the errors of combinations would be
     amplified by every step.
     """
-    rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
-    image = problem.hessian_product(u, v, rough)
+    image = problem.hessian_product(u, v, rough_vector(u))
     pairs: list[tuple[Tensor, Tensor]] = []
     diagonal: list[float] = []
     off: list[float] = []
@@ -172,10 +171,8 @@ def spectrum(
         pairs.append((vector / length, image / length))
         image = problem.hessian_product(u, v, pairs[-1][0])
         diagonal.append(dot(pairs[-1][0], image))
-    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    if off:
-        side = torch.tensor(off, dtype=torch.float64)
-        tridiagonal = tridiagonal + torch.diag(side, 1) + torch.diag(side, -1)
+    side = torch.tensor(off, dtype=torch.float64)
+    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + torch.diag(side, 1) + torch.diag(side, -1)
     if not torch.isfinite(tridiagonal).all():
         return math.nan, math.nan
     values = torch.linalg.eigvalsh(tridiagonal)

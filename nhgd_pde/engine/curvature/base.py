@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
@@ -147,10 +147,12 @@ class LocalBackend:
     Attributes:
         pointwise: see `Curvature`.
         sampled: the inverse is made from scores of sampled tests.
+        remade: the field of a state that is not saved, but made again at the state's point.
     """
 
     pointwise: ClassVar[bool] = False
     sampled: ClassVar[bool] = True
+    remade: ClassVar[str] = ""
 
     @classmethod
     def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
@@ -169,5 +171,11 @@ class LocalBackend:
         """Whether products with the inverse are long enough for more than one thread."""
         return False
 
+    def refresh(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
+        return state
+
     def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
         return state
+
+    def save(self, state: Any) -> dict[str, Any]:
+        return {each.name: getattr(state, each.name) for each in fields(state) if each.name != self.remade}
