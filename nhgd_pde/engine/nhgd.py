@@ -30,7 +30,7 @@ from .curvature.average import check_saved
 from .curvature.base import Curvature, belongs
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
 from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
-from .oracle import Accuracy, finite
+from .oracle import Accuracy, blended, finite
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
@@ -96,11 +96,7 @@ class NHGDState:
 
     def blend(self, other: NHGDState, share: float) -> NHGDState:
         inner = replace(other.inner, u=torch.lerp(self.u, other.u, share))
-        return replace(other, inner=inner, q=_blended(self.q, other.q, share), p=_blended(self.p, other.p, share))
-
-
-def _blended(a: Tensor | None, b: Tensor | None, share: float) -> Tensor | None:
-    return b if a is None or b is None else torch.lerp(a, b, share)
+        return replace(other, inner=inner, q=blended(self.q, other.q, share), p=blended(self.p, other.p, share))
 
 
 @dataclass(frozen=True)

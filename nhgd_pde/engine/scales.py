@@ -64,9 +64,7 @@ def gradient_scales(
 
     Args:
         metric: the inner product of the outer space.
-        u: (S, n) the inner solution.
         direct: (p,) the part of the derivative that has no adjoint variable in it.
-        evaluation: the reduced objective at that solution, with its gradient.
         derivative_at: another u (S, n) -> the derivative (p,) with the adjoint variable of that u, up to errors that
             are small compared with the change of u.
     """

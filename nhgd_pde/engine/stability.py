@@ -139,11 +139,8 @@ def state_error(
     """The bound of the relative error of u, the bound for adjoint variables at (u, v), and the stability.
 
     Args:
-        problem: the bilevel problem.
-        u, v: the point.
         residual: R(u, v).
         error: relative dual norm of the residual, as `BilevelProblem.residual_error` returns it.
-        stability: the inf-sup constant at the point.
         tolerance: bounds below the tolerance need not be sharp.
     """
     if not stability.known or not isinstance(problem, StableProblem):
@@ -167,7 +164,6 @@ def estimated(
 
     Args:
         problem: the bilevel problem; nothing is known unless it is a `StableProblem`.
-        u, v: the point.
         before: the stability at an earlier point.
         factors: returns the factors of J at the point, or near it.
 

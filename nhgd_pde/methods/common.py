@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from ..engine.certificate import Sensitivity
-from ..engine.oracle import finite
+from ..engine.oracle import blended, finite
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.stability import UNKNOWN, Stability, StableProblem, estimated
 from ..linalg.factorisation import SingularMatrixError
@@ -57,8 +57,7 @@ class MethodState:
     stability: Stability = UNKNOWN
 
     def blend(self, other: Self, share: float) -> Self:
-        q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
-        return replace(other, u=torch.lerp(self.u, other.u, share), q=q)
+        return replace(other, u=torch.lerp(self.u, other.u, share), q=blended(self.q, other.q, share))
 
 
 State = TypeVar("State", bound=MethodState)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch, Sample
 from .common import MethodState, start
-from .soba import SOBA, Directions
+from .soba import SOBA, SampledTerms
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SABA(SOBA):
 
     def _terms(
         self, problem: BilevelProblem, v: Tensor, state: MethodState
-    ) -> tuple[InnerBatch, Directions, MethodState]:
+    ) -> tuple[InnerBatch, SampledTerms, MethodState]:
         """The batch of a random member of the pool, the terms T~, and the state with the member's new row."""
         assert isinstance(state, SABAState) and state.q is not None and state.mean is not None
         count = len(state.pool)
@@ -94,4 +94,4 @@ class SABA(SOBA):
         table = (*state.table[:i], now, *state.table[i + 1 :])
         reduced = state.mean.plus(change)
         seen = replace(state, table=table, mean=state.mean.plus(change, 1.0 / count))
-        return batch, Directions(reduced.gradient, reduced.image, lambda: reduced.cross), seen
+        return batch, SampledTerms(reduced.gradient, reduced.image, lambda: reduced.cross), seen

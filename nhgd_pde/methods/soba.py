@@ -36,7 +36,7 @@ from .common import (
 from .compared_method import Compared
 
 
-class Directions(NamedTuple):
+class SampledTerms(NamedTuple):
     """grad_u l (S, n), H q (S, n) and a function for (d2_vu l)^T q (p,), as far as a sample or a pool shows them."""
 
     gradient: Tensor
@@ -105,15 +105,15 @@ class SOBA(Compared):
 
     def _terms(
         self, problem: BilevelProblem, v: Tensor, state: MethodState
-    ) -> tuple[InnerBatch, Directions, MethodState]:
+    ) -> tuple[InnerBatch, SampledTerms, MethodState]:
         """A batch at the state, the terms of the directions, and the state that has seen the batch."""
         q = state.q
         assert q is not None
         batch = draw(problem, state.u, v, self.tests, state)
-        return batch, Directions(batch.gradient, batch.hessian(q), lambda: batch.cross(q)), state
+        return batch, SampledTerms(batch.gradient, batch.hessian(q), lambda: batch.cross(q)), state
 
     def _moved(
-        self, problem: BilevelProblem, state: MethodState, batch: InnerBatch, terms: Directions, inner: Tensor
+        self, problem: BilevelProblem, state: MethodState, batch: InnerBatch, terms: SampledTerms, inner: Tensor
     ) -> MethodState:
         """The state after the steps of u and q; `inner` is grad_u f."""
         a, b = self._steps(batch, state)

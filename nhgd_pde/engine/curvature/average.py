@@ -107,19 +107,13 @@ class Average:
 
 
 def check_saved(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """
-    Raises:
-        ValueError: a tensor of a saved state has another shape, or no real numbers.
-    """
+    """Raises a `ValueError` where a tensor of a saved state has another shape, or no real numbers."""
     if tuple(tensor.shape) != shape or tensor.dtype != torch.float64:
         raise ValueError(f"{name}: expected numbers of shape {shape}, found {tensor.dtype} {tuple(tensor.shape)}")
 
 
 def check_scores(scores: Tensor, unknowns: int) -> None:
-    """
-    Raises:
-        ValueError: scores of another dimension, or not finite.
-    """
+    """Raises a `ValueError` for scores of another dimension, or not finite."""
     if scores.shape[0] != unknowns:
         raise ValueError(f"scores of dimension {scores.shape[0]}, expected {unknowns}")
     # The sums are those of whole columns, so that nothing of the size of the scores is stored.

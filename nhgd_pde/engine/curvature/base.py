@@ -12,11 +12,15 @@ from torch import Tensor
 from ..bilevel import BilevelProblem
 
 
-class CurvatureState(Protocol):
-    """The current inverse A."""
+class InverseFisher(Protocol):
+    """An inverse A: `solve` is A g, `estimate` A g without the bias by the inversion of a sampled matrix."""
 
     def solve(self, g: Tensor) -> Tensor: ...
     def estimate(self, g: Tensor) -> Tensor: ...
+
+
+class CurvatureState(InverseFisher, Protocol):
+    """The current inverse A."""
 
     @property
     def trust(self) -> float:
@@ -171,7 +175,7 @@ class LocalBackend:
         """Whether products with the inverse are long enough for more than one thread."""
         return False
 
-    def refresh(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
+    def refresh(self, state: Any, problem: BilevelProblem, u: Tensor, v: Tensor) -> Any:
         return state
 
     def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
