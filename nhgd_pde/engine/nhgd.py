@@ -149,12 +149,11 @@ class NHGD:
         found = h.p if h.q is None else h.q
         assert found is not None
         sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(error, h.error))
-        gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
             value=self._value(problem, u, v, h, inner, error),
             derivative=h.derivative,
-            gradient=gradient,
+            gradient=problem.outer_metric.gradient(h.derivative[None])[0],
             state_error=error,
             adjoint_error=h.error,
             sensitivity=sensitivity.value,
@@ -256,14 +255,13 @@ class NHGD:
         options = self.hypergradient
 
         def solves() -> StateFactors:
-            if not self.curvature.pointwise:
-                inverse = state.inner.curvature
-                return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
-            # There are many systems at this one point, so that an inverse made for it pays.
-            factors: Any = state.inner.curvature if problem.quadratic else problem.fisher_factors(u, v)
-            if u.shape[0] == 1:
-                return PointwiseSolves(factors)
-            return FisherSolves(problem, u, v, factors.solve, options.hessian_tolerance, options.steps)
+            inverse: Any = state.inner.curvature
+            if self.curvature.pointwise and not problem.quadratic:
+                # There are many systems at this one point, so that an inverse made for it pays.
+                inverse = problem.fisher_factors(u, v)
+            if self.curvature.pointwise and u.shape[0] == 1:
+                return PointwiseSolves(inverse)
+            return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
 
         def adjoint() -> Tensor:
             if p is not None:

@@ -140,11 +140,7 @@ def gradient_descent(
 def sampled_descent(
     problem: BilevelProblem, v: Tensor, state: State, tests: int, steps: int | None, step: float | None
 ) -> tuple[Tensor, int, State]:
-    """Steps u <- u - step K^-1 g with the gradient g of a fresh batch each; as many as a relaxation takes if None.
-
-    Returns:
-        The new u, the steps taken, and the state with the spectrum at the new u.
-    """
+    """The same with the gradient of a fresh batch in every step, and as many steps as a relaxation takes if None."""
     state = surveyed(problem, state.u, v, state)
     u, taken = state.u, 0
     while steps is None or taken < steps:
