@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Problem": "api",
-    "load": "api",
-    "solve": "api",
-    "verify": "api",
+    **dict.fromkeys(("Problem", "load", "solve", "verify"), "api"),
     "OutputError": "output.storage",
     "ProblemError": "problem_file.errors",
     "ResultsLostError": "run.troubles",
@@ -31,18 +28,8 @@ _HOMES = {
     "Verification": "verification",
 }
 
-__all__ = [
-    "OutputError",
-    "Problem",
-    "ProblemError",
-    "ResultsLostError",
-    "Solution",
-    "Verification",
-    "__version__",
-    "load",
-    "solve",
-    "verify",
-]
+__all__ = ["OutputError", "Problem", "ProblemError", "ResultsLostError", "Solution"]
+__all__ += ["Verification", "__version__", "load", "solve", "verify"]
 
 
 def __getattr__(name: str) -> object:
