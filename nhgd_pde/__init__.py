@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BilevelOptions": "tasks.solving",
-    "BilevelSolution": "tasks.solving",
+    **dict.fromkeys(("Problem", "load", "solve", "verify"), "api"),
+    **dict.fromkeys(("BilevelOptions", "BilevelSolution", "solve_bilevel"), "tasks.solving"),
     "LossProblem": "tasks.loss_problem",
-    "Problem": "api",
-    "load": "api",
-    "solve": "api",
-    "solve_bilevel": "tasks.solving",
-    "verify": "api",
     "OutputError": "output.storage",
     "ProblemError": "problem_file.errors",
     "ResultsLostError": "run.troubles",

@@ -49,7 +49,7 @@ class Jacobian:
     @cached_property
     def mean_factors(self) -> Factors:
         """The factors of the mean of the matrices over the scenarios."""
-        if self.matrix.shared:
+        if isinstance(self.matrix, BidiagonalMatrix) or self.matrix.shared:
             return self.factors
         return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric)
 

@@ -47,11 +47,8 @@ def scenario_values(
     """The objective (count,) in some scenarios, which the ranks of a team share.
 
     Args:
-        problem: the problem over scenarios.
         v: (p,) the control.
         parts: (first scenario, number of scenarios) -> the problem of these scenarios.
-        count: number of scenarios.
-        team: the ranks.
     """
     nominal = problem.nominal
     method = NHGD(InnerOptions(), Factored(), HypergradientOptions())
@@ -109,11 +106,7 @@ def judged(
     """The judgement at the end of a run.
 
     Args:
-        problem: the last problem that was minimised.
-        v: (p,) the control.
-        scenarios: builds the scenarios of the file.
         streamed: the control was found with scenarios of a stream.
-        team: the ranks that share the scenarios.
 
     Raises:
         ProblemError: a coefficient of a scenario is out of its range.
