@@ -70,11 +70,11 @@ def be_helper() -> bool:
 
 def end_with_leader() -> None:
     """Lets this helper end when its standard input is closed, whatever it is doing then."""
-    Thread(target=_watch, daemon=True).start()
 
+    def watch() -> None:
+        with suppress(OSError, ValueError):
+            sys.stdin.read()
+        # The main thread may be inside a factorisation that nobody wants any more.
+        os._exit(LEADER_GONE)
 
-def _watch() -> None:
-    with suppress(OSError, ValueError):
-        sys.stdin.read()
-    # The main thread may be inside a factorisation that nobody wants any more.
-    os._exit(LEADER_GONE)
+    Thread(target=watch, daemon=True).start()

@@ -72,9 +72,13 @@ class Outcome:
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         pde, last = nominal_of(self.solved), self.found.last
+        scenarios, unknowns = self.solved.inner_shape
+        named = self.problem.file.spec.devices.curvature
         return {
             **self._results(),
-            **self._sizes(),
+            "state_dofs": unknowns,
+            "control_dofs": pde.outer_size,
+            "scenarios": scenarios,
             "controls": control_numbers(pde, last.evaluation.v.cpu().numpy()),
             "solves": self.counts.as_dict(),
             "seconds": self.seconds,
@@ -84,7 +88,7 @@ class Outcome:
             "roles": dict(self.roles),
             "ranks": dict(self.ranks),
             **({} if self.judgement is None else {"uncertainty": self.judgement.summary()}),
-            "devices": {"inner": str(pde.equation.lift.device), "curvature": _curvature_device(self.problem)},
+            "devices": {"inner": str(pde.equation.lift.device), "curvature": "cpu" if named == "auto" else named},
             "model": pde.model.name,
             "curvature": last.oracle.description,
             "seed": self.problem.file.spec.seed,
@@ -113,14 +117,6 @@ class Outcome:
                 "adjoint": evaluation.sensitivity * evaluation.adjoint_error,
                 "sampling": evaluation.left_out,
             },
-        }
-
-    def _sizes(self) -> dict[str, int]:
-        scenarios, unknowns = self.solved.inner_shape
-        return {
-            "state_dofs": unknowns,
-            "control_dofs": nominal_of(self.solved).outer_size,
-            "scenarios": scenarios,
         }
 
     @property
@@ -168,18 +164,8 @@ def roles_of(oracle: Oracle) -> dict[str, float | int]:
     link = getattr(getattr(oracle, "curvature", None), "link", None)
     if link is None:
         return {"count": 1}
-    traffic = link.traffic
-    return {
-        "count": 2,
-        "seconds_curvature": traffic.peer_busy,
-        "seconds_waited": traffic.waited,
-        "bytes_sent": traffic.sent,
-    }
-
-
-def _curvature_device(problem: Problem) -> str:
-    name = problem.file.spec.devices.curvature
-    return "cpu" if name == "auto" else name
+    busy, waited, sent = link.traffic.peer_busy, link.traffic.waited, link.traffic.sent
+    return {"count": 2, "seconds_curvature": busy, "seconds_waited": waited, "bytes_sent": sent}
 
 
 def traffic_of(team: Team, evaluations: int) -> dict[str, float | int]:

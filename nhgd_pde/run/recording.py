@@ -22,13 +22,7 @@ from .troubles import ResultsLostError, Troubles
 
 
 class Recorder:
-    """The records of a run without a folder: none.
-
-    Attributes:
-        keeps: checkpoints are kept.
-    """
-
-    keeps = False
+    """The records of a run without a folder: none."""
 
     def __enter__(self) -> Recorder:
         return self
@@ -65,8 +59,6 @@ class FolderRecorder(Recorder):
         states: the fields of the state at an iterate.
     """
 
-    keeps = True
-
     def __init__(
         self,
         problem: PDEProblem,
@@ -80,9 +72,7 @@ class FolderRecorder(Recorder):
         self._problem, self._folder, self._every, self._states = problem, folder, every, states
         self._checkpoints, self._troubles, self._reached = checkpoints, troubles, reached
         self._lost: list[StorageError] = []
-        self._grid = output_grid(problem)
-        self._written = -1
-        self._seconds = 0.0
+        self._grid, self._written, self._seconds = output_grid(problem), -1, 0.0
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -167,8 +157,6 @@ class Follower(Recorder):
         every: outer iterations between fields; 0 writes final ones only.
         states: the fields of the state at an iterate.
     """
-
-    keeps = True
 
     def __init__(self, checkpoints: Checkpoints, every: int, states: Callable[[Iterate], Fields]) -> None:
         self._checkpoints, self._every, self._states = checkpoints, every, states

@@ -32,7 +32,6 @@ class PeerError:
 
     Attributes:
         name: library and version.
-        setting: the variant that ran.
         steps: most conjugate-gradient steps.
         error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
         seconds: of this one hypergradient.

@@ -97,7 +97,6 @@ class Remote:
 
     Attributes:
         link: to the curvature role, which knows the options of the backend.
-        pointwise: see `Curvature`.
         files: where the inverse of a checkpoint of a run of one role is written, for the curvature role to read.
     """
 
