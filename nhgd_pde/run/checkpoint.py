@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a run in its folder, from which `resume` goes on with the same numbers.
 
-A folder has the newest checkpoint and the one before it, which takes over where the newest one is damaged. Each is a
-sealed file, see `output.sealed`, and is checked field by field against the problem before a run goes on from it.
+The checkpoint before the newest one takes over where the newest one is damaged. Each is a sealed file, see
+`output.sealed`, and is checked field by field against the problem before a run goes on from it.
 """
 
 from __future__ import annotations

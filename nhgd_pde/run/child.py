@@ -55,9 +55,8 @@ def _end(child: subprocess.Popen[str]) -> None:
 def ending(child: subprocess.Popen[str]) -> str:
     """Describes how a process has ended, as a clause."""
     code = child.returncode
-    if code is not None and code < 0:
-        return f"(process {child.pid}) was killed by signal {-code}"
-    return f"(process {child.pid}) ended with exit code {code}"
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+    return f"(process {child.pid}) {how}"
 
 
 def be_helper() -> bool:

@@ -17,12 +17,13 @@ from ..linalg.counts import Counts
 from ..output.provenance import commit, peak_memory, versions
 from .drawing import control_numbers
 from .outer_problem import nominal_of
-from .solution import Certificate, Row, Solution
+from .solution import Certificate, Solution
 
 if TYPE_CHECKING:
     from ..problem import Problem
     from .judgement import Judgement
     from .outer_problem import OuterProblem
+    from .records import Records
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +33,15 @@ class Outcome:
     Attributes:
         solved: the outer problem that was minimised last.
         found: its result, with the first and the last iterate of the run.
-        warnings: sentences on what makes the result worse than it need be.
         text: the resolved problem file.
     """
 
     problem: Problem
     solved: OuterProblem
     found: Minimum
-    rows: tuple[Row, ...]
+    records: Records
     counts: Counts
     seconds: float
-    warnings: tuple[str, ...]
     roles: Mapping[str, float | int]
     ranks: Mapping[str, float | int]
     judgement: Judgement | None
@@ -61,7 +60,7 @@ class Outcome:
             adjoint=self._adjoint(len(state)),
             gradient=evaluation.gradient.cpu().numpy(),
             certificate=self._certificate,
-            history=self.rows,
+            history=tuple(self.records.rows),
             stats=self.summary(),
             problem=nominal_of(self.solved),
             problem_yaml=self.text,
@@ -84,7 +83,7 @@ class Outcome:
             "seconds": self.seconds,
             "seconds_output": 0.0,
             "peak_memory_bytes": peak_memory(),
-            "warnings": list(self.warnings),
+            "warnings": list(self.records.warnings),
             "roles": dict(self.roles),
             "ranks": dict(self.ranks),
             **({} if self.judgement is None else {"uncertainty": self.judgement.summary()}),

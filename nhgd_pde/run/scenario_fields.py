@@ -1,7 +1,4 @@
-"""States of one or many scenarios as fields.
-
-Many scenarios have a mean, a spread, a probability to exceed a threshold, and a few states by name.
-"""
+"""States of one or many scenarios as fields."""
 
 from __future__ import annotations
 

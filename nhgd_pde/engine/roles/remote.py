@@ -115,11 +115,8 @@ class Remote:
         return state
 
     def refresh(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
-        if (
-            state.anticipated is not None
-            and torch.equal(state.anticipated[0], u)
-            and torch.equal(state.anticipated[1], v)
-        ):
+        point = state.anticipated
+        if point is not None and torch.equal(point[0], u) and torch.equal(point[1], v):
             state.ask(Message.ADOPT)
         else:
             state.ask(Message.REFRESH, u, v)
