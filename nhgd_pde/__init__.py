@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
     from .run.troubles import ResultsLostError
+    from .tasks.loss_problem import LossProblem
+    from .tasks.solving import BilevelOptions, BilevelSolution, solve_bilevel
     from .verification import Verification
 
 __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Problem", "load", "solve", "verify"), "api"),
+    **dict.fromkeys(("BilevelOptions", "BilevelSolution", "solve_bilevel"), "tasks.solving"),
+    "LossProblem": "tasks.loss_problem",
     "OutputError": "output.storage",
     "ProblemError": "problem_file.errors",
     "ResultsLostError": "run.troubles",
@@ -28,8 +32,22 @@ _HOMES = {
     "Verification": "verification",
 }
 
-__all__ = ["OutputError", "Problem", "ProblemError", "ResultsLostError", "Solution"]
-__all__ += ["Verification", "__version__", "load", "solve", "verify"]
+__all__ = [
+    "BilevelOptions",
+    "BilevelSolution",
+    "LossProblem",
+    "OutputError",
+    "Problem",
+    "ProblemError",
+    "ResultsLostError",
+    "Solution",
+    "Verification",
+    "__version__",
+    "load",
+    "solve",
+    "solve_bilevel",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

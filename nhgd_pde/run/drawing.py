@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..control.controls import ControlSpace
+from ..fem.cells import CELLS
 from ..fem.interpolation import interpolation
-from ..fem.mesh import CELLS
 from ..fem.state_space import FieldGroup
 from ..output.fields import FieldData, Grid
 from ..pde_problem import PDEProblem
