@@ -40,7 +40,6 @@ class Contender:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def with_overrides(self, more: Mapping[str, Any]) -> Contender:
-        """The same with further values by dotted path."""
         return replace(self, overrides={**self.overrides, **more})
 
     def read(self, source: str | Path | Mapping[str, Any], common: Mapping[str, Any], seed: int | None) -> ProblemFile:
@@ -100,11 +99,7 @@ class _Written:
 
 
 def _take(piece: str, given: list[_Written]) -> None:
-    """Adds a piece between commas, which is another contender or a further override of the last one.
-
-    Raises:
-        ProblemError: the piece is neither.
-    """
+    """Adds a piece between commas, which is another contender or a further override of the last one."""
     match = None if _is_override(piece) else _CONTENDER.fullmatch(piece)
     if not piece or (match is None and not given):
         raise ProblemError([Issue("", f"expected METHOD or LABEL=METHOD[:KEY=VALUE,...], found {piece!r}", PLACE)])
@@ -154,11 +149,7 @@ def _is_override(piece: str) -> bool:
 
 
 def _overridden(contender: Contender, text: str) -> Contender:
-    """The contender with another override KEY=VALUE.
-
-    Raises:
-        ProblemError: the text is no override, or contenders may not change this value.
-    """
+    """The contender with another override KEY=VALUE, if contenders may change this value."""
     try:
         key, value = parse_override(text)
     except ProblemError as error:

@@ -79,11 +79,7 @@ def _lines(runs: Iterable[tuple[str, Iterable[float], Iterable[float]]]) -> tupl
 
 
 def draw(results: ProblemResults, plot: Plot) -> bytes:
-    """A PNG: the median over the seeds as a line, the band from the least to the largest behind it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """A PNG: the median over the seeds as a line, the band from the least to the largest behind it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 4.8), layout="constrained")
@@ -142,9 +138,5 @@ def _band(axes: Axes, line: Line, number: int, lines: int) -> None:
 
 
 def pictures(results: Iterable[ProblemResults]) -> dict[str, bytes]:
-    """File name -> PNG.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """File name -> PNG; raises `ImportError` without matplotlib."""
     return {f"{each.name}_{plot.ending}.png": draw(each, plot) for each in results for plot in plots(each)}

@@ -102,7 +102,6 @@ class Trial:
     """One run of a contender.
 
     Attributes:
-        contender, seed: the contender, and the seed of its random numbers.
         points: outer iterates, all of the first ones, then ever fewer, and the last one.
         status: of the run, or `budget` where that ended it.
         message: a sentence that says why it ended.

@@ -51,13 +51,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Reference:
-    """The ends of the scale of relative gaps.
-
-    Attributes:
-        initial: Phi at the starting point.
-        optimum: the lowest Phi that is known.
-        source: who found it.
-    """
+    """The ends of the scale of relative gaps: Phi at the start, the lowest Phi that is known, and who found it."""
 
     initial: float
     optimum: float

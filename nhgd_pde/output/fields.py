@@ -169,7 +169,6 @@ class FieldSeries:
 
     @property
     def index_path(self) -> Path:
-        """The .pvd file."""
         return self.folder / f"{self.stem}.pvd"
 
     @property
@@ -178,7 +177,6 @@ class FieldSeries:
         return dict(sorted(self._times.items()))
 
     def file_path(self, index: int) -> Path:
-        """The .vtu file of an entry."""
         return self.folder / f"{self.stem}_{index:05d}.vtu"
 
     def add(self, index: int, time: float, grid: Grid, fields: FieldData) -> Path:

@@ -31,7 +31,7 @@ class FolderInUseError(OutputError):
 
 
 class FolderLock:
-    """The exclusive right to write to a folder, from `take` until `release`."""
+    """The exclusive right to write to a folder, from `take` until `close`."""
 
     def __init__(self, folder: Path, file: int) -> None:
         self._folder, self._file = folder, file
@@ -84,7 +84,7 @@ class FolderLock:
         if not ours:
             raise StorageError(f"{self._folder}: another run has taken over the folder during this run")
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Delete the lock file, where it is still ours; a second call does nothing."""
         if self._file < 0:
             return

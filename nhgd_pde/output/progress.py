@@ -89,16 +89,20 @@ class Progress:
     def _write(self, line: str) -> None:
         if self._silent:
             return
-        try:
+
+        def write() -> None:
             self._stream.write(line + "\n")
             self._stream.flush()
-        except OSError as error:
-            self._fall_silent(error)
 
-    def _fall_silent(self, error: OSError) -> None:
-        """Shows nothing any more: a table that cannot be written must not end a run."""
-        self._silent, self._live = True, None
-        abandon(self._stream, error, "the run goes on without it")
+        self._attempted(write)
+
+    def _attempted(self, show: Callable[[], None]) -> None:
+        """Shows something; after a failure nothing any more: a table that cannot be written must not end a run."""
+        try:
+            show()
+        except OSError as error:
+            self._silent, self._live = True, None
+            abandon(self._stream, error, "the run goes on without it")
 
     def _print_row(self, position: int, line: str) -> None:
         if position == 0:
@@ -128,12 +132,8 @@ class Progress:
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
         )
-        try:
-            live.start()
-        except OSError as error:
-            self._fall_silent(error)
-            return None
-        return live
+        self._attempted(live.start)
+        return None if self._silent else live
 
     def _show_live(self, live: Live, line: str) -> None:
         if self._first:
@@ -143,10 +143,7 @@ class Progress:
         now = time.monotonic()
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
-            try:
-                live.refresh()
-            except OSError as error:
-                self._fall_silent(error)
+            self._attempted(live.refresh)
 
     def _render(self) -> Text:
         from rich.text import Text
@@ -160,12 +157,8 @@ class Progress:
 
     def _close_table(self) -> None:
         if self._live is not None:
-            try:
-                self._live.stop()
-            except OSError as error:
-                self._fall_silent(error)
-            finally:
-                self._live = None
+            self._attempted(self._live.stop)
+            self._live = None
         if self._waiting is not None:
             line, self._waiting = self._waiting, None
             self._write(line)
@@ -173,9 +166,7 @@ class Progress:
 
 def is_shown(position: int) -> bool:
     """Whether a thinned table shows the row at `position` (0 is the first): 36 of 1001, then 3 a decade."""
-    if position <= 10:
-        return True
-    for end, stride in ((20, 2), (50, 5), (100, 10), (1000, 100)):
+    for end, stride in ((10, 1), (20, 2), (50, 5), (100, 10), (1000, 100)):
         if position <= end:
             return position % stride == 0
     leading = int(str(position)[0])

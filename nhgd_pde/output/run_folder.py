@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,7 @@ class RunFolder:
             if not is_ours(folder / PROBLEM):
                 raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
         with ExitStack() as stack:
-            if lock is None:
-                lock = FolderLock.take(folder)
-                stack.callback(lock.release)
+            lock = lock or stack.enter_context(closing(FolderLock.take(folder)))
             columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
                 write_atomically(folder / PROBLEM, _headed(problem_yaml))
@@ -227,27 +225,18 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     return text, summary
 
 
-def read_history(path: str | os.PathLike[str]) -> list[dict[str, Cell]]:
-    """Rows of a history.csv, given as the file or its run folder.
+def read_history(path: str | os.PathLike[str], up_to: int | None = None) -> list[dict[str, Cell]]:
+    """Rows of a history.csv, given as the file or its run folder; with `up_to`, those until that iteration.
 
     A cell of digits is an int, any other number (nan and inf too) a float, an empty cell None, the rest text.
     An incomplete last row, as a run killed in mid-write may leave, is not returned.
     """
     file = Path(path) / HISTORY if Path(path).is_dir() else Path(path)
-    columns, rows = _history_cells(file)
+    columns, rows = _history_cells(file, up_to)
     return [dict(zip(columns, map(_value, row), strict=True)) for row in rows]
 
 
-def read_history_up_to(path: Path, iteration: int) -> list[dict[str, Cell]]:
-    """The rows of a run folder's history.csv until an iteration; raises `OutputError` where the file is damaged."""
-    if not (path / HISTORY).exists():
-        return []
-    columns, rows = _history_cells(path / HISTORY)
-    kept = _rows_up_to(path / HISTORY, columns, rows, iteration)
-    return [dict(zip(columns, map(_value, row), strict=True)) for row in kept]
-
-
-def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
+def _history_cells(path: Path, up_to: int | None) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and complete rows as text; no cell holds a line break, so the last one ends a whole row."""
     try:
         with writing(path, "read"):
@@ -260,14 +249,13 @@ def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
     for number, row in enumerate(lines[1:], start=2):
         if len(row) != len(lines[0]):
             raise OutputError(f"{path}:{number}: expected {len(lines[0])} cells, found {len(row)}")
-    return tuple(lines[0]), lines[1:]
+    columns, rows = tuple(lines[0]), lines[1:]
+    return columns, rows if up_to is None else _rows_up_to(path, columns, rows, up_to)
 
 
 def _mend_history(path: Path, up_to: int | None) -> tuple[str, ...] | None:
     """Drop an incomplete last row and the rows after iteration `up_to`; return the columns, if any."""
-    columns, rows = _history_cells(path)
-    if up_to is not None:
-        rows = _rows_up_to(path, columns, rows, up_to)
+    columns, rows = _history_cells(path, up_to)
     text = "".join(_csv_line(dict(zip(columns, row, strict=True))) for row in [list(columns), *rows] if row)
     write_atomically(path, text)
     return columns or None

@@ -101,7 +101,7 @@ def read_sealed(path: Path, expected: str | None = None) -> dict[str, Any]:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load has a dozen ways to object
-            raise DamagedError(f"{path}: not a checkpoint that can be read ({_first_line(error)})") from error
+            raise DamagedError(f"{path}: not a checkpoint that can be read ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise DamagedError(f"{path}: not a checkpoint that can be read (found {type(content).__name__})")
     return content
@@ -132,5 +132,6 @@ def _checked(path: Path, file: BufferedReader) -> str:
     return found
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; the name of its class where it says nothing."""
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__

@@ -44,8 +44,6 @@ class ProcessPlace:
     """The place of this process among several.
 
     Attributes:
-        rank: number of this process.
-        size: number of processes, on all hosts.
         local: number of this process among those on this host.
         beside: number of processes on this host.
         store: makes the store where the processes meet.
@@ -183,7 +181,6 @@ class Assignment:
 
     Attributes:
         place: its place among the ranks that share the scenarios; None in a run without ranks.
-        roles: number of roles of the run.
         curvature: this process is the curvature role.
         device: the inner device, where the file asks for any GPU of several; empty else.
     """

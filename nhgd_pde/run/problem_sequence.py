@@ -75,7 +75,6 @@ class ProblemSequence:
 
     @property
     def _rough(self) -> bool:
-        """The current problem is solved roughly."""
         return not self._last or not nearly(self.current)
 
     def placed(self, iterate: Iterate) -> Iterate:

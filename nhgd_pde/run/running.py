@@ -14,12 +14,12 @@ from ..engine.roles.failures import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.factorisation import SingularMatrixError
 from ..output.lock import FolderLock
-from ..output.run_folder import RunFolder, read_history_up_to
+from ..output.names import HISTORY
+from ..output.run_folder import RunFolder, read_history
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
-from .checkpoint import Checkpoint, Checkpoints, Origin
+from .checkpoint import Checkpoint, Checkpoints
 from .drawing import Fields
-from .fingerprint import fingerprint
 from .gathering import Gathering
 from .outcome import Outcome, roles_of, satisfied, traffic_of
 from .problem_sequence import ProblemSequence
@@ -77,8 +77,7 @@ class Run:
         resumed: Checkpoint | None = None
         with self._team.together():
             if path is not None:
-                origin = Origin(self._problem.file.spec.model_dump(mode="json"), fingerprint(self._problem))
-                checkpoints = Checkpoints(path, self._oracle, origin)
+                checkpoints = Checkpoints(path, self._oracle, self._problem)
                 resumed = self._resumed(path, checkpoints) if resume else None
                 self._recorder = self._opened(path, checkpoints, resumed is not None, text, lock)
         with self._recorder:
@@ -113,7 +112,8 @@ class Run:
         records.first = checkpoint.first or placed(checkpoint.loop.first)
         records.last = placed(checkpoint.loop.current)
         if self._team.rank == 0:
-            records.rows += read_history_up_to(path, records.last.iteration)
+            if (path / HISTORY).exists():
+                records.rows += read_history(path, records.last.iteration)
             if damage:
                 records.warnings.append(damage)
                 self._tell_at_once(damage)
@@ -149,20 +149,11 @@ class Run:
 
     def _solve_stages(self, loop: LoopState | None) -> Minimum:
         """Solves the problems of the run one after the other, each from the solution of the one before."""
-        method, sequence = self._problem.method, self._sequence
+        outer, sequence = self._problem.method.outer, self._sequence
+        watchers = self._tell, self._interrupted, self._keep
         while True:
             stopping = sequence.stopping
-            found = minimise(
-                sequence.current,
-                self._oracle,
-                method.outer,
-                stopping,
-                self._tell,
-                self._interrupted,
-                self._keep,
-                loop,
-                self._judge,
-            )
+            found = minimise(sequence.current, self._oracle, outer, stopping, *watchers, loop, self._judge)
             ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
                 return ended
@@ -181,7 +172,6 @@ class Run:
         return Minimum(records.last, records.first, status, message)
 
     def _tell(self, iterate: Iterate) -> None:
-        """Records an iterate."""
         iterate = self._sequence.placed(iterate)
         self._sequence.reference = self._sequence.reference or iterate.gradient_norm
         row = history_row(iterate, self._watch.counts, self._watch.seconds, self._problem.scenarios is not None)
@@ -192,9 +182,8 @@ class Run:
                 self._callback(row)
 
     def _keep(self, loop: LoopState, last: bool) -> None:
-        """Writes a checkpoint where one is due."""
         every = self._problem.file.spec.output.checkpoint
-        if not self._recorder.keeps or not (last or (every and loop.current.iteration % every == 0)):
+        if not last and not (every and loop.current.iteration % every == 0):
             return
         sequence = self._sequence
         checkpoint = Checkpoint(
@@ -211,10 +200,8 @@ class Run:
             self._recorder.checkpoint(checkpoint)
 
     def _fields_of(self, iterate: Iterate) -> Fields:
-        """The fields of the state at an iterate."""
-        return iterate_fields(
-            self._sequence.current, self._states.whole(iterate), self._problem.file.spec.output.exceedance
-        )
+        threshold = self._problem.file.spec.output.exceedance
+        return iterate_fields(self._sequence.current, self._states.whole(iterate), threshold)
 
     # The end
 
@@ -243,10 +230,9 @@ class Run:
             problem=self._problem,
             solved=self._sequence.current,
             found=replace(found, message=found.message + sentence),
-            rows=tuple(self._records.rows),
+            records=self._records,
             counts=self._watch.counts,
             seconds=self._watch.seconds,
-            warnings=tuple(self._records.warnings),
             roles=roles_of(self._oracle),
             ranks=traffic_of(self._team, found.last.evaluations - earlier),
             judgement=judged,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,7 +33,6 @@ class PeerError:
 
     Attributes:
         name: library and version.
-        setting: the variant that ran.
         steps: most conjugate-gradient steps.
         error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
         seconds: of this one hypergradient.
@@ -56,14 +56,9 @@ class _Nothing:
     estimate = solve
 
 
-def certified(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> Tensor:
-    """Ours, with the factored curvature."""
-    return hypergradient(problem, u, v, Factored().init(problem, u, v), None, 1e-13, steps).derivative
-
-
-def without_curvature(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> Tensor:
-    """Ours, with plain conjugate gradients."""
-    return hypergradient(problem, u, v, _Nothing(), None, 1e-13, steps).derivative
+def _ours(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int, factored: bool) -> Tensor:
+    curvature = Factored().init(problem, u, v) if factored else _Nothing()
+    return hypergradient(problem, u, v, curvature, None, 1e-13, steps).derivative
 
 
 def unavailable() -> dict[str, str]:
@@ -95,8 +90,8 @@ def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
 
 
 def _candidates() -> Iterator[tuple[str, str, str, Derivative]]:
-    yield "nhgd-pde", "certified, factored curvature", "", certified
-    yield "nhgd-pde", "certified, no curvature", "", without_curvature
+    yield "nhgd-pde", "certified, factored curvature", "", partial(_ours, factored=True)
+    yield "nhgd-pde", "certified, no curvature", "", partial(_ours, factored=False)
     absent = unavailable()
     for adapter in _ADAPTERS:
         if adapter.NAME not in absent:

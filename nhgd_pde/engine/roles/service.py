@@ -59,11 +59,7 @@ class CurvatureRole:
     _saved: int = 0
 
     def serve(self) -> None:
-        """Answers messages until one says to stop.
-
-        Raises:
-            RoleLostError: the inner role is gone.
-        """
+        """Answers messages until one says to stop; raises `RoleLostError` if the inner role is gone."""
         reported = replace(self.problem.counts)
         while True:
             kind, tensors = self.link.receive()
