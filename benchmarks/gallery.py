@@ -11,6 +11,8 @@ from pathlib import Path
 
 import nhgd_pde as nhgd
 
+from .shipped import PROBLEMS
+
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
@@ -71,7 +73,7 @@ def draw(path: Path) -> str:
 
 
 def main(names: list[str]) -> None:
-    paths = sorted((ROOT / "problems").glob("*.yaml"))
+    paths = PROBLEMS
     known = (
         dict(re.findall(r"## (\S+)\n(.*?)(?=\n## |\Z)", PAGE.read_text(encoding="utf-8"), re.DOTALL))
         if PAGE.exists()

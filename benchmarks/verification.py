@@ -33,6 +33,7 @@ from benchmarks.reference import (
     orders,
     poisson_control,
 )
+from benchmarks.shipped import PROBLEMS
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.verification import verify_problem
 
@@ -47,7 +48,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 def derivatives() -> None:
     """`verify` on the shipped problems and on a nonlinear one."""
-    for path in sorted(Path("problems").glob("*.yaml")):
+    for path in PROBLEMS:
         print(nhgd.verify(nhgd.load(path)), "\n")
     print(verify_problem(quasilinear_problem(16)), "\n")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .building.blueprint import blueprint_of
 from .building.limits import limits_told
@@ -30,7 +30,7 @@ __all__ = ["Problem", "load", "solve", "verify"]
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Problem:
-    """Read, check and build a problem.
+    """Read, check and build a problem: for a file with a `task` a `task_problem.TaskProblem`, which `solve` takes too.
 
     Args:
         source: a problem file, or the same content as a mapping.
@@ -48,6 +48,11 @@ def build_problem(file: ProblemFile) -> Problem:
     Raises:
         ProblemError: everything that is wrong with it, a line each; the problem would not fit into memory.
     """
+    if hasattr(file.spec, "task"):
+        # Problems with an equation are built without loading what tasks need.
+        from .task_problem import build_task
+
+        return cast(Problem, build_task(file))
     start = time.perf_counter()
     with at_most_threads(1), limits_told(file):
         blueprint = blueprint_of(file)
@@ -84,8 +89,9 @@ def solve(
             such sentences are in `stats["warnings"]` as well.
 
     Returns:
-        The solution. Numerical failure is its status, not an exception; a KeyboardInterrupt ends the run as
-        `interrupted` once there is a first iterate, and a curvature role that dies ends it as `failed`.
+        The solution; of a task a `TaskSolution`. Numerical failure is its status, not an exception. A
+        KeyboardInterrupt ends the run as `interrupted` once there is a first iterate; a curvature role that dies ends
+        it as `failed`.
 
     Raises:
         OutputError: `output` is not a folder that may be written to, has no checkpoint of this problem, or is in use by
@@ -107,7 +113,7 @@ def solve(
         at_most_threads(shared.threads),
     ):
         run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell)
-        return run.solve(folder, resume, lock)
+        return cast(Solution, run.solve(folder, resume, lock))
 
 
 def _claimed(
@@ -134,6 +140,8 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     Raises:
         OutputError: the folder is not that of a run of this problem that has ended, or is damaged.
     """
+    if not isinstance(problem, Problem):
+        raise problem.file.error("task", "verify tests the derivatives of problems with an equation, found a task")
     from .run.recovery import end_of
     from .scenario_problem import ScenarioProblem
     from .verification import verify_problem

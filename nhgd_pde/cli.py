@@ -172,10 +172,9 @@ def _run(
         except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")
             return "failed"
-        series = "fields/state.pvd or " if problem.file.spec.output.every else ""
-        where = f"{folder}: open {series}final.vtu in ParaView"
+        where = f"{folder}: {solution.where(series=problem.file.spec.output.every > 0)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
-        numbers = numbers_line(solution.stats["controls"])
+        numbers = numbers_line(solution.stats.get("controls", {}))
         progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
     return solution.status
 
@@ -194,16 +193,8 @@ def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
         return
     with bad_input():
         problem = _built(_read(file, settings))
-    from .choice.estimate import estimate
-    from .scenario_problem import ScenarioProblem
-
     click.echo(str(problem))
-    click.echo(f"mesh: {problem.pde.space.domain}")
-    for text in problem.pde.notices:
-        click.echo(f"warning: {text}")
-    solved = problem.stages[-1]
-    scenarios = solved if isinstance(solved, ScenarioProblem) else None
-    click.echo(str(estimate(problem.pde, problem.method, scenarios)))
+    click.echo(problem.report())
 
 
 @main.command()

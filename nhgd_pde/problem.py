@@ -10,7 +10,8 @@ import torch
 from .building.blueprint import Blueprint
 from .building.python_code import functions_of
 from .choice.method import Method
-from .output.provenance import commit, versions
+from .linalg.counts import Counts
+from .output.provenance import stamped
 from .pde_problem import PDEProblem
 from .problem_file.loading import ProblemFile
 from .scenario_problem import ScenarioProblem
@@ -50,6 +51,24 @@ class Problem:
         return self.stages[-1].inner_shape
 
     @property
+    def outer_size(self) -> int:
+        """p, the number of control unknowns."""
+        return self.pde.outer_size
+
+    @property
+    def counts(self) -> Counts:
+        return self.pde.counts
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences for the user on the file that are not about mistakes."""
+        return self.pde.notices
+
+    @property
+    def device(self) -> torch.device:
+        return self.pde.device
+
+    @property
     def name(self) -> str:
         return self.pde.name
 
@@ -57,7 +76,7 @@ class Problem:
         scenarios, unknowns = self.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
         steps = f" in {self.pde.equation.repeats:,} time steps" if self.pde.equation.repeats > 1 else ""
-        device = self.pde.equation.lift.device
+        device = self.device
         if device.type == "cpu":
             count = min(self.method.threads or torch.get_num_threads(), torch.get_num_threads())
             threads = f"{count} thread" + ("s" if count > 1 else "")
@@ -72,5 +91,14 @@ class Problem:
 
     def yaml(self) -> str:
         """The resolved problem file, with what made it in comments."""
-        made = ", ".join(f"{name} {version}" for name, version in versions().items())
-        return f"# {made}; commit {commit() or 'unknown'}\n{self.file.dump()}"
+        return stamped(self.file.dump())
+
+    def report(self) -> str:
+        """What `check` says besides the first line: the mesh, what to beware of, and the cost of a solve."""
+        from .choice.estimate import estimate
+        from .scenario_problem import ScenarioProblem
+
+        last = self.stages[-1]
+        scenarios = last if isinstance(last, ScenarioProblem) else None
+        notices = "".join(f"warning: {text}\n" for text in self.notices)
+        return f"mesh: {self.pde.space.domain}\n{notices}{estimate(self.pde, self.method, scenarios)}"

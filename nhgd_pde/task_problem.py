@@ -16,7 +16,7 @@ from .output.provenance import stamped
 from .problem_file.loading import ProblemFile
 from .tasks.base import LearningTask
 from .tasks.classification import Classification
-from .tasks.splitting import Split
+from .tasks.splitting import Split, bytes_needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,10 @@ class TaskProblem:
         return self.bilevel.outer_size
 
     @property
+    def device(self) -> torch.device:
+        return self.bilevel.device
+
+    @property
     def name(self) -> str:
         return self.file.spec.name
 
@@ -70,30 +74,23 @@ class TaskProblem:
         return ()
 
     def __str__(self) -> str:
-        d, p = self.inner_shape[1], self.bilevel.outer_size
-        return f"{self.name}: {d:,} parameters of {self.bilevel.form} and {p:,} outer unknowns; {self.method.description}"
+        sizes = f"{self.inner_shape[1]:,} parameters of {self.bilevel.form} and {self.outer_size:,} outer unknowns"
+        return f"{self.name}: {sizes}; {self.method.description}"
 
     def report(self) -> str:
         """What `check` says besides the first line: the data, and the memory."""
         split, (_, d) = self.split, self.inner_shape
-        sizes = f"{len(split.training):,} training, {len(split.validation):,} validation, {len(split.test):,} test examples"
-        needed, there = bytes_needed(self.bilevel), available_bytes(torch.device("cpu"))
+        parts = {"training": split.training, "validation": split.validation, "test": split.test}
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+        needed, there = bytes_needed(self.bilevel.classifier, self.split), available_bytes(self.device)
         return (
-            f"data: {sizes} of {split.training.images.shape[1]:,} pixels in {split.classes} classes\n"
+            f"data: {sizes} examples of {split.training.images.shape[1]:,} pixels in {split.classes} classes\n"
             f"memory: about {1e-6 * needed:,.0f} MB of {1e-6 * there:,.0f} MB for {d:,} parameters"
         )
 
     def yaml(self) -> str:
         """The resolved problem file, with what made it in comments."""
         return stamped(self.file.dump())
-
-
-def bytes_needed(problem: Classification) -> float:
-    """A rough bound of the bytes that a run takes: the images, and the smaller matrix of `root_factors` twice."""
-    examples, d = problem.training.at(problem.training.start), problem.inner_shape[1]
-    rows = len(examples) * problem.classifier.classes
-    root = min(rows, d) ** 2 + (rows * d if rows < d else 0)
-    return 8.0 * (2.0 * root + 20.0 * d + 4.0 * (examples.images.numel() + problem.validation.images.numel()))
 
 
 def build_task(file: ProblemFile) -> TaskProblem:

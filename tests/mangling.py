@@ -20,6 +20,8 @@ from mangling_texts import OF_TABLES, ROUGH
 from mangling_values import EXPRESSIONS, NAMES, NUMBERS, ODD, SOUND, WORDS
 from ruamel.yaml import YAML
 
+from benchmarks.shipped import PROBLEMS
+
 ROOT = Path(__file__).parents[1]
 # One mesh is read of each of these folders, and sensors and code beside the files.
 _FOLDERS = ("problems", "meshes", "tests/faults")
@@ -75,7 +77,7 @@ def shrunk(path: Path) -> dict[str, Any]:
 
 def origins() -> list[Path]:
     """The original files."""
-    return [*sorted((ROOT / "problems").glob("*.yaml")), *sorted((ROOT / "tests/faults").glob("*.yaml"))]
+    return [*PROBLEMS, *sorted((ROOT / "tests/faults").glob("*.yaml"))]
 
 
 def mangled(number: int, small: bool = True) -> Mangled:
@@ -164,7 +166,6 @@ def _mappings(tree: Any) -> list[dict[Any, Any]]:
 
 
 _SECTIONS: list[dict[str, Any]] = [each["properties"] for each in _SCHEMA["$defs"].values() if "properties" in each]
-_SECTIONS.append(_SCHEMA["properties"])
 
 
 def _keys_of(here: dict[Any, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from bilevel_problems import normal, seeded
 from torch.nn.functional import cross_entropy
 
+import nhgd_pde as nhgd
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.hypergradient import hypergradient
 from nhgd_pde.engine.minimise import minimise
@@ -233,3 +236,93 @@ def test_mistakes_in_a_file_are_named(changes: dict[str, object], words: str) ->
     with pytest.raises(ProblemError, match=words):
         file = read_problem("problems/digits_cleaning.yaml", changes)
         file.spec.task.build(file)  # type: ignore[attr-defined]
+
+
+# Runs
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> dict[str, object]:
+    """A task on data of its own, of a few seconds."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 120)
+    images = 0.3 * generator.random((120, 16)) + 0.7 * (np.arange(16) % 3 == labels[:, None])
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    task = {"data": str(tmp_path / "data.npz"), "training": 60, "ridge": 0.02}
+    return {"name": "small", "task": task, "outer": {"iterations": 6}}
+
+
+KINDS = pytest.mark.parametrize("kind", ["data_cleaning", "data_distillation"])
+
+
+def _of(small: dict[str, object], kind: str, **more: object) -> dict[str, object]:
+    own = {"validation": 30} if kind == "data_cleaning" else {"images_per_class": 2}
+    return {**small, "task": {**small["task"], "kind": kind, **own}, **more}  # type: ignore[dict-item]
+
+
+@KINDS
+def test_a_task_leaves_a_run_folder(small: dict[str, object], kind: str, tmp_path: Path) -> None:
+    solution = nhgd.solve(nhgd.load(_of(small, kind)), output=tmp_path / "run")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["measures"]["test_accuracy"] > 0.5
+    assert summary["objective"] == solution.objective < summary["objective_initial"]
+    with np.load(tmp_path / "run/result.npz") as arrays:
+        assert arrays["v"] == pytest.approx(solution.control)
+        assert {"weights", "wrong"} <= {*arrays} if kind == "data_cleaning" else arrays["images"].shape == (6, 4, 4)
+    assert (tmp_path / "run/images.png").exists() == (kind == "data_distillation")
+    assert not (tmp_path / "run/final.vtu").exists()
+    assert len(solution.history) == 7
+    again = solution.save(tmp_path / "saved")
+    assert (again / "result.npz").exists()
+
+
+@KINDS
+@pytest.mark.parametrize("curvature", ["factored", "dense"])
+def test_a_resumed_task_has_the_numbers_of_one_that_went_through(
+    small: dict[str, object], kind: str, curvature: str, tmp_path: Path
+) -> None:
+    options = {"curvature": {"kind": curvature}, "output": {"checkpoint": 1}}
+    whole = nhgd.solve(nhgd.load(_of(small, kind, **options)))
+    asked = iter([False] * 3 + [True] * 9)
+    nhgd.solve(nhgd.load(_of(small, kind, **options)), output=tmp_path / "run", interrupted=lambda: next(asked))
+    resumed = nhgd.solve(nhgd.load(_of(small, kind, **options)), output=tmp_path / "run", resume=True)
+    assert (resumed.control == whole.control).all() and resumed.objective == whole.objective
+
+
+@pytest.mark.parametrize("curvature", ["factored", "dense"])
+def test_two_roles_find_the_numbers_of_one(small: dict[str, object], curvature: str) -> None:
+    file = _of(small, "data_cleaning", curvature={"kind": curvature})
+    one, two = (nhgd.solve(nhgd.load(file), roles=roles) for roles in (1, 2))
+    assert two.control == pytest.approx(one.control, rel=1e-9)
+    assert two.stats["roles"]["count"] == 2
+
+
+def test_the_compared_methods_take_tasks(small: dict[str, object]) -> None:
+    values = {
+        method: nhgd.solve(nhgd.load(_of(small, "data_cleaning", method=method))).objective
+        for method in ("nhgd", "adjoint", "truncated_cg", "nbo_cg", "broyden")
+    }
+    assert values["adjoint"] == pytest.approx(values["nhgd"], rel=1e-4)
+    assert values["truncated_cg"] == pytest.approx(values["nhgd"], rel=1e-3)
+    # One step of the inner variables, and one of the adjoint, for each outer step.
+    assert values["nbo_cg"] == pytest.approx(values["nhgd"], rel=0.1)
+    assert values["broyden"] == pytest.approx(values["nhgd"], rel=0.1)
+
+
+def test_verify_refuses_a_task(small: dict[str, object]) -> None:
+    with pytest.raises(ProblemError, match="problems with an equation"):
+        nhgd.verify(nhgd.load(_of(small, "data_cleaning")))
+
+
+def test_a_classifier_that_does_not_fit_into_memory_is_refused(small: dict[str, object]) -> None:
+    file = _of(small, "data_cleaning")
+    file["task"]["hidden"] = [10**6, 10**6]  # type: ignore[index]
+    with pytest.raises(ProblemError, match=r"takes about .* GB, there are"):
+        nhgd.load(file)
+
+
+def test_the_example_of_the_page_finds_its_optimum(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs/tasks.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(example, "docs/tasks.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("converged")

@@ -15,12 +15,12 @@ from torch import Tensor
 
 import nhgd_pde as nhgd
 from benchmarks.quasilinear import quasilinear_problem
+from benchmarks.shipped import PROBLEMS
 from nhgd_pde.linalg.differences import central_difference, sure_difference
 from nhgd_pde.output.atomic import OutputError
 from nhgd_pde.run.recovery import end_of
 from nhgd_pde.verification import Verification, verify_problem
 
-PROBLEMS = sorted((Path(__file__).parents[1] / "problems").glob("*.yaml"))
 ERRORS = pytest.mark.parametrize("error", [1e-3, 1e-5, 3e-6])
 
 

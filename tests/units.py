@@ -12,8 +12,6 @@ from ruamel.yaml import YAML
 
 import nhgd_pde as nhgd
 
-PROBLEMS = sorted((Path(__file__).resolve().parents[1] / "problems").glob("*.yaml"))
-
 # Coarse meshes and few scenarios, so that every problem takes a second or two.
 SMALL: dict[str, dict[str, Any]] = {
     "advection_control": {"mesh.cells": [12, 12]},

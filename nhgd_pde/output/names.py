@@ -12,3 +12,5 @@ FIELDS, STEM = "fields", "state"
 # The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.
 FINAL, EVOLUTION = "final.vtu", "evolution"
 SCENARIOS = "scenarios.csv"
+# The answer of a task.
+ARRAYS, IMAGES = "result.npz", "images.png"

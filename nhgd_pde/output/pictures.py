@@ -49,6 +49,22 @@ def picture(grid: Grid, data: FieldData, names: Sequence[str], title: str) -> Fi
     return figure
 
 
+def gallery(images: np.ndarray, labels: np.ndarray, columns: int = 10) -> Figure:
+    """Images (N, rows, columns) in a grid, each with its label."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(0.9 * columns, 1.05 * rows), layout="constrained")
+    limits = {"vmin": float(images.min()), "vmax": float(images.max())}
+    for k, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if k < len(images):
+            axes.imshow(images[k], cmap="gray_r", **limits)
+            axes.set_title(str(labels[k]), fontsize=8)
+    return figure
+
+
 def _height(grid: Grid) -> float:
     """The height of the figure, in inches: that of the domain, less for a long one."""
     if grid.points.shape[1] == 1:

@@ -38,6 +38,12 @@ def commit() -> str | None:
         return None
 
 
+def stamped(problem_yaml: str) -> str:
+    """The text of a resolved problem file, after a comment with the versions and the commit that made it."""
+    made = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"# {made}; commit {commit() or 'unknown'}\n{problem_yaml}"
+
+
 def peak_memory() -> int | None:
     """The largest memory that this process has had, in bytes; None if the system does not tell."""
     try:

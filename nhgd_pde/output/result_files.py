@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .names import EVOLUTION, FINAL, SCENARIOS
+from .names import ARRAYS, EVOLUTION, FINAL, IMAGES, SCENARIOS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
     from .fields import FieldData, Grid
     from .run_folder import RunFolder
 
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 class Result(Protocol):
     """What the files of a result are written from."""
 
-    def fields(self) -> tuple[Grid, FieldData]:
-        """The fields of the last iterate; of an evolution at its last time."""
+    def fields(self) -> tuple[Grid, FieldData] | None:
+        """The fields of the last iterate; of an evolution at its last time. None where there are none."""
         ...
 
     def frames(self) -> Iterable[tuple[Grid, FieldData]]:
@@ -27,10 +30,25 @@ class Result(Protocol):
         """A row for each scenario; none without random inputs."""
         ...
 
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """Named arrays of an answer that is no field."""
+        ...
+
+    def images(self) -> Figure | None:
+        """A picture of images that are the answer; None where there are none."""
+        ...
+
+
+def _final(run: RunFolder, frame: tuple[Grid, FieldData] | None) -> None:
+    if frame is not None:
+        run.write_final(*frame)
+
 
 # The names are cleared from a folder before a new run writes there; one without a suffix is a series in a folder.
 RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
-    FINAL: lambda run, result: run.write_final(*result.fields()),
+    FINAL: lambda run, result: _final(run, result.fields()),
     EVOLUTION: lambda run, result: run.write_evolution(result.frames()),
     SCENARIOS: lambda run, result: run.write_scenarios(result.scenario_rows()),
+    ARRAYS: lambda run, result: run.write_arrays(result.arrays()),
+    IMAGES: lambda run, result: run.write_images(result.images()),
 }

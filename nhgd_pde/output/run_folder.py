@@ -15,15 +15,20 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .atomic import OutputError, write_atomically
 from .fields import FieldData, FieldSeries, Grid, write_vtu
 from .lines import LineFile
 from .lock import FolderLock
-from .names import EVOLUTION, FIELDS, FINAL, HISTORY, LOG, PROBLEM, SCENARIOS, STEM, SUMMARY
+from .names import ARRAYS, EVOLUTION, FIELDS, FINAL, HISTORY, IMAGES, LOG, PROBLEM, SCENARIOS, STEM, SUMMARY
 from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from .storage import writing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
 
@@ -148,8 +153,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file, whole or not at all."""
-        self.check()
-        write_atomically(self.path / name, text)
+        self._write(name, text)
 
     def log(self, text: str) -> None:
         """Append `text` to run.log, each of its lines after the seconds since the folder was opened."""
@@ -162,6 +166,24 @@ class RunFolder:
         self.check()
         write_vtu(self.path / FINAL, grid, fields)
         return self.path / FINAL
+
+    def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write result.npz; without arrays, write nothing."""
+        if arrays:
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+            self._write(ARRAYS, content.getvalue())
+
+    def write_images(self, figure: Figure | None) -> None:
+        """Write images.png; without a figure, write nothing."""
+        if figure is not None:
+            content = io.BytesIO()
+            figure.savefig(content, format="png", dpi=120)
+            self._write(IMAGES, content.getvalue())
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        self.check()
+        write_atomically(self.path / name, content)
 
     def write_scenarios(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write scenarios.csv, one row for each scenario, all with the same columns; without rows, write nothing."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.schema import ProblemSpec
+from nhgd_pde.problem_file.task_schema import TaskSpec
 
 
 class _Generator(GenerateJsonSchema):
@@ -18,8 +20,11 @@ class _Generator(GenerateJsonSchema):
 
 def json_schema() -> dict[str, Any]:
     """The schema of a problem file; `problems/schema.json` is a copy of it."""
-    schema = ProblemSpec.model_json_schema(schema_generator=_Generator)
-    return {**schema, "$schema": _Generator.schema_dialect, "title": "nhgd-pde problem"}
+    both = TypeAdapter(ProblemSpec | TaskSpec).json_schema(schema_generator=_Generator)
+    equation, task = (each for each in both["anyOf"])
+    # Editors name an unknown key only if one of the two vocabularies is chosen first.
+    chosen = {"if": {"required": ["task"]}, "then": task, "else": equation}
+    return {"$defs": both["$defs"], **chosen, "$schema": _Generator.schema_dialect, "title": "nhgd-pde problem"}
 
 
 def json_schema_text() -> str:

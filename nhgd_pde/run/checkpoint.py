@@ -24,7 +24,6 @@ from ..output.lines import begins_as
 from ..output.names import CHECKPOINT, CURVATURE_CHECKPOINTS, EARLIER_CHECKPOINT, HISTORY
 from ..output.sealed import DamagedError, first_line, read_sealed, write_sealed
 from ..output.storage import OutputError, StorageError
-from ..pde_problem import PDEProblem
 from .checkpoint_check import MalformedError, Shapes, check_content
 from .fingerprint import differences, fingerprint, within
 from .outer_problem import nominal_of
@@ -32,6 +31,7 @@ from .rounds import restored, saved
 
 if TYPE_CHECKING:
     from ..problem import Problem
+    from ..task_problem import TaskProblem
     from .outer_problem import OuterProblem
 
 # The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
@@ -77,7 +77,7 @@ class Checkpoints:
         problem: the problem of the run.
     """
 
-    def __init__(self, folder: Path, oracle: Oracle, problem: Problem) -> None:
+    def __init__(self, folder: Path, oracle: Oracle, problem: Problem | TaskProblem) -> None:
         self._folder, self._oracle = folder, oracle
         # By these two a checkpoint is recognised.
         self._origin = {"spec": problem.file.spec.model_dump(mode="json"), "fingerprint": fingerprint(problem)}
@@ -183,7 +183,7 @@ def _read(path: Path, stages: Sequence[OuterProblem], origin: Mapping[str, Any])
 
 def _shapes(stages: Sequence[OuterProblem]) -> Shapes:
     states = {each.inner_shape[1] for each in stages}
-    coarse = [each.coarse for each in stages if not isinstance(each, PDEProblem)]
+    coarse = [getattr(each, "coarse", None) for each in stages]
     states |= {each.problem.inner_shape[1] for each in coarse if each is not None}
     last = stages[-1]
     return Shapes(nominal_of(last).outer_size, frozenset(states), len(stages), len(last.state_bounds))

@@ -65,7 +65,6 @@ def serve_curvature(file: ProblemFile, folder: Path | None) -> None:
         RoleLostError: the inner role died.
         ProblemError: this role could not be set up; the inner role has been told.
     """
-    from ..building.blueprint import build
     from ..choice.method import build_method
     from ..problem_file.errors import ProblemError
 
@@ -75,8 +74,8 @@ def serve_curvature(file: ProblemFile, folder: Path | None) -> None:
     assert place is not None
     try:
         with at_most_threads(1):
-            problem = build(file, "curvature")
-        device = problem.equation.lift.device
+            problem = _bilevel(file)
+        device = problem.device
         method = build_method(file, problem.inner_shape, device)
         curvature: Any = getattr(method.oracle, "curvature", None)
         if curvature is None:
@@ -89,6 +88,16 @@ def serve_curvature(file: ProblemFile, folder: Path | None) -> None:
         place.connected(lambda: meet(place.store(), CURVATURE, device, lambda: place.ended(0.0))) as link,
     ):
         CurvatureRole(problem, curvature, link, CheckpointFiles(folder)).serve()
+
+
+def _bilevel(file: ProblemFile) -> Any:
+    """The bilevel problem of a file, on the device of the curvature role."""
+    spec: Any = file.spec
+    if hasattr(spec, "task"):
+        return spec.task.build(file)[0]
+    from ..building.blueprint import build
+
+    return build(file, "curvature")
 
 
 @dataclass(frozen=True)

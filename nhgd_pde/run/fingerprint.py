@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..problem import Problem
 from .drawing import output_grid
 
 if TYPE_CHECKING:
-    from ..problem import Problem
+    from ..task_problem import TaskProblem
 
 # Keys of a problem file whose values name other files: a mesh, sensors, Python code as `file.py:name`.
 _FILES = ("file", "at", "python")
 
 
-def fingerprint(problem: Problem) -> dict[str, Any]:
+def fingerprint(problem: Problem | TaskProblem) -> dict[str, Any]:
     """Sizes, and checksums of the mesh and of the files that the problem file names."""
-    grid = output_grid(problem.pde)
-    mesh = hashlib.sha256()
-    for array in (grid.points, grid.cells):
-        mesh.update(np.ascontiguousarray(array).tobytes())
     content = {}
     for key, value in flat(problem.file.spec.model_dump(mode="json")).items():
         if key.rpartition(".")[2] in _FILES and isinstance(value, str):
@@ -31,10 +28,25 @@ def fingerprint(problem: Problem) -> dict[str, Any]:
                 content[key] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return {
         "state unknowns": list(problem.inner_shape),
-        "control unknowns": problem.pde.outer_size,
-        "the mesh": mesh.hexdigest()[:16],
+        "control unknowns": problem.outer_size,
+        **_input(problem),
         "the content of": content,
     }
+
+
+def _input(problem: Problem | TaskProblem) -> dict[str, str]:
+    """The checksum of the mesh, or of the data of a task."""
+    if isinstance(problem, Problem):
+        grid = output_grid(problem.pde)
+        return {"the mesh": _checksum(grid.points, grid.cells)}
+    return {"the data": _checksum(*problem.split.arrays)}
+
+
+def _checksum(*arrays: np.ndarray) -> str:
+    checksum = hashlib.sha256()
+    for array in arrays:
+        checksum.update(np.ascontiguousarray(array).tobytes())
+    return checksum.hexdigest()[:16]
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

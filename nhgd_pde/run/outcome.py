@@ -1,28 +1,25 @@
-"""Builds the solution and the content of summary.json from a run that has ended."""
+"""What is known of a run that has ended: the content of summary.json, and what every answer has."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from ..engine.loop import Iterate, Minimum
 from ..engine.oracle import Oracle
 from ..engine.scenarios.team import Team
 from ..linalg.counts import Counts
 from ..output.provenance import commit, peak_memory, versions
-from .drawing import control_numbers
 from .outer_problem import nominal_of
-from .solution import Certificate, Solution
+from .solution import Certificate
 
 if TYPE_CHECKING:
     from ..problem import Problem
+    from ..task_problem import TaskProblem
     from .judgement import Judgement
     from .outer_problem import OuterProblem
+    from .presentation import Presentation
     from .records import Records
 
 
@@ -36,7 +33,8 @@ class Outcome:
         text: the resolved problem file.
     """
 
-    problem: Problem
+    problem: Problem | TaskProblem
+    presentation: Presentation
     solved: OuterProblem
     found: Minimum
     records: Records
@@ -47,38 +45,32 @@ class Outcome:
     judgement: Judgement | None
     text: str
 
-    def solution(self) -> Solution:
-        """The solution that is handed over."""
-        last, evaluation = self.found.last, self.found.last.evaluation
-        state = self.solved.state(last.oracle.u, evaluation.v).cpu().numpy()
-        return Solution(
-            status=self.found.status,
-            message=self.found.message,
-            objective=self._objective,
-            control=evaluation.v.cpu().numpy(),
-            state=state,
-            adjoint=self._adjoint(len(state)),
-            gradient=evaluation.gradient.cpu().numpy(),
-            certificate=self._certificate,
-            history=tuple(self.records.rows),
-            stats=self.summary(),
-            problem=nominal_of(self.solved),
-            problem_yaml=self.text,
-            judgement=self.judgement,
-            threshold=self.problem.file.spec.output.exceedance,
-        )
+    def common(self) -> dict[str, Any]:
+        """What the answers of all kinds of problems have, by the names of the attributes of `Answer`."""
+        evaluation = self.found.last.evaluation
+        return {
+            "status": self.found.status,
+            "message": self.found.message,
+            "objective": self._objective,
+            "control": evaluation.v.cpu().numpy(),
+            "gradient": evaluation.gradient.cpu().numpy(),
+            "certificate": self._certificate,
+            "history": tuple(self.records.rows),
+            "stats": self.summary(),
+            "problem_yaml": self.text,
+        }
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
-        pde, last = nominal_of(self.solved), self.found.last
+        last = self.found.last
         scenarios, unknowns = self.solved.inner_shape
         named = self.problem.file.spec.devices.curvature
         return {
             **self._results(),
             "state_dofs": unknowns,
-            "control_dofs": pde.outer_size,
+            "control_dofs": self.problem.outer_size,
             "scenarios": scenarios,
-            "controls": control_numbers(pde, last.evaluation.v.cpu().numpy()),
+            **self.presentation.entries(self),
             "solves": self.counts.as_dict(),
             "seconds": self.seconds,
             "seconds_output": 0.0,
@@ -87,8 +79,8 @@ class Outcome:
             "roles": dict(self.roles),
             "ranks": dict(self.ranks),
             **({} if self.judgement is None else {"uncertainty": self.judgement.summary()}),
-            "devices": {"inner": str(pde.equation.lift.device), "curvature": "cpu" if named == "auto" else named},
-            "model": pde.model.name,
+            "devices": {"inner": str(self.problem.device), "curvature": "cpu" if named == "auto" else named},
+            "model": nominal_of(self.solved).form,
             "curvature": last.oracle.description,
             "seed": self.problem.file.spec.seed,
             "versions": versions(),
@@ -109,7 +101,6 @@ class Outcome:
             "gradient_norm_initial": first.gradient_norm,
             "outer_iterations": last.iteration,
             "evaluations": last.evaluations,
-            **_constraints(self.solved, last),
             **asdict(self._certificate),
             "gradient_error_parts": {
                 "inner": evaluation.sensitivity * evaluation.state_error,
@@ -127,26 +118,6 @@ class Outcome:
     def _certificate(self) -> Certificate:
         evaluation = self.found.last.evaluation
         return Certificate(evaluation.state_error, evaluation.adjoint_error, evaluation.gradient_error)
-
-    def _adjoint(self, scenarios: int) -> np.ndarray:
-        """(scenarios, N) the adjoint variable; zeros where the run failed before there was one."""
-        pde, last = nominal_of(self.solved), self.found.last
-        p: torch.Tensor | None = getattr(last.oracle, "p", None)
-        if p is None and last.oracle.q is not None:
-            p = pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)
-        adjoint = np.zeros((scenarios, pde.equation.size))
-        if p is not None and math.isfinite(last.evaluation.value):
-            adjoint[:, pde.equation.free] = p.cpu().numpy()
-        return adjoint
-
-
-def _constraints(problem: OuterProblem, last: Iterate) -> dict[str, Any]:
-    """For summary.json: how well the constraints of the file are satisfied; nothing without constraints."""
-    v, reports = last.evaluation.v, nominal_of(problem).reports
-    if not reports:
-        return {}
-    state = problem.state(last.oracle.u, v)
-    return {"constraints": [dict(each.report(state, v)) for each in reports]}
 
 
 def satisfied(problem: OuterProblem, last: Iterate) -> str:

@@ -15,4 +15,5 @@ if TYPE_CHECKING:
 
 def nominal_of(problem: OuterProblem) -> PDEProblem:
     """The nominal problem; without random inputs this is the problem itself."""
-    return problem if isinstance(problem, PDEProblem) else problem.nominal
+    nominal: PDEProblem = getattr(problem, "nominal", problem)  # type: ignore[arg-type]
+    return nominal

@@ -9,16 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from ..engine.loop import Iterate
 from ..output.fields import FieldData, Grid
 from ..output.run_folder import RunFolder
 from ..output.storage import StorageError
-from ..pde_problem import PDEProblem
 from .checkpoint import Checkpoint, Checkpoints
-from .drawing import Fields, control_fields, density_fields, output_grid
-from .solution import Row, Solution
+from .solution import Answer, Row
 from .troubles import ResultsLostError, Troubles
 
 
@@ -40,10 +37,10 @@ class Recorder:
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint."""
 
-    def finish(self, solution: Solution, last: Iterate) -> None:
+    def finish(self, solution: Answer, last: Iterate) -> None:
         """Writes the last fields, the files of the result and the last line of the log."""
 
-    def summarise(self, solution: Solution) -> None:
+    def summarise(self, solution: Answer) -> None:
         """Writes summary.json, with the time that output took.
 
         Raises:
@@ -58,23 +55,18 @@ class FolderRecorder(Recorder):
     Attributes:
         _reached: the iteration of the checkpoint that the run has gone on from; None for a new run.
         _every: outer iterations between fields; 0 writes final ones only.
-        _states: the fields of the state at an iterate.
+        _frame: the fields of an iterate, or None.
     """
 
-    _problem: PDEProblem
     _folder: RunFolder
     _checkpoints: Checkpoints
     _troubles: Troubles
     _reached: int | None
     _every: int
-    _states: Callable[[Iterate], Fields]
+    _frame: Callable[[Iterate], tuple[Grid, FieldData] | None]
     _lost: list[StorageError] = field(default_factory=list)
     _written: int = -1
     _seconds: float = 0.0
-
-    @cached_property
-    def _grid(self) -> Grid:
-        return output_grid(self._problem)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -112,13 +104,12 @@ class FolderRecorder(Recorder):
         return f"--resume goes on from the checkpoint of iteration {self._reached}"
 
     def _fields(self, iterate: Iterate) -> None:
-        control = iterate.evaluation.v.cpu().numpy()
-        point, cell = control_fields(self._problem, control)
-        more_points, more_cells = density_fields(self._problem, control)
-        data = FieldData({**self._states(iterate), **point, **more_points}, {**cell, **more_cells})
+        frame = self._frame(iterate)
+        if frame is None:
+            return
         with self._troubles.bearing("fields"):
             self._folder.check()
-            self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
+            self._folder.fields.add(iterate.iteration, float(iterate.iteration), *frame)
             self._written = iterate.iteration
 
     @contextmanager
@@ -129,7 +120,7 @@ class FolderRecorder(Recorder):
         except StorageError as error:
             self._lost.append(error)
 
-    def finish(self, solution: Solution, last: Iterate) -> None:
+    def finish(self, solution: Answer, last: Iterate) -> None:
         with self._timed():
             if self._every and last.iteration != self._written:
                 self._fields(last)
@@ -139,7 +130,7 @@ class FolderRecorder(Recorder):
             with self._troubles.bearing("run.log"):
                 self._folder.log(f"{solution.status}: {solution.message}")
 
-    def summarise(self, solution: Solution) -> None:
+    def summarise(self, solution: Answer) -> None:
         with self._result():
             self._folder.write_summary({**solution.stats, "seconds_output": self._seconds})
         if self._lost:
@@ -158,16 +149,16 @@ class Follower(Recorder):
 
     Attributes:
         _every: outer iterations between fields; 0 writes final ones only.
-        _states: the fields of the state at an iterate.
+        _frame: the fields of an iterate.
     """
 
     _checkpoints: Checkpoints
     _every: int
-    _states: Callable[[Iterate], Fields]
+    _frame: Callable[[Iterate], object]
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
         if self._every and iterate.iteration % self._every == 0:
-            self._states(iterate)
+            self._frame(iterate)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         self._checkpoints.content(checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..engine.loop import Iterate, LoopState, Minimum, Status
 from ..engine.minimise import minimise
@@ -19,18 +19,19 @@ from ..output.run_folder import RunFolder, read_history
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
 from .checkpoint import Checkpoint, Checkpoints
-from .drawing import Fields
 from .gathering import Gathering
 from .outcome import Outcome, roles_of, satisfied, traffic_of
+from .presentation import presentation_of
 from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
 from .records import Records, history_row
-from .scenario_fields import iterate_fields
-from .solution import Row, Solution
+from .solution import Answer, Row
 from .stopwatch import Stopwatch
 from .troubles import Troubles
 
 if TYPE_CHECKING:
+    from ..output.fields import FieldData, Grid
+    from ..task_problem import TaskProblem
     from .judgement import Judgement
     from .outer_problem import OuterProblem
 
@@ -47,24 +48,24 @@ class Run:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | TaskProblem,
         oracle: Oracle,
         callback: Callable[[Row], None] | None,
         interrupted: Callable[[], bool],
         team: Team = ALONE,
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self._watch = Stopwatch(problem.pde.counts, problem.seconds)
+        self._watch = Stopwatch(problem.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
         judge: Any = problem.method.judge
         self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._interrupted = lambda: team.decided(interrupted())
         self._tell_at_once, self._troubles = tell, Troubles(tell)
-        self._records = Records(list(problem.pde.notices))
-        self._recorder = Recorder()
+        self._records = Records(list(problem.notices))
+        self._recorder, self._presentation = Recorder(), presentation_of(problem)
 
-    def solve(self, path: Path | None, resume: bool, lock: FolderLock | None = None) -> Solution:
+    def solve(self, path: Path | None, resume: bool, lock: FolderLock | None = None) -> Answer:
         """Solves the problem.
 
         Args:
@@ -86,7 +87,7 @@ class Run:
                 self._sequence.begin()
             found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
-            solution = self._outcome(found, self._judged(found), earlier, text).solution()
+            solution = self._presentation.answer(self._outcome(found, self._judged(found), earlier, text))
             self._recorder.finish(solution, found.last)
             warnings = [*solution.stats["warnings"], *self._troubles.sentences]
             solution = replace(solution, stats={**solution.stats, "warnings": warnings})
@@ -98,7 +99,7 @@ class Run:
     def _fitted(self) -> tuple[OuterProblem, ...]:
         """The problems of all stages, with kinks of the risk measure rounded as the spread of the objective asks."""
         if self._problem.scenarios is None:
-            return self._problem.stages
+            return cast("tuple[OuterProblem, ...]", self._problem.stages)
         from .judging import fitted
 
         return tuple(fitted(each, self._team) for each in self._problem.stages)
@@ -124,14 +125,14 @@ class Run:
     ) -> Recorder:
         every = self._problem.file.spec.output.every
         if self._team.rank:
-            return Follower(checkpoints, every, self._fields_of)
+            return Follower(checkpoints, every, self._frame_of)
         reached = None
         if resumed and self._records.last is not None:
             reached = self._records.last.iteration
             folder = RunFolder.resume(path, up_to=reached, problem_yaml=text, lock=lock)
         else:
             folder = RunFolder.create(path, text, lock=lock)
-        return FolderRecorder(self._problem.pde, folder, checkpoints, self._troubles, reached, every, self._fields_of)
+        return FolderRecorder(folder, checkpoints, self._troubles, reached, every, self._frame_of)
 
     # The loop
 
@@ -199,9 +200,8 @@ class Run:
         with self._watch.stopped():
             self._recorder.checkpoint(checkpoint)
 
-    def _fields_of(self, iterate: Iterate) -> Fields:
-        threshold = self._problem.file.spec.output.exceedance
-        return iterate_fields(self._sequence.current, self._states.whole(iterate), threshold)
+    def _frame_of(self, iterate: Iterate) -> tuple[Grid, FieldData] | None:
+        return self._presentation.frame(self._sequence.current, self._states.whole(iterate))
 
     # The end
 
@@ -228,6 +228,7 @@ class Run:
         sentence = "" if judged is None else judged.sentence(found.last.evaluation)
         return Outcome(
             problem=self._problem,
+            presentation=self._presentation,
             solved=self._sequence.current,
             found=replace(found, message=found.message + sentence),
             records=self._records,

@@ -41,7 +41,7 @@ def sharing(problem: Problem, roles: int, place: ProcessPlace | None, folder: Pa
     Args:
         place: the place of this process among the ranks; None without ranks.
     """
-    method, device = problem.method, problem.pde.equation.lift.device
+    method, device = problem.method, problem.device
     # Without other processes, nothing of what they need is loaded.
     if roles == 2:
         from ..engine.roles.remote import Remote
@@ -88,13 +88,14 @@ def check_roles(problem: Problem, roles: int) -> None:
 
 
 def _check_two_roles(problem: Problem) -> None:
-    file, pde = problem.file, problem.pde
+    file = problem.file
     if file.spec.parameters:
         reason = "as all scenarios share one inverse: --ranks shares the scenarios"
         raise file.error("parameters", f"expected none in a run of two roles, {reason}")
     if not isinstance(problem.method.oracle, NHGD):
         raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
-    stages = 1 + len(pde.earlier) + len(pde.state_bounds)
+    last = problem.stages[-1]
+    stages = len(problem.stages) + len(last.state_bounds)
     if stages > 1:
         # The curvature role builds the last stage only.
         why = "continuations and bounds of the state take several"

@@ -1,4 +1,4 @@
-"""The solution that `solve` returns, and its certificate."""
+"""The answers that `solve` returns, and their certificates."""
 
 from __future__ import annotations
 
@@ -42,40 +42,105 @@ class Certificate:
     gradient_error: float
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """The result of `solve`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Answer:
+    """What the results of all kinds of problems have.
 
     Attributes:
         status: `converged`, `stopped`, `interrupted` or `failed`.
         message: a sentence that says why.
         objective: the value reached.
-        control: (p,) the control's coefficients.
-        state: (S, N) coefficients of the state, one row a scenario, Dirichlet values included; of an evolution those
-            of all times, see `evolution`.
-        adjoint: (S, N) coefficients of the adjoint variable; zeros where the run failed before there was one.
-        gradient: (p,) the gradient in the control's inner product.
+        control: (p,) the outer variables: the control's coefficients.
+        gradient: (p,) the gradient in their inner product.
         certificate: how good state and gradient are.
         history: a mapping an outer iteration, the rows of history.csv.
         stats: the content of summary.json.
-        problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
         problem_yaml: the resolved problem file.
-        judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
-        threshold: the value of the state whose exceedance is drawn.
     """
 
     status: Status
     message: str
     objective: float
     control: np.ndarray
-    state: np.ndarray
-    adjoint: np.ndarray
     gradient: np.ndarray
     certificate: Certificate
     history: tuple[Row, ...]
     stats: Mapping[str, Any]
-    problem: PDEProblem
     problem_yaml: str
+
+    def fields(self) -> tuple[Grid, FieldData] | None:
+        """The fields for ParaView; None where the answer has none."""
+        return None
+
+    def frames(self) -> Iterator[tuple[Grid, FieldData]]:
+        """The fields of an evolution at each of its times; none otherwise."""
+        return iter(())
+
+    def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
+        """The rows of scenarios.csv; none without random inputs."""
+        return iter(())
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """The arrays of result.npz; none where the answer is a field."""
+        return {}
+
+    def images(self) -> Figure | None:
+        """The picture of images.png; None where the answer has no images, or without matplotlib."""
+        return None
+
+    def where(self, series: bool) -> str:
+        """Which files of the run folder to open; `series`: it has the fields of iterates."""
+        return f"open {'fields/state.pvd or ' if series else ''}final.vtu in ParaView"
+
+    def write(self, run: RunFolder, around: Callable[[], AbstractContextManager[None]] = lambda: nullcontext()) -> None:
+        """Writes the files of the result into a run folder: all of `output.result_files.RESULTS`.
+
+        Args:
+            run: an open run folder.
+            around: makes a context in which one file is written.
+        """
+        for write in RESULTS.values():
+            with around():
+                write(run, self)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
+
+        Args:
+            folder: a new, an empty or a run folder.
+            overwrite: the folder may hold a run of another problem.
+
+        Raises:
+            OutputError: the folder may not be written to, or is in use, or the system does not take a file.
+        """
+        with RunFolder.create(folder, self.problem_yaml, overwrite=overwrite) as run:
+            for row in self.history:
+                run.append_history(row)
+            iterations, frame = self.stats["outer_iterations"], self.fields()
+            if frame is not None:
+                run.fields.add(int(iterations), float(iterations), *frame)
+            self.write(run)
+            run.log(f"{self.status}: {self.message}")
+            run.write_summary(self.stats)
+            return run.path
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Solution(Answer):
+    """The result of `solve`, for a problem with an equation.
+
+    Attributes:
+        state: (S, N) coefficients of the state, one row a scenario, Dirichlet values included; of an evolution those
+            of all times, see `evolution`.
+        adjoint: (S, N) coefficients of the adjoint variable; zeros where the run failed before there was one.
+        problem: the problem that was solved; with random inputs, the problem with all of them at their middle.
+        judgement: with random inputs, the objective in the scenarios of the sample and in fresh ones.
+        threshold: the value of the state whose exceedance is drawn.
+    """
+
+    state: np.ndarray
+    adjoint: np.ndarray
+    problem: PDEProblem
     judgement: Judgement | None = None
     threshold: float | None = None
 
@@ -120,37 +185,6 @@ class Solution:
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv; none without random inputs."""
         return iter(()) if self.judgement is None else self.judgement.rows()
-
-    def write(self, run: RunFolder, around: Callable[[], AbstractContextManager[None]] = lambda: nullcontext()) -> None:
-        """Writes the files of the result into a run folder: all of `output.result_files.RESULTS`.
-
-        Args:
-            run: an open run folder.
-            around: makes a context in which one file is written.
-        """
-        for write in RESULTS.values():
-            with around():
-                write(run, self)
-
-    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
-
-        Args:
-            folder: a new, an empty or a run folder.
-            overwrite: the folder may hold a run of another problem.
-
-        Raises:
-            OutputError: the folder may not be written to, or is in use, or the system does not take a file.
-        """
-        with RunFolder.create(folder, self.problem_yaml, overwrite=overwrite) as run:
-            for row in self.history:
-                run.append_history(row)
-            iterations = self.stats["outer_iterations"]
-            run.fields.add(int(iterations), float(iterations), *self.fields())
-            self.write(run)
-            run.log(f"{self.status}: {self.message}")
-            run.write_summary(self.stats)
-            return run.path
 
     def plot(self, level: int = -1) -> Figure:
         """State, controls, density and targets side by side, in one or two dimensions; needs the extra `plot`.

@@ -130,6 +130,13 @@ class Classification(LossProblem):
             drawn=drawn,
         )
 
+    @property
+    def form(self) -> str:
+        """The name of the model."""
+        if self.classifier.linear:
+            return "softmax regression"
+        return f"a network with hidden layers of {', '.join(map(str, self.classifier.hidden))}"
+
     @cached_property
     def inner_metric(self) -> RieszMap:
         return training_metric(self.classifier, self.training.at(self.first[1]).images, self.ridge)

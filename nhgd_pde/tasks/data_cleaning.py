@@ -38,7 +38,11 @@ class DataCleaning(LearningTask):
 
         split = with_wrong_labels(split_data(self, file), self.wrong_labels)
         problem = Classification.of(
-            split.classifier(self), WeightedExamples(split.training), split.validation, self.ridge, **self.options(file)
+            split.classifier(self, file),
+            WeightedExamples(split.training),
+            split.validation,
+            self.ridge,
+            **self.options(file),
         )
         return problem, split
 

@@ -46,6 +46,12 @@ class LossProblem:
     counts: Counts = field(default_factory=Counts)
 
     linear = quadratic = False
+    # There are no constraints besides the bounds of v, and one stage.
+    state_bounds = relaxations = reports = earlier = ()
+
+    @property
+    def device(self) -> torch.device:
+        return self.first[1].device
 
     @property
     def inner_shape(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..linalg.memory import available_bytes
 from .base import IdxFiles
 from .classification import Examples
 from .classifier import Classifier
@@ -46,12 +47,36 @@ class Split:
     image_shape: tuple[int, ...]
     generator: torch.Generator
 
-    def classifier(self, task: LearningTask) -> Classifier:
-        return Classifier(self.training.images.shape[1], self.classes, task.hidden)
+    def classifier(self, task: LearningTask, file: ProblemFile) -> Classifier:
+        """The classifier of a task.
+
+        Raises:
+            ProblemError: it does not fit into memory.
+        """
+        found = Classifier(self.training.images.shape[1], self.classes, task.hidden)
+        needed, there = bytes_needed(found, self), available_bytes(torch.device("cpu"))
+        if needed > there:
+            message = f"the classifier of {found.size:,} parameters takes about {1e-9 * needed:,.1f} GB"
+            raise file.error("task.hidden", f"{message}, there are {1e-9 * there:,.1f} GB; expected smaller layers")
+        return found
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The images and labels that a run uses, by which its checkpoints are recognised."""
+        parts = self.training, self.validation, self.test
+        return tuple(array.numpy() for each in parts for array in (each.images, each.labels))
 
     def labels_of(self, per_class: int) -> Tensor:
         """The labels (classes per_class,) of images that are ordered by class."""
         return torch.arange(self.classes).repeat_interleave(per_class)
+
+
+def bytes_needed(classifier: Classifier, split: Split) -> float:
+    """A rough bound of the bytes that a run takes: images, vectors, and twice the smaller matrix of `root_factors`."""
+    d, rows = classifier.size, len(split.training) * classifier.classes
+    root = min(rows, d) ** 2 + (rows * d if rows < d else 0)
+    examples = len(split.training) + len(split.validation) + len(split.test)
+    return 8.0 * (2.0 * root + 20.0 * d + 4.0 * examples * classifier.features)
 
 
 def split_data(task: LearningTask, file: ProblemFile) -> Split:

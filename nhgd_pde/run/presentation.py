@@ -1,0 +1,101 @@
+"""How the iterates and the answer of a problem with an equation are shown, as fields."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from ..engine.loop import Iterate
+from ..output.fields import FieldData, Grid
+from ..problem import Problem
+from .drawing import control_fields, control_numbers, density_fields, output_grid
+from .outer_problem import nominal_of
+from .scenario_fields import iterate_fields
+from .solution import Answer, Solution
+
+if TYPE_CHECKING:
+    from .outcome import Outcome
+    from .outer_problem import OuterProblem
+
+
+class Presentation(Protocol):
+    """What a kind of problem makes of iterates and of the end of a run."""
+
+    def frame(self, solved: Any, iterate: Iterate) -> tuple[Grid, FieldData] | None:
+        """The fields of an iterate, for the series in `fields/`; None for none."""
+        ...
+
+    def entries(self, outcome: Outcome) -> dict[str, Any]:
+        """Further entries of summary.json."""
+        ...
+
+    def answer(self, outcome: Outcome) -> Answer:
+        """The result of `solve`."""
+        ...
+
+
+def presentation_of(problem: Any) -> Presentation:
+    """The presentation of what `load` has returned."""
+    if isinstance(problem, Problem):
+        return FieldPresentation(problem)
+    # Problems with an equation are solved without loading what tasks need.
+    from .task_presentation import TaskPresentation
+
+    return TaskPresentation(problem)
+
+
+@dataclass(frozen=True, eq=False)
+class FieldPresentation:
+    """The presentation of a problem with an equation: fields on its mesh."""
+
+    problem: Problem
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return output_grid(self.problem.pde)
+
+    def frame(self, solved: OuterProblem, iterate: Iterate) -> tuple[Grid, FieldData]:
+        pde, control = self.problem.pde, iterate.evaluation.v.cpu().numpy()
+        states = iterate_fields(solved, iterate, self.problem.file.spec.output.exceedance)
+        point, cell = control_fields(pde, control)
+        more_points, more_cells = density_fields(pde, control)
+        return self._grid, FieldData({**states, **point, **more_points}, {**cell, **more_cells})
+
+    def entries(self, outcome: Outcome) -> dict[str, Any]:
+        """The controls that are numbers, and how well the constraints of the file are satisfied."""
+        pde, last = nominal_of(outcome.solved), outcome.found.last
+        v = last.evaluation.v
+        found: dict[str, Any] = {"controls": control_numbers(pde, v.cpu().numpy())}
+        if pde.reports:
+            state = outcome.solved.state(last.oracle.u, v)
+            found["constraints"] = [dict(each.report(state, v)) for each in pde.reports]
+        return found
+
+    def answer(self, outcome: Outcome) -> Solution:
+        last = outcome.found.last
+        state = outcome.solved.state(last.oracle.u, last.evaluation.v).cpu().numpy()
+        return Solution(
+            **outcome.common(),
+            state=state,
+            adjoint=_adjoint(outcome, len(state)),
+            problem=nominal_of(outcome.solved),
+            judgement=outcome.judgement,
+            threshold=self.problem.file.spec.output.exceedance,
+        )
+
+
+def _adjoint(outcome: Outcome, scenarios: int) -> np.ndarray:
+    """(scenarios, N) the adjoint variable; zeros where the run failed before there was one."""
+    pde, last = nominal_of(outcome.solved), outcome.found.last
+    p: torch.Tensor | None = getattr(last.oracle, "p", None)
+    if p is None and last.oracle.q is not None:
+        p = pde.adjoint_state(last.oracle.u, last.evaluation.v, last.oracle.q)
+    adjoint = np.zeros((scenarios, pde.equation.size))
+    if p is not None and math.isfinite(last.evaluation.value):
+        adjoint[:, pde.equation.free] = p.cpu().numpy()
+    return adjoint

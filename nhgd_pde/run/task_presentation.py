@@ -1,0 +1,79 @@
+"""How the answer of a task is shown: as arrays, and as a picture where it consists of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..engine.loop import Iterate
+from ..task_problem import TaskProblem
+from ..tasks.classification import Examples
+from .solution import Answer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .outcome import Outcome
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TaskSolution(Answer):
+    """The result of `solve`, for a task.
+
+    Attributes:
+        parameters: (d,) the parameters of the classifier that is trained with `control`.
+        found: the arrays of result.npz, see the task.
+        pictured: the images that are the answer; None for none.
+        image_shape: rows and columns of an image.
+    """
+
+    parameters: np.ndarray
+    found: Mapping[str, np.ndarray]
+    pictured: Examples | None
+    image_shape: tuple[int, ...]
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        return {**self.found, "v": self.control, "parameters": self.parameters}
+
+    def images(self) -> Figure | None:
+        """The images in rows of ten, with their labels."""
+        if self.pictured is None or len(self.image_shape) != 2:
+            return None
+        try:
+            from ..output.pictures import gallery
+        except ImportError:
+            return None
+        return gallery(self.pictured.images.numpy().reshape(-1, *self.image_shape), self.pictured.labels.numpy())
+
+    def where(self, series: bool) -> str:
+        return "result.npz has the answer" + ("" if self.pictured is None else ", images.png shows it")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskPresentation:
+    """The presentation of a task; iterates are not drawn."""
+
+    problem: TaskProblem
+
+    def frame(self, solved: Any, iterate: Iterate) -> None:
+        return None
+
+    def entries(self, outcome: Outcome) -> dict[str, Any]:
+        """The measures of the task."""
+        last = outcome.found.last
+        task, split = self.problem.task, self.problem.split
+        return {"measures": task.outcome(self.problem.bilevel, split, last.oracle.u, last.evaluation.v)}
+
+    def answer(self, outcome: Outcome) -> TaskSolution:
+        last, task, split = outcome.found.last, self.problem.task, self.problem.split
+        v = last.evaluation.v
+        return TaskSolution(
+            **outcome.common(),
+            parameters=last.oracle.u[0].numpy(),
+            found=task.arrays(split, v),
+            pictured=task.pictured(split, v),
+            image_shape=split.image_shape,
+        )
