@@ -47,15 +47,12 @@ class RobbinsMonroState:
     left: Tensor
     generator: torch.Generator
     kept: tuple[tuple[Tensor, Tensor] | None, ...] = ()
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
         """(1, n) state of the nominal scenario."""
         return self.nominal.u
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:

@@ -74,14 +74,11 @@ class SampleAverageState:
     start: Tensor
     nominal: Nominal | None
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
         return self.start if self.known is None else self.known[0]
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -67,16 +68,13 @@ class SAGAState:
     generator: torch.Generator
     sampling_error: float = math.inf
     taken: int = 0
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
         """(S, n) states; the nominal state for scenarios that have not been drawn."""
         nominal = self.nominal.u[0]
         return torch.stack([nominal if seen is None else nominal + seen.u for seen in self.table])
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:

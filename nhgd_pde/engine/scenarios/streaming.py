@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -108,15 +108,12 @@ class StreamState:
     value_variance: float = 0.0
     level: float = 0.0
     before: Before | None = None
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
         """(1, n) of the nominal scenario."""
         return self.nominal.u
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:
