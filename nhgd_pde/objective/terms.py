@@ -219,7 +219,8 @@ class Objective:
 
     @property
     def quadratic(self) -> bool:
-        return all(term.quadratic for term in (*self._of_state, *self.joint, *self.control))
+        terms: tuple[StateTerm | ControlTerm | IntegralTerm, ...] = (*self._of_state, *self.joint, *self.control)
+        return all(term.quadratic for term in terms)
 
     def value(self, u: Tensor, v: Tensor) -> float:
         """f(u, v), with u (S, N) including Dirichlet values and v (p,)."""

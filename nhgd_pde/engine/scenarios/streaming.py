@@ -31,10 +31,9 @@ from ..outer.reduced_objective import Evaluation, failed_evaluation
 from .footprint import Footprint
 from .gradient_spread import alternating, deviation_of
 from .minibatches import Minibatches, beside_nominal
-from .nominal_point import NominalPoint, solve_nominal
-from .part_equations import Tolerances
+from .nominal_point import solve_nominal
 from .part_solution import PartSolution, solve_part
-from .scenario_bilevel import Part, Risk, ScenarioBilevelProblem
+from .scenario_bilevel import Risk, ScenarioBilevelProblem
 from .team import ALONE, Team, Work, numbers_of
 
 
@@ -192,12 +191,20 @@ class Streaming(Minibatches[StreamState]):
         message = team.first_message(found.message)
         if message:
             return failed_evaluation(v, message), state
-        level = self._level(problem.risk, state, found.values, nominal_point.value)
+        values = found.values
+        if before is None and isinstance(problem.risk, LevelRisk):
+            # The first level takes the values of all ranks.
+            values = team.joined(values, torch.arange(first, first + count), self.batch)
+        level = _level(problem.risk, state, values, nominal_point.value)
         terms = _terms(problem.risk, found, nominal_point.value, nominal_point.derivative, level)
         past = torch.zeros_like(terms)
         if before is not None and weight < 1.0:
             with team.together():
-                old = self._carried(part, v, before, found, nominal_point, tolerances)
+                old = found
+                if not torch.equal(before.v, v):
+                    # The same scenarios at the last control, from states moved with the nominal one.
+                    u, p = found.u + (before.u - nominal_point.u), found.p + (before.p - nominal_point.p)
+                    old = solve_part(part, before.v, u, p, nominal_point.inverse, tolerances)
             message = team.first_message(old.message)
             if message:
                 return failed_evaluation(v, message), state
@@ -208,9 +215,8 @@ class Streaming(Minibatches[StreamState]):
         work.by_all(done)
         state_error, adjoint_error, state_steps, adjoint_steps = table.max(0).values.tolist()
         mean, mean_past = total / self.batch, total_past / self.batch
-        running = mean
-        if before is not None and weight < 1.0:
-            running = mean + (1.0 - weight) * (state.running - mean_past)
+        remembered = before is not None and weight < 1.0
+        running = mean + (1.0 - weight) * (state.running - mean_past) if remembered else mean
         rest = terms - mean - (1.0 - weight) * (past - mean_past)
         spread, value_spread = self._spread(problem.outer_metric, rest, first)
         kept = (1.0 - weight) ** 2
@@ -239,42 +245,16 @@ class Streaming(Minibatches[StreamState]):
             before=Before(v, nominal_point.u, nominal_point.p, nominal_point.value, nominal_point.derivative, level),
         )
 
-    def _level(self, risk: Risk, state: StreamState, values: Tensor, nominal: float) -> float:
-        """The level t of this evaluation. Only the first one takes the values of all ranks."""
-        if state.before is None and isinstance(risk, LevelRisk):
-            first, own = self.team.portion(self.batch)
-            values = self.team.joined(values, torch.arange(first, first + own), self.batch)
-        return _level(risk, state, values, nominal)
-
     def _spread(self, metric: RieszMap, rest: Tensor, first: int) -> tuple[float, float]:
         """Standard deviation of hypergradients and variance of values over all scenarios.
 
-        Args:
-            metric: the inner product of gradients.
-            rest: (k, p + 5) differences of the scenarios of this rank from the mean of all.
-            first: number of the first scenario of this rank.
+        rest (k, p + 5) has the differences of the scenarios of this rank, `first` and more, from the mean of all.
         """
         rows = rest[:, :_VALUE]
         squares = rest.new_tensor([metric.dual_norm_estimate(rows) ** 2, float(rest[:, _VALUE].square().sum())])
         typical, squares = self.team.summed([alternating(rows, first), squares])
         length, of_values = squares.tolist()
         return deviation_of(metric, math.sqrt(length), typical, self.batch), of_values / (self.batch - 1)
-
-    def _carried(
-        self,
-        part: Part,
-        v: Tensor,
-        before: Before,
-        found: PartSolution,
-        nominal_point: NominalPoint,
-        tolerances: Tolerances,
-    ) -> PartSolution:
-        """The same scenarios at the control of the last evaluation. Solves start from states moved with the nominal
-        one."""
-        if torch.equal(before.v, v):
-            return found
-        u, p = found.u + (before.u - nominal_point.u), found.p + (before.p - nominal_point.p)
-        return solve_part(part, before.v, u, p, nominal_point.inverse, tolerances)
 
     def whole(self, state: StreamState) -> StreamState:
         """The state of all ranks, which is that of each: nothing in it belongs to a scenario."""
