@@ -207,12 +207,7 @@ def smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
 
 
 def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | None, Tensor] | None) -> Neighbourhood:
-    """A random control near the first one and a state near its own; or exactly a state and a control.
-
-    Args:
-        problem: what is tested.
-        generator: of random numbers.
-        at: a state (S, n), or None where it is not known, and a control (p,); None for random ones.
+    """A random control near the first one and a state near its own; or exactly a state (S, n) and a control (p,).
 
     Raises:
         UnsolvedError: the state equation could not be solved there.

@@ -37,12 +37,6 @@ def room_at(problem: PDEProblem, u: Tensor, v: Tensor, unit: Tensor) -> tuple[Te
     The bounds of the controls are never left. Beyond a bound, or beyond the edge of the range of a coefficient, nothing
     needs to make sense, so that a control there moves to the other side only.
 
-    Args:
-        problem: the problem to test.
-        u: (S, n) a state.
-        v: (p,) the controls.
-        unit: (p,) the size of each control.
-
     Returns:
         The room (p,), and the sides (p,): 1 or -1 where a control may only increase or decrease, 0 elsewhere.
     """
@@ -74,11 +68,8 @@ def _share(problem: PDEProblem, u: Tensor, v: Tensor, room: Tensor, side: Tensor
     alone: tuple[float, float] | None = None
     for k in range(_MOST):
         share = 0.25**k
-        good = [
-            sign
-            for sign in (1.0, -1.0)
-            if makes_sense(problem, u, v + share * room * torch.where(side == 0.0, sign, side))
-        ]
+        steps = {sign: share * room * torch.where(side == 0.0, sign, side) for sign in (1.0, -1.0)}
+        good = [sign for sign, step in steps.items() if makes_sense(problem, u, v + step)]
         if len(good) == 2:
             longer = alone is not None and alone[0] > 4.0 * share and _smooth(problem, u, v, alone[0] * alone[1] * room)
             return alone if longer and alone is not None else (share, 0.0)

@@ -130,12 +130,9 @@ class SAGA(Minibatches[SAGAState]):
         if nominal_point is None:
             return own, state
         batch, left = next_batch(state.left, problem.inner_shape[0], self.batch, state.generator)
-        old = [state.table[s] for s in batch.tolist()]
-        zero = torch.zeros_like(nominal_point.u[0])
-        u, p = (
-            start + torch.stack([zero if seen is None else getattr(seen, name) for seen in old])
-            for start, name in ((nominal_point.u, "u"), (nominal_point.p, "p"))
-        )
+        old, zero = [state.table[s] for s in batch.tolist()], torch.zeros_like(nominal_point.u[0])
+        u = nominal_point.u + torch.stack([zero if seen is None else seen.u for seen in old])
+        p = nominal_point.p + torch.stack([zero if seen is None else seen.p for seen in old])
         tolerances = nominal_point.tolerances(problem, accuracy, (self.share, state.sampling_error), self.roughest)
         found = solve_part(problem.part(batch), v, u, p, nominal_point.inverse, tolerances)
         if found.message:
