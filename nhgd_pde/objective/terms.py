@@ -91,8 +91,7 @@ class Tracking:
 class LinearState:
     """<covector, u>, such as int weight u, or the compliance int source . u.
 
-    Attributes:
-        covector: (N,), or (S, N) where the scenarios have different covectors.
+    The covector is (N,), or (S, N) where the scenarios have different covectors.
     """
 
     covector: Tensor
@@ -176,11 +175,7 @@ class TotalVariation:
 
 @dataclass(frozen=True, eq=False)
 class LinearControl:
-    """<covector, v>, such as int weight v.
-
-    Attributes:
-        covector: (p,) the covector.
-    """
+    """<covector, v> with a covector (p,), such as int weight v."""
 
     covector: Tensor
     quadratic: bool = True

@@ -144,9 +144,8 @@ def _rate_check(near: Neighbourhood, evaluate: Evaluations, slope: float, curvat
     longest = 1.0 if near.problem.bounds is not None else math.inf
     first = remainder(0.25)
     if first <= 1e-11 * size and remainder(0.125) <= 1e-11 * size:
-        return Check(
-            "Taylor remainder of the objective (affine)", first / size if size else first, "at most 1e-11", True
-        )
+        share = first / size if size else first
+        return Check("Taylor remainder of the objective (affine)", share, "at most 1e-11", True)
     rate = taylor_rate(remainder, value, longest)
     if math.isnan(rate) and math.isfinite(slope):
         # As at the edge of a range of a coefficient: no step is both admissible and clear of rounding.

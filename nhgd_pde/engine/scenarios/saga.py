@@ -80,11 +80,6 @@ class SAGAState:
     def description(self) -> str:
         return f"{self.nominal.description}, shared by the scenarios, with a table of hypergradients"
 
-    @property
-    def numbers(self) -> int:
-        """How many numbers the table has: at most S (2 n + p + 1)."""
-        return sum(seen.u.numel() + seen.p.numel() + seen.h.numel() + 1 for seen in self.table if seen is not None)
-
     def blend(self, other: SAGAState, share: float) -> SAGAState:
         """The table stays as it is, because it has differences from the nominal scenario."""
         return replace(other, nominal=self.nominal.blend(other.nominal, share))
