@@ -68,8 +68,11 @@ def _share(problem: PDEProblem, u: Tensor, v: Tensor, room: Tensor, side: Tensor
     alone: tuple[float, float] | None = None
     for k in range(_MOST):
         share = 0.25**k
-        steps = {sign: share * room * torch.where(side == 0.0, sign, side) for sign in (1.0, -1.0)}
-        good = [sign for sign, step in steps.items() if makes_sense(problem, u, v + step)]
+        good = [
+            sign
+            for sign in (1.0, -1.0)
+            if makes_sense(problem, u, v + share * room * torch.where(side == 0.0, sign, side))
+        ]
         if len(good) == 2:
             longer = alone is not None and alone[0] > 4.0 * share and _smooth(problem, u, v, alone[0] * alone[1] * room)
             return alone if longer and alone is not None else (share, 0.0)

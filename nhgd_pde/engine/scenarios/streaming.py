@@ -191,11 +191,7 @@ class Streaming(Minibatches[StreamState]):
         message = team.first_message(found.message)
         if message:
             return failed_evaluation(v, message), state
-        values = found.values
-        if before is None and isinstance(problem.risk, LevelRisk):
-            # The first level takes the values of all ranks.
-            values = team.joined(values, torch.arange(first, first + count), self.batch)
-        level = _level(problem.risk, state, values, nominal_point.value)
+        level = self._level(problem.risk, state, found.values, nominal_point.value)
         terms = _terms(problem.risk, found, nominal_point.value, nominal_point.derivative, level)
         past = torch.zeros_like(terms)
         if before is not None and weight < 1.0:
@@ -215,14 +211,12 @@ class Streaming(Minibatches[StreamState]):
         work.by_all(done)
         state_error, adjoint_error, state_steps, adjoint_steps = table.max(0).values.tolist()
         mean, mean_past = total / self.batch, total_past / self.batch
-        remembered = before is not None and weight < 1.0
-        running = mean + (1.0 - weight) * (state.running - mean_past) if remembered else mean
+        running = mean + (1.0 - weight) * (state.running - mean_past) if before is not None and weight < 1.0 else mean
         rest = terms - mean - (1.0 - weight) * (past - mean_past)
         spread, value_spread = self._spread(problem.outer_metric, rest, first)
         kept = (1.0 - weight) ** 2
         variance = kept * state.variance + spread**2 / self.batch
         value_variance = kept * state.value_variance + value_spread / self.batch
-        more = running[:_VALUE], float(running[_VALUE])
         of_all = replace(
             found,
             state_error=state_error,
@@ -230,7 +224,8 @@ class Streaming(Minibatches[StreamState]):
             state_steps=int(state_steps),
             adjoint_steps=int(adjoint_steps),
         )
-        evaluation = beside_nominal(problem, v, nominal_point, of_all, more, math.sqrt(variance), self.batch)
+        more, error = (running[:_VALUE], float(running[_VALUE])), math.sqrt(variance)
+        evaluation = beside_nominal(problem, v, nominal_point, of_all, more, error, self.batch)
         evaluation = replace(evaluation, smoothing_gap=float(running[_GAP]))
         if not evaluation.finite:
             return evaluation, state
@@ -244,6 +239,13 @@ class Streaming(Minibatches[StreamState]):
             level=_after(problem.risk, level, running),
             before=Before(v, nominal_point.u, nominal_point.p, nominal_point.value, nominal_point.derivative, level),
         )
+
+    def _level(self, risk: Risk, state: StreamState, values: Tensor, nominal: float) -> float:
+        """The level t of this evaluation. Only the first one takes the values of all ranks."""
+        if state.before is None and isinstance(risk, LevelRisk):
+            first, own = self.team.portion(self.batch)
+            values = self.team.joined(values, torch.arange(first, first + own), self.batch)
+        return _level(risk, state, values, nominal)
 
     def _spread(self, metric: RieszMap, rest: Tensor, first: int) -> tuple[float, float]:
         """Standard deviation of hypergradients and variance of values over all scenarios.
