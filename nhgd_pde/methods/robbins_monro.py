@@ -47,15 +47,12 @@ class RobbinsMonroState:
     left: Tensor
     generator: torch.Generator
     kept: tuple[tuple[Tensor, Tensor] | None, ...] = ()
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
         """(1, n) state of the nominal scenario."""
         return self.nominal.u
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:
@@ -186,8 +183,8 @@ class RobbinsMonro(Compared):
         return torch.stack([u for u, _ in pairs]), torch.stack([p for _, p in pairs])
 
     def save(self, state: RobbinsMonroState) -> dict[str, Any]:
-        nominal: Any = None
-        return {"state": to_plain(replace(state, nominal=nominal)), "nominal": state.nominal.save()}
+        rest = to_plain(replace(state, nominal=None))  # type: ignore[arg-type]
+        return {"state": rest, "nominal": state.nominal.save()}
 
     def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> RobbinsMonroState:
         state = from_plain(saved["state"], problem.start()[0].device)

@@ -74,14 +74,11 @@ class SampleAverageState:
     start: Tensor
     nominal: Nominal | None
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
         return self.start if self.known is None else self.known[0]
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:
@@ -117,8 +114,7 @@ class SampleAverage(Compared):
     @classmethod
     def factory(cls, tests: int = 64, **options: Any) -> Self:
         """The method with the options of a problem file, in which no tolerance follows the outer method."""
-        solver: Literal["factors", "nominal"] = "factors" if options["solver"] == "factors" else "nominal"
-        return cls(solver, options["tolerance"], options["warm"])
+        return cls("factors" if options["solver"] == "factors" else "nominal", options["tolerance"], options["warm"])
 
     @property
     def rough(self) -> bool:
@@ -211,8 +207,7 @@ class SampleAverage(Compared):
         return gradient_scales(problem.outer_metric, u, direct, evaluation, derivative_at)
 
     def save(self, state: SampleAverageState) -> dict[str, Any]:
-        nothing: Any = None
-        rest = to_plain(replace(state, kept=nothing, nominal=None))
+        rest = to_plain(replace(state, kept=None, nominal=None))  # type: ignore[arg-type]
         return {"state": rest, "nominal": None if state.nominal is None else state.nominal.save()}
 
     def restore(self, problem: ScenarioBilevelProblem, saved: dict[str, Any]) -> SampleAverageState:

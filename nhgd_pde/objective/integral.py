@@ -23,7 +23,7 @@ Density = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class IntegralTerm:
-    """int density(u, grad u, v, grad v, x); implements `JointTerm`.
+    """int density(u, grad u, v, grad v, x): a term of state and control together.
 
     In time the density is summed over the times of the integrals of the equation.
 
@@ -51,13 +51,17 @@ class IntegralTerm:
     name: str = "integral"
 
     def value(self, u: Tensor, v: Tensor) -> Tensor:
+        """(S, N), (p,) -> (S,)."""
         density = self.values(*self._fields(u, v))
-        return self._per_scenario((density * self._weights).sum(-1), u)
+        rows = (density * self._weights).sum(-1)
+        return rows if self.stages is None else rows.sum().expand(u.shape[0])
 
     def derivative(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives by u (S, N), and by v (p,) summed over the scenarios."""
         return self._pulled_back(*self._by_fields(*self._fields(u, v)), u, v)
 
     def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives by u (S, N), and by v (S, p) for each scenario."""
         if self.stages is not None:
             state, control = self.derivative(u, v)
             return state, control[None]
@@ -151,9 +155,8 @@ class IntegralTerm:
 
     def values(self, state: Tensor, control: Tensor | None = None) -> Tensor:
         """The density (rows, P) at values and gradients of the state and of the controls, (components, rows, P)."""
-        quadrature = self.evaluation.quadrature
-        dim = quadrature.x.shape[0]
-        x = quadrature.flat
+        x = self.evaluation.quadrature.flat
+        dim = len(x)
         nothing = state.new_zeros(1 + dim, 1, state.shape[-1])
         u, grad = _values_and_gradients(state, dim)
         v, grad_v = _values_and_gradients(nothing if control is None else control, dim)
@@ -169,9 +172,6 @@ class IntegralTerm:
         if control is not None and self.controls is not None:
             for_v = self.rows.gather(self.controls.test(control / weights))
         return for_u, for_v
-
-    def _per_scenario(self, rows: Tensor, u: Tensor) -> Tensor:
-        return rows if self.stages is None else rows.sum().expand(u.shape[0])
 
 
 def _state_and_control(derivatives: tuple[Tensor | None, ...]) -> tuple[Tensor | None, Tensor | None]:

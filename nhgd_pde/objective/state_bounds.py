@@ -154,19 +154,20 @@ class BoundTerm:
     quadratic: bool = False
 
     def value(self, u: Tensor) -> Tensor:
-        shift = self.multiplier / self.penalty
-        excess = self.bounds.excess(self.bounds.values(u) + shift)
+        shift, excess = self.multiplier / self.penalty, self._excess(u)
         # The product of difference and sum avoids cancellation where both are nearly equal.
         square = (excess - shift) * (excess + shift)
         return 0.5 * self.penalty * (square * self._weights).sum(-1)
 
     def derivative(self, u: Tensor) -> Tensor:
-        excess = self.bounds.excess(self.bounds.values(u) + self.multiplier / self.penalty)
-        return self._spread(u, self.penalty * self._weights * excess)
+        return self._spread(u, self.penalty * self._weights * self._excess(u))
 
     def second_derivative(self, u: Tensor, direction: Tensor) -> Tensor:
-        active = self.bounds.excess(self.bounds.values(u) + self.multiplier / self.penalty) != 0.0
+        active = self._excess(u) != 0.0
         return self._spread(u, self.penalty * self._weights * active * self.bounds.values(direction))
+
+    def _excess(self, u: Tensor) -> Tensor:
+        return self.bounds.excess(self.bounds.values(u) + self.multiplier / self.penalty)
 
     @cached_property
     def _weights(self) -> Tensor:
@@ -205,21 +206,19 @@ class Relaxation:
 
     @staticmethod
     def start(bounds: StateBounds, unit: float | None) -> Relaxation:
-        """The relaxation before the first round.
-
-        Args:
-            bounds: the bounds of the state.
-            unit: the penalty whose curvature is that of the objective; None where it is not known.
-        """
-        multiplier = torch.zeros_like(bounds.lower)[None]
-        return Relaxation(bounds, multiplier).begun(unit)
+        """The relaxation before the first round."""
+        return Relaxation(bounds, torch.zeros_like(bounds.lower)[None]).begun(unit)
 
     def begun(self, unit: float | None) -> Relaxation:
-        """The relaxation with the first penalty of the path, if it has no penalty yet."""
-        if self.penalty > 0.0 or (unit is None and self.bounds.penalty is None):
+        """The relaxation with the first penalty of the path, if it has no penalty yet.
+
+        The unit is the penalty whose curvature is that of the objective; None where it is not known.
+        """
+        last = self.bounds.penalty
+        if last is None and unit is not None:
+            last = 1e6 * unit
+        if self.penalty > 0.0 or last is None:
             return self
-        last = 1e6 * unit if self.bounds.penalty is None and unit is not None else self.bounds.penalty
-        assert last is not None
         first = last * _GROWTH ** (1.0 - self.bounds.stages)
         return replace(self, penalty=first, first=first)
 

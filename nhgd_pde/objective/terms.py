@@ -13,6 +13,7 @@ from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.safe_lengths import dot
 from ..linalg.sparse import SparseMatrix
 from ..pde.rows import ControlRows
+from .integral import IntegralTerm
 
 
 class StateTerm(Protocol):
@@ -54,29 +55,6 @@ class ControlTerm(Protocol):
         ...
 
 
-class JointTerm(Protocol):
-    """A term of state and control together."""
-
-    @property
-    def quadratic(self) -> bool: ...
-
-    def value(self, u: Tensor, v: Tensor) -> Tensor:
-        """(S, N), (p,) -> (S,)."""
-        ...
-
-    def derivative(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives by u (S, N), and by v (p,) summed over the scenarios."""
-        ...
-
-    def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives by u (S, N), and by v (S, p) for each scenario."""
-        ...
-
-    def second_derivative(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivative of `derivative` in a direction."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Tracking:
     """1/2 (C u - target)^T M (C u - target), C a sparse matrix or the identity.
@@ -113,8 +91,7 @@ class Tracking:
 class LinearState:
     """<covector, u>, such as int weight u, or the compliance int source . u.
 
-    Attributes:
-        covector: (N,), or (S, N) where the scenarios have different covectors.
+    The covector is (N,), or (S, N) where the scenarios have different covectors.
     """
 
     covector: Tensor
@@ -198,11 +175,7 @@ class TotalVariation:
 
 @dataclass(frozen=True, eq=False)
 class LinearControl:
-    """<covector, v>, such as int weight v.
-
-    Attributes:
-        covector: (p,) the covector.
-    """
+    """<covector, v> with a covector (p,), such as int weight v."""
 
     covector: Tensor
     quadratic: bool = True
@@ -228,7 +201,7 @@ class Objective:
 
     state: tuple[StateTerm, ...]
     control: tuple[ControlTerm, ...]
-    joint: tuple[JointTerm, ...] = ()
+    joint: tuple[IntegralTerm, ...] = ()
     relaxed: tuple[StateTerm, ...] = ()
 
     @property
@@ -241,8 +214,8 @@ class Objective:
 
     @property
     def quadratic(self) -> bool:
-        of_state = all(term.quadratic for term in self._of_state) and all(term.quadratic for term in self.joint)
-        return of_state and all(term.quadratic for term in self.control)
+        terms: tuple[StateTerm | ControlTerm | IntegralTerm, ...] = (*self._of_state, *self.joint, *self.control)
+        return all(term.quadratic for term in terms)
 
     def value(self, u: Tensor, v: Tensor) -> float:
         """f(u, v), with u (S, N) including Dirichlet values and v (p,)."""
@@ -272,38 +245,29 @@ class Objective:
 
         The slopes (S,) are one by default.
         """
-        state, control = torch.zeros_like(u), u.new_zeros(u.shape[0], v.shape[0])
-        for term in self.state:
-            state = state + term.derivative(u)
+        control = u.new_zeros(u.shape[0], v.shape[0])
+        state = sum((term.derivative(u) for term in self.state), torch.zeros_like(u))
         for joint in self.joint:
             for_state, for_control = joint.derivatives(u, v)
             state, control = state + for_state, control + for_control
         if slopes is not None:
             state, control = slopes[:, None] * state, slopes[:, None] * control
-        for term in self.relaxed:
-            state = state + term.derivative(u)
-        return state, control
+        return sum((term.derivative(u) for term in self.relaxed), state), control
 
     def derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """df/du (S, N) and df/dv at fixed u (p,)."""
-        state, control = torch.zeros_like(u), torch.zeros_like(v)
-        for term in self._of_state:
-            state = state + term.derivative(u)
+        control = torch.zeros_like(v)
+        state = sum((term.derivative(u) for term in self._of_state), torch.zeros_like(u))
         for joint in self.joint:
             for_state, for_control = joint.derivative(u, v)
             state, control = state + for_state, control + for_control / u.shape[0]
-        for own in self.control:
-            control = control + own.derivative(v)
-        return state / u.shape[0], control
+        return state / u.shape[0], sum((term.derivative(v) for term in self.control), control)
 
     def second_derivatives(self, u: Tensor, v: Tensor, du: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """The derivative of `derivatives` in the direction (du, dv)."""
-        state, control = torch.zeros_like(u), torch.zeros_like(v)
-        for term in self._of_state:
-            state = state + term.second_derivative(u, du)
+        control = torch.zeros_like(v)
+        state = sum((term.second_derivative(u, du) for term in self._of_state), torch.zeros_like(u))
         for joint in self.joint:
             for_state, for_control = joint.second_derivative(u, v, du, dv)
             state, control = state + for_state, control + for_control / u.shape[0]
-        for own in self.control:
-            control = control + own.second_derivative(v, dv)
-        return state / u.shape[0], control
+        return state / u.shape[0], sum((term.second_derivative(v, dv) for term in self.control), control)

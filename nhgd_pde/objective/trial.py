@@ -11,10 +11,7 @@ from .integral import IntegralTerm
 def trial_of_density(name: str, term: IntegralTerm, given: str = "") -> tuple[str, bool]:
     """A sentence on a mistake in a user's density, empty without one, and whether the density depends on controls.
 
-    Args:
-        name: name of the function.
-        term: the term with the density.
-        given: description of the arguments of the function for the sentence.
+    `given` describes the arguments of the function for the sentence.
     """
     generator = torch.Generator().manual_seed(0)
     like = term.evaluation.quadrature.weights
@@ -25,12 +22,12 @@ def trial_of_density(name: str, term: IntegralTerm, given: str = "") -> tuple[st
         at.append(torch.rand(controls, generator=generator, dtype=like.dtype).to(like.device))
     depends = False
     try:
-        first = term.values(at[0], *at[1:2])
+        first = term.values(*at)
         if first.dtype != like.dtype:
             told, wanted = (str(each).removeprefix("torch.") for each in (first.dtype, like.dtype))
             return f"{name} returned numbers of type {told}; expected {wanted}", False
         named = dict(zip(("u or grad", "v"), at, strict=False)) | {"x": term.evaluation.quadrature.flat}
-        changed = changed_in_place(lambda: term.values(at[0], *at[1:2]), named)
+        changed = changed_in_place(lambda: term.values(*at), named)
         if changed:
             return f"{name} changes {changed}, which it is given, in place: expected new tensors", False
         for label, argument, components in term.groups:
@@ -38,7 +35,7 @@ def trial_of_density(name: str, term: IntegralTerm, given: str = "") -> tuple[st
             def value(each: torch.Tensor, argument: int = argument) -> torch.Tensor:
                 both = [*at]
                 both[argument] = each
-                return term.values(both[0], *both[1:2])[None]
+                return term.values(*both)[None]
 
             found = probe(value, at[argument], components, 1.0, generator)
             if found is not None and found.wrong:

@@ -21,9 +21,8 @@ def main_direction(z: np.ndarray, values: np.ndarray, distributions: Sequence[Di
     dominates them.
 
     Args:
-        z: (S, m) standard variables.
+        z: (S, m) standard variables, which have the m distributions.
         values: (S,) values of the function.
-        distributions: the distributions of the m variables.
 
     Returns:
         (m,) of length one, zero for variables that are not normal. None where there are fewer than two normal variables

@@ -7,6 +7,7 @@ variables.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from numpy.polynomial.legendre import legvander
 from scipy.special import ndtri, roots_hermitenorm, roots_legendre
 
 
-class Distribution(Protocol):
+class Distribution(Hashable, Protocol):
     """A random number as a function of a standard variable."""
 
     def at(self, z: np.ndarray) -> np.ndarray:

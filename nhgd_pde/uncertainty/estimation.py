@@ -54,11 +54,6 @@ class ExpectationEstimate:
     degree: int = 0
     functions: int = 0
 
-    def times(self, unit: float) -> ExpectationEstimate:
-        """The estimate for the function multiplied by a unit."""
-        low, high = self.interval
-        return replace(self, value=unit * self.value, error=unit * self.error, interval=(unit * low, unit * high))
-
 
 # The variables of one product with their powers: (variable, power), ..., where no power is zero.
 _Term = tuple[tuple[int, int], ...]
@@ -66,11 +61,12 @@ _Term = tuple[tuple[int, int], ...]
 
 def expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> ExpectationEstimate:
     """The expectation of a function with values (F,) in the scenarios of a sample."""
+    # The unit is chosen so that no square underflows or overflows.
     size = float(np.abs(values).max(initial=0.0))
-    if math.isfinite(size) and size > 0.0:
-        # The unit is chosen so that no square underflows or overflows.
-        return _expectation(values / size, sample, confidence).times(size)
-    return _expectation(values, sample, confidence)
+    unit = size if math.isfinite(size) and size > 0.0 else 1.0
+    found = _expectation(values / unit, sample, confidence)
+    low, high = found.interval
+    return replace(found, value=unit * found.value, error=unit * found.error, interval=(unit * low, unit * high))
 
 
 def _expectation(values: np.ndarray, sample: FreshSample, confidence: float) -> ExpectationEstimate:

@@ -116,7 +116,7 @@ class RandomInputs:
         return found
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """Name -> (S,) values in scenarios z (S, m); `k[1]`, `k[2]`, ... are the coefficients of a field k."""
+        """(S, m) the standard variables that are not exceeded with the probabilities p (S, m)."""
         self._check(p)
         return np.stack([one.quantile(p[:, k]) for k, one in enumerate(self.distributions)], axis=1)
 

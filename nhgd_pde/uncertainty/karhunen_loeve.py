@@ -107,7 +107,12 @@ def karhunen_loeve(
         ValueError: an argument is out of its range, or the mesh carries fewer modes or less variance than asked.
     """
     count, wanted = nodes.shape[1], _Wanted(modes, share)
-    _check(count, mass, tolerance, rank)
+    if mass.shape != (count, count):
+        raise ValueError(f"expected a mass matrix of the {count:,} nodes, found one of shape {mass.shape}")
+    if not tolerance >= 0.0:
+        raise ValueError(f"expected a tolerance of at least 0, found {tolerance}")
+    if rank < 1:
+        raise ValueError(f"expected a rank of at least 1, found {rank}")
     wanted.check(count)
     most = min(count, rank if modes is None else max(rank, 2 * modes))
     factor, matrix = _Factor(covariance, nodes), sp.csr_matrix(mass)
@@ -145,9 +150,11 @@ def _accurate_modes(
         factor.grow(target)
         gram = _gram(factor, mass, gram)
         done = factor.complete or factor.rank == most
-        eigenvalues, vectors = _descending(gram)
+        eigenvalues, vectors = (each[..., ::-1] for each in eigh(gram))
+        eigenvalues = np.maximum(eigenvalues, 0.0)
         bound = float(weights @ factor.left)
-        carried = _carried(eigenvalues, bound if factor.complete else 0.0, count)
+        rounding = max(bound if factor.complete else 0.0, count * np.finfo(float).eps * eigenvalues[0])
+        carried = int((eigenvalues > rounding).sum())
         kept = wanted.count(eigenvalues, variance)
         if kept <= carried:
             found = _modes(factor, mass, eigenvalues[:carried], vectors[:, :carried], kept)
@@ -190,10 +197,7 @@ class _Wanted:
     def refusal(self, factor: _Factor, carried: int, reached: float) -> str:
         """A sentence on why a factorisation does not carry the modes.
 
-        Args:
-            factor: the factorisation.
-            carried: number of eigenvalues that are more than rounding.
-            reached: percentage of the variance that the eigenvalues carry.
+        `carried` eigenvalues are more than rounding; all of them have the percentage `reached` of the variance.
         """
         count = factor.nodes.shape[1]
         if self.share is None:
@@ -275,13 +279,7 @@ class _Factor:
 
 @dataclass(frozen=True)
 class _Modes:
-    """Eigenpairs.
-
-    Attributes:
-        eigenvalues: (m,) lambda_k.
-        vectors: V (r, m), with values = (L V)^T.
-        values: (m, N) sqrt(lambda_k) phi_k at the nodes.
-    """
+    """(m,) lambda_k, V (r, m), and the values (L V)^T (m, N), which are sqrt(lambda_k) phi_k at the nodes."""
 
     eigenvalues: np.ndarray
     vectors: np.ndarray
@@ -333,16 +331,6 @@ def _gram(factor: _Factor, mass: sp.csr_matrix, known: np.ndarray) -> np.ndarray
     return gram
 
 
-def _descending(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    eigenvalues, vectors = eigh(gram)
-    return np.maximum(eigenvalues[::-1], 0.0), vectors[:, ::-1]
-
-
-def _carried(eigenvalues: np.ndarray, rounding: float, count: int) -> int:
-    """The number of eigenvalues that are larger than rounding."""
-    return int((eigenvalues > max(rounding, count * np.finfo(float).eps * eigenvalues[0])).sum())
-
-
 def _modes(factor: _Factor, mass: sp.csr_matrix, eigenvalues: np.ndarray, vectors: np.ndarray, kept: int) -> _Modes:
     """The first modes, with a basis of every eigenspace and signs that do not depend on rounding."""
     nodes = factor.nodes
@@ -371,12 +359,3 @@ def _modes(factor: _Factor, mass: sp.csr_matrix, eigenvalues: np.ndarray, vector
     nodal = factor.times(turned)
     signs = np.where(nodal @ (mass @ skew) < 0.0, -1.0, 1.0)
     return _Modes(values, turned * signs, nodal * signs[:, None])
-
-
-def _check(count: int, mass: sp.csr_matrix, tolerance: float, rank: int) -> None:
-    if mass.shape != (count, count):
-        raise ValueError(f"expected a mass matrix of the {count:,} nodes, found one of shape {mass.shape}")
-    if not tolerance >= 0.0:
-        raise ValueError(f"expected a tolerance of at least 0, found {tolerance}")
-    if rank < 1:
-        raise ValueError(f"expected a rank of at least 1, found {rank}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import cache, reduce
 
 import numpy as np
 
@@ -29,15 +30,11 @@ def tensor_quadrature(inputs: RandomInputs, points: int, limit: int = LIMIT) -> 
     """
     if points < 1:
         raise ValueError(f"expected at least 1 point in every variable, found {points}")
-    _check(
-        tensor_count(inputs, points), limit, f"{_digits(points)} points in each of {inputs.dimension} random variables"
-    )
-    rules = [one.gauss(points) for one in inputs.distributions]
-    z = np.stack([axis.ravel() for axis in np.meshgrid(*(rule[0] for rule in rules), indexing="ij")], axis=1)
-    weights = np.ones(1)
-    for rule in rules:
-        weights = np.multiply.outer(weights, rule[1]).ravel()
-    return Samples(z, weights)
+    what = f"{_digits(points)} points in each of {inputs.dimension} random variables"
+    _check(tensor_count(inputs, points), limit, what)
+    nodes, weights = zip(*(one.gauss(points) for one in inputs.distributions), strict=True)
+    z = np.stack([axis.ravel() for axis in np.meshgrid(*nodes, indexing="ij")], axis=1)
+    return Samples(z, reduce(np.multiply.outer, weights, np.ones(())).ravel())
 
 
 def sparse_count(inputs: RandomInputs, level: int) -> int:
@@ -46,14 +43,10 @@ def sparse_count(inputs: RandomInputs, level: int) -> int:
     if m == 1:
         return 2 * ((level + 1) // 2) + 1
     # Numbers of new points of the rules by their cost: one in the middle, then 2k others for the rule of 2k + 1 points.
-    others = [0] * (level + 1)
-    for k in range(1, (level + 1) // 2 + 1):
-        others[2 * k - 1] = 2 * k
-    rules = [1, *others[1:]]
-    everything = sum(_power(rules, m))
+    others = [k + 1 if k % 2 else 0 for k in range(level + 1)]
     # Points off the middle in all variables belong to one grid only, which has the weight zero if much budget is left.
     unused = sum(_power(others, m)[: max(level - 2 * m + 1, 0)])
-    return everything - unused
+    return sum(_power([1, *others[1:]], m)) - unused
 
 
 def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> Samples:
@@ -75,12 +68,9 @@ def sparse_quadrature(inputs: RandomInputs, level: int, limit: int = LIMIT) -> S
     least = 0 if m == 1 else level**2 // 8
     _check(least if least > limit else sparse_count(inputs, level), limit, what)
 
-    rules: dict[tuple[Distribution, int], tuple[np.ndarray, np.ndarray]] = {}
-
+    @cache
     def rule(distribution: Distribution, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if (distribution, k) not in rules:
-            rules[distribution, k] = distribution.gauss(2 * k + 1)
-        return rules[distribution, k]
+        return distribution.gauss(2 * k + 1)
 
     # A point is given by the variables off the middle, their rules and their nodes; its weights are summed here.
     found: dict[tuple[tuple[int, int, int], ...], float] = {}

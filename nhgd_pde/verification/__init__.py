@@ -49,9 +49,8 @@ def verify_problem(
         checks.append(Check("hypergradient", math.nan, str(unsolved), False))
     except SingularMatrixError as singular:
         checks.append(Check("hypergradient", math.nan, f"the state cannot be solved: {singular}", False))
-    further: list[Check] = []
-    for own, told in scenarios:
-        further += _renamed(_in_scenario(own, seed, None if at is None else at[1]), told)
+    v = None if at is None else at[1]
+    further = [_renamed(check, told) for own, told in scenarios for check in _in_scenario(own, seed, v)]
     return Verification(problem.name, (*with_kinks(checks), *with_kinks(worst_of_each(further))), place)
 
 
@@ -64,10 +63,7 @@ def _in_scenario(problem: PDEProblem, seed: int, v: Tensor | None) -> list[Check
         return [Check("state", math.nan, str(unsolved), False)]
 
 
-def _renamed(checks: list[Check], told: str) -> list[Check]:
-    """The tests, named as those of scenarios, with the scenario in the remark of one that fails."""
-    found = []
-    for check in checks:
-        remark = check.remark if check.passed else "; ".join(filter(None, [check.remark, told]))
-        found.append(replace(check, name=f"scenarios: {check.name}", remark=remark))
-    return found
+def _renamed(check: Check, told: str) -> Check:
+    """The test, named as one of scenarios, with the scenario in its remark if it fails."""
+    remark = check.remark if check.passed else "; ".join(filter(None, [check.remark, told]))
+    return replace(check, name=f"scenarios: {check.name}", remark=remark)

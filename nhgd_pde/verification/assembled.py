@@ -216,7 +216,7 @@ def _slopes(
     for d in directions:
         terms = central_difference(partial(along, d), **(options or {}))
         found.append(EstimatedDerivative(terms.value.sum(), terms.doubt.sum(), terms.kinks.any()))
-    return compared(name, [torch.as_tensor(dot(slope, d)).to(slope) for d in directions], found)
+    return compared(name, [slope.new_tensor(dot(slope, d)) for d in directions], found)
 
 
 def _terms(near: Neighbourhood) -> Iterator[Check | None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from ..linalg.differences import PointFunction, sure_difference
+from ..linalg.differences import EstimatedDerivative, PointFunction, sure_difference
 from .checks import Check, compared, worst_of_each
 from .neighbourhood import Neighbourhood
 
@@ -27,44 +30,36 @@ def local_checks(near: Neighbourhood) -> list[Check]:
 
 
 def _checks(near: Neighbourhood, function: PointFunction, rough: Tensor) -> list[Check]:
-    checks = []
+    """First derivatives by each argument, and second ones against differences of the first ones."""
+    checks, claims, found = [], [], []
     tests = _tests(near, function)
+    compare = partial(compared, places=function.x[:, function.kept], row=near.row)
+
+    def difference(argument: int, steps: tuple[Tensor, ...], of: Callable[..., Tensor]) -> EstimatedDerivative:
+        def moved(t: float) -> Tensor:
+            return of(*(each + t * step for each, step in zip(function.at, steps, strict=True)))
+
+        return sure_difference(moved, **(near.options if argument == 1 else {}))
+
+    def value(*at: Tensor) -> Tensor:
+        return function.value(*at)[..., function.kept]
+
     for label, argument, components in function.groups:
         steps = _steps(near, function, argument, components, rough)
-        claim = function.first(steps)
-
-        def value(t: float, steps: tuple[Tensor, ...] = steps) -> Tensor:
-            return function.value(*_moved(function.at, steps, t))[..., function.kept]
-
-        check = compared(
-            f"{function.name} by {label}",
-            [claim[..., function.kept]],
-            [sure_difference(value, **(near.options if argument == 1 else {}))],
-            places=function.x[:, function.kept],
-            row=near.row,
-        )
-        if check is not None:
-            checks.append(check)
-    return checks + _second(near, function, tests, rough)
-
-
-def _second(near: Neighbourhood, function: PointFunction, tests: Tensor, rough: Tensor) -> list[Check]:
-    """Second derivatives against differences of the first ones; the arguments are changed one after the other."""
-    claims, found = [], []
+        claim = function.first(steps)[..., function.kept]
+        checks.append(compare(f"{function.name} by {label}", [claim], [difference(argument, steps, value)]))
     units = _units(near, function, rough)
+
+    def slopes(*at: Tensor) -> Tensor:
+        return _kept(function, function.gradient(at, tests), units)
+
+    # The arguments are changed one after the other.
     for _, argument, components in function.groups:
         steps = _steps(near, function, argument, components, rough)
-        bent = function.second(tests, steps)
-
-        def slopes(t: float, steps: tuple[Tensor, ...] = steps) -> Tensor:
-            return _kept(function, function.gradient(_moved(function.at, steps, t), tests), units)
-
-        claims.append(_kept(function, bent, units))
-        found.append(sure_difference(slopes, **(near.options if argument == 1 else {})))
-    check = compared(
-        f"second derivatives of {function.name}", claims, found, places=function.x[:, function.kept], row=near.row
-    )
-    return [] if check is None else [check]
+        claims.append(_kept(function, function.second(tests, steps), units))
+        found.append(difference(argument, steps, slopes))
+    checks.append(compare(f"second derivatives of {function.name}", claims, found))
+    return [*filter(None, checks)]
 
 
 def _kept(function: PointFunction, parts: tuple[Tensor, ...], units: tuple[Tensor, ...]) -> Tensor:
@@ -74,16 +69,8 @@ def _kept(function: PointFunction, parts: tuple[Tensor, ...], units: tuple[Tenso
 
 def _units(near: Neighbourhood, function: PointFunction, rough: Tensor) -> tuple[Tensor, ...]:
     """(components, 1, 1) the sizes of the components of every argument."""
-    found = []
-    for number, each in enumerate(function.at):
-        every = tuple(range(len(each)))
-        steps = _steps(near, function, number, every, rough)[number]
-        found.append(torch.stack([_size(step) for step in steps])[:, None, None])
-    return tuple(found)
-
-
-def _moved(at: tuple[Tensor, ...], steps: tuple[Tensor, ...], t: float) -> tuple[Tensor, ...]:
-    return tuple(each + t * step for each, step in zip(at, steps, strict=True))
+    steps = (_steps(near, function, k, tuple(range(len(each))), rough)[k] for k, each in enumerate(function.at))
+    return tuple(torch.stack([_size(step) for step in own])[:, None, None] for own in steps)
 
 
 def _steps(

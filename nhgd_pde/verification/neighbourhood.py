@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -88,10 +88,6 @@ class Neighbourhood:
         """Independent normal numbers."""
         return torch.randn(shape, generator=self.generator, dtype=self.v.dtype).to(self.v.device)
 
-    def state_direction(self) -> Tensor:
-        """(S, n), rough."""
-        return self.unit * self.noise(self.u.shape)
-
     @property
     def sided(self) -> bool:
         """Whether controls may move along a direction, but not against it."""
@@ -117,35 +113,36 @@ class Neighbourhood:
         numbers = [torch.full((part.size,), part.space is None) for part in self.problem.control.parts]
         return torch.cat(numbers).to(self.v.device) & (self.room > 64.0 * _grain(self.v))
 
-    def control_direction(self) -> Tensor:
-        """(p,), rough."""
-        return self._admissible(self.noise(self.v.shape))
-
-    def smooth_control_direction(self) -> Tensor:
-        """(p,)."""
-        return self._admissible(smooth(self.problem, self.generator))
-
     def _admissible(self, direction: Tensor) -> Tensor:
         """A direction (p,) in units of the room of each control, turned inwards where a control is at an edge."""
         moved = self.room * torch.where(self.side == 0.0, direction, self.side * direction.abs())
         grain = torch.where(self._exact, _grain(self.v), 1.0)
         return torch.where(self._exact & (grain > 0.0), (moved / grain).round() * grain, moved)
 
+    # Directions of states (S, n) and of controls (p,)
+
+    def state_direction(self) -> Tensor:
+        return self.unit * self.noise(self.u.shape)
+
+    def control_direction(self) -> Tensor:
+        return self._admissible(self.noise(self.v.shape))
+
+    def smooth_control_direction(self) -> Tensor:
+        return self._admissible(smooth(self.problem, self.generator))
+
     def smooth_state_direction(self) -> Tensor:
-        """(S, n)."""
         copies = self.problem.equation.size // self.problem.space.size
         nodes = torch.from_numpy(np.tile(self.problem.space.nodes, copies)[:, self.problem.equation.free])
         return (self.unit * _waves(nodes, self.generator).to(self.u.device)).expand(self.u.shape)
 
     def state_directions(self) -> Iterator[Tensor]:
-        """Smooth, rough, and rough ones on parts of the domain; (S, n)."""
+        """Smooth, rough, and rough ones on parts of the domain."""
         yield self.smooth_state_direction()
         whole = self.state_direction()
         yield whole
         yield from (whole * part for part in self._state_parts())
 
     def control_directions(self) -> Iterator[Tensor]:
-        """Smooth, rough, and rough ones on parts of the domain; (p,)."""
         yield self.smooth_control_direction()
         whole = self.control_direction()
         yield whole
@@ -156,17 +153,12 @@ class Neighbourhood:
         free = np.asarray(problem.equation.free) % problem.space.size
         fields = range(len(problem.space.parts))
         domain = problem.space.domain
-        found = [
-            np.concatenate([problem.space.facet_dofs(facets, k) for k in fields])
-            for name, facets in domain.boundaries.items()
-            if len(facets)
-        ][:_NAMED]
+        named = [facets for facets in domain.boundaries.values() if len(facets)][:_NAMED]
+        found = [np.concatenate([problem.space.facet_dofs(facets, k) for k in fields]) for facets in named]
         found += [problem.space.cell_dofs(cells) for cells in domain.subdomains.values() if len(cells)][:_NAMED]
-        for dofs in found:
-            mask = np.isin(free, dofs)
-            if mask.any() and not mask.all():
-                yield torch.from_numpy(mask).to(self.u.device)
-        for mask in _divided(problem.space.nodes[:, free]):
+        masks = [np.isin(free, dofs) for dofs in found]
+        masks = [mask for mask in masks if mask.any() and not mask.all()]
+        for mask in (*masks, *_divided(problem.space.nodes[:, free])):
             yield torch.from_numpy(mask).to(self.u.device)
 
     def _control_parts(self) -> Iterator[Tensor]:
@@ -215,12 +207,7 @@ def smooth(problem: PDEProblem, generator: torch.Generator) -> Tensor:
 
 
 def placed(problem: PDEProblem, generator: torch.Generator, at: tuple[Tensor | None, Tensor] | None) -> Neighbourhood:
-    """A random control near the first one and a state near its own; or exactly a state and a control.
-
-    Args:
-        problem: what is tested.
-        generator: of random numbers.
-        at: a state (S, n), or None where it is not known, and a control (p,); None for random ones.
+    """A random control near the first one and a state near its own; or exactly a state (S, n) and a control (p,).
 
     Raises:
         UnsolvedError: the state equation could not be solved there.
@@ -355,28 +342,22 @@ def _steps(problem: PDEProblem, u: Tensor, v: Tensor) -> tuple[list[float], list
     return lengths, changes
 
 
-def _rough_response(problem: PDEProblem, u: Tensor, v: Tensor) -> Tensor:
-    """The change of the fields when every row of the equation is off by the size of its terms; zero if singular."""
-    generator = torch.Generator().manual_seed(0)
-    first, second = (torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device) for _ in range(2))
+def _response(problem: PDEProblem, u: Tensor, v: Tensor, rows: Callable[[], Tensor]) -> Tensor:
+    """The change of the fields when the equation changes by some rows (S, n); zero if it is singular."""
     try:
-        rows = second * problem.state_product(u, v, first * u)
-        return problem.equation.extend(problem.state_factors(u, v).solve(rows))
+        return problem.equation.extend(problem.state_factors(u, v).solve(rows()))
     except SingularMatrixError:
         return torch.zeros_like(problem.state(u, v))
 
 
 def _state_unit(problem: PDEProblem, u: Tensor, v: Tensor, change: Tensor) -> Tensor:
     """(n,) the size of the field of each unknown: of its values, or of their change with a change of the controls."""
-    equation = problem.equation
-    full = problem.state(u, v)
-    try:
-        du = problem.state_factors(u, v).solve(problem.control_product(u, v, change))
-        response = equation.extend(du)
-    except SingularMatrixError:
-        response = torch.zeros_like(full)
-    rough, sizes = _rough_response(problem, u, v), []
-    width = problem.space.size
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device) for _ in range(2))
+    full, width, sizes = problem.state(u, v), problem.space.size, []
+    response = _response(problem, u, v, lambda: problem.control_product(u, v, change))
+    # Every row of the equation is off by the size of its terms.
+    rough = _response(problem, u, v, lambda: second * problem.state_product(u, v, first * u))
     for first, end in zip(problem.space.offsets[:-1], problem.space.offsets[1:], strict=True):
         own, other, disturbed = (
             float(each.reshape(-1, width)[:, first:end].abs().max()) for each in (full, response, rough)
@@ -386,5 +367,5 @@ def _state_unit(problem: PDEProblem, u: Tensor, v: Tensor, change: Tensor) -> Te
         sizes.append(disturbed if math.isfinite(disturbed) and size < _ZERO * disturbed else size)
     largest = max(sizes) or 1.0
     sizes = [size or largest for size in sizes]
-    fields = np.searchsorted(problem.space.offsets, np.asarray(equation.free) % width, side="right") - 1
+    fields = np.searchsorted(problem.space.offsets, np.asarray(problem.equation.free) % width, side="right") - 1
     return torch.tensor([sizes[k] for k in fields], dtype=u.dtype, device=u.device)

@@ -37,12 +37,6 @@ def room_at(problem: PDEProblem, u: Tensor, v: Tensor, unit: Tensor) -> tuple[Te
     The bounds of the controls are never left. Beyond a bound, or beyond the edge of the range of a coefficient, nothing
     needs to make sense, so that a control there moves to the other side only.
 
-    Args:
-        problem: the problem to test.
-        u: (S, n) a state.
-        v: (p,) the controls.
-        unit: (p,) the size of each control.
-
     Returns:
         The room (p,), and the sides (p,): 1 or -1 where a control may only increase or decrease, 0 elsewhere.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -51,10 +51,25 @@ def reduced_checks(near: Neighbourhood) -> Iterator[Check]:
     along = [cache(_along(near, Adjoint(), direction)) for direction in directions]
     yield _against_exact_adjoint(near, ours.gradient, directions[0], bends[0])
     yield _rate_check(near, along[0], slopes[0], curvatures[0])
-    yield from filter(None, [_slopes_check(near, along, directions, slopes, curvatures)])
+    sizes = [_LITTLE * (abs(near.exact.value) + curvature) for curvature in curvatures]
+    if near.ended:
+        parts = _parts(near)
+        sizes = [
+            sum(abs(dot(each, direction)) for each in parts) + curvature
+            for direction, curvature in zip(directions, curvatures, strict=True)
+        ]
+    claims, found = [torch.tensor(slope, dtype=v.dtype) for slope in slopes], _differences(near, along, _value)
+    yield from filter(None, [compared(DIFFERENCES, claims, found, sizes)])
     other = near.smooth_control_direction()
     yield _symmetry_check(near, (directions[0], bends[0]), (other, hessian(other)))
-    yield from filter(None, [_hessian_check(near, along, bends)])
+    # Multiplied by the size of each control, the entries have one unit.
+    claims, found = [bend * near.room for bend in bends], _differences(near, along, lambda at: at[1] * near.room)
+    sizes = [float(claim.abs().max()) + _LITTLE * abs(near.exact.value) for claim in claims]
+    yield from filter(None, [compared("reduced Hessian against differences", claims, found, sizes)])
+
+
+def _value(at: tuple[float, Tensor]) -> Tensor:
+    return torch.tensor(at[0], dtype=at[1].dtype)
 
 
 def _parts(near: Neighbourhood) -> tuple[Tensor, Tensor]:
@@ -78,46 +93,16 @@ def _against_exact_adjoint(near: Neighbourhood, gradient: Tensor, step: Tensor, 
     return Check("hypergradient against exact adjoint", value, "at most 1e-8", value <= 1e-8)
 
 
-def _differences(near: Neighbourhood, along: Callable[[float], Tensor]) -> EstimatedDerivative:
-    """The derivative of a function of the step length at zero; every value of the function takes a solve."""
-    return central_difference(along, _LONGEST, _LEVELS_SIDED if near.sided else _LEVELS, **near.options)
+def _differences(
+    near: Neighbourhood, along: Sequence[Evaluations], part: Callable[[tuple[float, Tensor]], Tensor]
+) -> list[EstimatedDerivative]:
+    """The derivatives by the step length, at zero, of a part of the evaluations; every evaluation takes a solve."""
+    levels = _LEVELS_SIDED if near.sided else _LEVELS
 
+    def moved(evaluate: Evaluations, t: float) -> Tensor:
+        return part(evaluate(t))
 
-def _slopes_check(
-    near: Neighbourhood,
-    along: Sequence[Evaluations],
-    directions: Sequence[Tensor],
-    slopes: list[float],
-    curvatures: list[float],
-) -> Check | None:
-    """The hypergradient against differences of the objective."""
-    v, found, sizes = near.v, [], []
-    for evaluate, direction, curvature in zip(along, directions, curvatures, strict=True):
-
-        def values(t: float, evaluate: Evaluations = evaluate) -> Tensor:
-            return torch.tensor(evaluate(t)[0], dtype=v.dtype)
-
-        found.append(_differences(near, values))
-        size = _LITTLE * (abs(near.exact.value) + curvature)
-        if near.ended:
-            size = sum(abs(dot(each, direction)) for each in _parts(near)) + curvature
-        sizes.append(size)
-    return compared(DIFFERENCES, [torch.tensor(slope, dtype=v.dtype) for slope in slopes], found, sizes)
-
-
-def _hessian_check(near: Neighbourhood, along: Sequence[Evaluations], bends: Sequence[Tensor]) -> Check | None:
-    """The Hessian, applied to directions, against differences of the derivative."""
-    found = []
-    for evaluate in along:
-
-        def slopes(t: float, evaluate: Evaluations = evaluate) -> Tensor:
-            # Multiplied by the size of each control, the entries have one unit.
-            return evaluate(t)[1] * near.room
-
-        found.append(_differences(near, slopes))
-    claims = [bend * near.room for bend in bends]
-    sizes = [float(claim.abs().max()) + _LITTLE * abs(near.exact.value) for claim in claims]
-    return compared("reduced Hessian against differences", claims, found, sizes)
+    return [central_difference(partial(moved, each), _LONGEST, levels, **near.options) for each in along]
 
 
 def _symmetry_check(near: Neighbourhood, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Check:
@@ -159,9 +144,8 @@ def _rate_check(near: Neighbourhood, evaluate: Evaluations, slope: float, curvat
     longest = 1.0 if near.problem.bounds is not None else math.inf
     first = remainder(0.25)
     if first <= 1e-11 * size and remainder(0.125) <= 1e-11 * size:
-        return Check(
-            "Taylor remainder of the objective (affine)", first / size if size else first, "at most 1e-11", True
-        )
+        share = first / size if size else first
+        return Check("Taylor remainder of the objective (affine)", share, "at most 1e-11", True)
     rate = taylor_rate(remainder, value, longest)
     if math.isnan(rate) and math.isfinite(slope):
         # As at the edge of a range of a coefficient: no step is both admissible and clear of rounding.

@@ -26,15 +26,10 @@ def alternating(rest: Tensor, first: int = 0) -> Tensor:
 
 
 def deviation_of(metric: RieszMap, length: float, typical: Tensor, count: int) -> float:
-    """Standard deviation of covectors in the norm of gradients, from their differences from their mean. The norm by the
-    diagonal takes no solve. It is wrong by a factor that depends on the smoothness of covectors; the factor of the
-    differences, added up with alternating signs, is used for all.
+    """Standard deviation of `count` covectors in the norm of gradients, from their differences from their mean.
 
-    Args:
-        metric: the inner product of gradients.
-        length: norm of all differences, by the diagonal.
-        typical: (p,) their sum with alternating signs.
-        count: number of covectors, at least two.
+    The norm of all differences by the diagonal, `length`, takes no solve. It is wrong by a factor that depends on the
+    smoothness of covectors; the factor of their sum with alternating signs, `typical` (p,), is used for all.
     """
     rough = length / math.sqrt(count - 1)
     if metric.diagonal or not rough > 0.0:

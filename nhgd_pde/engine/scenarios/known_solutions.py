@@ -69,25 +69,21 @@ class KnownSolutions:
     ) -> KnownSolutions:
         """Extrapolates states and adjoints of `count` scenarios by their change on the coarse mesh.
 
-        Args:
-            before, after: solutions of these scenarios on the coarse mesh, before and after they were solved for.
-            count: number of scenarios.
-            transfer: prolongs differences on the coarse mesh to the mesh of the problem.
+        There they were solved for between `before` and `after`; the transfer prolongs differences to this mesh.
         """
         assert self.at is not None
         found = []
-        known = zip(self.deviations, self.at, before.deviations, after.deviations, strict=True)
-        for own, nominal, old, new in known:
+        for own, nominal, old, new in zip(self.deviations, self.at, before.deviations, after.deviations, strict=True):
             seen = min(len(own), len(old))
             moved = nominal + own
             moved[:seen] += transfer(new[:seen] - old[:seen])
             found.append(torch.cat([moved, nominal + transfer(new[len(own) : count])]))
         return KnownSolutions(found[0], found[1], self.at, gains=self.gains)
 
-    def first(self, count: int) -> KnownSolutions:
-        return replace(
-            self, u=self.u[:count], p=self.p[:count], gains=None if self.gains is None else self.gains[:, :count]
-        )
+    def of(self, rows: Tensor) -> KnownSolutions:
+        """The solutions of the scenarios with some numbers."""
+        gains = None if self.gains is None else self.gains[:, rows]
+        return replace(self, u=self.u[rows], p=self.p[rows], gains=gains)
 
     def blend(self, other: KnownSolutions, share: float) -> KnownSolutions:
         """Scenarios that only the other state has seen move with the nominal scenario."""

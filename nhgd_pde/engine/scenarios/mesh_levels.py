@@ -58,12 +58,9 @@ class TwoMeshEstimate:
 def two_mesh_estimate(
     fine: MeshLevel, coarse: MeshLevel | None, accuracy: tuple[float, float], team: Team
 ) -> TwoMeshEstimate | str:
-    """Sums over the scenarios of both levels; a sentence where a system could not be solved.
+    """Sums over the scenarios of both levels, to relative errors of states and adjoints.
 
-    Args:
-        fine, coarse: the levels.
-        accuracy: relative errors of states and adjoints.
-        team: ranks that share the scenarios.
+    The result is a sentence where a system could not be solved.
     """
     problem = fine.problem
     few = balanced(problem.variables, problem.weights, fine.state.active)

@@ -73,14 +73,9 @@ def beside_nominal(
 ) -> Evaluation:
     """The evaluation from the nominal scenario and the estimated difference of the others from it.
 
-    Args:
-        problem: the scenarios, and the terms in v alone.
-        v: (p,) outer variables.
-        nominal_point: the nominal scenario.
-        found: the minibatch, whose certificates are reported.
-        more: estimated differences of hypergradient (p,) and value from the nominal ones.
-        error: standard error of the first, in the norm of the gradient.
-        count: number of scenarios in the minibatch.
+    `more` has the estimated differences of hypergradient (p,) and value from the nominal ones, and `error` is the
+    standard error of the first in the norm of the gradient. The certificates are those of a minibatch `found` of
+    `count` scenarios.
     """
     derivative = nominal_point.derivative + more[0] + problem.nominal.control_derivative(v)
     return Evaluation(
@@ -101,13 +96,7 @@ def beside_nominal(
 def next_batch(left: Tensor, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Numbers of the next scenarios, drawn without replacement in epochs, and those left of the epoch.
 
-    An epoch is cut into batches of at most `size` that differ by one at most.
-
-    Args:
-        left: scenarios that the epoch has not drawn yet; empty at its end.
-        count: number of scenarios of an epoch.
-        size: largest size of a batch.
-        generator: draws the order of an epoch.
+    An epoch of `count` scenarios is cut into batches of at most `size` that differ by one at most.
     """
     if not len(left):
         left = torch.randperm(count, generator=generator)

@@ -40,11 +40,8 @@ class NominalPoint:
     ) -> Tolerances:
         """Tolerances of the accuracy asked for, but not finer than the sampling error makes useful.
 
-        Args:
-            problem: has the norm of the inner space.
-            accuracy: the accuracy asked for.
-            hidden: a share of a sampling error, and this error, which is infinite while it is not known.
-            roughest: largest relative error of a state or an adjoint.
+        `hidden` is a share of a sampling error and this error, which is infinite while it is not known. Relative errors
+        of states and adjoints are at most `roughest`.
         """
         share, error = hidden
         allowed = share * error / self.sensitivity if share > 0.0 and self.sensitivity > 0.0 else 0.0

@@ -23,17 +23,14 @@ _NEWTON_STEPS = 50
 _MOST = 200
 # Absolute tolerance for solutions that are zero, relative to the longest starting vector.
 _ROUNDING = 1e-14
-# Errors count relative to the length of the nominal solution, but at least to this share of the longest solution.
+# Errors count relative to the length of the nominal solution, but at least to this share of the longest solution: the
+# nominal solution may be zero, or tiny compared with those of other scenarios.
 _SHARE = 1e-3
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Relative errors of states and adjoints to reach, and the lengths of the nominal solutions that they refer to.
-
-    The nominal solution may be zero, or tiny compared with those of other scenarios: errors count relative to at least
-    a thousandth of the length of the longest solution.
-    """
+    """Relative errors of states and adjoints to reach, and the lengths of the nominal solutions that they refer to."""
 
     state: float
     adjoint: float

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +68,7 @@ class SAGAState:
     generator: torch.Generator
     sampling_error: float = math.inf
     taken: int = 0
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
@@ -75,17 +77,8 @@ class SAGAState:
         return torch.stack([nominal if seen is None else nominal + seen.u for seen in self.table])
 
     @property
-    def q(self) -> Tensor | None:
-        return None
-
-    @property
     def description(self) -> str:
         return f"{self.nominal.description}, shared by the scenarios, with a table of hypergradients"
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers the table has: at most S (2 n + p + 1)."""
-        return sum(seen.u.numel() + seen.p.numel() + seen.h.numel() + 1 for seen in self.table if seen is not None)
 
     def blend(self, other: SAGAState, share: float) -> SAGAState:
         """The table stays as it is, because it has differences from the nominal scenario."""
@@ -132,12 +125,9 @@ class SAGA(Minibatches[SAGAState]):
         if nominal_point is None:
             return own, state
         batch, left = next_batch(state.left, problem.inner_shape[0], self.batch, state.generator)
-        old = [state.table[s] for s in batch.tolist()]
-        zero = torch.zeros_like(nominal_point.u[0])
-        u, p = (
-            start + torch.stack([zero if seen is None else getattr(seen, name) for seen in old])
-            for start, name in ((nominal_point.u, "u"), (nominal_point.p, "p"))
-        )
+        old, zero = [state.table[s] for s in batch.tolist()], torch.zeros_like(nominal_point.u[0])
+        u = nominal_point.u + torch.stack([zero if seen is None else seen.u for seen in old])
+        p = nominal_point.p + torch.stack([zero if seen is None else seen.p for seen in old])
         tolerances = nominal_point.tolerances(problem, accuracy, (self.share, state.sampling_error), self.roughest)
         found = solve_part(problem.part(batch), v, u, p, nominal_point.inverse, tolerances)
         if found.message:

@@ -75,9 +75,7 @@ def _contrasted(hypergradients: Hypergradients, measured: WeightedRisk, count: i
     """(k, p) combinations of hypergradients that show the sampling error; k = 0 where no scenario was left out."""
     if measured.balance.factor == 0.0:
         return hypergradients.nominal.new_zeros(0, len(hypergradients.nominal))
-    contrasts = measured.contrasts()
-    missing = max(count + 1 - len(contrasts), 0)
-    return hypergradients.combined(torch.nn.functional.pad(contrasts, (0, 0, 0, missing)))
+    return _combined(hypergradients, measured.slopes[:, None] * measured.balance.contrasts(), count)
 
 
 def _bound(fine: ScenarioSum, coarse: ScenarioSum | None) -> float:
@@ -116,17 +114,17 @@ def _beyond(level: MeshLevel, squares: Tensor) -> float:
 def _offsets(
     level: MeshLevel, measured: WeightedRisk, hypergradients: Hypergradients, squares: Tensor, count: int = 0
 ) -> Tensor:
-    """(1 + k, p): the difference from an unbiased estimate, and k rows whose squares add up as in `Unseen.spread`.
+    """(1 + k, p): the difference from an unbiased estimate, and k rows whose squares add up as in `unseen`.
 
-    Args:
-        level: the level, some of whose scenarios are fresh.
-        measured: the risk measure over b scenarios of the level.
-        hypergradients: hypergradients of these scenarios, and of more scenarios where `count` is larger than b.
-        squares: (b,) squared distances of the hypergradients from their mean.
-        count: number of scenarios with hypergradients, without the nominal one.
+    The squares (b,) are the squared distances of the hypergradients from their mean. There are hypergradients of
+    `count` scenarios where this is more than the b scenarios of the risk measure.
     """
-    comparison = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
-    coefficients = measured.slopes[:, None] * torch.cat([comparison.offset, comparison.spread], 1)
+    coefficients = unseen(level.problem.variables, level.problem.weights, measured.balance, level.state.used, squares)
+    return _combined(hypergradients, measured.slopes[:, None] * coefficients, count)
+
+
+def _combined(hypergradients: Hypergradients, coefficients: Tensor, count: int) -> Tensor:
+    """Combinations of the hypergradients of `count` scenarios or fewer; scenarios without coefficients do not count."""
     missing = max(count + 1 - len(coefficients), 0)
     return hypergradients.combined(torch.nn.functional.pad(coefficients, (0, 0, 0, missing)))
 

@@ -300,7 +300,7 @@ class ScenarioNHGD:
 
     def bare(self, state: ScenarioState) -> ScenarioState:
         """The state with the nominal scenario alone, which remains where other ranks are lost."""
-        return state.each(lambda level: replace(level, known=level.known.first(0)))
+        return state.each(lambda level: replace(level, known=level.known.of(torch.arange(0))))
 
     def save(self, state: ScenarioState) -> dict[str, Any]:
         """The state of all ranks as nested mappings, on rank 0."""
@@ -316,11 +316,8 @@ class ScenarioNHGD:
         nominal = iter(saved["nominal"])
 
         def own(level: MeshLevelState) -> MeshLevelState:
-            known = level.known
-            rows = self.team.own(torch.arange(len(known.u)))
+            rows = self.team.own(torch.arange(len(level.known.u)))
             own_nominal = self.base.restore(next(problems).nominal, next(nominal))
-            gains = None if known.gains is None else known.gains[:, rows]
-            own_rows = replace(known, u=known.u[rows], p=known.p[rows], gains=gains)
-            return replace(level, nominal=own_nominal, known=own_rows)
+            return replace(level, nominal=own_nominal, known=level.known.of(rows))
 
         return state.each(own)

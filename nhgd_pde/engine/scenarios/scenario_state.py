@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -94,6 +95,7 @@ class ScenarioState:
     doubt: float = math.inf
     scale: float = 1.0
     parts: GradientScales = UNKNOWN
+    q: ClassVar[Tensor | None] = None
 
     @property
     def active(self) -> int:
@@ -122,10 +124,6 @@ class ScenarioState:
     @property
     def p(self) -> Tensor | None:
         return self.known.p if len(self.known.p) else self.nominal.p
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:

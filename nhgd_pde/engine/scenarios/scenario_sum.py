@@ -188,7 +188,7 @@ class _Pass:
         found = tuple(weighted_risk(risk, values[: each.count + 1], each) for each in balances)
         if weights is None:
             return found
-        self.slopes = found[0].slopes_by(weights[:count])
+        self.slopes = found[0].shares[1:] / weights[:count]
         return (found[0].penalised(self.team.joined(self.penalties, self.own, count), weights[:count]),)
 
     def _gains(self, lengths: Tensor) -> Tensor:

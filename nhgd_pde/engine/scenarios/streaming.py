@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,10 +31,9 @@ from ..outer.reduced_objective import Evaluation, failed_evaluation
 from .footprint import Footprint
 from .gradient_spread import alternating, deviation_of
 from .minibatches import Minibatches, beside_nominal
-from .nominal_point import NominalPoint, solve_nominal
-from .part_equations import Tolerances
+from .nominal_point import solve_nominal
 from .part_solution import PartSolution, solve_part
-from .scenario_bilevel import Part, Risk, ScenarioBilevelProblem
+from .scenario_bilevel import Risk, ScenarioBilevelProblem
 from .team import ALONE, Team, Work, numbers_of
 
 
@@ -108,15 +107,12 @@ class StreamState:
     value_variance: float = 0.0
     level: float = 0.0
     before: Before | None = None
+    q: ClassVar[Tensor | None] = None
 
     @property
     def u(self) -> Tensor:
         """(1, n) of the nominal scenario."""
         return self.nominal.u
-
-    @property
-    def q(self) -> Tensor | None:
-        return None
 
     @property
     def description(self) -> str:
@@ -200,7 +196,11 @@ class Streaming(Minibatches[StreamState]):
         past = torch.zeros_like(terms)
         if before is not None and weight < 1.0:
             with team.together():
-                old = self._carried(part, v, before, found, nominal_point, tolerances)
+                old = found
+                if not torch.equal(before.v, v):
+                    # The same scenarios at the last control, from states moved with the nominal one.
+                    u, p = found.u + (before.u - nominal_point.u), found.p + (before.p - nominal_point.p)
+                    old = solve_part(part, before.v, u, p, nominal_point.inverse, tolerances)
             message = team.first_message(old.message)
             if message:
                 return failed_evaluation(v, message), state
@@ -211,15 +211,12 @@ class Streaming(Minibatches[StreamState]):
         work.by_all(done)
         state_error, adjoint_error, state_steps, adjoint_steps = table.max(0).values.tolist()
         mean, mean_past = total / self.batch, total_past / self.batch
-        running = mean
-        if before is not None and weight < 1.0:
-            running = mean + (1.0 - weight) * (state.running - mean_past)
+        running = mean + (1.0 - weight) * (state.running - mean_past) if before is not None and weight < 1.0 else mean
         rest = terms - mean - (1.0 - weight) * (past - mean_past)
         spread, value_spread = self._spread(problem.outer_metric, rest, first)
         kept = (1.0 - weight) ** 2
         variance = kept * state.variance + spread**2 / self.batch
         value_variance = kept * state.value_variance + value_spread / self.batch
-        more = running[:_VALUE], float(running[_VALUE])
         of_all = replace(
             found,
             state_error=state_error,
@@ -227,7 +224,8 @@ class Streaming(Minibatches[StreamState]):
             state_steps=int(state_steps),
             adjoint_steps=int(adjoint_steps),
         )
-        evaluation = beside_nominal(problem, v, nominal_point, of_all, more, math.sqrt(variance), self.batch)
+        more, error = (running[:_VALUE], float(running[_VALUE])), math.sqrt(variance)
+        evaluation = beside_nominal(problem, v, nominal_point, of_all, more, error, self.batch)
         evaluation = replace(evaluation, smoothing_gap=float(running[_GAP]))
         if not evaluation.finite:
             return evaluation, state
@@ -252,32 +250,13 @@ class Streaming(Minibatches[StreamState]):
     def _spread(self, metric: RieszMap, rest: Tensor, first: int) -> tuple[float, float]:
         """Standard deviation of hypergradients and variance of values over all scenarios.
 
-        Args:
-            metric: the inner product of gradients.
-            rest: (k, p + 5) differences of the scenarios of this rank from the mean of all.
-            first: number of the first scenario of this rank.
+        rest (k, p + 5) has the differences of the scenarios of this rank, `first` and more, from the mean of all.
         """
         rows = rest[:, :_VALUE]
         squares = rest.new_tensor([metric.dual_norm_estimate(rows) ** 2, float(rest[:, _VALUE].square().sum())])
         typical, squares = self.team.summed([alternating(rows, first), squares])
         length, of_values = squares.tolist()
         return deviation_of(metric, math.sqrt(length), typical, self.batch), of_values / (self.batch - 1)
-
-    def _carried(
-        self,
-        part: Part,
-        v: Tensor,
-        before: Before,
-        found: PartSolution,
-        nominal_point: NominalPoint,
-        tolerances: Tolerances,
-    ) -> PartSolution:
-        """The same scenarios at the control of the last evaluation. Solves start from states moved with the nominal
-        one."""
-        if torch.equal(before.v, v):
-            return found
-        u, p = found.u + (before.u - nominal_point.u), found.p + (before.p - nominal_point.p)
-        return solve_part(part, before.v, u, p, nominal_point.inverse, tolerances)
 
     def whole(self, state: StreamState) -> StreamState:
         """The state of all ranks, which is that of each: nothing in it belongs to a scenario."""

@@ -16,7 +16,6 @@ unless scenarios left out are larger than all fresh ones (`extremes.py`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,25 +28,12 @@ _LEAST = 32
 _CONFIDENCE = 0.99
 
 
-@dataclass(frozen=True, eq=False)
-class Unseen:
-    """
-    Attributes:
-        offset: (b + 1, 1) coefficients of H - H*, the nominal scenario first.
-        spread: (b + 1, k) coefficients c for which sum_j |sum_s c_sj h_s|^2 is the variance of H*, times the square of
-            Student's quantile.
-    """
-
-    offset: Tensor
-    spread: Tensor
-
-
 def fresh_enough(balance: Balance, used: int) -> bool:
     """Whether there are enough fresh scenarios among the first ones to estimate their variance."""
     return balance.count - used >= _LEAST
 
 
-def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squares: Tensor) -> Unseen:
+def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squares: Tensor) -> Tensor:
     """Compare the estimate with the weights of a balance with an unbiased estimate by the fresh scenarios.
 
     Args:
@@ -56,6 +42,10 @@ def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squa
         balance: the balance; its weights (b + 1,) are those of the estimate.
         used: u, less than b.
         squares: (b,) squared distances of the h_s from their mean.
+
+    Returns:
+        (b + 1, 1 + k) coefficients, the nominal scenario first: in the first column those of H - H*, in the others c
+        for which sum_j |sum_s c_sj h_s|^2 is the variance of H*, times the square of Student's quantile.
     """
     active, count = balance.count, len(weights)
     fresh, left = active - used, count - used
@@ -69,7 +59,7 @@ def unseen(variables: Tensor, weights: Tensor, balance: Balance, used: int, squa
     deviations = (terms - mean).T
     signs = random_signs(fresh, deviations)
     spread = deviations if signs is None else deviations @ signs
-    return Unseen((balance.weights - known - mean)[:, None], math.sqrt(factor) * spread)
+    return torch.cat([(balance.weights - known - mean)[:, None], math.sqrt(factor) * spread], 1)
 
 
 def _predictions(variables: Tensor, weights: Tensor, used: int, active: int) -> tuple[Tensor, Tensor]:

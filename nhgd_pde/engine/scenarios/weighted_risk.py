@@ -34,18 +34,10 @@ class WeightedRisk:
     def penalised(self, penalties: Tensor, weights: Tensor) -> WeightedRisk:
         """The measure plus the sum of penalties (b,) with weights (b,) of their own.
 
-        The shares then belong to hypergradients of `slopes_by(weights)` times f plus the penalty.
+        The shares then belong to hypergradients of (d rho / d value) / weight times f plus the penalty.
         """
         value = self.value + float(weights @ penalties)
         return replace(self, value=value, shares=torch.cat([self.shares.new_zeros(1), weights]))
-
-    def slopes_by(self, weights: Tensor) -> Tensor:
-        """(b,) d rho / d values divided by weights (b,), without the nominal scenario."""
-        return self.shares[1:] / weights
-
-    def contrasts(self) -> Tensor:
-        """(b + 1, k) coefficients of the combinations of hypergradients that show the sampling error of their sum."""
-        return self.slopes[:, None] * self.balance.contrasts()
 
     @property
     def slopes(self) -> Tensor:

@@ -74,12 +74,9 @@ class Balance:
 
 
 def balanced(variables: Tensor, weights: Tensor, count: int) -> Balance:
-    """The weights of the nominal scenario and the first others.
+    """The weights of the nominal scenario and the first b others.
 
-    Args:
-        variables: (S, m) standard variables of all scenarios.
-        weights: (S,) of all of them, with the sum one.
-        count: b.
+    All scenarios have variables (S, m) and weights (S,) with the sum one.
     """
     wanted = torch.cat([weights.new_zeros(1), weights[:count]])
     if count >= len(weights):
@@ -124,12 +121,8 @@ def _functions(variables: Tensor) -> tuple[Tensor, Tensor]:
     i, j = torch.triu_indices(m, m, 1)
     # Products of the first variables are kept, which belong to the longest waves of a field.
     kept = torch.argsort(i + j, stable=True)[: max(_MOST_FUNCTIONS - 2 * m - 1, 0)]
-    parts = [
-        torch.ones_like(variables[:, :1]),
-        variables,
-        variables.square(),
-        variables[:, i[kept]] * variables[:, j[kept]],
-    ]
+    products = variables[:, i[kept]] * variables[:, j[kept]]
+    parts = [torch.ones_like(variables[:, :1]), variables, variables.square(), products]
     sizes = torch.tensor([part.shape[1] for part in parts])
     rho = torch.tensor([_CONSTANT, _LINEAR, _SQUARE, _PRODUCT], dtype=variables.dtype).repeat_interleave(sizes)
     return torch.cat(parts, dim=1), rho.to(variables.device)
