@@ -83,15 +83,14 @@ def unsound_cells(corners: np.ndarray, kind: str) -> str | None:
         low, high = np.minimum(low, determinants), np.maximum(high, determinants)
     rounding = 1e-14 * np.linalg.norm(edges, axis=2).max(axis=1) ** dim
     flat = np.maximum(high, -low) <= rounding
-    folded = (low <= rounding) & (high >= -rounding)
-    for wrong, name, reason in (
-        (flat, "degenerate", "measure zero"),
-        (folded, "folded", "not convex, flat at a corner, or with its vertices out of order"),
-    ):
-        if wrong.any():
-            centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(wrong)].mean(axis=0))
-            return f"has a {name} {kind} ({reason}) at ({centre})"
-    return None
+    wrong, what = flat, f"degenerate {kind} (measure zero)"
+    if not flat.any():
+        wrong = (low <= rounding) & (high >= -rounding)
+        what = f"folded {kind} (not convex, flat at a corner, or with its vertices out of order)"
+    if not wrong.any():
+        return None
+    centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(wrong)].mean(axis=0))
+    return f"has a {what} at ({centre})"
 
 
 def misfit(read: MeshOfFile, cracks: bool) -> str | None:

@@ -49,7 +49,7 @@ class Jacobian:
     @cached_property
     def mean_factors(self) -> Factors:
         """The factors of the mean of the matrices over the scenarios."""
-        if self.matrix.shared:
+        if isinstance(self.matrix, BidiagonalMatrix) or self.matrix.shared:
             return self.factors
         return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric)
 
@@ -96,8 +96,8 @@ class ControlDerivative:
 
     rows: ControlRows
     direct: ScenarioMatrix | None
-    through: ScenarioMatrix | LevelMatrix | None
-    data: DataDerivative | None
+    through: ScenarioMatrix | LevelMatrix | None = None
+    data: DataDerivative | None = None
     scenarios: int = 1
 
     @property
