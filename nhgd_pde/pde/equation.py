@@ -130,17 +130,15 @@ class StateEquation:
     def refusal(self, v: Tensor) -> str:
         """A sentence on a coefficient that leaves its range at the controls v (p,); empty where there is none."""
         if not (self._judged and torch.equal(self._judged[0][0], v)):
-            self._judged[:] = [(v.clone(), self._refusal(v))]
+            rows = self.rows.spread(v)
+            said = next((said for integral in self.guarded if (said := integral.refusal(rows))), "")
+            said = said or ("" if self.data is None else self.data.refusal(v))
+            self._judged[:] = [(v.clone(), said)]
         return self._judged[0][1]
 
     @cached_property
     def _judged(self) -> list[tuple[Tensor, str]]:
         return []
-
-    def _refusal(self, v: Tensor) -> str:
-        rows = self.rows.spread(v)
-        said = next((said for integral in self.guarded if (said := integral.refusal(rows))), "")
-        return said or ("" if self.data is None else self.data.refusal(v))
 
     @property
     def guarded(self) -> tuple[Integral, ...]:

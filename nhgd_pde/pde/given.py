@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.sparse import SparseMatrix
-from .derivatives import gradient_along, leaves
+from .derivatives import gradient_along, gradient_of, leaves
 from .ranges import Guard
 
 
@@ -52,7 +52,11 @@ class ParameterData:
     def derivatives(self, v: Tensor) -> Tensor:
         """(k, 1 or S, M) the derivatives of every coefficient by every number."""
         if not (self._last and torch.equal(self._last[0][0], v)):
-            self._last[:] = [(v.clone(), self._derivatives(v))]
+            # Every coefficient has its own copies of the numbers, so that one backward pass is enough.
+            shape = self.values(v).shape
+            copies = tuple(v[k].expand(shape) for k in self.columns)
+            found = gradient_of(lambda *numbers: self.function(numbers).sum(), copies)
+            self._last[:] = [(v.clone(), torch.stack(found))]
         return self._last[0][1]
 
     @cached_property
@@ -64,13 +68,6 @@ class ParameterData:
         shape = self.values(v).shape
         numbers = leaves([v[k].expand(shape) for k in self.columns])
         return numbers, self.function(numbers)
-
-    def _derivatives(self, v: Tensor) -> Tensor:
-        with torch.enable_grad():
-            numbers, values = self._spread(v)
-            if not values.requires_grad:
-                return torch.zeros_like(torch.stack(numbers)).detach()
-            return torch.stack(torch.autograd.grad(values.sum(), numbers, materialize_grads=True)).detach()
 
     def mv(self, v: Tensor, d: Tensor) -> Tensor:
         """The change (1 or S, M) of the coefficients for a change d (p,) of the controls."""
