@@ -46,7 +46,6 @@ def table_text(results: Sequence[ProblemResults], command: str, remarks: Sequenc
     """The text of table.md.
 
     Args:
-        results: of all problems so far.
         command: the line that made them.
         remarks: further lines for the head of the table.
     """

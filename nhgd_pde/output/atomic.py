@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nhgd_pde.output.storage import OutputError, StorageError, refusal, target_of_temporary
+from .storage import OutputError, StorageError, refusal, target_of_temporary
 
 __all__ = ["OutputError", "atomic_path", "target_of_temporary", "write_atomically"]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from nhgd_pde.output.storage import refusal, writing
+from .storage import refusal, writing
 
 
 def begins_as(path: Path, extent: Mapping[str, object]) -> bool:

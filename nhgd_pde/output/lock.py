@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nhgd_pde.output.storage import OutputError, StorageError, refusal
+from .storage import OutputError, StorageError, refusal
 
 try:
     import fcntl
@@ -127,14 +127,8 @@ def _refuse_others(folder: Path, file: int, locked: bool | None) -> None:
 
 def _write(file: int, path: Path) -> None:
     """Writes who holds the lock; if there is no room even for this, no file is left behind."""
-    text = json.dumps(
-        {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "started": _started(os.getpid()),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-    )
+    here, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")
+    text = json.dumps({"host": socket.gethostname(), "process": here, "started": _started(here), "since": since})
     try:
         os.ftruncate(file, 0)
         os.pwrite(file, text.encode(), 0)

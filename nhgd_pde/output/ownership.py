@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nhgd_pde.output.lock import LOCK, FolderLock
-from nhgd_pde.output.names import (
+from .lock import LOCK, FolderLock
+from .names import (
     CHECKPOINT,
     CURVATURE_CHECKPOINTS,
     EARLIER_CHECKPOINT,
@@ -27,8 +27,8 @@ from nhgd_pde.output.names import (
     STEM,
     SUMMARY,
 )
-from nhgd_pde.output.result_files import RESULTS
-from nhgd_pde.output.storage import OutputError, refusal, target_of_temporary, writing
+from .result_files import RESULTS
+from .storage import OutputError, refusal, target_of_temporary, writing
 
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
 # Entries of a summary.json that every run has.
@@ -44,8 +44,6 @@ def claimed_for_new(path: Path, problem_yaml: str, overwrite: bool = False) -> I
     Where nothing has been written to it at the end of the block, a folder that was made is removed.
 
     Args:
-        path: of the folder.
-        problem_yaml: the problem that is going to be solved.
         overwrite: the folder may hold a run of another problem.
 
     Raises:

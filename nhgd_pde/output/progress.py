@@ -7,10 +7,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-from nhgd_pde.output.streams import abandon
+from .streams import abandon
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +36,7 @@ class Progress:
     def __init__(self, console: TextIO | Console, mode: Mode = "normal") -> None:
         if mode not in ("quiet", "normal", "verbose"):
             raise ValueError(f"progress mode: expected quiet, normal or verbose, found {mode!r}")
-        self.mode = mode
-        self._target = console
+        self.mode, self._target = mode, console
         self._stream = cast("TextIO", console if hasattr(console, "isatty") else console.file)
         self._live: Live | None = None
         self._silent = False
@@ -64,8 +62,7 @@ class Progress:
         self._count += 1
         if position == 0:
             self._scenarios = "scenarios" in record
-        if position == 0 and self.mode == "normal":
-            self._live = self._start_live()
+            self._live = self._start_live() if self.mode == "normal" else None
         line = format_row(record)
         if self._live is not None:
             self._show_live(self._live, line)
@@ -80,15 +77,11 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close_table()
 
     def _reset(self) -> None:
-        self._count = 0
-        self._scenarios = False
-        self._first = ""
+        self._count, self._scenarios, self._first = 0, False, ""
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._waiting: str | None = None  # the newest row, while it has been thinned out
         self._refreshed = -math.inf
@@ -120,11 +113,9 @@ class Progress:
         from rich.console import Console
         from rich.live import Live
 
-        if isinstance(self._target, Console):
-            console = self._target
-        elif self._stream.isatty():
-            console = Console(file=self._stream)
-        else:  # FORCE_COLOR makes rich take any pipe for a terminal
+        console = self._target if isinstance(self._target, Console) else Console(file=self._stream)
+        # FORCE_COLOR makes rich take any pipe for a terminal.
+        if console is not self._target and not self._stream.isatty():
             return None
         if not console.is_terminal or console.is_dumb_terminal:
             return None

@@ -15,27 +15,15 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from nhgd_pde.output.atomic import OutputError, write_atomically
-from nhgd_pde.output.fields import FieldData, FieldSeries, Grid, write_vtu
-from nhgd_pde.output.lines import LineFile
-from nhgd_pde.output.lock import FolderLock
-from nhgd_pde.output.names import (
-    CHECKPOINT,
-    EVOLUTION,
-    FIELDS,
-    FINAL,
-    HISTORY,
-    LOG,
-    PROBLEM,
-    SCENARIOS,
-    STEM,
-    SUMMARY,
-)
-from nhgd_pde.output.ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
-from nhgd_pde.output.storage import writing
+from .atomic import OutputError, write_atomically
+from .fields import FieldData, FieldSeries, Grid, write_vtu
+from .lines import LineFile
+from .lock import FolderLock
+from .names import EVOLUTION, FIELDS, FINAL, HISTORY, LOG, PROBLEM, SCENARIOS, STEM, SUMMARY
+from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
+from .storage import writing
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
 
@@ -55,10 +43,8 @@ class RunFolder:
         held: ExitStack,
         columns: tuple[str, ...] | None = None,
     ) -> None:
-        self.path = path
-        self.fields = fields
-        self._lock, self._held = lock, held
-        self._columns = columns
+        self.path, self.fields = path, fields
+        self._lock, self._held, self._columns = lock, held, columns
         self._history, self._log = LineFile(path / HISTORY), LineFile(path / LOG)
         self._started = time.monotonic()
         self._closed = False
@@ -109,19 +95,12 @@ class RunFolder:
             if lock is None:
                 lock = FolderLock.take(folder)
                 stack.callback(lock.release)
-            columns = None
-            if (folder / HISTORY).exists():
-                columns = _mend_history(folder / HISTORY, up_to)
+            columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
                 write_atomically(folder / PROBLEM, _headed(problem_yaml))
             series = FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to)
             return cls(folder, series, lock, stack.pop_all(), columns)
         raise AssertionError("not reached")
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """Where the newest checkpoint goes."""
-        return self.path / CHECKPOINT
 
     def check(self) -> None:
         """Make sure that the folder is still this run's; raises `StorageError` if it was deleted or taken over."""
@@ -204,16 +183,14 @@ class RunFolder:
     def close(self) -> None:
         """Close the history and the log, and free the folder; a second call does nothing."""
         self._closed = True
-        for file in (self._history, self._log):
-            file.close()
+        self._history.close()
+        self._log.close()
         self._held.close()
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 # The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
 _FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
+# The numbers of a checkpoint, beside the state of the outer loop.
+_NUMBERS = ("seconds", "stage", "before", "reference")
+# The fields of the state of the outer loop that are saved as they are.
+_LOOP = ("outer", "evaluations", "bad", "sensitivity", "unit", "scales", "solved", "tried", "edge", "crossed")
 # The keys under which the curvature role's part of a checkpoint is named.
 _REMOTE = {"file", "sha256"}
 _MALFORMED = "the checkpoint is malformed, or of another version of the package"
@@ -45,9 +49,6 @@ class Checkpoint:
     """The state of a run between two evaluations.
 
     Attributes:
-        loop: the state of the outer loop.
-        counts: the work of the run so far.
-        seconds: the seconds of the run so far.
         stage: index of the problem of a continuation that the loop solves.
         before: outer iterations of the stages before.
         reference: the first gradient norm of the run.
@@ -109,21 +110,9 @@ class Checkpoints:
             "current": _without_oracle(loop.current),
             "state": _save(self._oracle, loop.current.oracle),
             "knowledge": None if same else _save(self._oracle, loop.knowledge),
-            "outer": to_plain(loop.outer),
-            "evaluations": loop.evaluations,
-            "bad": loop.bad,
-            "sensitivity": loop.sensitivity,
-            "unit": loop.unit,
-            "scales": to_plain(loop.scales),
-            "solved": loop.solved,
-            "tried": loop.tried,
-            "edge": to_plain(loop.edge),
-            "crossed": to_plain(loop.crossed),
+            **{name: to_plain(getattr(loop, name)) for name in _LOOP},
             "counts": checkpoint.counts.as_dict(),
-            "seconds": checkpoint.seconds,
-            "stage": checkpoint.stage,
-            "before": checkpoint.before,
-            "reference": checkpoint.reference,
+            **{name: getattr(checkpoint, name) for name in _NUMBERS},
             "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
             "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
         }
@@ -146,9 +135,6 @@ class Checkpoints:
 
     def read(self, stages: Sequence[OuterProblem]) -> tuple[Checkpoint, str]:
         """The newest checkpoint that can be used, and a sentence if that, or the history before it, is damaged.
-
-        Args:
-            stages: the problems of all stages.
 
         Raises:
             OutputError: there is none, none can be used, or they are of another problem; what differs is named.
@@ -239,35 +225,20 @@ def _from_content(folder: Path, content: dict[str, Any], oracle: Oracle, stages:
         # There is no curvature role that could read its part.
         content = _inlined(content, folder)
     current = _restore(oracle, problem, content["state"])
-    knowledge = current
-    if content["knowledge"] is not None:
-        knowledge = _restore(oracle, problem, content["knowledge"])
+    knowledge = current if content["knowledge"] is None else _restore(oracle, problem, content["knowledge"])
     device = problem.start()[0].device
     loop = LoopState(
         first=from_plain(content["first"], device),
         current=replace(from_plain(content["current"], device), oracle=current),
-        outer=from_plain(content["outer"], device),
         knowledge=knowledge,
-        evaluations=content["evaluations"],
-        bad=content["bad"],
-        sensitivity=content["sensitivity"],
-        unit=content["unit"],
-        scales=from_plain(content["scales"], device),
-        solved=content["solved"],
-        tried=from_plain(content["tried"], device),
-        edge=from_plain(content["edge"], device),
-        crossed=from_plain(content["crossed"], device),
+        **{name: from_plain(content[name], device) for name in _LOOP},
     )
-    known = content["run_first"]
     return Checkpoint(
         loop,
         Counts(**content["counts"]),
-        content["seconds"],
-        content["stage"],
-        content["before"],
-        content["reference"],
-        rounds,
-        None if known is None else from_plain(known, device),
+        **{name: content[name] for name in _NUMBERS},
+        rounds=rounds,
+        first=from_plain(content["run_first"], device),
     )
 
 

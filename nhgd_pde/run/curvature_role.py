@@ -32,11 +32,6 @@ _LAST_WORDS = 5.0
 def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device) -> Iterator[Link]:
     """The inner role's link to the curvature role, which is started unless a launcher has done so.
 
-    Args:
-        file: the problem file, which the curvature role builds for itself.
-        folder: where the curvature role writes its part of a checkpoint.
-        device: the device of the inner role.
-
     Raises:
         RoleFailedError: the curvature role could not be set up, with its reason.
         RoleLostError: it died before the two had met.

@@ -29,7 +29,6 @@ class Judgement:
     """The objective of a control in the scenarios of the sample and in fresh ones.
 
     Attributes:
-        risk: the risk measure.
         values: (S,) the objective in every scenario of the sample.
         weights: (S,) the weights of these scenarios.
         fresh: (F,) the objective in fresh scenarios; empty if there are none.

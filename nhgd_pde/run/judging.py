@@ -19,7 +19,7 @@ from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Accuracy
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
-from ..engine.scenarios.part_equations import solve_states
+from ..engine.scenarios.part_equations import SharedInverse, Tolerances
 from ..engine.scenarios.team import ALONE, Team, Work
 from ..engine.search import outer_space
 from ..linalg.factorisation import SingularMatrixError
@@ -47,11 +47,8 @@ def scenario_values(
     """The objective (count,) in some scenarios, which the ranks of a team share.
 
     Args:
-        problem: the problem over scenarios.
         v: (p,) the control.
         parts: (first scenario, number of scenarios) -> the problem of these scenarios.
-        count: number of scenarios.
-        team: the ranks.
     """
     nominal = problem.nominal
     method = NHGD(InnerOptions(), Factored(), HypergradientOptions())
@@ -68,7 +65,8 @@ def scenario_values(
             size = min(problem.at_once, start + own - first)
             part = parts(first, size)
             inverse: Any = state.inner.curvature
-            solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, STATE_ERROR, length)
+            solver = SharedInverse(inverse, Tolerances(STATE_ERROR, STATE_ERROR, length, length))
+            solved = solver.states(part, v, state.u.expand(size, -1).clone())
             values = part.scenario_values(solved.solution, v)
             found.append(torch.full_like(values, math.nan) if solved.message else values)
     every = team.joined(torch.cat(found), torch.arange(start, start + own), count)
@@ -108,11 +106,7 @@ def judged(
     """The judgement at the end of a run.
 
     Args:
-        problem: the last problem that was minimised.
-        v: (p,) the control.
-        scenarios: builds the scenarios of the file.
         streamed: the control was found with scenarios of a stream.
-        team: the ranks that share the scenarios.
 
     Raises:
         ProblemError: a coefficient of a scenario is out of its range.

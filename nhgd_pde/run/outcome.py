@@ -30,14 +30,9 @@ class Outcome:
     """A run that has ended.
 
     Attributes:
-        problem: the problem of the run.
         solved: the outer problem that was minimised last.
         found: its result, with the first and the last iterate of the run.
-        rows: the rows of history.csv.
-        counts, seconds: work and time of the run.
         warnings: sentences on what makes the result worse than it need be.
-        roles, ranks: how the work was shared, see `roles_of` and `traffic_of`.
-        judgement: of an answer over scenarios.
         text: the resolved problem file.
     """
 
@@ -191,10 +186,6 @@ def traffic_of(team: Team, evaluations: int) -> dict[str, float | int]:
     """For summary.json: the number of ranks, and what rank 0 has sent.
 
     An evaluation is one sweep over its scenarios, or two or three of them; `bytes_a_sweep` is the most that one took.
-
-    Args:
-        team: the ranks.
-        evaluations: number of evaluations of the run.
     """
     if team.size == 1:
         return {"count": 1}

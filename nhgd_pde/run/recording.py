@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from ..engine.loop import Iterate
 from ..output.fields import FieldData
@@ -34,10 +33,8 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def __exit__(self, *error: object) -> None:
+        """Ends the records."""
 
     def title(self, text: str) -> None:
         """Writes the first line of the log."""
@@ -63,10 +60,6 @@ class FolderRecorder(Recorder):
     """Writes history, fields, checkpoints and summary of one run into its folder.
 
     Args:
-        problem: the problem of which fields are drawn.
-        folder: the open run folder.
-        checkpoints: the checkpoints of the folder.
-        troubles: where files that cannot be written are noted.
         reached: the iteration of the checkpoint that the run has gone on from; None for a new run.
         every: outer iterations between fields; 0 writes final ones only.
         states: the fields of the state at an iterate.
@@ -98,9 +91,7 @@ class FolderRecorder(Recorder):
         yield
         self._seconds += time.perf_counter() - start
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._folder.close()
 
     def title(self, text: str) -> None:
@@ -132,8 +123,7 @@ class FolderRecorder(Recorder):
         control = iterate.evaluation.v.cpu().numpy()
         point, cell = control_fields(self._problem, control)
         more_points, more_cells = density_fields(self._problem, control)
-        point = {**self._states(iterate), **point, **more_points}
-        data = FieldData(point=point, cell={**cell, **more_cells})
+        data = FieldData({**self._states(iterate), **point, **more_points}, {**cell, **more_cells})
         with self._troubles.bearing("fields"):
             self._folder.check()
             self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
@@ -174,7 +164,6 @@ class Follower(Recorder):
     """The recorder of a rank that writes nothing: it takes part in gathering what rank 0 writes.
 
     Args:
-        checkpoints: the checkpoints that rank 0 writes.
         every: outer iterations between fields; 0 writes final ones only.
         states: the fields of the state at an iterate.
     """

@@ -21,11 +21,10 @@ from .checkpoint import Checkpoint, Checkpoints, Origin
 from .drawing import Fields
 from .fingerprint import fingerprint
 from .gathering import Gathering
-from .history import history_row
 from .outcome import Outcome, roles_of, satisfied, traffic_of
 from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
-from .records import Records, Warnings
+from .records import Records, history_row
 from .scenario_fields import iterate_fields
 from .solution import Row, Solution
 from .stopwatch import Stopwatch
@@ -40,11 +39,9 @@ class Run:
     """One run of a problem.
 
     Args:
-        problem: the problem.
         oracle: the oracle of its method, on the processes that take part.
         callback: called with the row of history.csv of every outer iterate.
         interrupted: asked before every evaluation; true stops the run with what it has.
-        team: the ranks that share the scenarios.
         tell: called with a sentence as soon as there is something to warn of.
     """
 
@@ -64,7 +61,7 @@ class Run:
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._interrupted = lambda: team.decided(interrupted())
         self._tell_at_once, self._troubles = tell, Troubles(tell)
-        self._records = Records(Warnings(problem.pde.notices))
+        self._records = Records(list(problem.pde.notices))
         self._recorder = Recorder()
 
     def solve(self, path: Path | None, resume: bool, lock: FolderLock | None = None) -> Solution:
@@ -118,7 +115,7 @@ class Run:
         if self._team.rank == 0:
             records.rows += read_history_up_to(path, records.last.iteration)
             if damage:
-                records.warnings.add(damage)
+                records.warnings.append(damage)
                 self._tell_at_once(damage)
         return checkpoint
 
@@ -178,7 +175,9 @@ class Run:
         if isinstance(error, KeyboardInterrupt | RoleError):
             records.last = self._states.abandon(records.last)
             if self._states.abandoned:
-                records.warnings.add("without the other ranks there are no statistics of the state, and no judgement")
+                records.warnings.append(
+                    "without the other ranks there are no statistics of the state, and no judgement"
+                )
         return Minimum(records.last, records.first, status, message)
 
     def _tell(self, iterate: Iterate) -> None:
@@ -235,7 +234,7 @@ class Run:
         try:
             return judged(self._sequence.current, found.last.evaluation.v, scenarios, streamed, self._team)
         except (ProblemError, SingularMatrixError) as error:
-            self._records.warnings.add(f"the answer could not be judged: {error}")
+            self._records.warnings.append(f"the answer could not be judged: {error}")
             return None
 
     def _outcome(self, found: Minimum, judged: Judgement | None, earlier: int, text: str) -> Outcome:
@@ -247,7 +246,7 @@ class Run:
             rows=tuple(self._records.rows),
             counts=self._watch.counts,
             seconds=self._watch.seconds,
-            warnings=tuple(self._records.warnings.sentences),
+            warnings=tuple(self._records.warnings),
             roles=roles_of(self._oracle),
             ranks=traffic_of(self._team, found.last.evaluations - earlier),
             judgement=judged,

@@ -41,10 +41,7 @@ def sharing(problem: Problem, roles: int, place: ProcessPlace | None, folder: Pa
     """Connects this process with the others that work on a run.
 
     Args:
-        problem: the problem of the run.
-        roles: number of roles.
         place: the place of this process among the ranks; None without ranks.
-        folder: of the run; None for a run without one.
     """
     method, device = problem.method, problem.pde.equation.lift.device
     # Without other processes, nothing of what they need is loaded.

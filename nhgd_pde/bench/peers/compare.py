@@ -18,7 +18,7 @@ from ...run.outcome import nominal_of
 from ..hypergradients import relative_error
 from ..truth import Judge
 from . import betty, boat, torchopt
-from .bridge import version
+from .bridge import missing, version
 
 STEPS = (20, 500)
 _ADAPTERS = (torchopt, betty, boat)
@@ -68,7 +68,7 @@ def without_curvature(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int)
 
 def unavailable() -> dict[str, str]:
     """Name of every library that cannot be used -> why."""
-    return {adapter.NAME: reason for adapter in _ADAPTERS if (reason := adapter.available())}
+    return {adapter.NAME: reason for adapter in _ADAPTERS if (reason := missing(adapter.MODULE, adapter.NAME))}
 
 
 def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
@@ -90,15 +90,16 @@ def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
                 size = relative_error(problem.outer_metric, h, exact.derivative)
                 if steps > 1:
                     found.append(PeerError(name, setting, steps, size, elapsed, remark))
-    missing = [PeerError(name, "", 0, math.nan, math.nan, reason) for name, reason in unavailable().items()]
-    return (*found, *missing)
+    absent = [PeerError(name, "", 0, math.nan, math.nan, reason) for name, reason in unavailable().items()]
+    return (*found, *absent)
 
 
 def _candidates() -> Iterator[tuple[str, str, str, Derivative]]:
     yield "nhgd-pde", "certified, factored curvature", "", certified
     yield "nhgd-pde", "certified, no curvature", "", without_curvature
+    absent = unavailable()
     for adapter in _ADAPTERS:
-        if adapter.available() is None:
+        if adapter.NAME not in absent:
             yield version(adapter.NAME), adapter.SETTING, adapter.NOTE, adapter.hypergradient
-    if torchopt.available() is None:
+    if torchopt.NAME not in absent:
         yield version(torchopt.NAME), "solve_normal_cg, rtol 1e-14", "the default solver", torchopt.normal_hypergradient

@@ -48,8 +48,6 @@ class Traffic:
     """The traffic over a link.
 
     Attributes:
-        sent: number of bytes sent.
-        messages: number of messages sent.
         waited: seconds spent waiting for the other role.
         peer_busy: seconds that the other role has worked, from its last answer.
     """
@@ -74,7 +72,6 @@ class Link:
         wire: device that tensors travel on: the GPU between two GPUs (NCCL), else the CPU (Gloo).
         device: where received tensors are wanted.
         ring: largest number of messages on their way.
-        traffic: the traffic from this end.
         explain: how the other role has ended, as a sentence; None if this is not known.
     """
 

@@ -97,9 +97,7 @@ class Ranks(Team):
 
     Attributes:
         members: where each rank runs.
-        device: the device of this rank.
         group: an NCCL group, if every rank has its own GPU; None: sums go by Gloo.
-        traffic: the traffic of this rank.
         explain: how another rank has ended, as a sentence; None if this is not known.
     """
 
@@ -249,10 +247,6 @@ def meet_ranks(
     """Connects the ranks; returns the team of this rank.
 
     Args:
-        store: a store that all ranks reach.
-        rank: number of this rank.
-        size: number of ranks.
-        device: device of this rank.
         ended: asked while waiting: None, or a sentence on which rank will not come any more.
 
     Raises:

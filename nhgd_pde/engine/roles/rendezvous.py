@@ -27,9 +27,6 @@ def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[],
     """Connects the two roles; returns the end of the link of this role.
 
     Args:
-        store: a store that both roles reach.
-        rank: `INNER` or `CURVATURE`.
-        device: device of this role.
         alive: asked while waiting: None, or a sentence on why the other role will not come any more.
 
     Raises:
@@ -78,8 +75,6 @@ def await_value(
     """Waits for the value of a key that another process sets.
 
     Args:
-        store: a store that all processes reach.
-        key: the key.
         others: the processes that may give up, as they say so to `give_up`.
         who: what the process that sets the key is called, for messages.
         ended: asked while waiting: None, or a sentence on which process will not come any more.
