@@ -146,9 +146,9 @@ def _same_side(read: MeshOfFile) -> str | None:
     inner = np.flatnonzero(mesh.f2t[1] >= 0)
     local = np.argmax(mesh.t2f[:, mesh.f2t[0, inner]] == inner, axis=0)
     around = np.array(mesh.elem.refdom.facets)[local].T
-    facets = mesh.p.T[mesh.t[around, mesh.f2t[0, inner]].T]
-    middle, normal, centres = facets.mean(axis=1), normals_of(facets), mesh.p.T[mesh.t].mean(axis=0)
-    first, second = (((centres[cells] - middle) * normal).sum(axis=1) for cells in mesh.f2t[:, inner])
+    facets = mesh.p[:, mesh.t[around, mesh.f2t[0, inner]]]
+    middle, normal, centres = facets.mean(axis=1), normals_of(facets.T).T, mesh.p[:, mesh.t].mean(axis=1)
+    first, second = (((centres[:, cells] - middle) * normal).sum(axis=0) for cells in mesh.f2t[:, inner])
     folded = np.flatnonzero((first > 0.0) == (second > 0.0))
     if not len(folded):
         return None
