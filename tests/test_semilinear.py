@@ -14,7 +14,7 @@ import torch
 import nhgd_pde as nhgd
 from benchmarks.reference import control_error, orders
 from nhgd_pde.linalg.safe_lengths import dot
-from nhgd_pde.pde.semilinear import semilinear
+from nhgd_pde.pde.poisson import semilinear
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.problem_file.expressions import Expression

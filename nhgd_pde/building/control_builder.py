@@ -203,7 +203,7 @@ class ControlBuilder:
                 )
         region = None if spec.on is None else weight.reshape(-1)
         cells = np.flatnonzero(weight.reshape(weight.shape[1], -1)[:, 0].cpu().numpy())
-        maps = (replaced("conductivity", by, region),)
+        maps = (replaced("conductivity", lambda _, v: by(v), region),)
         certain = isinstance(spec, ConductivityControl)
         return Entry(key, part, None, maps, functions, additive=False, cells=cells, certain=certain)
 

@@ -147,12 +147,9 @@ class Controls:
         return self._bound("lower", -np.inf), self._bound("upper", np.inf)
 
     def _bound(self, side: str, none: float) -> Tensor:
-        return torch.cat(
-            [
-                torch.full_like(part.initial, none) if getattr(part, side) is None else getattr(part, side)
-                for part in self.parts
-            ]
-        )
+        ends = [getattr(part, side) for part in self.parts]
+        pairs = zip(ends, self.parts, strict=True)
+        return torch.cat([torch.full_like(part.initial, none) if end is None else end for end, part in pairs])
 
     def split(self, v: Tensor) -> tuple[Tensor, ...]:
         return self.rows.split(v)

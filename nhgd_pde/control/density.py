@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..pde.form import Coefficients, ControlMap
+from .maps import replaced
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,12 @@ class Interpolation:
     def map(self, region: Tensor | None = None) -> ControlMap:
         """The map into the coefficients, everywhere or in a region (P,), which is one inside and zero outside."""
 
-        def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
+        def value(coefficients: Coefficients, v: Tensor) -> Tensor:
             share = self.material(v, coefficients[self.slope])
             # Powers of negative numbers are NaN, so that negative shares count as zero; with the penalty 1 they are
             # kept.
             penalty = coefficients[self.penalty]
             power = share if float(penalty) == 1.0 else share.clamp(min=0.0) ** penalty
-            value = self.low + (self.high - self.low) * power
-            if region is not None:
-                value = torch.where(region > 0.0, value, coefficients[self.coefficient])
-            return {**coefficients, self.coefficient: value}
+            return self.low + (self.high - self.low) * power
 
-        return enter
+        return replaced(self.coefficient, value, region)

@@ -88,15 +88,15 @@ class ConeFilter:
 def cone_filter(radius: float, centres: np.ndarray, volumes: np.ndarray, device: torch.device) -> ConeFilter:
     """The filter of Andreassen et al. 2011, eq. 8: weights volume * max(0, radius - distance of the centres).
 
-    Args:
-        radius: radius in the units of the mesh.
-        centres: (dim, m) centres of the cells.
-        volumes: (m,) volumes of the cells.
-        device: device of the filter.
+    The radius is in the units of the mesh; `centres` (dim, m) and `volumes` (m,) are those of the cells.
     """
-    weights = cone_weights(radius, centres) @ sp.diags_array(volumes)
+    return ConeFilter(_means(cone_weights(radius, centres) @ sp.diags_array(volumes), device))
+
+
+def _means(weights: sp.csr_matrix, device: torch.device) -> SparseMatrix:
+    """The weights, scaled so that rows sum to one."""
     totals = np.asarray(weights.sum(axis=1)).reshape(-1)
-    return ConeFilter(SparseMatrix(sp.csr_matrix(sp.diags_array(1.0 / totals) @ weights), device))
+    return SparseMatrix(sp.csr_matrix(sp.diags_array(1.0 / totals) @ weights), device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +120,7 @@ class SensitivityFilter:
 
 def sensitivity_filter(radius: float, centres: np.ndarray, volumes: Tensor) -> SensitivityFilter:
     """The filter of cells with these centres (dim, m) and volumes (m,) (Andreassen et al. 2011, eq. 7)."""
-    weights = cone_weights(radius, centres)
-    rows = sp.diags_array(1.0 / np.asarray(weights.sum(axis=1)).reshape(-1)) @ weights
-    return SensitivityFilter(SparseMatrix(sp.csr_matrix(rows), volumes.device), volumes)
+    return SensitivityFilter(_means(cone_weights(radius, centres), volumes.device), volumes)
 
 
 def cone_weights(radius: float, centres: np.ndarray) -> sp.csr_matrix:

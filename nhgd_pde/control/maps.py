@@ -15,21 +15,20 @@ def added(name: str, gain: str = "gain", component: int | None = None) -> Contro
 
     def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
         contribution = coefficients[gain] * v
-        before = coefficients[name]
         if component is None:
-            return {**coefficients, name: before + contribution}
-        rows = list(before)
+            return {**coefficients, name: coefficients[name] + contribution}
+        rows = list(coefficients[name])
         rows[component] = rows[component] + contribution
-        return {**coefficients, name: torch.stack(list(torch.broadcast_tensors(*rows)))}
+        return {**coefficients, name: torch.stack(torch.broadcast_tensors(*rows))}
 
     return enter
 
 
-def replaced(name: str, by: Callable[[Tensor], Tensor], region: Tensor | None = None) -> ControlMap:
-    """The map that makes a coefficient a function of v, everywhere or in a region (P,) of ones."""
+def replaced(name: str, by: Callable[[Coefficients, Tensor], Tensor], region: Tensor | None = None) -> ControlMap:
+    """The map that makes a coefficient a function of the coefficients and v, everywhere or in a region (P,) of ones."""
 
     def enter(coefficients: Coefficients, v: Tensor) -> Coefficients:
-        value = by(v)
+        value = by(coefficients, v)
         if region is not None:
             value = torch.where(region > 0.0, value, coefficients[name])
         return {**coefficients, name: value}

@@ -141,13 +141,10 @@ class Outline:
 
 
 def same_place(points: np.ndarray, thickness: np.ndarray, precision: float, step: float = 0.0) -> np.ndarray:
-    """The distance below which two places are the same, at some cells of a mesh.
+    """The distance below which two places are the same, at cells of a given thickness (cells,).
 
-    Args:
-        points: (n, dim) the vertices of the mesh.
-        thickness: (cells,) the thickness of the cells.
-        precision: relative rounding of the coordinates.
-        step: distance between neighbouring coordinates that the file can hold, zero where this is not known.
+    `points` (n, dim) are the vertices of the mesh, `precision` is the relative rounding of the coordinates, and `step`
+    the distance between neighbouring coordinates that the file can hold, zero where this is not known.
     """
     rounding = 4.0 * np.finfo(float).eps * np.abs(points).max()
     same = max(_SAME, 8.0 * precision) * np.ptp(points, axis=0).max()
@@ -362,8 +359,7 @@ def _layers(outline: Outline, start: np.ndarray, axis: int) -> tuple[np.ndarray,
 def _passing(corners: np.ndarray) -> np.ndarray:
     """1 where a ray from the origin along the first axis leaves through a simplex, -1 where it enters, 0 if it misses.
 
-    Args:
-        corners: (n, dim, dim) vertices of simplices, in order around them as seen from outside.
+    The vertices (n, dim, dim) of the simplices are in order around them as seen from outside.
     """
     if corners.shape[1] == 2:
         a, b = corners[:, 0], corners[:, 1]

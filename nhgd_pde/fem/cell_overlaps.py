@@ -21,17 +21,13 @@ def overlapping_pair(mesh: skfem.Mesh, some: np.ndarray, precision: float, step:
     products of two edges, overlap (separating axis theorem). Images must overlap by more than the distance below which
     two places are the same. Hexahedra with facets that are not plane may also overlap by half of the warp.
 
-    Args:
-        mesh: a mesh with convex cells.
-        some: indices of the cells of which one must be the first of the pair.
-        precision: relative rounding of the coordinates.
-        step: absolute rounding of the coordinates.
+    Cells must be convex. The first cell of the pair is one of the cells with the indices `some`; `precision` and `step`
+    are the relative and the absolute rounding of the coordinates.
     """
     points = np.ascontiguousarray(mesh.p.T)
     corners = points[mesh.t.T]
     low, high = corners.min(axis=1), corners.max(axis=1)
-    tree = BoxTree(low, high)
-    for query, other in tree.meeting(low[some], high[some]):
+    for query, other in BoxTree(low, high).meeting(low[some], high[some]):
         one = some[query]
         different = one != other
         one, other = one[different], other[different]

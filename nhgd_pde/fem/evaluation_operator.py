@@ -2,7 +2,7 @@
 
 Every integral of the package is E^T W F(E u): E evaluates, F acts point by point, W are quadrature weights, and E^T
 tests (the decomposition of libCEED and MFEM, arXiv 1911.09220). E is stored as small dense tables of the elements, from
-which products and matrices are computed; `matrix` exports E as one sparse matrix.
+which products and matrices are computed.
 """
 
 from __future__ import annotations
@@ -87,15 +87,6 @@ class EvaluationOperator:
     def shifted(self, first: int, size: int) -> EvaluationOperator:
         """The same functions as the columns from `first` on of a space with `size` columns."""
         return replace(self, dofs=np.where(self.dofs < 0, -1, self.dofs + first), size=size)
-
-    @cached_property
-    def matrix(self) -> SparseMatrix:
-        """E, rows ordered (component, element, point)."""
-        points = self.quadrature.weights.shape[1]
-        rows = [
-            self._rows(table.expand(-1, points, -1), part) for table, part in zip(self.tables, self._parts, strict=True)
-        ]
-        return SparseMatrix(sp.vstack(rows, format="csr"), self.quadrature.weights.device)
 
     def _rows(self, table: Tensor, part: slice) -> sp.csr_matrix:
         """A table (elements, points, functions) as a matrix (elements * points, size)."""

@@ -83,15 +83,14 @@ def unsound_cells(corners: np.ndarray, kind: str) -> str | None:
         low, high = np.minimum(low, determinants), np.maximum(high, determinants)
     rounding = 1e-14 * np.linalg.norm(edges, axis=2).max(axis=1) ** dim
     flat = np.maximum(high, -low) <= rounding
-    folded = (low <= rounding) & (high >= -rounding)
-    for wrong, name, reason in (
-        (flat, "degenerate", "measure zero"),
-        (folded, "folded", "not convex, flat at a corner, or with its vertices out of order"),
-    ):
-        if wrong.any():
-            centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(wrong)].mean(axis=0))
-            return f"has a {name} {kind} ({reason}) at ({centre})"
-    return None
+    wrong, what = flat, f"degenerate {kind} (measure zero)"
+    if not flat.any():
+        wrong = (low <= rounding) & (high >= -rounding)
+        what = f"folded {kind} (not convex, flat at a corner, or with its vertices out of order)"
+    if not wrong.any():
+        return None
+    centre = ", ".join(f"{x:.4g}" for x in corners[np.argmax(wrong)].mean(axis=0))
+    return f"has a {what} at ({centre})"
 
 
 def misfit(read: MeshOfFile, cracks: bool) -> str | None:
@@ -147,9 +146,9 @@ def _same_side(read: MeshOfFile) -> str | None:
     inner = np.flatnonzero(mesh.f2t[1] >= 0)
     local = np.argmax(mesh.t2f[:, mesh.f2t[0, inner]] == inner, axis=0)
     around = np.array(mesh.elem.refdom.facets)[local].T
-    facets = mesh.p.T[mesh.t[around, mesh.f2t[0, inner]].T]
-    middle, normal, centres = facets.mean(axis=1), normals_of(facets), mesh.p.T[mesh.t].mean(axis=0)
-    first, second = (((centres[cells] - middle) * normal).sum(axis=1) for cells in mesh.f2t[:, inner])
+    facets = mesh.p[:, mesh.t[around, mesh.f2t[0, inner]]]
+    middle, normal, centres = facets.mean(axis=1), normals_of(facets.T).T, mesh.p[:, mesh.t].mean(axis=1)
+    first, second = (((centres[:, cells] - middle) * normal).sum(axis=0) for cells in mesh.f2t[:, inner])
     folded = np.flatnonzero((first > 0.0) == (second > 0.0))
     if not len(folded):
         return None

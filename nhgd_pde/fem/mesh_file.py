@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
     """Reads a mesh file; its names become boundaries (facets, also inside) and subdomains of the mesh.
 
-    Args:
-        path: path of the file.
-        cracks: whether cells may touch without sharing vertices and facets.
+    With `cracks`, cells may touch without sharing vertices and facets.
 
     Returns:
         The mesh, and for names that stand for neither facets nor cells: name -> reason why it cannot be used.
@@ -46,8 +44,7 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
             contextlib.redirect_stderr(io.StringIO()),
             warnings.catch_warnings(action="ignore"),
         ):
-            file_format = "gmsh" if path.suffix == ".msh" else None
-            found = meshio.read(path, file_format=file_format)
+            found = meshio.read(path, file_format="gmsh" if path.suffix == ".msh" else None)
     except ModuleNotFoundError as error:
         raise MeshFileError(
             f"mesh file {path} cannot be read: meshio needs the package {error.name}, which comes with "

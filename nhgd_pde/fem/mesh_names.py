@@ -22,13 +22,10 @@ _MOST_TAGS = 1000
 
 @dataclass
 class Parts:
-    """The named parts of a mesh.
+    """The named parts of a mesh, with the vertices of facets (k, vertices) and single vertices as numbered in the file.
 
-    Attributes:
-        cells: name -> indices among all cells of the mesh's kind, in the order of the file.
-        facets: name -> (k, vertices) the vertices of facets, as numbered in the file.
-        vertices: name -> vertices, as numbered in the file.
-        unusable: name -> reason why it cannot be used.
+    `cells` are indices among all cells of the mesh's kind, in the order of the file. `unusable` are the reasons why a
+    name cannot be used.
     """
 
     cells: dict[str, np.ndarray] = field(default_factory=dict)
@@ -103,18 +100,21 @@ def _tagged(found: meshio.Mesh) -> Iterator[tuple[str, list[np.ndarray]]]:
     # A colon in the name of the data, as in "medit:ref", means that meshio knows them as the tags of the format.
     plain = next((key for key in tags if ":" in key or key == "cell_tags"), next(iter(tags), None))
     for key, values in tags.items():
-        for number, dim in _numbers(found, key, values):
-            members = _with_tag(found, values, number, dim)
-            for name in _names_of(found, key, number, dim) or [str(number) if key == plain else f"{key}:{number}"]:
-                yield name, members
+        for number, dim, members in _numbered(found, values):
+            # gmsh writes zero for a cell that belongs to no group.
+            if number or key != "gmsh:physical":
+                for name in _names_of(found, key, number, dim) or [str(number) if key == plain else f"{key}:{number}"]:
+                    yield name, members
 
 
-def _with_tag(found: meshio.Mesh, values: Any, number: int, dim: int) -> list[np.ndarray]:
-    """The indices of the cells of a dimension that have a tag, in every block of cells."""
-    return [
-        np.flatnonzero(np.asarray(tags).reshape(-1) == number) if block.dim == dim else np.arange(0)
-        for block, tags in zip(found.cells, values, strict=True)
-    ]
+def _numbered(found: meshio.Mesh, values: Any) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+    """The tags with the dimension of their cells, and the indices of these cells in every block of cells."""
+    arrays = [np.asarray(each).reshape(-1) for each in values]
+    # In gmsh, a line and a surface may have the same number.
+    for dim in sorted({block.dim for block in found.cells}):
+        own = [tags if block.dim == dim else tags[:0] for block, tags in zip(found.cells, arrays, strict=True)]
+        for number in map(int, np.unique(np.concatenate(own))):
+            yield number, dim, [np.flatnonzero(tags == number) for tags in own]
 
 
 def _indices(blocks: Any, found: meshio.Mesh) -> list[np.ndarray] | None:
@@ -136,17 +136,6 @@ def _are_tags(values: Any) -> bool:
     whole = all(np.issubdtype(each.dtype, np.integer) or not each.size for each in arrays)
     single = all(each.ndim == 1 or each.shape[1:] == (1,) for each in arrays)
     return whole and single and 0 < len(np.unique(np.concatenate([each.reshape(-1) for each in arrays]))) <= _MOST_TAGS
-
-
-def _numbers(found: meshio.Mesh, key: str, values: Any) -> Iterator[tuple[int, int]]:
-    """The tags of a file with the dimension of their cells: in gmsh, a line and a surface may have the same number."""
-    dims = {block.dim for block in found.cells}
-    for dim in sorted(dims):
-        arrays = [np.asarray(each) for block, each in zip(found.cells, values, strict=True) if block.dim == dim]
-        for number in np.unique(np.concatenate([each.reshape(-1) for each in arrays])):
-            # gmsh writes zero for a cell that belongs to no group.
-            if number or key != "gmsh:physical":
-                yield int(number), dim
 
 
 def _names_of(found: meshio.Mesh, key: str, number: int, dim: int) -> list[str]:
@@ -201,13 +190,13 @@ def set_of_vertices(mesh: skfem.Mesh, vertices: np.ndarray) -> tuple[np.ndarray,
     chosen = np.zeros(mesh.nvertices, dtype=bool)
     chosen[vertices] = True
     none = np.arange(0)
-    facets = np.flatnonzero(chosen[mesh.facets].all(axis=0))
+    facets, cells = (np.flatnonzero(chosen[each].all(axis=0)) for each in (mesh.facets, mesh.t))
     outer = facets[mesh.f2t[1, facets] < 0]
-    if len(outer) and len(np.unique(mesh.facets[:, outer])) == len(vertices):
-        return outer, none
-    cells = np.flatnonzero(chosen[mesh.t].all(axis=0))
-    if len(cells) and len(np.unique(mesh.t[:, cells])) == len(vertices):
-        return none, cells
-    if len(facets) and len(np.unique(mesh.facets[:, facets])) == len(vertices):
-        return facets, none
+    for some, table, found in (
+        (outer, mesh.facets, (outer, none)),
+        (cells, mesh.t, (none, cells)),
+        (facets, mesh.facets, (facets, none)),
+    ):
+        if len(some) and len(np.unique(table[:, some])) == len(vertices):
+            return found
     return None

@@ -9,11 +9,8 @@ def patches(points: np.ndarray, size: int) -> np.ndarray:
     """(N,) the patch, 0, 1, ..., of every point, each of at most `size` points.
 
     The method is recursive coordinate bisection: a set of points for k patches is cut across its longest side into
-    shares for k // 2 and k - k // 2 patches. Points at one place, such as several unknowns of a node, keep their order.
-
-    Args:
-        points: (dim, N) the points.
-        size: largest number of points of a patch, at least 1.
+    shares for k // 2 and k - k // 2 patches. Points (dim, N) at one place, such as several unknowns of a node, keep
+    their order.
     """
     if size < 1:
         raise ValueError(f"expected patches of at least 1 point, found {size}")

@@ -12,12 +12,7 @@ _PERPENDICULAR = 1e-3
 
 
 class NotFlatError(ValueError):
-    """Vertices that do not lie in a plane, or on a line.
-
-    Attributes:
-        index: the vertex with the largest distance.
-        distance: the distance of this vertex.
-    """
+    """Vertices that do not lie in a plane, or on a line; with the vertex of the largest distance, and this distance."""
 
     def __init__(self, index: int, distance: float) -> None:
         super().__init__(f"vertex {index} is {distance:.3g} away")

@@ -16,12 +16,7 @@ _MOST_RETREATS = 20
 
 @dataclass(frozen=True)
 class LowRankInverse:
-    """A = t K^-1 + sum_i u_i v_i^T, from covectors to vectors.
-
-    Attributes:
-        scale: t.
-        left, right: (r, k, n) the u_i and v_i, the latest last.
-    """
+    """A = t K^-1 + sum_i u_i v_i^T, from covectors to vectors, with the scale t and the latest u_i and v_i last."""
 
     scale: float
     left: Tensor
@@ -47,12 +42,8 @@ class LowRankInverse:
     def updated(self, metric: RieszMap, s: Tensor, y: Tensor, image: Tensor, memory: int) -> LowRankInverse:
         """Broyden's good update in the inner product K: A+ = A + (s - A y) (A^T K s)^T / (s . K A y).
 
-        Args:
-            metric: K.
-            s: (k, n) a step.
-            y: (k, n) the change of the residual over it.
-            image: A y.
-            memory: largest number of pairs, at least 1; the oldest pair is dropped before the update, so that A+ y = s.
+        s (k, n) is a step, y the change of the residual over it, and `image` is A y. Of `memory` pairs, at least 1, the
+        oldest one is dropped before the update, so that A+ y = s.
         """
         old = self
         if self.rank == memory:

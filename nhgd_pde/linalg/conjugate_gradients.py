@@ -21,12 +21,8 @@ _NOT_FINITE = "the conjugate gradient method met a number that is not finite"
 class _Iteration:
     """Conjugate gradients for A_s x_s = b_s in the rows (S, n), of which only the active ones move.
 
-    Args:
-        operator: x (S, n) -> A_s x_s, (S, n).
-        preconditioner: r (k, n) -> P r for any rows.
-        x: (S, n) first iterates.
-        r: (S, n) b - A x at the first iterates.
-        z: (S, n) P r at the first iterates, where it is known.
+    The operator takes all rows, and the preconditioner P any of them. r is b - A x at the first iterates x, and z is
+    P r where it is known.
     """
 
     def __init__(

@@ -28,16 +28,12 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class KrylovResult:
-    """The result of a Krylov method for one system.
+    """The result of a Krylov method for one system: the last iterate, the number of steps, and a sentence.
 
     Attributes:
-        solution: the last iterate, of the shape of the right-hand side.
         residual: right-hand side minus operator times solution, as updated by the recurrence.
-        iterations: number of steps.
-        error: relative residual of the solution, measured by the caller's function or in the norm of the
-            preconditioner.
+        error: relative residual, measured by the caller's function or in the norm of the preconditioner.
         converged: whether the tolerance was reached.
-        message: a sentence.
     """
 
     solution: Tensor
@@ -50,16 +46,13 @@ class KrylovResult:
 
 @dataclass(frozen=True)
 class BatchedResult:
-    """The result of a Krylov method for many systems, one a row.
+    """The result of a Krylov method for many systems, one a row: as a `KrylovResult`, with all errors (S,).
 
     Attributes:
-        solution: (S, n) the last iterates.
-        residual: (S, n) right-hand sides minus operator times solution, as updated by the recurrence.
         error: (S,) the errors of the rows in the norm of the method. Conjugate gradients report the error before the
             last step of a row; it is smaller after this step.
         iterations: number of steps of the row that took most.
         converged: whether every row has reached its tolerance.
-        message: a sentence if a row broke down.
         gain: (S,) factor, included in the errors, by which solutions with an operator are larger than solutions with
             the preconditioner; None if it was not asked for.
     """

@@ -87,15 +87,9 @@ def largest_eigenpair(
 ) -> tuple[float, Tensor, int]:
     """The eigenvalue of largest modulus and its eigenvector.
 
-    The Ritz value grows from step to step. The method ends where a step has changed it by at most the tolerance. This
-    change is added to the result as an estimate of the steps that are not taken.
-
-    Args:
-        operator: x -> A x, shapes as `start`.
-        metric: the inner product.
-        start: first vector, not zero.
-        rtol: relative tolerance of the eigenvalue.
-        steps: largest number of applications of the operator.
+    The Ritz value grows from step to step. The method ends after some applications of the operator, or where a step has
+    changed the value by at most the relative tolerance. This change is added to the result as an estimate of the steps
+    that are not taken. `start` must not be zero.
 
     Returns:
         The modulus of the eigenvalue, the Ritz vector with length one, and the applications taken. The eigenvalue is

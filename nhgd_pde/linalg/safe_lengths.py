@@ -75,9 +75,7 @@ def row_lengths(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
 def root(square: float, terms: Callable[[], float]) -> float:
     """The square root of a form; zero where it is negative by rounding, NaN where it is more negative.
 
-    Args:
-        square: the value of the form.
-        terms: returns the sum of the absolute values of the terms.
+    `terms` returns the sum of the absolute values of the terms of the form.
     """
     if square < 0.0:
         return 0.0 if -square <= _ROUNDING * terms() else math.nan

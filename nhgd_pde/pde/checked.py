@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..fem.evaluation_operator import EvaluationOperator
+from ..fem.pattern import Blocks
 from .form import Integral, Pointwise
 from .pointwise import field_groups
 from .probing import NOT_ITS_DERIVATIVE, SCALES, changed_in_place, probe
@@ -61,8 +62,7 @@ class CheckedForm:
             if which == "f1" and found.ndim != like.ndim:
                 raise RuntimeError
             if found.dtype != like.dtype:
-                told = str(found.dtype).removeprefix("torch.")
-                wanted = str(like.dtype).removeprefix("torch.")
+                told, wanted = (str(each.dtype).removeprefix("torch.") for each in (found, like))
                 raise FormError(f"{self.name}: {which} has numbers of type {told}; expected {wanted}")
             return found.expand(like.shape)
         except RuntimeError:
@@ -98,15 +98,13 @@ def examine(name: str, integral: Integral, rows: int, generator: torch.Generator
     points = integral.evaluation.quadrature.points
     components = integral.evaluation.components
     like = integral.evaluation.quadrature.weights
-    first: dict[tuple[int, int], Tensor] = {}
-    affine = True
-    for k, scale in enumerate(SCALES):
+    found = []
+    for scale in SCALES:
         state = scale * torch.randn((components, rows, points), generator=generator, dtype=like.dtype).to(like.device)
-        blocks = dict(integral.state_blocks(state, None))
+        found.append(integral.state_blocks(state, None))
         _compare(name, integral, state, generator)
-        if k == 0:
-            first = blocks
-        affine = affine and _same(first, blocks)
+    first, *others = found
+    affine = all(_same(first, blocks) for blocks in others)
     symmetric = all((j, i) in first and _close(block, first[j, i]) for (i, j), block in first.items())
     values = range(0, components, integral.evaluation.stride)
     coercive = affine and symmetric and _not_negative(first, components, integral.evaluation)
@@ -128,11 +126,11 @@ def _compare(name: str, integral: Integral, state: Tensor, generator: torch.Gene
     for label, _, components in (everything, *field_groups(len(state), integral.evaluation.stride, 0, "u")):
         found = probe(lambda each: integral.density(each, None), state, components, size, generator)
         if found is not None and found.wrong:
-            told = f"{NOT_ITS_DERIVATIVE}" if label == everything[0] and not found.zero else found.sentence(label)
+            told = NOT_ITS_DERIVATIVE if label == everything[0] and not found.zero else found.sentence(label)
             raise FormError(f"{name}: {told}")
 
 
-def _same(a: dict[tuple[int, int], Tensor], b: dict[tuple[int, int], Tensor]) -> bool:
+def _same(a: Blocks, b: Blocks) -> bool:
     return a.keys() == b.keys() and all(_close(a[key], b[key]) for key in a)
 
 
@@ -140,7 +138,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= 1e-12 * (a.abs().max() + b.abs().max()))
 
 
-def _not_negative(blocks: dict[tuple[int, int], Tensor], components: int, evaluation: EvaluationOperator) -> bool:
+def _not_negative(blocks: Blocks, components: int, evaluation: EvaluationOperator) -> bool:
     weights = evaluation.quadrature.weights
     dense = weights.new_zeros(*weights.shape, components, components)
     for (i, j), block in blocks.items():

@@ -24,14 +24,10 @@ def leaves(arguments: Sequence[Tensor]) -> list[Tensor]:
 
 
 def gradient_along(total: Tensor, at: Sequence[Tensor], steps: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The derivative of the gradient of a number in a direction; None where it vanishes.
+    """The derivative of the gradient of a number by `at` in the direction `steps`; None where it vanishes.
 
-    Reverse mode is used twice, because the first use of forward mode imports torch's compiler.
-
-    Args:
-        total: a number that was computed from `at` with gradients enabled.
-        at: the tensors of the gradient.
-        steps: the direction, which broadcasts to the shapes of `at`.
+    The number must be computed from `at` with gradients enabled; steps broadcast. Reverse mode is used twice, because
+    the first use of forward mode imports torch's compiler.
     """
     with torch.enable_grad():
         if not total.requires_grad:

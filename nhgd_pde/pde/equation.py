@@ -84,7 +84,7 @@ class StateEquation:
     @property
     def repeats(self) -> int:
         """The number of copies of the state space in the unknowns: the steps of an evolution."""
-        return 1
+        return self.rows.steps
 
     @property
     def spatial_free(self) -> np.ndarray:
@@ -130,17 +130,15 @@ class StateEquation:
     def refusal(self, v: Tensor) -> str:
         """A sentence on a coefficient that leaves its range at the controls v (p,); empty where there is none."""
         if not (self._judged and torch.equal(self._judged[0][0], v)):
-            self._judged[:] = [(v.clone(), self._refusal(v))]
+            rows = self.rows.spread(v)
+            said = next((said for integral in self.guarded if (said := integral.refusal(rows))), "")
+            said = said or ("" if self.data is None else self.data.refusal(v))
+            self._judged[:] = [(v.clone(), said)]
         return self._judged[0][1]
 
     @cached_property
     def _judged(self) -> list[tuple[Tensor, str]]:
         return []
-
-    def _refusal(self, v: Tensor) -> str:
-        rows = self.rows.spread(v)
-        said = next((said for integral in self.guarded if (said := integral.refusal(rows))), "")
-        return said or ("" if self.data is None else self.data.refusal(v))
 
     @property
     def guarded(self) -> tuple[Integral, ...]:
@@ -148,8 +146,7 @@ class StateEquation:
         return self.integrals
 
     def _admit(self, v: Tensor) -> None:
-        said = self.refusal(v)
-        if said:
+        if said := self.refusal(v):
             raise InadmissibleError(said)
 
     @cached_property
@@ -256,9 +253,9 @@ class StateEquation:
             by_state, by_control = self._blocks(integral, stages, rows)
             blocks.append(by_state)
             if by_state or state is None:
-                state = _sum(state, test.assemble(test, _shared(by_state), self._symmetric_integrals))
+                state = added(state, test.assemble(test, _shared(by_state), self._symmetric_integrals))
             if by_control is not None and integral.control_evaluation is not None:
-                control = _sum(control, test.assemble(integral.control_evaluation, _shared(by_control)))
+                control = added(control, test.assemble(integral.control_evaluation, _shared(by_control)))
         assert state is not None
         if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
@@ -284,14 +281,11 @@ class StateEquation:
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         state, control, blocks = self._assemble(full, v)
         # All matrices are assembled with one pattern on the whole space, then Dirichlet rows and columns are cut out.
-        every = np.arange(self.rows.width)
-        derivative = ControlDerivative(
-            self.rows,
-            self.known_control if control is None else control.restrict(self.free, every),
-            None if self.data is None else state.restrict(self.free, np.arange(self.size)),
-            None if self.data is None else self.data.at(v),
-            self.scenarios,
-        )
+        direct = self.known_control if control is None else control.restrict(self.free, np.arange(self.rows.width))
+        derivative = ControlDerivative(self.rows, direct, scenarios=self.scenarios)
+        if self.data is not None:
+            through = state.restrict(self.free, np.arange(self.size))
+            derivative = replace(derivative, through=through, data=self.data.at(v))
         return Linearisation(Jacobian(state.restrict(self.free, self.free), state, self.counts), derivative, blocks)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -391,5 +385,6 @@ def _agree(block: Tensor) -> bool:
     return block.shape[0] > 1 and all(bool((each == each[:1]).all()) for each in (block[:, :1], block))
 
 
-def _sum(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
+def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
+    """a + b, where None is zero."""
     return b if a is None else a + b

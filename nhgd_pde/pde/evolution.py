@@ -23,7 +23,7 @@ from ..linalg.bidiagonal import BidiagonalMatrix, LevelMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
 from ..linalg.sparse import ScenarioMatrix
-from .equation import StateEquation
+from .equation import StateEquation, added
 from .form import Coefficients, Integral
 from .linearisation import ControlDerivative, Jacobian, Linearisation
 
@@ -59,10 +59,6 @@ class EvolutionEquation(StateEquation):
     @property
     def steps(self) -> int:
         return self.rows.steps
-
-    @property
-    def repeats(self) -> int:
-        return self.steps
 
     @property
     def measure(self) -> float:
@@ -139,8 +135,8 @@ class EvolutionEquation(StateEquation):
     def march(self, v: Tensor, rtol: float = 1e-10, iterations: int = 50) -> Tensor:
         """A first state (1, n) of a nonlinear evolution, by Newton's method in each step from the state before it.
 
-        If Newton's method fails in a step, the march goes on from its last iterate. The result is only a start for the
-        equations of all steps at once, and its residual is checked there.
+        Where the method fails, the march goes on from its last iterate: the result is only a start for the equations of
+        all steps at once, and its residual is checked there.
         """
         levels = self._levels(self.embed(self.lift.new_zeros(1, self.unknowns), v)[0]).clone()
         mass = self.mass_at(v)
@@ -168,14 +164,11 @@ class EvolutionEquation(StateEquation):
             below = below + state.scaled((1.0 - self._share) * self.step)
         free, every = self.spatial_free, np.arange(self._width)
         matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps)
-        derivative = ControlDerivative(
-            self.rows,
-            None if direct is None else direct.restrict(free, np.arange(self.rows.width)),
-            None
-            if self.data is None
-            else LevelMatrix(diagonal.restrict(free, every), below.restrict(free, every), self.steps),
-            None if self.data is None else self.data.at(v),
-        )
+        entering = None if direct is None else direct.restrict(free, np.arange(self.rows.width))
+        derivative = ControlDerivative(self.rows, entering)
+        if self.data is not None:
+            through = LevelMatrix(diagonal.restrict(free, every), below.restrict(free, every), self.steps)
+            derivative = ControlDerivative(self.rows, entering, through, self.data.at(v))
         return Linearisation(Jacobian(matrix, state, self.counts), derivative, blocks)
 
     def _changed_inertia(self, full: Tensor, v: Tensor, direct: ScenarioMatrix | None) -> ScenarioMatrix | None:
@@ -184,10 +177,7 @@ class EvolutionEquation(StateEquation):
         assert inertia is not None and inertia.control_evaluation is not None
         levels, controls = self._levels(full), inertia.control_values(self.rows.spread(v))
         blocks = inertia.control_blocks(inertia.evaluation.evaluate(levels[1:] - levels[:-1]), controls)
-        if not blocks:
-            return direct
-        part = inertia.evaluation.assemble(inertia.control_evaluation, blocks)
-        return part if direct is None else direct + part
+        return added(direct, inertia.evaluation.assemble(inertia.control_evaluation, blocks)) if blocks else direct
 
     def _second_derivative(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         state, control = super()._second_derivative(full, v, w, step, dv)
@@ -219,9 +209,8 @@ class EvolutionEquation(StateEquation):
 def capacity_matrix(cells: EvaluationOperator, fields: int, capacity: Tensor) -> ScenarioMatrix:
     """The mass matrix of the first fields, with the factor `capacity` (P,) or (steps, P)."""
     weight = capacity.reshape(-1, *cells.quadrature.weights.shape)
-    return cells.assemble(
-        cells, {(i, i): weight for i in range(0, cells.stride * fields, cells.stride)}, symmetric=True
-    )
+    values = range(0, cells.stride * fields, cells.stride)
+    return cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)
 
 
 def inertia(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
@@ -231,15 +220,9 @@ def inertia(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """The equation of one step for the unknowns (n of a step,) at its end.
+    """The equation of one step for the unknowns (n of a step,) at its end, with M and the integrals of this step.
 
-    Attributes:
-        equation: the equation of all steps.
-        mass: M in this step.
-        integrals: the integrals in this step, with the controls.
-        before: (size of the space,) all coefficients at the beginning of the step.
-        given: (size of the space,) the given coefficients at the end of the step.
-        theta: theta of this step.
+    `before` are all coefficients at the beginning of the step, and `given` those at its end that are not unknowns.
     """
 
     equation: EvolutionEquation
@@ -252,8 +235,7 @@ class _Step:
     def residual(self, u: Tensor) -> Tensor:
         equation = self.equation
         equation.counts.residuals += 1
-        after = self._end(u)
-        stage = self._stage(after)
+        after, stage = self._end_and_stage(u)
         total = self.mass.mv((after - self.before)[None])
         for integral in self.integrals:
             density = integral.density(integral.evaluation.evaluate(stage), None)
@@ -262,7 +244,7 @@ class _Step:
 
     def solver(self, u: Tensor) -> Callable[[Tensor], Tensor]:
         equation = self.equation
-        stage, total = self._stage(self._end(u)), self.mass
+        (_, stage), total = self._end_and_stage(u), self.mass
         for integral in self.integrals:
             test = integral.evaluation
             blocks = integral.state_blocks(test.evaluate(stage), None)
@@ -271,10 +253,8 @@ class _Step:
         factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric)
         return lambda b: factors.solve(b[None])[0]
 
-    def _end(self, u: Tensor) -> Tensor:
+    def _end_and_stage(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The coefficients at the end of the step, and those (1, size) at which the integrals are evaluated."""
         after = self.given.clone()
         after[self.equation._spatial] = u
-        return after
-
-    def _stage(self, after: Tensor) -> Tensor:
-        return torch.lerp(self.before, after, self.theta)[None]
+        return after, torch.lerp(self.before, after, self.theta)[None]

@@ -146,12 +146,9 @@ class Integral:
     def second_derivative(
         self, state: Tensor, controls: Tensor | None, tests: Tensor, state_step: Tensor, control_step: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The derivatives of dF/d(state, controls)^T tests in a direction, at the points.
+        """The derivatives of dF/d(state, controls)^T tests in a direction (state_step, control_step), at the points.
 
-        Args:
-            state, controls: values as in `density`.
-            tests: values (components, S, P) of the test function.
-            state_step, control_step: the direction, with the shapes of `state` and `controls`.
+        State and controls are values as in `density`, and the test function has values (components, S, P).
 
         Returns:
             (components, S, P), and (controls, R, P) summed over the scenarios; None where a derivative vanishes.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.sparse import SparseMatrix
-from .derivatives import gradient_along
+from .derivatives import gradient_along, gradient_of, leaves
 from .ranges import Guard
 
 
@@ -43,8 +43,7 @@ class ParameterData:
 
     def guarded_values(self, v: Tensor) -> dict[str, Tensor]:
         """The coefficients (n,) by their key in the problem file."""
-        values = self.values(v).detach().reshape(-1)
-        return dict.fromkeys(self.guard.keys.values(), values)
+        return dict.fromkeys(self.guard.keys.values(), self.values(v).detach().reshape(-1))
 
     def values(self, v: Tensor) -> Tensor:
         """The coefficients (1 or S, M)."""
@@ -53,7 +52,11 @@ class ParameterData:
     def derivatives(self, v: Tensor) -> Tensor:
         """(k, 1 or S, M) the derivatives of every coefficient by every number."""
         if not (self._last and torch.equal(self._last[0][0], v)):
-            self._last[:] = [(v.clone(), self._derivatives(v))]
+            # Every coefficient has its own copies of the numbers, so that one backward pass is enough.
+            shape = self.values(v).shape
+            copies = tuple(v[k].expand(shape) for k in self.columns)
+            found = gradient_of(lambda *numbers: self.function(numbers).sum(), copies)
+            self._last[:] = [(v.clone(), torch.stack(found))]
         return self._last[0][1]
 
     @cached_property
@@ -61,20 +64,10 @@ class ParameterData:
         return []
 
     def _spread(self, v: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The numbers and the coefficients, with one copy of every number for each coefficient.
-
-        So one backward pass gives the derivatives of all coefficients.
-        """
+        """The numbers and the coefficients, with copies of every number so that one backward pass is enough."""
         shape = self.values(v).shape
-        numbers = [v[k].detach().expand(shape).clone().requires_grad_(True) for k in self.columns]
+        numbers = leaves([v[k].expand(shape) for k in self.columns])
         return numbers, self.function(numbers)
-
-    def _derivatives(self, v: Tensor) -> Tensor:
-        with torch.enable_grad():
-            numbers, values = self._spread(v)
-            if not values.requires_grad:
-                return torch.zeros_like(torch.stack(numbers)).detach()
-            return torch.stack(torch.autograd.grad(values.sum(), numbers, materialize_grads=True)).detach()
 
     def mv(self, v: Tensor, d: Tensor) -> Tensor:
         """The change (1 or S, M) of the coefficients for a change d (p,) of the controls."""
@@ -122,18 +115,18 @@ class GivenData:
 
     def added(self, full: Tensor, v: Tensor) -> Tensor:
         """Coefficients (S, N), which are zero where parameters determine them, plus those of the controls v (p,)."""
-        if self.matrix is not None:
-            full = full + self.matrix.mv(v[None])
-        for each in self.parameters:
-            full = full.index_add(1, each.indices, each.values(v).expand(len(full), -1))
-        return full
+        return self._plus(full, v, lambda each: each.values(v))
 
     def moved(self, full: Tensor, v: Tensor, d: Tensor) -> Tensor:
         """A change (S, N) of coefficients plus the change that follows from a change d (p,) of the controls at v."""
+        return self._plus(full, d, lambda each: each.mv(v, d))
+
+    def _plus(self, full: Tensor, controls: Tensor, values: Callable[[ParameterData], Tensor]) -> Tensor:
+        """Coefficients (S, N) plus those that are added for controls (p,), and the values of the parameters."""
         if self.matrix is not None:
-            full = full + self.matrix.mv(d[None])
+            full = full + self.matrix.mv(controls[None])
         for each in self.parameters:
-            full = full.index_add(1, each.indices, each.mv(v, d).expand(len(full), -1))
+            full = full.index_add(1, each.indices, values(each).expand(len(full), -1))
         return full
 
     def at(self, v: Tensor) -> DataDerivative:

@@ -96,8 +96,8 @@ class ControlDerivative:
 
     rows: ControlRows
     direct: ScenarioMatrix | None
-    through: ScenarioMatrix | LevelMatrix | None
-    data: DataDerivative | None
+    through: ScenarioMatrix | LevelMatrix | None = None
+    data: DataDerivative | None = None
     scenarios: int = 1
 
     @property

@@ -24,26 +24,21 @@ def field_groups(components: int, stride: int, argument: int, letter: str) -> Gr
 def integrand(
     integral: Integral, blocks: Blocks, stages: Tensor, v: Tensor, layout: ControlRows, affine: bool
 ) -> PointFunction:
-    """The integrand of an integral at coefficients of the state and at controls, with scenarios or time steps as rows.
+    """The integrand of an integral at coefficients of the state and at controls v, with scenarios or steps as rows.
 
-    Args:
-        integral: an integral of an equation.
-        blocks: the derivative of the integrand by the state at these coefficients, from which J is assembled.
-        stages: (S, size of the space) coefficients of the state.
-        v: (p,) controls.
-        layout: maps controls to their values in the rows.
-        affine: second derivatives are zero in the equation.
+    `blocks` are the derivatives of the integrand by the state at the coefficients `stages` (S, size of the space), from
+    which J is assembled. Second derivatives are zero in an `affine` equation.
     """
     state, controls = integral.evaluation.evaluate(stages), integral.control_values(layout.spread(v))
+    stride = integral.evaluation.stride
+    at: tuple[Tensor, ...] = (state,)
+    groups = field_groups(integral.evaluation.components, stride, 0, "u")
     if controls is not None:
         # Every row has its own copy of the control, so that the derivatives of the rows are not summed.
         controls = controls.expand(-1, state.shape[1], -1)
-    at = (state,) if controls is None else (state, controls)
-    by_control = integral.control_blocks(state, controls)
-    stride = integral.evaluation.stride
-    groups = field_groups(integral.evaluation.components, stride, 0, "u")
-    if controls is not None:
+        at = (state, controls)
         groups += (("the control", 1, tuple(range(len(controls)))),)
+    by_control = integral.control_blocks(state, controls)
 
     def first(steps: tuple[Tensor, ...]) -> Tensor:
         total = torch.zeros_like(state)
@@ -59,8 +54,8 @@ def integrand(
         found = integral.second_derivative(state, controls, tests, steps[0], steps[1] if len(steps) > 1 else None)
         return tuple(torch.zeros_like(each) if own is None else own for own, each in zip(found, at, strict=False))
 
-    def value(*arguments: Tensor) -> Tensor:
-        return integral.density(arguments[0], arguments[1] if len(arguments) > 1 else None)
+    def value(state: Tensor, controls: Tensor | None = None) -> Tensor:
+        return integral.density(state, controls)
 
     def of_controls(change: Tensor) -> Tensor:
         values = integral.control_values(layout.spread(change))

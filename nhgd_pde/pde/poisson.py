@@ -1,16 +1,31 @@
-"""Diffusion: -div(conductivity grad u) + reaction u = source."""
+"""Diffusion: -div(conductivity grad u) + reaction u = source, or with nonlinearity(u) in place of the reaction."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .form import ClosedForm, Coefficients
+from .form import ClosedForm, Coefficients, Pointwise
 
 
 def poisson(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
     """int (reaction u - source) phi + conductivity grad u . grad phi."""
     return c["reaction"] * u - c["source"], conduction(u, grad, c)
+
+
+def semilinear(nonlinearity: Callable[[Tensor, Tensor], Tensor]) -> Pointwise:
+    """int (nonlinearity(u) - source) phi + conductivity grad u . grad phi.
+
+    The nonlinearity maps u (S, P) and points x (dim, P) to values that broadcast against u, through which derivatives
+    pass.
+    """
+
+    def form(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
+        return nonlinearity(u, x) - c["source"], conduction(u, grad, c)
+
+    return form
 
 
 def conduction(u: Tensor, grad: Tensor, c: Coefficients) -> Tensor:

@@ -50,12 +50,11 @@ def pole_between(equation: StateEquation, start: Tensor, end: Tensor) -> str:
 def with_pole(path: Path) -> Hashable | None:
     """The name of a coefficient with a pole on the way; None where there is none."""
     samples = [path(share) for share in _SHARES]
-    return next((name for name in samples[0] if _pole(path, name, [each[name] for each in samples])), None)
+    return next((name for name in samples[0] if _pole(path, name, torch.stack([each[name] for each in samples]))), None)
 
 
-def _pole(path: Path, name: Hashable, samples: list[Tensor]) -> bool:
+def _pole(path: Path, name: Hashable, table: Tensor) -> bool:
     """Whether a coefficient has a pole on the way."""
-    table = torch.stack(samples)
     if not bool(torch.isfinite(table).all()):
         return True
     size = table.abs()
@@ -76,13 +75,7 @@ def _value(path: Path, name: Hashable, entry: int, share: float) -> float:
 
 
 def _unbounded(value: Callable[[float], float], left: float, right: float, usual: float) -> bool:
-    """Whether a function is unbounded between two places.
-
-    Args:
-        value: the function.
-        left, right: the places.
-        usual: the largest value of the function at the samples.
-    """
+    """Whether a function is unbounded between two places, with the size `usual` of its largest value at the samples."""
     points = [left + (right - left) * k / 4.0 for k in range(5)]
     values = [value(t) for t in points]
     # The largest value is left out, because its place may be next to a pole by chance.
@@ -98,9 +91,8 @@ def _unbounded(value: Callable[[float], float], left: float, right: float, usual
         first = _next(values)
         points, values = points[first : first + 3], values[first : first + 3]
         middles = [0.5 * (a + b) for a, b in pairwise(points)]
-        between = [value(t) for t in middles]
         points = [points[0], middles[0], points[1], middles[1], points[2]]
-        values = [values[0], between[0], values[1], between[1], values[2]]
+        values = [values[0], value(middles[0]), values[1], value(middles[1]), values[2]]
     return seconds[-1] - seconds[-_LAST] > spreads[-_LAST]
 
 

@@ -62,15 +62,10 @@ def probe(
     generator: torch.Generator,
     segments: bool = True,
 ) -> Probe | None:
-    """Changes some components of an argument; None where values of the function are not finite.
+    """Changes some components of an argument `at` of a given size; None where values are not finite.
 
-    Args:
-        value: argument (components, rows, P) -> (any, rows, P), point by point.
-        at: the argument.
-        components: the components that are changed.
-        size: size of the argument, in its units.
-        generator: source of the random direction.
-        segments: also look for staircases along longer segments, which may leave the range of a formula.
+    The function maps (components, rows, P) to (any, rows, P), point by point. With `segments`, staircases are also
+    looked for along longer segments, which may leave the range of a formula. The direction is random.
     """
     direction = torch.zeros_like(at)
     for i in components:

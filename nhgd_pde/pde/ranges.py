@@ -18,14 +18,10 @@ class InadmissibleError(SingularMatrixError):
 
 @dataclass(frozen=True)
 class Breach:
-    """A value that is not admissible.
+    """A value that is not admissible, or the smallest eigenvalue of a matrix.
 
-    Attributes:
-        value: the worst value; for a matrix its smallest eigenvalue.
-        index: index of the value among the values (..., points) of a scalar.
-        expected: the text after "expected ...".
-        rule: the violated bound, as text after "must be ...".
-        matrix: the value is an eigenvalue.
+    `index` is its place among the values (..., points) of a scalar. `expected` is the text after "expected ...", and
+    `rule` the text after "must be ...", which has the violated bound.
     """
 
     value: float
@@ -62,6 +58,7 @@ class Range:
         NaN is outside.
         """
         matrix = values.ndim > 2
+        expected = self.matrix if matrix and self.matrix else self.expected
         if matrix:
             even = torch.movedim(0.5 * (values + values.swapaxes(0, 1)), (0, 1), (-2, -1))
             missing = ~torch.isfinite(even).all(-1).all(-1)
@@ -71,19 +68,16 @@ class Range:
         flat = values.reshape(-1)
         unknown = torch.isnan(flat)
         if bool(unknown.any()):
-            return Breach(math.nan, int(unknown.int().argmax()), self._expected(matrix), "finite", matrix)
+            return Breach(math.nan, int(unknown.int().argmax()), expected, "finite", matrix)
         low, high = int(flat.argmin()), int(flat.argmax())
         least, most = float(flat[low]), float(flat[high])
         if not (least >= self.lower if self.closed[0] else least > self.lower):
             rule = _rule("at least" if self.closed[0] else "above", self.lower)
-            return Breach(least, low, self._expected(matrix), rule, matrix)
+            return Breach(least, low, expected, rule, matrix)
         if not (most <= self.upper if self.closed[1] else most < self.upper):
             rule = _rule("at most" if self.closed[1] else "below", self.upper)
-            return Breach(most, high, self._expected(matrix), rule, matrix)
+            return Breach(most, high, expected, rule, matrix)
         return None
-
-    def _expected(self, matrix: bool) -> str:
-        return self.matrix if matrix and self.matrix else self.expected
 
 
 def _rule(bound: str, end: float) -> str:

@@ -31,9 +31,8 @@ class ControlRows:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The number of entries of each control in v."""
-        return tuple(
-            count * self.steps if varies else count for count, varies in zip(self.columns, self.varying, strict=True)
-        )
+        pairs = zip(self.columns, self.varying, strict=True)
+        return tuple(count * self.steps if varies else count for count, varies in pairs)
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -63,11 +62,9 @@ class ControlRows:
         """v (p,) -> rows (steps, width); one row where no control varies."""
         if not any(self.varying):
             return v[None]
-        parts = [
-            self._staged(k, part.reshape(self.steps, count)) if varies else part.expand(self.steps, -1)
-            for k, (part, count, varies) in enumerate(zip(self.split(v), self.columns, self.varying, strict=True))
-        ]
-        return torch.cat(parts, dim=1)
+        pairs = enumerate(zip(self.split(v), self.varying, strict=True))
+        staged = (self._staged(k, part.reshape(self.steps, -1)) if varies else part for k, (part, varies) in pairs)
+        return torch.cat([part.expand(self.steps, -1) for part in staged], dim=1)
 
     def _staged(self, number: int, values: Tensor) -> Tensor:
         """The values (steps, columns) of a control -> those at the times of the equation's integrals."""
@@ -85,13 +82,9 @@ class ControlRows:
         """The transpose of `spread`: rows (any, width) -> (p,); it sums over rows that share a control."""
         if not any(self.varying):
             return rows.sum(0)
-        parts = torch.split(rows, list(self.columns), dim=1)
-        return torch.cat(
-            [
-                self._staged_transposed(k, part).reshape(-1) if varies else part.sum(0)
-                for k, (part, varies) in enumerate(zip(parts, self.varying, strict=True))
-            ]
-        )
+        pairs = enumerate(zip(torch.split(rows, list(self.columns), dim=1), self.varying, strict=True))
+        whole = [self._staged_transposed(k, part).reshape(-1) if varies else part.sum(0) for k, (part, varies) in pairs]
+        return torch.cat(whole)
 
 
 def steady(size: int) -> ControlRows:

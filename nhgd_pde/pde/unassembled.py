@@ -38,11 +38,7 @@ class UnassembledDerivative:
     """E^T W D E with the values and gradients E of the state at the points and the derivative D of the integrands.
 
     Its rounding errors are errors of fluxes, whose sum over a region vanishes; errors of matrix entries do not cancel.
-
-
-    Attributes:
-        equation: the state equation.
-        parts: for each integral its evaluation at the points, and the blocks of D.
+    `parts` has for each integral its evaluation at the points, and the blocks of D.
     """
 
     equation: StateEquation

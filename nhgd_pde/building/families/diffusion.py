@@ -49,7 +49,7 @@ class SemilinearSpec(Equation):
     starter: ClassVar[Starter] = Starter(pde={"nonlinearity": '"u**3"'})
 
     def interior(self, values: Values, space: StateSpace) -> Interior:
-        from ...pde.semilinear import semilinear
+        from ...pde.poisson import semilinear
         from .coefficients import conductivity_of, points
 
         x = points(space)
