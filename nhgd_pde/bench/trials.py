@@ -37,7 +37,6 @@ class Task:
     """The problem that all contenders solve.
 
     Attributes:
-        source: problem file, or its content as a mapping.
         common: overrides for every contender, by dotted path.
     """
 

@@ -1,7 +1,6 @@
 """Fields on a grid as VTU files, and a series of them with a .pvd index that ParaView opens at any moment.
 
-meshio is met here and nowhere else in the output; it is imported when a file is written or read, because the
-command line's help must not wait for it.
+meshio is imported here alone, when a file is written or read: the command line's help must not wait for it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """One run a folder: a lock file that names the process which writes there.
 
-The lock is the system's own (flock), which ends with its process, however that ends. The file says which process holds
-it. Where a file system has no such locks, or the file was left by a process of another host, the text of the file
-decides.
+The lock is the system's own (flock), which ends with its process, however that ends. Where a file system has no such
+locks, or the file was left by a process of another host, the text of the file decides.
 """
 
 from __future__ import annotations

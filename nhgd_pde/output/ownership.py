@@ -1,9 +1,8 @@
 """Which folders a run may write to, what it deletes there first, and what it leaves alone.
 
 A folder is a run folder if its problem.yaml starts with `HEADER`, or, without that file, if its summary.json is that of
-a run. It holds the same problem if the names and the kinds of equations are the same: somebody who tries other
-parameters, meshes or options goes on in one folder. In a run folder a new run deletes exactly the names that it writes.
-Any other folder that is not empty is refused, so that a mistyped path does no harm.
+a run. It holds the same problem if the names and the kinds of equations are the same. In a run folder a new run deletes
+exactly the names that it writes. Any other folder that is not empty is refused: a mistyped path does no harm.
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ class Checkpoints:
     """The checkpoints of a run folder, of a run that has the lock of the folder.
 
     Args:
-        folder: the run folder.
         oracle: the oracle whose states are in the checkpoints.
-        problem: the problem of the run.
     """
 
     def __init__(self, folder: Path, oracle: Oracle, problem: Problem | TaskProblem) -> None:

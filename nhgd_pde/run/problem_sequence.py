@@ -86,7 +86,6 @@ class ProblemSequence:
         """Goes from the current problem, which has ended, to the next one.
 
         Args:
-            first: the first iterate of the run.
             stopping: the stopping rule by which the current problem has ended.
 
         Returns:

@@ -1,8 +1,7 @@
 """The rounds that enforce bounds of the state: each round is an outer problem without these bounds.
 
-A round minimises the augmented Lagrangian of `objective.state_bounds`. After it the multipliers are updated, and the
-penalty grows where that has not brought the state nearer to its bounds. Rounds are solved roughly until the bounds
-nearly hold, the last ones to the goal of the run.
+A round minimises the augmented Lagrangian of `objective.state_bounds`; then multipliers and penalties are updated.
+Rounds are solved roughly until the bounds nearly hold, the last ones to the goal of the run.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ class PeerError:
 
     Attributes:
         name: library and version.
-        steps: most conjugate-gradient steps.
         error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
         seconds: of this one hypergradient.
         note: what to know before comparing, or why it failed.

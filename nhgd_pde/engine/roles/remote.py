@@ -22,7 +22,6 @@ class RemoteState:
     """A handle of the inverse that the curvature role owns.
 
     Attributes:
-        counts: where the work of the curvature role is counted.
         anticipated: the point where the curvature role has begun to rebuild its inverse.
         _last: the last report of the curvature role, and the point of a pointwise inverse. All handles share it, as
             they share the inverse.

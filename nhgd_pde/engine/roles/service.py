@@ -43,7 +43,6 @@ class CurvatureRole:
 
     Attributes:
         problem: the bilevel problem; only the parts that the inverse is made from are used.
-        files: the checkpoints of the inverse.
         busy: seconds spent on the inverse.
     """
 
