@@ -23,8 +23,7 @@ from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.json_schema import json_schema, json_schema_text
 from nhgd_pde.problem_file.loading import ProblemFile, parse_override, read_problem
 from nhgd_pde.problem_file.mesh_spec import IntervalMesh, RectangleMesh
-from nhgd_pde.problem_file.objective_spec import ObjectiveTerm
-from nhgd_pde.problem_file.pde_spec import PDESpec
+from nhgd_pde.problem_file.schema import ObjectiveTerm, PDESpec
 from problems import BASE
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -177,8 +177,6 @@ def _check_only_fixed(values: Values, entry: Entry, facets: Mapping[str, np.ndar
     """Complain of a flux or an exchange where a control fixes the state, which would have no effect."""
     for name, indices in facets.items():
         condition = values.file.spec.pde.boundary[name]
-        nothing = condition.neumann is not None and getattr(condition.neumann, "constant", None) == 0.0
-        if condition.dirichlet is None and not nothing and _meet(indices, entry.facets):
-            kind = next(each for each in ("neumann", "robin", "absorbing") if getattr(condition, each) is not None)
+        if condition.dirichlet is None and not condition.no_flux and _meet(indices, entry.facets):
             message = f"expected a dirichlet condition or none on {entry.side!r}, whose values {entry.key} controls"
-            values.complain(f"pde.boundary.{name}", f"{message}; found {kind}")
+            values.complain(f"pde.boundary.{name}", f"{message}; found {condition.condition}")

@@ -25,6 +25,7 @@ from ..problem_file.control_spec import (
     ParameterControl,
     PythonControl,
     RobinControl,
+    SideControl,
     SourceControl,
 )
 from ..problem_file.expressions import COORDINATES, Expression
@@ -62,11 +63,8 @@ class ControlBuilder:
     spaces: ControlSpaces
 
     def build(self) -> list[Entry]:
-        spec = self.values.file.spec
-        several = isinstance(spec.control, tuple)
-        entries = [
-            self._entry(f"control.{k}" if several else "control", each, k) for k, each in enumerate(spec.controls)
-        ]
+        controls = self.values.file.spec.keyed_controls
+        entries = [self._entry(key, each, k) for k, (key, each) in enumerate(controls)]
         names = [entry.part.name for entry in entries]
         for k, name in enumerate(names):
             if name in names[:k]:
@@ -238,7 +236,7 @@ class ControlBuilder:
             self.values.complain(f"{key}.gain", message)
         return factor
 
-    def _components(self, key: str, spec: SourceControl | NeumannControl | RobinControl | DirichletControl) -> int:
+    def _components(self, key: str, spec: SourceControl | SideControl) -> int:
         """The number of fields that a control acts on: the first group, or the real part of a complex field."""
         group = self.state.groups[0]
         if spec.complex and not group.complex:
@@ -281,9 +279,8 @@ def _shared_nodes(entries: list[Entry]) -> list[Entry]:
 def starting_parameters(spec: ProblemSpec, dim: int, mistakes: IssueCollector) -> dict[str, float]:
     """The starting values of the controls that are parameters, by name."""
     found = {}
-    for k, each in enumerate(spec.controls):
+    for key, each in spec.keyed_controls:
         if isinstance(each, ParameterControl):
-            key = f"control.{k}" if isinstance(spec.control, tuple) else "control"
             found[each.name] = _start_between_bounds(each, key, mistakes)
             if each.name in COORDINATES[:dim]:
                 message = f"the name {each.name!r} is taken: it is a coordinate of the mesh"

@@ -172,14 +172,8 @@ class ControlSpaces:
         self, key: str, spec: ControlSpec, nodes: np.ndarray, times: np.ndarray | None, copies: int
     ) -> tuple[Tensor | None, Tensor | None]:
         """Lower and upper (copies * m,); None for both where neither is given."""
-        shape = copies, nodes.shape[1]
-        bounds = [
-            np.full(shape, none)
-            if bound is None
-            else np.broadcast_to(self.values.formula(f"{key}.bounds.{i}", bound, nodes, times), shape)
-            for i, (bound, none) in enumerate(zip(spec.bounds, (-np.inf, np.inf), strict=True))
-        ]
-        lower, upper = (bound.reshape(-1) for bound in bounds)
+        given = {f"{key}.bounds.{i}": bound for i, bound in enumerate(spec.bounds)}
+        lower, upper = (bound.reshape(-1) for bound in self.values.limits(given, nodes, times, copies))
         crossed = np.flatnonzero(lower > upper)
         if len(crossed):
             k = int(crossed[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,6 +156,17 @@ class Evaluator:
             return {}
         found = self.random.at(variables & self.random.names, np.asarray(x.cpu()))
         return {name: values.to(self.device) for name, values in found.items()}
+
+    def limits(
+        self, given: Mapping[str, Expression | None], x: Tensor | np.ndarray, times: np.ndarray | None, copies: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bound (copies, P) by their keys, infinite where there is none; points x (dim, P)."""
+        shape = copies, x.shape[1]
+        lower, upper = (
+            np.full(shape, none) if bound is None else np.broadcast_to(self.formula(key, bound, x, times), shape)
+            for (key, bound), none in zip(given.items(), (-np.inf, np.inf), strict=True)
+        )
+        return lower, upper
 
     def number(self, key: str, value: Expression | tuple[Expression, ...] | None) -> None:
         """Complain of an expression that is not one number at a time."""

@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..fem.evaluation_operator import EvaluationOperator
 from ..objective.state_bounds import Between, StateBounds
-from ..problem_file.expressions import COORDINATES
-from .clock import Clock
+from ..problem_file.expressions import COORDINATES, Expression
+from .constraint_builder import ConstraintBuilder
 from .constraint_kinds.state import StateSpec
-from .entry import Entry
 from .evaluator import point_text
-from .objective_builder import ObjectiveBuilder
 from .values import Values
 
 
 @dataclass(frozen=True)
 class NodalBounds:
-    """
-    Attributes:
-        values: evaluates expressions and collects mistakes.
-        entries: the controls.
-        terms: has the state space and the regions of integrals.
-        clock: the times of an evolution; None of a steady problem.
-    """
+    """Makes bounds of the state at nodes for the builder of the constraints."""
 
-    values: Values
-    entries: Sequence[Entry]
-    terms: ObjectiveBuilder
-    clock: Clock | None
+    builder: ConstraintBuilder
+
+    @property
+    def values(self) -> Values:
+        return self.builder.values
 
     def of(self, key: str, spec: StateSpec) -> StateBounds:
-        component, count = spec.component, self.terms.state.groups[0].components
+        component, count = spec.component, self.builder.terms.state.groups[0].components
         if component >= count:
             self.values.complain(f"{key}.component", f"expected a component below {count}, found {component}")
             component = 0
-        state, clock = self.terms.state, self.clock
-        evaluation, region = self.terms.region(f"{key}.on", spec.on)
+        state, clock = self.builder.terms.state, self.builder.clock
+        evaluation, region = self.builder.terms.region(f"{key}.on", spec.on)
         nodes, shares = self._nodes(spec.on, evaluation, region, component)
         x = state.parts[component].nodes[:, nodes]
         # Initial values are bounded only where a control changes them.
-        first = 0 if clock is None or any(entry.initial for entry in self.entries) else 1
+        first = 0 if clock is None or any(entry.initial for entry in self.builder.entries) else 1
         times = None if clock is None else clock.levels[first:]
         copies = 1 if times is None else len(times)
-        lower, upper = self._sides(key, spec, x, times, copies)
+        given = {f"{key}.lower": spec.lower, f"{key}.upper": spec.upper}
+        lower, upper = self.values.limits(given, x, times, copies)
         crossed = np.flatnonzero((lower > upper).any(axis=0))
         if len(crossed):
             level, k = int(np.flatnonzero(lower[:, crossed[0]] > upper[:, crossed[0]])[0]), int(crossed[0])
@@ -68,7 +61,7 @@ class NodalBounds:
             places=tensor(places),
             names=(*COORDINATES[: len(x)], *(("t",) if clock is not None else ())),
             tolerance=spec.tolerance,
-            between=self._between(key, spec, evaluation, region, component, times),
+            between=self._between(given, evaluation, region, component, times),
             penalty=None if spec.penalty == "auto" else float(spec.penalty),
             stages=spec.stages,
             key=key,
@@ -82,11 +75,11 @@ class NodalBounds:
         The shares are those of the integrals of the absolute values of the nodal functions: the integrals themselves
         are zero at the vertices of quadratic triangles.
         """
-        state = self.terms.state
+        state = self.builder.terms.state
         part, first = state.parts[component], int(state.offsets[component])
         if evaluation is not state.cells:
             assert on is not None
-            nodes = part.facet_dofs(self.terms.facets[on])
+            nodes = part.facet_dofs(self.builder.terms.facets[on])
         elif on is None:
             nodes = np.arange(part.size)
         else:
@@ -98,35 +91,21 @@ class NodalBounds:
         measure = float((evaluation.quadrature.weights.cpu().numpy() * region).sum())
         return nodes, measure * shares / shares.sum()
 
-    def _sides(
-        self, key: str, spec: StateSpec, x: Tensor | np.ndarray, times: np.ndarray | None, copies: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bound (copies, points), infinite where there is none."""
-        shape = copies, x.shape[1]
-        lower, upper = (
-            np.full(shape, none)
-            if given is None
-            else np.broadcast_to(self.values.formula(f"{key}.{side}", given, x, times), shape)
-            for side, given, none in (("lower", spec.lower, -np.inf), ("upper", spec.upper, np.inf))
-        )
-        return lower, upper
-
     def _between(
         self,
-        key: str,
-        spec: StateSpec,
+        given: Mapping[str, Expression | None],
         evaluation: EvaluationOperator,
         region: np.ndarray,
         component: int,
         times: np.ndarray | None,
     ) -> Between:
         copies = 1 if times is None else len(times)
-        lower, upper = self._sides(key, spec, evaluation.quadrature.flat, times, copies)
+        lower, upper = self.values.limits(given, evaluation.quadrature.flat, times, copies)
         inside = region.reshape(-1) > 0.0
         return Between(
             evaluation,
             evaluation.stride * component,
             self.values.tensor(np.where(inside, lower, -np.inf)),
             self.values.tensor(np.where(inside, upper, np.inf)),
-            0 if self.clock is None else self.clock.steps + 1 - copies,
+            0 if self.builder.clock is None else self.builder.clock.steps + 1 - copies,
         )

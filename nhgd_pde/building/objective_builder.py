@@ -12,15 +12,16 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..control.controls import Controls
+from ..control.controls import Controls, ControlSpace
 from ..fem.evaluation_operator import EvaluationOperator, side_by_side
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
 from ..objective.terms import Objective
+from ..problem_file.equation_parts import Vector
+from ..problem_file.expressions import Expression
 from ..problem_file.term_parts import TermSpec
 from .clock import Clock
-from .control_parts import ControlParts
 from .objective_terms.base import Term
 from .values import Values
 
@@ -73,10 +74,33 @@ class ObjectiveBuilder:
         assert isinstance(term, Term)
         return term.build(key, self)
 
-    @property
-    def of_controls(self) -> ControlParts:
-        """The controls that terms are about."""
-        return ControlParts(self.values, self.controls, self.clock)
+    # Terms of controls
+
+    def parts(self, key: str, name: str | None) -> list[tuple[int, ControlSpace]]:
+        """The controls that a term is about, each with its first entry in v."""
+        every = zip(self.controls.rows.offsets, self.controls.parts, strict=False)
+        found = [(first, part) for first, part in every if name is None or part.name == name]
+        if not found:
+            known = ", ".join(part.name for part in self.controls.parts)
+            self.values.complain(f"{key}.control", f"expected the name of a control ({known}), found {name!r}")
+        return found
+
+    def spread(self, first: int, part: ControlSpace, one: sp.csr_matrix) -> sp.csr_matrix:
+        """A matrix for one time step of a control, as a matrix (p, p) for all controls and times."""
+        whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.weights), one)
+        before, after = first, self.controls.size - first - part.size
+        return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
+
+    def control_times(self, key: str, value: Expression | Vector, part: ControlSpace) -> np.ndarray | None:
+        """The times at which an expression for a control is taken; complain of t for a control that does not vary."""
+        if self.clock is None:
+            return None
+        if part.rule is None:
+            self.values.constant_in_time(key, value)
+            return np.zeros(1)
+        return part.rule.times
+
+    # Terms of the state
 
     def region(self, key: str, on: str | None) -> tuple[EvaluationOperator, np.ndarray]:
         """The functions of the state at the points of an integral, and a mask (elements, points) of its region."""

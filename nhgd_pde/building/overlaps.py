@@ -48,11 +48,8 @@ def check_overlaps(values: Values, state: StateSpace, facets: dict[str, np.ndarr
     acting = []
     for name, indices in facets.items():
         condition = values.file.spec.pde.boundary[name]
-        kinds = ("dirichlet", "neumann", "robin", "absorbing")
-        kind = next(each for each in kinds if getattr(condition, each) is not None)
-        nothing = kind == "neumann" and getattr(condition.neumann, "constant", None) == 0.0
-        if not nothing:
-            acting.append(_Acting(name, f"pde.boundary.{name}", kind, indices))
+        if not condition.no_flux:
+            acting.append(_Acting(name, f"pde.boundary.{name}", condition.condition, indices))
     for entry in entries:
         if entry.side is not None and entry.facets is not None:
             kind = "dirichlet" if entry.data is not None else "neumann"
@@ -144,11 +141,8 @@ def _in_terms(values: Values) -> None:
 
 def _in_controls(values: Values) -> None:
     """Report controls that share cells: sources add up, and two controls of one coefficient are a mistake."""
-    spec = values.file.spec
-    several = isinstance(spec.control, tuple)
     made, added = [], []
-    for k, each in enumerate(spec.controls):
-        key = f"control.{k}" if several else "control"
+    for key, each in values.file.spec.keyed_controls:
         if isinstance(each, SourceControl) and each.on is not None:
             added.append((key, each.on))
         elif isinstance(each, DensityControl | ConductivityControl | LogConductivityControl):

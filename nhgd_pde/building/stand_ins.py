@@ -52,21 +52,18 @@ def without_code(file: ProblemFile) -> tuple[ProblemFile, tuple[str, ...]]:
         left.append(f"not run: {key} {Function.written(given)} ({where})")
         return True
 
-    if left_out("pde.python", getattr(spec.pde, "python", None)):
+    if left_out("pde.python", _code(spec.pde)):
         changes["pde"] = spec.pde.model_copy(update={"python": _equation})
     controls = tuple(
-        each.model_copy(update={"python": _control})
-        if left_out(f"control.{k}.python" if isinstance(spec.control, tuple) else "control.python", _code(each))
-        else each
-        for k, each in enumerate(spec.controls)
+        each.model_copy(update={"python": _control}) if left_out(f"{key}.python", _code(each)) else each
+        for key, each in spec.keyed_controls
     )
     if controls != spec.controls:
         changes["control"] = controls if isinstance(spec.control, tuple) else controls[0]
-    terms = tuple(
+    changes["objective"] = tuple(
         each.model_copy(update={"python": _density}) if left_out(f"objective.{k}.python", _code(each)) else each
         for k, each in enumerate(spec.objective)
     )
-    changes["objective"] = terms
     return replace(file, spec=spec.model_copy(update=changes)), tuple(left)
 
 

@@ -13,8 +13,7 @@ from ..engine.oracle import Oracle
 from ..engine.outer.base import Feasible, OuterMethod, Setting, Smoothing
 from ..methods.compared_method import Compared
 from ..problem_file.loading import ProblemFile
-from .judges import judge_of
-from .one_scenario import choose_oracle
+from .one_scenario import choose_oracle, judge_of
 from .outer_method import check_outer, choose_outer, has_design
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from ..engine.curvature.factored import Factored
 from ..engine.inner_loop import InnerOptions
 from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Oracle
+from ..engine.scales import ScalesOracle
 from ..methods.adjoint import Adjoint
 from ..methods.compared_method import Compared
 from ..problem_file.catalogue import METHODS, SCENARIO_METHODS, found_at
@@ -49,6 +51,13 @@ def choose_oracle(file: ProblemFile, shape: tuple[int, int], device: torch.devic
 
         return compared_over_scenarios(file)
     return _compared(file)
+
+
+def judge_of(oracle: Oracle[Any, Any]) -> Oracle[Any, Any] | None:
+    """The oracle that judges whether the start is a solution; None where the oracle of the run can tell."""
+    sampled = isinstance(oracle, NHGD) and oracle.inner.tests is not None
+    exact = NHGD(InnerOptions(), Factored(), HypergradientOptions())
+    return exact if sampled or not isinstance(oracle, ScalesOracle) else None
 
 
 def _compared(file: ProblemFile) -> tuple[Oracle[Any, Any], str]:

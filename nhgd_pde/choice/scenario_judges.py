@@ -14,7 +14,7 @@ from ..engine.scenarios.growth import GrowthOptions
 from ..engine.scenarios.minibatches import Minibatches
 from ..engine.scenarios.scenario_nhgd import ScenarioNHGD
 from ..methods.compared_method import Compared
-from .judges import judge_of
+from .one_scenario import judge_of
 
 # Number of scenarios that are looked at first: these few tell whether a start is far from a solution.
 _FIRST = 4

@@ -60,9 +60,11 @@ Space = Annotated[
     FieldSpace,
     Field(description="Finite elements of the control; time: one number a time step; constant: one number."),
 ]
+InCells = Annotated[Literal["P0", "P1", "constant"], Field(description="Finite elements of the control.")]
 Complex = Annotated[
     bool, Flag(), Field(description="Of a complex field: a control with a real and an imaginary part; else real.")
 ]
+Subdomain = Annotated[PartName | None, Field(description="Subdomain it acts on; null for the whole domain.")]
 Side = Annotated[PartName, Field(description="Name of the part of the boundary it acts on.")]
 
 
@@ -71,39 +73,40 @@ class SourceControl(_Control):
 
     kind: Literal["source"]
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the source.")
-    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    on: Subdomain = None
     space: Space = "P1"
     complex: Complex = False
 
 
-class NeumannControl(_Control):
+class SideControl(_Control):
+    """The base of controls on a part of the boundary."""
+
+    kind: str
+    on: Side
+    gain: Scalar
+    space: Space = "P1"
+    complex: Complex = False
+
+
+class NeumannControl(SideControl):
     """The control v adds gain v to the flux through a part of the boundary."""
 
     kind: Literal["neumann"]
-    on: Side
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the flux.")
-    space: Space = "P1"
-    complex: Complex = False
 
 
-class RobinControl(_Control):
+class RobinControl(SideControl):
     """The control v adds gain v to the ambient value of a Robin condition."""
 
     kind: Literal["robin"]
-    on: Side
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the ambient value.")
-    space: Space = "P1"
-    complex: Complex = False
 
 
-class DirichletControl(_Control):
+class DirichletControl(SideControl):
     """The control v adds gain v to the boundary value, interpolated at the nodes."""
 
     kind: Literal["dirichlet"]
-    on: Side
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the boundary value.")
-    space: Space = "P1"
-    complex: Complex = False
 
 
 class InitialControl(_Control):
@@ -117,16 +120,16 @@ class ConductivityControl(_Control):
     """The conductivity is v, which needs a positive lower bound."""
 
     kind: Literal["conductivity"]
-    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
-    space: Literal["P0", "P1", "constant"] = Field(default="P1", description="Finite elements of the control.")
+    on: Subdomain = None
+    space: InCells = "P1"
 
 
 class LogConductivityControl(_Control):
     """The conductivity is exp(v)."""
 
     kind: Literal["log_conductivity"]
-    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
-    space: Literal["P0", "P1", "constant"] = Field(default="P1", description="Finite elements of the control.")
+    on: Subdomain = None
+    space: InCells = "P1"
 
 
 class ProjectionSpec(Section):
@@ -162,7 +165,7 @@ class DensityControl(_Control):
     bounds: tuple[OptionalScalar, OptionalScalar] = Field(
         default=(Expression(0), Expression(1)), description="Lower and upper bound."
     )
-    on: PartName | None = Field(default=None, description="Subdomain it acts on; null for the whole domain.")
+    on: Subdomain = None
     space: Literal["P0", "P1"] = Field(default="P1", description="Finite elements of the design.")
 
     @field_validator("filter")

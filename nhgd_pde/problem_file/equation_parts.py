@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field
 
 from nhgd_pde.problem_file.expressions import Expression
-from nhgd_pde.problem_file.fields import Flag, Formula, Number, Numbers, RegionFormula, Section, issue
+from nhgd_pde.problem_file.fields import Alternatives, Flag, Formula, Number, Numbers, RegionFormula, Section
 
 Vector = tuple[Expression, ...]
 Scalar = Annotated[Expression, Formula()]
@@ -31,7 +31,7 @@ class RobinData(Section):
     )
 
 
-class BoundarySpec(Section):
+class BoundarySpec(Alternatives):
     """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin, absorbing."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
@@ -49,20 +49,18 @@ class BoundarySpec(Section):
         default=None, description="Waves go out: conductivity du/dn = i wavenumber sqrt(conductivity) u; of helmholtz."
     )
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> BoundarySpec:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            known = ", ".join(type(self).model_fields)
-            raise issue(f"expected exactly one of {known}; found {' and '.join(given) or 'none'}")
-        return self
+    @property
+    def condition(self) -> str:
+        """The name of the condition that is given."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
 
-    @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
+    @property
+    def no_flux(self) -> bool:
+        """Whether the condition is the one that holds without any condition: a flux of zero."""
+        return getattr(self.neumann, "constant", None) == 0.0
 
 
-class PointSpec(Section):
+class PointSpec(Alternatives):
     """What holds at one point: exactly one of dirichlet, load."""
 
     at: Annotated[tuple[float, ...], Numbers(Number(), single=False)] = Field(description="Coordinates of the point.")
@@ -72,17 +70,6 @@ class PointSpec(Section):
     load: Annotated[Expression | Vector | None, Formula(null=True, vector=True)] = Field(
         default=None, description="A point source, of a vector a point force as a list."
     )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> PointSpec:
-        given = [name for name in ("dirichlet", "load") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise issue(f"expected exactly one of dirichlet, load; found {' and '.join(given) or 'none'}")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 Conductivity = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class ProblemFile:
 
     def issue(self, key: str, message: str) -> Issue:
         """A mistake at `key`, placed at the nearest line that is known."""
-        return _Places(self.path, self.lines, self.overridden).issue(key, message)
+        return Issue(key, message, _place(key, self.path, self.lines, self.overridden))
 
     def error(self, key: str, message: str) -> ProblemError:
         """The exception for a mistake at `key`."""
@@ -107,10 +107,13 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
         path = Path(source)
         data = YamlText(path, lines, issues).read()
     overridden: set[str] = set()
-    places = _Places(path, lines, overridden)
+
+    def issue(key: str, message: str) -> Issue:
+        return Issue(key, message, _place(key, path, lines, overridden))
+
     if not isinstance(data, dict):
         message = f"expected a mapping with {', '.join(ProblemSpec.model_fields)}, found {found(data)}"
-        raise ProblemError([*issues, places.issue("", message)])
+        raise ProblemError([*issues, issue("", message)])
     for key, value in (overrides or {}).items():
         complaint = _set(data, key, _plain(value), overridden)
         if complaint:
@@ -119,10 +122,10 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
         spec = _vocabulary(data).model_validate(data, context=_context(data))
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        checked = [places.issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
+        checked = [issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
         # A value that cannot be read is reported once; other expectations at its key are not.
-        unread = {issue.key for issue in issues}
-        checked = [issue for issue in checked if issue.key not in unread]
+        unread = {each.key for each in issues}
+        checked = [each for each in checked if each.key not in unread]
         raise ProblemError(sorted([*issues, *checked], key=_reading_order)) from None
     if issues:
         raise ProblemError(issues)
@@ -169,25 +172,13 @@ def _context(data: Mapping[str, Any]) -> Context:
     return Context(isinstance(data.get("time"), dict), tuple(dict.fromkeys(names)))
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Finds the file and line, or the override, that a key comes from."""
-
-    path: Path | None
-    lines: Mapping[str, int]
-    overridden: set[str] | frozenset[str]
-
-    def issue(self, key: str, message: str) -> Issue:
-        return Issue(key, message, self._place(key))
-
-    def _place(self, key: str) -> str | None:
-        # An override replaces everything below its key.
-        if any(prefix in self.overridden for prefix in _prefixes(key)):
-            return OVERRIDE
-        for prefix in _prefixes(key):
-            if prefix in self.lines:
-                return f"{self.path}:{self.lines[prefix]}"
-        return None if self.path is None else f"{self.path}:1"
+def _place(key: str, path: Path | None, lines: Mapping[str, int], overridden: Collection[str]) -> str | None:
+    """The file and line, or the override, that a key comes from."""
+    # An override replaces everything below its key.
+    if any(prefix in overridden for prefix in _prefixes(key)):
+        return OVERRIDE
+    line = next((lines[prefix] for prefix in _prefixes(key) if prefix in lines), 1)
+    return None if path is None else f"{path}:{line}"
 
 
 def _prefixes(key: str) -> Iterator[str]:

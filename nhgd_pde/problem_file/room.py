@@ -206,10 +206,9 @@ class _Plan:
     def _of_inputs(self) -> Iterator[_Need]:
         """Stages of continuations, random fields, and rules of quadrature."""
         spec = self.spec
-        for number, control in enumerate(spec.controls):
+        for key, control in spec.keyed_controls:
             if isinstance(control, DensityControl) and isinstance(control.penalty, tuple):
-                key = f"control.{number}.penalty" if isinstance(spec.control, tuple) else "control.penalty"
-                yield _Need(key, 16.0 * len(control.penalty) * self._points)
+                yield _Need(f"{key}.penalty", 16.0 * len(control.penalty) * self._points)
         for name, given in spec.parameters.items():
             if given.field is not None:
                 modes = min(_modes(given.field), self.mesh.vertices)

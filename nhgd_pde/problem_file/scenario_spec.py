@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from nhgd_pde.problem_file.expressions import RESERVED
-from nhgd_pde.problem_file.fields import Number, Numbers, OneOf, Section, issue
+from nhgd_pde.problem_file.fields import Alternatives, AutoCount, AutoPositive, Number, Numbers, OneOf, Section, issue
 
 Positive = Annotated[float, Number(above=0)]
 Share = Annotated[float, Number(above=0, below=1)]
@@ -42,7 +42,7 @@ class FieldSpec(Section):
         return self
 
 
-class ParameterSpec(Section):
+class ParameterSpec(Alternatives):
     """A random input: exactly one of normal, uniform, field. Other distributions are expressions of these."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
@@ -53,13 +53,10 @@ class ParameterSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _exactly_one(cls, value: Any) -> Any:
+    def _one_given(cls, value: Any) -> Any:
+        """Several distributions are the only mistake that is reported, whatever is wrong within them."""
         if isinstance(value, dict) and set(value) <= set(cls.model_fields):
-            given = [name for name in value if value[name] is not None]
-            if len(given) != 1:
-                known = ", ".join(cls.model_fields)
-                raise issue(f"expected exactly one of {known}; found {' and '.join(given) or 'none'}")
-            return {name: value[name] for name in given}
+            cls.check_one(name for name in value if value[name] is not None)
         return value
 
     @model_validator(mode="after")
@@ -70,15 +67,11 @@ class ParameterSpec(Section):
             raise issue(f"expected [low, high] with low < high, found {list(self.uniform)}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
-
 
 class ScenariosSpec(Section):
     """Which values of the random inputs are looked at, and how the optimisation goes through them."""
 
-    count: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
+    count: AutoCount = Field(
         default="auto",
         description="Scenarios; auto is 256. A quadrature has as many as its rule; of a stream, those a fit looks at.",
     )
@@ -95,9 +88,7 @@ class ScenariosSpec(Section):
     level: Annotated[int | None, Number(whole=True, least=0, null=True)] = Field(
         default=None, description="Of the sparse rule: exact up to the total degree 2 level + 1; null is 3."
     )
-    batch: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
-        default="auto", description="Scenarios that are worked on at once."
-    )
+    batch: AutoCount = Field(default="auto", description="Scenarios that are worked on at once.")
     strategy: Literal["growing", "all", "saga", "streaming"] = Field(
         default="growing",
         description="Batches that grow as the iteration converges, all scenarios at once, batches with a table of "
@@ -144,7 +135,7 @@ class CVaRSpec(Section):
     """Conditional value at risk: the mean of the worst cases."""
 
     cvar: Share = Field(description="Its level: the mean of the worst share of 1 - level.")
-    smoothing: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    smoothing: AutoPositive = Field(
         default="auto", description="Width over which its kink is rounded, as a share of the spread of the objective."
     )
 

@@ -6,28 +6,67 @@ Help texts, the editor's JSON schema and the resolved copy in a run folder all c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, field_validator, model_validator
 
-from nhgd_pde.problem_file.catalogue import CURVATURES, EQUATIONS, METHODS, OUTER_METHODS, SCENARIO_METHODS, found_at
-from nhgd_pde.problem_file.constraint_spec import ConstraintSpec
+from nhgd_pde.problem_file.catalogue import (
+    CONSTRAINTS,
+    CURVATURES,
+    EQUATIONS,
+    METHODS,
+    OUTER_METHODS,
+    SCENARIO_METHODS,
+    TERMS,
+    found_at,
+)
 from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, ParameterControl
-from nhgd_pde.problem_file.fields import Flag, Number, Section, expectation, issue, raise_issues
+from nhgd_pde.problem_file.equation_parts import EquationSpec, Vector
+from nhgd_pde.problem_file.expressions import Expression
+from nhgd_pde.problem_file.fields import (
+    AutoCount,
+    AutoPositive,
+    Flag,
+    Formula,
+    Number,
+    OneOf,
+    Section,
+    expectation,
+    issue,
+    raise_issues,
+)
 from nhgd_pde.problem_file.mesh_spec import Count, Length, MeshSpec, Natural
-from nhgd_pde.problem_file.objective_spec import ObjectiveTerm
-from nhgd_pde.problem_file.pde_spec import PDESpec, TimeSpec
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
+from nhgd_pde.problem_file.term_parts import ConditionSpec, TermSpec
 
-# The words of the catalogue, which type checkers do not see.
+# The words and sections of the catalogue, which type checkers do not see.
 if TYPE_CHECKING:
+    PDESpec = EquationSpec
+    ObjectiveTerm = TermSpec
+    ConstraintSpec = ConditionSpec
     MethodName = str
     CurvatureName = str
     OuterName = str
 else:
+    PDESpec = Annotated[Union[*map(found_at, EQUATIONS.values())], OneOf()]
+    ObjectiveTerm = Annotated[Union[*map(found_at, TERMS.values())], OneOf()]
+    ConstraintSpec = Annotated[Union[*map(found_at, CONSTRAINTS.values())], OneOf()]
     MethodName = Literal["nhgd", "adjoint", *METHODS, *SCENARIO_METHODS]
     CurvatureName = Literal["auto", *CURVATURES]
     OuterName = Literal["auto", *OUTER_METHODS]
+
+
+class TimeSpec(Section):
+    """From 0 to the end in equal steps."""
+
+    end: Length = Field(description="Time at which the evolution ends.")
+    steps: Count = Field(description="Steps in time.")
+    scheme: Literal["implicit_euler", "crank_nicolson"] = Field(
+        default="implicit_euler", description="First or second order; the latter is the implicit midpoint rule."
+    )
+    initial: Annotated[Expression | Vector, Formula(vector=True)] = Field(
+        default=Expression(0), description="State at time 0, interpolated at the nodes; of a vector a list."
+    )
 
 
 class InnerSpec(Section):
@@ -37,10 +76,8 @@ class InnerSpec(Section):
         default="auto",
         description="Residual form, or energy form where the equation is self-adjoint; auto prefers energy.",
     )
-    steps: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
-        default="auto", description="Inner steps an outer iteration."
-    )
-    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    steps: AutoCount = Field(default="auto", description="Inner steps an outer iteration.")
+    step: AutoPositive = Field(
         default="auto",
         description="Length of the inner steps of sgd and of the compared methods; auto takes it from the spectrum.",
     )
@@ -55,9 +92,7 @@ class InnerSpec(Section):
         default="natural",
         description="Natural gradient, or stochastic gradient in the test space's metric.",
     )
-    tolerance: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
-        default="auto", description="Relative state residual at which the inner steps end."
-    )
+    tolerance: AutoPositive = Field(default="auto", description="Relative state residual at which the inner steps end.")
 
 
 class CurvatureSpec(Section):
@@ -75,9 +110,7 @@ class CurvatureSpec(Section):
         default="model",
         description="Scores with the noise integrated out, or the sampled gradients.",
     )
-    prior_weight: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
-        default="auto", description="Number of samples the prior is worth."
-    )
+    prior_weight: AutoPositive = Field(default="auto", description="Number of samples the prior is worth.")
     forgetting: Annotated[float | Literal["auto"] | None, Number(above=0, below=1, null=True, words=("auto",))] = Field(
         default="auto",
         description="Constant weight of the newest batch; null for the running mean; auto for a running mean that "
@@ -103,7 +136,7 @@ class HypergradientSpec(Section):
         default="auto",
         description="Steps or terms of the linear solver, at most; the stochastic compared methods take all of them.",
     )
-    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    step: AutoPositive = Field(
         default="auto",
         description="Length of the linear solver's steps in the compared methods; auto takes it from the spectrum.",
     )
@@ -151,14 +184,14 @@ class OuterSpec(Section):
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
     atol: Annotated[float, Number(least=0)] = Field(default=0.0, description="Gradient norm to reach.")
-    memory: Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))] = Field(
+    memory: AutoCount = Field(
         default="auto", description="Pairs that lbfgs remembers; auto is 100, fewer, down to 20, of large controls."
     )
-    step: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    step: AutoPositive = Field(
         default="auto",
         description="First trial step of the line search, constant step of gradient and adam; auto estimates it.",
     )
-    shift: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    shift: AutoPositive = Field(
         default="auto",
         description="k0 of steps a / (k + k0)^power without a search, over scenarios: of robbins_monro (auto: 10) and "
         "the strategies saga and streaming (1); a is `step`.",
@@ -167,7 +200,7 @@ class OuterSpec(Section):
         default="auto",
         description="Of the same: auto is 1 for robbins_monro, and 0, a constant step, for the strategies.",
     )
-    move: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    move: AutoPositive = Field(
         default="auto",
         description="Longest step of a variable: of oc in its units (auto: 0.2), of mma in ranges of its bounds (0.5).",
     )
@@ -186,7 +219,7 @@ class DevicesSpec(Section):
 
     inner: Device = "auto"
     curvature: Device = "auto"
-    memory: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    memory: AutoPositive = Field(
         default="auto",
         description="Bytes that the problem may take, which is refused where it would take more; auto: those that the "
         "machine and the limits of the process leave.",
@@ -337,6 +370,12 @@ class ProblemSpec(Section):
     def convective(self) -> bool:
         """Whether the state is a flow that carries itself."""
         return self.pde.convective
+
+    @property
+    def keyed_controls(self) -> tuple[tuple[str, ControlSpec], ...]:
+        """Every control with its key in the file: `control`, or `control.0`, `control.1`, ... of a list."""
+        several = isinstance(self.control, tuple)
+        return tuple((f"control.{k}" if several else "control", each) for k, each in enumerate(self.controls))
 
     @property
     def bounds_state(self) -> bool:

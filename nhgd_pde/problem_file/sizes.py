@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .control_spec import DirichletControl, NeumannControl, ParameterControl, RobinControl
+from .control_spec import ParameterControl, SideControl
 from .mesh_spec import BoxMesh, DiskMesh, IntervalMesh, LShapeMesh, MeshSpec, RectangleMesh
 from .schema import ProblemSpec
 
@@ -112,7 +112,7 @@ def control_size(spec: ProblemSpec, mesh: MeshSize) -> float:
     for control in spec.controls:
         space = getattr(control, "space", "constant")
         count = {"P0": mesh.cells, "P1": mesh.vertices}.get(space, 1.0)
-        if isinstance(control, NeumannControl | RobinControl | DirichletControl):
+        if isinstance(control, SideControl):
             # The number of nodes on all sides is an upper bound of the number on one.
             count = 2.0 * mesh.dim * count ** ((mesh.dim - 1) / mesh.dim)
         varies = space != "constant" and control.kind in ("source", "neumann", "robin", "dirichlet", "python")

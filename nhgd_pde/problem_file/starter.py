@@ -58,15 +58,15 @@ def starter(kind: str) -> str:
         _line("  initial", _written(control["initial"].default), _description(control["initial"])),
         _line("  bounds", "[null, null]", _description(control["bounds"])),
         "objective:",
-        _line("  - {kind: tracking, target", f"{given.target}" + "}", "1/2 int (u - target)^2", glue=": "),
-        _line("  - {kind: regularisation, weight", f"{given.weight}" + "}", "weight/2 int v^2", glue=": "),
-        _line("output: {every", "10}", "iterations between fields for ParaView; 0: final ones only", glue=": "),
+        _line("  - {kind: tracking, target", f"{given.target}}}", "1/2 int (u - target)^2"),
+        _line("  - {kind: regularisation, weight", f"{given.weight}}}", "weight/2 int v^2"),
+        _line("output: {every", "10}", "iterations between fields for ParaView; 0: final ones only"),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _line(key: str, value: str, comment: str, glue: str = ": ") -> str:
-    text = f"{key}{glue}{value}"
+def _line(key: str, value: str, comment: str) -> str:
+    text = f"{key}: {value}"
     return f"{text:<{_WIDTH}}  # {comment}" if comment else text
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ...problem_file.control_spec import OptionalScalar
-from ...problem_file.fields import Number, issue
+from ...problem_file.fields import AutoPositive, Number, issue
 from ...problem_file.mesh_spec import PartName
 from .base import Condition
 
@@ -31,7 +31,7 @@ class StateSpec(Condition):
         default=1e-6,
         description="Largest excess at a node that is converged, relative to the largest bound and state.",
     )
-    penalty: Annotated[float | Literal["auto"], Number(above=0, words=("auto",))] = Field(
+    penalty: AutoPositive = Field(
         default="auto",
         description="Factor of the penalty at the end of the path of stages; auto is 1e6 times the curvature of the "
         "objective. The path ends as soon as the bounds hold, and goes on where they do not.",
@@ -51,4 +51,4 @@ class StateSpec(Condition):
     def build(self, key: str, builder: ConstraintBuilder) -> None:
         from ..nodal_bounds import NodalBounds
 
-        builder.states.append(NodalBounds(builder.values, builder.entries, builder.terms, builder.clock).of(key, self))
+        builder.states.append(NodalBounds(builder).of(key, self))

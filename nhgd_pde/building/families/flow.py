@@ -51,7 +51,14 @@ class _Flow(Equation):
     On quadrilaterals the pair is Q2-Q1.
     """
 
+    kind: str
+    viscosity: Viscosity = Expression(1.0)
+    source: Force = Expression(0)
+    boundary: FlowConditions = Field(default_factory=dict)
+    points: Points = ()
+
     mixed: ClassVar[bool] = True
+    starter: ClassVar[Starter] = _STARTER
 
     def components_of_source(self, dim: int) -> int:
         return dim
@@ -61,39 +68,25 @@ class _Flow(Equation):
 
         return FieldGroup("velocity", dim, "P2"), FieldGroup("pressure", 1, "P1")
 
+    def interior(self, values: Values, space: StateSpace) -> Interior:
+        return _interior(self, values, space)
+
 
 class StokesSpec(_Flow):
     """-viscosity lap u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
 
     kind: Literal["stokes"]
-    viscosity: Viscosity = Expression(1.0)
-    source: Force = Expression(0)
-    boundary: FlowConditions = Field(default_factory=dict)
-    points: Points = ()
-
-    starter: ClassVar[Starter] = _STARTER
-
-    def interior(self, values: Values, space: StateSpace) -> Interior:
-        return _interior(self, values, space)
 
 
 class NavierStokesSpec(_Flow):
     """-viscosity lap u + (u . grad) u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
 
     kind: Literal["navier_stokes"]
-    viscosity: Viscosity = Expression(1.0)
-    source: Force = Expression(0)
-    boundary: FlowConditions = Field(default_factory=dict)
-    points: Points = ()
-
     convective: ClassVar[bool] = True
     starter: ClassVar[Starter] = replace(_STARTER, pde={**_STARTER.pde, "viscosity": "0.01"}, weight="1.0e-2")
 
-    def interior(self, values: Values, space: StateSpace) -> Interior:
-        return _interior(self, values, space)
 
-
-def _interior(pde: StokesSpec | NavierStokesSpec, values: Values, space: StateSpace) -> Interior:
+def _interior(pde: _Flow, values: Values, space: StateSpace) -> Interior:
     from ...pde.flow import navier_stokes, stokes
     from ...pde.ranges import POSITIVE
     from ..dependence import CELLS

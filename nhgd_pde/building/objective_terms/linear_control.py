@@ -26,9 +26,9 @@ class LinearControlTerm(Term):
         from ...objective.terms import LinearControl, Objective
 
         found: list[ControlTerm] = []
-        for first, part in builder.of_controls.parts(key, self.control):
+        for first, part in builder.parts(key, self.control):
             x = part.evaluation.quadrature.flat
-            times = builder.of_controls.times(f"{key}.weight", self.weight, part)
+            times = builder.control_times(f"{key}.weight", self.weight, part)
             weight = np.atleast_2d(builder.values.formula(f"{key}.weight", self.weight, x, times))
             if part.space is None:
                 builder.values.number(f"{key}.weight", self.weight)

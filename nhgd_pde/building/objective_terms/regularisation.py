@@ -49,7 +49,7 @@ class RegularisationTerm(Term):
         from ...objective.terms import Objective
 
         found: list[ControlTerm] = []
-        for first, part in builder.of_controls.parts(key, self.control):
+        for first, part in builder.parts(key, self.control):
             if part.space is None:
                 builder.values.number(f"{key}.reference", self.reference)
             if self.norm in ("h1", "tv") and not self._has_gradient(key, part, builder):
@@ -95,7 +95,7 @@ class RegularisationTerm(Term):
                 if (i % part.evaluation.stride == 0) == (self.norm == "l2")
             }
             gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
-        matrix = SparseMatrix(builder.of_controls.spread(first, part, gram), builder.state.device, symmetric=True)
+        matrix = SparseMatrix(builder.spread(first, part, gram), builder.state.device, symmetric=True)
         return Regularisation(matrix, self._reference(key, first, part, builder))
 
     def _absolute(self, key: str, first: int, part: ControlSpace, builder: ObjectiveBuilder) -> None:
@@ -123,7 +123,7 @@ class RegularisationTerm(Term):
         return [TotalVariation(rows, evaluation, weight, self.smoothing)]
 
     def _reference(self, key: str, first: int, part: ControlSpace, builder: ObjectiveBuilder) -> Tensor:
-        times = builder.of_controls.times(f"{key}.reference", self.reference, part)
+        times = builder.control_times(f"{key}.reference", self.reference, part)
         nodes = part.nodes[:, : part.columns // part.components]
         given = builder.values.components(f"{key}.reference", self.reference, part.components, nodes, times)
         copies = part.steps or 1

@@ -6,10 +6,13 @@ about a mistake, and the JSON schema. `Section` is the base of every mapping in 
 
 from .formulas import Context, Formula, Function, RegionFormula
 from .mistakes import expectation, found, issue, raise_issues
-from .numbers import Flag, Number, Numbers, PerAxis
-from .sections import OneOf, OneOrMore, Section
+from .numbers import AutoCount, AutoPositive, Flag, Number, Numbers, PerAxis
+from .sections import Alternatives, OneOf, OneOrMore, Section
 
 __all__ = [
+    "Alternatives",
+    "AutoCount",
+    "AutoPositive",
     "Context",
     "Flag",
     "Formula",

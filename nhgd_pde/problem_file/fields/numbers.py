@@ -7,7 +7,7 @@ import numbers
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, SupportsFloat, TypeGuard
+from typing import Annotated, Any, Literal, SupportsFloat, TypeGuard
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
@@ -99,6 +99,10 @@ class Number:
         others: list[dict[str, Any]] = [{"enum": list(self.words)}] if self.words else []
         others += [{"type": "null"}] if self.null else []
         return {"anyOf": [number, *others]} if others else number
+
+
+AutoCount = Annotated[int | Literal["auto"], Number(whole=True, least=1, words=("auto",))]
+AutoPositive = Annotated[float | Literal["auto"], Number(above=0, words=("auto",))]
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -13,8 +13,10 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
@@ -74,6 +76,28 @@ class Section(BaseModel):
         if expected:
             return f"expected {expected}, found {found(details['input'])}"
         return f"{details['msg']}, found {found(details['input'])}"
+
+
+class Alternatives(Section):
+    """A mapping with exactly one of its optional keys; the others are not written."""
+
+    @classmethod
+    def check_one(cls, names: Iterable[str]) -> None:
+        """Raise a mistake unless exactly one name is given."""
+        given = list(names)
+        if len(given) != 1:
+            known = ", ".join(name for name, info in cls.model_fields.items() if not info.is_required())
+            raise issue(f"expected exactly one of {known}; found {' and '.join(given) or 'none'}")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        optional = [name for name, info in type(self).model_fields.items() if not info.is_required()]
+        self.check_one(name for name in optional if getattr(self, name) is not None)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 def _phrase(description: str | None) -> str:
