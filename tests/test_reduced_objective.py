@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from bilevel_problems import cubic_problem, least_squares
-from problems import slope
 from units import SMALL
 
 import nhgd_pde as nhgd
 from nhgd_pde.linalg.counts import Counts
+from problems import slope
 
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> nhgd.ReducedObjective:
@@ -145,7 +145,7 @@ def test_the_gradient_represents_the_derivative() -> None:
 
 
 def test_a_control_out_of_range_is_never_good() -> None:
-    phi = load("parameter_fit", {"control": {"kind": "conductivity", "initial": 1}})
+    phi = load("poisson_control", {"control": {"kind": "conductivity", "initial": 1}, "pde.source": "1"})
     bad = -np.ones(phi.size)
     assert phi.value(bad) == np.inf
     assert np.isnan(phi.derivative(bad)).all() and np.isnan(phi.hessian_product(bad, bad)).all()

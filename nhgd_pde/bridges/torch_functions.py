@@ -99,7 +99,7 @@ class TorchFunctions:
         """
         rows = self._rows(v)
         found, _ = _State.apply(rows, self._solver)
-        return found.reshape(*v.shape[:-1], -1).to(v)
+        return found.reshape(*v.shape[:-1], self.problem.equation.size).to(v)
 
     def objective(self, v: Tensor) -> Tensor:
         """Phi(v) = f(u(v), v), of shape (...) for v (..., p), without terms of the norm l1.
