@@ -77,8 +77,8 @@ class ReducedObjective:
 
     **What the value contains.** All terms of the objective except those with `norm: l1`, which have no derivative at
     zero: `l1_weights` has their weights, and `objective(v)` is the sum of all terms. Bounds and constraints of the
-    control are no part of it. With random inputs it is the risk measure over the whole sample, and there are no Hessian
-    products.
+    control are no part of it, and a control outside its bounds is evaluated like any other. With random inputs it is
+    the risk measure over the whole sample, and there are no Hessian products.
     """
 
     def __init__(self, problem: AnyProblem, options: StateOptions) -> None:
@@ -210,13 +210,9 @@ class ReducedObjective:
 
     @cached_property
     def _first(self) -> Tensor:
-        control = getattr(self._nominal, "control", None)
-        found: Tensor = self._nominal.start()[1] if control is None else control.initial
+        nominal: Any = getattr(self.problem, "nominal", self.problem)
+        found: Tensor = nominal.control.initial if isinstance(nominal, PDEProblem) else nominal.start()[1]
         return found
-
-    @property
-    def _nominal(self) -> Any:
-        return getattr(self.problem, "nominal", self.problem)
 
     @property
     def _weights(self) -> Tensor | None:
