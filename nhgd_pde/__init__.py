@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
     from .run.troubles import ResultsLostError
+    from .tasks.loss_problem import LossProblem
+    from .tasks.solving import BilevelOptions, BilevelSolution, solve_bilevel
     from .verification import Verification
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Problem": "api",
-    "load": "api",
-    "solve": "api",
-    "verify": "api",
+    **dict.fromkeys(("Problem", "load", "solve", "verify"), "api"),
+    **dict.fromkeys(("BilevelOptions", "BilevelSolution", "solve_bilevel"), "tasks.solving"),
+    "LossProblem": "tasks.loss_problem",
     "OutputError": "output.storage",
     "ProblemError": "problem_file.errors",
     "ReducedObjective": "bridges.objective_function",
@@ -40,6 +41,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "BilevelOptions",
+    "BilevelSolution",
+    "LossProblem",
     "OutputError",
     "Problem",
     "ProblemError",
@@ -54,6 +58,7 @@ __all__ = [
     "load",
     "reduced",
     "solve",
+    "solve_bilevel",
     "verify",
 ]
 

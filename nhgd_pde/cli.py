@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,6 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 def _read(file: Path, settings: tuple[str, ...], method: str | None = None) -> ProblemFile:
-    """The checked problem file."""
     from .problem_file.loading import read_problem
     from .problem_file.room import check_room
 
@@ -95,10 +95,9 @@ def solve(
     Started as several processes (torchrun --nproc-per-node N -m nhgd_pde solve FILE), these share the scenarios of a
     problem with random inputs; of another one, two processes take a role each.
     """
-    options = {"--output": output, "--method": method}
-    arguments = ["solve", str(file), *(part for each in settings for part in ("--set", each))]
-    arguments += [part for name, value in options.items() if value is not None for part in (name, str(value))]
-    arguments += ["--resume"] if resume else []
+    options = [("--set", each) for each in settings] + [("--output", output), ("--method", method)]
+    given = [(name, str(value)) for name, value in options if value is not None]
+    arguments = ["solve", str(file), *chain(*given), *(["--resume"] if resume else [])]
     with bad_input():
         read = _read(file, settings, method)
         folder = output or Path("outputs") / read.spec.name
@@ -119,38 +118,32 @@ def solve(
 def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., str]) -> str:
     """Take part in a run of several processes; returns the status with which this process ends."""
     if part.curvature:
-        _be_curvature_role(file, folder)
+        from .run.curvature_role import serve_curvature
+
+        with _ending_with_the_others("curvature role", NOT_CONVERGED):
+            serve_curvature(file, folder)
         return "converged"
     problem = _built(file)
     if part.place is not None and part.place.rank > 0:
-        _follow(problem, folder, resume, part.place)
+        from .api import solve
+        from .run.child import LEADER_GONE
+
+        with _ending_with_the_others(f"rank {part.place.rank}", LEADER_GONE):
+            solve(problem, output=folder, resume=resume, place=part.place)
         return "converged"
     return run(problem, roles=part.roles, place=part.place)
 
 
-def _be_curvature_role(file: ProblemFile, folder: Path) -> None:
-    """Be the second of two processes that a launcher has started."""
-    from .engine.roles.failures import RoleLostError
-    from .run.curvature_role import serve_curvature
-
-    try:
-        serve_curvature(file, folder)
-    except RoleLostError as lost:
-        click.echo(f"curvature role: {lost}", err=True)
-        sys.exit(NOT_CONVERGED)
-
-
-def _follow(problem: Problem, folder: Path, resume: bool, place: ProcessPlace) -> None:
-    """Be a rank other than 0, which writes and says nothing as long as all goes well."""
-    from .api import solve
+@contextmanager
+def _ending_with_the_others(name: str, code: int) -> Iterator[None]:
+    """Ends this process, which is not the one that speaks for all, where another process of the run is lost."""
     from .engine.roles.failures import RoleError
-    from .run.child import LEADER_GONE
 
     try:
-        solve(problem, output=folder, resume=resume, place=place)
+        yield
     except RoleError as lost:
-        click.echo(f"rank {place.rank}: {lost}", err=True)
-        sys.exit(LEADER_GONE)
+        click.echo(f"{name}: {lost}", err=True)
+        sys.exit(code)
 
 
 def _run(
@@ -179,9 +172,8 @@ def _run(
         except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")
             return "failed"
-        where = f"{folder}: open fields/state.pvd or final.vtu in ParaView"
-        if problem.file.spec.output.every == 0:
-            where = f"{folder}: open final.vtu in ParaView"
+        series = "fields/state.pvd or " if problem.file.spec.output.every else ""
+        where = f"{folder}: open {series}final.vtu in ParaView"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats["controls"])
         progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")

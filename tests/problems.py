@@ -18,6 +18,7 @@ from nhgd_pde.building.blueprint import build
 from nhgd_pde.control.maps import added
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.fem import mesh as meshes
+from nhgd_pde.fem.cells import CELLS
 from nhgd_pde.fem.mesh import Domain
 from nhgd_pde.fem.spaces import Space, space
 from nhgd_pde.fem.state_space import FieldGroup, StateSpace
@@ -105,9 +106,9 @@ def write_mesh(path: Path, mesh: skfem.Mesh, **regions: Any) -> Path:
         tags[cells] = k
     for k, (name, facets) in enumerate(mesh.boundaries.items(), start=1):
         names[name] = np.array([k, mesh.dim() - 1])
-        blocks.append((meshes.CELLS[kind].facet, mesh.facets[:, facets].T))
+        blocks.append((CELLS[kind].facet, mesh.facets[:, facets].T))
         numbers.append(np.full(len(facets), k))
-    blocks.append((kind, mesh.t[list(meshes.CELLS[kind].order)].T))
+    blocks.append((kind, mesh.t[list(CELLS[kind].order)].T))
     numbers.append(tags)
     data = {"gmsh:physical": numbers, "gmsh:geometrical": numbers}
     points = np.pad(mesh.p.T, ((0, 0), (0, 3 - mesh.dim())))

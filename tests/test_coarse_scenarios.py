@@ -18,9 +18,8 @@ from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.newton_cg import NewtonCG
 from nhgd_pde.engine.scenarios.growth import GrowthOptions
 from nhgd_pde.engine.scenarios.known_solutions import KnownSolutions
-from nhgd_pde.engine.scenarios.mesh_levels import MeshLevelState
 from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
-from nhgd_pde.engine.scenarios.scenario_state import ScenarioState
+from nhgd_pde.engine.scenarios.scenario_state import MeshLevelState, ScenarioState
 from nhgd_pde.fem.interpolation import locate
 from nhgd_pde.objective.risk import CVaR, RiskMeasure
 from nhgd_pde.problem_file.errors import ProblemError

@@ -119,7 +119,7 @@ def test_options_reach_the_methods() -> None:
     assert loaded(method="amigo", **options).method.oracle == AmIGO(9, 7, 11, 0.25, 0.125, 3)
     assert loaded(method="stocbio", **options).method.oracle == StocBiO(9, 7, 11, 0.25, 0.125, 3)
     assert loaded(method="soba", **options).method.oracle == SOBA(9, 0.25, 0.125, seed=3)
-    assert loaded(method="saba", **options).method.oracle == SABA(9, None, 0.25, 0.125, seed=3)
+    assert loaded(method="saba", **options).method.oracle == SABA(9, 0.25, 0.125, seed=3)
     assert loaded(method="neumann", **options).method.oracle == Neumann(7, 11, 0.25, 0.125)
     assert loaded(method="truncated_cg", **options).method.oracle == TruncatedCG(7, 11, 0.25)
     assert loaded(method="broyden", **options).method.oracle == Broyden(7, 11)

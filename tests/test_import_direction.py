@@ -26,6 +26,7 @@ ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "object
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem_file"] = {"linalg"}
+ALLOWED["tasks"] = {"engine", "linalg", "problem_file"}
 ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "scenario_problem", "uncertainty"}
 ALLOWED["choice"] = {"engine", "linalg", "methods", "pde_problem", "problem_file", "scenario_problem"}
 ALLOWED["bridges"] = {"engine", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}

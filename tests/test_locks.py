@@ -83,7 +83,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     assert (tmp_path / LOCK).exists()
     lock = FolderLock.take(tmp_path)
     assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
-    lock.release()
+    lock.close()
     assert not list(tmp_path.iterdir())
 
 
@@ -102,7 +102,7 @@ def test_the_message_for_a_lock_of_another_machine_names_the_file_to_delete(tmp_
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": '])
 def test_an_incomplete_lock_file_is_taken_over(text: str, tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text(text)
-    FolderLock.take(tmp_path).release()
+    FolderLock.take(tmp_path).close()
     assert not list(tmp_path.iterdir())
 
 
@@ -115,10 +115,10 @@ def test_without_locks_of_the_system_the_process_in_the_file_is_checked(
     with pytest.raises(FolderInUseError, match=f"process {os.getpid()} on"):
         FolderLock.take(tmp_path)
     held = json.loads((tmp_path / LOCK).read_text())
-    lock.release()
+    lock.close()
     # The id of a process that has ended may belong to another process now, which started at another time.
     (tmp_path / LOCK).write_text(json.dumps({**held, "started": "another"}))
-    FolderLock.take(tmp_path).release()
+    FolderLock.take(tmp_path).close()
 
 
 def test_a_run_that_lost_its_folder_writes_nothing_more(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def test_a_run_that_lost_its_folder_writes_nothing_more(tmp_path: Path) -> None:
     other = FolderLock.take(tmp_path)
     with pytest.raises(StorageError, match="another run has taken over the folder"):
         lock.check()
-    lock.release()
+    lock.close()
     other.check()
     assert (tmp_path / LOCK).exists(), "a run that has lost its folder leaves the lock of the other one alone"
-    other.release()
+    other.close()
 
 
 # The problem of the results in a folder

@@ -13,7 +13,8 @@ import skfem
 from mesh_files import read_mesh
 
 from nhgd_pde.fem import mesh as meshes
-from nhgd_pde.fem.mesh import Domain, MeshFileError, domain
+from nhgd_pde.fem.cells import MeshFileError
+from nhgd_pde.fem.mesh import Domain, domain
 from nhgd_pde.fem.mesh_file import to_skfem
 from problems import PLATE, slope, split
 

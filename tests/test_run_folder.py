@@ -31,7 +31,7 @@ def finished_run(path: Path) -> RunFolder:
             run.append_history({"iteration": iteration, "objective": 1 / (1 + iteration)})
             run.fields.add(iteration, float(iteration), GRID, FieldData({"u": np.zeros(2)}))
         run.log("started")
-        with atomic_path(run.checkpoint_path) as temporary:
+        with atomic_path(run.path / "checkpoint.pt") as temporary:
             temporary.write_bytes(b"checkpoint")
         run.write_final(GRID, FieldData({"u": np.ones(2)}))
         run.write_summary({"method": "nhgd", "status": "converged", "objective": 0.5})
@@ -71,8 +71,8 @@ def test_a_new_run_clears_its_own_files_and_nothing_else(tmp_path: Path) -> None
         (tmp_path / name).write_text(name)
     elsewhere = tmp_path.parent / "elsewhere.pt"
     elsewhere.write_text("kept")
-    run.checkpoint_path.unlink()
-    run.checkpoint_path.symlink_to(elsewhere)
+    (run.path / "checkpoint.pt").unlink()
+    (run.path / "checkpoint.pt").symlink_to(elsewhere)
 
     RunFolder.create(tmp_path, "name: second\n", overwrite=True).close()
     expected = {name: name.encode() for name in theirs}

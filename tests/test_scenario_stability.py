@@ -13,7 +13,7 @@ from torch import Tensor
 import nhgd_pde as nhgd
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.oracle import Accuracy
-from nhgd_pde.engine.scenarios.part_equations import row_lengths, solve_adjoints, solve_states
+from nhgd_pde.engine.scenarios.part_equations import SharedInverse, Tolerances, row_lengths
 from nhgd_pde.engine.scenarios.scenario_nhgd import ScenarioNHGD
 from nhgd_pde.linalg.conjugate_residuals import batched_residuals
 
@@ -58,7 +58,8 @@ def test_reported_errors_of_scenarios_bound_true_ones(wavenumber: float, width: 
     factors = part.state_factors(start, v)
     exact = start - factors.solve(part.residual(start, v))
     exact = exact - factors.solve(part.residual(exact, v))
-    found = solve_states(part, v, start, inverse, tolerance, length)
+    solver = SharedInverse(inverse, Tolerances(tolerance, tolerance, length, length))
+    found = solver.states(part, v, start)
     true = row_lengths(part, found.solution - exact)
     assert float((true / found.error).max()) <= 1.3
     assert (
@@ -68,8 +69,7 @@ def test_reported_errors_of_scenarios_bound_true_ones(wavenumber: float, width: 
     adjoint = factors.solve_transposed(right)
     # Near a resonance the factors lose digits, which a step of refinement restores.
     adjoint = adjoint + factors.solve_transposed(right - part.state_product_transposed(exact, v, adjoint))
-    goal = tolerance, length
-    found = solve_adjoints(part, exact, v, right, torch.zeros_like(right), inverse, goal)
+    found = solver.adjoints(part, v, exact, right, torch.zeros_like(right))
     assert float((row_lengths(part, found.solution - adjoint) / found.error).max()) <= 1.3
 
 

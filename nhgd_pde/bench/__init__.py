@@ -1,4 +1,1 @@
-"""Benchmarks of several methods on the same problems: contenders, trials, measurements and reports.
-
-Nothing here changes the numbers of a run: values and gradients are judged on a copy of the problem, off the clock.
-"""
+"""Benchmarks of several methods on the same problems, judged on a copy of each problem, off the clock."""

@@ -40,14 +40,12 @@ class Contender:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def with_overrides(self, more: Mapping[str, Any]) -> Contender:
-        """The same with further values by dotted path."""
         return replace(self, overrides={**self.overrides, **more})
 
     def read(self, source: str | Path | Mapping[str, Any], common: Mapping[str, Any], seed: int | None) -> ProblemFile:
         """The problem as this contender solves it.
 
         Args:
-            source: problem file or mapping.
             common: overrides for every contender.
             seed: of the method's random numbers; None for that of the file.
 
@@ -70,7 +68,7 @@ def parse_contenders(texts: Sequence[str]) -> tuple[Contender, ...]:
         ProblemError: every text that is no contender, option that is no option, and label that is given twice.
     """
     issues: list[Issue] = []
-    found: list[_Written] = []
+    contenders: tuple[Contender, ...] = ()
     for text in texts:
         given: list[_Written] = []
         for piece in _split(text):
@@ -78,8 +76,7 @@ def parse_contenders(texts: Sequence[str]) -> tuple[Contender, ...]:
                 _take(piece, given)
             except ProblemError as error:
                 issues += error.issues
-        found += given
-    contenders = tuple(each.named() for each in found)
+        contenders += tuple(replace(each.contender, label=each.contender.label or each.text) for each in given)
     if not contenders and not issues:
         issues.append(Issue("", "expected at least one method, found none", PLACE))
     labels = Counter(each.label for each in contenders)
@@ -100,26 +97,17 @@ class _Written:
     contender: Contender
     text: str
 
-    def named(self) -> Contender:
-        """The contender; without a label it goes by its text."""
-        return replace(self.contender, label=self.contender.label or self.text)
-
 
 def _take(piece: str, given: list[_Written]) -> None:
-    """Adds a piece between commas, which is another contender or a further override of the last one.
-
-    Raises:
-        ProblemError: the piece is neither.
-    """
+    """Adds a piece between commas, which is another contender or a further override of the last one."""
     match = None if _is_override(piece) else _CONTENDER.fullmatch(piece)
     if not piece or (match is None and not given):
         raise ProblemError([Issue("", f"expected METHOD or LABEL=METHOD[:KEY=VALUE,...], found {piece!r}", PLACE)])
-    if match is not None:
-        given.append(_Written(Contender(match["label"] or "", match["method"]), piece))
-        override = match["override"]
-    else:
+    if match is None:
         given[-1].text += f",{piece}"
-        override = piece
+    else:
+        given.append(_Written(Contender(match["label"] or "", match["method"]), piece))
+    override = piece if match is None else match["override"]
     if override:
         given[-1].contender = _overridden(given[-1].contender, override)
 
@@ -161,11 +149,7 @@ def _is_override(piece: str) -> bool:
 
 
 def _overridden(contender: Contender, text: str) -> Contender:
-    """The contender with another override KEY=VALUE.
-
-    Raises:
-        ProblemError: the text is no override, or contenders may not change this value.
-    """
+    """The contender with another override KEY=VALUE, if contenders may change this value."""
     try:
         key, value = parse_override(text)
     except ProblemError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .results import ProblemResults
+from .trials import TrialPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,59 +49,37 @@ def plots(results: ProblemResults) -> tuple[Plot, ...]:
     """The plots of one problem; those without a line are left out."""
     gap = "relative gap (Phi - Phi*) / (Phi_0 - Phi*)"
     found = [
-        Plot("time", "seconds", gap, _gaps(results, lambda judged: [point.seconds for point in judged.run.points])),
-        Plot(
-            "iterations",
-            "outer iterations",
-            gap,
-            _gaps(results, lambda judged: [point.iteration for point in judged.run.points]),
-        ),
-        Plot(
-            "solves",
-            "solves",
-            gap,
-            _gaps(results, lambda judged: [point.counts.solves for point in judged.run.points]),
-        ),
+        Plot("time", "seconds", gap, _gaps(results, lambda point: point.seconds)),
+        Plot("iterations", "outer iterations", gap, _gaps(results, lambda point: point.iteration)),
+        Plot("solves", "solves", gap, _gaps(results, lambda point: point.counts.solves)),
         Plot("hypergradient", "inner steps", "relative error of the hypergradient", _errors(results)),
     ]
     return tuple(plot for plot in found if plot.lines)
 
 
-def _gaps(results: ProblemResults, x: Callable[..., Sequence[float]]) -> tuple[Line, ...]:
-    lines = []
-    for label in results.labels:
-        runs = [
-            (np.array(x(judged), dtype=float), np.array(results.gaps(judged)))
-            for judged in results.of(label)
-            if judged.truths
-        ]
-        if runs:
-            lines.append(Line(label, tuple(runs)))
-    return tuple(lines)
+def _gaps(results: ProblemResults, x: Callable[[TrialPoint], float]) -> tuple[Line, ...]:
+    judged = [each for label in results.labels for each in results.of(label) if each.truths]
+    return _lines((each.run.contender.label, map(x, each.run.points), results.gaps(each)) for each in judged)
 
 
 def _errors(results: ProblemResults) -> tuple[Line, ...]:
-    lines = []
-    for label in results.labels:
-        runs = [
-            (
-                np.array([error.inner_steps for error in each.errors], dtype=float),
-                np.array([error.error for error in each.errors]),
-            )
-            for each in results.errors
-            if each.label == label and each.errors
-        ]
-        if runs:
-            lines.append(Line(label, tuple(runs)))
-    return tuple(lines)
+    found = [each for label in results.labels for each in results.errors if each.label == label and each.errors]
+    return _lines(
+        (each.label, [error.inner_steps for error in each.errors], [error.error for error in each.errors])
+        for each in found
+    )
+
+
+def _lines(runs: Iterable[tuple[str, Iterable[float], Iterable[float]]]) -> tuple[Line, ...]:
+    """The lines of runs (label, x, y), one for each label."""
+    by_label: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for label, x, y in runs:
+        by_label.setdefault(label, []).append((np.array(list(x), dtype=float), np.array(list(y))))
+    return tuple(Line(label, tuple(found)) for label, found in by_label.items())
 
 
 def draw(results: ProblemResults, plot: Plot) -> bytes:
-    """A PNG: the median over the seeds as a line, the band from the least to the largest behind it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """A PNG: the median over the seeds as a line, the band from the least to the largest behind it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 4.8), layout="constrained")
@@ -159,9 +138,5 @@ def _band(axes: Axes, line: Line, number: int, lines: int) -> None:
 
 
 def pictures(results: Iterable[ProblemResults]) -> dict[str, bytes]:
-    """File name -> PNG.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """File name -> PNG; raises `ImportError` without matplotlib."""
     return {f"{each.name}_{plot.ending}.png": draw(each, plot) for each in results for plot in plots(each)}

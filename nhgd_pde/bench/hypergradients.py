@@ -31,8 +31,6 @@ class HypergradientError:
 
     Attributes:
         inner_steps, refinement_steps: number of steps so far, in all evaluations together.
-        evaluations: number of evaluations so far.
-        seconds, counts: time and work so far.
         error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -30,23 +30,19 @@ def opened_folder(folder: Path) -> Iterator[Path]:
     """
     with writing(folder, "made"):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock.take(folder)
-    try:
+    with closing(FolderLock.take(folder)):
         with writing(folder, "removed"):
             for path in folder.iterdir():
                 target = target_of_temporary(path.name)
                 if target in (RESULTS, TABLE) or (target is not None and (folder / target).suffix in _FIGURES):
                     path.unlink()
         yield folder
-    finally:
-        lock.release()
 
 
 def table_text(results: Sequence[ProblemResults], command: str, remarks: Sequence[str] = ()) -> str:
     """The text of table.md.
 
     Args:
-        results: of all problems so far.
         command: the line that made them.
         remarks: further lines for the head of the table.
     """

@@ -31,8 +31,6 @@ class ProblemResults:
     """The results on one problem.
 
     Attributes:
-        name: name of the problem.
-        description: its size.
         reference: start and optimum.
         labels: of the contenders, in the order they were named.
         runs: every finished run and the truth about it.

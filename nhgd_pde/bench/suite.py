@@ -22,7 +22,6 @@ class Plan:
     """The plan of a benchmark.
 
     Attributes:
-        contenders: the contenders.
         seeds: number of seeds for each; the first is the seed of the file.
         budget: the budget of a run, the same for all.
         common: overrides for all contenders, by dotted path.
@@ -55,13 +54,12 @@ class Plan:
                 continue
             task = Task(source, self.common)
             spec = task.read(self.contenders[0]).spec
-            name = spec.name
             if self.peers and spec.parameters:
                 message = "expected none with --peers: the other libraries take one scenario"
                 issues.append(Issue("parameters", message, str(source)))
-            if name in tasks:
-                issues.append(Issue("name", f"two problems are called {name!r}", str(source)))
-            tasks[name] = task
+            if spec.name in tasks:
+                issues.append(Issue("name", f"two problems are called {spec.name!r}", str(source)))
+            tasks[spec.name] = task
         if issues:
             raise ProblemError(issues)
         for task in tasks.values():
@@ -85,7 +83,6 @@ def bench(
     """Runs a plan; yields the results of a problem again whenever there are more of them.
 
     Args:
-        plan: the plan.
         tasks: from `plan.tasks`.
         interrupted: true ends the benchmark after the current evaluation.
         tell: called with a line about everything that is done.
@@ -101,9 +98,7 @@ def bench(
         results = ProblemResults(name, size, reference, labels)
         tell(f"{name}: {size}; objective {reference.initial:.9e} at the start, {reference.optimum:.9e} at best")
         yield results
-        for step in _problem(plan, judge, results, interrupted, tell):
-            results = step
-            yield results
+        yield from _problem(plan, judge, results, interrupted, tell)
 
 
 def _problem(

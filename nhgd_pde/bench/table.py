@@ -40,11 +40,8 @@ def _records(results: ProblemResults) -> Iterator[dict[str, object]]:
                 "record": "run",
                 "contender": finished.contender.label,
                 "seed": finished.seed,
-                "iteration": point.iteration,
-                "evaluations": point.evaluations,
-                "seconds": point.seconds,
+                **{name: getattr(point, name) for name in ("iteration", "evaluations", "seconds", "objective")},
                 **point.counts.as_dict(),
-                "objective": point.objective,
                 "true_objective": truth.objective,
                 "relative_gap": results.reference.gap(truth.objective),
                 "true_gradient_norm": truth.gradient_norm,
@@ -56,10 +53,9 @@ def _records(results: ProblemResults) -> Iterator[dict[str, object]]:
                 "record": "hypergradient",
                 "contender": errors.label,
                 "seed": errors.seed,
-                "evaluations": error.evaluations,
-                "inner_steps": error.inner_steps,
-                "refinement_steps": error.refinement_steps,
-                "seconds": error.seconds,
+                **{
+                    name: getattr(error, name) for name in ("evaluations", "inner_steps", "refinement_steps", "seconds")
+                },
                 **error.counts.as_dict(),
                 "hypergradient_error": error.error,
             }
@@ -98,14 +94,11 @@ def _problem_lines(results: ProblemResults) -> list[str]:
     if results.runs:
         lines += ["", *_run_table(results)]
     if results.errors:
-        lines += [
-            "",
-            "Relative error of the hypergradient at one point, a step of steepest descent from the start; medians:",
-        ]
-        lines += ["", *_error_table(results)]
+        text = "Relative error of the hypergradient at one point, a step of steepest descent from the start; medians:"
+        lines += ["", text, "", *_error_table(results)]
     if results.peers:
-        lines += ["", "The same at the exact inner solution, other libraries beside ours:"]
-        lines += ["", *_peer_table(results)]
+        text = "The same at the exact inner solution, other libraries beside ours:"
+        lines += ["", text, "", *_peer_table(results)]
     return lines
 
 
@@ -131,9 +124,7 @@ def _run_table(results: ProblemResults) -> list[str]:
         rows.append([label, *cells, reached, _small(results.final_gap(label)), status])
     if results.choices:
         head.append("steps found")
-        for row in rows:
-            choice = results.choices.get(row[0])
-            row.append(str(choice) if choice else "")
+        rows = [[*row, str(results.choices.get(row[0], ""))] for row in rows]
     return table(head, rows)
 
 
@@ -143,16 +134,9 @@ def _error_table(results: ProblemResults) -> list[str]:
         of = [errors.errors for errors in results.errors if errors.label == label and errors.errors]
         if of:
             first, last = [each[0] for each in of], [each[-1] for each in of]
-            rows.append(
-                [
-                    label,
-                    _small(median([each.error for each in first])),
-                    _small(median([each.error for each in last])),
-                    _whole(median([each.inner_steps for each in last])),
-                    _whole(median([each.refinement_steps for each in last])),
-                    _whole(median([each.counts.solves for each in last])),
-                ]
-            )
+            errors = [_small(median([each.error for each in some])) for some in (first, last)]
+            work = [(each.inner_steps, each.refinement_steps, each.counts.solves) for each in last]
+            rows.append([label, *errors, *(_whole(median(list(column))) for column in zip(*work, strict=True))])
     return table(["contender", "error, first", "error, last", "inner steps", "refinement steps", "solves"], rows)
 
 

@@ -83,10 +83,8 @@ class TrialPoint:
     """An outer iterate as the method sees it.
 
     Attributes:
-        iteration: its number.
         seconds: since the first evaluation began, without the time that recording takes.
         evaluations: of the objective so far.
-        counts: all work so far.
         objective: the value Phi(v) that the method has computed.
         v: (p,).
     """
@@ -104,7 +102,6 @@ class Trial:
     """One run of a contender.
 
     Attributes:
-        contender, seed: the contender, and the seed of its random numbers.
         points: outer iterates, all of the first ones, then ever fewer, and the last one.
         status: of the run, or `budget` where that ended it.
         message: a sentence that says why it ended.
@@ -134,7 +131,6 @@ def run(
     else that is made on first use belong to the run.
 
     Args:
-        task: the problem.
         contender, seed: the contender, and the seed of its random numbers.
         budget: checked before every evaluation but the first.
         interrupted: asked at the same time; true ends the run as `interrupted`.

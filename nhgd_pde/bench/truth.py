@@ -51,13 +51,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Reference:
-    """The ends of the scale of relative gaps.
-
-    Attributes:
-        initial: Phi at the starting point.
-        optimum: the lowest Phi that is known.
-        source: who found it.
-    """
+    """The ends of the scale of relative gaps: Phi at the start, the lowest Phi that is known, and who found it."""
 
     initial: float
     optimum: float
@@ -65,8 +59,7 @@ class Reference:
 
     def gap(self, objective: float) -> float:
         """(Phi - Phi*) / (Phi_0 - Phi*)."""
-        above = objective - self.optimum
-        scale = self.initial - self.optimum
+        above, scale = objective - self.optimum, self.initial - self.optimum
         if above <= 0.0:
             return 0.0
         return above / scale if scale > 0.0 else math.inf
@@ -74,17 +67,12 @@ class Reference:
     def lowered(self, judged: Judged) -> Reference:
         """The reference, with the lowest value of a run if that is lower by more than rounding."""
         lowest = min((truth.objective for truth in judged.truths if math.isfinite(truth.objective)), default=math.inf)
-        if not lowest < self.optimum - _ROUNDING * abs(self.optimum):
-            return self
-        return Reference(self.initial, lowest, judged.run.contender.label)
+        lower = lowest < self.optimum - _ROUNDING * abs(self.optimum)
+        return Reference(self.initial, lowest, judged.run.contender.label) if lower else self
 
 
 class Judge:
-    """Evaluates the reduced objective of a task exactly; its work does not count for any contender.
-
-    Args:
-        task: the problem; the judge builds a copy of it.
-    """
+    """Evaluates the reduced objective of a task exactly; its work does not count for any contender."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

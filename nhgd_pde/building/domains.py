@@ -5,6 +5,7 @@ from __future__ import annotations
 import skfem
 
 from ..fem import mesh as meshes
+from ..fem.cells import MeshFileError
 from ..fem.mesh import Domain
 from ..fem.mesh_file import read
 from ..problem_file.lengths import check_lengths, check_read
@@ -43,7 +44,7 @@ def build_domain(file: ProblemFile) -> Domain:
                 raise file.error("mesh.file", f"expected a mesh file, found nothing at {spec.file!r}")
             try:
                 mesh, unusable = read(path, spec.cracks == "allowed")
-            except meshes.MeshFileError as error:
+            except MeshFileError as error:
                 raise file.error("mesh.file", str(error)) from None
             check_room(file, _size_of(mesh))
             check_read(file, mesh.p, mesh.t)

@@ -14,7 +14,6 @@ from ..pde.boundary import neumann
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation, capacity_matrix
 from ..pde.form import Integral, Pointwise
-from ..pde.linearisation import SteadyControlDerivative
 from .dependence import INERTIA
 from .dirichlet import controlled_coefficients
 from .entry import Entry
@@ -124,8 +123,7 @@ def _known_control(equation: StateEquation, nominal: StateEquation) -> ScenarioM
     acting = [integral for integral in every if integral.control_evaluation is not None]
     if any(integral.closed is None and integral.form is not neumann for integral in acting):
         return None
-    derivative = nominal.constant_linearisation.control
-    return derivative.direct if isinstance(derivative, SteadyControlDerivative) else None
+    return None if isinstance(nominal, EvolutionEquation) else nominal.constant_linearisation.control.direct
 
 
 def _easier(integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float) -> tuple[Integral, ...]:

@@ -89,7 +89,7 @@ def _convective(file: ProblemFile) -> bool:
     Every iteration of L-BFGS enlarges the difference of two runs with different rounding errors about seven times;
     Newton's method takes a tenth of the iterations and half of the time (docs/verification.md, "Units").
     """
-    return file.spec.pde.convective
+    return file.spec.convective
 
 
 def _taking(need: Need) -> list[str]:

@@ -86,12 +86,9 @@ class Edge:
 def held_back(
     problem: OuterProblem, outer: OuterMethod[State], space: Feasible, state: State, proposal: Tensor, again: bool
 ) -> tuple[Tensor, State, Edge | None]:
-    """The proposal, moved nearer to the iterate where the problem refuses it, the state, and the edge on the way to it.
+    """The proposal (p,), moved nearer to the iterate where the problem refuses it, the state, and the edge on the way.
 
-    Args:
-        problem, outer, space, state: see `minimise`.
-        proposal: (p,) the point that the method proposes.
-        again: the step to the current iterate was shortened, too.
+    If `again`, the step to the current iterate was shortened, too.
     """
     if not isinstance(problem, RestrictedProblem):
         return proposal, state, None

@@ -333,11 +333,15 @@ def dual_scale(metric: RieszMap, covector: Tensor, vector: Tensor) -> float:
     return size * (abs(dot(covector / size, vector / unit)) / (length / unit))
 
 
+def rough_vector(u: Tensor) -> Tensor:
+    """A vector of the shape of u with a share of every other one."""
+    return torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
+
+
 def inner_spectrum(problem: BilevelProblem, u: Tensor, v: Tensor) -> tuple[float, float]:
     """The ends (mu, L) of the spectrum of K^-1 H, by a few Lanczos steps in the K-inner product."""
-    rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
 
     def operator(w: Tensor) -> Tensor:
         return problem.inner_metric.gradient(problem.hessian_product(u, v, w))
 
-    return extreme_eigenvalues(operator, problem.inner_metric.inner, rough)
+    return extreme_eigenvalues(operator, problem.inner_metric.inner, rough_vector(u))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.conjugate_residuals import preconditioned_residuals
 from ..linalg.krylov import KrylovResult, Operator
 from .bilevel import BilevelProblem
-from .curvature.base import PointwiseState, belongs
+from .curvature.base import InverseFisher, PointwiseState, belongs
 from .stability import ErrorBound
 
 # Relative residual below which the residual updated by conjugate gradients, which falls without limit, is evaluated
@@ -23,18 +22,6 @@ _RECURRED = 1e-11
 # factors of this point, which are exact unless the scenarios differ.
 _PATIENCE = 3
 _MOST = 30
-
-
-class InverseFisher(Protocol):
-    """The current inverse of the Fisher information."""
-
-    def solve(self, g: Tensor) -> Tensor:
-        """A g, (S, n)."""
-        ...
-
-    def estimate(self, g: Tensor) -> Tensor:
-        """A g without the bias by the inversion of a sampled matrix, (S, n)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,8 +62,6 @@ def hypergradient(
     """The hypergradient at (u, v), with a certificate.
 
     Args:
-        problem: the bilevel problem.
-        u, v: inner and outer variables.
         inverse: A, used as it is without refinement and as a preconditioner with it.
         start: q of an earlier iteration to start the refinement from.
         tolerance: refine by conjugate gradients on H until the error is at most this; None takes q = A grad_u
@@ -86,7 +71,6 @@ def hypergradient(
         bound: turns residuals into bounds of errors; None: relative residuals take the place of errors.
     """
     inner, outer = problem.outer_derivatives(u, v)
-
     known = bound or ErrorBound(problem.inner_metric)
 
     def error_of(q: Tensor, residual: Tensor) -> float:
@@ -129,8 +113,6 @@ def adjoint_hypergradient(
     factors precondition, as long as this is cheaper than a factorisation; then the factors are renewed.
 
     Args:
-        problem: the bilevel problem.
-        u, v: inner and outer variables.
         inverse: the inverse, which may belong to an earlier point.
         renew: makes the inverse anew at (u, v).
         start: p of an earlier point, used with factors that are not those of (u, v).
@@ -176,8 +158,6 @@ def adjoint_variable(
     coefficients that differ by many orders of magnitude, leave more than the tolerance.
 
     Args:
-        problem: the bilevel problem.
-        u, v: the point.
         right: g, (S, n).
         preconditioner: a solve with J^T there, or nearby.
         start: p of an earlier point; None for zero.

@@ -105,10 +105,19 @@ def solve_inner(
     tolerance: float,
     generator: torch.Generator,
 ) -> InnerResult:
-    """Bring u close to u*(v), starting from the u of the last loop."""
-    if options.tests is None:
-        return _expected_steps(problem, v, state, curvature, options, tolerance)
-    return _sampled_steps(problem, v, state, curvature, options, tolerance, generator)
+    """Bring u close to u*(v), starting from the u of the last loop.
+
+    Natural-gradient steps on the expected inner objective are Newton steps, with an inverse that may be older.
+    """
+    if options.tests is not None:
+        return _sampled_steps(problem, v, state, curvature, options, tolerance, generator)
+    kind = _Pointwise if curvature.pointwise else _Natural
+    directions = kind(problem, v, curvature, state.curvature, tolerance)
+    root = solve_from_anywhere(problem, v, state.u, directions, tolerance, options.steps)
+    assert isinstance(root.directions, _Natural)
+    done = InnerState(root.u, root.directions.state, state.steps + root.steps, state.spectrum)
+    error = math.nan if root.failed else root.error
+    return InnerResult(done, error, error <= tolerance, root.message, residual=root.residual)
 
 
 @dataclass(frozen=True)
@@ -152,24 +161,6 @@ class _Pointwise(_Natural):
 
     def belongs(self, u: Tensor) -> bool:
         return belongs(self.state, self.problem, u, self.v)
-
-
-def _expected_steps(
-    problem: BilevelProblem,
-    v: Tensor,
-    state: InnerState,
-    curvature: Curvature,
-    options: InnerOptions,
-    tolerance: float,
-) -> InnerResult:
-    """Natural-gradient steps on the expected inner objective: Newton steps, with an inverse that may be older."""
-    kind = _Pointwise if curvature.pointwise else _Natural
-    directions = kind(problem, v, curvature, state.curvature, tolerance)
-    root = solve_from_anywhere(problem, v, state.u, directions, tolerance, options.steps)
-    assert isinstance(root.directions, _Natural)
-    done = InnerState(root.u, root.directions.state, state.steps + root.steps, state.spectrum)
-    error = math.nan if root.failed else root.error
-    return InnerResult(done, error, error <= tolerance, root.message, residual=root.residual)
 
 
 def _sampled_steps(

@@ -30,7 +30,7 @@ from .curvature.average import check_saved
 from .curvature.base import Curvature, belongs
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
 from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
-from .oracle import Accuracy, finite
+from .oracle import Accuracy, blended, finite
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
@@ -96,11 +96,7 @@ class NHGDState:
 
     def blend(self, other: NHGDState, share: float) -> NHGDState:
         inner = replace(other.inner, u=torch.lerp(self.u, other.u, share))
-        return replace(other, inner=inner, q=_blended(self.q, other.q, share), p=_blended(self.p, other.p, share))
-
-
-def _blended(a: Tensor | None, b: Tensor | None, share: float) -> Tensor | None:
-    return b if a is None or b is None else torch.lerp(a, b, share)
+        return replace(other, inner=inner, q=blended(self.q, other.q, share), p=blended(self.p, other.p, share))
 
 
 @dataclass(frozen=True)
@@ -153,12 +149,11 @@ class NHGD:
         found = h.p if h.q is None else h.q
         assert found is not None
         sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(error, h.error))
-        gradient = problem.outer_metric.gradient(h.derivative[None])[0]
         evaluation = Evaluation(
             v=v,
             value=self._value(problem, u, v, h, inner, error),
             derivative=h.derivative,
-            gradient=gradient,
+            gradient=problem.outer_metric.gradient(h.derivative[None])[0],
             state_error=error,
             adjoint_error=h.error,
             sensitivity=sensitivity.value,
@@ -260,14 +255,13 @@ class NHGD:
         options = self.hypergradient
 
         def solves() -> StateFactors:
-            if not self.curvature.pointwise:
-                inverse = state.inner.curvature
-                return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
-            # There are many systems at this one point, so that an inverse made for it pays.
-            factors: Any = state.inner.curvature if problem.quadratic else problem.fisher_factors(u, v)
-            if u.shape[0] == 1:
-                return PointwiseSolves(factors)
-            return FisherSolves(problem, u, v, factors.solve, options.hessian_tolerance, options.steps)
+            inverse: Any = state.inner.curvature
+            if self.curvature.pointwise and not problem.quadratic:
+                # There are many systems at this one point, so that an inverse made for it pays.
+                inverse = problem.fisher_factors(u, v)
+            if self.curvature.pointwise and u.shape[0] == 1:
+                return PointwiseSolves(inverse)
+            return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
 
         def adjoint() -> Tensor:
             if p is not None:

@@ -89,6 +89,11 @@ class Unsolved:
         return other
 
 
+def blended(a: Tensor | None, b: Tensor | None, share: float) -> Tensor | None:
+    """a + share (b - a); b where one of them is not known."""
+    return b if a is None or b is None else torch.lerp(a, b, share)
+
+
 def finite(*tensors: Tensor) -> bool:
     """Whether every number of every tensor is finite."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

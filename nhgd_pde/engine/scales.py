@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length
+from .bilevel import rough_vector
 from .outer.reduced_objective import Evaluation
 
 _EPSILON = 2.0**-52
@@ -64,9 +64,7 @@ def gradient_scales(
 
     Args:
         metric: the inner product of the outer space.
-        u: (S, n) the inner solution.
         direct: (p,) the part of the derivative that has no adjoint variable in it.
-        evaluation: the reduced objective at that solution, with its gradient.
         derivative_at: another u (S, n) -> the derivative (p,) with the adjoint variable of that u, up to errors that
             are small compared with the change of u.
     """
@@ -80,7 +78,6 @@ def gradient_scales(
     parts = norm(direct) + norm(evaluation.derivative - direct)
     if not bool(u.count_nonzero()):
         return GradientScales(parts, _UNITS * _EPSILON * parts)
-    signs = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).sign().reshape(u.shape)
-    smooth, rough = response(1.0), response(signs)
+    smooth, rough = response(1.0), response(rough_vector(u).sign())
     error = min(evaluation.state_error + evaluation.adjoint_error, _SOLVED)
     return GradientScales(parts + smooth, _UNITS * _EPSILON * (parts + rough) + _SPREAD * error * (smooth + rough))

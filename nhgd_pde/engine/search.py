@@ -21,8 +21,8 @@ from .scales import UNKNOWN, GradientScales
 def outer_space(problem: OuterProblem) -> Feasible:
     """The space that the outer variables of a problem move in."""
     constraint, weights = constraint_of(problem), l1_weights_of(problem)
-    space = Feasible(problem.outer_metric, problem.bounds, False, constraint, weights)
-    return replace(space, quadratic=problem.quadratic and constraint is None)
+    quadratic = problem.quadratic and constraint is None
+    return Feasible(problem.outer_metric, problem.bounds, quadratic, constraint, weights)
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.lanczos import largest_eigenpair
 from ..linalg.riesz import RieszMap
 from ..linalg.safe_lengths import paired_length, quotient
-from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error
+from .bilevel import BilevelProblem, StateFactors, dual_scale, relative_dual_error, rough_vector
 
 # Relative accuracy of the eigenvalue, and largest number of Lanczos steps to find it.
 _ACCURACY, _MOST_STEPS = 0.05, 12
@@ -140,11 +139,8 @@ def state_error(
     """The bound of the relative error of u, the bound for adjoint variables at (u, v), and the stability.
 
     Args:
-        problem: the bilevel problem.
-        u, v: the point.
         residual: R(u, v).
         error: relative dual norm of the residual, as `BilevelProblem.residual_error` returns it.
-        stability: the inf-sup constant at the point.
         tolerance: bounds below the tolerance need not be sharp.
     """
     if not stability.known or not isinstance(problem, StableProblem):
@@ -168,7 +164,6 @@ def estimated(
 
     Args:
         problem: the bilevel problem; nothing is known unless it is a `StableProblem`.
-        u, v: the point.
         before: the stability at an earlier point.
         factors: returns the factors of J at the point, or near it.
 
@@ -183,7 +178,9 @@ def estimated(
         return before if several or before.known else Stability(known=True)
     if (before.known and kind.constant) or _lasts(problem, u, v, before):
         return before
-    value, vector = _smallest_singular_pair(problem.inner_metric, _rough(u), before.vector, factors(), kind.symmetric)
+    value, vector = _smallest_singular_pair(
+        problem.inner_metric, rough_vector(u), before.vector, factors(), kind.symmetric
+    )
     if not (math.isfinite(value) and value > 0.0):
         raise SingularMatrixError("the linearised state equation is singular in double precision")
     return Stability(value, True, vector, _images(problem, u, v, vector))
@@ -191,7 +188,7 @@ def estimated(
 
 def _images(problem: BilevelProblem, u: Tensor, v: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     """J times a vector, and J times a rough vector."""
-    return problem.state_product(u, v, vector), problem.state_product(u, v, _rough(u))
+    return problem.state_product(u, v, vector), problem.state_product(u, v, rough_vector(u))
 
 
 def _lasts(problem: BilevelProblem, u: Tensor, v: Tensor, before: Stability) -> bool:
@@ -207,12 +204,7 @@ def _smallest_singular_pair(
 ) -> tuple[float, Tensor]:
     """The smallest singular value of J in the inner product, and its vector of length one, by the Lanczos method.
 
-    Args:
-        metric: the inner product.
-        rough: a vector with a share of every other one.
-        before: the singular vector at an earlier point.
-        solves: factors of J.
-        symmetric: J is symmetric, so that one solve a step is enough.
+    `before` is the singular vector at an earlier point. Where J is symmetric, one solve a step is enough.
     """
 
     def inverse(x: Tensor) -> Tensor:
@@ -225,11 +217,6 @@ def _smallest_singular_pair(
     start = start / metric.norm(start) + share * rough / metric.norm(rough)
     found, vector, _ = largest_eigenpair(inverse if symmetric else squared, metric, start, _ACCURACY, _MOST_STEPS)
     return quotient(1.0, found if symmetric else math.sqrt(found)), vector
-
-
-def _rough(u: Tensor) -> Tensor:
-    """A vector of the shape of u with a share of every other one."""
-    return torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
 
 
 def _differ(metric: RieszMap, new: Tensor, old: Tensor) -> bool:

@@ -3,8 +3,7 @@
 Some oracles cannot tell a gradient that is zero from a small one: their states are rough or sampled, or their first
 evaluation takes a part of the scenarios or the nominal one alone. A judge evaluates the start as accurately as the
 decision needs. Over scenarios this is done roughly and with few of them at first, so that a start far from a solution
-costs
-little: it is no solution as soon as the gradient is larger than its possible error.
+costs little: it is no solution as soon as the gradient is larger than its possible error.
 """
 
 from __future__ import annotations
@@ -65,11 +64,6 @@ def judged_start(loop: LoopState, search: Search, judge: Oracle) -> tuple[LoopSt
     If the start is a solution, the loop has the evaluation of the judge, and the callback sees the states of the judge:
     unlike those of a rough oracle they belong to the start. If it is near a solution, an oracle of the same kind as the
     judge goes on from its states.
-
-    Args:
-        loop: the loop after the first evaluation.
-        search: the data of the run.
-        judge: the oracle that decides.
     """
     first, oracle = loop.first, search.oracle
     if isinstance(oracle, ScalesOracle) and not _open(first.evaluation, first.gradient_norm, loop.scales):
@@ -85,10 +79,8 @@ def judged_start(loop: LoopState, search: Search, judge: Oracle) -> tuple[LoopSt
     first = replace(found, oracle=knowledge, evaluations=first.evaluations + found.evaluations)
     scales = verdict.scales if verdict.solved else replace(scales, natural=found.gradient_norm)
     begun = search.outer.init(replace(search.space, unit=loop.unit), first.evaluation)
-    loop = replace(
-        loop, first=first, current=first, outer=begun, knowledge=knowledge, scales=scales, solved=verdict.goal
-    )
-    return loop, replace(first, oracle=found.oracle)
+    loop = replace(loop, first=first, current=first, outer=begun, knowledge=knowledge)
+    return replace(loop, scales=scales, solved=verdict.goal), replace(first, oracle=found.oracle)
 
 
 def _verdict(search: Search, oracle: Oracle) -> Verdict:

@@ -10,30 +10,18 @@ import torch
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
-from ..linalg.newton import Directions, Newton
+from ..linalg.newton import Directions, Newton, NewtonResult
 from .bilevel import BilevelProblem
 
 
 @dataclass(frozen=True)
-class Root:
-    """The result of Newton's method.
+class Root(NewtonResult):
+    """The result, whose error is a certificate (`BilevelProblem.inner_error`); u is the start where the method failed.
 
     Attributes:
-        u: the last iterate; where the method failed, the start.
-        residual: R at the last iterate.
-        error: its certificate, see `BilevelProblem.inner_error`.
-        steps: number of steps.
-        directions: Newton directions by the last factors.
-        failed: no step brought u nearer to a root; u is not to be used.
         message: a sentence where the tolerance was not reached.
     """
 
-    u: Tensor
-    residual: Tensor
-    error: float
-    steps: int
-    directions: Directions
-    failed: bool = False
     message: str = ""
 
 
@@ -92,15 +80,7 @@ def solve_from_anywhere(
 def newton(
     problem: BilevelProblem, v: Tensor, start: Tensor, directions: Directions, tolerance: float, steps: int
 ) -> Root:
-    """Solve R(u, v) = 0 for u, see `linalg.newton`.
-
-    Args:
-        problem: the problem with the residual R.
-        v: outer variables.
-        start: first u.
-        directions: Newton directions by the first factors.
-        tolerance: relative dual norm of the residual to reach.
-        steps: largest number of steps.
+    """Solve R(u, v) = 0 for u, up to a relative dual norm of the residual; see `linalg.newton`.
 
     Raises:
         SingularMatrixError: J is singular at the start, or where kept factors have led.
@@ -110,8 +90,7 @@ def newton(
     if not found.error <= tolerance:
         message = _stuck(found.error) if found.steps < steps else ""
         message = message or f"{steps} inner steps left a relative residual of {found.error:.1e}"
-    u = start if found.failed else found.u
-    return Root(u, found.residual, found.error, found.steps, found.directions, found.failed, message)
+    return Root(**{**vars(found), "u": start if found.failed else found.u}, message=message)
 
 
 def _stuck(error: float) -> str:

@@ -60,10 +60,7 @@ class Outline:
         tolerances = same_place(points, thickness_of(mesh, points[corners]), precision, step)
         # Vertices are ordered so that normals point outward, away from the centre of the cell.
         ends = points[facets]
-        if facets.shape[1] == 2:
-            normals = turned_right(ends[:, 1] - ends[:, 0])
-        else:
-            normals = np.cross(ends[:, 2] - ends[:, 0], ends[:, -1] - ends[:, 1])
+        normals = normals_of(ends)
         turned = ((points[corners].mean(axis=0) - ends.mean(axis=1)) * normals).sum(axis=1) > 0.0
         facets[turned] = facets[turned, ::-1]
         if facets.shape[1] < 4:
@@ -173,9 +170,18 @@ def _weighted(corners: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("v,vnd->nd", weights, corners))
 
 
-def turned_right(along: np.ndarray) -> np.ndarray:
-    """(..., 2) directions turned right by 90 degrees: the outward normals of anticlockwise boundaries."""
-    return np.stack([along[..., 1], -along[..., 0]], axis=-1)
+def normals_of(facets: np.ndarray) -> np.ndarray:
+    """(..., dim) normals, of any length, of facets (..., vertices, dim) whose vertices are in order around them.
+
+    They point outward if the vertices are anticlockwise as seen from outside, in the plane around the boundary.
+    """
+    vertices, dim = facets.shape[-2:]
+    if dim == 1:
+        return np.ones_like(facets[..., 0, :])
+    if vertices == 2:
+        along = facets[..., 1, :] - facets[..., 0, :]
+        return np.stack([along[..., 1], -along[..., 0]], axis=-1)
+    return np.cross(facets[..., 2, :] - facets[..., 0, :], facets[..., -1, :] - facets[..., 1, :])
 
 
 def thickness_of(mesh: skfem.Mesh, corners: np.ndarray) -> np.ndarray:
@@ -210,15 +216,12 @@ def split_vertices(outline: Outline) -> np.ndarray:
     return np.stack([used[one[same]], used[other[same]]], axis=1)
 
 
-def vertex_in_facet(outline: Outline) -> tuple[int, int] | None:
-    """A vertex that lies on a facet without being one of its vertices, and this facet."""
-    for vertices, facets in _vertices_in_facets(outline):
-        if len(vertices):
-            return int(vertices[0]), int(facets[0])
-    return None
+def first_pair(parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first pair of several arrays of pairs; None where all are empty."""
+    return next(((one[0], other[0]) for one, other in parts if len(one)), None)
 
 
-def _vertices_in_facets(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def vertices_in_facets(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Vertices, and for each a facet that it lies on without being one of its vertices."""
     for vertices, simplices, tolerance in outline.near_corners():
         corners = outline.points[outline.vertices[simplices]]
@@ -226,15 +229,7 @@ def _vertices_in_facets(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarr
         yield vertices[touching], outline.facet[simplices[touching]]
 
 
-def crossing_edges(outline: Outline) -> tuple[np.ndarray, np.ndarray] | None:
-    """Two edges (2,) of facets in space that meet in a point that is not a vertex."""
-    for first, second in _edges_that_cross(outline):
-        if len(first):
-            return first[0], second[0]
-    return None
-
-
-def _edges_that_cross(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def crossing_edges(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of edges (k, 2) of facets in space that meet in a point that is not a vertex."""
     for first, second, tolerance in outline.near_edges() if outline.dim == 3 else ():
         (a, b), (c, d) = outline.points[first].swapaxes(0, 1), outline.points[second].swapaxes(0, 1)
@@ -253,10 +248,10 @@ def _edges_that_cross(outline: Outline) -> Iterator[tuple[np.ndarray, np.ndarray
 def touched_facets(outline: Outline) -> np.ndarray:
     """(facets,) whether a vertex or an edge of other facets lies on a facet."""
     found = np.zeros(len(outline.facets), dtype=bool)
-    for _, facets in _vertices_in_facets(outline):
+    for _, facets in vertices_in_facets(outline):
         found[facets] = True
     on_edges = np.zeros(len(outline.points), dtype=bool)
-    for pair in _edges_that_cross(outline):
+    for pair in crossing_edges(outline):
         on_edges[np.concatenate(pair)] = True
     return found | (on_edges[outline.facets].sum(axis=1) > 1)
 
@@ -267,13 +262,14 @@ def _distance(points: np.ndarray, simplices: np.ndarray) -> np.ndarray:
     if simplices.shape[1] == 2:
         return _distance_to_segment(points, a, b)
     c = simplices[:, 2]
-    edges = [_distance_to_segment(points, *ends) for ends in ((a, b), (b, c), (c, a))]
-    normal = np.cross(b - a, c - a)
+    sides = ((a, b), (b, c), (c, a))
+    normal = normals_of(simplices)
     square = (normal**2).sum(axis=1)
     over = np.ones(len(points), dtype=bool)
-    for start, end in ((a, b), (b, c), (c, a)):
+    for start, end in sides:
         over &= (np.cross(end - start, points - start) * normal).sum(axis=1) >= 0.0
     height = np.abs(((points - a) * normal).sum(axis=1)) / np.sqrt(np.where(square > 0.0, square, 1.0))
+    edges = [_distance_to_segment(points, *ends) for ends in sides]
     return np.where(over & (square > 0.0), height, np.minimum.reduce(edges))
 
 
@@ -301,9 +297,7 @@ def _crossing(outline: Outline, edges: np.ndarray, simplices: np.ndarray) -> np.
         sides = [_heights(corners, ends), _heights(ends, corners)]
         through = [(np.abs(side) > depth).all(axis=0) & (side[0] * side[1] < 0.0) for side in sides]
         return through[0] & through[1]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.linalg.norm(normal, axis=1)
-    normal = normal / np.where(length > 0.0, length, 1.0)[:, None]
+    normal = _unit(normals_of(corners))
     before, after = ((ends - corners[:, :1]) * normal[:, None]).sum(axis=2).T
     through = (before * after < 0.0) & (np.minimum(np.abs(before), np.abs(after)) > depth)
     rows = np.flatnonzero(through)
@@ -319,10 +313,13 @@ def _crossing(outline: Outline, edges: np.ndarray, simplices: np.ndarray) -> np.
 
 def _heights(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(2, n) signed distances of two points each, (n, 2, 2), from the lines through segments (n, 2, 2)."""
-    along = segments[:, 1] - segments[:, 0]
-    length = np.linalg.norm(along, axis=1)
-    normal = turned_right(along) / np.where(length > 0.0, length, 1.0)[:, None]
-    return ((points - segments[:, :1]) * normal[:, None]).sum(axis=2).T
+    return ((points - segments[:, :1]) * _unit(normals_of(segments))[:, None]).sum(axis=2).T
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, dim) divided by their lengths; zero where they are zero."""
+    length = np.linalg.norm(vectors, axis=1)
+    return vectors / np.where(length > 0.0, length, 1.0)[:, None]
 
 
 def _covered(outline: Outline) -> int | None:
@@ -375,15 +372,10 @@ def _passing(corners: np.ndarray) -> np.ndarray:
         rise = b[:, 1] - a[:, 1]
         ahead = (a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]) * np.sign(rise) > 0.0
         return np.where(meets & ahead, np.sign(rise), 0.0)
-    flat = corners[:, :, 1:]
-    turns = [_cross2(flat[:, i], flat[:, (i + 1) % 3]) for i in range(3)]
-    sign = np.sign(np.sum(turns, axis=0))
-    meets = np.all([turn * sign > 0.0 for turn in turns], axis=0)
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    y, z = corners[:, :, 1].T, corners[:, :, 2].T
+    turns = y * np.roll(z, -1, axis=0) - z * np.roll(y, -1, axis=0)
+    meets = (turns * np.sign(turns.sum(axis=0)) > 0.0).all(axis=0)
+    normal = normals_of(corners)
     # The ray meets the plane of the triangle at x = (corner . normal) / normal_x.
     ahead = (corners[:, 0] * normal).sum(axis=1) * np.sign(normal[:, 0]) > 0.0
     return np.where(meets & ahead, np.sign(normal[:, 0]), 0.0)
-
-
-def _cross2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import skfem
 
-from .boundary_checks import same_place, thickness_of, turned_right
+from .boundary_checks import normals_of, same_place, thickness_of
 from .boxes import BoxTree
 
 # Number of pairs that are examined at the same time; it limits the memory.
@@ -66,10 +66,7 @@ def _margins(
 
 def _normals(mesh: skfem.Mesh, both: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """(pairs, axes, dim) normals of the facets of both cells."""
-    facets = np.concatenate([corners[:, np.array(mesh.elem.refdom.facets)] for corners in both], axis=1)
-    if facets.shape[2] == 2:
-        return turned_right(facets[:, :, 1] - facets[:, :, 0])
-    return np.cross(facets[:, :, 2] - facets[:, :, 0], facets[:, :, -1] - facets[:, :, 1])
+    return normals_of(np.concatenate([corners[:, np.array(mesh.elem.refdom.facets)] for corners in both], axis=1))
 
 
 def _crosses(mesh: skfem.Mesh, both: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

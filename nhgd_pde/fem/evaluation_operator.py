@@ -160,23 +160,11 @@ class EvaluationOperator:
             local[:, :, self._parts[i], trial._parts[j]] += torch.einsum("eqa,seq,eqb->seab", left, weighted, right)
         return ScenarioMatrix(pattern.csr, pattern.scatter(local), (self.size, trial.size), symmetric)
 
-    def __hash__(self) -> int:
-        return id(self)
-
 
 def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> EvaluationOperator:
     """The values and gradients of a scalar scikit-fem basis, on cells or on facets."""
-    fields = [field[0] for field in basis.basis]
-    shape = basis.dx.shape
-    tables = [_table([np.asarray(field) for field in fields], shape, device)]
-    dim = basis.mesh.dim()
-    tables += [_table([field.grad[axis] for field in fields], shape, device) for axis in range(dim)]
-    quadrature = Quadrature(
-        torch.as_tensor(np.ascontiguousarray(np.asarray(basis.global_coordinates())), device=device),
-        torch.as_tensor(np.ascontiguousarray(basis.dx), device=device),
-    )
-    dofs = np.ascontiguousarray(basis.element_dofs.T)
-    return EvaluationOperator(tuple(tables), dofs, int(basis.N), quadrature)
+    fields, x = [field[0] for field in basis.basis], np.asarray(basis.global_coordinates())
+    return _tabulated(fields, basis.element_dofs, int(basis.N), x, basis.dx, device)
 
 
 def tangential(on_facets: EvaluationOperator, normals: Tensor) -> EvaluationOperator:
@@ -193,22 +181,34 @@ def point_evaluation(
     """The functions of a basis at points x (dim, k), one in each of k cells; every point has the weight one."""
     local = basis.mapping.invF(x[:, :, None], tind=cells)
     fields = [basis.elem.gbasis(basis.mapping, local, i, tind=cells)[0] for i in range(basis.Nbfun)]
-    shape = (len(cells), 1)
-    tables = [_table([np.asarray(field) for field in fields], shape, device)]
-    tables += [_table([field.grad[axis] for field in fields], shape, device) for axis in range(len(x))]
-    quadrature = Quadrature(
-        torch.as_tensor(np.ascontiguousarray(x[:, :, None]), device=device),
-        torch.ones(shape, dtype=torch.float64, device=device),
-    )
-    dofs = np.ascontiguousarray(np.asarray(basis.element_dofs)[:, cells].T)
-    return EvaluationOperator(tuple(tables), dofs, int(basis.N), quadrature)
+    dofs = np.asarray(basis.element_dofs)[:, cells]
+    return _tabulated(fields, dofs, int(basis.N), x[:, :, None], np.ones((len(cells), 1)), device)
 
 
-def _table(values: list[np.ndarray], shape: tuple[int, ...], device: torch.device) -> Tensor:
-    table = np.stack([np.broadcast_to(value, shape) for value in values], axis=-1)
-    if (table == table[:, :1]).all():
-        table = table[:, :1]
-    return torch.as_tensor(np.ascontiguousarray(table), device=device)
+def _tabulated(
+    fields: list[skfem.DiscreteField],
+    dofs: np.ndarray,
+    size: int,
+    x: np.ndarray,
+    weights: np.ndarray,
+    device: torch.device,
+) -> EvaluationOperator:
+    """Functions with given values and gradients at points x (dim, elements, points), and dofs (functions, elements)."""
+    components = [[np.asarray(field) for field in fields]]
+    components += [[field.grad[axis] for field in fields] for axis in range(len(x))]
+    tables = [np.stack([np.broadcast_to(each, weights.shape) for each in one], axis=-1) for one in components]
+    quadrature = Quadrature(_on(device, x), _on(device, weights))
+    packed = tuple(packed_table(_on(device, table)) for table in tables)
+    return EvaluationOperator(packed, np.ascontiguousarray(dofs.T), size, quadrature)
+
+
+def _on(device: torch.device, values: np.ndarray) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(values), device=device)
+
+
+def packed_table(table: Tensor) -> Tensor:
+    """A table (elements, points, functions), reduced to one point where it is constant on each element."""
+    return table[:, :1].contiguous() if (table == table[:, :1]).all() else table
 
 
 def stacked(spaces: Sequence[EvaluationOperator]) -> EvaluationOperator:

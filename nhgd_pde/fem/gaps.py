@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from .boundary_checks import Outline, turned_right
+from .boundary_checks import Outline, normals_of
 
 # Largest width of a gap, relative to the longest edge of the facet. It is 0.134 for an arc over a sixth of a circle.
 _WIDTH = 0.15
@@ -21,10 +21,7 @@ def vertex_over_facet(outline: Outline) -> tuple[int, int] | None:
     is shared with the opposite surface.
     """
     ends = outline.points[outline.vertices]
-    if outline.dim == 2:
-        normals = turned_right(ends[:, 1] - ends[:, 0])
-    else:
-        normals = np.cross(ends[:, 1] - ends[:, 0], ends[:, 2] - ends[:, 0])
+    normals = normals_of(ends)
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(float).tiny)
     one, other = _facing(outline, normals)
     # True for the vertices of a simplex that the opposite surface has too.

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import skfem
 
+from .cells import place_text
 from .spaces import Space
 
 # The kinds of cells whose map from the reference cell is affine.
@@ -25,34 +26,28 @@ def interpolation(source: Space, target: Space) -> sp.csr_matrix:
     Where the cells around a node have different values, as for P0, the result is their mean.
     """
     reference = np.asarray(target.basis.elem.doflocs).T
-    values = np.stack(
-        [
-            np.broadcast_to(source.basis.elem.lbasis(reference, i)[0], reference.shape[1:])
-            for i in range(source.basis.Nbfun)
-        ]
-    )
+    values = _values_at(source, reference)
     rows = np.asarray(target.basis.element_dofs)
     columns = np.asarray(source.basis.element_dofs)
-    shape = (values.shape[1], values.shape[0], rows.shape[1])
-    data = np.broadcast_to(values.T[:, :, None], shape)
-    where = np.broadcast_to(rows[:, None], shape), np.broadcast_to(columns[None], shape)
-    total = sp.csr_matrix(
-        (data.reshape(-1), (where[0].reshape(-1), where[1].reshape(-1))), shape=(target.size, source.size)
-    )
+    entries = np.broadcast_arrays(values.T[:, :, None], rows[:, None], columns[None])
+    data, *where = (each.reshape(-1) for each in entries)
+    total = sp.csr_matrix((data, tuple(where)), shape=(target.size, source.size))
     total.eliminate_zeros()
     meetings = np.bincount(rows.reshape(-1), minlength=target.size)
     return sp.csr_matrix(sp.diags_array(1.0 / meetings) @ total)
 
 
-class OutsideMeshError(ValueError):
-    """A point is in no cell.
+def _values_at(source: Space, local: np.ndarray) -> np.ndarray:
+    """(functions, count) the functions of a space at points (dim, count) of reference cells."""
+    functions = range(source.basis.Nbfun)
+    return np.stack([np.broadcast_to(source.basis.elem.lbasis(local, i)[0], local.shape[1:]) for i in functions])
 
-    Attributes:
-        index: number of the point.
-    """
+
+class OutsideMeshError(ValueError):
+    """A point is in no cell; `index` is the number of the point."""
 
     def __init__(self, index: int, point: np.ndarray) -> None:
-        super().__init__(f"the point ({', '.join(f'{x:g}' for x in point)}) is outside the mesh")
+        super().__init__(f"the point {place_text(point)} is outside the mesh")
         self.index = index
 
 
@@ -105,10 +100,9 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
     if space.domain.cell in SIMPLICES:
         cells, local = locate(space.domain.mesh, points)
         if (cells >= 0).all():
-            elem, dofs = space.basis.elem, np.asarray(space.basis.element_dofs)[:, cells]
-            values = [np.broadcast_to(elem.lbasis(local, i)[0], cells.shape) for i in range(len(dofs))]
+            dofs = np.asarray(space.basis.element_dofs)[:, cells]
             rows = np.broadcast_to(np.arange(len(cells)), dofs.shape)
-            entries = np.stack(values).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))
+            entries = _values_at(space, local).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))
             return sp.csr_matrix(entries, shape=(len(cells), space.size))
     find = space.domain.mesh.element_finder(mapping=space.basis.mapping)
     try:

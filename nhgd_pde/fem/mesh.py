@@ -11,21 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 import skfem
 
-from .cells import CELLS, Cell, MeshFileError, kind_of
+from .cells import CELLS, kind_of
 from .refinement import halved, with_facets_of
-
-__all__ = [
-    "CELLS",
-    "Cell",
-    "Domain",
-    "MeshFileError",
-    "box",
-    "disk",
-    "domain",
-    "interval",
-    "l_shape",
-    "rectangle",
-]
 
 
 @dataclass(frozen=True)
@@ -114,7 +101,7 @@ def _shared(parts: Mapping[str, np.ndarray], what: str, count: int) -> list[str]
 
 
 def interval(size: float = 1.0, origin: float = 0.0, cells: int = 32) -> skfem.Mesh:
-    return _with_sides(skfem.MeshLine.init_tensor(origin + np.linspace(0.0, size, cells + 1)))
+    return _grid(skfem.MeshLine, [size], [origin], [cells])
 
 
 def rectangle(
@@ -123,9 +110,7 @@ def rectangle(
     cells: Sequence[int],
     cell: Literal["triangle", "quadrilateral"] = "triangle",
 ) -> skfem.Mesh:
-    axes = [o + np.linspace(0.0, s, n + 1) for s, o, n in zip(size, origin, cells, strict=True)]
-    kind = {"triangle": skfem.MeshTri, "quadrilateral": skfem.MeshQuad}[cell]
-    return _with_sides(kind.init_tensor(*axes))
+    return _grid({"triangle": skfem.MeshTri, "quadrilateral": skfem.MeshQuad}[cell], size, origin, cells)
 
 
 def box(
@@ -134,9 +119,7 @@ def box(
     cells: Sequence[int],
     cell: Literal["tetrahedron", "hexahedron"] = "tetrahedron",
 ) -> skfem.Mesh:
-    axes = [o + np.linspace(0.0, s, n + 1) for s, o, n in zip(size, origin, cells, strict=True)]
-    kind = {"tetrahedron": skfem.MeshTet, "hexahedron": skfem.MeshHex}[cell]
-    return _with_sides(kind.init_tensor(*axes))
+    return _grid({"tetrahedron": skfem.MeshTet, "hexahedron": skfem.MeshHex}[cell], size, origin, cells)
 
 
 def disk(radius: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int = 4) -> skfem.Mesh:
@@ -152,16 +135,16 @@ def l_shape(size: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int
     return turned.scaled(float(size)).translated(tuple(origin))
 
 
-def _with_sides(mesh: skfem.Mesh) -> skfem.Mesh:
-    """The mesh with names for the sides of a rectangle or box: left, right (x), bottom, top (y), front, back (z)."""
-    sides = (("left", "right"), ("bottom", "top"), ("front", "back"))
+def _grid(kind: type[skfem.Mesh], size: Sequence[float], origin: Sequence[float], cells: Sequence[int]) -> skfem.Mesh:
+    """A tensor grid with names for its sides: left, right (x), bottom, top (y), front, back (z)."""
+    mesh = kind.init_tensor(*(o + np.linspace(0.0, s, n + 1) for s, o, n in zip(size, origin, cells, strict=True)))
     facets = mesh.boundary_facets()
     midpoints = mesh.p[:, mesh.facets[:, facets]].mean(axis=1)
     named = {}
-    for axis, names in zip(range(mesh.dim()), sides, strict=False):
-        low, high = mesh.p[axis].min(), mesh.p[axis].max()
-        for name, value in zip(names, (low, high), strict=True):
-            named[name] = facets[np.isclose(midpoints[axis], value, rtol=0.0, atol=1e-10 * (high - low))]
+    sides = (("left", "right"), ("bottom", "top"), ("front", "back"))
+    for names, middle, x in zip(sides, midpoints, mesh.p, strict=False):
+        for name, value in zip(names, (x.min(), x.max()), strict=True):
+            named[name] = facets[np.isclose(middle, value, rtol=0.0, atol=1e-10 * np.ptp(x))]
     return with_facets_of(mesh, mesh.with_boundaries(named))
 
 
@@ -181,6 +164,5 @@ def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None
         mesh, facets, subdomains = halved(mesh, facets, subdomains)
     boundaries = {name: each for name, each in facets.items() if name not in inside}
     boundaries["all"] = mesh.boundary_facets()
-    return Domain(
-        mesh, boundaries, subdomains, {name: facets[name] for name in facets if name in inside}, dict(unusable or {})
-    )
+    within = {name: each for name, each in facets.items() if name in inside}
+    return Domain(mesh, boundaries, subdomains, within, dict(unusable or {}))

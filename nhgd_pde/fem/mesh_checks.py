@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import skfem
@@ -11,11 +10,13 @@ import skfem
 from .boundary_checks import (
     Outline,
     crossing_edges,
+    first_pair,
+    normals_of,
     overlap,
     same_place,
     split_vertices,
     touched_facets,
-    vertex_in_facet,
+    vertices_in_facets,
 )
 from .cell_overlaps import overlapping_pair
 from .cells import CELLS, place_text
@@ -49,14 +50,13 @@ class MeshOfFile:
     precision: float
     step: float
 
-    @cached_property
-    def centres(self) -> np.ndarray:
-        """(dim, cells) means of the vertices of each cell."""
-        return np.asarray(self.mesh.p[:, self.mesh.t].mean(axis=1))
-
     def between(self, vertices: np.ndarray) -> str:
         """The places of the vertices of a facet or cell, for messages."""
         return " ".join(place_text(place) for place in self.places[vertices])
+
+    def at(self, vertex: int | np.ndarray) -> str:
+        """The number and the place of a vertex, for messages."""
+        return f"vertex {self.numbers[vertex]} (counted from 0) at {place_text(self.places[vertex])}"
 
     def numbered(self, vertices: np.ndarray) -> str:
         """The numbers of some vertices, for messages."""
@@ -147,9 +147,9 @@ def _same_side(read: MeshOfFile) -> str | None:
     inner = np.flatnonzero(mesh.f2t[1] >= 0)
     local = np.argmax(mesh.t2f[:, mesh.f2t[0, inner]] == inner, axis=0)
     around = np.array(mesh.elem.refdom.facets)[local].T
-    facets = mesh.p[:, mesh.t[around, mesh.f2t[0, inner]]]
-    middle, normal = facets.mean(axis=1), _normals(facets)
-    first, second = (((read.centres[:, cells] - middle) * normal).sum(axis=0) for cells in mesh.f2t[:, inner])
+    facets = mesh.p.T[mesh.t[around, mesh.f2t[0, inner]].T]
+    middle, normal, centres = facets.mean(axis=1), normals_of(facets), mesh.p.T[mesh.t].mean(axis=0)
+    first, second = (((centres[cells] - middle) * normal).sum(axis=1) for cells in mesh.f2t[:, inner])
     folded = np.flatnonzero((first > 0.0) == (second > 0.0))
     if not len(folded):
         return None
@@ -158,41 +158,23 @@ def _same_side(read: MeshOfFile) -> str | None:
     return _overlapping(read, vertices, how)
 
 
-def _normals(facets: np.ndarray) -> np.ndarray:
-    """(dim, n) normals, of any length, of facets (dim, vertices, n) whose vertices are in order around them."""
-    if len(facets) == 1:
-        return np.ones((1, facets.shape[2]))
-    if len(facets) == 2:
-        along = facets[:, 1] - facets[:, 0]
-        return np.stack([-along[1], along[0]])
-    if facets.shape[1] == 3:
-        return np.cross(facets[:, 1] - facets[:, 0], facets[:, 2] - facets[:, 0], axis=0)
-    return np.cross(facets[:, 2] - facets[:, 0], facets[:, 3] - facets[:, 1], axis=0)
-
-
 def _unmatched(read: MeshOfFile, outline: Outline) -> str | None:
     """A sentence on facets that touch without being shared; None without any."""
-    found = vertex_in_facet(outline)
-    if found is not None:
+    if (found := first_pair(vertices_in_facets(outline))) is not None:
         vertex, facet = found
-        which = f"vertex {read.numbers[vertex]} (counted from 0) at {place_text(read.places[vertex])}"
-        return (
-            f"has cells that do not fit together: {which} lies on the facet {read.between(outline.facets[facet])} of "
-            f"another {read.kind}, which does not have it (a hanging node); {_HINT}"
-        )
-    edges = crossing_edges(outline)
-    if edges is not None:
-        one, other = (read.between(edge) for edge in edges)
-        return f"has cells that do not fit together: their edges {one} and {other} cross; {_HINT}"
-    found = vertex_over_facet(outline)
-    if found is None:
+        which = f"{read.at(vertex)} lies on the facet {read.between(outline.facets[facet])}"
+        return _apart(f"{which} of another {read.kind}, which does not have it (a hanging node)")
+    if (edges := first_pair(crossing_edges(outline))) is not None:
+        return _apart(f"their edges {read.between(edges[0])} and {read.between(edges[1])} cross")
+    gap = vertex_over_facet(outline)
+    if gap is None:
         return None
-    vertex, facet = found
-    return (
-        f"has cells that do not fit together: there is a thin gap between the facet "
-        f"{read.between(outline.facets[facet])} and vertex {read.numbers[vertex]} (counted from 0) at "
-        f"{place_text(read.places[vertex])} (a hanging node on a curved interface?); {_HINT}"
-    )
+    where = f"between the facet {read.between(outline.facets[gap[1]])} and {read.at(gap[0])}"
+    return _apart(f"there is a thin gap {where} (a hanging node on a curved interface?)")
+
+
+def _apart(what: str) -> str:
+    return f"has cells that do not fit together: {what}; {_HINT}"
 
 
 def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
@@ -200,10 +182,7 @@ def _standing_twice(read: MeshOfFile, pairs: np.ndarray) -> str:
     one, other = pairs[0]
     numbers = f"{read.numbers[one]} and {read.numbers[other]} (counted from 0)"
     rest = "" if len(pairs) == 1 else f", and {len(pairs) - 1:,} more pairs elsewhere"
-    return (
-        f"has cells that do not fit together: vertices {numbers} stand at the same place, "
-        f"{place_text(read.places[one])}{rest}; {_HINT}"
-    )
+    return _apart(f"vertices {numbers} stand at the same place, {place_text(read.places[one])}{rest}")
 
 
 def _intervals(read: MeshOfFile, cracks: bool) -> str | None:

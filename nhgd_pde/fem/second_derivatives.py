@@ -8,7 +8,7 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation_operator import EvaluationOperator
+from .evaluation_operator import EvaluationOperator, packed_table
 
 
 def second_derivatives(basis: skfem.CellBasis, factors: np.ndarray, step: float = 2.0**-10) -> np.ndarray:
@@ -41,9 +41,6 @@ def with_second_derivatives(cells: EvaluationOperator, table: np.ndarray) -> Eva
 
     Its value is a combination of their second derivatives, (elements, points, functions), and its gradient is zero.
     """
-    extra = torch.as_tensor(np.ascontiguousarray(table), device=cells.quadrature.weights.device)
-    if (extra == extra[:, :1]).all():
-        extra = extra[:, :1]
-    zero = torch.zeros_like(cells.tables[0][:, :1])
-    zero = zero.expand(len(cells.dofs), 1, cells.dofs.shape[1])
+    extra = packed_table(torch.as_tensor(np.ascontiguousarray(table), device=cells.quadrature.weights.device))
+    zero = torch.zeros_like(cells.tables[0][:, :1]).expand(len(cells.dofs), 1, cells.dofs.shape[1])
     return replace(cells, tables=(*cells.tables, extra, *[zero] * (cells.components - 1)))

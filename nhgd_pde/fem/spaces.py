@@ -12,23 +12,13 @@ import torch
 from .evaluation_operator import EvaluationOperator, evaluation, point_evaluation, tangential
 from .mesh import Domain
 
-# scikit-fem's element of each degree on each kind of cell.
+# scikit-fem's elements of the degrees 0, 1 and 2 on each kind of cell.
 _ELEMENTS = {
-    ("P0", "line"): skfem.ElementLineP0,
-    ("P0", "triangle"): skfem.ElementTriP0,
-    ("P0", "quad"): skfem.ElementQuad0,
-    ("P0", "tetra"): skfem.ElementTetP0,
-    ("P0", "hexahedron"): skfem.ElementHex0,
-    ("P1", "line"): skfem.ElementLineP1,
-    ("P1", "triangle"): skfem.ElementTriP1,
-    ("P1", "quad"): skfem.ElementQuad1,
-    ("P1", "tetra"): skfem.ElementTetP1,
-    ("P1", "hexahedron"): skfem.ElementHex1,
-    ("P2", "line"): skfem.ElementLineP2,
-    ("P2", "triangle"): skfem.ElementTriP2,
-    ("P2", "quad"): skfem.ElementQuad2,
-    ("P2", "tetra"): skfem.ElementTetP2,
-    ("P2", "hexahedron"): skfem.ElementHex2,
+    "line": (skfem.ElementLineP0, skfem.ElementLineP1, skfem.ElementLineP2),
+    "triangle": (skfem.ElementTriP0, skfem.ElementTriP1, skfem.ElementTriP2),
+    "quad": (skfem.ElementQuad0, skfem.ElementQuad1, skfem.ElementQuad2),
+    "tetra": (skfem.ElementTetP0, skfem.ElementTetP1, skfem.ElementTetP2),
+    "hexahedron": (skfem.ElementHex0, skfem.ElementHex1, skfem.ElementHex2),
 }
 
 
@@ -67,26 +57,19 @@ class Space:
 
     def facets(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets, by default at own points, else at those of another space for products of both."""
-        quadrature = None if like is None else like.facet_basis(facets).quadrature
-        return self.on(self.facet_basis(facets, quadrature))
+        return evaluation(self._facet_basis(facets, like), self.device)
 
     def traces(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets with tangential gradients, at points as in `facets`."""
-        basis = self.facet_basis(facets, None if like is None else like.facet_basis(facets).quadrature)
-        return tangential(self.on(basis), torch.as_tensor(np.ascontiguousarray(basis.normals), device=self.device))
+        basis = self._facet_basis(facets, like)
+        normals = torch.as_tensor(np.ascontiguousarray(basis.normals), device=self.device)
+        return tangential(evaluation(basis, self.device), normals)
 
-    def facet_basis(
-        self, facets: np.ndarray, quadrature: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> skfem.FacetBasis:
+    def _facet_basis(self, facets: np.ndarray, like: Space | None) -> skfem.FacetBasis:
         """The basis on some facets, by default with points that are exact for products of two of its functions."""
-        mesh, elem = self.domain.mesh, self.basis.elem
-        if quadrature is None:
-            return skfem.FacetBasis(mesh, elem, facets=facets, intorder=2 * _degree(self.element))
-        return skfem.FacetBasis(mesh, elem, facets=facets, quadrature=quadrature)
-
-    def on(self, basis: skfem.AbstractBasis) -> EvaluationOperator:
-        """Evaluation at the points of a basis of this space."""
-        return evaluation(basis, self.device)
+        mesh = self.domain.mesh
+        order = 2 * _degree(self.element if like is None else like.element)
+        return skfem.FacetBasis(mesh, self.basis.elem, facets=facets, intorder=order)
 
     def cells_at(self, x: np.ndarray) -> np.ndarray | None:
         """(k,) the cells of points (dim, k); None where a point is outside."""
@@ -120,7 +103,7 @@ def _degree(element: str) -> int:
 
 def space(domain: Domain, element: str, device: torch.device, like: Space | None = None) -> Space:
     """A space on a domain, with the quadrature points of the space `like` if products of both are integrated."""
-    elem = _ELEMENTS[element, domain.cell]()
+    elem = _ELEMENTS[domain.cell][_degree(element)]()
     if like is None:
         # The rule is exact for products of two functions of the space; on quadrilaterals and hexahedra its order holds
         # in each coordinate. The rule of order 4 on tetrahedra has negative weights, with which a mass matrix has no

@@ -88,13 +88,7 @@ class StateSpace:
 
     def facets(self, facets: np.ndarray) -> EvaluationOperator:
         """Evaluation of all fields on some facets, at the same points."""
-        quadrature = None
-        bases = []
-        for part in self.parts:
-            basis = part.facet_basis(facets, quadrature)
-            quadrature = quadrature or basis.quadrature
-            bases.append(part.on(basis))
-        return stacked(bases)
+        return stacked([part.facets(facets, self.parts[0]) for part in self.parts])
 
     def contains(self, x: np.ndarray) -> bool:
         """Whether a point (dim, 1) lies in the mesh."""

@@ -21,8 +21,6 @@ def followed(
 
     Args:
         equation: an equation with `easier`.
-        metric: the inner product in which steps are measured.
-        v: (p,) the control.
         start: (S, n) where the linear equation is solved from.
         rtol: relative length of the step that ends Newton's method.
         least: length of a part of the path below which the state reached is returned, which is then not a solution.

@@ -26,7 +26,7 @@ from ..linalg.riesz import RieszMap
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from ..pde.equation import StateEquation
 from ..pde.linearisation import Linearisation
-from .model import Observation, gaussian, matched_noise
+from .model import Observation, gaussian
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +90,7 @@ class EnergyModel:
         residual = self.riesz.dual_norm_bound(gradient)
         scores, step, inflation = sample.tests, 1.0, 0.0
         if self.observation.scores == "observed":
-            matched = self.observation.noise is None
-            sigma = matched_noise(residual / math.sqrt(u.shape[0])) if matched else self.observation.noise
-            assert sigma is not None
+            sigma = self.observation.deviation(residual / math.sqrt(u.shape[0]))
             scores = gradient[:, None] / sigma - sample.tests
             inflation = (residual / sigma) * (residual / sigma) / u.shape[0]
             step = count / (count + n + 1)

@@ -31,6 +31,10 @@ class Observation:
     scores: Scores = "model"
     noise: float | None = 1.0
 
+    def deviation(self, rms: float) -> float:
+        """sigma for a tested residual; its floor keeps the scores defined where the residual vanishes."""
+        return (rms or sys.float_info.min) if self.noise is None else self.noise
+
 
 class InnerModel(Protocol):
     """A negative log-likelihood in u whose minimiser solves R(u, v) = 0, in units in which sigma = 1."""
@@ -71,8 +75,3 @@ class InnerModel(Protocol):
 def gaussian(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """Standard normal numbers, drawn on the generator's device so that runs agree across devices."""
     return torch.randn(shape, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
-
-
-def matched_noise(rms: float) -> float:
-    """The noise that follows the tested residual; its floor keeps the scores defined where the residual vanishes."""
-    return rms if rms != 0.0 else sys.float_info.min

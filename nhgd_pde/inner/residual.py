@@ -29,7 +29,7 @@ from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
 from ..pde.linearisation import Factors, Linearisation
 from .continuation import followed
-from .model import Observation, gaussian, matched_noise
+from .model import Observation, gaussian
 from .quotient import quotient_riesz_map
 
 # The inner product of the tests of a field: h1, or l2 for a multiplier.
@@ -94,7 +94,7 @@ class ResidualModel:
         rms = length(tested, lambda unit: unit) / math.sqrt(tested.numel())
         misfit, factors, inflation = tested, torch.ones_like(tested), 0.0
         if sample.noise is not None:
-            sigma = matched_noise(rms) if self.observation.noise is None else self.observation.noise
+            sigma = self.observation.deviation(rms)
             misfit = tested - sigma * sample.noise
             factors = misfit / sigma
             inflation = (rms / sigma) * (rms / sigma)
@@ -204,8 +204,6 @@ def residual_model(
 
     Args:
         space: the space of the state at one time.
-        equation: R.
-        observation: options.
         v: (p,) a control at which J has its usual size.
         norms: the norm of each field.
         level: (P,) factor of the value beside the gradient in H1, with Dirichlet values and without.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -42,25 +44,39 @@ class BidiagonalMatrix:
         after = torch.cat([back[..., 1:, :], torch.zeros_like(back[..., :1, :])], dim=-2)
         return (self.diagonal.rmv(rows) + after).reshape(y.shape)
 
-    def mean(self) -> BidiagonalMatrix:
-        """The number of scenarios, which is one."""
-        return self
-
     def factorise(self, counts: Counts) -> BidiagonalFactors:
-        """
-        Raises:
-            SingularMatrixError: a diagonal block is singular.
-        """
+        """The factors; raises a `SingularMatrixError` where a diagonal block is singular."""
         return BidiagonalFactors(self, counts)
 
     def host(self) -> sp.csr_matrix:
         """The whole matrix."""
         blocks: list[list[sp.csr_matrix | None]] = [[None] * self.steps for _ in range(self.steps)]
-        for k in range(self.steps):
-            blocks[k][k] = self.diagonal.host(k)
+        for k, row in enumerate(blocks):
+            row[k] = self.diagonal.host(k)
             if k:
-                blocks[k][k - 1] = self.below.host(k)
+                row[k - 1] = self.below.host(k)
         return sp.bmat(blocks, format="csr")
+
+
+@dataclass(frozen=True, eq=False)
+class LevelMatrix:
+    """A `BidiagonalMatrix` whose first row of blocks has a `below` too, for a level in time before all others."""
+
+    diagonal: ScenarioMatrix
+    below: ScenarioMatrix
+    steps: int
+
+    def mv(self, x: Tensor) -> Tensor:
+        """A x for x (1, all levels)."""
+        levels = x.reshape(self.steps + 1, -1)
+        return (self.diagonal.mv(levels[1:]) + self.below.mv(levels[:-1])).reshape(1, -1)
+
+    def rmv(self, y: Tensor) -> Tensor:
+        """A^T y for y (1, all steps)."""
+        rows = y.reshape(self.steps, -1)
+        after, before = self.diagonal.rmv(rows), self.below.rmv(rows)
+        none = torch.zeros_like(after[:1])
+        return (torch.cat([none, after]) + torch.cat([before, none])).reshape(1, -1)
 
 
 class BidiagonalFactors:
@@ -70,40 +86,35 @@ class BidiagonalFactors:
     symmetric = False
 
     def __init__(self, matrix: BidiagonalMatrix, counts: Counts) -> None:
-        diagonal = matrix.diagonal
-        self._matrix = matrix
+        diagonal, steps = matrix.diagonal, range(matrix.steps)
+        self._steps = matrix.steps
         self._factors: list[Factorisation] = []
-        for k, data in enumerate(diagonal.data):
+        for k in steps:
             # The first steps may have another scheme; all others share one block.
-            same = k > 0 and torch.equal(data, diagonal.data[k - 1])
+            same = k > 0 and (diagonal.shared or torch.equal(diagonal.data[k], diagonal.data[k - 1]))
             block = self._factors[-1] if same else Factorisation(diagonal.host(k), counts, diagonal.symmetric)
             self._factors.append(block)
-        self._below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
+        below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
+        self._below = below * matrix.steps if matrix.below.shared else below
 
     def solve(self, b: Tensor) -> Tensor:
         """A^-1 b for every row of (k, n)."""
-        rows = b.reshape(b.shape[0], self._matrix.steps, -1)
+        rows = b.reshape(b.shape[0], self._steps, -1)
         found: list[Tensor] = []
-        for k in range(self._matrix.steps):
+        for k in range(self._steps):
             right = rows[:, k]
             if found:
-                right = right - self._link(k).mv(found[-1][:, None])[:, 0]
-            found.append(self._factor(k).solve(right))
+                right = right - self._below[k].mv(found[-1][:, None])[:, 0]
+            found.append(self._factors[k].solve(right))
         return torch.stack(found, dim=1).reshape(b.shape)
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         """A^-T b for every row of (k, n)."""
-        rows = b.reshape(b.shape[0], self._matrix.steps, -1)
+        rows = b.reshape(b.shape[0], self._steps, -1)
         found: list[Tensor] = []
-        for k in reversed(range(self._matrix.steps)):
+        for k in reversed(range(self._steps)):
             right = rows[:, k]
             if found:
-                right = right - self._link(k + 1).rmv(found[-1][:, None])[:, 0]
-            found.append(self._factor(k).solve_transposed(right))
+                right = right - self._below[k + 1].rmv(found[-1][:, None])[:, 0]
+            found.append(self._factors[k].solve_transposed(right))
         return torch.stack(found[::-1], dim=1).reshape(b.shape)
-
-    def _link(self, k: int) -> ScenarioMatrix:
-        return self._below[min(k, len(self._below) - 1)]
-
-    def _factor(self, k: int) -> Factorisation:
-        return self._factors[min(k, len(self._factors) - 1)]

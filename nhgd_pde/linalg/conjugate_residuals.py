@@ -131,17 +131,10 @@ def _run(
     iterations: int,
     hopeless: Callable[[float, float, int], bool],
 ) -> tuple[Tensor, Tensor, float]:
-    """Step until the relative error is small enough, or no more steps are worth while.
+    """Step until the relative error is small enough, or no more steps are worth while: iterate, residual and error.
 
-    Args:
-        row: one system.
-        known: the relative error known so far.
-        refined: (x, residual, error known so far) -> the error at a point of iterative refinement.
-        stepped: error known so far -> the error after a step.
-        rtol, iterations, hopeless: see `preconditioned_residuals`.
-
-    Returns:
-        The last iterate, its residual and its error.
+    `refined` gives the error at a point of iterative refinement, and `stepped` the error after a step, both from the
+    error known before.
     """
     every = torch.ones(1, dtype=torch.bool, device=row.x.device)
     while True:

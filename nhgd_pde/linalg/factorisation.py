@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,9 @@ def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _factors(matrix: sp.csr_matrix, symmetric: bool) -> Any:
-    """The factors of SuperLU; None where they do not recover a known vector from its image."""
-    try:
-        return _tried(matrix, scipy.sparse.linalg.splu(sp.csc_matrix(matrix), **_WITHOUT_PIVOTING if symmetric else {}))
-    except RuntimeError:
-        return None
+    """The factors of SuperLU; None where they are not good."""
+    options = _WITHOUT_PIVOTING if symmetric else {}
+    return _tried(matrix, lambda: scipy.sparse.linalg.splu(sp.csc_matrix(matrix), **options))
 
 
 class _Saddle:
@@ -95,13 +94,15 @@ def _saddle_factors(matrix: sp.csr_matrix) -> Any:
     diagonal = matrix.diagonal()
     if diagonal.all() or not diagonal.any():
         return None
+    return _tried(matrix, lambda: _Saddle(matrix), _REFINED)
+
+
+def _tried(matrix: sp.csr_matrix, factorise: Callable[[], Any], accuracy: float = _LEAST_ACCURACY) -> Any:
+    """Factors; None where there are none, or they do not recover a known vector from its image."""
     try:
-        return _tried(matrix, _Saddle(matrix), _REFINED)
+        factors = factorise()
     except RuntimeError:
         return None
-
-
-def _tried(matrix: sp.csr_matrix, factors: Any, accuracy: float = _LEAST_ACCURACY) -> Any:
     # SuperLU notices only pivots that are exactly zero. In a pure Neumann problem the last pivot is a rounding error.
     known = np.random.default_rng(0).standard_normal(matrix.shape[0])
     error = np.abs(factors.solve(matrix @ known) - known).max()

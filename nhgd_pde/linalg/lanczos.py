@@ -19,12 +19,9 @@ from .safe_lengths import root
 
 @dataclass(frozen=True)
 class _Ritz:
-    """The Lanczos method after some steps.
+    """The Lanczos method after k steps: orthonormal vectors, and Ritz values (k,) with their coefficients (k, k).
 
-    Attributes:
-        basis: orthonormal vectors, one a step.
-        values, vectors: Ritz values (k,), in ascending order, and their coefficients (k, k) in the basis.
-        left: length of the next direction before it is normalised; 0 up to rounding in an invariant subspace.
+    `left` is the length of the next direction before it is normalised; 0 up to rounding in an invariant subspace.
     """
 
     basis: list[Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def host_bytes() -> float:
     It is the least of three numbers: the free memory of the machine, what is left of the limits of the control groups
     of the process, and what is left of its limit of addresses (`ulimit -v`).
     """
-    return max(min(_left_on_machine(), group_bytes(), _left_of_addresses()), 0.0)
+    return max(min(_left_on_machine(), group_bytes(), _limit_of_addresses() - _own_sizes()[0]), 0.0)
 
 
 def whole_bytes() -> float:
@@ -42,9 +43,7 @@ def whole_bytes() -> float:
 def group_bytes(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes that are left of the limits of the control groups (Linux, version 1 and 2); infinite without a limit.
 
-    Args:
-        proc: the list of the groups.
-        root: where their files are.
+    `proc` is the list of the groups, and `root` the folder of their files.
     """
     left = float("inf")
     for folder in _groups(proc, root):
@@ -76,37 +75,27 @@ def _groups(proc: Path, root: Path) -> Iterator[Path]:
 def _number(*paths: Path) -> float | None:
     """The number in the first file that exists; None where no file exists, and for the word `max`."""
     for path in paths:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             return float(path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
     return None
 
 
 def _cached(path: Path) -> float:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         words = dict(line.split(" ", 1) for line in path.read_text(encoding="ascii").splitlines())
         return float(words.get("total_inactive_file", words.get("inactive_file", "0")))
-    except (OSError, ValueError):
-        return 0.0
+    return 0.0
 
 
 def _left_on_machine() -> float:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return 1024.0 * float(line.split()[1])
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * float(line.split()[1])
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):
         return float("inf")
-
-
-def _left_of_addresses() -> float:
-    return _limit_of_addresses() - _own_sizes()[0]
 
 
 def _limit_of_addresses() -> float:

@@ -41,53 +41,33 @@ _LEAST = 1e-16
 
 
 class RootProblem(Protocol):
-    """R(u) = 0 with the lengths in which its errors are measured."""
+    """R(u) = 0 with the lengths in which its errors are measured.
+
+    `linear` says whether R is affine. `norm` is the length of a correction, and `length` is the length of u that errors
+    are relative to. `surely_solved` is a test without a solve, given the length of u, and may overlook a solution.
+    `error` is the relative error of u, given the Newton correction at u by the last factors; at or below the tolerance
+    it may be a bound that is not sharp.
+    """
 
     @property
-    def linear(self) -> bool:
-        """Whether R is affine."""
-        ...
-
+    def linear(self) -> bool: ...
     def residual(self, u: Tensor) -> Tensor: ...
-
-    def norm(self, d: Tensor) -> float:
-        """The length of a correction."""
-        ...
-
-    def length(self, u: Tensor) -> float:
-        """The length of u that errors are relative to."""
-        ...
-
-    def surely_solved(self, residual: Tensor, length: float, tolerance: float) -> bool:
-        """A test without a solve, which may overlook a solution; `length` is that of u."""
-        ...
-
-    def error(self, u: Tensor, residual: Tensor, correction: Callable[[], Tensor], tolerance: float) -> float:
-        """The relative error of u; at or below the tolerance it may be a bound that is not sharp.
-
-        Args:
-            u: the iterate.
-            residual: R(u).
-            correction: returns the Newton correction at u by the last factors.
-            tolerance: the goal.
-        """
-        ...
+    def norm(self, d: Tensor) -> float: ...
+    def length(self, u: Tensor) -> float: ...
+    def surely_solved(self, residual: Tensor, length: float, tolerance: float) -> bool: ...
+    def error(self, u: Tensor, residual: Tensor, correction: Callable[[], Tensor], tolerance: float) -> float: ...
 
 
 class Directions(Protocol):
-    """Newton directions from factors of J at one point."""
+    """Newton directions from factors of J at one point.
 
-    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
-        """J_k^-1 R(u) of the residual at u."""
-        ...
+    `direction` is J_k^-1 R(u) of the residual at u. `belongs` says whether the factors are those of u. `renewed` makes
+    the factors of u, and raises a `SingularMatrixError` where there are none.
+    """
 
-    def belongs(self, u: Tensor) -> bool:
-        """Whether the factors are those of u."""
-        ...
-
-    def renewed(self, u: Tensor) -> Directions:
-        """Directions by the factors of u; raises a `SingularMatrixError` where there are none."""
-        ...
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor: ...
+    def belongs(self, u: Tensor) -> bool: ...
+    def renewed(self, u: Tensor) -> Directions: ...
 
 
 @dataclass(frozen=True)
@@ -113,14 +93,9 @@ class NewtonResult:
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that was accepted.
+    """A step to u that was accepted, a share `length` of the Newton step.
 
-    Attributes:
-        u, residual: where it leads.
-        converged: u is a solution.
-        length: share of the Newton step.
-        following: the next step by the same factors.
-        contraction: the length of `following` relative to that of the step.
+    `following` is the next step by the same factors, and `contraction` its length relative to that of this step.
     """
 
     u: Tensor
@@ -152,11 +127,8 @@ class Newton:
         """A root of R.
 
         Factors are kept while they contract well enough, and renewed where a step with them fails, or would have too
-        many followers. A candidate at which R is not finite is a step too long.
-
-        Args:
-            start: first u.
-            directions: Newton directions by the first factors.
+        many followers. A candidate at which R is not finite is a step too long. `directions` belong to the first
+        factors.
 
         Raises:
             SingularMatrixError: J is singular at the start, or where kept factors have led.
@@ -186,9 +158,8 @@ class Newton:
     ) -> tuple[Directions, Tensor, _Step | None, Directions | None]:
         """A step from u along d, with new factors at u where the old ones fail, and without them at u+ if it is last.
 
-        Returns:
-            The factors and the direction of the step, the step, and the factors at its end where the old ones are no
-            longer good enough.
+        It returns the factors and the direction of the step, the step, and the factors at its end where the old ones
+        are no longer good enough.
         """
         fresh = directions.belongs(u)
         step = self._step(u, d, directions, longest, fresh)
@@ -274,13 +245,7 @@ class Newton:
 
 @dataclass(frozen=True)
 class MapRoot:
-    """The result of Newton's method for a map.
-
-    Attributes:
-        solution: the last iterate.
-        converged: whether its correction is small enough.
-        message: a sentence.
-    """
+    """The last iterate of Newton's method for a map, whether its correction is small enough, and a sentence."""
 
     solution: Tensor
     converged: bool

@@ -28,12 +28,7 @@ class RieszMap:
         diagonal: K is diagonal, so that a projection onto bounds acts node by node.
     """
 
-    def __init__(
-        self,
-        matrix: SparseMatrix,
-        solve: Callable[[Tensor], Tensor],
-        diagonal: bool = False,
-    ) -> None:
+    def __init__(self, matrix: SparseMatrix, solve: Callable[[Tensor], Tensor], diagonal: bool = False) -> None:
         self.matrix, self._solve, self.diagonal = matrix, solve, diagonal
 
     def covector(self, x: Tensor) -> Tensor:

@@ -87,11 +87,7 @@ class ScenarioMatrix:
     """
 
     def __init__(
-        self,
-        pattern: tuple[np.ndarray, np.ndarray],
-        data: Tensor,
-        shape: tuple[int, int],
-        symmetric: bool = False,
+        self, pattern: tuple[np.ndarray, np.ndarray], data: Tensor, shape: tuple[int, int], symmetric: bool = False
     ) -> None:
         self.pattern, self.data, self.shape, self.symmetric = pattern, data, shape, symmetric
 
@@ -170,11 +166,8 @@ class ScenarioMatrix:
         n, m = self.shape
         pointers = (indptr[None, :-1].astype(np.int64) + nnz * np.arange(count)[:, None]).reshape(-1)
         columns = (indices[None].astype(np.int64) + m * np.arange(count)[:, None]).reshape(-1)
-        block = sp.csr_matrix(
-            (self.data.cpu().numpy().reshape(-1), columns, np.append(pointers, count * nnz)),
-            shape=(count * n, count * m),
-        )
-        return SparseMatrix(block, self.data.device, self.symmetric)
+        entries = self.data.cpu().numpy().reshape(-1), columns, np.append(pointers, count * nnz)
+        return SparseMatrix(sp.csr_matrix(entries, shape=(count * n, count * m)), self.data.device, self.symmetric)
 
     def mv(self, x: Tensor) -> Tensor:
         """A_s x_s for every scenario: (..., S, m) in, (..., S, n) out."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.hypergradient import adjoint_variable
-from ..engine.oracle import Accuracy
+from ..engine.oracle import Accuracy, blended
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
 from ..engine.scales import GradientScales, gradient_scales
@@ -45,8 +45,7 @@ class AdjointState:
         return self.q
 
     def blend(self, other: AdjointState, share: float) -> AdjointState:
-        q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
-        return replace(other, u=torch.lerp(self.u, other.u, share), q=q)
+        return replace(other, u=torch.lerp(self.u, other.u, share), q=blended(self.q, other.q, share))
 
 
 @dataclass(frozen=True)

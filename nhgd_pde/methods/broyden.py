@@ -82,7 +82,6 @@ class Broyden(Compared):
             v,
             before=state,
             after=replace(known, u=u, q=q),
-            at=(u, q),
             parts=(outer, -problem.cross_product(u, v, q)),
             errors=(problem.inner_error(u, v, accuracy.state), found.length / scale if scale > 0.0 else 0.0),
             steps=(solved.steps, found.steps),

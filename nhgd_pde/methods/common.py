@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem, InnerBatch, inner_spectrum
 from ..engine.certificate import Sensitivity
-from ..engine.oracle import finite
+from ..engine.oracle import blended, finite
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.stability import UNKNOWN, Stability, StableProblem, estimated
 from ..linalg.factorisation import SingularMatrixError
@@ -57,8 +57,7 @@ class MethodState:
     stability: Stability = UNKNOWN
 
     def blend(self, other: Self, share: float) -> Self:
-        q = other.q if self.q is None or other.q is None else torch.lerp(self.q, other.q, share)
-        return replace(other, u=torch.lerp(self.u, other.u, share), q=q)
+        return replace(other, u=torch.lerp(self.u, other.u, share), q=blended(self.q, other.q, share))
 
 
 State = TypeVar("State", bound=MethodState)
@@ -141,11 +140,7 @@ def gradient_descent(
 def sampled_descent(
     problem: BilevelProblem, v: Tensor, state: State, tests: int, steps: int | None, step: float | None
 ) -> tuple[Tensor, int, State]:
-    """Steps u <- u - step K^-1 g with the gradient g of a fresh batch each; as many as a relaxation takes if None.
-
-    Returns:
-        The new u, the steps taken, and the state with the spectrum at the new u.
-    """
+    """The same with the gradient of a fresh batch in every step, and as many steps as a relaxation takes if None."""
     state = surveyed(problem, state.u, v, state)
     u, taken = state.u, 0
     while steps is None or taken < steps:
@@ -176,23 +171,23 @@ def conclude(
     v: Tensor,
     before: State,
     after: State,
-    at: tuple[Tensor, Tensor],
     parts: tuple[Tensor, Tensor],
     errors: tuple[float, float],
     steps: tuple[int, int],
+    at: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Evaluation, State]:
     """The evaluation and the state of a method; a failed one and the state before it where the method diverged.
 
     Args:
         before, after: the states.
-        at: u and q (S, n) from which the hypergradient was formed.
         parts: df/dv and -(d2_vu g)^T q, (p,); their sum is the hypergradient.
         errors: relative residuals of the state and of the linear system.
         steps: inner and linear steps taken.
+        at: u and q (S, n) from which the hypergradient was formed, if not those of `after`.
     """
-    (u, q), (direct, indirect) = at, parts
-    known = u if after.q is None else after.q
-    if not finite(after.u, known, u, q, direct, indirect):
+    assert after.q is not None
+    (u, q), (direct, indirect) = at or (after.u, after.q), parts
+    if not finite(after.u, after.q, u, q, direct, indirect):
         return failed_evaluation(v, f"{after.description}: the iteration diverged; a smaller step is needed"), before
     stability = _stability(problem, u, v, before.stability)
     errors = errors[0] / stability.value, errors[1] / stability.value

@@ -86,7 +86,6 @@ class NBO(Compared):
             v,
             before=state,
             after=replace(known, u=u, q=q),
-            at=(u, q),
             parts=(problem.outer_derivatives(u, v)[1], indirect),
             # q solves the system of the u before the last step.
             errors=(state_error, solved.error + (moved / length if length > 0.0 else 0.0)),

@@ -21,8 +21,8 @@ from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.plain import from_plain, to_plain
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.scenarios.footprint import Footprint
-from ..engine.scenarios.part_equations import RowSolutions, relative
-from ..engine.scenarios.part_solution import PartSolver, SharedInverse, solve_part_adjoints, solve_part_states
+from ..engine.scenarios.part_equations import RowSolutions, SharedInverse, relative
+from ..engine.scenarios.part_solution import PartSolver, solve_part_adjoints, solve_part_states
 from ..engine.scenarios.scenario_bilevel import ScenarioBilevelProblem
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.memory import available_bytes

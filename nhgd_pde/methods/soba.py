@@ -12,8 +12,9 @@ SOBA.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,13 +36,21 @@ from .common import (
 from .compared_method import Compared
 
 
+class SampledTerms(NamedTuple):
+    """grad_u l (S, n), H q (S, n) and a function for (d2_vu l)^T q (p,), as far as a sample or a pool shows them."""
+
+    gradient: Tensor
+    image: Tensor
+    cross: Callable[[], Tensor]
+
+
 @dataclass(frozen=True)
 class SOBA(Compared):
     """Options; an `Oracle`.
 
     Attributes:
         tests: size of the sample.
-        inner_step, linear_step: a and b; None is the step that is stable in mean square.
+        inner_step, linear_step: a and b; None is `share` of the step that is stable in mean square.
         warm_up: number of steps of u and q alone before the first evaluation. Its gradient, which is nearly zero for q
             = 0, sets the scale of the run and of the outer step. With None, u and q reach 5 % of their first distance.
         seed: seed of the samples.
@@ -53,52 +62,65 @@ class SOBA(Compared):
     warm_up: int | None = None
     seed: int = 0
     name: str = "soba"
+    title: ClassVar[str] = "SOBA"
     summary: ClassVar[str] = "state, linear system and control move at the same time"
     stochastic: ClassVar[bool] = True
     tracking: ClassVar[bool] = True
+    share: ClassVar[float] = 1.0
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
-        state = replace(start(problem, u, v, "SOBA", self.seed), q=torch.zeros_like(u))
+        state = replace(start(problem, u, v, self.title, self.seed), q=torch.zeros_like(u))
+        return self._warmed(problem, v, state)
+
+    def _warmed(self, problem: BilevelProblem, v: Tensor, state: MethodState) -> MethodState:
         warm_up, taken = self.warm_up, 0
         while warm_up is None or taken < warm_up:
-            batch = draw(problem, state.u, v, self.tests, state)
+            batch, terms, state = self._terms(problem, v, state)
             if warm_up is None:
-                slowest = min(self._steps(batch, state))
-                warm_up = relaxation_steps(state.spectrum, slowest)
-            state, taken = self._moved(problem, v, state, batch), taken + 1
+                warm_up = relaxation_steps(state.spectrum, min(self._steps(batch, state)))
+            state = self._moved(problem, state, batch, terms, problem.outer_derivatives(state.u, v)[0])
+            taken += 1
         return state
 
     def evaluate(
         self, problem: BilevelProblem, v: Tensor, state: MethodState, accuracy: Accuracy
     ) -> tuple[Evaluation, MethodState]:
         state = surveyed(problem, state.u, v, state)
-        u, q = state.u, state.q
-        assert q is not None
-        batch = draw(problem, u, v, self.tests, state)
-        inner, outer = problem.outer_derivatives(u, v)
-        residual = inner - batch.hessian(q)
+        assert state.q is not None
+        batch, terms, seen = self._terms(problem, v, state)
+        inner, outer = problem.outer_derivatives(state.u, v)
         return conclude(
             problem,
             v,
             before=state,
-            after=self._moved(problem, v, state, batch, residual),
-            at=(u, q),
-            parts=(outer, -batch.cross(q)),
-            errors=(sampled_state_error(problem, batch, u, v), sampled_adjoint_error(problem, residual, inner)),
+            after=self._moved(problem, seen, batch, terms, inner),
+            at=(state.u, state.q),
+            parts=(outer, -terms.cross()),
+            errors=(
+                sampled_state_error(problem, batch, state.u, v),
+                sampled_adjoint_error(problem, inner - terms.image, inner),
+            ),
             steps=(1, 1),
         )
 
+    def _terms(
+        self, problem: BilevelProblem, v: Tensor, state: MethodState
+    ) -> tuple[InnerBatch, SampledTerms, MethodState]:
+        """A batch at the state, the terms of the directions, and the state that has seen the batch."""
+        q = state.q
+        assert q is not None
+        batch = draw(problem, state.u, v, self.tests, state)
+        return batch, SampledTerms(batch.gradient, batch.hessian(q), lambda: batch.cross(q)), state
+
     def _moved(
-        self, problem: BilevelProblem, v: Tensor, state: MethodState, batch: InnerBatch, residual: Tensor | None = None
+        self, problem: BilevelProblem, state: MethodState, batch: InnerBatch, terms: SampledTerms, inner: Tensor
     ) -> MethodState:
-        """The state after the steps of u and q; `residual` is -D_q where it is known."""
-        assert state.q is not None
-        if residual is None:
-            residual = problem.outer_derivatives(state.u, v)[0] - batch.hessian(state.q)
+        """The state after the steps of u and q; `inner` is grad_u f."""
         a, b = self._steps(batch, state)
-        u = state.u - a * problem.inner_metric.gradient(batch.gradient)
-        return replace(state, u=u, q=state.q + b * problem.inner_metric.gradient(residual))
+        assert state.q is not None
+        u = state.u - a * problem.inner_metric.gradient(terms.gradient)
+        return replace(state, u=u, q=state.q - b * problem.inner_metric.gradient(terms.image - inner))
 
     def _steps(self, batch: InnerBatch, state: MethodState) -> tuple[float, float]:
-        stable = sampled_step(batch, state.spectrum)
+        stable = self.share * sampled_step(batch, state.spectrum)
         return self.inner_step or stable, self.linear_step or stable

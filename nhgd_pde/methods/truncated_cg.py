@@ -10,59 +10,30 @@ HOAG (Pedregosa 2016, arXiv 1602.02355, Algorithm 1), at which both loops end ea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from ..engine.bilevel import BilevelProblem
-from ..engine.oracle import Accuracy
-from ..engine.outer.reduced_objective import Evaluation
 from ..linalg.conjugate_gradients import conjugate_gradients
-from .common import MethodState, conclude, gradient_descent, start
-from .compared_method import Compared
+from .common import MethodState
+from .two_loops import LinearSolution, TwoLoops
 
 
 @dataclass(frozen=True)
-class TruncatedCG(Compared):
-    """Options; an `Oracle`.
+class TruncatedCG(TwoLoops):
+    """AID-CG; k is `steps`."""
 
-    Attributes:
-        inner_steps: T.
-        steps: k.
-        inner_step: t; None is the best step of the inner spectrum.
-    """
-
-    inner_steps: int = 200
-    steps: int = 100
-    inner_step: float | None = None
     name: str = "truncated_cg"
+    title: ClassVar[str] = "truncated conjugate gradients"
     summary: ClassVar[str] = "implicit differentiation with truncated conjugate gradients"
 
-    def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
-        return start(problem, u, v, "truncated conjugate gradients")
+    def _solved(
+        self, problem: BilevelProblem, u: Tensor, v: Tensor, inner: Tensor, state: MethodState, tolerance: float
+    ) -> LinearSolution:
+        def hessian(w: Tensor) -> Tensor:
+            return problem.hessian_product(u, v, w)
 
-    def evaluate(
-        self, problem: BilevelProblem, v: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> tuple[Evaluation, MethodState]:
-        u, taken, known = gradient_descent(problem, v, state, self.inner_steps, self.inner_step, accuracy.state)
-        inner, outer = problem.outer_derivatives(u, v)
-        found = conjugate_gradients(
-            lambda w: problem.hessian_product(u, v, w),
-            inner,
-            problem.inner_metric.gradient,
-            start=state.q,
-            rtol=accuracy.adjoint,
-            iterations=self.steps,
-        )
-        q = found.solution
-        return conclude(
-            problem,
-            v,
-            before=state,
-            after=replace(known, u=u, q=q),
-            at=(u, q),
-            parts=(outer, -problem.cross_product(u, v, q)),
-            errors=(problem.inner_error(u, v, accuracy.state), found.error),
-            steps=(taken, found.iterations),
-        )
+        found = conjugate_gradients(hessian, inner, problem.inner_metric.gradient, state.q, tolerance, self.steps)
+        return LinearSolution(found.solution, found.error, found.iterations)

@@ -1,8 +1,6 @@
-"""Whole files or none: a reader, or a killed run, never meets a half-written file.
+"""Whole files or none: a hidden temporary in the folder of the target is renamed onto it when it is complete.
 
-Every writer works on a hidden temporary in the target's own folder (a rename is atomic only inside one file
-system) and renames it onto the target when it is complete. This guards against the end of the process, not
-against a power cut: nothing is forced out of the operating system's cache.
+This guards against the end of the process, not against a power cut: nothing is forced out of the system's cache.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nhgd_pde.output.storage import OutputError, StorageError, refusal, target_of_temporary
+from .storage import OutputError, StorageError, refusal, target_of_temporary
 
 __all__ = ["OutputError", "atomic_path", "target_of_temporary", "write_atomically"]
 

@@ -18,20 +18,13 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from nhgd_pde.output.atomic import OutputError, atomic_path, write_atomically
-from nhgd_pde.output.storage import writing
+from .atomic import OutputError, atomic_path, write_atomically
+from .storage import writing
 
+# The number of nodes of each type of cells, by meshio's names.
 NODES_PER_CELL: Mapping[str, int] = {
-    "line": 2,
-    "triangle": 3,
-    "quad": 4,
-    "tetra": 4,
-    "hexahedron": 8,
-    "line3": 3,
-    "triangle6": 6,
-    "quad9": 9,
-    "tetra10": 10,
-    "hexahedron27": 27,
+    **{"line": 2, "triangle": 3, "quad": 4, "tetra": 4, "hexahedron": 8},
+    **{"line3": 3, "triangle6": 6, "quad9": 9, "tetra10": 10, "hexahedron27": 27},
 }
 _TIME = "TimeValue"  # the name under which VTK looks for the time of a single file
 
@@ -145,8 +138,7 @@ class FieldSeries:
     def __init__(self, folder: str | os.PathLike[str], stem: str = "state") -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", stem, re.ASCII):
             raise OutputError(f"field series: stem: expected letters, digits, - and _, found {stem!r}")
-        self.folder = Path(folder)
-        self.stem = stem
+        self.folder, self.stem = Path(folder), stem
         self._times: dict[int, float] = {}
 
     @classmethod
@@ -177,16 +169,14 @@ class FieldSeries:
 
     @property
     def index_path(self) -> Path:
-        """The .pvd file."""
         return self.folder / f"{self.stem}.pvd"
 
     @property
     def times(self) -> dict[int, float]:
         """Time of each entry by its index, in rising order of the index."""
-        return {index: self._times[index] for index in sorted(self._times)}
+        return dict(sorted(self._times.items()))
 
     def file_path(self, index: int) -> Path:
-        """The .vtu file of an entry."""
         return self.folder / f"{self.stem}_{index:05d}.vtu"
 
     def add(self, index: int, time: float, grid: Grid, fields: FieldData) -> Path:
@@ -201,16 +191,12 @@ class FieldSeries:
         path = self.file_path(index)
         write_vtu(path, grid, replace(fields, time=float(time)))
         self._times[index] = float(time)
-        lines = [
-            f'    <DataSet timestep="{moment!r}" group="" part="0" file="{self.file_path(number).name}"/>\n'
+        lines = ['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "  <Collection>"]
+        lines += [
+            f'    <DataSet timestep="{moment!r}" group="" part="0" file="{self.file_path(number).name}"/>'
             for number, moment in self.times.items()
         ]
-        write_atomically(
-            self.index_path,
-            '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1">\n  <Collection>\n'
-            + "".join(lines)
-            + "  </Collection>\n</VTKFile>\n",
-        )
+        write_atomically(self.index_path, "\n".join([*lines, "  </Collection>", "</VTKFile>", ""]))
         return path
 
 

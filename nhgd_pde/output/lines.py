@@ -9,7 +9,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from nhgd_pde.output.storage import refusal, writing
+from .storage import refusal, writing
 
 
 def begins_as(path: Path, extent: Mapping[str, object]) -> bool:
@@ -40,11 +40,7 @@ class LineFile:
         self._size, self._sum = 0, hashlib.sha256()
 
     def append(self, text: str) -> None:
-        """Add text that ends with a line end.
-
-        Raises:
-            StorageError: the system does not take it, now or yet.
-        """
+        """Add text that ends with a line end; raises `StorageError` if the system does not take it, now or yet."""
         self._waiting += text.encode("utf-8")
         if not self._waiting:
             return
@@ -78,6 +74,5 @@ class LineFile:
         self._sum.update(data)
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
         if self._file is not None:
             self._file.close()

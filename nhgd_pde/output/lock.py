@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nhgd_pde.output.storage import OutputError, StorageError, refusal
+from .storage import OutputError, StorageError, refusal
 
 try:
     import fcntl
@@ -31,7 +31,7 @@ class FolderInUseError(OutputError):
 
 
 class FolderLock:
-    """The exclusive right to write to a folder, from `take` until `release`."""
+    """The exclusive right to write to a folder, from `take` until `close`."""
 
     def __init__(self, folder: Path, file: int) -> None:
         self._folder, self._file = folder, file
@@ -84,7 +84,7 @@ class FolderLock:
         if not ours:
             raise StorageError(f"{self._folder}: another run has taken over the folder during this run")
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Delete the lock file, where it is still ours; a second call does nothing."""
         if self._file < 0:
             return
@@ -127,14 +127,8 @@ def _refuse_others(folder: Path, file: int, locked: bool | None) -> None:
 
 def _write(file: int, path: Path) -> None:
     """Writes who holds the lock; if there is no room even for this, no file is left behind."""
-    text = json.dumps(
-        {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "started": _started(os.getpid()),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-    )
+    here, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")
+    text = json.dumps({"host": socket.gethostname(), "process": here, "started": _started(here), "since": since})
     try:
         os.ftruncate(file, 0)
         os.pwrite(file, text.encode(), 0)

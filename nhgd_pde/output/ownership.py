@@ -11,24 +11,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from fnmatch import fnmatchcase
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from nhgd_pde.output.lock import LOCK, FolderLock
-from nhgd_pde.output.names import (
-    CHECKPOINT,
-    CURVATURE_CHECKPOINTS,
-    EARLIER_CHECKPOINT,
-    FIELDS,
-    HISTORY,
-    LOG,
-    PROBLEM,
-    STEM,
-    SUMMARY,
-)
-from nhgd_pde.output.result_files import RESULTS
-from nhgd_pde.output.storage import OutputError, refusal, target_of_temporary, writing
+from .lock import LOCK, FolderLock
+from .names import CHECKPOINT, CURVATURE_CHECKPOINTS, EARLIER_CHECKPOINT, FIELDS, HISTORY, LOG, PROBLEM, STEM, SUMMARY
+from .result_files import RESULTS
+from .storage import OutputError, refusal, target_of_temporary, writing
 
 HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
 # Entries of a summary.json that every run has.
@@ -44,8 +36,6 @@ def claimed_for_new(path: Path, problem_yaml: str, overwrite: bool = False) -> I
     Where nothing has been written to it at the end of the block, a folder that was made is removed.
 
     Args:
-        path: of the folder.
-        problem_yaml: the problem that is going to be solved.
         overwrite: the folder may hold a run of another problem.
 
     Raises:
@@ -58,15 +48,12 @@ def claimed_for_new(path: Path, problem_yaml: str, overwrite: bool = False) -> I
     made = _made(path)
     try:
         _refuse_foreign(path)
-        lock = FolderLock.take(path)
-        try:
+        with closing(FolderLock.take(path)) as lock:
             # Once more, as another run may have used the folder until now.
             _refuse_foreign(path)
             if not overwrite:
                 _refuse_another_problem(path, problem_yaml)
             yield lock
-        finally:
-            lock.release()
     finally:
         with suppress(OSError):
             for folder in made:
@@ -87,13 +74,10 @@ def claimed_for_resume(path: Path) -> Iterator[FolderLock]:
             raise OutputError(f"{path / CHECKPOINT}: expected a checkpoint to resume from, found none")
         if not is_ours(path / PROBLEM):
             raise OutputError(f"{path}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
-    lock = FolderLock.take(path)
-    try:
+    with closing(FolderLock.take(path)) as lock:
         with writing(path, "removed"):
             sweep(path)
         yield lock
-    finally:
-        lock.release()
 
 
 def is_ours(problem: Path) -> bool:
@@ -161,10 +145,7 @@ def _refuse_another_problem(folder: Path, problem_yaml: str) -> None:
     differing = [key for key in _IDENTITY if then.get(key) != now.get(key)]
     if not differing:
         return
-    if not then:
-        found = "a run whose problem cannot be read"
-    else:
-        found = " and ".join(f"{key} = {then.get(key)!r}" for key in differing)
+    found = " and ".join(f"{key} = {then[key]!r}" for key in differing if then) or "a run whose problem cannot be read"
     wanted = " and ".join(f"{now.get(key)!r}" for key in differing)
     raise OutputError(
         f"{folder}: holds the results of another problem: found {found}, now {wanted}; "
@@ -181,33 +162,23 @@ def _identity(text: bytes) -> dict[str, Any]:
         content = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
     except (YAMLError, UnicodeDecodeError, ValueError, RecursionError):
         return {}
-    found = {}
-    for key in _IDENTITY:
-        value = content
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        found[key] = value
-    return found
+    return {
+        key: reduce(lambda value, part: value.get(part) if isinstance(value, dict) else None, key.split("."), content)
+        for key in _IDENTITY
+    }
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raises `OutputError` unless the folder is empty or a run folder."""
     with writing(folder, "read"):
         names = {item.name for item in folder.iterdir()} - {LOCK}
         found = sorted(name for name in names if target_of_temporary(name) != PROBLEM)
-        if found:
-            _refuse_other_files(folder, found)
-            _refuse_misplaced(folder)
-
-
-def _refuse_other_files(folder: Path, found: list[str]) -> None:
-    """Raises `OutputError` unless these files of a folder make it a run folder."""
-    if PROBLEM in found:
-        if not is_ours(folder / PROBLEM):
+        if PROBLEM in found and not is_ours(folder / PROBLEM):
             raise OutputError(f"{folder}: expected a new, empty or run folder, found a {PROBLEM} that no run wrote")
-    elif not _has_a_summary(folder):
-        names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {names}")
+        if found and PROBLEM not in found and not _has_a_summary(folder):
+            others = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+            raise OutputError(f"{folder}: expected a new, empty or run folder, found other files in it: {others}")
+        if found:
+            _refuse_misplaced(folder)
 
 
 def _refuse_misplaced(folder: Path) -> None:
@@ -264,9 +235,5 @@ def _series_files(folder: Path, stem: str) -> list[Path]:
 def _temporaries(folder: Path) -> list[Path]:
     """The temporaries, in the folder itself, of files that runs write."""
     written = {*_cleared(), PROBLEM, CHECKPOINT, EARLIER_CHECKPOINT}
-    targets = {item: target_of_temporary(item.name) for item in folder.iterdir()}
-    return [
-        item
-        for item, target in targets.items()
-        if target in written or (target is not None and Path(target).match(CURVATURE_CHECKPOINTS))
-    ]
+    targets = {item: target_of_temporary(item.name) or "" for item in folder.iterdir()}
+    return [item for item, name in targets.items() if name in written or fnmatchcase(name, CURVATURE_CHECKPOINTS)]

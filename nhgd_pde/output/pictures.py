@@ -70,13 +70,15 @@ def _draw_curve(axes: Axes, grid: Grid, values: np.ndarray, at_points: bool) -> 
 
 def _draw_map(axes: Axes, grid: Grid, values: np.ndarray, at_points: bool) -> Collection:
     """Draws values over a plane domain as colours; a quadrilateral is drawn as two triangles."""
+    from matplotlib.tri import Triangulation
+
     corners = _corners(grid)
     triangles = np.concatenate([corners[:, [0, k, k + 1]] for k in range(1, corners.shape[1] - 1)])
     axes.set_aspect("equal")
-    x, y = grid.points.T
+    plane = Triangulation(grid.points[:, 0], grid.points[:, 1], triangles)
     if at_points:
-        return axes.tripcolor(x, y, triangles, values, shading="gouraud")
-    return axes.tripcolor(x, y, triangles, facecolors=np.tile(values, len(triangles) // len(corners)))
+        return axes.tripcolor(plane, values, shading="gouraud")
+    return axes.tripcolor(plane, facecolors=np.tile(values, len(triangles) // len(corners)))
 
 
 def histogram(values: np.ndarray, weights: np.ndarray, marks: Mapping[str, float], title: str) -> Figure:

@@ -7,10 +7,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-from nhgd_pde.output.streams import abandon
+from .streams import abandon
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +36,7 @@ class Progress:
     def __init__(self, console: TextIO | Console, mode: Mode = "normal") -> None:
         if mode not in ("quiet", "normal", "verbose"):
             raise ValueError(f"progress mode: expected quiet, normal or verbose, found {mode!r}")
-        self.mode = mode
-        self._target = console
+        self.mode, self._target = mode, console
         self._stream = cast("TextIO", console if hasattr(console, "isatty") else console.file)
         self._live: Live | None = None
         self._silent = False
@@ -64,8 +62,7 @@ class Progress:
         self._count += 1
         if position == 0:
             self._scenarios = "scenarios" in record
-        if position == 0 and self.mode == "normal":
-            self._live = self._start_live()
+            self._live = self._start_live() if self.mode == "normal" else None
         line = format_row(record)
         if self._live is not None:
             self._show_live(self._live, line)
@@ -80,15 +77,11 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close_table()
 
     def _reset(self) -> None:
-        self._count = 0
-        self._scenarios = False
-        self._first = ""
+        self._count, self._scenarios, self._first = 0, False, ""
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._waiting: str | None = None  # the newest row, while it has been thinned out
         self._refreshed = -math.inf
@@ -96,16 +89,20 @@ class Progress:
     def _write(self, line: str) -> None:
         if self._silent:
             return
-        try:
+
+        def write() -> None:
             self._stream.write(line + "\n")
             self._stream.flush()
-        except OSError as error:
-            self._fall_silent(error)
 
-    def _fall_silent(self, error: OSError) -> None:
-        """Shows nothing any more: a table that cannot be written must not end a run."""
-        self._silent, self._live = True, None
-        abandon(self._stream, error, "the run goes on without it")
+        self._attempted(write)
+
+    def _attempted(self, show: Callable[[], None]) -> None:
+        """Shows something; after a failure nothing any more: a table that cannot be written must not end a run."""
+        try:
+            show()
+        except OSError as error:
+            self._silent, self._live = True, None
+            abandon(self._stream, error, "the run goes on without it")
 
     def _print_row(self, position: int, line: str) -> None:
         if position == 0:
@@ -120,11 +117,9 @@ class Progress:
         from rich.console import Console
         from rich.live import Live
 
-        if isinstance(self._target, Console):
-            console = self._target
-        elif self._stream.isatty():
-            console = Console(file=self._stream)
-        else:  # FORCE_COLOR makes rich take any pipe for a terminal
+        console = self._target if isinstance(self._target, Console) else Console(file=self._stream)
+        # FORCE_COLOR makes rich take any pipe for a terminal.
+        if console is not self._target and not self._stream.isatty():
             return None
         if not console.is_terminal or console.is_dumb_terminal:
             return None
@@ -137,12 +132,8 @@ class Progress:
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
         )
-        try:
-            live.start()
-        except OSError as error:
-            self._fall_silent(error)
-            return None
-        return live
+        self._attempted(live.start)
+        return None if self._silent else live
 
     def _show_live(self, live: Live, line: str) -> None:
         if self._first:
@@ -152,10 +143,7 @@ class Progress:
         now = time.monotonic()
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
-            try:
-                live.refresh()
-            except OSError as error:
-                self._fall_silent(error)
+            self._attempted(live.refresh)
 
     def _render(self) -> Text:
         from rich.text import Text
@@ -169,12 +157,8 @@ class Progress:
 
     def _close_table(self) -> None:
         if self._live is not None:
-            try:
-                self._live.stop()
-            except OSError as error:
-                self._fall_silent(error)
-            finally:
-                self._live = None
+            self._attempted(self._live.stop)
+            self._live = None
         if self._waiting is not None:
             line, self._waiting = self._waiting, None
             self._write(line)
@@ -182,9 +166,7 @@ class Progress:
 
 def is_shown(position: int) -> bool:
     """Whether a thinned table shows the row at `position` (0 is the first): 36 of 1001, then 3 a decade."""
-    if position <= 10:
-        return True
-    for end, stride in ((20, 2), (50, 5), (100, 10), (1000, 100)):
+    for end, stride in ((10, 1), (20, 2), (50, 5), (100, 10), (1000, 100)):
         if position <= end:
             return position % stride == 0
     leading = int(str(position)[0])

@@ -32,16 +32,10 @@ def commit() -> str | None:
     if not (source.parent / ".git").exists():
         return None
     try:
-        done = subprocess.run(
-            ["git", "-C", str(source), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        command = ["git", "-C", str(source), "rev-parse", "HEAD"]
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=5).strip() or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
 
 
 def peak_memory() -> int | None:

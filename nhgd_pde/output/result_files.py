@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nhgd_pde.output.names import EVOLUTION, FINAL, SCENARIOS
+from .names import EVOLUTION, FINAL, SCENARIOS
 
 if TYPE_CHECKING:
-    from nhgd_pde.output.fields import FieldData, Grid
-    from nhgd_pde.output.run_folder import RunFolder
+    from .fields import FieldData, Grid
+    from .run_folder import RunFolder
 
 
 class Result(Protocol):

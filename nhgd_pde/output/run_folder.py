@@ -13,29 +13,17 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from nhgd_pde.output.atomic import OutputError, write_atomically
-from nhgd_pde.output.fields import FieldData, FieldSeries, Grid, write_vtu
-from nhgd_pde.output.lines import LineFile
-from nhgd_pde.output.lock import FolderLock
-from nhgd_pde.output.names import (
-    CHECKPOINT,
-    EVOLUTION,
-    FIELDS,
-    FINAL,
-    HISTORY,
-    LOG,
-    PROBLEM,
-    SCENARIOS,
-    STEM,
-    SUMMARY,
-)
-from nhgd_pde.output.ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
-from nhgd_pde.output.storage import writing
+from .atomic import OutputError, write_atomically
+from .fields import FieldData, FieldSeries, Grid, write_vtu
+from .lines import LineFile
+from .lock import FolderLock
+from .names import EVOLUTION, FIELDS, FINAL, HISTORY, LOG, PROBLEM, SCENARIOS, STEM, SUMMARY
+from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
+from .storage import writing
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
 
@@ -55,10 +43,8 @@ class RunFolder:
         held: ExitStack,
         columns: tuple[str, ...] | None = None,
     ) -> None:
-        self.path = path
-        self.fields = fields
-        self._lock, self._held = lock, held
-        self._columns = columns
+        self.path, self.fields = path, fields
+        self._lock, self._held, self._columns = lock, held, columns
         self._history, self._log = LineFile(path / HISTORY), LineFile(path / LOG)
         self._started = time.monotonic()
         self._closed = False
@@ -106,22 +92,13 @@ class RunFolder:
             if not is_ours(folder / PROBLEM):
                 raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
         with ExitStack() as stack:
-            if lock is None:
-                lock = FolderLock.take(folder)
-                stack.callback(lock.release)
-            columns = None
-            if (folder / HISTORY).exists():
-                columns = _mend_history(folder / HISTORY, up_to)
+            lock = lock or stack.enter_context(closing(FolderLock.take(folder)))
+            columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
                 write_atomically(folder / PROBLEM, _headed(problem_yaml))
             series = FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to)
             return cls(folder, series, lock, stack.pop_all(), columns)
         raise AssertionError("not reached")
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """Where the newest checkpoint goes."""
-        return self.path / CHECKPOINT
 
     def check(self) -> None:
         """Make sure that the folder is still this run's; raises `StorageError` if it was deleted or taken over."""
@@ -204,16 +181,14 @@ class RunFolder:
     def close(self) -> None:
         """Close the history and the log, and free the folder; a second call does nothing."""
         self._closed = True
-        for file in (self._history, self._log):
-            file.close()
+        self._history.close()
+        self._log.close()
         self._held.close()
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -250,27 +225,18 @@ def _read_ended(folder: Path) -> tuple[str, dict[str, Any]]:
     return text, summary
 
 
-def read_history(path: str | os.PathLike[str]) -> list[dict[str, Cell]]:
-    """Rows of a history.csv, given as the file or its run folder.
+def read_history(path: str | os.PathLike[str], up_to: int | None = None) -> list[dict[str, Cell]]:
+    """Rows of a history.csv, given as the file or its run folder; with `up_to`, those until that iteration.
 
     A cell of digits is an int, any other number (nan and inf too) a float, an empty cell None, the rest text.
     An incomplete last row, as a run killed in mid-write may leave, is not returned.
     """
     file = Path(path) / HISTORY if Path(path).is_dir() else Path(path)
-    columns, rows = _history_cells(file)
+    columns, rows = _history_cells(file, up_to)
     return [dict(zip(columns, map(_value, row), strict=True)) for row in rows]
 
 
-def read_history_up_to(path: Path, iteration: int) -> list[dict[str, Cell]]:
-    """The rows of a run folder's history.csv until an iteration; raises `OutputError` where the file is damaged."""
-    if not (path / HISTORY).exists():
-        return []
-    columns, rows = _history_cells(path / HISTORY)
-    kept = _rows_up_to(path / HISTORY, columns, rows, iteration)
-    return [dict(zip(columns, map(_value, row), strict=True)) for row in kept]
-
-
-def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
+def _history_cells(path: Path, up_to: int | None) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and complete rows as text; no cell holds a line break, so the last one ends a whole row."""
     try:
         with writing(path, "read"):
@@ -283,14 +249,13 @@ def _history_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
     for number, row in enumerate(lines[1:], start=2):
         if len(row) != len(lines[0]):
             raise OutputError(f"{path}:{number}: expected {len(lines[0])} cells, found {len(row)}")
-    return tuple(lines[0]), lines[1:]
+    columns, rows = tuple(lines[0]), lines[1:]
+    return columns, rows if up_to is None else _rows_up_to(path, columns, rows, up_to)
 
 
 def _mend_history(path: Path, up_to: int | None) -> tuple[str, ...] | None:
     """Drop an incomplete last row and the rows after iteration `up_to`; return the columns, if any."""
-    columns, rows = _history_cells(path)
-    if up_to is not None:
-        rows = _rows_up_to(path, columns, rows, up_to)
+    columns, rows = _history_cells(path, up_to)
     text = "".join(_csv_line(dict(zip(columns, row, strict=True))) for row in [list(columns), *rows] if row)
     write_atomically(path, text)
     return columns or None

@@ -10,19 +10,18 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from nhgd_pde.output.atomic import atomic_path
-from nhgd_pde.output.storage import OutputError, writing
+from .atomic import atomic_path
+from .storage import OutputError, writing
 
 # Number of the format that is written and read.
 FORMAT = 4
 _HEADER = re.compile(
     rb"nhgd-pde checkpoint, format (?P<format>[0-9]{4}), (?P<size>[0-9]{20}) bytes, (?P<sum>[0-9a-f]{64})\n"
 )
-# Number of bytes that are read at once.
-_CHUNK = 2**20
 
 
 def _header(size: int, checksum: str) -> bytes:
@@ -63,8 +62,6 @@ def write_sealed(path: Path, content: Mapping[str, Any], before: Callable[[], No
     """Write nested mappings of tensors, numbers and text, whole or not at all; returns the checksum.
 
     Args:
-        path: of the file.
-        content: what to write.
         before: called when all is written, before the file takes the place of an older one.
 
     Raises:
@@ -89,7 +86,6 @@ def read_sealed(path: Path, expected: str | None = None) -> dict[str, Any]:
     """The content of a sealed file.
 
     Args:
-        path: of the file.
         expected: the checksum that it must have.
 
     Raises:
@@ -105,13 +101,13 @@ def read_sealed(path: Path, expected: str | None = None) -> dict[str, Any]:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load has a dozen ways to object
-            raise DamagedError(f"{path}: not a checkpoint that can be read ({_first_line(error)})") from error
+            raise DamagedError(f"{path}: not a checkpoint that can be read ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise DamagedError(f"{path}: not a checkpoint that can be read (found {type(content).__name__})")
     return content
 
 
-def _checked(path: Path, file: BinaryIO) -> str:
+def _checked(path: Path, file: BufferedReader) -> str:
     """The checksum of an open file, which is left at its content."""
     first = file.read(_LENGTH)
     header = _HEADER.fullmatch(first)
@@ -129,14 +125,13 @@ def _checked(path: Path, file: BinaryIO) -> str:
         raise DamagedError(
             f"{path}: not a checkpoint that can be read (expected {int(header['size']):,} bytes, found {size:,})"
         )
-    found = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        found.update(chunk)
-    if found.hexdigest() != header["sum"].decode():
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != header["sum"].decode():
         raise DamagedError(f"{path}: not a checkpoint that can be read (its checksum is not that of its content)")
     file.seek(_LENGTH)
-    return found.hexdigest()
+    return found
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; the name of its class where it says nothing."""
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__

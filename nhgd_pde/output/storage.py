@@ -58,8 +58,6 @@ def refusal(error: OSError, path: str | os.PathLike[str], done: str = "written")
     """The exception for a file or folder that the system does not let us write or read.
 
     Args:
-        error: what the system has raised.
-        path: the file that was meant.
         done: `written`, `read`, `made`, `removed`.
     """
     if done == "read" and error.errno == errno.ENOENT:

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from nhgd_pde.output.storage import reason
+from .storage import reason
 
 
 def open_streams() -> None:
@@ -28,7 +28,6 @@ def abandon(stream: TextIO, error: OSError, more: str = "") -> None:
 
     Args:
         stream: the stream that has failed; text that it still holds is dropped.
-        error: what the system said.
         more: the consequence, as a clause.
     """
     with suppress(OSError, ValueError):

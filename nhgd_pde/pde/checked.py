@@ -108,8 +108,7 @@ def examine(name: str, integral: Integral, rows: int, generator: torch.Generator
             first = blocks
         affine = affine and _same(first, blocks)
     symmetric = all((j, i) in first and _close(block, first[j, i]) for (i, j), block in first.items())
-    dim = components // integral.evaluation.fields - 1
-    values = range(0, components, 1 + dim)
+    values = range(0, components, integral.evaluation.stride)
     coercive = affine and symmetric and _not_negative(first, components, integral.evaluation)
     return FormProperties(affine, symmetric, coercive, any(i in values and j in values for i, j in first))
 

@@ -15,8 +15,7 @@ def gradient_of(total: Callable[..., Tensor], arguments: tuple[Tensor, ...]) -> 
         value = total(*at)
         if not value.requires_grad:
             return tuple(torch.zeros_like(each) for each in at)
-        found = torch.autograd.grad(value, at, allow_unused=True)
-    return tuple(torch.zeros_like(each) if own is None else own for own, each in zip(found, at, strict=True))
+        return torch.autograd.grad(value, at, materialize_grads=True)
 
 
 def leaves(arguments: Sequence[Tensor]) -> list[Tensor]:

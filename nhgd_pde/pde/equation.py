@@ -17,7 +17,7 @@ from ..linalg.differences import PointFunction
 from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
 from .given import GivenData
-from .linearisation import Jacobian, Linearisation, StateDerivative, SteadyControlDerivative
+from .linearisation import ControlDerivative, Jacobian, Linearisation, StateDerivative
 from .pointwise import integrand
 from .ranges import InadmissibleError
 from .rows import ControlRows
@@ -285,7 +285,7 @@ class StateEquation:
         state, control, blocks = self._assemble(full, v)
         # All matrices are assembled with one pattern on the whole space, then Dirichlet rows and columns are cut out.
         every = np.arange(self.rows.width)
-        derivative = SteadyControlDerivative(
+        derivative = ControlDerivative(
             self.rows,
             self.known_control if control is None else control.restrict(self.free, every),
             None if self.data is None else state.restrict(self.free, np.arange(self.size)),

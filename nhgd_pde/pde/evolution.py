@@ -19,15 +19,13 @@ import torch
 from torch import Tensor
 
 from ..fem.evaluation_operator import EvaluationOperator
-from ..linalg.bidiagonal import BidiagonalMatrix
+from ..linalg.bidiagonal import BidiagonalMatrix, LevelMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
 from ..linalg.sparse import ScenarioMatrix
 from .equation import StateEquation
 from .form import Coefficients, Integral
-from .given import DataDerivative
-from .linearisation import Jacobian, Linearisation
-from .rows import ControlRows
+from .linearisation import ControlDerivative, Jacobian, Linearisation
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +168,12 @@ class EvolutionEquation(StateEquation):
             below = below + state.scaled((1.0 - self._share) * self.step)
         free, every = self.spatial_free, np.arange(self._width)
         matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps)
-        derivative = EvolutionControlDerivative(
+        derivative = ControlDerivative(
             self.rows,
             None if direct is None else direct.restrict(free, np.arange(self.rows.width)),
-            None if self.data is None else (diagonal.restrict(free, every), below.restrict(free, every)),
+            None
+            if self.data is None
+            else LevelMatrix(diagonal.restrict(free, every), below.restrict(free, every), self.steps),
             None if self.data is None else self.data.at(v),
         )
         return Linearisation(Jacobian(matrix, state, self.counts), derivative, blocks)
@@ -278,50 +278,3 @@ class _Step:
 
     def _stage(self, after: Tensor) -> Tensor:
         return torch.lerp(self.before, after, self.theta)[None]
-
-
-@dataclass(frozen=True, eq=False)
-class EvolutionControlDerivative:
-    """R_v of an evolution; implements `ControlDerivative`.
-
-    Attributes:
-        rows: maps controls to their values in the steps.
-        direct: (n of a step, width) the derivative of each step by the controls; None where they do not enter it.
-        through: the derivatives of a step by the coefficients at its end and at its beginning; None without `data`.
-        data: the derivative of the coefficients that controls determine; None where they determine none.
-    """
-
-    rows: ControlRows
-    direct: ScenarioMatrix | None
-    through: tuple[ScenarioMatrix, ScenarioMatrix] | None
-    data: DataDerivative | None
-
-    def mv(self, d: Tensor) -> Tensor:
-        total: Tensor | float = 0.0
-        if self.direct is not None:
-            total = self.direct.mv(self.rows.spread(d).expand(self.rows.steps, -1))
-        if self.data is not None and self.through is not None:
-            levels = self.data.mv(d).reshape(self.rows.steps + 1, -1)
-            total = total + self.through[0].mv(levels[1:]) + self.through[1].mv(levels[:-1])
-        assert isinstance(total, Tensor)
-        return total.reshape(1, -1)
-
-    def each_rmv(self, w: Tensor) -> Tensor:
-        return self.rmv(w)[None]
-
-    def rmv(self, w: Tensor) -> Tensor:
-        steps = w.reshape(self.rows.steps, -1)
-        total: Tensor | float = 0.0
-        if self.direct is not None:
-            total = self.rows.gather(self.direct.rmv(steps))
-        if self.data is not None and self.through is not None:
-            total = total + self.data.rmv_summed(self.whole_rmv(w))
-        assert isinstance(total, Tensor)
-        return total
-
-    def whole_rmv(self, w: Tensor) -> Tensor:
-        assert self.through is not None
-        steps = w.reshape(self.rows.steps, -1)
-        after, before = self.through[0].rmv(steps), self.through[1].rmv(steps)
-        none = torch.zeros_like(after[:1])
-        return (torch.cat([none, after]) + torch.cat([before, none])).reshape(1, -1)

@@ -89,13 +89,11 @@ class Integral:
 
     def row(self, k: int) -> Integral:
         """This integral with the coefficients of row k."""
-        own = {
-            name: values[..., min(k, values.shape[-2] - 1) : min(k, values.shape[-2] - 1) + 1, :]
-            if values.ndim > 1
-            else values
-            for name, values in self.coefficients.items()
-        }
-        return replace(self, coefficients=own)
+
+        def own(values: Tensor) -> Tensor:
+            return values if values.ndim == 1 else values.narrow(-2, min(k, values.shape[-2] - 1), 1)
+
+        return replace(self, coefficients={name: own(values) for name, values in self.coefficients.items()})
 
     def with_controls(self, rows: Tensor) -> Integral:
         """This integral with fixed control coefficients (R, columns), which become coefficients of the integral."""
@@ -111,18 +109,13 @@ class Integral:
 
     def density(self, state: Tensor, controls: Tensor | None) -> Tensor:
         """The integrand (components, S, P) at a state (components, S, P) and control values (controls, R, P)."""
-        coefficients = self._entered(controls)
-        x = self.evaluation.quadrature.x.reshape(self.evaluation.quadrature.x.shape[0], -1)
         fields = state.reshape(self.evaluation.fields, -1, *state.shape[1:])
-        if len(fields) == 1:
-            value, flux = self.form(fields[0, 0], fields[0, 1:], coefficients, x)
-        else:
-            value, flux = self.form(fields[:, 0], fields[:, 1:], coefficients, x)
-        u, grad = (fields[0, :1], fields[0, 1:]) if len(fields) == 1 else (fields[:, :1], fields[:, 1:])
-        axis = 0 if len(fields) == 1 else 1
-        value = value.unsqueeze(axis).expand(u.shape)
+        fields = fields[0] if len(fields) == 1 else fields.movedim(1, 0)
+        u, grad = fields[0], fields[1:] if fields.ndim == 3 else fields[1:].movedim(0, 1)
+        value, flux = self.form(u, grad, self._entered(controls), self.evaluation.quadrature.flat)
         flux = torch.zeros_like(grad) if flux is None else flux.expand(grad.shape)
-        return torch.cat([value, flux], dim=axis).reshape(state.shape)
+        axis = u.ndim - 2
+        return torch.cat([value.expand(u.shape).unsqueeze(axis), flux], dim=axis).reshape(state.shape)
 
     def control_values(self, rows: Tensor) -> Tensor | None:
         """Control coefficients (R, columns) at the points, (controls, R, P)."""
@@ -198,7 +191,7 @@ class Integral:
         blocks: dict[tuple[int, int], Tensor] = {}
         shape = self.evaluation.quadrature.weights.shape
         with torch.enable_grad():
-            argument = point.detach().clone().requires_grad_(True)
+            (argument,) = leaves([point])
             value = density(argument)
             if not value.requires_grad:
                 return blocks

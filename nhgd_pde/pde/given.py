@@ -73,9 +73,8 @@ class ParameterData:
         with torch.enable_grad():
             numbers, values = self._spread(v)
             if not values.requires_grad:
-                return torch.stack([torch.zeros_like(each) for each in numbers]).detach()
-            found = torch.autograd.grad(values.sum(), numbers, allow_unused=True)
-        return torch.stack([_or_zero(each, like) for each, like in zip(found, numbers, strict=True)]).detach()
+                return torch.zeros_like(torch.stack(numbers)).detach()
+            return torch.stack(torch.autograd.grad(values.sum(), numbers, materialize_grads=True)).detach()
 
     def mv(self, v: Tensor, d: Tensor) -> Tensor:
         """The change (1 or S, M) of the coefficients for a change d (p,) of the controls."""
@@ -173,7 +172,3 @@ class DataDerivative:
     def rmv_summed(self, covector: Tensor) -> Tensor:
         """(S, N) -> (p,), summed over the scenarios."""
         return self.rmv(covector).sum(0) if self.data.parameters else self.rmv(covector.sum(0, keepdim=True))[0]
-
-
-def _or_zero(found: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if found is None else found

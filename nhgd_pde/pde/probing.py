@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .derivatives import leaves
+
 # Sizes of the states and controls at which a function is tried, in their units.
 SCALES = (1e-3, 1.0, 30.0)
 # Largest share of the points with a kink between the ends of a difference, and between those of a longer segment.
@@ -109,16 +111,14 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 def _with_slope(value: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """Values and their derivatives in a direction, both (any, rows, P)."""
     with torch.enable_grad():
-        leaf = at.detach().clone().requires_grad_(True)
+        (leaf,) = leaves([at])
         found = value(leaf)
         slope = torch.zeros_like(found)
         if found.requires_grad:
             rows = []
             for component in found:
-                own = None
-                if component.requires_grad:
-                    (own,) = torch.autograd.grad(component.sum(), leaf, retain_graph=True, allow_unused=True)
-                rows.append(torch.zeros_like(component) if own is None else (own * direction).sum(0))
+                (own,) = torch.autograd.grad(component.sum(), leaf, retain_graph=True, materialize_grads=True)
+                rows.append((own * direction).sum(0))
             slope = torch.stack(rows)
     return found.detach(), slope.detach()
 

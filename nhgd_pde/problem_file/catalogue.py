@@ -40,6 +40,12 @@ CONSTRAINTS = {
 }
 """constraints[].kind: the constraints (`building.constraint_kinds.base.Condition`), whose files load no torch."""
 
+TASKS = {
+    "data_cleaning": "tasks.data_cleaning:DataCleaning",
+    "data_distillation": "tasks.data_distillation:DataDistillation",
+}
+"""task.kind: the tasks of machine learning (`tasks.base.LearningTask`), whose files load no torch."""
+
 METHODS = {
     "truncated_cg": "methods.truncated_cg:TruncatedCG",
     "neumann": "methods.neumann:Neumann",

@@ -116,7 +116,7 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
         if complaint:
             issues.append(Issue(key, complaint, OVERRIDE))
     try:
-        spec = ProblemSpec.model_validate(data, context=_context(data))
+        spec = _vocabulary(data).model_validate(data, context=_context(data))
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         checked = [places.issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
@@ -127,6 +127,16 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
     if issues:
         raise ProblemError(issues)
     return ProblemFile(spec, path, lines, frozenset(overridden))
+
+
+def _vocabulary(data: Mapping[str, Any]) -> type[Any]:
+    """The keys that a file may have: those of a task, or those of an equation."""
+    if "task" not in data:
+        return ProblemSpec
+    # Problems with an equation are read without loading what tasks need.
+    from nhgd_pde.problem_file.task_schema import TaskSpec
+
+    return TaskSpec
 
 
 def parse_override(text: str) -> tuple[str, Any]:

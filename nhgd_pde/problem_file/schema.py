@@ -205,18 +205,28 @@ class OutputSpec(Section):
     )
 
 
+ExperimentName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+        description="A name of letters, digits, '_', '-' and '.'; it names the output folder.",
+    ),
+]
+MethodChoice = Annotated[
+    MethodName,
+    Field(
+        description="Natural hypergradient descent, the exact discrete adjoint, or a compared method; sample_average "
+        "and robbins_monro with random inputs alone.",
+    ),
+]
+Seed = Annotated[Natural, Field(description="Seed of every random number.")]
+
+
 class ProblemSpec(Section):
     """One experiment."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
-        description="A name of letters, digits, '_', '-' and '.'; it names the output folder.",
-    )
-    method: MethodName = Field(
-        default="nhgd",
-        description="Natural hypergradient descent, the exact discrete adjoint, or a compared method; sample_average "
-        "and robbins_monro with random inputs alone.",
-    )
+    name: ExperimentName
+    method: MethodChoice = "nhgd"
     mesh: MeshSpec = Field(description="The domain, by kind or by file.")
     element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
     pde: PDESpec = Field(description="The equation, a mapping with its kind and coefficients.")
@@ -247,7 +257,7 @@ class ProblemSpec(Section):
     adjoints: AdjointsSpec = Field(default_factory=AdjointsSpec)
     outer: OuterSpec = Field(default_factory=OuterSpec)
     devices: DevicesSpec = Field(default_factory=DevicesSpec)
-    seed: Natural = Field(default=0, description="Seed of every random number.")
+    seed: Seed = 0
     output: OutputSpec = Field(default_factory=OutputSpec)
 
     @field_validator("objective", mode="before")
@@ -322,6 +332,11 @@ class ProblemSpec(Section):
     def controls(self) -> tuple[ControlSpec, ...]:
         """All controls as a tuple, also if there is only one."""
         return self.control if isinstance(self.control, tuple) else (self.control,)
+
+    @property
+    def convective(self) -> bool:
+        """Whether the state is a flow that carries itself."""
+        return self.pde.convective
 
     @property
     def bounds_state(self) -> bool:

@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a run in its folder, from which `resume` goes on with the same numbers.
 
-A folder has the newest checkpoint and the one before it, which takes over where the newest one is damaged. Each is a
-sealed file, see `output.sealed`, and is checked field by field against the problem before a run goes on from it.
+The checkpoint before the newest one takes over where the newest one is damaged. Each is a sealed file, see
+`output.sealed`, and is checked field by field against the problem before a run goes on from it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,24 @@ from ..engine.roles.failures import RemoteError, RoleError
 from ..linalg.counts import Counts
 from ..output.lines import begins_as
 from ..output.names import CHECKPOINT, CURVATURE_CHECKPOINTS, EARLIER_CHECKPOINT, HISTORY
-from ..output.sealed import DamagedError, read_sealed, write_sealed
+from ..output.sealed import DamagedError, first_line, read_sealed, write_sealed
 from ..output.storage import OutputError, StorageError
 from ..pde_problem import PDEProblem
 from .checkpoint_check import MalformedError, Shapes, check_content
-from .fingerprint import differences
+from .fingerprint import differences, fingerprint, within
 from .outer_problem import nominal_of
 from .rounds import restored, saved
 
 if TYPE_CHECKING:
+    from ..problem import Problem
     from .outer_problem import OuterProblem
 
 # The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
 _FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
+# The numbers of a checkpoint, beside the state of the outer loop.
+_NUMBERS = ("seconds", "stage", "before", "reference")
+# The fields of the state of the outer loop that are saved as they are.
+_LOOP = ("outer", "evaluations", "bad", "sensitivity", "unit", "scales", "solved", "tried", "edge", "crossed")
 # The keys under which the curvature role's part of a checkpoint is named.
 _REMOTE = {"file", "sha256"}
 _MALFORMED = "the checkpoint is malformed, or of another version of the package"
@@ -45,9 +50,6 @@ class Checkpoint:
     """The state of a run between two evaluations.
 
     Attributes:
-        loop: the state of the outer loop.
-        counts: the work of the run so far.
-        seconds: the seconds of the run so far.
         stage: index of the problem of a continuation that the loop solves.
         before: outer iterations of the stages before.
         reference: the first gradient norm of the run.
@@ -66,30 +68,19 @@ class Checkpoint:
     first: Iterate | None = None
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The problem that a checkpoint belongs to.
-
-    Attributes:
-        spec: the resolved problem file.
-        fingerprint: see `fingerprint.fingerprint`.
-    """
-
-    spec: Mapping[str, Any]
-    fingerprint: Mapping[str, Any]
-
-
 class Checkpoints:
     """The checkpoints of a run folder, of a run that has the lock of the folder.
 
     Args:
         folder: the run folder.
         oracle: the oracle whose states are in the checkpoints.
-        origin: the problem of the run.
+        problem: the problem of the run.
     """
 
-    def __init__(self, folder: Path, oracle: Oracle, origin: Origin) -> None:
-        self._folder, self._oracle, self._origin = folder, oracle, origin
+    def __init__(self, folder: Path, oracle: Oracle, problem: Problem) -> None:
+        self._folder, self._oracle = folder, oracle
+        # By these two a checkpoint is recognised.
+        self._origin = {"spec": problem.file.spec.model_dump(mode="json"), "fingerprint": fingerprint(problem)}
         # Files of the curvature role that belong to the checkpoint which was written or read last.
         self._named: set[str] = set()
         # The newest checkpoint cannot be used: it must not push out the one before it.
@@ -103,27 +94,14 @@ class Checkpoints:
         loop = checkpoint.loop
         same = loop.knowledge is loop.current.oracle
         return {
-            "spec": dict(self._origin.spec),
-            "fingerprint": dict(self._origin.fingerprint),
+            **self._origin,
             "first": _without_oracle(loop.first),
             "current": _without_oracle(loop.current),
             "state": _save(self._oracle, loop.current.oracle),
             "knowledge": None if same else _save(self._oracle, loop.knowledge),
-            "outer": to_plain(loop.outer),
-            "evaluations": loop.evaluations,
-            "bad": loop.bad,
-            "sensitivity": loop.sensitivity,
-            "unit": loop.unit,
-            "scales": to_plain(loop.scales),
-            "solved": loop.solved,
-            "tried": loop.tried,
-            "edge": to_plain(loop.edge),
-            "crossed": to_plain(loop.crossed),
+            **{name: to_plain(getattr(loop, name)) for name in _LOOP},
             "counts": checkpoint.counts.as_dict(),
-            "seconds": checkpoint.seconds,
-            "stage": checkpoint.stage,
-            "before": checkpoint.before,
-            "reference": checkpoint.reference,
+            **{name: getattr(checkpoint, name) for name in _NUMBERS},
             "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
             "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
         }
@@ -146,9 +124,6 @@ class Checkpoints:
 
     def read(self, stages: Sequence[OuterProblem]) -> tuple[Checkpoint, str]:
         """The newest checkpoint that can be used, and a sentence if that, or the history before it, is damaged.
-
-        Args:
-            stages: the problems of all stages.
 
         Raises:
             OutputError: there is none, none can be used, or they are of another problem; what differs is named.
@@ -188,17 +163,16 @@ def _keep(newest: Path, earlier: Path) -> None:
         os.replace(newest, earlier)
 
 
-def _read(path: Path, stages: Sequence[OuterProblem], origin: Origin) -> dict[str, Any]:
+def _read(path: Path, stages: Sequence[OuterProblem], origin: Mapping[str, Any]) -> dict[str, Any]:
     """The checked content of a checkpoint of this problem."""
     content = read_sealed(path)
     spec, known = content.get("spec"), content.get("fingerprint")
     if not isinstance(spec, dict) or not isinstance(known, dict):
         raise DamagedError(f"{path}: the checkpoint is of another version of the package (it names no problem)")
-    for key, then, now in differences(spec, origin.spec):
-        if any(key == name or key.startswith(f"{name}.") for name in _FREE):
-            continue
-        raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
-    for key, then, now in differences(known, origin.fingerprint):
+    for key, then, now in differences(spec, origin["spec"]):
+        if not within(key, _FREE):
+            raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
+    for key, then, now in differences(known, origin["fingerprint"]):
         raise OutputError(f"{path}: {key.replace(' of.', ' of ')} has changed since: then {then!r}, now {now!r}")
     try:
         check_content(content, _shapes(stages))
@@ -223,11 +197,7 @@ def _restored(path: Path, content: dict[str, Any], oracle: Oracle, stages: Seque
     except RoleError:
         raise
     except Exception as error:  # whatever the building of a state objects to, the content does not fit
-        raise DamagedError(f"{path}: {_MALFORMED} ({_short(error)})") from error
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise DamagedError(f"{path}: {_MALFORMED} ({first_line(error)})") from error
 
 
 def _from_content(folder: Path, content: dict[str, Any], oracle: Oracle, stages: Sequence[OuterProblem]) -> Checkpoint:
@@ -239,35 +209,20 @@ def _from_content(folder: Path, content: dict[str, Any], oracle: Oracle, stages:
         # There is no curvature role that could read its part.
         content = _inlined(content, folder)
     current = _restore(oracle, problem, content["state"])
-    knowledge = current
-    if content["knowledge"] is not None:
-        knowledge = _restore(oracle, problem, content["knowledge"])
+    knowledge = current if content["knowledge"] is None else _restore(oracle, problem, content["knowledge"])
     device = problem.start()[0].device
     loop = LoopState(
         first=from_plain(content["first"], device),
         current=replace(from_plain(content["current"], device), oracle=current),
-        outer=from_plain(content["outer"], device),
         knowledge=knowledge,
-        evaluations=content["evaluations"],
-        bad=content["bad"],
-        sensitivity=content["sensitivity"],
-        unit=content["unit"],
-        scales=from_plain(content["scales"], device),
-        solved=content["solved"],
-        tried=from_plain(content["tried"], device),
-        edge=from_plain(content["edge"], device),
-        crossed=from_plain(content["crossed"], device),
+        **{name: from_plain(content[name], device) for name in _LOOP},
     )
-    known = content["run_first"]
     return Checkpoint(
         loop,
         Counts(**content["counts"]),
-        content["seconds"],
-        content["stage"],
-        content["before"],
-        content["reference"],
-        rounds,
-        None if known is None else from_plain(known, device),
+        **{name: content[name] for name in _NUMBERS},
+        rounds=rounds,
+        first=from_plain(content["run_first"], device),
     )
 
 

@@ -36,15 +36,8 @@ _SAMPLES = {"tests", "noise"}
 # Counts, and whole numbers in place of real ones, are below this number.
 _MOST = 2**53
 # Names of numbers that are norms, relative errors or times, and at least zero.
-_SIZES = {
-    "state_error",
-    "adjoint_error",
-    "sensitivity",
-    "gradient_norm",
-    "rounding",
-    "sampling_error",
-    "sampling_bound",
-}
+_SIZES = {"state_error", "adjoint_error", "sensitivity", "gradient_norm", "rounding"}
+_SIZES |= {"sampling_error", "sampling_bound"}
 
 
 class MalformedError(ValueError):
@@ -58,8 +51,6 @@ class Shapes:
     Attributes:
         controls: p.
         states: lengths that a state may have: those of the problem, of its stages and of a coarser mesh.
-        stages: number of problems of a continuation.
-        bounds: number of bounds of the state.
     """
 
     controls: int
@@ -75,30 +66,17 @@ def check_content(content: Mapping[str, Any], shapes: Shapes) -> None:
         MalformedError: with the name of the first field that is wrong.
     """
     kinds: dict[str, Any] = {
-        "spec": dict,
-        "fingerprint": dict,
-        "first": Iterate,
-        "current": Iterate,
-        "state": Any,
-        "knowledge": Any,
-        "outer": OuterState,
-        "evaluations": int,
-        "bad": int,
-        "sensitivity": float,
-        "unit": float,
-        "scales": GradientScales,
-        "solved": float,
-        "tried": Tensor | None,
-        "edge": Edge | None,
-        "crossed": Edge | None,
-        "counts": dict[str, int],
-        "seconds": float,
-        "stage": int,
-        "before": int,
-        "reference": float,
+        **dict.fromkeys(("spec", "fingerprint", "history"), dict),
+        **dict.fromkeys(("first", "current"), Iterate),
+        **dict.fromkeys(("state", "knowledge", "rounds"), Any),
+        **dict.fromkeys(("evaluations", "bad", "stage", "before"), int),
+        **dict.fromkeys(("sensitivity", "unit", "solved", "seconds", "reference"), float),
+        **dict.fromkeys(("edge", "crossed"), Edge | None),
         "run_first": Iterate | None,
-        "rounds": Any,
-        "history": dict,
+        "tried": Tensor | None,
+        "outer": OuterState,
+        "scales": GradientScales,
+        "counts": dict[str, int],
     }
     _same_names(content, set(kinds), "")
     outer = {"first", "current", "outer", "run_first", "tried", "edge", "crossed"}

@@ -55,9 +55,8 @@ def _end(child: subprocess.Popen[str]) -> None:
 def ending(child: subprocess.Popen[str]) -> str:
     """Describes how a process has ended, as a clause."""
     code = child.returncode
-    if code is not None and code < 0:
-        return f"(process {child.pid}) was killed by signal {-code}"
-    return f"(process {child.pid}) ended with exit code {code}"
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+    return f"(process {child.pid}) {how}"
 
 
 def be_helper() -> bool:
@@ -70,11 +69,11 @@ def be_helper() -> bool:
 
 def end_with_leader() -> None:
     """Lets this helper end when its standard input is closed, whatever it is doing then."""
-    Thread(target=_watch, daemon=True).start()
 
+    def watch() -> None:
+        with suppress(OSError, ValueError):
+            sys.stdin.read()
+        # The main thread may be inside a factorisation that nobody wants any more.
+        os._exit(LEADER_GONE)
 
-def _watch() -> None:
-    with suppress(OSError, ValueError):
-        sys.stdin.read()
-    # The main thread may be inside a factorisation that nobody wants any more.
-    os._exit(LEADER_GONE)
+    Thread(target=watch, daemon=True).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ..engine.roles.service import CurvatureRole
 from ..linalg.threads import at_most_threads
 from ..output.sealed import read_sealed, write_sealed
 from ..output.storage import writing
-from .launcher import ProcessPlace, launched_role, started
+from .launcher import launched_role, started
 from .signals import ignore_stops
 
 if TYPE_CHECKING:
@@ -32,42 +32,30 @@ _LAST_WORDS = 5.0
 def curvature_role(file: ProblemFile, folder: Path | None, device: torch.device) -> Iterator[Link]:
     """The inner role's link to the curvature role, which is started unless a launcher has done so.
 
-    Args:
-        file: the problem file, which the curvature role builds for itself.
-        folder: where the curvature role writes its part of a checkpoint.
-        device: the device of the inner role.
-
     Raises:
         RoleFailedError: the curvature role could not be set up, with its reason.
         RoleLostError: it died before the two had met.
     """
-    with _place_of_inner_role(file, folder) as place:
+    work = {
+        "problem": file.spec.model_dump(mode="json"),
+        "path": str(file.path) if file.path is not None else None,
+        "folder": str(folder.resolve()) if folder is not None else None,
+    }
+    with ExitStack() as stack:
+        place = launched_role() or stack.enter_context(
+            started(2, (), "nhgd_pde.run.curvature_process", json.dumps(work), "the curvature role")
+        )
 
         def met() -> Link:
             link = meet(place.store(), INNER, device, lambda: place.ended(0.0))
             link.explain = lambda: place.ended(_LAST_WORDS)
             return link
 
-        with place.connected(met) as link:
-            yield link
-            with suppress(RoleLostError):
-                link.send(Message.STOP)
-                link.flush()
-
-
-@contextmanager
-def _place_of_inner_role(file: ProblemFile, folder: Path | None) -> Iterator[ProcessPlace]:
-    work = {
-        "problem": file.spec.model_dump(mode="json"),
-        "path": str(file.path) if file.path is not None else None,
-        "folder": str(folder.resolve()) if folder is not None else None,
-    }
-    place = launched_role()
-    if place is not None:
-        yield place
-        return
-    with started(2, (), "nhgd_pde.run.curvature_process", json.dumps(work), "the curvature role") as place:
-        yield place
+        link = stack.enter_context(place.connected(met))
+        yield link
+        with suppress(RoleLostError):
+            link.send(Message.STOP)
+            link.flush()
 
 
 def serve_curvature(file: ProblemFile, folder: Path | None) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..control.controls import ControlSpace
+from ..fem.cells import CELLS
 from ..fem.interpolation import interpolation
-from ..fem.mesh import CELLS
 from ..fem.state_space import FieldGroup
 from ..output.fields import FieldData, Grid
 from ..pde_problem import PDEProblem
@@ -103,10 +103,10 @@ def control_fields(
     """
     points: Fields = {}
     cells: Fields = {}
-    for part, first in zip(problem.control.parts, problem.control.rows.offsets, strict=False):
-        own = control[first : first + part.size].reshape(part.steps or 1, part.columns)
+    for part, own in zip(problem.control.parts, split_controls(problem, control).values(), strict=True):
         if part.space is None:
             continue
+        own = own.reshape(part.steps or 1, part.columns)
         label = name if len(problem.control.parts) == 1 else f"{name}_{part.name}"
         values, on_cells = _control_values(problem, part, own[min(step, len(own) - 1)])
         (cells if on_cells else points)[label] = values[0] if len(values) == 1 else values.T
@@ -147,8 +147,8 @@ def target_fields(problem: PDEProblem, step: int = -1) -> Fields:
     found: Fields = {}
     group = problem.space.groups[0]
     for name, rows in problem.fields.items():
-        values = rows[min(step, len(rows) - 1)]
-        found.update(_named(name, group, problem.space.split(values)[: group.components]))
+        components = problem.space.split(rows[min(step, len(rows) - 1)])[: group.components]
+        found.update(_named(name, group, components))
     return found
 
 
@@ -193,15 +193,11 @@ def final_fields(
         **gradient_points,
     }
     time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
-    return output_grid(problem), FieldData(
-        point=point, cell={**control_cells, **density_cells, **gradient_cells}, time=time
-    )
+    return output_grid(problem), FieldData(point, {**control_cells, **density_cells, **gradient_cells}, time)
 
 
 def pictured(data: FieldData) -> tuple[str, ...]:
     """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
-    after = ("target", "density", "control")
-    names = [
-        name for name in (*data.point, *data.cell) if not name.startswith(("adjoint", "sensitivity", "multiplier"))
-    ]
+    after, left_out = ("target", "density", "control"), ("adjoint", "sensitivity", "multiplier")
+    names = [name for name in (*data.point, *data.cell) if not name.startswith(left_out)]
     return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))

@@ -10,9 +10,8 @@ import os
 
 
 def wait_without_work() -> None:
-    """Lets threads that wait for each other sleep; to be called before torch is loaded.
+    """Lets threads that wait for each other sleep, as busy ones take the processor from the thread that they wait for.
 
-    By default waiting threads are busy. They take the processor from the thread that they wait for when other processes
-    need it too.
+    It has to be called before torch is loaded.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

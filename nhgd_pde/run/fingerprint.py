@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,11 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tup
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
             yield key, old.get(key), new.get(key)
+
+
+def within(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these, or below one of them."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,9 +18,7 @@ class Gathering:
         abandoned: this rank has gone on without the other ranks.
 
     Args:
-        oracle: the oracle whose states are gathered.
         judge: the oracle that judges the start, see `Method.judge`.
-        team: the ranks.
     """
 
     def __init__(self, oracle: Oracle, judge: Any, team: Team) -> None:

@@ -29,7 +29,6 @@ class Judgement:
     """The objective of a control in the scenarios of the sample and in fresh ones.
 
     Attributes:
-        risk: the risk measure.
         values: (S,) the objective in every scenario of the sample.
         weights: (S,) the weights of these scenarios.
         fresh: (F,) the objective in fresh scenarios; empty if there are none.
@@ -84,9 +83,9 @@ class Judgement:
         if not len(self.fresh) or not np.isfinite(self.fresh).all():
             return ExpectationEstimate(math.nan, math.nan, (math.nan, math.nan))
         values, weights = torch.from_numpy(self.fresh), torch.from_numpy(self.drawn.weights)
-        if self._doubt:
-            return ExpectationEstimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
-        terms = self.risk.contributions(values, weights, lambda f: self._expectation(f).value)
+        terms = None
+        if not self._doubt:
+            terms = self.risk.contributions(values, weights, lambda f: self._expectation(f).value)
         if terms is None:
             return ExpectationEstimate(self.risk.exact(values, weights), math.nan, (math.nan, math.nan))
         found = self._expectation(terms)
@@ -119,14 +118,13 @@ class Judgement:
             values, weights = self.fresh, self.drawn.weights
         mean = self._mean(values, weights)
         variance = self._mean((values - mean) ** 2, weights)
-        low, high = self.interval
         return {
             "risk": self.risk.name,
             # Over the sample, the measure at the minimiser of the smoothed measure exceeds its minimum by at most this.
             "smoothing_bound": self.risk.gap(torch.from_numpy(self.weights)),
             "in_sample": self.in_sample,
             "out_of_sample": self.out_of_sample,
-            "interval": [low, high],
+            "interval": list(self.interval),
             "standard_error": self.estimate.error,
             "estimator": self.estimator,
             "confidence": self.confidence,
@@ -157,19 +155,15 @@ class Judgement:
 
     def sentence(self, evaluation: Evaluation) -> str:
         """A part of the last line of a run that ended with an evaluation."""
-        over_sample = ""
+        text, name = "", self.risk.name
         if not self.streamed and self.objective(evaluation) != evaluation.objective:
-            over_sample = f"; {self.risk.name} over all {len(self.values):,} scenarios of the sample "
-            over_sample += f"{self.in_sample:.9e}"
-        return over_sample + self._fresh_sentence()
-
-    def _fresh_sentence(self) -> str:
+            text = f"; {name} over all {len(self.values):,} scenarios of the sample {self.in_sample:.9e}"
         if not len(self.fresh):
-            return ""
+            return text
         low, high = self.interval
         known = math.isfinite(low)
         inside = f"{self.confidence:.0%} interval {low:.6g} to {high:.6g}" if known else self.estimator
-        return f"; {self.risk.name} in {len(self.fresh):,} fresh scenarios {self.out_of_sample:.6g} ({inside})"
+        return f"{text}; {name} in {len(self.fresh):,} fresh scenarios {self.out_of_sample:.6g} ({inside})"
 
 
 def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:

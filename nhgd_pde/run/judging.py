@@ -19,7 +19,7 @@ from ..engine.nhgd import NHGD, HypergradientOptions
 from ..engine.oracle import Accuracy
 from ..engine.outer.lbfgs import LBFGS
 from ..engine.outer.mma import MMA
-from ..engine.scenarios.part_equations import solve_states
+from ..engine.scenarios.part_equations import SharedInverse, Tolerances
 from ..engine.scenarios.team import ALONE, Team, Work
 from ..engine.search import outer_space
 from ..linalg.factorisation import SingularMatrixError
@@ -47,11 +47,8 @@ def scenario_values(
     """The objective (count,) in some scenarios, which the ranks of a team share.
 
     Args:
-        problem: the problem over scenarios.
         v: (p,) the control.
         parts: (first scenario, number of scenarios) -> the problem of these scenarios.
-        count: number of scenarios.
-        team: the ranks.
     """
     nominal = problem.nominal
     method = NHGD(InnerOptions(), Factored(), HypergradientOptions())
@@ -68,7 +65,8 @@ def scenario_values(
             size = min(problem.at_once, start + own - first)
             part = parts(first, size)
             inverse: Any = state.inner.curvature
-            solved = solve_states(part, v, state.u.expand(size, -1).clone(), inverse, STATE_ERROR, length)
+            solver = SharedInverse(inverse, Tolerances(STATE_ERROR, STATE_ERROR, length, length))
+            solved = solver.states(part, v, state.u.expand(size, -1).clone())
             values = part.scenario_values(solved.solution, v)
             found.append(torch.full_like(values, math.nan) if solved.message else values)
     every = team.joined(torch.cat(found), torch.arange(start, start + own), count)
@@ -76,18 +74,28 @@ def scenario_values(
     return every.cpu().numpy() + nominal.control_value(v) + outer_space(nominal).l1(v)
 
 
-def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, team: Team = ALONE) -> Judgement:
-    """Judges a control (p,) by the scenarios of the sample and by fresh ones.
+def judged(
+    problem: OuterProblem, v: Tensor, scenarios: Blueprint, streamed: bool, team: Team = ALONE
+) -> Judgement | None:
+    """The judgement at the end of a run, of a control (p,) by the scenarios of the sample and by fresh ones.
 
     The scenarios of the sample tell in which direction of the random variables the rare scenarios that matter lie.
     Fresh scenarios are drawn in that direction more often. If such scenarios cannot be solved, or have coefficients out
     of their range, the fresh scenarios are drawn as the random inputs are distributed.
+
+    Args:
+        streamed: the control was found with scenarios of a stream.
+
+    Raises:
+        ProblemError: a coefficient of a scenario is out of its range.
+        SingularMatrixError: a scenario cannot be solved.
     """
-    every = torch.arange(len(problem.z))
-    seen = scenario_values(
-        problem, v, lambda first, size: problem.part(every[first : first + size]), len(problem.z), team
-    )
-    weights = problem.weights.cpu().numpy()
+    if isinstance(problem, PDEProblem):
+        return None
+    given, confidence = scenarios.spec.validation, scenarios.spec.confidence
+    fresh = min(max(len(problem.z), _LEAST_FRESH), _MOST_FRESH) if given == "auto" else int(given)
+    problem = problem.relaxed(())
+    seen = _sample_values(problem, v, len(problem.z), team)
     drawn = problem.fresh(fresh, True)
     direction = main_direction(problem.z, seen, drawn.distributions)
     if direction is not None:
@@ -99,31 +107,14 @@ def judge(problem: ScenarioProblem, v: Tensor, fresh: int, confidence: float, te
     if drawn.wide and not np.isfinite(others).all():
         drawn = problem.fresh(fresh, False)
         others = _fresh_values(problem, v, drawn, team)
-    return Judgement(problem.risk, seen, weights, others, drawn, confidence)
+    weights = problem.weights.cpu().numpy()
+    return Judgement(problem.risk, seen, weights, others, drawn, confidence, problem.z, scenarios.inputs, streamed)
 
 
-def judged(
-    problem: OuterProblem, v: Tensor, scenarios: Blueprint, streamed: bool, team: Team = ALONE
-) -> Judgement | None:
-    """The judgement at the end of a run.
-
-    Args:
-        problem: the last problem that was minimised.
-        v: (p,) the control.
-        scenarios: builds the scenarios of the file.
-        streamed: the control was found with scenarios of a stream.
-        team: the ranks that share the scenarios.
-
-    Raises:
-        ProblemError: a coefficient of a scenario is out of its range.
-        SingularMatrixError: a scenario cannot be solved.
-    """
-    if isinstance(problem, PDEProblem):
-        return None
-    given = scenarios.spec.validation
-    fresh = min(max(len(problem.z), _LEAST_FRESH), _MOST_FRESH) if given == "auto" else int(given)
-    found = judge(problem.relaxed(()), v, fresh, scenarios.spec.confidence, team)
-    return replace(found, sample=problem.z, inputs=scenarios.inputs, streamed=streamed)
+def _sample_values(problem: ScenarioProblem, v: Tensor, count: int, team: Team) -> np.ndarray:
+    """The objective in the first scenarios of the sample."""
+    every = torch.arange(count)
+    return scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
 
 
 def _fresh_values(problem: ScenarioProblem, v: Tensor, drawn: FreshSample, team: Team) -> np.ndarray:
@@ -145,9 +136,8 @@ def fitted(problem: OuterProblem, team: Team = ALONE) -> OuterProblem:
     outer = MMA() if nominal.constraint is not None else LBFGS()
     found = minimise(nominal, method, outer, Stopping(iterations=30, rtol=1e-2))
     v = found.last.evaluation.v
-    every = torch.arange(count)
     try:
-        values = scenario_values(problem, v, lambda first, size: problem.part(every[first : first + size]), count, team)
+        values = _sample_values(problem, v, count, team)
     except SingularMatrixError:
         # At the optimum of the nominal scenario a coefficient of another scenario is out of its range.
         return problem

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,17 +39,11 @@ _STORE_TIMEOUT = timedelta(seconds=60)
 _PAUSE = 0.02
 
 
-def _unknown(patience: float) -> str | None:
-    return None
-
-
 @dataclass(frozen=True, eq=False)
 class ProcessPlace:
     """The place of this process among several.
 
     Attributes:
-        rank: number of this process.
-        size: number of processes, on all hosts.
         local: number of this process among those on this host.
         beside: number of processes on this host.
         store: makes the store where the processes meet.
@@ -60,7 +55,7 @@ class ProcessPlace:
     local: int
     beside: int
     store: Callable[[], dist.Store]
-    ended: Callable[[float], str | None] = _unknown
+    ended: Callable[[float], str | None] = lambda patience: None
 
     @property
     def threads(self) -> int:
@@ -99,9 +94,8 @@ class ProcessPlace:
             RoleFailedError: another rank could not be set up, with its reason.
             RankLostError: another rank died before all had met.
         """
-        with self.connected(
-            lambda: meet_ranks(self.store(), self.rank, self.size, device, lambda: self.ended(0.0))
-        ) as team:
+        meet = partial(meet_ranks, rank=self.rank, size=self.size, device=device, ended=lambda: self.ended(0.0))
+        with self.connected(lambda: meet(self.store())) as team:
             yield team
 
 
@@ -114,10 +108,9 @@ def launched_place() -> ProcessPlace | None:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if VARIABLE in os.environ:
         meeting = Meeting(Path(os.environ[VARIABLE]), size)
-        return ProcessPlace(rank, size, local, beside, _once(meeting.store), lambda patience: meeting.ended())
-    return ProcessPlace(
-        rank, size, local, beside, _once(lambda: next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))[0])
-    )
+        return ProcessPlace(rank, size, local, beside, cache(meeting.store), lambda patience: meeting.ended())
+    store = cache(lambda: next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))[0])
+    return ProcessPlace(rank, size, local, beside, store)
 
 
 def launched_role() -> ProcessPlace | None:
@@ -128,21 +121,9 @@ def launched_role() -> ProcessPlace | None:
     """
     place = launched_place()
     if place is not None and place.size != 2:
-        raise RoleFailedError(
-            f"expected 2 processes, one a role, or random inputs to share; found {place.size} and none"
-        )
+        message = f"expected 2 processes, one a role, or random inputs to share; found {place.size} and none"
+        raise RoleFailedError(message)
     return place
-
-
-def _once(make: Callable[[], dist.Store]) -> Callable[[], dist.Store]:
-    made: list[dist.Store] = []
-
-    def store() -> dist.Store:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return store
 
 
 @contextmanager
@@ -154,9 +135,6 @@ def started(
     None of them outlives the `with` block by much.
 
     Args:
-        size: number of processes.
-        arguments: command line of the other processes.
-        module: the module that they run.
         work: a line that is written to their standard input.
         name: what a process is called, with its rank.
     """
@@ -166,9 +144,7 @@ def started(
             environment = {**os.environ, **_environment(meeting, rank)}
             children[rank] = stack.enter_context(helper([module, *arguments], environment, work))
         try:
-            yield ProcessPlace(
-                0, size, 0, size, _once(meeting.store), lambda patience: _ended(children, name, patience)
-            )
+            yield ProcessPlace(0, size, 0, size, cache(meeting.store), partial(_ended, children, name))
         except BaseException:
             for child in children.values():
                 child.kill()
@@ -205,7 +181,6 @@ class Assignment:
 
     Attributes:
         place: its place among the ranks that share the scenarios; None in a run without ranks.
-        roles: number of roles of the run.
         curvature: this process is the curvature role.
         device: the inner device, where the file asks for any GPU of several; empty else.
     """
@@ -219,11 +194,6 @@ class Assignment:
 @contextmanager
 def taking_part(file: ProblemFile, arguments: Sequence[str], ranks: int, roles: int) -> Iterator[Assignment]:
     """The part of this process in a run; other ranks are started if no launcher has done so.
-
-    Args:
-        file: the checked problem file.
-        arguments: command line of the other ranks.
-        ranks, roles: the numbers that the user asks for.
 
     Raises:
         RoleFailedError: a launcher has started the wrong number of processes.

@@ -1,9 +1,8 @@
 """The meeting of processes that one process starts on its machine: in a file, and on the loopback interface.
 
-A store of torch.distributed that is reached by TCP listens on every interface of the machine, and anybody who can
-connect may read and write its keys. The file lies in a folder that no other user can open, and what the processes say
-to each other does not leave the machine. Processes on several hosts are started by a launcher, which has a store of its
-own (docs/uncertainty.md, "Several processes", describes which process listens where).
+A store of torch.distributed that is reached by TCP listens on every interface, and whoever can connect may read and
+write its keys. The file lies in a folder that no other user can open. A launcher of several hosts has its own store
+(docs/uncertainty.md, "Several processes", describes which process listens where).
 """
 
 from __future__ import annotations
@@ -33,12 +32,7 @@ _PREFIX = "nhgd-pde-meeting-"
 
 @dataclass(frozen=True)
 class Meeting:
-    """A meeting of processes.
-
-    Attributes:
-        path: the path of the file of the store.
-        size: number of processes.
-    """
+    """A meeting of `size` processes at the file of a store."""
 
     path: Path
     size: int

@@ -17,12 +17,13 @@ from ..linalg.counts import Counts
 from ..output.provenance import commit, peak_memory, versions
 from .drawing import control_numbers
 from .outer_problem import nominal_of
-from .solution import Certificate, Row, Solution
+from .solution import Certificate, Solution
 
 if TYPE_CHECKING:
     from ..problem import Problem
     from .judgement import Judgement
     from .outer_problem import OuterProblem
+    from .records import Records
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,24 +31,17 @@ class Outcome:
     """A run that has ended.
 
     Attributes:
-        problem: the problem of the run.
         solved: the outer problem that was minimised last.
         found: its result, with the first and the last iterate of the run.
-        rows: the rows of history.csv.
-        counts, seconds: work and time of the run.
-        warnings: sentences on what makes the result worse than it need be.
-        roles, ranks: how the work was shared, see `roles_of` and `traffic_of`.
-        judgement: of an answer over scenarios.
         text: the resolved problem file.
     """
 
     problem: Problem
     solved: OuterProblem
     found: Minimum
-    rows: tuple[Row, ...]
+    records: Records
     counts: Counts
     seconds: float
-    warnings: tuple[str, ...]
     roles: Mapping[str, float | int]
     ranks: Mapping[str, float | int]
     judgement: Judgement | None
@@ -66,7 +60,7 @@ class Outcome:
             adjoint=self._adjoint(len(state)),
             gradient=evaluation.gradient.cpu().numpy(),
             certificate=self._certificate,
-            history=self.rows,
+            history=tuple(self.records.rows),
             stats=self.summary(),
             problem=nominal_of(self.solved),
             problem_yaml=self.text,
@@ -77,19 +71,23 @@ class Outcome:
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         pde, last = nominal_of(self.solved), self.found.last
+        scenarios, unknowns = self.solved.inner_shape
+        named = self.problem.file.spec.devices.curvature
         return {
             **self._results(),
-            **self._sizes(),
+            "state_dofs": unknowns,
+            "control_dofs": pde.outer_size,
+            "scenarios": scenarios,
             "controls": control_numbers(pde, last.evaluation.v.cpu().numpy()),
             "solves": self.counts.as_dict(),
             "seconds": self.seconds,
             "seconds_output": 0.0,
             "peak_memory_bytes": peak_memory(),
-            "warnings": list(self.warnings),
+            "warnings": list(self.records.warnings),
             "roles": dict(self.roles),
             "ranks": dict(self.ranks),
             **({} if self.judgement is None else {"uncertainty": self.judgement.summary()}),
-            "devices": {"inner": str(pde.equation.lift.device), "curvature": _curvature_device(self.problem)},
+            "devices": {"inner": str(pde.equation.lift.device), "curvature": "cpu" if named == "auto" else named},
             "model": pde.model.name,
             "curvature": last.oracle.description,
             "seed": self.problem.file.spec.seed,
@@ -118,14 +116,6 @@ class Outcome:
                 "adjoint": evaluation.sensitivity * evaluation.adjoint_error,
                 "sampling": evaluation.left_out,
             },
-        }
-
-    def _sizes(self) -> dict[str, int]:
-        scenarios, unknowns = self.solved.inner_shape
-        return {
-            "state_dofs": unknowns,
-            "control_dofs": nominal_of(self.solved).outer_size,
-            "scenarios": scenarios,
         }
 
     @property
@@ -173,28 +163,14 @@ def roles_of(oracle: Oracle) -> dict[str, float | int]:
     link = getattr(getattr(oracle, "curvature", None), "link", None)
     if link is None:
         return {"count": 1}
-    traffic = link.traffic
-    return {
-        "count": 2,
-        "seconds_curvature": traffic.peer_busy,
-        "seconds_waited": traffic.waited,
-        "bytes_sent": traffic.sent,
-    }
-
-
-def _curvature_device(problem: Problem) -> str:
-    name = problem.file.spec.devices.curvature
-    return "cpu" if name == "auto" else name
+    busy, waited, sent = link.traffic.peer_busy, link.traffic.waited, link.traffic.sent
+    return {"count": 2, "seconds_curvature": busy, "seconds_waited": waited, "bytes_sent": sent}
 
 
 def traffic_of(team: Team, evaluations: int) -> dict[str, float | int]:
     """For summary.json: the number of ranks, and what rank 0 has sent.
 
     An evaluation is one sweep over its scenarios, or two or three of them; `bytes_a_sweep` is the most that one took.
-
-    Args:
-        team: the ranks.
-        evaluations: number of evaluations of the run.
     """
     if team.size == 1:
         return {"count": 1}

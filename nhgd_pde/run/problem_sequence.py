@@ -30,7 +30,6 @@ class ProblemSequence:
     """The stages and rounds of a run, and the one that is solved now.
 
     Attributes:
-        problems: the problems of all stages.
         current: the problem that is solved now.
         stage: number of its stage.
         before: number of outer iterations of all stages and rounds before it.
@@ -38,7 +37,6 @@ class ProblemSequence:
         reference: the first gradient norm of the run; 0 before the first evaluation.
 
     Args:
-        problems: the problems of all stages.
         stopping: the stopping rule of the last stage.
     """
 
@@ -77,7 +75,6 @@ class ProblemSequence:
 
     @property
     def _rough(self) -> bool:
-        """The current problem is solved roughly."""
         return not self._last or not nearly(self.current)
 
     def placed(self, iterate: Iterate) -> Iterate:
@@ -89,7 +86,6 @@ class ProblemSequence:
         """Goes from the current problem, which has ended, to the next one.
 
         Args:
-            found: the end of the current problem.
             first: the first iterate of the run.
             stopping: the stopping rule by which the current problem has ended.
 

@@ -1,7 +1,6 @@
 """Recorders: they write a run into its folder while it goes on, and measure the time that this takes.
 
-A file that cannot be written does not end a run: the run goes on and warns. At the end a result that cannot be written
-is an error, which carries the solution.
+A file that cannot be written does not end a run, which warns. At the end it is an error, which carries the solution.
 """
 
 from __future__ import annotations
@@ -9,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..engine.loop import Iterate
-from ..output.fields import FieldData
+from ..output.fields import FieldData, Grid
 from ..output.run_folder import RunFolder
 from ..output.storage import StorageError
 from ..pde_problem import PDEProblem
@@ -23,21 +23,13 @@ from .troubles import ResultsLostError, Troubles
 
 
 class Recorder:
-    """The records of a run without a folder: none.
-
-    Attributes:
-        keeps: checkpoints are kept.
-    """
-
-    keeps = False
+    """The records of a run without a folder: none."""
 
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def __exit__(self, *error: object) -> None:
+        """Ends the records."""
 
     def title(self, text: str) -> None:
         """Writes the first line of the log."""
@@ -59,37 +51,30 @@ class Recorder:
         """
 
 
+@dataclass
 class FolderRecorder(Recorder):
     """Writes history, fields, checkpoints and summary of one run into its folder.
 
-    Args:
-        problem: the problem of which fields are drawn.
-        folder: the open run folder.
-        checkpoints: the checkpoints of the folder.
-        troubles: where files that cannot be written are noted.
-        reached: the iteration of the checkpoint that the run has gone on from; None for a new run.
-        every: outer iterations between fields; 0 writes final ones only.
-        states: the fields of the state at an iterate.
+    Attributes:
+        _reached: the iteration of the checkpoint that the run has gone on from; None for a new run.
+        _every: outer iterations between fields; 0 writes final ones only.
+        _states: the fields of the state at an iterate.
     """
 
-    keeps = True
+    _problem: PDEProblem
+    _folder: RunFolder
+    _checkpoints: Checkpoints
+    _troubles: Troubles
+    _reached: int | None
+    _every: int
+    _states: Callable[[Iterate], Fields]
+    _lost: list[StorageError] = field(default_factory=list)
+    _written: int = -1
+    _seconds: float = 0.0
 
-    def __init__(
-        self,
-        problem: PDEProblem,
-        folder: RunFolder,
-        checkpoints: Checkpoints,
-        troubles: Troubles,
-        reached: int | None,
-        every: int,
-        states: Callable[[Iterate], Fields],
-    ) -> None:
-        self._problem, self._folder, self._every, self._states = problem, folder, every, states
-        self._checkpoints, self._troubles, self._reached = checkpoints, troubles, reached
-        self._lost: list[StorageError] = []
-        self._grid = output_grid(problem)
-        self._written = -1
-        self._seconds = 0.0
+    @cached_property
+    def _grid(self) -> Grid:
+        return output_grid(self._problem)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -98,9 +83,7 @@ class FolderRecorder(Recorder):
         yield
         self._seconds += time.perf_counter() - start
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._folder.close()
 
     def title(self, text: str) -> None:
@@ -132,8 +115,7 @@ class FolderRecorder(Recorder):
         control = iterate.evaluation.v.cpu().numpy()
         point, cell = control_fields(self._problem, control)
         more_points, more_cells = density_fields(self._problem, control)
-        point = {**self._states(iterate), **point, **more_points}
-        data = FieldData(point=point, cell={**cell, **more_cells})
+        data = FieldData({**self._states(iterate), **point, **more_points}, {**cell, **more_cells})
         with self._troubles.bearing("fields"):
             self._folder.check()
             self._folder.fields.add(iterate.iteration, float(iterate.iteration), self._grid, data)
@@ -170,19 +152,18 @@ class FolderRecorder(Recorder):
             raise lost
 
 
+@dataclass
 class Follower(Recorder):
     """The recorder of a rank that writes nothing: it takes part in gathering what rank 0 writes.
 
-    Args:
-        checkpoints: the checkpoints that rank 0 writes.
-        every: outer iterations between fields; 0 writes final ones only.
-        states: the fields of the state at an iterate.
+    Attributes:
+        _every: outer iterations between fields; 0 writes final ones only.
+        _states: the fields of the state at an iterate.
     """
 
-    keeps = True
-
-    def __init__(self, checkpoints: Checkpoints, every: int, states: Callable[[Iterate], Fields]) -> None:
-        self._checkpoints, self._every, self._states = checkpoints, every, states
+    _checkpoints: Checkpoints
+    _every: int
+    _states: Callable[[Iterate], Fields]
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
         if self._every and iterate.iteration % self._every == 0:

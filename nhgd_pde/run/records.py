@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..engine.loop import Iterate
+from ..linalg.counts import Counts
 from .solution import Row
-
-# The kind of the warnings that come with evaluations. They differ in their numbers only.
-EVALUATION = "evaluation"
-
-
-class Warnings:
-    """Sentences on what makes the result worse than it need be; of each kind the first one only.
-
-    Args:
-        sentences: warnings that are known at the beginning.
-    """
-
-    def __init__(self, sentences: Iterable[str]) -> None:
-        self._sentences = list(sentences)
-        self._kinds: set[str] = set()
-
-    def add(self, sentence: str, kind: str = "") -> None:
-        """Notes a warning, unless one of its kind has been noted before; those without a kind are all noted."""
-        if kind in self._kinds:
-            return
-        self._sentences.append(sentence)
-        if kind:
-            self._kinds.add(kind)
-
-    @property
-    def sentences(self) -> list[str]:
-        return list(self._sentences)
 
 
 @dataclass
@@ -41,19 +14,48 @@ class Records:
     """The records of one run.
 
     Attributes:
-        warnings: see `Warnings`.
+        warnings: sentences on what makes the result worse than it need be.
         rows: the rows of history.csv.
         first, last: the first and the last iterate, as they are reported; None before the first evaluation.
     """
 
-    warnings: Warnings
+    warnings: list[str]
     rows: list[Row] = field(default_factory=list)
     first: Iterate | None = None
     last: Iterate | None = None
+    _evaluation_warned: bool = False
 
     def add(self, iterate: Iterate, row: Row) -> None:
-        """Notes an iterate and its row."""
+        """Notes an iterate and its row. Warnings of evaluations differ in their numbers only: the first one stays."""
         self.first, self.last = self.first or iterate, iterate
         self.rows.append(row)
-        if iterate.evaluation.warning:
-            self.warnings.add(iterate.evaluation.warning, EVALUATION)
+        if iterate.evaluation.warning and not self._evaluation_warned:
+            self.warnings.append(iterate.evaluation.warning)
+            self._evaluation_warned = True
+
+
+def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: bool) -> Row:
+    """The row of an iterate in history.csv; `scenarios` adds the columns of problems with random inputs."""
+    evaluation = iterate.evaluation
+    row: Row = {
+        "iteration": iterate.iteration,
+        "objective": evaluation.objective,
+        "gradient_norm": iterate.gradient_norm,
+        "state_residual": evaluation.state_error,
+        "adjoint_residual": evaluation.adjoint_error,
+        "gradient_error": evaluation.gradient_error,
+        "step": iterate.step,
+        "evaluations": iterate.evaluations,
+        "inner_steps": evaluation.inner_steps,
+        "refinement_steps": evaluation.refinement_steps,
+        "solves": counts.solves,
+        "factorisations": counts.factorisations,
+        "seconds": seconds,
+    }
+    if scenarios:
+        row |= {
+            "scenarios": evaluation.scenarios,
+            "coarse_scenarios": evaluation.coarse_scenarios,
+            "sampling_error": evaluation.left_out,
+        }
+    return row

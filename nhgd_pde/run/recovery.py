@@ -21,7 +21,7 @@ from ..problem import Problem
 from ..problem_file.loading import read_dump
 from .checkpoint import read_reached
 from .drawing import levels, output_grid
-from .fingerprint import differences
+from .fingerprint import differences, within
 from .solution import Solution
 
 # Keys that determine the unknowns: if one of them differs, the control of a run belongs to another problem.
@@ -114,23 +114,16 @@ def _compared(problem: Problem, folder: Path, text: str) -> str:
         raise OutputError(f"{folder / 'problem.yaml'}: the file is damaged ({error})") from error
     told = []
     for key, old, new in differences(then, read_dump(problem.file.dump())):
-        if _within(key, _IDENTITY) and not any(part in _FREE for part in key.split(".")):
+        if within(key, _IDENTITY) and not any(part in _FREE for part in key.split(".")):
             raise OutputError(
                 f"{folder}: the run is of another problem: it was solved with {key} = {old!r}, the problem has {new!r}"
             )
-        if _within(key, _TOLD):
+        if within(key, _TOLD):
             told.append(f"{key} = {old!r}, now {new!r}")
     if not told:
         return ""
     more = f", and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
     return f", which was solved with {'; '.join(told[:_MOST_TOLD])}{more}"
-
-
-def _within(key: str, names: tuple[str, ...]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-# Fields
 
 
 def _of_fields(problem: PDEProblem, folder: Path, summary: Mapping[str, Any]) -> np.ndarray:

@@ -14,18 +14,17 @@ from ..engine.roles.failures import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.factorisation import SingularMatrixError
 from ..output.lock import FolderLock
-from ..output.run_folder import RunFolder, read_history_up_to
+from ..output.names import HISTORY
+from ..output.run_folder import RunFolder, read_history
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
-from .checkpoint import Checkpoint, Checkpoints, Origin
+from .checkpoint import Checkpoint, Checkpoints
 from .drawing import Fields
-from .fingerprint import fingerprint
 from .gathering import Gathering
-from .history import history_row
 from .outcome import Outcome, roles_of, satisfied, traffic_of
 from .problem_sequence import ProblemSequence
 from .recording import FolderRecorder, Follower, Recorder
-from .records import Records, Warnings
+from .records import Records, history_row
 from .scenario_fields import iterate_fields
 from .solution import Row, Solution
 from .stopwatch import Stopwatch
@@ -40,11 +39,9 @@ class Run:
     """One run of a problem.
 
     Args:
-        problem: the problem.
         oracle: the oracle of its method, on the processes that take part.
         callback: called with the row of history.csv of every outer iterate.
         interrupted: asked before every evaluation; true stops the run with what it has.
-        team: the ranks that share the scenarios.
         tell: called with a sentence as soon as there is something to warn of.
     """
 
@@ -64,7 +61,7 @@ class Run:
         self._team, self._states = team, Gathering(oracle, self._judge, team)
         self._interrupted = lambda: team.decided(interrupted())
         self._tell_at_once, self._troubles = tell, Troubles(tell)
-        self._records = Records(Warnings(problem.pde.notices))
+        self._records = Records(list(problem.pde.notices))
         self._recorder = Recorder()
 
     def solve(self, path: Path | None, resume: bool, lock: FolderLock | None = None) -> Solution:
@@ -80,8 +77,7 @@ class Run:
         resumed: Checkpoint | None = None
         with self._team.together():
             if path is not None:
-                origin = Origin(self._problem.file.spec.model_dump(mode="json"), fingerprint(self._problem))
-                checkpoints = Checkpoints(path, self._oracle, origin)
+                checkpoints = Checkpoints(path, self._oracle, self._problem)
                 resumed = self._resumed(path, checkpoints) if resume else None
                 self._recorder = self._opened(path, checkpoints, resumed is not None, text, lock)
         with self._recorder:
@@ -116,9 +112,10 @@ class Run:
         records.first = checkpoint.first or placed(checkpoint.loop.first)
         records.last = placed(checkpoint.loop.current)
         if self._team.rank == 0:
-            records.rows += read_history_up_to(path, records.last.iteration)
+            if (path / HISTORY).exists():
+                records.rows += read_history(path, records.last.iteration)
             if damage:
-                records.warnings.add(damage)
+                records.warnings.append(damage)
                 self._tell_at_once(damage)
         return checkpoint
 
@@ -152,20 +149,11 @@ class Run:
 
     def _solve_stages(self, loop: LoopState | None) -> Minimum:
         """Solves the problems of the run one after the other, each from the solution of the one before."""
-        method, sequence = self._problem.method, self._sequence
+        outer, sequence = self._problem.method.outer, self._sequence
+        watchers = self._tell, self._interrupted, self._keep
         while True:
             stopping = sequence.stopping
-            found = minimise(
-                sequence.current,
-                self._oracle,
-                method.outer,
-                stopping,
-                self._tell,
-                self._interrupted,
-                self._keep,
-                loop,
-                self._judge,
-            )
+            found = minimise(sequence.current, self._oracle, outer, stopping, *watchers, loop, self._judge)
             ended = sequence.ended(found, self._records.first or found.first, stopping)
             if ended is not None:
                 return ended
@@ -178,11 +166,12 @@ class Run:
         if isinstance(error, KeyboardInterrupt | RoleError):
             records.last = self._states.abandon(records.last)
             if self._states.abandoned:
-                records.warnings.add("without the other ranks there are no statistics of the state, and no judgement")
+                records.warnings.append(
+                    "without the other ranks there are no statistics of the state, and no judgement"
+                )
         return Minimum(records.last, records.first, status, message)
 
     def _tell(self, iterate: Iterate) -> None:
-        """Records an iterate."""
         iterate = self._sequence.placed(iterate)
         self._sequence.reference = self._sequence.reference or iterate.gradient_norm
         row = history_row(iterate, self._watch.counts, self._watch.seconds, self._problem.scenarios is not None)
@@ -193,9 +182,8 @@ class Run:
                 self._callback(row)
 
     def _keep(self, loop: LoopState, last: bool) -> None:
-        """Writes a checkpoint where one is due."""
         every = self._problem.file.spec.output.checkpoint
-        if not self._recorder.keeps or not (last or (every and loop.current.iteration % every == 0)):
+        if not last and not (every and loop.current.iteration % every == 0):
             return
         sequence = self._sequence
         checkpoint = Checkpoint(
@@ -212,10 +200,8 @@ class Run:
             self._recorder.checkpoint(checkpoint)
 
     def _fields_of(self, iterate: Iterate) -> Fields:
-        """The fields of the state at an iterate."""
-        return iterate_fields(
-            self._sequence.current, self._states.whole(iterate), self._problem.file.spec.output.exceedance
-        )
+        threshold = self._problem.file.spec.output.exceedance
+        return iterate_fields(self._sequence.current, self._states.whole(iterate), threshold)
 
     # The end
 
@@ -235,7 +221,7 @@ class Run:
         try:
             return judged(self._sequence.current, found.last.evaluation.v, scenarios, streamed, self._team)
         except (ProblemError, SingularMatrixError) as error:
-            self._records.warnings.add(f"the answer could not be judged: {error}")
+            self._records.warnings.append(f"the answer could not be judged: {error}")
             return None
 
     def _outcome(self, found: Minimum, judged: Judgement | None, earlier: int, text: str) -> Outcome:
@@ -244,10 +230,9 @@ class Run:
             problem=self._problem,
             solved=self._sequence.current,
             found=replace(found, message=found.message + sentence),
-            rows=tuple(self._records.rows),
+            records=self._records,
             counts=self._watch.counts,
             seconds=self._watch.seconds,
-            warnings=tuple(self._records.warnings.sentences),
             roles=roles_of(self._oracle),
             ranks=traffic_of(self._team, found.last.evaluations - earlier),
             judgement=judged,

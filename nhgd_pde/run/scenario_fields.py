@@ -1,7 +1,4 @@
-"""States of one or many scenarios as fields.
-
-Many scenarios have a mean, a spread, a probability to exceed a threshold, and a few states by name.
-"""
+"""States of one or many scenarios as fields."""
 
 from __future__ import annotations
 
@@ -36,27 +33,23 @@ def statistics_fields(
     """
     mean = weights @ states
     deviation = np.sqrt(np.maximum(weights @ (states - mean) ** 2, 0.0))
-    found = {**state_fields(problem, mean[None], level=level)}
-    found.update(
-        {f"{name}_std": values for name, values in state_fields(problem, deviation[None], level=level).items()}
-    )
-    if threshold is not None:
-        for name in state_fields(problem, mean[None], level=level):
-            share = np.zeros(len(found[name]))
-            for weight, state in zip(weights, states, strict=True):
-                values = state_fields(problem, state[None], level=level)[name]
-                size = values if values.ndim == 1 else np.linalg.norm(values, axis=-1)
-                share += weight * (size > threshold)
-            found[f"{name}_exceedance"] = share
-    return found
+    means = state_fields(problem, mean[None], level=level)
+    spreads = state_fields(problem, deviation[None], level=level)
+    shares = {name: np.zeros(len(values)) for name, values in means.items()} if threshold is not None else {}
+    for weight, state in zip(weights, states, strict=True) if threshold is not None else ():
+        for name, values in state_fields(problem, state[None], level=level).items():
+            size = values if values.ndim == 1 else np.linalg.norm(values, axis=-1)
+            shares[name] += weight * (size > threshold)
+    more = {f"{name}_std": values for name, values in spreads.items()}
+    return means | more | {f"{name}_exceedance": share for name, share in shares.items()}
 
 
 def named_fields(problem: PDEProblem, states: np.ndarray, values: np.ndarray, level: int = -1) -> Fields:
     """The states (S, N) of the scenarios with the best, the median and the worst objective (S,)."""
     order = np.argsort(values)
     chosen = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
-    found: Fields = {}
-    for label, which in chosen.items():
-        fields = state_fields(problem, states[which : which + 1], level=level)
-        found.update({f"{name}_{label}": field for name, field in fields.items()})
-    return found
+    return {
+        f"{name}_{label}": field
+        for label, which in chosen.items()
+        for name, field in state_fields(problem, states[which : which + 1], level=level).items()
+    }

@@ -13,7 +13,6 @@ import torch
 from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.scenarios.team import ALONE, Team
-from ..problem_file.errors import ProblemError
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -27,7 +26,6 @@ class Sharing:
 
     Attributes:
         oracle: the oracle, which passes work on to other processes.
-        team: the ranks that share the scenarios.
         threads: most threads of this process; None for as many as there are.
     """
 
@@ -41,10 +39,7 @@ def sharing(problem: Problem, roles: int, place: ProcessPlace | None, folder: Pa
     """Connects this process with the others that work on a run.
 
     Args:
-        problem: the problem of the run.
-        roles: number of roles.
         place: the place of this process among the ranks; None without ranks.
-        folder: of the run; None for a run without one.
     """
     method, device = problem.method, problem.pde.equation.lift.device
     # Without other processes, nothing of what they need is loaded.
@@ -82,36 +77,29 @@ def check_roles(problem: Problem, roles: int) -> None:
     """
     if roles not in (1, 2):
         raise ValueError(f"roles: expected 1 or 2, found {roles}")
-    refusal = _refusal_of_one_role(problem.file) if roles == 1 else _refusal_of_two_roles(problem)
-    if refusal is not None:
-        raise refusal
-
-
-def _refusal_of_one_role(file: ProblemFile) -> ProblemError | None:
-    names = file.spec.devices
+    if roles == 2:
+        _check_two_roles(problem)
+        return
+    names = problem.file.spec.devices
     inner = "cpu" if names.inner == "auto" else names.inner
-    if names.curvature in ("auto", inner):
-        return None
-    message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
-    return file.error("devices.curvature", message + " (--roles 2 uses both)")
+    if names.curvature not in ("auto", inner):
+        message = f"expected auto or {inner!r}, the inner device, in a run of one role; found {names.curvature!r}"
+        raise problem.file.error("devices.curvature", message + " (--roles 2 uses both)")
 
 
-def _refusal_of_two_roles(problem: Problem) -> ProblemError | None:
+def _check_two_roles(problem: Problem) -> None:
     file, pde = problem.file, problem.pde
     if file.spec.parameters:
-        return file.error(
-            "parameters",
-            "expected none in a run of two roles, as all scenarios share one inverse: --ranks shares the scenarios",
-        )
+        reason = "as all scenarios share one inverse: --ranks shares the scenarios"
+        raise file.error("parameters", f"expected none in a run of two roles, {reason}")
     if not isinstance(problem.method.oracle, NHGD):
-        return file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
+        raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
     stages = 1 + len(pde.earlier) + len(pde.state_bounds)
     if stages > 1:
         # The curvature role builds the last stage only.
         why = "continuations and bounds of the state take several"
         message = f"expected a problem of one stage in a run of two roles, found {stages}: {why}, use one role"
-        return file.error("name", message)
-    return None
+        raise file.error("name", message)
 
 
 def check_ranks(file: ProblemFile, oracle: object, size: int) -> None:

@@ -14,7 +14,6 @@ class Stopwatch:
     """Measures the seconds and the work of a run, and stands still while records are made.
 
     Args:
-        counts: the work counters of the problem.
         earlier: seconds that belong to the run and have passed before it.
     """
 

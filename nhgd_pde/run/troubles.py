@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ..engine.roles.failures import RemoteStorageError
 from ..output.storage import StorageError
@@ -23,14 +22,6 @@ class ResultsLostError(StorageError):
     solution: object = None
 
 
-@dataclass
-class _Failures:
-    """The failures of one kind of file: their number, and a sentence on the last one."""
-
-    count: int
-    last: str
-
-
 class Troubles:
     """Notes files that could not be written, so that a run goes on without them.
 
@@ -40,7 +31,8 @@ class Troubles:
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
-        self._failures: dict[str, _Failures] = {}
+        # For each kind of file the number of failures, and a sentence on the last one.
+        self._failures: dict[str, tuple[int, str]] = {}
 
     @contextmanager
     def bearing(self, what: str, more: Callable[[], str] = lambda: "the run goes on without it") -> Iterator[None]:
@@ -53,16 +45,15 @@ class Troubles:
         try:
             yield
         except (StorageError, RemoteStorageError) as error:
-            known = self._failures.setdefault(what, _Failures(0, ""))
-            known.count += 1
-            known.last = f"{what}: {error}; {more()}"
-            if known.count in _TOLD:
-                self._tell(known.last)
+            count = self._failures.get(what, (0, ""))[0] + 1
+            sentence = f"{what}: {error}; {more()}"
+            self._failures[what] = count, sentence
+            if count in _TOLD:
+                self._tell(sentence)
 
     @property
     def sentences(self) -> list[str]:
         """One sentence for each kind of file that could not be written."""
         return [
-            each.last if each.count == 1 else f"{each.last} (this happened {each.count:,} times)"
-            for each in self._failures.values()
+            last if count == 1 else f"{last} (this happened {count:,} times)" for count, last in self._failures.values()
         ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +26,8 @@ _FEW = 6
 def assembled_checks(near: Neighbourhood) -> Iterator[Check]:
     """All tests of assembled quantities."""
     yield from _transposes(near)
-    yield from filter(None, [_by_state(near), _by_control(near), _bent(near), _integrals(near)])
-    yield from filter(None, [_objective_by_state(near), _objective_by_control(near), _objective_bent(near)])
-    yield from filter(None, _terms(near))
-    yield from filter(None, [_constraint(near)])
+    for tests in (_residual, _integrals, _objective, _terms, _constraint):
+        yield from filter(None, tests(near))
 
 
 def _or_nothing(make: Callable[[], Tensor], like: Tensor) -> Tensor:
@@ -36,10 +36,6 @@ def _or_nothing(make: Callable[[], Tensor], like: Tensor) -> Tensor:
         return make()
     except SingularMatrixError:
         return torch.full_like(like, math.nan)
-
-
-def _number(value: float, like: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 # Transposes
@@ -77,19 +73,18 @@ def _transposes(near: Neighbourhood) -> list[Check]:
     """<J w, z> = <w, J^T z> and <R_v d, z> = <d, R_v^T z>, relative to the sums of the absolute values."""
     problem, u, v = near.problem, near.u, near.v
     worst = {"adjoint of dR/du": 0.0, "adjoint of dR/dv": 0.0}
+    products = (
+        (problem.state_product, problem.state_product_transposed),
+        (problem.control_product, problem.control_product_transposed),
+    )
     # Tests are in the reciprocal units of the residual, row by row.
     weights = 1.0 / _row_sizes(near, _parts(near, u))
-    for w, d in zip(near.state_directions(), [*near.control_directions()] * 20, strict=False):
-        pushed = problem.state_product(u, v, w)
+    for directions in zip(near.state_directions(), [*near.control_directions()] * 20, strict=False):
         z = weights * near.noise(u.shape)
-        pulled = problem.state_product_transposed(u, v, z)
-        sizes = float((pushed * z).abs().sum() + (w * pulled).abs().sum())
-        name = "adjoint of dR/du"
-        worst[name] = max(worst[name], gap(dot(pushed, z), dot(w, pulled), sizes))
-        pushed, pulled = problem.control_product(u, v, d), problem.control_product_transposed(u, v, z)
-        sizes = float((pushed * z).abs().sum() + (d * pulled).abs().sum())
-        name = "adjoint of dR/dv"
-        worst[name] = max(worst[name], gap(dot(pushed, z), dot(d, pulled), sizes))
+        for name, d, (product, transposed) in zip(worst, directions, products, strict=True):
+            pushed, pulled = product(u, v, d), transposed(u, v, z)
+            sizes = float((pushed * z).abs().sum() + (d * pulled).abs().sum())
+            worst[name] = max(worst[name], gap(dot(pushed, z), dot(d, pulled), sizes))
     checks = [Check(name, value, "at most 1e-12", value <= _EXACT) for name, value in worst.items()]
     if problem.equation.symmetric:
         # The matrix itself is tested: products would use the same matrix for a transpose that is assumed to be equal.
@@ -102,45 +97,56 @@ def _transposes(near: Neighbourhood) -> list[Check]:
 # The equation
 
 
-def _by_state(near: Neighbourhood) -> Check | None:
-    problem, u, v = near.problem, near.u, near.v
+def _residual(near: Neighbourhood) -> Iterator[Check | None]:
+    """First and second derivatives of the residual."""
+    problem, u, v, solution = near.problem, near.u, near.v, near.solution
 
-    def residual(direction: Tensor, t: float) -> Tensor:
-        return _or_nothing(lambda: problem.residual(u + t * direction, v), u)
+    def along_state(d: Tensor, t: float) -> Tensor:
+        return _or_nothing(lambda: problem.residual(u + t * d, v), u)
 
-    directions = [near.smooth_state_direction(), *(near.state_direction() for _ in range(3))]
-    claims = [problem.state_product(u, v, d) for d in directions]
-    parts = _parts(near, u)
-    found = [central_difference(partial(residual, d), parts=parts) for d in directions]
-    return compared("dR/du against differences", claims, found, together=True)
+    def along_control(d: Tensor, t: float) -> Tensor:
+        return _or_nothing(lambda: problem.residual(solution, v + t * d), u)
 
-
-def _by_control(near: Neighbourhood) -> Check | None:
+    steps = [near.smooth_state_direction(), *(near.state_direction() for _ in range(3))]
+    claims, parts = [problem.state_product(u, v, d) for d in steps], _parts(near, u)
+    found = [central_difference(partial(along_state, d), parts=parts) for d in steps]
+    yield compared("dR/du against differences", claims, found, together=True)
     # The test is made at the solution: relative to the residual of a rough state the changes would have few digits.
-    problem, u, v = near.problem, near.solution, near.v
+    moves = [near.smooth_control_direction(), *(near.control_direction() for _ in range(3))]
+    claims, parts = [problem.control_product(solution, v, d) for d in moves], _parts(near, solution)
+    found = [central_difference(partial(along_control, d), parts=parts, **near.options) for d in moves]
+    yield compared("dR/dv against differences", claims, found, together=True)
+    if problem.equation.affine:
+        return
+    test = near.state_direction()
 
-    def residual(direction: Tensor, t: float) -> Tensor:
-        return _or_nothing(lambda: problem.residual(u, v + t * direction), u)
+    def slopes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return problem.state_product_transposed(u, v, test), problem.control_product_transposed(u, v, test)
 
-    directions = [near.smooth_control_direction(), *(near.control_direction() for _ in range(3))]
-    claims = [problem.control_product(u, v, d) for d in directions]
-    parts = _parts(near, u)
-    found = [central_difference(partial(residual, d), parts=parts, **near.options) for d in directions]
-    return compared("dR/dv against differences", claims, found, together=True)
+    yield _bends(near, "second derivatives of R", slopes, partial(problem.second_derivative, u, v, test), levels=_FEW)
 
 
-def _integrals(near: Neighbourhood) -> Check | None:
-    """The residual of an affine equation, computed from its derivatives, must equal that from its integrals."""
-    problem, v = near.problem, near.v
-    if not problem.equation.affine:
-        return None
-    # The test is not made at a solution, where both are zero to rounding.
-    u = near.solution + near.state_direction()
-    direct, made = problem.integrated(u, v), problem.residual(u, v)
-    # Terms of a row may cancel, so errors are relative to the size of these terms.
-    size = torch.maximum((direct - made).abs(), direct.abs()).max()
-    value = float((direct - made).abs().max() / size) if float(size) else 0.0
-    return Check("R against its integrals", value, "at most 1e-10", value <= 1e-10)
+def _bends(
+    near: Neighbourhood,
+    name: str,
+    slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    second: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    **options: Any,
+) -> Check | None:
+    """Second derivatives in the directions of the state alone and of the controls alone, against differences."""
+    u, v = near.u, near.v
+    nothing = torch.cat([u.reshape(-1), v])
+    pairs = (near.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), near.control_direction())
+    claims, found = [], []
+    for du, dv in pairs:
+
+        def moved(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
+            return _or_nothing(lambda: _in_one_unit(near, *slopes(u + t * du, v + t * dv)), nothing)
+
+        claims.append(_in_one_unit(near, *second(du, dv)))
+        of_controls = near.options if bool(torch.count_nonzero(dv)) else {}
+        found.append(central_difference(moved, **options, **of_controls))
+    return compared(name, claims, found)
 
 
 def _in_one_unit(near: Neighbourhood, by_state: Tensor, by_control: Tensor) -> Tensor:
@@ -148,37 +154,18 @@ def _in_one_unit(near: Neighbourhood, by_state: Tensor, by_control: Tensor) -> T
     return torch.cat([(near.unit * by_state).reshape(-1), near.room * by_control])
 
 
-def _pairs(near: Neighbourhood) -> tuple[tuple[Tensor, Tensor], ...]:
-    """A direction (S, n) of the state alone, and one (p,) of the controls alone."""
-    u, v = near.u, near.v
-    return (near.state_direction(), torch.zeros_like(v)), (torch.zeros_like(u), near.control_direction())
-
-
-def _options(near: Neighbourhood, dv: Tensor) -> DifferenceOptions:
-    """How differences in a direction that changes the controls by dv (p,) are taken."""
-    return near.options if bool(torch.count_nonzero(dv)) else {}
-
-
-def _bent(near: Neighbourhood) -> Check | None:
-    """D(J^T w, R_v^T w) against differences of the two."""
-    problem, u, v = near.problem, near.u, near.v
-    if problem.equation.affine:
-        return None
-    w = near.state_direction()
-    claims, found = [], []
-    for du, dv in _pairs(near):
-
-        def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
-            def both() -> Tensor:
-                at = (u + t * du, v + t * dv)
-                parts = problem.state_product_transposed(*at, w), problem.control_product_transposed(*at, w)
-                return _in_one_unit(near, *parts)
-
-            return _or_nothing(both, torch.cat([u.reshape(-1), v]))
-
-        claims.append(_in_one_unit(near, *problem.second_derivative(u, v, w, du, dv)))
-        found.append(central_difference(slopes, levels=_FEW, **_options(near, dv)))
-    return compared("second derivatives of R", claims, found)
+def _integrals(near: Neighbourhood) -> Iterator[Check]:
+    """The residual of an affine equation, computed from its derivatives, must equal that from its integrals."""
+    problem, v = near.problem, near.v
+    if not problem.equation.affine:
+        return
+    # The test is not made at a solution, where both are zero to rounding.
+    u = near.solution + near.state_direction()
+    direct, made = problem.integrated(u, v), problem.residual(u, v)
+    # Terms of a row may cancel, so errors are relative to the size of these terms.
+    size = torch.maximum((direct - made).abs(), direct.abs()).max()
+    value = float((direct - made).abs().max() / size) if float(size) else 0.0
+    yield Check("R against its integrals", value, "at most 1e-10", value <= 1e-10)
 
 
 # The objective
@@ -200,45 +187,36 @@ def _values(near: Neighbourhood, u: Tensor, v: Tensor, by_state: bool) -> Tensor
     return torch.tensor([*values, 0.0], dtype=u.dtype)
 
 
-def _summed(terms: EstimatedDerivative) -> EstimatedDerivative:
-    return EstimatedDerivative(terms.value.sum(), terms.doubt.sum(), terms.kinks.any())
-
-
-def _objective_by_state(near: Neighbourhood) -> Check | None:
-    u, v = near.u, near.v
-    slope, _ = near.problem.outer_derivatives(u, v)
-    directions = [*near.state_directions()]
-    found = [_summed(central_difference(partial(_along_state, near, u, d))) for d in directions]
-    return compared("objective by u", [_number(dot(slope, d), u) for d in directions], found)
-
-
-def _along_state(near: Neighbourhood, u: Tensor, direction: Tensor, t: float) -> Tensor:
-    return _values(near, u + t * direction, near.v, True)
-
-
-def _objective_by_control(near: Neighbourhood) -> Check | None:
-    u, v = near.u, near.v
-    _, slope = near.problem.outer_derivatives(u, v)
-    directions = [*near.control_directions()]
-    found = [_summed(central_difference(partial(_along_control, near, u, d), **near.options)) for d in directions]
-    return compared("objective by v", [_number(dot(slope, d), u) for d in directions], found)
-
-
-def _along_control(near: Neighbourhood, u: Tensor, direction: Tensor, t: float) -> Tensor:
-    return _values(near, u, near.v + t * direction, False)
-
-
-def _objective_bent(near: Neighbourhood) -> Check | None:
+def _objective(near: Neighbourhood) -> Iterator[Check | None]:
+    """First and second derivatives of the objective."""
     problem, u, v = near.problem, near.u, near.v
-    claims, found = [], []
-    for du, dv in _pairs(near):
+    by_state, by_control = problem.outer_derivatives(u, v)
+    yield _slopes("objective by u", by_state, near.state_directions(), lambda d, t: _values(near, u + t * d, v, True))
+    yield _slopes(
+        "objective by v",
+        by_control,
+        near.control_directions(),
+        lambda d, t: _values(near, u, v + t * d, False),
+        near.options,
+    )
+    second = partial(problem.outer_second_derivatives, u, v)
+    yield _bends(near, "second derivatives of the objective", problem.outer_derivatives, second)
 
-        def slopes(t: float, du: Tensor = du, dv: Tensor = dv) -> Tensor:
-            return _in_one_unit(near, *problem.outer_derivatives(u + t * du, v + t * dv))
 
-        claims.append(_in_one_unit(near, *problem.outer_second_derivatives(u, v, du, dv)))
-        found.append(central_difference(slopes, **_options(near, dv)))
-    return compared("second derivatives of the objective", claims, found)
+def _slopes(
+    name: str,
+    slope: Tensor,
+    directions: Iterable[Tensor],
+    along: Callable[[Tensor, float], Tensor],
+    options: DifferenceOptions | None = None,
+) -> Check | None:
+    """The derivative of a sum in some directions against differences of its summands along (direction, step)."""
+    directions = [*directions]
+    found = []
+    for d in directions:
+        terms = central_difference(partial(along, d), **(options or {}))
+        found.append(EstimatedDerivative(terms.value.sum(), terms.doubt.sum(), terms.kinks.any()))
+    return compared(name, [torch.as_tensor(dot(slope, d)).to(slope) for d in directions], found)
 
 
 def _terms(near: Neighbourhood) -> Iterator[Check | None]:
@@ -250,43 +228,32 @@ def _terms(near: Neighbourhood) -> Iterator[Check | None]:
     full = problem.equation.embed(near.u, m)
     steps = [problem.equation.extend(d) for d in near.state_directions()]
     moves = [problem.control.physical(d) for d in near.control_directions()]
-    numbers: dict[str, int] = {}
+    numbers: Counter[str] = Counter()
 
     def name(term: object) -> str:
         kind = type(term).__name__
-        numbers[kind] = numbers.get(kind, 0) + 1
+        numbers[kind] += 1
         words = getattr(term, "name", _WORDS.get(kind, kind))
-        return f"{words} {numbers[kind]}" if numbers[kind] > 1 else words
+        return f"term {words} {numbers[kind]}" if numbers[kind] > 1 else f"term {words}"
 
     for own in objective.state:
-        found = [_along(own.value, (full,), (d,)) for d in steps]
-        yield compared(f"term {name(own)} by u", [_number(dot(own.derivative(full), d), full) for d in steps], found)
-    nothing = torch.zeros_like(full), torch.zeros_like(m)
+        along = partial(_along, own.value, (full,), 0)
+        yield _slopes(f"{name(own)} by u", own.derivative(full), steps, along)
     for joint in objective.joint:
-        by_u, by_v = joint.derivative(full, m)
-        label = name(joint)
-        found = [_along(joint.value, (full, m), (d, nothing[1])) for d in steps]
-        yield compared(f"term {label} by u", [_number(dot(by_u, d), full) for d in steps], found)
-        found = [_along(joint.value, (full, m), (nothing[0], d), near.options) for d in moves]
-        yield compared(f"term {label} by v", [_number(dot(by_v, d), full) for d in moves], found)
+        slopes, label = joint.derivative(full, m), name(joint)
+        yield _slopes(f"{label} by u", slopes[0], steps, partial(_along, joint.value, (full, m), 0))
+        yield _slopes(f"{label} by v", slopes[1], moves, partial(_along, joint.value, (full, m), 1), near.options)
     for cost in objective.control:
-        found = [_along(cost.value, (m,), (d,), near.options) for d in moves]
-        yield compared(f"term {name(cost)} by v", [_number(dot(cost.derivative(m), d), full) for d in moves], found)
+        along = partial(_along, cost.value, (m,), 0)
+        yield _slopes(f"{name(cost)} by v", cost.derivative(m), moves, along, near.options)
 
 
 def _along(
-    value: Callable[..., Tensor | float],
-    at: tuple[Tensor, ...],
-    steps: tuple[Tensor, ...],
-    options: DifferenceOptions | None = None,
-) -> EstimatedDerivative:
-    """The derivative of a term, summed over the scenarios, in one direction."""
-
-    def moved(t: float) -> Tensor:
-        found = value(*(each + t * step for each, step in zip(at, steps, strict=True)))
-        return torch.as_tensor(found, dtype=at[0].dtype).sum()
-
-    return central_difference(moved, **(options or {}))
+    value: Callable[..., Tensor | float], at: tuple[Tensor, ...], number: int, direction: Tensor, t: float
+) -> Tensor:
+    """A value, summed over the scenarios, where one of its arguments has moved."""
+    moved = [each + t * direction if k == number else each for k, each in enumerate(at)]
+    return torch.as_tensor(value(*moved), dtype=at[0].dtype).sum()
 
 
 _WORDS = {
@@ -298,13 +265,9 @@ _WORDS = {
 }
 
 
-def _constraint(near: Neighbourhood) -> Check | None:
+def _constraint(near: Neighbourhood) -> Iterator[Check | None]:
     """Test the derivative of the constraint, which includes filter and projection of a design."""
     constraint, v = near.problem.constraint, near.v
-    if constraint is None:
-        return None
-    slope = constraint.derivative(v)
-    directions = [*near.control_directions()]
-    claims = [_number(dot(slope, d), v) for d in directions]
-    found = [_along(constraint.value, (v,), (d,), near.options) for d in directions]
-    return compared("constraint", claims, found)
+    if constraint is not None:
+        along = partial(_along, constraint.value, (v,), 0)
+        yield _slopes("constraint", constraint.derivative(v), near.control_directions(), along, near.options)

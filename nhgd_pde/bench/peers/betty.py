@@ -8,16 +8,12 @@ from types import SimpleNamespace
 from torch import Tensor
 
 from ...engine.bilevel import BilevelProblem
-from .bridge import inner_loss, load, missing
+from .bridge import inner_loss, load
 
+MODULE = "betty.hypergradient.cg"
 NAME = "betty-ml"
 SETTING = "cg, cg_alpha 1"
 NOTE = "as released, the new direction is made from the old residual: not conjugate"
-
-
-def available() -> str | None:
-    """Why it cannot be used."""
-    return missing("betty.hypergradient.cg", NAME)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,5 +44,5 @@ def hypergradient(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> 
     inner, outer = problem.outer_derivatives(u.detach(), v.detach())
     config = SimpleNamespace(cg_iterations=steps, cg_alpha=1.0)
     lower, upper = (_Level(problem, u, v, mine, config) for mine in (u, v))
-    indirect = load("betty.hypergradient.cg").cg([inner], lower, upper)
+    indirect = load(MODULE).cg([inner], lower, upper)
     return outer + indirect[0].detach()

@@ -6,21 +6,17 @@ import torch
 from torch import Tensor
 
 from ...engine.bilevel import BilevelProblem
-from .bridge import inner_loss, load, missing, outer_loss
+from .bridge import inner_loss, load, outer_loss
 
+MODULE = "boat_torch.utils.op_utils"
 NAME = "boat-torch"
 SETTING = "conjugate_gradient, inner step 1, tolerance 1e-14 of the right-hand side"
 NOTE = "returns the iterate before the one that converged; its solvers then turn NaN gradients into zeros"
 
 
-def available() -> str | None:
-    """Why it cannot be used."""
-    return missing("boat_torch.utils.op_utils", NAME)
-
-
 def hypergradient(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> Tensor:
     """The hypergradient (p,) after at most some steps."""
-    operations = load("boat_torch.utils.op_utils")
+    operations = load(MODULE)
     tolerance = 1e-14 * float(problem.outer_derivatives(u, v)[0].norm())
     u, v = u.detach().requires_grad_(), v.detach().requires_grad_()
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ...run.outcome import nominal_of
 from ..hypergradients import relative_error
 from ..truth import Judge
 from . import betty, boat, torchopt
-from .bridge import version
+from .bridge import missing, version
 
 STEPS = (20, 500)
 _ADAPTERS = (torchopt, betty, boat)
@@ -32,7 +33,6 @@ class PeerError:
 
     Attributes:
         name: library and version.
-        setting: the variant that ran.
         steps: most conjugate-gradient steps.
         error: |h - h_exact| / |h_exact| in the dual norm of the outer space.
         seconds: of this one hypergradient.
@@ -56,19 +56,14 @@ class _Nothing:
     estimate = solve
 
 
-def certified(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> Tensor:
-    """Ours, with the factored curvature."""
-    return hypergradient(problem, u, v, Factored().init(problem, u, v), None, 1e-13, steps).derivative
-
-
-def without_curvature(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int) -> Tensor:
-    """Ours, with plain conjugate gradients."""
-    return hypergradient(problem, u, v, _Nothing(), None, 1e-13, steps).derivative
+def _ours(problem: BilevelProblem, u: Tensor, v: Tensor, steps: int, factored: bool) -> Tensor:
+    curvature = Factored().init(problem, u, v) if factored else _Nothing()
+    return hypergradient(problem, u, v, curvature, None, 1e-13, steps).derivative
 
 
 def unavailable() -> dict[str, str]:
     """Name of every library that cannot be used -> why."""
-    return {adapter.NAME: reason for adapter in _ADAPTERS if (reason := adapter.available())}
+    return {adapter.NAME: reason for adapter in _ADAPTERS if (reason := missing(adapter.MODULE, adapter.NAME))}
 
 
 def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
@@ -90,15 +85,16 @@ def compare_peers(judge: Judge) -> tuple[PeerError, ...]:
                 size = relative_error(problem.outer_metric, h, exact.derivative)
                 if steps > 1:
                     found.append(PeerError(name, setting, steps, size, elapsed, remark))
-    missing = [PeerError(name, "", 0, math.nan, math.nan, reason) for name, reason in unavailable().items()]
-    return (*found, *missing)
+    absent = [PeerError(name, "", 0, math.nan, math.nan, reason) for name, reason in unavailable().items()]
+    return (*found, *absent)
 
 
 def _candidates() -> Iterator[tuple[str, str, str, Derivative]]:
-    yield "nhgd-pde", "certified, factored curvature", "", certified
-    yield "nhgd-pde", "certified, no curvature", "", without_curvature
+    yield "nhgd-pde", "certified, factored curvature", "", partial(_ours, factored=True)
+    yield "nhgd-pde", "certified, no curvature", "", partial(_ours, factored=False)
+    absent = unavailable()
     for adapter in _ADAPTERS:
-        if adapter.available() is None:
+        if adapter.NAME not in absent:
             yield version(adapter.NAME), adapter.SETTING, adapter.NOTE, adapter.hypergradient
-    if torchopt.available() is None:
+    if torchopt.NAME not in absent:
         yield version(torchopt.NAME), "solve_normal_cg, rtol 1e-14", "the default solver", torchopt.normal_hypergradient

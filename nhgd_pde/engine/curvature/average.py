@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...linalg.factorisation import SingularMatrixError
 from ...linalg.safe_lengths import dot, paired_length
-from ..bilevel import BilevelProblem
+from ..bilevel import BilevelProblem, rough_vector
 from .shrinkage import Moments, prior_scale_and_weight, samples_worth
 
 # How old scores lose weight: never (None), by a constant weight of every batch, or where fresh scores contradict them.
@@ -107,19 +107,13 @@ class Average:
 
 
 def check_saved(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """
-    Raises:
-        ValueError: a tensor of a saved state has another shape, or no real numbers.
-    """
+    """Raises a `ValueError` where a tensor of a saved state has another shape, or no real numbers."""
     if tuple(tensor.shape) != shape or tensor.dtype != torch.float64:
         raise ValueError(f"{name}: expected numbers of shape {shape}, found {tensor.dtype} {tuple(tensor.shape)}")
 
 
 def check_scores(scores: Tensor, unknowns: int) -> None:
-    """
-    Raises:
-        ValueError: scores of another dimension, or not finite.
-    """
+    """Raises a `ValueError` for scores of another dimension, or not finite."""
     if scores.shape[0] != unknowns:
         raise ValueError(f"scores of dimension {scores.shape[0]}, expected {unknowns}")
     # The sums are those of whole columns, so that nothing of the size of the scores is stored.
@@ -152,8 +146,7 @@ def spectrum(
     takes one product and one solve. Vectors P^-1 p are not combined but solved for: the errors of combinations would be
     amplified by every step.
     """
-    rough = torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
-    image = problem.hessian_product(u, v, rough)
+    image = problem.hessian_product(u, v, rough_vector(u))
     pairs: list[tuple[Tensor, Tensor]] = []
     diagonal: list[float] = []
     off: list[float] = []
@@ -172,10 +165,8 @@ def spectrum(
         pairs.append((vector / length, image / length))
         image = problem.hessian_product(u, v, pairs[-1][0])
         diagonal.append(dot(pairs[-1][0], image))
-    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    if off:
-        side = torch.tensor(off, dtype=torch.float64)
-        tridiagonal = tridiagonal + torch.diag(side, 1) + torch.diag(side, -1)
+    side = torch.tensor(off, dtype=torch.float64)
+    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + torch.diag(side, 1) + torch.diag(side, -1)
     if not torch.isfinite(tridiagonal).all():
         return math.nan, math.nan
     values = torch.linalg.eigvalsh(tridiagonal)

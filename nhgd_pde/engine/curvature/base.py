@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor
 from ..bilevel import BilevelProblem
 
 
-class CurvatureState(Protocol):
-    """The current inverse A."""
+class InverseFisher(Protocol):
+    """An inverse A: `solve` is A g, `estimate` A g without the bias by the inversion of a sampled matrix."""
 
     def solve(self, g: Tensor) -> Tensor: ...
     def estimate(self, g: Tensor) -> Tensor: ...
+
+
+class CurvatureState(InverseFisher, Protocol):
+    """The current inverse A."""
 
     @property
     def trust(self) -> float:
@@ -147,10 +151,12 @@ class LocalBackend:
     Attributes:
         pointwise: see `Curvature`.
         sampled: the inverse is made from scores of sampled tests.
+        remade: the field of a state that is not saved, but made again at the state's point.
     """
 
     pointwise: ClassVar[bool] = False
     sampled: ClassVar[bool] = True
+    remade: ClassVar[str] = ""
 
     @classmethod
     def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
@@ -169,5 +175,11 @@ class LocalBackend:
         """Whether products with the inverse are long enough for more than one thread."""
         return False
 
+    def refresh(self, state: Any, problem: BilevelProblem, u: Tensor, v: Tensor) -> Any:
+        return state
+
     def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
         return state
+
+    def save(self, state: Any) -> dict[str, Any]:
+        return {each.name: getattr(state, each.name) for each in fields(state) if each.name != self.remade}

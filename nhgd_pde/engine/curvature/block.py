@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any, Literal, Self
@@ -136,12 +136,6 @@ class Block(LocalBackend):
                 inverse.baddbmm_(half.mT, half, alpha=-1.0)
             inverse.copy_(inverse + inverse.mT).mul_(0.5 / (1.0 - beta))
         return mean
-
-    def refresh(self, state: BlockState, problem: BilevelProblem, u: Tensor, v: Tensor) -> BlockState:
-        return state
-
-    def save(self, state: BlockState) -> dict[str, Any]:
-        return {each.name: getattr(state, each.name) for each in fields(state)}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> BlockState:
         d, unknowns = math.prod(problem.inner_shape), saved["unknowns"]

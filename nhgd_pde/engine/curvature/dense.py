@@ -10,7 +10,7 @@ beta forgets (arXiv 2602.10905, with rank m in place of one).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -126,12 +126,6 @@ class Dense(LocalBackend):
             piece.copy_(torch.linalg.solve_triangular(factor, piece, upper=False))
         _downdate(inverse, image, 1.0 / (scale * (1.0 - beta)), 1.0 / (1.0 - beta))
         return mean
-
-    def refresh(self, state: DenseState, problem: BilevelProblem, u: Tensor, v: Tensor) -> DenseState:
-        return state
-
-    def save(self, state: DenseState) -> dict[str, Any]:
-        return {each.name: getattr(state, each.name) for each in fields(state)}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> DenseState:
         d = math.prod(problem.inner_shape)

@@ -57,6 +57,7 @@ class Factored(LocalBackend):
 
     pointwise = True
     sampled = False
+    remade = "factors"
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
         return FactoredState(problem.fisher_factors(u, v), u, v)
@@ -65,11 +66,7 @@ class Factored(LocalBackend):
         return state
 
     def refresh(self, state: FactoredState, problem: BilevelProblem, u: Tensor, v: Tensor) -> FactoredState:
-        return FactoredState(problem.fisher_factors(u, v), u, v)
-
-    def save(self, state: FactoredState) -> dict[str, Any]:
-        """The point, from which the factors are made again."""
-        return {"u": state.u, "v": state.v}
+        return self.init(problem, u, v)
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> FactoredState:
         return self.init(problem, saved["u"], saved["v"])

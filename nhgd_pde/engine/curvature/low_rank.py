@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -125,6 +125,7 @@ class LowRank(LocalBackend):
     prior_weight: float | None = None
     forgetting: float | None = None
     significant: bool = True
+    remade: ClassVar[str] = "invert"
 
     @classmethod
     def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
@@ -132,12 +133,8 @@ class LowRank(LocalBackend):
             raise OptionError("prior", "expected riesz: low_rank corrects a structured prior, found 'identity'")
         # With several scenarios the mean of their Jacobians is nearer to each of them than the Riesz map is.
         prior: Literal["riesz", "factored"] = "riesz" if scenarios == 1 else "factored"
-        return cls(
-            options.rank,
-            prior,
-            options.weight,
-            options.forgetting if isinstance(options.forgetting, float) else None,
-        )
+        forgetting = options.forgetting if isinstance(options.forgetting, float) else None
+        return cls(options.rank, prior, options.weight, forgetting)
 
     def bytes(self, unknowns: int) -> float:
         return 16.0 * self.rank * unknowns
@@ -197,10 +194,6 @@ class LowRank(LocalBackend):
         values, axes, _ = _leading(0.5 * (gram + gram.T), self.rank)
         floor = state.scale / spectrum(problem, u, v, invert)[1]
         return replace(moved, vectors=state.vectors @ axes, images=images @ axes, values=values, prior_floor=floor)
-
-    def save(self, state: LowRankState) -> dict[str, Any]:
-        """The state without the inverse of the prior, which is made again at its point."""
-        return {each.name: getattr(state, each.name) for each in fields(state) if each.name != "invert"}
 
     def restore(self, problem: BilevelProblem, saved: dict[str, Any]) -> LowRankState:
         d, rank = math.prod(problem.inner_shape), len(saved["values"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol, Self, TypeVar
@@ -97,11 +97,10 @@ class Feasible:
         if steps[0] == 0.0 or not self.quadratic:
             steps.append(length / norm)
         if max(steps) == 0.0:
-            steps.append(self._width(first.v) / norm)
-        usable = [step for step in steps if 0.0 < step < math.inf]
-        return min(usable) if usable else 1.0
+            steps.append(self._width() / norm)
+        return _shortest(steps, 1.0)
 
-    def _width(self, v: Tensor) -> float:
+    def _width(self) -> float:
         """The distance between the bounds, where finite, in the norm of the space; infinite without finite bounds."""
         if self.bounds is None:
             return math.inf
@@ -120,10 +119,9 @@ class Feasible:
         norm = first.norm
         if not 0.0 < norm < math.inf:
             return self
-        lengths = self.metric.norm(first.v[None]), self._width(first.v)
-        steps = [2.0 * abs(first.value) / norm / norm, *(length / norm for length in lengths)]
-        usable = [step for step in steps if 0.0 < step < math.inf]
-        return replace(self, unit=min(usable)) if usable else self
+        lengths = self.metric.norm(first.v[None]), self._width()
+        steps = (2.0 * abs(first.value) / norm / norm, *(length / norm for length in lengths))
+        return replace(self, unit=_shortest(steps, self.unit))
 
     def sharpened(self, before: Evaluation, after: Evaluation) -> Feasible:
         """The same space with the reciprocal of the curvature along a step as its unit, where that is shorter."""
@@ -156,6 +154,14 @@ class Feasible:
             return dot(derivative, end - start)
         # Component by component: near an optimum both parts are large and cancel.
         return float((derivative * (end - start) + self.weights * (end.abs() - start.abs())).sum())
+
+    def slope(self, best: Evaluation, trial: Evaluation, direction: Tensor, step: float) -> tuple[float, float | None]:
+        """The slope at a trial point, and the change of the objective up to it by the slope at its start, with kinks
+        alone."""
+        if self.smooth:
+            return dot(trial.derivative, direction), None
+        expected = self.rate(best.derivative, best.v, trial.v)
+        return self.rate(trial.derivative, best.v, trial.v) / step, expected
 
     def residual(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> Tensor:
         """(v - prox(v - t gradient)) / t (p,) for a step t, by default the unit: zero where v is stationary.
@@ -213,6 +219,11 @@ class Feasible:
         # Where the bounds leave no point that satisfies the linear constraint, the violation counts.
         missing = _positive(excess(multiplier)) / steepness if steepness > 0.0 else _positive(value)
         return math.hypot(self.metric.norm(left(multiplier)[None]), missing / self.unit)
+
+
+def _shortest(steps: Iterable[float], default: float) -> float:
+    """The shortest of the steps that are neither zero nor infinite."""
+    return min((step for step in steps if 0.0 < step < math.inf), default=default)
 
 
 def _positive(x: float) -> float:

@@ -55,9 +55,8 @@ class GradientDescent(OuterMethod[GradientState]):
         return cls(search=setting.searched)
 
     def init(self, space: Feasible, first: Evaluation) -> GradientState:
-        slope = -dot(first.derivative, first.gradient)
         trial = self.step or (1.0 if self.search else _CAUTION) * space.first_step(first)
-        return GradientState(first, LineSearch.start(first.value, slope, trial, wolfe=False), (first.value,))
+        return GradientState(first, _search_from(first, trial), (first.value,))
 
     def propose(
         self, space: Feasible, state: GradientState, hessian: HessianProduct | None = None
@@ -90,18 +89,19 @@ class GradientDescent(OuterMethod[GradientState]):
                 trial = 0.5 * trial
         else:
             trial = self.step
-        slope = -dot(evaluation.derivative, evaluation.gradient)
-        search = LineSearch.start(evaluation.value, slope, trial, wolfe=False)
-        return GradientState(evaluation, search, latest, step=state.search.trial)
+        return GradientState(evaluation, _search_from(evaluation, trial), latest, step=state.search.trial)
 
     def shortened(self, state: GradientState, share: float) -> GradientState:
         return replace(state, search=state.search.shortened(share))
 
     def rebased(self, space: Feasible, state: GradientState, evaluation: Evaluation) -> GradientState:
-        slope = -dot(evaluation.derivative, evaluation.gradient)
-        search = LineSearch.start(evaluation.value, slope, state.search.trial, wolfe=False)
+        search = _search_from(evaluation, state.search.trial)
         return replace(state, best=evaluation, search=search, latest=(evaluation.value,))
 
     def revalued(self, state: GradientState, value: float) -> GradientState:
         best, search = replace(state.best, value=value), replace(state.search, value=value)
         return replace(state, best=best, search=search)
+
+
+def _search_from(best: Evaluation, trial: float) -> LineSearch:
+    return LineSearch.start(best.value, -dot(best.derivative, best.gradient), trial, wolfe=False)

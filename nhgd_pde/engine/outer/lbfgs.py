@@ -79,18 +79,14 @@ class LBFGS(OuterMethod[LBFGSState]):
 
     def update(self, space: Feasible, state: LBFGSState, evaluation: Evaluation) -> LBFGSState:
         best = state.best
-        slope = dot(evaluation.derivative, state.direction)
         if space.quadratic and evaluation.finite:
-            share = _share(space, state, slope)
+            share = _share(space, state, dot(evaluation.derivative, state.direction))
             if share is not None:
                 pairs = self._remember(space, state, evaluation)
                 exact = evaluation if share == 1.0 else _blend(space, best, evaluation, share)
                 reached = self._search_from(space, exact, pairs, share * state.search.trial)
                 return replace(reached, share=share, reduction=_reduction(space, best, exact))
-        expected = None
-        if not space.smooth:
-            slope = space.rate(evaluation.derivative, best.v, evaluation.v) / state.search.trial
-            expected = space.rate(best.derivative, best.v, evaluation.v)
+        slope, expected = space.slope(best, evaluation, state.direction, state.search.trial)
         search = state.search.judge(evaluation.value, slope, value_noise(best, evaluation), expected)
         if search is not None and search.exhausted:
             if state.pairs:

@@ -98,8 +98,8 @@ class MMA(OuterMethod[MMAState]):
         return ""
 
     def init(self, space: Feasible, first: Evaluation) -> MMAState:
-        least = tuple(1e-6 * size for size in _convexities(space, first))
-        return self._iterate(space, first, None, None, (least[0], least[1]))
+        objective, constraint = _convexities(space, first)
+        return self._iterate(space, first, None, None, (1e-6 * objective, 1e-6 * constraint))
 
     def propose(
         self, space: Feasible, state: MMAState, hessian: HessianProduct | None = None
@@ -219,10 +219,12 @@ def _weights(space: Feasible) -> Tensor:
 
 def _convexities(space: Feasible, at: Evaluation) -> tuple[float, float]:
     """The first convexities of objective and constraint: a tenth of the change by full steps, on average."""
-    derivatives = (at.derivative, None if space.constraint is None else space.constraint.derivative(at.v))
-    sizes = (0.0 if each is None else 0.1 * dot(each.abs(), _range(space)) / len(at.v) for each in derivatives)
-    objective, constraint = sizes
-    return objective, constraint
+
+    def convexity(derivative: Tensor) -> float:
+        return 0.1 * dot(derivative.abs(), _range(space)) / len(at.v)
+
+    constraint = 0.0 if space.constraint is None else convexity(space.constraint.derivative(at.v))
+    return convexity(at.derivative), constraint
 
 
 def _approximation(

@@ -8,7 +8,6 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct, Need, OuterMethod, OuterState
 from .line_search import LineSearch, exact_share
 from .quadratic_model import minimise_model
@@ -98,10 +97,7 @@ class NewtonCG(OuterMethod[NewtonState]):
     def update(self, space: Feasible, state: NewtonState, evaluation: Evaluation) -> NewtonState:
         assert state.search is not None
         best, trial = state.best, state.search.trial
-        slope, expected = dot(evaluation.derivative, state.direction), None
-        if not space.smooth:
-            slope = space.rate(evaluation.derivative, best.v, evaluation.v) / trial
-            expected = space.rate(best.derivative, best.v, evaluation.v)
+        slope, expected = space.slope(best, evaluation, state.direction, trial)
         exact = self._exact(space, state, evaluation, slope)
         if exact is not None:
             return exact
@@ -149,10 +145,8 @@ class NewtonCG(OuterMethod[NewtonState]):
         return state if state.search is None else replace(state, search=state.search.shortened(share))
 
     def rebased(self, space: Feasible, state: NewtonState, evaluation: Evaluation) -> NewtonState:
-        norm = space.stationarity(evaluation)
-        return replace(
-            state, best=evaluation, gradient_norm=norm, direction=torch.zeros_like(evaluation.v), search=None
-        )
+        norm, zero = space.stationarity(evaluation), torch.zeros_like(evaluation.v)
+        return replace(state, best=evaluation, gradient_norm=norm, direction=zero, search=None)
 
     def _remembered(self, state: NewtonState, evaluation: Evaluation) -> tuple[Secant, ...]:
         """The secants, with the one of the step to an evaluation if its product with the Hessian is known."""
@@ -165,14 +159,11 @@ class NewtonCG(OuterMethod[NewtonState]):
         secant = Secant(step, evaluation.derivative - state.best.derivative, share * state.product)
         return (*state.secants, secant)[-self.memory :]
 
-    def revalued(self, state: NewtonState, value: float) -> NewtonState:
-        return replace(state, best=replace(state.best, value=value))
-
     def _directed(self, space: Feasible, state: NewtonState, hessian: HessianProduct) -> NewtonState:
-        given, corrected = hessian, CorrectedHessian.of(hessian, state.secants)
+        corrected = CorrectedHessian.of(hessian, state.secants)
         model = minimise_model(space, state.best, corrected, state.forcing, self.iterations)
         direction = model.end - state.best.v
-        product = given(direction) if self.memory else None
+        product = hessian(direction) if self.memory else None
         slope = space.rate(state.best.derivative, state.best.v, model.end)
         if not slope < 0.0:
             return self._downhill(space, state)

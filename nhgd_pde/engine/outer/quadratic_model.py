@@ -40,12 +40,7 @@ def minimise_model(
 ) -> ModelStep:
     """A step that reduces the gradient of q by the factor `forcing`, or until a direction has no positive curvature.
 
-    Args:
-        space: the inner product, whose Riesz map is the preconditioner, bounds and the l1 term.
-        best: v, h and its Riesz representative.
-        hessian: products with H.
-        forcing: the reduction wanted.
-        iterations: largest number of products.
+    It takes at most `iterations` products with H. Without kinks, the Riesz map of the space is the preconditioner.
     """
     minimise = _without_kinks if space.smooth else _between_kinks
     first = space.stationarity(best)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -48,8 +48,6 @@ class Traffic:
     """The traffic over a link.
 
     Attributes:
-        sent: number of bytes sent.
-        messages: number of messages sent.
         waited: seconds spent waiting for the other role.
         peer_busy: seconds that the other role has worked, from its last answer.
     """
@@ -74,7 +72,6 @@ class Link:
         wire: device that tensors travel on: the GPU between two GPUs (NCCL), else the CPU (Gloo).
         device: where received tensors are wanted.
         ring: largest number of messages on their way.
-        traffic: the traffic from this end.
         explain: how the other role has ended, as a sentence; None if this is not known.
     """
 
@@ -90,11 +87,7 @@ class Link:
     _flying: deque[tuple[list[Any], list[Tensor]]] = field(default_factory=deque)
 
     def send(self, kind: Message, tensors: Sequence[Tensor] = ()) -> None:
-        """Send tensors, which must not be changed afterwards.
-
-        Raises:
-            RoleLostError: the other role is gone.
-        """
+        """Send tensors, which must not be changed afterwards; raises `RoleLostError` if the other role is gone."""
         frame = torch.zeros(_FRAME, dtype=torch.uint8)
         header = frame[: 8 * _HEADER].view(torch.int64)
         header[0], header[1] = int(kind), len(tensors)
@@ -105,11 +98,8 @@ class Link:
             place += 2 + _MOST_AXES
         payload = [tensor.detach().contiguous().to(self.wire) for tensor in tensors]
         if self._framed(payload):
-            place = 8 * _HEADER
-            for tensor in payload:
-                raw = tensor.view(-1).view(torch.uint8)
-                frame[place : place + raw.numel()] = raw
-                place += _padded(raw.numel())
+            for part, raw in _parts(frame, payload):
+                part.copy_(raw)
             payload = []
         try:
             while len(self._flying) >= self.ring:
@@ -124,11 +114,7 @@ class Link:
         self.traffic.sent += sum(tensor.numel() * tensor.element_size() for tensor in (frame, *payload))
 
     def receive(self) -> tuple[Message, list[Tensor]]:
-        """Wait for the next message.
-
-        Raises:
-            RoleLostError: the other role is gone.
-        """
+        """Wait for the next message; raises `RoleLostError` if the other role is gone."""
         start = time.perf_counter()
         frame = torch.empty(_FRAME, dtype=torch.uint8)
         try:
@@ -140,11 +126,8 @@ class Link:
                 which, axes, *shape = entries[k * (2 + _MOST_AXES) : (k + 1) * (2 + _MOST_AXES)]
                 tensors.append(torch.empty(shape[:axes], dtype=_TYPES[which], device=self.wire))
             if self._framed(tensors):
-                place = 8 * _HEADER
-                for tensor in tensors:
-                    raw = tensor.view(-1).view(torch.uint8)
-                    raw.copy_(frame[place : place + raw.numel()])
-                    place += _padded(raw.numel())
+                for part, raw in _parts(frame, tensors):
+                    raw.copy_(part)
             else:
                 for tensor in tensors:
                     dist.recv(tensor, self.peer, group=self._group(self.incoming))
@@ -178,6 +161,15 @@ class Link:
         self._flying.clear()
         reason = str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
         return RoleLostError(self.explain() or f"the {self.name} role is gone ({reason})")
+
+
+def _parts(frame: Tensor, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each tensor its place in the frame, and its bytes."""
+    place = 8 * _HEADER
+    for tensor in tensors:
+        raw = tensor.view(-1).view(torch.uint8)
+        yield frame[place : place + raw.numel()], raw
+        place += _padded(raw.numel())
 
 
 def _padded(size: int) -> int:

@@ -53,8 +53,6 @@ class RankTraffic:
         largest: bytes of the largest sum.
         values: bytes of values, one number for each scenario.
         rows: bytes of states and adjoints, for checkpoints and fields.
-        headers: bytes of the headers of all messages.
-        messages: number of messages.
         waited: seconds spent in exchanges, most of them waiting for other ranks.
     """
 
@@ -97,9 +95,7 @@ class Ranks(Team):
 
     Attributes:
         members: where each rank runs.
-        device: the device of this rank.
         group: an NCCL group, if every rank has its own GPU; None: sums go by Gloo.
-        traffic: the traffic of this rank.
         explain: how another rank has ended, as a sentence; None if this is not known.
     """
 
@@ -228,11 +224,8 @@ class Ranks(Team):
             time.sleep(0.02)
         if gone:
             return RankLostError(gone)
-        elsewhere = [
-            f"{rank} on {member.host}"
-            for rank, member in enumerate(self.members)
-            if member.host != self.members[self.rank].host
-        ]
+        here = self.members[self.rank].host
+        elsewhere = [f"{rank} on {member.host}" for rank, member in enumerate(self.members) if member.host != here]
         reason = str(error).splitlines()[0].rpartition("] ")[2].rstrip(". ")
         which = f"one of ranks {', '.join(elsewhere)}" if elsewhere else "another rank"
         return RankLostError(f"{which} is gone ({reason})")
@@ -249,10 +242,6 @@ def meet_ranks(
     """Connects the ranks; returns the team of this rank.
 
     Args:
-        store: a store that all ranks reach.
-        rank: number of this rank.
-        size: number of ranks.
-        device: device of this rank.
         ended: asked while waiting: None, or a sentence on which rank will not come any more.
 
     Raises:

@@ -22,7 +22,6 @@ class RemoteState:
     """A handle of the inverse that the curvature role owns.
 
     Attributes:
-        link: the link to the curvature role.
         counts: where the work of the curvature role is counted.
         anticipated: the point where the curvature role has begun to rebuild its inverse.
         _last: the last report of the curvature role, and the point of a pointwise inverse. All handles share it, as
@@ -98,7 +97,6 @@ class Remote:
 
     Attributes:
         link: to the curvature role, which knows the options of the backend.
-        pointwise: see `Curvature`.
         files: where the inverse of a checkpoint of a run of one role is written, for the curvature role to read.
     """
 
@@ -117,11 +115,8 @@ class Remote:
         return state
 
     def refresh(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
-        if (
-            state.anticipated is not None
-            and torch.equal(state.anticipated[0], u)
-            and torch.equal(state.anticipated[1], v)
-        ):
+        point = state.anticipated
+        if point is not None and torch.equal(point[0], u) and torch.equal(point[1], v):
             state.ask(Message.ADOPT)
         else:
             state.ask(Message.REFRESH, u, v)

@@ -6,11 +6,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from .failures import RoleError, RoleFailedError, RoleLostError
 from .link import Link, Message
@@ -27,18 +25,14 @@ def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[],
     """Connects the two roles; returns the end of the link of this role.
 
     Args:
-        store: a store that both roles reach.
-        rank: `INNER` or `CURVATURE`.
-        device: device of this role.
         alive: asked while waiting: None, or a sentence on why the other role will not come any more.
 
     Raises:
         RoleFailedError: the other role gave up, with its reason.
         RoleLostError: the other role did not come.
     """
-    peer = 1 - rank
+    peer, host = 1 - rank, socket.gethostname()
     name = NAMES[peer]
-    host = socket.gethostname()
     store.set(f"nhgd/ready/{rank}", f"{device} {host}")
     found = await_value(store, f"nhgd/ready/{peer}", [peer], f"the {name} role", alive, RoleLostError)
     device_name, there = found.split(" ", 1)
@@ -47,7 +41,8 @@ def meet(store: dist.Store, rank: int, device: torch.device, alive: Callable[[],
         dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=LONGEST_ANSWER)
         # Two GPUs of one host, or GPUs of two hosts; one GPU cannot be two NCCL ranks.
         direct = device.type == theirs.type == "cuda" and (device != theirs or host != there)
-        ways = [_groups(direct) for _ in (INNER, CURVATURE)]
+        # Each way has a Gloo group, and between two GPUs an NCCL group.
+        ways = [(dist.new_group(backend="gloo"), dist.new_group(backend="nccl") if direct else None) for _ in NAMES]
         wire = device if direct else torch.device("cpu")
         link = Link(peer, name, ways[rank], ways[peer], device, wire)
         _warm_up(link, rank)
@@ -78,8 +73,6 @@ def await_value(
     """Waits for the value of a key that another process sets.
 
     Args:
-        store: a store that all processes reach.
-        key: the key.
         others: the processes that may give up, as they say so to `give_up`.
         who: what the process that sets the key is called, for messages.
         ended: asked while waiting: None, or a sentence on which process will not come any more.
@@ -102,18 +95,11 @@ def await_value(
     return store.get(key).decode()
 
 
-def _groups(direct: bool) -> tuple[Any, Any]:
-    """A Gloo group, and between two GPUs an NCCL group."""
-    return dist.new_group(backend="gloo"), dist.new_group(backend="nccl") if direct else None
-
-
 def _warm_up(link: Link, rank: int) -> None:
     """The first message of a pair sets up its connections, in an order that cannot block."""
-    one: list[Tensor] = [torch.ones(1, dtype=torch.float64)]
+    if rank == CURVATURE:
+        link.receive()
+    link.send(Message.ANSWER, [torch.ones(1, dtype=torch.float64)])
     if rank == INNER:
-        link.send(Message.ANSWER, one)
         link.receive()
-    else:
-        link.receive()
-        link.send(Message.ANSWER, one)
     link.flush()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Thread
 from typing import Any, Protocol
 
 import torch
@@ -34,33 +33,8 @@ class Files(Protocol):
 STEM = "checkpoint-curvature-"
 
 
-@dataclass
-class _Anticipated:
-    """A state that is rebuilt in the background, while the old state answers questions.
-
-    Sparse factorisations release the lock of the interpreter while they run.
-    """
-
-    result: list[Any] = field(default_factory=list)
-    error: list[Exception] = field(default_factory=list)
-    thread: Thread | None = None
-
-    def begin(self, work: Callable[[], Any]) -> None:
-        def run() -> None:
-            try:
-                self.result.append(work())
-            except (ArithmeticError, ValueError, RuntimeError) as error:
-                self.error.append(error)
-
-        self.thread = Thread(target=run)
-        self.thread.start()
-
-    def end(self) -> Any:
-        assert self.thread is not None
-        self.thread.join()
-        if self.error:
-            raise self.error[0]
-        return self.result[0]
+# The messages that put one question to the state of the inverse, which has a method of the same name for each.
+_QUESTIONS = (Message.SOLVE, Message.ESTIMATE, Message.NEWTON_STEP, Message.ADJOINT)
 
 
 @dataclass
@@ -69,8 +43,6 @@ class CurvatureRole:
 
     Attributes:
         problem: the bilevel problem; only the parts that the inverse is made from are used.
-        curvature: the backend.
-        link: the link to the inner role.
         files: the checkpoints of the inverse.
         busy: seconds spent on the inverse.
     """
@@ -81,16 +53,13 @@ class CurvatureRole:
     files: Files
     busy: float = 0.0
     _state: Any = None
-    _later: _Anticipated | None = None
+    _later: Future[Any] | None = None
+    _background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _failure: Exception | None = None
     _saved: int = 0
 
     def serve(self) -> None:
-        """Answers messages until one says to stop.
-
-        Raises:
-            RoleLostError: the inner role is gone.
-        """
+        """Answers messages until one says to stop; raises `RoleLostError` if the inner role is gone."""
         reported = replace(self.problem.counts)
         while True:
             kind, tensors = self.link.receive()
@@ -123,24 +92,16 @@ class CurvatureRole:
                 self._state = self.curvature.init(self.problem, *tensors)
             case Message.ABSORB:
                 self._state = self.curvature.absorb(self._state, tensors[0])
-            case Message.SOLVE:
-                return [self._state.solve(tensors[0])]
-            case Message.ESTIMATE:
-                return [self._state.estimate(tensors[0])]
-            case Message.NEWTON_STEP:
-                return [self._state.newton_step(tensors[0])]
-            case Message.ADJOINT:
-                return [self._state.adjoint(tensors[0])]
+            case kind if kind in _QUESTIONS:
+                return [getattr(self._state, kind.name.lower())(tensors[0])]
             case Message.REFRESH:
                 self._state = self.curvature.refresh(self._state, self.problem, *tensors)
             case Message.ANTICIPATE:
-                u, v = tensors
-                state = self._state
-                self._later = _Anticipated()
-                self._later.begin(lambda: self.curvature.refresh(state, self.problem, u, v))
+                # The old state goes on answering; sparse factorisations release the lock of the interpreter.
+                self._later = self._background.submit(self.curvature.refresh, self._state, self.problem, *tensors)
             case Message.ADOPT:
                 assert self._later is not None
-                self._state = self._later.end()
+                self._state = self._later.result()
             case Message.DESCRIBE:
                 return [text_tensor(self._state.description)]
             case Message.SAVE:

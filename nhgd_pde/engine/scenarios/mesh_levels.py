@@ -11,76 +11,18 @@ derivative: values and derivatives of the sum belong together.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..nhgd import NHGDState
-from .known_solutions import KnownSolutions
-from .nominal_point import NominalPoint
-from .part_equations import Tolerances
-from .scenario_bilevel import MeshTransfer, Risk, ScenarioBilevelProblem
+from .scenario_state import MeshLevel
 from .scenario_sum import ScenarioSum, sum_over_scenarios
 from .team import Team
-from .weights import Balance, balanced
+from .weights import balanced
 
 # Relative errors on the coarse mesh, where digits cost little, divided by those on the mesh of the problem.
 _MORE = 0.2
-
-
-@dataclass(frozen=True)
-class MeshLevelState:
-    """Data of one mesh that are carried from one evaluation to the next.
-
-    Attributes:
-        nominal: state of the nominal scenario.
-        known: states and adjoints of the other scenarios.
-        active: number of scenarios that the next evaluation takes.
-        sampling_error: standard error of their part of the gradient in the last evaluation; infinite before the first.
-        used: number of the first scenarios that were used to choose the point; the others are fresh at the point.
-    """
-
-    nominal: NHGDState
-    known: KnownSolutions
-    active: int
-    sampling_error: float = math.inf
-    used: int = 0
-
-    def blend(self, other: MeshLevelState, share: float) -> MeshLevelState:
-        nominal, known = self.nominal.blend(other.nominal, share), self.known.blend(other.known, share)
-        return replace(other, nominal=nominal, known=known, used=other.active)
-
-
-@dataclass(frozen=True)
-class MeshLevel:
-    """A problem on one mesh at a point, its nominal scenario there, and the solutions known of the others."""
-
-    problem: ScenarioBilevelProblem
-    v: Tensor
-    nominal_point: NominalPoint
-    state: MeshLevelState
-
-    @classmethod
-    def at(
-        cls, problem: ScenarioBilevelProblem, v: Tensor, nominal_point: NominalPoint, state: MeshLevelState
-    ) -> MeshLevel:
-        known = state.known.following(nominal_point.u, nominal_point.p)
-        return cls(problem, v, nominal_point, replace(state, nominal=nominal_point.state, known=known))
-
-    def swept(self, balances: Sequence[Balance], risk: Risk, accuracy: tuple[float, float], team: Team) -> ScenarioSum:
-        """The sum over the scenarios of this level, solved to the given relative errors of states and adjoints."""
-        norm = self.problem.nominal.inner_metric.norm
-        tolerances = Tolerances(*accuracy, norm(self.nominal_point.u), norm(self.nominal_point.p))
-        return sum_over_scenarios(
-            self.problem, self.v, self.state.known, self.nominal_point, balances, risk, tolerances, team
-        )
-
-    def following(self, found: ScenarioSum) -> MeshLevel:
-        """The level with the solutions of a sum over its scenarios."""
-        return replace(self, state=replace(self.state, known=found.known))
 
 
 @dataclass(frozen=True)
@@ -92,7 +34,6 @@ class TwoMeshEstimate:
         value: estimate of rho, without f_0.
         derivative: (p,) its derivative, without that of f_0.
         corrected: norm of the gradient's correction for the residuals of the equations, or of an upper estimate of it.
-        message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
     fine: ScenarioSum
@@ -100,7 +41,6 @@ class TwoMeshEstimate:
     value: float
     derivative: Tensor
     corrected: float
-    message: str = ""
 
     @property
     def sums(self) -> tuple[ScenarioSum, ...]:
@@ -116,45 +56,36 @@ class TwoMeshEstimate:
 
 
 def two_mesh_estimate(
-    fine: MeshLevel,
-    coarse: MeshLevel | None,
-    transfer: MeshTransfer | None,
-    risk: Risk,
-    accuracy: tuple[float, float],
-    team: Team,
-) -> TwoMeshEstimate:
-    """Sum over the scenarios of both levels.
+    fine: MeshLevel, coarse: MeshLevel | None, accuracy: tuple[float, float], team: Team
+) -> TwoMeshEstimate | str:
+    """Sums over the scenarios of both levels; a sentence where a system could not be solved.
 
     Args:
         fine, coarse: the levels.
-        transfer: the maps between the meshes.
-        risk: measure of the values.
         accuracy: relative errors of states and adjoints.
         team: ranks that share the scenarios.
     """
     problem = fine.problem
     few = balanced(problem.variables, problem.weights, fine.state.active)
-    below: ScenarioSum | None = None
+    below: ScenarioSum | str | None = None
     if coarse is not None:
         many = balanced(problem.variables, problem.weights, coarse.state.active)
         better = _MORE * accuracy[0], _MORE * accuracy[1]
-        below = coarse.swept((many, few), risk, better, team)
-        if not below.message:
+        below = sum_over_scenarios(coarse, (many, few), problem.risk, better, team)
+        if isinstance(below, ScenarioSum):
             # The coarse mesh has shown by now how scenarios differ from the nominal one; better starts follow from it.
-            assert transfer is not None
-            count = len(team.own(torch.arange(fine.state.active)))
-            known = fine.state.known.guided(coarse.state.known, below.known, count, transfer.prolong)
-            fine = replace(fine, state=replace(fine.state, known=known))
-    found = fine.swept((few,), risk, accuracy, team)
-    message = found.message or ("" if below is None else below.message)
-    if message:
-        return TwoMeshEstimate(found, below, math.nan, found.derivative, math.nan, message)
+            count, after = len(team.own(torch.arange(fine.state.active))), below.level.state.known
+            fine = fine.knowing(fine.state.known.guided(coarse.state.known, after, count, coarse.prolonged))
+    found = sum_over_scenarios(fine, (few,), problem.risk, accuracy, team)
+    if isinstance(found, str):
+        return found
+    if isinstance(below, str):
+        return below
     value, derivative = found.value, found.derivative
     left = torch.stack([found.correction, found.apart])
     if below is not None:
-        assert transfer is not None
         value += below.value
-        added = transfer.restrict_transposed(torch.stack([below.derivative, below.correction, below.apart]))
+        added = below.level.pulled_back(torch.stack([below.derivative, below.correction, below.apart]))
         derivative, left = derivative + added[0], left + added[1:]
     corrected = max(problem.outer_metric.dual_norm_estimate(each[None]) for each in left)
     return TwoMeshEstimate(found, below, value, derivative, corrected)

@@ -75,56 +75,51 @@ def relative(error: float, length: float, longest: float) -> float:
     return error / scale if scale > 0.0 else error
 
 
-def solve_states(
-    part: Part,
-    v: Tensor,
-    start: Tensor,
-    inverse: PointwiseState,
-    tolerance: float,
-    length: float,
-    gain: Tensor | None = None,
-) -> RowSolutions:
-    """Solve R_s(u_s, v) = 0 from a start (b, n).
+@dataclass(frozen=True)
+class SharedInverse:
+    """Krylov methods that one inverse preconditions; a `PartSolver`.
 
-    Args:
-        part: the scenarios.
-        v: (p,) outer variables.
-        start: (b, n) first states.
-        inverse: approximate inverse that the scenarios share.
-        tolerance: goal of the errors in the norm of the inner metric, relative to `length`.
-        length: length of the nominal state.
-        gain: (b,) lower bounds of `RowSolutions.gain` from earlier solves; None without.
+    Attributes:
+        inverse: an approximate inverse that all scenarios share.
+        tolerances: tolerances of both equations, in the norm of the inner metric.
+        gains: (b,) of states and of adjoints, lower bounds of `RowSolutions.gain` from earlier solves; None without.
     """
-    if not part.linear:
-        return _nonlinear(part, v, start, inverse, tolerance, length)
 
-    def product(w: Tensor) -> Tensor:
-        return part.state_product(start, v, w)
+    inverse: PointwiseState
+    tolerances: Tolerances
+    gains: tuple[Tensor, Tensor] | None = None
 
-    residual, near = part.residual(start, v), row_lengths(part, start)
-    goal = _Goal(tolerance, length, near)
-    found = _solved(part, product, -residual, inverse.newton_step, None, goal, gain)
-    return _rows(part, start + found.solution, replace(found, residual=-found.residual), near)
+    def states(self, part: Part, v: Tensor, start: Tensor) -> RowSolutions:
+        if not part.linear:
+            return self._nonlinear(part, v, start)
 
+        def product(w: Tensor) -> Tensor:
+            return part.state_product(start, v, w)
 
-def solve_adjoints(
-    part: Part,
-    u: Tensor,
-    v: Tensor,
-    right: Tensor,
-    start: Tensor,
-    inverse: PointwiseState,
-    goal: tuple[float, float],
-    gain: Tensor | None = None,
-) -> RowSolutions:
-    """Solve J_s^T p_s = right_s, (b, n), from a start; `goal` has tolerance and length as in `solve_states`."""
+        residual, near = part.residual(start, v), row_lengths(part, start)
+        goal = _goal(self.tolerances.state, self.tolerances.state_length, near)
+        gain = None if self.gains is None else self.gains[0]
+        found = _solved(part, product, -residual, self.inverse.newton_step, None, goal, gain)
+        return _rows(part, start + found.solution, replace(found, residual=-found.residual), near)
 
-    def product(w: Tensor) -> Tensor:
-        return part.state_product_transposed(u, v, w)
+    def adjoints(self, part: Part, v: Tensor, u: Tensor, right: Tensor, start: Tensor) -> RowSolutions:
+        def product(w: Tensor) -> Tensor:
+            return part.state_product_transposed(u, v, w)
 
-    near = row_lengths(part, start)
-    found = _solved(part, product, right, inverse.adjoint, start, _Goal(*goal, near), gain)
-    return _rows(part, found.solution, found, near)
+        near = row_lengths(part, start)
+        goal = _goal(self.tolerances.adjoint, self.tolerances.adjoint_length, near)
+        gain = None if self.gains is None else self.gains[1]
+        found = _solved(part, product, right, self.inverse.adjoint, start, goal, gain)
+        return _rows(part, found.solution, found, near)
+
+    def _nonlinear(self, part: Part, v: Tensor, start: Tensor) -> RowSolutions:
+        length, tolerances = part.inner_length(start, v), self.tolerances
+        wanted = tolerances.state * max(tolerances.state_length / length, _SHARE) if length > 0.0 else 1e-8
+        directions = _Directions(part, v, self.inverse, start)
+        root = solve_from_anywhere(part, v, start, directions, max(wanted, 1e-12), _NEWTON_STEPS)
+        lengths = row_lengths(part, root.u)
+        message = root.message if root.failed else ""
+        return RowSolutions(root.u, root.residual, lengths * root.error, lengths, root.steps, message)
 
 
 def row_lengths(part: Part, rows: Tensor) -> Tensor:
@@ -132,24 +127,14 @@ def row_lengths(part: Part, rows: Tensor) -> Tensor:
     return lengths_in(rows, part.inner_metric.covector)
 
 
-@dataclass(frozen=True)
-class _Goal:
-    """The errors to which rows are solved.
+def _goal(tolerance: float, length: float, near: Tensor) -> Callable[[Tensor], Tensor]:
+    """(b,) goals as a function of the errors of the starts, whose lengths are near (b,).
 
-    Attributes:
-        tolerance, length: as in `solve_states`.
-        near: (b,) lengths of the starts.
+    A solution is at most as long as its start plus the error of the start. Without a length, and for a solution of
+    zero, rounding alone decides which errors are small.
     """
-
-    tolerance: float
-    length: float
-    near: Tensor
-
-    def __call__(self, first: Tensor) -> Tensor:
-        """(b,) goals by the errors of the starts: a solution is at most as long as its start plus this error."""
-        # Without a length, and for a solution of zero, rounding alone decides which errors are small.
-        least = max(self.tolerance * self.length, _ROUNDING * float(self.near.max()))
-        return (self.tolerance * _SHARE * (self.near + first)).clamp(min=least)
+    least = max(tolerance * length, _ROUNDING * float(near.max()))
+    return lambda first: (tolerance * _SHARE * (near + first)).clamp(min=least)
 
 
 def _solved(
@@ -158,7 +143,7 @@ def _solved(
     right: Tensor,
     inverse: Callable[[Tensor], Tensor],
     start: Tensor | None,
-    goal: _Goal,
+    goal: Callable[[Tensor], Tensor],
     gain: Tensor | None,
 ) -> BatchedResult:
     """One linear system a scenario, by conjugate gradients where J is definite, else by conjugate residuals."""
@@ -192,28 +177,11 @@ class _Directions:
         def product(w: Tensor) -> Tensor:
             return self.part.state_product(self.at, self.v, w)
 
-        found = batched_residuals(
-            product, residual, self.inverse.newton_step, self.part.inner_metric.covector, None, _relative, _MOST
-        )
-        return found.solution
+        gram, goal = self.part.inner_metric.covector, lambda first: _INEXACT * first
+        return batched_residuals(product, residual, self.inverse.newton_step, gram, None, goal, _MOST).solution
 
     def belongs(self, u: Tensor) -> bool:
         return torch.equal(u, self.at)
 
     def renewed(self, u: Tensor) -> _Directions:
         return replace(self, at=u)
-
-
-def _relative(first: Tensor) -> Tensor:
-    return _INEXACT * first
-
-
-def _nonlinear(
-    part: Part, v: Tensor, start: Tensor, inverse: PointwiseState, tolerance: float, nominal: float
-) -> RowSolutions:
-    length = part.inner_length(start, v)
-    wanted = tolerance * max(nominal / length, _SHARE) if length > 0.0 else 1e-8
-    root = solve_from_anywhere(part, v, start, _Directions(part, v, inverse, start), max(wanted, 1e-12), _NEWTON_STEPS)
-    lengths = row_lengths(part, root.u)
-    message = root.message if root.failed else ""
-    return RowSolutions(root.u, root.residual, lengths * root.error, lengths, root.steps, message)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..curvature.base import PointwiseState
-from .part_equations import RowSolutions, Tolerances, solve_adjoints, solve_states
+from .part_equations import RowSolutions, SharedInverse, Tolerances
 from .scenario_bilevel import Part
 
 
@@ -26,31 +26,6 @@ class PartSolver(Protocol):
     def adjoints(self, part: Part, v: Tensor, u: Tensor, right: Tensor, start: Tensor) -> RowSolutions:
         """J_s^T p_s = right_s at states u (b, n) from a start (b, n)."""
         ...
-
-
-@dataclass(frozen=True)
-class SharedInverse:
-    """Krylov methods that one inverse preconditions; a `PartSolver`.
-
-    Attributes:
-        inverse: an approximate inverse that all scenarios share.
-        tolerances: tolerances of both equations.
-        gains: (b,) of states and of adjoints, lower bounds of `RowSolutions.gain` from earlier solves; None without.
-    """
-
-    inverse: PointwiseState
-    tolerances: Tolerances
-    gains: tuple[Tensor, Tensor] | None = None
-
-    def states(self, part: Part, v: Tensor, start: Tensor) -> RowSolutions:
-        gain = None if self.gains is None else self.gains[0]
-        goal = self.tolerances.state, self.tolerances.state_length
-        return solve_states(part, v, start, self.inverse, *goal, gain)
-
-    def adjoints(self, part: Part, v: Tensor, u: Tensor, right: Tensor, start: Tensor) -> RowSolutions:
-        gain = None if self.gains is None else self.gains[1]
-        goal = self.tolerances.adjoint, self.tolerances.adjoint_length
-        return solve_adjoints(part, u, v, right, start, self.inverse, goal, gain)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ...linalg.riesz import RieszMap
 from .extremes import beyond
-from .mesh_levels import MeshLevel, TwoMeshEstimate
-from .scenario_bilevel import MeshTransfer
+from .mesh_levels import TwoMeshEstimate
 from .scenario_hypergradients import Hypergradients
+from .scenario_state import MeshLevel
+from .scenario_sum import ScenarioSum
 from .unseen import fresh_enough, unseen
 from .weighted_risk import WeightedRisk
 
@@ -42,30 +43,30 @@ class SamplingErrors:
     def total(self) -> float:
         return math.hypot(self.fine, self.coarse)
 
+    def scale(self, before: float) -> float:
+        """The factor by which errors estimated from fresh scenarios exceed the total; `before` where it is unknown."""
+        known = self.total > 0.0 and math.isfinite(self.bound)
+        return max(0.5 * self.bound / self.total, 1.0) if known else before
 
-def sampling_errors(
-    fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, found: TwoMeshEstimate
-) -> SamplingErrors:
+
+def sampling_errors(found: TwoMeshEstimate) -> SamplingErrors:
     """The errors of an estimate from all of its scenarios, and the bound from the fresh ones among them."""
-    return replace(_own_errors(fine, coarse, transfer, found), bound=_bound(fine, coarse, transfer, found))
+    return replace(_own_errors(found), bound=_bound(found.fine, found.coarse))
 
 
-def _own_errors(
-    fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, found: TwoMeshEstimate
-) -> SamplingErrors:
-    metric, few = fine.problem.outer_metric, found.fine.measured[0]
+def _own_errors(found: TwoMeshEstimate) -> SamplingErrors:
+    metric, few = found.fine.level.problem.outer_metric, found.fine.measured[0]
     own = _contrasted(found.fine.hypergradients, few)
-    smoothness = _smoothness(metric, found.derivative[None])
-    if coarse is None or found.coarse is None:
+    smoothness, coarse = _smoothness(metric, found.derivative[None]), found.coarse
+    if coarse is None:
         return SamplingErrors(smoothness * metric.dual_norm_estimate(own))
-    assert transfer is not None
-    many, same = found.coarse.measured
-    differences = own - transfer.restrict_transposed(_contrasted(found.coarse.hypergradients, same, many.balance.count))
-    below = _contrasted(found.coarse.hypergradients, many)
-    below_metric = coarse.problem.outer_metric
+    many, same = coarse.measured
+    differences = own - coarse.level.pulled_back(_contrasted(coarse.hypergradients, same, many.balance.count))
+    below = _contrasted(coarse.hypergradients, many)
+    below_metric = coarse.level.problem.outer_metric
     return SamplingErrors(
         smoothness * metric.dual_norm_estimate(differences),
-        _smoothness(below_metric, found.coarse.derivative[None]) * below_metric.dual_norm_estimate(below),
+        _smoothness(below_metric, coarse.derivative[None]) * below_metric.dual_norm_estimate(below),
         smoothness * metric.dual_norm_estimate(own),
     )
 
@@ -79,35 +80,32 @@ def _contrasted(hypergradients: Hypergradients, measured: WeightedRisk, count: i
     return hypergradients.combined(torch.nn.functional.pad(contrasts, (0, 0, 0, missing)))
 
 
-def _bound(fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, found: TwoMeshEstimate) -> float:
+def _bound(fine: ScenarioSum, coarse: ScenarioSum | None) -> float:
     """Bound of the error of the sum of both levels; the error of each level is estimated by its own fresh scenarios."""
-    few, rows = found.fine.measured[0], found.fine.hypergradients
+    few, rows, metric = fine.measured[0], fine.hypergradients, fine.level.problem.outer_metric
     if few.balance.factor == 0.0:
         return 0.0
-    if coarse is None or found.coarse is None:
-        if not fresh_enough(few.balance, fine.state.used):
-            return math.inf
-        return _bound_of_one(fine, few, rows)
-    assert transfer is not None
-    many, same = found.coarse.measured
+    if not fresh_enough(few.balance, fine.level.state.used):
+        return math.inf
+    if coarse is None:
+        return _bound_of_one(fine)
+    many, same = coarse.measured
     all_below = many.balance.factor == 0.0
-    if not fresh_enough(few.balance, fine.state.used):
+    if not (all_below or fresh_enough(many.balance, coarse.level.state.used)):
         return math.inf
-    if not (all_below or fresh_enough(many.balance, coarse.state.used)):
-        return math.inf
-    below = found.coarse.hypergradients
-    squares = rows.squares(fine.problem.outer_metric, below, transfer)
-    without = _offsets(fine, same, below, squares, many.balance.count)
-    offsets = _offsets(fine, few, rows, squares) - transfer.restrict_transposed(without)
-    bound = _length(fine.problem.outer_metric, offsets, _beyond(fine, squares))
-    return bound if all_below else math.hypot(bound, _bound_of_one(coarse, many, below))
+    below, pulled_back = coarse.hypergradients, coarse.level.pulled_back
+    squares = replace(rows, rows=rows.rows - pulled_back(below.rows[: len(rows.rows)])).squares(metric)
+    without = _offsets(fine.level, same, below, squares, many.balance.count)
+    offsets = _offsets(fine.level, few, rows, squares) - pulled_back(without)
+    bound = _length(metric, offsets, _beyond(fine.level, squares))
+    return bound if all_below else math.hypot(bound, _bound_of_one(coarse))
 
 
-def _bound_of_one(level: MeshLevel, measured: WeightedRisk, rows: Hypergradients) -> float:
+def _bound_of_one(found: ScenarioSum) -> float:
     """Bound of the error of one level, without any other one."""
-    metric = level.problem.outer_metric
-    squares = rows.squares(metric, None, None)
-    return _length(metric, _offsets(level, measured, rows, squares), _beyond(level, squares))
+    metric, rows = found.level.problem.outer_metric, found.hypergradients
+    squares = rows.squares(metric)
+    return _length(metric, _offsets(found.level, found.measured[0], rows, squares), _beyond(found.level, squares))
 
 
 def _beyond(level: MeshLevel, squares: Tensor) -> float:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ...linalg.riesz import RieszMap
-from .scenario_bilevel import MeshTransfer
 from .team import Team
 
 
@@ -39,19 +38,12 @@ class Hypergradients:
         nominal = float(shares[0].abs()) * metric.dual_norm_estimate(self.nominal[None])
         return nominal + float(self.team.summed([own[None]])[0])
 
-    def squares(self, metric: RieszMap, below: Hypergradients | None, transfer: MeshTransfer | None) -> Tensor:
-        """(b,) squared distances from the mean, by the diagonal of a Riesz map: one number per scenario.
-
-        With `below`, hypergradients on the coarse mesh of at least these scenarios, the squares are those of the
-        differences between the meshes.
-        """
+    def squares(self, metric: RieszMap) -> Tensor:
+        """(b,) squared distances from the mean, by the diagonal of a Riesz map: one number per scenario."""
         count = int(self.team.summed([self.rows.new_tensor([float(len(self.own))])])[0])
-        rows = self.rows
-        if below is not None and transfer is not None:
-            rows = rows - transfer.restrict_transposed(below.rows[: len(rows)])
-        mean = self.team.summed([rows.sum(0)])[0] / count
-        found = [metric.dual_norm_estimate((row - mean)[None]) ** 2 for row in rows]
-        return self.team.joined(rows.new_tensor(found), self.own, count)
+        mean = self.team.summed([self.rows.sum(0)])[0] / count
+        found = [metric.dual_norm_estimate((row - mean)[None]) ** 2 for row in self.rows]
+        return self.team.joined(self.rows.new_tensor(found), self.own, count)
 
     def part(self, coefficients: Tensor) -> Tensor:
         """The part of the combinations that this rank contributes."""

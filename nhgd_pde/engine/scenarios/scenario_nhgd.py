@@ -31,12 +31,12 @@ from ..search import outer_space
 from .footprint import Footprint
 from .growth import GrowthOptions
 from .known_solutions import KnownSolutions
-from .mesh_levels import MeshLevel, MeshLevelState, TwoMeshEstimate, two_mesh_estimate
+from .mesh_levels import TwoMeshEstimate, two_mesh_estimate
 from .nominal_point import solve_nominal
 from .part_equations import row_lengths
 from .sampling_errors import SamplingErrors, sampling_errors
-from .scenario_bilevel import MeshTransfer, Part, ScenarioBilevelProblem
-from .scenario_state import ScenarioState
+from .scenario_bilevel import Part, ScenarioBilevelProblem
+from .scenario_state import MeshLevel, MeshLevelState, ScenarioState
 from .team import ALONE, Team, numbers_of
 
 # Number of times that the equations of the same scenarios are solved again at one point, and the smallest factor by
@@ -92,73 +92,64 @@ class ScenarioNHGD:
         nominal_point, evaluation, nominal = solve_nominal(self.base, problem, v, state.nominal, accuracy)
         if nominal_point is None or (state.active == 0 and state.coarse is None):
             return replace(evaluation, validated=False), replace(state, fine=replace(state.fine, nominal=nominal))
-        fine, coarse = MeshLevel.at(problem, v, nominal_point, state.fine), None
+        fine, coarse = MeshLevel(problem, v, nominal_point, state.fine.at(nominal_point)), None
         transfer = problem.coarse if state.coarse is not None else None
         before = 0 if transfer is None else transfer.problem.counts.solves
         if transfer is not None and state.coarse is not None:
-            coarse = self._coarse_level(transfer, v, state.coarse, accuracy)
-            if coarse is None:
+            below = transfer.restrict(v)
+            found, _, _ = solve_nominal(self.base, transfer.problem, below, state.coarse.nominal, accuracy)
+            if found is None:
                 return self._evaluate(problem, v, replace(state, coarse=None, tried=True), accuracy)
-        fine, coarse, estimate, errors = self._estimated(fine, coarse, transfer, self._tolerances(state, accuracy))
-        if estimate.message:
-            return failed_evaluation(v, estimate.message), state
+            coarse = MeshLevel(transfer.problem, below, found, state.coarse.at(found), transfer)
+        result = self._estimated(fine, coarse, self._tolerances(state, accuracy))
+        if isinstance(result, str):
+            return failed_evaluation(v, result), state
         if transfer is not None:
             problem.counts.coarse_solves += transfer.problem.counts.solves - before
-        return self._evaluation(problem, v, evaluation, fine, coarse, estimate, errors, state)
-
-    def _coarse_level(
-        self, transfer: MeshTransfer, v: Tensor, state: MeshLevelState, accuracy: Accuracy
-    ) -> MeshLevel | None:
-        """The level on the coarser mesh at v; None where its nominal scenario cannot be solved."""
-        below = transfer.restrict(v)
-        found, _, _ = solve_nominal(self.base, transfer.problem, below, state.nominal, accuracy)
-        return None if found is None else MeshLevel.at(transfer.problem, below, found, state)
+        return self._evaluation(problem, v, evaluation, *result, state)
 
     def _estimated(
-        self, fine: MeshLevel, coarse: MeshLevel | None, transfer: MeshTransfer | None, accuracy: tuple[float, float]
-    ) -> tuple[MeshLevel, MeshLevel | None, TwoMeshEstimate, SamplingErrors]:
-        """The levels after their equations were solved, the estimate by them, and its sampling errors.
+        self, fine: MeshLevel, coarse: MeshLevel | None, accuracy: tuple[float, float]
+    ) -> tuple[TwoMeshEstimate, SamplingErrors] | str:
+        """The estimate and its sampling errors, or a sentence where a system could not be solved.
 
         The equations are solved again, to smaller errors, as long as the gradient has to be corrected for their
         residuals by more than its sampling error hides.
         """
         problem, v = fine.problem, fine.v
         own = problem.nominal.control_derivative(v)
-        for left in reversed(range(1 + _MOST_TIGHTENINGS)):
-            estimate = two_mesh_estimate(fine, coarse, transfer, problem.risk, accuracy, self.team)
-            if estimate.message:
-                return fine, coarse, estimate, SamplingErrors(math.nan)
-            fine = fine.following(estimate.fine)
-            coarse = coarse.following(estimate.coarse) if coarse is not None and estimate.coarse is not None else None
-            errors = sampling_errors(fine, coarse, transfer, estimate)
+        tightenings = 0
+        while True:
+            estimate = two_mesh_estimate(fine, coarse, accuracy, self.team)
+            if isinstance(estimate, str):
+                return estimate
+            fine, coarse = estimate.fine.level, None if estimate.coarse is None else estimate.coarse.level
+            errors = sampling_errors(estimate)
             length = self._length(problem, v, estimate.derivative + own)
             hidden = max(self.growth.share * errors.total, self.growth.visible * length)
-            if not (left and estimate.corrected > 2.0 * hidden):
-                break
+            if tightenings == _MOST_TIGHTENINGS or not (estimate.corrected > 2.0 * hidden):
+                return estimate, errors
             # New scenarios all start from the nominal state, so their errors are correlated; tighten.
+            tightenings += 1
             tighter = max(hidden / estimate.corrected, _LEAST_TIGHTENING)
             accuracy = tighter * accuracy[0], tighter * accuracy[1]
-        return fine, coarse, estimate, errors
 
     def _evaluation(
         self,
         problem: ScenarioBilevelProblem,
         v: Tensor,
         nominal: Evaluation,
-        fine: MeshLevel,
-        coarse: MeshLevel | None,
         estimate: TwoMeshEstimate,
         errors: SamplingErrors,
         state: ScenarioState,
     ) -> tuple[Evaluation, ScenarioState]:
+        fine, coarse = estimate.fine.level.state, None if estimate.coarse is None else estimate.coarse.level.state
         derivative = estimate.derivative + problem.nominal.control_derivative(v)
         left = estimate.state_error + estimate.adjoint_error
         # With a nonlinear measure, the weights of scenarios depend on the values of those left out.
         validated = errors.total == 0.0 or (problem.risk.linear and math.isfinite(errors.bound))
         parts = self._parts(problem, estimate, derivative)
-        scale, total = state.scale, errors.total
-        if total > 0.0 and math.isfinite(errors.bound):
-            scale = max(0.5 * errors.bound / total, 1.0)
+        scale, total = errors.scale(state.scale), errors.total
         evaluation = Evaluation(
             v=v,
             value=estimate.value + problem.nominal.control_value(v),
@@ -171,8 +162,8 @@ class ScenarioNHGD:
             refinement_steps=max(each.adjoint_steps for each in estimate.sums),
             sampling_error=total,
             sampling_bound=2.0 * scale * total,
-            scenarios=fine.state.active,
-            coarse_scenarios=0 if coarse is None else coarse.state.active,
+            scenarios=fine.active,
+            coarse_scenarios=0 if coarse is None else coarse.active,
             smoothing_gap=sum(each.gap for each in estimate.sums),
             validated=validated,
             rounding=parts.rounding,
@@ -180,9 +171,9 @@ class ScenarioNHGD:
         if not evaluation.finite:
             return evaluation, state
         reached = ScenarioState(
-            replace(fine.state, sampling_error=errors.fine),
+            replace(fine, sampling_error=errors.fine),
             # The coarser mesh is no help where scenarios differ in another way there.
-            None if coarse is None or errors.useless else replace(coarse.state, sampling_error=errors.coarse),
+            None if coarse is None or errors.useless else replace(coarse, sampling_error=errors.coarse),
             evaluation.sensitivity,
             tried=state.tried or coarse is not None,
             at=v,

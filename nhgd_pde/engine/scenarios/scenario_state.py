@@ -1,4 +1,4 @@
-"""The state of natural hypergradients over scenarios."""
+"""The state of natural hypergradients over scenarios, on one or two meshes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,62 @@ from torch import Tensor
 from ..nhgd import NHGDState
 from ..scales import UNKNOWN, GradientScales
 from .known_solutions import KnownSolutions
-from .mesh_levels import MeshLevelState
+from .nominal_point import NominalPoint
+from .scenario_bilevel import MeshTransfer, ScenarioBilevelProblem
+
+
+@dataclass(frozen=True)
+class MeshLevelState:
+    """Data of one mesh that are carried from one evaluation to the next.
+
+    Attributes:
+        nominal: state of the nominal scenario.
+        known: states and adjoints of the other scenarios.
+        active: number of scenarios that the next evaluation takes.
+        sampling_error: standard error of their part of the gradient in the last evaluation; infinite before the first.
+        used: number of the first scenarios that were used to choose the point; the others are fresh at the point.
+    """
+
+    nominal: NHGDState
+    known: KnownSolutions
+    active: int
+    sampling_error: float = math.inf
+    used: int = 0
+
+    def blend(self, other: MeshLevelState, share: float) -> MeshLevelState:
+        nominal, known = self.nominal.blend(other.nominal, share), self.known.blend(other.known, share)
+        return replace(other, nominal=nominal, known=known, used=other.active)
+
+    def at(self, nominal_point: NominalPoint) -> MeshLevelState:
+        """The state at another point, where all solutions have moved with the nominal scenario."""
+        known = self.known.following(nominal_point.u, nominal_point.p)
+        return replace(self, nominal=nominal_point.state, known=known)
+
+
+@dataclass(frozen=True)
+class MeshLevel:
+    """A problem on one mesh at a point, its nominal scenario there, and the solutions known of the others.
+
+    Attributes:
+        transfer: the maps between this mesh and that of the problem to solve; None where both are the same.
+    """
+
+    problem: ScenarioBilevelProblem
+    v: Tensor
+    nominal_point: NominalPoint
+    state: MeshLevelState
+    transfer: MeshTransfer | None = None
+
+    def prolonged(self, states: Tensor) -> Tensor:
+        """Differences of states on the mesh of the problem to solve."""
+        return states if self.transfer is None else self.transfer.prolong(states)
+
+    def pulled_back(self, derivatives: Tensor) -> Tensor:
+        """Derivatives (k, p_c) by the control of this level -> (k, p) by that of the problem to solve."""
+        return derivatives if self.transfer is None else self.transfer.restrict_transposed(derivatives)
+
+    def knowing(self, known: KnownSolutions) -> MeshLevel:
+        return replace(self, state=replace(self.state, known=known))
 
 
 @dataclass(frozen=True)

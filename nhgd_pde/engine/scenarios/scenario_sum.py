@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .known_solutions import KnownSolutions
-from .nominal_point import NominalPoint
-from .part_equations import RowSolutions, Tolerances, relative
-from .part_solution import SharedInverse, solve_part_adjoints, solve_part_states
-from .scenario_bilevel import Risk, ScenarioBilevelProblem
+from .part_equations import RowSolutions, SharedInverse, Tolerances, relative
+from .part_solution import solve_part_adjoints, solve_part_states
+from .scenario_bilevel import Risk
 from .scenario_hypergradients import Hypergradients
-from .team import ALONE, Team, Work, numbers_of
+from .scenario_state import MeshLevel
+from .team import Team, Work, numbers_of
 from .weighted_risk import WeightedRisk, difference, padded, weighted_risk
 from .weights import Balance
 
@@ -38,9 +38,8 @@ class ScenarioSum:
             there are none.
         state_error, adjoint_error: relative errors, root mean square over the scenarios.
         state_steps, adjoint_steps: largest number of applications of the inverse to a row.
-        known: states and adjoints.
+        level: the level with the solutions found.
         hypergradients: hypergradients of all scenarios.
-        message: a sentence where a system could not be solved; everything else is then worthless.
     """
 
     measured: tuple[WeightedRisk, ...]
@@ -51,9 +50,8 @@ class ScenarioSum:
     adjoint_error: float
     state_steps: int
     adjoint_steps: int
-    known: KnownSolutions
+    level: MeshLevel
     hypergradients: Hypergradients
-    message: str = ""
 
     @property
     def value(self) -> float:
@@ -67,15 +65,8 @@ class ScenarioSum:
 
 
 def sum_over_scenarios(
-    problem: ScenarioBilevelProblem,
-    v: Tensor,
-    known: KnownSolutions,
-    nominal_point: NominalPoint,
-    balances: Sequence[Balance],
-    risk: Risk,
-    tolerances: Tolerances,
-    team: Team = ALONE,
-) -> ScenarioSum:
+    level: MeshLevel, balances: Sequence[Balance], risk: Risk, accuracy: tuple[float, float], team: Team
+) -> ScenarioSum | str:
     """Solve the equations of some scenarios and add up their hypergradients.
 
     With the mean, the adjoints of a part follow its states, while its matrices are in memory. Any other measure needs
@@ -83,33 +74,31 @@ def sum_over_scenarios(
     are those of all scenarios.
 
     Args:
-        problem: the scenarios.
-        v: (p,) outer variables.
-        known: states and adjoints to start from, with the nominal ones at v.
-        nominal_point: the nominal scenario at v, whose inverse all scenarios share.
+        level: the scenarios at a point, with states and adjoints to start from.
         balances: weights of the first scenarios. The first balance has the most scenarios; the measures of the others
             are subtracted.
         risk: measure of the values.
-        tolerances: tolerances of both equations.
-        team: ranks that share the scenarios. All call this function with the same arguments, apart from `known`.
+        accuracy: relative errors of states and adjoints.
+        team: ranks that share the scenarios. All call this function with the same arguments, apart from the starts.
+
+    Returns:
+        The sum, or a sentence where a system could not be solved.
     """
-    work = _Pass(problem, v, known, nominal_point, tolerances, balances[0].count, team)
+    work = _Pass(level, accuracy, balances[0].count, team)
     shares = difference([WeightedRisk(each, 0.0, each.weights) for each in balances])
-    if at_once := risk.linear and problem.penalty_weights is None:
+    if at_once := risk.linear and work.problem.penalty_weights is None:
         work.each_part(work.own, lambda indices: work.adjoints(indices, shares, work.states(indices)))
     else:
         work.each_part(work.own, work.states)
     if work.message:
-        return work.failed()
+        return work.message
     measured = work.measured(balances, risk)
     if not at_once:
         shares = difference(measured)
         largest = torch.stack([padded(each.shares.abs(), len(shares)) for each in measured]).amax(0)
         heavy = torch.nonzero(largest[1:] > _NO_SHARE * largest.max()).reshape(-1)
         work.each_part(team.own(heavy), lambda indices: work.adjoints(indices, shares))
-        if work.message:
-            return work.failed()
-    return work.done(measured, shares)
+    return work.message or work.done(measured, shares)
 
 
 def _root_mean_square(table: Tensor) -> float:
@@ -120,29 +109,18 @@ def _root_mean_square(table: Tensor) -> float:
     return largest * math.sqrt(float(((table[:, 0] / largest).square() * table[:, 1]).sum()))
 
 
-def _parts(indices: Tensor, size: int) -> Iterator[Tensor]:
-    if len(indices):
-        yield from torch.split(indices, size)
-
-
-@dataclass
 class _Pass:
     """States, adjoints and sums of the scenarios of this rank, as far as the pass has come.
 
     Shares (b + 1,) of hypergradients have that of the nominal scenario first.
     """
 
-    problem: ScenarioBilevelProblem
-    v: Tensor
-    known: KnownSolutions
-    nominal_point: NominalPoint
-    tolerances: Tolerances
-    active: int
-    team: Team
-    message: str = ""
-    steps: list[int] = field(default_factory=lambda: [0, 0])
-
-    def __post_init__(self) -> None:
+    def __init__(self, level: MeshLevel, accuracy: tuple[float, float], active: int, team: Team) -> None:
+        self.level, self.active, self.team = level, active, team
+        self.problem, self.v, self.nominal_point = level.problem, level.v, level.nominal_point
+        self.known, norm = level.state.known, level.problem.nominal.inner_metric.norm
+        self.tolerances = Tolerances(*accuracy, norm(self.nominal_point.u), norm(self.nominal_point.p))
+        self.message, self.steps = "", [0, 0]
         self.own = self.team.own(torch.arange(self.active))
         n, count = self.known.u.shape[1], len(self.own)
         self.u, self.p = self.v.new_empty(count, n), self.v.new_empty(count, n)
@@ -163,7 +141,7 @@ class _Pass:
     def each_part(self, indices: Tensor, verb: Callable[[Tensor], object]) -> None:
         """Call a method for the parts of some scenarios of this rank, until a system cannot be solved on any rank."""
         with self.team.together():
-            for part in _parts(indices, self.problem.at_once):
+            for part in torch.split(indices, self.problem.at_once) if len(indices) else ():
                 verb(part)
                 if self.message:
                     break
@@ -235,30 +213,10 @@ class _Pass:
             self.larger[kind, places] = found.gain
         self.steps[kind] = max(self.steps[kind], found.steps)
 
-    @property
-    def hypergradients(self) -> Hypergradients:
-        return Hypergradients(self.nominal_point.derivative, self.rows, self.own, self.team)
-
-    def failed(self) -> ScenarioSum:
-        """The result with the message alone."""
-        nan, nothing = math.nan, torch.zeros_like(self.v)
-        return ScenarioSum(
-            measured=(),
-            derivative=nothing,
-            correction=nothing,
-            apart=nothing,
-            state_error=nan,
-            adjoint_error=nan,
-            state_steps=self.steps[0],
-            adjoint_steps=self.steps[1],
-            known=self.known,
-            hypergradients=self.hypergradients,
-            message=self.message,
-        )
-
     def done(self, measured: tuple[WeightedRisk, ...], shares: Tensor) -> ScenarioSum:
         """The result, from the shares (b + 1,) in which the hypergradients enter."""
-        mean, errors, steps = self._summed(shares)
+        hypergradients = Hypergradients(self.nominal_point.derivative, self.rows, self.own, self.team)
+        mean, errors, steps = self._summed(hypergradients, shares)
         known = KnownSolutions(self.u, self.p, self.known.at, gains=self.larger)
         correction, apart = self._corrections()
         return ScenarioSum(
@@ -270,11 +228,11 @@ class _Pass:
             adjoint_error=errors[1],
             state_steps=int(steps[0]),
             adjoint_steps=int(steps[1]),
-            known=known,
-            hypergradients=self.hypergradients,
+            level=self.level.knowing(known),
+            hypergradients=hypergradients,
         )
 
-    def _summed(self, shares: Tensor) -> tuple[Tensor, list[float], Tensor]:
+    def _summed(self, hypergradients: Hypergradients, shares: Tensor) -> tuple[Tensor, list[float], Tensor]:
         """Sums over all ranks: the hypergradient (p,), root mean square errors, and the largest numbers of steps (2,).
 
         Errors add up as if all of them had one direction. Residuals of the equations and counts of work are summed
@@ -282,7 +240,7 @@ class _Pass:
         """
         own = shares[1:].abs()[self.own]
         parts = [
-            self.hypergradients.part(shares[:, None]),
+            hypergradients.part(shares[:, None]),
             self.left,
             numbers_of(self.team, [*self.steps, *self._sizes(own)], self.v),
             self.work.here(self.v),

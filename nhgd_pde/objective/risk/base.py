@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ _NO_SPREAD = math.sqrt(torch.finfo(torch.float64).eps)
 Expectation = Callable[[Tensor], float]
 
 
-class RiskMeasure(Protocol):
+class RiskMeasure(ABC):
     """A convex function of the values (S,) of the scenarios, whose probabilities are weights (S,) that sum to 1.
 
     A measure with a kink is smoothed: `value` and its derivatives belong to the smoothed measure, `exact` does not. The
@@ -32,61 +33,82 @@ class RiskMeasure(Protocol):
     """
 
     @property
+    @abstractmethod
     def name(self) -> str: ...
 
     @property
-    def linear(self) -> bool: ...
+    def linear(self) -> bool:
+        return False
 
+    @abstractmethod
     def value(self, values: Tensor, weights: Tensor) -> float: ...
 
+    @abstractmethod
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
         """(S,) the derivative by the values: the weights of the derivatives of the scenarios, whose sum is 1."""
-        ...
 
+    @abstractmethod
     def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
         """(S,) the derivative of `derivative` along a direction (S,) of the values."""
-        ...
 
     def level(self, values: Tensor, weights: Tensor) -> float | None:
         """The minimising auxiliary variable, in the units of the values; None where there is none."""
-        ...
+        return None
 
     def exact(self, values: Tensor, weights: Tensor) -> float:
         """The measure without smoothing."""
-        ...
+        return self.value(values, weights)
 
     def gap(self, weights: Tensor) -> float:
         """A bound of the smoothing: value <= exact <= value + gap for any values."""
-        ...
+        return 0.0
 
+    @abstractmethod
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
         """(S,) contributions of the scenarios of a sample, whose expectation is the exact measure of the distribution.
 
         The measure is expanded to second order around the distribution, as far as `expectation` knows it. None where a
         sample does not determine the error of the measure.
         """
-        ...
 
     def doubt(self, values: Tensor, weights: Tensor) -> str:
         """A sentence on why a sample does not determine the measure of its distribution; empty if it does."""
-        ...
+        return ""
 
-    def fitted(self, values: Tensor, weights: Tensor) -> RiskMeasure:
+    def fitted(self, values: Tensor, weights: Tensor) -> Self:
         """The measure with a smoothing in proportion to the spread of these values."""
-        ...
+        return self
+
+
+class SmoothedMeasure(RiskMeasure):
+    """The base of measures with a kink; a frozen dataclass with two fields, among others.
+
+    Attributes:
+        smoothing: the width as a share of the scale.
+        scale: the scale of the values, in their units; see `fitted`.
+    """
+
+    smoothing: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        for name, number in (("smoothing", self.smoothing), ("scale", self.scale)):
+            require(name, 0.0 < number < math.inf, "a number greater than 0", number)
+
+    @property
+    def width(self) -> float:
+        return self.smoothing * self.scale
+
+    def fitted(self, values: Tensor, weights: Tensor) -> Self:
+        return replace(self, scale=spread(values, weights))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(RiskMeasure):
     """The expected value. Weights may be negative, as in sparse quadrature."""
 
-    @property
-    def name(self) -> str:
-        return "mean"
-
-    @property
-    def linear(self) -> bool:
-        return True
+    linear = True
+    name = "mean"
 
     def value(self, values: Tensor, weights: Tensor) -> float:
         values, weights = distribution(values, weights, signed=True)
@@ -98,23 +120,8 @@ class Mean:
     def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
         return torch.zeros_like(distribution(values, weights, signed=True)[1])
 
-    def level(self, values: Tensor, weights: Tensor) -> float | None:
-        return None
-
-    def exact(self, values: Tensor, weights: Tensor) -> float:
-        return self.value(values, weights)
-
-    def gap(self, weights: Tensor) -> float:
-        return 0.0
-
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
         return values
-
-    def doubt(self, values: Tensor, weights: Tensor) -> str:
-        return ""
-
-    def fitted(self, values: Tensor, weights: Tensor) -> Mean:
-        return self
 
 
 def distribution(values: Tensor, weights: Tensor, signed: bool = False) -> tuple[Tensor, Tensor]:
@@ -168,15 +175,6 @@ def spread(values: Tensor, weights: Tensor) -> float:
 
 
 def require(field: str, holds: bool, expectation: str, found: float) -> None:
-    """Checks a condition on a field.
-
-    Raises:
-        ValueError: the condition does not hold.
-    """
+    """Raises: ValueError: a condition on a field does not hold."""
     if not holds:
         raise ValueError(f"{field}: expected {expectation}, found {found}")
-
-
-def require_smoothing(smoothing: float, scale: float) -> None:
-    require("smoothing", 0.0 < smoothing < math.inf, "a number greater than 0", smoothing)
-    require("scale", 0.0 < scale < math.inf, "a number greater than 0", scale)

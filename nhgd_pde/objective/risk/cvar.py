@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .base import Expectation, distribution, require, require_smoothing, spread
+from .base import Expectation, SmoothedMeasure, distribution, require
 
 _EPSILON = torch.finfo(torch.float64).eps
 # Largest number of steps of the search for a level. Halvings from the largest to the least number take about 2,000.
@@ -36,7 +36,7 @@ class CVaRIntegrand:
 
 
 @dataclass(frozen=True)
-class CVaR:
+class CVaR(SmoothedMeasure):
     """min over t of t + E plus(f - t) / (1 - beta): the mean of the worst share 1 - beta (Rockafellar, Uryasev 2000).
 
     The plus function is smoothed by w log(1 + exp(s / w)) with a width w (Kouri and Surowiec 2016), which is too large
@@ -52,8 +52,7 @@ class CVaR:
 
     Attributes:
         beta: the level between 0 and 1; 0 would be the mean and 1 the worst case.
-        smoothing: the width as a share of the scale.
-        scale: the scale of the values, in their units; see `fitted`.
+        smoothing, scale: see `SmoothedMeasure`.
     """
 
     beta: float
@@ -62,24 +61,16 @@ class CVaR:
 
     def __post_init__(self) -> None:
         require("beta", 0.0 < self.beta < 1.0, "a level between 0 and 1, both excluded", self.beta)
-        require_smoothing(self.smoothing, self.scale)
+        super().__post_init__()
 
     @property
     def name(self) -> str:
         return f"CVaR {self.beta:g}"
 
-    @property
-    def linear(self) -> bool:
-        return False
-
-    @property
-    def width(self) -> float:
-        return self.smoothing * self.scale
-
     def value(self, values: Tensor, weights: Tensor) -> float:
         values, weights = distribution(values, weights)
         x, t = self._solution(values, weights)
-        return t + self.width * float(weights @ _softplus(x)) / (1.0 - self.beta) - self._gap
+        return t + self.width * float(weights @ _softplus(x)) / (1.0 - self.beta) - self.gap(weights)
 
     def derivative(self, values: Tensor, weights: Tensor) -> Tensor:
         values, weights = distribution(values, weights)
@@ -113,22 +104,12 @@ class CVaR:
 
     def gap(self, weights: Tensor) -> float:
         """w H(beta) / (1 - beta) with the entropy H of a coin, because H is concave; constants attain it."""
-        return self._gap
+        entropy = -self.beta * math.log(self.beta) - (1.0 - self.beta) * math.log1p(-self.beta)
+        return self.width * entropy / (1.0 - self.beta)
 
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
         t = value_at_risk(values, weights, self.beta)
         return t + (values.detach().double() - t).clamp(min=0.0) / (1.0 - self.beta)
-
-    @property
-    def _gap(self) -> float:
-        entropy = -self.beta * math.log(self.beta) - (1.0 - self.beta) * math.log1p(-self.beta)
-        return self.width * entropy / (1.0 - self.beta)
-
-    def doubt(self, values: Tensor, weights: Tensor) -> str:
-        return ""
-
-    def fitted(self, values: Tensor, weights: Tensor) -> CVaR:
-        return replace(self, scale=spread(values, weights))
 
     def integrand(self, values: Tensor, t: float) -> CVaRIntegrand:
         """The integrand for methods in which t is a variable: its weighted mean is minimised in (f, t) jointly.
@@ -138,7 +119,7 @@ class CVaR:
         above, tail = values.detach().double() - t, 1.0 - self.beta
         x = above / self.width
         slope = torch.sigmoid(x) / tail
-        value = t + self.width * _softplus(x) / tail - self._gap
+        value = t + self.width * _softplus(x) / tail - self.gap(values)
         exact = t + above.clamp(min=0.0) / tail
         return CVaRIntegrand(
             value, exact, slope, 1.0 - slope, torch.sigmoid(x) * torch.sigmoid(-x) / (self.width * tail)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Expectation, distribution, moments, require, require_smoothing, spread
+from .base import Expectation, SmoothedMeasure, distribution, moments, require
 
 
 @dataclass(frozen=True)
-class MeanPlusDeviation:
+class MeanPlusDeviation(SmoothedMeasure):
     """E f + c std f, with the standard deviation smoothed as sqrt(var f + w^2) - w with a width w.
 
     The standard deviation has a kink at constants, so that the smoothing matters only where the deviation is not much
@@ -21,8 +21,7 @@ class MeanPlusDeviation:
 
     Attributes:
         c: the multiple, at least 0.
-        smoothing: the width as a share of the scale.
-        scale: the scale of the values, in their units; see `fitted`.
+        smoothing, scale: see `SmoothedMeasure`.
     """
 
     c: float
@@ -31,7 +30,7 @@ class MeanPlusDeviation:
 
     def __post_init__(self) -> None:
         require("c", 0.0 <= self.c < math.inf, "a number of at least 0", self.c)
-        require_smoothing(self.smoothing, self.scale)
+        super().__post_init__()
 
     @property
     def name(self) -> str:
@@ -40,10 +39,6 @@ class MeanPlusDeviation:
     @property
     def linear(self) -> bool:
         return self.c == 0.0
-
-    @property
-    def width(self) -> float:
-        return self.smoothing * self.scale
 
     def value(self, values: Tensor, weights: Tensor) -> float:
         mean, _, deviation = moments(*distribution(values, weights))
@@ -62,9 +57,6 @@ class MeanPlusDeviation:
         unit = rest / size
         return self.c / size * weights * (moved - unit * (weights @ (unit * moved)))
 
-    def level(self, values: Tensor, weights: Tensor) -> float | None:
-        return None
-
     def exact(self, values: Tensor, weights: Tensor) -> float:
         mean, _, deviation = moments(*distribution(values, weights))
         return mean + self.c * deviation
@@ -82,9 +74,3 @@ class MeanPlusDeviation:
         if variance > 0.0:
             deviation = math.sqrt(variance)
         return values + self.c * 0.5 * (deviation + rest.square() / deviation)
-
-    def doubt(self, values: Tensor, weights: Tensor) -> str:
-        return ""
-
-    def fitted(self, values: Tensor, weights: Tensor) -> MeanPlusDeviation:
-        return replace(self, scale=spread(values, weights))

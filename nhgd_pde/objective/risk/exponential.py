@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .base import Expectation, distribution, require, require_smoothing, spread
+from .base import Expectation, RiskMeasure, SmoothedMeasure, distribution, require
 
 # A sample mean is useless if the tail index is above `_HEAVY`. The index is estimated from at least `_FEWEST` values.
 _HEAVY = 0.7
@@ -16,7 +16,7 @@ _FEWEST = 5
 
 
 @dataclass(frozen=True)
-class Entropic:
+class Entropic(RiskMeasure):
     """log E exp(theta f) / theta, which needs no smoothing; it lies between the mean (theta -> 0) and the maximum.
 
     For small theta it is mean + theta/2 variance. It is convex, monotone and equivariant under translations, but not
@@ -34,10 +34,6 @@ class Entropic:
     @property
     def name(self) -> str:
         return f"entropic {self.theta:g}"
-
-    @property
-    def linear(self) -> bool:
-        return False
 
     def value(self, values: Tensor, weights: Tensor) -> float:
         values, weights = distribution(values, weights)
@@ -58,15 +54,6 @@ class Entropic:
         tilted = self.derivative(values, weights)
         direction = direction.double()
         return self.theta * tilted * (direction - tilted @ direction)
-
-    def level(self, values: Tensor, weights: Tensor) -> float | None:
-        return None
-
-    def exact(self, values: Tensor, weights: Tensor) -> float:
-        return self.value(values, weights)
-
-    def gap(self, weights: Tensor) -> float:
-        return 0.0
 
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
         middle = self.exact(values, weights)
@@ -95,12 +82,9 @@ class Entropic:
             "less than 1 and an interval less than 0.7), and the expectation may be infinite; take a smaller factor"
         )
 
-    def fitted(self, values: Tensor, weights: Tensor) -> Entropic:
-        return self
-
 
 @dataclass(frozen=True)
-class WorstCase:
+class WorstCase(SmoothedMeasure):
     """The largest value of a scenario of positive probability, smoothed as w log E exp(f / w) with a width w.
 
     The smoothed value is too small by at most w log(1 / p), where p is the probability of the worst scenario; this is
@@ -108,27 +92,12 @@ class WorstCase:
     together.
 
     Attributes:
-        smoothing: the width as a share of the scale.
-        scale: the scale of the values, in their units; see `fitted`.
+        smoothing, scale: see `SmoothedMeasure`.
     """
 
+    name = "worst case"
     smoothing: float = 1e-3
     scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_smoothing(self.smoothing, self.scale)
-
-    @property
-    def name(self) -> str:
-        return "worst case"
-
-    @property
-    def linear(self) -> bool:
-        return False
-
-    @property
-    def width(self) -> float:
-        return self.smoothing * self.scale
 
     @property
     def _smooth(self) -> Entropic:
@@ -143,9 +112,6 @@ class WorstCase:
     def second_derivative(self, values: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
         return self._smooth.second_derivative(values, weights, direction)
 
-    def level(self, values: Tensor, weights: Tensor) -> float | None:
-        return None
-
     def exact(self, values: Tensor, weights: Tensor) -> float:
         values, weights = distribution(values, weights)
         return float(values[weights > 0.0].max())
@@ -157,9 +123,3 @@ class WorstCase:
     def contributions(self, values: Tensor, weights: Tensor, expectation: Expectation) -> Tensor | None:
         """None: the largest value of a sample is only a lower bound of the worst case."""
         return None
-
-    def doubt(self, values: Tensor, weights: Tensor) -> str:
-        return ""
-
-    def fitted(self, values: Tensor, weights: Tensor) -> WorstCase:
-        return replace(self, scale=spread(values, weights))

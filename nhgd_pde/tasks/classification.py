@@ -1,0 +1,231 @@
+"""Training a classifier as the inner problem of a bilevel problem.
+
+    g(u, v) = 1/N sum_i w_i CE(u; x_i, y_i) + lambda/2 |u|^2,     f(u, v) = 1/M sum_j CE(u; x_j', y_j')
+
+CE is the cross entropy, -log p(y | x; u). The training set (x_i, y_i, w_i) is a function of the outer variables v; the
+validation set (x_j', y_j') is fixed. g is a negative log-likelihood up to constants, the ridge being that of a normal
+prior, and its Fisher information is
+
+    F = 1/N sum_i w_i J_i^T (diag(p_i) - p_i p_i^T) J_i + lambda I,     J_i the derivative of the logits of x_i,
+
+the Hessian where the logits are linear in u, and a positive definite approximation of it elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp
+from torch.nn.functional import cross_entropy
+
+from ..engine.bilevel import InnerBatch, Sample
+from ..linalg.riesz import RieszMap
+from .classifier import Classifier
+from .factors import ConvexFactors, root_factors
+from .loss_problem import LossProblem
+from .metrics import training_metric
+
+# Largest number of steps of `trained`, and the step at which it ends, relative to the parameters.
+_NEWTON_STEPS, _TRAINED = 50, 1e-6
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their labels.
+
+    Attributes:
+        images: (N, f) pixels in [0, 1].
+        labels: (N,) classes 0, 1, ...
+        weights: (N,) of the losses; None for one.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor) -> Examples:
+        """The examples with these numbers."""
+        weights = None if self.weights is None else self.weights[index]
+        return Examples(self.images[index], self.labels[index], weights)
+
+
+class TrainingSet(Protocol):
+    """A training set as a differentiable function of the outer variables: this is what tasks differ in."""
+
+    @property
+    def start(self) -> Tensor:
+        """The first outer variables (p,)."""
+        ...
+
+    def at(self, v: Tensor) -> Examples:
+        """The training set for outer variables v (p,)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Classification(LossProblem):
+    """Tune a training set so that what is learnt from it does well on the validation set.
+
+    Attributes:
+        classifier: the model.
+        training: the training set as a function of v.
+        validation: the examples of the outer loss.
+        ridge: lambda > 0.
+        scores: `model` draws the label of a score from p(y | x; u), so that the scores' second moment is F whatever
+            the data are; `observed` takes the stochastic gradients of g themselves, as the paper does.
+        drawn: examples of a stochastic inner gradient are drawn; else gradients are of all examples, and only the
+            scores are drawn.
+    """
+
+    classifier: Classifier
+    training: TrainingSet
+    validation: Examples
+    ridge: float
+    scores: Literal["model", "observed"] = "model"
+    drawn: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        classifier: Classifier,
+        training: TrainingSet,
+        validation: Examples,
+        ridge: float,
+        scores: Literal["model", "observed"] = "model",
+        drawn: bool = False,
+        bounds: tuple[Tensor, Tensor] | None = None,
+        seed: int = 0,
+    ) -> Classification:
+        """The problem with these attributes; `seed` is that of the first parameters of a network."""
+
+        def inner(u: Tensor, v: Tensor) -> Tensor:
+            examples = training.at(v)
+            losses = cross_entropy(classifier.logits(u, examples.images), examples.labels, reduction="none")
+            weighted = losses if examples.weights is None else examples.weights * losses
+            return weighted.mean() + 0.5 * ridge * u.square().sum()
+
+        def outer(u: Tensor, v: Tensor) -> Tensor:
+            return cross_entropy(classifier.logits(u, validation.images), validation.labels)
+
+        first = classifier.start(torch.Generator().manual_seed(seed)), training.start
+        return cls(
+            inner,
+            outer,
+            first,
+            bounds,
+            classifier=classifier,
+            training=training,
+            validation=validation,
+            ridge=ridge,
+            scores=scores,
+            drawn=drawn,
+        )
+
+    @cached_property
+    def inner_metric(self) -> RieszMap:
+        return training_metric(self.classifier, self.training.at(self.first[1]).images, self.ridge)
+
+    def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """H w: F w where the logits are linear in u."""
+        return self.hessian_product(u, v, w) if self.classifier.linear else super().state_product(u, v, w)
+
+    def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """F w (k, d)."""
+        self.counts.products += len(w)
+        examples = self.training.at(v)
+
+        def logits(u: Tensor) -> Tensor:
+            return self.classifier.logits(u, examples.images)
+
+        values, pull_back = vjp(logits, u[0])[:2]
+        p = values.softmax(1)
+        weights = _weights(examples, p)[:, None] / len(examples)
+        found = []
+        for each in w:
+            moved = jvp(logits, (u[0],), (each,))[1]
+            found.append(pull_back(weights * p * (moved - (p * moved).sum(1, keepdim=True)))[0])
+        return torch.stack(found) + self.ridge * w
+
+    def fisher_factors(self, u: Tensor, v: Tensor) -> ConvexFactors:
+        """Factors of F."""
+        self.counts.factorisations += 1
+        examples = self.training.at(v)
+        rows = len(examples) * self.classifier.classes
+        return root_factors(self._roots(u[0], examples), rows, u.shape[1], self.ridge, self.counts)
+
+    def _roots(self, u: Tensor, examples: Examples) -> Iterator[Tensor]:
+        """B_c (N, d) with F = sum_c B_c^T B_c + lambda I, as diag(p) - p p^T = sum_c p_c (e_c - p) (e_c - p)^T."""
+        p = self.classifier.logits(u, examples.images).softmax(1)
+        weights = _weights(examples, p) / len(examples)
+        for label, share in enumerate(p.T):
+            errors = -p
+            errors[:, label] += 1.0
+            yield self.classifier.example_gradients(u, examples.images, (weights * share).sqrt()[:, None] * errors)
+
+    def state_factors(self, u: Tensor, v: Tensor) -> ConvexFactors:
+        return self.fisher_factors(u, v) if self.classifier.linear else super().fisher_factors(u, v)
+
+    # Samples
+
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        """Two uniform numbers, which choose an example and its label, and a normal vector for the ridge."""
+        chosen = torch.rand(1, count, 2, generator=generator, dtype=torch.float64)
+        return Sample(torch.cat([chosen, super().sample(count, generator).tests], 2))
+
+    def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
+        tests, examples = sample.tests[0], self.training.at(v)
+        some = examples.subset((tests[:, 0] * len(examples)).long())
+        p = self.classifier.logits(u[0], some.images).softmax(1)
+        weights = _weights(some, p)[:, None]
+        gradients = weights * self.classifier.example_gradients(u[0], some.images, p - _indicators(some.labels, p))
+        gradients = gradients + self.ridge * u
+        gradient = gradients.mean(0, keepdim=True) if self.drawn else self.residual(u, v)
+        scores = gradients
+        if self.scores == "model":
+            labels = (p.cumsum(1) < tests[:, 1, None]).sum(1).clamp(max=p.shape[1] - 1)
+            errors = weights.sqrt() * (p - _indicators(labels, p))
+            # The ridge is the likelihood of observing u with normal noise of variance 1 / lambda.
+            ridge = math.sqrt(self.ridge) * tests[:, 2:]
+            scores = self.classifier.example_gradients(u[0], some.images, errors) + ridge
+        m, d = scores.shape
+        return InnerBatch(
+            gradient=gradient,
+            scores=scores.T.contiguous(),
+            residual=self.inner_metric.dual_norm(gradient),
+            step=m / (m + d + 1) if self.drawn else 1.0,
+            hessian=lambda w: (w @ scores.T) @ scores / m,
+            cross=lambda q: self.cross_product(u, v, q),
+        )
+
+    def trained(self, v: Tensor) -> Tensor:
+        """u*(v) (1, d) of softmax regression, by Newton's method from the start."""
+        u = self.cold_start(v)
+        for _ in range(_NEWTON_STEPS):
+            step = self.fisher_factors(u, v).solve(self.residual(u, v))
+            u = u - step
+            if self.inner_metric.norm(step) <= _TRAINED * self.inner_metric.norm(u):
+                break
+        return u
+
+    def accuracy(self, u: Tensor, examples: Examples) -> float:
+        """The share of examples that parameters u (1, d) classify as labelled."""
+        found = self.classifier.logits(u[0], examples.images).argmax(1)
+        return float((found == examples.labels).double().mean())
+
+
+def _weights(examples: Examples, p: Tensor) -> Tensor:
+    return torch.ones_like(p[:, 0]) if examples.weights is None else examples.weights
+
+
+def _indicators(labels: Tensor, p: Tensor) -> Tensor:
+    """(N, c) with one at the label of every row."""
+    return torch.eye(p.shape[1], dtype=p.dtype)[labels]
