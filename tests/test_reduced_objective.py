@@ -145,9 +145,7 @@ def test_the_gradient_represents_the_derivative() -> None:
 
 
 def test_a_control_out_of_range_is_never_good() -> None:
-    phi = load(
-        "poisson_control", {"control": {"kind": "conductivity", "initial": 1, "bounds": [0.1, 9]}, "pde.source": "1"}
-    )
+    phi = load("parameter_fit")
     bad = -np.ones(phi.size)
     assert phi.value(bad) == np.inf
     assert np.isnan(phi.derivative(bad)).all() and np.isnan(phi.hessian_product(bad, bad)).all()
