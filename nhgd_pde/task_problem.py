@@ -71,16 +71,12 @@ class TaskProblem:
 
     def __str__(self) -> str:
         d, p = self.inner_shape[1], self.bilevel.outer_size
-        return (
-            f"{self.name}: {d:,} parameters of {self.bilevel.form} and {p:,} outer unknowns; {self.method.description}"
-        )
+        return f"{self.name}: {d:,} parameters of {self.bilevel.form} and {p:,} outer unknowns; {self.method.description}"
 
     def report(self) -> str:
         """What `check` says besides the first line: the data, and the memory."""
         split, (_, d) = self.split, self.inner_shape
-        sizes = (
-            f"{len(split.training):,} training, {len(split.validation):,} validation, {len(split.test):,} test examples"
-        )
+        sizes = f"{len(split.training):,} training, {len(split.validation):,} validation, {len(split.test):,} test examples"
         needed, there = bytes_needed(self.bilevel), available_bytes(torch.device("cpu"))
         return (
             f"data: {sizes} of {split.training.images.shape[1]:,} pixels in {split.classes} classes\n"
