@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import Problem, load, solve, verify
+    from .bridges.objective_function import ReducedObjective, reduced
+    from .bridges.solved_state import StateUnsolvedError
+    from .bridges.torch_functions import TorchFunctions, as_torch
     from .output.storage import OutputError
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
@@ -27,9 +30,14 @@ _HOMES = {
     "LossProblem": "tasks.loss_problem",
     "OutputError": "output.storage",
     "ProblemError": "problem_file.errors",
+    "ReducedObjective": "bridges.objective_function",
     "ResultsLostError": "run.troubles",
     "Solution": "run.solution",
+    "StateUnsolvedError": "bridges.solved_state",
+    "TorchFunctions": "bridges.torch_functions",
     "Verification": "verification",
+    "as_torch": "bridges.torch_functions",
+    "reduced": "bridges.objective_function",
 }
 
 __all__ = [
@@ -39,11 +47,16 @@ __all__ = [
     "OutputError",
     "Problem",
     "ProblemError",
+    "ReducedObjective",
     "ResultsLostError",
     "Solution",
+    "StateUnsolvedError",
+    "TorchFunctions",
     "Verification",
     "__version__",
+    "as_torch",
     "load",
+    "reduced",
     "solve",
     "solve_bilevel",
     "verify",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +16,9 @@ from .output.provenance import stamped
 from .pde_problem import PDEProblem
 from .problem_file.loading import ProblemFile
 from .scenario_problem import ScenarioProblem
+
+if TYPE_CHECKING:
+    from .bridges.objective_function import ReducedObjective
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,13 @@ class Problem:
     def inner_shape(self) -> tuple[int, int]:
         """(S, n)."""
         return self.stages[-1].inner_shape
+
+    @cached_property
+    def reduced(self) -> ReducedObjective:
+        """The objective as a function of the control alone, with its derivatives; see `nhgd.reduced`."""
+        from .bridges.objective_function import reduced
+
+        return reduced(self)
 
     @property
     def outer_size(self) -> int:

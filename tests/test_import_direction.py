@@ -29,7 +29,8 @@ ALLOWED["problem_file"] = {"linalg"}
 ALLOWED["tasks"] = {"engine", "linalg", "problem_file"}
 ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "scenario_problem", "uncertainty"}
 ALLOWED["choice"] = {"engine", "linalg", "methods", "pde_problem", "problem_file", "scenario_problem"}
-ALLOWED["problem"] = {"building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
+ALLOWED["bridges"] = {"engine", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}
+ALLOWED["problem"] = {"bridges", "building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
 ALLOWED["run"] = {
     "building",
     "choice",

@@ -1,0 +1,50 @@
+"""The page on gradients for optimisers and networks of other libraries: its examples run and reach known results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nhgd_pde as nhgd
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "python_gradients.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"<!-- example (\w+): run by the tests -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+# The optimum on 64 x 64 cells, as two other codes have found it.
+OPTIMUM = 7.756669526e-4
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(ROOT)
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+
+
+def run(name: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(compile(EXAMPLES[name], f"docs/python_gradients.md: {name}", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("name", ["scipy", "newton"])
+def test_scipy_reaches_the_known_optimum(name: str) -> None:
+    found = run(name)["found"]
+    assert abs(found.fun / OPTIMUM - 1) < 2e-9, found
+
+
+def test_a_network_learns_through_the_solve() -> None:
+    assert float(run("network")["loss"]) < 1e-2
+
+
+def test_an_optimiser_of_torch_reaches_the_optimum_of_solve() -> None:
+    names = run("adam")
+    value = float(names["pde"].objective(names["v"].detach()))
+    best = nhgd.solve(nhgd.load("problems/semilinear_control.yaml", {"mesh.cells": [12, 12]})).objective
+    assert abs(value / best - 1) < 1e-8
