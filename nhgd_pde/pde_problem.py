@@ -84,15 +84,6 @@ class PDEProblem:
         return self.control.size
 
     @property
-    def device(self) -> torch.device:
-        return self.equation.lift.device
-
-    @property
-    def form(self) -> str:
-        """The name of the inner statistical model."""
-        return self.model.name
-
-    @property
     def inner_metric(self) -> RieszMap:
         return self.model.riesz
 

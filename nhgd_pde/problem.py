@@ -77,7 +77,12 @@ class Problem:
 
     @property
     def device(self) -> torch.device:
-        return self.pde.device
+        return self.pde.equation.lift.device
+
+    @property
+    def form(self) -> str:
+        """The name of the inner statistical model."""
+        return self.pde.model.name
 
     @property
     def name(self) -> str:

@@ -62,6 +62,11 @@ class TaskProblem:
         return self.bilevel.device
 
     @property
+    def form(self) -> str:
+        """The name of the classifier."""
+        return self.bilevel.form
+
+    @property
     def name(self) -> str:
         return self.file.spec.name
 

@@ -31,6 +31,8 @@ ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "
 ALLOWED["choice"] = {"engine", "linalg", "methods", "pde_problem", "problem_file", "scenario_problem"}
 ALLOWED["bridges"] = {"engine", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}
 ALLOWED["problem"] = {"bridges", "building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
+ALLOWED["problem"] |= {"linalg"}
+ALLOWED["task_problem"] = {"choice", "engine", "linalg", "output", "problem_file", "tasks"}
 ALLOWED["run"] = {
     "building",
     "choice",
@@ -44,6 +46,8 @@ ALLOWED["run"] = {
     "problem",
     "problem_file",
     "scenario_problem",
+    "task_problem",
+    "tasks",
     "uncertainty",
 }
 ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}

@@ -74,8 +74,7 @@ def serve_curvature(file: ProblemFile, folder: Path | None) -> None:
     assert place is not None
     try:
         with at_most_threads(1):
-            problem = _bilevel(file)
-        device = problem.device
+            problem, device = _bilevel(file)
         method = build_method(file, problem.inner_shape, device)
         curvature: Any = getattr(method.oracle, "curvature", None)
         if curvature is None:
@@ -90,14 +89,16 @@ def serve_curvature(file: ProblemFile, folder: Path | None) -> None:
         CurvatureRole(problem, curvature, link, CheckpointFiles(folder)).serve()
 
 
-def _bilevel(file: ProblemFile) -> Any:
-    """The bilevel problem of a file, on the device of the curvature role."""
+def _bilevel(file: ProblemFile) -> tuple[Any, torch.device]:
+    """The bilevel problem of a file on the device of the curvature role, and this device."""
     spec: Any = file.spec
     if hasattr(spec, "task"):
-        return spec.task.build(file)[0]
+        task, _ = spec.task.build(file)
+        return task, task.device
     from ..building.blueprint import build
 
-    return build(file, "curvature")
+    problem = build(file, "curvature")
+    return problem, problem.equation.lift.device
 
 
 @dataclass(frozen=True)

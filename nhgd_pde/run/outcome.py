@@ -80,7 +80,7 @@ class Outcome:
             "ranks": dict(self.ranks),
             **({} if self.judgement is None else {"uncertainty": self.judgement.summary()}),
             "devices": {"inner": str(self.problem.device), "curvature": "cpu" if named == "auto" else named},
-            "model": nominal_of(self.solved).form,
+            "model": self.problem.form,
             "curvature": last.oracle.description,
             "seed": self.problem.file.spec.seed,
             "versions": versions(),
