@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
@@ -55,12 +55,17 @@ class Task:
         """
         file = self.read(contender)
         with at_most_threads(1):
+            learnt: Any = getattr(file.spec, "task", None)
+            if learnt is not None:
+                bilevel, _ = learnt.build(file)
+                return cast(PDEProblem, bilevel)
             blueprint = blueprint_of(file)
             return penalised(fitted(blueprint.problem) if file.spec.parameters else blueprint.nominal)
 
     def method(self, contender: Contender, seed: int | None, problem: PDEProblem | ScenarioProblem) -> Method:
         file, nominal = self.read(contender, seed), nominal_of(problem)
-        return build_method(file, nominal.inner_shape, nominal.equation.lift.device, outer_space(nominal))
+        device = nominal.start()[0].device
+        return build_method(file, nominal.inner_shape, device, outer_space(nominal))
 
 
 @dataclass(frozen=True)
