@@ -338,10 +338,17 @@ def rough_vector(u: Tensor) -> Tensor:
     return torch.sin(torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device) ** 2).reshape(u.shape)
 
 
-def inner_spectrum(problem: BilevelProblem, u: Tensor, v: Tensor) -> tuple[float, float]:
-    """The ends (mu, L) of the spectrum of K^-1 H, by a few Lanczos steps in the K-inner product."""
+def inner_spectrum(
+    problem: BilevelProblem, u: Tensor, v: Tensor, represented: Callable[[Tensor], Tensor] | None = None
+) -> tuple[float, float]:
+    """The ends (mu, L) of the spectrum of K^-1 H, by a few Lanczos steps in the inner product in which H is symmetric.
+
+    Args:
+        represented: K^-1, from covectors to vectors; None for that of the inner space.
+    """
+    gradient = represented or problem.inner_metric.gradient
 
     def operator(w: Tensor) -> Tensor:
-        return problem.inner_metric.gradient(problem.hessian_product(u, v, w))
+        return gradient(problem.hessian_product(u, v, w))
 
     return extreme_eigenvalues(operator, problem.inner_metric.inner, rough_vector(u))

@@ -58,6 +58,7 @@ def hypergradient(
     iterations: int = 300,
     cross: Callable[[Tensor], Tensor] | None = None,
     bound: ErrorBound | None = None,
+    debias: bool = True,
 ) -> Hypergradient:
     """The hypergradient at (u, v), with a certificate.
 
@@ -80,7 +81,7 @@ def hypergradient(
         return problem.hessian_product(u, v, w)
 
     if tolerance is None:
-        q = inverse.estimate(inner)
+        q = inverse.estimate(inner) if debias else inverse.solve(inner)
         error, steps, converged = error_of(q, inner - hessian(q)), 0, False
     else:
         found = conjugate_gradients(hessian, inner, inverse.solve, start, tolerance, iterations, error_of)

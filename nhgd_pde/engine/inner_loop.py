@@ -37,7 +37,9 @@ class InnerOptions:
         steps: largest number of steps per loop; with sampled tests, a fixed tolerance may end the loop earlier.
         tolerance: relative residual to reach; None ties it to the progress of the outer iteration.
         optimiser: `natural` steps along A g, `sgd` along the Riesz representative of g.
-        schedule: steps of `sgd`; `paper` is eta_t = 4 / (mu (t + 8 L^2 / mu^2)), a number is a constant step.
+        metric: the inner product in which `sgd` represents gradients: that of the space, or that of the coefficients.
+        schedule: steps of `sgd`; `paper` is eta_t = 4 / (mu (t + 8 L^2 / mu^2)), t = 1, 2, ... in every loop, a number
+            is a constant step.
         keep_cross: keep the batches' cross derivatives, of which the hypergradient takes the mean.
         lag: number of batches of scores that the inverse may lag behind at the end of an inner loop. They are absorbed
             during the next loop.
@@ -47,6 +49,7 @@ class InnerOptions:
     steps: int = 50
     tolerance: float | None = None
     optimiser: Literal["natural", "sgd"] = "natural"
+    metric: Literal["riesz", "identity"] = "riesz"
     schedule: float | Literal["paper"] = "paper"
     keep_cross: bool = False
     lag: int = 0
@@ -206,9 +209,10 @@ def _sampled_steps(
             inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
         sample = problem.sample(options.tests, generator)
         if answer is None:
-            spectrum = spectrum or inner_spectrum(problem, u, v)
-            step = _scheduled(options.schedule, spectrum, batch.step, state.steps + taken)
-            u = u - step * problem.inner_metric.gradient(batch.gradient)
+            represented = problem.inner_metric.gradient if options.metric == "riesz" else torch.Tensor.clone
+            spectrum = spectrum or inner_spectrum(problem, u, v, represented)
+            step = _scheduled(options.schedule, spectrum, batch.step, taken)
+            u = u - step * represented(batch.gradient)
         else:
             direction = answer()
             step = min(batch.step * asked.trust, 1.5 * _cauchy_step(batch, direction))

@@ -52,6 +52,8 @@ class HypergradientOptions:
             removed.
         tolerance: relative residual of the refinement; None ties it to the progress of the outer iteration.
         steps: largest number of conjugate gradient steps.
+        debias: without refinement, correct the bias by the inversion of a sampled matrix (see `Average.unbiased`); the
+            paper takes A grad_u f itself.
         cross: the cross derivative d2_vu g: `expected`, its `running` mean over the batches of the inner loop, or
             a number of fresh samples at the end of it (both as in the paper).
         hessian_tolerance: relative residual of the systems in a product with the reduced Hessian.
@@ -60,6 +62,7 @@ class HypergradientOptions:
     refine: bool = True
     tolerance: float | None = None
     steps: int = 300
+    debias: bool = True
     cross: Literal["expected", "running"] | int = "expected"
     hessian_tolerance: float = 1e-10
 
@@ -108,12 +111,14 @@ class NHGD:
         curvature: the backend of the inverse Fisher information.
         hypergradient: options of the hypergradient.
         seed: seed of all random numbers.
+        restart: the inverse starts from its prior at every evaluation, instead of being carried from one to the next.
     """
 
     inner: InnerOptions
     curvature: Curvature
     hypergradient: HypergradientOptions
     seed: int = 0
+    restart: bool = False
     name: str = "nhgd"
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> NHGDState:
@@ -133,6 +138,8 @@ class NHGD:
         self, problem: BilevelProblem, v: Tensor, state: NHGDState, accuracy: Accuracy
     ) -> tuple[Evaluation, NHGDState]:
         start = state.inner
+        if self.restart and state.q is not None:
+            start = replace(start, curvature=self.curvature.init(problem, start.u, v), held=())
         if state.point is not None and self._ahead(problem):
             start = replace(start, curvature=self.curvature.refresh(start.curvature, problem, *state.point))
         inner, error, bound, stability = self._solved_inner(problem, v, start, state, accuracy)
@@ -231,7 +238,9 @@ class NHGD:
             if h.converged:
                 return h, inverse
         cross = self._cross(problem, u, v, inner, state.generator)
-        return hypergradient(problem, u, v, inverse, state.q, tolerance, options.steps, cross, bound), inverse
+        return hypergradient(
+            problem, u, v, inverse, state.q, tolerance, options.steps, cross, bound, options.debias
+        ), inverse
 
     def _value(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, h: Hypergradient, inner: InnerResult, error: float
