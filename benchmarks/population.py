@@ -15,7 +15,7 @@ import torch
 import nhgd_pde as nhgd
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.linalg.threads import at_most_threads
-from nhgd_pde.population.evolution import evolve
+from nhgd_pde.population.generations import evolve
 from nhgd_pde.population.genes import Genes, genes_of
 from nhgd_pde.population.members import LocalSearch
 from nhgd_pde.population.multistart import multistart

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.population import prepared
-from nhgd_pde.population.evolution import evolve
+from nhgd_pde.population.generations import evolve
 from nhgd_pde.population.genes import genes_of
 from nhgd_pde.population.members import LocalSearch
 from nhgd_pde.population.multistart import multistart

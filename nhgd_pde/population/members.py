@@ -17,7 +17,7 @@ from ..engine.outer.base import OuterMethod
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class Candidate:
     """One member of a population after its local search.
 
     Attributes:
@@ -41,7 +41,7 @@ class Member:
 class Searcher(Protocol):
     """Searches locally from several designs; the results do not depend on where this is done."""
 
-    def __call__(self, designs: list[Tensor]) -> list[Member]: ...
+    def __call__(self, designs: list[Tensor]) -> list[Candidate]: ...
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class LocalSearch:
     stopping: Stopping
     interrupted: Callable[[], bool] = field(default=lambda: False)
 
-    def __call__(self, designs: list[Tensor]) -> list[Member]:
+    def __call__(self, designs: list[Tensor]) -> list[Candidate]:
         return [self.member(v) for v in designs]
 
-    def member(self, v: Tensor) -> Member:
+    def member(self, v: Tensor) -> Candidate:
         """The member that the local search from v (p,) ends with."""
         spent = [1]
 
@@ -74,7 +74,7 @@ class LocalSearch:
         )
         first, last = found.first.evaluation, found.last.evaluation
         known = last.finite
-        return Member(
+        return Candidate(
             v=last.v.detach(),
             value=last.objective if known else math.inf,
             derivative=last.derivative.detach() if known else last.v * 0.0,

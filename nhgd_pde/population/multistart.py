@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .evolution import start_design
+from .generations import start_design
 from .genes import Genes
-from .members import Member, Searcher
+from .members import Candidate, Searcher
 from .options import PopulationOptions
 
 
@@ -23,7 +23,7 @@ class Starts:
         evaluations: number of evaluations of all of them, at least the number that was asked for.
     """
 
-    best: Member
+    best: Candidate
     count: int
     evaluations: int
 
@@ -44,7 +44,7 @@ def multistart(
         first: (p,) the first design, as in `evolve`.
         evaluations: number of evaluations to spend.
     """
-    found: list[Member] = []
+    found: list[Candidate] = []
     spent = 0
     while spent < evaluations:
         # As many at a time as there are members; those that the budget does not reach are not counted.

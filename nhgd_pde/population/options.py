@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .members import Member
+from .members import Candidate
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PopulationOptions:
     members: int = 8
     generations: int = 20
     replaced: float = 0.5
-    reach: float = 0.3
+    reach: float = 0.8
     rate: float = 0.1
     seed: int = 0
 
@@ -56,7 +56,7 @@ class Population:
     """
 
     generation: int
-    members: tuple[Member, ...]
-    best: Member
+    members: tuple[Candidate, ...]
+    best: Candidate
     teacher: Tensor
     evaluations: int

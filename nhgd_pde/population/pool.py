@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor
 
-from .members import Member, Searcher
+from .members import Candidate, Searcher
 
 # The local search of a worker process, which its initialiser makes.
 _search: list[Searcher] = []
@@ -33,5 +33,5 @@ def _prepare(make: Callable[[], Searcher]) -> None:
     _search[:] = [make()]
 
 
-def _member(v: Tensor) -> Member:
+def _member(v: Tensor) -> Candidate:
     return _search[0]([v])[0]

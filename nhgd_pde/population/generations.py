@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .genes import Genes
-from .members import Member, Searcher
+from .members import Candidate, Searcher
 from .options import Population, PopulationOptions
 from .teacher import Lesson, Mutation, Scene, drawn_mutation, taught, untrained
 
@@ -98,17 +98,17 @@ def _next(population: Population, genes: Genes, search: Searcher, options: Popul
     )
 
 
-def ranking(members: tuple[Member, ...], genes: Genes) -> list[Member]:
+def ranking(members: tuple[Candidate, ...], genes: Genes) -> list[Candidate]:
     """The members, the best first; those in the valley of a better one come after all others."""
-    chosen: list[Member] = []
-    double: list[Member] = []
+    chosen: list[Candidate] = []
+    double: list[Candidate] = []
     for each in sorted(members, key=lambda member: member.value):
         near = any(genes.distance(each.v, other.v) <= _SAME for other in chosen)
         (double if near else chosen).append(each)
     return chosen + double
 
 
-def scene_of(student: Member, parents: list[Member], everyone: list[Member], genes: Genes) -> Scene:
+def scene_of(student: Candidate, parents: list[Candidate], everyone: list[Candidate], genes: Genes) -> Scene:
     """What the teacher sees of a student."""
     finite = [each.value for each in everyone if math.isfinite(each.value)]
     spread = max(finite) - min(finite) if finite else 0.0
@@ -126,7 +126,7 @@ def scene_of(student: Member, parents: list[Member], everyone: list[Member], gen
     return Scene(torch.stack(rows), torch.tensor(features, dtype=torch.float64))
 
 
-def _standing(member: Member, finite: list[float], spread: float) -> float:
+def _standing(member: Candidate, finite: list[float], spread: float) -> float:
     """1 for the best of all members, 0 for the worst."""
     return (max(finite) - member.value) / spread if spread > 0.0 and math.isfinite(member.value) else 0.0
 
@@ -138,7 +138,9 @@ def slopes_of(genes: Genes, v: Tensor, derivative: Tensor) -> Tensor:
     return slopes / largest if 0.0 < largest < math.inf else torch.zeros_like(slopes)
 
 
-def _lessons(mutations: list[Mutation], children: list[Member], parents: list[Member], genes: Genes) -> list[Lesson]:
+def _lessons(
+    mutations: list[Mutation], children: list[Candidate], parents: list[Candidate], genes: Genes
+) -> list[Lesson]:
     """What has become of the mutations: the advantage is by rank, so that units of the objective do not matter."""
     gains = [parents[each.parent].value - child.value for each, child in zip(mutations, children, strict=True)]
     order = sorted(range(len(gains)), key=lambda k: gains[k])
