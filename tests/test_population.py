@@ -76,11 +76,13 @@ def test_genes_give_designs_between_the_bounds_and_the_derivative_along_them() -
     # The second variable is positive, so that a mutation multiplies it: exp(log(100) / 4) times.
     assert float(genes.mutated(lower, torch.tensor([0.0, 0.25]).double())[1]) == pytest.approx(0.1 * 100.0**0.25)
     slope, h = torch.tensor([1.3, -0.4]).double(), 1e-6
-    for k in range(2):
-        step = torch.zeros(2).double()
-        step[k] = h
-        difference = float(slope @ (genes.mutated(v, step) - genes.mutated(v, -step))) / (2 * h)
-        assert float(genes.derivative(v, slope)[k]) == pytest.approx(difference, rel=1e-7)
+    # The second shift leads beyond the bounds, where both genes are reflected.
+    for shift in (torch.zeros(2).double(), torch.tensor([3.3, -2.2]).double()):
+        for k in range(2):
+            step = torch.zeros(2).double()
+            step[k] = h
+            difference = float(slope @ (genes.mutated(v, shift + step) - genes.mutated(v, shift - step))) / (2 * h)
+            assert float(genes.derivative(v, slope, shift)[k]) == pytest.approx(difference, rel=1e-7)
 
 
 def test_a_bound_that_is_missing_is_refused() -> None:

@@ -131,9 +131,9 @@ def _standing(member: Candidate, finite: list[float], spread: float) -> float:
     return (max(finite) - member.value) / spread if spread > 0.0 and math.isfinite(member.value) else 0.0
 
 
-def slopes_of(genes: Genes, v: Tensor, derivative: Tensor) -> Tensor:
-    """The hypergradient (g,) by the genes, divided by its largest entry; zeros where it vanishes."""
-    slopes = genes.derivative(v, derivative)
+def slopes_of(genes: Genes, v: Tensor, derivative: Tensor, shift: Tensor | None = None) -> Tensor:
+    """The hypergradient (g,) by a shift of the genes of v, divided by its largest entry; zeros where it vanishes."""
+    slopes = genes.derivative(v, derivative, shift)
     largest = float(slopes.abs().max())
     return slopes / largest if 0.0 < largest < math.inf else torch.zeros_like(slopes)
 
@@ -148,6 +148,6 @@ def _lessons(
     for k, (mutation, child) in enumerate(zip(mutations, children, strict=True)):
         place = 2.0 * order.index(k) / (len(gains) - 1) - 1.0 if len(gains) > 1 else 0.0
         advantage = 1.0 if gains[k] > 0.0 else min(place, 0.0)
-        start = genes.mutated(parents[mutation.parent].v, mutation.shift)
-        lessons.append(Lesson(mutation, advantage, slopes_of(genes, start, child.start_derivative)))
+        slopes = slopes_of(genes, parents[mutation.parent].v, child.start_derivative, mutation.shift)
+        lessons.append(Lesson(mutation, advantage, slopes))
     return lessons

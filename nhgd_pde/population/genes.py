@@ -53,9 +53,13 @@ class Genes:
         """The means (g,) of a design (p,) over the genes, in ranges."""
         return (self.weights @ self._shares(v)) / self.weights.sum(1)
 
-    def derivative(self, v: Tensor, covector: Tensor) -> Tensor:
-        """The derivative (g,) by the genes, for the derivative (p,) by the design v."""
-        return self.weights @ (covector * self.width * torch.where(self.multiplied, v, 1.0))
+    def derivative(self, v: Tensor, covector: Tensor, shift: Tensor | None = None) -> Tensor:
+        """The derivative (g,) by the shift of `mutated(v, shift)`, for the derivative (p,) by the mutated design.
+
+        A gene that was reflected at a bound moves the design the other way.
+        """
+        start = torch.zeros(self.count, dtype=v.dtype) if shift is None else shift
+        return torch.func.grad(lambda shift: covector @ self.mutated(v, shift))(start)
 
     def distance(self, a: Tensor, b: Tensor) -> float:
         """The largest difference of two designs, in ranges."""
