@@ -22,6 +22,7 @@ ALLOWED = {
     "objective": {"control", "fem", "linalg", "pde"},
     "output": set(),
 }
+ALLOWED["population"] = {"engine", "linalg"}
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}

@@ -1,0 +1,75 @@
+"""Population search beside plain multi-start with as many evaluations, on the switching of heaters.
+
+Prints the table of docs/population.md: python -m benchmarks.population [SEEDS [GENERATIONS]]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import nhgd_pde as nhgd
+from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.linalg.threads import at_most_threads
+from nhgd_pde.population.generations import evolve
+from nhgd_pde.population.genes import Genes, genes_of
+from nhgd_pde.population.members import LocalSearch
+from nhgd_pde.population.multistart import multistart
+from nhgd_pde.population.options import PopulationOptions
+
+FILE = Path(__file__).resolve().parent / "data" / "switched_heaters.yaml"
+STEPS = 30
+
+
+def prepared(cells: int = 40, steps: int = STEPS) -> tuple[Genes, LocalSearch]:
+    """The genes of the problem, and the local search of a member."""
+    problem = nhgd.load(FILE, {"mesh.cells": cells})
+    pde = problem.pde
+    points = [torch.as_tensor(part.nodes.T) if part.columns > 1 else None for part in pde.control.parts]
+    assert pde.bounds is not None
+    local = LocalSearch(
+        lambda v: replace(pde, origin=(pde.cold_start(v), v)),
+        problem.method.oracle,
+        problem.method.outer,
+        Stopping(steps, rtol=1e-3),
+    )
+    return genes_of(points, pde.bounds), local
+
+
+def compared(seed: int, generations: int) -> tuple[float, float, float, int, int, int]:
+    """The best values of the population, of one whose teacher does not learn, and of multi-start; the evaluations of
+    the first and the last, and the number of starts."""
+    genes, local = prepared()
+    options = PopulationOptions(generations=generations, seed=seed)
+    first = genes.drawn(torch.Generator().manual_seed(100 + seed))
+    found = evolve(genes, local, options, first)
+    untaught = evolve(genes, local, replace(options, rate=0.0), first)
+    longer = replace(local, stopping=replace(local.stopping, iterations=STEPS * (generations + 1)))
+    starts = multistart(genes, longer, options, first, found.evaluations)
+    assert starts is not None
+    return found.best.value, untaught.best.value, starts.best.value, found.evaluations, starts.evaluations, starts.count
+
+
+def main() -> None:
+    seeds, generations = (int(text) for text in (*sys.argv[1:], *("10", "20")[len(sys.argv) - 1 :]))
+    print("| seed | population | teacher off | multi-start | evaluations | of multi-start | starts |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    with at_most_threads(1):
+        for seed in range(seeds):
+            row = compared(seed, generations)
+            rows.append(row[:3])
+            print(
+                f"| {seed} | " + " | ".join(f"{x:.4e}" if isinstance(x, float) else str(x) for x in row) + " |",
+                flush=True,
+            )
+    print("| median | " + " | ".join(f"{statistics.median(each):.4e}" for each in zip(*rows, strict=True)) + " | | | |")
+    print("| best | " + " | ".join(f"{min(each):.4e}" for each in zip(*rows, strict=True)) + " | | | |")
+
+
+if __name__ == "__main__":
+    main()

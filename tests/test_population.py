@@ -1,0 +1,90 @@
+"""Population search: the same numbers for the same seed, also after an interruption, and never worse than a member."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.population import prepared
+from nhgd_pde.population.generations import evolve
+from nhgd_pde.population.genes import genes_of
+from nhgd_pde.population.members import LocalSearch
+from nhgd_pde.population.multistart import multistart
+from nhgd_pde.population.options import Population, PopulationOptions
+from nhgd_pde.population.pool import processes
+
+OPTIONS = PopulationOptions(members=4, generations=3, seed=3)
+
+
+def searched(
+    keep: list[Population] | None = None, resumed: Population | None = None, generations: int = 3
+) -> Population:
+    genes, local = prepared(cells=10, steps=8)
+    options = PopulationOptions(members=4, generations=generations, seed=3)
+    start = torch.full((10,), 0.5, dtype=torch.float64)
+    return evolve(genes, local, options, start, (keep if keep is not None else []).append, resumed=resumed)
+
+
+def local_search() -> LocalSearch:
+    return prepared(cells=10, steps=8)[1]
+
+
+def same(a: Population, b: Population) -> bool:
+    pairs = zip(a.members, b.members, strict=True)
+    equal = all(torch.equal(x.v, y.v) and x.value == y.value for x, y in pairs)
+    return equal and torch.equal(a.teacher, b.teacher) and a.evaluations == b.evaluations
+
+
+def test_a_seed_gives_the_same_numbers_and_a_resumed_search_those_of_an_uninterrupted_one() -> None:
+    kept: list[Population] = []
+    whole = searched(kept)
+    assert [each.generation for each in kept] == [0, 1, 2, 3]
+    assert same(whole, searched())
+    assert same(whole, searched(resumed=kept[1]))
+    assert not torch.equal(kept[0].teacher, whole.teacher), "the teacher learns"
+
+
+def test_two_processes_give_the_numbers_of_one() -> None:
+    genes, local = prepared(cells=10, steps=8)
+    start, options = torch.full((10,), 0.5, dtype=torch.float64), PopulationOptions(members=3, generations=1, seed=5)
+    with processes(local_search, 2) as search:
+        shared = evolve(genes, search, options, start)
+    assert same(shared, evolve(genes, local, options, start))
+
+
+def test_the_best_is_never_worse_than_a_member_nor_than_an_earlier_best() -> None:
+    kept: list[Population] = []
+    searched(kept)
+    for each in kept:
+        assert each.best.value <= min(member.value for member in each.members)
+    assert [each.best.value for each in kept] == sorted((each.best.value for each in kept), reverse=True)
+
+
+def test_multistart_spends_at_least_the_evaluations_it_is_compared_with() -> None:
+    genes, local = prepared(cells=10, steps=8)
+    start = torch.full((10,), 0.5, dtype=torch.float64)
+    found = multistart(genes, local, OPTIONS, start, 30)
+    assert found is not None and found.evaluations >= 30 and found.count > 1
+
+
+def test_genes_give_designs_between_the_bounds_and_the_derivative_along_them() -> None:
+    lower, upper = torch.tensor([-1.0, 0.1]).double(), torch.tensor([2.0, 10.0]).double()
+    genes = genes_of([None, None], (lower, upper))
+    v = genes.drawn(torch.Generator().manual_seed(0))
+    far = genes.mutated(v, torch.tensor([3.3, -2.2]).double())
+    assert bool(((far >= lower) & (far <= upper)).all())
+    # The second variable is positive, so that a mutation multiplies it: exp(log(100) / 4) times.
+    assert float(genes.mutated(lower, torch.tensor([0.0, 0.25]).double())[1]) == pytest.approx(0.1 * 100.0**0.25)
+    slope, h = torch.tensor([1.3, -0.4]).double(), 1e-6
+    # The second shift leads beyond the bounds, where both genes are reflected.
+    for shift in (torch.zeros(2).double(), torch.tensor([3.3, -2.2]).double()):
+        for k in range(2):
+            step = torch.zeros(2).double()
+            step[k] = h
+            difference = float(slope @ (genes.mutated(v, shift + step) - genes.mutated(v, shift - step))) / (2 * h)
+            assert float(genes.derivative(v, slope, shift)[k]) == pytest.approx(difference, rel=1e-7)
+
+
+def test_a_bound_that_is_missing_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite bounds"):
+        genes_of([None], (torch.tensor([0.0]).double(), torch.tensor([torch.inf]).double()))
