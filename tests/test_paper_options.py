@@ -194,3 +194,67 @@ def test_the_algorithm_of_the_paper_runs_from_a_problem_file() -> None:
     # At v = 0 the state is zero, and the inverse does not use steps that are taken back.
     assert int(found.stats["curvature"].split()[5].replace(",", "")) >= 15 * 200
     assert found.objective < 0.95 * found.stats["objective_initial"]
+
+
+def test_a_preset_gives_way_to_the_keys_of_a_file() -> None:
+    spec = nhgd.load(
+        {**POISSON, "preset": "paper", "inner": {"tests": 8, "steps": 2}, "outer": {"step": 1.0}}
+    ).file.spec
+    assert (spec.inner.optimiser, spec.inner.metric, spec.inner.tests) == ("sgd", "identity", 8)
+    assert (spec.curvature.kind, spec.curvature.prior, spec.curvature.scores) == ("dense", "identity", "observed")
+    assert (spec.hypergradient.refine, spec.hypergradient.debias, spec.hypergradient.cross) == ("off", False, "running")
+    assert nhgd.load({**POISSON}).file.spec.hypergradient.debias
+
+
+def test_the_raw_estimator_is_the_inverse_times_the_derivative() -> None:
+    problem = cubic_problem(n=5)
+    u, v = problem.start()
+    v = v + 0.3
+    backend = Dense("identity", prior_weight=1.0, regularisation=4.0)
+    inverse = backend.init(problem, u, v)
+    torch.testing.assert_close(inverse.inverse, torch.eye(u.numel(), dtype=torch.float64) / 4.0)
+    inverse = backend.absorb(inverse, problem.batch(u, v, problem.sample(200, seeded(1))).scores)
+    inner, _ = problem.outer_derivatives(u, v)
+    raw, corrected = (hypergradient(problem, u, v, inverse, None, None, debias=each).q for each in (False, True))
+    torch.testing.assert_close(raw, inverse.solve(inner))
+    torch.testing.assert_close(corrected, raw * inverse.unbiased(u.numel()))
+    assert inverse.unbiased(u.numel()) < 0.99
+
+
+def test_a_restarted_inverse_knows_the_scores_of_one_loop_only() -> None:
+    problem = least_squares(n=5)
+    u, v = problem.start()
+    samples = {}
+    for restart in (False, True):
+        method = NHGD(InnerOptions(tests=8, steps=3), Dense("identity", 1.0), HypergradientOptions(), restart=restart)
+        state = method.init(problem, u, v)
+        for shift in (0.1, 0.2, 0.3):
+            _, state = method.evaluate(problem, v + shift, state, Accuracy(1e-12, 1e-8))
+        samples[restart] = state.inner.curvature.samples
+    assert samples == {False: 3 * samples[True], True: 24}
+
+
+def test_sgd_in_the_plain_inner_product_takes_steps_along_the_gradient() -> None:
+    problem = least_squares(n=5)
+    u, v = problem.start()
+    options = InnerOptions(tests=4, steps=1, optimiser="sgd", metric="identity", schedule=0.01)
+    backend = Dense("identity", 1.0)
+    state = InnerState(u, backend.init(problem, u, v))
+    moved = solve_inner(problem, v, state, backend, options, 1e-12, seeded(3)).state.u
+    gradient = problem.batch(u, v, problem.sample(4, seeded(3))).gradient
+    torch.testing.assert_close(moved, u - 0.01 * gradient)
+
+
+def test_lambda_belongs_to_a_dense_inverse_from_the_identity() -> None:
+    with pytest.raises(nhgd.ProblemError, match=r"curvature\.lambda: expected auto, or a dense inverse"):
+        nhgd.load({**POISSON, "curvature": {"lambda": 2.0}})
+
+
+@pytest.mark.slow
+def test_the_algorithm_of_the_paper_comes_close_to_the_optimum_on_a_problem_where_it_works() -> None:
+    path, defaults = "problems/poisson_nhgd_paper.yaml", {"preset": None, "inner": {}, "curvature": {}, "outer": {}}
+    found = nhgd.solve(nhgd.load(path))
+    exact = nhgd.load(path, defaults)
+    best, reduced = nhgd.solve(exact).objective, nhgd.reduced(exact)
+    gap = (reduced.value(found.control) - best) / (reduced.value(reduced.start) - best)
+    assert found.stats["state_dofs"] == 196 and 0.0 <= gap < 1e-2, gap

@@ -57,9 +57,15 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
     if known.sampled and not sampled:
         raise file.error("inner.tests", f"expected a number: a {kind} inverse is made from sampled tests, found 'all'")
     weight = None if spec.prior_weight == "auto" else float(spec.prior_weight)
+    given = getattr(spec, "lambda")
+    regularisation = None if given == "auto" else float(given)
+    if regularisation is not None and (kind != "dense" or spec.prior != "identity"):
+        wanted = "expected auto, or a dense inverse with prior: identity"
+        raise file.error("curvature.lambda", f"{wanted}; found {given:g} with {kind} and {spec.prior}")
     try:
         backend = known.of_options(
-            BackendOptions(spec.prior, weight, spec.forgetting, spec.block, spec.rank), scenarios=shape[0]
+            BackendOptions(spec.prior, weight, spec.forgetting, spec.block, spec.rank, regularisation),
+            scenarios=shape[0],
         )
     except OptionError as error:
         raise file.error(f"curvature.{error.option}", str(error)) from error

@@ -81,8 +81,10 @@ def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tu
     sampled = draws_samples(file)
     choice = choose_curvature(file, shape, sampled, device)
     default = _DENSITY_TOLERANCE if has_design(file) else None
+    restart = file.spec.curvature.restart == "outer"
+    inner, hypergradient = _inner_loop(file, sampled, default), _hypergradient(file, default)
     return (
-        NHGD(_inner_loop(file, sampled, default), choice.backend, _hypergradient(file, default), file.spec.seed),
+        NHGD(inner, choice.backend, hypergradient, file.spec.seed, restart),
         choice,
     )
 
@@ -96,6 +98,7 @@ def _inner_loop(file: ProblemFile, sampled: bool, tolerance: float | None) -> In
         steps=steps if spec.steps == "auto" else spec.steps,
         tolerance=tolerance if spec.tolerance == "auto" else spec.tolerance,
         optimiser=spec.optimiser,
+        metric=spec.metric,
         schedule="paper" if spec.step == "auto" else spec.step,
         keep_cross=file.spec.hypergradient.cross == "running",
         lag=file.spec.curvature.lag,
@@ -106,6 +109,7 @@ def _hypergradient(file: ProblemFile, tolerance: float | None) -> HypergradientO
     spec = file.spec.hypergradient
     return HypergradientOptions(
         refine=spec.refine != "off",
+        debias=spec.debias,
         tolerance=spec.refine if isinstance(spec.refine, float) else tolerance,
         steps=HypergradientOptions.steps if spec.steps == "auto" else spec.steps,
         cross=spec.cross,

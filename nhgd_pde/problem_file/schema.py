@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from nhgd_pde.problem_file.catalogue import (
     CONSTRAINTS,
@@ -36,6 +36,7 @@ from nhgd_pde.problem_file.fields import (
     raise_issues,
 )
 from nhgd_pde.problem_file.mesh_spec import Count, Length, MeshSpec, Natural
+from nhgd_pde.problem_file.presets import with_preset
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
 from nhgd_pde.problem_file.term_parts import ConditionSpec, TermSpec
 
@@ -90,12 +91,15 @@ class InnerSpec(Section):
     )
     optimiser: Literal["natural", "sgd"] = Field(
         default="natural",
-        description="Natural gradient, or stochastic gradient in the test space's metric.",
+        description="Natural gradient, or stochastic gradient in the inner product of `metric`.",
+    )
+    metric: Literal["riesz", "identity"] = Field(
+        default="riesz", description="Of sgd: the inner product of the test space, or that of the coefficients."
     )
     tolerance: AutoPositive = Field(default="auto", description="Relative state residual at which the inner steps end.")
 
 
-class CurvatureSpec(Section):
+class _Curvature(Section):
     """The inverse of the empirical Fisher information matrix."""
 
     kind: CurvatureName = Field(
@@ -123,6 +127,19 @@ class CurvatureSpec(Section):
         description="Batches of scores the inverse may be behind where an inner loop ends; above 0 a factored one is "
         "rebuilt at each outer iterate while the run goes on.",
     )
+    restart: Literal["never", "outer"] = Field(
+        default="never", description="The inverse is carried from one outer iteration to the next, or starts anew."
+    )
+
+
+# `lambda` is a word of Python, so that no class can declare an attribute of this name.
+_LAMBDA = Field(default="auto", description="With prior: identity, the start is 1/lambda I; auto: by the scale of F.")
+if TYPE_CHECKING:
+    CurvatureSpec = _Curvature
+else:
+    CurvatureSpec = create_model(
+        "CurvatureSpec", __base__=_Curvature, __doc__=_Curvature.__doc__, **{"lambda": (AutoPositive, _LAMBDA)}
+    )
 
 
 class HypergradientSpec(Section):
@@ -131,6 +148,10 @@ class HypergradientSpec(Section):
     refine: Annotated[float | Literal["off", "auto"], Number(above=0, below=1, words=("off", "auto"))] = Field(
         default="auto",
         description="Relative adjoint residual to reach; auto follows outer progress; off: none.",
+    )
+    debias: Annotated[bool, Flag()] = Field(
+        default=True,
+        description="With refine: off, correct the bias by the inversion of a sampled matrix; false: A df/du itself.",
     )
     steps: Annotated[int | Literal["auto"], Number(whole=True, least=0, words=("auto",))] = Field(
         default="auto",
@@ -252,6 +273,10 @@ MethodChoice = Annotated[
         "and robbins_monro with random inputs alone.",
     ),
 ]
+Preset = Annotated[
+    Literal["paper"] | None,
+    Field(description="Values of several keys at once: paper is the algorithm of arXiv 2602.10905 as it stands there."),
+]
 Seed = Annotated[Natural, Field(description="Seed of every random number.")]
 
 
@@ -284,6 +309,7 @@ class ProblemSpec(Section):
         description="With parameters, what is made of the scenarios' objectives: mean, worst_case, {cvar: level}, "
         "{entropic: factor} or {mean_plus_deviation: factor}; the mean by default.",
     )
+    preset: Preset = None
     inner: InnerSpec = Field(default_factory=InnerSpec)
     curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
     hypergradient: HypergradientSpec = Field(default_factory=HypergradientSpec)
@@ -299,6 +325,11 @@ class ProblemSpec(Section):
         if not isinstance(value, list | tuple) or not value:
             raise expectation("a list of at least one term", value)
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_of_preset(cls, data: Any) -> Any:
+        return with_preset(data)
 
     @model_validator(mode="before")
     @classmethod

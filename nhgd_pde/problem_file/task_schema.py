@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from nhgd_pde.problem_file.catalogue import TASKS, found_at
 from nhgd_pde.problem_file.fields import OneOf, Section, issue, raise_issues
+from nhgd_pde.problem_file.presets import with_defaults, with_preset
 from nhgd_pde.problem_file.schema import (
     AdjointsSpec,
     CurvatureSpec,
@@ -19,6 +20,7 @@ from nhgd_pde.problem_file.schema import (
     MethodChoice,
     OuterSpec,
     OutputSpec,
+    Preset,
     Seed,
 )
 
@@ -34,6 +36,7 @@ class TaskSpec(Section):
 
     name: ExperimentName
     method: MethodChoice = "nhgd"
+    preset: Preset = None
     task: TaskSection = Field(description="What is learnt from which data, a mapping with its kind.")
     inner: InnerSpec = Field(default_factory=InnerSpec)
     curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
@@ -68,9 +71,10 @@ class TaskSpec(Section):
         kind = task.get("kind") if isinstance(task, Mapping) else None
         if not isinstance(kind, str) or kind not in TASKS:
             return data
-        filled = dict(data)
-        for section, values in found_at(TASKS[kind]).defaults.items():
-            given = filled.get(section, {})
-            if isinstance(given, Mapping):
-                filled[section] = {**values, **given}
-        return filled
+        return with_defaults(data, found_at(TASKS[kind]).defaults)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_of_preset(cls, data: Any) -> Any:
+        """Validators of this mode run last one first: the preset goes before the defaults of the task."""
+        return with_preset(data)

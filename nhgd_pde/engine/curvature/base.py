@@ -120,6 +120,7 @@ class BackendOptions:
         forgetting: a constant weight of the newest batch, `auto`, or None for the running mean.
         block: largest number of unknowns of a block.
         rank: largest number of directions of a correction.
+        regularisation: see `Dense`.
     """
 
     prior: Literal["riesz", "identity"] = "riesz"
@@ -127,6 +128,7 @@ class BackendOptions:
     forgetting: float | Literal["auto"] | None = None
     block: int = 64
     rank: int = 32
+    regularisation: float | None = None
 
     @property
     def weight(self) -> float | None:

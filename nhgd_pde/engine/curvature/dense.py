@@ -65,6 +65,7 @@ class Dense(LocalBackend):
             information), `identity` from a multiple of the identity, the paper's 1/lambda.
         prior_weight: n0, number of samples that the prior counts as; None chooses it, and a scale of the prior, from
             the first batch (see `shrinkage`).
+        regularisation: lambda of the prior (1/lambda) I; None: the mean eigenvalue of F takes its place.
         forgetting: a constant beta in (0, 1) per batch, in place of the running mean; `auto` keeps the running mean
             until a batch shows that F has changed; then the mean counts as fewer samples.
     """
@@ -72,10 +73,11 @@ class Dense(LocalBackend):
     prior: Literal["riesz", "identity"] = "riesz"
     prior_weight: float | None = None
     forgetting: Forgetting = None
+    regularisation: float | None = None
 
     @classmethod
     def of_options(cls, options: BackendOptions, scenarios: int) -> Self:
-        return cls(options.prior, options.weight, options.forgetting)
+        return cls(options.prior, options.weight, options.forgetting, options.regularisation)
 
     def bytes(self, unknowns: int) -> float:
         return 8.0 * _PEAK * unknowns**2
@@ -89,7 +91,7 @@ class Dense(LocalBackend):
             floor = 1.0 / spectrum(problem, u, v, metric.gradient)[1]
             return DenseState(inverse=inverse, prior_weight=self.prior_weight, prior_floor=floor)
         inverse = u.new_zeros(u.numel(), u.numel())
-        inverse.fill_diagonal_(1.0 / rayleigh_quotient(problem, u, v))
+        inverse.fill_diagonal_(1.0 / (self.regularisation or rayleigh_quotient(problem, u, v)))
         return DenseState(inverse=inverse, prior_weight=self.prior_weight)
 
     def absorb(self, state: DenseState, scores: Tensor) -> DenseState:
