@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from units import PROBLEMS, SMALL, content
+from units import SMALL, content
 
 import nhgd_pde as nhgd
+from benchmarks.shipped import PROBLEMS
 from nhgd_pde.pde_problem import PDEProblem
 
 RANDOM = [path for path in PROBLEMS if content(path).get("parameters")]

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import nhgd_pde as nhgd
+from benchmarks.shipped import PROBLEMS
 from nhgd_pde.choice.compared_methods import METHODS
 from nhgd_pde.engine.minimise import minimise
 from tests.problems import BASE
-from tests.units import PROBLEMS, SMALL, content
+from tests.units import SMALL, content
 
 FAULTS = Path(__file__).parent / "faults"
 ZERO = "the gradient at the start is zero to rounding (the objective may not depend on the control)"

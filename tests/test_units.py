@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from benchmarks.shipped import PROBLEMS
 from nhgd_pde.engine.outer.base import Feasible
 from nhgd_pde.engine.outer.gradient import GradientDescent
 from nhgd_pde.engine.outer.lbfgs import LBFGS
@@ -21,7 +22,7 @@ from nhgd_pde.engine.outer.mma import MMA
 from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from nhgd_pde.linalg.riesz import diagonal_riesz_map
 from nhgd_pde.linalg.sparse import SparseMatrix
-from tests.units import PROBLEMS, control_times, lengths_times, objective_times, solved
+from tests.units import control_times, lengths_times, objective_times, solved
 
 FAULTS = Path(__file__).parent / "faults"
 # Controls are compared to six digits, which a gradient of 1e-8 does not determine with little regularisation.

@@ -12,7 +12,7 @@ from ..engine.bilevel import inner_spectrum
 from ..engine.outer.adam import Adam
 from ..engine.outer.gradient import GradientDescent
 from ..engine.outer.stochastic import StochasticApproximation
-from ..problem_file.schema import HypergradientSpec, InnerSpec
+from ..problem_file.method_spec import HypergradientSpec, InnerSpec
 from ..run.outer_problem import nominal_of
 from .contenders import Contender
 from .trials import Budget, TrialPoint, run

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from ..problem_file import schema
+from ..problem_file import method_spec, schema, task_schema
 
 
 def vocabulary() -> dict[str, dict[str, str]]:
@@ -17,11 +17,12 @@ def vocabulary() -> dict[str, dict[str, str]]:
         "controls (control.kind)": _sections(schema.ControlSpec),
         "objective terms (objective[].kind)": _sections(schema.ObjectiveTerm),
         "constraints (constraints[].kind)": _sections(schema.ConstraintSpec),
+        "tasks (task.kind)": _sections(task_schema.TaskSection),
         "methods (method)": _methods(),
         "elements (element)": _choices("element"),
-        "inner models (inner.model)": _choices("model", schema.InnerSpec),
-        "curvature backends (curvature.kind)": _choices("kind", schema.CurvatureSpec),
-        "outer methods (outer.method)": _choices("method", schema.OuterSpec),
+        "inner models (inner.model)": _choices("model", method_spec.InnerSpec),
+        "curvature backends (curvature.kind)": _choices("kind", method_spec.CurvatureSpec),
+        "outer methods (outer.method)": _choices("method", method_spec.OuterSpec),
     }
 
 

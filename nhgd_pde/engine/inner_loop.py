@@ -54,6 +54,10 @@ class InnerOptions:
     keep_cross: bool = False
     lag: int = 0
 
+    def represented(self, problem: BilevelProblem) -> Callable[[Tensor], Tensor]:
+        """The map from covectors to the vectors that represent them in the inner product of `sgd`."""
+        return problem.inner_metric.gradient if self.metric == "riesz" else Tensor.clone
+
 
 @dataclass(frozen=True)
 class InnerState:
@@ -209,7 +213,7 @@ def _sampled_steps(
             inverse = _absorbed(curvature, inverse, held.pop(0), inflation)
         sample = problem.sample(options.tests, generator)
         if answer is None:
-            represented = problem.inner_metric.gradient if options.metric == "riesz" else torch.Tensor.clone
+            represented = options.represented(problem)
             spectrum = spectrum or inner_spectrum(problem, u, v, represented)
             step = _scheduled(options.schedule, spectrum, batch.step, taken)
             u = u - step * represented(batch.gradient)

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 
 from nhgd_pde.problem_file.catalogue import TASKS, found_at
 from nhgd_pde.problem_file.fields import OneOf, Section, issue, raise_issues
-from nhgd_pde.problem_file.presets import with_defaults, with_preset
-from nhgd_pde.problem_file.schema import (
+from nhgd_pde.problem_file.method_spec import (
     AdjointsSpec,
     CurvatureSpec,
     DevicesSpec,
@@ -23,6 +22,7 @@ from nhgd_pde.problem_file.schema import (
     Preset,
     Seed,
 )
+from nhgd_pde.problem_file.presets import with_defaults, with_preset
 
 # The sections of the catalogue, which type checkers do not see.
 if TYPE_CHECKING:
