@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ from nhgd_pde.engine.certificate import Sensitivity
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.curvature.factored import Factored
 from nhgd_pde.engine.inner_loop import InnerOptions
-from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
+from nhgd_pde.engine.loop import Iterate, Minimum, Stopping, worst_residual
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy, Oracle
@@ -326,3 +327,9 @@ def test_newton_steps_of_the_adjoint_are_damped_and_failures_reported() -> None:
     assert torch.allclose(good.derivative, derivative, rtol=1e-10)
     lost, _ = Adjoint().evaluate(problem, torch.full_like(v, float("nan")), state, Accuracy(1e-8, 1e-8))
     assert not lost.finite
+
+
+@pytest.mark.parametrize("errors", [(math.nan, 0.0), (0.0, math.nan)])
+def test_a_residual_that_is_not_known_is_never_the_smaller_one(errors: tuple[float, float]) -> None:
+    evaluation = replace(failed_evaluation(torch.zeros(1), ""), state_error=errors[0], adjoint_error=errors[1])
+    assert math.isnan(worst_residual(evaluation))

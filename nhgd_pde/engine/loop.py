@@ -161,5 +161,6 @@ class LoopState:
 
 
 def worst_residual(evaluation: Evaluation) -> float:
-    """The larger one of the relative residuals of the state and the adjoint system."""
-    return max(evaluation.state_error, evaluation.adjoint_error)
+    """The larger one of the relative residuals of the state and the adjoint system; NaN where one is not known."""
+    residuals = evaluation.state_error, evaluation.adjoint_error
+    return math.nan if any(map(math.isnan, residuals)) else max(residuals)

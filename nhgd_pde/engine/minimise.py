@@ -219,7 +219,8 @@ def _known_better(loop: LoopState, search: Search, tried: Evaluation) -> tuple[S
     stopping, current = search.stopping, loop.current
     before = worst_residual(current.evaluation)
     roughest = max(0.1 * stopping.roughest, stopping.certificate)
-    known = max(before, worst_residual(tried)) <= stopping.certificate or roughest >= stopping.roughest
+    certain = before <= stopping.certificate and worst_residual(tried) <= stopping.certificate
+    known = certain or roughest >= stopping.roughest
     if known or not loop.outer.failure:
         return search, loop
     finer = replace(search, stopping=replace(stopping, roughest=roughest))
