@@ -185,14 +185,15 @@ def _run(
 @click.option("--no-code", is_flag=True, help="Run no Python file that FILE names; all else is checked.")
 def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
     """Check FILE without solving it: mistakes, sizes, and what a solve will cost."""
-    if no_code:
-        with bad_input():
+    with bad_input():
+        checked = _read(file, settings)
+        # The file of a task names no code.
+        if no_code and not hasattr(checked.spec, "task"):
             from .building.stand_ins import report_without_code
 
-            click.echo(report_without_code(_read(file, settings)))
-        return
-    with bad_input():
-        problem = _built(_read(file, settings))
+            click.echo(report_without_code(checked))
+            return
+        problem = _built(checked)
     click.echo(str(problem))
     click.echo(problem.report())
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from bilevel_problems import normal, seeded
+from click.testing import CliRunner
 from torch.nn.functional import cross_entropy
 
 import nhgd_pde as nhgd
+from nhgd_pde.cli import main
 from nhgd_pde.engine.curvature.dense import Dense
 from nhgd_pde.engine.hypergradient import hypergradient
 from nhgd_pde.engine.minimise import minimise
@@ -312,6 +314,23 @@ def test_the_compared_methods_take_tasks(small: dict[str, object]) -> None:
 def test_verify_refuses_a_task(small: dict[str, object]) -> None:
     with pytest.raises(ProblemError, match="problems with an equation"):
         nhgd.verify(nhgd.load(_of(small, "data_cleaning")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["check"], 0, "1,000 training, 400 validation, 397 test examples of 64 pixels in 10 classes"),
+        (["check", "--no-code"], 0, "650 parameters of softmax regression"),
+        (["check", "--set", "task.data=train.npz"], 2, "nothing is downloaded"),
+        (["solve", "--set", "task.wrong_labels=2"], 2, "expected a number of at least 0 and below 1, found 2"),
+        (["solve", "--ranks", "2"], 2, "expected random inputs in a run of 2 ranks"),
+        (["verify"], 2, "verify tests the derivatives of problems with an equation"),
+    ],
+)
+def test_the_commands_take_tasks_or_say_why_not(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
+    name, *more = arguments
+    done = CliRunner().invoke(main, [name, "problems/digits_cleaning.yaml", *more])
+    assert (done.exit_code, words in done.output) == (code, True), done.output
 
 
 def test_a_classifier_that_does_not_fit_into_memory_is_refused(small: dict[str, object]) -> None:
