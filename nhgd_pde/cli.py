@@ -104,25 +104,25 @@ def solve(
         run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite)
         # Without other processes, what starts them is not loaded.
         if ranks == 1 and "WORLD_SIZE" not in os.environ:
-            status = run(_built(read), roles=roles)
+            complete = run(_built(read), roles=roles)
         else:
             from .run.launcher import taking_part
 
             with taking_part(read, arguments, ranks, roles) as part:
                 if part.device:
                     read = _read(file, (*settings, f"devices.inner={part.device}"), method)
-                status = _play(part, read, folder, resume, run)
-    sys.exit(0 if status == "converged" else NOT_CONVERGED)
+                complete = _play(part, read, folder, resume, run)
+    sys.exit(0 if complete else NOT_CONVERGED)
 
 
-def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., str]) -> str:
-    """Take part in a run of several processes; returns the status with which this process ends."""
+def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., bool]) -> bool:
+    """Take part in a run of several processes; tells whether it has ended as it should."""
     if part.curvature:
         from .run.curvature_role import serve_curvature
 
         with _ending_with_the_others("curvature role", NOT_CONVERGED):
             serve_curvature(file, folder)
-        return "converged"
+        return True
     problem = _built(file)
     if part.place is not None and part.place.rank > 0:
         from .api import solve
@@ -130,7 +130,7 @@ def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: 
 
         with _ending_with_the_others(f"rank {part.place.rank}", LEADER_GONE):
             solve(problem, output=folder, resume=resume, place=part.place)
-        return "converged"
+        return True
     return run(problem, roles=part.roles, place=part.place)
 
 
@@ -154,8 +154,8 @@ def _run(
     overwrite: bool,
     roles: int = 1,
     place: ProcessPlace | None = None,
-) -> str:
-    """Solve a problem and show how it goes; returns the status."""
+) -> bool:
+    """Solve a problem and show how it goes; tells whether it has ended as it should."""
     from typing import cast
 
     from .api import solve
@@ -171,12 +171,12 @@ def _run(
             solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, warn)
         except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")
-            return "failed"
+            return False
         where = f"{folder}: {solution.where(series=problem.file.spec.output.every > 0)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
         progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
-    return solution.status
+    return solution.complete
 
 
 @main.command()

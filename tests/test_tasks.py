@@ -324,11 +324,12 @@ def test_verify_refuses_a_task(small: dict[str, object]) -> None:
         (["check", "--set", "task.data=train.npz"], 2, "nothing is downloaded"),
         (["solve", "--set", "task.wrong_labels=2"], 2, "expected a number of at least 0 and below 1, found 2"),
         (["solve", "--ranks", "2"], 2, "expected random inputs in a run of 2 ranks"),
+        (["solve", "-q", "--set", "outer.iterations=2", "--output", "FOLDER"], 0, "stopped: 2 outer iterations ended"),
         (["verify"], 2, "verify tests the derivatives of problems with an equation"),
     ],
 )
 def test_the_commands_take_tasks_or_say_why_not(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
-    name, *more = arguments
+    name, *more = (str(tmp_path / "run") if each == "FOLDER" else each for each in arguments)
     done = CliRunner().invoke(main, [name, "problems/digits_cleaning.yaml", *more])
     assert (done.exit_code, words in done.output) == (code, True), done.output
 

@@ -88,6 +88,11 @@ class Answer:
         """The picture of images.png; None where the answer has no images, or without matplotlib."""
         return None
 
+    @property
+    def complete(self) -> bool:
+        """The run has ended as it should, which is the exit code 0 of the command line."""
+        return self.status == "converged"
+
     def where(self, series: bool) -> str:
         """Which files of the run folder to open; `series`: it has the fields of iterates."""
         return f"open {'fields/state.pvd or ' if series else ''}final.vtu in ParaView"

@@ -28,12 +28,19 @@ class TaskSolution(Answer):
         found: the arrays of result.npz, see the task.
         pictured: the images that are the answer; None for none.
         image_shape: rows and columns of an image.
+        iterations: the largest number of outer iterations.
     """
 
     parameters: np.ndarray
     found: Mapping[str, np.ndarray]
     pictured: Examples | None
     image_shape: tuple[int, ...]
+    iterations: int
+
+    @property
+    def complete(self) -> bool:
+        """A task ends early on purpose: with all of its outer iterations it is complete."""
+        return self.status == "converged" or (self.status == "stopped" and len(self.history) > self.iterations)
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         return {**self.found, "v": self.control, "parameters": self.parameters}
@@ -76,4 +83,5 @@ class TaskPresentation:
             found=task.arrays(split, v),
             pictured=task.pictured(split, v),
             image_shape=split.image_shape,
+            iterations=self.problem.file.spec.outer.iterations,
         )
