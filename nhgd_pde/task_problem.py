@@ -14,6 +14,7 @@ from .linalg.counts import Counts
 from .linalg.memory import available_bytes
 from .output.provenance import stamped
 from .problem_file.loading import ProblemFile
+from .problem_file.room import size_text
 from .tasks.base import LearningTask
 from .tasks.classification import Classification
 from .tasks.splitting import Split, bytes_needed
@@ -64,7 +65,7 @@ class TaskProblem:
     @property
     def form(self) -> str:
         """The name of the classifier."""
-        return self.bilevel.form
+        return "softmax regression"
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ class TaskProblem:
         return ()
 
     def __str__(self) -> str:
-        sizes = f"{self.inner_shape[1]:,} parameters of {self.bilevel.form} and {self.outer_size:,} outer unknowns"
+        sizes = f"{self.inner_shape[1]:,} parameters of {self.form} and {self.outer_size:,} outer unknowns"
         return f"{self.name}: {sizes}; {self.method.description}"
 
     def report(self) -> str:
@@ -90,7 +91,7 @@ class TaskProblem:
         needed, there = bytes_needed(self.bilevel.classifier, self.split), available_bytes(self.device)
         return (
             f"data: {sizes} examples of {split.training.images.shape[1]:,} pixels in {split.classes} classes\n"
-            f"memory: about {1e-6 * needed:,.0f} MB of {1e-6 * there:,.0f} MB for {d:,} parameters"
+            f"memory: about {size_text(needed)} of {size_text(there)} for {d:,} parameters"
         )
 
     def yaml(self) -> str:
@@ -106,6 +107,10 @@ def build_task(file: ProblemFile) -> TaskProblem:
     """
     start = time.perf_counter()
     spec: Any = file.spec
+    for role in ("inner", "curvature"):
+        name = getattr(spec.devices, role)
+        if name not in ("auto", "cpu"):
+            raise file.error(f"devices.{role}", f"expected auto or cpu, where tasks run; found {name!r}")
     bilevel, split = spec.task.build(file)
     method = build_method(file, bilevel.inner_shape, bilevel.device, outer_space(bilevel))
     return TaskProblem(file, bilevel, split, method, time.perf_counter() - start)

@@ -245,6 +245,37 @@ def test_sgd_in_the_plain_inner_product_takes_steps_along_the_gradient() -> None
     torch.testing.assert_close(moved, u - 0.01 * gradient)
 
 
+def test_the_steps_of_the_paper_begin_anew_in_every_loop() -> None:
+    problem = least_squares(n=5)
+    u, v = problem.start()
+    options, backend = InnerOptions(tests=4, steps=3, optimiser="sgd"), Dense("identity", 1.0)
+    moved = [
+        solve_inner(
+            problem, v, InnerState(u, backend.init(problem, u, v), steps=before), backend, options, 1e-12, seeded(3)
+        ).state.u
+        for before in (0, 1000)
+    ]
+    torch.testing.assert_close(moved[0], moved[1], rtol=0.0, atol=0.0)
+    assert bool((moved[0] != u).any())
+
+
+def test_a_factored_inverse_has_nothing_to_restart() -> None:
+    with pytest.raises(nhgd.ProblemError, match=r"curvature\.restart: expected never: a factored inverse"):
+        nhgd.load({**POISSON, "curvature": {"restart": "outer"}})
+
+
+def test_two_roles_restart_the_inverse_as_one() -> None:
+    file = {
+        **POISSON,
+        "preset": "paper",
+        "inner": {"tests": 16, "steps": 4, "noise": "matched"},
+        "curvature": {"restart": "outer"},
+        "outer": {"step": 1.0, "iterations": 3},
+    }
+    one, two = (nhgd.solve(nhgd.load(file), roles=roles) for roles in (1, 2))
+    assert two.control == pytest.approx(one.control, rel=1e-10, abs=1e-14)
+
+
 def test_lambda_belongs_to_a_dense_inverse_from_the_identity() -> None:
     with pytest.raises(nhgd.ProblemError, match=r"curvature\.lambda: expected auto, or a dense inverse"):
         nhgd.load({**POISSON, "curvature": {"lambda": 2.0}})

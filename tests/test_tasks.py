@@ -25,7 +25,8 @@ from nhgd_pde.problem_file.errors import ProblemError
 from nhgd_pde.problem_file.loading import read_problem
 from nhgd_pde.tasks.classification import Classification, Examples
 from nhgd_pde.tasks.classifier import Classifier
-from nhgd_pde.tasks.data_sets import DataError, arrays, idx_files
+from nhgd_pde.tasks.data_sets import DataError, arrays, checked, idx_files
+from nhgd_pde.tasks.loss_problem import LossProblem
 from nhgd_pde.tasks.measures import auroc
 from nhgd_pde.tasks.splitting import Split
 from nhgd_pde.tasks.training_sets import TunedImages, WeightedExamples
@@ -39,31 +40,37 @@ def _examples(count: int, seed: int) -> Examples:
     return Examples(images, torch.randint(0, CLASSES, (count,), generator=generator))
 
 
-def _small(hidden: tuple[int, ...] = (), kind: str = "cleaning", **options: object) -> Classification:
-    classifier, training = Classifier(FEATURES, CLASSES, hidden), _examples(12, 0)
+def _small(kind: str = "cleaning", **options: object) -> Classification:
+    classifier, training = Classifier(FEATURES, CLASSES), _examples(12, 0)
     made = WeightedExamples(training) if kind == "cleaning" else TunedImages(training)
     return Classification.of(classifier, made, _examples(20, 1), 0.05, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("hidden", [(), (4,), (4, 3)])
-def test_the_gradients_of_examples_are_those_of_their_losses(hidden: tuple[int, ...]) -> None:
-    classifier, examples = Classifier(FEATURES, CLASSES, hidden), _examples(4, 2)
-    u = classifier.start(seeded(1)) + 0.3 * normal(seeded(2), classifier.size)
+BOTH = pytest.mark.parametrize("kind", ["cleaning", "distillation"])
+
+
+def _point(problem: Classification) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parameters and outer variables away from the start."""
+    u = 0.5 * normal(seeded(3), *problem.inner_shape)
+    return u, problem.start()[1] + 0.3 * normal(seeded(4), problem.outer_size)
+
+
+def test_the_gradients_of_examples_are_those_of_their_losses() -> None:
+    classifier, examples = Classifier(FEATURES, CLASSES), _examples(4, 2)
+    u = normal(seeded(2), classifier.size)
     p = classifier.logits(u, examples.images).softmax(1)
-    found = classifier.example_gradients(u, examples.images, p - torch.eye(CLASSES, dtype=p.dtype)[examples.labels])
+    found = classifier.example_gradients(examples.images, p - torch.eye(CLASSES, dtype=p.dtype)[examples.labels])
     for k in range(4):
         at = u.clone().requires_grad_()
         loss = cross_entropy(classifier.logits(at, examples.images[k : k + 1]), examples.labels[k : k + 1])
         torch.testing.assert_close(found[k], torch.autograd.grad(loss, at)[0])
 
 
-@pytest.mark.parametrize("kind", ["cleaning", "distillation"])
-@pytest.mark.parametrize("hidden", [(), (4,)])
-def test_the_second_moment_of_scores_is_the_fisher_information(hidden: tuple[int, ...], kind: str) -> None:
-    """By the law of large numbers, at its rate; scores with observed labels have another limit."""
-    problem = _small(hidden, kind)
-    u = 0.5 * normal(seeded(3), *problem.inner_shape)
-    v = problem.start()[1] + 0.3 * normal(seeded(4), problem.outer_size)
+@BOTH
+def test_the_second_moment_of_scores_is_the_fisher_information(kind: str) -> None:
+    """By the law of large numbers, at its rate."""
+    problem = _small(kind)
+    u, v = _point(problem)
     fisher = problem.hessian_product(u, v, torch.eye(u.shape[1], dtype=u.dtype))
     errors = []
     for count in (2_000, 32_000):
@@ -74,18 +81,32 @@ def test_the_second_moment_of_scores_is_the_fisher_information(hidden: tuple[int
     torch.testing.assert_close(problem.fisher_factors(u, v).solve(fisher), torch.eye(u.shape[1], dtype=u.dtype))
 
 
-@pytest.mark.parametrize("hidden", [(), (4,)])
-def test_the_hessian_is_the_fisher_information_of_linear_logits_alone(hidden: tuple[int, ...]) -> None:
-    problem = _small(hidden)
-    u, v = 0.5 * normal(seeded(3), *problem.inner_shape), problem.start()[1]
+@BOTH
+def test_the_fisher_information_is_the_hessian(kind: str) -> None:
+    problem = _small(kind)
+    u, v = _point(problem)
     identity = torch.eye(u.shape[1], dtype=u.dtype)
-    hessian = super(Classification, problem).state_product(u, v, identity)
-    same = torch.allclose(hessian, problem.hessian_product(u, v, identity), rtol=1e-10, atol=1e-12)
-    assert same == (not hidden)
-    torch.testing.assert_close(problem.state_product(u, v, identity), hessian)
+    differentiated = LossProblem.state_product(problem, u, v, identity)
+    torch.testing.assert_close(problem.hessian_product(u, v, identity), differentiated, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["cleaning", "distillation"])
+@BOTH
+def test_gradients_and_cross_derivatives_of_drawn_examples_are_unbiased(kind: str) -> None:
+    problem = _small(kind, drawn=True, scores="observed")
+    u, v = _point(problem)
+    q, found = normal(seeded(8), *problem.inner_shape), []
+    for seed in range(200):
+        batch = problem.batch(u, v, problem.sample(20, seeded(seed)))
+        found.append(torch.cat([batch.gradient[0], batch.cross(q)]))
+    expected = torch.cat([problem.residual(u, v)[0], problem.cross_product(u, v, q)])
+    each = torch.stack(found)
+    standard_error = each.std(0) / 200**0.5
+    assert ((each.mean(0) - expected).abs() <= 4.5 * standard_error).all()
+    # The scores are the stochastic gradients themselves, as in the paper.
+    torch.testing.assert_close(batch.scores.mean(1), batch.gradient[0])
+
+
+@BOTH
 def test_the_hypergradient_is_the_derivative_of_the_trained_loss(kind: str) -> None:
     problem = _small(kind=kind)
     v, d = problem.start()[1] + 0.2 * normal(seeded(6), problem.outer_size), normal(seeded(7), problem.outer_size)
@@ -196,7 +217,11 @@ def test_npz_files_are_read(tmp_path: Path) -> None:
         (np.zeros((3, 4)), np.array([0, 1, -1]), "found -1"),
         (np.zeros((3, 4)), np.array([0, 1, 9]), "below the number of images, 3; found 9"),
         (np.full((3, 4), np.nan), np.array([0, 1, 2]), "finite pixels"),
-        (np.array([["a"]] * 3), np.array([0, 1, 2]), "expected numbers"),
+        (np.array([["a"]] * 3), np.array([0, 1, 2]), "expected real numbers"),
+        (np.full((3, 4), 1j), np.array([0, 1, 2]), "expected real numbers, found complex128"),
+        (np.zeros((3, 4)), np.array([0, 1, np.nan]), "found nan"),
+        (np.zeros((3, 4)), np.array([0, 1, np.inf]), "found inf"),
+        (np.zeros((3, 4)), np.array([0, 0, 0]), "at least two classes, found 0 alone"),
     ],
 )
 def test_wrong_arrays_are_named(tmp_path: Path, images: np.ndarray, labels: np.ndarray, words: str) -> None:
@@ -217,8 +242,26 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             idx_files(images, labels)
     (tmp_path / "text.npz").write_text("no arrays")
-    with pytest.raises(DataError, match=r"not a \.npz file"):
-        arrays(tmp_path / "text.npz")
+    np.savez(tmp_path / "whole.npz", images=np.random.default_rng(0).random((50, 16)), labels=np.arange(50) % 3)
+    content = bytearray((tmp_path / "whole.npz").read_bytes())
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    content[len(content) // 3] ^= 255
+    (tmp_path / "flipped.npz").write_bytes(content)
+    for name in ("text", "cut", "flipped"):
+        with pytest.raises(DataError, match=r"not a \.npz file"):
+            arrays(tmp_path / f"{name}.npz")
+    np.save(tmp_path / "single.npy", np.zeros((3, 4)))
+    with pytest.raises(DataError, match="found a single array"):
+        arrays(tmp_path / "single.npy")
+
+
+@pytest.mark.parametrize(
+    ("images", "scale"),
+    [(np.array([[0, 51]] * 3, np.uint8), 255.0), (np.array([[0.0, 1.02]] * 3), 1.02), (np.array([[0, 16]] * 3), 16.0)],
+)
+def test_bytes_are_divided_by_255_and_other_pixels_by_the_largest(images: np.ndarray, scale: float) -> None:
+    pixels, _ = checked(images, np.array([0, 1, 0]))
+    assert pixels == pytest.approx(images / scale)
 
 
 @pytest.mark.parametrize(
@@ -230,14 +273,19 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
             r"data\.images: expected an IDX file, found nothing at 'a'",
         ),
         ({"task.training": 1600}, r"expected at most 1,797 with task\.validation, found 1,600 \+ 400 = 2,000"),
+        ({"task.data": 5}, "data: expected digits, mnist, a .npz file, or a mapping with images and labels, found 5"),
+        ({"task.data": {"images": "a"}}, r"task\.data\.labels: missing"),
+        ({"inner.model": "residual"}, "inner.model: expected none beside task"),
+        ({"inner.noise": 0.1}, "inner.noise: expected none beside task"),
+        ({"devices.inner": "cuda:0"}, "expected auto or cpu, where tasks run; found 'cuda:0'"),
+        ({"devices.memory": 1e6}, "650 parameters and 1,000 training images take about"),
         ({"task.kind": "cleaning"}, "expected one of data_cleaning, data_distillation"),
         ({"mesh": {"kind": "interval"}}, "a file has an equation or a task"),
     ],
 )
 def test_mistakes_in_a_file_are_named(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ProblemError, match=words):
-        file = read_problem("problems/digits_cleaning.yaml", changes)
-        file.spec.task.build(file)  # type: ignore[attr-defined]
+        nhgd.load("problems/digits_cleaning.yaml", changes)
 
 
 # Runs
@@ -334,11 +382,30 @@ def test_the_commands_take_tasks_or_say_why_not(arguments: list[str], code: int,
     assert (done.exit_code, words in done.output) == (code, True), done.output
 
 
-def test_a_classifier_that_does_not_fit_into_memory_is_refused(small: dict[str, object]) -> None:
+def test_a_ridge_of_rounding_size_is_no_crash(small: dict[str, object]) -> None:
+    """The pixels of the corners may be zero everywhere: then the ridge alone makes the problem definite."""
     file = _of(small, "data_cleaning")
-    file["task"]["hidden"] = [10**6, 10**6]  # type: ignore[index]
-    with pytest.raises(ProblemError, match=r"takes about .* GB, there are"):
-        nhgd.load(file)
+    file["task"]["ridge"] = 1e-300  # type: ignore[index]
+    solution = nhgd.solve(nhgd.load(file))
+    assert solution.status in ("stopped", "failed") and solution.message
+
+
+@pytest.mark.parametrize("kind", ["block", "low_rank"])
+def test_every_inverse_takes_tasks(small: dict[str, object], kind: str) -> None:
+    found, exact = (
+        nhgd.solve(nhgd.load(_of(small, "data_cleaning", curvature={"kind": each}))) for each in (kind, "factored")
+    )
+    assert found.objective == pytest.approx(exact.objective, rel=1e-3)
+
+
+def test_the_preset_of_the_paper_draws_examples(small: dict[str, object]) -> None:
+    file = _of(small, "data_cleaning", preset="paper", inner={"tests": 8, "steps": 5})
+    problem = nhgd.load(file)
+    assert problem.bilevel.drawn and problem.bilevel.scores == "observed"  # type: ignore[attr-defined]
+    assert not nhgd.load(_of(small, "data_cleaning")).bilevel.drawn  # type: ignore[attr-defined]
+    # A few plain stochastic steps leave a state that is not known: the run is not complete.
+    solution = nhgd.solve(problem)
+    assert solution.status == "stopped" and not solution.complete
 
 
 def test_the_example_of_the_page_finds_its_optimum(capsys: pytest.CaptureFixture[str]) -> None:

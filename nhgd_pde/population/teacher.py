@@ -74,7 +74,9 @@ def untrained(genes: int, reach: float, generator: torch.Generator) -> Tensor:
     hidden = torch.randn(_SIZES[0], generator=generator, dtype=torch.float64) / math.sqrt(_FEATURES)
     share = min(_CHANGED / genes, 0.5)
     outputs = torch.tensor([0.0, math.log(reach), math.log(share / (1.0 - share))], dtype=torch.float64)
-    return torch.cat([hidden, torch.zeros(_SIZES[1], dtype=torch.float64), outputs, torch.tensor([1.0, 0.0])])
+    return torch.cat(
+        [hidden, torch.zeros(_SIZES[1], dtype=torch.float64), outputs, torch.tensor([1.0, 0.0], dtype=torch.float64)]
+    )
 
 
 def drawn_mutation(teacher: Tensor, scene: Scene, generator: torch.Generator) -> Mutation:

@@ -54,6 +54,21 @@ class TaskSpec(Section):
     convective: ClassVar[bool] = False
     adjoints: ClassVar[AdjointsSpec] = AdjointsSpec()
 
+    @model_validator(mode="after")
+    def _without_fields(self) -> TaskSpec:
+        """Keys that say something of an equation or of its fields alone keep their defaults."""
+        usual = {"inner": InnerSpec(), "output": OutputSpec()}
+        of_equations = (("inner", "model"), ("inner", "noise"), ("output", "exceedance"))
+        given = [
+            (section, key)
+            for section, key in of_equations
+            if getattr(getattr(self, section), key) != getattr(usual[section], key)
+        ]
+        if given:
+            message = "expected none beside task: it belongs to problems with an equation"
+            raise_issues("TaskSpec", [(key, issue(message)) for key in given])
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _without_equation(cls, data: Any) -> Any:

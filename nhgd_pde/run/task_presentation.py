@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .outcome import Outcome
+
+
+# Largest relative residual of the state and the adjoint with which a task is complete.
+_KNOWN = 1e-2
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,24 +44,33 @@ class TaskSolution(Answer):
 
     @property
     def complete(self) -> bool:
-        """A task ends early on purpose: with all of its outer iterations it is complete."""
-        return self.status == "converged" or (self.status == "stopped" and len(self.history) > self.iterations)
+        """A task ends early on purpose: it is complete after all outer iterations if state and adjoint are known."""
+        certificate = self.certificate
+        known = certificate.state_residual <= _KNOWN and certificate.adjoint_residual <= _KNOWN
+        ended = self.status == "stopped" and len(self.history) > self.iterations
+        return self.status == "converged" or (ended and known)
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         return {**self.found, "v": self.control, "parameters": self.parameters}
 
     def images(self) -> Figure | None:
         """The images in rows of ten, with their labels."""
-        if self.pictured is None or len(self.image_shape) != 2:
+        if self.pictured is None or not self._drawn:
             return None
-        try:
-            from ..output.pictures import gallery
-        except ImportError:
-            return None
+        from ..output.pictures import gallery
+
         return gallery(self.pictured.images.numpy().reshape(-1, *self.image_shape), self.pictured.labels.numpy())
 
+    @property
+    def _drawn(self) -> bool:
+        """The images have rows and columns, and matplotlib, which draws them, is installed."""
+        return len(self.image_shape) == 2 and find_spec("matplotlib") is not None
+
     def where(self, series: bool) -> str:
-        return "result.npz has the answer" + ("" if self.pictured is None else ", images.png shows it")
+        if self.pictured is None:
+            return "result.npz has the answer"
+        shown = "images.png shows it" if self._drawn else "a picture needs square images and matplotlib"
+        return f"result.npz has the answer, {shown}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +85,8 @@ class TaskPresentation:
     def entries(self, outcome: Outcome) -> dict[str, Any]:
         """The measures of the task."""
         last = outcome.found.last
+        if not last.evaluation.finite:
+            return {"measures": {}}
         task, split = self.problem.task, self.problem.split
         return {"measures": task.outcome(self.problem.bilevel, split, last.oracle.u, last.evaluation.v)}
 

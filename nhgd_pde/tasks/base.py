@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from ..problem_file.fields import Number, Section
+from ..problem_file.fields import Number, Section, expectation
 from ..problem_file.mesh_spec import Count
 
 if TYPE_CHECKING:
@@ -26,6 +26,15 @@ class IdxFiles(Section):
     labels: str = Field(min_length=1, description="The file of labels, such as train-labels-idx1-ubyte.gz.")
 
 
+def _data(value: object) -> object:
+    """A name as it is, and a mapping as `IdxFiles`, whose messages name its keys."""
+    if isinstance(value, Mapping):
+        return IdxFiles.model_validate(value)
+    if isinstance(value, IdxFiles) or (isinstance(value, str) and value):
+        return value
+    raise expectation("digits, mnist, a .npz file, or a mapping with images and labels", value)
+
+
 class LearningTask(Section):
     """The base of tasks: a section `task` in a problem file, which can build its bilevel problem.
 
@@ -35,15 +44,12 @@ class LearningTask(Section):
 
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    data: str | IdxFiles = Field(
+    data: Annotated[str | IdxFiles, BeforeValidator(_data)] = Field(
         description="Labelled images: digits, mnist, a .npz file with arrays images and labels, or a mapping of two "
         "IDX files with images and labels."
     )
     training: Count = Field(default=1000, description="Number of training examples.")
     validation: Count = Field(default=400, description="Number of examples of the outer objective.")
-    hidden: tuple[Count, ...] = Field(
-        default=(), description="Sizes of the hidden layers of the classifier; without any it is softmax regression."
-    )
     ridge: Annotated[float, Number(above=0)] = Field(
         default=0.01, description="Weight lambda of lambda/2 times the squared length of the classifier's parameters."
     )
@@ -71,4 +77,4 @@ class LearningTask(Section):
     def options(self, file: ProblemFile) -> dict[str, Any]:
         """Further arguments of `Classification.of`, from other sections of the file."""
         spec = file.spec
-        return {"scores": spec.curvature.scores, "seed": spec.seed}
+        return {"scores": spec.curvature.scores, "drawn": spec.inner.optimiser == "sgd"}

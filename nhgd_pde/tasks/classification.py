@@ -1,4 +1,4 @@
-"""Training a classifier as the inner problem of a bilevel problem.
+"""Training softmax regression as the inner problem of a bilevel problem.
 
     g(u, v) = 1/N sum_i w_i CE(u; x_i, y_i) + lambda/2 |u|^2,     f(u, v) = 1/M sum_j CE(u; x_j', y_j')
 
@@ -8,7 +8,7 @@ prior, and its Fisher information is
 
     F = 1/N sum_i w_i J_i^T (diag(p_i) - p_i p_i^T) J_i + lambda I,     J_i the derivative of the logits of x_i,
 
-the Hessian where the logits are linear in u, and a positive definite approximation of it elsewhere.
+which is the Hessian, as the logits are linear in u.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import grad, jvp, vjp
 from torch.nn.functional import cross_entropy
 
 from ..engine.bilevel import InnerBatch, Sample
@@ -102,26 +102,20 @@ class Classification(LossProblem):
         ridge: float,
         scores: Literal["model", "observed"] = "model",
         drawn: bool = False,
-        bounds: tuple[Tensor, Tensor] | None = None,
-        seed: int = 0,
     ) -> Classification:
-        """The problem with these attributes; `seed` is that of the first parameters of a network."""
+        """The problem with these attributes."""
 
         def inner(u: Tensor, v: Tensor) -> Tensor:
-            examples = training.at(v)
-            losses = cross_entropy(classifier.logits(u, examples.images), examples.labels, reduction="none")
-            weighted = losses if examples.weights is None else examples.weights * losses
-            return weighted.mean() + 0.5 * ridge * u.square().sum()
+            return training_loss(classifier, training.at(v), ridge, u)
 
         def outer(u: Tensor, v: Tensor) -> Tensor:
             return cross_entropy(classifier.logits(u, validation.images), validation.labels)
 
-        first = classifier.start(torch.Generator().manual_seed(seed)), training.start
+        first = torch.zeros(classifier.size, dtype=torch.float64), training.start
         return cls(
             inner,
             outer,
             first,
-            bounds,
             classifier=classifier,
             training=training,
             validation=validation,
@@ -130,20 +124,12 @@ class Classification(LossProblem):
             drawn=drawn,
         )
 
-    @property
-    def form(self) -> str:
-        """The name of the model."""
-        if self.classifier.linear:
-            return "softmax regression"
-        return f"a network with hidden layers of {', '.join(map(str, self.classifier.hidden))}"
-
     @cached_property
     def inner_metric(self) -> RieszMap:
         return training_metric(self.classifier, self.training.at(self.first[1]).images, self.ridge)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        """H w: F w where the logits are linear in u."""
-        return self.hessian_product(u, v, w) if self.classifier.linear else super().state_product(u, v, w)
+        return self.hessian_product(u, v, w)
 
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """F w (k, d)."""
@@ -176,10 +162,7 @@ class Classification(LossProblem):
         for label, share in enumerate(p.T):
             errors = -p
             errors[:, label] += 1.0
-            yield self.classifier.example_gradients(u, examples.images, (weights * share).sqrt()[:, None] * errors)
-
-    def state_factors(self, u: Tensor, v: Tensor) -> ConvexFactors:
-        return self.fisher_factors(u, v) if self.classifier.linear else super().fisher_factors(u, v)
+            yield self.classifier.example_gradients(examples.images, (weights * share).sqrt()[:, None] * errors)
 
     # Samples
 
@@ -190,19 +173,20 @@ class Classification(LossProblem):
 
     def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
         tests, examples = sample.tests[0], self.training.at(v)
-        some = examples.subset((tests[:, 0] * len(examples)).long())
+        index = (tests[:, 0] * len(examples)).long()
+        some = examples.subset(index)
         p = self.classifier.logits(u[0], some.images).softmax(1)
         weights = _weights(some, p)[:, None]
-        gradients = weights * self.classifier.example_gradients(u[0], some.images, p - _indicators(some.labels, p))
-        gradients = gradients + self.ridge * u
-        gradient = gradients.mean(0, keepdim=True) if self.drawn else self.residual(u, v)
+        errors = p - _indicators(some.labels, p)
+        gradients = self.classifier.example_gradients(some.images, weights * errors) + self.ridge * u
         scores = gradients
         if self.scores == "model":
+            # Rounding may leave the sum of all probabilities below the number that was drawn.
             labels = (p.cumsum(1) < tests[:, 1, None]).sum(1).clamp(max=p.shape[1] - 1)
-            errors = weights.sqrt() * (p - _indicators(labels, p))
+            scores = self.classifier.example_gradients(some.images, weights.sqrt() * (p - _indicators(labels, p)))
             # The ridge is the likelihood of observing u with normal noise of variance 1 / lambda.
-            ridge = math.sqrt(self.ridge) * tests[:, 2:]
-            scores = self.classifier.example_gradients(u[0], some.images, errors) + ridge
+            scores = scores + math.sqrt(self.ridge) * tests[:, 2:]
+        gradient = gradients.mean(0, keepdim=True) if self.drawn else self.residual(u, v)
         m, d = scores.shape
         return InnerBatch(
             gradient=gradient,
@@ -210,11 +194,20 @@ class Classification(LossProblem):
             residual=self.inner_metric.dual_norm(gradient),
             step=m / (m + d + 1) if self.drawn else 1.0,
             hessian=lambda w: (w @ scores.T) @ scores / m,
-            cross=lambda q: self.cross_product(u, v, q),
+            cross=lambda q: self._drawn_cross(u, v, q, index) if self.drawn else self.cross_product(u, v, q),
         )
 
+    def _drawn_cross(self, u: Tensor, v: Tensor, q: Tensor, index: Tensor) -> Tensor:
+        """The transposed cross derivative of the losses of some examples, times q (1, d); (p,)."""
+
+        def slope(v: Tensor) -> Tensor:
+            some = self.training.at(v).subset(index)
+            return jvp(lambda u: training_loss(self.classifier, some, self.ridge, u), (u[0],), (q[0],))[1]
+
+        return grad(slope)(v)
+
     def trained(self, v: Tensor) -> Tensor:
-        """u*(v) (1, d) of softmax regression, by Newton's method from the start."""
+        """u*(v) (1, d), by Newton's method from the start."""
         u = self.cold_start(v)
         for _ in range(_NEWTON_STEPS):
             step = self.fisher_factors(u, v).solve(self.residual(u, v))
@@ -227,6 +220,13 @@ class Classification(LossProblem):
         """The share of examples that parameters u (1, d) classify as labelled."""
         found = self.classifier.logits(u[0], examples.images).argmax(1)
         return float((found == examples.labels).double().mean())
+
+
+def training_loss(classifier: Classifier, examples: Examples, ridge: float, u: Tensor) -> Tensor:
+    """g of examples for parameters u (d,)."""
+    losses = cross_entropy(classifier.logits(u, examples.images), examples.labels, reduction="none")
+    weighted = losses if examples.weights is None else examples.weights * losses
+    return weighted.mean() + 0.5 * ridge * u.square().sum()
 
 
 def _weights(examples: Examples, p: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class DataCleaning(LearningTask):
 
         split = with_wrong_labels(split_data(self, file), self.wrong_labels)
         problem = Classification.of(
-            split.classifier(self, file),
+            split.classifier(file),
             WeightedExamples(split.training),
             split.validation,
             self.ridge,

@@ -41,7 +41,7 @@ class DataDistillation(LearningTask):
         split = split_data(self, file)
         first = some_of_every_class(split, self.images_per_class, self.start == "noise", file)
         problem = Classification.of(
-            split.classifier(self, file), TunedImages(first), split.training, self.ridge, **self.options(file)
+            split.classifier(file), TunedImages(first), split.training, self.ridge, **self.options(file)
         )
         return problem, split
 

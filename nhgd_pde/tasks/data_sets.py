@@ -6,8 +6,10 @@ Nothing is downloaded. Images become rows of pixels in [0, 1].
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +54,20 @@ def arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
         DataError: the file has no such arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # The bytes are read first: NumPy does not close a file that is no archive.
+        opened = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            raise DataError("expected a .npz file with arrays images and labels, found a single array")
+        with opened as file:
             names = [next((name for name in each if name in file), "") for each in (_IMAGES, _LABELS)]
             if "" in names:
                 raise DataError(f"expected arrays images and labels, or x and y, found {', '.join(file) or 'none'}")
-            return checked(*(file[name] for name in names))
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"not a .npz file: {error}") from error
-    except ValueError as error:
-        raise error if isinstance(error, DataError) else DataError(f"not a .npz file of numbers: {error}") from error
+            found = [file[name] for name in names]
+    except DataError:
+        raise
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise DataError(f"not a .npz file of numbers: {error}") from error
+    return checked(*found)
 
 
 def idx_files(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +83,7 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
     """The array of an IDX file (LeCun, Cortes and Burges, the MNIST database: file formats)."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path.name}: cannot be read: {error}") from error
     head = 4 + 4 * dimensions
     if len(data) < head or data[:2] != b"\0\0" or data[2] != _IDX_BYTES or data[3] != dimensions:
@@ -97,20 +104,25 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
 def checked(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images as rows of pixels in [0, 1], and labels as whole numbers 0, 1, ...
 
+    Bytes are divided by 255, other numbers by the largest one if that is above 1.
+
     Raises:
-        DataError: other shapes or numbers.
+        DataError: other shapes or numbers, or a single class.
     """
     if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels) or not images.size:
         raise DataError(f"expected images (N, ...) and labels (N,), found shapes {images.shape} and {labels.shape}")
-    if not all(np.issubdtype(each.dtype, np.number) or each.dtype == bool for each in (images, labels)):
-        raise DataError(f"expected numbers, found {images.dtype} and {labels.dtype}")
+    if any(each.dtype.kind not in "fiub" for each in (images, labels)):
+        raise DataError(f"expected real numbers, found {images.dtype} and {labels.dtype}")
     pixels = images.reshape(len(images), -1).astype(np.float64)
     if not np.isfinite(pixels).all() or pixels.min() < 0.0:
         raise DataError("expected finite pixels of at least 0")
-    whole = labels.astype(np.int64)
-    if (whole != labels).any() or whole.min() < 0:
-        raise DataError(f"expected labels 0, 1, ..., found {labels[(whole != labels) | (whole < 0)][0]}")
-    if whole.max() >= len(whole):
-        raise DataError(f"expected labels below the number of images, {len(whole):,}; found {whole.max():,}")
-    brightest = pixels.max()
-    return pixels / (255.0 if brightest > 1.0 else 1.0) if brightest <= 255.0 else pixels / brightest, whole
+    scale = 255.0 if images.dtype == np.uint8 else max(float(pixels.max()), 1.0)
+    numbers = labels.astype(np.float64)
+    wrong = ~(np.isfinite(numbers) & (numbers >= 0.0) & (numbers == np.floor(numbers)))
+    if wrong.any():
+        raise DataError(f"expected labels 0, 1, ..., found {labels[wrong][0]}")
+    if numbers.max() >= len(numbers):
+        raise DataError(f"expected labels below the number of images, {len(numbers):,}; found {numbers.max():g}")
+    if numbers.max() < 1.0:
+        raise DataError("expected labels of at least two classes, found 0 alone")
+    return pixels / scale, numbers.astype(np.int64)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.counts import Counts
+from ..linalg.factorisation import SingularMatrixError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class ConvexFactors:
     newton_step = adjoint = solve_transposed = solve
 
 
+def convex_factors(matrix: Tensor, counts: Counts) -> ConvexFactors:
+    """The Cholesky factor of a Hessian or Fisher information (d, d).
+
+    Raises:
+        SingularMatrixError: the matrix is not positive definite, or not finite.
+    """
+    factor = _cholesky(matrix)
+    description = f"Cholesky factor of {len(matrix):,} unknowns"
+    return ConvexFactors(lambda g: torch.cholesky_solve(g.T, factor).T, description, counts)
+
+
 def root_factors(roots: Iterable[Tensor], rows: int, unknowns: int, ridge: float, counts: Counts) -> ConvexFactors:
     """Factors of B^T B + lambda I, of the smaller one of two matrices.
 
@@ -44,26 +56,29 @@ def root_factors(roots: Iterable[Tensor], rows: int, unknowns: int, ridge: float
         rows, unknowns: the shape of B.
         ridge: lambda > 0.
         counts: where solves are counted.
+
+    Raises:
+        SingularMatrixError: the matrix is not positive definite, or not finite.
     """
-    if rows < unknowns:
-        root = torch.cat(list(roots))
-        factor = _cholesky(root @ root.T, ridge)
+    if rows >= unknowns:
+        matrix = torch.zeros(unknowns, unknowns, dtype=torch.float64)
+        for each in roots:
+            matrix.addmm_(each.T, each)
+        matrix.diagonal().add_(ridge)
+        return convex_factors(matrix, counts)
+    root = torch.cat(list(roots))
+    gram = root @ root.T
+    gram.diagonal().add_(ridge)
+    factor = _cholesky(gram)
 
-        def by_rows(g: Tensor) -> Tensor:
-            return (g - torch.cholesky_solve(root @ g.T, factor).T @ root) / ridge
+    def by_rows(g: Tensor) -> Tensor:
+        return (g - torch.cholesky_solve(root @ g.T, factor).T @ root) / ridge
 
-        return ConvexFactors(by_rows, f"Cholesky factor of {rows:,} rows for {unknowns:,} unknowns", counts)
-    matrix = torch.zeros(unknowns, unknowns, dtype=torch.float64)
-    for each in roots:
-        matrix.addmm_(each.T, each)
-    factor = _cholesky(matrix, ridge)
-
-    def by_unknowns(g: Tensor) -> Tensor:
-        return torch.cholesky_solve(g.T, factor).T
-
-    return ConvexFactors(by_unknowns, f"Cholesky factor of {unknowns:,} unknowns", counts)
+    return ConvexFactors(by_rows, f"Cholesky factor of {rows:,} rows for {unknowns:,} unknowns", counts)
 
 
-def _cholesky(matrix: Tensor, ridge: float) -> Tensor:
-    matrix.diagonal().add_(ridge)
-    return torch.linalg.cholesky(matrix)
+def _cholesky(matrix: Tensor) -> Tensor:
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info) or not bool(torch.isfinite(factor).all()):
+        raise SingularMatrixError("the Hessian of the inner loss is not positive definite")
+    return factor

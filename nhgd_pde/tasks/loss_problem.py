@@ -18,9 +18,8 @@ from torch.func import grad, hessian, jvp
 
 from ..engine.bilevel import InnerBatch, Sample, relative_dual_error
 from ..linalg.counts import Counts
-from ..linalg.factorisation import SingularMatrixError
 from ..linalg.riesz import RieszMap
-from .factors import ConvexFactors
+from .factors import ConvexFactors, convex_factors
 from .metrics import euclidean
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -37,6 +36,9 @@ class LossProblem:
         first: u (d,) and v (p,) to start from, in double precision.
         bounds: lower and upper bounds (p,) of v; None without.
         counts: the work done: `residuals` counts gradients of g, `products` products with second derivatives.
+
+    Raises:
+        ValueError: the first variables are not vectors of finite numbers in double precision.
     """
 
     inner_loss: Loss
@@ -48,6 +50,12 @@ class LossProblem:
     linear = quadratic = False
     # There are no constraints besides the bounds of v, and one stage.
     state_bounds = relaxations = reports = earlier = ()
+
+    def __post_init__(self) -> None:
+        for name, x in zip(("u", "v"), self.first, strict=True):
+            if x.ndim != 1 or x.dtype != torch.float64 or not bool(torch.isfinite(x).all()):
+                found = f"{x.dtype} of shape {tuple(x.shape)}" + ("" if torch.isfinite(x).all() else ", not all finite")
+                raise ValueError(f"first {name}: expected finite numbers, torch.float64 of shape (n,), found {found}")
 
     @property
     def device(self) -> torch.device:
@@ -63,11 +71,11 @@ class LossProblem:
 
     @cached_property
     def inner_metric(self) -> RieszMap:
-        return euclidean(self.inner_shape[1])
+        return euclidean(self.first[0])
 
     @cached_property
     def outer_metric(self) -> RieszMap:
-        return euclidean(self.outer_size)
+        return euclidean(self.first[1])
 
     def start(self) -> tuple[Tensor, Tensor]:
         u, v = self.first
@@ -87,11 +95,7 @@ class LossProblem:
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         self.counts.products += len(w)
-        slope = self._slope(v)
-        return torch.stack([jvp(slope, (u[0],), (each,))[1] for each in w])
-
-    def _slope(self, v: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda u: grad(self.inner_loss)(u, v)
+        return torch.stack([jvp(lambda u: grad(self.inner_loss)(u, v), (u[0],), (each,))[1] for each in w])
 
     def state_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return self.state_product(u, v, w)
@@ -122,13 +126,7 @@ class LossProblem:
             SingularMatrixError: H is not positive definite.
         """
         self.counts.factorisations += 1
-        factor, info = torch.linalg.cholesky_ex(hessian(self.inner_loss)(u[0], v))
-        if int(info):
-            raise SingularMatrixError("the Hessian of the inner loss is not positive definite")
-        d = len(factor)
-        return ConvexFactors(
-            lambda g: torch.cholesky_solve(g.T, factor).T, f"Cholesky factor of {d:,} unknowns", self.counts
-        )
+        return convex_factors(hessian(self.inner_loss)(u[0], v), self.counts)
 
     def state_factors(self, u: Tensor, v: Tensor) -> ConvexFactors:
         return self.fisher_factors(u, v)
@@ -143,6 +141,10 @@ class LossProblem:
             TypeError: a loss alone has no terms that could be drawn.
         """
         raise TypeError("a loss without samples has no scores; use curvature: factored, or a class with `batch`")
+
+    def inner_patches(self, size: int) -> Tensor:
+        """(d,) blocks of unknowns in their order."""
+        return torch.arange(self.inner_shape[1], device=self.device) // size
 
     # The outer problem
 

@@ -1,8 +1,6 @@
-"""Inner products of the parameters of classifiers, and of outer variables."""
+"""Inner products of the parameters of a classifier, and of outer variables."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import scipy.sparse as sp
 import torch
@@ -10,45 +8,31 @@ from torch import Tensor
 
 from ..linalg.riesz import RieszMap, diagonal_riesz_map
 from ..linalg.sparse import SparseMatrix
-from .classifier import Classifier
+from .classifier import Classifier, with_constant
 
 
-def euclidean(size: int, weight: float = 1.0) -> RieszMap:
-    """The Euclidean inner product of vectors of a size, times a weight."""
-    identity = sp.identity(size, format="csr") * weight
-    return diagonal_riesz_map(torch.full((size,), weight, dtype=torch.float64), SparseMatrix(identity, symmetric=True))
-
-
-@dataclass(frozen=True, eq=False)
-class RepeatedMatrix:
-    """A symmetric dense matrix (f, f) applied to every block of f numbers: I kron B."""
-
-    block: Tensor
-    copies: int
-
-    def mv(self, x: Tensor) -> Tensor:
-        return (x.reshape(-1, len(self.block)) @ self.block).reshape(x.shape)
-
-    def diagonal(self) -> Tensor:
-        return self.block.diagonal().repeat(self.copies)
+def euclidean(like: Tensor) -> RieszMap:
+    """The plain inner product of vectors of the size and on the device of a vector (n,)."""
+    identity = SparseMatrix(sp.identity(len(like), format="csr"), like.device, symmetric=True)
+    return diagonal_riesz_map(torch.ones_like(like), identity)
 
 
 def training_metric(classifier: Classifier, images: Tensor, ridge: float) -> RieszMap:
-    """The inner product of the parameters of a classifier.
+    """The inner product of the parameters of softmax regression.
 
-    For softmax regression the upper bound of all Hessians, I/2 kron (sum_i x_i x_i^T) / N + lambda I, of losses whose
-    weights are at most one (Boehning 1992, Ann. Inst. Statist. Math. 44, 197-200). For networks, whose Hessians have
-    no such bound, the plain inner product times the mean curvature of the last layer.
+    It is the upper bound I/2 kron (sum_i x_i x_i^T) / N + lambda I of the Hessians of losses whose weights are at most
+    one (Boehning 1992, Ann. Inst. Statist. Math. 44, 197-200). A ridge below the rounding errors of the first part is
+    raised to these, as an inner product has to be positive definite.
     """
-    inputs = torch.cat([images, images.new_ones(len(images), 1)], 1)
-    if not classifier.linear:
-        return euclidean(classifier.size)
+    inputs = with_constant(images)
     block = 0.5 * inputs.T @ inputs / len(inputs)
-    block.diagonal().add_(ridge)
+    rounding = len(block) * torch.finfo(block.dtype).eps * float(block.diagonal().max())
+    block.diagonal().add_(max(ridge, rounding))
     factor = torch.linalg.cholesky(block)
 
     def solve(derivative: Tensor) -> Tensor:
         rows = derivative.reshape(-1, len(block))
         return torch.cholesky_solve(rows.T, factor).T.reshape(derivative.shape)
 
-    return RieszMap(RepeatedMatrix(block, classifier.classes), solve)  # type: ignore[arg-type]
+    whole = sp.kron(sp.identity(classifier.classes), block.numpy(), format="csr")
+    return RieszMap(SparseMatrix(whole, symmetric=True), solve)

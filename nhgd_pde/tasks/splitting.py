@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..linalg.memory import available_bytes
+from ..problem_file.room import size_text
 from .base import IdxFiles
 from .classification import Examples
 from .classifier import Classifier
@@ -47,17 +48,19 @@ class Split:
     image_shape: tuple[int, ...]
     generator: torch.Generator
 
-    def classifier(self, task: LearningTask, file: ProblemFile) -> Classifier:
-        """The classifier of a task.
+    def classifier(self, file: ProblemFile) -> Classifier:
+        """The classifier of the images.
 
         Raises:
             ProblemError: it does not fit into memory.
         """
-        found = Classifier(self.training.images.shape[1], self.classes, task.hidden)
-        needed, there = bytes_needed(found, self), available_bytes(torch.device("cpu"))
+        found, memory = Classifier(self.training.images.shape[1], self.classes), file.spec.devices.memory
+        needed = bytes_needed(found, self)
+        there = available_bytes(torch.device("cpu")) if memory == "auto" else float(memory)
         if needed > there:
-            message = f"the classifier of {found.size:,} parameters takes about {1e-9 * needed:,.1f} GB"
-            raise file.error("task.hidden", f"{message}, there are {1e-9 * there:,.1f} GB; expected smaller layers")
+            sizes = f"{found.size:,} parameters and {len(self.training):,} training images"
+            message = f"{sizes} take about {size_text(needed)}, there are {size_text(there)}"
+            raise file.error("task.training", f"{message}; expected fewer or smaller images")
         return found
 
     @property

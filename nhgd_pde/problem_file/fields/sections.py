@@ -19,7 +19,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from ..errors import suggest
 from .mistakes import each_of, expectation, found, issue, one_of, raise_issues, words_of
@@ -107,46 +107,83 @@ def _phrase(description: str | None) -> str:
 
 
 @dataclass(frozen=True)
+class _Choice:
+    """The sections and the words that one key may have.
+
+    Attributes:
+        words: words in place of a section.
+        by_kind, by_key: the sections by their kinds; those without a kind by their first key.
+    """
+
+    words: tuple[str, ...]
+    by_kind: Mapping[str, type[Section]]
+    by_key: Mapping[str, type[Section]]
+
+    @classmethod
+    def of(cls, choices: Iterable[Any]) -> _Choice:
+        """The choice between annotations, which are sections or literal words."""
+        words: list[str] = []
+        by_kind: dict[str, type[Section]] = {}
+        by_key: dict[str, type[Section]] = {}
+        for each in choices:
+            if words_of(each):
+                words += words_of(each)
+            elif "kind" in each.model_fields:
+                by_kind |= dict.fromkeys(words_of(each.model_fields["kind"].annotation), each)
+            else:
+                by_key[next(iter(each.model_fields))] = each
+        return cls(tuple(words), by_kind, by_key)
+
+    @property
+    def _kinds(self) -> str:
+        return ", ".join(self.by_kind)
+
+    @property
+    def _expected(self) -> str:
+        kinds = [f"kind: one of {self._kinds}"] if self.by_kind else []
+        return " or ".join([*kinds, *(f"{key}: ..." for key in self.by_key)])
+
+    def _refusal(self, value: object, near: str) -> PydanticCustomError:
+        either = "".join(f"{word}, " for word in self.words) + ("or " if self.words else "")
+        return expectation(f"{either}a mapping with {self._expected}", value, near)
+
+    def chosen(self, value: object, handler: Callable[[object], object], info: ValidationInfo) -> object:
+        """The checked section, or the word."""
+        if isinstance(value, (*self.by_kind.values(), *self.by_key.values())):
+            return value
+        if isinstance(value, Mapping):
+            return self._member(value).model_validate(value, context=info.context)
+        if isinstance(value, str) and value in self.words:
+            return value
+        near = suggest(value, (*self.words, *self.by_key)) if self.words and isinstance(value, str) else ""
+        raise self._refusal(value, near)
+
+    def _member(self, value: Mapping[str, Any]) -> type[Section]:
+        """The section that a mapping is."""
+        if "kind" in value:
+            return self._of_kind(value["kind"])
+        for key, member in self.by_key.items():
+            if key in value:
+                return member
+        if not self.by_kind:
+            near = suggest(str(next(iter(value), "")), self.by_key)
+            raise self._refusal(value, f" with {', '.join(value)}{near}")
+        raise_issues("kind", [(("kind",), issue(f"missing; expected {self._expected}"))])
+
+    def _of_kind(self, kind: object) -> type[Section]:
+        if isinstance(kind, str) and kind in self.by_kind:
+            return self.by_kind[kind]
+        hint = suggest(kind, self.by_kind) if isinstance(kind, str) else ""
+        raise_issues("kind", [(("kind",), expectation(f"one of {self._kinds}", kind, hint))])
+
+
+@dataclass(frozen=True)
 class OneOf:
     """One of several sections, or a word. A section is recognised by its `kind`, or without it by its first key."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        words = tuple(word for each in get_args(source) for word in words_of(each))
-        members: tuple[type[Section], ...] = tuple(each for each in get_args(source) if not words_of(each))
-        by_kind = {
-            word: member
-            for member in members
-            if "kind" in member.model_fields
-            for word in words_of(member.model_fields["kind"].annotation)
-        }
-        by_key = {next(iter(member.model_fields)): member for member in members if "kind" not in member.model_fields}
-        kinds = ", ".join(by_kind)
-        expected = " or ".join([*([f"kind: one of {kinds}"] if kinds else []), *(f"{key}: ..." for key in by_key)])
-        either = "".join(f"{word}, " for word in words) + ("or " if words else "")
-
-        def choose(value: object, _: Callable[[object], object], info: ValidationInfo) -> object:
-            if isinstance(value, members):
-                return value
-            if isinstance(value, str) and value in words:
-                return value
-            if not isinstance(value, Mapping):
-                near = suggest(value, (*words, *by_key)) if words and isinstance(value, str) else ""
-                raise expectation(f"{either}a mapping with {expected}", value, near)
-            if "kind" not in value:
-                for key, member in by_key.items():
-                    if key in value:
-                        return member.model_validate(value, context=info.context)
-                if not kinds:
-                    near = suggest(str(next(iter(value), "")), by_key)
-                    raise expectation(f"{either}a mapping with {expected}", value, f" with {', '.join(value)}{near}")
-                raise_issues("kind", [(("kind",), issue(f"missing; expected {expected}"))])
-            kind = value["kind"]
-            if not isinstance(kind, str) or kind not in by_kind:
-                hint = suggest(kind, by_kind) if isinstance(kind, str) else ""
-                raise_issues("kind", [(("kind",), expectation(f"one of {kinds}", kind, hint))])
-            return by_kind[kind].model_validate(value, context=info.context)
-
-        return core_schema.with_info_wrap_validator_function(choose, handler(source))
+        choice = _Choice.of(get_args(source))
+        return core_schema.with_info_wrap_validator_function(choice.chosen, handler(source))
 
 
 @dataclass(frozen=True)
