@@ -21,8 +21,8 @@ from nhgd_pde.engine.nhgd import NHGD, HypergradientOptions
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.lbfgs import LBFGS
 from nhgd_pde.engine.outer.reduced_objective import Evaluation
-from nhgd_pde.engine.state_newton import Root, newton
-from nhgd_pde.methods.adjoint import Adjoint
+from nhgd_pde.engine.state_newton import Root, newton, solve_from_anywhere
+from nhgd_pde.methods.adjoint import Adjoint, ExactDirections
 from nhgd_pde.pde_problem import PDEProblem
 from problems import problem
 
@@ -325,3 +325,37 @@ def test_a_relative_residual_is_at_most_the_reported_one() -> None:
         residual = built.inner_metric.dual_norm(built.residual(found.u, v))
         true = residual / built.inner_length(found.u, v)
         assert true <= found.error * (1.0 + 1e-6) and found.error <= tolerance
+
+
+# There is no state for a source that is large enough, and two for a small one.
+BRATU = {
+    "name": "bratu",
+    "mesh": {"kind": "rectangle", "cells": [8, 8]},
+    "pde": {"kind": "semilinear", "nonlinearity": "-exp(u)", "boundary": {"all": {"dirichlet": 0}}},
+    "control": {"kind": "source"},
+    "objective": [
+        {"kind": "tracking", "target": "sin(pi*x)*sin(pi*y)"},
+        {"kind": "regularisation", "weight": 1e-4},
+    ],
+}
+
+
+def test_steps_that_run_out_far_from_a_root_have_failed() -> None:
+    """A source of 1e9 times the first gradient leaves no state: few steps and many have to say so alike."""
+    pde = nhgd.load(BRATU).pde
+    u, v = pde.start()
+    far = v + 1e7
+    for steps in (2, 5, 50):
+        found = solve_from_anywhere(pde, far, u, ExactDirections(pde, far, u), 1e-8, steps)
+        assert found.failed and found.error > 1.0 and found.message, steps
+        assert torch.equal(found.u, u)
+
+
+@pytest.mark.parametrize("method", ["nhgd", "adjoint"])
+@pytest.mark.parametrize("steps", [3, 50])
+def test_a_trial_point_without_a_state_is_never_an_iterate(method: str, steps: int) -> None:
+    """A sum of squares is never negative, whatever the correction by the adjoint variable makes of a lost state."""
+    outer = {"method": "lbfgs", "step": 1e9}
+    solution = nhgd.solve(nhgd.load({**BRATU, "outer": outer, "method": method, "inner": {"steps": steps}}))
+    assert solution.status == "converged", solution.message
+    assert all(row["objective"] >= 0.0 and row["state_residual"] < 1.0 for row in solution.history)  # type: ignore[operator]

@@ -36,6 +36,9 @@ _SHORTEST = 1e-5
 _ROUNDING = 1e-12
 # Relative error from which on an iterate that no step improves is not a solution up to rounding errors.
 _USELESS = 1e-6
+# Error from which on the last of all steps has not come near a root of a nonlinear equation, relative to the lengths of
+# the iterate and the start.
+_LOST = 1.0
 # Relative errors below this are rounding errors.
 _LEAST = 1e-16
 
@@ -80,7 +83,8 @@ class NewtonResult:
         error: the relative error of u.
         steps: number of steps.
         directions: Newton directions by the last factors.
-        failed: no step brought u nearer to a root, and u is not one up to rounding errors.
+        failed: no step brought u nearer to a root, and u is not one up to rounding errors; or all steps left an error
+            as large as u and the start.
     """
 
     u: Tensor
@@ -151,7 +155,9 @@ class Newton:
             else:
                 directions, following = renewed, renewed.direction(u, residual)
                 d, longest = following, self._predicted(d, step, following)
-        return NewtonResult(u, residual, self._error(u, residual, directions), taken, directions)
+        error = self._error(u, residual, directions)
+        lost = not (error <= self.tolerance or self.equation.linear) and self._lost(error, u, start)
+        return NewtonResult(u, residual, error, taken, directions, lost)
 
     def _next(
         self, u: Tensor, residual: Tensor, d: Tensor, longest: float, directions: Directions, last: bool
@@ -234,6 +240,11 @@ class Newton:
             return 1.0
         predicted = step.length / turned / grown
         return 0.1 * step.length if math.isnan(predicted) else min(1.0, max(predicted, 0.1 * step.length))
+
+    def _lost(self, error: float, u: Tensor, start: Tensor) -> bool:
+        """Whether the error is as large as the iterate and the start, one of which may be near a root that is zero."""
+        length = self.equation.length
+        return not error * length(u) < _LOST * max(length(u), length(start))
 
     def _error(self, u: Tensor, residual: Tensor, directions: Directions) -> float:
         return self.equation.error(u, residual, lambda: directions.direction(u, residual), self.tolerance)
