@@ -117,5 +117,7 @@ def control_size(spec: ProblemSpec, mesh: MeshSize) -> float:
             count = 2.0 * mesh.dim * count ** ((mesh.dim - 1) / mesh.dim)
         varies = space != "constant" and control.kind in ("source", "neumann", "robin", "dirichlet", "python")
         total += count * (1.0 if isinstance(control, ParameterControl) else fields(spec, mesh.dim))
-        total += count * (steps - 1.0) * fields(spec, mesh.dim) if varies else 0.0
+        windows = getattr(control, "windows", None)
+        copies = steps if windows is None else min(real(windows), steps)
+        total += count * (copies - 1.0) * fields(spec, mesh.dim) if varies else 0.0
     return total

@@ -117,8 +117,8 @@ class RegularisationTerm(Term):
             return []
         rows = builder.controls.rows
         evaluation = part.evaluation.shifted(rows.column_offsets[builder.controls.parts.index(part)], rows.width)
-        # Where other controls vary in time, one that stands still has equal rows, which count once together.
-        copies = builder.controls.steps if part.steps is None and any(rows.varying) else 1
+        # The steps in which a control stands still have equal rows, which count once together.
+        copies = builder.controls.steps // (part.steps or 1) if any(rows.varying) else 1
         weight = self.weight * part.measure / copies * part.weight.reshape(-1)
         return [TotalVariation(rows, evaluation, weight, self.smoothing)]
 
