@@ -60,6 +60,8 @@ class Frame:
         device: where tensors are.
         finer: the same problem on a finer mesh, whose random inputs, sample and properties this one has; None without.
         counts: where work is counted.
+        span: the times of a part of the evolution, which this is then the problem of; None for the whole.
+        like: a frame of the same mesh, whose state space this one has; None without.
     """
 
     file: ProblemFile
@@ -67,6 +69,8 @@ class Frame:
     device: torch.device
     finer: Frame | None = None
     counts: Counts = field(default_factory=Counts)
+    span: Clock | None = None
+    like: Frame | None = None
 
     # Parts that are the same in all scenarios
 
@@ -82,7 +86,7 @@ class Frame:
 
     @cached_property
     def clock(self) -> Clock | None:
-        return clock_of(self.file.spec)
+        return clock_of(self.file.spec) if self.span is None else self.span
 
     @cached_property
     def inputs(self) -> RandomInputs | None:
@@ -100,6 +104,8 @@ class Frame:
 
     @cached_property
     def state(self) -> StateSpace:
+        if self.like is not None:
+            return self.like.state
         spec = self.file.spec
         return state_space(self.domain, self.section.groups(self.domain.dim, spec.element), self.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -24,6 +24,7 @@ class RegularisationTerm(Term):
     """weight/2 int (v - reference)^2 (l2) or |grad (v - reference)|^2 (h1), weight int |v| (l1) or |grad v| (tv)."""
 
     kind: Literal["regularisation"]
+    of_controls: ClassVar[bool] = True
     norm: Literal["l2", "h1", "l1", "tv"] = Field(
         default="l2", description="Squares of values or of gradients, or absolute values or lengths of gradients."
     )
