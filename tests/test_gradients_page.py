@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.optimize import minimize
 
 import nhgd_pde as nhgd
 
@@ -48,3 +49,16 @@ def test_an_optimiser_of_torch_reaches_the_optimum_of_solve() -> None:
     value = float(names["pde"].objective(names["v"].detach()))
     best = nhgd.solve(nhgd.load("problems/semilinear_control.yaml", {"mesh.cells": [12, 12]})).objective
     assert abs(value / best - 1) < 1e-8
+
+
+@pytest.mark.parametrize("method", ["Newton-CG", "trust-krylov"])
+def test_other_methods_of_scipy_take_an_objective_in_larger_units(method: str) -> None:
+    units = 1e6
+    weights = {"objective.0.weight": units, "objective.1.weight": 1e-6 * units}
+    phi = nhgd.reduced(nhgd.load("problems/poisson_control.yaml", weights))
+    options: dict[str, float] = {"xtol": 1e-10, "maxiter": 50}
+    if method == "trust-krylov":
+        options = {"gtol": 1e-5, "initial_trust_radius": 1e4, "max_trust_radius": 1e6, "maxiter": 30}
+    arguments = {"jac": phi.derivative, "hessp": phi.hessian_product, "method": method, "options": options}
+    found = minimize(phi.value, phi.start, **arguments)
+    assert found.fun / units == pytest.approx(OPTIMUM, rel=1e-9)
