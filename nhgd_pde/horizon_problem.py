@@ -12,7 +12,7 @@ from .pde.stretch import Passage, Stretch
 from .pde_problem import PDEProblem
 
 # The first step of a part and the step after its last one -> the part.
-MakePart = Callable[[int, int], "Part"]
+MakePart = Callable[[int, int], "HorizonPart"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PartPassed:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class HorizonPart:
     """Some steps of the evolution with the terms of the objective in them.
 
     Attributes:
@@ -102,7 +102,7 @@ class HorizonProblem(PDEProblem):
     def inner(self, state: Tensor) -> Tensor:
         return self.equation.restrict(state[None])
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[HorizonPart]:
         assert self.part is not None
         for before in range(0, self.steps, self.at_once):
             yield self.part(before, min(before + self.at_once, self.steps))

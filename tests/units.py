@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "heat_control": {"mesh.cells": 16, "time.steps": 10},
     "heat_initial": {"mesh.cells": [8, 8], "time.steps": 8},
     "heat_sink": {"mesh.cells": [10, 10]},
+    "heat_windows_fds": {"mesh.cells": 16, "time.steps": 100},
     "helmholtz_control": {"mesh.cells": [10, 10]},
     "log_conductivity_inversion": {"mesh.cells": [12, 12]},
     "mbb_beam": {"mesh.cells": [24, 8]},

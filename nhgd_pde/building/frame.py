@@ -61,7 +61,6 @@ class Frame:
         finer: the same problem on a finer mesh, whose random inputs, sample and properties this one has; None without.
         counts: where work is counted.
         span: the times of a part of the evolution, which this is then the problem of; None for the whole.
-        like: a frame of the same mesh, whose state space this one has; None without.
     """
 
     file: ProblemFile
@@ -70,7 +69,6 @@ class Frame:
     finer: Frame | None = None
     counts: Counts = field(default_factory=Counts)
     span: Clock | None = None
-    like: Frame | None = None
 
     # Parts that are the same in all scenarios
 
@@ -104,8 +102,6 @@ class Frame:
 
     @cached_property
     def state(self) -> StateSpace:
-        if self.like is not None:
-            return self.like.state
         spec = self.file.spec
         return state_space(self.domain, self.section.groups(self.domain.dim, spec.element), self.device)
 

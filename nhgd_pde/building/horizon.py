@@ -11,7 +11,7 @@ import torch
 
 from ..control.controls import Controls
 from ..fem.mesh import Domain
-from ..horizon_problem import HorizonProblem, Part
+from ..horizon_problem import HorizonPart, HorizonProblem
 from ..linalg.counts import Counts
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
@@ -51,10 +51,10 @@ def horizon_of(file: ProblemFile) -> HorizonProblem:
 
 def _check_file(file: ProblemFile) -> None:
     spec = file.spec
-    if spec.time is None:
-        raise file.error("method", "expected a method for steady problems, found 'fds', which needs time: take adjoint")
     if spec.parameters:
         raise file.error("method", "expected a method for random inputs, found 'fds': take nhgd, or no parameters")
+    if spec.time is None:
+        raise file.error("method", "expected a method for steady problems, found 'fds', which needs time: take adjoint")
     if spec.constraints:
         raise file.error("constraints", f"expected none with method fds, found {len(spec.constraints)}")
     for key, control in spec.keyed_controls:
@@ -104,27 +104,28 @@ class Horizon:
             initial_state=nominal.equation.lift[:width],
         )
 
-    def part(self, start: int, end: int) -> Part:
+    def part(self, start: int, end: int) -> HorizonPart:
         """The steps from one number to another; the same object for all that do not differ but in their number."""
         final = end == self._clock.steps
+        if self._varies:
+            return self._part(start, end, final)
         key = (end - start, final)
-        if self._varies or key not in self._made:
-            self._made.clear() if self._varies else None
+        if key not in self._made:
             self._made[key] = self._part(start, end, final)
         known = self._made[key]
         excerpt = Excerpt(self._controls.rows, start, end - start)
         return replace(known, stretch=replace(known.stretch, excerpt=excerpt))
 
-    def _part(self, start: int, end: int, final: bool) -> Part:
+    def _part(self, start: int, end: int, final: bool) -> HorizonPart:
         frame = self._frame(start, end)
         found = EquationBuilder(frame, -1, stages_of(frame.entries)[-1]).build(frame.values)
         objective = frame.terms.build(lambda term: _in_part(term, final))
         frame.mistakes.raise_found()
         assert isinstance(found, EvolutionEquation)
-        return Part(Stretch(found, Excerpt(self._controls.rows, start, end - start)), objective)
+        return HorizonPart(Stretch(found, Excerpt(self._controls.rows, start, end - start)), objective)
 
     @cached_property
-    def _made(self) -> dict[tuple[int, bool], Part]:
+    def _made(self) -> dict[tuple[int, bool], HorizonPart]:
         return {}
 
     @property
@@ -161,7 +162,9 @@ class Horizon:
         found = Controls(tuple(entry.part for entry in builder.build()), self._clock.steps)
         frame.mistakes.raise_found()
         if found.size > _MOST_CONTROLS:
-            count = f"{found.size:,}, whose derivatives of one state take {size_text(8.0 * found.size * frame.state.size)}"
+            count = (
+                f"{found.size:,}, whose derivatives of one state take {size_text(8.0 * found.size * frame.state.size)}"
+            )
             advice = "give control.windows, space: time or constant, or take method adjoint"
             key = self.file.spec.keyed_controls[0][0]
             message = f"expected at most {_MOST_CONTROLS:,} control unknowns with method fds, found {count}: {advice}"
@@ -185,8 +188,8 @@ class Horizon:
 
     def _frame(self, start: int, end: int) -> Frame:
         span = replace(self._clock, steps=end - start, before=start)
-        like = self._first
-        return Frame(self._of_steps, self.domain, self.device, counts=self.counts, span=span, like=like)
+        # Each part has a state space of its own, which keeps the patterns of the matrices that were assembled with it.
+        return Frame(self._of_steps, self.domain, self.device, counts=self.counts, span=span)
 
     @cached_property
     def _nominal(self) -> PDEProblem:

@@ -142,8 +142,6 @@ class FDS(Compared):
         )
         return evaluation, ForwardState(problem.inner(u)) if finite(u, derivative) else state
 
-    def scales(
-        self, problem: ForwardProblem, v: Tensor, state: ForwardState, evaluation: Evaluation
-    ) -> GradientScales:
+    def scales(self, problem: ForwardProblem, v: Tensor, state: ForwardState, evaluation: Evaluation) -> GradientScales:
         """Not known: they would take another evaluation."""
         return UNKNOWN

@@ -152,9 +152,9 @@ class OuterSpec(Section):
     method: OuterName = Field(
         default="auto",
         description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes, optimality "
-        "criteria or signs; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a conductivity, with a "
-        "state constraint or tv, or h1 with bounds, and gradient with a constant step for methods that only track the "
-        "state.",
+        "criteria or signs; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a "
+        "conductivity, with a state constraint or tv, or h1 with bounds, and gradient with a constant step for methods "
+        "that only track the state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
