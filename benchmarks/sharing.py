@@ -4,13 +4,15 @@
 
 The targets have independent noise in every step. g_k is then the noisy hypergradient of step k (per unit of time) with
 mean mu_k and covariance S, and a control that is shared by the n steps of a window has their mean in place of each g_k.
-The mean square error of that is (Micaelli and Storkey 2021, arXiv 2007.07869, Section 4)
+The mean square error of that is
 
     mean_k (mean of mu over the window of k - mu_k)^2 + mean over windows of 1^T S 1 / n^2
         <= eps^2 (n^2 - 1) / 12 + sigma^2 (1 + (n - 1) c) / n
 
 with eps the largest change of mu from a step to the next, sigma^2 the mean variance, and c the mean correlation of two
-steps of a window, relative to sigma^2. The covariance is exact: g is affine in the targets.
+steps of a window, relative to sigma^2. With c = 0 this is the bound of Micaelli and Storkey (2021, arXiv 2007.07869;
+`theorem4_checker_simple.py` of the authors' code); the second term is the variance of a mean. The covariance is exact:
+g is affine in the targets.
 """
 
 from __future__ import annotations

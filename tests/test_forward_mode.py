@@ -157,7 +157,7 @@ def test_the_peak_of_the_process_does_not_depend_on_the_number_of_steps(equation
     few, many = (measured(equation, "fds", steps) for steps in (1_000, 10_000))
     assert many["peak"] <= 1.05 * few["peak"]
     # What the whole process takes hides little: storing the states of 10,000 steps would take 300 MB more.
-    assert many["grown"] <= 25e6
+    assert many["grown"] <= 40e6 and many["kept"] <= 5e6
 
 
 def test_the_shipped_problem_has_the_optimum_of_the_adjoint() -> None:

@@ -5,7 +5,7 @@ With u_k the coefficients of the state and Z_k = du_k/dv, a step
 
     R_k(u_k, u_{k-1}, v) = 0   gives   D_k Z_k = -(B_k Z_{k-1} + dR_k/dv),   D_k = dR_k/du_k,   B_k = dR_k/du_{k-1}
 
-(forward-mode differentiation: Micaelli and Storkey 2021, arXiv 2007.07869, Section 3). Nothing of the steps before a
+(forward-mode differentiation, as in Micaelli and Storkey 2021, arXiv 2007.07869). Nothing of the steps before a
 stretch is needed but u and Z at its start.
 """
 
@@ -19,9 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..linalg.factorisation import SingularMatrixError
 from .evolution import EvolutionEquation
 from .linearisation import Linearisation
 from .rows import ControlRows
+
+# The relative length of a Newton correction after which the next one would be a rounding error, and the largest number
+# of corrections.
+_CORRECTION = 1e-10
+_MOST_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Stretch:
         """The unknowns (1, n) and the derivatives of the equation there."""
         zero = here.lift.new_zeros(1, here.unknowns)
         if not here.linear:
-            u = here.march(controls, rtol=1e-12)
+            u = self._nonlinear(here, controls)
             return u, here.linearise(u, controls)
         # The factors of an affine equation belong to every state at the start, and to all passages.
         known = self.equation.linearise(zero, controls) if here.affine else here.linearise(zero, controls)
@@ -140,6 +146,30 @@ class Stretch:
         for _ in range(2):
             u = u - known.factors.solve(here.integrated(u, controls))
         return u, known if here.affine else here.linearise(u, controls)
+
+    def _nonlinear(self, here: EvolutionEquation, controls: Tensor) -> Tensor:
+        """The unknowns (1, n) by Newton's method for all steps at once, from the state at the start.
+
+        Over a stretch the state changes little. Where the corrections do not shrink, each step is solved by itself.
+        """
+        u = here.restrict(here.lift[: self._width].repeat(here.steps + 1)[None])
+        before = math.inf
+        for _ in range(_MOST_STEPS):
+            try:
+                change = here.linearise(u, controls).factors.solve(here.integrated(u, controls))
+            except SingularMatrixError:
+                break
+            length = float(change.norm())
+            if not length <= 0.5 * before:
+                break
+            u, before = u - change, length
+            if length <= _CORRECTION * float(u.norm()):
+                return u
+        return here.march(controls, rtol=_CORRECTION)
+
+    @property
+    def _width(self) -> int:
+        return len(self.equation.lift) // (self.equation.steps + 1)
 
     def _derivatives(
         self, linear: Linearisation, controls: Tensor, start: Tensor, columns: Tensor
