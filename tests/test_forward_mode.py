@@ -14,6 +14,8 @@ import torch
 
 import nhgd_pde as nhgd
 from benchmarks.forward_memory import measured, problem
+from nhgd_pde.bench.contenders import Contender
+from nhgd_pde.bench.trials import Budget, Task, run
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.reduced_objective import Evaluation
 from nhgd_pde.horizon_problem import HorizonPart, HorizonProblem
@@ -241,3 +243,13 @@ def test_a_horizon_that_would_not_fit_is_taken_by_forward_mode_alone() -> None:
     with pytest.raises(ProblemError, match=r"time\.steps: expected a problem that fits"):
         nhgd.load(SHIPPED, {**room, "method": "adjoint"})
     assert nhgd.load(SHIPPED, room).inner_shape == (1, 63)
+
+
+def test_bench_compares_it_with_the_adjoint() -> None:
+    task = Task(SHIPPED, SMALL)
+    runs = [run(task, Contender(method, method), 0, Budget(seconds=60.0)) for method in ("fds", "adjoint")]
+    assert [each.status for each in runs] == ["converged", "converged"]
+    ours, exact = (each.points[-1].objective for each in runs)
+    assert ours == pytest.approx(exact, rel=1e-10)
+    with pytest.raises(ProblemError, match="which needs time"):
+        Task(SHIPPED.parent / "poisson_control.yaml", {}).build(Contender("fds", "fds"))
