@@ -103,9 +103,10 @@ def test_nhgd_and_the_exact_adjoint_find_the_same_optimum() -> None:
         overrides = {
             "outer.method": "lbfgs",
             "outer.step": "auto",
-            "hypergradient.refine": "auto",
             "inner": {},
             "curvature": {},
+            "hypergradient": {},
+            "preset": None,
         }
         nhgd_run = nhgd.solve(nhgd.load(problem, overrides))
         adjoint_run = nhgd.solve(nhgd.load(problem, {**overrides, "method": "adjoint"}))
