@@ -40,7 +40,6 @@ def _measure(equation: str, method: str, steps: int) -> dict[str, float]:
     """Bytes and seconds of an evaluation in this process."""
     import ctypes
     import gc
-    import resource
     import time
     from pathlib import Path
 
@@ -58,9 +57,10 @@ def _measure(equation: str, method: str, steps: int) -> dict[str, float]:
         assert found.finite
         return time.perf_counter() - start
 
-    def resident() -> float:
+    def resident(name: str = "VmRSS") -> float:
+        # The peak in `getrusage` would include that of the process that has started this one.
         text = Path("/proc/self/status").read_text(encoding="ascii")
-        return 1024.0 * float(text.split("VmRSS:")[1].split()[0])
+        return 1024.0 * float(text.split(f"{name}:")[1].split()[0])
 
     torch.set_num_threads(1)
 
@@ -72,7 +72,7 @@ def _measure(equation: str, method: str, steps: int) -> dict[str, float]:
     evaluated(200)  # With more steps than are made at once, so that everything has been loaded and allocated once.
     before = trimmed()
     seconds = evaluated(steps)
-    peak = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resident("VmHWM")
     return {"grown": max(peak - before, 0.0), "peak": peak, "kept": trimmed() - before, "seconds": seconds}
 
 
