@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .building.blueprint import blueprint_of
+from .building.blueprint import Blueprint, blueprint_of
 from .building.limits import limits_told
 from .choice.method import build_method
 from .engine.search import outer_space
@@ -16,6 +16,7 @@ from .linalg.threads import at_most_threads
 from .output.lock import FolderLock
 from .output.ownership import claimed_for_new, claimed_for_resume
 from .output.storage import OutputError
+from .pde_problem import PDEProblem
 from .problem import Problem
 from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
@@ -55,8 +56,14 @@ def build_problem(file: ProblemFile) -> Problem:
         return cast(Problem, build_task(file))
     start = time.perf_counter()
     with at_most_threads(1), limits_told(file):
-        blueprint = blueprint_of(file)
-        pde = blueprint.nominal
+        blueprint: Blueprint | None = None
+        if file.spec.method == "fds":
+            from .building.horizon import horizon_of
+
+            pde: PDEProblem = horizon_of(file)
+        else:
+            blueprint = blueprint_of(file)
+            pde = blueprint.nominal
         # A device that only the curvature role can see is checked there.
         method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
     return Problem(file, pde, method, time.perf_counter() - start, blueprint if file.spec.parameters else None)
@@ -149,7 +156,12 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     last = problem.stages[-1]
     scenarios = last.extremes() if isinstance(last, ScenarioProblem) else ()
     with at_most_threads(problem.method.threads):
+        pde, whole = problem.pde, True
+        if problem.file.spec.method == "fds":
+            # The tests are made on the equation of all steps at once; the run has kept the last state alone.
+            pde, whole = blueprint_of(problem.file).nominal, False
         if at is None:
-            return verify_problem(problem.pde, problem.file.spec.seed, scenarios=scenarios)
+            return verify_problem(pde, problem.file.spec.seed, scenarios=scenarios)
         end = end_of(problem, at)
-        return verify_problem(problem.pde, problem.file.spec.seed, (end.u, end.v), end.place, scenarios)
+        state = end.u if whole else None
+        return verify_problem(pde, problem.file.spec.seed, (state, end.v), end.place, scenarios)

@@ -25,12 +25,22 @@ ALLOWED = {
 ALLOWED["population"] = {"engine", "linalg"}
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
+ALLOWED["horizon_problem"] = {"objective", "pde", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem_file"] = {"linalg"}
 ALLOWED["tasks"] = {"engine", "linalg", "problem_file"}
 ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "scenario_problem", "uncertainty"}
-ALLOWED["choice"] = {"engine", "linalg", "methods", "pde_problem", "problem_file", "scenario_problem"}
-ALLOWED["bridges"] = {"engine", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}
+ALLOWED["building"] |= {"horizon_problem"}
+ALLOWED["choice"] = {
+    "engine",
+    "horizon_problem",
+    "linalg",
+    "methods",
+    "pde_problem",
+    "problem_file",
+    "scenario_problem",
+}
+ALLOWED["bridges"] = {"engine", "horizon_problem", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}
 ALLOWED["problem"] = {"bridges", "building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
 ALLOWED["problem"] |= {"linalg"}
 ALLOWED["task_problem"] = {"choice", "engine", "linalg", "output", "problem_file", "tasks"}

@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "heat_control": {"mesh.cells": 16, "time.steps": 10},
     "heat_initial": {"mesh.cells": [8, 8], "time.steps": 8},
     "heat_sink": {"mesh.cells": [10, 10]},
+    "heat_windows_fds": {"mesh.cells": 16, "time.steps": 100},
     "helmholtz_control": {"mesh.cells": [10, 10]},
     "log_conductivity_inversion": {"mesh.cells": [12, 12]},
     "mbb_beam": {"mesh.cells": [24, 8]},
@@ -161,7 +162,7 @@ def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, An
     powers, dim = _POWERS[kind], _DIMENSIONS[data["mesh"]["kind"]]
     state, of_control = length ** powers.get("state", 0), powers.get("control", 0)
     controls = data["control"] if isinstance(data["control"], list) else [data["control"]]
-    kinds = {each["kind"] for each in controls}
+    kinds = {each["kind"] for each in controls} | {"windows" for each in controls if each.get("space") == "time"}
     changed = [_longer_control(each, length) for each in controls]
     overrides: dict[str, Any] = {
         "mesh": _longer_mesh(data["mesh"], dim, length),
@@ -254,6 +255,8 @@ def _longer_term(
         power = {"l2": 0, "l1": 0, "h1": 2, "tv": 1}[term.get("norm", "l2")]
         # Integrals over the boundary have another power; squares of velocities as controls and states have the same.
         power += 1 if kinds & {"neumann", "dirichlet", "robin"} else 0
+        # The square of a number in time is no integral in space.
+        power += dim if "windows" in kinds else 0
         new["weight"] = term["weight"] * length**power
     return new
 

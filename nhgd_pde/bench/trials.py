@@ -59,6 +59,10 @@ class Task:
             if learnt is not None:
                 bilevel, _ = learnt.build(file)
                 return cast(PDEProblem, bilevel)
+            if file.spec.method == "fds":
+                from ..building.horizon import horizon_of
+
+                return horizon_of(file)
             blueprint = blueprint_of(file)
             return penalised(fitted(blueprint.problem) if file.spec.parameters else blueprint.nominal)
 

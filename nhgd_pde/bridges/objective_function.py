@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 import numpy as np
 from torch import Tensor
 
+from ..horizon_problem import HorizonProblem
 from ..linalg.counts import Counts
 from ..linalg.safe_lengths import dot
 from ..methods.adjoint import TwiceImplicitProblem
@@ -58,6 +59,8 @@ def last_stage(problem: StagedProblem | TwiceImplicitProblem) -> AnyProblem:
     """
     stages = getattr(problem, "stages", None)
     last: Any = stages[-1] if stages else problem
+    if isinstance(last, HorizonProblem):
+        raise ValueError("method: expected nhgd or adjoint, found fds: this function needs the states of all steps")
     if getattr(last, "state_bounds", ()) and not getattr(last, "relaxations", ()):
         raise ValueError(
             f"constraints: expected no bounds of the state, found {len(last.state_bounds)}: `nhgd.solve` enforces them "

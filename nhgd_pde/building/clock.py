@@ -23,12 +23,14 @@ class Clock:
         step: length of a step.
         theta: position within a step at which integrals are taken, from 0 at its beginning to 1 at its end.
         first: theta of the first step.
+        before: number of steps before these, of a part of an evolution.
     """
 
     steps: int
     step: float
     theta: float
     first: float
+    before: int = 0
 
     @property
     def thetas(self) -> np.ndarray:
@@ -37,11 +39,11 @@ class Clock:
 
     @property
     def levels(self) -> np.ndarray:
-        return np.arange(self.steps + 1) * self.step
+        return (self.before + np.arange(self.steps + 1)) * self.step
 
     @property
     def stages(self) -> np.ndarray:
-        return (np.arange(self.steps) + self.thetas) * self.step
+        return (self.before + np.arange(self.steps) + self.thetas) * self.step
 
     @property
     def averages(self) -> sp.csr_matrix:

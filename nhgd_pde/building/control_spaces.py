@@ -121,7 +121,7 @@ class ControlSpaces:
             varying: whether the control may have other values in every time step.
         """
         nodes, count = functions.nodes, len(functions.each)
-        rule = self._rule(spec) if varying and kind != "constant" else None
+        rule = self._rule(key, spec) if varying and kind != "constant" else None
         self._check_values(key, spec, kind, functions.space is None, rule)
         times = np.zeros(1) if rule is None else rule.times
         copies = len(times)
@@ -141,7 +141,7 @@ class ControlSpaces:
             upper=upper,
             weight=functions.weight,
             steps=None if rule is None else copies,
-            measure=self.clock.step if rule is not None and self.clock is not None else 1.0,
+            measure=self.clock.step * (self.clock.steps // copies) if rule and self.clock else 1.0,
             rule=rule,
             components=count,
             space=functions.space,
@@ -150,7 +150,10 @@ class ControlSpaces:
         )
 
     def _check_values(self, key: str, spec: ControlSpec, kind: str, of_numbers: bool, rule: TimeRule | None) -> None:
-        """Complain of initial values and bounds that vary where the control does not."""
+        """Complain of initial values, bounds and windows that vary where the control does not."""
+        if rule is None and getattr(spec, "windows", None) is not None:
+            what = "a steady problem" if self.clock is None else "a control that does not vary in time"
+            self.values.complain(f"{key}.windows", f"expected none, as this is {what}, found {spec.windows}")  # type: ignore[union-attr]
         if kind == "time" and self.clock is None:
             self.values.complain(f"{key}.space", "expected a problem with time, found a steady one")
         bounds = [(f"{key}.bounds.{i}", bound) for i, bound in enumerate(spec.bounds) if bound is not None]
@@ -160,13 +163,21 @@ class ControlSpaces:
             if rule is None:
                 self.values.constant_in_time(at, given)
 
-    def _rule(self, spec: ControlSpec) -> TimeRule | None:
+    def _rule(self, key: str, spec: ControlSpec) -> TimeRule | None:
         """The quadrature rule in time of a control, which has values at the same times as the data that it replaces."""
+        windows = getattr(spec, "windows", None)
         if self.clock is None:
             return None
-        if spec.kind == "dirichlet":
-            return self.clock.end_rule()
-        return self.clock.middle_rule()
+        rule = self.clock.end_rule() if spec.kind == "dirichlet" else self.clock.middle_rule()
+        if windows is None:
+            return rule
+        steps = self.clock.steps
+        if steps % windows:
+            near = min((count for count in range(1, steps + 1) if not steps % count), key=lambda n: abs(n - windows))
+            message = f"expected a divisor of time.steps ({steps:,}), such as {near}, found {windows}"
+            self.values.complain(f"{key}.windows", message)
+            return rule
+        return rule.windowed(windows)
 
     def _bounds(
         self, key: str, spec: ControlSpec, nodes: np.ndarray, times: np.ndarray | None, copies: int

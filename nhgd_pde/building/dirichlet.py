@@ -220,5 +220,7 @@ def _added(state: StateSpace, entries: list[Entry], clock: Clock | None) -> Spar
             blocks.append(sp.kron(sp.identity(levels, format="csr")[:, :1], entry.data))
         else:
             times = sp.identity(levels, format="csr")[:, 1:]
-            blocks.append(sp.kron(times if part.steps is not None else times.sum(axis=1), entry.data))
+            # One column for each window in time; a control that does not vary has one window.
+            windows = sp.kron(sp.identity(part.steps or 1), np.ones(((levels - 1) // (part.steps or 1), 1)))
+            blocks.append(sp.kron(times @ windows, entry.data))
     return SparseMatrix(sp.csr_matrix(sp.hstack(blocks)), state.device)

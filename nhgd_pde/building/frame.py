@@ -60,6 +60,7 @@ class Frame:
         device: where tensors are.
         finer: the same problem on a finer mesh, whose random inputs, sample and properties this one has; None without.
         counts: where work is counted.
+        span: the times of a part of the evolution, which this is then the problem of; None for the whole.
     """
 
     file: ProblemFile
@@ -67,6 +68,7 @@ class Frame:
     device: torch.device
     finer: Frame | None = None
     counts: Counts = field(default_factory=Counts)
+    span: Clock | None = None
 
     # Parts that are the same in all scenarios
 
@@ -82,7 +84,7 @@ class Frame:
 
     @cached_property
     def clock(self) -> Clock | None:
-        return clock_of(self.file.spec)
+        return clock_of(self.file.spec) if self.span is None else self.span
 
     @cached_property
     def inputs(self) -> RandomInputs | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -52,8 +52,8 @@ class ObjectiveBuilder:
     l1_weights: Tensor | None = None
     joint_control: bool = False
 
-    def build(self) -> Objective:
-        """The objective; terms that no random input changes are made once."""
+    def build(self, wanted: Callable[[TermSpec], bool] = lambda term: True) -> Objective:
+        """The terms that are wanted, by default all; terms that no random input changes are made once."""
         parts = [
             self.values.kept(
                 ("objective", k),
@@ -61,6 +61,7 @@ class ObjectiveBuilder:
                 partial(self._term, f"objective.{k}", term),
             )
             for k, term in enumerate(self.values.file.spec.objective)
+            if wanted(term)
         ]
         return Objective(
             tuple(chain.from_iterable(part.state for part in parts)),

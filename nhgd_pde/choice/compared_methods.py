@@ -8,6 +8,11 @@ from ..problem_file import catalogue
 METHODS: dict[str, type[Compared]] = {name: catalogue.found_at(place) for name, place in catalogue.METHODS.items()}
 """Methods for problems without random inputs."""
 
+FOR_EVOLUTIONS: dict[str, type[Compared]] = {
+    name: catalogue.found_at(place) for name, place in catalogue.EVOLUTION_METHODS.items()
+}
+"""Methods for evolutions alone."""
+
 OVER_SCENARIOS: dict[str, type[Compared]] = {
     name: catalogue.found_at(place) for name, place in catalogue.SCENARIO_METHODS.items()
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..engine.curvature.base import LocalBackend
 from ..engine.nhgd import NHGD
 from ..engine.scenarios.footprint import Footprint, OverScenarios
+from ..horizon_problem import HorizonProblem
 from ..pde_problem import PDEProblem
 from ..problem_file.room import EVOLUTION, LIBRARIES, ROW, STATE, factor_entries, size_text
 from ..scenario_problem import ScenarioProblem
@@ -21,20 +22,22 @@ class Estimate:
         factors: of one sparse factorisation.
         inverse: of an inverse that is made from samples.
         scenarios: grows with the number of scenarios or with the number of those that are worked on at once.
+        carried: of the derivatives of states by controls that forward mode carries.
         total: of the run.
     """
 
     factors: float
     inverse: float
     scenarios: float
+    carried: float
     total: float
 
     def __str__(self) -> str:
         inverse = f", the sampled inverse {size_text(self.inverse)}" if self.inverse else ""
         scenarios = f", scenarios {size_text(self.scenarios)}" if self.scenarios else ""
-        return (
-            f"memory: about {size_text(self.total)}; sparse factors about {size_text(self.factors)}{inverse}{scenarios}"
-        )
+        carried = f", derivatives of states {size_text(self.carried)}" if self.carried else ""
+        factors = f"sparse factors about {size_text(self.factors)}"
+        return f"memory: about {size_text(self.total)}; {factors}{inverse}{scenarios}{carried}"
 
 
 def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | None = None) -> Estimate:
@@ -49,8 +52,12 @@ def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | N
     dim = problem.space.domain.dim
     equation = problem.equation
     spatial = len(equation.spatial_free)
+    steps, carried = equation.repeats, 0.0
+    if isinstance(problem, HorizonProblem):
+        steps, carried = problem.at_once, problem.bytes_carried
+        n *= steps
     # The steps of an evolution with constant coefficients share one factorisation; otherwise each step has its own.
-    factors = 12.0 * factor_entries(spatial, dim) * (1 if equation.affine else equation.repeats)
+    factors = 12.0 * factor_entries(spatial, dim) * (1 if equation.affine else steps)
     inverse = many = 0.0
     if isinstance(method.oracle, NHGD) and isinstance(method.oracle.curvature, LocalBackend):
         inverse = method.oracle.curvature.bytes(rows * n)
@@ -59,7 +66,7 @@ def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | N
         rest += EVOLUTION[equation.affine] * n
     if scenarios is not None and isinstance(method.oracle, OverScenarios):
         many = method.oracle.scenario_bytes(footprint(scenarios, factors))
-    return Estimate(factors, inverse, many, rest + factors + inverse + many)
+    return Estimate(factors, inverse, many, carried, rest + factors + inverse + many + carried)
 
 
 def footprint(problem: ScenarioProblem, factors: float) -> Footprint:

@@ -13,7 +13,7 @@ from ..engine.oracle import Oracle
 from ..engine.scales import ScalesOracle
 from ..methods.adjoint import Adjoint
 from ..methods.compared_method import Compared
-from ..problem_file.catalogue import METHODS, SCENARIO_METHODS, found_at
+from ..problem_file.catalogue import EVOLUTION_METHODS, METHODS, SCENARIO_METHODS, found_at
 from ..problem_file.loading import ProblemFile
 from .backend import Choice, choose_curvature, draws_samples
 from .outer_method import has_design
@@ -62,7 +62,7 @@ def judge_of(oracle: Oracle[Any, Any]) -> Oracle[Any, Any] | None:
 
 def _compared(file: ProblemFile) -> tuple[Oracle[Any, Any], str]:
     spec = file.spec
-    method: type[Compared] = found_at(METHODS[spec.method])
+    method: type[Compared] = found_at({**METHODS, **EVOLUTION_METHODS}[spec.method])
     if method.stochastic and spec.inner.tests == "all":
         raise file.error("inner.tests", f"expected a number: {spec.method} draws samples, found 'all'")
     tests = spec.inner.tests if isinstance(spec.inner.tests, int) else _TESTS

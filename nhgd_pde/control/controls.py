@@ -29,10 +29,10 @@ class Filter(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TimeRule:
-    """The quadrature rule for integrals in time of a control that has one value per time step.
+    """The quadrature rule for integrals in time of a control that has one value per time step or window.
 
     Attributes:
-        times, weights: (steps,) times and quadrature weights of the values of the control.
+        times, weights: (steps or windows,) times and quadrature weights of the values of the control.
         averaged: the values of the control stand at the ends of the steps, while the integrals of the equation are
             taken in the middle of every step after the first one.
     """
@@ -40,6 +40,12 @@ class TimeRule:
     times: np.ndarray
     weights: np.ndarray
     averaged: bool = False
+
+    def windowed(self, windows: int) -> TimeRule:
+        """The rule of a control that is constant on windows of equally many steps: the means of their times, and the
+        sums of their weights, with which the integral of a square in time is exact."""
+        times, weights = (each.reshape(windows, -1) for each in (self.times, self.weights))
+        return TimeRule(times.mean(axis=1), weights.sum(axis=1), self.averaged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +60,8 @@ class ControlSpace:
         initial: (size,) starting values.
         lower, upper: (size,) bounds, -inf and inf where there are none; None without any bound.
         weight: (1, elements, points) one where the control acts, zero elsewhere.
-        steps: number of time steps if it varies in time; None where it is steady.
-        measure: length of a time step, which is the weight of the inner product in time; 1 where it is steady.
+        steps: number of its values in time, one for each time step or window; None where it is steady.
+        measure: length of a time step or window, the weight of the inner product in time; 1 where it is steady.
         rule: quadrature rule of its integrals in time; None where it is steady.
         components: number of fields.
         space: the finite element space on the whole mesh; None for numbers.
@@ -120,7 +126,9 @@ class Controls:
     def rows(self) -> ControlRows:
         columns = tuple(part.columns for part in self.parts)
         averaged = tuple(part.rule is not None and part.rule.averaged for part in self.parts)
-        return ControlRows(columns, tuple(part.steps is not None for part in self.parts), self.steps, averaged)
+        varying = tuple(part.steps is not None for part in self.parts)
+        windows = tuple(part.steps or 1 for part in self.parts)
+        return ControlRows(columns, varying, self.steps, averaged, windows)
 
     @property
     def size(self) -> int:

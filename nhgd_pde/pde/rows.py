@@ -13,7 +13,8 @@ from torch import Tensor
 class ControlRows:
     """The layout of the controls in v (p,), some of which have different values in every time step.
 
-    A control with m columns that varies in time has steps * m entries in v, those of the first step first.
+    A control with m columns that varies in time has steps * m entries in v, those of the first step first, or with
+    windows in time as many times m as there are windows.
 
     Attributes:
         columns: number of columns of each control.
@@ -21,18 +22,26 @@ class ControlRows:
         steps: number of rows of the equation.
         averaged: for each control, whether its values stand at the ends of the steps while integrals after the first
             step are taken in the middle. Empty where this holds for no control.
+        windows: for each control that varies in time, the number of windows of equally many steps in each of which it
+            is constant; it then has windows * m entries in v. Empty where every control has a value for every step.
     """
 
     columns: tuple[int, ...]
     varying: tuple[bool, ...]
     steps: int = 1
     averaged: tuple[bool, ...] = ()
+    windows: tuple[int, ...] = ()
+
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """The number of values in time of each control: 1, one for every window, or one for every step."""
+        windows = self.windows or (self.steps,) * len(self.columns)
+        return tuple(count if varies else 1 for count, varies in zip(windows, self.varying, strict=True))
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The number of entries of each control in v."""
-        pairs = zip(self.columns, self.varying, strict=True)
-        return tuple(count * self.steps if varies else count for count, varies in pairs)
+        return tuple(count * copies for count, copies in zip(self.columns, self.copies, strict=True))
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -63,8 +72,17 @@ class ControlRows:
         if not any(self.varying):
             return v[None]
         pairs = enumerate(zip(self.split(v), self.varying, strict=True))
-        staged = (self._staged(k, part.reshape(self.steps, -1)) if varies else part for k, (part, varies) in pairs)
+        staged = (self._staged(k, self._in_steps(k, part)) if varies else part for k, (part, varies) in pairs)
         return torch.cat([part.expand(self.steps, -1) for part in staged], dim=1)
+
+    def _in_steps(self, number: int, part: Tensor) -> Tensor:
+        """The entries of a control that varies in time -> its values (steps, columns) in every step."""
+        values = part.reshape(self.copies[number], -1)
+        return values.repeat_interleave(self.steps // len(values), 0) if len(values) < self.steps else values
+
+    def _in_steps_transposed(self, number: int, values: Tensor) -> Tensor:
+        copies = self.copies[number]
+        return values.reshape(copies, self.steps // copies, -1).sum(1) if copies < self.steps else values
 
     def _staged(self, number: int, values: Tensor) -> Tensor:
         """The values (steps, columns) of a control -> those at the times of the equation's integrals."""
@@ -83,8 +101,12 @@ class ControlRows:
         if not any(self.varying):
             return rows.sum(0)
         pairs = enumerate(zip(torch.split(rows, list(self.columns), dim=1), self.varying, strict=True))
-        whole = [self._staged_transposed(k, part).reshape(-1) if varies else part.sum(0) for k, (part, varies) in pairs]
-        return torch.cat(whole)
+        return torch.cat(
+            [
+                self._in_steps_transposed(k, self._staged_transposed(k, part)).reshape(-1) if varies else part.sum(0)
+                for k, (part, varies) in pairs
+            ]
+        )
 
 
 def steady(size: int) -> ControlRows:

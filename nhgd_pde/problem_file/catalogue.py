@@ -60,6 +60,11 @@ METHODS = {
 }
 """method: the compared methods for problems without random inputs (`methods.compared_method.Compared`)."""
 
+EVOLUTION_METHODS = {
+    "fds": "methods.fds:FDS",
+}
+"""method: the compared methods for evolutions alone (`methods.compared_method.Compared`)."""
+
 SCENARIO_METHODS = {
     "sample_average": "methods.sample_average:SampleAverage",
     "robbins_monro": "methods.robbins_monro:RobbinsMonro",
@@ -81,6 +86,7 @@ OUTER_METHODS = {
     "newton_cg": "engine.outer.newton_cg:NewtonCG",
     "mma": "engine.outer.mma:MMA",
     "oc": "engine.outer.oc:OC",
+    "sign": "engine.outer.sign:SignSteps",
 }
 """outer.method: how the control moves (`engine.outer.base.OuterMethod`)."""
 

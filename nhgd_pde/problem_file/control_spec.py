@@ -60,6 +60,14 @@ Space = Annotated[
     FieldSpace,
     Field(description="Finite elements of the control; time: one number a time step; constant: one number."),
 ]
+Windows = Annotated[
+    int | None,
+    Number(whole=True, least=1, null=True),
+    Field(
+        description="Of an evolution: windows of equally many steps in each of which the control is constant in "
+        "time; null: it has values of its own in every step. Its formulas are taken in the middle of each window."
+    ),
+]
 InCells = Annotated[Literal["P0", "P1", "constant"], Field(description="Finite elements of the control.")]
 Complex = Annotated[
     bool, Flag(), Field(description="Of a complex field: a control with a real and an imaginary part; else real.")
@@ -75,6 +83,7 @@ class SourceControl(_Control):
     gain: Scalar = Field(default=Expression(1), description="Factor of the control in the source.")
     on: Subdomain = None
     space: Space = "P1"
+    windows: Windows = None
     complex: Complex = False
 
 
@@ -85,6 +94,7 @@ class SideControl(_Control):
     on: Side
     gain: Scalar
     space: Space = "P1"
+    windows: Windows = None
     complex: Complex = False
 
 
@@ -199,6 +209,7 @@ class PythonControl(_Control):
         default=None, description="Subdomain its integrals are over; null for the whole domain."
     )
     space: Space = "P1"
+    windows: Windows = None
 
 
 ControlSpec = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model
 
-from nhgd_pde.problem_file.catalogue import CURVATURES, METHODS, OUTER_METHODS, SCENARIO_METHODS
+from nhgd_pde.problem_file.catalogue import CURVATURES, EVOLUTION_METHODS, METHODS, OUTER_METHODS, SCENARIO_METHODS
 from nhgd_pde.problem_file.fields import AutoCount, AutoPositive, Flag, Number, Section
 from nhgd_pde.problem_file.mesh_spec import Count, Length, Natural
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     CurvatureName = str
     OuterName = str
 else:
-    MethodName = Literal["nhgd", "adjoint", *METHODS, *SCENARIO_METHODS]
+    MethodName = Literal["nhgd", "adjoint", *METHODS, *EVOLUTION_METHODS, *SCENARIO_METHODS]
     CurvatureName = Literal["auto", *CURVATURES]
     OuterName = Literal["auto", *OUTER_METHODS]
 
@@ -151,10 +151,10 @@ class OuterSpec(Section):
 
     method: OuterName = Field(
         default="auto",
-        description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes or optimality "
-        "criteria; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a conductivity, with a "
-        "state constraint or tv, or h1 with bounds, and gradient with a constant step for methods that only track the "
-        "state.",
+        description="Descent, Adam, quasi-Newton, Newton with conjugate gradients, moving asymptotes, optimality "
+        "criteria or signs; auto is lbfgs, mma with a volume constraint, newton_cg where the control is a "
+        "conductivity, with a state constraint or tv, or h1 with bounds, and gradient with a constant step for methods "
+        "that only track the state.",
     )
     iterations: Count = Field(default=200, description="Most outer iterations.")
     rtol: Length = Field(default=1e-8, description="Gradient norm to reach, relative to the first.")
@@ -164,7 +164,12 @@ class OuterSpec(Section):
     )
     step: AutoPositive = Field(
         default="auto",
-        description="First trial step of the line search, constant step of gradient and adam; auto estimates it.",
+        description="First trial step of the line search, constant step of gradient and adam, first step of sign; auto "
+        "estimates it, and is 0.1 for sign.",
+    )
+    decay: Annotated[float | Literal["auto"], Number(above=0, below=1, words=("auto",))] = Field(
+        default="auto",
+        description="Of sign: factor of the step of a component where its derivative changes sign; auto is 0.5.",
     )
     shift: AutoPositive = Field(
         default="auto",

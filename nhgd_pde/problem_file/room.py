@@ -10,7 +10,7 @@ from .control_spec import DensityControl
 from .loading import ProblemFile
 from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
 from .schema import ProblemSpec
-from .sizes import MeshSize, control_size, mesh_size, real, state_size, two_to
+from .sizes import MeshSize, control_size, mesh_size, real, state_size, steps_at_once, two_to
 
 # Bytes that the loaded libraries take.
 LIBRARIES = 3e8
@@ -115,9 +115,16 @@ class _Plan:
 
     def __post_init__(self) -> None:
         if not self.steps:
-            object.__setattr__(self, "steps", 1.0 if self.spec.time is None else real(self.spec.time.steps))
+            object.__setattr__(self, "steps", 1.0 if self.spec.time is None else self._steps_in_memory())
         if not self.scenarios:
             object.__setattr__(self, "scenarios", self._scenarios())
+
+    def _steps_in_memory(self) -> float:
+        """The number of steps that are in memory at once: all of them, but with method fds."""
+        spec, steps = self.spec, real(self.spec.time.steps) if self.spec.time is not None else 1.0
+        if spec.method != "fds":
+            return steps
+        return float(steps_at_once(steps, state_size(spec, self.mesh), control_size(spec, self.mesh)))
 
     def __str__(self) -> str:
         text = f"{_number(self.mesh.cells)} cells, {_number(state_size(self.spec, self.mesh))} state unknowns"
@@ -134,6 +141,9 @@ class _Plan:
             "scenarios.count": replace(self, scenarios=1.0),
         }
         yield _Need(min(smaller, key=lambda key: smaller[key].common), self.common)
+        if self.spec.method == "fds":
+            derivatives = 8.0 * (self.steps + 1.0) * state_size(self.spec, self.mesh)
+            yield _Need("control", derivatives * control_size(self.spec, self.mesh))
         yield from self._of_options()
         yield from self._of_inputs()
 

@@ -11,6 +11,8 @@ from .schema import ProblemSpec
 
 # Largest exponent of two that is computed; larger sizes are far beyond any memory.
 _HIGHEST = 300
+# Steps that fds makes at once: at most so many, and so many coefficients of all states and of all their derivatives.
+_STEPS, _STATES, _DERIVATIVES = 64, 16_000, 12_000_000
 # Nodes of one cell, by the number of its vertices (by dimension) and the element.
 _NODES = {
     (1, 2): {"P1": 2, "P2": 3},
@@ -117,5 +119,19 @@ def control_size(spec: ProblemSpec, mesh: MeshSize) -> float:
             count = 2.0 * mesh.dim * count ** ((mesh.dim - 1) / mesh.dim)
         varies = space != "constant" and control.kind in ("source", "neumann", "robin", "dirichlet", "python")
         total += count * (1.0 if isinstance(control, ParameterControl) else fields(spec, mesh.dim))
-        total += count * (steps - 1.0) * fields(spec, mesh.dim) if varies else 0.0
+        windows = getattr(control, "windows", None)
+        copies = steps if windows is None else min(real(windows), steps)
+        total += count * (copies - 1.0) * fields(spec, mesh.dim) if varies else 0.0
     return total
+
+
+def steps_at_once(steps: float, size: float, controls: float) -> int:
+    """The number of steps that fds makes and passes at once; it does not depend on the number of all steps.
+
+    Args:
+        steps: number of all steps.
+        size: number of coefficients of the state at one time.
+        controls: number of control unknowns.
+    """
+    most = min(_STEPS, steps, _STATES / max(size, 1.0), _DERIVATIVES / max(size * controls, 1.0))
+    return max(int(most), 1)

@@ -14,12 +14,14 @@ class TermSpec(Section):
 
     Attributes:
         of_loads: the term depends on the loads of the equation, so that random inputs in these change it.
+        of_controls: the term depends on nothing but controls.
     """
 
     if TYPE_CHECKING:
         kind: str
 
     of_loads: ClassVar[bool] = False
+    of_controls: ClassVar[bool] = False
 
     @property
     def file(self) -> tuple[str, str] | None:

@@ -83,7 +83,7 @@ def _on_nodes(problem: PDEProblem, field: int, values: np.ndarray) -> np.ndarray
 
 
 def split_controls(problem: PDEProblem, control: np.ndarray) -> Fields:
-    """(p,) as the coefficients of each control by its name, (m,), or (steps, m) where it varies in time."""
+    """(p,) as the coefficients of each control by its name, (m,), or (steps or windows, m) where it varies in time."""
     pieces = zip(problem.control.parts, np.split(control, problem.control.rows.offsets[1:-1]), strict=True)
     return {part.name: own.reshape(part.steps, -1) if part.steps else own for part, own in pieces}
 
@@ -108,7 +108,8 @@ def control_fields(
             continue
         own = own.reshape(part.steps or 1, part.columns)
         label = name if len(problem.control.parts) == 1 else f"{name}_{part.name}"
-        values, on_cells = _control_values(problem, part, own[min(step, len(own) - 1)])
+        steps = problem.control.steps
+        values, on_cells = _control_values(problem, part, own[step % steps * len(own) // steps])
         (cells if on_cells else points)[label] = values[0] if len(values) == 1 else values.T
     return points, cells
 

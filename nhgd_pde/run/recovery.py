@@ -147,7 +147,8 @@ def _of_fields(problem: PDEProblem, folder: Path, summary: Mapping[str, Any]) ->
             found.append(_numbers(part, folder, summary))
             continue
         name = "control" if len(problem.control.parts) == 1 else f"control_{part.name}"
-        wanted = range(1, levels(problem)) if part.steps else (-1,)
+        window = (levels(problem) - 1) // (part.steps or 1)
+        wanted = range(1, levels(problem), window) if part.steps else (-1,)
         found += [_coefficients(problem, part, frame(level), name, folder) for level in wanted]
     return np.concatenate(found)
 

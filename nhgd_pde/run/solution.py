@@ -151,7 +151,7 @@ class Solution(Answer):
 
     @property
     def controls(self) -> dict[str, np.ndarray]:
-        """The coefficients of each control by its name, (m,), or (steps, m) where it varies in time."""
+        """The coefficients of each control by its name, (m,), or (steps or windows, m) where it varies in time."""
         return split_controls(self.problem, self.control)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,7 @@ class LinearControlTerm(Term):
     """int weight v."""
 
     kind: Literal["linear_control"]
+    of_controls: ClassVar[bool] = True
     weight: Scalar = Field(description="Factor of the control, an expression.")
     control: str | None = Field(default=None, description="Name of the control it is for; null for every control.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -24,6 +24,7 @@ class RegularisationTerm(Term):
     """weight/2 int (v - reference)^2 (l2) or |grad (v - reference)|^2 (h1), weight int |v| (l1) or |grad v| (tv)."""
 
     kind: Literal["regularisation"]
+    of_controls: ClassVar[bool] = True
     norm: Literal["l2", "h1", "l1", "tv"] = Field(
         default="l2", description="Squares of values or of gradients, or absolute values or lengths of gradients."
     )
@@ -117,8 +118,8 @@ class RegularisationTerm(Term):
             return []
         rows = builder.controls.rows
         evaluation = part.evaluation.shifted(rows.column_offsets[builder.controls.parts.index(part)], rows.width)
-        # Where other controls vary in time, one that stands still has equal rows, which count once together.
-        copies = builder.controls.steps if part.steps is None and any(rows.varying) else 1
+        # The steps in which a control stands still have equal rows, which count once together.
+        copies = builder.controls.steps // (part.steps or 1) if any(rows.varying) else 1
         weight = self.weight * part.measure / copies * part.weight.reshape(-1)
         return [TotalVariation(rows, evaluation, weight, self.smoothing)]
 
