@@ -93,7 +93,7 @@ class NeuralStates:
         if said := problem.refusal(v):
             return failed_evaluation(v, said), state
         state = state if state.scale is not None else replace(state, scale=_natural_sizes(problem, v))
-        ansatz = self._ansatz(problem, state)
+        ansatz = self.ansatz(problem, state)
         solver = LevenbergMarquardt(problem, ansatz, v)
         fit = solver.solved(state.theta, accuracy.state, self.steps, state.damping)
         u = fit.u
@@ -131,7 +131,7 @@ class NeuralStates:
         """Not known: rounding errors are far below the errors of the network."""
         return UNKNOWN
 
-    def _ansatz(self, problem: PDEProblem, state: NeuralState) -> Ansatz:
+    def ansatz(self, problem: PDEProblem, state: NeuralState) -> Ansatz:
         points, fields = coordinates(problem)
         start = self.init(problem, state.u, state.u).theta
         assert state.scale is not None
