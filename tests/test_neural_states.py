@@ -16,7 +16,7 @@ from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.neural.levenberg_marquardt import LevenbergMarquardt
 from nhgd_pde.neural.network import Network
-from nhgd_pde.neural.oracle import NeuralStates
+from nhgd_pde.neural.neural_oracle import NeuralStates
 from nhgd_pde.neural.tangent import Tangent
 from nhgd_pde.problem_file.errors import ProblemError
 
@@ -201,18 +201,21 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_four_discs_have_the_objective_of_finite_elements() -> None:
-    network, elements = (nhgd.solve(nhgd.load(DISCS, changes)) for changes in ({}, {"state": None}))
+    """After four of the sixteen iterations that the defaults take."""
+    elements = nhgd.solve(nhgd.load(DISCS, {"state": None}))
+    network = nhgd.solve(nhgd.load(DISCS, {"outer.iterations": 4}))
     judge = nhgd.load(DISCS, {"state": None}).reduced
-    assert judge.value(network.control) <= 1.001 * elements.objective
-    assert network.objective == pytest.approx(elements.objective, rel=1e-2)
+    assert judge.value(network.control) <= 1.05 * elements.objective
+    assert network.objective == pytest.approx(judge.value(network.control), rel=0.05)
 
 
 @pytest.mark.slow
 def test_a_network_of_position_and_time() -> None:
     path = ROOT / "benchmarks/data/heat_network.yaml"
-    network, elements = (nhgd.solve(nhgd.load(path, changes)) for changes in ({}, {"state": None}))
+    elements = nhgd.solve(nhgd.load(path, {"state": None}))
+    network = nhgd.solve(nhgd.load(path, {"outer.iterations": 5}))
     judge = nhgd.load(path, {"state": None}).reduced
-    assert judge.value(network.control) <= 1.02 * elements.objective
+    assert judge.value(network.control) <= 1.05 * elements.objective
 
 
 # What is refused

@@ -9,7 +9,7 @@ import torch
 
 from ..engine.loop import Stopping
 from ..linalg.memory import available_bytes
-from ..neural.oracle import ARRAYS, NeuralStates
+from ..neural.neural_oracle import ARRAYS, NeuralStates
 from ..problem_file.loading import ProblemFile
 from ..problem_file.method_spec import CurvatureSpec, HypergradientSpec
 from ..problem_file.room import size_text
