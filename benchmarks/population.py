@@ -13,31 +13,22 @@ from pathlib import Path
 import torch
 
 import nhgd_pde as nhgd
-from nhgd_pde.engine.loop import Stopping
+from nhgd_pde.choice.population_method import local_search
 from nhgd_pde.linalg.threads import at_most_threads
 from nhgd_pde.population.generations import evolve
-from nhgd_pde.population.genes import Genes, genes_of
+from nhgd_pde.population.genes import Genes
 from nhgd_pde.population.members import LocalSearch
 from nhgd_pde.population.multistart import multistart
 from nhgd_pde.population.options import PopulationOptions
 
-FILE = Path(__file__).resolve().parent / "data" / "switched_heaters.yaml"
-STEPS = 30
+FILE = Path(__file__).resolve().parents[1] / "problems" / "switched_heaters.yaml"
 
 
-def prepared(cells: int = 40, steps: int = STEPS) -> tuple[Genes, LocalSearch]:
+def prepared(cells: int = 40) -> tuple[Genes, LocalSearch]:
     """The genes of the problem, and the local search of a member."""
     problem = nhgd.load(FILE, {"mesh.cells": cells})
-    pde = problem.pde
-    points = [torch.as_tensor(part.nodes.T) if part.columns > 1 else None for part in pde.control.parts]
-    assert pde.bounds is not None
-    local = LocalSearch(
-        lambda v: replace(pde, origin=(pde.cold_start(v), v)),
-        problem.method.oracle,
-        problem.method.outer,
-        Stopping(steps, rtol=1e-3),
-    )
-    return genes_of(points, pde.bounds), local
+    assert problem.population is not None
+    return problem.population.genes, local_search(problem.pde, problem.method, problem.population.rtol)
 
 
 def compared(seed: int, generations: int) -> tuple[float, float, float, int, int, int]:
@@ -48,14 +39,12 @@ def compared(seed: int, generations: int) -> tuple[float, float, float, int, int
     first = genes.drawn(torch.Generator().manual_seed(100 + seed))
     found = evolve(genes, local, options, first)
     untaught = evolve(genes, local, replace(options, rate=0.0), first)
-    longer = replace(local, stopping=replace(local.stopping, iterations=STEPS * (generations + 1)))
-    starts = multistart(genes, longer, options, first, found.evaluations)
-    assert starts is not None
+    starts = multistart(genes, local, options, first, found.evaluations)
     return found.best.value, untaught.best.value, starts.best.value, found.evaluations, starts.evaluations, starts.count
 
 
 def main() -> None:
-    seeds, generations = (int(text) for text in (*sys.argv[1:], *("10", "20")[len(sys.argv) - 1 :]))
+    seeds, generations = (int(text) for text in (*sys.argv[1:], *("10", "12")[len(sys.argv) - 1 :]))
     print("| seed | population | teacher off | multi-start | evaluations | of multi-start | starts |")
     print("|---|---|---|---|---|---|---|")
     rows = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,24 +11,24 @@ from benchmarks.population import prepared
 from nhgd_pde.population.generations import evolve
 from nhgd_pde.population.genes import genes_of
 from nhgd_pde.population.members import LocalSearch
-from nhgd_pde.population.multistart import multistart
+from nhgd_pde.population.multistart import Starts, multistart
 from nhgd_pde.population.options import Population, PopulationOptions
 from nhgd_pde.population.pool import processes
 
-OPTIONS = PopulationOptions(members=4, generations=3, seed=3)
+OPTIONS = PopulationOptions(members=4, generations=3, steps=8, seed=3)
 
 
 def searched(
     keep: list[Population] | None = None, resumed: Population | None = None, generations: int = 3
 ) -> Population:
-    genes, local = prepared(cells=10, steps=8)
-    options = PopulationOptions(members=4, generations=generations, seed=3)
+    genes, local = prepared(cells=10)
+    options = replace(OPTIONS, generations=generations)
     start = torch.full((10,), 0.5, dtype=torch.float64)
     return evolve(genes, local, options, start, (keep if keep is not None else []).append, resumed=resumed)
 
 
 def local_search() -> LocalSearch:
-    return prepared(cells=10, steps=8)[1]
+    return prepared(cells=10)[1]
 
 
 def same(a: Population, b: Population) -> bool:
@@ -45,8 +47,8 @@ def test_a_seed_gives_the_same_numbers_and_a_resumed_search_those_of_an_uninterr
 
 
 def test_two_processes_give_the_numbers_of_one() -> None:
-    genes, local = prepared(cells=10, steps=8)
-    start, options = torch.full((10,), 0.5, dtype=torch.float64), PopulationOptions(members=3, generations=1, seed=5)
+    genes, local = prepared(cells=10)
+    start, options = torch.full((10,), 0.5, dtype=torch.float64), PopulationOptions(members=3, generations=1, steps=8, seed=5)
     with processes(local_search, 2) as search:
         shared = evolve(genes, search, options, start)
     assert same(shared, evolve(genes, local, options, start))
@@ -61,10 +63,16 @@ def test_the_best_is_never_worse_than_a_member_nor_than_an_earlier_best() -> Non
 
 
 def test_multistart_spends_at_least_the_evaluations_it_is_compared_with() -> None:
-    genes, local = prepared(cells=10, steps=8)
+    genes, local = prepared(cells=10)
     start = torch.full((10,), 0.5, dtype=torch.float64)
-    found = multistart(genes, local, OPTIONS, start, 30)
-    assert found is not None and found.evaluations >= 30 and found.count > 1
+    kept: list[Starts] = []
+    found = multistart(genes, local, OPTIONS, start, 30, kept.append)
+    assert found.evaluations >= 30 > kept[-2].evaluations and found.count == len(kept) > 1
+    for again in (
+        multistart(genes, local, OPTIONS, start, 30, resumed=kept[0]),
+        multistart(genes, local, OPTIONS, start, 30, at_once=3),
+    ):
+        assert (again.count, again.evaluations, again.best.value) == (found.count, found.evaluations, found.best.value)
 
 
 def test_genes_give_designs_between_the_bounds_and_the_derivative_along_them() -> None:

@@ -31,7 +31,6 @@ def evolve(
     options: PopulationOptions,
     first: Tensor,
     keep: Callable[[Population], None] = lambda population: None,
-    interrupted: Callable[[], bool] = lambda: False,
     resumed: Population | None = None,
 ) -> Population:
     """Search with a population.
@@ -40,35 +39,27 @@ def evolve(
         search: the local search of several designs.
         first: (p,) the design of the first member, the starting values of the problem; all others are random.
         keep: called with the population after every generation, the random starts included.
-        interrupted: asked before every generation; and a generation in which it turns true is not finished.
         resumed: such a population to go on from.
+
+    Raises:
+        SearchInterruptedError: the local search was asked to stop; the last population that was kept can be resumed.
     """
-    population = resumed or _born(genes, search, options, first, interrupted, keep)
-    while population.generation < options.generations and not interrupted():
-        following = _next(population, genes, search, options)
-        if interrupted():
-            break
-        population = following
+    population = resumed
+    while population is None or population.generation < options.generations:
+        if population is None:
+            population = _born(genes, search, options, first)
+        else:
+            population = _next(population, genes, search, options)
         keep(population)
     return population
 
 
-def _born(
-    genes: Genes,
-    search: Searcher,
-    options: PopulationOptions,
-    first: Tensor,
-    interrupted: Callable[[], bool],
-    keep: Callable[[Population], None],
-) -> Population:
+def _born(genes: Genes, search: Searcher, options: PopulationOptions, first: Tensor) -> Population:
     starts = [first, *(start_design(genes, options, k) for k in range(1, options.members))]
-    members = tuple(search(starts))
+    members = tuple(search(starts, options.steps))
     teacher = untrained(genes.count, options.reach, options.generator(_TEACHER))
     best = min(members, key=lambda each: each.value)
-    population = Population(0, members, best, teacher, sum(each.evaluations for each in members))
-    if not interrupted():
-        keep(population)
-    return population
+    return Population(0, members, best, teacher, sum(each.evaluations for each in members))
 
 
 def _next(population: Population, genes: Genes, search: Searcher, options: PopulationOptions) -> Population:
@@ -83,7 +74,7 @@ def _next(population: Population, genes: Genes, search: Searcher, options: Popul
     designs = [genes.mutated(parents[each.parent].v, each.shift) for each in mutations]
     # Members that have not converged go on where they are.
     going_on = [k for k, each in enumerate(parents) if not each.settled]
-    found = search([*designs, *(parents[k].v for k in going_on)])
+    found = search([*designs, *(parents[k].v for k in going_on)], options.steps)
     children = found[: len(designs)]
     lessons = _lessons(mutations, children, parents, genes)
     for k, moved in zip(going_on, found[len(designs) :], strict=True):

@@ -105,5 +105,7 @@ def _hats(points: Tensor) -> Tensor:
         centres.append(int(distances.argmax()))
         distances = torch.minimum(distances, (points - points[centres[-1]]).norm(dim=1))
     reach = max(float(distances.max()), torch.finfo(points.dtype).tiny)
-    exponents = -0.5 * (torch.cdist(points[centres], points) / reach).square()
+    # The fast way to distances, by products, would not give zero for a point and itself.
+    between = torch.cdist(points[centres], points, compute_mode="donot_use_mm_for_euclid_dist")
+    exponents = -0.5 * (between / reach).square()
     return torch.softmax(exponents, dim=0)
