@@ -121,4 +121,6 @@ class Problem:
         last = self.stages[-1]
         scenarios = last if isinstance(last, ScenarioProblem) else None
         notices = "".join(f"warning: {text}\n" for text in self.notices)
-        return f"mesh: {self.pde.space.domain}\n{notices}{estimate(self.pde, self.method, scenarios)}"
+        processes = 1 if self.population is None else self.population.processes
+        needed = estimate(self.pde, self.method, scenarios, processes)
+        return f"mesh: {self.pde.space.domain}\n{notices}{needed}"

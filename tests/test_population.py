@@ -48,7 +48,10 @@ def test_a_seed_gives_the_same_numbers_and_a_resumed_search_those_of_an_uninterr
 
 def test_two_processes_give_the_numbers_of_one() -> None:
     genes, local = prepared(cells=10)
-    start, options = torch.full((10,), 0.5, dtype=torch.float64), PopulationOptions(members=3, generations=1, steps=8, seed=5)
+    start, options = (
+        torch.full((10,), 0.5, dtype=torch.float64),
+        PopulationOptions(members=3, generations=1, steps=8, seed=5),
+    )
     with processes(local_search, 2) as search:
         shared = evolve(genes, search, options, start)
     assert same(shared, evolve(genes, local, options, start))

@@ -271,6 +271,13 @@ def test_bench_refuses_it() -> None:
         Task(SHIPPED, SMALL).build(Contender("hpm", "hpm"))
 
 
+def test_processes_that_would_not_fit_are_refused() -> None:
+    assert "processes of members" in loaded(population__processes=3).report()
+    assert loaded(devices__memory=2e9).report().count("processes") == 0
+    with pytest.raises(ProblemError, match=r"population\.processes: expected a problem that fits into memory"):
+        loaded(devices__memory=2e9, population__processes=8)
+
+
 def test_check_and_list_name_it() -> None:
     assert "a population of 3 in 3 generations" in str(loaded())
     assert "hpm" in CliRunner().invoke(main, ["list"]).output
