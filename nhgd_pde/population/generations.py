@@ -57,7 +57,7 @@ def evolve(
 def _born(genes: Genes, search: Searcher, options: PopulationOptions, first: Tensor) -> Population:
     starts = [first, *(start_design(genes, options, k) for k in range(1, options.members))]
     members = tuple(search(starts, options.steps))
-    teacher = untrained(genes.count, options.reach, options.generator(_TEACHER))
+    teacher = untrained(options.reach, options.generator(_TEACHER))
     best = min(members, key=lambda each: each.value)
     return Population(0, members, best, teacher, sum(each.evaluations for each in members))
 
@@ -67,11 +67,20 @@ def _next(population: Population, genes: Genes, search: Searcher, options: Popul
     generation = population.generation + 1
     ranked = ranking(population.members, genes)
     parents, students = ranked[: -options.children], ranked[-options.children :]
-    mutations = []
+    partners = [[other for other in ranked if not _near(genes, other, each)] for each in parents]
+    counts = [len(each) for each in partners]
+    mutations, starts = [], []
     for number, student in enumerate(students):
         generator = options.generator(_MUTATIONS, generation, number)
-        mutations.append(drawn_mutation(population.teacher, scene_of(student, parents, ranked, genes), generator))
-    designs = [genes.mutated(parents[each.parent].v, each.shift) for each in mutations]
+        scene = scene_of(student, parents, ranked, genes)
+        drawn = drawn_mutation(population.teacher, scene, genes, counts, generator)
+        v = parents[drawn.parent].v
+        if drawn.mixed:
+            other = int(torch.randint(counts[drawn.parent], (1,), generator=generator))
+            v = genes.mixed(v, partners[drawn.parent][other].v, drawn.changed)
+        mutations.append(drawn)
+        starts.append(v)
+    designs = [genes.mutated(v, each.shift) for v, each in zip(starts, mutations, strict=True)]
     # Members that have not converged go on where they are.
     going_on = [k for k, each in enumerate(parents) if not each.settled]
     found = search([*designs, *(parents[k].v for k in going_on)], options.steps)
@@ -94,9 +103,14 @@ def ranking(members: tuple[Candidate, ...], genes: Genes) -> list[Candidate]:
     chosen: list[Candidate] = []
     double: list[Candidate] = []
     for each in sorted(members, key=lambda member: member.value):
-        near = any(genes.distance(each.v, other.v) <= _SAME for other in chosen)
+        near = any(_near(genes, each, other) for other in chosen)
         (double if near else chosen).append(each)
     return chosen + double
+
+
+def _near(genes: Genes, one: Candidate, other: Candidate) -> bool:
+    """Whether two members are in the same valley."""
+    return genes.distance(one.v, other.v) <= _SAME
 
 
 def scene_of(student: Candidate, parents: list[Candidate], everyone: list[Candidate], genes: Genes) -> Scene:
@@ -107,8 +121,8 @@ def scene_of(student: Candidate, parents: list[Candidate], everyone: list[Candid
     deviation = torch.stack([genes.of(each.v) for each in everyone]).std(0)
     rows, features = [], []
     for parent in parents:
-        better = (student.value - parent.value) / spread if spread > 0.0 else 0.0
-        better = min(better, 1.0)
+        better = student.value - parent.value
+        better = max(min(better / spread, 1.0), -1.0) if spread > 0.0 and not math.isnan(better) else 0.0
         theirs, along = genes.of(parent.v), slopes_of(genes, parent.v, parent.derivative)
         constant = torch.ones_like(own)
         columns = (theirs - own, slope, along, better * constant, deviation, theirs - 0.5, constant)

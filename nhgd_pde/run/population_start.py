@@ -114,7 +114,7 @@ class PopulationStart:
         genes, options, population, starts = self._method.genes, self._method.options, *self._parts()
         members = () if population is None else (*population.members, population.best)
         if population is not None:
-            teacher = untrained(genes.count, options.reach, torch.Generator())
+            teacher = untrained(options.reach, torch.Generator())
             if population.teacher.shape != teacher.shape or len(population.members) != options.members:
                 raise ValueError("the population or its teacher has another size")
         for each in (*members, *(() if starts is None else (starts.best,))):
