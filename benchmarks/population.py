@@ -1,14 +1,18 @@
 """Population search beside plain multi-start with as many evaluations, on the switching of heaters.
 
-Prints the table of docs/population.md: python -m benchmarks.population [SEEDS [GENERATIONS]]
+Prints the table of docs/population.md: python -m benchmarks.population [easier] [SEEDS [GENERATIONS]]
+
+With `easier` the rod has forty heaters, of a longer reach each.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,19 +26,24 @@ from nhgd_pde.population.multistart import multistart
 from nhgd_pde.population.options import PopulationOptions
 
 FILE = Path(__file__).resolve().parents[1] / "problems" / "switched_heaters.yaml"
+EASIER: dict[str, Any] = {
+    "mesh.cells": 40,
+    "pde.conductivity": 0.01,
+    "objective.0.target": "0.4 + 0.3*sin(7*x) + 0.1*cos(23*x)",
+}
 
 
-def prepared(cells: int = 40) -> tuple[Genes, LocalSearch]:
+def prepared(overrides: Mapping[str, Any] | None = None) -> tuple[Genes, LocalSearch]:
     """The genes of the problem, and the local search of a member."""
-    problem = nhgd.load(FILE, {"mesh.cells": cells})
+    problem = nhgd.load(FILE, overrides)
     assert problem.population is not None
     return problem.population.genes, local_search(problem.pde, problem.method, problem.population.rtol)
 
 
-def compared(seed: int, generations: int) -> tuple[float, float, float, int, int, int]:
+def compared(seed: int, generations: int, overrides: Mapping[str, Any]) -> tuple[float, float, float, int, int, int]:
     """The best values of the population, of one whose teacher does not learn, and of multi-start; the evaluations of
     the first and the last, and the number of starts."""
-    genes, local = prepared()
+    genes, local = prepared(overrides)
     options = PopulationOptions(generations=generations, seed=seed)
     first = genes.drawn(torch.Generator().manual_seed(100 + seed))
     found = evolve(genes, local, options, first)
@@ -44,13 +53,15 @@ def compared(seed: int, generations: int) -> tuple[float, float, float, int, int
 
 
 def main() -> None:
-    seeds, generations = (int(text) for text in (*sys.argv[1:], *("10", "12")[len(sys.argv) - 1 :]))
+    given = [text for text in sys.argv[1:] if text != "easier"]
+    seeds, generations = (int(text) for text in (*given, *("10", "12")[len(given) :]))
+    overrides = EASIER if len(given) < len(sys.argv) - 1 else {}
     print("| seed | population | teacher off | multi-start | evaluations | of multi-start | starts |")
     print("|---|---|---|---|---|---|---|")
     rows = []
     with at_most_threads(1):
         for seed in range(seeds):
-            row = compared(seed, generations)
+            row = compared(seed, generations, overrides)
             rows.append(row[:3])
             print(
                 f"| {seed} | " + " | ".join(f"{x:.4e}" if isinstance(x, float) else str(x) for x in row) + " |",

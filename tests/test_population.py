@@ -21,14 +21,14 @@ OPTIONS = PopulationOptions(members=4, generations=3, steps=8, seed=3)
 def searched(
     keep: list[Population] | None = None, resumed: Population | None = None, generations: int = 3
 ) -> Population:
-    genes, local = prepared(cells=10)
+    genes, local = prepared({"mesh.cells": 10})
     options = replace(OPTIONS, generations=generations)
     start = torch.full((10,), 0.5, dtype=torch.float64)
     return evolve(genes, local, options, start, (keep if keep is not None else []).append, resumed=resumed)
 
 
 def local_search() -> LocalSearch:
-    return prepared(cells=10)[1]
+    return prepared({"mesh.cells": 10})[1]
 
 
 def same(a: Population, b: Population) -> bool:
@@ -47,7 +47,7 @@ def test_a_seed_gives_the_same_numbers_and_a_resumed_search_those_of_an_uninterr
 
 
 def test_two_processes_give_the_numbers_of_one() -> None:
-    genes, local = prepared(cells=10)
+    genes, local = prepared({"mesh.cells": 10})
     start, options = (
         torch.full((10,), 0.5, dtype=torch.float64),
         PopulationOptions(members=3, generations=1, steps=8, seed=5),
@@ -66,7 +66,7 @@ def test_the_best_is_never_worse_than_a_member_nor_than_an_earlier_best() -> Non
 
 
 def test_multistart_spends_at_least_the_evaluations_it_is_compared_with() -> None:
-    genes, local = prepared(cells=10)
+    genes, local = prepared({"mesh.cells": 10})
     start = torch.full((10,), 0.5, dtype=torch.float64)
     kept: list[Starts] = []
     found = multistart(genes, local, OPTIONS, start, 30, kept.append)

@@ -1,9 +1,9 @@
-"""The generations of a population: local search, and mutations in place of the worse members."""
+"""The generations of a population: mutations of the better members, local search, and selection."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -88,17 +88,18 @@ def _next(population: Population, genes: Genes, search: Searcher, options: Popul
     lessons = _lessons(mutations, children, parents, genes)
     for k, moved in zip(going_on, found[len(designs) :], strict=True):
         parents[k] = moved if moved.value <= parents[k].value else replace(parents[k], settled=True)
-    members = (*parents, *children)
+    # A student that is better than a child of its generation stays in place of it.
+    members = tuple(ranking((*parents, *students, *children), genes)[: options.members])
     return Population(
         generation,
         members,
-        min((population.best, *members), key=lambda each: each.value),
+        members[0],
         taught(population.teacher, lessons, options.rate),
         population.evaluations + sum(each.evaluations for each in found),
     )
 
 
-def ranking(members: tuple[Candidate, ...], genes: Genes) -> list[Candidate]:
+def ranking(members: Sequence[Candidate], genes: Genes) -> list[Candidate]:
     """The members, the best first; those in the valley of a better one come after all others."""
     chosen: list[Candidate] = []
     double: list[Candidate] = []
