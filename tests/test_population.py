@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.population import prepared
 from nhgd_pde.population.generations import evolve
-from nhgd_pde.population.genes import genes_of
+from nhgd_pde.population.genes import Genes, genes_of
 from nhgd_pde.population.members import LocalSearch
 from nhgd_pde.population.multistart import Starts, multistart
 from nhgd_pde.population.options import Population, PopulationOptions
@@ -94,6 +94,57 @@ def test_genes_give_designs_between_the_bounds_and_the_derivative_along_them() -
             step[k] = h
             difference = float(slope @ (genes.mutated(v, shift + step) - genes.mutated(v, shift - step))) / (2 * h)
             assert float(genes.derivative(v, slope, shift)[k]) == pytest.approx(difference, rel=1e-7)
+
+
+def field_and_number() -> Genes:
+    """The genes of a field at 100 points of the unit square, and of a number."""
+    points = torch.cartesian_prod(torch.linspace(0, 1, 10), torch.linspace(0, 1, 10)).double()
+    lower, upper = torch.full((101,), -1.0).double(), torch.full((101,), 3.0).double()
+    return genes_of([points, None], (lower, upper))
+
+
+def test_a_mutation_has_the_same_standard_deviation_at_every_point() -> None:
+    """Independent shifts of deviation s move every value by s widths: the squares of its derivatives add up to one."""
+    genes = field_and_number()
+    middle, zero = torch.ones(101).double(), torch.zeros(genes.count).double()
+    derivatives = torch.func.jacfwd(lambda shift: genes.mutated(middle, shift))(zero)
+    assert torch.allclose(derivatives.square().sum(1), torch.full((101,), 16.0).double())
+
+
+def test_a_mixed_design_is_one_of_both_away_from_the_edge_of_the_region() -> None:
+    genes = field_and_number()
+    one, other = (genes.drawn(torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    every = torch.ones(genes.count, dtype=torch.bool)
+    assert torch.allclose(genes.mixed(one, other, every), other) and torch.allclose(
+        genes.mixed(one, other, ~every), one
+    )
+    # The number is a gene of its own, the last one.
+    chosen = torch.arange(genes.count) == genes.count - 1
+    mixed = genes.mixed(one, other, chosen)
+    assert torch.allclose(mixed[:-1], one[:-1]) and float(mixed[-1]) == pytest.approx(float(other[-1]))
+    # Half of the genes: every value is between both, and most of them are one of both.
+    region = genes.region(0, genes.count // 2, torch.Generator().manual_seed(0))
+    share = (genes.mixed(one, other, region) - one) / (other - one)
+    assert bool(((share > -1e-9) & (share < 1.0 + 1e-9)).all())
+    assert float(((share < 0.1) | (share > 0.9)).double().mean()) > 0.5
+
+
+def test_a_region_has_the_nearest_genes_of_the_control_first() -> None:
+    genes = field_and_number()
+    for size in (1, 5, genes.count - 1, genes.count):
+        region = genes.region(3, size, torch.Generator().manual_seed(size))
+        assert int(region.sum()) == size and bool(region[3])
+        # The number is infinitely far away from the field.
+        assert bool(region[-1]) == (size == genes.count)
+        inside, outside = genes.apart[3][region], genes.apart[3][~region]
+        assert size == genes.count or float(inside.max()) <= float(outside.min())
+
+
+def test_points_that_are_all_genes_have_weights_of_one() -> None:
+    """With more than 25 points the distance of a point to itself would not be zero by the fast formula."""
+    points = torch.linspace(0, 1, 32)[:, None].double() ** 2
+    genes = genes_of([points], (torch.zeros(32).double(), torch.ones(32).double()))
+    assert genes.count == 32 and torch.equal(genes.weights.sort(0).values[-1], torch.ones(32).double())
 
 
 def test_a_bound_that_is_missing_is_refused() -> None:

@@ -67,7 +67,7 @@ def _next(population: Population, genes: Genes, search: Searcher, options: Popul
     generation = population.generation + 1
     ranked = ranking(population.members, genes)
     parents, students = ranked[: -options.children], ranked[-options.children :]
-    partners = [[other for other in ranked if not _near(genes, other, each)] for each in parents]
+    partners = [[other for other in ranked if not near(genes, other, each)] for each in parents]
     counts = [len(each) for each in partners]
     mutations, starts = [], []
     for number, student in enumerate(students):
@@ -104,12 +104,12 @@ def ranking(members: Sequence[Candidate], genes: Genes) -> list[Candidate]:
     chosen: list[Candidate] = []
     double: list[Candidate] = []
     for each in sorted(members, key=lambda member: member.value):
-        near = any(_near(genes, each, other) for other in chosen)
+        near = any(near(genes, each, other) for other in chosen)
         (double if near else chosen).append(each)
     return chosen + double
 
 
-def _near(genes: Genes, one: Candidate, other: Candidate) -> bool:
+def near(genes: Genes, one: Candidate, other: Candidate) -> bool:
     """Whether two members are in the same valley."""
     return genes.distance(one.v, other.v) <= _SAME
 
