@@ -115,8 +115,8 @@ def solve(
         ResultsLostError: an OutputError at the end of a run some of whose results could not be written; its `solution`
             is what would have been returned.
         ProblemError: the method has no curvature role, or its device is not that of the one role there is.
-        RoleFailedError, RoleLostError, RankLostError: another process could not be set up, or died before the first
-            iterate.
+        RoleFailedError, RoleLostError, RankLostError, MemberLostError: another process could not be set up, or died
+            before the first iterate.
     """
     if resume and output is None:
         raise OutputError("resume: expected the folder of the run to go on with, found none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -89,7 +90,7 @@ def test_a_search_that_is_interrupted_is_resumed_bit_for_bit(asked: int, tmp_pat
     assert first.status == ("interrupted" if interrupted else "converged")
     assert first.stats["population"]["ended"] is not interrupted
     if interrupted:
-        assert first.message.count("interrupted") >= 1 and (folder / "final.vtu").is_file()
+        assert first.message.startswith("interrupted") and (folder / "final.vtu").is_file()
     same(nhgd.solve(loaded(), output=folder, resume=True), whole)
     assert len((folder / "history.csv").read_text().splitlines()) == 1 + len(whole.history)
 
@@ -117,6 +118,20 @@ def test_a_second_request_ends_the_search_at_once(tmp_path: Path, whole: nhgd.So
     first = nhgd.solve(loaded(), output=tmp_path / "run", interrupted=stop)
     assert first.status == "interrupted"
     same(nhgd.solve(loaded(), output=tmp_path / "run", resume=True), whole)
+
+
+def test_a_keyboard_interrupt_ends_the_run_even_if_nobody_asks(tmp_path: Path) -> None:
+    """As in a notebook: the run must not go on from an unfinished search as if nothing had happened."""
+    said: list[str] = []
+
+    def note(sentence: str) -> None:
+        said.append(sentence)
+        if len(said) == 2:
+            raise KeyboardInterrupt
+
+    found = nhgd.solve(loaded(), output=tmp_path / "run", note=note)
+    assert found.status == "interrupted" and found.stats["outer_iterations"] == 0
+    assert found.stats["population"]["generations"] == 1
 
 
 def test_members_in_processes_have_the_numbers_of_one_process(tmp_path: Path, whole: nhgd.Solution) -> None:
@@ -149,6 +164,27 @@ def test_a_run_that_is_killed_in_the_search_is_resumed_bit_for_bit(tmp_path: Pat
 
 
 @linux
+def test_a_process_of_a_member_that_dies_ends_the_run_in_a_sentence(tmp_path: Path, whole: nhgd.Solution) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "nhgd_pde", "solve", str(SHIPPED), *SETTINGS, "--output", str(folder)]
+    run = subprocess.Popen(
+        [*command, "--set", "population.processes=2"], env=ONE_THREAD, cwd=ROOT, text=True, stdout=subprocess.PIPE
+    )
+    assert run.stdout is not None
+    shown = ""
+    while "generation 0 of" not in shown:
+        line = run.stdout.readline()
+        assert line, "the run has ended"
+        shown += line
+    for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGKILL)
+    rest, _ = run.communicate()
+    assert run.returncode == 1 and "failed: a process of the population died" in rest
+    same(nhgd.solve(loaded(), output=folder, resume=True), whole)
+
+
+@linux
 def test_ctrl_c_ends_a_search_with_processes_cleanly(tmp_path: Path, whole: nhgd.Solution) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "nhgd_pde", "solve", str(SHIPPED), *SETTINGS, "--output", str(folder)]
@@ -168,8 +204,6 @@ def test_ctrl_c_ends_a_search_with_processes_cleanly(tmp_path: Path, whole: nhgd
         line = run.stdout.readline()
         assert line, "the run has ended"
         shown += line
-    import os
-
     os.killpg(run.pid, signal.SIGINT)
     rest, errors = run.communicate(timeout=600)
     assert run.returncode == 1 and "Traceback" not in errors

@@ -104,8 +104,8 @@ def ranking(members: Sequence[Candidate], genes: Genes) -> list[Candidate]:
     chosen: list[Candidate] = []
     double: list[Candidate] = []
     for each in sorted(members, key=lambda member: member.value):
-        near = any(near(genes, each, other) for other in chosen)
-        (double if near else chosen).append(each)
+        known = any(near(genes, each, other) for other in chosen)
+        (double if known else chosen).append(each)
     return chosen + double
 
 

@@ -16,6 +16,7 @@ from threading import Thread
 import torch
 from torch import Tensor
 
+from ..engine.roles.failures import RoleError
 from ..linalg.counts import Counts
 from .members import Candidate, LocalSearch, Searcher, SearchInterruptedError
 
@@ -25,7 +26,7 @@ _search: list[LocalSearch] = []
 _PAUSE = 0.05
 
 
-class MemberLostError(RuntimeError):
+class MemberLostError(RoleError):
     """A process of a population could not start, or died."""
 
 
@@ -47,12 +48,15 @@ def processes(
         interrupted: asked while the processes search; true ends their searches before the next evaluation.
         counts: where the work of the processes is added.
         starting: makes a context in which processes are started.
+
+    Raises:
+        MemberLostError: in a search, where a process died or could not start.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(count, context, _prepare, (make, stop)) as pool:
 
-        def search(designs: list[Tensor], steps: int) -> list[Candidate]:
+        def shared(designs: list[Tensor], steps: int) -> list[bytes]:
             with starting():
                 # Tensors are sent as bytes: torch would put each of them into shared memory.
                 futures = [pool.submit(_member, pickle.dumps((v, steps))) for v in designs]
@@ -61,13 +65,16 @@ def processes(
                 left = wait(left, _PAUSE).not_done
                 if interrupted():
                     stop.set()
+            return [each.result() for each in futures]
+
+        def search(designs: list[Tensor], steps: int) -> list[Candidate]:
+            try:
+                found = [pickle.loads(each) for each in shared(designs, steps)]
+            except BrokenProcessPool as lost:
+                hint = "a script that solves with several processes does so below `if __name__ == '__main__':`"
+                raise MemberLostError(f"a process of the population died, or could not start ({hint})") from lost
             if stop.is_set():
                 raise SearchInterruptedError
-            try:
-                found = [pickle.loads(each.result()) for each in futures]
-            except BrokenProcessPool as lost:
-                why = "a script that solves with several processes has to do so below if __name__ == '__main__'"
-                raise MemberLostError(f"a process of the population could not start, or died ({why})") from lost
             for _, work in found:
                 if counts is not None:
                     counts.add(work)

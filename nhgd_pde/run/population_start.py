@@ -206,7 +206,7 @@ class PopulationStart:
         """What the search and multi-start have found."""
         population, starts = self._parts()
         if population is None:
-            return "the population search has been interrupted before the end of its first generation"
+            return "interrupted before the first generation of the population search had ended"
         text = (
             f"population search: objective {population.best.value:.6e} after {population.generation} generations and "
             f"{population.evaluations:,} evaluations"
@@ -217,7 +217,7 @@ class PopulationStart:
                 "evaluations"
             )
         if not self.ended:
-            return f"{text}; interrupted, --resume goes on with the search"
+            return f"interrupted; {text}; --resume goes on with the search"
         return f"{text}; the run starts from the best design of {self._better}"
 
     @property

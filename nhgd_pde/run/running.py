@@ -125,6 +125,8 @@ class Run:
         if self._search is not None:
             self._search.search(self._recorder.population)
             self._sequence.current = self._search.started(cast(Any, self._sequence.current))
+            if not self._search.ended:
+                self._interrupted = lambda: True
         self._sequence.begin()
 
     def _resumed(self, path: Path, checkpoints: Checkpoints) -> Checkpoint | None:
@@ -240,9 +242,11 @@ class Run:
         """The result as it is reported: from the first iterate of the run to its last, with all states."""
         first, last = self._records.first or found.first, self._states.end(self._records.last or found.last)
         message = found.message + satisfied(self._sequence.current, last)
-        if self._search is not None:
-            message += f"; {self._search.sentence}"
-        return replace(found, first=first, last=last, message=message)
+        if self._search is None:
+            return replace(found, first=first, last=last, message=message)
+        if not self._search.ended:
+            return replace(found, first=first, last=last, status="interrupted", message=self._search.sentence)
+        return replace(found, first=first, last=last, message=f"{message}; {self._search.sentence}")
 
     def _judged(self, found: Minimum) -> Judgement | None:
         """The judgement of an answer over scenarios; None where there are none, or no answer."""
