@@ -35,6 +35,8 @@ def population_complaints(spec: Any) -> Iterator[tuple[tuple[str | int, ...], st
     """What a population search does not take of a problem with an equation: places in the file, and messages."""
     if spec.parameters:
         yield ("method",), "expected a method for random inputs, found 'hpm': take nhgd, or no parameters"
+    if getattr(spec, "state", None) is not None:
+        yield ("state",), "expected none with method hpm, which compares objectives to more digits than a network gives"
     if spec.constraints:
         count = len(spec.constraints)
         message = f"expected none with method hpm, whose random designs would not satisfy them; found {count}"
