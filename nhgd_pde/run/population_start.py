@@ -7,7 +7,7 @@ resumed goes on from it with the same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,8 +54,9 @@ class SearchState:
     def ended(self, method: PopulationMethod) -> bool:
         """Whether both have come to their end."""
         population, starts = self.population, self.starts
-        whole = population is not None and population.generation >= method.options.generations
-        return whole and starts is not None and starts.evaluations >= population.evaluations  # type: ignore[union-attr]
+        if population is None or starts is None or population.generation < method.options.generations:
+            return False
+        return starts.evaluations >= population.evaluations
 
     @property
     def best(self) -> Candidate | None:
@@ -83,7 +84,7 @@ class PopulationStart:
         assert problem.population is not None
         self._problem, self._method, self._watch = problem, problem.population, watch
         self._interrupted, self._note = interrupted, note
-        self.state, self._seconds = SearchState(), 0.0
+        self.state, self._seconds, self._kept = SearchState(), 0.0, False
 
     @property
     def ended(self) -> bool:
@@ -125,12 +126,14 @@ class PopulationStart:
     def _parts(self) -> tuple[Population | None, Starts | None]:
         return self.state.population, self.state.starts
 
-    def search(self, write: Callable[[Mapping[str, Any]], None]) -> None:
+    def search(self, write: Callable[[Mapping[str, Any]], None], kept: bool) -> None:
         """Searches until the end, or until it is interrupted.
 
         Args:
             write: keeps the content of the state, from which `read` goes on.
+            kept: there is a run folder in which the content is kept.
         """
+        self._kept = kept
         began = self._watch.seconds - self._seconds
 
         def keep(state: SearchState) -> None:
@@ -139,12 +142,8 @@ class PopulationStart:
                 write(self._content())
 
         keep(self.state)
-        try:
-            with at_most_threads(1), self._searcher() as search:
-                self._both(search, keep)
-        except (SearchInterruptedError, KeyboardInterrupt):
-            self._note(self.sentence)
-            return
+        with suppress(SearchInterruptedError, KeyboardInterrupt), at_most_threads(1), self._searcher() as search:
+            self._both(search, keep)
         self._note(self.sentence)
 
     def _both(self, search: Searcher, keep: Callable[[SearchState], None]) -> None:
@@ -217,7 +216,7 @@ class PopulationStart:
                 "evaluations"
             )
         if not self.ended:
-            return f"interrupted; {text}; --resume goes on with the search"
+            return f"interrupted; {text}" + ("; --resume goes on with the search" if self._kept else "")
         return f"{text}; the run starts from the best design of {self._better}"
 
     @property

@@ -88,7 +88,7 @@ class Run:
         with self._recorder:
             self._recorder.title(f"resumed: {self._problem}" if resume else str(self._problem))
             if resumed is None:
-                self._begin()
+                self._begin(path is not None)
             found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
             solution = self._presentation.answer(self._outcome(found, self._judged(found), earlier, text))
@@ -120,10 +120,10 @@ class Run:
 
         return PopulationStart(self._problem, self._watch, self._interrupted, noted)
 
-    def _begin(self) -> None:
-        """Finds the start where a population searches for it, and starts the first round."""
+    def _begin(self, kept: bool) -> None:
+        """Finds the start where a population searches for it, and starts the first round; `kept`: there is a folder."""
         if self._search is not None:
-            self._search.search(self._recorder.population)
+            self._search.search(self._recorder.population, kept)
             self._sequence.current = self._search.started(cast(Any, self._sequence.current))
             if not self._search.ended:
                 self._interrupted = lambda: True
