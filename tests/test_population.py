@@ -14,6 +14,7 @@ from nhgd_pde.population.members import LocalSearch
 from nhgd_pde.population.multistart import Starts, multistart
 from nhgd_pde.population.options import Population, PopulationOptions
 from nhgd_pde.population.pool import processes
+from nhgd_pde.population.teacher import Lesson, Mutation, Scene, mutation_policy, taught, untrained
 
 OPTIONS = PopulationOptions(members=4, generations=3, steps=8, seed=3)
 
@@ -145,6 +146,38 @@ def test_points_that_are_all_genes_have_weights_of_one() -> None:
     points = torch.linspace(0, 1, 32)[:, None].double() ** 2
     genes = genes_of([points], (torch.zeros(32).double(), torch.ones(32).double()))
     assert genes.count == 32 and torch.equal(genes.weights.sort(0).values[-1], torch.ones(32).double())
+
+
+def scene(genes: int) -> Scene:
+    generator = torch.Generator().manual_seed(1)
+    return Scene(*(torch.randn(*size, generator=generator).double() for size in ((2, genes, 7), (2, 2))))
+
+
+def test_the_teacher_follows_the_hypergradient_at_the_mutated_design() -> None:
+    """Where the objective grows with every gene, the mean of the next mutations is lower."""
+    seen, every = scene(3), torch.ones(3, dtype=torch.bool)
+    before = untrained(0.3, torch.Generator().manual_seed(0))
+    drawn = Mutation(seen, 0, 1, every, None, torch.zeros(3).double(), torch.zeros(3).double())
+    after = taught(before, [Lesson(drawn, 0.0, torch.ones(3).double())], rate=0.1)
+    means = [mutation_policy(each, seen, 0)[0] for each in (before, after)]
+    assert bool((means[1] < means[0]).all())
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_the_teacher_chooses_more_often_what_was_better(mixed: bool) -> None:
+    """The chance of the parent, of the middle of the region and of mixing grows where the result was good."""
+    seen, before = scene(3), untrained(0.3, torch.Generator().manual_seed(0))
+    region, zero = torch.tensor([False, True, True]), torch.zeros(3).double()
+    drawn = Mutation(seen, 1, 2, region, mixed, zero, zero)
+
+    def chance(teacher: torch.Tensor) -> float:
+        attention = torch.softmax(seen.parents @ teacher[-3:-1], 0)[1]
+        middle = torch.softmax(mutation_policy(teacher, seen, 1)[2], 0)[2]
+        mixing = torch.sigmoid(teacher[-1] if mixed else -teacher[-1])
+        return float(attention * middle * mixing)
+
+    good, bad = (taught(before, [Lesson(drawn, advantage, zero)], rate=0.01) for advantage in (1.0, -1.0))
+    assert chance(bad) < chance(before) < chance(good)
 
 
 def test_a_bound_that_is_missing_is_refused() -> None:

@@ -93,7 +93,7 @@ def drawn_mutation(
         partners: for every parent the number of members that it can be mixed with.
     """
     parent = int(torch.multinomial(torch.softmax(_attention(teacher, scene), 0), 1, generator=generator))
-    mean, log_reach, logit = _policy(teacher, scene, parent)
+    mean, log_reach, logit = mutation_policy(teacher, scene, parent)
     centre = int(torch.multinomial(torch.softmax(logit, 0), 1, generator=generator))
     size = int(torch.randint(1, max(round(_LARGEST * len(mean)), 1) + 1, (1,), generator=generator))
     changed = genes.region(centre, size, generator)
@@ -126,7 +126,7 @@ def taught(teacher: Tensor, lessons: list[Lesson], rate: float) -> Tensor:
 
 def _loss(teacher: Tensor, lesson: Lesson) -> Tensor:
     drawn = lesson.mutation
-    mean, log_reach, logit = _policy(teacher, drawn.scene, drawn.parent)
+    mean, log_reach, logit = mutation_policy(teacher, drawn.scene, drawn.parent)
     chances = torch.log_softmax(_attention(teacher, drawn.scene), 0)[drawn.parent]
     chances = chances + torch.log_softmax(logit, 0)[drawn.centre]
     if drawn.mixed is not None:
@@ -145,7 +145,7 @@ def _split(teacher: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return hidden.reshape(_FEATURES, _HIDDEN), outer.reshape(_HIDDEN, _OUTPUTS), outputs, attention, mixing
 
 
-def _policy(teacher: Tensor, scene: Scene, parent: int) -> tuple[Tensor, Tensor, Tensor]:
+def mutation_policy(teacher: Tensor, scene: Scene, parent: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and logarithm of the reach of a mutation, and the logit of the gene in its middle, (g,) each."""
     hidden, outer, outputs, *_ = _split(teacher)
     mean, log_reach, logit = (torch.tanh(scene.genes[parent] @ hidden) @ outer + outputs).unbind(1)
