@@ -289,6 +289,7 @@ def test_controls_in_time_of_vectors_with_l1_terms_and_of_numbers(name: str, ove
             {"constraints": [], "control.penalty": [1, 3]},
             "control: expected a problem of one stage with method hpm",
         ),
+        ("poisson_network", {"control.bounds": [-9, 9]}, "state: expected none with method hpm"),
         ("digits_cleaning", {}, "method: expected a method for tasks, found 'hpm'"),
         ("switched_heaters", {"control.bounds": ["0", "where(x < 0.5, 0, 1)"]}, "expected finite bounds with lower"),
         (

@@ -35,7 +35,7 @@ def population_complaints(spec: Any) -> Iterator[tuple[tuple[str | int, ...], st
     """What a population search does not take of a problem with an equation: places in the file, and messages."""
     if spec.parameters:
         yield ("method",), "expected a method for random inputs, found 'hpm': take nhgd, or no parameters"
-    if getattr(spec, "state", None) is not None:
+    if spec.state is not None:
         yield ("state",), "expected none with method hpm, which compares objectives to more digits than a network gives"
     if spec.constraints:
         count = len(spec.constraints)
