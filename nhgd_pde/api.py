@@ -18,6 +18,7 @@ from .output.ownership import claimed_for_new, claimed_for_resume
 from .output.storage import OutputError
 from .pde_problem import PDEProblem
 from .problem import Problem
+from .problem_file.catalogue import SEARCHES
 from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
 from .run.sharing import check_roles, sharing
@@ -66,7 +67,13 @@ def build_problem(file: ProblemFile) -> Problem:
             pde = blueprint.nominal
         # A device that only the curvature role can see is checked there.
         method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
-    return Problem(file, pde, method, time.perf_counter() - start, blueprint if file.spec.parameters else None)
+        population = None
+        if file.spec.method in SEARCHES:
+            from .choice.population_method import population_method
+
+            population = population_method(file, pde)
+    scenarios = blueprint if file.spec.parameters else None
+    return Problem(file, pde, method, time.perf_counter() - start, scenarios, population)
 
 
 def solve(
@@ -79,6 +86,7 @@ def solve(
     place: ProcessPlace | None = None,
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Solution:
     """Solve a problem.
 
@@ -94,6 +102,7 @@ def solve(
         overwrite: `output` may be the run folder of another problem, whose results are then replaced.
         tell: called with a sentence when a file of the folder cannot be written and the run goes on without it; all
             such sentences are in `stats["warnings"]` as well.
+        note: called with a sentence after every generation of a population search, and at its end.
 
     Returns:
         The solution; of a task a `TaskSolution`. Numerical failure is its status, not an exception. A
@@ -106,8 +115,8 @@ def solve(
         ResultsLostError: an OutputError at the end of a run some of whose results could not be written; its `solution`
             is what would have been returned.
         ProblemError: the method has no curvature role, or its device is not that of the one role there is.
-        RoleFailedError, RoleLostError, RankLostError: another process could not be set up, or died before the first
-            iterate.
+        RoleFailedError, RoleLostError, RankLostError, MemberLostError: another process could not be set up, or died
+            before the first iterate.
     """
     if resume and output is None:
         raise OutputError("resume: expected the folder of the run to go on with, found none")
@@ -119,7 +128,7 @@ def solve(
         sharing(problem, roles, place, folder) as shared,
         at_most_threads(shared.threads),
     ):
-        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell)
+        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note)
         return cast(Solution, run.solve(folder, resume, lock))
 
 

@@ -168,7 +168,9 @@ def _run(
         together = "; two roles" if roles == 2 else f"; {place.size} ranks" if place is not None else ""
         progress.start(f"{problem}{together}")
         try:
-            solution = solve(problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, warn)
+            solution = solve(
+                problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, warn, progress.note
+            )
         except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")
             return False

@@ -19,6 +19,7 @@ from .scenario_problem import ScenarioProblem
 
 if TYPE_CHECKING:
     from .bridges.objective_function import ReducedObjective
+    from .choice.population_method import PopulationMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Problem:
         seconds: time it took to read and build.
         scenarios: builds the problem of any scenarios of the random inputs, with `pde` as the nominal one; None without
             random inputs.
+        population: how a population searches for the start of the run; None for a method with one start.
     """
 
     file: ProblemFile
@@ -39,6 +41,7 @@ class Problem:
     method: Method
     seconds: float
     scenarios: Blueprint | None = None
+    population: PopulationMethod | None = None
 
     @cached_property
     def stages(self) -> tuple[PDEProblem | ScenarioProblem, ...]:
@@ -99,10 +102,11 @@ class Problem:
         else:
             threads = torch.cuda.get_device_name(device)
         code = functions_of(self.file)
+        searched = "" if self.population is None else f"{self.population}, "
         runs = f"; runs the code of {', '.join(code)}" if code else ""
         return (
             f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
-            f"{self.pde.model.name} form, {self.method.description}; {device}, {threads}{runs}"
+            f"{self.pde.model.name} form, {searched}{self.method.description}; {device}, {threads}{runs}"
         )
 
     def yaml(self) -> str:
@@ -117,4 +121,6 @@ class Problem:
         last = self.stages[-1]
         scenarios = last if isinstance(last, ScenarioProblem) else None
         notices = "".join(f"warning: {text}\n" for text in self.notices)
-        return f"mesh: {self.pde.space.domain}\n{notices}{estimate(self.pde, self.method, scenarios)}"
+        processes = 1 if self.population is None else self.population.processes
+        needed = estimate(self.pde, self.method, scenarios, processes)
+        return f"mesh: {self.pde.space.domain}\n{notices}{needed}"

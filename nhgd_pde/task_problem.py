@@ -38,6 +38,7 @@ class TaskProblem:
     method: Method
     seconds: float
     scenarios: None = None
+    population: None = None
 
     @property
     def task(self) -> LearningTask:

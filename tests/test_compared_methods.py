@@ -12,7 +12,7 @@ from bilevel_problems import Explicit, cubic_problem, least_squares, quadratic_f
 from hypergradients import EXACT, gap, solved
 
 import nhgd_pde as nhgd
-from nhgd_pde.choice.compared_methods import FOR_EVOLUTIONS, METHODS, OVER_SCENARIOS
+from nhgd_pde.choice.compared_methods import FOR_EVOLUTIONS, METHODS, OVER_SCENARIOS, SEARCHES
 from nhgd_pde.engine.loop import Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.outer.gradient import GradientDescent
@@ -104,7 +104,7 @@ def test_every_method_reduces_the_objective_of_a_shipped_problem(name: str, mode
 
 def test_the_schema_offers_exactly_the_existing_methods() -> None:
     offered = set(get_args(ProblemSpec.model_fields["method"].annotation))
-    assert offered == {"nhgd", "adjoint", *METHODS, *FOR_EVOLUTIONS, *OVER_SCENARIOS}
+    assert offered == {"nhgd", "adjoint", *METHODS, *FOR_EVOLUTIONS, *OVER_SCENARIOS, *SEARCHES}
 
 
 def test_options_reach_the_methods() -> None:

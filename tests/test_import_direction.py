@@ -42,6 +42,7 @@ ALLOWED["choice"] = {
     "problem_file",
     "scenario_problem",
 }
+ALLOWED["choice"] |= {"control", "population"}
 ALLOWED["bridges"] = {"engine", "horizon_problem", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}
 ALLOWED["problem"] = {"bridges", "building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
 ALLOWED["problem"] |= {"linalg"}
@@ -63,6 +64,7 @@ ALLOWED["run"] = {
     "tasks",
     "uncertainty",
 }
+ALLOWED["run"] |= {"population"}
 ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}
 
 

@@ -151,6 +151,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "heat_boundary": {"mesh.cells": [6, 6], "time.steps": 4},
     "heat_control": {"mesh.cells": 10, "time.steps": 4},
     "heat_windows_fds": {"mesh.cells": 10, "time.steps": 10},
+    "switched_heaters": {"mesh.cells": 10},
     "heat_initial": {"mesh.cells": [6, 6], "time.steps": 4},
     "navier_stokes_control": {"mesh.cells": [3, 3]},
 }

@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sparse_control": {"mesh.cells": [12, 12]},
     "state_constraint": {"mesh.cells": [12, 12], "constraints.0.tolerance": 1e-8},
     "stokes_control": {"mesh.cells": [6, 6]},
+    "switched_heaters": {"mesh.cells": 16, "population.members": 3, "population.generations": 1},
     "uncertain_source": {"mesh.cells": [20, 10], "scenarios.count": 16},
 }
 
@@ -77,10 +78,12 @@ def objective_times(path: Path, c: float) -> dict[str, Any]:
 def control_times(path: Path, s: float) -> dict[str, Any] | None:
     """Overrides that multiply the control by s and change nothing else; None where this is not possible.
 
-    It is not possible for densities, for the logarithm of a conductivity, and for actuators in Python.
+    It is not possible for densities, for the logarithm of a conductivity, and for actuators and terms in Python.
     """
     data = content(path)
     controls = data["control"] if isinstance(data["control"], list) else [data["control"]]
+    if any(term["kind"] == "python" for term in data["objective"]):
+        return None
     changed, parameters = [], {}
     for each in controls:
         if each["kind"] not in ("source", "neumann", "dirichlet", "parameter"):

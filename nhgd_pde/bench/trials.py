@@ -19,6 +19,7 @@ from ..engine.search import outer_space
 from ..linalg.counts import Counts
 from ..linalg.threads import at_most_threads
 from ..pde_problem import PDEProblem
+from ..problem_file.catalogue import SEARCHES
 from ..problem_file.loading import ProblemFile
 from ..run.judging import fitted
 from ..run.outer_problem import nominal_of
@@ -59,6 +60,9 @@ class Task:
             if learnt is not None:
                 bilevel, _ = learnt.build(file)
                 return cast(PDEProblem, bilevel)
+            if file.spec.method in SEARCHES:
+                message = f"expected a method with one start in a comparison, found {file.spec.method!r}"
+                raise file.error("method", f"{message}: its own run reports multi-start beside it")
             if file.spec.method == "fds":
                 from ..building.horizon import horizon_of
 

@@ -31,6 +31,7 @@ class Estimate:
         inverse: of an inverse that is made from samples.
         scenarios: grows with the number of scenarios or with the number of those that are worked on at once.
         carried: of the derivatives of states that are kept: by controls in forward mode, by parameters of networks.
+        members: of further processes that share the members of a population.
         total: of the run.
     """
 
@@ -38,6 +39,7 @@ class Estimate:
     inverse: float
     scenarios: float
     carried: float
+    members: float
     total: float
 
     def __str__(self) -> str:
@@ -45,16 +47,20 @@ class Estimate:
         scenarios = f", scenarios {size_text(self.scenarios)}" if self.scenarios else ""
         carried = f", derivatives of states {size_text(self.carried)}" if self.carried else ""
         factors = f"sparse factors about {size_text(self.factors)}"
-        return f"memory: about {size_text(self.total)}; {factors}{inverse}{scenarios}{carried}"
+        members = f", processes of members {size_text(self.members)}" if self.members else ""
+        return f"memory: about {size_text(self.total)}; {factors}{inverse}{scenarios}{carried}{members}"
 
 
-def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | None = None) -> Estimate:
+def estimate(
+    problem: PDEProblem, method: Method, scenarios: ScenarioProblem | None = None, processes: int = 1
+) -> Estimate:
     """Estimate the memory of a solve.
 
     Args:
         problem: the problem; where inputs are random, the problem of the nominal scenario.
         method: what solves it.
         scenarios: the problem over all scenarios.
+        processes: number of processes that share the members of a population; 1 without further processes.
     """
     rows, n = problem.inner_shape
     dim = problem.space.domain.dim
@@ -76,7 +82,9 @@ def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | N
         rest += EVOLUTION[equation.affine] * n
     if scenarios is not None and isinstance(method.oracle, OverScenarios):
         many = method.oracle.scenario_bytes(footprint(scenarios, factors))
-    return Estimate(factors, inverse, many, carried, rest + factors + inverse + many + carried)
+    total = rest + factors + inverse + many + carried
+    members = processes * total if processes > 1 else 0.0
+    return Estimate(factors, inverse, many, carried, members, total + members)
 
 
 def footprint(problem: ScenarioProblem, factors: float) -> Footprint:

@@ -12,6 +12,7 @@ from ..engine.nhgd import NHGD
 from ..engine.oracle import Oracle
 from ..engine.outer.base import Feasible, OuterMethod, Setting, Smoothing
 from ..methods.compared_method import Compared
+from ..problem_file.catalogue import SEARCHES
 from ..problem_file.loading import ProblemFile
 from .one_scenario import choose_oracle, judge_of
 from .outer_method import check_outer, choose_outer, has_design
@@ -58,6 +59,9 @@ def build_method(
         ProblemError: an outer method that does not take what the problem has, options that contradict each
             other, or a dense inverse that is too large for the device.
     """
+    if file.spec.method in SEARCHES:
+        # The local searches, and the run from the best design, are those of nhgd.
+        file = replace(file, spec=file.spec.model_copy(update={"method": "nhgd"}))
     spec = file.spec
     oracle, description = choose_oracle(file, shape, device)
     searched = not (isinstance(oracle, Compared) and oracle.tracking)

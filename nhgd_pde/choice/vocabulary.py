@@ -42,13 +42,14 @@ def _sections(annotation: Any, key: str = "") -> dict[str, str]:
 
 def _methods() -> dict[str, str]:
     # Imported here, because methods load torch.
-    from .compared_methods import FOR_EVOLUTIONS, METHODS, OVER_SCENARIOS
+    from .compared_methods import FOR_EVOLUTIONS, METHODS, OVER_SCENARIOS, SEARCHES
 
     own = {"nhgd": "natural hypergradient descent", "adjoint": "exact discrete adjoint"}
     compared = {name: method.summary for name, method in METHODS.items()}
     evolutions = {name: f"{method.summary} (evolutions)" for name, method in FOR_EVOLUTIONS.items()}
     scenarios = {name: f"{method.summary} (random inputs)" for name, method in OVER_SCENARIOS.items()}
-    return {**own, **compared, **evolutions, **scenarios}
+    searches = {name: search.summary for name, search in SEARCHES.items()}
+    return {**own, **compared, **evolutions, **scenarios, **searches}
 
 
 def _choices(name: str, model: type[BaseModel] = schema.ProblemSpec) -> dict[str, str]:

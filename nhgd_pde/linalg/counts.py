@@ -26,5 +26,10 @@ class Counts:
         """The work done since an earlier copy."""
         return Counts(**{name: value - getattr(earlier, name) for name, value in self.as_dict().items()})
 
+    def add(self, more: Counts) -> None:
+        """Adds work that was done elsewhere, such as in another process."""
+        for name, value in more.as_dict().items():
+            setattr(self, name, getattr(self, name) + value)
+
     def as_dict(self) -> dict[str, int]:
         return asdict(self)

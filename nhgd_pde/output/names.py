@@ -7,6 +7,8 @@ PROBLEM, SUMMARY, HISTORY, LOG = "problem.yaml", "summary.json", "history.csv", 
 CHECKPOINT, EARLIER_CHECKPOINT = "checkpoint.pt", "checkpoint-before.pt"
 # The files that the curvature role of a run of two roles adds to a checkpoint.
 CURVATURE_CHECKPOINTS = "checkpoint-curvature-*.pt"
+# The state of a population search, from which the run starts.
+POPULATION = "population.pt"
 # The series of the outer iterates: its folder and the stem of its files.
 FIELDS, STEM = "fields", "state"
 # The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.

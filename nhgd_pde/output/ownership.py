@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from .lock import LOCK, FolderLock
-from .names import CHECKPOINT, CURVATURE_CHECKPOINTS, EARLIER_CHECKPOINT, FIELDS, HISTORY, LOG, PROBLEM, STEM, SUMMARY
+from .names import (
+    CHECKPOINT,
+    CURVATURE_CHECKPOINTS,
+    EARLIER_CHECKPOINT,
+    FIELDS,
+    HISTORY,
+    LOG,
+    POPULATION,
+    PROBLEM,
+    STEM,
+    SUMMARY,
+)
 from .result_files import RESULTS
 from .storage import OutputError, refusal, target_of_temporary, writing
 
@@ -26,6 +37,8 @@ HEADER = "# nhgd-pde run folder: the problem as it was solved\n"
 _SUMMARY_KEYS = {"method", "status", "objective"}
 # Keys of a problem file whose values make it another problem.
 _IDENTITY = ("name", "pde.kind")
+# The files from which a run can go on.
+_RESUMABLE = (CHECKPOINT, EARLIER_CHECKPOINT, POPULATION)
 
 
 @contextmanager
@@ -69,7 +82,7 @@ def claimed_for_resume(path: Path) -> Iterator[FolderLock]:
         StorageError: the folder cannot be written to.
     """
     with writing(path, "read"):
-        if not any((path / name).is_file() for name in (CHECKPOINT, EARLIER_CHECKPOINT)):
+        if not any((path / name).is_file() for name in _RESUMABLE):
             raise OutputError(f"{path / CHECKPOINT}: expected a checkpoint to resume from, found none")
         if not is_ours(path / PROBLEM):
             raise OutputError(f"{path}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
@@ -213,7 +226,7 @@ def _series() -> dict[str, str]:
 def _own_files(folder: Path) -> list[Path]:
     """The files that earlier runs have written, and their temporaries, in the order in which they may be deleted."""
     # A checkpoint must not outlive the problem that it belongs to.
-    paths = [folder / CHECKPOINT, folder / EARLIER_CHECKPOINT, *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
+    paths = [*(folder / name for name in _RESUMABLE), *sorted(folder.glob(CURVATURE_CHECKPOINTS))]
     paths += [folder / name for name in _cleared()]
     for name, stem in _series().items():
         paths += _series_files(folder / name, stem)
@@ -233,6 +246,6 @@ def _series_files(folder: Path, stem: str) -> list[Path]:
 
 def _temporaries(folder: Path) -> list[Path]:
     """The temporaries, in the folder itself, of files that runs write."""
-    written = {*_cleared(), PROBLEM, CHECKPOINT, EARLIER_CHECKPOINT}
+    written = {*_cleared(), PROBLEM, *_RESUMABLE}
     targets = {item: target_of_temporary(item.name) or "" for item in folder.iterdir()}
     return [item for item, name in targets.items() if name in written or fnmatchcase(name, CURVATURE_CHECKPOINTS)]

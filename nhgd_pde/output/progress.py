@@ -49,6 +49,11 @@ class Progress:
         if self.mode != "quiet":
             self._write(title)
 
+    def note(self, line: str) -> None:
+        """Show a line between the title and the table."""
+        if self.mode != "quiet":
+            self._write(line)
+
     def iteration(self, record: Mapping[str, object]) -> None:
         """Show one outer iteration.
 

@@ -1,9 +1,9 @@
-"""The generations of a population: local search, and mutations in place of the worse members."""
+"""The generations of a population: mutations of the better members, local search, and selection."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -31,7 +31,6 @@ def evolve(
     options: PopulationOptions,
     first: Tensor,
     keep: Callable[[Population], None] = lambda population: None,
-    interrupted: Callable[[], bool] = lambda: False,
     resumed: Population | None = None,
 ) -> Population:
     """Search with a population.
@@ -40,35 +39,27 @@ def evolve(
         search: the local search of several designs.
         first: (p,) the design of the first member, the starting values of the problem; all others are random.
         keep: called with the population after every generation, the random starts included.
-        interrupted: asked before every generation; and a generation in which it turns true is not finished.
         resumed: such a population to go on from.
+
+    Raises:
+        SearchInterruptedError: the local search was asked to stop; the last population that was kept can be resumed.
     """
-    population = resumed or _born(genes, search, options, first, interrupted, keep)
-    while population.generation < options.generations and not interrupted():
-        following = _next(population, genes, search, options)
-        if interrupted():
-            break
-        population = following
+    population = resumed
+    while population is None or population.generation < options.generations:
+        if population is None:
+            population = _born(genes, search, options, first)
+        else:
+            population = _next(population, genes, search, options)
         keep(population)
     return population
 
 
-def _born(
-    genes: Genes,
-    search: Searcher,
-    options: PopulationOptions,
-    first: Tensor,
-    interrupted: Callable[[], bool],
-    keep: Callable[[Population], None],
-) -> Population:
+def _born(genes: Genes, search: Searcher, options: PopulationOptions, first: Tensor) -> Population:
     starts = [first, *(start_design(genes, options, k) for k in range(1, options.members))]
-    members = tuple(search(starts))
-    teacher = untrained(genes.count, options.reach, options.generator(_TEACHER))
+    members = tuple(search(starts, options.steps))
+    teacher = untrained(options.reach, options.generator(_TEACHER))
     best = min(members, key=lambda each: each.value)
-    population = Population(0, members, best, teacher, sum(each.evaluations for each in members))
-    if not interrupted():
-        keep(population)
-    return population
+    return Population(0, members, best, teacher, sum(each.evaluations for each in members))
 
 
 def _next(population: Population, genes: Genes, search: Searcher, options: PopulationOptions) -> Population:
@@ -76,36 +67,51 @@ def _next(population: Population, genes: Genes, search: Searcher, options: Popul
     generation = population.generation + 1
     ranked = ranking(population.members, genes)
     parents, students = ranked[: -options.children], ranked[-options.children :]
-    mutations = []
+    partners = [[other for other in ranked if not near(genes, other, each)] for each in parents]
+    counts = [len(each) for each in partners]
+    mutations, starts = [], []
     for number, student in enumerate(students):
         generator = options.generator(_MUTATIONS, generation, number)
-        mutations.append(drawn_mutation(population.teacher, scene_of(student, parents, ranked, genes), generator))
-    designs = [genes.mutated(parents[each.parent].v, each.shift) for each in mutations]
+        scene = scene_of(student, parents, ranked, genes)
+        drawn = drawn_mutation(population.teacher, scene, genes, counts, generator)
+        v = parents[drawn.parent].v
+        if drawn.mixed:
+            other = int(torch.randint(counts[drawn.parent], (1,), generator=generator))
+            v = genes.mixed(v, partners[drawn.parent][other].v, drawn.changed)
+        mutations.append(drawn)
+        starts.append(v)
+    designs = [genes.mutated(v, each.shift) for v, each in zip(starts, mutations, strict=True)]
     # Members that have not converged go on where they are.
     going_on = [k for k, each in enumerate(parents) if not each.settled]
-    found = search([*designs, *(parents[k].v for k in going_on)])
+    found = search([*designs, *(parents[k].v for k in going_on)], options.steps)
     children = found[: len(designs)]
     lessons = _lessons(mutations, children, parents, genes)
     for k, moved in zip(going_on, found[len(designs) :], strict=True):
         parents[k] = moved if moved.value <= parents[k].value else replace(parents[k], settled=True)
-    members = (*parents, *children)
+    # A student that is better than a child of its generation stays in place of it.
+    members = tuple(ranking((*parents, *students, *children), genes)[: options.members])
     return Population(
         generation,
         members,
-        min((population.best, *members), key=lambda each: each.value),
+        members[0],
         taught(population.teacher, lessons, options.rate),
         population.evaluations + sum(each.evaluations for each in found),
     )
 
 
-def ranking(members: tuple[Candidate, ...], genes: Genes) -> list[Candidate]:
+def ranking(members: Sequence[Candidate], genes: Genes) -> list[Candidate]:
     """The members, the best first; those in the valley of a better one come after all others."""
     chosen: list[Candidate] = []
     double: list[Candidate] = []
     for each in sorted(members, key=lambda member: member.value):
-        near = any(genes.distance(each.v, other.v) <= _SAME for other in chosen)
-        (double if near else chosen).append(each)
+        known = any(near(genes, each, other) for other in chosen)
+        (double if known else chosen).append(each)
     return chosen + double
+
+
+def near(genes: Genes, one: Candidate, other: Candidate) -> bool:
+    """Whether two members are in the same valley."""
+    return genes.distance(one.v, other.v) <= _SAME
 
 
 def scene_of(student: Candidate, parents: list[Candidate], everyone: list[Candidate], genes: Genes) -> Scene:
@@ -116,8 +122,8 @@ def scene_of(student: Candidate, parents: list[Candidate], everyone: list[Candid
     deviation = torch.stack([genes.of(each.v) for each in everyone]).std(0)
     rows, features = [], []
     for parent in parents:
-        better = (student.value - parent.value) / spread if spread > 0.0 else 0.0
-        better = min(better, 1.0)
+        better = student.value - parent.value
+        better = max(min(better / spread, 1.0), -1.0) if spread > 0.0 and not math.isnan(better) else 0.0
         theirs, along = genes.of(parent.v), slopes_of(genes, parent.v, parent.derivative)
         constant = torch.ones_like(own)
         columns = (theirs - own, slope, along, better * constant, deviation, theirs - 0.5, constant)

@@ -22,11 +22,13 @@ class Genes:
 
     Attributes:
         weights: W (g, p), at least 0; every column adds up to one.
+        apart: (g, g) the distances between genes; infinite between those of different controls.
         lower, width: (p,) the values at x = 0, and the difference to those at x = 1.
         multiplied: (p,) where both bounds are positive: `lower` and `width` are then those of log v.
     """
 
     weights: Tensor
+    apart: Tensor
     lower: Tensor
     width: Tensor
     multiplied: Tensor
@@ -45,9 +47,25 @@ class Genes:
         """The design v (p,) with its genes shifted by (g,), reflected at the bounds.
 
         Where v is multiplied this is v * alpha with alpha = exp(width shift); elsewhere it is a sum, as a factor makes
-        no sense where zero is a value like any other.
+        no sense where zero is a value like any other. Genes that overlap partly cancel each other where their shifts
+        are independent: divided by the lengths of the columns of W, the shift of a field has the same standard
+        deviation everywhere as those of its genes.
         """
-        return self._design(self._reflected(self._shares(v) + shift @ self.weights))
+        return self._design(self._reflected(self._shares(v) + shift @ (self.weights / self.weights.norm(dim=0))))
+
+    def mixed(self, v: Tensor, other: Tensor, chosen: Tensor) -> Tensor:
+        """The design v (p,), with that of another in the chosen genes (g,), true or false."""
+        mine = self._shares(v)
+        return self._design(torch.lerp(mine, self._shares(other), chosen.to(mine.dtype) @ self.weights))
+
+    def region(self, centre: int, size: int, generator: torch.Generator) -> Tensor:
+        """(g,) true for a gene and for those that are nearest to it, `size` of them; chance decides between others that
+        are equally far away, as those of other controls are."""
+        chance = torch.randperm(self.count, generator=generator)
+        nearest = chance[self.apart[centre][chance].argsort(stable=True)]
+        chosen = torch.zeros(self.count, dtype=torch.bool)
+        chosen[nearest[:size]] = True
+        return chosen
 
     def of(self, v: Tensor) -> Tensor:
         """The means (g,) of a design (p,) over the genes, in ranges."""
@@ -91,19 +109,24 @@ def genes_of(points: Sequence[Tensor | None], bounds: tuple[Tensor, Tensor]) -> 
     lower, upper = bounds
     if not bool((torch.isfinite(lower) & torch.isfinite(upper) & (lower < upper)).all()):
         raise ValueError("expected finite bounds with lower < upper, between which designs are drawn at random")
-    blocks = [torch.ones(1, 1, dtype=lower.dtype) if each is None else _hats(each.to(lower.dtype)) for each in points]
+    one = torch.ones(1, 1, dtype=lower.dtype)
+    blocks = [(one, 0.0 * one) if each is None else _hats(each.to(lower.dtype)) for each in points]
+    ours = torch.block_diag(*(torch.ones_like(distances) for _, distances in blocks)) > 0.0
+    apart = torch.where(ours, torch.block_diag(*(distances for _, distances in blocks)), torch.inf)
     multiplied = lower > 0.0
     low, high = (torch.where(multiplied, torch.where(multiplied, b, 1.0).log(), b) for b in (lower, upper))
-    return Genes(torch.block_diag(*blocks), low, high - low, multiplied)
+    return Genes(torch.block_diag(*(weights for weights, _ in blocks)), apart, low, high - low, multiplied)
 
 
-def _hats(points: Tensor) -> Tensor:
-    """(g, m) Gaussians around a few of the points (m, dim), divided by their sum."""
+def _hats(points: Tensor) -> tuple[Tensor, Tensor]:
+    """(g, m) Gaussians around a few of the points (m, dim), divided by their sum, and the distances (g, g) of these."""
     centres = [int((points - points.mean(0)).square().sum(1).argmax())]
     distances = (points - points[centres[0]]).norm(dim=1)
     while len(centres) < min(_MOST, len(points)) and float(distances.max()) > 0.0:
         centres.append(int(distances.argmax()))
         distances = torch.minimum(distances, (points - points[centres[-1]]).norm(dim=1))
     reach = max(float(distances.max()), torch.finfo(points.dtype).tiny)
-    exponents = -0.5 * (torch.cdist(points[centres], points) / reach).square()
-    return torch.softmax(exponents, dim=0)
+    # The fast way to distances, by products, would not give zero for a point and itself.
+    between = torch.cdist(points[centres], points, compute_mode="donot_use_mm_for_euclid_dist")
+    exponents = -0.5 * (between / reach).square()
+    return torch.softmax(exponents, dim=0), between[:, centres]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,20 +21,29 @@ class PopulationOptions:
         replaced: share of the members that a generation replaces by mutations.
         reach: standard deviation of a mutation in ranges of the variable, before the teacher has learnt.
         rate: length of the teacher's steps; 0 leaves the mutations as they are at the beginning.
+        steps: most steps of the outer method in the local search of a member in one generation.
         seed: of all random numbers.
     """
+
+    summary: ClassVar[str] = "population search for several local optima, with nhgd from its best design"
 
     members: int = 8
     generations: int = 20
     replaced: float = 0.5
     reach: float = 0.8
     rate: float = 0.1
+    steps: int = 30
     seed: int = 0
 
     @property
     def children(self) -> int:
         """Number of members that a generation replaces: at least one, and never the best one."""
         return min(max(round(self.replaced * self.members), 1), self.members - 1)
+
+    @property
+    def all_steps(self) -> int:
+        """Most steps of a member in all generations together, the first one included."""
+        return self.steps * (self.generations + 1)
 
     def generator(self, *place: int) -> torch.Generator:
         """The random numbers of one place (purpose, generation, member), whichever process draws them."""

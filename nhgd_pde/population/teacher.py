@@ -9,16 +9,20 @@ reconstruction.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .genes import Genes
+
 # What the network sees of a gene, and of a possible parent.
 _FEATURES, _HIDDEN, _OUTPUTS, _ATTENTION = 7, 8, 3, 2
-_SIZES = (_FEATURES * _HIDDEN, _HIDDEN * _OUTPUTS, _OUTPUTS, _ATTENTION)
-# Expected number of genes that a mutation changes at the beginning.
-_CHANGED = 1.5
+# The last parameter is the logit of the chance that a design is mixed.
+_SIZES = (_FEATURES * _HIDDEN, _HIDDEN * _OUTPUTS, _OUTPUTS, _ATTENTION, 1)
+# Largest share of the genes in the region that a mutation changes.
+_LARGEST = 0.5
 # Bounds of the standard deviation of a mutation, in ranges.
 _SHORTEST, _LONGEST = 0.01, 1.0
 
@@ -43,14 +47,18 @@ class Mutation:
     Attributes:
         scene: what it was drawn for.
         parent: index of the parent.
-        changed: (g,) which genes.
+        centre: index of the gene in the middle of the region that changes.
+        changed: (g,) which genes are in this region.
+        mixed: the region is taken from another member; None where there is no member to mix with.
         noise: (g,) standard normal numbers.
-        shift: (g,) the change of the genes.
+        shift: (g,) the change of the genes where the region is not taken from another member; else zero.
     """
 
     scene: Scene
     parent: int
+    centre: int
     changed: Tensor
+    mixed: bool | None
     noise: Tensor
     shift: Tensor
 
@@ -69,28 +77,31 @@ class Lesson:
     slopes: Tensor
 
 
-def untrained(genes: int, reach: float, generator: torch.Generator) -> Tensor:
+def untrained(reach: float, generator: torch.Generator) -> Tensor:
     """The parameters of a teacher that has learnt nothing: short random weights, and the given reach."""
     hidden = torch.randn(_SIZES[0], generator=generator, dtype=torch.float64) / math.sqrt(_FEATURES)
-    share = min(_CHANGED / genes, 0.5)
-    outputs = torch.tensor([0.0, math.log(reach), math.log(share / (1.0 - share))], dtype=torch.float64)
-    return torch.cat(
-        [hidden, torch.zeros(_SIZES[1], dtype=torch.float64), outputs, torch.tensor([1.0, 0.0], dtype=torch.float64)]
-    )
+    rest = torch.tensor([0.0, math.log(reach), 0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+    return torch.cat([hidden, torch.zeros(_SIZES[1], dtype=torch.float64), rest])
 
 
-def drawn_mutation(teacher: Tensor, scene: Scene, generator: torch.Generator) -> Mutation:
-    """A mutation of one of the parents: which parent, which genes, and how far each."""
+def drawn_mutation(
+    teacher: Tensor, scene: Scene, genes: Genes, partners: Sequence[int], generator: torch.Generator
+) -> Mutation:
+    """A mutation of one of the parents: which one, which region, and whether it is mixed or how far its genes move.
+
+    Args:
+        partners: for every parent the number of members that it can be mixed with.
+    """
     parent = int(torch.multinomial(torch.softmax(_attention(teacher, scene), 0), 1, generator=generator))
-    mean, log_reach, logit = _policy(teacher, scene, parent)
-    uniform = torch.rand(len(mean), generator=generator, dtype=torch.float64)
-    chances = torch.sigmoid(logit)
-    changed = uniform < chances
-    if not bool(changed.any()):
-        # A mutation that changes nothing would search the same valley again.
-        changed[(uniform / chances).argmin()] = True
+    mean, log_reach, logit = mutation_policy(teacher, scene, parent)
+    centre = int(torch.multinomial(torch.softmax(logit, 0), 1, generator=generator))
+    size = int(torch.randint(1, max(round(_LARGEST * len(mean)), 1) + 1, (1,), generator=generator))
+    changed = genes.region(centre, size, generator)
+    mixed = bool(torch.rand(1, generator=generator, dtype=torch.float64) < torch.sigmoid(_split(teacher)[4]))
     noise = torch.randn(len(mean), generator=generator, dtype=torch.float64)
-    return Mutation(scene, parent, changed, noise, changed * (mean + log_reach.exp() * noise))
+    mixed &= partners[parent] > 0
+    shift = changed * (mean + log_reach.exp() * noise) * (not mixed)
+    return Mutation(scene, parent, centre, changed, mixed if partners[parent] else None, noise, shift)
 
 
 def taught(teacher: Tensor, lessons: list[Lesson], rate: float) -> Tensor:
@@ -115,24 +126,28 @@ def taught(teacher: Tensor, lessons: list[Lesson], rate: float) -> Tensor:
 
 def _loss(teacher: Tensor, lesson: Lesson) -> Tensor:
     drawn = lesson.mutation
-    mean, log_reach, logit = _policy(teacher, drawn.scene, drawn.parent)
+    mean, log_reach, logit = mutation_policy(teacher, drawn.scene, drawn.parent)
+    chances = torch.log_softmax(_attention(teacher, drawn.scene), 0)[drawn.parent]
+    chances = chances + torch.log_softmax(logit, 0)[drawn.centre]
+    if drawn.mixed is not None:
+        choice = _split(teacher)[4]
+        chances = chances + torch.nn.functional.logsigmoid(choice if drawn.mixed else -choice).sum()
+    if drawn.mixed:
+        return -lesson.advantage * chances
     path = (lesson.slopes * drawn.changed * (mean + log_reach.exp() * drawn.noise)).sum()
     standard = (drawn.shift - mean) / log_reach.exp()
     density = (drawn.changed * (-0.5 * standard.square() - log_reach)).sum()
-    choice = torch.where(drawn.changed, logit, -logit)
-    chances = torch.nn.functional.logsigmoid(choice).sum()
-    attention = torch.log_softmax(_attention(teacher, drawn.scene), 0)[drawn.parent]
-    return path - lesson.advantage * (density + chances + attention)
+    return path - lesson.advantage * (density + chances)
 
 
-def _split(teacher: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    hidden, outer, outputs, attention = teacher.split(list(_SIZES))
-    return hidden.reshape(_FEATURES, _HIDDEN), outer.reshape(_HIDDEN, _OUTPUTS), outputs, attention
+def _split(teacher: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    hidden, outer, outputs, attention, mixing = teacher.split(list(_SIZES))
+    return hidden.reshape(_FEATURES, _HIDDEN), outer.reshape(_HIDDEN, _OUTPUTS), outputs, attention, mixing
 
 
-def _policy(teacher: Tensor, scene: Scene, parent: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and logarithm of the reach of a mutation, and the logit of its chance, (g,) each."""
-    hidden, outer, outputs, _ = _split(teacher)
+def mutation_policy(teacher: Tensor, scene: Scene, parent: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and logarithm of the reach of a mutation, and the logit of the gene in its middle, (g,) each."""
+    hidden, outer, outputs, *_ = _split(teacher)
     mean, log_reach, logit = (torch.tanh(scene.genes[parent] @ hidden) @ outer + outputs).unbind(1)
     return mean, log_reach.clamp(math.log(_SHORTEST), math.log(_LONGEST)), logit
 

@@ -71,6 +71,11 @@ SCENARIO_METHODS = {
 }
 """method: the compared methods for problems with random inputs (`methods.compared_method.Compared`)."""
 
+SEARCHES = {
+    "hpm": "population.options:PopulationOptions",
+}
+"""method: searches among several local optima, whose local searches are those of nhgd."""
+
 CURVATURES = {
     "dense": "engine.curvature.dense:Dense",
     "block": "engine.curvature.block:Block",

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model
 
-from nhgd_pde.problem_file.catalogue import CURVATURES, EVOLUTION_METHODS, METHODS, OUTER_METHODS, SCENARIO_METHODS
+from nhgd_pde.problem_file.catalogue import (
+    CURVATURES,
+    EVOLUTION_METHODS,
+    METHODS,
+    OUTER_METHODS,
+    SCENARIO_METHODS,
+    SEARCHES,
+)
 from nhgd_pde.problem_file.fields import AutoCount, AutoPositive, Flag, Number, Section
 from nhgd_pde.problem_file.mesh_spec import Count, Length, Natural
 
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     CurvatureName = str
     OuterName = str
 else:
-    MethodName = Literal["nhgd", "adjoint", *METHODS, *EVOLUTION_METHODS, *SCENARIO_METHODS]
+    MethodName = Literal["nhgd", "adjoint", *METHODS, *EVOLUTION_METHODS, *SCENARIO_METHODS, *SEARCHES]
     CurvatureName = Literal["auto", *CURVATURES]
     OuterName = Literal["auto", *OUTER_METHODS]
 
@@ -229,7 +236,7 @@ MethodChoice = Annotated[
     MethodName,
     Field(
         description="Natural hypergradient descent, the exact discrete adjoint, or a compared method; sample_average "
-        "and robbins_monro with random inputs alone.",
+        "and robbins_monro with random inputs alone; hpm searches among several local optima.",
     ),
 ]
 Preset = Annotated[

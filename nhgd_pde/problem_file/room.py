@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..linalg.memory import whole_bytes
+from .catalogue import SEARCHES
 from .control_spec import DensityControl
 from .loading import ProblemFile
 from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
@@ -144,6 +145,9 @@ class _Plan:
         if self.spec.method == "fds":
             derivatives = 8.0 * (self.steps + 1.0) * state_size(self.spec, self.mesh)
             yield _Need("control", derivatives * control_size(self.spec, self.mesh))
+        if self.spec.method in SEARCHES and self.spec.population.processes > 1:
+            # Each process has a problem of its own.
+            yield _Need("population.processes", real(self.spec.population.processes) * (LIBRARIES + self.common))
         yield from self._of_options()
         yield from self._of_inputs()
 

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from nhgd_pde.problem_file.catalogue import (
     CONSTRAINTS,
     EQUATIONS,
+    SEARCHES,
     TERMS,
     found_at,
 )
@@ -41,6 +42,7 @@ from nhgd_pde.problem_file.method_spec import (
     Preset,
     Seed,
 )
+from nhgd_pde.problem_file.population_spec import PopulationSpec, population_complaints
 from nhgd_pde.problem_file.presets import with_defaults, with_preset
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
 from nhgd_pde.problem_file.state_spec import NetworkState
@@ -107,6 +109,7 @@ class ProblemSpec(Section):
     curvature: CurvatureSpec = Field(default_factory=CurvatureSpec)
     hypergradient: HypergradientSpec = Field(default_factory=HypergradientSpec)
     adjoints: AdjointsSpec = Field(default_factory=AdjointsSpec)
+    population: PopulationSpec = Field(default_factory=PopulationSpec)
     outer: OuterSpec = Field(default_factory=OuterSpec)
     devices: DevicesSpec = Field(default_factory=DevicesSpec)
     seed: Seed = 0
@@ -190,6 +193,14 @@ class ProblemSpec(Section):
         if self.element == "P1" and self.pde.mixed:
             message = f"expected P2 or none: {self.pde.kind} takes P2 velocities and P1 pressures; found 'P1'"
             raise_issues("ProblemSpec", [(("element",), issue(message))])
+        return self
+
+    @model_validator(mode="after")
+    def _searched(self) -> ProblemSpec:
+        if self.method in SEARCHES:
+            complaints = [(place, issue(message)) for place, message in population_complaints(self)]
+            if complaints:
+                raise_issues("ProblemSpec", complaints)
         return self
 
     @property

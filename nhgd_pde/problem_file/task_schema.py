@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union
 
 from pydantic import Field, model_validator
 
-from nhgd_pde.problem_file.catalogue import TASKS, found_at
+from nhgd_pde.problem_file.catalogue import SEARCHES, TASKS, found_at
 from nhgd_pde.problem_file.fields import OneOf, Section, issue, raise_issues
 from nhgd_pde.problem_file.method_spec import (
     AdjointsSpec,
@@ -68,6 +68,13 @@ class TaskSpec(Section):
         if given:
             message = "expected none beside task: it belongs to problems with an equation"
             raise_issues("TaskSpec", [(key, issue(message)) for key in given])
+        return self
+
+    @model_validator(mode="after")
+    def _from_one_start(self) -> TaskSpec:
+        if self.method in SEARCHES:
+            message = f"expected a method for tasks, found {self.method!r}, which is for problems with an equation"
+            raise_issues("TaskSpec", [(("method",), issue(message))])
         return self
 
     @model_validator(mode="before")

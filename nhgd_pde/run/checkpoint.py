@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .outer_problem import OuterProblem
 
 # The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
-_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output")
+_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output", "population.processes")
 # The numbers of a checkpoint, beside the state of the outer loop.
 _NUMBERS = ("seconds", "stage", "before", "reference")
 # The fields of the state of the outer loop that are saved as they are.
@@ -78,11 +78,16 @@ class Checkpoints:
     def __init__(self, folder: Path, oracle: Oracle, problem: Problem | TaskProblem) -> None:
         self._folder, self._oracle = folder, oracle
         # By these two a checkpoint is recognised.
-        self._origin = {"spec": problem.file.spec.model_dump(mode="json"), "fingerprint": fingerprint(problem)}
+        self._origin = origin_of(problem)
         # Files of the curvature role that belong to the checkpoint which was written or read last.
         self._named: set[str] = set()
         # The newest checkpoint cannot be used: it must not push out the one before it.
         self._damaged = False
+
+    @property
+    def there(self) -> bool:
+        """Whether there is a checkpoint, damaged or not."""
+        return any((self._folder / name).exists() for name in (CHECKPOINT, EARLIER_CHECKPOINT))
 
     def content(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """The content of the file of a checkpoint.
@@ -150,6 +155,11 @@ class Checkpoints:
         raise OutputError(f"{'; '.join(complaints)}; solve without --resume starts anew")
 
 
+def origin_of(problem: Problem | TaskProblem) -> dict[str, Any]:
+    """By what the files of a run are recognised as files of this problem."""
+    return {"spec": problem.file.spec.model_dump(mode="json"), "fingerprint": fingerprint(problem)}
+
+
 def _keep(newest: Path, earlier: Path) -> None:
     """Makes the newest checkpoint the earlier one; with hard links it stays in its place until it is replaced."""
     if not newest.exists():
@@ -163,6 +173,24 @@ def _keep(newest: Path, earlier: Path) -> None:
 
 def _read(path: Path, stages: Sequence[OuterProblem], origin: Mapping[str, Any]) -> dict[str, Any]:
     """The checked content of a checkpoint of this problem."""
+    content = read_own(path, origin)
+    try:
+        check_content(content, _shapes(stages))
+    except MalformedError as error:
+        raise DamagedError(f"{path}: {_MALFORMED} ({error})") from error
+    return content
+
+
+def read_own(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a sealed file of a problem.
+
+    Args:
+        origin: of `origin_of`.
+
+    Raises:
+        DamagedError: the file is damaged, or of another version of the package.
+        OutputError: it is of another problem; what differs is named.
+    """
     content = read_sealed(path)
     spec, known = content.get("spec"), content.get("fingerprint")
     if not isinstance(spec, dict) or not isinstance(known, dict):
@@ -172,10 +200,6 @@ def _read(path: Path, stages: Sequence[OuterProblem], origin: Mapping[str, Any])
             raise OutputError(f"{path}: the checkpoint was written with {key} = {then!r}, the problem has {now!r}")
     for key, then, now in differences(known, origin["fingerprint"]):
         raise OutputError(f"{path}: {key.replace(' of.', ' of ')} has changed since: then {then!r}, now {now!r}")
-    try:
-        check_content(content, _shapes(stages))
-    except MalformedError as error:
-        raise DamagedError(f"{path}: {_MALFORMED} ({error})") from error
     return content
 
 

@@ -30,6 +30,7 @@ class Outcome:
     Attributes:
         solved: the outer problem that was minimised last.
         found: its result, with the first and the last iterate of the run.
+        search: entries of summary.json on the search for the start; empty where there was none.
         text: the resolved problem file.
     """
 
@@ -43,6 +44,7 @@ class Outcome:
     roles: Mapping[str, float | int]
     ranks: Mapping[str, float | int]
     judgement: Judgement | None
+    search: Mapping[str, Any]
     text: str
 
     def common(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Outcome:
             "roles": dict(self.roles),
             "ranks": dict(self.ranks),
             **({} if self.judgement is None else {"uncertainty": self.judgement.summary()}),
+            **self.search,
             "devices": {"inner": str(self.problem.device), "curvature": "cpu" if named == "auto" else named},
             "model": self.problem.form,
             "curvature": last.oracle.description,

@@ -60,7 +60,7 @@ class ProblemSequence:
     def stopping(self) -> Stopping:
         """The stopping rule of the current problem."""
         stopping = self._stopping
-        if self.reference:
+        if self.before:
             # The goal is relative to the gradient at the beginning of the run.
             atol = max(stopping.atol, stopping.rtol * self.reference)
             stopping = replace(stopping, atol=atol, restarts=False)

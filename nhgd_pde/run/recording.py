@@ -6,13 +6,16 @@ A file that cannot be written does not end a run, which warns. At the end it is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..engine.loop import Iterate
 from ..output.fields import FieldData, Grid
+from ..output.names import POPULATION
 from ..output.run_folder import RunFolder
+from ..output.sealed import write_sealed
 from ..output.storage import StorageError
 from .checkpoint import Checkpoint, Checkpoints
 from .solution import Answer, Row
@@ -30,6 +33,12 @@ class Recorder:
 
     def title(self, text: str) -> None:
         """Writes the first line of the log."""
+
+    def note(self, text: str) -> None:
+        """Writes a further line of the log."""
+
+    def population(self, content: Mapping[str, Any]) -> None:
+        """Writes the state of a population search."""
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
         """Records an outer iterate and its row of the history."""
@@ -81,6 +90,13 @@ class FolderRecorder(Recorder):
     def title(self, text: str) -> None:
         with self._troubles.bearing("run.log"):
             self._folder.log(text)
+
+    note = title
+
+    def population(self, content: Mapping[str, Any]) -> None:
+        with self._timed(), self._troubles.bearing("population", lambda: "the search goes on"):
+            self._folder.check()
+            write_sealed(self._folder.path / POPULATION, content)
 
     def iterate(self, iterate: Iterate, row: Row) -> None:
         with self._timed():

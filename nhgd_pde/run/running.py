@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..task_problem import TaskProblem
     from .judgement import Judgement
     from .outer_problem import OuterProblem
+    from .population_start import PopulationStart
 
 
 class Run:
@@ -44,6 +45,7 @@ class Run:
         callback: called with the row of history.csv of every outer iterate.
         interrupted: asked before every evaluation; true stops the run with what it has.
         tell: called with a sentence as soon as there is something to warn of.
+        note: called with a sentence on every generation of a population search.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Run:
         interrupted: Callable[[], bool],
         team: Team = ALONE,
         tell: Callable[[str], None] = lambda sentence: None,
+        note: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._watch = Stopwatch(problem.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
@@ -64,6 +67,7 @@ class Run:
         self._tell_at_once, self._troubles = tell, Troubles(tell)
         self._records = Records(list(problem.notices))
         self._recorder, self._presentation = Recorder(), presentation_of(problem)
+        self._search = self._population_search(note)
 
     def solve(self, path: Path | None, resume: bool, lock: FolderLock | None = None) -> Answer:
         """Solves the problem.
@@ -80,11 +84,11 @@ class Run:
             if path is not None:
                 checkpoints = Checkpoints(path, self._oracle, self._problem)
                 resumed = self._resumed(path, checkpoints) if resume else None
-                self._recorder = self._opened(path, checkpoints, resumed is not None, text, lock)
+                self._recorder = self._opened(path, checkpoints, resume, text, lock)
         with self._recorder:
-            self._recorder.title(f"resumed: {self._problem}" if resumed else str(self._problem))
+            self._recorder.title(f"resumed: {self._problem}" if resume else str(self._problem))
             if resumed is None:
-                self._sequence.begin()
+                self._begin(path is not None)
             found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
             solution = self._presentation.answer(self._outcome(found, self._judged(found), earlier, text))
@@ -104,8 +108,35 @@ class Run:
 
         return tuple(fitted(each, self._team) for each in self._problem.stages)
 
-    def _resumed(self, path: Path, checkpoints: Checkpoints) -> Checkpoint:
-        """The checkpoint of the folder, with time, stages and records as they were then."""
+    def _population_search(self, note: Callable[[str], None]) -> PopulationStart | None:
+        if self._problem.population is None:
+            return None
+        # Other problems are solved without loading what a population needs.
+        from .population_start import PopulationStart
+
+        def noted(sentence: str) -> None:
+            self._recorder.note(sentence)
+            note(sentence)
+
+        return PopulationStart(self._problem, self._watch, self._interrupted, noted)
+
+    def _begin(self, kept: bool) -> None:
+        """Finds the start where a population searches for it, and starts the first round; `kept`: there is a folder."""
+        if self._search is not None:
+            self._search.search(self._recorder.population, kept)
+            self._sequence.current = self._search.started(cast(Any, self._sequence.current))
+            if not self._search.ended:
+                self._interrupted = lambda: True
+        self._sequence.begin()
+
+    def _resumed(self, path: Path, checkpoints: Checkpoints) -> Checkpoint | None:
+        """The checkpoint of the folder, with time, stages and records as they were then; None where the run was still
+        searching for its start."""
+        if self._search is not None:
+            taken = self._search.read(path)
+            if not (self._search.ended and checkpoints.there):
+                self._watch.add(*taken)
+                return None
         checkpoint, damage = checkpoints.read(self._sequence.problems)
         self._watch.add(checkpoint.seconds, checkpoint.counts)
         self._sequence.go_on(checkpoint)
@@ -127,9 +158,9 @@ class Run:
         if self._team.rank:
             return Follower(checkpoints, every, self._frame_of)
         reached = None
-        if resumed and self._records.last is not None:
-            reached = self._records.last.iteration
-            folder = RunFolder.resume(path, up_to=reached, problem_yaml=text, lock=lock)
+        if resumed:
+            reached = None if self._records.last is None else self._records.last.iteration
+            folder = RunFolder.resume(path, up_to=-1 if reached is None else reached, problem_yaml=text, lock=lock)
         else:
             folder = RunFolder.create(path, text, lock=lock)
         return FolderRecorder(folder, checkpoints, self._troubles, reached, every, self._frame_of)
@@ -184,6 +215,8 @@ class Run:
 
     def _keep(self, loop: LoopState, last: bool) -> None:
         every = self._problem.file.spec.output.checkpoint
+        if self._search is not None and not self._search.ended:
+            return  # A run that is resumed goes on with the search.
         if not last and not (every and loop.current.iteration % every == 0):
             return
         sequence = self._sequence
@@ -208,7 +241,12 @@ class Run:
     def _whole(self, found: Minimum) -> Minimum:
         """The result as it is reported: from the first iterate of the run to its last, with all states."""
         first, last = self._records.first or found.first, self._states.end(self._records.last or found.last)
-        return replace(found, first=first, last=last, message=found.message + satisfied(self._sequence.current, last))
+        message = found.message + satisfied(self._sequence.current, last)
+        if self._search is None:
+            return replace(found, first=first, last=last, message=message)
+        if not self._search.ended:
+            return replace(found, first=first, last=last, status="interrupted", message=self._search.sentence)
+        return replace(found, first=first, last=last, message=f"{message}; {self._search.sentence}")
 
     def _judged(self, found: Minimum) -> Judgement | None:
         """The judgement of an answer over scenarios; None where there are none, or no answer."""
@@ -237,5 +275,6 @@ class Run:
             roles=roles_of(self._oracle),
             ranks=traffic_of(self._team, found.last.evaluations - earlier),
             judgement=judged,
+            search={} if self._search is None else self._search.entries(),
             text=text,
         )
