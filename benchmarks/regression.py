@@ -19,6 +19,9 @@ from torch import Tensor
 from nhgd_pde.engine.bilevel import CrossFactors, InnerBatch, Sample
 from nhgd_pde.tasks.loss_problem import LossProblem
 
+# See `nhgd_pde.inner.model`.
+Scores = Literal["observed", "model"]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Regression(LossProblem):
@@ -42,7 +45,7 @@ class Regression(LossProblem):
     weight: float
     stretch: float
     convex: bool
-    scores: Literal["observed", "model"]
+    scores: Scores
 
     @classmethod
     def of(
@@ -53,7 +56,7 @@ class Regression(LossProblem):
         stretch: float = 0.0,
         convex: bool = True,
         weight: float = 0.1,
-        scores: Literal["observed", "model"] = "observed",
+        scores: Scores = "observed",
         seed: int = 0,
     ) -> Self:
         """A problem of `size` inner and `outer` outer variables with the given condition number of Sigma."""
