@@ -192,8 +192,7 @@ class PDEProblem:
 
     @of_controls("v")
     def batch(self, u: Tensor, v: Tensor, sample: Sample) -> InnerBatch:
-        batch = self.model.batch(u, v, sample)
-        return replace(batch, cross=lambda q: self.control.pull_back(batch.cross(q)))
+        return self.model.batch(u, v, sample).pulled_back(self.control.pull_back)
 
     @of_controls("v")
     def inner_gradient(self, u: Tensor, v: Tensor) -> Tensor:

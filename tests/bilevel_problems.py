@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from nhgd_pde.engine.bilevel import InnerBatch, Sample, relative_dual_error
+from nhgd_pde.engine.bilevel import CrossFactors, InnerBatch, Sample, relative_dual_error
 from nhgd_pde.engine.loop import Iterate, Minimum, Stopping
 from nhgd_pde.engine.minimise import minimise
 from nhgd_pde.engine.oracle import Accuracy
@@ -246,6 +246,7 @@ class LeastSquares(Explicit):
             1.0,
             hessian=lambda w: self.hessian_product(u, v, w),
             cross=lambda q: self.cross_product(u, v, q),
+            cross_point=u,
         )
 
     def solution(self, v: Tensor) -> Tensor:
@@ -352,6 +353,7 @@ class Cubic(Explicit):
             count / (count + n + 1),
             hessian=lambda q: rows(scores, rows(scores.mT, q)) / count,
             cross=lambda q: self.control_product_transposed(u, v, rows(tests, rows(scores.mT, q)) / count),
+            cross_factors=lambda: CrossFactors((self.control.mT @ tests).mT / count, scores.mT),
         )
 
     def solution(self, v: Tensor) -> Tensor:

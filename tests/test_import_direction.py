@@ -127,6 +127,7 @@ def test_the_reader_of_imports_sees_every_form() -> None:
         "linalg.krylov",
         "engine.bilevel",
         "engine.curvature.base",
+        "engine.running_cross",
         "engine.stability",
     }
     assert {"linalg.safe_lengths", "linalg.riesz"} <= imported(PACKAGE / "engine" / "outer" / "base.py")

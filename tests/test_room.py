@@ -85,6 +85,11 @@ def test_unknowns_are_counted_without_building_the_spaces(path: Path) -> None:
         ("robust_poisson", {"mesh.cells": 2000, "parameters.k.field.modes": 10**6}, "parameters.k.field.modes"),
         ("poisson_control", {"inner.tests": 10**9}, "inner.tests"),
         ("poisson_control", {"outer.memory": 10**12, "outer.iterations": 10**12}, "outer.memory"),
+        (
+            "poisson_control",
+            {"mesh.cells": [300, 300], "inner.model": "residual", "inner.tests": 64, "hypergradient.cross": "running"},
+            "hypergradient.cross",
+        ),
         ("mbb_beam", {"control.penalty": [3.0] * 10**6}, "control.penalty"),
     ],
 )

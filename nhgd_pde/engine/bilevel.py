@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -50,6 +50,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class CrossFactors:
+    """The cross derivative of a batch as a sum of products: (d2 / dv du)^T q = sum_sk left[s, k] <right[s, k], q_s>.
+
+    Attributes:
+        left: (S, k, p).
+        right: (S, k, n).
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __call__(self, q: Tensor) -> Tensor:
+        """(p,) for q (S, n)."""
+        return torch.einsum("skp,sk->p", self.left, torch.einsum("skn,sn->sk", self.right, q))
+
+
+@dataclass(frozen=True)
 class InnerBatch:
     """One minibatch of the inner objective, evaluated at a point (u, v).
 
@@ -63,6 +80,9 @@ class InnerBatch:
         cross: q (S, n) -> product (p,) with the transpose of the batch's stochastic cross derivative d2 / dv du.
         inflation: how many times too large the scores make the Fisher information in the direction of the
             residual, less one; positive where the scores contain the residual besides the noise.
+        cross_factors: the cross derivative as factors; None where it is not known as such.
+        cross_point: (S, n) u, where the cross derivative is its expectation at u, and affine in u; else None. With one
+            of both, the mean of many batches takes little memory (see `running_cross`).
     """
 
     gradient: Tensor
@@ -72,6 +92,24 @@ class InnerBatch:
     hessian: Callable[[Tensor], Tensor]
     cross: Callable[[Tensor], Tensor]
     inflation: float = 0.0
+    cross_factors: Callable[[], CrossFactors] | None = None
+    cross_point: Tensor | None = None
+
+    def pulled_back(self, pull_back: Callable[[Tensor], Tensor]) -> InnerBatch:
+        """The batch for outer variables on which the present ones depend linearly.
+
+        Args:
+            pull_back: the transpose of this map; derivative (p,) -> derivative (p',).
+        """
+
+        def factors() -> CrossFactors:
+            assert self.cross_factors is not None
+            found = self.cross_factors()
+            left = torch.stack([torch.stack([pull_back(x) for x in each]) for each in found.left])
+            return CrossFactors(left, found.right)
+
+        cross_factors = None if self.cross_factors is None else factors
+        return replace(self, cross=lambda q: pull_back(self.cross(q)), cross_factors=cross_factors)
 
 
 class FisherFactors(Protocol):

@@ -13,6 +13,7 @@ from ..linalg.conjugate_residuals import preconditioned_residuals
 from ..linalg.krylov import KrylovResult, Operator
 from .bilevel import BilevelProblem
 from .curvature.base import InverseFisher, PointwiseState, belongs
+from .running_cross import CrossElsewhere
 from .stability import ErrorBound
 
 # Relative residual below which the residual updated by conjugate gradients, which falls without limit, is evaluated
@@ -79,6 +80,10 @@ def hypergradient(
 
     def hessian(w: Tensor) -> Tensor:
         return problem.hessian_product(u, v, w)
+
+    if tolerance is None and isinstance(cross, CrossElsewhere):
+        q, indirect, h = cross.hypergradient(inner, outer, debias)
+        return Hypergradient(h, q, error_of(q, inner - hessian(q)), 0, False, indirect)
 
     if tolerance is None:
         q = inverse.estimate(inner) if debias else inverse.solve(inner)

@@ -15,6 +15,7 @@ from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot, magnitude
 from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
 from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
+from .running_cross import RunningCross
 from .state_newton import solve_from_anywhere
 
 # Relative error of a Newton direction that is found by iteration.
@@ -40,7 +41,7 @@ class InnerOptions:
         metric: the inner product in which `sgd` represents gradients: that of the space, or that of the coefficients.
         schedule: steps of `sgd`; `paper` is eta_t = 4 / (mu (t + 8 L^2 / mu^2)), t = 1, 2, ... in every loop, a number
             is a constant step.
-        keep_cross: keep the batches' cross derivatives, of which the hypergradient takes the mean.
+        keep_cross: keep the mean of the batches' cross derivatives, which the hypergradient takes.
         lag: number of batches of scores that the inverse may lag behind at the end of an inner loop. They are absorbed
             during the next loop.
     """
@@ -90,7 +91,7 @@ class InnerResult:
         converged: the error is at most the tolerance.
         message: a sentence on a failure.
         warning: a sentence on options that make the inverse wrong.
-        crosses: the cross derivatives of the batches, where they are kept.
+        cross: the mean of the cross derivatives of the batches, where it is kept.
         residual: R where the loop has ended, if it is known.
     """
 
@@ -99,7 +100,7 @@ class InnerResult:
     converged: bool
     message: str = ""
     warning: str = ""
-    crosses: tuple[Callable[[Tensor], Tensor], ...] = ()
+    cross: RunningCross | None = None
     residual: Tensor | None = None
 
 
@@ -188,7 +189,7 @@ def _sampled_steps(
     natural = options.optimiser == "natural"
     u, inverse, spectrum, held = state.u, state.curvature, state.spectrum, list(state.held)
     taken, damping, before, residual, inflation = 0, 1.0, u, 0.0, 0.0
-    crosses: list[Callable[[Tensor], Tensor]] = []
+    cross: RunningCross | None = None
     sample = state.sample or problem.sample(options.tests, generator)
 
     def reached(u: Tensor) -> InnerState:
@@ -221,15 +222,29 @@ def _sampled_steps(
             direction = answer()
             step = min(batch.step * asked.trust, 1.5 * _cauchy_step(batch, direction))
             u, damping = u - damping * step * direction, min(2.0 * damping, 1.0)
-        if options.keep_cross:
-            crosses.append(batch.cross)
+        cross = _with_cross(cross, curvature, problem, v, batch, options)
         if not torch.isfinite(u).all():
             return InnerResult(reached(u), math.nan, False, _DIVERGED)
         if batch.residual <= tolerance * problem.inner_length(u, v):
             break
     error = problem.inner_error(u, v, tolerance)
     message = "" if error <= tolerance else f"{taken} sampled inner steps left a relative residual of {error:.1e}"
-    return InnerResult(reached(u), error, error <= tolerance, message, _inflated(inflation), tuple(crosses))
+    return InnerResult(reached(u), error, error <= tolerance, message, _inflated(inflation), cross)
+
+
+def _with_cross(
+    cross: RunningCross | None,
+    curvature: Curvature,
+    problem: BilevelProblem,
+    v: Tensor,
+    batch: InnerBatch,
+    options: InnerOptions,
+) -> RunningCross | None:
+    """The mean of the cross derivatives with one batch more."""
+    if options.keep_cross:
+        cross = cross or curvature.running_cross(problem, v, batch, options.steps)
+        cross.add(batch)
+    return cross
 
 
 def _not_finite(batch: InnerBatch, step: int) -> str:

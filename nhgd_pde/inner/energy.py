@@ -103,6 +103,7 @@ class EnergyModel:
             hessian=lambda w: self.hessian_product(u, v, w),
             cross=lambda q: self.cross_product(u, v, q),
             inflation=inflation,
+            cross_point=u,
         )
 
     def gradient(self, u: Tensor, v: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import InnerBatch, Sample, StateFactors
+from ..engine.bilevel import CrossFactors, InnerBatch, Sample, StateFactors
 from ..fem.evaluation_operator import gram_root
 from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map
@@ -107,6 +107,12 @@ class ResidualModel:
             mixture = torch.einsum("smn,sm->sn", w, weighted(q)) / count
             return self.equation.control_product_transposed(u, v, mixture)
 
+        def cross_factors() -> CrossFactors:
+            """R_v^T w and J^T w of every test."""
+            tests = w.unbind(1)
+            left = torch.stack([self.equation.scenario_control_products(u, v, each) for each in tests], 1)
+            return CrossFactors(left / count, images)
+
         return InnerBatch(
             gradient=torch.einsum("smn,sm->sn", images, misfit) / count,
             scores=_columns(images * factors[..., None]),
@@ -115,6 +121,7 @@ class ResidualModel:
             step=count / (count + n + 1),
             hessian=lambda q: torch.einsum("smn,sm->sn", images, weighted(q)) / count,
             cross=cross,
+            cross_factors=cross_factors,
             inflation=inflation,
         )
 

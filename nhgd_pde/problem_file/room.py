@@ -29,6 +29,8 @@ _POINTS = {1: 2.0, 2: 3.0, 3: 4.0}
 _OF_SENSORS, _OF_MESH_FILE = 20.0, 10.0
 # Default of `scenarios.count`, and the largest number of pivots of a random field whose number of modes is not given.
 _COUNT, _PIVOTS = 256.0, 1024.0
+# Default of `inner.steps` with sampled tests.
+_STEPS = 400.0
 
 
 def factor_entries(unknowns: float, dim: int) -> float:
@@ -206,6 +208,12 @@ class _Plan:
             yield _Need("inner.tests", 16.0 * real(tests) * n)
         if not isinstance(spec.hypergradient.cross, str):
             yield _Need("hypergradient.cross", 16.0 * real(spec.hypergradient.cross) * n)
+        elif spec.hypergradient.cross == "running" and spec.inner.model == "residual":
+            # The matrix of the running mean; a few steps with few tests take less.
+            columns = _STEPS if spec.inner.steps == "auto" else real(spec.inner.steps)
+            columns *= 1.0 if isinstance(tests, str) else real(tests)
+            p = control_size(spec, self.mesh)
+            yield _Need("hypergradient.cross", 8.0 * min(p * n, columns * (p + n)))
         if spec.curvature.kind == "block":
             yield _Need("curvature.block", 8.0 * min(real(spec.curvature.block), n) * n)
         if spec.curvature.kind == "low_rank":

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_chec
 import torch
 from torch import Tensor
 
-from ..bilevel import BilevelProblem
+from ..bilevel import BilevelProblem, InnerBatch
+from ..running_cross import LocalCross, RunningCross
 
 
 class InverseFisher(Protocol):
@@ -101,6 +102,16 @@ class Curvature(Protocol[State]):
         """The state, told that the next `refresh` is likely to be at this point; the inverse stays as it is."""
         ...
 
+    def running_cross(self, problem: BilevelProblem, v: Tensor, first: InnerBatch, steps: int) -> RunningCross:
+        """An empty mean of the cross derivatives of an inner loop, in the process of the inverse.
+
+        Args:
+            v: (p,) the outer variables of the loop.
+            first: its first batch, which tells what form the cross derivatives have.
+            steps: most batches of the loop.
+        """
+        ...
+
     def save(self, state: State) -> dict[str, Any]:
         """The state as tensors, numbers, strings, tuples and None, without copies of its tensors."""
         ...
@@ -182,6 +193,9 @@ class LocalBackend:
 
     def anticipate(self, state: State, problem: BilevelProblem, u: Tensor, v: Tensor) -> State:
         return state
+
+    def running_cross(self, problem: BilevelProblem, v: Tensor, first: InnerBatch, steps: int) -> RunningCross:
+        return LocalCross(problem, v, steps)
 
     def save(self, state: Any) -> dict[str, Any]:
         return {each.name: getattr(state, each.name) for each in fields(state) if each.name != self.remade}

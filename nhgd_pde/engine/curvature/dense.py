@@ -119,7 +119,9 @@ class Dense(LocalBackend):
         image = scores.T @ inverse
         gram = image @ scores
         d = inverse.shape[0]
-        mean, beta, scale = state.absorbing(m, d, one_block(gram, d), forgetting)
+        # A known weight of the prior and a fixed rule of forgetting need no moments.
+        known = state.prior_weight is not None and forgetting != "auto"
+        mean, beta, scale = state.absorbing(m, d, None if known else one_block(gram, d), forgetting)
         small = gram / scale
         small.diagonal().add_(m * (1.0 - beta) / beta)
         # With L L^T the small matrix, the update is A - (A S L^-T)(A S L^-T)^T. It overwrites A S piece by piece.

@@ -39,6 +39,10 @@ class Message(IntEnum):
     STOP = 11
     NEWTON_STEP = 12
     ADJOINT = 13
+    CROSS_BEGIN = 14
+    CROSS_ADD = 15
+    CROSS_PRODUCT = 16
+    HYPERGRADIENT = 17
     ANSWER = 20
     FAILURE = 21
 

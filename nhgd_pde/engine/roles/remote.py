@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...linalg.counts import Counts
 from ...linalg.factorisation import SingularMatrixError
-from ..bilevel import BilevelProblem
+from ..bilevel import BilevelProblem, InnerBatch
+from ..running_cross import LocalCross, RunningCross, cross_data
 from .failures import RemoteError, RemoteStorageError, RoleLostError
 from .link import Link, Message, tensor_text, text_tensor
 from .service import STEM, Files
@@ -88,6 +89,27 @@ class RemoteState:
 
 
 @dataclass(frozen=True)
+class RemoteCross:
+    """The running mean of the cross derivatives, kept by the curvature role.
+
+    The batches are sent and are added there while the inner role goes on. The curvature role also forms the
+    hypergradient, as device 2 does in Figure 1 of the paper.
+    """
+
+    state: RemoteState
+
+    def add(self, batch: InnerBatch) -> None:
+        self.state.link.send(Message.CROSS_ADD, cross_data(batch))
+
+    def __call__(self, q: Tensor) -> Tensor:
+        return self.state.ask(Message.CROSS_PRODUCT, q)[0]
+
+    def hypergradient(self, by_u: Tensor, by_v: Tensor, debias: bool) -> tuple[Tensor, Tensor, Tensor]:
+        q, indirect, h = self.state.ask(Message.HYPERGRADIENT, by_u, by_v, torch.tensor([int(debias)]))
+        return q, indirect, h
+
+
+@dataclass(frozen=True)
 class Remote:
     """The backend of the inner role, which asks the curvature role.
 
@@ -125,6 +147,13 @@ class Remote:
     def anticipate(self, state: RemoteState, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
         self.link.send(Message.ANTICIPATE, (u, v))
         return replace(state, anticipated=(u, v))
+
+    def running_cross(self, problem: BilevelProblem, v: Tensor, first: InnerBatch, steps: int) -> RunningCross:
+        """In the curvature role, unless the problem gives cross derivatives as functions only, which are not sent."""
+        if first.cross_point is None and first.cross_factors is None:
+            return LocalCross(problem, v, steps)
+        self.link.send(Message.CROSS_BEGIN, (v, torch.tensor([steps])))
+        return RemoteCross(RemoteState(self.link, problem.counts))
 
     def save(self, state: RemoteState) -> dict[str, Any]:
         """The name and the checksum of the file that the curvature role writes its inverse to."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...linalg.factorisation import SingularMatrixError
 from ..bilevel import BilevelProblem
 from ..curvature.base import Curvature
+from ..running_cross import LocalCross
 from .link import Link, Message, tensor_text, text_tensor
 
 
@@ -33,6 +34,8 @@ class Files(Protocol):
 STEM = "checkpoint-curvature-"
 
 
+# Work that nobody waits for.
+_UNANSWERED = (Message.ABSORB, Message.ANTICIPATE, Message.CROSS_BEGIN, Message.CROSS_ADD)
 # The messages that put one question to the state of the inverse, which has a method of the same name for each.
 _QUESTIONS = (Message.SOLVE, Message.ESTIMATE, Message.NEWTON_STEP, Message.ADJOINT)
 
@@ -52,6 +55,7 @@ class CurvatureRole:
     files: Files
     busy: float = 0.0
     _state: Any = None
+    _cross: LocalCross | None = None
     _later: Future[Any] | None = None
     _background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _failure: Exception | None = None
@@ -72,7 +76,7 @@ class CurvatureRole:
                 except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
                     self._failure = error
             self.busy += time.perf_counter() - start
-            if kind in (Message.ABSORB, Message.ANTICIPATE):
+            if kind in _UNANSWERED:
                 continue
             # A failure of work that nobody waits for is reported with the next answer.
             if self._failure is not None:
@@ -101,6 +105,8 @@ class CurvatureRole:
             case Message.ADOPT:
                 assert self._later is not None
                 self._state = self._later.result()
+            case Message.CROSS_BEGIN | Message.CROSS_ADD | Message.CROSS_PRODUCT | Message.HYPERGRADIENT:
+                return self._handle_cross(kind, tensors)
             case Message.DESCRIBE:
                 return [text_tensor(self._state.description)]
             case Message.SAVE:
@@ -118,6 +124,23 @@ class CurvatureRole:
             case _:
                 raise ValueError(f"the curvature role does not know message {kind!r}")
         return None
+
+    def _handle_cross(self, kind: Message, tensors: list[Tensor]) -> list[Tensor] | None:
+        """L_t, the running mean of the cross derivatives of one inner loop, and the hypergradient grad_v f - L_t q."""
+        if kind == Message.CROSS_BEGIN:
+            v, steps = tensors
+            self._cross = LocalCross(self.problem, v, int(steps))
+            return None
+        assert self._cross is not None
+        if kind == Message.CROSS_ADD:
+            self._cross.add_data(*tensors)
+            return None
+        if kind == Message.CROSS_PRODUCT:
+            return [self._cross(tensors[0])]
+        by_u, by_v, debias = tensors
+        q = self._state.estimate(by_u) if bool(debias) else self._state.solve(by_u)
+        indirect = -self._cross(q)
+        return [q, indirect, by_v + indirect]
 
 
 def _failure_text(error: Exception) -> str:
