@@ -76,6 +76,7 @@ CURVATURES = {
     "block": "engine.curvature.block:Block",
     "factored": "engine.curvature.factored:Factored",
     "low_rank": "engine.curvature.low_rank:LowRank",
+    "kfac": "engine.curvature.kfac:KFAC",
 }
 """curvature.kind: the inverse Fisher information (`engine.curvature.base.LocalBackend`)."""
 

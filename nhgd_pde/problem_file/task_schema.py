@@ -52,6 +52,7 @@ class TaskSpec(Section):
     objective: ClassVar[tuple[()]] = ()
     bounds_state: ClassVar[bool] = False
     convective: ClassVar[bool] = False
+    layered: ClassVar[bool] = True
     adjoints: ClassVar[AdjointsSpec] = AdjointsSpec()
 
     @model_validator(mode="after")

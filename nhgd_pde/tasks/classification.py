@@ -21,12 +21,12 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp
+from torch.func import grad, jvp
 from torch.nn.functional import cross_entropy
 
 from ..engine.bilevel import InnerBatch, Sample
 from ..linalg.riesz import RieszMap
-from .classifier import Classifier
+from .classifier import Classifier, with_constant
 from .factors import ConvexFactors, root_factors
 from .loss_problem import LossProblem
 from .metrics import training_metric
@@ -134,19 +134,30 @@ class Classification(LossProblem):
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """F w (k, d)."""
         self.counts.products += len(w)
+        return self._curved(self._fitted(u, v), w)
+
+    def _curved(self, fitted: _Fitted, w: Tensor) -> Tensor:
+        """F w (k, d) of some examples: the logits W a + b are linear in the parameters."""
+        moved = torch.stack([self.classifier.logits(each, fitted.images) for each in w])
+        p = fitted.p
+        errors = fitted.shares[:, None] * p * (moved - (p * moved).sum(-1, keepdim=True))
+        return (errors.mT @ with_constant(fitted.images)).flatten(1) + self.ridge * w
+
+    def _fitted(self, u: Tensor, v: Tensor) -> _Fitted:
         examples = self.training.at(v)
+        p = self.classifier.logits(u[0], examples.images).softmax(1)
+        return _Fitted(examples.images, p, _weights(examples, p) / len(examples))
 
-        def logits(u: Tensor) -> Tensor:
-            return self.classifier.logits(u, examples.images)
+    def layer_factors(self, u: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The second moment of the inputs [x, 1] and the Fisher information of the logits, diag(p) - p p^T.
 
-        values, pull_back = vjp(logits, u[0])[:2]
-        p = values.softmax(1)
-        weights = _weights(examples, p)[:, None] / len(examples)
-        found = []
-        for each in w:
-            moved = jvp(logits, (u[0],), (each,))[1]
-            found.append(pull_back(weights * p * (moved - (p * moved).sum(1, keepdim=True)))[0])
-        return torch.stack(found) + self.ridge * w
+        Both are means with the weights of the examples; G kron A is F without the ridge if they are uncorrelated.
+        """
+        fitted = self._fitted(u, v)
+        inputs, p, total = with_constant(fitted.images), fitted.p, fitted.shares.sum()
+        weighted = fitted.shares[:, None]
+        moment = (weighted * inputs).T @ inputs / total
+        return [(moment, torch.diag((weighted * p).sum(0)) - (weighted * p).T @ p)]
 
     def fisher_factors(self, u: Tensor, v: Tensor) -> ConvexFactors:
         """Factors of F."""
@@ -220,6 +231,21 @@ class Classification(LossProblem):
         """The share of examples that parameters u (1, d) classify as labelled."""
         found = self.classifier.logits(u[0], examples.images).argmax(1)
         return float((found == examples.labels).double().mean())
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Examples with what the classifier makes of them.
+
+    Attributes:
+        images: (N, f).
+        p: (N, c) the probabilities of the classes.
+        shares: (N,) the weights of the losses in their sum.
+    """
+
+    images: Tensor
+    p: Tensor
+    shares: Tensor
 
 
 def training_loss(classifier: Classifier, examples: Examples, ridge: float, u: Tensor) -> Tensor:
