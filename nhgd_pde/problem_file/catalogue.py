@@ -57,6 +57,8 @@ METHODS = {
     "nbo_gd": "methods.nbo:NBOGD",
     "nbo_cg": "methods.nbo:NBOCG",
     "nsbo_sgd": "methods.nbo:NSBOSGD",
+    "nsbo_saga": "methods.nsbo_saga:NSBOSAGA",
+    "ma_nsbo_saga": "methods.nsbo_saga:MANSBOSAGA",
 }
 """method: the compared methods for problems without random inputs (`methods.compared_method.Compared`)."""
 

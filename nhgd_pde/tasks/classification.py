@@ -25,6 +25,7 @@ from torch.func import grad, jvp
 from torch.nn.functional import cross_entropy
 
 from ..engine.bilevel import InnerBatch, Sample
+from ..engine.finite_sums import InnerTerm, OuterTerm, partition
 from ..linalg.riesz import RieszMap
 from .classifier import Classifier, with_constant
 from .factors import ConvexFactors, root_factors
@@ -134,7 +135,7 @@ class Classification(LossProblem):
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """F w (k, d)."""
         self.counts.products += len(w)
-        return self._curved(self._fitted(u, v), w)
+        return self._curved(self._fitted(u, self.training.at(v)), w)
 
     def _curved(self, fitted: _Fitted, w: Tensor) -> Tensor:
         """F w (k, d) of some examples: the logits W a + b are linear in the parameters."""
@@ -143,8 +144,7 @@ class Classification(LossProblem):
         errors = fitted.shares[:, None] * p * (moved - (p * moved).sum(-1, keepdim=True))
         return (errors.mT @ with_constant(fitted.images)).flatten(1) + self.ridge * w
 
-    def _fitted(self, u: Tensor, v: Tensor) -> _Fitted:
-        examples = self.training.at(v)
+    def _fitted(self, u: Tensor, examples: Examples) -> _Fitted:
         p = self.classifier.logits(u[0], examples.images).softmax(1)
         return _Fitted(examples.images, p, _weights(examples, p) / len(examples))
 
@@ -153,7 +153,7 @@ class Classification(LossProblem):
 
         Both are means with the weights of the examples; G kron A is F without the ridge if they are uncorrelated.
         """
-        fitted = self._fitted(u, v)
+        fitted = self._fitted(u, self.training.at(v))
         inputs, p, total = with_constant(fitted.images), fitted.p, fitted.shares.sum()
         weighted = fitted.shares[:, None]
         moment = (weighted * inputs).T @ inputs / total
@@ -186,12 +186,12 @@ class Classification(LossProblem):
         tests, examples = sample.tests[0], self.training.at(v)
         index = (tests[:, 0] * len(examples)).long()
         some = examples.subset(index)
-        p = self.classifier.logits(u[0], some.images).softmax(1)
-        weights = _weights(some, p)[:, None]
+        fitted = self._fitted(u, some)
+        p, weights = fitted.p, len(some) * fitted.shares[:, None]
         errors = p - _indicators(some.labels, p)
         gradients = self.classifier.example_gradients(some.images, weights * errors) + self.ridge * u
         scores = gradients
-        if self.scores == "model":
+        if self.scores == "model" and tests.shape[1] > 2:
             # Rounding may leave the sum of all probabilities below the number that was drawn.
             labels = (p.cumsum(1) < tests[:, 1, None]).sum(1).clamp(max=p.shape[1] - 1)
             scores = self.classifier.example_gradients(some.images, weights.sqrt() * (p - _indicators(labels, p)))
@@ -204,7 +204,7 @@ class Classification(LossProblem):
             scores=scores.T.contiguous(),
             residual=self.inner_metric.dual_norm(gradient),
             step=m / (m + d + 1) if self.drawn else 1.0,
-            hessian=lambda w: (w @ scores.T) @ scores / m,
+            hessian=lambda w: self._curved(fitted, w),
             cross=lambda q: self._drawn_cross(u, v, q, index) if self.drawn else self.cross_product(u, v, q),
         )
 
@@ -216,6 +216,28 @@ class Classification(LossProblem):
             return jvp(lambda u: training_loss(self.classifier, some, self.ridge, u), (u[0],), (q[0],))[1]
 
         return grad(slope)(v)
+
+    # The sums of training and validation losses, as `FiniteSumProblem`
+
+    def inner_terms(self, size: int) -> tuple[InnerTerm, ...]:
+        """Minibatches of the training examples; their samples have no numbers for scores of the model."""
+        count = len(self.training.at(self.first[1]))
+        terms = []
+        for numbers, factor in partition(count, size):
+            chosen = (numbers.double() + 0.5) / count
+            terms.append(InnerTerm(Sample(torch.stack([chosen, torch.full_like(chosen, 0.5)], 1)[None]), factor))
+        return tuple(terms)
+
+    def outer_terms(self, size: int) -> tuple[OuterTerm, ...]:
+        return tuple(OuterTerm(*part) for part in partition(len(self.validation), size))
+
+    def outer_term_derivatives(self, u: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        some = self.validation.subset(numbers)
+
+        def loss(u: Tensor) -> Tensor:
+            return cross_entropy(self.classifier.logits(u, some.images), some.labels)
+
+        return grad(loss)(u[0])[None], torch.zeros_like(v)
 
     def trained(self, v: Tensor) -> Tensor:
         """u*(v) (1, d), by Newton's method from the start."""
