@@ -25,15 +25,17 @@ from torch.func import grad, jvp
 from torch.nn.functional import cross_entropy
 
 from ..engine.bilevel import InnerBatch, Sample
+from ..engine.curvature.factored import Factored
 from ..engine.finite_sums import InnerTerm, OuterTerm, partition
+from ..engine.inner_loop import InnerOptions, InnerState, solve_inner
 from ..linalg.riesz import RieszMap
 from .classifier import Classifier, with_constant
 from .factors import ConvexFactors, root_factors
 from .loss_problem import LossProblem
 from .metrics import training_metric
 
-# Largest number of steps of `trained`, and the step at which it ends, relative to the parameters.
-_NEWTON_STEPS, _TRAINED = 50, 1e-6
+# Relative residual at which `trained` ends.
+_TRAINED = 1e-8
 
 
 @dataclass(frozen=True)
@@ -240,14 +242,10 @@ class Classification(LossProblem):
         return grad(loss)(u[0])[None], torch.zeros_like(v)
 
     def trained(self, v: Tensor) -> Tensor:
-        """u*(v) (1, d), by Newton's method from the start."""
-        u = self.cold_start(v)
-        for _ in range(_NEWTON_STEPS):
-            step = self.fisher_factors(u, v).solve(self.residual(u, v))
-            u = u - step
-            if self.inner_metric.norm(step) <= _TRAINED * self.inner_metric.norm(u):
-                break
-        return u
+        """u*(v) (1, d), by damped Newton steps from the start."""
+        u, curvature = self.cold_start(v), Factored()
+        state = InnerState(u, curvature.init(self, u, v))
+        return solve_inner(self, v, state, curvature, InnerOptions(), _TRAINED, torch.Generator()).state.u
 
     def accuracy(self, u: Tensor, examples: Examples) -> float:
         """The share of examples that parameters u (1, d) classify as labelled."""
