@@ -94,7 +94,7 @@ OVER_SCENARIOS = [
 @pytest.mark.parametrize("risk", ["mean", {"cvar": 0.8}])
 def test_methods_over_scenarios_are_judged_over_all_of_them(risk: Any) -> None:
     file = {**RANDOM, "risk": risk}
-    plan = Plan(parse_contenders(OVER_SCENARIOS[: 2 if risk == "mean" else 1]), 1, Budget(2.0), {})
+    plan = Plan(parse_contenders(OVER_SCENARIOS[: 2 if risk == "mean" else 1]), 1, Budget(solves=16_000), {})
     *_, results = bench(plan, plan.tasks([file]))
     solution = nhgd.solve(nhgd.load(file, {"outer.rtol": 1e-9}))
     # Runs are compared by the smoothed measure, which is what they minimise; the solution has the measure itself.
@@ -114,7 +114,7 @@ def test_a_search_finds_the_scale_of_a_rule_for_steps_over_scenarios() -> None:
     task = Task(RANDOM, {})
     judge, (rule, searched) = Judge(task), parse_contenders(["robbins_monro,nhgd"])
     assert has_constant_step(judge, rule) and not has_constant_step(judge, searched)
-    choice = search(judge, judge.reference(Budget()), rule, 0.05, Budget(0.4))
+    choice = search(judge, judge.reference(Budget()), rule, 0.05, Budget(solves=1000))
     found, tried = (run(task, each, 0, Budget(solves=2000)) for each in (choice.contender, rule))
     assert judge.truth(found.points[-1].v).objective < judge.truth(tried.points[-1].v).objective
 

@@ -247,7 +247,7 @@ def test_a_horizon_that_would_not_fit_is_taken_by_forward_mode_alone() -> None:
 
 def test_bench_compares_it_with_the_adjoint() -> None:
     task = Task(SHIPPED, SMALL)
-    runs = [run(task, Contender(method, method), 0, Budget(seconds=60.0)) for method in ("fds", "adjoint")]
+    runs = [run(task, Contender(method, method), 0, Budget()) for method in ("fds", "adjoint")]
     assert [each.status for each in runs] == ["converged", "converged"]
     ours, exact = (each.points[-1].objective for each in runs)
     assert ours == pytest.approx(exact, rel=1e-10)

@@ -26,6 +26,7 @@ ALLOWED["population"] = {"engine", "linalg"}
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
 ALLOWED["horizon_problem"] = {"objective", "pde", "pde_problem"}
+ALLOWED["neural"] = {"engine", "linalg", "pde", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem_file"] = {"linalg"}
 ALLOWED["tasks"] = {"engine", "linalg", "problem_file"}
@@ -36,6 +37,7 @@ ALLOWED["choice"] = {
     "horizon_problem",
     "linalg",
     "methods",
+    "neural",
     "pde_problem",
     "problem_file",
     "scenario_problem",

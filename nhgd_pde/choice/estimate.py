@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from ..engine.curvature.base import LocalBackend
 from ..engine.nhgd import NHGD
@@ -14,6 +15,13 @@ from ..scenario_problem import ScenarioProblem
 from .method import Method
 
 
+@runtime_checkable
+class TangentOracle(Protocol):
+    """An oracle that keeps the derivatives of the state by the parameters of a network."""
+
+    def tangent_bytes(self, problem: PDEProblem) -> float: ...
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Estimated numbers of bytes.
@@ -22,7 +30,7 @@ class Estimate:
         factors: of one sparse factorisation.
         inverse: of an inverse that is made from samples.
         scenarios: grows with the number of scenarios or with the number of those that are worked on at once.
-        carried: of the derivatives of states by controls that forward mode carries.
+        carried: of the derivatives of states that are kept: by controls in forward mode, by parameters of networks.
         total: of the run.
     """
 
@@ -56,6 +64,8 @@ def estimate(problem: PDEProblem, method: Method, scenarios: ScenarioProblem | N
     if isinstance(problem, HorizonProblem):
         steps, carried = problem.at_once, problem.bytes_carried
         n *= steps
+    if isinstance(method.oracle, TangentOracle):
+        carried = method.oracle.tangent_bytes(problem)
     # The steps of an evolution with constant coefficients share one factorisation; otherwise each step has its own.
     factors = 12.0 * factor_entries(spatial, dim) * (1 if equation.affine else steps)
     inverse = many = 0.0

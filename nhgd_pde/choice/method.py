@@ -70,6 +70,10 @@ def build_method(
         oracle, outer, description = over_scenarios(file, oracle, outer, description)
     change = outer.standstill(setting) if spec.outer.change == "auto" else spec.outer.change
     stopping = Stopping(spec.outer.iterations, spec.outer.rtol, spec.outer.atol, change=change)
+    if spec.state is not None:
+        from .neural import stopping_of_networks
+
+        stopping = stopping_of_networks(file, stopping)
     if spec.parameters:
         from ..engine.scenarios.growth import GrowthOptions
 

@@ -40,6 +40,10 @@ def choose_oracle(file: ProblemFile, shape: tuple[int, int], device: torch.devic
         ProblemError: options that the method does not take, or a dense inverse that is too large for the device.
     """
     spec = file.spec
+    if spec.state is not None:
+        from .neural import neural_states
+
+        return neural_states(file, shape, device)
     if spec.method == "nhgd":
         nhgd, choice = _nhgd(file, shape, device)
         tests = f", {nhgd.inner.tests} tests a batch" if nhgd.inner.tests is not None else ""

@@ -53,7 +53,7 @@ def _automatic(file: ProblemFile, setting: Setting) -> str:
     if file.spec.parameters:
         # Over scenarios nhgd alone has products with a Hessian: the Hessian of the nominal scenario.
         return "newton_cg" if file.spec.method == "nhgd" else "lbfgs"
-    exact = file.spec.method in ("nhgd", "adjoint")
+    exact = file.spec.method in ("nhgd", "adjoint") and file.spec.state is None
     return "newton_cg" if exact and (_steep(file) or _inversion(file) or _convective(file)) else "lbfgs"
 
 

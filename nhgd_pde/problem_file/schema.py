@@ -41,8 +41,9 @@ from nhgd_pde.problem_file.method_spec import (
     Preset,
     Seed,
 )
-from nhgd_pde.problem_file.presets import with_preset
+from nhgd_pde.problem_file.presets import with_defaults, with_preset
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
+from nhgd_pde.problem_file.state_spec import NetworkState
 from nhgd_pde.problem_file.term_parts import ConditionSpec, TermSpec
 
 # The sections of the catalogue, which type checkers do not see.
@@ -78,6 +79,9 @@ class ProblemSpec(Section):
     element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
     pde: PDESpec = Field(description="The equation, a mapping with its kind and coefficients.")
     time: TimeSpec | None = Field(default=None, description="Of an evolution: its end, steps, scheme, initial state.")
+    state: NetworkState | None = Field(
+        default=None, description="A network in place of finite elements alone: {kind: network, layers: [20, 20]}."
+    )
     control: AllControls = Field(description="What is optimised, a mapping with its kind, or a list of them.")
     objective: tuple[ObjectiveTerm, ...] = Field(
         description="A list of terms that are added up.", json_schema_extra={"minItems": 1}
@@ -119,6 +123,13 @@ class ProblemSpec(Section):
     @classmethod
     def _values_of_preset(cls, data: Any) -> Any:
         return with_preset(data)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _goal_of_networks(cls, data: Any) -> Any:
+        """The gradient of a network's state is not known to more digits."""
+        network = isinstance(data, Mapping) and data.get("state") is not None
+        return with_defaults(data, {"outer": {"rtol": 1e-3}}) if network else data
 
     @model_validator(mode="before")
     @classmethod

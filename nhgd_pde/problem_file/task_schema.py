@@ -51,6 +51,7 @@ class TaskSpec(Section):
     controls: ClassVar[tuple[()]] = ()
     objective: ClassVar[tuple[()]] = ()
     bounds_state: ClassVar[bool] = False
+    state: ClassVar[None] = None
     convective: ClassVar[bool] = False
     layered: ClassVar[bool] = True
     adjoints: ClassVar[AdjointsSpec] = AdjointsSpec()

@@ -93,6 +93,8 @@ def _check_two_roles(problem: Problem) -> None:
     if file.spec.parameters:
         reason = "as all scenarios share one inverse: --ranks shares the scenarios"
         raise file.error("parameters", f"expected none in a run of two roles, {reason}")
+    if file.spec.state is not None:
+        raise file.error("state", "expected none in a run of two roles: a network's Fisher information has one owner")
     if not isinstance(problem.method.oracle, NHGD):
         raise file.error("method", f"expected nhgd in a run of two roles, found {file.spec.method!r}")
     last = problem.stages[-1]
