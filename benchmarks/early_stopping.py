@@ -1,4 +1,4 @@
-"""How long to tune the weights of data cleaning: `python -m benchmarks.early_stopping [seeds] [iterations]`.
+"""How long to tune the weights of data cleaning: `python -m benchmarks.early_stopping [seeds] [iterations] [ridge]`.
 
 The outer loop of problems/digits_cleaning.yaml goes on to the optimum of the validation loss, first with all 400
 validation examples, then with 300 of them while the loss of the other 100 is watched. After some numbers of steps, and
@@ -28,9 +28,11 @@ _WATCHED = 100
 _ALL = 40.0
 
 
-def loaded(seed: int, iterations: int) -> Any:
-    options = {"seed": seed, "curvature.kind": "kfac", "outer.iterations": iterations}
-    return nhgd.load("problems/digits_cleaning.yaml", options)
+def loaded(seed: int, iterations: int, ridge: float, method: str = "adam") -> Any:
+    outer = {"outer.method": method, "outer.iterations": iterations}
+    return nhgd.load(
+        "problems/digits_cleaning.yaml", {"seed": seed, "curvature.kind": "kfac", "task.ridge": ridge, **outer}
+    )
 
 
 def with_training(problem: Any, examples: Examples) -> float:
@@ -77,10 +79,24 @@ def course(problem: Any, watched: int) -> dict[str, float]:
     return found
 
 
-def main(seeds: int, iterations: int) -> None:
-    problems = [loaded(seed, iterations) for seed in range(seeds)]
+def optimum(seed: int, ridge: float) -> dict[str, float]:
+    """The measures of the weights to which L-BFGS converges."""
+    solution = nhgd.solve(loaded(seed, 1000, ridge, "lbfgs"))
+    measures: Any = solution.stats["measures"]
+    return {
+        "converged": float(solution.status == "converged"),
+        "steps": float(len(solution.history) - 1),
+        "loss": solution.objective,
+        "auroc": measures["auroc"],
+        "accuracy": measures["test_accuracy"],
+    }
+
+
+def main(seeds: int, iterations: int, ridge: float) -> None:
+    problems = [loaded(seed, iterations, ridge) for seed in range(seeds)]
     parts = {
         "": [baselines(problem) for problem in problems],
+        "optimum by lbfgs: ": [optimum(seed, ridge) for seed in range(seeds)],
         "all validation examples: ": [course(problem, 0) for problem in problems],
         f"{_WATCHED} of them watched: ": [course(problem, _WATCHED) for problem in problems],
     }
@@ -92,4 +108,5 @@ def main(seeds: int, iterations: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5, int(sys.argv[2]) if len(sys.argv) > 2 else MARKS[-1])
+    seeds, iterations, ridge = [*sys.argv[1:], *["5", "600", "0.01"][len(sys.argv) - 1 :]]
+    main(int(seeds), int(iterations), float(ridge))
