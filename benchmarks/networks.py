@@ -1,8 +1,8 @@
 """Networks as states beside finite elements in the same file: `python -m benchmarks.networks [NAME...]`.
 
-For each problem: the optimal objective of finite elements, the objective of the network's control evaluated with finite
-elements, what the network itself reports, and the seconds of both runs. It fails if a control of a network is more than 5
-per cent worse.
+For each problem: the optimal objective of finite elements, the objective of the network's control evaluated with
+finite elements, what the network itself reports, and the seconds of both runs. It fails if a control of a network is
+more than 5 per cent worse.
 """
 
 from __future__ import annotations

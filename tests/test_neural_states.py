@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_every_step_reduces_the_residual() -> None:
     tangent = tangent_of(PLANE, (8, 8))
     solver = LevenbergMarquardt(tangent.problem, tangent.ansatz, tangent.v)
     losses = [solver.solved(tangent.ansatz.start, 0.0, steps).loss for steps in range(6)]
-    assert all(after < before for before, after in zip(losses[:-1], losses[1:], strict=True))
+    assert all(after < before for before, after in pairwise(losses))
 
 
 # Hypergradients

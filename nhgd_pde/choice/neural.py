@@ -16,8 +16,8 @@ from ..problem_file.room import size_text
 
 # The relative residual with which the state of a network counts as solved.
 _TOLERANCE = 1e-2
-# How many times larger the relative residual of the adjoint system may be: it has no steps of its own, and its right-hand
-# side is small where the state comes near to its target.
+# How many times larger the relative residual of the adjoint system may be: it has no steps of its own, and its
+# right-hand side is small where the state comes near to its target.
 _ADJOINT = 5.0
 
 
@@ -28,6 +28,7 @@ def neural_states(file: ProblemFile, shape: tuple[int, int], device: torch.devic
         ProblemError: options that a network does not take, or a network that is too large for the memory.
     """
     spec = file.spec
+    assert spec.state is not None
     if spec.method != "nhgd":
         message = f"expected nhgd with a network as the state, found {spec.method!r}"
         raise file.error("method", f"{message}: other methods take finite elements, without the key state")

@@ -2,11 +2,11 @@
 
     u_i(theta) = s_i (N(x_i; theta) - N(x_i; theta_0))
 
-with the nodes x_i of the unknowns (with the time, for an evolution), a natural size s_i of the field, and the parameters
-theta_0 at the start, for which the state is zero while its derivatives by the parameters are those of a random network.
-Dirichlet and initial values are those of the finite elements, at their nodes. Interpolation of networks by finite
-elements: Badia, Li and Martin (2024), Comput. Methods Appl. Mech. Eng. 418; subtraction of the start: Chizat, Oyallon and
-Bach (2019), On lazy training in differentiable programming.
+with the nodes x_i of the unknowns (with the time, for an evolution), a natural size s_i of the field, and the
+parameters theta_0 at the start, for which the state is zero while its derivatives by the parameters are those of a
+random network. Dirichlet and initial values are those of the finite elements, at their nodes. Interpolation of networks
+by finite elements: Badia, Li and Martin (2024), Comput. Methods Appl. Mech. Eng. 418; subtraction of the start:
+Chizat, Oyallon and Bach (2019), On lazy training in differentiable programming.
 """
 
 from __future__ import annotations

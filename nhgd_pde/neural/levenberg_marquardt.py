@@ -4,9 +4,9 @@
     (F + mu I) a = -B^T K^-1 R'',   theta <- theta + delta + a / 2
 
 with R'' the second derivative of R in the direction delta. delta is a damped step of natural gradient descent: F is the
-Fisher information, see `tangent`. The second term follows the curve along which R falls, where steps without it would be
-short (Transtrum and Sethna 2012, arXiv 1201.5885). The damping mu follows the ratio of the reduction found to the reduction
-of the linear model (Nielsen 1999).
+Fisher information, see `tangent`. The second term follows the curve along which R falls, where steps without it would
+be short (Transtrum and Sethna 2012, arXiv 1201.5885). The damping mu follows the ratio of the reduction found to the
+reduction of the linear model (Nielsen 1999).
 """
 
 from __future__ import annotations

@@ -54,13 +54,19 @@ class Network:
 
     def fields(self, theta: Tensor, x: Tensor) -> Tensor:
         """The values (..., c) of all fields at points (..., k)."""
-        first, last = 0, len(self.widths) - 2
-        for layer, (a, b) in enumerate(pairwise(self.widths)):
+        for weights, offsets in self._layers(theta)[:-1]:
+            x = torch.tanh(x @ weights.T + offsets)
+        weights, offsets = self._layers(theta)[-1]
+        return x @ weights.T + offsets
+
+    def _layers(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """W (b, a) and b (b,) of every layer."""
+        found, first = [], 0
+        for a, b in pairwise(self.widths):
             end = first + a * b
-            x = x @ theta[first:end].reshape(b, a).T + theta[end : end + b]
-            x = x if layer == last else torch.tanh(x)
+            found.append((theta[first:end].reshape(b, a), theta[end : end + b]))
             first = end + b
-        return x
+        return found
 
     def values(self, theta: Tensor, x: Tensor, field: Tensor) -> Tensor:
         """(n,) at each point of x (n, k) the field of a number (n,)."""

@@ -2,9 +2,9 @@
 
     theta* = argmin |R(u(theta), v)|_{K^-1},   F q = grad_theta f,   h = grad_v f - R_v^T K^-1 B q
 
-The inner variables are the parameters of the network, and F is their Fisher information: see `tangent`. The oracle works
-on an ordinary problem, whose state u(theta) it keeps beside theta, so that certificates, fields and the outer loop are
-the same as for finite elements.
+The inner variables are the parameters of the network, and F is their Fisher information: see `tangent`. The oracle
+works on an ordinary problem, whose state u(theta) it keeps beside theta, so that certificates, fields and the outer
+loop are the same as for finite elements.
 """
 
 from __future__ import annotations
@@ -125,9 +125,7 @@ class NeuralStates:
         # The size is not known where the state is zero.
         return evaluation, reached if bool(u.count_nonzero()) else replace(reached, scale=None)
 
-    def scales(
-        self, problem: PDEProblem, v: Tensor, state: NeuralState, evaluation: Evaluation
-    ) -> GradientScales:
+    def scales(self, problem: PDEProblem, v: Tensor, state: NeuralState, evaluation: Evaluation) -> GradientScales:
         """Not known: rounding errors are far below the errors of the network."""
         return UNKNOWN
 
