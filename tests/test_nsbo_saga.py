@@ -151,8 +151,8 @@ def test_at_one_point_the_hypergradient_converges_to_the_exact_one(kind: type[NS
     *noisy, _ = islice(errors(NSBOSGD(**options)), 150)
     floor = sorted(error for error, _ in noisy[75:])[0]
     # The moving average forgets its first values at the rate 0.9.
-    assert derivative < 1e-6 and state < 1e-12
-    assert floor > 1e-3
+    assert derivative < (1e-12 if kind is NSBOSAGA else 1e-6) and state < 1e-12
+    assert floor > 0.02
 
 
 def test_no_steps_are_one_step_of_saba() -> None:
