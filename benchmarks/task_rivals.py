@@ -1,11 +1,10 @@
 """Methods on the tasks of docs/tasks.md: `python -m benchmarks.task_rivals [seeds] [tasks]`.
 
-NHGD has its defaults; the others have options that were chosen at seed 0 by a few trials of the outer step and the number
-of outer iterations, the inner step, and the numbers of inner and linear steps (docs/tasks.md says where there were none).
-The weights or
-images that a method has found are judged by the classifier that is trained with them to the end, so that errors of a
-method's own inner variables do not count. Seconds are those of the processor. Medians, and from the least to the
-largest.
+NHGD has its defaults; the others have options that were chosen at seed 0 by a few trials of the outer step and the
+number of outer iterations, the inner step, and the numbers of inner and linear steps (docs/tasks.md says where there
+were none). The weights or images that a method has found are judged by the classifier that is trained with them to the
+end, so that errors of a method's own inner variables do not count. Seconds are those of the processor. Medians, and
+from the least to the largest.
 """
 
 from __future__ import annotations
