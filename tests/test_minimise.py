@@ -163,7 +163,7 @@ def test_a_run_out_of_iterations_reports_its_gradient() -> None:
     found, told = run(cubic_problem(), Adjoint(), Stopping(iterations=3))
     assert found.status == "stopped" and len(told) == 4
     norms = f"gradient norm {found.last.gradient_norm:.1e} (goal {1e-8 * told[0].gradient_norm:.1e})"
-    assert found.message.startswith(f"3 outer iterations ended with {norms}; state residual ")
+    assert found.message.startswith(f"3 outer iterations ended, all that were asked for, with {norms}; state residual ")
     assert found.message.endswith("the gradient is only as good as these")
 
 

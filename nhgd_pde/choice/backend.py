@@ -54,6 +54,7 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
     if kind == "auto":
         kind, reason = _automatic(shape, sampled, device, nominal=bool(file.spec.parameters))
     known: type[LocalBackend] = found_at(CURVATURES[kind])
+    _check_layers(file, kind, known, sampled)
     if known.sampled and not sampled:
         raise file.error("inner.tests", f"expected a number: a {kind} inverse is made from sampled tests, found 'all'")
     weight = None if spec.prior_weight == "auto" else float(spec.prior_weight)
@@ -71,6 +72,19 @@ def choose_curvature(file: ProblemFile, shape: tuple[int, int], sampled: bool, d
         raise file.error(f"curvature.{error.option}", str(error)) from error
     _check_memory(file, kind, backend, shape[0] * shape[1], device)
     return Choice(backend, kind, reason)
+
+
+def _check_layers(file: ProblemFile, kind: str, backend: type[LocalBackend], sampled: bool) -> None:
+    """Refuse Kronecker factors where there are no layers, or where scores are sampled, which do not renew them."""
+    if not backend.layered:
+        return
+    if not file.spec.layered:
+        others = [name for name, place in CURVATURES.items() if not found_at(place).layered]
+        message = f"expected one of auto, {', '.join(others)}: {kind} needs a task, whose classifier has layers"
+        raise file.error("curvature.kind", f"{message}; found {kind!r}")
+    if sampled:
+        found = file.spec.inner.tests
+        raise file.error("inner.tests", f"expected auto or all: a {kind} inverse takes no scores, found {found!r}")
 
 
 def _automatic(shape: tuple[int, int], sampled: bool, device: torch.device, nominal: bool) -> tuple[str, str]:

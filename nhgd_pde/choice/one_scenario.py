@@ -86,7 +86,7 @@ def _nhgd(file: ProblemFile, shape: tuple[int, int], device: torch.device) -> tu
     choice = choose_curvature(file, shape, sampled, device)
     default = _DENSITY_TOLERANCE if has_design(file) else None
     restart = file.spec.curvature.restart == "outer"
-    if restart and choice.backend.pointwise:
+    if restart and not choice.backend.sampled:
         message = f"expected never: a {choice.name} inverse belongs to one point, and no score is left in it"
         raise file.error("curvature.restart", f"{message}; found 'outer'")
     inner, hypergradient = _inner_loop(file, sampled, default), _hypergradient(file, default)

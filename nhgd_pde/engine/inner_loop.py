@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.conjugate_residuals import preconditioned_residuals
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot, magnitude
@@ -119,11 +120,15 @@ def solve_inner(
     """
     if options.tests is not None:
         return _sampled_steps(problem, v, state, curvature, options, tolerance, generator)
-    kind = _Pointwise if curvature.pointwise else _Natural
+    kind = _Pointwise if curvature.pointwise else _Iterated if curvature.iterated else _Natural
     directions = kind(problem, v, curvature, state.curvature, tolerance)
     root = solve_from_anywhere(problem, v, state.u, directions, tolerance, options.steps)
-    assert isinstance(root.directions, _Natural)
-    done = InnerState(root.u, root.directions.state, state.steps + root.steps, state.spectrum)
+    last = root.directions
+    assert isinstance(last, _Natural)
+    if curvature.iterated and torch.isfinite(root.u).all():
+        # The hypergradient, and the next inner loop, take a preconditioner of this point.
+        last = last.renewed(root.u)
+    done = InnerState(root.u, last.state, state.steps + root.steps, state.spectrum)
     error = math.nan if root.failed else root.error
     return InnerResult(done, error, error <= tolerance, root.message, residual=root.residual)
 
@@ -169,6 +174,24 @@ class _Pointwise(_Natural):
 
     def belongs(self, u: Tensor) -> bool:
         return belongs(self.state, self.problem, u, self.v)
+
+
+@dataclass(frozen=True)
+class _Iterated(_Natural):
+    """Newton directions H d = g by conjugate gradients, which the inverse preconditions."""
+
+    def direction(self, u: Tensor, residual: Tensor) -> Tensor:
+        problem, v = self.problem, self.v
+
+        def hessian(w: Tensor) -> Tensor:
+            return problem.hessian_product(u, v, w)
+
+        rtol = 0.1 * self.tolerance if problem.linear else _INEXACT
+        return conjugate_gradients(hessian, problem.inner_gradient(u, v), self.state.solve, rtol=rtol).solution
+
+    def belongs(self, u: Tensor) -> bool:
+        """The directions are those of u wherever the preconditioner was made."""
+        return True
 
 
 def _sampled_steps(

@@ -96,7 +96,8 @@ def out_of_iterations(current: Iterate, goal: float, stopping: Stopping) -> str:
     error = current.evaluation.left_out
     left_out = f" + {error:.1e} for scenarios left out" if error > 0.0 else ""
     norms = f"gradient norm {current.gradient_norm:.1e}{left_out} (goal {goal:.1e})"
-    return f"{stopping.iterations} outer iterations ended with {norms}{_doubt(current, stopping)}"
+    done = f"{stopping.iterations} outer iterations ended, all that were asked for"
+    return f"{done}, with {norms}{_doubt(current, stopping)}"
 
 
 def uncertified(current: Iterate, stopping: Stopping) -> str:

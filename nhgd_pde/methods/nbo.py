@@ -4,9 +4,10 @@
     u_{k+1} = u_k - d,   q_{k+1} = q
     h = grad_v f - (d2_vu g)^T q_{k+1} at (u_{k+1}, v)
 
-Dong, Yang, Yao, Zhang 2025, arXiv 2505.02101. The systems are solved by T steps of gradient descent (NBO-GD), of
-conjugate gradients (NBO-CG), or of stochastic gradient descent with a fresh sample each, the same for both systems
-(NSBO-SGD). The error of u is squared by a step, up to that of the linear solver; q belongs to u_k, so that the error of
+Dong, Yang, Yao, Zhang 2025, arXiv 2505.02101. The systems are solved by T + 1 steps of gradient descent (NBO-GD), at
+most T of conjugate gradients (NBO-CG), or T + 1 of stochastic gradient descent with a fresh sample each, the same for
+both systems (NSBO-SGD). The paper counts gradient steps from zero: with T = 0, u and q take one gradient step each, as
+in SOBA. The error of u is squared by a step, up to that of the linear solver; q belongs to u_k, so that the error of
 h is of first order in |u_k - u*| unless the step is repeated.
 """
 
@@ -39,20 +40,30 @@ from .compared_method import Compared
 
 
 class SystemSolutions(NamedTuple):
-    """d and q, (S, n), the relative residual that q leaves, and the steps taken."""
+    """d and q, (S, n), the relative residual that q leaves, the steps taken, and the state that has taken them."""
 
     d: Tensor
     q: Tensor
     error: float
     steps: int
+    state: MethodState
+
+
+class Ended(NamedTuple):
+    """df/dv and -(d2_vu g)^T q, (p,), the relative residual of the state, and the state of the method."""
+
+    direct: Tensor
+    indirect: Tensor
+    state_error: float
+    state: MethodState
 
 
 @dataclass(frozen=True)
 class NBO(Compared):
-    """The common part of the three methods.
+    """The common part of the methods.
 
     Attributes:
-        steps: T.
+        steps: T, or None where the method chooses it.
         rounds: number of Newton steps per evaluation, one in the paper; after the second one q belongs to u.
     """
 
@@ -78,19 +89,24 @@ class NBO(Compared):
         for _ in range(self.rounds):
             known = surveyed(problem, u, v, known)
             solved = self._solve(problem, u, v, q, known, accuracy)
-            u, q, steps = u - solved.d, solved.q, steps + solved.steps
-        indirect, state_error = self._ended(problem, u, v, q, state, accuracy)
+            u, q, steps, known = u - solved.d, solved.q, steps + solved.steps, solved.state
+        ended = self._ended(problem, u, v, q, known, accuracy)
         length, moved = problem.inner_metric.norm(u), problem.inner_metric.norm(solved.d)
         return conclude(
             problem,
             v,
             before=state,
-            after=replace(known, u=u, q=q),
-            parts=(problem.outer_derivatives(u, v)[1], indirect),
+            after=replace(ended.state, u=u, q=q),
+            parts=(ended.direct, ended.indirect),
             # q solves the system of the u before the last step.
-            errors=(state_error, solved.error + (moved / length if length > 0.0 else 0.0)),
+            errors=(ended.state_error, solved.error + (moved / length if length > 0.0 else 0.0)),
             steps=(self.rounds, steps),
         )
+
+    @property
+    def _count(self) -> int | None:
+        """T + 1, the number of gradient steps."""
+        return None if self.steps is None else self.steps + 1
 
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
@@ -99,9 +115,10 @@ class NBO(Compared):
 
     def _ended(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> tuple[Tensor, float]:
-        """-(d2_vu g)^T q and the relative residual of the state."""
-        return -problem.cross_product(u, v, q), problem.inner_error(u, v, accuracy.state)
+    ) -> Ended:
+        """The hypergradient at the new point (u, v)."""
+        direct = problem.outer_derivatives(u, v)[1]
+        return Ended(direct, -problem.cross_product(u, v, q), problem.inner_error(u, v, accuracy.state), state)
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,7 @@ class NBOCG(NBO):
         d = conjugate_gradients(hessian, problem.inner_gradient(u, v), riesz, None, accuracy.state, steps)
         inner = problem.outer_derivatives(u, v)[0]
         found = conjugate_gradients(hessian, inner, riesz, q, accuracy.adjoint, steps)
-        return SystemSolutions(d.solution, found.solution, found.error, d.iterations + found.iterations)
+        return SystemSolutions(d.solution, found.solution, found.error, d.iterations + found.iterations, state)
 
 
 @dataclass(frozen=True)
@@ -141,9 +158,10 @@ class NBOGD(NBO):
     ) -> SystemSolutions:
         t, g = self.linear_step or gradient_step(state.spectrum), problem.inner_gradient(u, v)
         inner, d = problem.outer_derivatives(u, v)[0], torch.zeros_like(u)
-        for _ in range(self.steps or 0):
+        steps, residual = self._count or 0, inner
+        for _ in range(steps):
             d, q, residual = _descended(problem, lambda w: problem.hessian_product(u, v, w), g, inner, d, q, t)
-        return SystemSolutions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * (self.steps or 0))
+        return SystemSolutions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * steps, state)
 
 
 @dataclass(frozen=True)
@@ -167,7 +185,7 @@ class NSBOSGD(NBO):
     def _solve(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
     ) -> SystemSolutions:
-        inner, d, steps, taken = problem.outer_derivatives(u, v)[0], torch.zeros_like(u), self.steps, 0
+        inner, d, steps, taken = problem.outer_derivatives(u, v)[0], torch.zeros_like(u), self._count, 0
         residual = inner
         while steps is None or taken < steps:
             batch = draw(problem, u, v, self.tests, state)
@@ -175,13 +193,13 @@ class NSBOSGD(NBO):
             steps = relaxation_steps(state.spectrum, t) if steps is None else steps
             d, q, residual = _descended(problem, batch.hessian, batch.gradient, inner, d, q, t)
             taken += 1
-        return SystemSolutions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken)
+        return SystemSolutions(d, q, sampled_adjoint_error(problem, residual, inner), 2 * taken, state)
 
     def _ended(
         self, problem: BilevelProblem, u: Tensor, v: Tensor, q: Tensor, state: MethodState, accuracy: Accuracy
-    ) -> tuple[Tensor, float]:
-        batch = draw(problem, u, v, self.tests, state)
-        return -batch.cross(q), sampled_state_error(problem, batch, u, v)
+    ) -> Ended:
+        batch, direct = draw(problem, u, v, self.tests, state), problem.outer_derivatives(u, v)[1]
+        return Ended(direct, -batch.cross(q), sampled_state_error(problem, batch, u, v), state)
 
 
 def _descended(

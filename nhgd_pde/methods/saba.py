@@ -16,15 +16,16 @@ The memory is 2 d + p numbers per pool member for the tables, and m d for its te
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import BilevelProblem, InnerBatch, Sample
+from ..engine.bilevel import BilevelProblem, InnerBatch
+from ..engine.finite_sums import InnerTerm
 from .common import MethodState, start
+from .saga_table import inner_pool
 from .soba import SOBA, SampledTerms
 
 
@@ -37,8 +38,8 @@ class Terms:
     cross: Tensor
 
     @classmethod
-    def of(cls, batch: InnerBatch, q: Tensor) -> Terms:
-        return cls(batch.gradient, batch.hessian(q), batch.cross(q))
+    def of(cls, batch: InnerBatch, q: Tensor, factor: float) -> Terms:
+        return cls(factor * batch.gradient, factor * batch.hessian(q), factor * batch.cross(q))
 
     def plus(self, other: Terms, factor: float = 1.0) -> Terms:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
@@ -49,7 +50,7 @@ class Terms:
 class SABAState(MethodState):
     """The state with the pool, the table of every member's terms when it was last seen, and their mean."""
 
-    pool: tuple[Sample, ...] = ()
+    pool: tuple[InnerTerm, ...] = ()
     table: tuple[Terms, ...] = ()
     mean: Terms | None = None
 
@@ -59,7 +60,8 @@ class SABA(SOBA):
     """Options besides those of SOBA; the seed is that of the pool and of the order in which it is visited.
 
     Attributes:
-        pool: N, number of samples; None takes 2 n / m, for a finite sum of moderate condition.
+        pool: N, number of samples; None takes 2 n / m, for a finite sum of moderate condition. A problem that is a
+            finite sum has minibatches of its own.
     """
 
     name: str = "saba"
@@ -71,10 +73,9 @@ class SABA(SOBA):
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> MethodState:
         plain = start(problem, u, v, self.title, self.seed)
-        count = self.pool or math.ceil(2 * problem.inner_shape[1] / self.tests)
-        pool = tuple(problem.sample(self.tests, plain.generator) for _ in range(count))
-        q = torch.zeros_like(u)
-        table = tuple(Terms.of(problem.batch(u, v, sample), q) for sample in pool)
+        pool = tuple(inner_pool(problem, self.tests, self.pool, plain.generator))
+        q, count = torch.zeros_like(u), len(pool)
+        table = tuple(Terms.of(problem.batch(u, v, term.sample), q, term.factor) for term in pool)
         mean = Terms(torch.zeros_like(u), q, torch.zeros_like(v))
         for terms in table:
             mean = mean.plus(terms, 1.0 / count)
@@ -88,8 +89,8 @@ class SABA(SOBA):
         assert isinstance(state, SABAState) and state.q is not None and state.mean is not None
         count = len(state.pool)
         i = int(torch.randint(count, (), generator=state.generator))
-        batch = problem.batch(state.u, v, state.pool[i])
-        now = Terms.of(batch, state.q)
+        batch = problem.batch(state.u, v, state.pool[i].sample)
+        now = Terms.of(batch, state.q, state.pool[i].factor)
         change = now.plus(state.table[i], -1.0)
         table = (*state.table[:i], now, *state.table[i + 1 :])
         reduced = state.mean.plus(change)

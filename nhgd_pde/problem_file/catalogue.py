@@ -57,6 +57,8 @@ METHODS = {
     "nbo_gd": "methods.nbo:NBOGD",
     "nbo_cg": "methods.nbo:NBOCG",
     "nsbo_sgd": "methods.nbo:NSBOSGD",
+    "nsbo_saga": "methods.nsbo_saga:NSBOSAGA",
+    "ma_nsbo_saga": "methods.nsbo_saga:MANSBOSAGA",
 }
 """method: the compared methods for problems without random inputs (`methods.compared_method.Compared`)."""
 
@@ -81,6 +83,7 @@ CURVATURES = {
     "block": "engine.curvature.block:Block",
     "factored": "engine.curvature.factored:Factored",
     "low_rank": "engine.curvature.low_rank:LowRank",
+    "kfac": "engine.curvature.kfac:KFAC",
 }
 """curvature.kind: the inverse Fisher information (`engine.curvature.base.LocalBackend`)."""
 

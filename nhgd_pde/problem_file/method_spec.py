@@ -65,8 +65,9 @@ class _Curvature(Section):
 
     kind: CurvatureName = Field(
         default="auto",
-        description="Full matrix by low-rank updates, its diagonal blocks, sparse factors of the expectation, or a "
-        "structured prior with corrections of low rank; auto goes by structure, size and memory.",
+        description="Full matrix by low-rank updates, its diagonal blocks, sparse factors of the expectation, a "
+        "structured prior with corrections of low rank, or Kronecker factors of layers; auto goes by structure, size "
+        "and memory.",
     )
     prior: Literal["riesz", "identity"] = Field(
         default="riesz", description="Start from the inverse Riesz map, or from a multiple of the identity."

@@ -209,6 +209,11 @@ class ProblemSpec(Section):
         return self.control if isinstance(self.control, tuple) else (self.control,)
 
     @property
+    def layered(self) -> bool:
+        """Whether the inner variables are the parameters of layers, which have Kronecker factors."""
+        return False
+
+    @property
     def convective(self) -> bool:
         """Whether the state is a flow that carries itself."""
         return self.pde.convective

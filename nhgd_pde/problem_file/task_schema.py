@@ -53,6 +53,7 @@ class TaskSpec(Section):
     bounds_state: ClassVar[bool] = False
     state: ClassVar[None] = None
     convective: ClassVar[bool] = False
+    layered: ClassVar[bool] = True
     adjoints: ClassVar[AdjointsSpec] = AdjointsSpec()
 
     @model_validator(mode="after")

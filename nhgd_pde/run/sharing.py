@@ -50,7 +50,8 @@ def sharing(problem: Problem, roles: int, place: ProcessPlace | None, folder: Pa
         assert isinstance(method.oracle, NHGD)
         half = max(torch.get_num_threads() // 2, 1)
         with curvature_role(problem.file, folder, device) as link:
-            remote = Remote(link, method.oracle.curvature.pointwise, CheckpointFiles(folder))
+            curvature = method.oracle.curvature
+            remote = Remote(link, curvature.pointwise, curvature.iterated, CheckpointFiles(folder))
             yield Sharing(replace(method.oracle, curvature=remote), ALONE, _fewer(method.threads, half))
     elif place is not None:
         check_ranks(problem.file, method.oracle, place.size)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from ..problem_file.catalogue import METHODS, found_at
 from ..problem_file.fields import Number, Section, expectation
 from ..problem_file.mesh_spec import Count
 
@@ -77,4 +78,5 @@ class LearningTask(Section):
     def options(self, file: ProblemFile) -> dict[str, Any]:
         """Further arguments of `Classification.of`, from other sections of the file."""
         spec = file.spec
-        return {"scores": spec.curvature.scores, "drawn": spec.inner.optimiser == "sgd"}
+        stochastic = spec.method in METHODS and found_at(METHODS[spec.method]).stochastic
+        return {"scores": spec.curvature.scores, "drawn": stochastic or spec.inner.optimiser == "sgd"}

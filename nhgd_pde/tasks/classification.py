@@ -21,18 +21,21 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp
+from torch.func import grad, jvp
 from torch.nn.functional import cross_entropy
 
 from ..engine.bilevel import InnerBatch, Sample
+from ..engine.curvature.factored import Factored
+from ..engine.finite_sums import InnerTerm, OuterTerm, partition
+from ..engine.inner_loop import InnerOptions, InnerState, solve_inner
 from ..linalg.riesz import RieszMap
-from .classifier import Classifier
+from .classifier import Classifier, with_constant
 from .factors import ConvexFactors, root_factors
 from .loss_problem import LossProblem
 from .metrics import training_metric
 
-# Largest number of steps of `trained`, and the step at which it ends, relative to the parameters.
-_NEWTON_STEPS, _TRAINED = 50, 1e-6
+# Relative residual at which `trained` ends.
+_TRAINED = 1e-8
 
 
 @dataclass(frozen=True)
@@ -134,19 +137,29 @@ class Classification(LossProblem):
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """F w (k, d)."""
         self.counts.products += len(w)
-        examples = self.training.at(v)
+        return self._curved(self._fitted(u, self.training.at(v)), w)
 
-        def logits(u: Tensor) -> Tensor:
-            return self.classifier.logits(u, examples.images)
+    def _curved(self, fitted: _Fitted, w: Tensor) -> Tensor:
+        """F w (k, d) of some examples: the logits W a + b are linear in the parameters."""
+        moved = torch.stack([self.classifier.logits(each, fitted.images) for each in w])
+        p = fitted.p
+        errors = fitted.shares[:, None] * p * (moved - (p * moved).sum(-1, keepdim=True))
+        return (errors.mT @ with_constant(fitted.images)).flatten(1) + self.ridge * w
 
-        values, pull_back = vjp(logits, u[0])[:2]
-        p = values.softmax(1)
-        weights = _weights(examples, p)[:, None] / len(examples)
-        found = []
-        for each in w:
-            moved = jvp(logits, (u[0],), (each,))[1]
-            found.append(pull_back(weights * p * (moved - (p * moved).sum(1, keepdim=True)))[0])
-        return torch.stack(found) + self.ridge * w
+    def _fitted(self, u: Tensor, examples: Examples) -> _Fitted:
+        p = self.classifier.logits(u[0], examples.images).softmax(1)
+        return _Fitted(examples.images, p, _weights(examples, p) / len(examples))
+
+    def layer_factors(self, u: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The second moment of the inputs [x, 1] and the Fisher information of the logits, diag(p) - p p^T.
+
+        Both are means with the weights of the examples; G kron A is F without the ridge if they are uncorrelated.
+        """
+        fitted = self._fitted(u, self.training.at(v))
+        inputs, p, total = with_constant(fitted.images), fitted.p, fitted.shares.sum()
+        weighted = fitted.shares[:, None]
+        moment = (weighted * inputs).T @ inputs / total
+        return [(moment, torch.diag((weighted * p).sum(0)) - (weighted * p).T @ p)]
 
     def fisher_factors(self, u: Tensor, v: Tensor) -> ConvexFactors:
         """Factors of F."""
@@ -175,12 +188,12 @@ class Classification(LossProblem):
         tests, examples = sample.tests[0], self.training.at(v)
         index = (tests[:, 0] * len(examples)).long()
         some = examples.subset(index)
-        p = self.classifier.logits(u[0], some.images).softmax(1)
-        weights = _weights(some, p)[:, None]
+        fitted = self._fitted(u, some)
+        p, weights = fitted.p, len(some) * fitted.shares[:, None]
         errors = p - _indicators(some.labels, p)
         gradients = self.classifier.example_gradients(some.images, weights * errors) + self.ridge * u
         scores = gradients
-        if self.scores == "model":
+        if self.scores == "model" and tests.shape[1] > 2:
             # Rounding may leave the sum of all probabilities below the number that was drawn.
             labels = (p.cumsum(1) < tests[:, 1, None]).sum(1).clamp(max=p.shape[1] - 1)
             scores = self.classifier.example_gradients(some.images, weights.sqrt() * (p - _indicators(labels, p)))
@@ -193,7 +206,7 @@ class Classification(LossProblem):
             scores=scores.T.contiguous(),
             residual=self.inner_metric.dual_norm(gradient),
             step=m / (m + d + 1) if self.drawn else 1.0,
-            hessian=lambda w: (w @ scores.T) @ scores / m,
+            hessian=lambda w: self._curved(fitted, w),
             cross=lambda q: self._drawn_cross(u, v, q, index) if self.drawn else self.cross_product(u, v, q),
         )
 
@@ -206,20 +219,53 @@ class Classification(LossProblem):
 
         return grad(slope)(v)
 
+    # The sums of training and validation losses, as `FiniteSumProblem`
+
+    def inner_terms(self, size: int) -> tuple[InnerTerm, ...]:
+        """Minibatches of the training examples; their samples have no numbers for scores of the model."""
+        count = len(self.training.at(self.first[1]))
+        terms = []
+        for numbers, factor in partition(count, size):
+            chosen = (numbers.double() + 0.5) / count
+            terms.append(InnerTerm(Sample(torch.stack([chosen, torch.full_like(chosen, 0.5)], 1)[None]), factor))
+        return tuple(terms)
+
+    def outer_terms(self, size: int) -> tuple[OuterTerm, ...]:
+        return tuple(OuterTerm(*part) for part in partition(len(self.validation), size))
+
+    def outer_term_derivatives(self, u: Tensor, v: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        some = self.validation.subset(numbers)
+
+        def loss(u: Tensor) -> Tensor:
+            return cross_entropy(self.classifier.logits(u, some.images), some.labels)
+
+        return grad(loss)(u[0])[None], torch.zeros_like(v)
+
     def trained(self, v: Tensor) -> Tensor:
-        """u*(v) (1, d), by Newton's method from the start."""
-        u = self.cold_start(v)
-        for _ in range(_NEWTON_STEPS):
-            step = self.fisher_factors(u, v).solve(self.residual(u, v))
-            u = u - step
-            if self.inner_metric.norm(step) <= _TRAINED * self.inner_metric.norm(u):
-                break
-        return u
+        """u*(v) (1, d), by damped Newton steps from the start."""
+        u, curvature = self.cold_start(v), Factored()
+        state = InnerState(u, curvature.init(self, u, v))
+        return solve_inner(self, v, state, curvature, InnerOptions(), _TRAINED, torch.Generator()).state.u
 
     def accuracy(self, u: Tensor, examples: Examples) -> float:
         """The share of examples that parameters u (1, d) classify as labelled."""
         found = self.classifier.logits(u[0], examples.images).argmax(1)
         return float((found == examples.labels).double().mean())
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Examples with what the classifier makes of them.
+
+    Attributes:
+        images: (N, f).
+        p: (N, c) the probabilities of the classes.
+        shares: (N,) the weights of the losses in their sum.
+    """
+
+    images: Tensor
+    p: Tensor
+    shares: Tensor
 
 
 def training_loss(classifier: Classifier, examples: Examples, ridge: float, u: Tensor) -> Tensor:

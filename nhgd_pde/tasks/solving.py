@@ -25,7 +25,7 @@ class BilevelOptions:
 
     Attributes:
         outer: `lbfgs`, `newton_cg`, `adam`, `gradient` or `mma`, or an outer method with its options.
-        curvature: `factored`, `dense`, `block` or `low_rank`.
+        curvature: `factored`, `dense`, `block`, `low_rank`, or `kfac` for a problem that has layers.
         tests: number of scores per batch of a sampled inverse.
         refine: relative residual of the adjoint system; None ties it to outer progress; `off`: none.
         iterations, rtol: largest number of outer iterations, and the gradient norm to reach relative to the first.
@@ -95,6 +95,7 @@ def solve_bilevel(
 
     Raises:
         ValueError: an unknown name, or an outer method that does not take what the problem has.
+        TypeError: a problem without the members that the inverse needs.
     """
     given = options or BilevelOptions()
     for name, known, value in (

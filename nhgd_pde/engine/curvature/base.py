@@ -83,10 +83,14 @@ class Curvature(Protocol[State]):
 
     Attributes:
         pointwise: the inverse is that of one point, a `PointwiseState`; `refresh` moves it, scores do not change it.
+        iterated: the inverse is a preconditioner that is made at one point: Newton directions are found by conjugate
+            gradients, and `refresh` moves it where an inner loop ends.
     """
 
     @property
     def pointwise(self) -> bool: ...
+    @property
+    def iterated(self) -> bool: ...
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> State: ...
 
@@ -162,12 +166,15 @@ class LocalBackend:
     """The base of the backends of this process: most are not pointwise, and cannot work ahead.
 
     Attributes:
-        pointwise: see `Curvature`.
+        pointwise, iterated: see `Curvature`.
+        layered: the problem has to have layers (`kfac.KroneckerProblem`).
         sampled: the inverse is made from scores of sampled tests.
         remade: the field of a state that is not saved, but made again at the state's point.
     """
 
     pointwise: ClassVar[bool] = False
+    iterated: ClassVar[bool] = False
+    layered: ClassVar[bool] = False
     sampled: ClassVar[bool] = True
     remade: ClassVar[str] = ""
 

@@ -123,6 +123,7 @@ class Remote:
 
     link: Link
     pointwise: bool = False
+    iterated: bool = False
     files: Files | None = None
 
     def init(self, problem: BilevelProblem, u: Tensor, v: Tensor) -> RemoteState:
