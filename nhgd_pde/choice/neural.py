@@ -51,7 +51,7 @@ def neural_states(file: ProblemFile, shape: tuple[int, int], device: torch.devic
         raise file.error("state.layers", f"{message}{shape[1]:,} unknowns, which take {size_text(needed)}")
     steps = NeuralStates.steps if spec.inner.steps == "auto" else spec.inner.steps
     layers = ", ".join(map(str, spec.state.layers))
-    return NeuralStates(spec.state.layers, steps, spec.seed), f"a network of {layers} neurons as the state"
+    return NeuralStates(spec.state.layers, steps, spec.seed), f"a network with hidden layers of {layers} as the state"
 
 
 def stopping_of_networks(file: ProblemFile, stopping: Stopping) -> Stopping:
