@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 import nhgd_pde as nhgd
+from nhgd_pde.bench.contenders import parse_contenders
+from nhgd_pde.bench.suite import Plan, bench
+from nhgd_pde.bench.trials import Budget
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.neural.levenberg_marquardt import LevenbergMarquardt
@@ -216,6 +219,15 @@ def test_a_network_of_position_and_time() -> None:
     network = nhgd.solve(nhgd.load(path, {"outer.iterations": 5}))
     judge = nhgd.load(path, {"state": None}).reduced
     assert judge.value(network.control) <= 1.05 * elements.objective
+
+
+def test_bench_judges_a_network_with_finite_elements() -> None:
+    contenders = parse_contenders(["nhgd,elements=nhgd:state=null,adjoint"])
+    plan = Plan(contenders, 1, Budget(), {"outer.iterations": 3, "outer.rtol": 1e-3})
+    *_, results = bench(plan, plan.tasks([LINE]))
+    gaps = {judged.run.contender.label: results.gaps(judged)[-1] for judged in results.runs}
+    assert gaps["elements"] < 1e-9 and gaps["adjoint"] < 1e-9
+    assert 1e-12 < gaps["nhgd"] < 1e-3
 
 
 # What is refused

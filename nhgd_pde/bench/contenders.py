@@ -43,7 +43,7 @@ class Contender:
         return replace(self, overrides={**self.overrides, **more})
 
     def read(self, source: str | Path | Mapping[str, Any], common: Mapping[str, Any], seed: int | None) -> ProblemFile:
-        """The problem as this contender solves it.
+        """The problem as this contender solves it; only nhgd takes a network as the state, others finite elements.
 
         Args:
             common: overrides for every contender.
@@ -55,6 +55,8 @@ class Contender:
         overrides = {"outer.iterations": _ENDLESS, **common, "method": self.method, **self.overrides}
         if seed is not None:
             overrides["seed"] = seed
+        if self.method != "nhgd" and read_problem(source, common).spec.state is not None:
+            overrides = {"state": None, **overrides}
         return read_problem(source, overrides)
 
 
