@@ -107,6 +107,7 @@ def test_nhgd_and_the_exact_adjoint_find_the_same_optimum() -> None:
             "curvature": {},
             "hypergradient": {},
             "preset": None,
+            "state": None,
         }
         nhgd_run = nhgd.solve(nhgd.load(problem, overrides))
         adjoint_run = nhgd.solve(nhgd.load(problem, {**overrides, "method": "adjoint"}))
