@@ -19,7 +19,7 @@ from torch import Tensor
 from ..engine.bilevel import OuterProblem
 from ..engine.oracle import Accuracy, finite
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
-from ..engine.scales import UNKNOWN, GradientScales
+from ..engine.scales import GradientScales
 from ..linalg.safe_lengths import paired_length
 from .compared_method import Compared
 
@@ -89,14 +89,15 @@ class ForwardProblem(OuterProblem, Protocol):
 
 @dataclass(frozen=True)
 class ForwardState:
-    """The last state of the evolution, (S, n)."""
+    """The last state of the evolution, (S, n), and the norms of both parts of the last gradient, added up."""
 
     u: Tensor
+    natural: float = 0.0
     q: None = None
     description: str = "derivatives carried forward"
 
     def blend(self, other: ForwardState, share: float) -> ForwardState:
-        return ForwardState(torch.lerp(self.u, other.u, share))
+        return ForwardState(torch.lerp(self.u, other.u, share), other.natural)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class FDS(Compared):
             errors = max(errors[0], passed.state_error), max(errors[1], passed.derivative_error)
         derivative = direct + indirect
         gradient = problem.outer_metric.gradient(derivative[None])[0]
-        natural = problem.outer_metric.gradient(indirect[None])[0]
+        parts = [paired_length(each, problem.outer_metric.gradient(each[None])[0]) for each in (direct, indirect)]
         evaluation = Evaluation(
             v=v,
             value=value,
@@ -138,10 +139,10 @@ class FDS(Compared):
             state_error=errors[0],
             adjoint_error=errors[1],
             # A relative error of one in the derivatives of the states is one in this part of the gradient.
-            sensitivity=paired_length(indirect, natural),
+            sensitivity=parts[1],
         )
-        return evaluation, ForwardState(problem.inner(u)) if finite(u, derivative) else state
+        return evaluation, ForwardState(problem.inner(u), sum(parts)) if finite(u, derivative) else state
 
     def scales(self, problem: ForwardProblem, v: Tensor, state: ForwardState, evaluation: Evaluation) -> GradientScales:
-        """Not known: they would take another evaluation."""
-        return UNKNOWN
+        """Of both parts of the gradient; that of the state's rounding errors would take another evaluation."""
+        return GradientScales.of_parts(state.natural, evaluation.state_error + evaluation.adjoint_error)
