@@ -11,7 +11,7 @@ from ..engine.loop import Stopping
 from ..linalg.memory import available_bytes
 from ..neural.neural_oracle import ARRAYS, NeuralStates
 from ..problem_file.loading import ProblemFile
-from ..problem_file.method_spec import CurvatureSpec, HypergradientSpec
+from ..problem_file.method_spec import CurvatureSpec, HypergradientSpec, InnerSpec
 from ..problem_file.room import size_text
 
 # The relative residual with which the state of a network counts as solved.
@@ -39,6 +39,11 @@ def neural_states(file: ProblemFile, shape: tuple[int, int], device: torch.devic
     if isinstance(spec.inner.tests, int):
         message = f"expected all with a network as the state, found {spec.inner.tests}"
         raise file.error("inner.tests", f"{message}: its inner solver takes the expectation of all tests")
+    for key in ("step", "noise", "optimiser", "metric"):
+        given, default = getattr(spec.inner, key), getattr(InnerSpec(), key)
+        if given != default:
+            message = f"expected {default}, the default, with a network as the state, found {given!r}"
+            raise file.error(f"inner.{key}", f"{message}: its inner solver has no such option")
     for section, usual in (("curvature", CurvatureSpec()), ("hypergradient", HypergradientSpec())):
         if getattr(spec, section) != usual:
             message = "expected the defaults with a network as the state, whose Fisher information is inverted exactly"
@@ -47,7 +52,9 @@ def neural_states(file: ProblemFile, shape: tuple[int, int], device: torch.devic
     parameters = sum((a + 1) * b for a, b in pairwise(widths))
     needed, there = ARRAYS * 8.0 * parameters * shape[1], available_bytes(device)
     if needed > there:
-        message = f"expected a network for which {size_text(there)} are enough, found {parameters:,} parameters for "
+        message = (
+            f"expected a network for which {size_text(there)} are enough, found about {parameters:,} parameters for "
+        )
         raise file.error("state.layers", f"{message}{shape[1]:,} unknowns, which take {size_text(needed)}")
     steps = NeuralStates.steps if spec.inner.steps == "auto" else spec.inner.steps
     layers = ", ".join(map(str, spec.state.layers))

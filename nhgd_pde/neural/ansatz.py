@@ -58,10 +58,6 @@ class Ansatz:
         """(d, n) du/dtheta, a row for each parameter."""
         return (self._sizes[:, None] * self.network.derivatives(theta, self.points, self.fields)).T.contiguous()
 
-    def second_derivative(self, theta: Tensor, change: Tensor) -> Tensor:
-        """(1, n) the second derivative of u in the direction of a change (d,)."""
-        return (self._sizes * self.network.second_derivative(theta, self.points, self.fields, change))[None]
-
 
 def coordinates(problem: PDEProblem) -> tuple[Tensor, Tensor]:
     """The nodes (n, k) of the unknowns, each coordinate scaled to [-1, 1], and the number (n,) of their fields."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..linalg.safe_lengths import dot
 from ..pde_problem import PDEProblem
 from .ansatz import Ansatz
-from .tangent import Tangent
+from .tangent import ROUNDING, Tangent
 
 # The first damping, relative to the largest eigenvalue of F, and the largest one, with which no step leads anywhere.
 _FIRST, _LARGEST = 1e-3, 1e8
@@ -84,7 +84,7 @@ class LevenbergMarquardt:
         """
         fit = replace(self.at(theta), damping=damping)
         losses = [fit.loss]
-        while fit.steps < most and not self._error(fit, tolerance) <= tolerance:
+        while fit.steps < most and math.isfinite(fit.loss) and not self._error(fit, tolerance) <= tolerance:
             after = self._step(fit)
             if after is None:
                 break
@@ -101,7 +101,9 @@ class LevenbergMarquardt:
         """The next point, with a smaller loss; None where there is none."""
         tangent = Tangent.at(self.problem, self.ansatz, fit.theta, self.v)
         slope, largest = tangent.gradient(fit.residual), tangent.largest
-        damping, growth = fit.damping or _FIRST * largest, fit.growth
+        # Eigenvalues below the least damping are rounding errors. F may have another size than where mu was found.
+        damping = min(max(fit.damping or _FIRST * largest, ROUNDING * largest), _LARGEST * largest)
+        growth = fit.growth
         while math.isfinite(damping) and damping <= _LARGEST * largest:
             step = -tangent.solve(slope, damping)
             trial = self._trial(fit, tangent, step, damping)

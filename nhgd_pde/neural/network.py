@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vmap
 
 # Points whose derivatives by the parameters are found at once, so that the layers of all of them fit into the caches.
 _AT_ONCE = 2048
@@ -81,11 +81,3 @@ class Network:
 
         each = vmap(grad(value), (None, 0, 0), chunk_size=_AT_ONCE)
         return each(theta, x, chosen)
-
-    def second_derivative(self, theta: Tensor, x: Tensor, field: Tensor, change: Tensor) -> Tensor:
-        """(n,) the second derivative of `values` in the direction of a change (d,) of the parameters."""
-
-        def slope(theta: Tensor) -> Tensor:
-            return jvp(lambda theta: self.values(theta, x, field), (theta,), (change,))[1]
-
-        return jvp(slope, (theta,), (change,))[1]

@@ -9,14 +9,16 @@ loop are the same as for finite elements.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..engine.bilevel import dual_scale, relative_dual_error
 from ..engine.certificate import Sensitivity
-from ..engine.oracle import Accuracy, finite
+from ..engine.oracle import Accuracy, blended, finite
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.scales import UNKNOWN, GradientScales
 from ..linalg.safe_lengths import dot
@@ -57,8 +59,9 @@ class NeuralState:
         return self.p
 
     def blend(self, other: NeuralState, share: float) -> NeuralState:
-        """The other one: parameters between those of two states have nothing to do with the states between."""
-        return other
+        """The state and the adjoint variable between both, and the parameters of the other one, to start from:
+        parameters between those of two states have nothing to do with the states between."""
+        return replace(other, u=torch.lerp(self.u, other.u, share), p=blended(self.p, other.p, share))
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class NeuralStates:
         u = fit.u
         error = problem.residual_error(fit.residual, u, v, accuracy.state)
         inner, outer = problem.outer_derivatives(u, v)
-        if not finite(u, fit.residual, inner):
+        if not (finite(u, fit.residual, inner) and math.isfinite(fit.loss)):
             return failed_evaluation(v, "the state of the network is not finite"), state
         p = Tangent.at(problem, ansatz, fit.theta, v).adjoint(inner)
         missing = inner - problem.state_product_transposed(u, v, p)
@@ -137,13 +140,24 @@ class NeuralStates:
 
 
 def _natural_sizes(problem: PDEProblem, v: Tensor) -> Tensor:
-    """(c,) the largest values of each field among its given values and the Riesz representative of the residual of the
-    zero state, which is the solution where K is the derivative of R; one where these are zero."""
-    space = problem.space
-    zero = problem.inner_metric.gradient(torch.zeros(problem.inner_shape, dtype=v.dtype, device=v.device))
-    reaction = problem.inner_metric.gradient(problem.residual(zero, v))
-    full = problem.state(zero, v).abs().maximum(problem.equation.extend(reaction).abs())
-    levels = full.reshape(-1, space.size)
-    ends = zip(space.offsets[:-1], space.offsets[1:], strict=True)
-    sizes = torch.stack([levels[:, first:end].max() for first, end in ends])
-    return torch.where(sizes > 0.0, sizes, torch.ones_like(sizes))
+    """(c,) the largest values of each field among its given values and x = K^-1 R(0), which is the solution where K is
+    the derivative of R. A field for which these are zero, such as the pressure of a flow by a force, takes its values
+    in K^-1 J x, which have its unit; one where these are zero, too.
+    """
+    zero = torch.zeros(problem.inner_shape, dtype=v.dtype, device=v.device)
+    x = problem.inner_metric.gradient(problem.residual(zero, v))
+    later = problem.inner_metric.gradient(problem.state_product(zero, v, x))
+    given = problem.state(zero, v).abs()
+    sizes = [_largest(problem, given.maximum(problem.equation.extend(x).abs()))]
+    sizes += [_largest(problem, problem.equation.extend(later).abs()), torch.ones_like(sizes[0])]
+    found = sizes[-1]
+    for each in reversed(sizes[:-1]):
+        found = torch.where(each == 0.0, found, each)
+    return found
+
+
+def _largest(problem: PDEProblem, full: Tensor) -> Tensor:
+    """(c,) the largest coefficient of each field in (1, N), over all times."""
+    offsets = problem.space.offsets
+    levels = full.reshape(-1, problem.space.size)
+    return torch.stack([levels[:, first:end].max() for first, end in pairwise(offsets)])

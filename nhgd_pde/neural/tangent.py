@@ -16,12 +16,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..engine.oracle import finite
+from ..linalg.factorisation import SingularMatrixError
 from ..pde_problem import PDEProblem
 from .ansatz import Ansatz
 
 # The damping of the inverse in the hypergradient, relative to the largest eigenvalue: F is computed as a product, whose
 # eigenvalues below this are rounding errors.
-_ROUNDING = 1e-14
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +59,14 @@ class Tangent:
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        """lambda (r,) and V (d, r)."""
+        """lambda (r,) and V (d, r).
+
+        Raises:
+            SingularMatrixError: a derivative is not finite.
+        """
         d, n = self.images.shape
+        if not finite(self.images, self.represented):
+            raise SingularMatrixError("the derivatives of the network's residual are not finite")
         if d <= n:
             values, vectors = torch.linalg.eigh(self.images @ self.represented.T)
             return values.clamp_min(0.0), vectors
@@ -88,7 +96,7 @@ class Tangent:
         p is the best approximation of J^-T g in the tangent space that B gives.
         """
         by_theta = self.by_theta @ g[0]
-        q = self.solve(by_theta, _ROUNDING * self.largest)
+        q = self.solve(by_theta, ROUNDING * self.largest)
         # Rounding errors of the products in F are removed by a second solve with the residual of the first one.
-        q = q + self.solve(by_theta - self.images @ (q @ self.represented), _ROUNDING * self.largest)
+        q = q + self.solve(by_theta - self.images @ (q @ self.represented), ROUNDING * self.largest)
         return (q @ self.represented)[None]
