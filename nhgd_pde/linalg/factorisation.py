@@ -89,8 +89,8 @@ class ScenarioFactorisation:
 
 
 def gram_solver(solver: LinearSolver) -> LinearSolver:
-    """The solver for the Gram matrices of spaces on the same mesh: definite, and without couplings of components."""
-    return solver.with_hints(Hints(symmetric=True, definite=True, dim=solver.hints.dim))
+    """The solver for Gram matrices of the same unknowns: definite, and without couplings of components."""
+    return solver.with_hints(Hints(True, True, solver.hints.dim, linear=solver.hints.linear))
 
 
 def factorised_riesz_map(matrix: SparseMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> RieszMap:

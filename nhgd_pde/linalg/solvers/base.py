@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,6 +13,24 @@ from torch import Tensor
 
 class SingularMatrixError(ArithmeticError):
     """A matrix that cannot be inverted in double precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """The functions of lowest degree in a space of higher degree, the first coarser level of multigrid.
+
+    Attributes:
+        prolong: (n, m) their coefficients.
+        vertices: (m,) the unknown with which each of them has the value one in common.
+    """
+
+    prolong: sp.csr_matrix
+    vertices: np.ndarray
+
+    def first(self, count: int) -> Linear:
+        """Those among the first unknowns, which are coupled to no others."""
+        kept = self.vertices < count
+        return Linear(sp.csr_matrix(self.prolong[:count][:, kept]), self.vertices[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +45,9 @@ class Hints:
             rigid-body motions of elasticity; None stands for the constants.
         nodes: (n,) the node of every unknown, where nodes have several; None where each unknown is a node of its own.
         components: (n,) the component, 0, 1, ..., of every unknown of such nodes.
-        blocks: the number of unknowns of each field of a saddle point problem, multipliers last; empty for one field.
+        linear: makes the functions of degree one among the unknowns; None in a space of degree one.
+        state: the number of unknowns before the multipliers of a saddle point problem; None without multipliers.
+        schur: makes the matrix that is spectrally equivalent to the Schur complement of the multipliers.
     """
 
     symmetric: bool = False
@@ -35,7 +56,16 @@ class Hints:
     near_nullspace: np.ndarray | None = None
     nodes: np.ndarray | None = None
     components: np.ndarray | None = None
-    blocks: tuple[int, ...] = ()
+    linear: Callable[[], Linear] | None = None
+    state: int | None = None
+    schur: Callable[[], sp.csr_matrix] | None = None
+
+    def at(self, unknowns: np.ndarray) -> Hints:
+        """The hints on vectors, for some of the unknowns."""
+        nodes, components, modes = (
+            None if each is None else each[unknowns] for each in (self.nodes, self.components, self.near_nullspace)
+        )
+        return replace(self, nodes=nodes, components=components, near_nullspace=modes, linear=None)
 
 
 class Prepared(Protocol):
