@@ -60,7 +60,7 @@ def linear_solver(
         definite = None
     hints = Hints(properties.symmetric, definite, state.domain.dim)
     if any(part.element == "P2" for part in state.parts):
-        hints = replace(hints, linear=partial(_linear, state, free))
+        hints = replace(hints, linear=partial(_linear, state), coefficients=free)
     if interior.unseen:
         # The components of such a vector have the same nodes.
         nodes = np.concatenate([np.arange(part.size) for part in state.parts])[free]

@@ -23,6 +23,9 @@ _COARSEST, _LEVELS = 400, 12
 # many cycles as with the minimisation of the energy of coarse functions. A scalar gains nothing from the latter.
 _SCALAR: tuple[str, dict[str, Any]] = ("jacobi", {"omega": 4.0 / 3.0, "weighting": "local"})
 _VECTOR: tuple[str, dict[str, Any]] = ("energy", {"maxiter": 3})
+# The error of a solve is at most this many times what the cycle measures: all eigenvalues of the product of cycle and
+# matrix are above the reciprocal of its square.
+_MEASURE = 2.0
 # Number of cycles after which factors are made instead.
 _MOST = 200
 # Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel.
@@ -92,6 +95,10 @@ class MultigridCG:
         return self._factors is not None
 
     @property
+    def error(self) -> float:
+        return 0.0 if self.exact else _MEASURE * self._options.rtol
+
+    @property
     def bytes(self) -> int:
         held = self._hierarchy if self._factors is None else self._factors
         assert held is not None
@@ -144,10 +151,10 @@ def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.d
     take twice as many cycles.
     """
     kept = without_rounding_errors(matrix)
-    if hints.linear is None:
+    if hints.linear is None or hints.coefficients is None:
         matrices, prolongations = aggregated(kept, hints, options)
     else:
-        linear = hints.linear().first(kept.shape[0])
+        linear = hints.linear(hints.coefficients).first(kept.shape[0])
         coarse = without_rounding_errors(sp.csr_matrix(linear.prolong.T @ kept @ linear.prolong))
         matrices, prolongations = aggregated(coarse, hints.at(linear.vertices), options)
         matrices, prolongations = [kept, *matrices], [linear.prolong, *prolongations]

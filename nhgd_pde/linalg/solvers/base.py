@@ -45,7 +45,8 @@ class Hints:
             rigid-body motions of elasticity; None stands for the constants.
         nodes: (n,) the node of every unknown, where nodes have several; None where each unknown is a node of its own.
         components: (n,) the component, 0, 1, ..., of every unknown of such nodes.
-        linear: makes the functions of degree one among the unknowns; None in a space of degree one.
+        linear: finds the functions of degree one among coefficients (n,); None in a space of degree one.
+        coefficients: (n,) the coefficients that the unknowns are, which `linear` is given.
         state: the number of unknowns before the multipliers of a saddle point problem; None without multipliers.
         schur: makes the matrix that is spectrally equivalent to the Schur complement of the multipliers.
     """
@@ -56,7 +57,8 @@ class Hints:
     near_nullspace: np.ndarray | None = None
     nodes: np.ndarray | None = None
     components: np.ndarray | None = None
-    linear: Callable[[], Linear] | None = None
+    linear: Callable[[np.ndarray], Linear] | None = None
+    coefficients: np.ndarray | None = None
     state: int | None = None
     schur: Callable[[], sp.csr_matrix] | None = None
 
@@ -73,7 +75,8 @@ class Prepared(Protocol):
 
     Attributes:
         bytes: bytes that it holds.
-        exact: solves are exact to rounding; otherwise they have the relative error that the options ask for.
+        exact: solves are exact to rounding.
+        error: bound of the relative error of a solve, in the energy norm of a definite matrix; 0 if it is exact.
         note: a sentence on a solver that could not be used and the one that took its place; empty as a rule.
         size: n.
     """
@@ -82,6 +85,8 @@ class Prepared(Protocol):
     def bytes(self) -> int: ...
     @property
     def exact(self) -> bool: ...
+    @property
+    def error(self) -> float: ...
     @property
     def note(self) -> str: ...
     @property

@@ -128,6 +128,10 @@ class MultigridGMRES:
         return self._factors is not None
 
     @property
+    def error(self) -> float:
+        return 0.0 if self.exact else self._rtol
+
+    @property
     def bytes(self) -> int:
         held = self._preconditioner if self._factors is None else self._factors
         return held.bytes
