@@ -60,7 +60,7 @@ def cone(nelx: int, nely: int, radius: float) -> sp.csr_matrix:
         for j in range(-reach, reach + 1):
             weight = radius - np.hypot(i, j)
             if weight > 0:
-                row = np.flatnonzero((0 <= x + i) & (x + i < nelx) & (0 <= y + j) & (y + j < nely))
+                row = np.flatnonzero((x + i >= 0) & (x + i < nelx) & (y + j >= 0) & (y + j < nely))
                 rows.append(row)
                 columns.append(row + i * nely + j)
                 weights.append(np.full(len(row), weight))

@@ -59,6 +59,7 @@ class Interior:
         eased: share -> the integrand with that share of its nonlinear part; None for an integrand without one.
         undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
         closed: an affine integrand as sums of products; None for another one.
+        scale: a coefficient in which the part of the integrand with the state is affine, see `Integral`.
     """
 
     form: Pointwise
@@ -76,6 +77,7 @@ class Interior:
     eased: Callable[[float], Pointwise] | None = None
     undetermined: UndeterminedField | None = None
     closed: ClosedForm | None = None
+    scale: str = ""
 
 
 class Equation(EquationSpec):
