@@ -16,12 +16,13 @@ from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, State
 from .engine.stability import JacobianKind
 from .fem.patches import patches
 from .fem.state_space import StateSpace
+from .inner.energy import EnergyModel
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
-from .linalg.riesz import ExactRieszMap, RieszMap
+from .linalg.riesz import RieszMap
 from .linalg.safe_lengths import dot, length
-from .linalg.sparse import ScenarioMatrix, SparseMatrix
+from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
 from .objective.state_bounds import Relaxation, StateBounds
@@ -227,9 +228,8 @@ class PDEProblem:
         weighted with the size of the diagonal of J.
         """
         derivative, device = self.equation.linearise(u, v), self.equation.lift.device
-        assert isinstance(derivative.state, ScenarioMatrix)
-        matrix = SparseMatrix(derivative.state.mean(), device, symmetric=True)
-        metric = ExactRieszMap(matrix, self.model.factors(u, v).newton_step)
+        assert isinstance(self.model, EnergyModel)
+        metric = self.model.metric_at(u, v)
         full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)

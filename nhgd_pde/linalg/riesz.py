@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .conjugate_gradients import conjugate_gradients
 from .counts import Counts
-from .safe_lengths import dot, length
+from .safe_lengths import dot, length, magnitude, paired_length
 from .sparse import SparseMatrix
 
 
@@ -27,6 +27,8 @@ class RieszMap:
         solve: covectors (k, n) -> K^-1 covectors.
         diagonal: K is diagonal, so that a projection onto bounds acts node by node.
         error: gives a bound of the relative error of `solve` in the norm of K; None where it is a rounding error.
+        overestimate: r (k, n) -> P r with r . K^-1 r <= r . P r, which is cheaper than a solve; None, or a result that
+            is None, where there is no such P.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class RieszMap:
         solve: Callable[[Tensor], Tensor],
         diagonal: bool = False,
         error: Callable[[], float] | None = None,
+        overestimate: Callable[[Tensor], Tensor | None] | None = None,
     ) -> None:
-        self.matrix, self._solve, self.diagonal, self._error = matrix, solve, diagonal, error
+        self.matrix, self._solve, self.diagonal = matrix, solve, diagonal
+        self._error, self._overestimate = error, overestimate
 
     def covector(self, x: Tensor) -> Tensor:
         """K x."""
@@ -65,12 +69,26 @@ class RieszMap:
     def dual_norm_bound(self, derivative: Tensor) -> float:
         """A bound of the norm of a covector from above, without a solve.
 
+        Where the solver has an approximate inverse, such as a multigrid cycle, the bound is sharp to a factor of about
+        1.5. Elsewhere it comes from the diagonal:
+
         |r|_{K^-1} <= |r|_{D^-1} / sqrt(lambda), D = diag(K), lambda the smallest eigenvalue of D^-1 K. It is
         sharp for smooth r only, and loose by up to sqrt(cond(D^-1 K)), of order 1/h, for oscillating r such
         as rounding errors.
         """
+        found = self._overestimated(derivative)
+        if found is not None:
+            return found
         least = self._smallest_eigenvalue
         return self.dual_norm_estimate(derivative) / math.sqrt(least) if least > 0.0 else math.inf
+
+    def _overestimated(self, derivative: Tensor) -> float | None:
+        """The norm of a covector with the approximate inverse in place of K^-1; None without one."""
+        if self._overestimate is None:
+            return None
+        unit = derivative / (magnitude(derivative) or 1.0)
+        image = self._overestimate(unit)
+        return None if image is None else magnitude(derivative) * paired_length(unit, image)
 
     def dual_norm_estimate(self, derivative: Tensor) -> float:
         """|derivative|_{D^-1}, D = diag(K), without a solve: within a factor of two for a P1 mass matrix."""
@@ -107,10 +125,11 @@ class RieszMap:
 
 
 class ExactRieszMap(RieszMap):
-    """A Riesz map whose bounds of the norms of covectors are the norms themselves, which take a solve each."""
+    """A Riesz map whose bounds of the norms of covectors are the norms themselves, where a solve is all there is."""
 
     def dual_norm_bound(self, derivative: Tensor) -> float:
-        return self.dual_norm(derivative)
+        found = self._overestimated(derivative)
+        return self.dual_norm(derivative) if found is None else found
 
 
 def diagonal_riesz_map(weights: Tensor, matrix: SparseMatrix) -> RieszMap:

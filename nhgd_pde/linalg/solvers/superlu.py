@@ -176,6 +176,9 @@ class SuperLUFactors:
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, "N" if self._symmetric else "T")
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
     def _solve(self, b: Tensor, trans: str) -> Tensor:
         host = b.detach().cpu().numpy()
         solution = self._lu.solve(np.asfortranarray(host.T), trans=trans)
