@@ -217,7 +217,7 @@ class PDEProblem:
         return self._whole_length(full, self.model.whole_gram, self._level)
 
     def _whole_length(self, full: Tensor, gram: SparseMatrix, level: float) -> float:
-        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal())
+        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal)
 
     @of_controls("v")
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
@@ -357,6 +357,10 @@ class PDEProblem:
     @of_controls("v")
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         return self.model.state_factors(u, v)
+
+    @of_controls("v")
+    def adjoint_share(self, v: Tensor, g: Tensor) -> float | None:
+        return self.equation.load_share(g)
 
     @of_controls("v")
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.conjugate_residuals import preconditioned_residuals
 from ..linalg.krylov import KrylovResult, Operator
-from .bilevel import BilevelProblem
+from .bilevel import BilevelProblem, SelfAdjointProblem
 from .curvature.base import InverseFisher, PointwiseState, belongs
 from .running_cross import CrossElsewhere
 from .stability import ErrorBound
@@ -37,6 +37,7 @@ class Hypergradient:
         steps: refinement steps taken.
         converged: the error is at most the tolerance asked for.
         indirect: (p,) the part of the derivative that goes through the inner solution.
+        of_u: p is a multiple of u.
         p: (S, n) the adjoint variable, the solution of J^T p = grad_u f, where it was solved for.
     """
 
@@ -47,6 +48,7 @@ class Hypergradient:
     converged: bool
     indirect: Tensor
     p: Tensor | None = None
+    of_u: bool = False
 
 
 def hypergradient(
@@ -96,6 +98,25 @@ def hypergradient(
         converged = error <= tolerance
     indirect = -(problem.cross_product(u, v, q) if cross is None else cross(q))
     return Hypergradient(outer + indirect, q, error, steps, converged, indirect)
+
+
+def self_adjoint_hypergradient(
+    problem: BilevelProblem, u: Tensor, v: Tensor, error: float, tolerance: float, bound: ErrorBound | None
+) -> Hypergradient | None:
+    """The hypergradient without an adjoint system, where J is symmetric, J u = b and grad_u f = c b; None elsewhere.
+
+    Then p = c u, with the residual g - J p = -c R(u) of J p = g: both have the same relative error, which is that of u.
+    """
+    known = bound is not None and bound.beta is not None and error <= tolerance
+    if not known or not isinstance(problem, SelfAdjointProblem):
+        return None
+    inner, outer = problem.outer_derivatives(u, v)
+    share = problem.adjoint_share(v, inner)
+    if share is None:
+        return None
+    p = share * u
+    indirect = -problem.control_product_transposed(u, v, p)
+    return Hypergradient(outer + indirect, None, error, 0, True, indirect, p, of_u=True)
 
 
 def adjoint_hypergradient(

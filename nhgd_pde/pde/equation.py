@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -238,6 +239,15 @@ class StateEquation:
             known = Jacobian(matrix, lambda: generic()[0], self.counts, self.solver)
         control = ControlDerivative(self.rows, self.stiffness.control(full, v), scenarios=self.scenarios)
         return Linearisation(known, control, lambda: generic()[1])
+
+    def load_share(self, g: Tensor) -> float | None:
+        """c where R(u, v) = J(v) u - b with a symmetric J, and g (S, n) is c b; None where it is not, or not known."""
+        if self.stiffness is None or not self.symmetric or bool(torch.count_nonzero(self.lift)):
+            return None
+        load = -self.restrict(self.stiffness.load).expand(g.shape)
+        largest = int(load.abs().argmax())
+        share = float(g.reshape(-1)[largest] / load.reshape(-1)[largest])
+        return share if math.isfinite(share) and torch.equal(share * load, g) else None
 
     @cached_property
     def stiffness(self) -> Stiffness | None:

@@ -52,7 +52,7 @@ class Stiffness:
         return self._last[0][1]
 
     @cached_property
-    def _load(self) -> Tensor:
+    def load(self) -> Tensor:
         """(S or 1, N) all integrals at the zero state; the loads do not depend on the coefficients."""
         every = (*(each.scale.integral for each in self.integrals), *self.others)
         total: Tensor | None = None
@@ -79,7 +79,7 @@ class Stiffness:
 
     def residual(self, full: Tensor, v: Tensor) -> Tensor:
         """The integrals tested with all functions at coefficients (S, N) of the state; (S, N)."""
-        total = self._load
+        total = self.load
         for scaled, (c, _) in zip(self.integrals, self._scales(v), strict=True):
             total = total + scaled.residual(full, c)
         for integral, blocks in self._fixed_blocks:

@@ -40,12 +40,14 @@ def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
     A constant coefficient on a regular mesh of simplices leaves many, such as those of the diagonals of squares:
     without them the factors of a Laplacian on a box have half as many entries.
     """
-    sizes, counts = np.abs(matrix.data), np.diff(matrix.indptr)
+    sizes = np.abs(matrix.data)
+    if not len(sizes) or sizes.min() > _ROUNDING * sizes.max():
+        return matrix
+    counts = np.diff(matrix.indptr)
     # The largest entry of a column is that of the row with its number; a row without entries has the largest entry 0.
     largest = np.zeros(matrix.shape[0])
     filled = np.flatnonzero(counts)
-    if len(filled):
-        largest[filled] = np.maximum.reduceat(sizes, matrix.indptr[filled])
+    largest[filled] = np.maximum.reduceat(sizes, matrix.indptr[filled])
     kept = sizes > _ROUNDING * np.minimum(np.repeat(largest, counts), largest[matrix.indices])
     if kept.all():
         return matrix
