@@ -276,19 +276,6 @@ class ImplicitProblem(BilevelProblem, Protocol):
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors: ...
 
 
-@runtime_checkable
-class SelfAdjointProblem(Protocol):
-    """A further method of a problem whose adjoint variable may be a multiple of the inner variables.
-
-    Where u solves J u = b with a symmetric J, and grad_u f = c b, the adjoint variable is p = c u: the compliance of a
-    structure is such an f.
-    """
-
-    def adjoint_share(self, v: Tensor, g: Tensor) -> float | None:
-        """c where g (S, n) is c b, entry by entry; None where it is not, or not known to be."""
-        ...
-
-
 class SecondOrderProblem(BilevelProblem, Protocol):
     """A bilevel problem whose inner solution is the root of a residual R that is known with its second derivatives."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.conjugate_residuals import preconditioned_residuals
 from ..linalg.krylov import KrylovResult, Operator
-from .bilevel import BilevelProblem, SelfAdjointProblem
+from .bilevel import BilevelProblem
 from .curvature.base import InverseFisher, PointwiseState, belongs
 from .running_cross import CrossElsewhere
 from .stability import ErrorBound
@@ -23,6 +24,19 @@ _RECURRED = 1e-11
 # factors of this point, which are exact unless the scenarios differ.
 _PATIENCE = 3
 _MOST = 30
+
+
+@runtime_checkable
+class SelfAdjointProblem(Protocol):
+    """A further method of a problem whose adjoint variable may be a multiple of the inner variables.
+
+    Where u solves J u = b with a symmetric J, and grad_u f = c b, the adjoint variable is p = c u: the compliance of a
+    structure is such an f.
+    """
+
+    def adjoint_share(self, g: Tensor) -> float | None:
+        """c where g (S, n) is c b, entry by entry; None where it is not, or not known to be."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +125,7 @@ def self_adjoint_hypergradient(
     if not known or not isinstance(problem, SelfAdjointProblem):
         return None
     inner, outer = problem.outer_derivatives(u, v)
-    share = problem.adjoint_share(v, inner)
+    share = problem.adjoint_share(inner)
     if share is None:
         return None
     p = share * u

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -217,45 +216,22 @@ class StateEquation:
                     return derivative
                 # The factors are kept where only R_v has changed.
                 known = derivative.jacobian if self.linear else None
-        derivative = self._linearised(self.embed(u, v), v, known)
+        full = self.embed(u, v)
+        found = self.stiffness
+        derivative = self._linearise(full, v) if found is None else found.linearised(self, full, v, known)
+        if known is not None and found is None:
+            derivative = replace(derivative, jacobian=known)
         self._last[:] = [(u.clone(), v.clone(), derivative)]
         return derivative
 
-    def _linearised(self, full: Tensor, v: Tensor, known: Jacobian | None) -> Linearisation:
-        """The derivatives at coefficients (S, N) and controls (p,), with J where it is known already."""
-        if self.stiffness is None:
-            derivative = self._linearise(full, v)
-            return derivative if known is None else replace(derivative, jacobian=known)
-        assembled: list[tuple[ScenarioMatrix, tuple[Blocks, ...]]] = []
-
-        def generic() -> tuple[ScenarioMatrix, tuple[Blocks, ...]]:
-            if not assembled:
-                state, _, blocks = self._assemble(full, v)
-                assembled.append((state, blocks))
-            return assembled[0]
-
-        if known is None:
-            matrix = self.stiffness.matrix(v)
-            known = Jacobian(matrix, lambda: generic()[0], self.counts, self.solver)
-        control = ControlDerivative(self.rows, self.stiffness.control(full, v), scenarios=self.scenarios)
-        return Linearisation(known, control, lambda: generic()[1])
-
     def load_share(self, g: Tensor) -> float | None:
         """c where R(u, v) = J(v) u - b with a symmetric J, and g (S, n) is c b; None where it is not, or not known."""
-        if self.stiffness is None or not self.symmetric or bool(torch.count_nonzero(self.lift)):
-            return None
-        load = -self.restrict(self.stiffness.load).expand(g.shape)
-        largest = int(load.abs().argmax())
-        share = float(g.reshape(-1)[largest] / load.reshape(-1)[largest])
-        return share if math.isfinite(share) and torch.equal(share * load, g) else None
+        return None if self.stiffness is None else self.stiffness.load_share(g)
 
     @cached_property
     def stiffness(self) -> Stiffness | None:
-        """J and R as sums with the coefficients that controls change; None where the equation is of another kind."""
-        kept = self.data is None and self.zero_mean is None and self.repeats == 1 and self.easier is None
-        if self.affine or not self.linear or not kept:
-            return None
-        return stiffness_of(self.integrals, self.rows, self.free, self.scenarios, self.symmetric)
+        """R as a sum with the coefficients that controls change; None where the equation is of another kind."""
+        return stiffness_of(self)
 
     @cached_property
     def _last(self) -> list[tuple[Tensor, Tensor, Linearisation]]:
@@ -329,11 +305,8 @@ class StateEquation:
         if self.data is not None:
             through = state.restrict(self.free, np.arange(self.size))
             derivative = replace(derivative, through=through, data=self.data.at(v))
-        return Linearisation(
-            Jacobian(state.restrict(self.free, self.free), lambda: state, self.counts, self.solver),
-            derivative,
-            lambda: blocks,
-        )
+        jacobian = Jacobian(state.restrict(self.free, self.free), lambda: state, self.counts, self.solver)
+        return Linearisation(jacobian, derivative, lambda: blocks)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J w, (S, n)."""
