@@ -16,7 +16,7 @@ from ..linalg.counts import Counts
 from ..linalg.differences import PointFunction
 from ..linalg.factorisation import DIRECT
 from ..linalg.solvers.base import LinearSolver
-from ..linalg.sparse import ScenarioMatrix
+from ..linalg.sparse import ScenarioMatrix, added
 from .form import Integral
 from .given import GivenData
 from .linearisation import ControlDerivative, Jacobian, Linearisation, StateDerivative
@@ -73,7 +73,7 @@ class StateEquation:
 
     def eased(self, share: float) -> StateEquation:
         """The equation with a share of the parts that are nonlinear in u; the equation itself at the share 1."""
-        if share == 1.0 or self.easier is None:
+        if self.easier is None or share == 1.0:
             return self
         return replace(self, integrals=self.easier(share), easier=None)
 
@@ -125,9 +125,7 @@ class StateEquation:
 
     def restrict_data(self, covector: Tensor, v: Tensor) -> Tensor:
         """Pulls a covector (S, N) back to the controls that determine coefficients; (p,), summed over the scenarios."""
-        if self.data is None:
-            return covector.new_zeros(self.controls)
-        return self.data.at(v).rmv_summed(covector)
+        return covector.new_zeros(self.controls) if self.data is None else self.data.at(v).rmv_summed(covector)
 
     def bent_data(self, covector: Tensor, v: Tensor, d: Tensor) -> Tensor:
         """The derivative of `restrict_data` by v in a direction d (p,) with a fixed covector; (p,)."""
@@ -393,8 +391,3 @@ class StateEquation:
     def _tests(self, w: Tensor) -> Tensor:
         """The test functions w (S, n) of the rows, as coefficients of the space."""
         return self.extend(w)
-
-
-def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
-    """a + b, where None is zero."""
-    return b if a is None else a + b

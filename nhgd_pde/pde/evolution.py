@@ -22,8 +22,8 @@ from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.bidiagonal import BidiagonalMatrix, LevelMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
-from ..linalg.sparse import ScenarioMatrix
-from .equation import StateEquation, added
+from ..linalg.sparse import ScenarioMatrix, added
+from .equation import StateEquation
 from .form import Coefficients, Integral
 from .linearisation import ControlDerivative, Jacobian, Linearisation
 

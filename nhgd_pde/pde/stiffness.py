@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..fem.coefficient_map import CoefficientMap
 from ..fem.evaluation_operator import EvaluationOperator
-from ..fem.pattern import Blocks
 from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
 from .linearisation import ControlDerivative, Jacobian, Linearisation
@@ -48,14 +47,8 @@ class Stiffness:
 
     def linearised(self, equation: StateEquation, full: Tensor, v: Tensor, known: Jacobian | None) -> Linearisation:
         """The derivatives at coefficients (S, N) of the state and controls (p,), with J where it is known already."""
-        kept: list[tuple[ScenarioMatrix, ScenarioMatrix | None, tuple[Blocks, ...]]] = []
-
-        def assembled() -> tuple[ScenarioMatrix, ScenarioMatrix | None, tuple[Blocks, ...]]:
-            """What is seldom asked for: J on all coefficients, and the derivatives of the integrands."""
-            if not kept:
-                kept.append(equation._assemble(full, v))
-            return kept[0]
-
+        # J on all coefficients, and the derivatives of the integrands, are seldom asked for.
+        assembled = cache(lambda: equation._assemble(full, v))
         jacobian = known or Jacobian(self.matrix(v), lambda: assembled()[0], equation.counts, equation.solver)
         control = ScaledControl(self, full, [slopes for _, slopes in self._scales(v)])
         derivative = ControlDerivative(self.rows, control, scenarios=self.scenarios)
