@@ -218,7 +218,7 @@ class PDEProblem:
         return self._whole_length(full, self.model.whole_gram, self._level)
 
     def _whole_length(self, full: Tensor, gram: SparseMatrix, level: float) -> float:
-        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal())
+        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal)
 
     @of_controls("v")
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
@@ -244,10 +244,10 @@ class PDEProblem:
             return self.sibling._mass
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
-        values = range(0, cells.components, cells.stride)
-        mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
-        copies = self.equation.size // self.space.size
-        return SparseMatrix(self.equation.measure * sp.kron(sp.identity(copies), mass), one.device, symmetric=True)
+        blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
+        mass = cells.assemble(cells, blocks, symmetric=True).host()
+        levels = self.equation.measure * sp.kron(sp.identity(self.equation.size // self.space.size), mass)
+        return SparseMatrix(levels, one.device, symmetric=True)
 
     @cached_property
     def _level(self) -> float:
@@ -285,8 +285,7 @@ class PDEProblem:
 
     @of_controls("v")
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        state, control = self.objective.derivatives(self.equation.embed(u, v), v)
-        return self._outer(state, control, v)
+        return self._outer(*self.objective.derivatives(self.equation.embed(u, v), v), v)
 
     def _outer(self, state: Tensor, control: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Takes covectors on all coefficients (S, N) and controls to covectors on unknowns and design variables."""
@@ -315,9 +314,8 @@ class PDEProblem:
         by u (S, n), and at fixed u by v (S, p).
         """
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
-        return self.equation.restrict(state), self._each_pulled_back(
-            control + self.equation.each_restrict_data(state, v)
-        )
+        whole = control + self.equation.each_restrict_data(state, v)
+        return self.equation.restrict(state), self._each_pulled_back(whole)
 
     @of_controls("v")
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -357,6 +355,9 @@ class PDEProblem:
     @of_controls("v")
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         return self.model.state_factors(u, v)
+
+    def adjoint_share(self, g: Tensor) -> float | None:
+        return self.equation.load_share(g)
 
     @of_controls("v")
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

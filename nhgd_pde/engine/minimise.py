@@ -257,6 +257,8 @@ def _reached(loop: LoopState, search: Search) -> LoopState:
 def _diverged(loop: LoopState, search: Search) -> bool:
     """Whether the objective has grown by orders of magnitude more than its value and slope at the start explain."""
     reached, start = loop.current.evaluation, loop.first.evaluation
+    if reached.finite and reached.value <= start.value:
+        return False
     expected = abs(start.value) + start.norm * search.space.metric.norm((reached.v - start.v)[None])
     return not (reached.finite and reached.value - start.value <= _GROWN * expected)
 

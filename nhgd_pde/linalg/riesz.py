@@ -15,6 +15,9 @@ from .counts import Counts
 from .safe_lengths import dot, length, magnitude, paired_length
 from .sparse import SparseMatrix
 
+# Squares of lengths that need no scaling.
+_USUAL = 1e-200, 1e200
+
 
 class RieszMap:
     """The Riesz map x -> K x of a space with Gram matrix K, and its inverse.
@@ -56,7 +59,9 @@ class RieszMap:
 
     def norm(self, x: Tensor) -> float:
         """sqrt(x . K x), summed over the rows; not finite where x is not finite."""
-        return length(x, self.covector, self._diagonal)
+        # Squares in this range have neither overflowed nor lost terms.
+        square = self.inner(x, x)
+        return math.sqrt(square) if _USUAL[0] < square < _USUAL[1] else length(x, self.covector, lambda: self._diagonal)
 
     def dual_norm(self, derivative: Tensor) -> float:
         """The norm of a covector; takes one solve per row. It is a bound from above where solves have errors.
@@ -92,7 +97,9 @@ class RieszMap:
 
     def dual_norm_estimate(self, derivative: Tensor) -> float:
         """|derivative|_{D^-1}, D = diag(K), without a solve: within a factor of two for a P1 mass matrix."""
-        return length(derivative, lambda r: r / self._diagonal)
+        square = dot(derivative, derivative / self._diagonal)
+        usual = _USUAL[0] < square < _USUAL[1]
+        return math.sqrt(square) if usual else length(derivative, lambda r: r / self._diagonal)
 
     @cached_property
     def _diagonal(self) -> Tensor:
