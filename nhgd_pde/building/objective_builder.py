@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..control.controls import Controls, ControlSpace
 from ..fem.evaluation_operator import EvaluationOperator, side_by_side
+from ..fem.quadrature import same_points
 from ..fem.state_space import StateSpace
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
@@ -172,7 +173,7 @@ class ObjectiveBuilder:
         placed = [
             part.evaluation.shifted(first, rows.width)
             for part, first in zip(self.controls.parts, rows.column_offsets, strict=False)
-            if torch.equal(part.evaluation.quadrature.x, evaluation.quadrature.x)
+            if same_points(part.evaluation.quadrature, evaluation.quadrature)
         ]
         return IntegralTerm(
             density,

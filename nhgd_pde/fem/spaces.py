@@ -9,8 +9,10 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation_operator import EvaluationOperator, evaluation, point_evaluation, tangential
+from .deferred_basis import DeferredBasis
+from .evaluation_operator import EvaluationOperator
 from .mesh import Domain
+from .tables import cell_evaluation, facet_evaluation, point_evaluation, tangential
 
 # scikit-fem's elements of the degrees 0, 1 and 2 on each kind of cell.
 _ELEMENTS = {
@@ -53,23 +55,25 @@ class Space:
     @cached_property
     def cells(self) -> EvaluationOperator:
         """Evaluation on the cells."""
-        return evaluation(self.basis, self.device)
+        return cell_evaluation(self.basis, self.device)
 
     def facets(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets, by default at own points, else at those of another space for products of both."""
-        return evaluation(self._facet_basis(facets, like), self.device)
+        return facet_evaluation(self._facet_basis(facets, like), self.device)
 
     def traces(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets with tangential gradients, at points as in `facets`."""
         basis = self._facet_basis(facets, like)
         normals = torch.as_tensor(np.ascontiguousarray(basis.normals), device=self.device)
-        return tangential(evaluation(basis, self.device), normals)
+        return tangential(facet_evaluation(basis, self.device), normals)
 
     def _facet_basis(self, facets: np.ndarray, like: Space | None) -> skfem.FacetBasis:
         """The basis on some facets, by default with points that are exact for products of two of its functions."""
         mesh = self.domain.mesh
         order = 2 * _degree(self.element if like is None else like.element)
-        return skfem.FacetBasis(mesh, self.basis.elem, facets=facets, intorder=order)
+        return skfem.FacetBasis(
+            mesh, self.basis.elem, facets=facets, intorder=order, dofs=self.basis.dofs, disable_doflocs=True
+        )
 
     def cells_at(self, x: np.ndarray) -> np.ndarray | None:
         """(k,) the cells of points (dim, k); None where a point is outside."""
@@ -109,7 +113,7 @@ def space(domain: Domain, element: str, device: torch.device, like: Space | None
         # in each coordinate. The rule of order 4 on tetrahedra has negative weights, with which a mass matrix has no
         # root.
         order = 2 * _degree(element)
-        basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
+        basis = DeferredBasis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
     else:
-        basis = skfem.Basis(domain.mesh, elem, quadrature=like.basis.quadrature)
+        basis = DeferredBasis(domain.mesh, elem, quadrature=like.basis.quadrature)
     return Space(domain, element, basis, device)

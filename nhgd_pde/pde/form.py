@@ -164,7 +164,7 @@ class Integral:
         """dF/d(u, grad u) in closed form without controls, without zero blocks."""
         assert self.closed is not None
         quadrature = self.evaluation.quadrature
-        found = self.closed.blocks(self.coefficients, quadrature.x.shape[0])
+        found = self.closed.blocks(self.coefficients, quadrature.dim)
         shape = quadrature.weights.shape
         # A coefficient may stand in several blocks.
         each = {id(block): block for block in found.values()}

@@ -113,7 +113,7 @@ class RegularisationTerm(Term):
     def _variation(self, key: str, part: ControlSpace, builder: ObjectiveBuilder) -> list[ControlTerm]:
         from ...objective.terms import TotalVariation
 
-        if part.evaluation.quadrature.x.shape != builder.state.cells.quadrature.x.shape:
+        if part.evaluation.quadrature.weights.shape != builder.state.cells.quadrature.weights.shape:
             builder.values.complain(f"{key}.norm", "expected l2, h1 or l1 for a control of the boundary, found 'tv'")
             return []
         rows = builder.controls.rows
