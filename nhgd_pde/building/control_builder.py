@@ -122,7 +122,8 @@ class ControlBuilder:
         count = self._components(key, spec)
         part, functions, weight = self.spaces.in_cells(key, spec, count)
         factor = self._gain(key, spec.gain, x)
-        coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
+        everywhere = getattr(spec, "on", None) is None
+        coefficients = {gain: self.values.tensor(factor) * (1.0 if everywhere else weight.reshape(-1))}
         if self.interior.vector is None:
             maps: tuple[ControlMap, ...] = (added("source", gain),)
         else:

@@ -108,7 +108,7 @@ class ObjectiveBuilder:
         """The functions of the state at the points of an integral, and a mask (elements, points) of its region."""
         if on is not None and on in self.facets and on not in self.state.domain.subdomains:
             evaluation = self.state.facets(self.facets[on])
-            return evaluation, np.ones(tuple(evaluation.quadrature.weights.shape))
+            return evaluation, np.broadcast_to(1.0, tuple(evaluation.quadrature.weights.shape))
         if on is not None and on not in self.state.domain.subdomains:
             self.values.mistakes.unknown(
                 self.values.domain, key, "subdomain", on, self.state.domain.subdomains, self.facets

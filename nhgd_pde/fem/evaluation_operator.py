@@ -114,7 +114,8 @@ class EvaluationOperator:
             local = densities.new_zeros(len(columns), scenarios, end - first)
             for k, table in enumerate(self.tables):
                 local[self.part(k)] += tested(table[first:end], density[k, :, first:end] * weights[first:end])
-            total.index_add_(1, columns.reshape(-1), local.movedim(1, 0).reshape(scenarios, -1))
+            for row, own in zip(total, local.movedim(1, 0), strict=True):
+                row.index_add_(0, columns.reshape(-1), own.reshape(-1))
         return total[:, : self.size]
 
     @cached_property

@@ -63,7 +63,9 @@ class Pattern:
     def scatter(self, data: Tensor, local: Tensor, first: int, end: int) -> None:
         """Add the matrices (a, b, S, elements) of the elements from `first` to before `end` to data of `zeros`."""
         slots = self.slots[:, :, first:end].reshape(-1)
-        data.index_add_(1, slots, local.movedim(2, 0).reshape(len(data), -1))
+        # Torch adds to vectors many times faster than to rows of a matrix.
+        for row, own in zip(data, local.movedim(2, 0), strict=True):
+            row.index_add_(0, slots, own.reshape(-1))
 
     def by_maps(self, blocks: Blocks) -> Tensor | None:
         """CSR data (S, nnz) of one matrix for each scenario, by products of sparse maps with the coefficients.

@@ -94,7 +94,26 @@ class Space:
 
     def facet_dofs(self, facets: np.ndarray) -> np.ndarray:
         """Indices of the degrees of freedom on some facets, sorted."""
-        return np.sort(np.asarray(self.basis.get_dofs(facets).all()))
+        mesh, dofs = self.domain.mesh, self.basis.element_dofs
+        cells = mesh.f2t[0, facets]
+        side = np.argmax(mesh.t2f[:, cells] == facets, axis=0)
+        found = [dofs[functions][:, cells[side == k]].reshape(-1) for k, functions in enumerate(self._on_sides)]
+        return np.unique(np.concatenate(found))
+
+    @cached_property
+    def _on_sides(self) -> list[np.ndarray]:
+        """For each facet of the reference cell the functions whose nodes lie on it."""
+        elem, domain = self.basis.elem, self.domain.mesh.elem.refdom
+        corners = np.array(domain.p).T
+        nodes = np.asarray(elem.doflocs)
+        found = []
+        for facet in domain.facets:
+            start, *rest = corners[np.atleast_1d(facet)]
+            span = np.array([point - start for point in rest]).reshape(-1, corners.shape[1])
+            offsets = nodes - start
+            away = offsets - offsets @ np.linalg.pinv(span) @ span if len(span) else offsets
+            found.append(np.flatnonzero(np.abs(away).max(axis=1) < 1e-9))
+        return found
 
     def cell_dofs(self, cells: np.ndarray) -> np.ndarray:
         """Sorted indices of the degrees of freedom of these cells."""

@@ -34,12 +34,12 @@ def cell_evaluation(basis: skfem.CellBasis, device: torch.device) -> EvaluationO
             packed_table(_on(device, np.stack([field[axis] for field in fields], axis=-1))) for axis in range(len(points))
         )
         weights = basis.dx
-    corners = [np.broadcast_to(mesh.elem().lbasis(points, i)[0], points.shape[1:]) for i in range(len(mesh.t))]
-    shape = np.stack(corners)
+    nodal = (mesh.elem().lbasis(points, i)[0] for i in range(len(mesh.t)))
+    shape = np.stack([np.broadcast_to(value, points.shape[1:]) for value in nodal])
 
     def places(first: int, end: int) -> Tensor:
-        cells = mesh.p[:, mesh.t[:, first:end]]
-        return _on(device, np.einsum("dve,vq->deq", cells, shape))
+        corners = mesh.t[:, first:end]
+        return _on(device, np.stack([row[corners].T @ shape for row in mesh.p]))
 
     table = _on(device, values[None]).expand(mesh.nelements, -1, -1)
     quadrature = Quadrature(_on(device, weights), len(points), places)

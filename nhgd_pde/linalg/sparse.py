@@ -106,6 +106,8 @@ class ScenarioMatrix:
 
     def mean(self) -> sp.csr_matrix:
         """The mean over the scenarios."""
+        if self.shared:
+            return self.host()
         return self._host(self.data.mean(0))
 
     def _host(self, data: Tensor) -> sp.csr_matrix:
@@ -131,6 +133,8 @@ class ScenarioMatrix:
 
     def scaled(self, factor: float | Tensor) -> ScenarioMatrix:
         """The matrix times a number, or times one number per scenario (S, 1)."""
+        if isinstance(factor, float) and factor == 1.0:
+            return self
         return ScenarioMatrix(self.pattern, factor * self.data, self.shape, self.symmetric)
 
     def restrict(self, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:

@@ -258,24 +258,32 @@ class StateEquation:
             blocks.append(by_state)
             if by_state or state is None:
                 state = added(state, test.assemble(test, _shared(by_state), self._symmetric_integrals))
-            if by_control is not None and integral.control_evaluation is not None:
-                control = added(control, test.assemble(integral.control_evaluation, _shared(by_control)))
+            if by_control is not None:
+                control = added(control, by_control)
         assert state is not None
         if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
 
-    def _blocks(self, integral: Integral, stages: Tensor, rows: Tensor) -> tuple[Blocks, Blocks | None]:
-        """The derivatives of an integrand by the state and by the controls; None where the latter are not needed."""
+    def _blocks(self, integral: Integral, stages: Tensor, rows: Tensor) -> tuple[Blocks, ScenarioMatrix | None]:
+        """The derivative of an integrand by the state, and that of its integral by the controls.
+
+        The latter is None where it is not needed.
+        """
         closed = self.affine and integral.closed is not None
         # The closed form needs no control values, and a known derivative by the controls is not computed again.
-        controls = None if closed and self.known_control is not None else integral.control_values(rows)
-        acting = controls is not None and self.known_control is None
-        if closed and not acting:
-            return integral.closed_blocks(), None
+        acting = self.known_control is None and integral.control_evaluation is not None and bool(integral.controls)
+        if closed:
+            by_state = integral.closed_blocks()
+            return by_state, _control_matrix(integral, stages, rows) if acting else None
+        controls = integral.control_values(rows)
         at_points = integral.evaluation.evaluate(stages)
-        by_state = integral.closed_blocks() if closed else integral.state_blocks(at_points, controls)
-        return by_state, integral.control_blocks(at_points, controls) if acting else None
+        by_state = integral.state_blocks(at_points, controls)
+        if not acting:
+            return by_state, None
+        trial = integral.control_evaluation
+        assert trial is not None
+        return by_state, integral.evaluation.assemble(trial, _shared(integral.control_blocks(at_points, controls)))
 
     @property
     def _controlled(self) -> bool:
@@ -379,6 +387,22 @@ class StateEquation:
     def _tests(self, w: Tensor) -> Tensor:
         """The test functions w (S, n) of the rows, as coefficients of the space."""
         return self.extend(w)
+
+
+def _control_matrix(integral: Integral, stages: Tensor, rows: Tensor) -> ScenarioMatrix:
+    """The derivative of an affine integral by the controls (N, width).
+
+    Of one scenario it is computed for some elements after the other, so that no values at all points are stored.
+    """
+    test, trial = integral.evaluation, integral.control_evaluation
+    assert trial is not None
+
+    def blocks(piece: Integral) -> Blocks:
+        return piece.control_blocks(piece.evaluation.evaluate(stages), piece.control_values(rows))
+
+    if len(stages) > 1:
+        return test.assemble(trial, _shared(blocks(integral)))
+    return test.assemble_pieces(trial, lambda first, end: blocks(integral.piece(first, end)))
 
 
 def _shared(blocks: Blocks) -> Blocks:

@@ -91,11 +91,11 @@ class RegularisationTerm(Term):
             gram = self.weight * sp.identity(part.columns, format="csr")
         else:
             blocks = {
-                (i, i): self.weight * part.weight
+                (i, i): part.weight
                 for i in range(part.evaluation.components)
                 if (i % part.evaluation.stride == 0) == (self.norm == "l2")
             }
-            gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
+            gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).scaled(self.weight).host()
         matrix = SparseMatrix(builder.spread(first, part, gram), builder.state.device, symmetric=True)
         return Regularisation(matrix, self._reference(key, first, part, builder))
 
