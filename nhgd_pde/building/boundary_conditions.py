@@ -52,7 +52,9 @@ def side_condition(values: Values, state: StateSpace, name: str, indices: np.nda
     x = evaluation.quadrature.flat
 
     def integral(form: Pointwise, coefficients: dict[str, Tensor], keys: dict[str, str]) -> Integral:
-        return guarded_integral(values, evaluation, form, coefficients | values.companions(key, evaluation.quadrature), keys, name)
+        return guarded_integral(
+            values, evaluation, form, coefficients | values.companions(key, evaluation.quadrature), keys, name
+        )
 
     if condition.neumann is not None:
         flux = _data(values, state, key, "flux", f"{key}.neumann", condition.neumann, x)

@@ -9,7 +9,6 @@ from itertools import chain
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from torch import Tensor
 
 from ..control.controls import Controls, ControlSpace

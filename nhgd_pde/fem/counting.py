@@ -11,8 +11,8 @@ import scipy.sparse as sp
 def lexical_order(columns: Sequence[np.ndarray] | np.ndarray, bound: int) -> np.ndarray:
     """(n,) the order of rows of integers, by the first column, then by the second, and so on; equal rows stay in order.
 
-    One stable counting sort per column, from the last to the first, which is the conversion of a sparse matrix with one
-    entry per row from rows to columns. For the vertices of a large mesh it takes less time and memory than sorting keys.
+    There is one stable counting sort per column, from the last to the first: the conversion of a sparse matrix with one
+    entry per row from rows to columns. For the vertices of a large mesh it takes less time than sorting keys.
 
     Args:
         columns: (n,) each, at least 0 and below `bound`.

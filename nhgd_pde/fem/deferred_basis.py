@@ -33,17 +33,17 @@ class DeferredBasis(skfem.CellBasis):
         self.tind, self.nelems = None, mesh.nelements
 
     @cached_property
-    def basis(self) -> list[tuple[skfem.DiscreteField, ...]]:  # type: ignore[override]
+    def basis(self) -> list[tuple[skfem.DiscreteField, ...]]:
         return [self.elem.gbasis(self.mapping, self.X, i) for i in range(self.Nbfun)]
 
     @cached_property
-    def dx(self) -> np.ndarray:  # type: ignore[override]
+    def dx(self) -> np.ndarray:
         return np.abs(self.mapping.detDF(self.X)) * np.broadcast_to(self.W, (self.nelems, self.W.shape[-1]))
 
     @cached_property
     def doflocs(self) -> np.ndarray:
         """(dim, N) the points of the degrees of freedom."""
-        if self.N == self.mesh.nvertices and self.elem.nodal_dofs == 1:
+        if self.mesh.nvertices == self.N and self.elem.nodal_dofs == 1:
             return np.asarray(self.mesh.p)
         found = np.zeros((len(self.mesh.p), self.N))
         for reference, dofs in zip(np.asarray(self.elem.doflocs), self.element_dofs, strict=True):

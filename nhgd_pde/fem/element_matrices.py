@@ -37,10 +37,10 @@ def product(left: Tensor, weighted: Tensor, right: Tensor) -> Tensor:
         tables = (left[0].T[:, None] * right[0].T[None]).expand(-1, -1, weighted.shape[-1])
         found = tables.flatten(0, 1) @ weighted.reshape(-1, weighted.shape[-1]).T
         return found.reshape(*tables.shape[:2], scenarios, elements)
-    if left.shape[1] == 1 or right.shape[1] == 1:
-        return tested(left, weighted)[:, None] * right[:, 0].T[:, None] if right.shape[1] == 1 else (
-            left[:, 0].T[:, None, None] * tested(right, weighted)[None]
-        )
+    if right.shape[1] == 1:
+        return tested(left, weighted)[:, None] * right[:, 0].T[:, None]
+    if left.shape[1] == 1:
+        return left[:, 0].T[:, None, None] * tested(right, weighted)[None]
     return torch.einsum("seqa,eqb->abse", weighted[..., None] * left, right)
 
 

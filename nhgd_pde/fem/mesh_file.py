@@ -13,10 +13,10 @@ import skfem
 
 from .cells import CELLS, MeshFileError, place_text
 from .digits import rounding_step
+from .facet_tables import with_facets
 from .mesh_checks import MeshOfFile, misfit, unsound_cells
 from .mesh_names import Parts, facets_by_vertices, parts_of, set_of_vertices, tagged_by_skfem
 from .planes import NotFlatError, flattened
-from .facet_tables import with_facets
 from .refinement import with_facets_of
 
 if TYPE_CHECKING:

@@ -49,9 +49,7 @@ class Quadrature:
 
     def piece(self, first: int, end: int) -> Quadrature:
         """The points and weights of the elements from `first` to before `end`."""
-        return Quadrature(
-            self.weights[first:end], self.dim, lambda low, high: self._places(first + low, first + high)
-        )
+        return Quadrature(self.weights[first:end], self.dim, lambda low, high: self._places(first + low, first + high))
 
 
 def given_quadrature(x: Tensor, weights: Tensor) -> Quadrature:

@@ -29,10 +29,8 @@ def cell_evaluation(basis: skfem.CellBasis, device: torch.device) -> EvaluationO
         gradients = _affine_gradients(np.stack(slopes), own.invA, device)
         weights = np.abs(own.detA)[:, None] * basis.W
     else:
-        fields = [field[0].grad for field in basis.basis]
-        gradients = tuple(
-            packed_table(_on(device, np.stack([field[axis] for field in fields], axis=-1))) for axis in range(len(points))
-        )
+        fields = np.stack([field[0].grad for field in basis.basis], axis=-1)
+        gradients = tuple(packed_table(_on(device, field)) for field in fields)
         weights = basis.dx
     nodal = (mesh.elem().lbasis(points, i)[0] for i in range(len(mesh.t)))
     shape = np.stack([np.broadcast_to(value, points.shape[1:]) for value in nodal])

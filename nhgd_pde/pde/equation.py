@@ -17,6 +17,7 @@ from ..linalg.differences import PointFunction
 from ..linalg.factorisation import DIRECT
 from ..linalg.solvers.base import LinearSolver
 from ..linalg.sparse import ScenarioMatrix
+from .assembly import added, derivatives, shared
 from .form import Integral
 from .given import GivenData
 from .linearisation import ControlDerivative, Jacobian, Linearisation, StateDerivative
@@ -253,37 +254,19 @@ class StateEquation:
         blocks = []
         rows = self.rows.spread(v)
         for integral in self.integrals:
-            test = integral.evaluation
-            by_state, by_control = self._blocks(integral, stages, rows)
+            # A known derivative by the controls is not computed again.
+            acts = self.known_control is None and integral.controlled
+            by_state, by_control = derivatives(integral, stages, rows, self.affine, acts)
             blocks.append(by_state)
             if by_state or state is None:
-                state = added(state, test.assemble(test, _shared(by_state), self._symmetric_integrals))
+                test = integral.evaluation
+                state = added(state, test.assemble(test, shared(by_state), self._symmetric_integrals))
             if by_control is not None:
                 control = added(control, by_control)
         assert state is not None
         if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
-
-    def _blocks(self, integral: Integral, stages: Tensor, rows: Tensor) -> tuple[Blocks, ScenarioMatrix | None]:
-        """The derivative of an integrand by the state, and that of its integral by the controls.
-
-        The latter is None where it is not needed.
-        """
-        closed = self.affine and integral.closed is not None
-        # The closed form needs no control values, and a known derivative by the controls is not computed again.
-        acting = self.known_control is None and integral.control_evaluation is not None and bool(integral.controls)
-        if closed:
-            by_state = integral.closed_blocks()
-            return by_state, _control_matrix(integral, stages, rows) if acting else None
-        controls = integral.control_values(rows)
-        at_points = integral.evaluation.evaluate(stages)
-        by_state = integral.state_blocks(at_points, controls)
-        if not acting:
-            return by_state, None
-        trial = integral.control_evaluation
-        assert trial is not None
-        return by_state, integral.evaluation.assemble(trial, _shared(integral.control_blocks(at_points, controls)))
 
     @property
     def _controlled(self) -> bool:
@@ -387,34 +370,3 @@ class StateEquation:
     def _tests(self, w: Tensor) -> Tensor:
         """The test functions w (S, n) of the rows, as coefficients of the space."""
         return self.extend(w)
-
-
-def _control_matrix(integral: Integral, stages: Tensor, rows: Tensor) -> ScenarioMatrix:
-    """The derivative of an affine integral by the controls (N, width).
-
-    Of one scenario it is computed for some elements after the other, so that no values at all points are stored.
-    """
-    test, trial = integral.evaluation, integral.control_evaluation
-    assert trial is not None
-
-    def blocks(piece: Integral) -> Blocks:
-        return piece.control_blocks(piece.evaluation.evaluate(stages), piece.control_values(rows))
-
-    if len(stages) > 1:
-        return test.assemble(trial, _shared(blocks(integral)))
-    return test.assemble_pieces(trial, lambda first, end: blocks(integral.piece(first, end)))
-
-
-def _shared(blocks: Blocks) -> Blocks:
-    """The blocks, reduced to one scenario where all scenarios have the same, so that they share one matrix."""
-    return {key: block[:1] if _agree(block) else block for key, block in blocks.items()}
-
-
-def _agree(block: Tensor) -> bool:
-    """Whether a block has several rows that are all the same; the first points are compared first."""
-    return block.shape[0] > 1 and all(bool((each == each[:1]).all()) for each in (block[:, :1], block))
-
-
-def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
-    """a + b, where None is zero."""
-    return b if a is None else a + b

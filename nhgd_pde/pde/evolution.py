@@ -23,7 +23,8 @@ from ..linalg.bidiagonal import BidiagonalMatrix, LevelMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
 from ..linalg.sparse import ScenarioMatrix
-from .equation import StateEquation, added
+from .assembly import added
+from .equation import StateEquation
 from .form import Coefficients, Integral
 from .linearisation import ControlDerivative, Jacobian, Linearisation
 

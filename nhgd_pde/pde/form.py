@@ -131,6 +131,11 @@ class Integral:
         axis = u.ndim - 2
         return torch.cat([value.expand(u.shape).unsqueeze(axis), flux], dim=axis).reshape(state.shape)
 
+    @property
+    def controlled(self) -> bool:
+        """Whether controls act in this integral."""
+        return self.control_evaluation is not None and bool(self.controls)
+
     def control_values(self, rows: Tensor) -> Tensor | None:
         """Control coefficients (R, columns) at the points, (controls, R, P)."""
         if self.control_evaluation is None or not self.controls:
