@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 import skfem
 import torch
 
@@ -118,6 +119,22 @@ class Space:
     def cell_dofs(self, cells: np.ndarray) -> np.ndarray:
         """Sorted indices of the degrees of freedom of these cells."""
         return np.unique(self.basis.element_dofs[:, cells])
+
+
+def linear_functions(space: Space) -> tuple[sp.csr_matrix, np.ndarray]:
+    """The functions of degree one in a Lagrange space: coefficients (size, vertices), and the dof of each vertex."""
+    mesh, elem = space.domain.mesh, space.basis.elem
+    lowest = _ELEMENTS[space.domain.cell][1]()
+    values = np.stack([lowest.lbasis(elem.doflocs.T, k)[0] for k in range(len(lowest.doflocs))], axis=1)
+    dofs, corners = np.asarray(space.basis.element_dofs), np.asarray(mesh.t)
+    # Every cell at a node gives the same coefficients, so that one of them is taken.
+    _, first = np.unique(dofs, return_index=True)
+    local, cell = np.unravel_index(first, dofs.shape)
+    rows = np.repeat(np.arange(space.size), values.shape[1])
+    entries = values[local]
+    matrix = sp.csr_matrix((entries.reshape(-1), (rows, corners[:, cell].T.reshape(-1))))
+    matrix.eliminate_zeros()
+    return matrix, np.asarray(space.basis.nodal_dofs[0])
 
 
 def _degree(element: str) -> int:

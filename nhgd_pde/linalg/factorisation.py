@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -88,9 +89,16 @@ class ScenarioFactorisation:
         return torch.cat([factor.solve_transposed(row[None]) for factor, row in zip(self._factors, b, strict=True)])
 
 
-def gram_solver(solver: LinearSolver) -> LinearSolver:
-    """The solver for the Gram matrices of spaces on the same mesh: definite, and without couplings of components."""
-    return solver.with_hints(Hints(symmetric=True, definite=True, dim=solver.hints.dim))
+def gram_solver(solver: LinearSolver, coefficients: np.ndarray | None = None) -> LinearSolver:
+    """The solver for Gram matrices, which are definite and do not couple components.
+
+    Args:
+        solver: the solver for the derivative of the equation.
+        coefficients: the unknowns, where they are not those of the equation.
+    """
+    hints = solver.hints
+    unknowns = hints.coefficients if coefficients is None else coefficients
+    return solver.with_hints(Hints(True, True, hints.dim, linear=hints.linear, coefficients=unknowns))
 
 
 def factorised_riesz_map(matrix: SparseMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> RieszMap:
@@ -102,4 +110,4 @@ def factorised_riesz_map(matrix: SparseMatrix, counts: Counts, solver: LinearSol
             factors.append(Factorisation(matrix.host, counts, symmetric=True, solver=solver))
         return factors[0].solve(derivative)
 
-    return RieszMap(matrix, solve)
+    return RieszMap(matrix, solve, error=lambda: factors[0].prepared.error if factors else 0.0)

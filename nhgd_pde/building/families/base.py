@@ -58,6 +58,8 @@ class Interior:
             the boundary have to exclude them.
         eased: share -> the integrand with that share of its nonlinear part; None for an integrand without one.
         undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
+        multiplier: (P,) weight of the last field, a multiplier, in a product that is spectrally equivalent
+            to its Schur complement; None without a multiplier.
         closed: an affine integrand as sums of products; None for another one.
     """
 
@@ -76,6 +78,7 @@ class Interior:
     eased: Callable[[float], Pointwise] | None = None
     undetermined: UndeterminedField | None = None
     closed: ClosedForm | None = None
+    multiplier: Tensor | None = None
 
 
 class Equation(EquationSpec):

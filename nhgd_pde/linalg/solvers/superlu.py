@@ -144,7 +144,7 @@ def singular(matrix: sp.csr_matrix) -> SingularMatrixError:
 class SuperLUFactors:
     """The factors of SuperLU. Vectors may live on any device: they are copied to the host and back."""
 
-    exact = True
+    exact, error = True, 0.0
     note = ""
 
     def __init__(self, lu: Any, symmetric: bool) -> None:
