@@ -122,8 +122,8 @@ class ControlBuilder:
         count = self._components(key, spec)
         part, functions, weight = self.spaces.in_cells(key, spec, count)
         factor = self._gain(key, spec.gain, x)
-        everywhere = getattr(spec, "on", None) is None
-        coefficients = {gain: self.values.tensor(factor) * (1.0 if everywhere else weight.reshape(-1))}
+        gains = self.values.tensor(factor)
+        coefficients = {gain: gains if getattr(spec, "on", None) is None else gains * weight.reshape(-1)}
         if self.interior.vector is None:
             maps: tuple[ControlMap, ...] = (added("source", gain),)
         else:
