@@ -42,12 +42,13 @@ def guarded_integral(
     keys: Mapping[str, str],
     name: str | None = None,
     closed: ClosedForm | None = None,
+    scale: str = "",
 ) -> Integral:
     """An integral without controls, whose coefficients are guarded by their keys in the file (coefficient -> key)."""
     quadrature = evaluation.quadrature
     guard = Guard(keys, values.ranges, lambda index: place_text(values.random, quadrature.flat, index))
     region = "" if name is None else f"at {name}" if name.startswith(POINTS) else f"on {name}"
-    return Integral(evaluation, form, coefficients, closed=closed, guard=guard, name=region)
+    return Integral(evaluation, form, coefficients, closed=closed, guard=guard, name=region, scale=scale)
 
 
 def cells_integral(values: Values, state: StateSpace, interior: Interior) -> Integral:
@@ -60,7 +61,8 @@ def cells_integral(values: Values, state: StateSpace, interior: Interior) -> Int
         and not name.startswith((parameter_coefficient(""), random_coefficient("")))
     }
     evaluation = interior.evaluation or state.cells
-    return guarded_integral(values, evaluation, interior.form, interior.coefficients, keys, closed=interior.closed)
+    form, coefficients = interior.form, interior.coefficients
+    return guarded_integral(values, evaluation, form, coefficients, keys, closed=interior.closed, scale=interior.scale)
 
 
 def inertia_integral(values: Values, state: StateSpace, interior: Interior) -> Integral:

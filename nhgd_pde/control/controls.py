@@ -184,8 +184,19 @@ class Controls:
         return any(part.filter is not None for part in self.parts)
 
     def physical(self, v: Tensor) -> Tensor:
-        """Design variables (p,) -> controls in the equation (p,), which are the filtered design variables."""
-        return self._mapped(v, "apply") if self._filtered else v
+        """Design variables (p,) -> controls in the equation (p,), which are the filtered design variables.
+
+        The last ones are kept, as everything that is computed at one point asks for them.
+        """
+        if not self._filtered:
+            return v
+        if not (self._last and torch.equal(self._last[0][0], v)):
+            self._last[:] = [(v.clone(), self._mapped(v, "apply"))]
+        return self._last[0][1]
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, Tensor]]:
+        return []
 
     def pull_back(self, covector: Tensor) -> Tensor:
         """A derivative by the controls in the equation -> the derivative by the design variables."""

@@ -39,19 +39,23 @@ class EnergyModel:
             scenarios it is the mean of their J; where the control enters J, it is taken at `reference`.
         observation: options.
         reference: (p,) the control at which J gives the norm.
-        whole_gram: this J on the whole state space, including Dirichlet functions, (N, N).
     """
 
     equation: StateEquation
     riesz: RieszMap
     observation: Observation
     reference: Tensor
-    whole_gram: SparseMatrix
     name: str = "energy"
     definite: bool = True
 
     def start(self, v: Tensor) -> Tensor:
         return self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)
+
+    @cached_property
+    def whole_gram(self) -> SparseMatrix:
+        """The J of the norm on the whole state space, including Dirichlet functions, (N, N)."""
+        whole = self.equation.linearise(self.start(self.reference), self.reference).whole
+        return SparseMatrix(whole.mean(), self.equation.lift.device, symmetric=True)
 
     @cached_property
     def roots(self) -> tuple[SparseMatrix, ...]:
@@ -188,7 +192,4 @@ def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -
     derivative = equation.linearise(u, v)
     assert isinstance(derivative.state, ScenarioMatrix)
     jacobian = SparseMatrix(derivative.state.mean(), equation.lift.device, symmetric=True)
-    whole = SparseMatrix(derivative.whole.mean(), equation.lift.device, symmetric=True)
-    return EnergyModel(
-        equation, factorised_riesz_map(jacobian, equation.counts, equation.solver), observation, v, whole
-    )
+    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts, equation.solver), observation, v)

@@ -183,3 +183,8 @@ class ScenarioMatrix:
     def _rows(self, x: Tensor) -> Tensor:
         """Rows for the operator, which takes all scenarios as one vector unless they share the matrix."""
         return x.reshape(-1, x.shape[-1] * self.data.shape[0])
+
+
+def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
+    """a + b, where None is zero."""
+    return b if a is None else a + b

@@ -7,6 +7,7 @@ from torch import Tensor
 from ..fem.pattern import Blocks
 from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
+from .scaled import shared
 
 
 def derivatives(
@@ -45,18 +46,3 @@ def _control_matrix(integral: Integral, stages: Tensor, rows: Tensor) -> Scenari
     if len(stages) > 1:
         return test.assemble(trial, shared(blocks(integral)))
     return test.assemble_pieces(trial, lambda first, end: blocks(integral.piece(first, end)))
-
-
-def shared(blocks: Blocks) -> Blocks:
-    """The blocks, reduced to one scenario where all scenarios have the same, so that they share one matrix."""
-    return {key: block[:1] if _agree(block) else block for key, block in blocks.items()}
-
-
-def _agree(block: Tensor) -> bool:
-    """Whether a block has several rows that are all the same; the first points are compared first."""
-    return block.shape[0] > 1 and all(bool((each == each[:1]).all()) for each in (block[:, :1], block))
-
-
-def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
-    """a + b, where None is zero."""
-    return b if a is None else a + b

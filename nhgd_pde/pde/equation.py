@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -16,14 +16,16 @@ from ..linalg.counts import Counts
 from ..linalg.differences import PointFunction
 from ..linalg.factorisation import DIRECT
 from ..linalg.solvers.base import LinearSolver
-from ..linalg.sparse import ScenarioMatrix
-from .assembly import added, derivatives, shared
+from ..linalg.sparse import ScenarioMatrix, added
+from .assembly import derivatives
 from .form import Integral
 from .given import GivenData
 from .linearisation import ControlDerivative, Jacobian, Linearisation, StateDerivative
 from .pointwise import integrand
 from .ranges import InadmissibleError
 from .rows import ControlRows
+from .scaled import shared
+from .stiffness import Stiffness, stiffness_of
 from .unassembled import UnassembledDerivative, loses_digits
 from .zero_mean import ZeroMean
 
@@ -72,7 +74,7 @@ class StateEquation:
 
     def eased(self, share: float) -> StateEquation:
         """The equation with a share of the parts that are nonlinear in u; the equation itself at the share 1."""
-        if share == 1.0 or self.easier is None:
+        if self.easier is None or share == 1.0:
             return self
         return replace(self, integrals=self.easier(share), easier=None)
 
@@ -124,9 +126,7 @@ class StateEquation:
 
     def restrict_data(self, covector: Tensor, v: Tensor) -> Tensor:
         """Pulls a covector (S, N) back to the controls that determine coefficients; (p,), summed over the scenarios."""
-        if self.data is None:
-            return covector.new_zeros(self.controls)
-        return self.data.at(v).rmv_summed(covector)
+        return covector.new_zeros(self.controls) if self.data is None else self.data.at(v).rmv_summed(covector)
 
     def bent_data(self, covector: Tensor, v: Tensor, d: Tensor) -> Tensor:
         """The derivative of `restrict_data` by v in a direction d (p,) with a fixed covector; (p,)."""
@@ -187,6 +187,8 @@ class StateEquation:
             derivative, constant = self._affine_parts
             return self._operator(derivative).mv(u) + derivative.control.mv(v) + constant
         self._admit(v)
+        if self.stiffness is not None:
+            return self.restrict(self.stiffness.residual(self.embed(u, v), v))
         return self._residual(self.embed(u, v), v)
 
     def _residual(self, full: Tensor, v: Tensor) -> Tensor:
@@ -213,11 +215,28 @@ class StateEquation:
                     return derivative
                 # The factors are kept where only R_v has changed.
                 known = derivative.jacobian if self.linear else None
-        derivative = self._linearise(self.embed(u, v), v)
-        if known is not None:
-            derivative = replace(derivative, jacobian=known)
+        derivative = self._linearised(self.embed(u, v), v, known)
         self._last[:] = [(u.clone(), v.clone(), derivative)]
         return derivative
+
+    def _linearised(self, full: Tensor, v: Tensor, known: Jacobian | None) -> Linearisation:
+        """The derivatives at coefficients (S, N) and controls (p,), with J where it is known already."""
+        if self.stiffness is None:
+            derivative = self._linearise(full, v)
+            return derivative if known is None else replace(derivative, jacobian=known)
+        assembled = cache(lambda: self._assemble(full, v))
+        if known is None:
+            known = Jacobian(self.stiffness.matrix(v), lambda: assembled()[0], self.counts, self.solver)
+        control = ControlDerivative(self.rows, self.stiffness.control(full, v), scenarios=self.scenarios)
+        return Linearisation(known, control, lambda: assembled()[2])
+
+    @cached_property
+    def stiffness(self) -> Stiffness | None:
+        """J and R as sums with the coefficients that controls change; None where the equation is of another kind."""
+        plain = self.data is None and self.zero_mean is None and self.repeats == 1 and self.easier is None
+        if self.affine or not (self.linear and plain):
+            return None
+        return stiffness_of(self.integrals, self.rows, self.free, self.scenarios, self.symmetric)
 
     @cached_property
     def _last(self) -> list[tuple[Tensor, Tensor, Linearisation]]:
@@ -281,9 +300,8 @@ class StateEquation:
         if self.data is not None:
             through = state.restrict(self.free, np.arange(self.size))
             derivative = replace(derivative, through=through, data=self.data.at(v))
-        return Linearisation(
-            Jacobian(state.restrict(self.free, self.free), state, self.counts, self.solver), derivative, blocks
-        )
+        jacobian = Jacobian(state.restrict(self.free, self.free), lambda: state, self.counts, self.solver)
+        return Linearisation(jacobian, derivative, lambda: blocks)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J w, (S, n)."""

@@ -55,6 +55,8 @@ class Integral:
         closed: the same integrand in closed form; None where it is not affine or has no closed form.
         guard: the ranges of the coefficients that controls change; None where all their values are admissible.
         name: name of the region in messages, such as `on right`; empty for the cells.
+        scale: name of a scalar coefficient in which the part of the integrand with u is affine, and which the rest does
+            not contain; empty where there is none or it is not known.
     """
 
     evaluation: EvaluationOperator
@@ -65,6 +67,7 @@ class Integral:
     closed: ClosedForm | None = None
     guard: Guard | None = None
     name: str = ""
+    scale: str = ""
 
     def refusal(self, rows: Tensor) -> str:
         """A sentence on a coefficient that leaves its range at controls (R, columns); empty where there is none."""

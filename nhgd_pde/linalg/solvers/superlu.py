@@ -35,15 +35,18 @@ _WITHOUT_PIVOTING: dict[str, Any] = {
 
 
 def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """The matrix without the entries that are rounding errors.
+    """A symmetric matrix without the entries that are rounding errors.
 
     A constant coefficient on a regular mesh of simplices leaves many, such as those of the diagonals of squares:
     without them the factors of a Laplacian on a box have half as many entries.
     """
-    sizes = abs(matrix)
-    rows, columns = (sizes.max(axis=axis).toarray().reshape(-1) for axis in (1, 0))
-    smaller = np.minimum(np.repeat(rows, np.diff(matrix.indptr)), columns[matrix.indices])
-    kept = sizes.data > _ROUNDING * smaller
+    sizes, counts = np.abs(matrix.data), np.diff(matrix.indptr)
+    # The largest entry of a column is that of the row with its number; a row without entries has the largest entry 0.
+    largest = np.zeros(matrix.shape[0])
+    filled = np.flatnonzero(counts)
+    if len(filled):
+        largest[filled] = np.maximum.reduceat(sizes, matrix.indptr[filled])
+    kept = sizes > _ROUNDING * np.minimum(np.repeat(largest, counts), largest[matrix.indices])
     if kept.all():
         return matrix
     before = np.concatenate([[0], np.cumsum(kept)])
@@ -52,8 +55,11 @@ def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 def _factors(matrix: sp.csr_matrix, symmetric: bool) -> Any:
     """The factors of SuperLU; None where they are not good."""
-    options = _WITHOUT_PIVOTING if symmetric else {}
-    return _tried(matrix, lambda: scipy.sparse.linalg.splu(sp.csc_matrix(matrix), **options))
+    if not symmetric:
+        return _tried(matrix, lambda: scipy.sparse.linalg.splu(sp.csc_matrix(matrix)))
+    # The columns of a symmetric matrix are its rows.
+    columns = sp.csc_matrix((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    return _tried(matrix, lambda: scipy.sparse.linalg.splu(columns, **_WITHOUT_PIVOTING))
 
 
 class _Saddle:

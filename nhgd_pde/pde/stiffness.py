@@ -1,0 +1,201 @@
+"""Linear equations in which controls change one coefficient of some integrals: see `scaled`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fem.coefficient_map import CoefficientMap
+from ..fem.evaluation_operator import EvaluationOperator
+from ..linalg.sparse import ScenarioMatrix
+from .form import Integral
+from .rows import ControlRows
+from .scaled import ScaledIntegral, scaled_integral, shared
+
+
+@dataclass(frozen=True, eq=False)
+class Stiffness:
+    """The integrals of such an equation: sum of c(v) B and of parts without controls.
+
+    Attributes:
+        integrals: the integrals with controls.
+        others: those without controls.
+        rows: maps controls to their values in the integrals.
+        free: (n,) the unknowns.
+        scenarios: S.
+        symmetric: all derivatives by the state are symmetric.
+    """
+
+    integrals: tuple[ScaledIntegral, ...]
+    others: tuple[Integral, ...]
+    rows: ControlRows
+    free: np.ndarray
+    scenarios: int
+    symmetric: bool
+
+    # The coefficients of the last controls are kept, as J, R and R_v at one point need the same.
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, list[tuple[Tensor, tuple[Tensor, ...]]]]]:
+        return []
+
+    def _scales(self, v: Tensor) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """The coefficient of each integral, and its derivatives by the values of its controls."""
+        if not (self._last and torch.equal(self._last[0][0], v)):
+            rows = self.rows.spread(v)
+            self._last[:] = [(v.clone(), [each.scale.with_slopes(rows) for each in self.integrals])]
+        return self._last[0][1]
+
+    @cached_property
+    def _load(self) -> Tensor:
+        """(S or 1, N) all integrals at the zero state; the loads do not depend on the coefficients."""
+        every = (*(each.scale.integral for each in self.integrals), *self.others)
+        total: Tensor | None = None
+        for one in every:
+            evaluation, weights = one.evaluation, one.evaluation.quadrature.weights
+            zero = weights.new_zeros(evaluation.components, self.scenarios, weights.numel())
+            controls = one.control_values(weights.new_ones(1, self.rows.width))
+            load = evaluation.test(one.density(zero, controls))
+            total = load if total is None else total + load
+        assert total is not None
+        return total
+
+    @cached_property
+    def _fixed_blocks(self) -> list[tuple[Integral, dict[tuple[int, int], Tensor]]]:
+        """The derivatives of the integrals without controls, where they are not zero."""
+        found = []
+        for integral in self.others:
+            evaluation, weights = integral.evaluation, integral.evaluation.quadrature.weights
+            zero = weights.new_zeros(evaluation.components, self.scenarios, weights.numel())
+            blocks = shared(integral.state_blocks(zero, None) if integral.closed is None else integral.closed_blocks())
+            if blocks:
+                found.append((integral, dict(blocks)))
+        return found
+
+    def residual(self, full: Tensor, v: Tensor) -> Tensor:
+        """The integrals tested with all functions at coefficients (S, N) of the state; (S, N)."""
+        total = self._load
+        for scaled, (c, _) in zip(self.integrals, self._scales(v), strict=True):
+            total = total + scaled.residual(full, c)
+        for integral, blocks in self._fixed_blocks:
+            values = integral.evaluation.evaluate(full)
+            density = torch.zeros_like(values)
+            for (i, j), block in blocks.items():
+                density[i] += block.reshape(len(block), -1) * values[j]
+            total = total + integral.evaluation.test(density)
+        return total
+
+    # J
+
+    @cached_property
+    def _maps(self) -> list[CoefficientMap] | None:
+        """The maps of all coefficients; None where one would be too large."""
+        found: list[CoefficientMap] = []
+        for integral in self.integrals:
+            each = integral.map(self.free)
+            if each is None:
+                return None
+            found.append(each)
+        return found
+
+    @cached_property
+    def _fixed(self) -> ScenarioMatrix | None:
+        """The part of J that does not change; None where it is zero."""
+        blocks = [(each.evaluation, each.fixed) for each in self.integrals if each.fixed]
+        blocks += [(integral.evaluation, own) for integral, own in self._fixed_blocks]
+        total: ScenarioMatrix | None = None
+        for evaluation, own in blocks:
+            test = evaluation.columns(self.free)
+            part = test.assemble(test, own, self.symmetric)
+            total = part if total is None else total + part
+        return total
+
+    @cached_property
+    def _tests(self) -> list[EvaluationOperator]:
+        return [each.evaluation.columns(self.free) for each in self.integrals]
+
+    def matrix(self, v: Tensor) -> ScenarioMatrix:
+        """J (n, n) for each scenario, or one that they share."""
+        total, maps, scales = self._fixed, self._maps, self._scales(v)
+        for k, (integral, (c, _)) in enumerate(zip(self.integrals, scales, strict=True)):
+            if maps is not None:
+                part = maps[k].matrix(maps[k].data(integral.mapped(c)))
+            else:
+                test = self._tests[k]
+                part = test.assemble(test, _scaled(integral, c), self.symmetric)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    def control(self, full: Tensor, v: Tensor) -> ScaledControl:
+        """The derivative of the integrals by the controls at coefficients (S, N) of the state."""
+        return ScaledControl(self, full, [slopes for _, slopes in self._scales(v)])
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledControl:
+    """R_v without its matrix: rows (S, n) of the unknowns, columns of the controls.
+
+    Attributes:
+        stiffness: the integrals.
+        full: (S, N) the coefficients of the state.
+        slopes: for each integral the derivatives of its coefficient.
+    """
+
+    stiffness: Stiffness
+    full: Tensor
+    slopes: list[tuple[Tensor, ...]]
+
+    @cached_property
+    def _fluxes(self) -> list[Tensor]:
+        every = self.stiffness.integrals
+        return [each.scaled_fluxes(each.gradients(self.full)) for each in every]
+
+    @cached_property
+    def _free(self) -> Tensor:
+        return torch.from_numpy(np.asarray(self.stiffness.free, dtype=np.int64)).to(self.full.device)
+
+    def mv(self, d: Tensor) -> Tensor:
+        """(S or 1, columns) -> (S, n)."""
+        total = torch.zeros_like(self.full)
+        for integral, fluxes, slopes in zip(self.stiffness.integrals, self._fluxes, self.slopes, strict=True):
+            total = total + integral.moved(fluxes, integral.scale.moved(d, slopes))
+        return total[:, self._free]
+
+    def rmv(self, w: Tensor) -> Tensor:
+        """(S, n) -> (S, columns)."""
+        full = torch.zeros_like(self.full)
+        full[:, self._free] = w
+        found = []
+        for integral, fluxes, slopes in zip(self.stiffness.integrals, self._fluxes, self.slopes, strict=True):
+            found.append(integral.scale.gather(integral.paired(integral.gradients(full), fluxes), slopes))
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+
+def _scaled(integral: ScaledIntegral, c: Tensor) -> dict[tuple[int, int], Tensor]:
+    """The blocks c B (S or 1, cells, points)."""
+    weights = integral.evaluation.quadrature.weights
+    spread = c.reshape(len(c), len(weights), -1).expand(-1, *weights.shape)
+    return {pair: spread * block for pair, block in integral.scaled.items()}
+
+
+def stiffness_of(
+    integrals: Sequence[Integral], rows: ControlRows, free: np.ndarray, scenarios: int, symmetric: bool
+) -> Stiffness | None:
+    """The parts of a linear equation; None where a control changes more than one coefficient of an integral."""
+    found: list[ScaledIntegral] = []
+    others: list[Integral] = []
+    for integral in integrals:
+        if not integral.controls:
+            others.append(integral)
+            continue
+        scaled = scaled_integral(integral, scenarios, symmetric)
+        if scaled is None:
+            return None
+        found.append(scaled)
+    return Stiffness(tuple(found), tuple(others), rows, free, scenarios, symmetric) if found else None
