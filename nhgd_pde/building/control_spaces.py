@@ -243,5 +243,5 @@ def one_number(like: EvaluationOperator) -> EvaluationOperator:
     """The one function that is 1 everywhere, at the points of another evaluation."""
     elements = like.quadrature.weights.shape[0]
     one = like.quadrature.weights.new_ones(elements, 1, 1)
-    tables = (one, *[torch.zeros_like(one)] * like.quadrature.x.shape[0])
+    tables = (one, *[torch.zeros_like(one)] * like.quadrature.dim)
     return EvaluationOperator(tables, np.zeros((elements, 1), dtype=np.int64), 1, like.quadrature)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from torch import Tensor
 
@@ -46,7 +45,8 @@ def guarded_integral(
     scale: str = "",
 ) -> Integral:
     """An integral without controls, whose coefficients are guarded by their keys in the file (coefficient -> key)."""
-    guard = Guard(keys, values.ranges, partial(place_text, values.random, evaluation.quadrature.flat))
+    quadrature = evaluation.quadrature
+    guard = Guard(keys, values.ranges, lambda index: place_text(values.random, quadrature.flat, index))
     region = "" if name is None else f"at {name}" if name.startswith(POINTS) else f"on {name}"
     return Integral(evaluation, form, coefficients, closed=closed, guard=guard, name=region, scale=scale)
 
@@ -68,7 +68,7 @@ def cells_integral(values: Values, state: StateSpace, interior: Interior) -> Int
 def inertia_integral(values: Values, state: StateSpace, interior: Interior) -> Integral:
     """The integral with the time derivative, without controls."""
     assert interior.capacity is not None
-    coefficients = {"capacity": interior.capacity} | values.companions(INERTIA, state.cells.quadrature.flat)
+    coefficients = {"capacity": interior.capacity} | values.companions(INERTIA, state.cells.quadrature)
     return guarded_integral(values, state.cells, inertia, coefficients, {"capacity": "pde.capacity"})
 
 

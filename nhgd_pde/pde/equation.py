@@ -17,6 +17,7 @@ from ..linalg.differences import PointFunction
 from ..linalg.factorisation import DIRECT
 from ..linalg.solvers.base import LinearSolver
 from ..linalg.sparse import ScenarioMatrix, added
+from .assembly import derivatives
 from .form import Integral
 from .given import GivenData
 from .linearisation import ControlDerivative, Jacobian, Linearisation, StateDerivative
@@ -266,29 +267,19 @@ class StateEquation:
         blocks = []
         rows = self.rows.spread(v)
         for integral in self.integrals:
-            test = integral.evaluation
-            by_state, by_control = self._blocks(integral, stages, rows)
+            # A known derivative by the controls is not computed again.
+            acts = self.known_control is None and integral.controlled
+            by_state, by_control = derivatives(integral, stages, rows, self.affine, acts)
             blocks.append(by_state)
             if by_state or state is None:
+                test = integral.evaluation
                 state = added(state, test.assemble(test, shared(by_state), self._symmetric_integrals))
-            if by_control is not None and integral.control_evaluation is not None:
-                control = added(control, test.assemble(integral.control_evaluation, shared(by_control)))
+            if by_control is not None:
+                control = added(control, by_control)
         assert state is not None
         if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
-
-    def _blocks(self, integral: Integral, stages: Tensor, rows: Tensor) -> tuple[Blocks, Blocks | None]:
-        """The derivatives of an integrand by the state and by the controls; None where the latter are not needed."""
-        closed = self.affine and integral.closed is not None
-        # The closed form needs no control values, and a known derivative by the controls is not computed again.
-        controls = None if closed and self.known_control is not None else integral.control_values(rows)
-        acting = controls is not None and self.known_control is None
-        if closed and not acting:
-            return integral.closed_blocks(), None
-        at_points = integral.evaluation.evaluate(stages)
-        by_state = integral.closed_blocks() if closed else integral.state_blocks(at_points, controls)
-        return by_state, integral.control_blocks(at_points, controls) if acting else None
 
     @property
     def _controlled(self) -> bool:

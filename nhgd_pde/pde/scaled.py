@@ -78,7 +78,7 @@ def _scale(integral: Integral) -> Scale | None:
     assert control is not None
     cells, points = quadrature.weights.shape
     fields = range(0, control.components, control.stride)
-    tables = [(control.tables[k], control._parts[k]) for k in fields]
+    tables = [(control.tables[k], control.part(k)) for k in fields]
     rows = torch.zeros(1, control.size, dtype=quadrature.weights.dtype, device=quadrature.weights.device)
     after = integral.entered(rows)
     changed = [name for name, value in after.items() if value is not integral.coefficients.get(name)]
@@ -163,7 +163,7 @@ class ScaledIntegral:
         width = 1 if self._per_cell else self._weights.shape[1]
         evaluation = self.evaluation
         rows = [
-            evaluation._rows(evaluation.tables[i].expand(-1, width, -1), evaluation._parts[i]) for i in self._components
+            evaluation._rows(evaluation.tables[i].expand(-1, width, -1), evaluation.part(i)) for i in self._components
         ]
         return SparseMatrix(sp.vstack(rows, format="csr"), self._weights.device)
 
@@ -245,7 +245,7 @@ class ScaledIntegral:
         local = self._weights.new_zeros(len(test.dofs), columns, functions, functions)
         for (i, j), block in self.scaled.items():
             left, right = test.tables[i], test.tables[j]
-            own = local[:, :, test._parts[i], test._parts[j]]
+            own = local[:, :, test.part(i), test.part(j)]
             if self._per_cell:
                 own += torch.einsum("eqa,eq,eqb->eqab", left, block[0, :, :1], right)
             elif self.scale.on_cells:

@@ -73,9 +73,9 @@ class TrackingTerm(Term):
         times = builder.times(self.time)
         target = builder.nodal(f"{key}.target", self.target, chosen, times)
         evaluation, region = builder.region(f"{key}.on", self.on)
-        weights = builder.values.tensor(self.weight * region)[None]
-        blocks = {(k * evaluation.stride, k * evaluation.stride): weights for k in chosen}
-        mass, rows = builder.over_time(key, evaluation.assemble(evaluation, blocks, symmetric=True).host(), self.time)
+        blocks = {(k * evaluation.stride, k * evaluation.stride): builder.values.tensor(region)[None] for k in chosen}
+        one = evaluation.assemble(evaluation, blocks, symmetric=True).scaled(self.weight).host()
+        mass, rows = builder.over_time(key, one, self.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // builder.state.size, builder.state.size))
         builder.fields["target" if "target" not in builder.fields else f"target_{key.rpartition('.')[2]}"] = wanted
         found = Tracking(
