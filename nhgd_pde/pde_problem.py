@@ -258,6 +258,28 @@ class PDEProblem:
         full = self.equation.embed(x) - self.equation.lift
         return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))
 
+    def represented(self, w: Tensor) -> Tensor | None:
+        """Where R_v is a number times rows of the inner product of the controls, as with a source and a state in the
+        same space, R_v^T w is this number times the inner product with w."""
+        return None if self._share is None else self._share * self.equation.extend(w)[0]
+
+    @cached_property
+    def _share(self) -> float | None:
+        """c where R_v = c times the rows of the inner product of the controls at the unknowns; None elsewhere."""
+        metric, equation = self.outer_metric, self.equation
+        same = equation.affine and equation.scenarios == equation.repeats == 1 and metric.matrix.shape[0] == equation.size
+        if not same or equation.data is not None or metric.diagonal:
+            return None
+        direct = equation.constant_linearisation.control.direct
+        if not isinstance(direct, ScenarioMatrix) or len(self.control.parts) > 1 or self.control.parts[0].filter:
+            return None
+        mine, gram = direct.host(), metric.matrix.host[equation.free]
+        if not (np.array_equal(mine.indptr, gram.indptr) and np.array_equal(mine.indices, gram.indices)):
+            return None
+        share = float(mine.data @ gram.data) / float(gram.data @ gram.data)
+        close = np.abs(mine.data - share * gram.data).max(initial=0.0) <= 1e-12 * np.abs(mine.data).max(initial=0.0)
+        return share if close else None
+
     @of_controls("v")
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return self.model.hessian_product(u, v, w)

@@ -12,7 +12,7 @@ from ..linalg.factorisation import SingularMatrixError
 from .admissible import ended_at_edge, explained, held_back
 from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
-from .oracle import Accuracy, GrowingOracle, Oracle, Unsolved
+from .oracle import Accuracy, AffineOracle, GrowingOracle, Oracle, Unsolved
 from .outer.base import OuterMethod, OuterState, objection_of
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
@@ -58,6 +58,8 @@ def minimise(
     """
     search = Search(problem, oracle, outer, stopping, interrupted, outer_space(problem))
     objection = objection_of(outer, search.space)
+    if outer.exact and not isinstance(oracle, AffineOracle):
+        objection = objection or f"{oracle.name} has no products with the Hessian for {type(outer).__name__}"
     if objection:
         raise ValueError(objection)
     tell = callback or (lambda iterate: None)
@@ -71,6 +73,8 @@ def minimise(
     if resumed is None:
         keep(loop, False)
     while True:
+        if _unmeasured_end(loop, search):
+            loop = _measured(loop, search)
         end, proposal = _end(loop, search), None
         if end is None:
             loop, proposal, end = _proposed(loop, search)
@@ -79,7 +83,7 @@ def minimise(
             return end
         if proposal is None:
             continue
-        loop, evaluation = _evaluated(loop, search, proposal)
+        loop, evaluation = (_answered if search.exact else _evaluated)(loop, search, proposal)
         if loop.bad > _MOST_BAD_EVALUATIONS:
             return _given_up(loop, search, evaluation)
         if not loop.outer.accepted:
@@ -202,6 +206,34 @@ def _evaluated(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopS
     return replace(loop, evaluations=loop.evaluations + 1), evaluation
 
 
+def _answered(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopState, Evaluation]:
+    """The loop after an exact step of a quadratic problem along the way to the proposal, which is not evaluated."""
+    current = loop.current
+    answer = search.response(current, proposal - current.evaluation.v)
+    state = search.outer.answered(search.space, loop.outer, answer.product, answer.represented)
+    knowledge = search.moved(current, answer, state.step) if state.accepted else loop.knowledge
+    return replace(loop, outer=state, knowledge=knowledge, tried=None), state.best
+
+
+def _unmeasured_end(loop: LoopState, search: Search) -> bool:
+    """Whether the run ends, before its goal, at an iterate of an exact step, whose residuals nobody has computed."""
+    if not (search.exact and loop.current.evaluation.blended):
+        return False
+    spent = loop.current.iteration >= search.stopping.iterations
+    return bool(spent or loop.outer.failure or search.interrupted())
+
+
+def _measured(loop: LoopState, search: Search) -> LoopState:
+    """The loop with its iterate evaluated, which takes no solves where products with the Hessian were accurate."""
+    current, least = loop.current, search.stopping.certificate
+    evaluation, knowledge = search.evaluate(current.evaluation.v, current.oracle, Accuracy(least, least))
+    if not evaluation.finite:
+        return loop
+    current = search.reevaluated(current, evaluation, knowledge)
+    state = replace(search.outer.init(search.space, evaluation), failure=loop.outer.failure)
+    return _reevaluated(loop, current, state)
+
+
 def _given_up(loop: LoopState, search: Search, evaluation: Evaluation) -> Minimum:
     """The result after too many failed evaluations, the last of which is given."""
     if loop.edge is not None:
@@ -257,8 +289,10 @@ def _reached(loop: LoopState, search: Search) -> LoopState:
 def _diverged(loop: LoopState, search: Search) -> bool:
     """Whether the objective has grown by orders of magnitude more than its value and slope at the start explain."""
     reached, start = loop.current.evaluation, loop.first.evaluation
+    if not reached.finite or reached.value <= start.value:
+        return not reached.finite
     expected = abs(start.value) + start.norm * search.space.metric.norm((reached.v - start.v)[None])
-    return not (reached.finite and reached.value - start.value <= _GROWN * expected)
+    return not reached.value - start.value <= _GROWN * expected
 
 
 def _settled(loop: LoopState, before: Iterate, search: Search) -> tuple[Search, LoopState]:
@@ -268,7 +302,7 @@ def _settled(loop: LoopState, before: Iterate, search: Search) -> tuple[Search, 
     reached = replace(loop.current, gradient_norm=search.space.stationarity(loop.current.evaluation))
     confirmed = search.confirmed(reached)
     if confirmed.evaluation is not reached.evaluation:
-        state = search.outer.init(search.space, confirmed.evaluation)
+        state = search.outer.corrected(search.space, state, confirmed.evaluation)
     current = search.grown(confirmed, loop.first)
     if current.evaluation is not confirmed.evaluation:
         state = search.outer.rebased(search.space, state, current.evaluation)

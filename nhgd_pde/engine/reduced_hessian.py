@@ -23,8 +23,10 @@ from torch import Tensor
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import Operator
-from .bilevel import FisherFactors, SecondOrderProblem, StateFactors
+from ..linalg.safe_lengths import dot
+from .bilevel import FisherFactors, RepresentingProblem, SecondOrderProblem, StateFactors
 from .curvature.base import PointwiseState
+from .oracle import Response
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +48,42 @@ class ReducedHessian:
 
     def __call__(self, d: Tensor) -> Tensor:
         try:
-            return self._product(d)
+            _, _, direct, indirect = self._changes(d)
+            return direct - indirect
         except SingularMatrixError:
             return torch.full_like(d, float("nan"))
 
-    def _product(self, d: Tensor) -> Tensor:
+    def response(self, d: Tensor) -> Response:
+        """The changes of u, p, h and the gradient for a problem in which these are affine in v."""
+        try:
+            du, dp, direct, indirect = self._changes(d)
+        except SingularMatrixError:
+            nan, none = torch.full_like(self.u, float("nan")), torch.full_like(d, float("nan"))
+            return Response(nan, nan, none, none)
+        product, metric = direct - indirect, self.problem.outer_metric
+        return Response(du, dp, product, metric.gradient(product[None], self._guess(d, dp, direct))[0])
+
+    def _guess(self, d: Tensor, dp: Tensor, direct: Tensor) -> Tensor | None:
+        """The Riesz representative (1, p) of the product with d, exact where f_vv is a multiple of the inner product.
+
+        None where the problem does not know that of R_v^T dp.
+        """
+        problem = self.problem
+        known = problem.represented(dp) if isinstance(problem, RepresentingProblem) else None
+        if known is None:
+            return None
+        length, slope = dot(d, problem.outer_metric.covector(d[None])[0]), dot(d, direct)
+        return (slope / length * d - known)[None] if length > 0.0 else None
+
+    def _changes(self, d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The changes of u and p, and the product with the Hessian as a part without dp and R_v^T dp, to be
+        subtracted."""
         problem, u, v, p = self.problem, self.u, self.v, self._adjoint
         du = -self._factors.solve(problem.control_product(u, v, d))
         for_u, for_v = problem.outer_second_derivatives(u, v, du, d)
         bent_u, bent_v = problem.second_derivative(u, v, p, du, d)
         dp = self._factors.solve_transposed(for_u - bent_u)
-        return for_v - bent_v - problem.control_product_transposed(u, v, dp)
+        return du, dp, for_v - bent_v, problem.control_product_transposed(u, v, dp)
 
     @cached_property
     def _adjoint(self) -> Tensor:

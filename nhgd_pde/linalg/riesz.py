@@ -26,18 +26,27 @@ class RieszMap:
         matrix: K, symmetric positive definite.
         solve: covectors (k, n) -> K^-1 covectors.
         diagonal: K is diagonal, so that a projection onto bounds acts node by node.
+        improve: covectors and guesses (k, n) -> K^-1 covectors, where a good guess saves work.
     """
 
-    def __init__(self, matrix: SparseMatrix, solve: Callable[[Tensor], Tensor], diagonal: bool = False) -> None:
-        self.matrix, self._solve, self.diagonal = matrix, solve, diagonal
+    def __init__(
+        self,
+        matrix: SparseMatrix,
+        solve: Callable[[Tensor], Tensor],
+        diagonal: bool = False,
+        improve: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        self.matrix, self._solve, self.diagonal, self._improve = matrix, solve, diagonal, improve
 
     def covector(self, x: Tensor) -> Tensor:
         """K x."""
         return self.matrix.mv(x)
 
-    def gradient(self, derivative: Tensor) -> Tensor:
-        """K^-1 derivative: the vector that represents a covector."""
-        return self._solve(derivative)
+    def gradient(self, derivative: Tensor, guess: Tensor | None = None) -> Tensor:
+        """K^-1 derivative: the vector that represents a covector; a guess of it may save work."""
+        if guess is None or self._improve is None:
+            return self._solve(derivative)
+        return self._improve(derivative, guess)
 
     def inner(self, x: Tensor, y: Tensor) -> float:
         """x . K y, summed over the rows."""
@@ -129,7 +138,12 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
             return torch.full_like(derivative, math.nan)
         return torch.where(lengths.isfinite(), lengths * found.solution, math.nan)
 
-    return RieszMap(matrix, solve)
+    def improve(derivative: Tensor, guess: Tensor) -> Tensor:
+        left = derivative - matrix.mv(guess)
+        wanted, reached = (float((each.square() * inverse).sum()) for each in (derivative, left))
+        return guess if reached <= (rtol * rtol) * wanted else guess + solve(left)
+
+    return RieszMap(matrix, solve, improve=improve)
 
 
 def block_riesz_map(parts: Sequence[tuple[RieszMap, int, float]]) -> RieszMap:
