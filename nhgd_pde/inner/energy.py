@@ -189,4 +189,6 @@ def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -
     assert isinstance(derivative.state, ScenarioMatrix)
     jacobian = SparseMatrix(derivative.state.mean(), equation.lift.device, symmetric=True)
     whole = SparseMatrix(derivative.whole.mean(), equation.lift.device, symmetric=True)
-    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts), observation, v, whole)
+    return EnergyModel(
+        equation, factorised_riesz_map(jacobian, equation.counts, equation.solver), observation, v, whole
+    )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .counts import Counts
-from .factorisation import Factorisation
+from .factorisation import DIRECT, Factorisation
+from .solvers.base import LinearSolver
 from .sparse import ScenarioMatrix
 
 
@@ -44,9 +45,9 @@ class BidiagonalMatrix:
         after = torch.cat([back[..., 1:, :], torch.zeros_like(back[..., :1, :])], dim=-2)
         return (self.diagonal.rmv(rows) + after).reshape(y.shape)
 
-    def factorise(self, counts: Counts) -> BidiagonalFactors:
+    def factorise(self, counts: Counts, solver: LinearSolver = DIRECT) -> BidiagonalFactors:
         """The factors; raises a `SingularMatrixError` where a diagonal block is singular."""
-        return BidiagonalFactors(self, counts)
+        return BidiagonalFactors(self, counts, solver)
 
     def host(self) -> sp.csr_matrix:
         """The whole matrix."""
@@ -85,14 +86,14 @@ class BidiagonalFactors:
 
     symmetric = False
 
-    def __init__(self, matrix: BidiagonalMatrix, counts: Counts) -> None:
+    def __init__(self, matrix: BidiagonalMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> None:
         diagonal, steps = matrix.diagonal, range(matrix.steps)
         self._steps = matrix.steps
         self._factors: list[Factorisation] = []
         for k in steps:
             # The first steps may have another scheme; all others share one block.
             same = k > 0 and (diagonal.shared or torch.equal(diagonal.data[k], diagonal.data[k - 1]))
-            block = self._factors[-1] if same else Factorisation(diagonal.host(k), counts, diagonal.symmetric)
+            block = self._factors[-1] if same else Factorisation(diagonal.host(k), counts, diagonal.symmetric, solver)
             self._factors.append(block)
         below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
         self._below = below * matrix.steps if matrix.below.shared else below

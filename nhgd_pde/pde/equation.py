@@ -14,6 +14,8 @@ from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.pattern import Blocks
 from ..linalg.counts import Counts
 from ..linalg.differences import PointFunction
+from ..linalg.factorisation import DIRECT
+from ..linalg.solvers.base import LinearSolver
 from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
 from .given import GivenData
@@ -47,6 +49,7 @@ class StateEquation:
         zero_mean: a field that R determines up to a constant; None where there is none.
         easier: share -> the integrals with this share of their nonlinear parts; the equation with the share 0 is
             linear. None where the nonlinear parts cannot be scaled.
+        solver: the solver of systems with J, or with its blocks.
         known_control: (n, width) the derivative of the integrals by the controls, if it is known from another equation.
     """
 
@@ -64,6 +67,7 @@ class StateEquation:
     zero_mean: ZeroMean | None = None
     easier: Callable[[float], tuple[Integral, ...]] | None = None
     known_control: ScenarioMatrix | None = None
+    solver: LinearSolver = DIRECT
 
     def eased(self, share: float) -> StateEquation:
         """The equation with a share of the parts that are nonlinear in u; the equation itself at the share 1."""
@@ -286,7 +290,9 @@ class StateEquation:
         if self.data is not None:
             through = state.restrict(self.free, np.arange(self.size))
             derivative = replace(derivative, through=through, data=self.data.at(v))
-        return Linearisation(Jacobian(state.restrict(self.free, self.free), state, self.counts), derivative, blocks)
+        return Linearisation(
+            Jacobian(state.restrict(self.free, self.free), state, self.counts, self.solver), derivative, blocks
+        )
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J w, (S, n)."""

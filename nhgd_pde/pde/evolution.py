@@ -169,7 +169,7 @@ class EvolutionEquation(StateEquation):
         if self.data is not None:
             through = LevelMatrix(diagonal.restrict(free, every), below.restrict(free, every), self.steps)
             derivative = ControlDerivative(self.rows, entering, through, self.data.at(v))
-        return Linearisation(Jacobian(matrix, state, self.counts), derivative, blocks)
+        return Linearisation(Jacobian(matrix, state, self.counts, self.solver), derivative, blocks)
 
     def _changed_inertia(self, full: Tensor, v: Tensor, direct: ScenarioMatrix | None) -> ScenarioMatrix | None:
         """The derivative `direct` by the controls plus the derivative of M (u_k - u_{k-1})."""
@@ -250,7 +250,7 @@ class _Step:
             blocks = integral.state_blocks(test.evaluate(stage), None)
             total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(self.theta * equation.step)
         free = equation.spatial_free
-        factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric)
+        factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric, equation.solver)
         return lambda b: factors.solve(b[None])[0]
 
     def _end_and_stage(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..fem.pattern import Blocks
 from ..linalg.bidiagonal import BidiagonalFactors, BidiagonalMatrix, LevelMatrix
 from ..linalg.counts import Counts
-from ..linalg.factorisation import Factorisation, ScenarioFactorisation
+from ..linalg.factorisation import DIRECT, Factorisation, ScenarioFactorisation
+from ..linalg.solvers.base import LinearSolver
 from ..linalg.sparse import ScenarioMatrix
 from .given import DataDerivative
 from .rows import ControlRows
@@ -22,18 +23,20 @@ Factors = Factorisation | ScenarioFactorisation | BidiagonalFactors
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
-    """J at one point, and its factors, which are computed when they are needed.
+    """J at one point, and what its solver makes of it, such as factors, which is made when it is needed.
 
     Attributes:
         matrix: J on the unknowns.
         whole: the derivative of the integrals by all coefficients, with Dirichlet rows and columns; (N, N) for each
             scenario.
         counts: counters of factorisations and solves.
+        solver: the solver of the systems.
     """
 
     matrix: StateDerivative
     whole: ScenarioMatrix
     counts: Counts
+    solver: LinearSolver = DIRECT
 
     @cached_property
     def factors(self) -> Factors:
@@ -43,15 +46,15 @@ class Jacobian:
             SingularMatrixError: a matrix is singular.
         """
         if isinstance(self.matrix, BidiagonalMatrix):
-            return self.matrix.factorise(self.counts)
-        return ScenarioFactorisation(self.matrix, self.counts)
+            return self.matrix.factorise(self.counts, self.solver)
+        return ScenarioFactorisation(self.matrix, self.counts, self.solver)
 
     @cached_property
     def mean_factors(self) -> Factors:
         """The factors of the mean of the matrices over the scenarios."""
         if isinstance(self.matrix, BidiagonalMatrix) or self.matrix.shared:
             return self.factors
-        return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric)
+        return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric, self.solver)
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,6 +99,12 @@ OUTER_METHODS = {
 }
 """outer.method: how the control moves (`engine.outer.base.OuterMethod`)."""
 
+SOLVERS = {
+    "superlu": "linalg.solvers.superlu:SuperLU",
+    "amg": "linalg.solvers.amg:AMG",
+}
+"""solver.kind: the solvers of linear systems (`linalg.solvers.base.Solver`)."""
+
 
 def found_at(place: str) -> Any:
     """The class at a place of the catalogue; its module is loaded now."""
