@@ -266,12 +266,12 @@ class PDEProblem:
     @cached_property
     def _share(self) -> float | None:
         """c where R_v = c times the rows of the inner product of the controls at the unknowns; None elsewhere."""
-        metric, equation = self.outer_metric, self.equation
-        same = equation.affine and equation.scenarios == equation.repeats == 1 and metric.matrix.shape[0] == equation.size
-        if not same or equation.data is not None or metric.diagonal:
+        metric, equation, parts = self.outer_metric, self.equation, self.control.parts
+        steady = equation.affine and equation.scenarios == equation.repeats == 1 and equation.data is None
+        if not steady or metric.diagonal or metric.matrix.shape[0] != equation.size or parts[0].filter is not None:
             return None
         direct = equation.constant_linearisation.control.direct
-        if not isinstance(direct, ScenarioMatrix) or len(self.control.parts) > 1 or self.control.parts[0].filter:
+        if not isinstance(direct, ScenarioMatrix):
             return None
         mine, gram = direct.host(), metric.matrix.host[equation.free]
         if not (np.array_equal(mine.indptr, gram.indptr) and np.array_equal(mine.indices, gram.indices)):

@@ -182,6 +182,10 @@ def _proposed(loop: LoopState, search: Search) -> tuple[LoopState, Tensor | None
     There is no point where the loop has more scenarios instead of a proposal.
     """
     problem, outer, current, first = search.problem, search.outer, loop.current, loop.first
+    if search.exact:
+        # A quadratic problem has no edge.
+        proposal, state = outer.propose(search.space, loop.outer)
+        return replace(loop, outer=state), proposal, None
     proposal, state = outer.propose(search.space, loop.outer, search.hessian(current))
     proposal, state, edge = held_back(problem, outer, search.space, state, proposal, loop.crossed is not None)
     loop = replace(loop, edge=edge or loop.edge)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -91,16 +91,15 @@ class Search:
         A relative error of the products may be as much larger than the goal as the gradient is (van den Eshof and
         Sleijpen 2004, SIAM J. Matrix Anal. Appl. 26).
         """
-        assert isinstance(self.oracle, AffineOracle)
+        oracle = cast("AffineOracle", self.oracle)
         norm, stopping = iterate.gradient_norm, self.stopping
         wanted = 0.1 * self.goal / norm if norm > 0.0 else stopping.roughest
         tolerance = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
-        return self.oracle.response(self.problem, iterate.evaluation.v, iterate.oracle, direction, tolerance)
+        return oracle.response(self.problem, iterate.evaluation.v, iterate.oracle, direction, tolerance)
 
     def moved(self, iterate: Iterate, response: Response, share: float) -> Any:
         """The oracle's state after a step from an iterate."""
-        assert isinstance(self.oracle, AffineOracle)
-        return self.oracle.moved(iterate.oracle, response, share)
+        return cast("AffineOracle", self.oracle).moved(iterate.oracle, response, share)
 
     def reevaluated(self, iterate: Iterate, evaluation: Evaluation, knowledge: Any) -> Iterate:
         """The same iterate with another evaluation of its point."""

@@ -77,7 +77,8 @@ class Run:
             resume: go on from the checkpoint in the folder.
             lock: the lock of the folder; None on a rank that does not write.
         """
-        text = self._problem.yaml()
+        with self._watch.stopped():
+            text = self._problem.yaml()
         self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
         resumed: Checkpoint | None = None
         with self._team.together():

@@ -337,7 +337,8 @@ class OuterMethod(Protocol[State]):
             product: (p,) of the Hessian with the direction, a covector.
             represented: (p,) its Riesz representative.
         """
-        raise NotImplementedError(f"{type(self).__name__} evaluates its trial points")
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} evaluates its trial points")
 
     def corrected(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
         """The state after a new evaluation of its iterate, whose data were interpolated or known roughly before."""
