@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .control.controls import Controls
 from .control.design_variables import of_controls
+from .control.metric_rows import share_of_metric
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .engine.stability import JacobianKind
 from .fem.patches import patches
@@ -167,18 +168,12 @@ class PDEProblem:
         """The problem with its bounds of the state replaced by terms of the objective."""
         terms = tuple(term for each in relaxations if (term := each.term()) is not None)
         others = tuple(each for each in self.reports if not isinstance(each, Relaxation))
-        return replace(
-            self,
-            objective=replace(self.objective, relaxed=terms),
-            relaxations=relaxations,
-            reports=(*others, *relaxations),
-        )
+        objective = replace(self.objective, relaxed=terms)
+        return replace(self, objective=objective, relaxations=relaxations, reports=(*others, *relaxations))
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
         """The terms of f that enforce the bounds of the state, which are not in the file."""
-        if not self.objective.relaxed:
-            return 0.0
-        return self.objective.surplus(self.state(u, v))
+        return self.objective.surplus(self.state(u, v)) if self.objective.relaxed else 0.0
 
     def file_value(self, u: Tensor, v: Tensor) -> float:
         """The objective of the file, with its l1 terms and without the terms that enforce the bounds of the state."""
@@ -259,26 +254,11 @@ class PDEProblem:
         return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))
 
     def represented(self, w: Tensor) -> Tensor | None:
-        """Where R_v is a number times rows of the inner product of the controls, as with a source and a state in the
-        same space, R_v^T w is this number times the inner product with w."""
         return None if self._share is None else self._share * self.equation.extend(w)[0]
 
     @cached_property
     def _share(self) -> float | None:
-        """c where R_v = c times the rows of the inner product of the controls at the unknowns; None elsewhere."""
-        metric, equation, parts = self.outer_metric, self.equation, self.control.parts
-        steady = equation.affine and equation.scenarios == equation.repeats == 1 and equation.data is None
-        if not steady or metric.diagonal or metric.matrix.shape[0] != equation.size or parts[0].filter is not None:
-            return None
-        direct = equation.constant_linearisation.control.direct
-        if not isinstance(direct, ScenarioMatrix):
-            return None
-        mine, gram = direct.host(), metric.matrix.host[equation.free]
-        if not (np.array_equal(mine.indptr, gram.indptr) and np.array_equal(mine.indices, gram.indices)):
-            return None
-        share = float(mine.data @ gram.data) / float(gram.data @ gram.data)
-        close = np.abs(mine.data - share * gram.data).max(initial=0.0) <= 1e-12 * np.abs(mine.data).max(initial=0.0)
-        return share if close else None
+        return share_of_metric(self.equation, self.control)
 
     @of_controls("v")
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -337,9 +317,8 @@ class PDEProblem:
         by u (S, n), and at fixed u by v (S, p).
         """
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
-        return self.equation.restrict(state), self._each_pulled_back(
-            control + self.equation.each_restrict_data(state, v)
-        )
+        whole = control + self.equation.each_restrict_data(state, v)
+        return self.equation.restrict(state), self._each_pulled_back(whole)
 
     @of_controls("v")
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

@@ -300,15 +300,6 @@ class SecondOrderProblem(BilevelProblem, Protocol):
         ...
 
 
-@runtime_checkable
-class RepresentingProblem(Protocol):
-    """A further method of a problem whose R_v may be a part of the inner product of its outer space."""
-
-    def represented(self, w: Tensor) -> Tensor | None:
-        """The Riesz representative (p,) of R_v^T w, w (S, n), where it is known without a solve; None elsewhere."""
-        ...
-
-
 class Constraint(Protocol):
     """One inequality g(v) <= 0 of the outer variables alone, nonlinear in general."""
 

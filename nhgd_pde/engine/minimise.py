@@ -12,8 +12,8 @@ from ..linalg.factorisation import SingularMatrixError
 from .admissible import ended_at_edge, explained, held_back
 from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
-from .oracle import Accuracy, AffineOracle, GrowingOracle, Oracle, Unsolved
-from .outer.base import OuterMethod, OuterState, objection_of
+from .oracle import Accuracy, GrowingOracle, Oracle, Unsolved
+from .outer.base import OuterMethod, OuterState
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
@@ -57,11 +57,8 @@ def minimise(
         ValueError: the outer method does not fit the problem.
     """
     search = Search(problem, oracle, outer, stopping, interrupted, outer_space(problem))
-    objection = objection_of(outer, search.space)
-    if outer.exact and not isinstance(oracle, AffineOracle):
-        objection = objection or f"{oracle.name} has no products with the Hessian for {type(outer).__name__}"
-    if objection:
-        raise ValueError(objection)
+    if search.objection:
+        raise ValueError(search.objection)
     tell = callback or (lambda iterate: None)
     loop = resumed or _start(search)
     if isinstance(loop, Minimum):
@@ -73,8 +70,7 @@ def minimise(
     if resumed is None:
         keep(loop, False)
     while True:
-        if _unmeasured_end(loop, search):
-            loop = _measured(loop, search)
+        loop = _measured(loop, search)
         end, proposal = _end(loop, search), None
         if end is None:
             loop, proposal, end = _proposed(loop, search)
@@ -83,7 +79,7 @@ def minimise(
             return end
         if proposal is None:
             continue
-        loop, evaluation = (_answered if search.exact else _evaluated)(loop, search, proposal)
+        loop, evaluation = _evaluated(loop, search, proposal)
         if loop.bad > _MOST_BAD_EVALUATIONS:
             return _given_up(loop, search, evaluation)
         if not loop.outer.accepted:
@@ -201,6 +197,8 @@ def _proposed(loop: LoopState, search: Search) -> tuple[LoopState, Tensor | None
 
 def _evaluated(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopState, Evaluation]:
     """The loop with the outer method after it has seen the evaluation of its proposal, and this evaluation."""
+    if search.exact:
+        return _answered(loop, search, proposal)
     accuracy = search.accuracy(loop.outer.reduction * loop.current.gradient_norm, loop.sensitivity)
     evaluation, knowledge = search.evaluate(proposal, search.nearest(loop, proposal), accuracy)
     # A failed inner solve is a step that was too long, which the outer method shortens.
@@ -228,7 +226,12 @@ def _unmeasured_end(loop: LoopState, search: Search) -> bool:
 
 
 def _measured(loop: LoopState, search: Search) -> LoopState:
-    """The loop with its iterate evaluated, which takes no solves where products with the Hessian were accurate."""
+    """The loop with its iterate evaluated, where the run ends before its goal and nobody has computed the residuals.
+
+    It takes no solves where the products with the Hessian were accurate.
+    """
+    if not _unmeasured_end(loop, search):
+        return loop
     current, least = loop.current, search.stopping.certificate
     evaluation, knowledge = search.evaluate(current.evaluation.v, current.oracle, Accuracy(least, least))
     if not evaluation.finite:

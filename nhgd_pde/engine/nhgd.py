@@ -34,6 +34,7 @@ from .oracle import Accuracy, Response, blended, finite
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
+from .representation import gradient_of
 from .scales import GradientScales, gradient_scales
 from .stability import UNKNOWN, ErrorBound, Stability, StableProblem, estimated, state_error
 
@@ -162,7 +163,7 @@ class NHGD:
             v=v,
             value=self._value(problem, u, v, h, inner, error),
             derivative=h.derivative,
-            gradient=problem.outer_metric.gradient(h.derivative[None])[0],
+            gradient=gradient_of(problem, v, h.derivative - h.indirect, h.p, h.derivative),
             state_error=error,
             adjoint_error=h.error,
             sensitivity=sensitivity.value,

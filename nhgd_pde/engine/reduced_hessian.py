@@ -23,10 +23,10 @@ from torch import Tensor
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import Operator
-from ..linalg.safe_lengths import dot
-from .bilevel import FisherFactors, RepresentingProblem, SecondOrderProblem, StateFactors
+from .bilevel import FisherFactors, SecondOrderProblem, StateFactors
 from .curvature.base import PointwiseState
 from .oracle import Response
+from .representation import gradient_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +60,8 @@ class ReducedHessian:
         except SingularMatrixError:
             nan, none = torch.full_like(self.u, float("nan")), torch.full_like(d, float("nan"))
             return Response(nan, nan, none, none)
-        product, metric = direct - indirect, self.problem.outer_metric
-        return Response(du, dp, product, metric.gradient(product[None], self._guess(d, dp, direct))[0])
-
-    def _guess(self, d: Tensor, dp: Tensor, direct: Tensor) -> Tensor | None:
-        """The Riesz representative (1, p) of the product with d, exact where f_vv is a multiple of the inner product.
-
-        None where the problem does not know that of R_v^T dp.
-        """
-        problem = self.problem
-        known = problem.represented(dp) if isinstance(problem, RepresentingProblem) else None
-        if known is None:
-            return None
-        length, slope = dot(d, problem.outer_metric.covector(d[None])[0]), dot(d, direct)
-        return (slope / length * d - known)[None] if length > 0.0 else None
+        product = direct - indirect
+        return Response(du, dp, product, gradient_of(self.problem, d, direct, dp, product))
 
     def _changes(self, d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The changes of u and p, and the product with the Hessian as a part without dp and R_v^T dp, to be

@@ -13,7 +13,7 @@ from ..linalg.factorisation import SingularMatrixError
 from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, AffineOracle, GrowingOracle, Oracle, Response, SecondOrderOracle
-from .outer.base import Feasible, HessianProduct, OuterMethod
+from .outer.base import Feasible, HessianProduct, OuterMethod, objection_of
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .scales import UNKNOWN, GradientScales
 
@@ -84,6 +84,13 @@ class Search:
     def exact(self) -> bool:
         """Steps follow from products with the Hessian, without evaluations."""
         return self.outer.exact
+
+    @property
+    def objection(self) -> str:
+        """Why the outer method cannot work in the space or with the oracle; empty where it can."""
+        if not self.exact or isinstance(self.oracle, AffineOracle):
+            return objection_of(self.outer, self.space)
+        return f"{self.oracle.name} has no products with the Hessian for {type(self.outer).__name__}"
 
     def response(self, iterate: Iterate, direction: Tensor) -> Response:
         """The response of an iterate to a direction (p,).

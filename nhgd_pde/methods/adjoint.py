@@ -18,6 +18,7 @@ from ..engine.hypergradient import adjoint_variable
 from ..engine.oracle import Accuracy, Response, blended
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
+from ..engine.representation import gradient_of
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error
 from ..engine.state_newton import Root, solve_from_anywhere, solved_already
@@ -115,7 +116,7 @@ class Adjoint:
             # order.
             value=problem.outer_value(u, v) - dot(adjoint, root.residual),
             derivative=derivative,
-            gradient=problem.outer_metric.gradient(derivative[None])[0],
+            gradient=gradient_of(problem, v, outer, adjoint, derivative),
             state_error=error,
             adjoint_error=adjoint_error,
             sensitivity=sensitivity.value,
