@@ -70,13 +70,12 @@ def minimise(
     if resumed is None:
         keep(loop, False)
     while True:
-        loop = _measured(loop, search)
         end, proposal = _end(loop, search), None
         if end is None:
             loop, proposal, end = _proposed(loop, search)
         if end is not None:
             keep(loop, True)
-            return end
+            return _measured(end, search)
         if proposal is None:
             continue
         loop, evaluation = _evaluated(loop, search, proposal)
@@ -217,28 +216,17 @@ def _answered(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopSt
     return replace(loop, outer=state, knowledge=knowledge, tried=None), state.best
 
 
-def _unmeasured_end(loop: LoopState, search: Search) -> bool:
-    """Whether the run ends, before its goal, at an iterate of an exact step, whose residuals nobody has computed."""
-    if not (search.exact and loop.current.evaluation.blended):
-        return False
-    spent = loop.current.iteration >= search.stopping.iterations
-    return bool(spent or loop.outer.failure or search.interrupted())
+def _measured(end: Minimum, search: Search) -> Minimum:
+    """The result with its last iterate evaluated, where steps have led there that were not.
 
-
-def _measured(loop: LoopState, search: Search) -> LoopState:
-    """The loop with its iterate evaluated, where the run ends before its goal and nobody has computed the residuals.
-
-    It takes no solves where the products with the Hessian were accurate.
+    This takes no solves where the products with the Hessian were accurate. A run that is resumed goes on with the
+    iterate as it was, so that the directions stay conjugate.
     """
-    if not _unmeasured_end(loop, search):
-        return loop
-    current, least = loop.current, search.stopping.certificate
-    evaluation, knowledge = search.evaluate(current.evaluation.v, current.oracle, Accuracy(least, least))
-    if not evaluation.finite:
-        return loop
-    current = search.reevaluated(current, evaluation, knowledge)
-    state = replace(search.outer.init(search.space, evaluation), failure=loop.outer.failure)
-    return _reevaluated(loop, current, state)
+    last, least = end.last, search.stopping.certificate
+    if not (search.exact and last.evaluation.blended):
+        return end
+    evaluation, knowledge = search.evaluate(last.evaluation.v, last.oracle, Accuracy(least, least))
+    return replace(end, last=search.reevaluated(last, evaluation, knowledge)) if evaluation.finite else end
 
 
 def _given_up(loop: LoopState, search: Search, evaluation: Evaluation) -> Minimum:

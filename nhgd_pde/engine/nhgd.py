@@ -161,7 +161,8 @@ class NHGD:
         sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(error, h.error))
         evaluation = Evaluation(
             v=v,
-            value=self._value(problem, u, v, h, inner, error),
+            # A state that has followed steps has the rounding errors of all of them.
+            value=self._value(problem, u, v, h, inner, math.inf if state.followed else error),
             derivative=h.derivative,
             gradient=gradient_of(problem, v, h.derivative - h.indirect, h.p, h.derivative),
             state_error=error,

@@ -241,7 +241,11 @@ class Run:
 
     def _whole(self, found: Minimum) -> Minimum:
         """The result as it is reported: from the first iterate of the run to its last, with all states."""
-        first, last = self._records.first or found.first, self._states.end(self._records.last or found.last)
+        told = self._records.last or found.last
+        if told.evaluation.blended and not found.last.evaluation.blended:
+            # The end of the run has been evaluated after its row was written.
+            told = self._sequence.placed(found.last)
+        first, last = self._records.first or found.first, self._states.end(told)
         message = found.message + satisfied(self._sequence.current, last)
         if self._search is None:
             return replace(found, first=first, last=last, message=message)
