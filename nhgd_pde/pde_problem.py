@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .control.controls import Controls
 from .control.design_variables import of_controls
+from .control.metric_rows import share_of_metric
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .engine.stability import JacobianKind
 from .fem.patches import patches
@@ -168,18 +169,12 @@ class PDEProblem:
         """The problem with its bounds of the state replaced by terms of the objective."""
         terms = tuple(term for each in relaxations if (term := each.term()) is not None)
         others = tuple(each for each in self.reports if not isinstance(each, Relaxation))
-        return replace(
-            self,
-            objective=replace(self.objective, relaxed=terms),
-            relaxations=relaxations,
-            reports=(*others, *relaxations),
-        )
+        objective = replace(self.objective, relaxed=terms)
+        return replace(self, objective=objective, relaxations=relaxations, reports=(*others, *relaxations))
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
         """The terms of f that enforce the bounds of the state, which are not in the file."""
-        if not self.objective.relaxed:
-            return 0.0
-        return self.objective.surplus(self.state(u, v))
+        return self.objective.surplus(self.state(u, v)) if self.objective.relaxed else 0.0
 
     def file_value(self, u: Tensor, v: Tensor) -> float:
         """The objective of the file, with its l1 terms and without the terms that enforce the bounds of the state."""
@@ -257,6 +252,13 @@ class PDEProblem:
         x = self.inner_metric.smoothest
         full = self.equation.embed(x) - self.equation.lift
         return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))
+
+    def represented(self, w: Tensor) -> Tensor | None:
+        return None if self._share is None else self._share * self.equation.extend(w)[0]
+
+    @cached_property
+    def _share(self) -> float | None:
+        return share_of_metric(self.equation, self.control)
 
     @of_controls("v")
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

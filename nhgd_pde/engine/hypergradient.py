@@ -143,6 +143,7 @@ def adjoint_hypergradient(
     tolerance: float,
     patience: int = _PATIENCE,
     bound: ErrorBound | None = None,
+    near: bool = False,
 ) -> tuple[Hypergradient, PointwiseState]:
     """The hypergradient at (u, v) by its adjoint variable, for an inverse that is made of factors of J.
 
@@ -156,10 +157,11 @@ def adjoint_hypergradient(
     Args:
         inverse: the inverse, which may belong to an earlier point.
         renew: makes the inverse anew at (u, v).
-        start: p of an earlier point, used with factors that are not those of (u, v).
+        start: p of an earlier point, used with factors that are not those of (u, v), or where it is `near`.
         tolerance: the error to reach.
         patience: number of solves, with factors of another point, that cost as much as a factorisation.
         bound: turns residuals into bounds of errors; None: relative residuals take the place of errors.
+        near: the start may be the solution.
 
     Returns:
         The hypergradient, which is converged unless the scenarios' J are too different, and the inverse.
@@ -170,7 +172,7 @@ def adjoint_hypergradient(
         return adjoint_variable(problem, u, v, inner, inverse.adjoint, start, tolerance, most, bound)
 
     here = belongs(inverse, problem, u, v)
-    found = solved(None if here else start, _MOST if here else patience)
+    found = solved(start if near or not here else None, _MOST if here else patience)
     steps = found.iterations
     if not (found.converged or here):
         inverse = renew()

@@ -124,7 +124,12 @@ class Feasible:
         return replace(self, unit=_shortest(steps, self.unit))
 
     def sharpened(self, before: Evaluation, after: Evaluation) -> Feasible:
-        """The same space with the reciprocal of the curvature along a step as its unit, where that is shorter."""
+        """The same space with the reciprocal of the curvature along a step as its unit, where that is shorter.
+
+        Without kinks and a constraint nothing depends on the unit.
+        """
+        if self.smooth:
+            return self
         step, change = after.v - before.v, after.derivative - before.derivative
         length, slope = self.metric.norm(step[None]), dot(step, change)
         if not (slope > 0.0 and 0.0 < length < math.inf):
@@ -300,6 +305,11 @@ class OuterMethod(Protocol[State]):
         """`propose` needs products with the Hessian."""
         return False
 
+    @property
+    def exact(self) -> bool:
+        """Steps are exact ones of a quadratic objective: `answered` takes the place of evaluation and `update`."""
+        return False
+
     @classmethod
     def suited(cls, setting: Setting) -> Self:
         """The method with the default options for a setting."""
@@ -327,6 +337,20 @@ class OuterMethod(Protocol[State]):
     def update(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
         """The state after the evaluation at the proposed point."""
         ...
+
+    def answered(self, space: Feasible, state: State, product: Tensor, represented: Tensor) -> State:
+        """The state after the step to the minimiser along its `direction`, of a method whose steps are exact.
+
+        Args:
+            product: (p,) of the Hessian with the direction, a covector.
+            represented: (p,) its Riesz representative.
+        """
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} evaluates its trial points")
+
+    def corrected(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
+        """The state after a new evaluation of its iterate, whose data were interpolated or known roughly before."""
+        return self.init(space, evaluation)
 
     def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
         """The state with another evaluation of its iterate, over more scenarios; the method keeps what it has
