@@ -17,12 +17,13 @@ from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, State
 from .engine.stability import JacobianKind
 from .fem.patches import patches
 from .fem.state_space import StateSpace
+from .inner.energy import EnergyModel
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
-from .linalg.riesz import ExactRieszMap, RieszMap
+from .linalg.riesz import RieszMap
 from .linalg.safe_lengths import dot, length
-from .linalg.sparse import ScenarioMatrix, SparseMatrix
+from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
 from .objective.state_bounds import Relaxation, StateBounds
@@ -141,8 +142,7 @@ class PDEProblem:
         """A sentence on the coefficient that v brings out of its range; empty if there is none."""
         if self.equation.affine:
             return ""
-        said = self.equation.refusal(v)
-        numbers = self.control.numbers(v)
+        said, numbers = self.equation.refusal(v), self.control.numbers(v)
         return f"{said} with {numbers}" if said and numbers else said
 
     @of_controls("start", "end")
@@ -212,7 +212,7 @@ class PDEProblem:
         return self._whole_length(full, self.model.whole_gram, self._level)
 
     def _whole_length(self, full: Tensor, gram: SparseMatrix, level: float) -> float:
-        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal())
+        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal)
 
     @of_controls("v")
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
@@ -222,9 +222,8 @@ class PDEProblem:
         weighted with the size of the diagonal of J.
         """
         derivative, device = self.equation.linearise(u, v), self.equation.lift.device
-        assert isinstance(derivative.state, ScenarioMatrix)
-        matrix = SparseMatrix(derivative.state.mean(), device, symmetric=True)
-        metric = ExactRieszMap(matrix, self.model.factors(u, v).newton_step)
+        assert isinstance(self.model, EnergyModel)
+        metric = self.model.metric_at(u, v)
         full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
@@ -239,10 +238,10 @@ class PDEProblem:
             return self.sibling._mass
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
-        values = range(0, cells.components, cells.stride)
-        mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
-        copies = self.equation.size // self.space.size
-        return SparseMatrix(self.equation.measure * sp.kron(sp.identity(copies), mass), one.device, symmetric=True)
+        blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
+        mass = cells.assemble(cells, blocks, symmetric=True).host()
+        levels = self.equation.measure * sp.kron(sp.identity(self.equation.size // self.space.size), mass)
+        return SparseMatrix(levels, one.device, symmetric=True)
 
     @cached_property
     def _level(self) -> float:
@@ -270,9 +269,8 @@ class PDEProblem:
 
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
-        scenarios, _ = self.inner_shape
         one = patches(np.tile(self.space.nodes[:, self.equation.spatial_free], self.equation.repeats), size)
-        every = one + (one.max() + 1) * np.arange(scenarios)[:, None]
+        every = one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]
         return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
 
     @of_controls("v")
@@ -287,8 +285,7 @@ class PDEProblem:
 
     @of_controls("v")
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        state, control = self.objective.derivatives(self.equation.embed(u, v), v)
-        return self._outer(state, control, v)
+        return self._outer(*self.objective.derivatives(self.equation.embed(u, v), v), v)
 
     def _outer(self, state: Tensor, control: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Takes covectors on all coefficients (S, N) and controls to covectors on unknowns and design variables."""
@@ -358,6 +355,9 @@ class PDEProblem:
     @of_controls("v")
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         return self.model.state_factors(u, v)
+
+    def adjoint_share(self, g: Tensor) -> float | None:
+        return self.equation.load_share(g)
 
     @of_controls("v")
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
+import scipy.sparse as sp
+from torch import Tensor
 
+from ..fem.spaces import linear_functions
 from ..fem.state_space import StateSpace
-from ..linalg.solvers.base import Hints, LinearSolver, Solver
+from ..linalg.solvers.base import Hints, Linear, LinearSolver, Solver
 from ..linalg.solvers.choice import Auto
 from ..problem_file.catalogue import SOLVERS, found_at
 from ..problem_file.loading import ProblemFile
@@ -55,10 +59,34 @@ def linear_solver(
         # The energy of a nonlinear equation may be convex or not.
         definite = None
     hints = Hints(properties.symmetric, definite, state.domain.dim)
+    if any(part.element == "P2" for part in state.parts):
+        hints = replace(hints, linear=partial(_linear, state), coefficients=free)
     if interior.unseen:
         # The components of such a vector have the same nodes.
         nodes = np.concatenate([np.arange(part.size) for part in state.parts])[free]
         components = np.repeat(np.arange(len(state.parts)), [part.size for part in state.parts])[free]
         modes = np.stack(list(interior.unseen.values()), axis=1)[free]
         hints = replace(hints, near_nullspace=modes, nodes=nodes, components=components)
+    if interior.multiplier is not None:
+        first = int(np.searchsorted(free, state.offsets[-2]))
+        hints = replace(hints, state=first, schur=partial(_multiplier_mass, state, free[first:], interior.multiplier))
     return LinearSolver(options, hints)
+
+
+def _linear(state: StateSpace, free: np.ndarray) -> Linear:
+    """The functions of degree one among the unknowns, field by field."""
+    parts = [linear_functions(part) for part in state.parts]
+    prolong = sp.block_diag([matrix for matrix, _ in parts], format="csr")
+    vertices = np.concatenate([first + dofs for first, (_, dofs) in zip(state.offsets, parts, strict=False)])
+    numbers = np.full(state.size, -1)
+    numbers[free] = np.arange(len(free))
+    kept = numbers[vertices] >= 0
+    return Linear(sp.csr_matrix(prolong[free][:, kept]), numbers[vertices[kept]])
+
+
+def _multiplier_mass(state: StateSpace, unknowns: np.ndarray, weight: Tensor) -> sp.csr_matrix:
+    """The mass matrix of the last field with a weight (P,), on some of its coefficients."""
+    value = (len(state.parts) - 1) * state.cells.stride
+    shaped = weight.reshape(-1, *state.cells.quadrature.weights.shape).mean(0, keepdim=True)
+    whole = state.cells.assemble(state.cells, {(value, value): shaped}, symmetric=True)
+    return sp.csr_matrix(whole.host()[unknowns][:, unknowns])

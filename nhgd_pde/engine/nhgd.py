@@ -28,7 +28,7 @@ from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
 from .certificate import Sensitivity
 from .curvature.average import check_saved
 from .curvature.base import Curvature, belongs
-from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
+from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient, self_adjoint_hypergradient
 from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
 from .oracle import Accuracy, Response, blended, finite
 from .outer.reduced_objective import Evaluation, failed_evaluation
@@ -155,8 +155,8 @@ class NHGD:
         if not finite(u) or math.isnan(inner.error):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), before
 
-        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy, bound)
-        found = h.p if h.q is None else h.q
+        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy, error, bound)
+        found = u if h.of_u else h.p if h.q is None else h.q
         assert found is not None
         sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(error, h.error))
         evaluation = Evaluation(
@@ -224,6 +224,7 @@ class NHGD:
         inner: InnerResult,
         state: NHGDState,
         accuracy: Accuracy,
+        error: float,
         bound: ErrorBound | None,
     ) -> tuple[Hypergradient, Any]:
         """The hypergradient after the inner loop, and the inverse, which may have been renewed for it."""
@@ -231,6 +232,9 @@ class NHGD:
         inverse: Any = inner.state.curvature
         tolerance = (options.tolerance or accuracy.adjoint) if options.refine else None
         if curvature.pointwise and tolerance is not None and options.cross == "expected":
+            found = self_adjoint_hypergradient(problem, u, v, error, tolerance, bound)
+            if found is not None:
+                return found, inverse
             # Factors that are made in the background are not waited for.
             patience = {"patience": _BACKGROUND_PATIENCE} if self._ahead(problem) else {}
 

@@ -55,7 +55,7 @@ def quotient_riesz_map(equation: StateEquation, whole: SparseMatrix) -> RieszMap
     assert mean is not None
     kept = with_pinned(equation.free, mean)
     gram = SparseMatrix(whole.host[kept][:, kept], whole.device, True)
-    single = factorised_riesz_map(gram, equation.counts, gram_solver(equation.solver))
+    single = factorised_riesz_map(gram, equation.counts, gram_solver(equation.solver, kept))
     columns = torch.from_numpy(kept).to(whole.device)
     unknowns = torch.from_numpy(np.asarray(equation.free, dtype=np.int64)).to(whole.device)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -59,6 +62,10 @@ class Factorisation:
         self._counts.solves += b.shape[0]
         return self.prepared.solve_transposed(b)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """P b with r . A^-1 r <= r . P r, A definite; None where nothing is cheaper than a solve."""
+        return self.prepared.overestimate(b)
+
     def __repr__(self) -> str:
         return f"Factorisation({self.prepared.size:,} unknowns, {self.bytes:,} bytes)"
 
@@ -87,19 +94,29 @@ class ScenarioFactorisation:
             return self._factors[0].solve_transposed(b)
         return torch.cat([factor.solve_transposed(row[None]) for factor, row in zip(self._factors, b, strict=True)])
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """As of a `Factorisation`, where the scenarios share one matrix; else None."""
+        return self._factors[0].overestimate(b) if len(self._factors) == 1 else None
 
-def gram_solver(solver: LinearSolver) -> LinearSolver:
-    """The solver for the Gram matrices of spaces on the same mesh: definite, and without couplings of components."""
-    return solver.with_hints(Hints(symmetric=True, definite=True, dim=solver.hints.dim))
+
+def gram_solver(solver: LinearSolver, coefficients: np.ndarray | None = None) -> LinearSolver:
+    """The solver for Gram matrices, which are definite and do not couple components.
+
+    Args:
+        solver: the solver for the derivative of the equation.
+        coefficients: the unknowns, where they are not those of the equation.
+    """
+    hints = solver.hints
+    unknowns = hints.coefficients if coefficients is None else coefficients
+    return solver.with_hints(Hints(True, True, hints.dim, linear=hints.linear, coefficients=unknowns))
 
 
 def factorised_riesz_map(matrix: SparseMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> RieszMap:
     """The Riesz map of a Gram matrix inverted by a solver, which prepares the matrix when this is first needed."""
-    factors: list[Factorisation] = []
-
-    def solve(derivative: Tensor) -> Tensor:
-        if not factors:
-            factors.append(Factorisation(matrix.host, counts, symmetric=True, solver=solver))
-        return factors[0].solve(derivative)
-
-    return RieszMap(matrix, solve)
+    factors = cache(lambda: Factorisation(matrix.host, counts, symmetric=True, solver=solver))
+    return RieszMap(
+        matrix,
+        lambda derivative: factors().solve(derivative),
+        error=lambda: factors().prepared.error,
+        overestimate=lambda derivative: factors().overestimate(derivative),
+    )

@@ -58,7 +58,10 @@ class Interior:
             the boundary have to exclude them.
         eased: share -> the integrand with that share of its nonlinear part; None for an integrand without one.
         undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
+        multiplier: (P,) weight of the last field, a multiplier, in a product that is spectrally equivalent
+            to its Schur complement; None without a multiplier.
         closed: an affine integrand as sums of products; None for another one.
+        scale: a coefficient in which the part of the integrand with the state is affine, see `Integral`.
     """
 
     form: Pointwise
@@ -76,6 +79,8 @@ class Interior:
     eased: Callable[[float], Pointwise] | None = None
     undetermined: UndeterminedField | None = None
     closed: ClosedForm | None = None
+    multiplier: Tensor | None = None
+    scale: str = ""
 
 
 class Equation(EquationSpec):

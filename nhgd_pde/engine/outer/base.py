@@ -180,9 +180,12 @@ class Feasible:
             slopes, scaled = self.weights / self.mass, v / t
             ahead = scaled - gradient
             found = torch.where(ahead.abs() <= slopes, scaled, gradient + ahead.sign() * slopes)
-        if self.bounds is not None:
-            found = torch.minimum(torch.maximum(found, (v - self.bounds[1]) / t), (v - self.bounds[0]) / t)
-        return found
+        ends = self._ends(v, t)
+        return found if ends is None else torch.minimum(torch.maximum(found, ends[0]), ends[1])
+
+    def _ends(self, v: Tensor, t: float) -> tuple[Tensor, Tensor] | None:
+        """The residuals with which a step t ends at the upper and at the lower bounds."""
+        return None if self.bounds is None else ((v - self.bounds[1]) / t, (v - self.bounds[0]) / t)
 
     def distance(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> float:
         """The norm of the residual."""
@@ -212,8 +215,13 @@ class Feasible:
         value, derivative = self.constraint.value(v), self.constraint.derivative(v)
         normal = self.metric.gradient(derivative[None])[0]
 
+        ends = self._ends(v, self.unit)
+
         def left(multiplier: float) -> Tensor:
-            return self.residual(v, evaluation.gradient + multiplier * normal)
+            gradient = evaluation.gradient + multiplier * normal
+            if self.weights is not None or ends is None:
+                return self.residual(v, gradient)
+            return torch.minimum(torch.maximum(gradient, ends[0]), ends[1])
 
         def excess(multiplier: float) -> float:
             return value - self.unit * dot(derivative, left(multiplier))

@@ -1,8 +1,10 @@
-"""Algebraic multigrid: smoothed aggregation by pyamg, and conjugate gradients that its V-cycle preconditions."""
+"""Algebraic multigrid: smoothed aggregation by pyamg, whose W-cycle preconditions conjugate gradients or GMRES."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,11 @@ import torch
 from torch import Tensor
 
 from ..conjugate_gradients import batched_conjugate_gradients
+from ..lanczos import extreme_eigenvalues
+from ..safe_lengths import dot
 from ..sparse import SparseMatrix
 from .base import Hints, Prepared
+from .gmres import MultigridGMRES, OneField, SaddlePoint
 from .hierarchy import Hierarchy
 from .superlu import SuperLU, singular
 
@@ -22,6 +27,9 @@ _COARSEST, _LEVELS = 400, 12
 # many cycles as with the minimisation of the energy of coarse functions. A scalar gains nothing from the latter.
 _SCALAR: tuple[str, dict[str, Any]] = ("jacobi", {"omega": 4.0 / 3.0, "weighting": "local"})
 _VECTOR: tuple[str, dict[str, Any]] = ("energy", {"maxiter": 3})
+# Lanczos steps that find the smallest eigenvalue of the product of cycle and matrix, which lies between 0.5 and 1 as a
+# rule.
+_RITZ_STEPS = 8
 # Number of cycles after which factors are made instead.
 _MOST = 200
 # Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel.
@@ -33,7 +41,7 @@ class AMG:
     """Smoothed aggregation (Vanek, Mandel and Brezina 1996, Computing 56) with Chebyshev smoothing.
 
     Attributes:
-        rtol: relative error of a solve in the energy norm |x - A^-1 b|_A / |A^-1 b|_A, as the V-cycle measures it.
+        rtol: relative error of a solve in the energy norm |x - A^-1 b|_A / |A^-1 b|_A, as the W-cycle measures it.
         theta: couplings below this share of sqrt(a_ii a_jj) are weak.
         degree: degree of the smoothing polynomial.
     """
@@ -44,10 +52,28 @@ class AMG:
     name = "amg"
 
     def prepare(self, matrix: sp.csr_matrix, hints: Hints) -> Prepared:
-        """The hierarchy of a symmetric positive definite matrix; factors where the matrix is not."""
-        if hints.definite is False or not bool((matrix.diagonal() > 0.0).all()):
+        """Conjugate gradients or GMRES with a W-cycle; factors where the structure of the matrix is not known."""
+        if hints.state is not None and hints.schur is not None:
+            return self._saddle(matrix, hints, hints.state, hints.schur())
+        if not bool((matrix.diagonal() > 0.0).all()):
+            return SuperLU().prepare(matrix, hints)
+        if not hints.symmetric:
+            return MultigridGMRES(matrix, hints, OneField(self._cycle(matrix, hints)), self.rtol)
+        if hints.definite is False:
             return SuperLU().prepare(matrix, hints)
         return MultigridCG(matrix, hints, self)
+
+    def _saddle(self, matrix: sp.csr_matrix, hints: Hints, first: int, mass: sp.csr_matrix) -> Prepared:
+        top, bottom = matrix[:first], matrix[first:]
+        upper = top[:, first:].tocsr()
+        across = upper if hints.symmetric else bottom[:, :first].T.tocsr()
+        preconditioner = SaddlePoint(self._cycle(top[:, :first].tocsr(), hints), (upper, across), mass)
+        return MultigridGMRES(matrix, hints, preconditioner, self.rtol)
+
+    def _cycle(self, matrix: sp.csr_matrix, hints: Hints) -> Hierarchy:
+        """The W-cycle of the symmetric part, on the host."""
+        part = matrix if hints.symmetric else sp.csr_matrix(0.5 * (matrix + matrix.T))
+        return hierarchy(part, hints, self, torch.device("cpu"))
 
 
 class MultigridCG:
@@ -73,6 +99,10 @@ class MultigridCG:
         return self._factors is not None
 
     @property
+    def error(self) -> float:
+        return 0.0 if self.exact else self._options.rtol / math.sqrt(self._least)
+
+    @property
     def bytes(self) -> int:
         held = self._hierarchy if self._factors is None else self._factors
         assert held is not None
@@ -81,8 +111,7 @@ class MultigridCG:
     def solve(self, b: Tensor) -> Tensor:
         if self._factors is not None:
             return self._factors.solve(b)
-        if b.device != self._device:
-            self._move(b.device)
+        self._move(b.device)
         assert self._hierarchy is not None
         finite = b.isfinite().all(1)
         right = b if bool(finite.all()) else torch.where(finite[:, None], b, 0.0)
@@ -106,7 +135,26 @@ class MultigridCG:
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self.solve(b)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """One cycle, over the smallest eigenvalue of the product of cycle and matrix."""
+        if self._hierarchy is None:
+            return None
+        self._move(b.device)
+        return self._hierarchy.apply(b) / self._least
+
+    @cached_property
+    def _least(self) -> float:
+        """A lower bound of the smallest eigenvalue: half the smallest Ritz value after a few steps, and at most 1/2."""
+        assert self._hierarchy is not None
+        apply, matrix = self._hierarchy.apply, self._matrix.mv
+        start = torch.ones(1, self.size, dtype=torch.float64, device=self._device)
+        start[:, ::2] = -0.5
+        low, _ = extreme_eigenvalues(lambda x: apply(matrix(x)), lambda x, y: dot(x, matrix(y)), start, _RITZ_STEPS)
+        return 0.5 * min(low, 1.0) if low > 0.0 else math.nan
+
     def _move(self, device: torch.device) -> None:
+        if device == self._device:
+            return
         self._matrix = SparseMatrix(self._matrix.host, device, symmetric=True)
         self._hierarchy = hierarchy(self._matrix.host, self._hints, self._options, device)
         self._device = device
@@ -119,14 +167,32 @@ class MultigridCG:
 
 
 def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.device) -> Hierarchy:
-    """The matrices and prolongations that pyamg finds, applied by torch."""
+    """The W-cycle of a symmetric positive definite matrix.
+
+    A space of higher degree has the functions of degree one as its first coarser level: aggregates of its own unknowns
+    take twice as many cycles.
+    """
+    kept = without_rounding_errors(matrix)
+    if hints.linear is None or hints.coefficients is None:
+        matrices, prolongations = aggregated(kept, hints, options)
+    else:
+        linear = hints.linear(hints.coefficients).first(kept.shape[0])
+        coarse = without_rounding_errors(sp.csr_matrix(linear.prolong.T @ kept @ linear.prolong))
+        matrices, prolongations = aggregated(coarse, hints.at(linear.vertices), options)
+        matrices, prolongations = [kept, *matrices], [linear.prolong, *prolongations]
+    if not all(np.isfinite(each.data).all() for each in matrices):
+        raise singular(matrix)
+    return Hierarchy(matrices, prolongations, device, options.degree)
+
+
+def aggregated(matrix: sp.csr_matrix, hints: Hints, options: AMG) -> tuple[list[sp.csr_matrix], list[sp.csr_matrix]]:
+    """The matrices of all levels and the prolongations between them, by smoothed aggregation."""
     import pyamg
 
-    kept = without_rounding_errors(matrix)
-    blocks = _NodeBlocks(kept, hints) if hints.nodes is not None else None
+    blocks = _NodeBlocks(matrix, hints) if hints.nodes is not None else None
     modes = hints.near_nullspace
     found: Any = pyamg.smoothed_aggregation_solver(
-        kept if blocks is None else blocks.matrix,
+        matrix if blocks is None else blocks.matrix,
         B=modes if blocks is None or modes is None else blocks.spread(modes),
         symmetry="symmetric",
         strength=("symmetric", {"theta": options.theta}),
@@ -137,13 +203,11 @@ def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.d
         max_levels=_LEVELS,
         keep=False,
     )
-    matrices = [kept, *(sp.csr_matrix(level.A) for level in found.levels[1:])]
+    matrices = [matrix, *(sp.csr_matrix(level.A) for level in found.levels[1:])]
     prolongations = [sp.csr_matrix(level.P) for level in found.levels[:-1]]
     if blocks is not None and prolongations:
         prolongations[0] = prolongations[0][blocks.places]
-    if not all(np.isfinite(each.data).all() for each in matrices):
-        raise singular(matrix)
-    return Hierarchy(matrices, prolongations, device, options.degree)
+    return matrices, prolongations
 
 
 class _NodeBlocks:

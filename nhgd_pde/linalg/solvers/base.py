@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,6 +13,24 @@ from torch import Tensor
 
 class SingularMatrixError(ArithmeticError):
     """A matrix that cannot be inverted in double precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """The functions of lowest degree in a space of higher degree, the first coarser level of multigrid.
+
+    Attributes:
+        prolong: (n, m) their coefficients.
+        vertices: (m,) the unknown with which each of them has the value one in common.
+    """
+
+    prolong: sp.csr_matrix
+    vertices: np.ndarray
+
+    def first(self, count: int) -> Linear:
+        """Those among the first unknowns, which are coupled to no others."""
+        kept = self.vertices < count
+        return Linear(sp.csr_matrix(self.prolong[:count][:, kept]), self.vertices[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +45,10 @@ class Hints:
             rigid-body motions of elasticity; None stands for the constants.
         nodes: (n,) the node of every unknown, where nodes have several; None where each unknown is a node of its own.
         components: (n,) the component, 0, 1, ..., of every unknown of such nodes.
-        blocks: the number of unknowns of each field of a saddle point problem, multipliers last; empty for one field.
+        linear: finds the functions of degree one among coefficients (n,); None in a space of degree one.
+        coefficients: (n,) the coefficients that the unknowns are, which `linear` is given.
+        state: the number of unknowns before the multipliers of a saddle point problem; None without multipliers.
+        schur: makes the matrix that is spectrally equivalent to the Schur complement of the multipliers.
     """
 
     symmetric: bool = False
@@ -35,7 +57,17 @@ class Hints:
     near_nullspace: np.ndarray | None = None
     nodes: np.ndarray | None = None
     components: np.ndarray | None = None
-    blocks: tuple[int, ...] = ()
+    linear: Callable[[np.ndarray], Linear] | None = None
+    coefficients: np.ndarray | None = None
+    state: int | None = None
+    schur: Callable[[], sp.csr_matrix] | None = None
+
+    def at(self, unknowns: np.ndarray) -> Hints:
+        """The hints on vectors, for some of the unknowns."""
+        nodes, components, modes = (
+            None if each is None else each[unknowns] for each in (self.nodes, self.components, self.near_nullspace)
+        )
+        return replace(self, nodes=nodes, components=components, near_nullspace=modes, linear=None)
 
 
 class Prepared(Protocol):
@@ -43,7 +75,8 @@ class Prepared(Protocol):
 
     Attributes:
         bytes: bytes that it holds.
-        exact: solves are exact to rounding; otherwise they have the relative error that the options ask for.
+        exact: solves are exact to rounding.
+        error: bound of the relative error of a solve, in the energy norm of a definite matrix; 0 if it is exact.
         note: a sentence on a solver that could not be used and the one that took its place; empty as a rule.
         size: n.
     """
@@ -52,6 +85,8 @@ class Prepared(Protocol):
     def bytes(self) -> int: ...
     @property
     def exact(self) -> bool: ...
+    @property
+    def error(self) -> float: ...
     @property
     def note(self) -> str: ...
     @property
@@ -63,6 +98,11 @@ class Prepared(Protocol):
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         """A^-T b for every row of (k, n)."""
+        ...
+
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """P b for a cheap P with r . A^-1 r <= r . P r for every r, A definite; None where nothing is cheaper than
+        a solve."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The multigrid V-cycle in torch, applied to all right-hand sides at once, for a hierarchy of any origin."""
+"""The multigrid W-cycle in torch, applied to all right-hand sides at once, for a hierarchy of any origin."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def product(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class Hierarchy:
-    """A symmetric V-cycle; symmetric positive definite where A is.
+    """A symmetric W-cycle; symmetric positive definite where A is.
+
+    A W-cycle solves for each correction twice. The levels of aggregates are so small that this takes little time, and
+    the number of cycles then does not grow with the number of levels, as that of V-cycles does.
 
     Args:
         matrices: A of every level, from the finest on.
@@ -93,7 +96,7 @@ class Hierarchy:
         return sum(each.numel() * each.element_size() for each in held)
 
     def apply(self, b: Tensor) -> Tensor:
-        """One V-cycle from zero for every row of b (k, n); (k, n)."""
+        """One cycle from zero for every row of b (k, n); (k, n)."""
         return self._cycle(0, b.T.contiguous()).T.contiguous()
 
     def _cycle(self, number: int, b: Tensor) -> Tensor:
@@ -101,7 +104,11 @@ class Hierarchy:
             return self._coarse @ b
         level = self._levels[number]
         x = level.smooth(b, None)
-        coarse = self._cycle(number + 1, product(level.restrict, b - product(level.matrix, x)))
+        right = product(level.restrict, b - product(level.matrix, x))
+        coarse = self._cycle(number + 1, right)
+        if number + 1 < len(self._levels):
+            below = self._levels[number + 1].matrix
+            coarse = coarse + self._cycle(number + 1, right - product(below, coarse))
         return level.smooth(b, x + product(level.prolong, coarse))
 
 
