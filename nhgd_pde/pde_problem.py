@@ -142,8 +142,7 @@ class PDEProblem:
         """A sentence on the coefficient that v brings out of its range; empty if there is none."""
         if self.equation.affine:
             return ""
-        said = self.equation.refusal(v)
-        numbers = self.control.numbers(v)
+        said, numbers = self.equation.refusal(v), self.control.numbers(v)
         return f"{said} with {numbers}" if said and numbers else said
 
     @of_controls("start", "end")
@@ -270,9 +269,8 @@ class PDEProblem:
 
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
-        scenarios, _ = self.inner_shape
         one = patches(np.tile(self.space.nodes[:, self.equation.spatial_free], self.equation.repeats), size)
-        every = one + (one.max() + 1) * np.arange(scenarios)[:, None]
+        every = one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]
         return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
 
     @of_controls("v")
