@@ -226,14 +226,13 @@ class PDEProblem:
         For one scenario. The level of a field that does not vanish on the boundary is included as in `inner_length`,
         weighted with the size of the diagonal of J.
         """
-        derivative, device = self.equation.linearise(u, v), self.equation.lift.device
+        derivative = self.equation.linearise(u, v)
         assert isinstance(derivative.state, ScenarioMatrix)
-        matrix = SparseMatrix(derivative.state.mean(), device, symmetric=True)
-        metric = ExactRieszMap(matrix, self.model.factors(u, v).newton_step)
+        metric = ExactRieszMap(derivative.state.operator, self.model.factors(u, v).newton_step)
         full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
-        whole = SparseMatrix(derivative.whole.mean(), device, symmetric=True)
+        whole = derivative.whole.operator
         size = float(whole.diagonal().sum() / self.model.whole_gram.diagonal().sum())
         return metric, self._whole_length(full, whole, size * self._level)
 
