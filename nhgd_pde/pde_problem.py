@@ -243,10 +243,12 @@ class PDEProblem:
         if self.sibling is not None:
             return self.sibling._mass
         cells = self.space.cells
-        one = torch.ones_like(cells.quadrature.weights)[None]
+        one = cells.quadrature.weights.new_ones(()).expand(1, *cells.quadrature.weights.shape)
         values = range(0, cells.components, cells.stride)
         mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
         copies = self.equation.size // self.space.size
+        if copies == 1 and self.equation.measure == 1.0:
+            return SparseMatrix(mass, one.device, symmetric=True)
         return SparseMatrix(self.equation.measure * sp.kron(sp.identity(copies), mass), one.device, symmetric=True)
 
     @cached_property
