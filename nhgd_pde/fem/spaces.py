@@ -83,7 +83,8 @@ class Space:
         if ((x < low) | (x > high)).any():
             return None
         try:
-            return np.asarray(mesh.element_finder()(*x))
+            # Without names: those of boundaries are looked up facet by facet where quadrilaterals are cut.
+            return np.asarray(type(mesh)(mesh.doflocs, mesh.t).element_finder()(*x))
         except ValueError:
             return None
 

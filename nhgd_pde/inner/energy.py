@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation_operator import gram_root
-from ..linalg.factorisation import SingularMatrixError, factorised_riesz_map
-from ..linalg.riesz import RieszMap
+from ..linalg.factorisation import Factorisation, ScenarioFactorisation, SingularMatrixError, factorised_riesz_map
+from ..linalg.riesz import ExactRieszMap, RieszMap
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from ..pde.equation import StateEquation
 from ..pde.linearisation import Linearisation
@@ -127,7 +127,15 @@ class EnergyModel:
         if self.equation.affine:
             return EnergyFactors(self.riesz.gradient, self.riesz.gradient)
         factors = self.equation.linearise(u, v).jacobian.mean_factors
-        return EnergyFactors(factors.solve, factors.solve_transposed)
+        assert isinstance(factors, Factorisation | ScenarioFactorisation)
+        return EnergyFactors(factors.solve, factors.solve_transposed, factors.overestimate)
+
+    def metric_at(self, u: Tensor, v: Tensor) -> RieszMap:
+        """The inner product of J at (u, v), the mean over the scenarios, by its factors."""
+        jacobian = self.equation.linearise(u, v).state
+        assert isinstance(jacobian, ScenarioMatrix)
+        matrix, factors = SparseMatrix(jacobian.mean(), jacobian.data.device, symmetric=True), self.factors(u, v)
+        return ExactRieszMap(matrix, factors.newton_step, overestimate=factors.overestimate)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where it is the J of all of them.
@@ -177,6 +185,7 @@ class EnergyFactors:
 
     solve: Callable[[Tensor], Tensor]
     solve_transposed: Callable[[Tensor], Tensor]
+    overestimate: Callable[[Tensor], Tensor | None] | None = None
     description: str = "J^-1"
 
     def newton_step(self, residual: Tensor) -> Tensor:

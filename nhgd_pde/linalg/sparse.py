@@ -106,9 +106,7 @@ class ScenarioMatrix:
 
     def mean(self) -> sp.csr_matrix:
         """The mean over the scenarios."""
-        if self.shared:
-            return self.host()
-        return self._host(self.data.mean(0))
+        return self._host(self.data[0] if self.shared else self.data.mean(0))
 
     def _host(self, data: Tensor) -> sp.csr_matrix:
         indptr, indices = self.pattern

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -215,28 +215,22 @@ class StateEquation:
                     return derivative
                 # The factors are kept where only R_v has changed.
                 known = derivative.jacobian if self.linear else None
-        derivative = self._linearised(self.embed(u, v), v, known)
+        full = self.embed(u, v)
+        found = self.stiffness
+        derivative = self._linearise(full, v) if found is None else found.linearised(self, full, v, known)
+        if known is not None and found is None:
+            derivative = replace(derivative, jacobian=known)
         self._last[:] = [(u.clone(), v.clone(), derivative)]
         return derivative
 
-    def _linearised(self, full: Tensor, v: Tensor, known: Jacobian | None) -> Linearisation:
-        """The derivatives at coefficients (S, N) and controls (p,), with J where it is known already."""
-        if self.stiffness is None:
-            derivative = self._linearise(full, v)
-            return derivative if known is None else replace(derivative, jacobian=known)
-        assembled = cache(lambda: self._assemble(full, v))
-        if known is None:
-            known = Jacobian(self.stiffness.matrix(v), lambda: assembled()[0], self.counts, self.solver)
-        control = ControlDerivative(self.rows, self.stiffness.control(full, v), scenarios=self.scenarios)
-        return Linearisation(known, control, lambda: assembled()[2])
+    def load_share(self, g: Tensor) -> float | None:
+        """c where R(u, v) = J(v) u - b with a symmetric J, and g (S, n) is c b; None where it is not, or not known."""
+        return None if self.stiffness is None else self.stiffness.load_share(g)
 
     @cached_property
     def stiffness(self) -> Stiffness | None:
-        """J and R as sums with the coefficients that controls change; None where the equation is of another kind."""
-        plain = self.data is None and self.zero_mean is None and self.repeats == 1 and self.easier is None
-        if self.affine or not (self.linear and plain):
-            return None
-        return stiffness_of(self.integrals, self.rows, self.free, self.scenarios, self.symmetric)
+        """R as a sum with the coefficients that controls change; None where the equation is of another kind."""
+        return stiffness_of(self)
 
     @cached_property
     def _last(self) -> list[tuple[Tensor, Tensor, Linearisation]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -16,7 +17,9 @@ from ..linalg.solvers.base import LinearSolver
 from ..linalg.sparse import ScenarioMatrix
 from .given import DataDerivative
 from .rows import ControlRows
-from .stiffness import ScaledControl
+
+if TYPE_CHECKING:
+    from .stiffness import ScaledControl
 
 # J = dR/du, with products for vectors (..., S, n), and solves with it and with its transpose.
 StateDerivative = ScenarioMatrix | BidiagonalMatrix

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,8 +15,12 @@ from ..fem.coefficient_map import CoefficientMap
 from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.sparse import ScenarioMatrix
 from .form import Integral
+from .linearisation import ControlDerivative, Jacobian, Linearisation
 from .rows import ControlRows
 from .scaled import ScaledIntegral, scaled_integral, shared
+
+if TYPE_CHECKING:
+    from .equation import StateEquation
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +34,7 @@ class Stiffness:
         free: (n,) the unknowns.
         scenarios: S.
         symmetric: all derivatives by the state are symmetric.
+        lifted: there are Dirichlet values that are not zero.
     """
 
     integrals: tuple[ScaledIntegral, ...]
@@ -37,6 +43,29 @@ class Stiffness:
     free: np.ndarray
     scenarios: int
     symmetric: bool
+    lifted: bool
+
+    def linearised(self, equation: StateEquation, full: Tensor, v: Tensor, known: Jacobian | None) -> Linearisation:
+        """The derivatives at coefficients (S, N) of the state and controls (p,), with J where it is known already."""
+        # J on all coefficients, and the derivatives of the integrands, are seldom asked for.
+        assembled = cache(lambda: equation._assemble(full, v))
+        jacobian = known or Jacobian(self.matrix(v), lambda: assembled()[0], equation.counts, equation.solver)
+        control = ScaledControl(self, full, [slopes for _, slopes in self._scales(v)])
+        derivative = ControlDerivative(self.rows, control, scenarios=self.scenarios)
+        return Linearisation(jacobian, derivative, lambda: assembled()[2])
+
+    def load_share(self, g: Tensor) -> float | None:
+        """c where g (S, n) is c times the loads on the unknowns, entry by entry, and J is symmetric; else None."""
+        if self.lifted or not self.symmetric:
+            return None
+        load = -self.load[:, self.unknowns].expand(g.shape)
+        largest = int(load.abs().argmax())
+        share = float(g.reshape(-1)[largest] / load.reshape(-1)[largest])
+        return share if math.isfinite(share) and torch.equal(share * load, g) else None
+
+    @cached_property
+    def unknowns(self) -> Tensor:
+        return torch.from_numpy(np.asarray(self.free, dtype=np.int64)).to(self.load.device)
 
     # The coefficients of the last controls are kept, as J, R and R_v at one point need the same.
 
@@ -52,7 +81,7 @@ class Stiffness:
         return self._last[0][1]
 
     @cached_property
-    def _load(self) -> Tensor:
+    def load(self) -> Tensor:
         """(S or 1, N) all integrals at the zero state; the loads do not depend on the coefficients."""
         every = (*(each.scale.integral for each in self.integrals), *self.others)
         total: Tensor | None = None
@@ -79,7 +108,7 @@ class Stiffness:
 
     def residual(self, full: Tensor, v: Tensor) -> Tensor:
         """The integrals tested with all functions at coefficients (S, N) of the state; (S, N)."""
-        total = self._load
+        total = self.load
         for scaled, (c, _) in zip(self.integrals, self._scales(v), strict=True):
             total = total + scaled.residual(full, c)
         for integral, blocks in self._fixed_blocks:
@@ -132,10 +161,6 @@ class Stiffness:
         assert total is not None
         return total
 
-    def control(self, full: Tensor, v: Tensor) -> ScaledControl:
-        """The derivative of the integrals by the controls at coefficients (S, N) of the state."""
-        return ScaledControl(self, full, [slopes for _, slopes in self._scales(v)])
-
 
 @dataclass(frozen=True, eq=False)
 class ScaledControl:
@@ -156,21 +181,17 @@ class ScaledControl:
         every = self.stiffness.integrals
         return [each.scaled_fluxes(each.gradients(self.full)) for each in every]
 
-    @cached_property
-    def _free(self) -> Tensor:
-        return torch.from_numpy(np.asarray(self.stiffness.free, dtype=np.int64)).to(self.full.device)
-
     def mv(self, d: Tensor) -> Tensor:
         """(S or 1, columns) -> (S, n)."""
         total = torch.zeros_like(self.full)
         for integral, fluxes, slopes in zip(self.stiffness.integrals, self._fluxes, self.slopes, strict=True):
             total = total + integral.moved(fluxes, integral.scale.moved(d, slopes))
-        return total[:, self._free]
+        return total[:, self.stiffness.unknowns]
 
     def rmv(self, w: Tensor) -> Tensor:
         """(S, n) -> (S, columns)."""
         full = torch.zeros_like(self.full)
-        full[:, self._free] = w
+        full[:, self.stiffness.unknowns] = w
         found = []
         for integral, fluxes, slopes in zip(self.stiffness.integrals, self._fluxes, self.slopes, strict=True):
             found.append(integral.scale.gather(integral.paired(integral.gradients(full), fluxes), slopes))
@@ -184,18 +205,29 @@ def _scaled(integral: ScaledIntegral, c: Tensor) -> dict[tuple[int, int], Tensor
     return {pair: spread * block for pair, block in integral.scaled.items()}
 
 
-def stiffness_of(
-    integrals: Sequence[Integral], rows: ControlRows, free: np.ndarray, scenarios: int, symmetric: bool
-) -> Stiffness | None:
+def stiffness_of(equation: StateEquation) -> Stiffness | None:
     """The parts of a linear equation; None where a control changes more than one coefficient of an integral."""
+    if equation.affine or not equation.linear or equation.data is not None or equation.zero_mean is not None:
+        return None
     found: list[ScaledIntegral] = []
     others: list[Integral] = []
-    for integral in integrals:
+    for integral in equation.integrals:
         if not integral.controls:
             others.append(integral)
             continue
-        scaled = scaled_integral(integral, scenarios, symmetric)
+        scaled = scaled_integral(integral, equation.scenarios, equation.symmetric)
         if scaled is None:
             return None
         found.append(scaled)
-    return Stiffness(tuple(found), tuple(others), rows, free, scenarios, symmetric) if found else None
+    if not found:
+        return None
+    lifted = bool(torch.count_nonzero(equation.lift))
+    return Stiffness(
+        integrals=tuple(found),
+        others=tuple(others),
+        rows=equation.rows,
+        free=equation.free,
+        scenarios=equation.scenarios,
+        symmetric=equation.symmetric,
+        lifted=lifted,
+    )
