@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import scipy.sparse as sp
-import torch
 from torch import Tensor
 
 from ..fem.evaluation_operator import EvaluationOperator
@@ -31,6 +30,7 @@ def mass_matrix(
     first = float(density.reshape(-1)[0])
     if not bool((density == first).all()):
         return assembled(density)
+    one = density.new_ones(()).expand(density.shape)
     # The functions are kept as well, so that their number is not that of others later.
-    _, unit = values.once(("mass", id(functions), chosen), lambda: (functions, assembled(torch.ones_like(density))))
+    _, unit = values.once(("mass", id(functions), chosen), lambda: (functions, assembled(one)))
     return unit if first == 1.0 else sp.csr_matrix((first * unit.data, unit.indices, unit.indptr), shape=unit.shape)
