@@ -237,10 +237,11 @@ class PDEProblem:
         if self.sibling is not None:
             return self.sibling._mass
         cells = self.space.cells
-        one = torch.ones_like(cells.quadrature.weights)[None]
+        one = cells.quadrature.weights.new_ones(()).expand(1, *cells.quadrature.weights.shape)
         blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
         mass = cells.assemble(cells, blocks, symmetric=True).host()
-        levels = self.equation.measure * sp.kron(sp.identity(self.equation.size // self.space.size), mass)
+        copies, step = self.equation.size // self.space.size, self.equation.measure
+        levels = mass if (copies, step) == (1, 1.0) else step * sp.kron(sp.identity(copies), mass)
         return SparseMatrix(levels, one.device, symmetric=True)
 
     @cached_property

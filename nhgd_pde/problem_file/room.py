@@ -16,8 +16,9 @@ from .sizes import MeshSize, control_size, mesh_size, real, state_size, steps_at
 # Bytes that the loaded libraries take.
 LIBRARIES = 3e8
 # Bytes of tables, matrices and vectors for each unknown of the state, by the dimension. They are fitted to the peaks of
-# runs with 4e3 to 2.6e5 unknowns in one and two dimensions, and 7e3 to 1.6e4 in three.
-STATE = {1: 4e3, 2: 4e3, 3: 2e4}
+# runs with 4e3 to 1e6 unknowns in one and two dimensions, and 7e3 to 2.4e5 in three: those of scalar equations take
+# half as many, and those of elements of higher degree and of vectors nearly as many.
+STATE = {1: 4e3, 2: 4e3, 3: 1e4}
 # The same bytes in an evolution, for each unknown at each time: where all steps share one matrix (True), and where each
 # step has its own (False), so that several sets of factors are held. Fitted to 2e4 to 1.6e5 unknowns in two dimensions.
 EVOLUTION = {True: 2.6e3, False: 1.2e4}
