@@ -15,6 +15,21 @@ class SingularMatrixError(ArithmeticError):
     """A matrix that cannot be inverted in double precision."""
 
 
+@dataclass(frozen=True)
+class Library:
+    """A library that a solver needs and that is not installed with the package.
+
+    Attributes:
+        name: its name.
+        install: how to install it.
+        found: gives something true where it is installed; it does not load it.
+    """
+
+    name: str
+    install: str
+    found: Callable[[], object]
+
+
 @dataclass(frozen=True, eq=False)
 class Linear:
     """The functions of lowest degree in a space of higher degree, the first coarser level of multigrid.
@@ -102,7 +117,10 @@ class Prepared(Protocol):
 
 
 class Solver(Protocol):
-    """The options of a solver; frozen."""
+    """The options of a solver; frozen.
+
+    A solver that needs a library which is not installed with the package has a class attribute `library`, a `Library`.
+    """
 
     @property
     def name(self) -> str: ...
