@@ -120,6 +120,7 @@ class Solver(Protocol):
     """The options of a solver; frozen.
 
     A solver that needs a library which is not installed with the package has a class attribute `library`, a `Library`.
+    One that leaves some matrices to another solver has a method `chosen` (unknowns, hints) -> (solver, reason).
     """
 
     @property
@@ -156,6 +157,11 @@ class LinearSolver:
             raise SingularMatrixError("the matrix of a linear system has entries that are not finite")
         hints = replace(self.hints, symmetric=symmetric, definite=self.hints.definite if symmetric else False)
         return self.options.prepare(matrix, hints)
+
+    def chosen(self, unknowns: int) -> tuple[Solver, str]:
+        """The solver that a matrix of this size takes, and the reason; without a reason it is the one asked for."""
+        choose: Callable[[int, Hints], tuple[Solver, str]] | None = getattr(self.options, "chosen", None)
+        return (self.options, "") if choose is None else choose(unknowns, self.hints)
 
     def with_hints(self, hints: Hints) -> LinearSolver:
         """The same solver for other matrices."""

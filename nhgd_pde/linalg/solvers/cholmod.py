@@ -13,9 +13,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .base import Hints, Library, Prepared
+from .base import Hints, Library, Prepared, Solver
 from .superlu import SuperLU, significant
-from .trial import recovers
+from .trial_solve import recovers
 
 # Words of the structure `cholmod_factor`: the size n, the first column that is not positive definite (n if there is
 # none), and the numbers of indices and of values of supernodal factors (SuiteSparse from 4.0 on, with 64-bit indices).
@@ -24,28 +24,25 @@ _SIZE, _MINOR, _INDICES, _VALUES = 0, 1, 14, 15
 
 @dataclass(frozen=True)
 class Cholmod:
-    """Cholesky factors (Chen, Davis, Hager and Rajamanickam 2008, ACM TOMS 35), by approximate minimum degree.
+    """Supernodal Cholesky factors of symmetric positive definite matrices, by CHOLMOD.
 
+    Chen, Davis, Hager and Rajamanickam 2008, ACM TOMS 35; the order of unknowns is that of approximate minimum degree.
     Matrices that are not symmetric, or not definite, are factorised by SuperLU, with a note.
     """
 
     name = "cholmod"
-    library = Library(
-        "CVXOPT", 'pip install "nhgd-pde[fast]" (CVXOPT, under the GNU GPL 3)', partial(find_spec, "cvxopt")
-    )
+    library = Library("CVXOPT", "pip install cvxopt (under the GNU GPL)", partial(find_spec, "cvxopt"))
 
-    def chosen(self, unknowns: int, hints: Hints) -> tuple[str, str]:
-        """The name of the solver that will be used for a matrix, and the reason if it is another one."""
-        if not hints.symmetric:
-            return "superlu", "the matrix is not symmetric, as cholmod requires"
-        if hints.definite is False:
-            return "superlu", "the matrix is not definite, as cholmod requires"
-        return self.name, ""
+    def chosen(self, unknowns: int, hints: Hints) -> tuple[Solver, str]:
+        """The solver for a matrix, and the reason if it is another one."""
+        if hints.symmetric and hints.definite is not False:
+            return self, ""
+        return SuperLU(), f"the matrix is not {'definite' if hints.symmetric else 'symmetric'}, as cholmod requires"
 
     def prepare(self, matrix: sp.csr_matrix, hints: Hints) -> Prepared:
         """The factors; raises a `SingularMatrixError` where there are none."""
-        name, reason = self.chosen(matrix.shape[0], hints)
-        if name == self.name:
+        reason = self.chosen(matrix.shape[0], hints)[1]
+        if not reason:
             try:
                 found = CholmodFactors(significant(sp.csr_matrix(matrix)))
             except ArithmeticError:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .base import Hints, Library
 from .superlu import significant, singular
-from .trial import recovers
+from .trial_solve import recovers
 
 
 def _there() -> bool:
@@ -24,10 +24,10 @@ def _there() -> bool:
 
 @dataclass(frozen=True)
 class CuDSS:
-    """Cholesky, LDL^T or LU factors on the current GPU of torch."""
+    """Cholesky, LDL^T or LU factors on a GPU, by cuDSS."""
 
     name = "cudss"
-    library = Library("nvmath-python and a GPU with CUDA", 'pip install "nhgd-pde[cudss]"', _there)
+    library = Library("nvmath-python and a GPU with CUDA", 'pip install "nvmath-python[cu12]"', _there)
 
     def prepare(self, matrix: sp.csr_matrix, hints: Hints) -> CuDSSFactors:
         """The factors; raises a `SingularMatrixError` where there are none."""
@@ -37,7 +37,7 @@ class CuDSS:
             matrix = significant(sp.csr_matrix(matrix))
         for kind in kinds:
             found = CuDSSFactors(matrix, kind)
-            if recovers(lambda b, each=found: each.solve(torch.from_numpy(b)[None])[0].numpy(), matrix):
+            if recovers(found.solve_column, matrix):
                 return found
             # The factors are large: they are released before others are made.
             found.release()
@@ -71,6 +71,10 @@ class CuDSSFactors:
         for each in self._systems.values():
             each.release()
 
+    def solve_column(self, b: np.ndarray) -> np.ndarray:
+        """A^-1 b for (n,)."""
+        return self.solve(torch.from_numpy(b)[None])[0].numpy()
+
     def solve(self, b: Tensor) -> Tensor:
         return self._systems[False].solve(b)
 
@@ -98,9 +102,9 @@ class _System:
         held.sort_indices()
         self._device = torch.device("cuda", torch.cuda.current_device())
         # cuDSS takes indices of 32 bits.
-        indices = [torch.from_numpy(np.asarray(each, np.int32)) for each in (held.indptr, held.indices)]
+        starts, columns = (torch.from_numpy(np.asarray(each, np.int32)) for each in (held.indptr, held.indices))
         values = torch.from_numpy(np.asarray(held.data, np.float64))
-        self._matrix = torch.sparse_csr_tensor(*indices, values, size=held.shape).to(self._device)
+        self._matrix = torch.sparse_csr_tensor(starts, columns, values, size=held.shape).to(self._device)
         self._right = torch.zeros(held.shape[0], dtype=torch.float64, device=self._device)
         options = DirectSolverOptions(
             sparse_system_type=getattr(DirectSolverMatrixType, kind),

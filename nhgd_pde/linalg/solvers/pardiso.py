@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .base import Hints, Library
 from .superlu import significant, singular
-from .trial import recovers
+from .trial_solve import recovers
 
 # Kinds of matrices, and phases of the work.
 _DEFINITE, _SYMMETRIC, _GENERAL = 2, -2, 11
@@ -51,14 +51,13 @@ def _place() -> str | None:
 
 @dataclass(frozen=True)
 class Pardiso:
-    """Cholesky, LDL^T or LU factors (Schenk and Gaertner 2004, Future Generation Computer Systems 20), whichever the
-    matrix allows.
+    """Cholesky, LDL^T or LU factors by Intel's MKL, whichever the matrix allows.
+
+    Schenk and Gaertner 2004, Future Generation Computer Systems 20.
     """
 
     name = "pardiso"
-    library = Library(
-        "MKL", 'pip install "nhgd-pde[pardiso]" (x86 processors; MKL is free of charge, not free)', _place
-    )
+    library = Library("MKL of Intel", "pip install mkl (x86 processors; under a licence of Intel)", _place)
 
     def prepare(self, matrix: sp.csr_matrix, hints: Hints) -> PardisoFactors:
         """The factors; raises a `SingularMatrixError` where there are none."""

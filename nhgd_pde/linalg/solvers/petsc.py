@@ -15,7 +15,7 @@ from torch import Tensor
 from .base import Hints, Library, SingularMatrixError
 from .petsc_team import Leader, Refused, Told
 from .superlu import significant, singular
-from .trial import recovers
+from .trial_solve import recovers
 
 # Without options: conjugate gradients with algebraic multigrid, whose relative error is measured in the energy norm,
 # for definite matrices, and parallel LU factors for all others.
@@ -32,7 +32,9 @@ def _there() -> bool:
 
 @dataclass(frozen=True)
 class PETSc:
-    """KSP of PETSc (Balay et al., PETSc/TAO Users Manual).
+    """Krylov methods, multigrid or factors of PETSc, on all processes of an MPI run.
+
+    Balay et al., PETSc/TAO Users Manual.
 
     Attributes:
         options: options of PETSc, such as "-ksp_type cg -pc_type gamg"; empty: by the kind of matrix.
@@ -42,7 +44,7 @@ class PETSc:
     options: str = ""
     rtol: float = 1e-10
     name = "petsc"
-    library = Library("petsc4py", "docs/solvers.md, section PETSc, says how", _there)
+    library = Library("petsc4py", "pip install petsc4py, which needs PETSc itself (docs/solvers.md)", _there)
 
     def prepare(self, matrix: sp.csr_matrix, hints: Hints) -> PETScSystem:
         """The matrix, distributed by rows, with its preconditioner or factors.

@@ -191,7 +191,7 @@ class _Team:
 
     def _modes(self, rows: np.ndarray, size: int) -> Any:
         """The near-nullspace, whose vectors have to be orthonormal."""
-        vectors = []
+        vectors: list[Any] = []
         for row in rows:
             vector = self.petsc.Vec().createMPI((len(row), size), comm=self.petsc.COMM_WORLD)
             vector.setArray(row)

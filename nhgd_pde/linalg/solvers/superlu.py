@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .base import Hints, SingularMatrixError
-from .trial import LEAST_ACCURACY, recovers
+from .trial_solve import LEAST_ACCURACY, recovers
 
 # Largest error of a trial solve with factors without pivots: above this error, factors with pivots are better.
 _REFINED = 1e-6
@@ -114,7 +114,7 @@ def _suspicion(matrix: sp.csr_matrix) -> str:
 
 @dataclass(frozen=True)
 class SuperLU:
-    """LU factors on the host, by SuperLU in SciPy."""
+    """Sparse LU factors on the host, by SuperLU in SciPy."""
 
     name = "superlu"
 
