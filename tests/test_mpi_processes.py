@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nhgd_pde as nhgd
-from nhgd_pde.linalg.solvers.petsc import PETSc
 
 MISSING = [name for name in ("petsc4py", "mpi4py") if importlib.util.find_spec(name) is None]
 MISSING += [] if shutil.which("mpirun") else ["mpirun"]
@@ -47,15 +47,16 @@ def settings(values: dict[str, Any]) -> list[str]:
 CASES: dict[str, dict[str, Any]] = {
     "poisson_control": {"mesh.cells": [20, 20]},
     "poisson_control_3d": {"mesh.cells": [6, 6, 6]},
-    "elastic_control": {"mesh.cells": [12, 4]},
+    # Its usual goal leaves an error of 1e-7 in the objective.
+    "elastic_control": {"mesh.cells": [12, 4], "outer.rtol": 1e-9},
     "advection_control": {"mesh.cells": [12, 12]},
     "stokes_control": {"mesh.cells": [6, 6]},
-    "heat_control": {"mesh.cells": [8, 8], "time.steps": 5},
+    "heat_control": {"mesh.cells": 12, "time.steps": 5},
 }
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=[pytest.mark.slow] * (number > 0)) for number, each in enumerate(CASES)]
+    "name", [next(iter(CASES)), *(pytest.param(each, marks=pytest.mark.slow) for each in list(CASES)[1:])]
 )
 def test_two_processes_find_the_same_optimum(name: str, tmp_path: Path) -> None:
     file = ROOT / "problems" / f"{name}.yaml"
@@ -76,6 +77,7 @@ def test_iterations_do_not_depend_on_the_number_of_processes() -> None:
     """The same hierarchy up to aggregates at the border between the processes, and half of the matrix on each."""
     script = """
 import torch
+from scipy.sparse.linalg import spsolve
 from test_multigrid import DEFINITE, laplacian, random
 from nhgd_pde.linalg.solvers.base import LinearSolver
 from nhgd_pde.linalg.solvers.petsc import PETSc
@@ -85,7 +87,7 @@ with leading():
     found = LinearSolver(PETSc(), DEFINITE).prepare(matrix, True)
     b = random(3, matrix.shape[0])
     x = found.solve(b)
-    exact = torch.from_numpy(__import__("scipy.sparse.linalg").sparse.linalg.spsolve(matrix.tocsc(), b.numpy().T).T)
+    exact = torch.from_numpy(spsolve(matrix.tocsc(), b.numpy().T).T)
     print(found.iterations, found.bytes, float((x - exact).abs().max() / exact.abs().max()))
 """
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
@@ -125,35 +127,37 @@ def test_options_that_petsc_refuses_end_the_run_with_its_words(tmp_path: Path) -
     assert "no_such_thing" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the first process is found by /proc")
 def test_a_signal_to_the_first_process_ends_all_and_the_run_can_go_on(tmp_path: Path) -> None:
     values = {"mesh.cells": [16, 16], "solver.kind": "petsc", "outer.rtol": 1e-300, "outer.iterations": 100000}
     values |= {"outer.method": "gradient", "output.every": 1}
     command = ["solve", "problems/poisson_control.yaml", *settings(values), "--output", str(tmp_path / "run")]
-    with subprocess.Popen(
-        [*MPIRUN, sys.executable, "-m", "nhgd_pde", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=ROOT,
-    ) as started:
-        lock = None
+    launched = [*MPIRUN, sys.executable, "-m", "nhgd_pde", *command]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(launched, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, cwd=ROOT) as started:
         end = time.monotonic() + SECONDS
         while time.monotonic() < end and not (tmp_path / "run" / "checkpoint.pt").exists():
-            assert started.poll() is None, started.stderr.read() if started.stderr else ""
+            assert started.poll() is None
             time.sleep(0.05)
-        for process in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                text = process.read_bytes()
-                words = (process.parent / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"OMPI_COMM_WORLD_RANK=0" in text and str(tmp_path).encode() in words:
-                lock = int(process.parent.name)
-        assert lock is not None
-        os.kill(lock, signal.SIGTERM)
+        os.kill(first_process(str(tmp_path)), signal.SIGTERM)
         started.communicate(timeout=SECONDS)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     assert summary["status"] == "interrupted"
     values["outer.iterations"] = summary["outer_iterations"] + 2
-    assert PETSc.library.found()
+    command = ["solve", "problems/poisson_control.yaml", *settings(values), "--output", str(tmp_path / "run")]
+    again = run(*command, "--resume")
+    assert "Traceback" not in again.stderr, again.stderr
+    resumed = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert resumed["status"] == "stopped" and resumed["outer_iterations"] == values["outer.iterations"]
+    assert resumed["objective"] <= summary["objective"]
+
+
+def first_process(word: str) -> int:
+    """The number that the system has given to the first process of the MPI run with this word in its command."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            own = (folder / "environ").read_bytes().split(b"\0")
+            if b"OMPI_COMM_WORLD_RANK=0" in own and word.encode() in (folder / "cmdline").read_bytes():
+                return int(folder.name)
+    raise AssertionError("the first process has ended")
