@@ -132,7 +132,11 @@ def _known_control(equation: StateEquation, nominal: StateEquation) -> ScenarioM
     acting = [integral for integral in every if integral.control_evaluation is not None]
     if any(integral.closed is None and integral.form is not neumann for integral in acting):
         return None
-    return None if isinstance(nominal, EvolutionEquation) else nominal.constant_linearisation.control.direct
+    if isinstance(nominal, EvolutionEquation):
+        return None
+    known = nominal.constant_linearisation.control.direct
+    assert known is None or isinstance(known, ScenarioMatrix)
+    return known
 
 
 def _easier(integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float) -> tuple[Integral, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -60,6 +62,10 @@ class Factorisation:
         self._counts.solves += b.shape[0]
         return self.prepared.solve_transposed(b)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """P b with r . A^-1 r <= r . P r, A definite; None where nothing is cheaper than a solve."""
+        return self.prepared.overestimate(b)
+
     def __repr__(self) -> str:
         return f"Factorisation({self.prepared.size:,} unknowns, {self.bytes:,} bytes)"
 
@@ -88,6 +94,10 @@ class ScenarioFactorisation:
             return self._factors[0].solve_transposed(b)
         return torch.cat([factor.solve_transposed(row[None]) for factor, row in zip(self._factors, b, strict=True)])
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """As of a `Factorisation`, where the scenarios share one matrix; else None."""
+        return self._factors[0].overestimate(b) if len(self._factors) == 1 else None
+
 
 def gram_solver(solver: LinearSolver, coefficients: np.ndarray | None = None) -> LinearSolver:
     """The solver for Gram matrices, which are definite and do not couple components.
@@ -103,11 +113,10 @@ def gram_solver(solver: LinearSolver, coefficients: np.ndarray | None = None) ->
 
 def factorised_riesz_map(matrix: SparseMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> RieszMap:
     """The Riesz map of a Gram matrix inverted by a solver, which prepares the matrix when this is first needed."""
-    factors: list[Factorisation] = []
-
-    def solve(derivative: Tensor) -> Tensor:
-        if not factors:
-            factors.append(Factorisation(matrix.host, counts, symmetric=True, solver=solver))
-        return factors[0].solve(derivative)
-
-    return RieszMap(matrix, solve, error=lambda: factors[0].prepared.error if factors else 0.0)
+    factors = cache(lambda: Factorisation(matrix.host, counts, symmetric=True, solver=solver))
+    return RieszMap(
+        matrix,
+        lambda derivative: factors().solve(derivative),
+        error=lambda: factors().prepared.error,
+        overestimate=lambda derivative: factors().overestimate(derivative),
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -16,6 +18,9 @@ from ..linalg.sparse import ScenarioMatrix
 from .given import DataDerivative
 from .rows import ControlRows
 
+if TYPE_CHECKING:
+    from .stiffness import ScaledControl
+
 # J = dR/du, with products for vectors (..., S, n), and solves with it and with its transpose.
 StateDerivative = ScenarioMatrix | BidiagonalMatrix
 Factors = Factorisation | ScenarioFactorisation | BidiagonalFactors
@@ -27,16 +32,21 @@ class Jacobian:
 
     Attributes:
         matrix: J on the unknowns.
-        whole: the derivative of the integrals by all coefficients, with Dirichlet rows and columns; (N, N) for each
-            scenario.
+        on_all: makes `whole`, which is seldom needed.
         counts: counters of factorisations and solves.
         solver: the solver of the systems.
     """
 
     matrix: StateDerivative
-    whole: ScenarioMatrix
+    on_all: Callable[[], ScenarioMatrix]
     counts: Counts
     solver: LinearSolver = DIRECT
+
+    @cached_property
+    def whole(self) -> ScenarioMatrix:
+        """The derivative of the integrals by all coefficients, with Dirichlet rows and columns; (N, N) for each
+        scenario."""
+        return self.on_all()
 
     @cached_property
     def factors(self) -> Factors:
@@ -64,12 +74,17 @@ class Linearisation:
     Attributes:
         jacobian: J = dR/du.
         control: R_v = dR/dv.
-        blocks: the derivative of each integrand at its points, from which J is assembled.
+        at_points: makes `blocks`, which are seldom needed.
     """
 
     jacobian: Jacobian
     control: ControlDerivative
-    blocks: tuple[Blocks, ...]
+    at_points: Callable[[], tuple[Blocks, ...]]
+
+    @cached_property
+    def blocks(self) -> tuple[Blocks, ...]:
+        """The derivative of each integrand at its points, of which J is the integral."""
+        return self.at_points()
 
     @property
     def state(self) -> StateDerivative:
@@ -98,7 +113,7 @@ class ControlDerivative:
     """
 
     rows: ControlRows
-    direct: ScenarioMatrix | None
+    direct: ScenarioMatrix | ScaledControl | None
     through: ScenarioMatrix | LevelMatrix | None = None
     data: DataDerivative | None = None
     scenarios: int = 1

@@ -91,6 +91,7 @@ OUTER_METHODS = {
     "gradient": "engine.outer.gradient:GradientDescent",
     "adam": "engine.outer.adam:Adam",
     "lbfgs": "engine.outer.lbfgs:LBFGS",
+    "conjugate_gradient": "engine.outer.conjugate_gradient:ConjugateGradient",
     "newton_cg": "engine.outer.newton_cg:NewtonCG",
     "mma": "engine.outer.mma:MMA",
     "oc": "engine.outer.oc:OC",

@@ -61,6 +61,7 @@ class Interior:
         multiplier: (P,) weight of the last field, a multiplier, in a product that is spectrally equivalent
             to its Schur complement; None without a multiplier.
         closed: an affine integrand as sums of products; None for another one.
+        scale: a coefficient in which the part of the integrand with the state is affine, see `Integral`.
     """
 
     form: Pointwise
@@ -79,6 +80,7 @@ class Interior:
     undetermined: UndeterminedField | None = None
     closed: ClosedForm | None = None
     multiplier: Tensor | None = None
+    scale: str = ""
 
 
 class Equation(EquationSpec):

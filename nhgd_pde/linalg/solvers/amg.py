@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..conjugate_gradients import batched_conjugate_gradients
+from ..lanczos import extreme_eigenvalues
+from ..safe_lengths import dot
 from ..sparse import SparseMatrix
 from .base import Hints, Prepared
 from .gmres import MultigridGMRES, OneField, SaddlePoint
@@ -23,9 +27,9 @@ _COARSEST, _LEVELS = 400, 12
 # many cycles as with the minimisation of the energy of coarse functions. A scalar gains nothing from the latter.
 _SCALAR: tuple[str, dict[str, Any]] = ("jacobi", {"omega": 4.0 / 3.0, "weighting": "local"})
 _VECTOR: tuple[str, dict[str, Any]] = ("energy", {"maxiter": 3})
-# The error of a solve is at most this many times what the cycle measures: all eigenvalues of the product of cycle and
-# matrix are above the reciprocal of its square.
-_MEASURE = 2.0
+# Lanczos steps that find the smallest eigenvalue of the product of cycle and matrix, which lies between 0.5 and 1 as a
+# rule.
+_RITZ_STEPS = 8
 # Number of cycles after which factors are made instead.
 _MOST = 200
 # Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel.
@@ -96,7 +100,7 @@ class MultigridCG:
 
     @property
     def error(self) -> float:
-        return 0.0 if self.exact else _MEASURE * self._options.rtol
+        return 0.0 if self.exact else self._options.rtol / math.sqrt(self._least)
 
     @property
     def bytes(self) -> int:
@@ -107,8 +111,7 @@ class MultigridCG:
     def solve(self, b: Tensor) -> Tensor:
         if self._factors is not None:
             return self._factors.solve(b)
-        if b.device != self._device:
-            self._move(b.device)
+        self._move(b.device)
         assert self._hierarchy is not None
         finite = b.isfinite().all(1)
         right = b if bool(finite.all()) else torch.where(finite[:, None], b, 0.0)
@@ -132,7 +135,26 @@ class MultigridCG:
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self.solve(b)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """One cycle, over the smallest eigenvalue of the product of cycle and matrix."""
+        if self._hierarchy is None:
+            return None
+        self._move(b.device)
+        return self._hierarchy.apply(b) / self._least
+
+    @cached_property
+    def _least(self) -> float:
+        """A lower bound of the smallest eigenvalue: half the smallest Ritz value after a few steps, and at most 1/2."""
+        assert self._hierarchy is not None
+        apply, matrix = self._hierarchy.apply, self._matrix.mv
+        start = torch.ones(1, self.size, dtype=torch.float64, device=self._device)
+        start[:, ::2] = -0.5
+        low, _ = extreme_eigenvalues(lambda x: apply(matrix(x)), lambda x, y: dot(x, matrix(y)), start, _RITZ_STEPS)
+        return 0.5 * min(low, 1.0) if low > 0.0 else math.nan
+
     def _move(self, device: torch.device) -> None:
+        if device == self._device:
+            return
         self._matrix = SparseMatrix(self._matrix.host, device, symmetric=True)
         self._hierarchy = hierarchy(self._matrix.host, self._hints, self._options, device)
         self._device = device

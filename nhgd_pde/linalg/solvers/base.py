@@ -115,6 +115,11 @@ class Prepared(Protocol):
         """A^-T b for every row of (k, n)."""
         ...
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """P b for a cheap P with r . A^-1 r <= r . P r for every r, A definite; None where nothing is cheaper than
+        a solve."""
+        ...
+
 
 class Solver(Protocol):
     """The options of a solver; frozen.

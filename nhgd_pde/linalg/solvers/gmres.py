@@ -142,6 +142,9 @@ class MultigridGMRES:
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, not self._hints.symmetric)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
     def _solve(self, b: Tensor, transposed: bool) -> Tensor:
         if self._factors is None:
             rows = b.detach().cpu().numpy()

@@ -21,6 +21,8 @@ _REFINED = 1e-6
 # Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel; factors
 # have errors of the same size.
 _ROUNDING = 0.5 * np.finfo(float).eps
+# They are dropped where they make up at least this share of all entries.
+_WORTHWHILE = 0.1
 # Entries put on the zero diagonal of a saddle point matrix, relative to its Schur complement.
 _STATIC_PIVOT = 1e-8
 # Rounding errors explain a singular matrix where those of the largest diagonal entry exceed this share of the smallest.
@@ -34,16 +36,24 @@ _WITHOUT_PIVOTING: dict[str, Any] = {
 
 
 def significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """The matrix without the entries that are rounding errors.
+    """A symmetric matrix without the entries that are rounding errors.
 
     A constant coefficient on a regular mesh of simplices leaves many, such as those of the diagonals of squares:
-    without them the factors of a Laplacian on a box have half as many entries.
+    without them the factors of a Laplacian on a box have half as many entries. A few are kept: without them, unknowns
+    with the same neighbours, such as the components of a displacement at one node, would no longer look alike, by which
+    the order of least fill is found. In a design of full and empty cells 4 % of the entries are rounding errors, and
+    the factors have 28 % more entries without them.
     """
-    sizes = abs(matrix)
-    rows, columns = (sizes.max(axis=axis).toarray().reshape(-1) for axis in (1, 0))
-    smaller = np.minimum(np.repeat(rows, np.diff(matrix.indptr)), columns[matrix.indices])
-    kept = sizes.data > _ROUNDING * smaller
-    if kept.all():
+    sizes = np.abs(matrix.data)
+    if not len(sizes) or sizes.min() > _ROUNDING * sizes.max():
+        return matrix
+    counts = np.diff(matrix.indptr)
+    # The largest entry of a column is that of the row with its number; a row without entries has the largest entry 0.
+    largest = np.zeros(matrix.shape[0])
+    filled = np.flatnonzero(counts)
+    largest[filled] = np.maximum.reduceat(sizes, matrix.indptr[filled])
+    kept = sizes > _ROUNDING * np.minimum(np.repeat(largest, counts), largest[matrix.indices])
+    if kept.sum() > (1.0 - _WORTHWHILE) * len(kept):
         return matrix
     before = np.concatenate([[0], np.cumsum(kept)])
     return sp.csr_matrix((matrix.data[kept], matrix.indices[kept], before[matrix.indptr]), shape=matrix.shape)
@@ -51,8 +61,11 @@ def significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 def _factors(matrix: sp.csr_matrix, symmetric: bool) -> Any:
     """The factors of SuperLU; None where they are not good."""
-    options = _WITHOUT_PIVOTING if symmetric else {}
-    return _tried(matrix, lambda: scipy.sparse.linalg.splu(sp.csc_matrix(matrix), **options))
+    if not symmetric:
+        return _tried(matrix, lambda: scipy.sparse.linalg.splu(sp.csc_matrix(matrix)))
+    # The columns of a symmetric matrix are its rows.
+    columns = sp.csc_matrix((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    return _tried(matrix, lambda: scipy.sparse.linalg.splu(columns, **_WITHOUT_PIVOTING))
 
 
 class _Saddle:
@@ -165,6 +178,9 @@ class SuperLUFactors:
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, "N" if self._symmetric else "T")
+
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
 
     def _solve(self, b: Tensor, trans: str) -> Tensor:
         host = b.detach().cpu().numpy()
