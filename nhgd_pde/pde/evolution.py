@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..fem.evaluation_operator import EvaluationOperator
-from ..linalg.bidiagonal import BidiagonalMatrix, LevelMatrix
+from ..linalg.bidiagonal import BidiagonalMatrix, KeptFactors, LevelMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
 from ..linalg.sparse import ScenarioMatrix
@@ -43,6 +43,7 @@ class EvolutionEquation(StateEquation):
         step: dt, the length of a time step.
         inertia: the integral of capacity u phi in place of `mass`, with the coefficient `capacity` (P,) or (steps, P),
             where controls change the factor of the time derivative; else None.
+        kept: the factors of the last steps, for equal matrices of other equations; None where there are no others.
     """
 
     mass: ScenarioMatrix | None = None
@@ -51,6 +52,7 @@ class EvolutionEquation(StateEquation):
     step: float = 1.0
     symmetric_steps: bool = False
     inertia: Integral | None = None
+    kept: KeptFactors | None = None
 
     @property
     def _symmetric_integrals(self) -> bool:
@@ -127,6 +129,19 @@ class EvolutionEquation(StateEquation):
     def _masses(self) -> list[tuple[Tensor, ScenarioMatrix]]:
         return []
 
+    def before(self, v: Tensor, derivative: Linearisation) -> ScenarioMatrix:
+        """(N of a time, N of a time) the derivative of the first step by the coefficients at time t_0."""
+        return self._known_before if self.affine else self._before(v, derivative)
+
+    @cached_property
+    def _known_before(self) -> ScenarioMatrix:
+        return self._before(self.lift.new_zeros(self.controls), self.constant_linearisation)
+
+    def _before(self, v: Tensor, derivative: Linearisation) -> ScenarioMatrix:
+        theta = self.theta if self.first is None else self.first
+        found = self.mass_at(v).row(0).scaled(-1.0)
+        return found + derivative.whole.row(0).scaled((1.0 - theta) * self.step) if theta < 1.0 else found
+
     def _residual(self, full: Tensor, v: Tensor) -> Tensor:
         levels = self._levels(full)
         total = self.mass_at(v).mv(levels[1:] - levels[:-1]) + self.step * self._integrate(self._stages(full), v)
@@ -163,7 +178,7 @@ class EvolutionEquation(StateEquation):
         if self.theta < 1.0:
             below = below + state.scaled((1.0 - self._share) * self.step)
         free, every = self.spatial_free, np.arange(self._width)
-        matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps)
+        matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps, self.kept)
         entering = None if direct is None else direct.restrict(free, np.arange(self.rows.width))
         derivative = ControlDerivative(self.rows, entering)
         if self.data is not None:
@@ -179,8 +194,8 @@ class EvolutionEquation(StateEquation):
         blocks = inertia.control_blocks(inertia.evaluation.evaluate(levels[1:] - levels[:-1]), controls)
         return added(direct, inertia.evaluation.assemble(inertia.control_evaluation, blocks)) if blocks else direct
 
-    def _second_derivative(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        state, control = super()._second_derivative(full, v, w, step, dv)
+    def second_parts(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        state, control = super().second_parts(full, v, w, step, dv)
         if self.inertia is None:
             return state, control
         inertia, evaluate = self.inertia, self.inertia.evaluation.evaluate
