@@ -110,7 +110,7 @@ class StepNorms:
 
 @dataclass(frozen=True)
 class Returned:
-    """The way back through a part; see `methods.recomputing.Returned`."""
+    """The way back through a part; see `methods.recomputing.StepsReturned`."""
 
     value: float
     direct: Tensor

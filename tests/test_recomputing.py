@@ -16,11 +16,11 @@ import nhgd_pde as nhgd
 from benchmarks.forward_memory import problem
 from nhgd_pde.engine.oracle import Accuracy
 from nhgd_pde.engine.outer.reduced_objective import Evaluation
+from nhgd_pde.engine.reversal import Advance, Reversal
 from nhgd_pde.horizon_problem import HorizonProblem
 from nhgd_pde.linalg.safe_lengths import dot
 from nhgd_pde.methods.adjoint import Adjoint
 from nhgd_pde.methods.recomputing import Recomputing, RecomputingState
-from nhgd_pde.methods.reversal import Advance, Reversal
 from nhgd_pde.problem_file.errors import ProblemError
 
 SHIPPED = Path(__file__).parents[1] / "problems"
@@ -32,7 +32,7 @@ WARM: dict[str, Any] = {
         "capacity": "1 + a*x",
         "boundary": {"left": {"dirichlet": "b*t"}, "right": {"neumann": 0}},
     },
-    "time": {"end": 0.5, "steps": 30, "initial": "b**2*x"},
+    "time": {"end": 0.5, "steps": 20, "initial": "b**2*x"},
     "control": [
         {"kind": "parameter", "name": "a", "initial": 0.4},
         {"kind": "parameter", "name": "b", "initial": 0.7},
@@ -110,12 +110,17 @@ def evaluated(source: Any, overrides: dict[str, Any], memory: Any) -> tuple[Eval
     return evaluation, oracle.hessian(pde, v, state)(torch.from_numpy(generator.standard_normal(len(v)))), state, pde
 
 
+SHORT = {"time.steps": 40, "control.windows": 4}
 CASES = {
-    "plate": (TWO_D, {}, "4 kB"),
+    "plate": (TWO_D, {"time.steps": 36}, "3 kB"),
     "plate in blocks": (TWO_D, {}, "8 kB"),
-    "phases": (PHASES, {}, 4000),
-    "Burgers": (problem("burgers", "adjoint", 90, cells=8), IN_TIME, 1500),
-    "Burgers, midpoint": (problem("burgers", "adjoint", 90, cells=8), {"time.scheme": "crank_nicolson"}, 1500),
+    "phases": (PHASES, {"time.steps": 28}, 3000),
+    "Burgers": (problem("burgers", "adjoint", 90, cells=8), {**IN_TIME, **SHORT}, 1000),
+    "Burgers, midpoint": (
+        problem("burgers", "adjoint", 90, cells=8),
+        {"time.scheme": "crank_nicolson", **SHORT},
+        1000,
+    ),
     "given values": (WARM, {}, 700),
     "given values, midpoint": (WARM, {"time.scheme": "crank_nicolson"}, 700),
     "everything kept": (WARM, {}, "1 MB"),
@@ -132,7 +137,7 @@ def test_values_gradients_and_hessians_are_those_with_all_states_in_memory(case:
     assert float((product - expected).norm()) <= 1e-11 * float(expected.norm())
     assert ours.state_error < 1e-12 and ours.adjoint_error < 1e-12
     # States that are kept are counted while the steps are passed.
-    limit = float("inf") if memory == "1 MB" else {"4 kB": 4000, "8 kB": 8000}.get(memory, memory)
+    limit = float("inf") if memory == "1 MB" else {"3 kB": 3000, "8 kB": 8000}.get(memory, memory)
     assert state.kept_bytes <= limit
     assert state.forward_steps == Reversal(pde.steps, pde.room, pde.at_once).forward_steps
     assert (state.forward_steps == pde.steps) == (memory == "1 MB")
@@ -199,8 +204,8 @@ def test_constant_coefficients_share_one_factorisation() -> None:
 
 
 def test_memory_grows_with_the_root_of_the_number_of_steps() -> None:
-    """With 64 times as many steps 8 times as many states are enough for one further forward solve."""
-    for steps, room in ((50, 10), (3200, 80)):
+    """With 16 times as many steps 4 times as many states are enough for one further forward solve."""
+    for steps, room in ((50, 10), (800, 40)):
         state_bytes = 8 * 9 * 9
         loaded = nhgd.load(SHIPPED / "heat_initial.yaml", heat(8, steps, (room + 1) * state_bytes))
         pde, oracle = loaded.pde, loaded.method.oracle
@@ -214,10 +219,12 @@ def test_memory_grows_with_the_root_of_the_number_of_steps() -> None:
 # Runs
 
 
-@pytest.mark.parametrize("name", ["heat_initial", "heat_boundary", "allen_cahn_control"])
+@pytest.mark.parametrize("name", ["heat_initial", "heat_boundary"])
 def test_a_run_has_the_optimum_of_one_with_all_states(name: str, tmp_path: Path) -> None:
-    small = {"mesh.cells": [6, 6], "time.steps": 20}
-    found = nhgd.solve(nhgd.load(SHIPPED / f"{name}.yaml", {**small, "time.memory": "12 kB"}), output=tmp_path / name)
+    small = {"mesh.cells": [6, 6], "time.steps": 10}
+    found = nhgd.solve(
+        nhgd.load(SHIPPED / f"{name}.yaml", {**small, "time.memory": 8 * 49 * 6}), output=tmp_path / name
+    )
     exact = nhgd.solve(nhgd.load(SHIPPED / f"{name}.yaml", small))
     assert found.status == exact.status == "converged"
     assert found.objective == pytest.approx(exact.objective, rel=1e-9)

@@ -12,13 +12,13 @@ import scipy.sparse as sp
 import torch
 
 from ..control.controls import Controls
+from ..engine.reversal import Reversal, largest_block
 from ..fem.mesh import Domain
 from ..horizon_problem import HorizonProblem
 from ..horizon_steps import HorizonPart, StepNorms
 from ..linalg.bidiagonal import KeptFactors
 from ..linalg.counts import Counts
 from ..linalg.sparse import SparseMatrix
-from ..methods.reversal import Reversal, largest_block
 from ..objective.terms import Objective
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
@@ -151,6 +151,8 @@ class Horizon:
         objective = self._objective(start, end, final, frame)
         excerpt = Excerpt(self._controls.rows, start, end - start)
         found = HorizonPart(Stretch(equation, excerpt), objective, lambda: self._norms)
+        if self._carries or "t" not in self._names:
+            return found
         self._parts[start, end] = found
         if len(self._parts) > _PARTS_BYTES / (_PART_BYTES * frame.state.size * self._at_once):
             self._parts.popitem(last=False)

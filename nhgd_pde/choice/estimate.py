@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from ..engine.curvature.base import LocalBackend
 from ..engine.nhgd import NHGD
+from ..engine.reversal import Reversal
 from ..engine.scenarios.footprint import Footprint, OverScenarios
 from ..horizon_problem import HorizonProblem
-from ..methods.reversal import Reversal
 from ..pde_problem import PDEProblem
 from ..problem_file.room import EVOLUTION, LIBRARIES, ROW, STATE, factor_entries, size_text
 from ..scenario_problem import ScenarioProblem

@@ -133,6 +133,15 @@ class ScenarioMatrix:
         """The matrix times a number, or times one number per scenario (S, 1)."""
         return ScenarioMatrix(self.pattern, factor * self.data, self.shape, self.symmetric)
 
+    def with_columns(self, factor: float | Tensor, columns: np.ndarray, other: float) -> ScenarioMatrix:
+        """The matrix times a number, or times one per scenario (S, 1), but some columns times another number."""
+        chosen = np.zeros(self.shape[1], dtype=bool)
+        chosen[columns] = True
+        mask = torch.from_numpy(chosen[self.pattern[1]]).to(self.data.device)
+        data = torch.where(mask, other * self.data, factor * self.data)
+        symmetric = self.symmetric and isinstance(factor, float) and factor == other
+        return ScenarioMatrix(self.pattern, data, self.shape, symmetric)
+
     def restrict(self, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:
         """The submatrices of some rows and columns, both given as sorted indices."""
         if len(rows) == self.shape[0] and len(columns) == self.shape[1]:

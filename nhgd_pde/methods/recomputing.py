@@ -20,11 +20,11 @@ from torch import Tensor
 from ..engine.bilevel import OuterProblem
 from ..engine.oracle import Accuracy, finite
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
+from ..engine.reversal import Advance, Return, Reversal
 from ..engine.scales import GradientScales
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import paired_length
 from .compared_method import Compared
-from .reversal import Advance, Return, Reversal
 
 # A state with a larger relative residual than this is no solution of its equation.
 _SOLVED = 1e-6
@@ -38,7 +38,7 @@ class Sizes(Protocol):
     def __add__(self, other: Any) -> Any: ...
 
 
-class Returned(Protocol):
+class StepsReturned(Protocol):
     """What the way back through some steps has given.
 
     Attributes:
@@ -68,7 +68,9 @@ class ReturningSteps(Protocol):
     @property
     def place(self) -> str: ...
     def states(self, v: Tensor, start: Tensor) -> Tensor: ...
-    def returned(self, v: Tensor, start: Tensor, states: Tensor, adjoint: Tensor, tolerance: float) -> Returned: ...
+    def returned(
+        self, v: Tensor, start: Tensor, states: Tensor, adjoint: Tensor, tolerance: float
+    ) -> StepsReturned: ...
     def moved(self, v: Tensor, d: Tensor, start: Tensor, move: Tensor, states: Tensor) -> Tensor: ...
     def curved(
         self, v: Tensor, d: Tensor, before: tuple[Tensor, Tensor], ends: tuple[Tensor, Tensor], adjoint: Tensor
@@ -207,7 +209,7 @@ class Recomputing(Compared):
         sizes: tuple[Any, Any] | None = None
         tolerance = min(accuracy.state, accuracy.adjoint)
         for part, start, states in way.visited(first):
-            found: Returned = part.returned(entered, start, states, adjoint, tolerance)
+            found: StepsReturned = part.returned(entered, start, states, adjoint, tolerance)
             if sizes is None:
                 last = states[-1]
             if not found.state_size.error <= _SOLVED:

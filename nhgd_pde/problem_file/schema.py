@@ -69,7 +69,8 @@ class TimeSpec(Section):
         default="implicit_euler", description="First or second order; the latter is the implicit midpoint rule."
     )
     initial: Annotated[Expression | Vector, Formula(vector=True)] = Field(
-        default=Expression(0), description="State at time 0, interpolated at the nodes; of a vector a list."
+        default=Expression(0),
+        description="State at time 0, interpolated at the nodes; of a vector a list, of a wave [u, u_t].",
     )
     memory: Annotated[float | None, Bytes()] = Field(
         default=None,

@@ -59,6 +59,10 @@ class Interior:
         eased: share -> the integrand with that share of its nonlinear part; None for an integrand without one.
         undetermined: a field that conditions on the boundary may leave undetermined up to a constant.
         closed: an affine integrand as sums of products; None for another one.
+        carrier: factor (dim, 1 or steps, P) of grad phi beside phi in the integral with the time derivative, where
+            upwinding has changed the test functions; None without.
+        derived: the field whose time derivative stands in the equation of each field; None for the first group of
+            fields, each in its own.
     """
 
     form: Pointwise
@@ -76,6 +80,8 @@ class Interior:
     eased: Callable[[float], Pointwise] | None = None
     undetermined: UndeterminedField | None = None
     closed: ClosedForm | None = None
+    carrier: Tensor | None = None
+    derived: tuple[int, ...] | None = None
 
 
 class Equation(EquationSpec):

@@ -4,8 +4,8 @@ Each marker here goes into an `Annotated` type of the schema. It has the check o
 about a mistake, and the JSON schema. `Section` is the base of every mapping in the file.
 """
 
+from .amounts import Bytes
 from .formulas import Context, Formula, Function, RegionFormula
-from .memory import Bytes
 from .mistakes import expectation, found, issue, raise_issues
 from .numbers import AutoCount, AutoPositive, Flag, Number, Numbers, PerAxis
 from .sections import Alternatives, OneOf, OneOrMore, Section
