@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from .fem.state_space import StateSpace
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
+from .linalg.products import repeated
 from .linalg.riesz import ExactRieszMap, RieszMap
 from .linalg.safe_lengths import dot, length
 from .linalg.sparse import ScenarioMatrix, SparseMatrix
@@ -247,7 +247,7 @@ class PDEProblem:
         values = range(0, cells.components, cells.stride)
         mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
         copies = self.equation.size // self.space.size
-        return SparseMatrix(self.equation.measure * sp.kron(sp.identity(copies), mass), one.device, symmetric=True)
+        return repeated(SparseMatrix(mass, one.device, symmetric=True), copies, self.equation.measure)
 
     @cached_property
     def _level(self) -> float:

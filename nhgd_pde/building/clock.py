@@ -70,10 +70,6 @@ class Clock:
         weights = np.asarray(self.averages.T @ np.full(self.steps, self.step))[1:]
         return TimeRule(self.levels[1:], weights, self.theta < 1.0)
 
-    def stages_of(self, size: int) -> sp.csr_matrix:
-        """(steps * size, (steps + 1) * size) the matrix: coefficients at the levels -> at the stages."""
-        return sp.csr_matrix(sp.kron(self.averages, sp.identity(size)))
-
 
 def clock_of(spec: ProblemSpec) -> Clock | None:
     """The times of the evolution that a file describes; None of a steady problem."""

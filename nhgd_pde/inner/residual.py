@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from ..engine.bilevel import CrossFactors, InnerBatch, Sample, StateFactors
 from ..fem.evaluation_operator import gram_root
 from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.products import repeated
 from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.safe_lengths import length
 from ..linalg.sparse import SparseMatrix
@@ -243,7 +243,7 @@ def residual_model(
     whole = space.cells.assemble(space.cells, blocks, symmetric=True)
     levels = equation.size // space.size
     steps, measure = equation.repeats, equation.measure
-    whole_gram = SparseMatrix(measure * sp.kron(sp.identity(levels), whole.host()), device, symmetric=True)
+    whole_gram = repeated(SparseMatrix(whole.host(), device, symmetric=True), levels, measure)
     if equation.zero_mean is not None:
         root = gram_root(space.cells, blocks)
         return ResidualModel(equation, quotient_riesz_map(equation, whole_gram), root, whole_gram, observation)
@@ -253,7 +253,7 @@ def residual_model(
     return ResidualModel(
         equation,
         riesz=block_riesz_map([(riesz, steps, measure)]),
-        root=root if steps == 1 else SparseMatrix(math.sqrt(measure) * sp.kron(sp.identity(steps), root.host), device),
+        root=repeated(root, steps, 1.0 if steps == 1 else math.sqrt(measure)),
         whole_gram=whole_gram,
         observation=observation,
     )

@@ -32,15 +32,21 @@ class SparseMatrix:
     times slower than products with a CSR tensor.
 
     Args:
-        host: the matrix; its data is shared, not copied, on the CPU.
+        host: the matrix; its data is shared, not copied, on the CPU. None for a product that knows how to apply itself.
         device: where products are computed.
         symmetric: the matrix equals its transpose (not checked), so that one copy serves both.
     """
 
-    def __init__(self, host: sp.csr_matrix, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
-        self.host = sp.csr_matrix(host)
+    def __init__(self, host: sp.csr_matrix | None, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
+        self._host = None if host is None else sp.csr_matrix(host)
         self.device = torch.device(device)
         self.symmetric = symmetric
+
+    @cached_property
+    def host(self) -> sp.csr_matrix:
+        """The matrix as one of scipy."""
+        assert self._host is not None
+        return self._host
 
     @property
     def shape(self) -> tuple[int, int]:

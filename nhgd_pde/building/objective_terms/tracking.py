@@ -75,13 +75,15 @@ class TrackingTerm(Term):
         evaluation, region = builder.region(f"{key}.on", self.on)
         weights = builder.values.tensor(self.weight * region)[None]
         blocks = {(k * evaluation.stride, k * evaluation.stride): weights for k in chosen}
-        mass, rows = builder.over_time(key, evaluation.assemble(evaluation, blocks, symmetric=True).host(), self.time)
+        matrix = evaluation.assemble(evaluation, blocks, symmetric=True).host()
+        one = SparseMatrix(matrix, builder.state.device, symmetric=True)
+        mass, rows = builder.over_time(key, one, self.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // builder.state.size, builder.state.size))
         builder.fields["target" if "target" not in builder.fields else f"target_{key.rpartition('.')[2]}"] = wanted
         found = Tracking(
-            SparseMatrix(mass, builder.state.device, symmetric=True),
+            mass,
             builder.values.tensor(wanted.reshape(-1)),
-            None if rows is None else SparseMatrix(rows, builder.state.device),
+            rows,
         )
         return Objective((found,), ())
 
