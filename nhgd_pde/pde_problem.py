@@ -11,17 +11,19 @@ from torch import Tensor
 
 from .control.controls import Controls
 from .control.design_variables import of_controls
+from .control.metric_rows import share_of_metric
 from .engine.bilevel import Constraint, FisherFactors, InnerBatch, Sample, StateFactors, relative_dual_error
 from .engine.stability import JacobianKind
 from .fem.patches import patches
 from .fem.state_space import StateSpace
+from .inner.energy import EnergyModel
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
 from .linalg.products import repeated
-from .linalg.riesz import ExactRieszMap, RieszMap
+from .linalg.riesz import RieszMap
 from .linalg.safe_lengths import dot, length
-from .linalg.sparse import ScenarioMatrix, SparseMatrix
+from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
 from .objective.state_bounds import Relaxation, StateBounds
@@ -167,18 +169,12 @@ class PDEProblem:
         """The problem with its bounds of the state replaced by terms of the objective."""
         terms = tuple(term for each in relaxations if (term := each.term()) is not None)
         others = tuple(each for each in self.reports if not isinstance(each, Relaxation))
-        return replace(
-            self,
-            objective=replace(self.objective, relaxed=terms),
-            relaxations=relaxations,
-            reports=(*others, *relaxations),
-        )
+        objective = replace(self.objective, relaxed=terms)
+        return replace(self, objective=objective, relaxations=relaxations, reports=(*others, *relaxations))
 
     def surplus(self, u: Tensor, v: Tensor) -> float:
         """The terms of f that enforce the bounds of the state, which are not in the file."""
-        if not self.objective.relaxed:
-            return 0.0
-        return self.objective.surplus(self.state(u, v))
+        return self.objective.surplus(self.state(u, v)) if self.objective.relaxed else 0.0
 
     def file_value(self, u: Tensor, v: Tensor) -> float:
         """The objective of the file, with its l1 terms and without the terms that enforce the bounds of the state."""
@@ -217,7 +213,7 @@ class PDEProblem:
         return self._whole_length(full, self.model.whole_gram, self._level)
 
     def _whole_length(self, full: Tensor, gram: SparseMatrix, level: float) -> float:
-        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal())
+        return length(full, lambda x: gram.mv(x) + level * self._mass.mv(x), gram.diagonal)
 
     @of_controls("v")
     def energy(self, u: Tensor, v: Tensor) -> tuple[RieszMap, float]:
@@ -227,9 +223,8 @@ class PDEProblem:
         weighted with the size of the diagonal of J.
         """
         derivative, device = self.equation.linearise(u, v), self.equation.lift.device
-        assert isinstance(derivative.state, ScenarioMatrix)
-        matrix = SparseMatrix(derivative.state.mean(), device, symmetric=True)
-        metric = ExactRieszMap(matrix, self.model.factors(u, v).newton_step)
+        assert isinstance(self.model, EnergyModel)
+        metric = self.model.metric_at(u, v)
         full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
@@ -244,10 +239,9 @@ class PDEProblem:
             return self.sibling._mass
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
-        values = range(0, cells.components, cells.stride)
-        mass = cells.assemble(cells, {(i, i): one for i in values}, symmetric=True).host()
-        copies = self.equation.size // self.space.size
-        return repeated(SparseMatrix(mass, one.device, symmetric=True), copies, self.equation.measure)
+        blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
+        mass = SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, symmetric=True)
+        return repeated(mass, self.equation.size // self.space.size, self.equation.measure)
 
     @cached_property
     def _level(self) -> float:
@@ -257,6 +251,13 @@ class PDEProblem:
         x = self.inner_metric.smoothest
         full = self.equation.embed(x) - self.equation.lift
         return self.inner_metric.inner(x, x) / dot(full, self._mass.mv(full))
+
+    def represented(self, w: Tensor) -> Tensor | None:
+        return None if self._share is None else self._share * self.equation.extend(w)[0]
+
+    @cached_property
+    def _share(self) -> float | None:
+        return share_of_metric(self.equation, self.control)
 
     @of_controls("v")
     def hessian_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -285,8 +286,7 @@ class PDEProblem:
 
     @of_controls("v")
     def outer_derivatives(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        state, control = self.objective.derivatives(self.equation.embed(u, v), v)
-        return self._outer(state, control, v)
+        return self._outer(*self.objective.derivatives(self.equation.embed(u, v), v), v)
 
     def _outer(self, state: Tensor, control: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Takes covectors on all coefficients (S, N) and controls to covectors on unknowns and design variables."""
@@ -315,9 +315,8 @@ class PDEProblem:
         by u (S, n), and at fixed u by v (S, p).
         """
         state, control = self.objective.scenario_derivatives(self.equation.embed(u, v), v, slopes)
-        return self.equation.restrict(state), self._each_pulled_back(
-            control + self.equation.each_restrict_data(state, v)
-        )
+        whole = control + self.equation.each_restrict_data(state, v)
+        return self.equation.restrict(state), self._each_pulled_back(whole)
 
     @of_controls("v")
     def scenario_control_products(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -357,6 +356,9 @@ class PDEProblem:
     @of_controls("v")
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         return self.model.state_factors(u, v)
+
+    def adjoint_share(self, g: Tensor) -> float | None:
+        return self.equation.load_share(g)
 
     @of_controls("v")
     def control_product_transposed(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:

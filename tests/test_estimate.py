@@ -32,7 +32,7 @@ def test_the_estimated_fill_is_within_forty_per_cent(mesh: dict[str, Any]) -> No
     overrides = {"mesh": mesh, "objective.0.target": "x", "pde.conductivity": conductivity}
     problem = nhgd.load("problems/poisson_control.yaml", overrides)
     state = problem.pde.equation.constant_linearisation.state
-    fill = Factorisation(state.host(), problem.pde.counts, symmetric=True).fill
+    fill = Factorisation(state.host(), problem.pde.counts, symmetric=True).prepared.fill
     assert estimate(problem.pde, problem.method).factors == pytest.approx(12 * fill, rel=0.4)
 
 

@@ -73,8 +73,9 @@ def test_weights_are_positive_and_integrate_products_exactly(dim: int, element: 
 def exported(functions: EvaluationOperator) -> SparseMatrix:
     """E as one sparse matrix, rows ordered (component, element, point)."""
     points = functions.quadrature.weights.shape[1]
-    pairs = zip(functions.tables, functions._parts, strict=True)
-    rows = [functions._rows(table.expand(-1, points, -1), part) for table, part in pairs]
+    rows = [
+        functions._rows(table.expand(-1, points, -1), functions.part(k)) for k, table in enumerate(functions.tables)
+    ]
     return SparseMatrix(sp.vstack(rows, format="csr"))
 
 

@@ -101,7 +101,7 @@ def test_a_negative_form_is_not_a_length_but_negative_rounding_errors_are_zero()
         assert torch.isnan(row_lengths(scale * x, lambda y: -y)).all()
     assert math.isnan(paired_length(x, -x))
     # For a vector in the kernel, x . A x is the rounding of its terms, with any sign.
-    assert length(x, lambda y: -1e-15 * y, torch.ones(SIZE, dtype=torch.float64)) == 0.0
+    assert length(x, lambda y: -1e-15 * y, lambda: torch.ones(SIZE, dtype=torch.float64)) == 0.0
     overflowing = RieszMap(
         SparseMatrix(sp.csr_matrix(1e308 * (chain(SIZE, 0.0) - 3.0 * torch.eye(SIZE)).numpy())), lambda r: r
     )

@@ -52,7 +52,9 @@ def side_condition(values: Values, state: StateSpace, name: str, indices: np.nda
     x = evaluation.quadrature.flat
 
     def integral(form: Pointwise, coefficients: dict[str, Tensor], keys: dict[str, str]) -> Integral:
-        return guarded_integral(values, evaluation, form, coefficients | values.companions(key, x), keys, name)
+        return guarded_integral(
+            values, evaluation, form, coefficients | values.companions(key, evaluation.quadrature), keys, name
+        )
 
     if condition.neumann is not None:
         flux = _data(values, state, key, "flux", f"{key}.neumann", condition.neumann, x)
@@ -81,7 +83,7 @@ def point_load(values: Values, state: StateSpace, number: int) -> Integral | Non
     evaluation = values.once(("functions at point", number), lambda: state.points(where))
     x = evaluation.quadrature.flat
     flux = _data(values, state, name, "flux", f"{name}.load", load, x)
-    coefficients = {"flux": flux} | values.companions(name, x)
+    coefficients = {"flux": flux} | values.companions(name, evaluation.quadrature)
     return guarded_integral(values, evaluation, neumann, coefficients, {"flux": f"{name}.load"}, name)
 
 

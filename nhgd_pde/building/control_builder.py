@@ -122,7 +122,8 @@ class ControlBuilder:
         count = self._components(key, spec)
         part, functions, weight = self.spaces.in_cells(key, spec, count)
         factor = self._gain(key, spec.gain, x)
-        coefficients = {gain: self.values.tensor(factor) * weight.reshape(-1)}
+        gains = self.values.tensor(factor)
+        coefficients = {gain: gains if getattr(spec, "on", None) is None else gains * weight.reshape(-1)}
         if self.interior.vector is None:
             maps: tuple[ControlMap, ...] = (added("source", gain),)
         else:

@@ -20,6 +20,7 @@ from ..linalg.sparse import SparseMatrix
 from ..problem_file.control_spec import ControlSpec
 from .clock import Clock
 from .evaluator import point_text
+from .masses import mass_matrix
 from .objective_terms.regularisation import RegularisationTerm
 from .values import Values
 
@@ -207,8 +208,8 @@ class ControlSpaces:
             unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
             return diagonal_riesz_map(unit.diagonal(), unit)
         stride = evaluation.stride
-        values = {(i, i): weight for i in range(0, evaluation.components, stride)}
-        mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
+        values = range(0, evaluation.components, stride)
+        mass = SparseMatrix(mass_matrix(self.values, evaluation, weight, values), device, True)
         if self._nodewise:
             weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
             lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)
@@ -243,5 +244,5 @@ def one_number(like: EvaluationOperator) -> EvaluationOperator:
     """The one function that is 1 everywhere, at the points of another evaluation."""
     elements = like.quadrature.weights.shape[0]
     one = like.quadrature.weights.new_ones(elements, 1, 1)
-    tables = (one, *[torch.zeros_like(one)] * like.quadrature.x.shape[0])
+    tables = (one, *[torch.zeros_like(one)] * like.quadrature.dim)
     return EvaluationOperator(tables, np.zeros((elements, 1), dtype=np.int64), 1, like.quadrature)

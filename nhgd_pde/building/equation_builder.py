@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
+from ..linalg.solvers.base import LinearSolver
 from ..linalg.sparse import ScenarioMatrix
 from ..pde.boundary import neumann
 from ..pde.equation import StateEquation
@@ -17,8 +18,10 @@ from ..pde.form import Integral, Pointwise
 from .dependence import INERTIA
 from .dirichlet import controlled_coefficients
 from .entry import Entry
+from .families.base import Interior
 from .frame import Frame
 from .integrals import acting_controls, inertia_integral, place_of
+from .linear_solver import linear_solver, solver_of
 from .values import Values
 
 
@@ -59,6 +62,7 @@ class EquationBuilder:
             "linear": affine,
             "counts": frame.counts,
             "data": data,
+            "solver": self._solver(interior),
         }
         free = np.flatnonzero(~frame.fixed)
         if frame.clock is not None:
@@ -72,6 +76,11 @@ class EquationBuilder:
             **common,  # type: ignore[arg-type]
         )
         return found if nominal is None else replace(found, known_control=_known_control(found, nominal))
+
+    def _solver(self, interior: Interior) -> LinearSolver:
+        frame = self.frame
+        options = frame.values.once("solver", partial(solver_of, frame.file))
+        return linear_solver(options, frame.state, np.flatnonzero(~frame.fixed), interior, frame.properties)
 
     def _evolution(self, values: Values, free: np.ndarray, common: dict[str, object]) -> EvolutionEquation:
         frame, interior, names = self.frame, self.frame.interior(values), values.names.in_cells
@@ -126,7 +135,11 @@ def _known_control(equation: StateEquation, nominal: StateEquation) -> ScenarioM
     acting = [integral for integral in every if integral.control_evaluation is not None]
     if any(integral.closed is None and integral.form is not neumann for integral in acting):
         return None
-    return None if isinstance(nominal, EvolutionEquation) else nominal.constant_linearisation.control.direct
+    if isinstance(nominal, EvolutionEquation):
+        return None
+    known = nominal.constant_linearisation.control.direct
+    assert known is None or isinstance(known, ScenarioMatrix)
+    return known
 
 
 def _easier(integrals: tuple[Integral, ...], form: Callable[[float], Pointwise], share: float) -> tuple[Integral, ...]:

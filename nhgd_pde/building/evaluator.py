@@ -106,8 +106,10 @@ class Evaluator:
     def _evaluated(
         self, key: str, expression: Expression, points: np.ndarray, times: np.ndarray | None, random: frozenset[str]
     ) -> np.ndarray:
-        named: dict[str, Any] = {name: value for name, value in self.parameters.items() if name in expression.variables}
         shape = points.shape[1:]
+        if expression.constant is not None and np.isfinite(expression.constant):
+            return np.broadcast_to(np.float64(expression.constant), shape)
+        named: dict[str, Any] = {name: value for name, value in self.parameters.items() if name in expression.variables}
         if random and self.random is not None:
             named.update(self.random.at(random, points))
         if "t" in expression.variables:
@@ -192,9 +194,10 @@ class Evaluator:
     def indicator(self, key: str, name: str | None, cells: EvaluationOperator) -> np.ndarray:
         """(P,), one at the points of a named subdomain, zero elsewhere."""
         shape = cells.quadrature.weights.shape
-        values = np.ones(shape) if name is None else np.zeros(shape)
-        if name is not None:
-            values[self.subdomain(key, name)] = 1.0
+        if name is None:
+            return np.broadcast_to(1.0, shape[0] * shape[1])
+        values = np.zeros(shape)
+        values[self.subdomain(key, name)] = 1.0
         return values.reshape(-1)
 
     def subdomain(self, key: str, name: str) -> np.ndarray:
@@ -204,6 +207,9 @@ class Evaluator:
         return self.domain.subdomains[name]
 
     def tensor(self, values: np.ndarray) -> Tensor:
+        if values.size > 1 and not any(values.strides):
+            # A constant is one number in memory, however many points there are.
+            return host_tensor(np.asarray(values, dtype=np.float64)).to(self.device)
         return torch.as_tensor(np.require(values, np.float64, ["C", "W"]), device=self.device)
 
 

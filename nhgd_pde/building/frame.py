@@ -191,7 +191,7 @@ class Frame:
         found = self._interior(values)
 
         def whole() -> Interior:
-            coefficients = found.coefficients | values.companions(CELLS, self.state.cells.quadrature.flat)
+            coefficients = found.coefficients | values.companions(CELLS, self.state.cells.quadrature)
             return replace(found, coefficients=coefficients)
 
         return values.kept("interior", values.names.in_cells, whole)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from torch import Tensor
 
@@ -43,11 +42,13 @@ def guarded_integral(
     keys: Mapping[str, str],
     name: str | None = None,
     closed: ClosedForm | None = None,
+    scale: str = "",
 ) -> Integral:
     """An integral without controls, whose coefficients are guarded by their keys in the file (coefficient -> key)."""
-    guard = Guard(keys, values.ranges, partial(place_text, values.random, evaluation.quadrature.flat))
+    quadrature = evaluation.quadrature
+    guard = Guard(keys, values.ranges, lambda index: place_text(values.random, quadrature.flat, index))
     region = "" if name is None else f"at {name}" if name.startswith(POINTS) else f"on {name}"
-    return Integral(evaluation, form, coefficients, closed=closed, guard=guard, name=region)
+    return Integral(evaluation, form, coefficients, closed=closed, guard=guard, name=region, scale=scale)
 
 
 def cells_integral(values: Values, state: StateSpace, interior: Interior) -> Integral:
@@ -60,13 +61,14 @@ def cells_integral(values: Values, state: StateSpace, interior: Interior) -> Int
         and not name.startswith((parameter_coefficient(""), random_coefficient("")))
     }
     evaluation = interior.evaluation or state.cells
-    return guarded_integral(values, evaluation, interior.form, interior.coefficients, keys, closed=interior.closed)
+    form, coefficients = interior.form, interior.coefficients
+    return guarded_integral(values, evaluation, form, coefficients, keys, closed=interior.closed, scale=interior.scale)
 
 
 def inertia_integral(values: Values, state: StateSpace, interior: Interior) -> Integral:
     """The integral with the time derivative, without controls."""
     assert interior.capacity is not None
-    coefficients = {"capacity": interior.capacity} | values.companions(INERTIA, state.cells.quadrature.flat)
+    coefficients = {"capacity": interior.capacity} | values.companions(INERTIA, state.cells.quadrature)
     return guarded_integral(values, state.cells, inertia, coefficients, {"capacity": "pde.capacity"})
 
 

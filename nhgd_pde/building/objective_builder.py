@@ -9,11 +9,11 @@ from itertools import chain
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from torch import Tensor
 
 from ..control.controls import Controls, ControlSpace
 from ..fem.evaluation_operator import EvaluationOperator, side_by_side
+from ..fem.quadrature import same_points
 from ..fem.state_space import StateSpace
 from ..linalg.products import KroneckerMatrix, repeated
 from ..linalg.sparse import SparseMatrix
@@ -91,6 +91,8 @@ class ObjectiveBuilder:
         """A matrix for one time step of a control, as a matrix (p, p) for all controls and times."""
         whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.weights), one)
         before, after = first, self.controls.size - first - part.size
+        if not before and not after:
+            return sp.csr_matrix(whole)
         return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
 
     def control_times(self, key: str, value: Expression | Vector, part: ControlSpace) -> np.ndarray | None:
@@ -108,7 +110,7 @@ class ObjectiveBuilder:
         """The functions of the state at the points of an integral, and a mask (elements, points) of its region."""
         if on is not None and on in self.facets and on not in self.state.domain.subdomains:
             evaluation = self.state.facets(self.facets[on])
-            return evaluation, np.ones(tuple(evaluation.quadrature.weights.shape))
+            return evaluation, np.broadcast_to(1.0, tuple(evaluation.quadrature.weights.shape))
         if on is not None and on not in self.state.domain.subdomains:
             self.values.mistakes.unknown(
                 self.values.domain, key, "subdomain", on, self.state.domain.subdomains, self.facets
@@ -177,7 +179,7 @@ class ObjectiveBuilder:
         placed = [
             part.evaluation.shifted(first, rows.width)
             for part, first in zip(self.controls.parts, rows.column_offsets, strict=False)
-            if torch.equal(part.evaluation.quadrature.x, evaluation.quadrature.x)
+            if same_points(part.evaluation.quadrature, evaluation.quadrature)
         ]
         return IntegralTerm(
             density,

@@ -114,7 +114,9 @@ def names_in(value: object) -> frozenset[str]:
 
 
 def host_tensor(values: np.ndarray) -> Tensor:
-    """A tensor on the host that shares the memory of an array."""
+    """A tensor on the host that shares the memory of an array; a single number where all are one in memory."""
+    if values.size > 1 and not any(values.strides):
+        return torch.from_numpy(values[(slice(1),) * values.ndim].copy()).expand(values.shape)
     return torch.from_numpy(np.require(values, requirements=["W"]))
 
 

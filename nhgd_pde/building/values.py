@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
+from ..fem.quadrature import Quadrature
 from ..pde.form import Coefficients
 from ..pde.ranges import Range
 from ..problem_file.expressions import Expression, ExpressionError
@@ -133,8 +134,8 @@ class Values(Evaluator):
         start = {name: self.tensor(np.array([value])) for name, value in self.parameters.items()}
         return {parameter_coefficient(name): value for name, value in start.items()}
 
-    def companions(self, place: str, x: Tensor) -> dict[str, Tensor]:
-        """Additional coefficients of an integral with points x (dim, P), from which others follow.
+    def companions(self, place: str, quadrature: Quadrature) -> dict[str, Tensor]:
+        """Additional coefficients of an integral with these points, from which others follow.
 
         They are the parameters at their starting values, and the random inputs that are used together with them.
         """
@@ -142,7 +143,7 @@ class Values(Evaluator):
         found = {key: value for key, value in self.starting_parameters().items() if names}
         if self.random is None:
             return found
-        random = self.random.at(sorted(names & self.random_names), np.asarray(x.cpu()))
+        random = self.random.at(sorted(names & self.random_names), np.asarray(quadrature.flat.cpu()))
         return found | {random_coefficient(name): values.to(self.device) for name, values in random.items()}
 
     def kept(self, key: Hashable, names: frozenset[str], make: Callable[[], T]) -> T:

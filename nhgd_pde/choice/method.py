@@ -66,7 +66,7 @@ def build_method(
     oracle, description = choose_oracle(file, shape, device)
     searched = not (isinstance(oracle, Compared) and oracle.tracking)
     setting = Setting(space, smoothing, searched, has_design(file))
-    outer = choose_outer(file, setting)
+    outer = choose_outer(file, setting, oracle)
     if spec.parameters:
         # Problems without random inputs are solved without loading what scenarios need.
         from .scenario_method import over_scenarios

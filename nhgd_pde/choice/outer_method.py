@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..engine.oracle import Oracle, SecondOrderOracle
+from ..engine.nhgd import NHGD
+from ..engine.oracle import AffineOracle, Oracle, SecondOrderOracle
 from ..engine.outer.base import Need, OuterMethod, Setting
 from ..problem_file.catalogue import OUTER_METHODS, found_at
 from ..problem_file.control_spec import ConductivityControl, DensityControl, LogConductivityControl
 from ..problem_file.loading import ProblemFile
 
 
-def choose_outer(file: ProblemFile, setting: Setting) -> OuterMethod[Any]:
+def choose_outer(file: ProblemFile, setting: Setting, oracle: Oracle[Any, Any]) -> OuterMethod[Any]:
     """The outer method that a file asks for, with its options."""
     spec = file.spec.outer
-    name = spec.method if spec.method != "auto" else _automatic(file, setting)
+    name = spec.method if spec.method != "auto" else _automatic(file, setting, oracle)
     outer: OuterMethod[Any] = found_at(OUTER_METHODS[name]).suited(setting)
     given = {name: getattr(spec, name) for name in outer.options}
     return replace(outer, **{name: value for name, value in given.items() if value != "auto"})  # type: ignore[type-var]
@@ -39,12 +40,14 @@ def check_outer(file: ProblemFile, outer: OuterMethod[Any], setting: Setting, or
                 refuse(f"{_listed(_taking(need), 'and')} take {words}, no other method does")
         if objection := outer.objection(setting.space):
             refuse(objection)
+    if outer.exact and not isinstance(oracle, AffineOracle):
+        refuse(f"expected auto or lbfgs: {file.spec.method} has no products with a Hessian for conjugate gradients")
     if outer.second_order and not isinstance(oracle, SecondOrderOracle):
         others = [name for name, place in OUTER_METHODS.items() if not found_at(place)().second_order]
         refuse(f"expected {_listed(['auto', *others], 'or')}: {file.spec.method} has no products with a Hessian")
 
 
-def _automatic(file: ProblemFile, setting: Setting) -> str:
+def _automatic(file: ProblemFile, setting: Setting, oracle: Oracle[Any, Any]) -> str:
     """The name of the outer method for a file that says `auto`."""
     if setting.space is not None and setting.space.constraint is not None:
         return "mma" if setting.smoothing is None else "oc"
@@ -54,7 +57,21 @@ def _automatic(file: ProblemFile, setting: Setting) -> str:
         # Over scenarios nhgd alone has products with a Hessian: the Hessian of the nominal scenario.
         return "newton_cg" if file.spec.method == "nhgd" else "lbfgs"
     exact = file.spec.method in ("nhgd", "adjoint") and file.spec.state is None
-    return "newton_cg" if exact and (_steep(file) or _inversion(file) or _convective(file)) else "lbfgs"
+    if exact and (_steep(file) or _inversion(file) or _convective(file)):
+        return "newton_cg"
+    return "conjugate_gradient" if exact and _quadratic(setting, oracle) else "lbfgs"
+
+
+def _quadratic(setting: Setting, oracle: Oracle[Any, Any]) -> bool:
+    """Whether the objective is quadratic, without bounds and kinks, and its products with the Hessian are exact.
+
+    Conjugate gradients then take the iterations of L-BFGS without its evaluations.
+    """
+    space = setting.space
+    if space is None or not (space.quadratic and space.smooth) or setting.smoothing is not None:
+        return False
+    sampled = isinstance(oracle, NHGD) and not (oracle.curvature.pointwise and oracle.inner.tests is None)
+    return isinstance(oracle, AffineOracle) and not sampled
 
 
 def has_design(file: ProblemFile) -> bool:

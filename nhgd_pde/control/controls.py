@@ -184,12 +184,27 @@ class Controls:
         return any(part.filter is not None for part in self.parts)
 
     def physical(self, v: Tensor) -> Tensor:
-        """Design variables (p,) -> controls in the equation (p,), which are the filtered design variables."""
-        return self._mapped(v, "apply") if self._filtered else v
+        """Design variables (p,) -> controls in the equation (p,), which are the filtered design variables.
+
+        Those of two points are kept: all that is computed at a point asks for them, and a step has two ends.
+        """
+        if not self._filtered:
+            return v
+        for at, mapped in self._last:
+            if torch.equal(at, v):
+                return mapped
+        self._last[:] = [(v.clone(), self._mapped(v, "apply")), *self._last[:1]]
+        return self._last[0][1]
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, Tensor]]:
+        return []
 
     def pull_back(self, covector: Tensor) -> Tensor:
         """A derivative by the controls in the equation -> the derivative by the design variables."""
-        return self._mapped(covector, "transposed") if self._filtered else covector
+        if not self._filtered or not torch.count_nonzero(covector):
+            return covector
+        return self._mapped(covector, "transposed")
 
     def _mapped(self, x: Tensor, verb: str) -> Tensor:
         pieces = zip(self.split(x), self.parts, strict=True)

@@ -43,12 +43,14 @@ class Sensitivity:
         size = norm(u)
         found = [(size, dual_norm(indirect[None]))]
         if self.u is not None and self.q is not None and self.indirect is not None:
-            change = dual_norm((indirect - self.indirect)[None])
-            for new, old in ((u, self.u), (q, self.q)):
-                length, moved = norm(new), norm(new - old)
+            change, before = dual_norm((indirect - self.indirect)[None]), norm(self.u)
+            # An adjoint variable that is a multiple of u changes as u does.
+            pairs = ((u, self.u),) if q is u and self.q is self.u else ((u, self.u), (q, self.q))
+            for new, old in pairs:
+                length, moved = size if new is u else norm(new), norm(new - old)
                 # A change that is not larger than the errors shows nothing.
                 if moved > 10.0 * (error + self.error) * length:
-                    found.append((max(size, norm(self.u)), change * length / moved))
+                    found.append((max(size, before), change * length / moved))
         secants = _largest((*self.secants, *found))
         value = max((secant for length, secant in secants if length <= _SAME_SIZE * size), default=self.value)
         return Sensitivity(value, secants, u, q, indirect, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -25,6 +26,19 @@ _PATIENCE = 3
 _MOST = 30
 
 
+@runtime_checkable
+class SelfAdjointProblem(Protocol):
+    """A further method of a problem whose adjoint variable may be a multiple of the inner variables.
+
+    Where u solves J u = b with a symmetric J, and grad_u f = c b, the adjoint variable is p = c u: the compliance of a
+    structure is such an f.
+    """
+
+    def adjoint_share(self, g: Tensor) -> float | None:
+        """c where g (S, n) is c b, entry by entry; None where it is not, or not known to be."""
+        ...
+
+
 @dataclass(frozen=True)
 class Hypergradient:
     """
@@ -37,6 +51,7 @@ class Hypergradient:
         steps: refinement steps taken.
         converged: the error is at most the tolerance asked for.
         indirect: (p,) the part of the derivative that goes through the inner solution.
+        of_u: p is a multiple of u.
         p: (S, n) the adjoint variable, the solution of J^T p = grad_u f, where it was solved for.
     """
 
@@ -47,6 +62,7 @@ class Hypergradient:
     converged: bool
     indirect: Tensor
     p: Tensor | None = None
+    of_u: bool = False
 
 
 def hypergradient(
@@ -98,6 +114,25 @@ def hypergradient(
     return Hypergradient(outer + indirect, q, error, steps, converged, indirect)
 
 
+def self_adjoint_hypergradient(
+    problem: BilevelProblem, u: Tensor, v: Tensor, error: float, tolerance: float, bound: ErrorBound | None
+) -> Hypergradient | None:
+    """The hypergradient without an adjoint system, where J is symmetric, J u = b and grad_u f = c b; None elsewhere.
+
+    Then p = c u, with the residual g - J p = -c R(u) of J p = g: both have the same relative error, which is that of u.
+    """
+    known = bound is not None and bound.beta is not None and error <= tolerance
+    if not known or not isinstance(problem, SelfAdjointProblem):
+        return None
+    inner, outer = problem.outer_derivatives(u, v)
+    share = problem.adjoint_share(inner)
+    if share is None:
+        return None
+    p = share * u
+    indirect = -problem.control_product_transposed(u, v, p)
+    return Hypergradient(outer + indirect, None, error, 0, True, indirect, p, of_u=True)
+
+
 def adjoint_hypergradient(
     problem: BilevelProblem,
     u: Tensor,
@@ -108,6 +143,7 @@ def adjoint_hypergradient(
     tolerance: float,
     patience: int = _PATIENCE,
     bound: ErrorBound | None = None,
+    near: bool = False,
 ) -> tuple[Hypergradient, PointwiseState]:
     """The hypergradient at (u, v) by its adjoint variable, for an inverse that is made of factors of J.
 
@@ -121,10 +157,11 @@ def adjoint_hypergradient(
     Args:
         inverse: the inverse, which may belong to an earlier point.
         renew: makes the inverse anew at (u, v).
-        start: p of an earlier point, used with factors that are not those of (u, v).
+        start: p of an earlier point, used with factors that are not those of (u, v), or where it is `near`.
         tolerance: the error to reach.
         patience: number of solves, with factors of another point, that cost as much as a factorisation.
         bound: turns residuals into bounds of errors; None: relative residuals take the place of errors.
+        near: the start may be the solution.
 
     Returns:
         The hypergradient, which is converged unless the scenarios' J are too different, and the inverse.
@@ -135,7 +172,7 @@ def adjoint_hypergradient(
         return adjoint_variable(problem, u, v, inner, inverse.adjoint, start, tolerance, most, bound)
 
     here = belongs(inverse, problem, u, v)
-    found = solved(None if here else start, _MOST if here else patience)
+    found = solved(start if near or not here else None, _MOST if here else patience)
     steps = found.iterations
     if not (found.converged or here):
         inverse = renew()

@@ -17,7 +17,7 @@ from ..linalg.safe_lengths import dot, magnitude
 from .bilevel import BilevelProblem, InnerBatch, Sample, inner_spectrum
 from .curvature.base import Curvature, CurvatureState, begin_solve, belongs
 from .running_cross import RunningCross
-from .state_newton import solve_from_anywhere
+from .state_newton import solve_from_anywhere, solved_already
 
 # Relative error of a Newton direction that is found by iteration.
 _INEXACT = 1e-2
@@ -113,16 +113,21 @@ def solve_inner(
     options: InnerOptions,
     tolerance: float,
     generator: torch.Generator,
+    followed: bool = False,
 ) -> InnerResult:
     """Bring u close to u*(v), starting from the u of the last loop.
 
     Natural-gradient steps on the expected inner objective are Newton steps, with an inverse that may be older.
+
+    Args:
+        followed: that u may be the solution, so that its residual is looked at first.
     """
     if options.tests is not None:
         return _sampled_steps(problem, v, state, curvature, options, tolerance, generator)
     kind = _Pointwise if curvature.pointwise else _Iterated if curvature.iterated else _Natural
     directions = kind(problem, v, curvature, state.curvature, tolerance)
-    root = solve_from_anywhere(problem, v, state.u, directions, tolerance, options.steps)
+    known = solved_already(problem, v, state.u, directions, tolerance) if followed else None
+    root = known or solve_from_anywhere(problem, v, state.u, directions, tolerance, options.steps)
     last = root.directions
     assert isinstance(last, _Natural)
     if curvature.iterated and torch.isfinite(root.u).all():

@@ -13,7 +13,7 @@ from .admissible import ended_at_edge, explained, held_back
 from .bilevel import OuterProblem
 from .loop import Iterate, LoopState, Minimum, Stopping, worst_residual
 from .oracle import Accuracy, GrowingOracle, Oracle, Unsolved
-from .outer.base import OuterMethod, OuterState, objection_of
+from .outer.base import OuterMethod, OuterState
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .reasons import converged, diverged, out_of_iterations, out_of_range, standing, uncertified
 from .scales import UNKNOWN, GradientScales, ScalesOracle
@@ -57,9 +57,8 @@ def minimise(
         ValueError: the outer method does not fit the problem.
     """
     search = Search(problem, oracle, outer, stopping, interrupted, outer_space(problem))
-    objection = objection_of(outer, search.space)
-    if objection:
-        raise ValueError(objection)
+    if search.objection:
+        raise ValueError(search.objection)
     tell = callback or (lambda iterate: None)
     loop = resumed or _start(search)
     if isinstance(loop, Minimum):
@@ -76,7 +75,7 @@ def minimise(
             loop, proposal, end = _proposed(loop, search)
         if end is not None:
             keep(loop, True)
-            return end
+            return _measured(end, search)
         if proposal is None:
             continue
         loop, evaluation = _evaluated(loop, search, proposal)
@@ -178,6 +177,10 @@ def _proposed(loop: LoopState, search: Search) -> tuple[LoopState, Tensor | None
     There is no point where the loop has more scenarios instead of a proposal.
     """
     problem, outer, current, first = search.problem, search.outer, loop.current, loop.first
+    if search.exact:
+        # A quadratic problem has no edge.
+        proposal, state = outer.propose(search.space, loop.outer)
+        return replace(loop, outer=state), proposal, None
     proposal, state = outer.propose(search.space, loop.outer, search.hessian(current))
     proposal, state, edge = held_back(problem, outer, search.space, state, proposal, loop.crossed is not None)
     loop = replace(loop, edge=edge or loop.edge)
@@ -193,6 +196,8 @@ def _proposed(loop: LoopState, search: Search) -> tuple[LoopState, Tensor | None
 
 def _evaluated(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopState, Evaluation]:
     """The loop with the outer method after it has seen the evaluation of its proposal, and this evaluation."""
+    if search.exact:
+        return _answered(loop, search, proposal)
     accuracy = search.accuracy(loop.outer.reduction * loop.current.gradient_norm, loop.sensitivity)
     evaluation, knowledge = search.evaluate(proposal, search.nearest(loop, proposal), accuracy)
     # A failed inner solve is a step that was too long, which the outer method shortens.
@@ -200,6 +205,28 @@ def _evaluated(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopS
     state = search.outer.update(search.space, loop.outer, evaluation)
     loop = replace(loop, outer=state, knowledge=knowledge, tried=proposal, bad=bad, sensitivity=sensitivity)
     return replace(loop, evaluations=loop.evaluations + 1), evaluation
+
+
+def _answered(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopState, Evaluation]:
+    """The loop after an exact step of a quadratic problem along the way to the proposal, which is not evaluated."""
+    current = loop.current
+    answer = search.response(current, proposal - current.evaluation.v)
+    state = search.outer.answered(search.space, loop.outer, answer.product, answer.represented)
+    knowledge = search.moved(current, answer, state.step) if state.accepted else loop.knowledge
+    return replace(loop, outer=state, knowledge=knowledge, tried=None), state.best
+
+
+def _measured(end: Minimum, search: Search) -> Minimum:
+    """The result with its last iterate evaluated, where steps have led there that were not.
+
+    This takes no solves where the products with the Hessian were accurate. A run that is resumed goes on with the
+    iterate as it was, so that the directions stay conjugate.
+    """
+    last, least = end.last, search.stopping.certificate
+    if not (search.exact and last.evaluation.blended):
+        return end
+    evaluation, knowledge = search.evaluate(last.evaluation.v, last.oracle, Accuracy(least, least))
+    return replace(end, last=search.reevaluated(last, evaluation, knowledge)) if evaluation.finite else end
 
 
 def _given_up(loop: LoopState, search: Search, evaluation: Evaluation) -> Minimum:
@@ -257,8 +284,10 @@ def _reached(loop: LoopState, search: Search) -> LoopState:
 def _diverged(loop: LoopState, search: Search) -> bool:
     """Whether the objective has grown by orders of magnitude more than its value and slope at the start explain."""
     reached, start = loop.current.evaluation, loop.first.evaluation
+    if not reached.finite or reached.value <= start.value:
+        return not reached.finite
     expected = abs(start.value) + start.norm * search.space.metric.norm((reached.v - start.v)[None])
-    return not (reached.finite and reached.value - start.value <= _GROWN * expected)
+    return not reached.value - start.value <= _GROWN * expected
 
 
 def _settled(loop: LoopState, before: Iterate, search: Search) -> tuple[Search, LoopState]:
@@ -268,7 +297,7 @@ def _settled(loop: LoopState, before: Iterate, search: Search) -> tuple[Search, 
     reached = replace(loop.current, gradient_norm=search.space.stationarity(loop.current.evaluation))
     confirmed = search.confirmed(reached)
     if confirmed.evaluation is not reached.evaluation:
-        state = search.outer.init(search.space, confirmed.evaluation)
+        state = search.outer.corrected(search.space, state, confirmed.evaluation)
     current = search.grown(confirmed, loop.first)
     if current.evaluation is not confirmed.evaluation:
         state = search.outer.rebased(search.space, state, current.evaluation)

@@ -28,12 +28,13 @@ from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
 from .certificate import Sensitivity
 from .curvature.average import check_saved
 from .curvature.base import Curvature, belongs
-from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient
+from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient, self_adjoint_hypergradient
 from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
-from .oracle import Accuracy, blended, finite
+from .oracle import Accuracy, Response, blended, finite
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .plain import from_plain, to_plain
 from .reduced_hessian import FisherSolves, PointwiseSolves, ReducedHessian
+from .representation import gradient_of
 from .scales import GradientScales, gradient_scales
 from .stability import UNKNOWN, ErrorBound, Stability, StableProblem, estimated, state_error
 
@@ -79,6 +80,7 @@ class NHGDState:
         point: (u, v) of the last evaluation, where the inverse is to be rebuilt before the next.
         p: the adjoint variable, (S, n), where it was solved for in place of q.
         stability: the inf-sup constant, which turns residuals into bounds of errors.
+        followed: u and p have followed steps of a quadratic problem: they are as good as solved for at its iterate.
     """
 
     inner: InnerState
@@ -88,6 +90,7 @@ class NHGDState:
     point: tuple[Tensor, Tensor] | None = None
     p: Tensor | None = None
     stability: Stability = UNKNOWN
+    followed: bool = False
 
     @property
     def u(self) -> Tensor:
@@ -152,15 +155,16 @@ class NHGD:
         if not finite(u) or math.isnan(inner.error):
             return failed_evaluation(v, inner.message or "the inner variables are not finite"), before
 
-        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy, bound)
-        found = h.p if h.q is None else h.q
+        h, inverse = self._hypergradient(problem, u, v, inner, state, accuracy, error, bound)
+        found = u if h.of_u else h.p if h.q is None else h.q
         assert found is not None
         sensitivity = state.sensitivity.updated(problem, u, found, h.indirect, max(error, h.error))
         evaluation = Evaluation(
             v=v,
-            value=self._value(problem, u, v, h, inner, error),
+            # A state that has followed steps has the rounding errors of all of them.
+            value=self._value(problem, u, v, h, inner, math.inf if state.followed else error),
             derivative=h.derivative,
-            gradient=problem.outer_metric.gradient(h.derivative[None])[0],
+            gradient=gradient_of(problem, v, h.derivative - h.indirect, h.p, h.derivative),
             state_error=error,
             adjoint_error=h.error,
             sensitivity=sensitivity.value,
@@ -185,7 +189,8 @@ class NHGD:
         inner: InnerResult | None = None
         while True:
             begin, tolerance = start if inner is None else inner.state, fixed or stability.residual(accuracy.state)
-            inner = solve_inner(problem, v, begin, self.curvature, self.inner, tolerance, state.generator)
+            followed = state.followed and inner is None
+            inner = solve_inner(problem, v, begin, self.curvature, self.inner, tolerance, state.generator, followed)
             u, first = inner.state.u, begin is start
             if not finite(u) or not math.isfinite(inner.error):
                 return inner, inner.error, None, state.stability
@@ -219,6 +224,7 @@ class NHGD:
         inner: InnerResult,
         state: NHGDState,
         accuracy: Accuracy,
+        error: float,
         bound: ErrorBound | None,
     ) -> tuple[Hypergradient, Any]:
         """The hypergradient after the inner loop, and the inverse, which may have been renewed for it."""
@@ -226,6 +232,9 @@ class NHGD:
         inverse: Any = inner.state.curvature
         tolerance = (options.tolerance or accuracy.adjoint) if options.refine else None
         if curvature.pointwise and tolerance is not None and options.cross == "expected":
+            found = self_adjoint_hypergradient(problem, u, v, error, tolerance, bound)
+            if found is not None:
+                return found, inverse
             # Factors that are made in the background are not waited for.
             patience = {"patience": _BACKGROUND_PATIENCE} if self._ahead(problem) else {}
 
@@ -233,7 +242,7 @@ class NHGD:
                 return curvature.refresh(inverse, problem, u, v)
 
             h, inverse = adjoint_hypergradient(
-                problem, u, v, inverse, renew, state.p, tolerance, bound=bound, **patience
+                problem, u, v, inverse, renew, state.p, tolerance, bound=bound, near=state.followed, **patience
             )
             if h.converged:
                 return h, inverse
@@ -258,8 +267,24 @@ class NHGD:
         assert h.q is not None
         return value - dot(h.q, problem.inner_gradient(u, v))
 
-    def hessian(self, problem: SecondOrderProblem, v: Tensor, state: NHGDState) -> ReducedHessian:
-        """The Hessian of Phi at v: by factors of its point, or conjugate gradients that the inverse preconditions."""
+    def response(
+        self, problem: SecondOrderProblem, v: Tensor, state: NHGDState, direction: Tensor, tolerance: float
+    ) -> Response:
+        return self.hessian(problem, v, state, tolerance).response(direction)
+
+    def moved(self, state: NHGDState, response: Response, share: float) -> NHGDState:
+        inner = replace(state.inner, u=state.u + share * response.state)
+        p = None if state.p is None else state.p + share * response.adjoint
+        return replace(state, inner=inner, p=p, followed=True)
+
+    def hessian(
+        self, problem: SecondOrderProblem, v: Tensor, state: NHGDState, tolerance: float | None = None
+    ) -> ReducedHessian:
+        """The Hessian of Phi at v: by factors of its point, or conjugate gradients that the inverse preconditions.
+
+        Args:
+            tolerance: relative residual of these conjugate gradients; None takes that of the options.
+        """
         u, q, p = state.u, state.q, state.p
         options = self.hypergradient
 
@@ -270,7 +295,8 @@ class NHGD:
                 inverse = problem.fisher_factors(u, v)
             if self.curvature.pointwise and u.shape[0] == 1:
                 return PointwiseSolves(inverse)
-            return FisherSolves(problem, u, v, inverse.solve, options.hessian_tolerance, options.steps)
+            least = tolerance or options.hessian_tolerance
+            return FisherSolves(problem, u, v, inverse.solve, least, options.steps)
 
         def adjoint() -> Tensor:
             if p is not None:

@@ -62,6 +62,39 @@ class SecondOrderOracle(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Response:
+    """What a change d of v changes, where u* and the adjoint variable are affine in v and Phi is quadratic.
+
+    Attributes:
+        state, adjoint: (S, n) the changes of u* and of the adjoint variable.
+        product: (p,) the change of the derivative, which is the product of the Hessian with d.
+        represented: (p,) its Riesz representative, the change of the gradient.
+    """
+
+    state: Tensor
+    adjoint: Tensor
+    product: Tensor
+    represented: Tensor
+
+
+@runtime_checkable
+class AffineOracle(Protocol):
+    """An oracle that can follow a step of a quadratic problem without an evaluation."""
+
+    def response(self, problem: Any, v: Tensor, state: Any, direction: Tensor, tolerance: float) -> Response:
+        """The response at v to a direction (p,); NaN where a linear system could not be solved.
+
+        Args:
+            tolerance: relative error that the linear systems may have, if they are not solved by factors.
+        """
+        ...
+
+    def moved(self, state: Any, response: Response, share: float) -> Any:
+        """The state after a step of a share of the direction."""
+        ...
+
+
 @runtime_checkable
 class GrowingOracle(Protocol):
     """An oracle that uses some of the scenarios first, and more of them as the gradient becomes small."""

@@ -25,6 +25,8 @@ from ..linalg.factorisation import SingularMatrixError
 from ..linalg.krylov import Operator
 from .bilevel import FisherFactors, SecondOrderProblem, StateFactors
 from .curvature.base import PointwiseState
+from .oracle import Response
+from .representation import gradient_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +48,30 @@ class ReducedHessian:
 
     def __call__(self, d: Tensor) -> Tensor:
         try:
-            return self._product(d)
+            _, _, direct, indirect = self._changes(d)
+            return direct - indirect
         except SingularMatrixError:
             return torch.full_like(d, float("nan"))
 
-    def _product(self, d: Tensor) -> Tensor:
+    def response(self, d: Tensor) -> Response:
+        """The changes of u, p, h and the gradient for a problem in which these are affine in v."""
+        try:
+            du, dp, direct, indirect = self._changes(d)
+        except SingularMatrixError:
+            nan, none = torch.full_like(self.u, float("nan")), torch.full_like(d, float("nan"))
+            return Response(nan, nan, none, none)
+        product = direct - indirect
+        return Response(du, dp, product, gradient_of(self.problem, d, direct, dp, product))
+
+    def _changes(self, d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The changes of u and p, and the product with the Hessian as a part without dp and R_v^T dp, to be
+        subtracted."""
         problem, u, v, p = self.problem, self.u, self.v, self._adjoint
         du = -self._factors.solve(problem.control_product(u, v, d))
         for_u, for_v = problem.outer_second_derivatives(u, v, du, d)
         bent_u, bent_v = problem.second_derivative(u, v, p, du, d)
         dp = self._factors.solve_transposed(for_u - bent_u)
-        return for_v - bent_v - problem.control_product_transposed(u, v, dp)
+        return du, dp, for_v - bent_v, problem.control_product_transposed(u, v, dp)
 
     @cached_property
     def _adjoint(self) -> Tensor:

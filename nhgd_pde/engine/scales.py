@@ -75,7 +75,8 @@ def gradient_scales(
     def response(shares: Tensor | float) -> float:
         return norm(derivative_at(u * (1.0 + _SHARE * shares)) - evaluation.derivative) / _SHARE
 
-    parts = norm(direct) + norm(evaluation.derivative - direct)
+    alone = not bool(direct.count_nonzero())
+    parts = evaluation.norm if alone else norm(direct) + norm(evaluation.derivative - direct)
     if not bool(u.count_nonzero()):
         return GradientScales(parts, _UNITS * _EPSILON * parts)
     smooth, rough = response(1.0), response(rough_vector(u).sign())

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Stopping, worst_residual
-from .oracle import Accuracy, GrowingOracle, Oracle, SecondOrderOracle
-from .outer.base import Feasible, HessianProduct, OuterMethod
+from .oracle import Accuracy, AffineOracle, GrowingOracle, Oracle, Response, SecondOrderOracle
+from .outer.base import Feasible, HessianProduct, OuterMethod, objection_of
 from .outer.reduced_objective import Evaluation, failed_evaluation
 from .scales import UNKNOWN, GradientScales
 
@@ -79,6 +79,34 @@ class Search:
             return replace(evaluation, value=math.nan), knowledge
         rounding = max(evaluation.rounding, self.scales.rounding)
         return replace(self.space.completed(evaluation), rounding=rounding), knowledge
+
+    @property
+    def exact(self) -> bool:
+        """Steps follow from products with the Hessian, without evaluations."""
+        return self.outer.exact
+
+    @property
+    def objection(self) -> str:
+        """Why the outer method cannot work in the space or with the oracle; empty where it can."""
+        if not self.exact or isinstance(self.oracle, AffineOracle):
+            return objection_of(self.outer, self.space)
+        return f"{self.oracle.name} has no products with the Hessian for {type(self.outer).__name__}"
+
+    def response(self, iterate: Iterate, direction: Tensor) -> Response:
+        """The response of an iterate to a direction (p,).
+
+        A relative error of the products may be as much larger than the goal as the gradient is (van den Eshof and
+        Sleijpen 2004, SIAM J. Matrix Anal. Appl. 26).
+        """
+        oracle = cast("AffineOracle", self.oracle)
+        norm, stopping = iterate.gradient_norm, self.stopping
+        wanted = 0.1 * self.goal / norm if norm > 0.0 else stopping.roughest
+        tolerance = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
+        return oracle.response(self.problem, iterate.evaluation.v, iterate.oracle, direction, tolerance)
+
+    def moved(self, iterate: Iterate, response: Response, share: float) -> Any:
+        """The oracle's state after a step from an iterate."""
+        return cast("AffineOracle", self.oracle).moved(iterate.oracle, response, share)
 
     def reevaluated(self, iterate: Iterate, evaluation: Evaluation, knowledge: Any) -> Iterate:
         """The same iterate with another evaluation of its point."""

@@ -54,6 +54,15 @@ class _InnerEquation:
         return self.problem.residual_error(residual, u, self.v, tolerance)
 
 
+def solved_already(
+    problem: BilevelProblem, v: Tensor, u: Tensor, directions: Directions, tolerance: float
+) -> Root | None:
+    """u as a root that took no step, where it is known well enough; None elsewhere."""
+    residual = problem.residual(u, v)
+    error = problem.residual_error(residual, u, v, tolerance)
+    return Root(u, residual, error, 0, directions) if error <= tolerance else None
+
+
 def solve_from_anywhere(
     problem: BilevelProblem, v: Tensor, start: Tensor, directions: Directions, tolerance: float, steps: int
 ) -> Root:

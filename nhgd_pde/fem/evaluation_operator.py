@@ -7,35 +7,19 @@ which products and matrices are computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-import skfem
 import torch
 from torch import Tensor
 
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
+from .element_matrices import evaluated, product, ranges, tested
 from .pattern import Blocks, Pattern
-
-
-@dataclass(frozen=True)
-class Quadrature:
-    """Quadrature points x (dim, elements, points) and weights (elements, points) that include the Jacobian."""
-
-    x: Tensor
-    weights: Tensor
-
-    @property
-    def points(self) -> int:
-        return self.weights.numel()
-
-    @property
-    def flat(self) -> Tensor:
-        """(dim, P) the points, element by element."""
-        return self.x.reshape(self.x.shape[0], -1)
+from .quadrature import Quadrature
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +30,8 @@ class EvaluationOperator:
 
     Attributes:
         tables: one (elements, points, functions) table for each component: the value, then the partial derivatives.
-            A component that is constant on each element has a table with one point.
+            A component that is constant on each element has a table with one point, and one that is the same on all
+            elements is stored once (it is expanded, with stride zero).
         dofs: (elements, functions) column of each function; -1 where the function is left out.
         size: number of columns.
         quadrature: the quadrature points and weights.
@@ -66,27 +51,38 @@ class EvaluationOperator:
     @property
     def stride(self) -> int:
         """The number of components of one field: its value and its partial derivatives."""
-        return 1 + self.quadrature.x.shape[0]
+        return 1 + self.quadrature.dim
 
     @property
     def fields(self) -> int:
         return self.components // self.stride
 
-    @cached_property
-    def _parts(self) -> tuple[slice, ...]:
-        return self.parts or (slice(0, self.dofs.shape[1]),) * self.components
+    def part(self, component: int) -> slice:
+        """The functions that a component consists of."""
+        return self.parts[component] if self.parts else slice(0, self.dofs.shape[1])
 
     def columns(self, kept: np.ndarray) -> EvaluationOperator:
         """The same functions with only the columns `kept` (indices), renumbered."""
         if len(kept) == self.size:
             return self
-        number = np.full(self.size + 1, -1)
+        number = np.full(self.size + 1, -1, dtype=self.dofs.dtype)
         number[kept] = np.arange(len(kept))
         return replace(self, dofs=number[self.dofs], size=len(kept))
 
     def shifted(self, first: int, size: int) -> EvaluationOperator:
         """The same functions as the columns from `first` on of a space with `size` columns."""
-        return replace(self, dofs=np.where(self.dofs < 0, -1, self.dofs + first), size=size)
+        if first == 0 and size == self.size:
+            return self
+        return replace(self, dofs=np.where(self.dofs < 0, -1, self.dofs + self.dofs.dtype.type(first)), size=size)
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """(first, end) of groups of elements whose values at the points take little memory."""
+        return ranges(len(self.dofs), 4 * self.components * self.quadrature.weights.shape[1])
+
+    def piece(self, first: int, end: int) -> EvaluationOperator:
+        """The same functions at the points of the elements from `first` to before `end`."""
+        tables = tuple(table[first:end] for table in self.tables)
+        return replace(self, tables=tables, dofs=self.dofs[first:end], quadrature=self.quadrature.piece(first, end))
 
     def _rows(self, table: Tensor, part: slice) -> sp.csr_matrix:
         """A table (elements, points, functions) as a matrix (elements * points, size)."""
@@ -99,107 +95,80 @@ class EvaluationOperator:
     def evaluate(self, coefficients: Tensor) -> Tensor:
         """E u: (S, size) -> (components, S, elements * points)."""
         padded = torch.cat([coefficients, coefficients.new_zeros(coefficients.shape[0], 1)], dim=1)
-        local = padded[:, self._gather]
-        points = self.quadrature.weights.shape[1]
-        values = [
-            torch.einsum("eqa,sea->seq", table, local[:, :, part]).expand(-1, -1, points)
-            for table, part in zip(self.tables, self._parts, strict=True)
-        ]
-        return torch.stack(values).reshape(self.components, coefficients.shape[0], -1)
+        scenarios, shape = len(coefficients), self.quadrature.weights.shape
+        values = padded.new_empty(self.components, scenarios, *shape)
+        for first, end in ranges(len(self.dofs), scenarios * (self.dofs.shape[1] + shape[1])):
+            columns = self._gather[:, first:end]
+            local = padded.index_select(1, columns.reshape(-1)).reshape(scenarios, *columns.shape)
+            for k, table in enumerate(self.tables):
+                values[k, :, first:end] = evaluated(table[first:end], local[:, self.part(k)])
+        return values.reshape(self.components, scenarios, -1)
 
     def test(self, densities: Tensor) -> Tensor:
         """Integrate densities F (components, S, elements * points) against functions: E^T W F, (S, size)."""
-        weights = self.quadrature.weights
-        scenarios = densities.shape[1]
-        local = densities.new_zeros(scenarios, *self.dofs.shape)
-        for table, part, density in zip(self.tables, self._parts, densities, strict=True):
-            weighted = density.reshape(scenarios, *weights.shape) * weights
-            if table.shape[1] == 1:
-                weighted = weighted.sum(-1, keepdim=True)
-            local[:, :, part] += torch.einsum("eqa,seq->sea", table, weighted)
-        total = local.new_zeros(scenarios, self.size + 1)
-        return total.index_add_(1, self._gather.reshape(-1), local.reshape(scenarios, -1))[:, : self.size]
+        weights, scenarios = self.quadrature.weights, densities.shape[1]
+        density = densities.reshape(self.components, scenarios, *weights.shape)
+        total = densities.new_zeros(scenarios, self.size + 1)
+        for first, end in ranges(len(self.dofs), scenarios * (self.dofs.shape[1] + weights.shape[1])):
+            columns = self._gather[:, first:end]
+            local = densities.new_zeros(len(columns), scenarios, end - first)
+            for k, table in enumerate(self.tables):
+                local[self.part(k)] += tested(table[first:end], density[k, :, first:end] * weights[first:end])
+            for row, own in zip(total, local.movedim(1, 0), strict=True):
+                row.index_add_(0, columns.reshape(-1), own.reshape(-1))
+        return total[:, : self.size]
 
     @cached_property
     def _gather(self) -> Tensor:
-        """The columns as an index tensor, in which functions that are left out have the index `size`."""
-        dofs = torch.from_numpy(self.dofs.astype(np.int64)).to(self.quadrature.weights.device)
-        return torch.where(dofs < 0, self.size, dofs)
+        """(functions, elements) the columns, in which functions that are left out have the index `size`."""
+        dofs = self.dofs.T if self.dofs.min(initial=0) >= 0 else np.where(self.dofs.T < 0, self.size, self.dofs.T)
+        return torch.from_numpy(np.ascontiguousarray(dofs)).to(self.quadrature.weights.device)
 
     @cached_property
     def _patterns(self) -> dict[int, Pattern]:
         return {}
 
-    def assemble(self, trial: EvaluationOperator, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
-        """The matrices int test_i blocks[i, j] trial_j (size, trial.size), one for each scenario."""
+    def pattern(self, trial: EvaluationOperator) -> Pattern:
+        """The pattern of the matrices with the functions `trial`, which is made once."""
         if id(trial.dofs) not in self._patterns:
             self._patterns[id(trial.dofs)] = Pattern(self, trial)
-        pattern = self._patterns[id(trial.dofs)]
+        return self._patterns[id(trial.dofs)]
+
+    def assemble(self, trial: EvaluationOperator, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
+        """The matrices int test_i blocks[i, j] trial_j (size, trial.size), one for each scenario."""
         scenarios = max((len(coefficient) for coefficient in blocks.values()), default=1)
         if scenarios > 1:
-            data = pattern.by_maps(blocks)
+            data = self.pattern(trial).by_maps(blocks)
             if data is not None:
-                return ScenarioMatrix(pattern.csr, data, (self.size, trial.size), symmetric)
-        weights = self.quadrature.weights
-        shape = (self.dofs.shape[1], trial.dofs.shape[1])
-        local = weights.new_zeros(scenarios, weights.shape[0], *shape)
-        for (i, j), coefficient in blocks.items():
-            weighted = coefficient * weights
-            left, right = self.tables[i], trial.tables[j]
-            if left.shape[1] == right.shape[1] == 1:
-                weighted = weighted.sum(-1, keepdim=True)
-            local[:, :, self._parts[i], trial._parts[j]] += torch.einsum("eqa,seq,eqb->seab", left, weighted, right)
-        return ScenarioMatrix(pattern.csr, pattern.scatter(local), (self.size, trial.size), symmetric)
+                return ScenarioMatrix(self.pattern(trial).csr, data, (self.size, trial.size), symmetric)
+        whole = {pair: block.expand(-1, *self.quadrature.weights.shape) for pair, block in blocks.items()}
 
+        def cut(first: int, end: int) -> Blocks:
+            return {pair: block[:, first:end] for pair, block in whole.items()}
 
-def evaluation(basis: skfem.AbstractBasis, device: torch.device) -> EvaluationOperator:
-    """The values and gradients of a scalar scikit-fem basis, on cells or on facets."""
-    fields, x = [field[0] for field in basis.basis], np.asarray(basis.global_coordinates())
-    return _tabulated(fields, basis.element_dofs, int(basis.N), x, basis.dx, device)
+        return self.assemble_pieces(trial, cut, scenarios, symmetric)
 
+    def assemble_pieces(
+        self,
+        trial: EvaluationOperator,
+        blocks: Callable[[int, int], Blocks],
+        scenarios: int = 1,
+        symmetric: bool = False,
+    ) -> ScenarioMatrix:
+        """The same with blocks that are made piece by piece, for the elements from a first to before an end.
 
-def tangential(on_facets: EvaluationOperator, normals: Tensor) -> EvaluationOperator:
-    """Functions with their gradients projected onto the facets, given unit normals (dim, facets, points)."""
-    value, *gradient = on_facets.tables
-    across = torch.stack([n[..., None] * table for n, table in zip(normals, gradient, strict=True)]).sum(0)
-    along = [table - n[..., None] * across for n, table in zip(normals, gradient, strict=True)]
-    return replace(on_facets, tables=(value, *along))
-
-
-def point_evaluation(
-    basis: skfem.CellBasis, cells: np.ndarray, x: np.ndarray, device: torch.device
-) -> EvaluationOperator:
-    """The functions of a basis at points x (dim, k), one in each of k cells; every point has the weight one."""
-    local = basis.mapping.invF(x[:, :, None], tind=cells)
-    fields = [basis.elem.gbasis(basis.mapping, local, i, tind=cells)[0] for i in range(basis.Nbfun)]
-    dofs = np.asarray(basis.element_dofs)[:, cells]
-    return _tabulated(fields, dofs, int(basis.N), x[:, :, None], np.ones((len(cells), 1)), device)
-
-
-def _tabulated(
-    fields: list[skfem.DiscreteField],
-    dofs: np.ndarray,
-    size: int,
-    x: np.ndarray,
-    weights: np.ndarray,
-    device: torch.device,
-) -> EvaluationOperator:
-    """Functions with given values and gradients at points x (dim, elements, points), and dofs (functions, elements)."""
-    components = [[np.asarray(field) for field in fields]]
-    components += [[field.grad[axis] for field in fields] for axis in range(len(x))]
-    tables = [np.stack([np.broadcast_to(each, weights.shape) for each in one], axis=-1) for one in components]
-    quadrature = Quadrature(_on(device, x), _on(device, weights))
-    packed = tuple(packed_table(_on(device, table)) for table in tables)
-    return EvaluationOperator(packed, np.ascontiguousarray(dofs.T), size, quadrature)
-
-
-def _on(device: torch.device, values: np.ndarray) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(values), device=device)
-
-
-def packed_table(table: Tensor) -> Tensor:
-    """A table (elements, points, functions), reduced to one point where it is constant on each element."""
-    return table[:, :1].contiguous() if (table == table[:, :1]).all() else table
+        The matrices of the elements never exist as a whole.
+        """
+        pattern, weights = self.pattern(trial), self.quadrature.weights
+        data, functions = pattern.zeros(scenarios), pattern.slots.shape[:2]
+        numbers = functions[0] * functions[1] + self.components * weights.shape[1]
+        for first, end in ranges(len(weights), scenarios * numbers):
+            local = weights.new_zeros(*functions, scenarios, end - first)
+            for (i, j), coefficient in blocks(first, end).items():
+                left, right = self.tables[i][first:end], trial.tables[j][first:end]
+                local[self.part(i), trial.part(j)] += product(left, coefficient * weights[first:end], right)
+            pattern.scatter(data, local, first, end)
+        return ScenarioMatrix(pattern.csr, data[:, : pattern.entries], (self.size, trial.size), symmetric)
 
 
 def stacked(spaces: Sequence[EvaluationOperator]) -> EvaluationOperator:
@@ -212,9 +181,12 @@ def stacked(spaces: Sequence[EvaluationOperator]) -> EvaluationOperator:
 
 def side_by_side(spaces: Sequence[EvaluationOperator]) -> EvaluationOperator:
     """Several fields at the same points as one space, where the fields have common columns already."""
+    if len(spaces) == 1:
+        return spaces[0]
     parts, function = [], 0
     for space in spaces:
-        parts += [slice(part.start + function, part.stop + function) for part in space._parts]
+        own = (space.part(k) for k in range(space.components))
+        parts += [slice(part.start + function, part.stop + function) for part in own]
         function += space.dofs.shape[1]
     tables = tuple(table for space in spaces for table in space.tables)
     dofs = np.concatenate([space.dofs for space in spaces], axis=1)
@@ -247,7 +219,7 @@ def gram_root(space: EvaluationOperator, blocks: Blocks, scenario: int = 0) -> S
         square = coefficient.sum(-1, keepdim=True) if table.shape[1] == 1 else coefficient
         if (square < 0).any():
             raise ValueError("a form with a negative coefficient has no root")
-        rows.append(space._rows(table * square.sqrt()[..., None], space._parts[i]))
+        rows.append(space._rows(table * square.sqrt()[..., None], space.part(i)))
     for group in groups:
         dense = weights.new_zeros(*weights.shape, len(group), len(group))
         for (i, j), coefficient in weighted.items():
@@ -256,7 +228,7 @@ def gram_root(space: EvaluationOperator, blocks: Blocks, scenario: int = 0) -> S
         factor = _pointwise_root(dense)
         whole = weights.new_zeros(len(group), *weights.shape, space.dofs.shape[1])
         for k, i in enumerate(group):
-            whole[k][..., space._parts[i]] = space.tables[i]
+            whole[k][..., space.part(i)] = space.tables[i]
         # These are row k of L^T times the coupled components of E.
         every = slice(0, space.dofs.shape[1])
         rows += [space._rows(each, every) for each in torch.einsum("eqmk,meqa->keqa", factor, whole)]

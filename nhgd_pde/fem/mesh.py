@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import skfem
 
 from .cells import CELLS, kind_of
+from .facet_tables import with_facets
 from .refinement import halved, with_facets_of
 
 
@@ -137,7 +138,8 @@ def l_shape(size: float = 1.0, origin: Sequence[float] = (0.0, 0.0), refine: int
 
 def _grid(kind: type[skfem.Mesh], size: Sequence[float], origin: Sequence[float], cells: Sequence[int]) -> skfem.Mesh:
     """A tensor grid with names for its sides: left, right (x), bottom, top (y), front, back (z)."""
-    mesh = kind.init_tensor(*(o + np.linspace(0.0, s, n + 1) for s, o, n in zip(size, origin, cells, strict=True)))
+    axes = (o + np.linspace(0.0, s, n + 1) for s, o, n in zip(size, origin, cells, strict=True))
+    mesh = with_facets(kind.init_tensor(*axes))
     facets = mesh.boundary_facets()
     midpoints = mesh.p[:, mesh.facets[:, facets]].mean(axis=1)
     named = {}
@@ -157,11 +159,13 @@ def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None
         unusable: name -> reason why a name of the mesh file cannot be used.
     """
     facets = {name: np.asarray(each, dtype=int) for name, each in (mesh.boundaries or {}).items() if len(each)}
+    with_facets(mesh)
     subdomains = {name: np.asarray(cells, dtype=int) for name, cells in (mesh.subdomains or {}).items()}
     # A name with some facets inside the domain counts as inside: conditions there differ from those on a boundary.
     inside = {name for name, each in facets.items() if (mesh.f2t[1, each] >= 0).any()}
     for _ in range(refine):
         mesh, facets, subdomains = halved(mesh, facets, subdomains)
+    with_facets(mesh)
     boundaries = {name: each for name, each in facets.items() if name not in inside}
     boundaries["all"] = mesh.boundary_facets()
     within = {name: each for name, each in facets.items() if name in inside}

@@ -13,6 +13,7 @@ import skfem
 
 from .cells import CELLS, MeshFileError, place_text
 from .digits import rounding_step
+from .facet_tables import with_facets
 from .mesh_checks import MeshOfFile, misfit, unsound_cells
 from .mesh_names import Parts, facets_by_vertices, parts_of, set_of_vertices, tagged_by_skfem
 from .planes import NotFlatError, flattened
@@ -79,7 +80,7 @@ def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict
     vertices[list(cell.order)] = renumbered.reshape(cells.shape).T
     sentence = unsound_cells(corners[vertices.T], kind)
     if sentence is None:
-        mesh = cell.mesh(np.ascontiguousarray(corners.T), vertices)
+        mesh = with_facets(cell.mesh(np.ascontiguousarray(corners.T), vertices))
         precision = np.finfo(found.points.dtype).eps if np.issubdtype(found.points.dtype, np.floating) else 0.0
         sentence = misfit(MeshOfFile(mesh, kind, places, used, float(precision), step), cracks)
     if sentence is not None:

@@ -8,7 +8,8 @@ import numpy as np
 import skfem
 import torch
 
-from .evaluation_operator import EvaluationOperator, packed_table
+from .evaluation_operator import EvaluationOperator
+from .tables import packed_table
 
 
 def second_derivatives(basis: skfem.CellBasis, factors: np.ndarray, step: float = 2.0**-10) -> np.ndarray:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 import skfem
 import torch
 
-from .evaluation_operator import EvaluationOperator, evaluation, point_evaluation, tangential
+from .deferred_basis import DeferredBasis
+from .evaluation_operator import EvaluationOperator
 from .mesh import Domain
+from .tables import cell_evaluation, facet_evaluation, point_evaluation, tangential
 
 # scikit-fem's elements of the degrees 0, 1 and 2 on each kind of cell.
 _ELEMENTS = {
@@ -53,23 +56,25 @@ class Space:
     @cached_property
     def cells(self) -> EvaluationOperator:
         """Evaluation on the cells."""
-        return evaluation(self.basis, self.device)
+        return cell_evaluation(self.basis, self.device)
 
     def facets(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets, by default at own points, else at those of another space for products of both."""
-        return evaluation(self._facet_basis(facets, like), self.device)
+        return facet_evaluation(self._facet_basis(facets, like), self.device)
 
     def traces(self, facets: np.ndarray, like: Space | None = None) -> EvaluationOperator:
         """Evaluation on some facets with tangential gradients, at points as in `facets`."""
         basis = self._facet_basis(facets, like)
         normals = torch.as_tensor(np.ascontiguousarray(basis.normals), device=self.device)
-        return tangential(evaluation(basis, self.device), normals)
+        return tangential(facet_evaluation(basis, self.device), normals)
 
     def _facet_basis(self, facets: np.ndarray, like: Space | None) -> skfem.FacetBasis:
         """The basis on some facets, by default with points that are exact for products of two of its functions."""
         mesh = self.domain.mesh
         order = 2 * _degree(self.element if like is None else like.element)
-        return skfem.FacetBasis(mesh, self.basis.elem, facets=facets, intorder=order)
+        return skfem.FacetBasis(
+            mesh, self.basis.elem, facets=facets, intorder=order, dofs=self.basis.dofs, disable_doflocs=True
+        )
 
     def cells_at(self, x: np.ndarray) -> np.ndarray | None:
         """(k,) the cells of points (dim, k); None where a point is outside."""
@@ -78,7 +83,8 @@ class Space:
         if ((x < low) | (x > high)).any():
             return None
         try:
-            return np.asarray(mesh.element_finder()(*x))
+            # Without names: those of boundaries are looked up facet by facet where quadrilaterals are cut.
+            return np.asarray(type(mesh)(mesh.doflocs, mesh.t).element_finder()(*x))
         except ValueError:
             return None
 
@@ -90,11 +96,46 @@ class Space:
 
     def facet_dofs(self, facets: np.ndarray) -> np.ndarray:
         """Indices of the degrees of freedom on some facets, sorted."""
-        return np.sort(np.asarray(self.basis.get_dofs(facets).all()))
+        mesh, dofs = self.domain.mesh, self.basis.element_dofs
+        cells = mesh.f2t[0, facets]
+        side = np.argmax(mesh.t2f[:, cells] == facets, axis=0)
+        found = [dofs[functions][:, cells[side == k]].reshape(-1) for k, functions in enumerate(self._on_sides)]
+        return np.unique(np.concatenate(found))
+
+    @cached_property
+    def _on_sides(self) -> list[np.ndarray]:
+        """For each facet of the reference cell the functions whose nodes lie on it."""
+        elem, domain = self.basis.elem, self.domain.mesh.elem.refdom
+        corners = np.array(domain.p).T
+        nodes = np.asarray(elem.doflocs)
+        found = []
+        for facet in domain.facets:
+            start, *rest = corners[np.atleast_1d(facet)]
+            span = np.array([point - start for point in rest]).reshape(-1, corners.shape[1])
+            offsets = nodes - start
+            away = offsets - offsets @ np.linalg.pinv(span) @ span if len(span) else offsets
+            found.append(np.flatnonzero(np.abs(away).max(axis=1) < 1e-9))
+        return found
 
     def cell_dofs(self, cells: np.ndarray) -> np.ndarray:
         """Sorted indices of the degrees of freedom of these cells."""
         return np.unique(self.basis.element_dofs[:, cells])
+
+
+def linear_functions(space: Space) -> tuple[sp.csr_matrix, np.ndarray]:
+    """The functions of degree one in a Lagrange space: coefficients (size, vertices), and the dof of each vertex."""
+    mesh, elem = space.domain.mesh, space.basis.elem
+    lowest = _ELEMENTS[space.domain.cell][1]()
+    values = np.stack([lowest.lbasis(elem.doflocs.T, k)[0] for k in range(len(lowest.doflocs))], axis=1)
+    dofs, corners = np.asarray(space.basis.element_dofs), np.asarray(mesh.t)
+    # Every cell at a node gives the same coefficients, so that one of them is taken.
+    _, first = np.unique(dofs, return_index=True)
+    local, cell = np.unravel_index(first, dofs.shape)
+    rows = np.repeat(np.arange(space.size), values.shape[1])
+    entries = values[local]
+    matrix = sp.csr_matrix((entries.reshape(-1), (rows, corners[:, cell].T.reshape(-1))))
+    matrix.eliminate_zeros()
+    return matrix, np.asarray(space.basis.nodal_dofs[0])
 
 
 def _degree(element: str) -> int:
@@ -109,7 +150,7 @@ def space(domain: Domain, element: str, device: torch.device, like: Space | None
         # in each coordinate. The rule of order 4 on tetrahedra has negative weights, with which a mass matrix has no
         # root.
         order = 2 * _degree(element)
-        basis = skfem.Basis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
+        basis = DeferredBasis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
     else:
-        basis = skfem.Basis(domain.mesh, elem, quadrature=like.basis.quadrature)
+        basis = DeferredBasis(domain.mesh, elem, quadrature=like.basis.quadrature)
     return Space(domain, element, basis, device)

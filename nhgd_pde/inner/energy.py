@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..engine.bilevel import InnerBatch, Sample, StateFactors
 from ..fem.evaluation_operator import gram_root
-from ..linalg.factorisation import SingularMatrixError, factorised_riesz_map
-from ..linalg.riesz import RieszMap
+from ..linalg.factorisation import Factorisation, ScenarioFactorisation, SingularMatrixError, factorised_riesz_map
+from ..linalg.riesz import ExactRieszMap, RieszMap
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from ..pde.equation import StateEquation
 from ..pde.linearisation import Linearisation
@@ -39,19 +39,23 @@ class EnergyModel:
             scenarios it is the mean of their J; where the control enters J, it is taken at `reference`.
         observation: options.
         reference: (p,) the control at which J gives the norm.
-        whole_gram: this J on the whole state space, including Dirichlet functions, (N, N).
     """
 
     equation: StateEquation
     riesz: RieszMap
     observation: Observation
     reference: Tensor
-    whole_gram: SparseMatrix
     name: str = "energy"
     definite: bool = True
 
     def start(self, v: Tensor) -> Tensor:
         return self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)
+
+    @cached_property
+    def whole_gram(self) -> SparseMatrix:
+        """The J of the norm on the whole state space, including Dirichlet functions, (N, N)."""
+        whole = self.equation.linearise(self.start(self.reference), self.reference).whole
+        return SparseMatrix(whole.mean(), self.equation.lift.device, symmetric=True)
 
     @cached_property
     def roots(self) -> tuple[SparseMatrix, ...]:
@@ -123,7 +127,15 @@ class EnergyModel:
         if self.equation.affine:
             return EnergyFactors(self.riesz.gradient, self.riesz.gradient)
         factors = self.equation.linearise(u, v).jacobian.mean_factors
-        return EnergyFactors(factors.solve, factors.solve_transposed)
+        assert isinstance(factors, Factorisation | ScenarioFactorisation)
+        return EnergyFactors(factors.solve, factors.solve_transposed, factors.overestimate)
+
+    def metric_at(self, u: Tensor, v: Tensor) -> RieszMap:
+        """The inner product of J at (u, v), the mean over the scenarios, by its factors."""
+        jacobian = self.equation.linearise(u, v).state
+        assert isinstance(jacobian, ScenarioMatrix)
+        matrix, factors = SparseMatrix(jacobian.mean(), jacobian.data.device, symmetric=True), self.factors(u, v)
+        return ExactRieszMap(matrix, factors.newton_step, overestimate=factors.overestimate)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where it is the J of all of them.
@@ -173,6 +185,7 @@ class EnergyFactors:
 
     solve: Callable[[Tensor], Tensor]
     solve_transposed: Callable[[Tensor], Tensor]
+    overestimate: Callable[[Tensor], Tensor | None] | None = None
     description: str = "J^-1"
 
     def newton_step(self, residual: Tensor) -> Tensor:
@@ -188,5 +201,4 @@ def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -
     derivative = equation.linearise(u, v)
     assert isinstance(derivative.state, ScenarioMatrix)
     jacobian = SparseMatrix(derivative.state.mean(), equation.lift.device, symmetric=True)
-    whole = SparseMatrix(derivative.whole.mean(), equation.lift.device, symmetric=True)
-    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts), observation, v, whole)
+    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts, equation.solver), observation, v)

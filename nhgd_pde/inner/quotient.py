@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.factorisation import factorised_riesz_map, gram_solver
 from ..linalg.riesz import RieszMap
 from ..linalg.sparse import SparseMatrix
 from ..pde.equation import StateEquation
@@ -54,7 +54,8 @@ def quotient_riesz_map(equation: StateEquation, whole: SparseMatrix) -> RieszMap
     mean = equation.zero_mean
     assert mean is not None
     kept = with_pinned(equation.free, mean)
-    single = factorised_riesz_map(SparseMatrix(whole.host[kept][:, kept], whole.device, True), equation.counts)
+    gram = SparseMatrix(whole.host[kept][:, kept], whole.device, True)
+    single = factorised_riesz_map(gram, equation.counts, gram_solver(equation.solver, kept))
     columns = torch.from_numpy(kept).to(whole.device)
     unknowns = torch.from_numpy(np.asarray(equation.free, dtype=np.int64)).to(whole.device)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..engine.bilevel import CrossFactors, InnerBatch, Sample, StateFactors
 from ..fem.evaluation_operator import gram_root
 from ..fem.state_space import StateSpace
-from ..linalg.factorisation import factorised_riesz_map
+from ..linalg.factorisation import factorised_riesz_map, gram_solver
 from ..linalg.products import repeated
 from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.safe_lengths import length
@@ -249,7 +249,8 @@ def residual_model(
         return ResidualModel(equation, quotient_riesz_map(equation, whole_gram), root, whole_gram, observation)
     gram = whole.restrict(free, free).host()
     root = gram_root(space.cells.columns(free), blocks)
-    riesz = factorised_riesz_map(SparseMatrix(gram, device, symmetric=True), equation.counts)
+    solver = gram_solver(equation.solver)
+    riesz = factorised_riesz_map(SparseMatrix(gram, device, symmetric=True), equation.counts, solver)
     return ResidualModel(
         equation,
         riesz=block_riesz_map([(riesz, steps, measure)]),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .counts import Counts
-from .factorisation import Factorisation
+from .factorisation import DIRECT, Factorisation
+from .solvers.base import LinearSolver
 from .sparse import ScenarioMatrix
 
 
@@ -23,7 +24,7 @@ class KeptFactors:
     def __init__(self) -> None:
         self._known: list[tuple[ScenarioMatrix, Factorisation]] = []
 
-    def of(self, matrix: ScenarioMatrix, counts: Counts) -> Factorisation:
+    def of(self, matrix: ScenarioMatrix, counts: Counts, solver: LinearSolver) -> Factorisation:
         """The factors of one matrix.
 
         Raises:
@@ -32,7 +33,7 @@ class KeptFactors:
         for known, factors in reversed(self._known):
             if _equal(known, matrix):
                 return factors
-        factors = Factorisation(matrix.host(), counts, matrix.symmetric)
+        factors = Factorisation(matrix.host(), counts, matrix.symmetric, solver)
         self._known = [*self._known[-1:], (matrix, factors)]
         return factors
 
@@ -77,9 +78,9 @@ class BidiagonalMatrix:
         after = torch.cat([back[..., 1:, :], torch.zeros_like(back[..., :1, :])], dim=-2)
         return (self.diagonal.rmv(rows) + after).reshape(y.shape)
 
-    def factorise(self, counts: Counts) -> BidiagonalFactors:
+    def factorise(self, counts: Counts, solver: LinearSolver = DIRECT) -> BidiagonalFactors:
         """The factors; raises a `SingularMatrixError` where a diagonal block is singular."""
-        return BidiagonalFactors(self, counts)
+        return BidiagonalFactors(self, counts, solver)
 
     def host(self) -> sp.csr_matrix:
         """The whole matrix."""
@@ -118,14 +119,14 @@ class BidiagonalFactors:
 
     symmetric = False
 
-    def __init__(self, matrix: BidiagonalMatrix, counts: Counts) -> None:
+    def __init__(self, matrix: BidiagonalMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> None:
         diagonal, steps = matrix.diagonal, range(matrix.steps)
         self._steps = matrix.steps
         kept = KeptFactors() if matrix.kept is None else matrix.kept
         if diagonal.shared:
-            self._factors = [kept.of(diagonal, counts)] * matrix.steps
+            self._factors = [kept.of(diagonal, counts, solver)] * matrix.steps
         else:
-            self._factors = [kept.of(diagonal.row(k), counts) for k in steps]
+            self._factors = [kept.of(diagonal.row(k), counts, solver) for k in steps]
         below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
         self._below = below * matrix.steps if matrix.below.shared else below
 

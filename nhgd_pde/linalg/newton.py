@@ -140,6 +140,8 @@ class Newton:
         u, residual = start, self.equation.residual(start)
         if not torch.isfinite(residual).all():
             return self._stuck(u, residual, 0, directions)
+        if not torch.count_nonzero(residual):
+            return NewtonResult(u, residual, self._error(u, residual, directions), 0, directions)
         if self.equation.linear and not directions.belongs(u):
             directions = directions.renewed(u)
         d, longest = directions.direction(u, residual), 1.0

@@ -30,7 +30,7 @@ def magnitude(*tensors: Tensor) -> float:
     return math.ldexp(1.0, max(min(exponent, _LARGEST_EXPONENT), -_LARGEST_EXPONENT))
 
 
-def length(x: Tensor, apply: Callable[[Tensor], Tensor], weights: Tensor | None = None) -> float:
+def length(x: Tensor, apply: Callable[[Tensor], Tensor], weights: Callable[[], Tensor] | None = None) -> float:
     """sqrt(x . A x) of a positive definite A, without overflow or underflow on the way.
 
     The length is not finite where x or A x is not. It is NaN where the form is more negative than rounding errors
@@ -39,8 +39,8 @@ def length(x: Tensor, apply: Callable[[Tensor], Tensor], weights: Tensor | None 
     Args:
         x: vectors of any shape; the forms of rows are added.
         apply: x -> A x, homogeneous.
-        weights: the diagonal of A where A is a matrix, by which rounding errors are estimated. Without it they are
-            estimated by the length of A x, as for a solve.
+        weights: returns the diagonal of A where A is a matrix, by which rounding errors are estimated where the form is
+            negative. Without it they are estimated by the length of A x, as for a solve.
     """
     scale = magnitude(x)
     if scale == 0.0 or not math.isfinite(scale):
@@ -89,9 +89,9 @@ def quotient(a: float, b: float) -> float:
     return a / b
 
 
-def _terms(x: Tensor, image: Tensor, weights: Tensor | None) -> float:
+def _terms(x: Tensor, image: Tensor, weights: Callable[[], Tensor] | None) -> float:
     if weights is not None:
-        return float((x.square() * weights).sum())
+        return float((x.square() * weights()).sum())
     return float(x.norm()) * float(image.norm())
 
 

@@ -112,7 +112,7 @@ class ScenarioMatrix:
 
     def mean(self) -> sp.csr_matrix:
         """The mean over the scenarios."""
-        return self._host(self.data.mean(0))
+        return self._host(self.data[0] if self.shared else self.data.mean(0))
 
     def _host(self, data: Tensor) -> sp.csr_matrix:
         indptr, indices = self.pattern
@@ -121,22 +121,28 @@ class ScenarioMatrix:
     def __add__(self, other: ScenarioMatrix) -> ScenarioMatrix:
         if self.shape != other.shape:
             raise ValueError(f"matrices of shapes {self.shape} and {other.shape} cannot be added")
-        # Explicit zeros are kept, so that the pattern does not depend on the numbers.
-        mine, theirs = self._keys(), other._keys()
-        # Both are sorted, so that a stable sort merges them in one pass.
-        keys = np.sort(np.concatenate([mine, theirs]), kind="stable")
-        keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
-        data = self.data.new_zeros(max(self.data.shape[0], other.data.shape[0]), len(keys))
-        for part, own in ((self.data, mine), (other.data, theirs)):
-            data[:, torch.from_numpy(np.searchsorted(keys, own)).to(data.device)] += part
-        n, m = self.shape
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(keys // m, minlength=n))])
-        index = self.pattern[0].dtype
-        pattern = (pointers.astype(index), (keys % m).astype(index))
-        return ScenarioMatrix(pattern, data, self.shape, self.symmetric and other.symmetric)
+        symmetric = self.symmetric and other.symmetric
+        if all(mine is theirs for mine, theirs in zip(self.pattern, other.pattern, strict=True)):
+            return ScenarioMatrix(self.pattern, self.data + other.data, self.shape, symmetric)
+        # The numbers of the entries are added in place of the entries, so that zeros are kept and the pattern does not
+        # depend on the numbers: the real part counts the entries of the one, the imaginary part those of the other.
+        numbers = [
+            sp.csr_matrix((factor * np.arange(1, len(each.pattern[1]) + 1), *each.pattern[::-1]), shape=self.shape)
+            for factor, each in ((1.0, self), (1j, other))
+        ]
+        both = sp.csr_matrix(numbers[0] + numbers[1])
+        both.sort_indices()
+        data = self.data.new_zeros(max(self.data.shape[0], other.data.shape[0]), both.nnz)
+        for part, number in ((self.data, both.data.real), (other.data, both.data.imag)):
+            into = np.flatnonzero(number)
+            order = torch.from_numpy(number[into].astype(np.int64) - 1).to(data.device)
+            data[:, torch.from_numpy(into).to(data.device)] += part[:, order]
+        return ScenarioMatrix((both.indptr, both.indices), data, self.shape, symmetric)
 
     def scaled(self, factor: float | Tensor) -> ScenarioMatrix:
         """The matrix times a number, or times one number per scenario (S, 1)."""
+        if isinstance(factor, float) and factor == 1.0:
+            return self
         return ScenarioMatrix(self.pattern, factor * self.data, self.shape, self.symmetric)
 
     def with_columns(self, factor: float | Tensor, columns: np.ndarray, other: float) -> ScenarioMatrix:
@@ -159,17 +165,12 @@ class ScenarioMatrix:
         kept_rows[rows] = True
         renumbered = number[indices]
         kept = np.repeat(kept_rows, np.diff(indptr)) & (renumbered >= 0)
-        before = np.concatenate([[0], np.cumsum(kept)])
+        before = np.concatenate([[0], np.cumsum(kept, dtype=indptr.dtype)])
         counts = np.diff(before[indptr])[rows]
         pointers = np.concatenate([[0], np.cumsum(counts)]).astype(indptr.dtype)
         data = self.data[:, torch.from_numpy(kept).to(self.data.device)]
         symmetric = self.symmetric and np.array_equal(rows, columns)
         return ScenarioMatrix((pointers, renumbered[kept]), data, (len(rows), len(columns)), symmetric)
-
-    def _keys(self) -> np.ndarray:
-        indptr, indices = self.pattern
-        rows = np.repeat(np.arange(self.shape[0], dtype=np.int64), np.diff(indptr))
-        return rows * self.shape[1] + indices
 
     @cached_property
     def _operator(self) -> SparseMatrix:
@@ -195,3 +196,8 @@ class ScenarioMatrix:
     def _rows(self, x: Tensor) -> Tensor:
         """Rows for the operator, which takes all scenarios as one vector unless they share the matrix."""
         return x.reshape(-1, x.shape[-1] * self.data.shape[0])
+
+
+def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
+    """a + b, where None is zero."""
+    return b if a is None else a + b

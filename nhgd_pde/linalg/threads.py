@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
@@ -22,7 +24,16 @@ def at_most_threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(min(before, count))
     try:
-        with threadpool_limits(min(before, count), "blas"):
+        with _controller(len(sys.modules)).limit(limits=min(before, count), user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _controller(modules: int) -> ThreadpoolController:
+    """The libraries with threads, found by a search through all that are loaded, which takes milliseconds.
+
+    It is repeated where the number of modules of Python shows that more may have been loaded.
+    """
+    return ThreadpoolController()

@@ -15,12 +15,13 @@ from torch import Tensor
 from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
 from ..engine.hypergradient import adjoint_variable
-from ..engine.oracle import Accuracy, blended
+from ..engine.oracle import Accuracy, Response, blended
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation
 from ..engine.reduced_hessian import ReducedHessian
+from ..engine.representation import gradient_of
 from ..engine.scales import GradientScales, gradient_scales
 from ..engine.stability import UNKNOWN, ErrorBound, Stability, estimated, state_error
-from ..engine.state_newton import Root, solve_from_anywhere
+from ..engine.state_newton import Root, solve_from_anywhere, solved_already
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot
 
@@ -31,13 +32,17 @@ class TwiceImplicitProblem(ImplicitProblem, SecondOrderProblem, Protocol):
 
 @dataclass(frozen=True)
 class AdjointState:
-    """The state and the adjoint variable."""
+    """The state and the adjoint variable.
+
+    `followed`: both have followed steps of a quadratic problem, and are as good as solved for at its iterate.
+    """
 
     u: Tensor
     q: Tensor | None = None
     description: str = "exact adjoint"
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
     stability: Stability = UNKNOWN
+    followed: bool = False
 
     @property
     def p(self) -> Tensor | None:
@@ -96,7 +101,8 @@ class Adjoint:
             u = root.u
             inner, outer = problem.outer_derivatives(u, v)
             solve = problem.state_factors(u, v).solve_transposed
-            found = adjoint_variable(problem, u, v, inner, solve, None, accuracy.adjoint, bound=bound)
+            near = state.q if state.followed else None
+            found = adjoint_variable(problem, u, v, inner, solve, near, accuracy.adjoint, bound=bound)
         except SingularMatrixError as singular:
             return failed_evaluation(v, str(singular)), state
         adjoint, adjoint_error = found.solution, found.error
@@ -110,7 +116,7 @@ class Adjoint:
             # order.
             value=problem.outer_value(u, v) - dot(adjoint, root.residual),
             derivative=derivative,
-            gradient=problem.outer_metric.gradient(derivative[None])[0],
+            gradient=gradient_of(problem, v, outer, adjoint, derivative),
             state_error=error,
             adjoint_error=adjoint_error,
             sensitivity=sensitivity.value,
@@ -129,7 +135,9 @@ class Adjoint:
         root: Root | None = None
         while True:
             first, wanted = root is None, stability.residual(tolerance)
-            found = solve_from_anywhere(problem, v, start, ExactDirections(problem, v, start), wanted, self.steps)
+            directions = ExactDirections(problem, v, start)
+            known = solved_already(problem, v, start, directions, wanted) if first and state.followed else None
+            found = known or solve_from_anywhere(problem, v, start, directions, wanted, self.steps)
             if found.failed:
                 return found, found.error, None, stability
             root = found
@@ -155,6 +163,16 @@ class Adjoint:
 
         _, direct = problem.outer_derivatives(state.u, v)
         return gradient_scales(problem.outer_metric, state.u, direct, evaluation, derivative_at)
+
+    def response(
+        self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState, direction: Tensor, tolerance: float
+    ) -> Response:
+        return self.hessian(problem, v, state).response(direction)
+
+    def moved(self, state: AdjointState, response: Response, share: float) -> AdjointState:
+        assert state.q is not None
+        u, q = state.u + share * response.state, state.q + share * response.adjoint
+        return replace(state, u=u, q=q, followed=True)
 
     def hessian(self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState) -> ReducedHessian:
         """The Hessian of Phi at v, by the factors of J."""

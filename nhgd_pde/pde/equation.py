@@ -14,13 +14,18 @@ from ..fem.evaluation_operator import EvaluationOperator
 from ..fem.pattern import Blocks
 from ..linalg.counts import Counts
 from ..linalg.differences import PointFunction
-from ..linalg.sparse import ScenarioMatrix
+from ..linalg.factorisation import DIRECT
+from ..linalg.solvers.base import LinearSolver
+from ..linalg.sparse import ScenarioMatrix, added
+from .assembly import derivatives
 from .form import Integral
 from .given import GivenData
 from .linearisation import ControlDerivative, Jacobian, Linearisation, StateDerivative
 from .pointwise import integrand
 from .ranges import InadmissibleError
 from .rows import ControlRows
+from .scaled import shared
+from .stiffness import Stiffness, stiffness_of
 from .unassembled import UnassembledDerivative, loses_digits
 from .zero_mean import ZeroMean
 
@@ -47,6 +52,7 @@ class StateEquation:
         zero_mean: a field that R determines up to a constant; None where there is none.
         easier: share -> the integrals with this share of their nonlinear parts; the equation with the share 0 is
             linear. None where the nonlinear parts cannot be scaled.
+        solver: the solver of systems with J, or with its blocks.
         known_control: (n, width) the derivative of the integrals by the controls, if it is known from another equation.
     """
 
@@ -64,10 +70,11 @@ class StateEquation:
     zero_mean: ZeroMean | None = None
     easier: Callable[[float], tuple[Integral, ...]] | None = None
     known_control: ScenarioMatrix | None = None
+    solver: LinearSolver = DIRECT
 
     def eased(self, share: float) -> StateEquation:
         """The equation with a share of the parts that are nonlinear in u; the equation itself at the share 1."""
-        if share == 1.0 or self.easier is None:
+        if self.easier is None or share == 1.0:
             return self
         return replace(self, integrals=self.easier(share), easier=None)
 
@@ -119,9 +126,7 @@ class StateEquation:
 
     def restrict_data(self, covector: Tensor, v: Tensor) -> Tensor:
         """Pulls a covector (S, N) back to the controls that determine coefficients; (p,), summed over the scenarios."""
-        if self.data is None:
-            return covector.new_zeros(self.controls)
-        return self.data.at(v).rmv_summed(covector)
+        return covector.new_zeros(self.controls) if self.data is None else self.data.at(v).rmv_summed(covector)
 
     def bent_data(self, covector: Tensor, v: Tensor, d: Tensor) -> Tensor:
         """The derivative of `restrict_data` by v in a direction d (p,) with a fixed covector; (p,)."""
@@ -182,6 +187,8 @@ class StateEquation:
             derivative, constant = self._affine_parts
             return self._operator(derivative).mv(u) + derivative.control.mv(v) + constant
         self._admit(v)
+        if self.stiffness is not None:
+            return self.restrict(self.stiffness.residual(self.embed(u, v), v))
         return self._residual(self.embed(u, v), v)
 
     def _residual(self, full: Tensor, v: Tensor) -> Tensor:
@@ -208,11 +215,22 @@ class StateEquation:
                     return derivative
                 # The factors are kept where only R_v has changed.
                 known = derivative.jacobian if self.linear else None
-        derivative = self._linearise(self.embed(u, v), v)
-        if known is not None:
+        full = self.embed(u, v)
+        found = self.stiffness
+        derivative = self._linearise(full, v) if found is None else found.linearised(self, full, v, known)
+        if known is not None and found is None:
             derivative = replace(derivative, jacobian=known)
         self._last[:] = [(u.clone(), v.clone(), derivative)]
         return derivative
+
+    def load_share(self, g: Tensor) -> float | None:
+        """c where R(u, v) = J(v) u - b with a symmetric J, and g (S, n) is c b; None where it is not, or not known."""
+        return None if self.stiffness is None else self.stiffness.load_share(g)
+
+    @cached_property
+    def stiffness(self) -> Stiffness | None:
+        """R as a sum with the coefficients that controls change; None where the equation is of another kind."""
+        return stiffness_of(self)
 
     @cached_property
     def _last(self) -> list[tuple[Tensor, Tensor, Linearisation]]:
@@ -249,29 +267,19 @@ class StateEquation:
         blocks = []
         rows = self.rows.spread(v)
         for integral in self.integrals:
-            test = integral.evaluation
-            by_state, by_control = self._blocks(integral, stages, rows)
+            # A known derivative by the controls is not computed again.
+            acts = self.known_control is None and integral.controlled
+            by_state, by_control = derivatives(integral, stages, rows, self.affine, acts)
             blocks.append(by_state)
             if by_state or state is None:
-                state = added(state, test.assemble(test, _shared(by_state), self._symmetric_integrals))
-            if by_control is not None and integral.control_evaluation is not None:
-                control = added(control, test.assemble(integral.control_evaluation, _shared(by_control)))
+                test = integral.evaluation
+                state = added(state, test.assemble(test, shared(by_state), self._symmetric_integrals))
+            if by_control is not None:
+                control = added(control, by_control)
         assert state is not None
         if control is None and not self._controlled:
             raise ValueError("the control does not enter the equation")
         return state, control, tuple(blocks)
-
-    def _blocks(self, integral: Integral, stages: Tensor, rows: Tensor) -> tuple[Blocks, Blocks | None]:
-        """The derivatives of an integrand by the state and by the controls; None where the latter are not needed."""
-        closed = self.affine and integral.closed is not None
-        # The closed form needs no control values, and a known derivative by the controls is not computed again.
-        controls = None if closed and self.known_control is not None else integral.control_values(rows)
-        acting = controls is not None and self.known_control is None
-        if closed and not acting:
-            return integral.closed_blocks(), None
-        at_points = integral.evaluation.evaluate(stages)
-        by_state = integral.closed_blocks() if closed else integral.state_blocks(at_points, controls)
-        return by_state, integral.control_blocks(at_points, controls) if acting else None
 
     @property
     def _controlled(self) -> bool:
@@ -286,7 +294,8 @@ class StateEquation:
         if self.data is not None:
             through = state.restrict(self.free, np.arange(self.size))
             derivative = replace(derivative, through=through, data=self.data.at(v))
-        return Linearisation(Jacobian(state.restrict(self.free, self.free), state, self.counts), derivative, blocks)
+        jacobian = Jacobian(state.restrict(self.free, self.free), lambda: state, self.counts, self.solver)
+        return Linearisation(jacobian, derivative, lambda: blocks)
 
     def state_product(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """J w, (S, n)."""
@@ -373,18 +382,3 @@ class StateEquation:
     def _tests(self, w: Tensor) -> Tensor:
         """The test functions w (S, n) of the rows, as coefficients of the space."""
         return self.extend(w)
-
-
-def _shared(blocks: Blocks) -> Blocks:
-    """The blocks, reduced to one scenario where all scenarios have the same, so that they share one matrix."""
-    return {key: block[:1] if _agree(block) else block for key, block in blocks.items()}
-
-
-def _agree(block: Tensor) -> bool:
-    """Whether a block has several rows that are all the same; the first points are compared first."""
-    return block.shape[0] > 1 and all(bool((each == each[:1]).all()) for each in (block[:, :1], block))
-
-
-def added(a: ScenarioMatrix | None, b: ScenarioMatrix) -> ScenarioMatrix:
-    """a + b, where None is zero."""
-    return b if a is None else a + b

@@ -22,8 +22,8 @@ from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.bidiagonal import BidiagonalMatrix, KeptFactors, LevelMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
-from ..linalg.sparse import ScenarioMatrix
-from .equation import StateEquation, added
+from ..linalg.sparse import ScenarioMatrix, added
+from .equation import StateEquation
 from .form import Coefficients, Integral
 from .linearisation import ControlDerivative, Jacobian, Linearisation
 
@@ -192,6 +192,11 @@ class EvolutionEquation(StateEquation):
     def _constant(self, full: Tensor, v: Tensor, derivative: Linearisation) -> Tensor:
         return self._residual(full, v)
 
+    @property
+    def stiffness(self) -> None:
+        """J has blocks of its own for the steps in time."""
+        return None
+
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         state, control, blocks = self._assemble(self._stages(full), v)
         direct = None if control is None else control.scaled(self.step)
@@ -209,7 +214,7 @@ class EvolutionEquation(StateEquation):
         if self.data is not None:
             through = LevelMatrix(diagonal.restrict(free, every), below.restrict(free, every), self.steps)
             derivative = ControlDerivative(self.rows, entering, through, self.data.at(v))
-        return Linearisation(Jacobian(matrix, state, self.counts), derivative, blocks)
+        return Linearisation(Jacobian(matrix, lambda: state, self.counts, self.solver), derivative, lambda: blocks)
 
     def _changed_inertia(self, full: Tensor, v: Tensor, direct: ScenarioMatrix | None) -> ScenarioMatrix | None:
         """The derivative `direct` by the controls plus the derivative of M (u_k - u_{k-1})."""
@@ -303,7 +308,7 @@ class _Step:
             blocks = integral.state_blocks(test.evaluate(stage), None)
             total = total + equation.at_end(test.assemble(test, blocks, equation.symmetric_steps), self.theta)
         free = equation.spatial_free
-        factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric)
+        factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric, equation.solver)
         return lambda b: factors.solve(b[None])[0]
 
     def _end_and_stage(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,8 @@ class Integral:
         closed: the same integrand in closed form; None where it is not affine or has no closed form.
         guard: the ranges of the coefficients that controls change; None where all their values are admissible.
         name: name of the region in messages, such as `on right`; empty for the cells.
+        scale: name of a scalar coefficient in which the part of the integrand with u is affine, and which the rest does
+            not contain; empty where there is none or it is not known.
     """
 
     evaluation: EvaluationOperator
@@ -65,6 +67,7 @@ class Integral:
     closed: ClosedForm | None = None
     guard: Guard | None = None
     name: str = ""
+    scale: str = ""
 
     def refusal(self, rows: Tensor) -> str:
         """A sentence on a coefficient that leaves its range at controls (R, columns); empty where there is none."""
@@ -95,6 +98,20 @@ class Integral:
 
         return replace(self, coefficients={name: own(values) for name, values in self.coefficients.items()})
 
+    def piece(self, first: int, end: int) -> Integral:
+        """This integral over the elements from `first` to before `end` alone."""
+        whole, points = self.evaluation.quadrature.points, self.evaluation.quadrature.weights.shape[1]
+
+        def own(values: Tensor) -> Tensor:
+            return values[..., first * points : end * points] if values.shape[-1:] == (whole,) else values
+
+        return replace(
+            self,
+            evaluation=self.evaluation.piece(first, end),
+            coefficients={name: own(values) for name, values in self.coefficients.items()},
+            control_evaluation=None if self.control_evaluation is None else self.control_evaluation.piece(first, end),
+        )
+
     def with_controls(self, rows: Tensor) -> Integral:
         """This integral with fixed control coefficients (R, columns), which become coefficients of the integral."""
         return replace(self, coefficients=self.entered(rows), controls=(), control_evaluation=None)
@@ -116,6 +133,11 @@ class Integral:
         flux = torch.zeros_like(grad) if flux is None else flux.expand(grad.shape)
         axis = u.ndim - 2
         return torch.cat([value.expand(u.shape).unsqueeze(axis), flux], dim=axis).reshape(state.shape)
+
+    @property
+    def controlled(self) -> bool:
+        """Whether controls act in this integral."""
+        return self.control_evaluation is not None and bool(self.controls)
 
     def control_values(self, rows: Tensor) -> Tensor | None:
         """Control coefficients (R, columns) at the points, (controls, R, P)."""
@@ -164,7 +186,7 @@ class Integral:
         """dF/d(u, grad u) in closed form without controls, without zero blocks."""
         assert self.closed is not None
         quadrature = self.evaluation.quadrature
-        found = self.closed.blocks(self.coefficients, quadrature.x.shape[0])
+        found = self.closed.blocks(self.coefficients, quadrature.dim)
         shape = quadrature.weights.shape
         # A coefficient may stand in several blocks.
         each = {id(block): block for block in found.values()}
@@ -177,9 +199,14 @@ class Integral:
         load = self.closed.load(self.coefficients).reshape(-1, self.evaluation.quadrature.points)
         if not torch.count_nonzero(load):
             return load.new_zeros(1, self.evaluation.size)
-        density = load.new_zeros(self.evaluation.components, *load.shape)
-        density[0] = load
-        return self.evaluation.test(density)
+        total = load.new_zeros(len(load), self.evaluation.size)
+        points = self.evaluation.quadrature.weights.shape[1]
+        for first, end in self.evaluation.pieces():
+            own = load[:, first * points : end * points]
+            density = own.new_zeros(self.evaluation.components, *own.shape)
+            density[0] = own
+            total += self.evaluation.piece(first, end).test(density)
+        return total
 
     def _blocks(self, density: Callable[[Tensor], Tensor], point: Tensor) -> Blocks:
         # The integrand acts point by point. So one backward pass for each component of the integrand, with a constant

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..fem.pattern import Blocks
 from ..linalg.bidiagonal import BidiagonalFactors, BidiagonalMatrix, LevelMatrix
 from ..linalg.counts import Counts
-from ..linalg.factorisation import Factorisation, ScenarioFactorisation
+from ..linalg.factorisation import DIRECT, Factorisation, ScenarioFactorisation
+from ..linalg.solvers.base import LinearSolver
 from ..linalg.sparse import ScenarioMatrix
 from .given import DataDerivative
 from .rows import ControlRows
+
+if TYPE_CHECKING:
+    from .stiffness import ScaledControl
 
 # J = dR/du, with products for vectors (..., S, n), and solves with it and with its transpose.
 StateDerivative = ScenarioMatrix | BidiagonalMatrix
@@ -22,18 +28,25 @@ Factors = Factorisation | ScenarioFactorisation | BidiagonalFactors
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
-    """J at one point, and its factors, which are computed when they are needed.
+    """J at one point, and what its solver makes of it, such as factors, which is made when it is needed.
 
     Attributes:
         matrix: J on the unknowns.
-        whole: the derivative of the integrals by all coefficients, with Dirichlet rows and columns; (N, N) for each
-            scenario.
+        on_all: makes `whole`, which is seldom needed.
         counts: counters of factorisations and solves.
+        solver: the solver of the systems.
     """
 
     matrix: StateDerivative
-    whole: ScenarioMatrix
+    on_all: Callable[[], ScenarioMatrix]
     counts: Counts
+    solver: LinearSolver = DIRECT
+
+    @cached_property
+    def whole(self) -> ScenarioMatrix:
+        """The derivative of the integrals by all coefficients, with Dirichlet rows and columns; (N, N) for each
+        scenario."""
+        return self.on_all()
 
     @cached_property
     def factors(self) -> Factors:
@@ -43,15 +56,15 @@ class Jacobian:
             SingularMatrixError: a matrix is singular.
         """
         if isinstance(self.matrix, BidiagonalMatrix):
-            return self.matrix.factorise(self.counts)
-        return ScenarioFactorisation(self.matrix, self.counts)
+            return self.matrix.factorise(self.counts, self.solver)
+        return ScenarioFactorisation(self.matrix, self.counts, self.solver)
 
     @cached_property
     def mean_factors(self) -> Factors:
         """The factors of the mean of the matrices over the scenarios."""
         if isinstance(self.matrix, BidiagonalMatrix) or self.matrix.shared:
             return self.factors
-        return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric)
+        return Factorisation(self.matrix.mean(), self.counts, self.matrix.symmetric, self.solver)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +74,17 @@ class Linearisation:
     Attributes:
         jacobian: J = dR/du.
         control: R_v = dR/dv.
-        blocks: the derivative of each integrand at its points, from which J is assembled.
+        at_points: makes `blocks`, which are seldom needed.
     """
 
     jacobian: Jacobian
     control: ControlDerivative
-    blocks: tuple[Blocks, ...]
+    at_points: Callable[[], tuple[Blocks, ...]]
+
+    @cached_property
+    def blocks(self) -> tuple[Blocks, ...]:
+        """The derivative of each integrand at its points, of which J is the integral."""
+        return self.at_points()
 
     @property
     def state(self) -> StateDerivative:
@@ -95,7 +113,7 @@ class ControlDerivative:
     """
 
     rows: ControlRows
-    direct: ScenarioMatrix | None
+    direct: ScenarioMatrix | ScaledControl | None
     through: ScenarioMatrix | LevelMatrix | None = None
     data: DataDerivative | None = None
     scenarios: int = 1

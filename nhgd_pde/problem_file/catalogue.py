@@ -92,12 +92,19 @@ OUTER_METHODS = {
     "gradient": "engine.outer.gradient:GradientDescent",
     "adam": "engine.outer.adam:Adam",
     "lbfgs": "engine.outer.lbfgs:LBFGS",
+    "conjugate_gradient": "engine.outer.conjugate_gradient:ConjugateGradient",
     "newton_cg": "engine.outer.newton_cg:NewtonCG",
     "mma": "engine.outer.mma:MMA",
     "oc": "engine.outer.oc:OC",
     "sign": "engine.outer.sign:SignSteps",
 }
 """outer.method: how the control moves (`engine.outer.base.OuterMethod`)."""
+
+SOLVERS = {
+    "superlu": "linalg.solvers.superlu:SuperLU",
+    "amg": "linalg.solvers.amg:AMG",
+}
+"""solver.kind: the solvers of linear systems (`linalg.solvers.base.Solver`)."""
 
 
 def found_at(place: str) -> Any:

@@ -46,6 +46,7 @@ from nhgd_pde.problem_file.method_spec import (
 from nhgd_pde.problem_file.population_spec import PopulationSpec, population_complaints
 from nhgd_pde.problem_file.presets import with_defaults, with_preset
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
+from nhgd_pde.problem_file.solver_spec import SolverSpec
 from nhgd_pde.problem_file.state_spec import NetworkState
 from nhgd_pde.problem_file.term_parts import ConditionSpec, TermSpec
 
@@ -117,6 +118,7 @@ class ProblemSpec(Section):
     adjoints: AdjointsSpec = Field(default_factory=AdjointsSpec)
     population: PopulationSpec = Field(default_factory=PopulationSpec)
     outer: OuterSpec = Field(default_factory=OuterSpec)
+    solver: SolverSpec = Field(default_factory=SolverSpec)
     devices: DevicesSpec = Field(default_factory=DevicesSpec)
     seed: Seed = 0
     output: OutputSpec = Field(default_factory=OutputSpec)

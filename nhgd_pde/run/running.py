@@ -77,7 +77,8 @@ class Run:
             resume: go on from the checkpoint in the folder.
             lock: the lock of the folder; None on a rank that does not write.
         """
-        text = self._problem.yaml()
+        with self._watch.stopped():
+            text = self._problem.yaml()
         self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
         resumed: Checkpoint | None = None
         with self._team.together():
@@ -240,7 +241,11 @@ class Run:
 
     def _whole(self, found: Minimum) -> Minimum:
         """The result as it is reported: from the first iterate of the run to its last, with all states."""
-        first, last = self._records.first or found.first, self._states.end(self._records.last or found.last)
+        told = self._records.last or found.last
+        if told.evaluation.blended and not found.last.evaluation.blended:
+            # The end of the run has been evaluated after its row was written.
+            told = self._sequence.placed(found.last)
+        first, last = self._records.first or found.first, self._states.end(told)
         message = found.message + satisfied(self._sequence.current, last)
         if self._search is None:
             return replace(found, first=first, last=last, message=message)

@@ -101,4 +101,6 @@ def _linear(pde: PoissonSpec | HeatSpec, values: Values, space: StateSpace) -> I
         "source": values.tensor(values.regional("pde.source", pde.source, x)),
     }
     coercive, absorbing = bool((reaction >= 0.0).all()), bool((reaction != 0.0).any())
-    return Interior(poisson, coefficients, True, symmetric, coercive, absorbing, closed=CLOSED_POISSON)
+    return Interior(
+        poisson, coefficients, True, symmetric, coercive, absorbing, closed=CLOSED_POISSON, scale="conductivity"
+    )

@@ -76,6 +76,7 @@ class ElasticitySpec(Equation):
             norms=tuple(norms),
             vector=dim,
             unseen=_rigid_motions(space),
+            scale="young",
         )
 
 

@@ -115,6 +115,7 @@ def _interior(pde: _Flow, values: Values, space: StateSpace) -> Interior:
         vector=dim,
         eased=navier_stokes if pde.convective else None,
         undetermined=UndeterminedField(dim, _outflow(space, dim)),
+        multiplier=1.0 / coefficients["viscosity"],
     )
 
 

@@ -75,7 +75,7 @@ def _nature(values: Values, integral: Integral, rows: int) -> FormProperties:
     maps = parameter_maps(
         acting, values.dependence.at(CELLS), values.dependence.names_at(CELLS), values.dependence.exposed
     )
-    start = {**given, **values.companions(CELLS, integral.evaluation.quadrature.flat)}
+    start = {**given, **values.companions(CELLS, integral.evaluation.quadrature)}
     for factor in _ELSEWHERE:
         moved: Coefficients = start
         for each, enter in zip(acting, maps, strict=True):

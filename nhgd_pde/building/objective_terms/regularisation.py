@@ -86,16 +86,14 @@ class RegularisationTerm(Term):
 
         from ...linalg.sparse import SparseMatrix
         from ...objective.terms import Regularisation
+        from ..masses import mass_matrix
 
         if part.space is None:
             gram = self.weight * sp.identity(part.columns, format="csr")
         else:
-            blocks = {
-                (i, i): self.weight * part.weight
-                for i in range(part.evaluation.components)
-                if (i % part.evaluation.stride == 0) == (self.norm == "l2")
-            }
-            gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).host()
+            stride, count = part.evaluation.stride, part.evaluation.components
+            chosen = (i for i in range(count) if (i % stride == 0) == (self.norm == "l2"))
+            gram = mass_matrix(builder.values, part.evaluation, self.weight * part.weight, chosen)
         matrix = SparseMatrix(builder.spread(first, part, gram), builder.state.device, symmetric=True)
         return Regularisation(matrix, self._reference(key, first, part, builder))
 
@@ -113,7 +111,7 @@ class RegularisationTerm(Term):
     def _variation(self, key: str, part: ControlSpace, builder: ObjectiveBuilder) -> list[ControlTerm]:
         from ...objective.terms import TotalVariation
 
-        if part.evaluation.quadrature.x.shape != builder.state.cells.quadrature.x.shape:
+        if part.evaluation.quadrature.weights.shape != builder.state.cells.quadrature.weights.shape:
             builder.values.complain(f"{key}.norm", "expected l2, h1 or l1 for a control of the boundary, found 'tv'")
             return []
         rows = builder.controls.rows

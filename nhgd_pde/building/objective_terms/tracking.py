@@ -66,6 +66,7 @@ class TrackingTerm(Term):
     def build(self, key: str, builder: ObjectiveBuilder) -> Objective:
         from ...linalg.sparse import SparseMatrix
         from ...objective.terms import Objective, Tracking
+        from ..masses import mass_matrix
 
         chosen = builder.chosen(key, self.component)
         if self.at is not None:
@@ -74,9 +75,8 @@ class TrackingTerm(Term):
         target = builder.nodal(f"{key}.target", self.target, chosen, times)
         evaluation, region = builder.region(f"{key}.on", self.on)
         weights = builder.values.tensor(self.weight * region)[None]
-        blocks = {(k * evaluation.stride, k * evaluation.stride): weights for k in chosen}
-        matrix = evaluation.assemble(evaluation, blocks, symmetric=True).host()
-        one = SparseMatrix(matrix, builder.state.device, symmetric=True)
+        gram = mass_matrix(builder.values, evaluation, weights, (k * evaluation.stride for k in chosen))
+        one = SparseMatrix(gram, builder.state.device, symmetric=True)
         mass, rows = builder.over_time(key, one, self.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // builder.state.size, builder.state.size))
         builder.fields["target" if "target" not in builder.fields else f"target_{key.rpartition('.')[2]}"] = wanted

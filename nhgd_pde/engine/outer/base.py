@@ -124,7 +124,12 @@ class Feasible:
         return replace(self, unit=_shortest(steps, self.unit))
 
     def sharpened(self, before: Evaluation, after: Evaluation) -> Feasible:
-        """The same space with the reciprocal of the curvature along a step as its unit, where that is shorter."""
+        """The same space with the reciprocal of the curvature along a step as its unit, where that is shorter.
+
+        Without kinks and a constraint nothing depends on the unit.
+        """
+        if self.smooth:
+            return self
         step, change = after.v - before.v, after.derivative - before.derivative
         length, slope = self.metric.norm(step[None]), dot(step, change)
         if not (slope > 0.0 and 0.0 < length < math.inf):
@@ -175,9 +180,12 @@ class Feasible:
             slopes, scaled = self.weights / self.mass, v / t
             ahead = scaled - gradient
             found = torch.where(ahead.abs() <= slopes, scaled, gradient + ahead.sign() * slopes)
-        if self.bounds is not None:
-            found = torch.minimum(torch.maximum(found, (v - self.bounds[1]) / t), (v - self.bounds[0]) / t)
-        return found
+        ends = self._ends(v, t)
+        return found if ends is None else torch.minimum(torch.maximum(found, ends[0]), ends[1])
+
+    def _ends(self, v: Tensor, t: float) -> tuple[Tensor, Tensor] | None:
+        """The residuals with which a step t ends at the upper and at the lower bounds."""
+        return None if self.bounds is None else ((v - self.bounds[1]) / t, (v - self.bounds[0]) / t)
 
     def distance(self, v: Tensor, gradient: Tensor, unit: float | None = None) -> float:
         """The norm of the residual."""
@@ -207,8 +215,13 @@ class Feasible:
         value, derivative = self.constraint.value(v), self.constraint.derivative(v)
         normal = self.metric.gradient(derivative[None])[0]
 
+        ends = self._ends(v, self.unit)
+
         def left(multiplier: float) -> Tensor:
-            return self.residual(v, evaluation.gradient + multiplier * normal)
+            gradient = evaluation.gradient + multiplier * normal
+            if self.weights is not None or ends is None:
+                return self.residual(v, gradient)
+            return torch.minimum(torch.maximum(gradient, ends[0]), ends[1])
 
         def excess(multiplier: float) -> float:
             return value - self.unit * dot(derivative, left(multiplier))
@@ -292,6 +305,11 @@ class OuterMethod(Protocol[State]):
         """`propose` needs products with the Hessian."""
         return False
 
+    @property
+    def exact(self) -> bool:
+        """Steps are exact ones of a quadratic objective: `answered` takes the place of evaluation and `update`."""
+        return False
+
     @classmethod
     def suited(cls, setting: Setting) -> Self:
         """The method with the default options for a setting."""
@@ -319,6 +337,20 @@ class OuterMethod(Protocol[State]):
     def update(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
         """The state after the evaluation at the proposed point."""
         ...
+
+    def answered(self, space: Feasible, state: State, product: Tensor, represented: Tensor) -> State:
+        """The state after the step to the minimiser along its `direction`, of a method whose steps are exact.
+
+        Args:
+            product: (p,) of the Hessian with the direction, a covector.
+            represented: (p,) its Riesz representative.
+        """
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} evaluates its trial points")
+
+    def corrected(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
+        """The state after a new evaluation of its iterate, whose data were interpolated or known roughly before."""
+        return self.init(space, evaluation)
 
     def rebased(self, space: Feasible, state: State, evaluation: Evaluation) -> State:
         """The state with another evaluation of its iterate, over more scenarios; the method keeps what it has

@@ -64,11 +64,13 @@ class OC(OuterMethod[OuterState]):
         # The ratio is zero where the objective gains nothing, even where the constraint costs nothing.
         ratio = torch.where(gain > 0.0, gain / cost, 0.0) ** self.exponent
 
+        least, most = space.project(v - self.move), space.project(v + self.move)
+        grown = torch.where(v > 0.0, v * ratio, v)
+
         def at(multiplier: float) -> Tensor:
-            grown = (
-                torch.where(v > 0.0, v * (ratio / multiplier**self.exponent), v) if multiplier > 0.0 else v + self.move
-            )
-            return space.project(torch.minimum(torch.maximum(grown, v - self.move), v + self.move))
+            if not multiplier > 0.0:
+                return most
+            return torch.minimum(torch.maximum(grown / multiplier**self.exponent, least), most)
 
         paid = cost > 0.0
         unit = float((gain[paid] / cost[paid]).max()) if bool(paid.any()) else 1.0

@@ -1,0 +1,92 @@
+"""The solver of the linear systems that a file asks for, with what the equation knows of its matrices."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import partial
+
+import numpy as np
+import scipy.sparse as sp
+from torch import Tensor
+
+from ..fem.spaces import linear_functions
+from ..fem.state_space import StateSpace
+from ..linalg.solvers.base import Hints, Linear, LinearSolver, Solver
+from ..linalg.solvers.choice import Auto
+from ..problem_file.catalogue import SOLVERS, found_at
+from ..problem_file.loading import ProblemFile
+from .equation_properties import EquationProperties
+from .families.base import Interior
+
+
+def solver_of(file: ProblemFile) -> Solver:
+    """The options of the solver.
+
+    Raises:
+        ProblemError: an option that the solver does not have, or a solver whose library is not installed.
+    """
+    spec = file.spec.solver
+    given = {} if spec.rtol == "auto" else {"rtol": float(spec.rtol)}
+    if spec.kind == "auto":
+        return Auto(**given)
+    known = found_at(SOLVERS[spec.kind])
+    for option in given:
+        if option not in {each.name for each in fields(known)}:
+            takers = [
+                name for name, place in SOLVERS.items() if option in {each.name for each in fields(found_at(place))}
+            ]
+            message = (
+                f"expected auto, or a solver that iterates ({', '.join(takers)}); found {spec.rtol:g} with {spec.kind}"
+            )
+            raise file.error(f"solver.{option}", message)
+    return known(**given)
+
+
+def linear_solver(
+    options: Solver, state: StateSpace, free: np.ndarray, interior: Interior, properties: EquationProperties
+) -> LinearSolver:
+    """The solver of systems with the derivative of the equation by the state.
+
+    Args:
+        options: the solver.
+        state: the space of the state.
+        free: (n,) the unknowns of the state at one time.
+        interior: the equation in the cells.
+        properties: of the equation.
+    """
+    definite: bool | None = properties.symmetric and properties.coercive and properties.exchanging
+    if not definite and properties.symmetric and not interior.affine:
+        # The energy of a nonlinear equation may be convex or not.
+        definite = None
+    hints = Hints(properties.symmetric, definite, state.domain.dim)
+    if any(part.element == "P2" for part in state.parts):
+        hints = replace(hints, linear=partial(_linear, state), coefficients=free)
+    if interior.unseen:
+        # The components of such a vector have the same nodes.
+        nodes = np.concatenate([np.arange(part.size) for part in state.parts])[free]
+        components = np.repeat(np.arange(len(state.parts)), [part.size for part in state.parts])[free]
+        modes = np.stack(list(interior.unseen.values()), axis=1)[free]
+        hints = replace(hints, near_nullspace=modes, nodes=nodes, components=components)
+    if interior.multiplier is not None:
+        first = int(np.searchsorted(free, state.offsets[-2]))
+        hints = replace(hints, state=first, schur=partial(_multiplier_mass, state, free[first:], interior.multiplier))
+    return LinearSolver(options, hints)
+
+
+def _linear(state: StateSpace, free: np.ndarray) -> Linear:
+    """The functions of degree one among the unknowns, field by field."""
+    parts = [linear_functions(part) for part in state.parts]
+    prolong = sp.block_diag([matrix for matrix, _ in parts], format="csr")
+    vertices = np.concatenate([first + dofs for first, (_, dofs) in zip(state.offsets, parts, strict=False)])
+    numbers = np.full(state.size, -1)
+    numbers[free] = np.arange(len(free))
+    kept = numbers[vertices] >= 0
+    return Linear(sp.csr_matrix(prolong[free][:, kept]), numbers[vertices[kept]])
+
+
+def _multiplier_mass(state: StateSpace, unknowns: np.ndarray, weight: Tensor) -> sp.csr_matrix:
+    """The mass matrix of the last field with a weight (P,), on some of its coefficients."""
+    value = (len(state.parts) - 1) * state.cells.stride
+    shaped = weight.reshape(-1, *state.cells.quadrature.weights.shape).mean(0, keepdim=True)
+    whole = state.cells.assemble(state.cells, {(value, value): shaped}, symmetric=True)
+    return sp.csr_matrix(whole.host()[unknowns][:, unknowns])

@@ -1,0 +1,256 @@
+"""Algebraic multigrid: smoothed aggregation by pyamg, whose W-cycle preconditions conjugate gradients or GMRES."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ..conjugate_gradients import batched_conjugate_gradients
+from ..lanczos import extreme_eigenvalues
+from ..safe_lengths import dot
+from ..sparse import SparseMatrix
+from .base import Hints, Prepared
+from .gmres import MultigridGMRES, OneField, SaddlePoint
+from .hierarchy import Hierarchy
+from .superlu import SuperLU, singular
+
+# Levels end where a matrix has at most about this number of rows, or where there are this many levels.
+_COARSEST, _LEVELS = 400, 12
+# How prolongations are smoothed; neither way needs random numbers. With scaling by row sums, a vector takes twice as
+# many cycles as with the minimisation of the energy of coarse functions. A scalar gains nothing from the latter.
+_SCALAR: tuple[str, dict[str, Any]] = ("jacobi", {"omega": 4.0 / 3.0, "weighting": "local"})
+_VECTOR: tuple[str, dict[str, Any]] = ("energy", {"maxiter": 3})
+# Lanczos steps that find the smallest eigenvalue of the product of cycle and matrix, which lies between 0.5 and 1 as a
+# rule.
+_RITZ_STEPS = 8
+# Number of cycles after which factors are made instead.
+_MOST = 200
+# Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel.
+_ROUNDING = 4.0 * np.finfo(float).eps
+
+
+@dataclass(frozen=True)
+class AMG:
+    """Smoothed aggregation (Vanek, Mandel and Brezina 1996, Computing 56) with Chebyshev smoothing.
+
+    Attributes:
+        rtol: relative error of a solve in the energy norm |x - A^-1 b|_A / |A^-1 b|_A, as the W-cycle measures it.
+        theta: couplings below this share of sqrt(a_ii a_jj) are weak.
+        degree: degree of the smoothing polynomial.
+    """
+
+    rtol: float = 1e-10
+    theta: float = 0.0
+    degree: int = 2
+    name = "amg"
+
+    def prepare(self, matrix: sp.csr_matrix, hints: Hints) -> Prepared:
+        """Conjugate gradients or GMRES with a W-cycle; factors where the structure of the matrix is not known."""
+        if hints.state is not None and hints.schur is not None:
+            return self._saddle(matrix, hints, hints.state, hints.schur())
+        if not bool((matrix.diagonal() > 0.0).all()):
+            return SuperLU().prepare(matrix, hints)
+        if not hints.symmetric:
+            return MultigridGMRES(matrix, hints, OneField(self._cycle(matrix, hints)), self.rtol)
+        if hints.definite is False:
+            return SuperLU().prepare(matrix, hints)
+        return MultigridCG(matrix, hints, self)
+
+    def _saddle(self, matrix: sp.csr_matrix, hints: Hints, first: int, mass: sp.csr_matrix) -> Prepared:
+        top, bottom = matrix[:first], matrix[first:]
+        upper = top[:, first:].tocsr()
+        across = upper if hints.symmetric else bottom[:, :first].T.tocsr()
+        preconditioner = SaddlePoint(self._cycle(top[:, :first].tocsr(), hints), (upper, across), mass)
+        return MultigridGMRES(matrix, hints, preconditioner, self.rtol)
+
+    def _cycle(self, matrix: sp.csr_matrix, hints: Hints) -> Hierarchy:
+        """The W-cycle of the symmetric part, on the host."""
+        part = matrix if hints.symmetric else sp.csr_matrix(0.5 * (matrix + matrix.T))
+        return hierarchy(part, hints, self, torch.device("cpu"))
+
+
+class MultigridCG:
+    """A symmetric positive definite matrix with a hierarchy; solves by preconditioned conjugate gradients.
+
+    A matrix whose systems do not converge is factorised instead, from then on.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, hints: Hints, options: AMG) -> None:
+        self._matrix, self._hints, self._options = SparseMatrix(matrix, symmetric=True), hints, options
+        self._device = torch.device("cpu")
+        self._hierarchy: Hierarchy | None = hierarchy(matrix, hints, options, self._device)
+        self._factors: Prepared | None = None
+        self.note = ""
+        self.cycles = 0
+
+    @property
+    def size(self) -> int:
+        return self._matrix.shape[0]
+
+    @property
+    def exact(self) -> bool:
+        return self._factors is not None
+
+    @property
+    def error(self) -> float:
+        return 0.0 if self.exact else self._options.rtol / math.sqrt(self._least)
+
+    @property
+    def bytes(self) -> int:
+        held = self._hierarchy if self._factors is None else self._factors
+        assert held is not None
+        return held.bytes
+
+    def solve(self, b: Tensor) -> Tensor:
+        if self._factors is not None:
+            return self._factors.solve(b)
+        self._move(b.device)
+        assert self._hierarchy is not None
+        finite = b.isfinite().all(1)
+        right = b if bool(finite.all()) else torch.where(finite[:, None], b, 0.0)
+        # Rows that are zero have the solution zero, and nothing to be relative to.
+        some = right.abs().amax(1) > 0.0
+        solution = torch.zeros_like(b)
+        if bool(some.any()):
+            found = batched_conjugate_gradients(
+                self._matrix.mv,
+                right[some],
+                self._hierarchy.apply,
+                atol=lambda first: self._options.rtol * first,
+                iterations=_MOST,
+            )
+            self.cycles += found.iterations
+            if not found.converged or not bool(found.solution.isfinite().all()):
+                return self._factorised(found.message).solve(b)
+            solution[some] = found.solution
+        return solution if right is b else torch.where(finite[:, None], solution, torch.nan)
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        return self.solve(b)
+
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        """One cycle, over the smallest eigenvalue of the product of cycle and matrix."""
+        if self._hierarchy is None:
+            return None
+        self._move(b.device)
+        return self._hierarchy.apply(b) / self._least
+
+    @cached_property
+    def _least(self) -> float:
+        """A lower bound of the smallest eigenvalue: half the smallest Ritz value after a few steps, and at most 1/2."""
+        assert self._hierarchy is not None
+        apply, matrix = self._hierarchy.apply, self._matrix.mv
+        start = torch.ones(1, self.size, dtype=torch.float64, device=self._device)
+        start[:, ::2] = -0.5
+        low, _ = extreme_eigenvalues(lambda x: apply(matrix(x)), lambda x, y: dot(x, matrix(y)), start, _RITZ_STEPS)
+        return 0.5 * min(low, 1.0) if low > 0.0 else math.nan
+
+    def _move(self, device: torch.device) -> None:
+        if device == self._device:
+            return
+        self._matrix = SparseMatrix(self._matrix.host, device, symmetric=True)
+        self._hierarchy = hierarchy(self._matrix.host, self._hints, self._options, device)
+        self._device = device
+
+    def _factorised(self, reason: str) -> Prepared:
+        """Factors, where the hierarchy has failed."""
+        self.note = f"multigrid did not converge ({reason}): the matrix was factorised"
+        self._factors, self._hierarchy = SuperLU().prepare(self._matrix.host, self._hints), None
+        return self._factors
+
+
+def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.device) -> Hierarchy:
+    """The W-cycle of a symmetric positive definite matrix.
+
+    A space of higher degree has the functions of degree one as its first coarser level: aggregates of its own unknowns
+    take twice as many cycles.
+    """
+    kept = without_rounding_errors(matrix)
+    if hints.linear is None or hints.coefficients is None:
+        matrices, prolongations = aggregated(kept, hints, options)
+    else:
+        linear = hints.linear(hints.coefficients).first(kept.shape[0])
+        coarse = without_rounding_errors(sp.csr_matrix(linear.prolong.T @ kept @ linear.prolong))
+        matrices, prolongations = aggregated(coarse, hints.at(linear.vertices), options)
+        matrices, prolongations = [kept, *matrices], [linear.prolong, *prolongations]
+    if not all(np.isfinite(each.data).all() for each in matrices):
+        raise singular(matrix)
+    return Hierarchy(matrices, prolongations, device, options.degree)
+
+
+def aggregated(matrix: sp.csr_matrix, hints: Hints, options: AMG) -> tuple[list[sp.csr_matrix], list[sp.csr_matrix]]:
+    """The matrices of all levels and the prolongations between them, by smoothed aggregation."""
+    import pyamg
+
+    blocks = _NodeBlocks(matrix, hints) if hints.nodes is not None else None
+    modes = hints.near_nullspace
+    found: Any = pyamg.smoothed_aggregation_solver(
+        matrix if blocks is None else blocks.matrix,
+        B=modes if blocks is None or modes is None else blocks.spread(modes),
+        symmetry="symmetric",
+        strength=("symmetric", {"theta": options.theta}),
+        smooth=_SCALAR if modes is None else _VECTOR,
+        improve_candidates=None,
+        # Nodes of the coarsest level, which have one unknown for each mode.
+        max_coarse=_COARSEST // (1 if modes is None else modes.shape[1]),
+        max_levels=_LEVELS,
+        keep=False,
+    )
+    matrices = [matrix, *(sp.csr_matrix(level.A) for level in found.levels[1:])]
+    prolongations = [sp.csr_matrix(level.P) for level in found.levels[:-1]]
+    if blocks is not None and prolongations:
+        prolongations[0] = prolongations[0][blocks.places]
+    return matrices, prolongations
+
+
+class _NodeBlocks:
+    """A matrix whose unknowns are components of a vector at nodes, in blocks of one node each.
+
+    Components that are not unknowns, since their values are given, get a row and a column with a diagonal entry alone.
+    The near-nullspace is zero there, and so are the prolongations.
+
+    Attributes:
+        places: (n,) the row of every unknown.
+        matrix: the matrix in blocks.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, hints: Hints) -> None:
+        assert hints.nodes is not None and hints.components is not None
+        numbers, nodes = np.unique(hints.nodes, return_inverse=True)
+        width = int(hints.components.max()) + 1
+        self.places = (nodes * width + hints.components).astype(np.int32)
+        size = len(numbers) * width
+        entries = matrix.tocoo()
+        absent = np.setdiff1d(np.arange(size, dtype=np.int32), self.places)
+        rows = np.concatenate([self.places[entries.row], absent])
+        columns = np.concatenate([self.places[entries.col], absent])
+        usual = float(np.median(matrix.diagonal()))
+        values = np.concatenate([entries.data, np.full(len(absent), usual)])
+        self.matrix = sp.csr_matrix((values, (rows, columns)), shape=(size, size)).tobsr((width, width))
+
+    def spread(self, modes: np.ndarray) -> np.ndarray:
+        """Vectors (n, k) in the rows of the matrix."""
+        found = np.zeros((self.matrix.shape[0], modes.shape[1]))
+        found[self.places] = modes
+        return found
+
+
+def without_rounding_errors(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """The matrix without entries that are rounding errors, with indices of 32 bits.
+
+    Those entries would couple unknowns that do not belong together.
+    """
+    root = np.sqrt(np.abs(matrix.diagonal()))
+    rows = np.repeat(root, np.diff(matrix.indptr))
+    kept = np.abs(matrix.data) > _ROUNDING * rows * root[matrix.indices]
+    before = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr].astype(np.int32)
+    found = sp.csr_matrix((matrix.data[kept], matrix.indices[kept].astype(np.int32), before), shape=matrix.shape)
+    found.sort_indices()
+    return found

@@ -1,0 +1,185 @@
+"""Matrices that are not symmetric and definite: GMRES with multigrid preconditioners of fields and saddle points."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg
+import torch
+from torch import Tensor
+
+from .base import Hints, Prepared
+from .superlu import SuperLU
+
+# Directions between restarts, and the largest number of restarts before the matrix is factorised.
+_RESTART, _MOST = 100, 2
+# Chebyshev steps with the mass matrix of the multiplier, whose eigenvalues relative to its diagonal lie between these
+# numbers (Wathen and Rees 2009, ETNA 34).
+_MASS_STEPS, _MASS_LOW, _MASS_HIGH = 10, 0.5, 2.5
+
+
+class Preconditioner(Protocol):
+    """r (n,) -> P r, which approximates A^-1 r or A^-T r."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray: ...
+
+
+class Cycle(Protocol):
+    """A multigrid cycle."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    def apply(self, b: Tensor) -> Tensor: ...
+
+
+class OneField:
+    """A W-cycle for the symmetric part of the matrix, which serves its transpose as well."""
+
+    def __init__(self, cycle: Cycle) -> None:
+        self._cycle = cycle
+
+    @property
+    def bytes(self) -> int:
+        return self._cycle.bytes
+
+    def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray:
+        return cycled(self._cycle, r)
+
+
+class SaddlePoint:
+    """[F B'; C 0]^-1 by blocks: a W-cycle for F, and the mass matrix M of the multiplier for its Schur complement.
+
+    With exact blocks the preconditioner [F B'; 0 -S]^-1, S = C F^-1 B', needs two steps. For a Stokes flow S is
+    spectrally equivalent to M over the viscosity on every mesh (Elman, Silvester and Wathen 2014, Finite Elements and
+    Fast Iterative Solvers, chapter 4), so that the number of steps does not grow under refinement.
+
+    Args:
+        cycle: for the symmetric part of F.
+        upper: B', and C' for the transpose.
+        mass: M with the reciprocal of the viscosity as its weight.
+    """
+
+    def __init__(self, cycle: Cycle, upper: tuple[sp.csr_matrix, sp.csr_matrix], mass: sp.csr_matrix) -> None:
+        self._cycle, self._upper, self._mass = cycle, upper, mass
+        self._diagonal = mass.diagonal()
+
+    @property
+    def bytes(self) -> int:
+        return self._cycle.bytes + 12 * (self._mass.nnz + sum(each.nnz for each in self._upper))
+
+    def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray:
+        upper = self._upper[transposed]
+        first = upper.shape[0]
+        multiplier = -self._mass_inverse(r[first:])
+        state = cycled(self._cycle, r[:first] - upper @ multiplier)
+        return np.concatenate([state, multiplier])
+
+    def _mass_inverse(self, r: np.ndarray) -> np.ndarray:
+        """M^-1 r by a fixed number of Chebyshev steps, which is a linear map."""
+        centre, radius = 0.5 * (_MASS_HIGH + _MASS_LOW), 0.5 * (_MASS_HIGH - _MASS_LOW)
+        sigma = centre / radius
+        rho = 1.0 / sigma
+        step = r / self._diagonal / centre
+        x = step.copy()
+        for _ in range(_MASS_STEPS - 1):
+            r = r - self._mass @ step
+            before, rho = rho, 1.0 / (2.0 * sigma - rho)
+            step = rho * before * step + 2.0 * rho / radius * (r / self._diagonal)
+            x += step
+        return x
+
+
+def cycled(cycle: Cycle, r: np.ndarray) -> np.ndarray:
+    return cycle.apply(torch.from_numpy(r)[None])[0].numpy()
+
+
+class MultigridGMRES:
+    """A matrix with a preconditioner; solves by restarted GMRES (Saad and Schultz 1986) from SciPy, on the host.
+
+    A matrix whose systems do not converge is factorised instead, from then on.
+
+    Args:
+        matrix: A.
+        hints: what is known of it.
+        preconditioner: P.
+        rtol: relative residual of a solve.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, hints: Hints, preconditioner: Preconditioner, rtol: float) -> None:
+        self._matrix, self._hints, self._rtol = matrix, hints, rtol
+        self._transposed = matrix if hints.symmetric else matrix.T.tocsr()
+        self._preconditioner = preconditioner
+        self._factors: Prepared | None = None
+        self.note = ""
+        self.cycles = 0
+
+    @property
+    def size(self) -> int:
+        return int(self._matrix.shape[0])
+
+    @property
+    def exact(self) -> bool:
+        return self._factors is not None
+
+    @property
+    def error(self) -> float:
+        return 0.0 if self.exact else self._rtol
+
+    @property
+    def bytes(self) -> int:
+        held = self._preconditioner if self._factors is None else self._factors
+        return held.bytes
+
+    def solve(self, b: Tensor) -> Tensor:
+        return self._solve(b, False)
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        return self._solve(b, not self._hints.symmetric)
+
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
+    def _solve(self, b: Tensor, transposed: bool) -> Tensor:
+        if self._factors is None:
+            rows = b.detach().cpu().numpy()
+            found = np.zeros_like(rows)
+            if all(self._solved(row, found[k], transposed) for k, row in enumerate(rows)):
+                return torch.from_numpy(found).to(b.device)
+            self.note = "multigrid did not converge: the matrix was factorised"
+            self._factors = SuperLU().prepare(self._matrix, self._hints)
+        return self._factors.solve_transposed(b) if transposed else self._factors.solve(b)
+
+    def _solved(self, row: np.ndarray, found: np.ndarray, transposed: bool) -> bool:
+        """Whether a system has been solved; the solution goes to `found`."""
+        size = float(np.abs(row).max())
+        if not np.isfinite(size):
+            found[:] = np.nan
+            return True
+        if size == 0.0:
+            return True
+        matrix = self._transposed if transposed else self._matrix
+        preconditioner = scipy.sparse.linalg.LinearOperator(
+            matrix.shape, lambda r: self._preconditioner.apply(np.ravel(r), transposed), dtype=np.float64
+        )
+
+        def count(_: float) -> None:
+            self.cycles += 1
+
+        x, info = scipy.sparse.linalg.gmres(
+            matrix,
+            row / size,
+            rtol=self._rtol,
+            restart=_RESTART,
+            maxiter=_MOST,
+            M=preconditioner,
+            callback=count,
+            callback_type="pr_norm",
+        )
+        found[:] = size * x
+        return info == 0 and bool(np.isfinite(x).all())

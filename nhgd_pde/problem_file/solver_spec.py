@@ -1,0 +1,29 @@
+"""The section of the linear solver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from .catalogue import SOLVERS
+from .fields import Number, Section
+
+# The words of the catalogue, which type checkers do not see.
+if TYPE_CHECKING:
+    SolverName = str
+else:
+    SolverName = Literal["auto", *SOLVERS]
+
+
+class SolverSpec(Section):
+    """The solver of the linear systems of state and adjoint, and of inner products."""
+
+    kind: SolverName = Field(
+        default="auto",
+        description="Factors by superlu, or algebraic multigrid (amg) for large symmetric positive definite systems; "
+        "auto goes by dimension, size and structure.",
+    )
+    rtol: Annotated[float | Literal["auto"], Number(above=0, below=1, words=("auto",))] = Field(
+        default="auto", description="Relative error of a solve of an iterative solver, in the energy norm."
+    )
