@@ -236,10 +236,7 @@ class PDEProblem:
         """The mass matrix of the whole state space, at every level of an evolution."""
         if self.sibling is not None:
             return self.sibling._mass
-        cells = self.space.cells
-        one = cells.quadrature.weights.new_ones(()).expand(1, *cells.quadrature.weights.shape)
-        blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
-        mass = SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, symmetric=True)
+        mass = SparseMatrix(self.space.mass, self.space.device, symmetric=True)
         return repeated(mass, self.equation.size // self.space.size, self.equation.measure)
 
     @cached_property
