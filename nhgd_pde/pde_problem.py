@@ -240,7 +240,7 @@ class PDEProblem:
         cells = self.space.cells
         one = torch.ones_like(cells.quadrature.weights)[None]
         blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
-        mass = SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, symmetric=True)
+        mass = SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, True)
         return repeated(mass, self.equation.size // self.space.size, self.equation.measure)
 
     @cached_property
