@@ -91,7 +91,7 @@ class ObjectiveBuilder:
         """A matrix for one time step of a control, as a matrix (p, p) for all controls and times."""
         whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.weights), one)
         before, after = first, self.controls.size - first - part.size
-        if not before and not after:
+        if before == after == 0:
             return sp.csr_matrix(whole)
         return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
 

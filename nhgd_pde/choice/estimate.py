@@ -11,7 +11,7 @@ from ..engine.reversal import Reversal
 from ..engine.scenarios.footprint import Footprint, OverScenarios
 from ..horizon_problem import HorizonProblem
 from ..pde_problem import PDEProblem
-from ..problem_file.room import EVOLUTION, LIBRARIES, ROW, STATE, factor_entries, size_text
+from ..problem_file.room import EVOLUTION, LIBRARIES, ROW, STATE, prepared_bytes, size_text
 from ..scenario_problem import ScenarioProblem
 from .method import Method
 
@@ -28,7 +28,7 @@ class Estimate:
     """Estimated numbers of bytes.
 
     Attributes:
-        factors: of one sparse factorisation.
+        factors: of one sparse factorisation, or one multigrid hierarchy.
         inverse: of an inverse that is made from samples.
         scenarios: grows with the number of scenarios or with the number of those that are worked on at once.
         carried: of the derivatives of states that are kept: by controls in forward mode, by parameters of networks.
@@ -36,6 +36,8 @@ class Estimate:
         repeats: number of forward solves that a gradient takes then; 1 where all states are kept.
         members: of further processes that share the members of a population.
         total: of the run.
+        solver: the name of the solver of linear systems, other than auto.
+        reason: why it was chosen; empty where the file asks for it.
     """
 
     factors: float
@@ -44,6 +46,8 @@ class Estimate:
     carried: float
     members: float
     total: float
+    solver: str
+    reason: str
     kept: float = 0.0
     repeats: float = 1.0
 
@@ -53,9 +57,12 @@ class Estimate:
         carried = f", derivatives of states {size_text(self.carried)}" if self.carried else ""
         again = f", {self.repeats:.2f} forward solves a gradient" if self.kept else ""
         carried += f", kept states {size_text(self.kept)}{again}" if self.kept else ""
-        factors = f"sparse factors about {size_text(self.factors)}"
+        what = "multigrid hierarchy" if self.solver in ("amg", "petsc") else "sparse factors"
+        factors = f"{what} about {size_text(self.factors)}"
         members = f", processes of members {size_text(self.members)}" if self.members else ""
-        return f"memory: about {size_text(self.total)}; {factors}{inverse}{scenarios}{carried}{members}"
+        reason = f" ({self.reason})" if self.reason else ""
+        solver = f"solver: {self.solver}{reason}"
+        return f"{solver}\nmemory: about {size_text(self.total)}; {factors}{inverse}{scenarios}{carried}{members}"
 
 
 def estimate(
@@ -86,7 +93,9 @@ def estimate(
     if isinstance(method.oracle, TangentOracle):
         carried = method.oracle.tangent_bytes(problem)
     # The steps of an evolution with constant coefficients share one factorisation; otherwise each step has its own.
-    factors = 12.0 * factor_entries(spatial, dim) * (1 if equation.affine else steps)
+    solver, reason = equation.solver.chosen(spatial)
+    vector = equation.solver.hints.near_nullspace is not None
+    factors = prepared_bytes(solver.name, spatial, _entries(problem), dim, vector) * (1 if equation.affine else steps)
     inverse = many = 0.0
     if isinstance(method.oracle, NHGD) and isinstance(method.oracle.curvature, LocalBackend):
         inverse = method.oracle.curvature.bytes(rows * n)
@@ -97,13 +106,17 @@ def estimate(
         many = method.oracle.scenario_bytes(footprint(scenarios, factors))
     total = rest + factors + inverse + many + carried + kept
     members = processes * total if processes > 1 else 0.0
-    return Estimate(factors, inverse, many, carried, members, total + members, kept, repeats)
+    return Estimate(factors, inverse, many, carried, members, total + members, solver.name, reason, kept, repeats)
 
 
 def footprint(problem: ScenarioProblem, factors: float) -> Footprint:
     """The numbers that the memory of scenarios grows with, given the bytes of the factors of one scenario."""
     (count, n), space = problem.inner_shape, problem.nominal.space
-    cells = space.cells
-    entries = ROW[space.domain.dim] * cells.dofs.shape[1] * space.size
-    points = cells.quadrature.points
-    return Footprint(count, n, problem.outer_size, problem.at_once, entries, points, factors)
+    points = space.cells.quadrature.points
+    return Footprint(count, n, problem.outer_size, problem.at_once, _entries(problem.nominal), points, factors)
+
+
+def _entries(problem: PDEProblem) -> float:
+    """Number of entries in the derivative of the equation by the state at one time."""
+    space = problem.space
+    return ROW[space.domain.dim] * space.cells.dofs.shape[1] * space.size

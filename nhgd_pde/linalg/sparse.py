@@ -38,7 +38,7 @@ class SparseMatrix:
     """
 
     def __init__(self, host: sp.csr_matrix | None, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
-        self._host = None if host is None else sp.csr_matrix(host)
+        self._host = host if host is None or isinstance(host, sp.csr_matrix) else sp.csr_matrix(host)
         self.device = torch.device(device)
         self.symmetric = symmetric
 
@@ -103,7 +103,11 @@ class ScenarioMatrix:
 
     def host(self, scenario: int = 0) -> sp.csr_matrix:
         """The matrix of one scenario."""
-        return self._host(self.data[0 if self.shared else scenario])
+        return self._one if self.shared else self._host(self.data[scenario])
+
+    @cached_property
+    def _one(self) -> sp.csr_matrix:
+        return self._host(self.data[0])
 
     def row(self, scenario: int) -> ScenarioMatrix:
         """The matrix of one scenario, by itself."""
@@ -112,7 +116,13 @@ class ScenarioMatrix:
 
     def mean(self) -> sp.csr_matrix:
         """The mean over the scenarios."""
-        return self._host(self.data[0] if self.shared else self.data.mean(0))
+        return self._one if self.shared else self._host(self.data.mean(0))
+
+    @property
+    def operator(self) -> SparseMatrix:
+        """The matrix that all scenarios share, for products on its device."""
+        assert self.shared
+        return self._operator
 
     def _host(self, data: Tensor) -> sp.csr_matrix:
         indptr, indices = self.pattern

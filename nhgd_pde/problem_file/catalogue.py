@@ -103,6 +103,10 @@ OUTER_METHODS = {
 SOLVERS = {
     "superlu": "linalg.solvers.superlu:SuperLU",
     "amg": "linalg.solvers.amg:AMG",
+    "cholmod": "linalg.solvers.cholmod:Cholmod",
+    "pardiso": "linalg.solvers.pardiso:Pardiso",
+    "cudss": "linalg.solvers.cudss:CuDSS",
+    "petsc": "linalg.solvers.petsc:PETSc",
 }
 """solver.kind: the solvers of linear systems (`linalg.solvers.base.Solver`)."""
 
