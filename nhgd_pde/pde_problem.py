@@ -221,13 +221,12 @@ class PDEProblem:
         For one scenario. The level of a field that does not vanish on the boundary is included as in `inner_length`,
         weighted with the size of the diagonal of J.
         """
-        derivative = self.equation.linearise(u, v)
         assert isinstance(self.model, EnergyModel)
         metric = self.model.metric_at(u, v)
         full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
-        whole = derivative.whole.operator
+        whole = self.equation.linearise(u, v).whole.operator
         size = float(whole.diagonal().sum() / self.model.whole_gram.diagonal().sum())
         return metric, self._whole_length(full, whole, size * self._level)
 
@@ -271,8 +270,8 @@ class PDEProblem:
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
         one = patches(np.tile(self.space.nodes[:, self.equation.spatial_free], self.equation.repeats), size)
-        every = one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]
-        return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
+        every = (one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]).reshape(-1)
+        return torch.from_numpy(every).to(self.equation.lift.device)
 
     @of_controls("v")
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors:
