@@ -16,6 +16,7 @@ import click
 
 from .complaints import NOT_CONVERGED, Program, bad_input, follows, tell, warn
 from .run.environment import wait_without_work
+from .run.mpi_processes import mpi_place, mpi_processes
 
 if TYPE_CHECKING:
     from .api import Problem
@@ -93,7 +94,8 @@ def solve(
     """Solve the problem in FILE and write its run folder.
 
     Started as several processes (torchrun --nproc-per-node N -m nhgd_pde solve FILE), these share the scenarios of a
-    problem with random inputs; of another one, two processes take a role each.
+    problem with random inputs; of another one, two processes take a role each. Started by mpirun, they share the linear
+    systems of a problem with `solver.kind: petsc`.
     """
     options = [("--set", each) for each in settings] + [("--output", output), ("--method", method)]
     given = [(name, str(value)) for name, value in options if value is not None]
@@ -102,9 +104,12 @@ def solve(
         read = _read(file, settings, method)
         folder = output or Path("outputs") / read.spec.name
         run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite)
+        if mpi_place()[1] > 1 and (ranks > 1 or roles > 1):
+            raise click.UsageError("--ranks and --roles start processes of their own, which cannot be those of mpirun")
         # Without other processes, what starts them is not loaded.
         if ranks == 1 and "WORLD_SIZE" not in os.environ:
-            complete = run(_built(read), roles=roles)
+            with mpi_processes(read):
+                complete = run(_built(read), roles=roles)
         else:
             from .run.launcher import taking_part
 
@@ -195,9 +200,10 @@ def check(file: Path, settings: tuple[str, ...], no_code: bool) -> None:
 
             click.echo(report_without_code(checked))
             return
-        problem = _built(checked)
-    click.echo(str(problem))
-    click.echo(problem.report())
+        with mpi_processes(checked):
+            problem = _built(checked)
+            click.echo(str(problem))
+            click.echo(problem.report())
 
 
 @main.command()
@@ -210,10 +216,12 @@ def verify(file: Path, settings: tuple[str, ...], at: Path | None) -> None:
     Derivatives that are wrong for some values only show at the end of a run that has these: --at outputs/NAME.
     """
     with bad_input():
-        problem = _built(_read(file, settings))
-        from .api import verify as run
+        read = _read(file, settings)
+        with mpi_processes(read):
+            problem = _built(read)
+            from .api import verify as run
 
-        result = run(problem, at)
+            result = run(problem, at)
     click.echo(str(result))
     sys.exit(0 if result.passed else NOT_CONVERGED)
 
@@ -306,7 +314,7 @@ def schema() -> None:
 
 @main.command(name="list")
 def list_() -> None:
-    """List meshes, equations, controls, objective terms and methods."""
+    """List meshes, equations, controls, objective terms, methods and linear solvers."""
     from .choice.vocabulary import vocabulary
 
     for title, entries in vocabulary().items():

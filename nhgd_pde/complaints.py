@@ -58,14 +58,22 @@ def bad_input() -> Iterator[None]:
     except (ProblemError, OutputError, RoleFailedError) as error:
         if not follows():
             tell(str(error))
-        sys.exit(BAD_INPUT)
+        # mpirun ends all processes as soon as one has failed: those that help leave the failure to the first one.
+        sys.exit(0 if _helps() else BAD_INPUT)
 
 
 def follows() -> bool:
     """True on every rank but 0, which prints for all."""
     from os import environ
 
-    return environ.get("RANK", "0") != "0"
+    return environ.get("RANK", "0") != "0" or _helps()
+
+
+def _helps() -> bool:
+    """True in every process of an MPI run but the first one."""
+    from .run.mpi_processes import mpi_place
+
+    return mpi_place()[0] > 0
 
 
 def tell(line: str) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from .inner.energy import EnergyModel
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
+from .linalg.products import repeated
 from .linalg.riesz import RieszMap
 from .linalg.safe_lengths import dot, length
 from .linalg.sparse import SparseMatrix
@@ -238,10 +238,8 @@ class PDEProblem:
         cells = self.space.cells
         one = cells.quadrature.weights.new_ones(()).expand(1, *cells.quadrature.weights.shape)
         blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
-        mass = cells.assemble(cells, blocks, symmetric=True).host()
-        copies, step = self.equation.size // self.space.size, self.equation.measure
-        levels = mass if (copies, step) == (1, 1.0) else step * sp.kron(sp.identity(copies), mass)
-        return SparseMatrix(levels, one.device, symmetric=True)
+        mass = SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, symmetric=True)
+        return repeated(mass, self.equation.size // self.space.size, self.equation.measure)
 
     @cached_property
     def _level(self) -> float:

@@ -91,6 +91,12 @@ class Problem:
     def name(self) -> str:
         return self.pde.name
 
+    @property
+    def solver(self) -> str:
+        """The name of the solver of the linear systems."""
+        equation = self.pde.equation
+        return equation.solver.chosen(len(equation.spatial_free))[0].name
+
     def __str__(self) -> str:
         scenarios, unknowns = self.inner_shape
         many = f" in {scenarios:,} scenarios" if scenarios > 1 else ""
@@ -106,7 +112,7 @@ class Problem:
         runs = f"; runs the code of {', '.join(code)}" if code else ""
         return (
             f"{self.name}: {unknowns:,} state{many} and {self.pde.outer_size:,} control unknowns{steps}; "
-            f"{self.pde.model.name} form, {searched}{self.method.description}; {device}, {threads}{runs}"
+            f"{self.pde.model.name} form, {searched}{self.method.description}; {self.solver}; {device}, {threads}{runs}"
         )
 
     def yaml(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..fem.spaces import linear_functions
 from ..fem.state_space import StateSpace
-from ..linalg.solvers.base import Hints, Linear, LinearSolver, Solver
+from ..linalg.solvers.base import Hints, Library, Linear, LinearSolver, Solver
 from ..linalg.solvers.choice import Auto
 from ..problem_file.catalogue import SOLVERS, found_at
 from ..problem_file.loading import ProblemFile
@@ -26,20 +27,26 @@ def solver_of(file: ProblemFile) -> Solver:
         ProblemError: an option that the solver does not have, or a solver whose library is not installed.
     """
     spec = file.spec.solver
-    given = {} if spec.rtol == "auto" else {"rtol": float(spec.rtol)}
-    if spec.kind == "auto":
-        return Auto(**given)
-    known = found_at(SOLVERS[spec.kind])
-    for option in given:
-        if option not in {each.name for each in fields(known)}:
-            takers = [
-                name for name, place in SOLVERS.items() if option in {each.name for each in fields(found_at(place))}
-            ]
-            message = (
-                f"expected auto, or a solver that iterates ({', '.join(takers)}); found {spec.rtol:g} with {spec.kind}"
-            )
+    given: dict[str, Any] = {} if spec.rtol == "auto" else {"rtol": float(spec.rtol)}
+    given |= {"options": spec.options} if spec.options else {}
+    known = Auto if spec.kind == "auto" else found_at(SOLVERS[spec.kind])
+    library: Library | None = getattr(known, "library", None)
+    if library is not None and not library.found():
+        message = (
+            f"expected a solver that is installed; found {spec.kind}, which needs {library.name}: {library.install}"
+        )
+        raise file.error("solver.kind", message)
+    for option, value in given.items():
+        if option not in _options(known):
+            takers = [name for name, place in SOLVERS.items() if option in _options(found_at(place))]
+            takers = ["auto", *takers] if option in _options(Auto) else takers
+            message = f"expected nothing, or one of the solvers {', '.join(takers)}; found {value} with {spec.kind}"
             raise file.error(f"solver.{option}", message)
     return known(**given)
+
+
+def _options(solver: Any) -> set[str]:
+    return {each.name for each in fields(solver)}
 
 
 def linear_solver(

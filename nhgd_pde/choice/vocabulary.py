@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from ..problem_file import method_spec, schema, task_schema
+from ..problem_file.catalogue import SOLVERS, found_at
 
 
 def vocabulary() -> dict[str, dict[str, str]]:
@@ -19,6 +20,7 @@ def vocabulary() -> dict[str, dict[str, str]]:
         "constraints (constraints[].kind)": _sections(schema.ConstraintSpec),
         "tasks (task.kind)": _sections(task_schema.TaskSection),
         "methods (method)": _methods(),
+        "linear solvers (solver.kind)": _solvers(),
         "elements (element)": _choices("element"),
         "inner models (inner.model)": _choices("model", method_spec.InnerSpec),
         "curvature backends (curvature.kind)": _choices("kind", method_spec.CurvatureSpec),
@@ -36,8 +38,12 @@ def _sections(annotation: Any, key: str = "") -> dict[str, str]:
     for member in members:
         field = member.model_fields.get("kind")
         name = get_args(field.annotation)[0] if field is not None else key
-        named[name] = (member.__doc__ or "").strip().splitlines()[0]
+        named[name] = _first_line(member)
     return named
+
+
+def _first_line(member: Any) -> str:
+    return (member.__doc__ or "").strip().splitlines()[0]
 
 
 def _methods() -> dict[str, str]:
@@ -50,6 +56,19 @@ def _methods() -> dict[str, str]:
     scenarios = {name: f"{method.summary} (random inputs)" for name, method in OVER_SCENARIOS.items()}
     searches = {name: search.summary for name, search in SEARCHES.items()}
     return {**own, **compared, **evolutions, **scenarios, **searches}
+
+
+def _solvers() -> dict[str, str]:
+    from ..linalg.solvers.choice import Auto
+
+    found = {"auto": Auto, **{name: found_at(place) for name, place in SOLVERS.items()}}
+    return {name: f"{_first_line(solver)}{_missing(solver)}" for name, solver in found.items()}
+
+
+def _missing(solver: Any) -> str:
+    """What a solver needs that is not installed."""
+    library = getattr(solver, "library", None)
+    return "" if library is None or library.found() else f" (not installed: needs {library.name}; {library.install})"
 
 
 def _choices(name: str, model: type[BaseModel] = schema.ProblemSpec) -> dict[str, str]:

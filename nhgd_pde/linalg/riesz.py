@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from .conjugate_gradients import conjugate_gradients
 from .counts import Counts
+from .products import BlockDiagonalMatrix, repeated
 from .safe_lengths import dot, length, magnitude, paired_length
 from .sparse import SparseMatrix
 
@@ -192,8 +192,8 @@ def block_riesz_map(parts: Sequence[tuple[RieszMap, int, float]]) -> RieszMap:
     """The inner product of a product of spaces, from (inner product, number of copies, weight) of each."""
     if len(parts) == 1 and parts[0][1:] == (1, 1.0):
         return parts[0][0]
-    blocks = [weight * sp.kron(sp.identity(copies), part.matrix.host) for part, copies, weight in parts]
-    matrix = SparseMatrix(sp.block_diag(blocks, format="csr"), parts[0][0].matrix.device, symmetric=True)
+    blocks = [repeated(part.matrix, copies, weight) for part, copies, weight in parts]
+    matrix = blocks[0] if len(blocks) == 1 else BlockDiagonalMatrix(blocks)
     sizes = [copies * part.matrix.shape[0] for part, copies, _ in parts]
 
     def solve(derivative: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ EQUATIONS = {
     "stokes": "building.families.flow:StokesSpec",
     "navier_stokes": "building.families.flow:NavierStokesSpec",
     "helmholtz": "building.families.helmholtz:HelmholtzSpec",
+    "wave": "building.families.wave:WaveSpec",
     "python": "building.families.python:PythonSpec",
 }
 """pde.kind, or pde.python: the equations (`building.families.base.Equation`), whose files load no torch."""
@@ -102,6 +103,10 @@ OUTER_METHODS = {
 SOLVERS = {
     "superlu": "linalg.solvers.superlu:SuperLU",
     "amg": "linalg.solvers.amg:AMG",
+    "cholmod": "linalg.solvers.cholmod:Cholmod",
+    "pardiso": "linalg.solvers.pardiso:Pardiso",
+    "cudss": "linalg.solvers.cudss:CuDSS",
+    "petsc": "linalg.solvers.petsc:PETSc",
 }
 """solver.kind: the solvers of linear systems (`linalg.solvers.base.Solver`)."""
 

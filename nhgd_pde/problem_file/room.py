@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..linalg.memory import whole_bytes
+from ..linalg.solvers.crossovers import CROSSOVER
 from .catalogue import SEARCHES
 from .control_spec import DensityControl
 from .loading import ProblemFile
 from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
 from .schema import ProblemSpec
-from .sizes import MeshSize, control_size, mesh_size, real, state_size, steps_at_once, two_to
+from .sizes import (
+    MeshSize,
+    control_size,
+    fields,
+    mesh_size,
+    real,
+    recomputed_at_once,
+    state_size,
+    steps_at_once,
+    two_to,
+)
 
 # Bytes that the loaded libraries take.
 LIBRARIES = 3e8
@@ -24,6 +35,12 @@ STATE = {1: 4e3, 2: 4e3, 3: 1e4}
 EVOLUTION = {True: 2.6e3, False: 1.2e4}
 # Entries in a row of a matrix, relative to the number of functions of one element, by the dimension.
 ROW = {1: 1.5, 2: 2.2, 3: 3.5}
+# Bytes of a multigrid hierarchy relative to those of its matrix, by the dimension, and for vectors; and the bytes of
+# the inverse on the coarsest level. Measured: 2.0 with 65,025 unknowns in two dimensions, 1.4 with 12,167 in three, 2.3
+# for elasticity with 6,084.
+_HIERARCHY, _OF_VECTORS, _COARSEST = {1: 2.0, 2: 2.0, 3: 1.4}, 2.3, 8.0 * 400**2
+# Bytes of Cholesky factors relative to those of both factors of SuperLU.
+_CHOLESKY = 0.6
 # Least number of quadrature points in a cell, by the dimension.
 _POINTS = {1: 2.0, 2: 3.0, 3: 4.0}
 # Bytes in memory for each byte of a text: of a file of sensors, and of a mesh file.
@@ -42,6 +59,21 @@ def factor_entries(unknowns: float, dim: int) -> float:
     """
     factor, power = {1: (4.0, 1.0), 2: (8.0, 1.215), 3: (4.6, 1.5)}[dim]
     return factor * _power(unknowns, power)
+
+
+def prepared_bytes(solver: str, unknowns: float, entries: float, dim: int, vector: bool) -> float:
+    """Bytes of the factors or the hierarchy of a matrix that a solver keeps.
+
+    Args:
+        solver: its name, other than auto.
+        unknowns: number of rows.
+        entries: number of entries in the matrix.
+        dim: dimension of space.
+        vector: nodes have several unknowns.
+    """
+    if solver in ("amg", "petsc"):
+        return _COARSEST + 12.0 * entries * (_OF_VECTORS if vector else _HIERARCHY[dim])
+    return 12.0 * factor_entries(unknowns, dim) * (_CHOLESKY if solver == "cholmod" else 1.0)
 
 
 def size_text(count: float) -> str:
@@ -124,11 +156,21 @@ class _Plan:
             object.__setattr__(self, "scenarios", self._scenarios())
 
     def _steps_in_memory(self) -> float:
-        """The number of steps that are in memory at once: all of them, but with method fds."""
+        """The number of steps that are in memory at once: all of them, unless they are passed."""
         spec, steps = self.spec, real(self.spec.time.steps) if self.spec.time is not None else 1.0
-        if spec.method != "fds":
+        if not spec.passes_steps:
             return steps
-        return float(steps_at_once(steps, state_size(spec, self.mesh), control_size(spec, self.mesh)))
+        size = state_size(spec, self.mesh)
+        if spec.method == "fds":
+            return float(steps_at_once(steps, size, control_size(spec, self.mesh)))
+        return float(recomputed_at_once(steps, size, self._kept_states))
+
+    @property
+    def _kept_states(self) -> float:
+        """The number of states that `time.memory` has room for, or of all of them."""
+        time = self.spec.time
+        assert time is not None and time.memory is not None
+        return min(time.memory / (8.0 * state_size(self.spec, self.mesh)), real(time.steps) + 1.0)
 
     def __str__(self) -> str:
         text = f"{_number(self.mesh.cells)} cells, {_number(state_size(self.spec, self.mesh))} state unknowns"
@@ -148,6 +190,8 @@ class _Plan:
         if self.spec.method == "fds":
             derivatives = 8.0 * (self.steps + 1.0) * state_size(self.spec, self.mesh)
             yield _Need("control", derivatives * control_size(self.spec, self.mesh))
+        elif self.spec.passes_steps:
+            yield _Need("time.memory", 8.0 * self._kept_states * state_size(self.spec, self.mesh))
         if self.spec.method in SEARCHES and self.spec.population.processes > 1:
             # Each process has a problem of its own.
             yield _Need("population.processes", real(self.spec.population.processes) * (LIBRARIES + self.common))
@@ -165,12 +209,22 @@ class _Plan:
         size, dim, spec = state_size(self.spec, self.mesh), self.mesh.dim, self.spec
         total = STATE[dim] * size + 40.0 * control_size(spec, self.mesh)
         shared = spec.time is None or spec.pde.steady_operator
-        total += 12.0 * factor_entries(size, dim) * (1.0 if shared else self.steps)
+        total += self._prepared * (1.0 if shared else self.steps)
         if spec.time is not None:
             total += EVOLUTION[shared] * self.unknowns
         # Every term has a matrix, or its values at the points.
         total += 8.0 * self._points * (len(spec.objective) + len(spec.constraints) + len(spec.pde.points))
         return total + (self._of_scenarios() if spec.parameters else 0.0)
+
+    @property
+    def _prepared(self) -> float:
+        """Bytes of the factors or the hierarchy of one matrix; with auto of a matrix that is definite."""
+        size, dim, kind = state_size(self.spec, self.mesh), self.mesh.dim, self.spec.solver.kind
+        if kind == "auto":
+            kind = "superlu" if size < CROSSOVER[dim] else "amg"
+        components = fields(self.spec, dim)
+        entries = ROW[dim] * self.mesh.nodes_per_cell(self.spec.element) * components * size
+        return prepared_bytes(kind, size, entries, dim, components > 1)
 
     @property
     def _points(self) -> float:

@@ -22,7 +22,12 @@ class SolverSpec(Section):
     kind: SolverName = Field(
         default="auto",
         description="Factors by superlu, or algebraic multigrid (amg) for large symmetric positive definite systems; "
-        "auto goes by dimension, size and structure.",
+        "auto goes by dimension, size and structure. Others need a library: cholmod, pardiso, cudss, petsc.",
+    )
+    options: str = Field(
+        default="",
+        pattern=r"^\s*(-[A-Za-z].*)?$",
+        description="Options of PETSc, such as -ksp_type cg -pc_type gamg; by the kind of matrix without them.",
     )
     rtol: Annotated[float | Literal["auto"], Number(above=0, below=1, words=("auto",))] = Field(
         default="auto", description="Relative error of a solve of an iterative solver, in the energy norm."

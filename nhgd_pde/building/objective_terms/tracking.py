@@ -74,14 +74,15 @@ class TrackingTerm(Term):
         target = builder.nodal(f"{key}.target", self.target, chosen, times)
         evaluation, region = builder.region(f"{key}.on", self.on)
         blocks = {(k * evaluation.stride, k * evaluation.stride): builder.values.tensor(region)[None] for k in chosen}
-        one = evaluation.assemble(evaluation, blocks, symmetric=True).scaled(self.weight).host()
+        gram = evaluation.assemble(evaluation, blocks, symmetric=True).scaled(self.weight).host()
+        one = SparseMatrix(gram, builder.state.device, symmetric=True)
         mass, rows = builder.over_time(key, one, self.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // builder.state.size, builder.state.size))
         builder.fields["target" if "target" not in builder.fields else f"target_{key.rpartition('.')[2]}"] = wanted
         found = Tracking(
-            SparseMatrix(mass, builder.state.device, symmetric=True),
+            mass,
             builder.values.tensor(wanted.reshape(-1)),
-            None if rows is None else SparseMatrix(rows, builder.state.device),
+            rows,
         )
         return Objective((found,), ())
 

@@ -15,6 +15,21 @@ class SingularMatrixError(ArithmeticError):
     """A matrix that cannot be inverted in double precision."""
 
 
+@dataclass(frozen=True)
+class Library:
+    """A library that a solver needs and that is not installed with the package.
+
+    Attributes:
+        name: its name.
+        install: how to install it.
+        found: gives something true where it is installed; it does not load it.
+    """
+
+    name: str
+    install: str
+    found: Callable[[], object]
+
+
 @dataclass(frozen=True, eq=False)
 class Linear:
     """The functions of lowest degree in a space of higher degree, the first coarser level of multigrid.
@@ -106,8 +121,19 @@ class Prepared(Protocol):
         ...
 
 
+class WithoutEstimate:
+    """A prepared matrix without a cheap approximation of its inverse."""
+
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
+
 class Solver(Protocol):
-    """The options of a solver; frozen."""
+    """The options of a solver; frozen.
+
+    A solver that needs a library which is not installed with the package has a class attribute `library`, a `Library`.
+    One that leaves some matrices to another solver has a method `chosen` (unknowns, hints) -> (solver, reason).
+    """
 
     @property
     def name(self) -> str: ...
@@ -143,6 +169,11 @@ class LinearSolver:
             raise SingularMatrixError("the matrix of a linear system has entries that are not finite")
         hints = replace(self.hints, symmetric=symmetric, definite=self.hints.definite if symmetric else False)
         return self.options.prepare(matrix, hints)
+
+    def chosen(self, unknowns: int) -> tuple[Solver, str]:
+        """The solver that a matrix of this size takes, and the reason; without a reason it is the one asked for."""
+        choose: Callable[[int, Hints], tuple[Solver, str]] | None = getattr(self.options, "chosen", None)
+        return (self.options, "") if choose is None else choose(unknowns, self.hints)
 
     def with_hints(self, hints: Hints) -> LinearSolver:
         """The same solver for other matrices."""

@@ -7,13 +7,8 @@ from dataclasses import dataclass
 import scipy.sparse as sp
 
 from .base import Hints, Prepared, Solver
+from .crossovers import CROSSOVER, CROSSOVER_OF_FLOWS
 from .superlu import SuperLU
-
-# Number of unknowns from which multigrid is faster than factors with some 20 solves, by the dimension of space; see
-# `benchmarks.solvers`. In one and two dimensions factors have little fill: there it is memory that decides.
-_CROSSOVER = {1: float("inf"), 2: 1.5e6, 3: 1.2e4}
-# The same for flows, whose factors are larger, and whose multigrid solves take five times as many cycles.
-_CROSSOVER_OF_FLOWS = {2: 3e5, 3: 2e4}
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Auto:
         if not hints.symmetric or (hints.definite is False and not flow):
             return SuperLU(), "the matrix is not definite" if hints.symmetric else "the matrix is not symmetric"
         size = f"{unknowns:,} unknowns in {hints.dim}-D"
-        if unknowns < (_CROSSOVER_OF_FLOWS if flow else _CROSSOVER)[hints.dim]:
+        if unknowns < (CROSSOVER_OF_FLOWS if flow else CROSSOVER)[hints.dim]:
             return SuperLU(), size
         from .amg import AMG
 

@@ -12,11 +12,10 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from .base import Hints, SingularMatrixError
+from .base import Hints, SingularMatrixError, WithoutEstimate
+from .trial_solve import LEAST_ACCURACY, recovers
 
-# Factors are not used where a trial solve with them has a larger relative error than this.
-_LEAST_ACCURACY = 1e-3
-# The same for refined solves with factors without pivots: above this error, factors with pivots are better.
+# Largest error of a trial solve with factors without pivots: above this error, factors with pivots are better.
 _REFINED = 1e-6
 
 # Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel; factors
@@ -36,7 +35,7 @@ _WITHOUT_PIVOTING: dict[str, Any] = {
 }
 
 
-def _significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
+def significant(matrix: sp.csr_matrix) -> sp.csr_matrix:
     """A symmetric matrix without the entries that are rounding errors.
 
     A constant coefficient on a regular mesh of simplices leaves many, such as those of the diagonals of squares:
@@ -104,16 +103,13 @@ def _saddle_factors(matrix: sp.csr_matrix) -> Any:
     return _tried(matrix, lambda: _Saddle(matrix), _REFINED)
 
 
-def _tried(matrix: sp.csr_matrix, factorise: Callable[[], Any], accuracy: float = _LEAST_ACCURACY) -> Any:
+def _tried(matrix: sp.csr_matrix, factorise: Callable[[], Any], accuracy: float = LEAST_ACCURACY) -> Any:
     """Factors; None where there are none, or they do not recover a known vector from its image."""
     try:
         factors = factorise()
     except RuntimeError:
         return None
-    # SuperLU notices only pivots that are exactly zero. In a pure Neumann problem the last pivot is a rounding error.
-    known = np.random.default_rng(0).standard_normal(matrix.shape[0])
-    error = np.abs(factors.solve(matrix @ known) - known).max()
-    return factors if error <= accuracy * np.abs(known).max() else None
+    return factors if recovers(factors.solve, matrix, accuracy) else None
 
 
 def _suspicion(matrix: sp.csr_matrix) -> str:
@@ -131,7 +127,7 @@ def _suspicion(matrix: sp.csr_matrix) -> str:
 
 @dataclass(frozen=True)
 class SuperLU:
-    """LU factors on the host, by SuperLU in SciPy."""
+    """Sparse LU factors on the host, by SuperLU in SciPy."""
 
     name = "superlu"
 
@@ -139,7 +135,7 @@ class SuperLU:
         """The factors; raises a `SingularMatrixError` where there are none."""
         factors = _saddle_factors(matrix)
         if factors is None:
-            factors = _factors(_significant(sp.csr_matrix(matrix)) if hints.symmetric else matrix, hints.symmetric)
+            factors = _factors(significant(sp.csr_matrix(matrix)) if hints.symmetric else matrix, hints.symmetric)
         if factors is None and hints.symmetric:
             # The matrix is symmetric, but so far from definite that it needs pivots.
             factors = _factors(matrix, False)
@@ -154,7 +150,7 @@ def singular(matrix: sp.csr_matrix) -> SingularMatrixError:
     return SingularMatrixError(f"the {n} x {n} matrix is singular: {_suspicion(matrix)}")
 
 
-class SuperLUFactors:
+class SuperLUFactors(WithoutEstimate):
     """The factors of SuperLU. Vectors may live on any device: they are copied to the host and back."""
 
     exact, error = True, 0.0
@@ -182,9 +178,6 @@ class SuperLUFactors:
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, "N" if self._symmetric else "T")
-
-    def overestimate(self, b: Tensor) -> Tensor | None:
-        return None
 
     def _solve(self, b: Tensor, trans: str) -> Tensor:
         host = b.detach().cpu().numpy()
