@@ -265,8 +265,8 @@ class PDEProblem:
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
         one = patches(np.tile(self.space.nodes[:, self.equation.spatial_free], self.equation.repeats), size)
-        every = one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]
-        return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
+        every = (one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]).reshape(-1)
+        return torch.from_numpy(every).to(self.equation.lift.device)
 
     @of_controls("v")
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors:
