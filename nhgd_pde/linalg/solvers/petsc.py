@@ -100,6 +100,9 @@ class PETScSystem:
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, not self._hints.symmetric)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
     def _solve(self, b: Tensor, transposed: bool) -> Tensor:
         rows = b.detach().cpu().numpy()
         found = np.stack([self._solved(row, transposed) for row in rows]) if len(rows) else np.zeros(rows.shape)
