@@ -58,7 +58,7 @@ def build_problem(file: ProblemFile) -> Problem:
     start = time.perf_counter()
     with at_most_threads(1), limits_told(file):
         blueprint: Blueprint | None = None
-        if file.spec.method == "fds":
+        if file.spec.passes_steps:
             from .building.horizon import horizon_of
 
             pde: PDEProblem = horizon_of(file)
@@ -166,7 +166,7 @@ def verify(problem: Problem, at: Solution | str | Path | None = None) -> Verific
     scenarios = last.extremes() if isinstance(last, ScenarioProblem) else ()
     with at_most_threads(problem.method.threads):
         pde, whole = problem.pde, True
-        if problem.file.spec.method == "fds":
+        if problem.file.spec.passes_steps:
             # The tests are made on the equation of all steps at once; the run has kept the last state alone.
             pde, whole = blueprint_of(problem.file).nominal, False
         if at is None:

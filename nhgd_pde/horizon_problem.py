@@ -7,70 +7,21 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .objective.terms import Objective
-from .pde.stretch import Passage, Stretch
+from .control.design_variables import of_controls
+from .horizon_steps import HorizonPart
+from .pde.evolution import EvolutionEquation
+from .pde.stretch import Stretch
 from .pde_problem import PDEProblem
 
 # The first step of a part and the step after its last one -> the part.
-MakePart = Callable[[int, int], "HorizonPart"]
-
-
-@dataclass(frozen=True)
-class PartPassed:
-    """The passage through a part; see `methods.fds.Passed`."""
-
-    value: float
-    direct: Tensor
-    indirect: Tensor
-    passage: Passage
-    place: str
-
-    @property
-    def state(self) -> Tensor:
-        return self.passage.levels[-1]
-
-    @property
-    def derivative(self) -> Tensor:
-        return self.passage.derivatives[:, -1]
-
-    @property
-    def state_error(self) -> float:
-        return self.passage.state_error
-
-    @property
-    def derivative_error(self) -> float:
-        return self.passage.derivative_error
-
-
-@dataclass(frozen=True, eq=False)
-class HorizonPart:
-    """Some steps of the evolution with the terms of the objective in them.
-
-    Attributes:
-        stretch: the steps.
-        objective: the terms of the state in these steps.
-    """
-
-    stretch: Stretch
-    objective: Objective
-
-    def passed(self, v: Tensor, state: Tensor, derivative: Tensor) -> PartPassed:
-        excerpt = self.stretch.excerpt
-        passage, controls = self.stretch.passed(v, state, derivative), excerpt.local(v)
-        levels = passage.levels.reshape(1, -1)
-        by_state, by_control = self.objective.derivatives(levels, controls)
-        return PartPassed(
-            self.objective.value(levels, controls),
-            excerpt.gathered(by_control),
-            passage.derivatives.reshape(len(v), -1) @ by_state[0],
-            passage,
-            f"steps {excerpt.before + 1:,} to {excerpt.before + excerpt.steps:,}",
-        )
+MakePart = Callable[[int, int], HorizonPart]
 
 
 @dataclass(frozen=True, eq=False)
 class HorizonProblem(PDEProblem):
-    """A problem whose inner variables are the last state of an evolution; a `methods.fds.ForwardProblem`.
+    """A problem whose inner variables are the last state of an evolution.
+
+    Implements `methods.fds.ForwardProblem` and `methods.recomputing.RecomputableProblem`.
 
     `equation` has the sizes and the given coefficients of that state, and the controls of all steps; it is never
     solved. `objective` has the terms of the controls alone.
@@ -79,13 +30,16 @@ class HorizonProblem(PDEProblem):
         part: makes the steps from one number to another.
         steps: number of all steps.
         at_once: number of steps that are made and passed at once.
-        initial_state: (N,) the state at time 0.
+        first: the first steps, whose equation has the controls that determine the state at time 0.
+        room: number of states that are kept besides the first one while steps are passed backwards; 0 where they are
+            passed with their derivatives.
     """
 
     part: MakePart | None = None
     steps: int = 1
     at_once: int = 1
-    initial_state: Tensor | None = None
+    first: Stretch | None = None
+    room: int = 0
 
     @property
     def quadratic(self) -> bool:
@@ -93,24 +47,70 @@ class HorizonProblem(PDEProblem):
         return False
 
     def cold_start(self, v: Tensor) -> Tensor:
-        return self.inner(self.first_state())
+        return self.inner(self.first_state(self.entered(v)))
 
-    def first_state(self) -> Tensor:
-        assert self.initial_state is not None
-        return self.initial_state
+    def entered(self, v: Tensor) -> Tensor:
+        """The controls (p,) in the equation that design variables stand for; the steps are passed with these."""
+        return self.control.physical(v)
+
+    def pulled_back(self, covector: Tensor) -> Tensor:
+        """A derivative by the controls in the equation -> the derivative by the design variables."""
+        return self.control.pull_back(covector)
+
+    @of_controls("v", "d")
+    def control_second_derivative(self, v: Tensor, d: Tensor) -> Tensor:
+        """The second derivative of the terms of the objective in v alone, applied to d (p,)."""
+        terms = (term.second_derivative(v, d) for term in self.objective.control)
+        return self.control.pull_back(sum(terms, v.new_zeros(len(v))))
+
+    def first_state(self, v: Tensor) -> Tensor:
+        """(N,) the state at time 0."""
+        equation, controls = self._first(v)
+        return equation.embed(equation.lift.new_zeros(1, equation.unknowns), controls)[0, : self.space.size].clone()
+
+    def first_move(self, v: Tensor, d: Tensor) -> Tensor:
+        """(N,) its change for a change d (p,) of the controls."""
+        equation, controls = self._first(v)
+        assert self.first is not None
+        zero = equation.lift.new_zeros(1, equation.unknowns)
+        return equation.extend(zero, controls, self.first.excerpt.local(d))[0, : self.space.size].clone()
+
+    def first_pulled_back(self, v: Tensor, covector: Tensor) -> Tensor:
+        """The derivative (p,) by the controls of a covector (N,) on the state at time 0."""
+        equation, controls = self._first(v)
+        assert self.first is not None
+        return self.first.excerpt.gathered(equation.restrict_data(self._at_first(covector), controls))
+
+    def first_bent(self, v: Tensor, covector: Tensor, d: Tensor) -> Tensor:
+        """The derivative of `first_pulled_back` by the controls along d (p,), with a fixed covector."""
+        equation, controls = self._first(v)
+        assert self.first is not None
+        excerpt = self.first.excerpt
+        return excerpt.gathered(equation.bent_data(self._at_first(covector), controls, excerpt.local(d)))
+
+    def _first(self, v: Tensor) -> tuple[EvolutionEquation, Tensor]:
+        assert self.first is not None
+        return self.first.equation, self.first.excerpt.local(v)
+
+    def _at_first(self, covector: Tensor) -> Tensor:
+        whole = covector.new_zeros(1, self._first(self.control.start)[0].size)
+        whole[0, : len(covector)] = covector
+        return whole
 
     def inner(self, state: Tensor) -> Tensor:
         return self.equation.restrict(state[None])
 
-    def parts(self) -> Iterator[HorizonPart]:
+    def parts(self, start: int = 0, end: int | None = None) -> Iterator[HorizonPart]:
+        """The steps from one number, a multiple of `at_once`, to another; by default all of them."""
         assert self.part is not None
-        for before in range(0, self.steps, self.at_once):
-            yield self.part(before, min(before + self.at_once, self.steps))
+        last = self.steps if end is None else end
+        for before in range(start, last, self.at_once):
+            yield self.part(before, min(before + self.at_once, last))
 
+    @of_controls("v")
     def refusal(self, v: Tensor) -> str:
-        assert self.part is not None
-        first = self.part(0, min(self.at_once, self.steps)).stretch
-        said = first.equation.refusal(first.excerpt.local(v))
+        assert self.first is not None
+        said = self.first.equation.refusal(self.first.excerpt.local(v))
         numbers = self.control.numbers(v)
         return f"{said} with {numbers}" if said and numbers else said
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from .inner.energy import EnergyModel
 from .inner.model import InnerModel
 from .linalg.counts import Counts
 from .linalg.differences import PointFunction
+from .linalg.products import repeated
 from .linalg.riesz import RieszMap
 from .linalg.safe_lengths import dot, length
 from .linalg.sparse import SparseMatrix
@@ -142,8 +142,7 @@ class PDEProblem:
         """A sentence on the coefficient that v brings out of its range; empty if there is none."""
         if self.equation.affine:
             return ""
-        said = self.equation.refusal(v)
-        numbers = self.control.numbers(v)
+        said, numbers = self.equation.refusal(v), self.control.numbers(v)
         return f"{said} with {numbers}" if said and numbers else said
 
     @of_controls("start", "end")
@@ -222,13 +221,12 @@ class PDEProblem:
         For one scenario. The level of a field that does not vanish on the boundary is included as in `inner_length`,
         weighted with the size of the diagonal of J.
         """
-        derivative, device = self.equation.linearise(u, v), self.equation.lift.device
         assert isinstance(self.model, EnergyModel)
         metric = self.model.metric_at(u, v)
         full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
-        whole = SparseMatrix(derivative.whole.mean(), device, symmetric=True)
+        whole = self.equation.linearise(u, v).whole.operator
         size = float(whole.diagonal().sum() / self.model.whole_gram.diagonal().sum())
         return metric, self._whole_length(full, whole, size * self._level)
 
@@ -237,12 +235,8 @@ class PDEProblem:
         """The mass matrix of the whole state space, at every level of an evolution."""
         if self.sibling is not None:
             return self.sibling._mass
-        cells = self.space.cells
-        one = torch.ones_like(cells.quadrature.weights)[None]
-        blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
-        mass = cells.assemble(cells, blocks, symmetric=True).host()
-        levels = self.equation.measure * sp.kron(sp.identity(self.equation.size // self.space.size), mass)
-        return SparseMatrix(levels, one.device, symmetric=True)
+        mass = SparseMatrix(self.space.mass, self.space.device, symmetric=True)
+        return repeated(mass, self.equation.size // self.space.size, self.equation.measure)
 
     @cached_property
     def _level(self) -> float:
@@ -270,9 +264,8 @@ class PDEProblem:
 
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
-        scenarios, _ = self.inner_shape
         one = patches(np.tile(self.space.nodes[:, self.equation.spatial_free], self.equation.repeats), size)
-        every = one + (one.max() + 1) * np.arange(scenarios)[:, None]
+        every = one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]
         return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
 
     @of_controls("v")

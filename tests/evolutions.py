@@ -42,10 +42,10 @@ def solved(built: PDEProblem) -> torch.Tensor:
 
 def l2_error(built: PDEProblem, values: torch.Tensor, exact: list[str], t: float = 0.0) -> float:
     """The error of coefficients (size of the space,), by a quadrature much finer than that of the equation."""
-    basis = skfem.Basis(built.space.domain.mesh, built.space.basis.elem, intorder=8)
-    x = np.asarray(basis.global_coordinates())
     square = 0.0
-    for own, text in zip(built.space.split(values.numpy()), exact, strict=True):
+    for part, own, text in zip(built.space.parts, built.space.split(values.numpy()), exact, strict=True):
+        basis = skfem.Basis(built.space.domain.mesh, part.basis.elem, intorder=8)
+        x = np.asarray(basis.global_coordinates())
         expression = Expression(text)
         named = {"t": t} if "t" in expression.variables else {}
         square += float(((np.asarray(basis.interpolate(own)) - expression.numpy(x, **named)) ** 2 * basis.dx).sum())

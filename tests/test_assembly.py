@@ -195,7 +195,7 @@ def problem(dim: int, **sections: Any) -> nhgd.Problem:
     return nhgd.load(base | sections)
 
 
-@pytest.mark.parametrize(("dim", "most"), [(2, 470), (3, 480)])
+@pytest.mark.parametrize(("dim", "most"), [(2, 440), (3, 455)])
 def test_the_memory_of_a_problem_is_counted_for_each_cell(dim: int, most: int) -> None:
     """Bytes for each cell before the first solve: tables, facets, pattern, and the matrices of equation and terms."""
     loaded = problem(dim)
@@ -206,6 +206,16 @@ def test_the_memory_of_a_problem_is_counted_for_each_cell(dim: int, most: int) -
 def test_state_control_and_terms_share_one_pattern(dim: int) -> None:
     patterns = [each for each in held(problem(dim)) if isinstance(each, Pattern)]
     assert len(patterns) == 1
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_mass_matrix_is_in_memory_once(dim: int) -> None:
+    """The inner product of the control and a tracking term with the weight one share it."""
+    loaded = problem(dim)
+    (term,) = loaded.pde.objective.state
+    mass_of_control, mass_of_term = loaded.pde.control.riesz.matrix.host, term.mass.host
+    assert np.shares_memory(mass_of_control.data, mass_of_term.data)
+    assert np.shares_memory(mass_of_control.indices, loaded.pde.objective.control[0].gram.host.indices)
 
 
 def test_constant_coefficients_are_one_number_in_memory() -> None:

@@ -50,6 +50,27 @@ def test_every_cell_type_is_read_back_by_meshio(tmp_path: Path, cell_type: str) 
     assert np.array_equal(mesh.cell_data["kappa"][0], kappa)
 
 
+def test_only_small_files_are_compressed_and_point_numbers_take_four_bytes(tmp_path: Path) -> None:
+    sizes = {}
+    for n in (16, 450):
+        x, y = np.meshgrid(np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, n + 1))
+        corner = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).reshape(-1)
+        cells = np.stack([corner, corner + 1, corner + n + 2, corner + n + 1], axis=1)
+        grid = Grid(np.stack([x.reshape(-1), y.reshape(-1)], axis=1), cells, "quad")
+        values = np.sin(3.0 * grid.points[:, 0])
+        write_vtu(tmp_path / "a.vtu", grid, FieldData({"u": values}))
+        with open(tmp_path / "a.vtu", "rb") as file:
+            head = file.read(300)
+        assert (b"vtkZLibDataCompressor" in head) == (n == 16)
+        found, fields = read_vtu(tmp_path / "a.vtu")
+        assert np.array_equal(found.cells, cells) and np.array_equal(fields.point["u"], values)
+        assert np.array_equal(found.points[:, :2], grid.points)
+        sizes[n] = (tmp_path / "a.vtu").stat().st_size
+    # Coordinates and values take 8 bytes each, four point numbers, the end and the type of a cell 4, 4 and 8 or fewer;
+    # base64 takes four thirds of that.
+    assert sizes[450] <= 4.0 / 3.0 * (451**2 * 32 + 450**2 * 28) + 4000
+
+
 @pytest.mark.parametrize("compression", ["zlib", "lzma", None])
 def test_values_of_all_types_are_read_back(tmp_path: Path, compression: str | None) -> None:
     rng = np.random.default_rng(2)

@@ -402,7 +402,6 @@ def test_tracking_acts_on_the_velocity_or_on_one_component() -> None:
             "control.on: expected a part of the boundary that is left open, found velocities given all around",
         ),
         ({"inner.model": "energy"}, {}, "inner.model: expected auto or residual, found 'energy'"),
-        ({"time": {"end": 1, "steps": 2}}, {}, "time: an equation of kind stokes does not evolve in time"),
         ({"mesh": {"kind": "interval"}}, {}, "mesh: expected a mesh in two or three dimensions for stokes"),
         ({"objective.0.target": "1"}, {}, "objective.0.target: expected a list of 2 expressions"),
         ({"objective.0.component": 2}, {}, "objective.0.component: expected a component below 2, found 2"),

@@ -137,7 +137,7 @@ def most_bytes(equation: str, steps: int) -> int:
     pde = loaded.pde
     assert isinstance(pde, HorizonProblem)
     v = pde.control.initial
-    state, most = pde.first_state(), 0
+    state, most = pde.first_state(v), 0
     derivative = state.new_zeros(len(v), len(state))
     for number, part in enumerate(pde.parts()):
         assert isinstance(part, HorizonPart)

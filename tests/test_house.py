@@ -35,6 +35,7 @@ SHARED_MODULES: dict[str, str] = {
     "elasticity": "the family and the pointwise functions of one equation",
     "flow": "the family and the pointwise functions of one equation",
     "helmholtz": "the family and the pointwise functions of one equation",
+    "wave": "the family and the pointwise functions of one equation",
 }
 # Names that several public classes have: name -> the reason.
 SHARED_CLASSES: dict[str, str] = {}

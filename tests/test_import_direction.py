@@ -25,13 +25,14 @@ ALLOWED = {
 ALLOWED["population"] = {"engine", "linalg"}
 ALLOWED["pde_problem"] = {"control", "engine", "fem", "inner", "linalg", "objective", "pde"}
 ALLOWED["scenario_problem"] = {"engine", "linalg", "objective", "pde_problem", "uncertainty"}
-ALLOWED["horizon_problem"] = {"objective", "pde", "pde_problem"}
+ALLOWED["horizon_steps"] = {"engine", "linalg", "objective", "pde"}
+ALLOWED["horizon_problem"] = {"control", "horizon_steps", "pde", "pde_problem"}
 ALLOWED["neural"] = {"engine", "linalg", "pde", "pde_problem"}
 ALLOWED["verification"] = {"engine", "linalg", "methods", "pde_problem"}
 ALLOWED["problem_file"] = {"linalg"}
 ALLOWED["tasks"] = {"engine", "linalg", "problem_file"}
 ALLOWED["building"] = ALLOWED["pde_problem"] | {"pde_problem", "problem_file", "scenario_problem", "uncertainty"}
-ALLOWED["building"] |= {"horizon_problem"}
+ALLOWED["building"] |= {"horizon_problem", "horizon_steps"}
 ALLOWED["choice"] = {
     "engine",
     "horizon_problem",

@@ -173,7 +173,7 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
             "file: a.msh, cells: 8",
             "2: mesh.cells: unknown key; known: file, refine",
         ),
-        ("kind: poisson", "kind: wave", f"4: pde.kind: expected one of {known(PDESpec)}, found 'wave'"),
+        ("kind: poisson", "kind: plasma", f"4: pde.kind: expected one of {known(PDESpec)}, found 'plasma'"),
         (
             "core: 10",
             "core: sni(x)",
@@ -281,7 +281,7 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> N
 
 
 def test_a_wrong_kind_is_the_only_complaint_about_its_section(tmp_path: Path) -> None:
-    found = complaints(tmp_path, TEXT.replace("kind: poisson", "kind: wave\n  speed: 1"))
+    found = complaints(tmp_path, TEXT.replace("kind: poisson", "kind: plasma\n  speed: 1"))
     assert [complaint.split(": ")[1] for complaint in found] == ["pde.kind"]
 
 
@@ -367,7 +367,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("objective.one.weight", 1, "expected an index below 2 in objective, found 'one'"),
         ("name.x", 1, "--set: name.x: name is 'example', which has no 'x'; set name as a whole"),
         ("outer..rtol", 1, "--set: outer..rtol: expected names separated by single dots"),
-        ("pde", {"kind": "wave"}, f"--set: pde.kind: expected one of {known(PDESpec)}, found 'wave'"),
+        ("pde", {"kind": "plasma"}, f"--set: pde.kind: expected one of {known(PDESpec)}, found 'plasma'"),
         ("control.bounds", [2, 1], "--set: control.bounds: expected lower <= upper"),
     ],
 )

@@ -154,6 +154,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "switched_heaters": {"mesh.cells": 10},
     "heat_initial": {"mesh.cells": [6, 6], "time.steps": 4},
     "navier_stokes_control": {"mesh.cells": [3, 3]},
+    "transport_control": {"mesh.cells": [4, 4], "time.steps": 3},
+    "wave_source": {"mesh.cells": [4, 4], "time.steps": 3},
+    "flow_in_time": {"mesh.cells": [3, 3], "time.steps": 3},
 }
 
 

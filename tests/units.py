@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "darcy_wells": {"mesh.cells": [20, 10], "scenarios.count": 32},
     "dirichlet_control": {"mesh.cells": [12, 12]},
     "elastic_control": {"mesh.cells": [12, 3]},
+    "flow_in_time": {"mesh.cells": [4, 4], "time.steps": 4},
     "heat_boundary": {"mesh.cells": [6, 6], "time.steps": 8},
     "heat_control": {"mesh.cells": 16, "time.steps": 10},
     "heat_initial": {"mesh.cells": [8, 8], "time.steps": 8},
@@ -46,7 +47,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "state_constraint": {"mesh.cells": [12, 12], "constraints.0.tolerance": 1e-8},
     "stokes_control": {"mesh.cells": [6, 6]},
     "switched_heaters": {"mesh.cells": 16, "population.members": 3, "population.generations": 1},
+    "transport_control": {"mesh.cells": [8, 8], "time.steps": 8},
     "uncertain_source": {"mesh.cells": [20, 10], "scenarios.count": 16},
+    "wave_source": {"mesh.cells": [8, 8], "time.steps": 8},
 }
 
 
@@ -135,6 +138,7 @@ _POWERS: dict[str, dict[str, int]] = {
     "elasticity": {"young": 2},
     "helmholtz": {"conductivity": 2},
     "stokes": {"viscosity": 2},
+    "wave": {"conductivity": 2},
     "navier_stokes": {"viscosity": 2, "source": 1, "state": 1, "control": 1},
 }
 _ONE = {"conductivity", "young", "viscosity"}

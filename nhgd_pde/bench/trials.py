@@ -63,7 +63,7 @@ class Task:
             if file.spec.method in SEARCHES:
                 message = f"expected a method with one start in a comparison, found {file.spec.method!r}"
                 raise file.error("method", f"{message}: its own run reports multi-start beside it")
-            if file.spec.method == "fds":
+            if file.spec.passes_steps:
                 from ..building.horizon import horizon_of
 
                 return horizon_of(file)

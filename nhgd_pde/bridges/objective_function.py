@@ -60,6 +60,8 @@ def last_stage(problem: StagedProblem | TwiceImplicitProblem) -> AnyProblem:
     stages = getattr(problem, "stages", None)
     last: Any = stages[-1] if stages else problem
     if isinstance(last, HorizonProblem):
+        if last.room:
+            raise ValueError("time.memory: expected none: this function needs the states of all steps")
         raise ValueError("method: expected nhgd or adjoint, found fds: this function needs the states of all steps")
     if getattr(last, "state_bounds", ()) and not getattr(last, "relaxations", ()):
         raise ValueError(

@@ -66,7 +66,7 @@ def side_condition(values: Values, state: StateSpace, name: str, indices: np.nda
         return integral(robin, {"coefficient": values.tensor(transfer), "value": value}, keys)
     pde = equation_of(values.file)
     if not pde.absorbs:
-        known = ", ".join(kind for kind, place in EQUATIONS.items() if found_at(place).absorbs)
+        known = " or ".join(kind for kind, place in EQUATIONS.items() if found_at(place).absorbs)
         message = f"expected an equation of kind {known} for an absorbing boundary, found {pde.kind!r}"
         values.complain(f"{key}.absorbing", message)
         return None

@@ -70,10 +70,6 @@ class Clock:
         weights = np.asarray(self.averages.T @ np.full(self.steps, self.step))[1:]
         return TimeRule(self.levels[1:], weights, self.theta < 1.0)
 
-    def stages_of(self, size: int) -> sp.csr_matrix:
-        """(steps * size, (steps + 1) * size) the matrix: coefficients at the levels -> at the stages."""
-        return sp.csr_matrix(sp.kron(self.averages, sp.identity(size)))
-
 
 def clock_of(spec: ProblemSpec) -> Clock | None:
     """The times of the evolution that a file describes; None of a steady problem."""
@@ -82,7 +78,9 @@ def clock_of(spec: ProblemSpec) -> Clock | None:
     theta = 1.0 if spec.time.scheme == "implicit_euler" else 0.5
     # A first step of the implicit Euler method does not use the boundary values at time 0, where controls have no
     # value and the initial state need not fit. A single such step does not reduce the order of the scheme.
-    first = 1.0 if any(isinstance(each, DirichletControl) for each in spec.controls) else theta
+    # It also makes the velocity of a flow free of divergence, which the midpoint rule then preserves.
+    implicit = spec.pde.mixed or any(isinstance(each, DirichletControl) for each in spec.controls)
+    first = 1.0 if implicit else theta
     return Clock(spec.time.steps, spec.time.end / spec.time.steps, theta, first)
 
 

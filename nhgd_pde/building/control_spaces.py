@@ -20,7 +20,6 @@ from ..linalg.sparse import SparseMatrix
 from ..problem_file.control_spec import ControlSpec
 from .clock import Clock
 from .evaluator import point_text
-from .masses import mass_matrix
 from .objective_terms.regularisation import RegularisationTerm
 from .values import Values
 
@@ -208,8 +207,8 @@ class ControlSpaces:
             unit = SparseMatrix(sp.identity(evaluation.size, format="csr"), device, symmetric=True)
             return diagonal_riesz_map(unit.diagonal(), unit)
         stride = evaluation.stride
-        values = range(0, evaluation.components, stride)
-        mass = SparseMatrix(mass_matrix(self.values, evaluation, weight, values), device, True)
+        values = {(i, i): weight for i in range(0, evaluation.components, stride)}
+        mass = SparseMatrix(evaluation.assemble(evaluation, values, True).host(), device, True)
         if self._nodewise:
             weights = torch.from_numpy(np.asarray(mass.host.sum(axis=1)).reshape(-1)).to(device)
             lumped = SparseMatrix(sp.diags_array(weights.cpu().numpy()).tocsr(), device, symmetric=True)

@@ -131,7 +131,7 @@ def given_coefficients(
     if found.fixed[: state.offsets[count]].all():
         values.complain("mesh", "every node of the mesh has a Dirichlet value: use more cells")
     if clock is not None:
-        _initial(found, state, count)
+        _initial(found, state, values.file.spec.pde.initial_fields(state.domain.dim))
     return found
 
 
@@ -174,13 +174,15 @@ def _initial(given: Given, state: StateSpace, count: int) -> None:
     assert time is not None
     given.lift[0], given.owner[0] = 0.0, -1
     value, key = time.initial, "time.initial"
-    several = isinstance(value, tuple)
-    expressions = value if isinstance(value, tuple) else (value,) * count
+    several, components = isinstance(value, tuple), state.groups[0].components
+    # A single expression of a wave is its displacement.
+    single = () if isinstance(value, tuple) else (value,) * components + (Expression(0),) * (count - components)
+    expressions = value if isinstance(value, tuple) else single
     if len(expressions) != count:
         wanted = "one expression" if count == 1 else f"{count} expressions, one a component"
         given.values.complain(key, f"expected {wanted}, found {len(expressions)}")
         return
-    if count > 1 and not several and expressions[0].constant != 0.0:
+    if components > 1 and not several and expressions[0].constant != 0.0:
         given.values.complain(key, f"expected a list of {count} expressions, one a component, found a scalar")
         return
     for i, expression in enumerate(expressions):

@@ -86,19 +86,22 @@ class EquationBuilder:
         frame, interior, names = self.frame, self.frame.interior(values), values.names.in_cells
         clock, state = frame.clock, frame.state
         assert clock is not None and interior.capacity is not None
-        capacity, fields = interior.capacity, state.groups[0].components
+        capacity, count = interior.capacity, state.groups[0].components
+        derived = range(count) if interior.derived is None else interior.derived
+        still = np.arange(state.offsets[len(derived)], state.size)
         inertia = values.kept(
             "inertia", names, lambda: self._acting(INERTIA, inertia_integral(values, state, interior), [])
         )
         return EvolutionEquation(
             size=(clock.steps + 1) * state.size,
             free=(np.arange(1, clock.steps + 1)[:, None] * state.size + free).reshape(-1),
-            mass=values.kept("mass", names, lambda: capacity_matrix(state.cells, fields, capacity)),
+            mass=values.kept("mass", names, lambda: capacity_matrix(state.cells, derived, capacity, interior.carrier)),
             inertia=inertia if inertia.controls else None,
             theta=clock.theta,
             first=clock.first,
             step=clock.step,
             symmetric_steps=frame.properties.symmetric,
+            multipliers=still if len(still) else None,
             **common,  # type: ignore[arg-type]
         )
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..control.controls import Controls, ControlSpace
 from ..fem.evaluation_operator import EvaluationOperator, side_by_side
-from ..fem.quadrature import same_points
+from ..fem.quadrature_points import same_points
 from ..fem.state_space import StateSpace
+from ..linalg.products import KroneckerMatrix, repeated
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
 from ..objective.terms import Objective
@@ -90,7 +91,7 @@ class ObjectiveBuilder:
         """A matrix for one time step of a control, as a matrix (p, p) for all controls and times."""
         whole = one if part.rule is None else sp.kron(sp.diags_array(part.rule.weights), one)
         before, after = first, self.controls.size - first - part.size
-        if not before and not after:
+        if before == after == 0:
             return sp.csr_matrix(whole)
         return sp.block_diag([sp.csr_matrix((before, before)), whole, sp.csr_matrix((after, after))], format="csr")
 
@@ -128,14 +129,18 @@ class ObjectiveBuilder:
             return range(1)
         return range(component, component + 1)
 
-    def over_time(self, key: str, matrix: sp.csr_matrix, time: str) -> tuple[sp.csr_matrix, sp.csr_matrix | None]:
+    def over_time(self, key: str, matrix: SparseMatrix, time: str) -> tuple[SparseMatrix, SparseMatrix | None]:
         """A matrix of the state space at the end or at all weighted stages, and the map of values to these times."""
         if self.clock is None:
             return matrix, None
         if time == "final":
-            return matrix, sp.csr_matrix(sp.kron(self.clock.last, sp.identity(self.state.size)))
-        whole = sp.csr_matrix(sp.kron(self.clock.step * sp.identity(self.clock.steps), matrix))
-        return whole, self.clock.stages_of(self.state.size)
+            return matrix, KroneckerMatrix(self.clock.last, self.state.size, self.state.device)
+        return repeated(matrix, self.clock.steps, self.clock.step), self._stages()
+
+    def _stages(self) -> SparseMatrix:
+        """The map of coefficients at all levels to those at the stages."""
+        assert self.clock is not None
+        return KroneckerMatrix(self.clock.averages, self.state.size, self.state.device)
 
     def times(self, time: str) -> np.ndarray | None:
         if self.clock is None:
@@ -169,7 +174,7 @@ class ObjectiveBuilder:
         evaluation, region = self.region(f"{key}.on", on)
         stages = None
         if self.clock is not None:
-            stages = SparseMatrix(self.clock.stages_of(self.state.size), self.state.device)
+            stages = self._stages()
         rows = self.controls.rows
         placed = [
             part.evaluation.shifted(first, rows.width)

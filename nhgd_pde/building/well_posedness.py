@@ -91,13 +91,15 @@ def undetermined(
         state: the state space.
         candidate: the field that may be undetermined, if there is one.
         fixed: (N,) which coefficients are given.
-        lift: given coefficients, (N,) or (S, N) of scenarios. Those of several times, in an evolution, are not looked
-            at: flow is steady.
+        lift: given coefficients, (N,) or (S, N) of scenarios, or those of all times of an evolution in a row.
         entries: the controls.
     """
-    rows = lift if lift.ndim > 1 else lift[None]
-    if candidate is None or rows.shape[1] != len(fixed):
+    if candidate is None:
         return None
+    rows = lift.reshape(-1, len(fixed))
+    if values.times is not None:
+        # The values at time 0 are those of a velocity that may have sources.
+        rows = rows[1:]
     outflow = candidate.outflow
     nothing = 1e-10 * np.abs(outflow).max()
     if (np.abs(outflow[~fixed]) > nothing).any():
@@ -111,7 +113,7 @@ def undetermined(
             )
             values.complain("pde.boundary", message)
     for entry in entries:
-        if entry.data is not None and (np.abs(entry.data.T @ outflow) > nothing).any():
+        if entry.data is not None and not entry.initial and (np.abs(entry.data.T @ outflow) > nothing).any():
             message = (
                 "expected a part of the boundary that is left open, found velocities given all around: the control "
                 "would let in what cannot get out"

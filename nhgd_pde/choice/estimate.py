@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from ..engine.curvature.base import LocalBackend
 from ..engine.nhgd import NHGD
+from ..engine.reversal import Reversal
 from ..engine.scenarios.footprint import Footprint, OverScenarios
 from ..horizon_problem import HorizonProblem
 from ..pde_problem import PDEProblem
@@ -31,6 +32,8 @@ class Estimate:
         inverse: of an inverse that is made from samples.
         scenarios: grows with the number of scenarios or with the number of those that are worked on at once.
         carried: of the derivatives of states that are kept: by controls in forward mode, by parameters of networks.
+        kept: of the states that are kept where the others are made again.
+        repeats: number of forward solves that a gradient takes then; 1 where all states are kept.
         members: of further processes that share the members of a population.
         total: of the run.
         solver: the name of the solver of linear systems, other than auto.
@@ -45,11 +48,15 @@ class Estimate:
     total: float
     solver: str
     reason: str
+    kept: float = 0.0
+    repeats: float = 1.0
 
     def __str__(self) -> str:
         inverse = f", the sampled inverse {size_text(self.inverse)}" if self.inverse else ""
         scenarios = f", scenarios {size_text(self.scenarios)}" if self.scenarios else ""
         carried = f", derivatives of states {size_text(self.carried)}" if self.carried else ""
+        again = f", {self.repeats:.2f} forward solves a gradient" if self.kept else ""
+        carried += f", kept states {size_text(self.kept)}{again}" if self.kept else ""
         what = "multigrid hierarchy" if self.solver in ("amg", "petsc") else "sparse factors"
         factors = f"{what} about {size_text(self.factors)}"
         members = f", processes of members {size_text(self.members)}" if self.members else ""
@@ -74,9 +81,15 @@ def estimate(
     equation = problem.equation
     spatial = len(equation.spatial_free)
     steps, carried = equation.repeats, 0.0
+    kept, repeats = 0.0, 1.0
     if isinstance(problem, HorizonProblem):
-        steps, carried = problem.at_once, problem.bytes_carried
+        steps = problem.at_once
         n *= steps
+        if problem.room:
+            kept = 8.0 * (problem.room + 1) * problem.space.size
+            repeats = Reversal(problem.steps, problem.room, problem.at_once).forward_steps / problem.steps
+        else:
+            carried = problem.bytes_carried
     if isinstance(method.oracle, TangentOracle):
         carried = method.oracle.tangent_bytes(problem)
     # The steps of an evolution with constant coefficients share one factorisation; otherwise each step has its own.
@@ -92,9 +105,9 @@ def estimate(
         rest += EVOLUTION[equation.affine] * n
     if scenarios is not None and isinstance(method.oracle, OverScenarios):
         many = method.oracle.scenario_bytes(footprint(scenarios, factors))
-    total = rest + factors + inverse + many + carried
+    total = rest + factors + inverse + many + carried + kept
     members = processes * total if processes > 1 else 0.0
-    return Estimate(factors, inverse, many, carried, members, total + members, solver.name, reason)
+    return Estimate(factors, inverse, many, carried, members, total + members, solver.name, reason, kept, repeats)
 
 
 def footprint(problem: ScenarioProblem, factors: float) -> Footprint:

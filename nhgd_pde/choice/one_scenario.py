@@ -44,6 +44,10 @@ def choose_oracle(file: ProblemFile, shape: tuple[int, int], device: torch.devic
         from .neural import neural_states
 
         return neural_states(file, shape, device)
+    if spec.passes_steps and spec.method != "fds":
+        from ..methods.recomputing import Recomputing
+
+        return Recomputing(), Recomputing.summary
     if spec.method == "nhgd":
         nhgd, choice = _nhgd(file, shape, device)
         tests = f", {nhgd.inner.tests} tests a batch" if nhgd.inner.tests is not None else ""

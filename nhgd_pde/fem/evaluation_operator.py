@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from .element_matrices import evaluated, product, ranges, tested
-from .pattern import Blocks, Pattern
-from .quadrature import Quadrature
+from .pattern import Blocks, Maps, Pattern
+from .quadrature_points import Quadrature
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,20 +125,50 @@ class EvaluationOperator:
         return torch.from_numpy(np.ascontiguousarray(dofs)).to(self.quadrature.weights.device)
 
     @cached_property
-    def _patterns(self) -> dict[int, Pattern]:
+    def _units(self) -> dict[tuple[object, ...], ScenarioMatrix]:
         return {}
 
+    @cached_property
+    def _patterns(self) -> list[tuple[EvaluationOperator, Pattern]]:
+        return []
+
+    @cached_property
+    def _maps(self) -> list[tuple[EvaluationOperator, Maps]]:
+        return []
+
     def pattern(self, trial: EvaluationOperator) -> Pattern:
-        """The pattern of the matrices with the functions `trial`, which is made once."""
-        if id(trial.dofs) not in self._patterns:
-            self._patterns[id(trial.dofs)] = Pattern(self, trial)
-        return self._patterns[id(trial.dofs)]
+        """The pattern of the matrices with the functions `trial`, which is made once for the points of a mesh."""
+        for known, pattern in self._patterns:
+            if known is trial:
+                return pattern
+        every = self.quadrature.patterns
+        found = next((each for each in every if each.fits(self, trial)), None)
+        if found is None:
+            found = Pattern(self, trial)
+            every.append(found)
+        self._patterns.append((trial, found))
+        return found
 
     def assemble(self, trial: EvaluationOperator, blocks: Blocks, symmetric: bool = False) -> ScenarioMatrix:
-        """The matrices int test_i blocks[i, j] trial_j (size, trial.size), one for each scenario."""
+        """The matrices int test_i blocks[i, j] trial_j (size, trial.size), one for each scenario.
+
+        A matrix of these functions alone with coefficients one, such as the mass matrix, is made once.
+        """
+        if trial is self and all(_is_one(block) for block in blocks.values()):
+            key = (*sorted(blocks), symmetric)
+            if key not in self._units:
+                self._units[key] = self._assembled(trial, blocks, symmetric)
+            return self._units[key]
+        return self._assembled(trial, blocks, symmetric)
+
+    def _assembled(self, trial: EvaluationOperator, blocks: Blocks, symmetric: bool) -> ScenarioMatrix:
         scenarios = max((len(coefficient) for coefficient in blocks.values()), default=1)
         if scenarios > 1:
-            data = self.pattern(trial).by_maps(blocks)
+            maps = next((own for known, own in self._maps if known is trial), None)
+            if maps is None:
+                maps = Maps(self, trial)
+                self._maps.append((trial, maps))
+            data = maps.data(blocks)
             if data is not None:
                 return ScenarioMatrix(self.pattern(trial).csr, data, (self.size, trial.size), symmetric)
         whole = {pair: block.expand(-1, *self.quadrature.weights.shape) for pair, block in blocks.items()}
@@ -160,7 +190,7 @@ class EvaluationOperator:
         The matrices of the elements never exist as a whole.
         """
         pattern, weights = self.pattern(trial), self.quadrature.weights
-        data, functions = pattern.zeros(scenarios), pattern.slots.shape[:2]
+        data, functions = pattern.zeros(scenarios, weights), pattern.slots.shape[:2]
         numbers = functions[0] * functions[1] + self.components * weights.shape[1]
         for first, end in ranges(len(weights), scenarios * numbers):
             local = weights.new_zeros(*functions, scenarios, end - first)
@@ -169,6 +199,11 @@ class EvaluationOperator:
                 local[self.part(i), trial.part(j)] += product(left, coefficient * weights[first:end], right)
             pattern.scatter(data, local, first, end)
         return ScenarioMatrix(pattern.csr, data[:, : pattern.entries], (self.size, trial.size), symmetric)
+
+
+def _is_one(block: Tensor) -> bool:
+    """Whether a coefficient is the number one at all points, which is then a single number in memory."""
+    return not any(block.stride()) and block.numel() > 0 and float(block.reshape(-1)[0]) == 1.0
 
 
 def stacked(spaces: Sequence[EvaluationOperator]) -> EvaluationOperator:

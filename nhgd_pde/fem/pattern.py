@@ -29,7 +29,11 @@ _LARGEST_MAP = 30_000_000
 class Pattern:
     """The sparsity pattern of a matrix of two spaces, and the places of the entries of every element's matrix in it.
 
+    It does not depend on the tables of the functions, so that spaces with the same numbers share it.
+
     Attributes:
+        dofs: the columns of the test functions and of the trial functions, as in `EvaluationOperator`.
+        shape: (size of the test space, size of the trial space).
         csr: (indptr, indices) of the matrix, with sorted columns.
         entries: the number of its entries.
         slots: (test functions, trial functions, elements) the entry of each number in the matrices of the elements;
@@ -38,11 +42,8 @@ class Pattern:
     """
 
     def __init__(self, test: EvaluationOperator, trial: EvaluationOperator) -> None:
-        # A pattern is found by the identity of the dofs of the trial functions, so these must stay alive.
-        self._test, self._trial = test, trial
-        self._maps: dict[tuple[tuple[int, int], ...], Tensor | None] = {}
-        same = trial.dofs is test.dofs and trial.size == test.size
-        found = _symmetric_slots(test.dofs, test.size) if same else None
+        self.dofs, self.shape = (test.dofs, trial.dofs), (test.size, trial.size)
+        found = _symmetric_slots(test.dofs, test.size) if _same(*self.dofs) and trial.size == test.size else None
         if found is None:
             found = _slots(test.dofs, trial.dofs, (test.size, trial.size))
         (pointers, columns), slots = found
@@ -52,13 +53,18 @@ class Pattern:
         self.csr = pointers.astype(index, copy=False), columns.astype(index, copy=False)
         self.slots = torch.from_numpy(slots).to(test.quadrature.weights.device)
 
+    def fits(self, test: EvaluationOperator, trial: EvaluationOperator) -> bool:
+        """Whether this is the pattern of the matrices of these functions."""
+        sizes = self.shape == (test.size, trial.size)
+        return sizes and _same(self.dofs[0], test.dofs) and _same(self.dofs[1], trial.dofs)
+
     @cached_property
     def whole(self) -> bool:
         return not self.slots.numel() or int(self.slots.max()) < self.entries
 
-    def zeros(self, scenarios: int) -> Tensor:
+    def zeros(self, scenarios: int, like: Tensor) -> Tensor:
         """Data (S, nnz), or with one entry more, where numbers of functions that are left out go."""
-        return self._test.quadrature.weights.new_zeros(scenarios, self.entries + (not self.whole))
+        return like.new_zeros(scenarios, self.entries + (not self.whole))
 
     def scatter(self, data: Tensor, local: Tensor, first: int, end: int) -> None:
         """Add the matrices (a, b, S, elements) of the elements from `first` to before `end` to data of `zeros`."""
@@ -67,11 +73,19 @@ class Pattern:
         for row, own in zip(data, local.movedim(2, 0), strict=True):
             row.index_add_(0, slots, own.reshape(-1))
 
-    def by_maps(self, blocks: Blocks) -> Tensor | None:
-        """CSR data (S, nnz) of one matrix for each scenario, by products of sparse maps with the coefficients.
 
-        A map is made once for every set of pairs that share a coefficient. None if a map would be too large.
-        """
+class Maps:
+    """Matrices of two spaces with one row of coefficients for each scenario, by products of sparse maps.
+
+    A map is made once for every set of pairs that share a coefficient.
+    """
+
+    def __init__(self, test: EvaluationOperator, trial: EvaluationOperator) -> None:
+        self._test, self._trial, self._pattern = test, trial, test.pattern(trial)
+        self._maps: dict[tuple[tuple[int, int], ...], Tensor | None] = {}
+
+    def data(self, blocks: Blocks) -> Tensor | None:
+        """CSR data (S, nnz) of one matrix for each scenario; None if a map would be too large."""
         groups: dict[tuple[int, int, tuple[int, ...]], list[tuple[int, int]]] = {}
         for pair, coefficient in blocks.items():
             groups.setdefault((coefficient.data_ptr(), len(coefficient), coefficient.stride()), []).append(pair)
@@ -97,7 +111,7 @@ class Pattern:
         constant = all(left.shape[1] == right.shape[1] == 1 for left, right in tables)
         elements, points = test.quadrature.weights.shape
         per_element = 1 if constant else points
-        shape = (*self.slots.shape, per_element)
+        shape = (*self._pattern.slots.shape, per_element)
         if np.prod(shape) > _LARGEST_MAP:
             return None
         local = test.quadrature.weights.new_zeros(shape)
@@ -105,10 +119,10 @@ class Pattern:
             part = left[..., :, None] * right[..., None, :]
             local[test.part(i), trial.part(j)] += part.permute(2, 3, 0, 1)
         values = local.cpu().numpy()
-        rows = np.broadcast_to(self.slots.cpu().numpy()[..., None], values.shape)
+        rows = np.broadcast_to(self._pattern.slots.cpu().numpy()[..., None], values.shape)
         columns = np.broadcast_to(np.arange(elements * per_element).reshape(elements, per_element), values.shape)
-        kept = (values != 0.0) & (rows < self.entries)
-        size = (self.entries, elements * per_element)
+        kept = (values != 0.0) & (rows < self._pattern.entries)
+        size = (self._pattern.entries, elements * per_element)
         matrix = sp.csr_matrix((values[kept], (rows[kept], columns[kept])), shape=size)
         return torch_csr(matrix, test.quadrature.weights.device)
 
@@ -198,3 +212,7 @@ def _graph(
     columns = np.empty(count, dtype=index)
     columns[above[:-1]], columns[below[:-1]], columns[diagonal[rows]] = high, low, rows
     return (pointers, columns), above, below, diagonal
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one is other or np.array_equal(one, other)

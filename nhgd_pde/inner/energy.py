@@ -131,11 +131,11 @@ class EnergyModel:
         return EnergyFactors(factors.solve, factors.solve_transposed, factors.overestimate)
 
     def metric_at(self, u: Tensor, v: Tensor) -> RieszMap:
-        """The inner product of J at (u, v), the mean over the scenarios, by its factors."""
+        """The inner product of J at (u, v) in one scenario, by its factors."""
         jacobian = self.equation.linearise(u, v).state
         assert isinstance(jacobian, ScenarioMatrix)
-        matrix, factors = SparseMatrix(jacobian.mean(), jacobian.data.device, symmetric=True), self.factors(u, v)
-        return ExactRieszMap(matrix, factors.newton_step, overestimate=factors.overestimate)
+        factors = self.factors(u, v)
+        return ExactRieszMap(jacobian.operator, factors.newton_step, overestimate=factors.overestimate)
 
     def state_factors(self, u: Tensor, v: Tensor) -> StateFactors:
         """The factors of every scenario's J; those of the Riesz map where it is the J of all of them.

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from ..engine.bilevel import CrossFactors, InnerBatch, Sample, StateFactors
 from ..fem.evaluation_operator import gram_root
 from ..fem.state_space import StateSpace
 from ..linalg.factorisation import factorised_riesz_map, gram_solver
+from ..linalg.products import repeated
 from ..linalg.riesz import RieszMap, block_riesz_map
 from ..linalg.safe_lengths import length
 from ..linalg.sparse import SparseMatrix
@@ -32,8 +32,8 @@ from .continuation import followed
 from .model import Observation, gaussian
 from .quotient import quotient_riesz_map
 
-# The inner product of the tests of a field: h1, or l2 for a multiplier.
-TestNorm = Literal["h1", "l2"]
+# The inner product of the tests of a field: h1, l2 for a multiplier, or value for a field without gradients.
+TestNorm = Literal["h1", "l2", "value"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +206,9 @@ def residual_model(
     """The residual form of any equation.
 
     A field is tested in its H1 product, and in the product of gradients alone where Dirichlet values make this a norm.
-    A factor gives the product the size and the units of J, so that residuals compare with |u|_K. A multiplier, such as
-    a pressure, is tested in L2, with the reciprocal of this factor. Both are integrated in time.
+    A field whose equation has no gradients is tested in L2. A factor gives the product the size and the units of J, so
+    that residuals compare with |u|_K. A multiplier, such as a pressure, is tested in L2, with the reciprocal of this
+    factor. All are integrated in time.
 
     Args:
         space: the space of the state at one time.
@@ -225,7 +226,7 @@ def residual_model(
     main = 1.0
     for k, (norm, first, end) in enumerate(zip(norms, space.offsets[:-1], space.offsets[1:], strict=True)):
         value = k * stride
-        gradients = range(value + 1, value + stride)
+        gradients = range(value + 1, value + stride) if norm == "h1" else ()
         if norm == "l2":
             blocks[value, value] = one / main
             continue
@@ -233,7 +234,7 @@ def residual_model(
         product = {(i, i): one for i in gradients}
         if level is not None:
             product[value, value] = level.reshape(one.shape)
-        elif not fixed:
+        elif norm == "value" or not fixed:
             product[value, value] = one
         unscaled = space.cells.assemble(space.cells, product, symmetric=True).host()
         size = float(np.median(np.abs(diagonal[first:end]) / unscaled.diagonal()[first:end]))
@@ -242,7 +243,7 @@ def residual_model(
     whole = space.cells.assemble(space.cells, blocks, symmetric=True)
     levels = equation.size // space.size
     steps, measure = equation.repeats, equation.measure
-    whole_gram = SparseMatrix(measure * sp.kron(sp.identity(levels), whole.host()), device, symmetric=True)
+    whole_gram = repeated(SparseMatrix(whole.host(), device, symmetric=True), levels, measure)
     if equation.zero_mean is not None:
         root = gram_root(space.cells, blocks)
         return ResidualModel(equation, quotient_riesz_map(equation, whole_gram), root, whole_gram, observation)
@@ -253,7 +254,7 @@ def residual_model(
     return ResidualModel(
         equation,
         riesz=block_riesz_map([(riesz, steps, measure)]),
-        root=root if steps == 1 else SparseMatrix(math.sqrt(measure) * sp.kron(sp.identity(steps), root.host), device),
+        root=repeated(root, steps, 1.0 if steps == 1 else math.sqrt(measure)),
         whole_gram=whole_gram,
         observation=observation,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -14,19 +15,51 @@ from .solvers.base import LinearSolver
 from .sparse import ScenarioMatrix
 
 
+class KeptFactors:
+    """The last factorisations, one or two, which are used again for matrices that equal theirs.
+
+    The steps of an evolution with constant coefficients have the same matrix; the first step may have another scheme.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[tuple[ScenarioMatrix, Factorisation]] = []
+
+    def of(self, matrix: ScenarioMatrix, counts: Counts, solver: LinearSolver) -> Factorisation:
+        """The factors of one matrix.
+
+        Raises:
+            SingularMatrixError: it is singular.
+        """
+        for known, factors in reversed(self._known):
+            if _equal(known, matrix):
+                return factors
+        factors = Factorisation(matrix.host(), counts, matrix.symmetric, solver)
+        self._known = [*self._known[-1:], (matrix, factors)]
+        return factors
+
+
+def _equal(a: ScenarioMatrix, b: ScenarioMatrix) -> bool:
+    if a.shape != b.shape or a.symmetric != b.symmetric or not torch.equal(a.data, b.data):
+        return False
+    return all(x is y or np.array_equal(x, y) for x, y in zip(a.pattern, b.pattern, strict=True))
+
+
 class BidiagonalMatrix:
     """Row k of blocks is `below` x_{k-1} + `diagonal` x_k; the first row has no `below`.
 
     Args:
         diagonal, below: one block per row, or one block that all rows share.
         steps: number of rows of blocks.
+        kept: factors that other matrices have left; None for none.
     """
 
     symmetric = False
     shared = True
 
-    def __init__(self, diagonal: ScenarioMatrix, below: ScenarioMatrix, steps: int) -> None:
-        self.diagonal, self.below, self.steps = diagonal, below, steps
+    def __init__(
+        self, diagonal: ScenarioMatrix, below: ScenarioMatrix, steps: int, kept: KeptFactors | None = None
+    ) -> None:
+        self.diagonal, self.below, self.steps, self.kept = diagonal, below, steps, kept
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,12 +122,11 @@ class BidiagonalFactors:
     def __init__(self, matrix: BidiagonalMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> None:
         diagonal, steps = matrix.diagonal, range(matrix.steps)
         self._steps = matrix.steps
-        self._factors: list[Factorisation] = []
-        for k in steps:
-            # The first steps may have another scheme; all others share one block.
-            same = k > 0 and (diagonal.shared or torch.equal(diagonal.data[k], diagonal.data[k - 1]))
-            block = self._factors[-1] if same else Factorisation(diagonal.host(k), counts, diagonal.symmetric, solver)
-            self._factors.append(block)
+        kept = KeptFactors() if matrix.kept is None else matrix.kept
+        if diagonal.shared:
+            self._factors = [kept.of(diagonal, counts, solver)] * matrix.steps
+        else:
+            self._factors = [kept.of(diagonal.row(k), counts, solver) for k in steps]
         below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
         self._below = below * matrix.steps if matrix.below.shared else below
 

@@ -6,19 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from .conjugate_gradients import conjugate_gradients
 from .counts import Counts
+from .products import BlockDiagonalMatrix, repeated
 from .safe_lengths import dot, length, magnitude, paired_length
 from .sparse import SparseMatrix
 
-# Squares of lengths that need no scaling.
-_USUAL = 1e-200, 1e200
 # The smallest eigenvalue is known well enough where an inverse iteration lowers its estimate by less than this factor.
 _SETTLED = 0.9
+# Squares of lengths that need no scaling.
+_USUAL = 1e-200, 1e200
 
 
 class RieszMap:
@@ -46,8 +46,8 @@ class RieszMap:
         overestimate: Callable[[Tensor], Tensor | None] | None = None,
         improve: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        self.matrix, self._solve, self.diagonal = matrix, solve, diagonal
-        self._error, self._overestimate, self._improve = error, overestimate, improve
+        self.matrix, self._solve, self.diagonal, self._improve = matrix, solve, diagonal, improve
+        self._error, self._overestimate = error, overestimate
 
     def covector(self, x: Tensor) -> Tensor:
         """K x."""
@@ -181,6 +181,8 @@ def mass_riesz_map(matrix: SparseMatrix, counts: Counts, rtol: float = 1e-13) ->
     def improve(derivative: Tensor, guess: Tensor) -> Tensor:
         left = derivative - matrix.mv(guess)
         wanted, reached = (float((each.square() * inverse).sum()) for each in (derivative, left))
+        if not (_USUAL[0] < wanted < _USUAL[1] and math.isfinite(reached)):
+            return solve(derivative)
         return guess if reached <= (rtol * rtol) * wanted else guess + solve(left)
 
     return RieszMap(matrix, solve, improve=improve)
@@ -190,8 +192,8 @@ def block_riesz_map(parts: Sequence[tuple[RieszMap, int, float]]) -> RieszMap:
     """The inner product of a product of spaces, from (inner product, number of copies, weight) of each."""
     if len(parts) == 1 and parts[0][1:] == (1, 1.0):
         return parts[0][0]
-    blocks = [weight * sp.kron(sp.identity(copies), part.matrix.host) for part, copies, weight in parts]
-    matrix = SparseMatrix(sp.block_diag(blocks, format="csr"), parts[0][0].matrix.device, symmetric=True)
+    blocks = [repeated(part.matrix, copies, weight) for part, copies, weight in parts]
+    matrix = blocks[0] if len(blocks) == 1 else BlockDiagonalMatrix(blocks)
     sizes = [copies * part.matrix.shape[0] for part, copies, _ in parts]
 
     def solve(derivative: Tensor) -> Tensor:

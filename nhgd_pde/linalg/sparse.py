@@ -32,15 +32,21 @@ class SparseMatrix:
     times slower than products with a CSR tensor.
 
     Args:
-        host: the matrix; its data is shared, not copied, on the CPU.
+        host: the matrix; its data is shared, not copied, on the CPU. None for a product that knows how to apply itself.
         device: where products are computed.
         symmetric: the matrix equals its transpose (not checked), so that one copy serves both.
     """
 
-    def __init__(self, host: sp.csr_matrix, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
-        self.host = sp.csr_matrix(host)
+    def __init__(self, host: sp.csr_matrix | None, device: torch.device | str = "cpu", symmetric: bool = False) -> None:
+        self._host = host if host is None or isinstance(host, sp.csr_matrix) else sp.csr_matrix(host)
         self.device = torch.device(device)
         self.symmetric = symmetric
+
+    @cached_property
+    def host(self) -> sp.csr_matrix:
+        """The matrix as one of scipy."""
+        assert self._host is not None
+        return self._host
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -97,7 +103,11 @@ class ScenarioMatrix:
 
     def host(self, scenario: int = 0) -> sp.csr_matrix:
         """The matrix of one scenario."""
-        return self._host(self.data[0 if self.shared else scenario])
+        return self._one if self.shared else self._host(self.data[scenario])
+
+    @cached_property
+    def _one(self) -> sp.csr_matrix:
+        return self._host(self.data[0])
 
     def row(self, scenario: int) -> ScenarioMatrix:
         """The matrix of one scenario, by itself."""
@@ -106,7 +116,13 @@ class ScenarioMatrix:
 
     def mean(self) -> sp.csr_matrix:
         """The mean over the scenarios."""
-        return self._host(self.data[0] if self.shared else self.data.mean(0))
+        return self._one if self.shared else self._host(self.data.mean(0))
+
+    @property
+    def operator(self) -> SparseMatrix:
+        """The matrix that all scenarios share, for products on its device."""
+        assert self.shared
+        return self._operator
 
     def _host(self, data: Tensor) -> sp.csr_matrix:
         indptr, indices = self.pattern
@@ -138,6 +154,15 @@ class ScenarioMatrix:
         if isinstance(factor, float) and factor == 1.0:
             return self
         return ScenarioMatrix(self.pattern, factor * self.data, self.shape, self.symmetric)
+
+    def with_columns(self, factor: float | Tensor, columns: np.ndarray, other: float) -> ScenarioMatrix:
+        """The matrix times a number, or times one per scenario (S, 1), but some columns times another number."""
+        chosen = np.zeros(self.shape[1], dtype=bool)
+        chosen[columns] = True
+        mask = torch.from_numpy(chosen[self.pattern[1]]).to(self.data.device)
+        data = torch.where(mask, other * self.data, factor * self.data)
+        symmetric = self.symmetric and isinstance(factor, float) and factor == other
+        return ScenarioMatrix(self.pattern, data, self.shape, symmetric)
 
     def restrict(self, rows: np.ndarray, columns: np.ndarray) -> ScenarioMatrix:
         """The submatrices of some rows and columns, both given as sorted indices."""

@@ -65,8 +65,8 @@ class Steps(Protocol):
 class ForwardProblem(OuterProblem, Protocol):
     """A problem whose inner variables are the last state of an evolution."""
 
-    def first_state(self) -> Tensor:
-        """(N,) the state at the beginning, which does not depend on v."""
+    def first_state(self, v: Tensor) -> Tensor:
+        """(N,) the state at the beginning, which does not depend on v here."""
         ...
 
     def parts(self) -> Iterator[Steps]:
@@ -115,7 +115,7 @@ class FDS(Compared):
     ) -> tuple[Evaluation, ForwardState]:
         if said := problem.refusal(v):
             return failed_evaluation(v, said), state
-        u = problem.first_state()
+        u = problem.first_state(v)
         z = u.new_zeros(len(v), len(u))
         value, direct, indirect = problem.control_value(v), problem.control_derivative(v), torch.zeros_like(v)
         errors = 0.0, 0.0

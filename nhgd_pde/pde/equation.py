@@ -342,14 +342,14 @@ class StateEquation:
         """The derivatives of (J^T w, R_v^T w) in the direction (du, dv) with fixed w (S, n); (S, n) and (p,)."""
         if self.affine:
             return torch.zeros_like(u), torch.zeros_like(v)
-        whole, control = self._second_derivative(self.embed(u, v), v, w, self.extend(du, v, dv), dv)
+        whole, control = self.second_parts(self.embed(u, v), v, w, self.extend(du, v, dv), dv)
         control = control + self.restrict_data(whole, v)
         if self.data is not None and self.data.parameters:
             # R_v^T w has the derivative of the given coefficients as a factor, which also changes with v.
             control = control + self.bent_data(self.linearise(u, v).control.whole_rmv(w), v, dv)
         return self.restrict(whole), control
 
-    def _second_derivative(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+    def second_parts(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """w times the second derivative along (step, dv): by all coefficients (S, N), and by the controls (p,)."""
         stages, tests, step = self._stages(full), self._tests(w), self._stages(step)
         state, control = torch.zeros_like(stages), torch.zeros_like(v)

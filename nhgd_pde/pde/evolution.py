@@ -10,7 +10,7 @@ each step, so that the optimised problem is exactly the discrete one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..fem.evaluation_operator import EvaluationOperator
-from ..linalg.bidiagonal import BidiagonalMatrix, LevelMatrix
+from ..linalg.bidiagonal import BidiagonalMatrix, KeptFactors, LevelMatrix
 from ..linalg.factorisation import Factorisation
 from ..linalg.newton import newton
 from ..linalg.sparse import ScenarioMatrix, added
@@ -43,6 +43,9 @@ class EvolutionEquation(StateEquation):
         step: dt, the length of a time step.
         inertia: the integral of capacity u phi in place of `mass`, with the coefficient `capacity` (P,) or (steps, P),
             where controls change the factor of the time derivative; else None.
+        multipliers: indices of the coefficients of one time that have no time derivative, such as pressures: they
+            belong to a step as a whole, and enter its integrals with their value at its end; None without any.
+        kept: the factors of the last steps, for equal matrices of other equations; None where there are no others.
     """
 
     mass: ScenarioMatrix | None = None
@@ -51,6 +54,8 @@ class EvolutionEquation(StateEquation):
     step: float = 1.0
     symmetric_steps: bool = False
     inertia: Integral | None = None
+    multipliers: np.ndarray | None = None
+    kept: KeptFactors | None = None
 
     @property
     def _symmetric_integrals(self) -> bool:
@@ -89,12 +94,34 @@ class EvolutionEquation(StateEquation):
         levels = self._levels(full)
         if self.theta == 1.0:
             return levels[1:]
-        return self._share * levels[1:] + (1.0 - self._share) * levels[:-1]
+        found = self._share * levels[1:] + (1.0 - self._share) * levels[:-1]
+        return found if self.multipliers is None else self._with_ends(found, levels[1:])
 
     def _stages_transposed(self, covector: Tensor) -> Tensor:
-        after = torch.cat([torch.zeros_like(covector[:1]), self._share * covector])
-        before = torch.cat([(1.0 - self._share) * covector, torch.zeros_like(covector[:1])])
-        return (after + before).reshape(1, -1)
+        after, before = self._share * covector, (1.0 - self._share) * covector
+        if self.multipliers is not None:
+            after, before = self._with_ends(after, covector), self._with_ends(before, torch.zeros_like(before))
+        none = torch.zeros_like(covector[:1])
+        return (torch.cat([none, after]) + torch.cat([before, none])).reshape(1, -1)
+
+    def _with_ends(self, values: Tensor, ends: Tensor) -> Tensor:
+        """Values (..., size of the space), those of multipliers from `ends`."""
+        found = values.clone()
+        found[..., self.multipliers] = ends[..., self.multipliers]
+        return found
+
+    def at_end(self, state: ScenarioMatrix, share: Tensor | float) -> ScenarioMatrix:
+        """dt times the part of the derivative `state` of the integrals that belongs to the end of each step."""
+        return self._of_levels(state, share, 1.0)
+
+    def at_start(self, state: ScenarioMatrix, share: Tensor | float) -> ScenarioMatrix:
+        """dt times the part of the derivative `state` of the integrals that belongs to the start of each step."""
+        return self._of_levels(state, 1.0 - share, 0.0)
+
+    def _of_levels(self, state: ScenarioMatrix, share: Tensor | float, of_multipliers: float) -> ScenarioMatrix:
+        if self.multipliers is None:
+            return state.scaled(share * self.step)
+        return state.scaled(self.step).with_columns(share, self.multipliers, of_multipliers)
 
     def _tests(self, w: Tensor) -> Tensor:
         whole = w.new_zeros(self.steps, self._width)
@@ -120,12 +147,25 @@ class EvolutionEquation(StateEquation):
             return self.mass
         if not (self._masses and torch.equal(self._masses[0][0], v)):
             capacity = self.inertia.entered(self.rows.spread(v))["capacity"]
-            self._masses[:] = [(v.clone(), capacity_matrix(self.inertia.evaluation, self.fields, capacity))]
+            self._masses[:] = [(v.clone(), capacity_matrix(self.inertia.evaluation, range(self.fields), capacity))]
         return self._masses[0][1]
 
     @cached_property
     def _masses(self) -> list[tuple[Tensor, ScenarioMatrix]]:
         return []
+
+    def before(self, v: Tensor, derivative: Linearisation) -> ScenarioMatrix:
+        """(N of a time, N of a time) the derivative of the first step by the coefficients at time t_0."""
+        return self._known_before if self.affine else self._before(v, derivative)
+
+    @cached_property
+    def _known_before(self) -> ScenarioMatrix:
+        return self._before(self.lift.new_zeros(self.controls), self.constant_linearisation)
+
+    def _before(self, v: Tensor, derivative: Linearisation) -> ScenarioMatrix:
+        theta = self.theta if self.first is None else self.first
+        found = self.mass_at(v).row(0).scaled(-1.0)
+        return found + self.at_start(derivative.whole.row(0), theta) if theta < 1.0 else found
 
     def _residual(self, full: Tensor, v: Tensor) -> Tensor:
         levels = self._levels(full)
@@ -163,12 +203,12 @@ class EvolutionEquation(StateEquation):
         if self.inertia is not None:
             direct = self._changed_inertia(full, v, direct)
         mass = self.mass_at(v)
-        diagonal = mass + state.scaled(self._share * self.step)
+        diagonal = mass + self.at_end(state, self._share)
         below = mass.scaled(-1.0)
         if self.theta < 1.0:
-            below = below + state.scaled((1.0 - self._share) * self.step)
+            below = below + self.at_start(state, self._share)
         free, every = self.spatial_free, np.arange(self._width)
-        matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps)
+        matrix = BidiagonalMatrix(diagonal.restrict(free, free), below.restrict(free, free), self.steps, self.kept)
         entering = None if direct is None else direct.restrict(free, np.arange(self.rows.width))
         derivative = ControlDerivative(self.rows, entering)
         if self.data is not None:
@@ -184,8 +224,8 @@ class EvolutionEquation(StateEquation):
         blocks = inertia.control_blocks(inertia.evaluation.evaluate(levels[1:] - levels[:-1]), controls)
         return added(direct, inertia.evaluation.assemble(inertia.control_evaluation, blocks)) if blocks else direct
 
-    def _second_derivative(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-        state, control = super()._second_derivative(full, v, w, step, dv)
+    def second_parts(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+        state, control = super().second_parts(full, v, w, step, dv)
         if self.inertia is None:
             return state, control
         inertia, evaluate = self.inertia, self.inertia.evaluation.evaluate
@@ -207,15 +247,28 @@ class EvolutionEquation(StateEquation):
 
     @property
     def fields(self) -> int:
-        """The number of fields under the time derivative: all fields, because no evolution here has multipliers."""
+        """The number of fields under the time derivative with a capacity, which are all fields of such an equation."""
         return self.integrals[0].evaluation.fields
 
 
-def capacity_matrix(cells: EvaluationOperator, fields: int, capacity: Tensor) -> ScenarioMatrix:
-    """The mass matrix of the first fields, with the factor `capacity` (P,) or (steps, P)."""
-    weight = capacity.reshape(-1, *cells.quadrature.weights.shape)
-    values = range(0, cells.stride * fields, cells.stride)
-    return cells.assemble(cells, {(i, i): weight for i in values}, symmetric=True)
+def capacity_matrix(
+    cells: EvaluationOperator, derived: Sequence[int], capacity: Tensor, carrier: Tensor | None = None
+) -> ScenarioMatrix:
+    """The matrix of int capacity u (phi + carrier . grad phi).
+
+    Args:
+        derived: for the first test functions, field by field, the number of the field u.
+        capacity: (P,) or (steps, P).
+        carrier: (dim, 1 or steps, P); None for zero, with which this is a mass matrix.
+    """
+    shape, stride = cells.quadrature.weights.shape, cells.stride
+    places = [(k * stride, field * stride) for k, field in enumerate(derived)]
+    blocks = {place: capacity.reshape(-1, *shape) for place in places}
+    if carrier is not None:
+        weighted = (carrier * capacity).reshape(len(carrier), -1, *shape)
+        blocks |= {(i + 1 + j, k): each for i, k in places for j, each in enumerate(weighted)}
+    mutual = all((k, i) in places for i, k in places)
+    return cells.assemble(cells, blocks, symmetric=carrier is None and mutual)
 
 
 def inertia(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, None]:
@@ -253,7 +306,7 @@ class _Step:
         for integral in self.integrals:
             test = integral.evaluation
             blocks = integral.state_blocks(test.evaluate(stage), None)
-            total = total + test.assemble(test, blocks, equation.symmetric_steps).scaled(self.theta * equation.step)
+            total = total + equation.at_end(test.assemble(test, blocks, equation.symmetric_steps), self.theta)
         free = equation.spatial_free
         factors = Factorisation(total.restrict(free, free).host(), equation.counts, total.symmetric, equation.solver)
         return lambda b: factors.solve(b[None])[0]
@@ -262,4 +315,7 @@ class _Step:
         """The coefficients at the end of the step, and those (1, size) at which the integrals are evaluated."""
         after = self.given.clone()
         after[self.equation._spatial] = u
-        return after, torch.lerp(self.before, after, self.theta)[None]
+        stage = torch.lerp(self.before, after, self.theta)
+        if self.equation.multipliers is not None:
+            stage = self.equation._with_ends(stage, after)
+        return after, stage[None]

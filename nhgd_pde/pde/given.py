@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -32,6 +33,14 @@ class ParameterData:
     function: Callable[[Sequence[Tensor]], Tensor]
     controls: int
     guard: Guard
+
+    def after(self, first: int) -> ParameterData | None:
+        """The same without those of the first coefficients; None where none is left."""
+        kept = self.indices >= first
+        if bool(kept.all()) or not bool(kept.any()):
+            return self if bool(kept.any()) else None
+        whole = self.function
+        return replace(self, indices=self.indices[kept], function=lambda numbers: whole(numbers)[:, kept])
 
     def refusal(self, v: Tensor) -> str:
         """A sentence on a coefficient that is not admissible at v; empty where all are admissible."""
@@ -112,6 +121,38 @@ class GivenData:
         if self.matrix is not None:
             parts.append(np.flatnonzero(np.diff(self.matrix.host.indptr)))
         return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
+
+    def after(self, first: int) -> GivenData:
+        """The same without those of the first coefficients, which no control changes then."""
+        matrix = self.matrix
+        if matrix is not None:
+            kept = sp.diags_array(np.where(np.arange(self.size) < first, 0.0, 1.0))
+            host = sp.csr_matrix(kept @ matrix.host)
+            host.eliminate_zeros()
+            matrix = SparseMatrix(host, matrix.device) if host.nnz else None
+        parameters = tuple(found for each in self.parameters if (found := each.after(first)) is not None)
+        return GivenData(self.size, matrix, parameters)
+
+    def of_last(self, count: int, entries: np.ndarray, controls: int) -> GivenData:
+        """The last `count` coefficients as functions of more controls (p,), of which the present ones are `entries`."""
+        matrix, first = self.matrix, self.size - count
+        if matrix is not None:
+            chosen = sp.csr_matrix(
+                (np.ones(len(entries)), (np.arange(len(entries)), entries)), (len(entries), controls)
+            )
+            matrix = SparseMatrix(sp.csr_matrix(matrix.host[first:] @ chosen), matrix.device)
+        after = (each.after(first) for each in self.parameters)
+        parameters = tuple(
+            replace(
+                each,
+                columns=tuple(int(entries[k]) for k in each.columns),
+                indices=each.indices - first,
+                controls=controls,
+            )
+            for each in after
+            if each is not None
+        )
+        return GivenData(count, matrix, parameters)
 
     def added(self, full: Tensor, v: Tensor) -> Tensor:
         """Coefficients (S, N), which are zero where parameters determine them, plus those of the controls v (p,)."""

@@ -192,9 +192,20 @@ class ScaledIntegral:
             factors[:, self._components.index(i), self._components.index(j)] = block.reshape(-1)
         return factors
 
-    def scaled_fluxes(self, gradients: Tensor) -> Tensor:
-        """B u, (S, components, places)."""
-        return _times(self._scaled_factors, gradients)
+    def fluxes(self, full: Tensor) -> Tensor:
+        """B u, (S, components, places), for coefficients (S, N).
+
+        Those of the last state of one scenario are kept: R and R_v at one design, and R at the next one, need the same.
+        """
+        if len(full) > 1:
+            return _times(self._scaled_factors, self.gradients(full))
+        if not (self._last and torch.equal(self._last[0][0], full)):
+            self._last[:] = [(full.clone(), _times(self._scaled_factors, self.gradients(full)))]
+        return self._last[0][1]
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, Tensor]]:
+        return []
 
     def _integrated(self, c: Tensor) -> Tensor:
         """c (S or 1, places of the coefficient) times the weights, at the places of the gradients."""
@@ -209,15 +220,14 @@ class ScaledIntegral:
 
     def residual(self, full: Tensor, c: Tensor) -> Tensor:
         """int w_i (A_ij + c B_ij) u_j tested with all functions; (S, N)."""
-        gradients = self.gradients(full)
-        fluxes = self.scaled_fluxes(gradients) * self._integrated(c)[:, None]
+        fluxes = self.fluxes(full) * self._integrated(c)[:, None]
         if self._fixed_factors is not None:
-            ones = c.new_ones(1, c.shape[1])
-            fluxes = fluxes + _times(self._fixed_factors, gradients) * self._integrated(ones)[:, None]
+            ones = self._integrated(c.new_ones(1, c.shape[1]))
+            fluxes = fluxes + _times(self._fixed_factors, self.gradients(full)) * ones[:, None]
         return self.tested(fluxes)
 
     def moved(self, fluxes: Tensor, dc: Tensor) -> Tensor:
-        """int w_i dc B_ij u_j tested with all functions, for `scaled_fluxes` and changes dc of the coefficient."""
+        """int w_i dc B_ij u_j tested with all functions, for `fluxes` and changes dc of the coefficient."""
         return self.tested(fluxes * self._integrated(dc)[:, None])
 
     def paired(self, tests: Tensor, fluxes: Tensor) -> Tensor:

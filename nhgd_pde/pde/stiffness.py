@@ -179,7 +179,7 @@ class ScaledControl:
     @cached_property
     def _fluxes(self) -> list[Tensor]:
         every = self.stiffness.integrals
-        return [each.scaled_fluxes(each.gradients(self.full)) for each in every]
+        return [each.fluxes(self.full) for each in every]
 
     def mv(self, d: Tensor) -> Tensor:
         """(S or 1, columns) -> (S, n)."""

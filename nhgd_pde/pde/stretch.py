@@ -45,7 +45,7 @@ class Excerpt:
     steps: int
 
     @cached_property
-    def _indices(self) -> Tensor:
+    def indices(self) -> Tensor:
         """(p of these steps,) for every entry of the controls of these steps, the entry of v that it equals."""
         found = []
         layout = zip(self.whole.offsets, self.whole.columns, self.whole.copies, self.whole.varying, strict=False)
@@ -57,16 +57,16 @@ class Excerpt:
 
     def local(self, v: Tensor) -> Tensor:
         """The controls (..., p) of the evolution -> those of these steps, with a value in every step."""
-        return v[..., self._indices.to(v.device)]
+        return v[..., self.indices.to(v.device)]
 
     def gathered(self, covector: Tensor) -> Tensor:
         """The transpose of `local`, of one covector."""
-        return covector.new_zeros(self.whole.size).index_add(0, self._indices.to(covector.device), covector)
+        return covector.new_zeros(self.whole.size).index_add(0, self.indices.to(covector.device), covector)
 
     @property
     def acting(self) -> Tensor:
         """The entries of v that act in these steps, sorted."""
-        return self._indices.unique()
+        return self.indices.unique()
 
     @property
     def begun(self) -> Tensor:
@@ -99,7 +99,7 @@ class Stretch:
     """Some steps of an evolution.
 
     Attributes:
-        equation: of these steps; no coefficient of the state follows from controls.
+        equation: of these steps; no coefficient of the state at their start follows from controls.
         excerpt: the controls in these steps.
     """
 
@@ -114,9 +114,7 @@ class Stretch:
             SingularMatrixError: the matrix of a step is singular.
         """
         controls, width = self.excerpt.local(v), len(start)
-        lift = self.equation.lift.clone()
-        lift[:width] = start
-        here = replace(self.equation, lift=lift)
+        here = self.starting(start)
         u, linear = self._solved(here, controls)
         load = here.integrated(torch.zeros_like(u), controls)
         error = _relative(here.integrated(u, controls), linear.state.mv(u), load)
@@ -130,6 +128,37 @@ class Stretch:
         carried[columns] = steps
         return Passage(levels, carried, error, worst)
 
+    def starting(self, start: Tensor) -> EvolutionEquation:
+        """The equation of these steps with the state (N,) at their start."""
+        lift = self.equation.lift.clone()
+        lift[: len(start)] = start
+        return replace(self.equation, lift=lift)
+
+    def states(self, v: Tensor, start: Tensor) -> Tensor:
+        """(steps, N) the states at the ends of the steps, from the state (N,) at the start.
+
+        Raises:
+            InadmissibleError, SingularMatrixError: as of `passed`.
+        """
+        controls, here = self.excerpt.local(v), self.starting(start)
+        u, _ = self._solved(here, controls)
+        return here.embed(u, controls)[0, len(start) :].reshape(-1, len(start)).clone()
+
+    def linearised(self, here: EvolutionEquation, u: Tensor, controls: Tensor) -> Linearisation:
+        """The derivatives at unknowns (1, n); those of an affine equation belong to every state at the start."""
+        known = self.equation if here.affine else here
+        return known.linearise(u, controls)
+
+    def residual(self, here: EvolutionEquation, u: Tensor, controls: Tensor) -> Tensor:
+        """R (1, n); that of an affine equation by products with its matrices."""
+        if not here.affine:
+            return here.integrated(u, controls)
+        own, width, free = self.equation, self._width, self._spatial
+        found = own.residual(u, controls).clone()
+        start = here.lift[:width] - own.lift[:width]
+        found[:, : len(free)] += own.before(controls, own.constant_linearisation).mv(start[None])[:, free]
+        return found
+
     @cached_property
     def _spatial(self) -> Tensor:
         return torch.from_numpy(np.asarray(self.equation.spatial_free, dtype=np.int64))
@@ -141,10 +170,10 @@ class Stretch:
             u = self._nonlinear(here, controls)
             return u, here.linearise(u, controls)
         # The factors of an affine equation belong to every state at the start, and to all passages.
-        known = self.equation.linearise(zero, controls) if here.affine else here.linearise(zero, controls)
+        known = self.linearised(here, zero, controls)
         u = zero
         for _ in range(2):
-            u = u - known.factors.solve(here.integrated(u, controls))
+            u = u - known.factors.solve(self.residual(here, u, controls))
         return u, known if here.affine else here.linearise(u, controls)
 
     def _nonlinear(self, here: EvolutionEquation, controls: Tensor) -> Tensor:
@@ -188,11 +217,7 @@ class Stretch:
                 unit[column] = 1.0
                 right[k] = -linear.control.mv(self.excerpt.local(unit))[0]
                 unit[column] = 0.0
-        first = equation.theta if equation.first is None else equation.first
-        below = equation.mass_at(controls).row(0).scaled(-1.0)
-        if first < 1.0:
-            below = below + linear.whole.row(0).scaled((1.0 - first) * equation.step)
-        free = self._spatial
+        free, below = self._spatial, equation.before(controls, linear)
         right[:, : len(free)] -= below.mv(start[:, None])[:, 0][:, free]
         found = linear.factors.solve(right)
         left = (linear.state.mv(found) - right).norm(dim=1)

@@ -20,6 +20,7 @@ EQUATIONS = {
     "stokes": "building.families.flow:StokesSpec",
     "navier_stokes": "building.families.flow:NavierStokesSpec",
     "helmholtz": "building.families.helmholtz:HelmholtzSpec",
+    "wave": "building.families.wave:WaveSpec",
     "python": "building.families.python:PythonSpec",
 }
 """pde.kind, or pde.python: the equations (`building.families.base.Equation`), whose files load no torch."""

@@ -46,7 +46,9 @@ class BoundarySpec(Alternatives):
         default=None, description="Conductivity du/dn = coefficient (value - u), as {coefficient, value}."
     )
     absorbing: Annotated[bool | None, Flag(only=True)] = Field(
-        default=None, description="Waves go out: conductivity du/dn = i wavenumber sqrt(conductivity) u; of helmholtz."
+        default=None,
+        description="Waves go out: conductivity du/dn = i wavenumber sqrt(conductivity) u of helmholtz, "
+        "-sqrt(conductivity) u_t of wave.",
     )
 
     @property
@@ -141,6 +143,10 @@ class EquationSpec(Section):
     steady_operator: ClassVar[bool] = False
     convective: ClassVar[bool] = False
     absorbs: ClassVar[bool] = False
+
+    def initial_fields(self, dim: int) -> int:
+        """The number of fields that have values at time 0, of an evolution."""
+        return self.components_of_source(dim)
 
     def components_of_source(self, dim: int) -> int:
         """The number of fields that the source acts on, in `dim` dimensions."""

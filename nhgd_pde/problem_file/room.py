@@ -12,13 +12,24 @@ from .control_spec import DensityControl
 from .loading import ProblemFile
 from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
 from .schema import ProblemSpec
-from .sizes import MeshSize, control_size, fields, mesh_size, real, state_size, steps_at_once, two_to
+from .sizes import (
+    MeshSize,
+    control_size,
+    fields,
+    mesh_size,
+    real,
+    recomputed_at_once,
+    state_size,
+    steps_at_once,
+    two_to,
+)
 
 # Bytes that the loaded libraries take.
 LIBRARIES = 3e8
 # Bytes of tables, matrices and vectors for each unknown of the state, by the dimension. They are fitted to the peaks of
-# runs with 4e3 to 2.6e5 unknowns in one and two dimensions, and 7e3 to 1.6e4 in three.
-STATE = {1: 4e3, 2: 4e3, 3: 2e4}
+# runs with 4e3 to 1e6 unknowns in one and two dimensions, and 7e3 to 2.4e5 in three: those of scalar equations take
+# half as many, and those of elements of higher degree and of vectors nearly as many.
+STATE = {1: 4e3, 2: 4e3, 3: 1e4}
 # The same bytes in an evolution, for each unknown at each time: where all steps share one matrix (True), and where each
 # step has its own (False), so that several sets of factors are held. Fitted to 2e4 to 1.6e5 unknowns in two dimensions.
 EVOLUTION = {True: 2.6e3, False: 1.2e4}
@@ -146,11 +157,21 @@ class _Plan:
             object.__setattr__(self, "scenarios", self._scenarios())
 
     def _steps_in_memory(self) -> float:
-        """The number of steps that are in memory at once: all of them, but with method fds."""
+        """The number of steps that are in memory at once: all of them, unless they are passed."""
         spec, steps = self.spec, real(self.spec.time.steps) if self.spec.time is not None else 1.0
-        if spec.method != "fds":
+        if not spec.passes_steps:
             return steps
-        return float(steps_at_once(steps, state_size(spec, self.mesh), control_size(spec, self.mesh)))
+        size = state_size(spec, self.mesh)
+        if spec.method == "fds":
+            return float(steps_at_once(steps, size, control_size(spec, self.mesh)))
+        return float(recomputed_at_once(steps, size, self._kept_states))
+
+    @property
+    def _kept_states(self) -> float:
+        """The number of states that `time.memory` has room for, or of all of them."""
+        time = self.spec.time
+        assert time is not None and time.memory is not None
+        return min(time.memory / (8.0 * state_size(self.spec, self.mesh)), real(time.steps) + 1.0)
 
     def __str__(self) -> str:
         text = f"{_number(self.mesh.cells)} cells, {_number(state_size(self.spec, self.mesh))} state unknowns"
@@ -170,6 +191,8 @@ class _Plan:
         if self.spec.method == "fds":
             derivatives = 8.0 * (self.steps + 1.0) * state_size(self.spec, self.mesh)
             yield _Need("control", derivatives * control_size(self.spec, self.mesh))
+        elif self.spec.passes_steps:
+            yield _Need("time.memory", 8.0 * self._kept_states * state_size(self.spec, self.mesh))
         if self.spec.method in SEARCHES and self.spec.population.processes > 1:
             # Each process has a problem of its own.
             yield _Need("population.processes", real(self.spec.population.processes) * (LIBRARIES + self.common))

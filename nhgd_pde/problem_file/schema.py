@@ -21,6 +21,7 @@ from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, Paramet
 from nhgd_pde.problem_file.equation_parts import EquationSpec, Vector
 from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.fields import (
+    Bytes,
     Formula,
     OneOf,
     Section,
@@ -69,7 +70,12 @@ class TimeSpec(Section):
         default="implicit_euler", description="First or second order; the latter is the implicit midpoint rule."
     )
     initial: Annotated[Expression | Vector, Formula(vector=True)] = Field(
-        default=Expression(0), description="State at time 0, interpolated at the nodes; of a vector a list."
+        default=Expression(0),
+        description="State at time 0, interpolated at the nodes; of a vector a list, of a wave [u, u_t].",
+    )
+    memory: Annotated[float | None, Bytes()] = Field(
+        default=None,
+        description="Most bytes of states that are kept, such as 4 GB; others are made again. Null keeps all of them.",
     )
 
 
@@ -219,6 +225,11 @@ class ProblemSpec(Section):
     def convective(self) -> bool:
         """Whether the state is a flow that carries itself."""
         return self.pde.convective
+
+    @property
+    def passes_steps(self) -> bool:
+        """Whether the steps of an evolution are made and passed, instead of being in memory all at once."""
+        return self.method == "fds" or (self.time is not None and self.time.memory is not None)
 
     @property
     def keyed_controls(self) -> tuple[tuple[str, ControlSpec], ...]:

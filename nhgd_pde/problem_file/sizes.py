@@ -135,3 +135,14 @@ def steps_at_once(steps: float, size: float, controls: float) -> int:
     """
     most = min(_STEPS, steps, _STATES / max(size, 1.0), _DERIVATIVES / max(size * controls, 1.0))
     return max(int(most), 1)
+
+
+def recomputed_at_once(steps: float, size: float, room: float) -> int:
+    """The number of steps that are made at once where states are made again, which all fit into the room several times.
+
+    Args:
+        steps: number of all steps.
+        size: number of coefficients of the state at one time.
+        room: number of states that can be kept.
+    """
+    return max(int(min(_STEPS, steps, _STATES / max(size, 1.0), room / 8.0)), 1)

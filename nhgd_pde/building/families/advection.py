@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AdvectionDiffusionSpec(Equation):
-    """-div(conductivity grad u) + velocity . grad u + reaction u = source."""
+    """u_t - div(conductivity grad u) + velocity . grad u + reaction u = source; steady without `time`."""
 
     kind: Literal["advection_diffusion"]
     conductivity: Conductivity = Expression(1.0)
@@ -34,6 +34,8 @@ class AdvectionDiffusionSpec(Equation):
     boundary: Conditions = Field(default_factory=dict)
     points: Points = ()
 
+    evolves: ClassVar[Literal["may"]] = "may"
+    steady_operator: ClassVar[bool] = True
     starter: ClassVar[Starter] = Starter(pde={"conductivity": "0.01", "velocity": "[1, 0]"})
 
     def interior(self, values: Values, space: StateSpace) -> Interior:

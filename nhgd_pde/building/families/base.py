@@ -61,6 +61,10 @@ class Interior:
         multiplier: (P,) weight of the last field, a multiplier, in a product that is spectrally equivalent
             to its Schur complement; None without a multiplier.
         closed: an affine integrand as sums of products; None for another one.
+        carrier: factor (dim, 1 or steps, P) of grad phi beside phi in the integral with the time derivative, where
+            upwinding has changed the test functions; None without.
+        derived: the field whose time derivative stands in the equation of each field; None for the first group of
+            fields, each in its own.
         scale: a coefficient in which the part of the integrand with the state is affine, see `Integral`.
     """
 
@@ -79,6 +83,8 @@ class Interior:
     eased: Callable[[float], Pointwise] | None = None
     undetermined: UndeterminedField | None = None
     closed: ClosedForm | None = None
+    carrier: Tensor | None = None
+    derived: tuple[int, ...] | None = None
     multiplier: Tensor | None = None
     scale: str = ""
 

@@ -58,6 +58,7 @@ class _Flow(Equation):
     points: Points = ()
 
     mixed: ClassVar[bool] = True
+    evolves: ClassVar[Literal["may"]] = "may"
     starter: ClassVar[Starter] = _STARTER
 
     def components_of_source(self, dim: int) -> int:
@@ -73,13 +74,14 @@ class _Flow(Equation):
 
 
 class StokesSpec(_Flow):
-    """-viscosity lap u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+    """u_t - viscosity lap u + grad p = source, div u = 0; steady without `time`; velocities in P2, pressures in P1."""
 
     kind: Literal["stokes"]
+    steady_operator: ClassVar[bool] = True
 
 
 class NavierStokesSpec(_Flow):
-    """-viscosity lap u + (u . grad) u + grad p = source, div u = 0; velocities in P2, pressures in P1."""
+    """u_t - viscosity lap u + (u . grad) u + grad p = source, div u = 0; steady without `time`; P2 and P1 elements."""
 
     kind: Literal["navier_stokes"]
     convective: ClassVar[bool] = True
@@ -107,7 +109,8 @@ def _interior(pde: _Flow, values: Values, space: StateSpace) -> Interior:
         affine=not pde.convective,
         symmetric=not pde.convective,
         coercive=False,
-        absorbing=False,
+        absorbing=values.times is not None,
+        capacity=None if values.times is None else x.new_ones(x.shape[1]),
         norms=(*velocity, "l2"),
         vector=dim,
         eased=navier_stokes if pde.convective else None,

@@ -40,8 +40,9 @@ def advection_interior(values: Values, pde: AdvectionDiffusionSpec, space: State
         "source": values.tensor(values.regional("pde.source", pde.source, x)),
         **{f"velocity {i}": values.tensor(component) for i, component in enumerate(velocity)},
     }
-    absorbing = bool((reaction != 0.0).any())
-    upwinding, evaluation = _UPWINDING[pde.stabilisation], None
+    evolves = values.times is not None
+    absorbing = evolves or bool((reaction != 0.0).any())
+    upwinding, evaluation, carrier = _UPWINDING[pde.stabilisation], None, None
     if upwinding is not None and not values.issues:
         lengths = _cell_lengths(values, space, len(velocity))
         coefficients["cell_length"] = lengths({}, coefficients)
@@ -53,11 +54,36 @@ def advection_interior(values: Values, pde: AdvectionDiffusionSpec, space: State
                 _known_matrix(values, conductivity)
             curved = partial(_curved, space, conductivity)
             evaluation = values.once("second derivatives", curved) if scalar else curved()
+            if evolves:
+                carrier = _carrier(values, coefficients, tau, len(velocity))
         else:
             upwinding = None
     form = advection_diffusion(upwinding)
     closed = CLOSED_ADVECTION if upwinding is None else None
-    return Interior(form, coefficients, True, False, False, absorbing, evaluation=evaluation, closed=closed)
+    return Interior(
+        form,
+        coefficients,
+        True,
+        False,
+        False,
+        absorbing,
+        capacity=x.new_ones(x.shape[1]) if evolves else None,
+        carrier=carrier,
+        evaluation=evaluation,
+        closed=closed,
+    )
+
+
+def _carrier(values: Values, c: Coefficients, tau: Tensor, dim: int) -> Tensor:
+    """tau velocity (dim, 1 or steps, P), with which u_t is tested like the other terms of the residual.
+
+    Without it, the method would not be consistent (E. Burman, Comput. Methods Appl. Mech. Engrg. 199 (2010) 1114-1123).
+    """
+    if _controlled(values):
+        message = "expected none, found stabilisation in time beside a control that may change its coefficients"
+        values.complain("pde.stabilisation", f"{message}: take stabilisation none, with cells fine enough")
+    components = torch.broadcast_tensors(*(c[f"velocity {i}"] for i in range(dim)), tau)[:dim]
+    return (torch.stack(components) * tau).reshape(dim, -1, tau.shape[-1])
 
 
 def _controlled(values: Values) -> bool:

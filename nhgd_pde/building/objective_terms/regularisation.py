@@ -86,14 +86,16 @@ class RegularisationTerm(Term):
 
         from ...linalg.sparse import SparseMatrix
         from ...objective.terms import Regularisation
-        from ..masses import mass_matrix
 
         if part.space is None:
             gram = self.weight * sp.identity(part.columns, format="csr")
         else:
-            stride, count = part.evaluation.stride, part.evaluation.components
-            chosen = (i for i in range(count) if (i % stride == 0) == (self.norm == "l2"))
-            gram = mass_matrix(builder.values, part.evaluation, self.weight * part.weight, chosen)
+            blocks = {
+                (i, i): part.weight
+                for i in range(part.evaluation.components)
+                if (i % part.evaluation.stride == 0) == (self.norm == "l2")
+            }
+            gram = part.evaluation.assemble(part.evaluation, blocks, symmetric=True).scaled(self.weight).host()
         matrix = SparseMatrix(builder.spread(first, part, gram), builder.state.device, symmetric=True)
         return Regularisation(matrix, self._reference(key, first, part, builder))
 

@@ -66,7 +66,6 @@ class TrackingTerm(Term):
     def build(self, key: str, builder: ObjectiveBuilder) -> Objective:
         from ...linalg.sparse import SparseMatrix
         from ...objective.terms import Objective, Tracking
-        from ..masses import mass_matrix
 
         chosen = builder.chosen(key, self.component)
         if self.at is not None:
@@ -74,15 +73,16 @@ class TrackingTerm(Term):
         times = builder.times(self.time)
         target = builder.nodal(f"{key}.target", self.target, chosen, times)
         evaluation, region = builder.region(f"{key}.on", self.on)
-        weights = builder.values.tensor(self.weight * region)[None]
-        gram = mass_matrix(builder.values, evaluation, weights, (k * evaluation.stride for k in chosen))
-        mass, rows = builder.over_time(key, gram, self.time)
+        blocks = {(k * evaluation.stride, k * evaluation.stride): builder.values.tensor(region)[None] for k in chosen}
+        gram = evaluation.assemble(evaluation, blocks, symmetric=True).scaled(self.weight).host()
+        one = SparseMatrix(gram, builder.state.device, symmetric=True)
+        mass, rows = builder.over_time(key, one, self.time)
         wanted = np.broadcast_to(target, (mass.shape[0] // builder.state.size, builder.state.size))
         builder.fields["target" if "target" not in builder.fields else f"target_{key.rpartition('.')[2]}"] = wanted
         found = Tracking(
-            SparseMatrix(mass, builder.state.device, symmetric=True),
+            mass,
             builder.values.tensor(wanted.reshape(-1)),
-            None if rows is None else SparseMatrix(rows, builder.state.device),
+            rows,
         )
         return Objective((found,), ())
 

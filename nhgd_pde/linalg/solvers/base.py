@@ -121,6 +121,13 @@ class Prepared(Protocol):
         ...
 
 
+class WithoutEstimate:
+    """A prepared matrix without a cheap approximation of its inverse."""
+
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
+
 class Solver(Protocol):
     """The options of a solver; frozen.
 

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .base import Hints, Library, Prepared, Solver
+from .base import Hints, Library, Prepared, Solver, WithoutEstimate
 from .superlu import SuperLU, significant
 from .trial_solve import recovers
 
@@ -56,7 +56,7 @@ class Cholmod:
         return factors
 
 
-class CholmodFactors:
+class CholmodFactors(WithoutEstimate):
     """The factor L of a symmetric positive definite matrix. Vectors are copied to the host and back.
 
     Raises:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .base import Hints, Library
+from .base import Hints, Library, WithoutEstimate
 from .superlu import significant, singular
 from .trial_solve import recovers
 
@@ -44,7 +44,7 @@ class CuDSS:
         raise singular(matrix)
 
 
-class CuDSSFactors:
+class CuDSSFactors(WithoutEstimate):
     """The factors of a matrix on a GPU. Vectors may live on any device.
 
     cuDSS does not solve with the transpose of its factors: a matrix that is not symmetric gets a second set of factors,

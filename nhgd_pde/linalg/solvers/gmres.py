@@ -10,7 +10,7 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from .base import Hints, Prepared
+from .base import Hints, Prepared, WithoutEstimate
 from .superlu import SuperLU
 
 # Directions between restarts, and the largest number of restarts before the matrix is factorised.
@@ -99,7 +99,7 @@ def cycled(cycle: Cycle, r: np.ndarray) -> np.ndarray:
     return cycle.apply(torch.from_numpy(r)[None])[0].numpy()
 
 
-class MultigridGMRES:
+class MultigridGMRES(WithoutEstimate):
     """A matrix with a preconditioner; solves by restarted GMRES (Saad and Schultz 1986) from SciPy, on the host.
 
     A matrix whose systems do not converge is factorised instead, from then on.
@@ -141,9 +141,6 @@ class MultigridGMRES:
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, not self._hints.symmetric)
-
-    def overestimate(self, b: Tensor) -> Tensor | None:
-        return None
 
     def _solve(self, b: Tensor, transposed: bool) -> Tensor:
         if self._factors is None:

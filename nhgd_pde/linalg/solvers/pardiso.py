@@ -18,7 +18,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .base import Hints, Library
+from .base import Hints, Library, WithoutEstimate
 from .superlu import significant, singular
 from .trial_solve import recovers
 
@@ -73,7 +73,7 @@ class Pardiso:
         raise singular(matrix)
 
 
-class PardisoFactors:
+class PardisoFactors(WithoutEstimate):
     """The factors of a matrix. Vectors are copied to the host and back.
 
     Raises:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .base import Hints, Library, SingularMatrixError
+from .base import Hints, Library, SingularMatrixError, WithoutEstimate
 from .petsc_team import Leader, Refused, Told
 from .superlu import significant, singular
 from .trial_solve import recovers
@@ -62,7 +62,7 @@ class PETSc:
         return PETScSystem(kept, hints, f"-ksp_rtol {self.rtol:g} {given or usual}")
 
 
-class PETScSystem:
+class PETScSystem(WithoutEstimate):
     """A matrix that PETSc holds, on all processes. Vectors live on this one and are sent to the others and back.
 
     A matrix whose systems do not converge is factorised by MUMPS instead, from then on.

@@ -12,7 +12,7 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from .base import Hints, SingularMatrixError
+from .base import Hints, SingularMatrixError, WithoutEstimate
 from .trial_solve import LEAST_ACCURACY, recovers
 
 # Largest error of a trial solve with factors without pivots: above this error, factors with pivots are better.
@@ -150,7 +150,7 @@ def singular(matrix: sp.csr_matrix) -> SingularMatrixError:
     return SingularMatrixError(f"the {n} x {n} matrix is singular: {_suspicion(matrix)}")
 
 
-class SuperLUFactors:
+class SuperLUFactors(WithoutEstimate):
     """The factors of SuperLU. Vectors may live on any device: they are copied to the host and back."""
 
     exact, error = True, 0.0
@@ -178,9 +178,6 @@ class SuperLUFactors:
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, "N" if self._symmetric else "T")
-
-    def overestimate(self, b: Tensor) -> Tensor | None:
-        return None
 
     def _solve(self, b: Tensor, trans: str) -> Tensor:
         host = b.detach().cpu().numpy()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .pattern import Pattern
 
 
 class Quadrature:
@@ -24,6 +28,11 @@ class Quadrature:
 
     def __init__(self, weights: Tensor, dim: int, places: Callable[[int, int], Tensor]) -> None:
         self.weights, self.dim, self._places = weights, dim, places
+
+    @cached_property
+    def patterns(self) -> list[Pattern]:
+        """The patterns of matrices of spaces with these points, so that spaces with the same numbers share one."""
+        return []
 
     @cached_property
     def _known(self) -> list[weakref.ref[Tensor]]:
