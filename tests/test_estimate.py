@@ -51,8 +51,8 @@ def test_the_estimated_bytes_of_a_hierarchy_are_within_forty_per_cent(
     problem: str, mesh: dict[str, Any], element: str
 ) -> None:
     if element == "P2":
-        if mesh.get("cell") == "hexahedron":
-            pytest.skip("the number of entries in a row is too uncertain")
+        if mesh["kind"] == "box":
+            pytest.skip("with so few cells most rows are shorter, because they are near the boundary")
         # As many unknowns.
         cells = mesh["cells"]
         mesh = {**mesh, "cells": [each // 2 for each in cells] if isinstance(cells, list) else cells // 2}
