@@ -53,6 +53,16 @@ class ReducedHessian:
         except SingularMatrixError:
             return torch.full_like(d, float("nan"))
 
+    def gauss_newton(self, d: Tensor) -> Tensor:
+        """The product without the second derivatives of the equation: f_vv d + (f_uu du)^T (du/dv) and mixed terms."""
+        problem, u, v = self.problem, self.u, self.v
+        try:
+            du = -self._factors.solve(problem.control_product(u, v, d))
+            for_u, for_v = problem.outer_second_derivatives(u, v, du, d)
+            return for_v - problem.control_product_transposed(u, v, self._factors.solve_transposed(for_u))
+        except SingularMatrixError:
+            return torch.full_like(d, float("nan"))
+
     def response(self, d: Tensor) -> Response:
         """The changes of u, p, h and the gradient for a problem in which these are affine in v."""
         try:

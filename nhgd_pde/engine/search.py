@@ -48,7 +48,7 @@ class Search:
     def with_scales_of(self, first: Iterate, scales: GradientScales, unit: float, solved: float = 0.0) -> Search:
         """The search with the data that are known once the first point has been evaluated."""
         goal = max(self.stopping.goal(first.gradient_norm, scales), solved)
-        return replace(self, scales=scales, goal=goal, space=replace(self.space, unit=unit))
+        return replace(self, scales=scales, goal=goal, space=replace(self.space, unit=unit, goal=goal))
 
     def last(self, iterate: Iterate) -> bool:
         """Whether the run would end at an iterate if the iterate were certified."""

@@ -44,6 +44,7 @@ class Feasible:
         unit: a step along the negative gradient, in units of v over units of the gradient: an estimate of the
             reciprocal of the largest curvature seen. It decides how near to a kink a variable must be to count as being
             at the kink.
+        goal: the norm of the gradient at which the run ends.
     """
 
     metric: RieszMap
@@ -52,6 +53,7 @@ class Feasible:
     constraint: Constraint | None = None
     weights: Tensor | None = None
     unit: float = 1.0
+    goal: float = 0.0
 
     def __post_init__(self) -> None:
         for given, name in ((self.bounds, "bounds"), (self.weights, "an l1 term")):

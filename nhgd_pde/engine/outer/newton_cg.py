@@ -160,7 +160,7 @@ class NewtonCG(OuterMethod[NewtonState]):
         return (*state.secants, secant)[-self.memory :]
 
     def _directed(self, space: Feasible, state: NewtonState, hessian: HessianProduct) -> NewtonState:
-        corrected = CorrectedHessian.of(hessian, state.secants)
+        corrected = CorrectedHessian.of(hessian, state.secants) if state.secants else hessian
         model = minimise_model(space, state.best, corrected, state.forcing, self.iterations)
         direction = model.end - state.best.v
         product = hessian(direction) if self.memory else None

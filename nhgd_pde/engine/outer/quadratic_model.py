@@ -8,10 +8,12 @@ H is known by its products only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ...linalg.conjugate_gradients import conjugate_gradients
+from ...linalg.krylov import KrylovResult
 from ...linalg.safe_lengths import dot
 from .base import Feasible, HessianProduct
 from .lbfgs import LBFGS
@@ -19,8 +21,20 @@ from .reduced_objective import Evaluation
 
 # The gradient of the model is always reduced by at least this factor, whatever the estimate of rounding errors is.
 _LEAST_REDUCTION = 0.1
+# The share of the goal of the run that the gradient of the model may be; the rest is for what the model leaves out.
+_GOAL = 0.3
 # Number of pairs of the minimisation between kinks; products with H cost more than all of them.
 _MEMORY = 40
+
+
+@runtime_checkable
+class LeastSquaresHessian(Protocol):
+    """A `HessianProduct` with a part without negative curvature where the objective is convex in state and control."""
+
+    def __call__(self, d: Tensor) -> Tensor: ...
+    def gauss_newton(self, d: Tensor) -> Tensor:
+        """The product of that part with d (p,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ def minimise_model(
     if first > 0.0:
         # A model need not be solved better than the rounding errors of the gradient allow.
         forcing = max(forcing, min(best.rounding / first, _LEAST_REDUCTION))
+        # Nor better than the goal of the run asks.
+        forcing = max(forcing, min(_GOAL * space.goal / first, _LEAST_REDUCTION))
     return minimise(space, best, hessian, forcing, iterations)
 
 
@@ -82,12 +98,22 @@ def _between_kinks(
 def _without_kinks(
     space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
 ) -> ModelStep:
-    """Conjugate gradients for H d = -h, which end where a direction has no positive curvature."""
+    """Conjugate gradients for H d = -h; with the Gauss-Newton part of H if a direction has no positive curvature.
+
+    Along the directions that come before such a one H is often nearly singular, so that the step would be far too long.
+    Without a Gauss-Newton part the step ends there nevertheless.
+    """
 
     def riesz(slope: Tensor) -> Tensor:
         return space.metric.gradient(slope[None])[0]
 
-    found = conjugate_gradients(hessian, -best.derivative, riesz, None, forcing, iterations, known=-best.gradient)
+    def solved(operator: HessianProduct) -> KrylovResult:
+        return conjugate_gradients(operator, -best.derivative, riesz, None, forcing, iterations, known=-best.gradient)
+
+    found = solved(hessian)
+    if not found.converged and found.iterations < iterations and isinstance(hessian, LeastSquaresHessian):
+        nearer = solved(hessian.gauss_newton)
+        found = nearer if nearer.converged else found
     return ModelStep(best.v + found.solution, found.error)
 
 
