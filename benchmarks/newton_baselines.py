@@ -6,10 +6,10 @@ boundary:
     semilinear   -Lap u + u^3 = f + v,        1/2 ||u - d||^2 + alpha/2 ||v||^2
     bounds       -Lap u = f + v, a <= v <= b  with the same objective
 
-The data are those of `problems/semilinear_control.yaml` and `problems/poisson_bounds.yaml`; `inversion_baseline` has the
-code for `problems/log_conductivity_inversion.yaml`.
-scikit-fem makes the mesh, the constant matrices and the quadrature; SuperLU factorises, with the options that suit
-symmetric matrices. Patterns are made once. Nothing is imported from nhgd_pde.
+The data are those of `problems/semilinear_control.yaml` and `problems/poisson_bounds.yaml`; `inversion_baseline` has
+the code for `problems/log_conductivity_inversion.yaml`. scikit-fem makes the mesh, the constant matrices and the
+quadrature; SuperLU factorises, with the options that suit symmetric matrices. Patterns are made once. Nothing is
+imported from nhgd_pde.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     python -m benchmarks.newton_codes [--cells N ...] [--repeats R] [PROBLEM ...]
 
 The opponents are in `newton_baselines` and `inversion_baseline`. Both sides solve the same discrete problem up to the
-same relative gradient in the same norm, in turns, in one process with one thread and SuperLU. Everything but imports counts: mesh,
-matrices, patterns and iterations. On a busy machine `user` is the time to look at. Ratios are medians of the ratios of
-the turns. Exits with 1 if the objectives differ by more than 1e-6 of themselves, or if a run does not converge.
+same relative gradient in the same norm, in turns, in one process with one thread and SuperLU. Everything but imports
+counts: mesh, matrices, patterns and iterations. On a busy machine `user` is the time to look at. Ratios are medians of
+the ratios of the turns. Exits with 1 if the objectives differ by more than 1e-6 of themselves, or if a run does not
+converge.
 """
 
 from __future__ import annotations

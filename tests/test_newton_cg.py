@@ -65,7 +65,8 @@ def test_the_reference_problem_takes_three_iterations_on_every_mesh() -> None:
         assert found.last.evaluations == found.last.iteration + 1
         counts.append(len(oracle.products))
     assert found.last.evaluation.value == pytest.approx(MOTHER_OBJECTIVE, rel=2e-4)
-    assert max(counts) <= 1.2 * min(counts) and max(counts) < 60
+    # On finer meshes steps come nearer to the goal, and the last systems need not be solved as well.
+    assert counts[0] <= 25 and counts[2] <= counts[1] <= counts[0]
 
 
 @pytest.mark.parametrize("oracle", [Adjoint(), NATURAL], ids=["adjoint", "nhgd"])

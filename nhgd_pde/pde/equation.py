@@ -25,6 +25,7 @@ from .pointwise import integrand
 from .ranges import InadmissibleError
 from .rows import ControlRows
 from .scaled import shared
+from .second_blocks import SecondProduct, second_product
 from .stiffness import Stiffness, stiffness_of
 from .unassembled import UnassembledDerivative, loses_digits
 from .zero_mean import ZeroMean
@@ -351,23 +352,34 @@ class StateEquation:
 
     def second_parts(self, full: Tensor, v: Tensor, w: Tensor, step: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
         """w times the second derivative along (step, dv): by all coefficients (S, N), and by the controls (p,)."""
-        stages, tests, step = self._stages(full), self._tests(w), self._stages(step)
+        stages, step = self._stages(full), self._stages(step)
         state, control = torch.zeros_like(stages), torch.zeros_like(v)
-        rows, moves = self.rows.spread(v), self.rows.spread(dv)
-        for integral in self.integrals:
-            evaluate = integral.evaluation.evaluate
-            for_state, for_control = integral.second_derivative(
-                evaluate(stages),
-                integral.control_values(rows),
-                evaluate(tests),
-                evaluate(step),
-                integral.control_values(moves),
-            )
+        moves = self.rows.spread(dv)
+        for integral, second in zip(self.integrals, self._second(stages, v, w), strict=True):
+            for_state, for_control = second(integral.evaluation.evaluate(step), integral.control_values(moves))
             if for_state is not None:
                 state = state + integral.evaluation.test(for_state)
             if for_control is not None:
                 control = control + self.rows.gather(integral.control_test(for_control))
         return self._stages_transposed(state), control
+
+    def _second(self, stages: Tensor, v: Tensor, w: Tensor) -> tuple[SecondProduct, ...]:
+        """The second derivatives of the integrals, tested with w. Those of the last point with one row are kept."""
+        if self._last_second and all(map(torch.equal, self._last_second[0][0], (stages, v, w))):
+            return self._last_second[0][1]
+        rows, tests = self.rows.spread(v), self._tests(w)
+        found = tuple(
+            second_product(
+                each, each.evaluation.evaluate(stages), each.control_values(rows), each.evaluation.evaluate(tests)
+            )
+            for each in self.integrals
+        )
+        self._last_second[:] = [((stages.clone(), v.clone(), w.clone()), found)] if len(stages) == 1 else []
+        return found
+
+    @cached_property
+    def _last_second(self) -> list[tuple[tuple[Tensor, Tensor, Tensor], tuple[SecondProduct, ...]]]:
+        return []
 
     # The coefficients at which the integrals are evaluated; in an evolution they lie between the levels in time.
 
