@@ -25,10 +25,10 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class QuasiNewton:
-    """B = c M - W N^-1 W^T with a diagonal M.
+    """B = c M - W^T N^-1 W with a diagonal M.
 
-    W = [c M S, Y] (p, 2k) from steps S and changes of the derivative Y, and N = [[c S^T M S, L], [L^T, -D]] with L
-    the strictly lower triangle of S^T Y and D its diagonal.
+    W = [c S M, Y] (2k, p) from steps S and changes of the derivative Y, one in each row, so that they lie in memory one
+    after the other, and N = [[c S M S^T, L], [L^T, -D]] with L the strictly lower triangle of S Y^T and D its diagonal.
 
     Attributes:
         mass: (p,) the entries of M.
@@ -45,24 +45,27 @@ class QuasiNewton:
     @classmethod
     def of(cls, mass: Tensor, pairs: Sequence[Pair], scale: float) -> Self:
         """The matrix of some pairs, the oldest first."""
-        if not pairs:
-            return cls(mass, scale, mass.new_zeros(len(mass), 0), mass.new_zeros(0, 0))
-        steps = torch.stack([pair.step for pair in pairs], dim=1)
-        changes = torch.stack([pair.derivative for pair in pairs], dim=1)
-        scaled = scale * mass[:, None] * steps
-        products = steps.T @ changes
-        lower = products.tril(-1)
-        rows = torch.cat([steps.T @ scaled, lower], 1), torch.cat([lower.T, -products.diagonal().diag()], 1)
-        return cls(mass, scale, torch.cat([scaled, changes], 1), torch.cat(rows))
+        k = len(pairs)
+        if not k:
+            return cls(mass, scale, mass.new_zeros(0, len(mass)), mass.new_zeros(0, 0))
+        outer = mass.new_empty(2 * k, len(mass))
+        steps = torch.stack([pair.step for pair in pairs])
+        torch.mul(steps, scale * mass, out=outer[:k])
+        torch.stack([pair.derivative for pair in pairs], out=outer[k:])
+        # (c S M S^T, S Y^T) in one product.
+        products = steps @ outer.T
+        lower = products[:, k:].tril(-1)
+        rows = torch.cat([products[:, :k], lower], 1), torch.cat([lower.T, -products[:, k:].diagonal().diag()], 1)
+        return cls(mass, scale, outer, torch.cat(rows))
 
     def product(self, d: Tensor) -> Tensor:
         """B d (p,), a covector."""
-        return self.scale * self.mass * d - self.outer @ torch.linalg.solve(self.middle, self.outer.T @ d)
+        return self.scale * self.mass * d - torch.linalg.solve(self.middle, self.outer @ d) @ self.outer
 
     def newton_step(self, slope: Tensor, free: Tensor) -> Tensor:
         """The step d in the free variables for which slope + B d vanishes there (Sherman-Morrison-Woodbury)."""
         inverse = torch.where(free, 1.0 / (self.scale * self.mass), 0.0)
-        weighted = inverse[:, None] * self.outer
+        weighted = self.outer * inverse
         step = -inverse * slope
-        inside = torch.linalg.solve(self.middle - self.outer.T @ weighted, self.outer.T @ step)
-        return step + weighted @ inside
+        inside = torch.linalg.solve(self.middle - weighted @ self.outer.T, self.outer @ step)
+        return step + inside @ weighted
