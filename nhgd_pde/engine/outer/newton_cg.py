@@ -16,6 +16,8 @@ from .secant import CorrectedHessian, Secant
 
 # Products with the Hessian are solutions of linear systems, with relative errors of about this size.
 _LEAST_FORCING = 1e-8
+# Above this forcing term the last step has reduced the gradient by less than a factor of ten: the optimum is far.
+_FAR = 0.9 * 0.1**2
 # The next three numbers belong to a Hessian that is known roughly, such as that of the nominal scenario: the largest
 # and smallest forcing term, and the number of steps whose secants correct it.
 _ROUGH_FORCING, _LEAST_ROUGH_FORCING = 0.05, 0.02
@@ -52,8 +54,13 @@ class NewtonCG(OuterMethod[NewtonState]):
     The conjugate gradients are preconditioned by the Riesz map, so that their number does not depend on the
     mesh. They end at the forcing term 0.9 (|g_k| / |g_k-1|)^2 (Eisenstat and Walker 1996, choice 2), which
     makes the convergence quadratic, or at a direction of negative curvature: with the direction found by then, or the
-    negative gradient. With bounds or an l1 term, the quadratic model is minimised subject to them. So the free
-    variables are those of the next iterate; with those of the last one, steps would be shortened at every new bound.
+    negative gradient. As long as a step reduces the gradient by less than a factor of ten, the Gauss-Newton part of the
+    Hessian takes its place, as in hIPPYlib (Villa, Petra and Ghattas 2021, ACM Trans. Math. Softw. 47): the second
+    derivatives of the equation, times an adjoint variable that is still large, make the Hessian indefinite and Newton
+    steps short. The same part helps where the Hessian has a direction of negative curvature later.
+
+    With bounds or an l1 term, the quadratic model is minimised subject to them. So the free variables are those of the
+    next iterate; with those of the last one, steps would be shortened at every new bound.
 
     Attributes:
         step: first trial along a negative gradient; None estimates it. A Newton step is tried in full.
@@ -161,7 +168,8 @@ class NewtonCG(OuterMethod[NewtonState]):
 
     def _directed(self, space: Feasible, state: NewtonState, hessian: HessianProduct) -> NewtonState:
         corrected = CorrectedHessian.of(hessian, state.secants) if state.secants else hessian
-        model = minimise_model(space, state.best, corrected, state.forcing, self.iterations)
+        far = state.forcing > _FAR and not self.memory
+        model = minimise_model(space, state.best, corrected, state.forcing, self.iterations, far)
         direction = model.end - state.best.v
         product = hessian(direction) if self.memory else None
         slope = space.rate(state.best.derivative, state.best.v, model.end)

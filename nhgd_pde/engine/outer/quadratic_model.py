@@ -50,20 +50,22 @@ class ModelStep:
 
 
 def minimise_model(
-    space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
+    space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int, far: bool = False
 ) -> ModelStep:
     """A step that reduces the gradient of q by the factor `forcing`, or until a direction has no positive curvature.
 
-    It takes at most `iterations` products with H. Without kinks, the Riesz map of the space is the preconditioner.
+    It takes at most `iterations` products with H. Without kinks, the Riesz map of the space is the preconditioner, and
+    `far` from an optimum the Gauss-Newton part of H takes its place, if H has one.
     """
-    minimise = _without_kinks if space.smooth else _between_kinks
     first = space.stationarity(best)
     if first > 0.0:
         # A model need not be solved better than the rounding errors of the gradient allow.
         forcing = max(forcing, min(best.rounding / first, _LEAST_REDUCTION))
         # Nor better than the goal of the run asks.
         forcing = max(forcing, min(_GOAL * space.goal / first, _LEAST_REDUCTION))
-    return minimise(space, best, hessian, forcing, iterations)
+    if space.smooth:
+        return _without_kinks(space, best, hessian, forcing, iterations, far)
+    return _between_kinks(space, best, hessian, forcing, iterations)
 
 
 def _between_kinks(
@@ -96,12 +98,12 @@ def _between_kinks(
 
 
 def _without_kinks(
-    space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int
+    space: Feasible, best: Evaluation, hessian: HessianProduct, forcing: float, iterations: int, far: bool
 ) -> ModelStep:
-    """Conjugate gradients for H d = -h; with the Gauss-Newton part of H if a direction has no positive curvature.
+    """Conjugate gradients for H d = -h, with the Gauss-Newton part of H far from an optimum.
 
-    Along the directions that come before such a one H is often nearly singular, so that the step would be far too long.
-    Without a Gauss-Newton part the step ends there nevertheless.
+    Where a direction has no positive curvature, the other one of the two is tried. Along the directions before such a
+    one H is often nearly singular, so that a step that ends there would be far too long.
     """
 
     def riesz(slope: Tensor) -> Tensor:
@@ -110,10 +112,16 @@ def _without_kinks(
     def solved(operator: HessianProduct) -> KrylovResult:
         return conjugate_gradients(operator, -best.derivative, riesz, None, forcing, iterations, known=-best.gradient)
 
-    found = solved(hessian)
-    if not found.converged and found.iterations < iterations and isinstance(hessian, LeastSquaresHessian):
-        nearer = solved(hessian.gauss_newton)
-        found = nearer if nearer.converged else found
+    operators = [hessian]
+    if isinstance(hessian, LeastSquaresHessian):
+        operators.insert(0 if far else 1, hessian.gauss_newton)
+    results = []
+    for operator in operators:
+        results.append(solved(operator))
+        if results[-1].converged or results[-1].iterations >= iterations:
+            return ModelStep(best.v + results[-1].solution, results[-1].error)
+    # The step of the Hessian itself, up to the direction without positive curvature.
+    found = results[operators.index(hessian)]
     return ModelStep(best.v + found.solution, found.error)
 
 
