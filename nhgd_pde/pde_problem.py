@@ -221,13 +221,12 @@ class PDEProblem:
         For one scenario. The level of a field that does not vanish on the boundary is included as in `inner_length`,
         weighted with the size of the diagonal of J.
         """
-        derivative = self.equation.linearise(u, v)
         assert isinstance(self.model, EnergyModel)
         metric = self.model.metric_at(u, v)
         full = self.equation.embed(u, v)
         if torch.equal(full, self.equation.extend(u)):
             return metric, metric.norm(u)
-        whole = derivative.whole.operator
+        whole = self.equation.linearise(u, v).whole.operator
         size = float(whole.diagonal().sum() / self.model.whole_gram.diagonal().sum())
         return metric, self._whole_length(full, whole, size * self._level)
 
@@ -236,10 +235,7 @@ class PDEProblem:
         """The mass matrix of the whole state space, at every level of an evolution."""
         if self.sibling is not None:
             return self.sibling._mass
-        cells = self.space.cells
-        one = cells.quadrature.weights.new_ones(()).expand(1, *cells.quadrature.weights.shape)
-        blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
-        mass = SparseMatrix(cells.assemble(cells, blocks, symmetric=True).host(), one.device, True)
+        mass = SparseMatrix(self.space.mass, self.space.device, symmetric=True)
         return repeated(mass, self.equation.size // self.space.size, self.equation.measure)
 
     @cached_property
@@ -269,8 +265,8 @@ class PDEProblem:
     def inner_patches(self, size: int) -> Tensor:
         """Patches of the mesh, the same for every scenario."""
         one = patches(np.tile(self.space.nodes[:, self.equation.spatial_free], self.equation.repeats), size)
-        every = one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]
-        return torch.from_numpy(every.reshape(-1)).to(self.equation.lift.device)
+        every = (one + (one.max() + 1) * np.arange(self.inner_shape[0])[:, None]).reshape(-1)
+        return torch.from_numpy(every).to(self.equation.lift.device)
 
     @of_controls("v")
     def fisher_factors(self, u: Tensor, v: Tensor) -> FisherFactors:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from test_multigrid import laplacian, random
+from test_multigrid import energy_error, laplacian, random
 
 import nhgd_pde as nhgd
 from nhgd_pde.choice.vocabulary import vocabulary
@@ -194,6 +194,18 @@ def test_petsc_takes_few_iterations_with_its_multigrid_and_falls_back_without() 
     assert found.exact and found.error == 0.0 and "did not converge" in found.note
 
 
+@pytest.mark.parametrize("options", ["", "-ksp_type cg -pc_type jacobi", "-ksp_type cg -pc_type icc -ksp_rtol 1e-3"])
+@pytest.mark.parametrize("rtol", [1e-2, 1e-6])
+def test_petsc_does_not_report_smaller_errors_than_there_are(options: str, rtol: float) -> None:
+    petsc = installed("petsc")
+    for matrix in (laplacian(40, 40), laplacian(12, 12, 12), sp.csr_matrix(laplacian(400))):
+        found = LinearSolver(petsc(options, rtol), DEFINITE).prepare(matrix, True)  # type: ignore[call-arg]
+        b = random(3, matrix.shape[0])
+        x = found.solve(b)
+        assert not found.note and not found.exact
+        assert energy_error(matrix, x, b) <= found.error < 500.0 * max(rtol, 1e-3 * ("1e-3" in options))
+
+
 def test_petsc_takes_options_for_matrices_of_any_kind() -> None:
     petsc = installed("petsc")
     options = "-ksp_type gmres -pc_type ilu"
@@ -254,5 +266,5 @@ def test_a_solver_does_not_change_the_optimum(name: str) -> None:
         nhgd.solve(nhgd.load("problems/poisson_control.yaml", {"mesh.cells": [24, 24], "solver.kind": each}))
         for each in ("superlu", name)
     )
-    assert other.status == "converged"
+    assert other.status == "converged" and other.stats["solver"] == name
     assert other.objective == pytest.approx(usual.objective, rel=1e-8)

@@ -112,6 +112,13 @@ def test_the_option_sets_the_available_memory() -> None:
     assert "would take about 3" in str(refused(POISSON, devices__memory=1e8))
 
 
+def test_multigrid_makes_room_for_a_million_unknowns() -> None:
+    large = {"mesh.cells": [100, 100, 100], "devices.memory": 24e9}
+    check_room(read_problem("problems/poisson_control_3d.yaml", large))
+    error = refused("problems/poisson_control_3d.yaml", **large, **{"solver.kind": "superlu"})
+    assert "mesh.cells: expected a problem that fits into memory" in str(error)
+
+
 def test_a_large_file_of_sensors_is_refused_by_its_length(tmp_path: Path) -> None:
     table = tmp_path / "sensors.csv"
     with table.open("wb") as stream:

@@ -21,7 +21,7 @@ from benchmarks.topology import beam
 from nhgd_pde.building.blueprint import blueprint_of, build
 from nhgd_pde.control.controls import Controls
 from nhgd_pde.fem.pattern import Pattern
-from nhgd_pde.linalg.solvers.superlu import _WITHOUT_PIVOTING, _significant
+from nhgd_pde.linalg.solvers.superlu import _WITHOUT_PIVOTING, significant
 from nhgd_pde.pde import scaled
 from nhgd_pde.pde.equation import StateEquation
 from nhgd_pde.pde.form import Integral
@@ -235,7 +235,7 @@ def test_few_rounding_errors_stay_in_the_factors() -> None:
     design[torch.from_numpy((x > 45.0) & (y > 10.0))] = 1.0
     matrix = beam.equation.linearise(u, design).state.host()
     cancelled = np.abs(matrix.data) < 1e-15 * np.abs(matrix.data).max()
-    assert cancelled.any() and _significant(matrix) is matrix
+    assert cancelled.any() and significant(matrix) is matrix
     pattern = matrix.copy()
     pattern.data[cancelled] = 0.0
     pattern.eliminate_zeros()
@@ -244,4 +244,4 @@ def test_few_rounding_errors_stay_in_the_factors() -> None:
     square = shipped("heat_sink", given={"mesh.cells": [20, 20]})
     u, v = square.start()
     stiffness = square.equation.linearise(u, torch.ones_like(v)).state.host()
-    assert _significant(stiffness).nnz < 0.85 * stiffness.nnz
+    assert significant(stiffness).nnz < 0.85 * stiffness.nnz

@@ -94,6 +94,9 @@ class Evaluator:
     ) -> np.ndarray:
         """Values at points (dim, ...) of an expression in which parameters and random inputs may stand."""
         points = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
+        if expression.constant is not None and np.isfinite(expression.constant):
+            # One number in memory, however many points there are.
+            return np.broadcast_to(np.float64(expression.constant), points.shape[1:])
         random = expression.variables & self.random_names
         if self.random is None or self.nominal or random or expression.constant is not None:
             return self._evaluated(key, expression, points, times, random)
@@ -107,8 +110,6 @@ class Evaluator:
         self, key: str, expression: Expression, points: np.ndarray, times: np.ndarray | None, random: frozenset[str]
     ) -> np.ndarray:
         shape = points.shape[1:]
-        if expression.constant is not None and np.isfinite(expression.constant):
-            return np.broadcast_to(np.float64(expression.constant), shape)
         named: dict[str, Any] = {name: value for name, value in self.parameters.items() if name in expression.variables}
         if random and self.random is not None:
             named.update(self.random.at(random, points))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..control.controls import Controls, ControlSpace
 from ..fem.evaluation_operator import EvaluationOperator, side_by_side
-from ..fem.quadrature import same_points
+from ..fem.quadrature_points import same_points
 from ..fem.state_space import StateSpace
 from ..linalg.products import KroneckerMatrix, repeated
 from ..linalg.sparse import SparseMatrix

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ..fem.quadrature import Quadrature
+from ..fem.quadrature_points import Quadrature
 from ..pde.form import Coefficients
 from ..pde.ranges import Range
 from ..problem_file.expressions import Expression, ExpressionError

@@ -94,8 +94,9 @@ def estimate(
         carried = method.oracle.tangent_bytes(problem)
     # The steps of an evolution with constant coefficients share one factorisation; otherwise each step has its own.
     solver, reason = equation.solver.chosen(spatial)
-    vector = equation.solver.hints.near_nullspace is not None
-    factors = prepared_bytes(solver.name, spatial, _entries(problem), dim, vector) * (1 if equation.affine else steps)
+    vector, element = equation.solver.hints.near_nullspace is not None, problem.space.parts[0].element
+    row = _entries(problem) / problem.space.size
+    factors = prepared_bytes(solver.name, spatial, row, dim, vector, element) * (1 if equation.affine else steps)
     inverse = many = 0.0
     if isinstance(method.oracle, NHGD) and isinstance(method.oracle.curvature, LocalBackend):
         inverse = method.oracle.curvature.bytes(rows * n)

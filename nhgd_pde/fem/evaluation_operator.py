@@ -19,7 +19,7 @@ from torch import Tensor
 from ..linalg.sparse import ScenarioMatrix, SparseMatrix
 from .element_matrices import evaluated, product, ranges, tested
 from .pattern import Blocks, Maps, Pattern
-from .quadrature import Quadrature
+from .quadrature_points import Quadrature
 
 
 @dataclass(frozen=True, eq=False)

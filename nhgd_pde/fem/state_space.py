@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 import skfem
 import torch
 
@@ -85,6 +86,14 @@ class StateSpace:
     def cells(self) -> EvaluationOperator:
         """Evaluation of all fields on the cells."""
         return stacked([part.cells for part in self.parts])
+
+    @property
+    def mass(self) -> sp.csr_matrix:
+        """The mass matrix of all fields, which is made once."""
+        cells = self.cells
+        one = cells.quadrature.weights.new_ones(()).expand(1, *cells.quadrature.weights.shape)
+        blocks = {(i, i): one for i in range(0, cells.components, cells.stride)}
+        return cells.assemble(cells, blocks, symmetric=True).host()
 
     def facets(self, facets: np.ndarray) -> EvaluationOperator:
         """Evaluation of all fields on some facets, at the same points."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .evaluation_operator import EvaluationOperator
-from .quadrature import Quadrature, given_quadrature
+from .quadrature_points import Quadrature, given_quadrature
 
 
 def cell_evaluation(basis: skfem.CellBasis, device: torch.device) -> EvaluationOperator:

@@ -217,7 +217,9 @@ def _compact(number: float, room: int) -> str:
     return text
 
 
-def _error(number: float) -> str:
+def _error(number: float | None) -> str:
+    if number is None:
+        return "-"
     return f"{number:.0e}" if number else "0"
 
 

@@ -35,10 +35,9 @@ STATE = {1: 4e3, 2: 4e3, 3: 1e4}
 EVOLUTION = {True: 2.6e3, False: 1.2e4}
 # Entries in a row of a matrix, relative to the number of functions of one element, by the dimension.
 ROW = {1: 1.5, 2: 2.2, 3: 3.5}
-# Bytes of a multigrid hierarchy relative to those of its matrix, by the dimension, and for vectors; and the bytes of
-# the inverse on the coarsest level. Measured: 2.0 with 65,025 unknowns in two dimensions, 1.4 with 12,167 in three, 2.3
-# for elasticity with 6,084.
-_HIERARCHY, _OF_VECTORS, _COARSEST = {1: 2.0, 2: 2.0, 3: 1.4}, 2.3, 8.0 * 400**2
+# Bytes of a multigrid hierarchy relative to those of its matrix: by the dimension, for vectors, and in a space of
+# higher degree, whose first coarser level is much smaller; and usual bytes of the inverse on the coarsest level.
+_HIERARCHY, _OF_VECTORS, _OF_HIGHER_DEGREE, _COARSEST = {1: 2.0, 2: 2.0, 3: 1.4}, 2.3, 1.3, 8.0 * 100**2
 # Bytes of Cholesky factors relative to those of both factors of SuperLU.
 _CHOLESKY = 0.6
 # Least number of quadrature points in a cell, by the dimension.
@@ -61,18 +60,20 @@ def factor_entries(unknowns: float, dim: int) -> float:
     return factor * _power(unknowns, power)
 
 
-def prepared_bytes(solver: str, unknowns: float, entries: float, dim: int, vector: bool) -> float:
+def prepared_bytes(solver: str, unknowns: float, row: float, dim: int, vector: bool, element: str) -> float:
     """Bytes of the factors or the hierarchy of a matrix that a solver keeps.
 
     Args:
         solver: its name, other than auto.
         unknowns: number of rows.
-        entries: number of entries in the matrix.
+        row: number of entries in a row of the matrix.
         dim: dimension of space.
         vector: nodes have several unknowns.
+        element: the element of the unknowns.
     """
     if solver in ("amg", "petsc"):
-        return _COARSEST + 12.0 * entries * (_OF_VECTORS if vector else _HIERARCHY[dim])
+        growth = _OF_HIGHER_DEGREE if element == "P2" else _OF_VECTORS if vector else _HIERARCHY[dim]
+        return _COARSEST + 12.0 * row * unknowns * growth
     return 12.0 * factor_entries(unknowns, dim) * (_CHOLESKY if solver == "cholmod" else 1.0)
 
 
@@ -223,8 +224,8 @@ class _Plan:
         if kind == "auto":
             kind = "superlu" if size < CROSSOVER[dim] else "amg"
         components = fields(self.spec, dim)
-        entries = ROW[dim] * self.mesh.nodes_per_cell(self.spec.element) * components * size
-        return prepared_bytes(kind, size, entries, dim, components > 1)
+        row = ROW[dim] * self.mesh.nodes_per_cell(self.spec.element) * components
+        return prepared_bytes(kind, size, row, dim, components > 1, self.spec.element)
 
     @property
     def _points(self) -> float:

@@ -41,9 +41,10 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
         "iteration": iterate.iteration,
         "objective": evaluation.objective,
         "gradient_norm": iterate.gradient_norm,
-        "state_residual": evaluation.state_error,
-        "adjoint_residual": evaluation.adjoint_error,
-        "gradient_error": evaluation.gradient_error,
+        # Errors that nobody has measured are left empty.
+        "state_residual": evaluation.state_error if evaluation.measured else None,
+        "adjoint_residual": evaluation.adjoint_error if evaluation.measured else None,
+        "gradient_error": evaluation.gradient_error if evaluation.measured else None,
         "step": iterate.step,
         "evaluations": iterate.evaluations,
         "inner_steps": evaluation.inner_steps,

@@ -93,6 +93,7 @@ class ConjugateGradient(OuterMethod[ConjugateState]):
             inner_steps=1,
             refinement_steps=1,
             blended=True,
+            measured=False,
         )
         return ConjugateState(
             reached, step=share, direction=ratio * d - gradient, evaluated=state.evaluated, units=units

@@ -27,6 +27,7 @@ class Evaluation:
         message: a sentence if something went wrong.
         warning: a sentence on options that make the result worse than necessary.
         blended: the point was not evaluated; its data are interpolated from two evaluations of a quadratic function.
+        measured: the errors are those of this point; otherwise they are those of the last evaluation.
         sampling_error: standard error of the gradient because scenarios were left out, in its norm.
         scenarios: number of scenarios used; 0 in a problem without scenarios.
         coarse_scenarios: number of scenarios used on a coarser mesh.
@@ -49,6 +50,7 @@ class Evaluation:
     message: str = ""
     warning: str = ""
     blended: bool = False
+    measured: bool = True
     sampling_error: float = 0.0
     scenarios: int = 0
     coarse_scenarios: int = 0

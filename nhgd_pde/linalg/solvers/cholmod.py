@@ -109,3 +109,6 @@ class CholmodFactors(WithoutEstimate):
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self.solve(b)
+
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None

@@ -78,6 +78,9 @@ class CuDSSFactors(WithoutEstimate):
     def solve(self, b: Tensor) -> Tensor:
         return self._systems[False].solve(b)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
     def solve_transposed(self, b: Tensor) -> Tensor:
         if self._kind != "GENERAL":
             return self.solve(b)

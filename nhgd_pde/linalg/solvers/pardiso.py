@@ -129,6 +129,9 @@ class PardisoFactors(WithoutEstimate):
     def solve_transposed(self, b: Tensor) -> Tensor:
         return self._solve(b, True)
 
+    def overestimate(self, b: Tensor) -> Tensor | None:
+        return None
+
     def _solve(self, b: Tensor, transposed: bool) -> Tensor:
         if not len(b):
             return b.clone()

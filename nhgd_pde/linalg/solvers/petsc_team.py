@@ -34,13 +34,17 @@ class Told:
         number: by which they know it.
         direct: solves are by factors, not by an iteration.
         bytes: bytes on all processes.
+        rtol: what the iteration aims at.
         iterations: number of iterations so far.
+        condition: estimate of the condition number of preconditioner and matrix by conjugate gradients; 1 without one.
     """
 
     number: int
     direct: bool
     bytes: int
+    rtol: float
     iterations: int = 0
+    condition: float = 1.0
 
 
 class Leader:
@@ -76,8 +80,9 @@ class Leader:
     def solve(self, told: Told, b: np.ndarray) -> tuple[np.ndarray, int]:
         """A^-1 b (n,), and PETSc's reason for the end of the iteration, which is positive where it has converged."""
         self._team.order(("solve", (told.number,)))
-        found, reason, iterations = self._team.solve(told.number, b)
-        told.iterations += iterations
+        found, reason, ksp = self._team.solve(told.number, b)
+        told.iterations += ksp.getIterationNumber()
+        told.condition = max(told.condition, _condition(ksp))
         assert found is not None
         return found, reason
 
@@ -166,6 +171,7 @@ class _Team:
             ksp = petsc.KSP().create(comm)
             ksp.setOperators(matrix)
             self._configure(ksp, number, options)
+            ksp.setComputeEigenvalues(ksp.getType() == "cg")
             ksp.setUp()
         except petsc.Error as refusal:
             error = str(refusal).splitlines()[-1].strip()
@@ -176,7 +182,7 @@ class _Team:
         vectors = matrix.createVecs()
         self.systems[number] = (ksp, matrix, *vectors)
         direct = ksp.getType() == "preonly" and ksp.getPC().getType() in ("lu", "cholesky")
-        return Told(number, direct, self._bytes(matrix, ksp.getPC()))
+        return Told(number, direct, self._bytes(matrix, ksp.getPC()), ksp.getTolerances()[0])
 
     def _bytes(self, matrix: Any, pc: Any) -> int:
         """Bytes of a matrix with its factors or its hierarchy, on all processes: a number and an index an entry."""
@@ -215,7 +221,7 @@ class _Team:
                 if _prefixed(word, prefix) != word:
                     database.delValue(_prefixed(word, prefix)[1:])
 
-    def solve(self, number: int, b: np.ndarray | None) -> tuple[np.ndarray | None, int, int]:
+    def solve(self, number: int, b: np.ndarray | None) -> tuple[np.ndarray | None, int, Any]:
         """Every process: solve with its rows of b, which the leader gives."""
         ksp, _, x, right = self.systems[number]
         if self.comm is None:
@@ -232,16 +238,24 @@ class _Team:
             reason = -100
         if self.comm is None:
             self.busy = False
-            return x.getArray().copy(), reason, ksp.getIterationNumber()
+            return x.getArray().copy(), reason, ksp
         found = np.empty(x.getSize()) if self.rank == 0 else None
         self.comm.Gatherv(x.getArray().copy(), [found, counts] if self.rank == 0 else None, 0)
         self.busy = False
-        return found, reason, ksp.getIterationNumber()
+        return found, reason, ksp
 
     def forget(self, *numbers: int) -> None:
         for number in numbers:
             for each in self.systems.pop(number, ()):
                 each.destroy()
+
+
+def _condition(ksp: Any) -> float:
+    """The ratio of the largest to the smallest eigenvalue that conjugate gradients have found; 1 with other methods."""
+    if ksp.getType() != "cg" or ksp.getIterationNumber() < 1:
+        return 1.0
+    values = np.real(ksp.computeEigenvalues())
+    return float(values.max() / values.min()) if len(values) and values.min() > 0.0 else 1.0
 
 
 def _prefixed(word: str, prefix: str) -> str:
