@@ -219,3 +219,15 @@ def test_contrasts_are_solved_and_their_dual_norms_are_not_underestimated(contra
     prepared.solve(b[:1])
     assert prepared.cycles <= 50
     assert not prepared.note
+
+
+def test_a_run_whose_solver_was_replaced_says_so() -> None:
+    small = {"mesh.cells": [12, 12], "pde.reaction": -30, "inner.model": "residual"}
+    iterative, direct = (
+        nhgd.solve(nhgd.load("problems/poisson_control.yaml", {**small, "solver.kind": kind}))
+        for kind in ("amg", "auto")
+    )
+    assert iterative.status == direct.status == "converged"
+    assert any("factorised by superlu" in each for each in iterative.stats["warnings"])
+    assert not direct.stats["warnings"]
+    assert iterative.objective == pytest.approx(direct.objective, rel=1e-8)

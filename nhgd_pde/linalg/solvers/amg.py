@@ -57,13 +57,14 @@ class AMG:
         """Conjugate gradients or GMRES with a W-cycle; factors where the structure of the matrix is not known."""
         if hints.state is not None and hints.schur is not None:
             return self._saddle(matrix, hints, hints.state, hints.schur())
-        if not bool((matrix.diagonal() > 0.0).all()):
-            return SuperLU().prepare(matrix, hints)
-        if not hints.symmetric:
+        positive = bool((matrix.diagonal() > 0.0).all())
+        if positive and not hints.symmetric:
             return MultigridGMRES(matrix, hints, OneField(self._cycle(matrix, hints)), self.rtol)
-        if hints.definite is False:
-            return SuperLU().prepare(matrix, hints)
-        return MultigridCG(matrix, hints, self)
+        if positive and hints.definite is not False:
+            return MultigridCG(matrix, hints, self)
+        factors = SuperLU().prepare(matrix, hints)
+        factors.note = "a matrix is not positive definite, as multigrid requires: it was factorised by superlu"
+        return factors
 
     def _saddle(self, matrix: sp.csr_matrix, hints: Hints, first: int, mass: sp.csr_matrix) -> Prepared:
         top, bottom = matrix[:first], matrix[first:]
@@ -191,7 +192,7 @@ class MultigridCG:
 
     def _factorised(self, reason: str) -> Prepared:
         """Factors, where the hierarchy has failed."""
-        self.note = f"multigrid did not converge ({reason}): the matrix was factorised"
+        self.note = f"multigrid did not converge ({reason}): the matrix was factorised by superlu"
         self._factors, self._hierarchy = SuperLU().prepare(self._matrix.host, self._hints), None
         return self._factors
 
