@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, fields
 class Counts:
     """Work done so far. Each problem has one such object, and whatever does work adds to it.
 
-    `notes` are sentences on work that was done in another way than asked for, such as a solver that took the place of
-    another; they are not counts, and are not exchanged between processes. `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose or of K),
+    `solves` counts right-hand sides put through a factorisation of the state's size (of J, of its transpose or of K),
     `factorisations` these factorisations, `residuals` evaluations of R, one per scenario, `products` applications of J
     or its transpose to one vector, `riesz_solves` solves with the Riesz map of the control space, and `coarse_solves`
-    the solves on a coarser mesh.
+    the solves on a coarser mesh. `notes` are sentences on work that was done in another way than asked for, such as by
+    another solver; they are not counts, and are not exchanged between processes.
     """
 
     solves: int = 0
