@@ -129,7 +129,10 @@ def _shrink(tree: dict[str, Any]) -> None:
     if mesh.get("kind") in ("disk", "l_shape") or "refine" in mesh:
         mesh["refine"] = min(mesh.get("refine", 4), 1 if "file" in mesh else 2)
     if "time" in tree:
-        tree["time"]["steps"] = min(tree["time"]["steps"], 4)
+        steps = tree["time"]["steps"] = min(tree["time"]["steps"], 4)
+        for each in tree["control"] if isinstance(tree["control"], list) else [tree["control"]]:
+            if "windows" in each:
+                each["windows"] = min(each["windows"], steps)
     if "parameters" in tree:
         scenarios = tree.setdefault("scenarios", {})
         if scenarios.get("sampling") != "quadrature":

@@ -266,5 +266,5 @@ def test_a_solver_does_not_change_the_optimum(name: str) -> None:
         nhgd.solve(nhgd.load("problems/poisson_control.yaml", {"mesh.cells": [24, 24], "solver.kind": each}))
         for each in ("superlu", name)
     )
-    assert other.status == "converged"
+    assert other.status == "converged" and other.stats["solver"] == name
     assert other.objective == pytest.approx(usual.objective, rel=1e-8)

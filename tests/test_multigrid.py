@@ -194,3 +194,40 @@ def test_auto_goes_by_dimension_size_and_structure() -> None:
 def test_a_tolerance_for_factors_is_a_mistake_of_the_file() -> None:
     with pytest.raises(nhgd.ProblemError, match=r"solver\.rtol.*amg.*superlu"):
         nhgd.load("problems/poisson_control.yaml", {"solver.kind": "superlu", "solver.rtol": 1e-8})
+
+
+@pytest.mark.parametrize("size, conductivity", [([1, 1, 1], [[1, 0, 0], [0, 1, 0], [0, 0, 1e-4]]), ([10, 1, 0.1], 1.0)])
+def test_thin_cells_and_anisotropy_take_as_few_cycles(size: list[float], conductivity: Any) -> None:
+    """Aggregates of all neighbours would take more than 30 cycles."""
+    pde = {"kind": "poisson", "conductivity": conductivity, "boundary": {"all": {"dirichlet": 0}}}
+    matrix, hints = system(equation_of(pde, {"kind": "box", "size": size, "cells": [12, 12, 12]}))
+    assert cycles(matrix, hints) <= 13
+
+
+@pytest.mark.parametrize("contrast", [1e-3, 1e-9])
+def test_contrasts_are_solved_and_their_dual_norms_are_not_underestimated(contrast: float) -> None:
+    young = f"where(sin(7*x)*sin(9*y)*sin(8*z) > 0.1, 1, {contrast})"
+    pde = {"kind": "elasticity", "young": young, "poisson_ratio": 0.3, "boundary": CLAMPED}
+    matrix, hints = system(equation_of(pde, {**BOX, "cells": [10, 5, 5]}))
+    prepared = LinearSolver(AMG(), hints).prepare(matrix, True)
+    assert isinstance(prepared, MultigridCG)
+    b = random(20, matrix.shape[0])
+    exact = torch.from_numpy(sp.linalg.splu(matrix.tocsc()).solve(b.numpy().T).T)
+    bound = prepared.overestimate(b)
+    if bound is not None:
+        assert bool(((b * bound).sum(1) >= (b * exact).sum(1)).all())
+    prepared.solve(b[:1])
+    assert prepared.cycles <= 50
+    assert not prepared.note
+
+
+def test_a_run_whose_solver_was_replaced_says_so() -> None:
+    small = {"mesh.cells": [12, 12], "pde.reaction": -30, "inner.model": "residual"}
+    iterative, direct = (
+        nhgd.solve(nhgd.load("problems/poisson_control.yaml", {**small, "solver.kind": kind}))
+        for kind in ("amg", "auto")
+    )
+    assert iterative.status == direct.status == "converged"
+    assert any("factorised by superlu" in each for each in iterative.stats["warnings"])
+    assert not direct.stats["warnings"]
+    assert iterative.objective == pytest.approx(direct.objective, rel=1e-8)

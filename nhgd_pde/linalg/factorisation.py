@@ -55,12 +55,16 @@ class Factorisation:
     def solve(self, b: Tensor) -> Tensor:
         """A^-1 b for every row of (k, n)."""
         self._counts.solves += b.shape[0]
-        return self.prepared.solve(b)
+        found = self.prepared.solve(b)
+        self._counts.note(self.prepared.note)
+        return found
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         """A^-T b for every row of (k, n)."""
         self._counts.solves += b.shape[0]
-        return self.prepared.solve_transposed(b)
+        found = self.prepared.solve_transposed(b)
+        self._counts.note(self.prepared.note)
+        return found
 
     def overestimate(self, b: Tensor) -> Tensor | None:
         """P b with r . A^-1 r <= r . P r, A definite; None where nothing is cheaper than a solve."""

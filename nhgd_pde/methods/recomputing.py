@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -125,9 +125,6 @@ class RecomputingState:
 
     def blend(self, other: RecomputingState, share: float) -> RecomputingState:
         return RecomputingState(torch.lerp(self.u, other.u, share), other.natural)
-
-
-Step = TypeVar("Step", bound=ReturningSteps)
 
 
 @dataclass

@@ -77,7 +77,7 @@ class Outcome:
             "seconds": self.seconds,
             "seconds_output": 0.0,
             "peak_memory_bytes": peak_memory(),
-            "warnings": list(self.records.warnings),
+            "warnings": [*self.records.warnings, *self.solved.counts.notes],
             "roles": dict(self.roles),
             "ranks": dict(self.ranks),
             **({} if self.judgement is None else {"uncertainty": self.judgement.summary()}),

@@ -67,10 +67,10 @@ class FieldPresentation:
         return self._grid, FieldData({**states, **point, **more_points}, {**cell, **more_cells})
 
     def entries(self, outcome: Outcome) -> dict[str, Any]:
-        """The controls that are numbers, and how well the constraints of the file are satisfied."""
+        """The linear solver, the controls that are numbers, and how well the constraints of the file are satisfied."""
         pde, last = nominal_of(outcome.solved), outcome.found.last
         v = last.evaluation.v
-        found: dict[str, Any] = {"controls": control_numbers(pde, v.cpu().numpy())}
+        found: dict[str, Any] = {"solver": self.problem.solver, "controls": control_numbers(pde, v.cpu().numpy())}
         if pde.reports:
             state = outcome.solved.state(last.oracle.u, v)
             found["constraints"] = [dict(each.report(state, v)) for each in pde.reports]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,11 @@ _COARSEST, _LEVELS = 400, 12
 _SCALAR: tuple[str, dict[str, Any]] = ("jacobi", {"omega": 4.0 / 3.0, "weighting": "local"})
 _VECTOR: tuple[str, dict[str, Any]] = ("energy", {"maxiter": 3})
 # Lanczos steps that find the smallest eigenvalue of the product of cycle and matrix, which lies between 0.5 and 1 as a
-# rule.
-_RITZ_STEPS = 8
+# rule. More steps look for the smallest one of a poor hierarchy. Two hierarchies are compared by a solve to this error.
+_RITZ_STEPS, _MORE_RITZ_STEPS, _ROUGH = 10, 24, 1e-3
+# Half of this eigenvalue below which aggregates along strong couplings are tried, and the share below which a coupling
+# is weak then. Good hierarchies have 0.2 to 0.45, and take some 10 to 20 cycles; 0.1 makes 30.
+_POOR, _WEAK = 0.1, 0.08
 # Number of cycles after which factors are made instead.
 _MOST = 200
 # Entries below this share of the largest entry in their row and column are rounding errors of sums that cancel.
@@ -42,12 +44,12 @@ class AMG:
 
     Attributes:
         rtol: relative error of a solve in the energy norm |x - A^-1 b|_A / |A^-1 b|_A, as the W-cycle measures it.
-        theta: couplings below this share of sqrt(a_ii a_jj) are weak.
+        theta: couplings below this share of sqrt(a_ii a_jj) are weak; None: 0, or 0.08 where that is better.
         degree: degree of the smoothing polynomial.
     """
 
     rtol: float = 1e-10
-    theta: float = 0.0
+    theta: float | None = None
     degree: int = 2
     name = "amg"
 
@@ -55,13 +57,14 @@ class AMG:
         """Conjugate gradients or GMRES with a W-cycle; factors where the structure of the matrix is not known."""
         if hints.state is not None and hints.schur is not None:
             return self._saddle(matrix, hints, hints.state, hints.schur())
-        if not bool((matrix.diagonal() > 0.0).all()):
-            return SuperLU().prepare(matrix, hints)
-        if not hints.symmetric:
+        positive = bool((matrix.diagonal() > 0.0).all())
+        if positive and not hints.symmetric:
             return MultigridGMRES(matrix, hints, OneField(self._cycle(matrix, hints)), self.rtol)
-        if hints.definite is False:
-            return SuperLU().prepare(matrix, hints)
-        return MultigridCG(matrix, hints, self)
+        if positive and hints.definite is not False:
+            return MultigridCG(matrix, hints, self)
+        factors = SuperLU().prepare(matrix, hints)
+        factors.note = "a matrix is not positive definite, as multigrid requires: it was factorised by superlu"
+        return factors
 
     def _saddle(self, matrix: sp.csr_matrix, hints: Hints, first: int, mass: sp.csr_matrix) -> Prepared:
         top, bottom = matrix[:first], matrix[first:]
@@ -73,7 +76,7 @@ class AMG:
     def _cycle(self, matrix: sp.csr_matrix, hints: Hints) -> Hierarchy:
         """The W-cycle of the symmetric part, on the host."""
         part = matrix if hints.symmetric else sp.csr_matrix(0.5 * (matrix + matrix.T))
-        return hierarchy(part, hints, self, torch.device("cpu"))
+        return hierarchy(part, hints, self, torch.device("cpu"), self.theta or 0.0)
 
 
 class MultigridCG:
@@ -85,7 +88,8 @@ class MultigridCG:
     def __init__(self, matrix: sp.csr_matrix, hints: Hints, options: AMG) -> None:
         self._matrix, self._hints, self._options = SparseMatrix(matrix, symmetric=True), hints, options
         self._device = torch.device("cpu")
-        self._hierarchy: Hierarchy | None = hierarchy(matrix, hints, options, self._device)
+        self._hierarchy: Hierarchy | None
+        self._hierarchy, self._least, self._theta = self._best()
         self._factors: Prepared | None = None
         self.note = ""
         self.cycles = 0
@@ -137,36 +141,63 @@ class MultigridCG:
 
     def overestimate(self, b: Tensor) -> Tensor | None:
         """One cycle, over the smallest eigenvalue of the product of cycle and matrix."""
-        if self._hierarchy is None:
+        if self._hierarchy is None or not self._least >= _POOR:
+            # A small eigenvalue is not known well enough.
             return None
         self._move(b.device)
         return self._hierarchy.apply(b) / self._least
 
-    @cached_property
-    def _least(self) -> float:
-        """A lower bound of the smallest eigenvalue: half the smallest Ritz value after a few steps, and at most 1/2."""
-        assert self._hierarchy is not None
-        apply, matrix = self._hierarchy.apply, self._matrix.mv
+    def _best(self) -> tuple[Hierarchy, float, float]:
+        """A hierarchy, a bound of the smallest eigenvalue as in `_smallest`, and the share below which couplings are
+        weak.
+
+        Thin cells and anisotropic coefficients need aggregates along strong couplings alone. Elsewhere these make a
+        hierarchy that costs more, so that they are tried where the other hierarchy is poor.
+        """
+        made, options = self._matrix.host, self._options
+        given = options.theta or 0.0
+        found = hierarchy(made, self._hints, options, self._device, given)
+        least = self._smallest(found)
+        if options.theta is None and not least >= _POOR:
+            other = hierarchy(made, self._hints, options, self._device, _WEAK)
+            # A few small eigenvalues hardly slow the iteration down, so that a trial decides.
+            if self._trial(other) < self._trial(found):
+                found, given = other, _WEAK
+            least = self._smallest(found, _MORE_RITZ_STEPS)
+        return found, least, given
+
+    def _trial(self, cycle: Hierarchy) -> int:
+        """The number of cycles of a rough solve with a rough right-hand side."""
+        b = torch.from_numpy(np.random.default_rng(0).standard_normal((1, self.size))).to(self._device)
+        steps = batched_conjugate_gradients(
+            self._matrix.mv, b, cycle.apply, atol=lambda first: _ROUGH * first, iterations=_MOST
+        )
+        return steps.iterations if steps.converged else _MOST + 1
+
+    def _smallest(self, cycle: Hierarchy, steps: int = _RITZ_STEPS) -> float:
+        """A lower bound of the smallest eigenvalue of the product of cycle and matrix: half the smallest Ritz value
+        after a few steps, and at most 1/2; NaN where the product is not definite."""
+        matrix = self._matrix.mv
         start = torch.ones(1, self.size, dtype=torch.float64, device=self._device)
         start[:, ::2] = -0.5
-        low, _ = extreme_eigenvalues(lambda x: apply(matrix(x)), lambda x, y: dot(x, matrix(y)), start, _RITZ_STEPS)
+        low, _ = extreme_eigenvalues(lambda x: cycle.apply(matrix(x)), lambda x, y: dot(x, matrix(y)), start, steps)
         return 0.5 * min(low, 1.0) if low > 0.0 else math.nan
 
     def _move(self, device: torch.device) -> None:
         if device == self._device:
             return
         self._matrix = SparseMatrix(self._matrix.host, device, symmetric=True)
-        self._hierarchy = hierarchy(self._matrix.host, self._hints, self._options, device)
+        self._hierarchy = hierarchy(self._matrix.host, self._hints, self._options, device, self._theta)
         self._device = device
 
     def _factorised(self, reason: str) -> Prepared:
         """Factors, where the hierarchy has failed."""
-        self.note = f"multigrid did not converge ({reason}): the matrix was factorised"
+        self.note = f"multigrid did not converge ({reason}): the matrix was factorised by superlu"
         self._factors, self._hierarchy = SuperLU().prepare(self._matrix.host, self._hints), None
         return self._factors
 
 
-def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.device) -> Hierarchy:
+def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.device, theta: float = 0.0) -> Hierarchy:
     """The W-cycle of a symmetric positive definite matrix.
 
     A space of higher degree has the functions of degree one as its first coarser level: aggregates of its own unknowns
@@ -174,18 +205,18 @@ def hierarchy(matrix: sp.csr_matrix, hints: Hints, options: AMG, device: torch.d
     """
     kept = without_rounding_errors(matrix)
     if hints.linear is None or hints.coefficients is None:
-        matrices, prolongations = aggregated(kept, hints, options)
+        matrices, prolongations = aggregated(kept, hints, theta)
     else:
         linear = hints.linear(hints.coefficients).first(kept.shape[0])
         coarse = without_rounding_errors(sp.csr_matrix(linear.prolong.T @ kept @ linear.prolong))
-        matrices, prolongations = aggregated(coarse, hints.at(linear.vertices), options)
+        matrices, prolongations = aggregated(coarse, hints.at(linear.vertices), theta)
         matrices, prolongations = [kept, *matrices], [linear.prolong, *prolongations]
     if not all(np.isfinite(each.data).all() for each in matrices):
         raise singular(matrix)
     return Hierarchy(matrices, prolongations, device, options.degree)
 
 
-def aggregated(matrix: sp.csr_matrix, hints: Hints, options: AMG) -> tuple[list[sp.csr_matrix], list[sp.csr_matrix]]:
+def aggregated(matrix: sp.csr_matrix, hints: Hints, theta: float) -> tuple[list[sp.csr_matrix], list[sp.csr_matrix]]:
     """The matrices of all levels and the prolongations between them, by smoothed aggregation."""
     import pyamg
 
@@ -195,7 +226,7 @@ def aggregated(matrix: sp.csr_matrix, hints: Hints, options: AMG) -> tuple[list[
         matrix if blocks is None else blocks.matrix,
         B=modes if blocks is None or modes is None else blocks.spread(modes),
         symmetry="symmetric",
-        strength=("symmetric", {"theta": options.theta}),
+        strength=("symmetric", {"theta": theta}),
         smooth=_SCALAR if modes is None else _VECTOR,
         improve_candidates=None,
         # Nodes of the coarsest level, which have one unknown for each mode.

@@ -148,7 +148,7 @@ class MultigridGMRES(WithoutEstimate):
             found = np.zeros_like(rows)
             if all(self._solved(row, found[k], transposed) for k, row in enumerate(rows)):
                 return torch.from_numpy(found).to(b.device)
-            self.note = "multigrid did not converge: the matrix was factorised"
+            self.note = "multigrid did not converge: the matrix was factorised by superlu"
             self._factors = SuperLU().prepare(self._matrix, self._hints)
         return self._factors.solve_transposed(b) if transposed else self._factors.solve(b)
 

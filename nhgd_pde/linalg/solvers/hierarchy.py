@@ -124,29 +124,31 @@ def _inverse(matrix: Tensor) -> Tensor:
 
 def _level(matrix: sp.csr_matrix, prolongation: sp.csr_matrix, device: torch.device, degree: int) -> Level:
     diagonal = matrix.diagonal()
+    # Aggregates with fewer unknowns than there are modes leave functions that vanish, whose rows are zero.
+    inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0.0)
     return Level(
         matrix=torch_csr(matrix, device),
-        inverse_diagonal=torch.from_numpy(1.0 / diagonal).to(device)[:, None],
+        inverse_diagonal=torch.from_numpy(inverse).to(device)[:, None],
         prolong=torch_csr(prolongation, device),
         restrict=torch_csr(prolongation.T.tocsr(), device),
-        largest=largest_eigenvalue(matrix, diagonal),
+        largest=largest_eigenvalue(matrix, inverse),
         degree=degree,
     )
 
 
-def largest_eigenvalue(matrix: sp.csr_matrix, diagonal: np.ndarray) -> float:
-    """An estimate from above of the largest eigenvalue of D^-1 A, A symmetric.
+def largest_eigenvalue(matrix: sp.csr_matrix, inverse: np.ndarray) -> float:
+    """An estimate from above of the largest eigenvalue of D^-1 A, A symmetric, with D^-1 given (n,).
 
     Lanczos steps give a value from below, to which the last residual is added; Gershgorin's bound is never exceeded.
     """
-    root = np.sqrt(np.abs(diagonal))
+    root = np.sqrt(inverse)
     x = np.random.default_rng(0).standard_normal(len(root))
     x /= np.linalg.norm(x)
     before, beta = np.zeros_like(x), 0.0
     alphas: list[float] = []
     betas: list[float] = []
     for _ in range(min(_LANCZOS, len(root))):
-        y = (matrix @ (x / root)) / root - beta * before
+        y = (matrix @ (x * root)) * root - beta * before
         alpha = float(x @ y)
         y -= alpha * x
         beta = float(np.linalg.norm(y))
@@ -158,5 +160,5 @@ def largest_eigenvalue(matrix: sp.csr_matrix, diagonal: np.ndarray) -> float:
     tridiagonal = np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1)
     values, vectors = np.linalg.eigh(tridiagonal)
     estimate = float(values[-1] + betas[-1] * abs(vectors[-1, -1]))
-    rows = np.asarray(abs(matrix).sum(axis=1)).reshape(-1) / np.abs(diagonal)
+    rows = np.asarray(abs(matrix).sum(axis=1)).reshape(-1) * inverse
     return min(estimate, float(rows.max()))
