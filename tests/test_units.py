@@ -114,7 +114,9 @@ def test_a_chip_in_si_units_has_the_optimum_without_units() -> None:
     assert values(chip) / 7.5e11 == pytest.approx(values(twin), abs=2e-3 * 20)
 
 
-@pytest.mark.parametrize("target", [1e-100, 1e-30, 1e20, 1e100])
+# Powers of two, which are scaled without rounding errors: with those, conjugate gradients end some steps earlier or
+# later.
+@pytest.mark.parametrize("target", [2.0**-332, 2.0**-100, 2.0**66, 2.0**332])
 @pytest.mark.parametrize("method", ["nhgd", "adjoint"])
 def test_targets_of_any_size_are_reached_with_the_same_accuracy(method: str, target: float) -> None:
     path = next(path for path in PROBLEMS if path.stem == "poisson_control")

@@ -197,7 +197,7 @@ def _proposed(loop: LoopState, search: Search) -> tuple[LoopState, Tensor | None
 def _evaluated(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopState, Evaluation]:
     """The loop with the outer method after it has seen the evaluation of its proposal, and this evaluation."""
     if search.exact:
-        return _answered(loop, search, proposal)
+        return _answered(loop, search)
     accuracy = search.accuracy(loop.outer.reduction * loop.current.gradient_norm, loop.sensitivity)
     evaluation, knowledge = search.evaluate(proposal, search.nearest(loop, proposal), accuracy)
     # A failed inner solve is a step that was too long, which the outer method shortens.
@@ -207,10 +207,11 @@ def _evaluated(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopS
     return replace(loop, evaluations=loop.evaluations + 1), evaluation
 
 
-def _answered(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopState, Evaluation]:
-    """The loop after an exact step of a quadratic problem along the way to the proposal, which is not evaluated."""
+def _answered(loop: LoopState, search: Search) -> tuple[LoopState, Evaluation]:
+    """The loop after an exact step of a quadratic problem, whose end is not evaluated."""
     current = loop.current
-    answer = search.response(current, proposal - current.evaluation.v)
+    # The difference of the proposal and the iterate would have the rounding errors of both.
+    answer = search.response(current, search.outer.direction(loop.outer))
     state = search.outer.answered(search.space, loop.outer, answer.product, answer.represented)
     knowledge = search.moved(current, answer, state.step) if state.accepted else loop.knowledge
     return replace(loop, outer=state, knowledge=knowledge, tried=None), state.best

@@ -54,6 +54,7 @@ class TaskSpec(Section):
     state: ClassVar[None] = None
     convective: ClassVar[bool] = False
     layered: ClassVar[bool] = True
+    passes_steps: ClassVar[bool] = False
     adjoints: ClassVar[AdjointsSpec] = AdjointsSpec()
 
     @model_validator(mode="after")

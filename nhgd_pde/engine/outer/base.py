@@ -340,8 +340,13 @@ class OuterMethod(Protocol[State]):
         """The state after the evaluation at the proposed point."""
         ...
 
+    def direction(self, state: State) -> Tensor:
+        """The direction (p,) of the next step, of a method whose steps are exact."""
+        name = type(self).__name__
+        raise NotImplementedError(f"the steps of {name} are not exact")
+
     def answered(self, space: Feasible, state: State, product: Tensor, represented: Tensor) -> State:
-        """The state after the step to the minimiser along its `direction`, of a method whose steps are exact.
+        """The state after the step to the minimiser along `direction`, of a method whose steps are exact.
 
         Args:
             product: (p,) of the Hessian with the direction, a covector.

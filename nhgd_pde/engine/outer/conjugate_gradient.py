@@ -20,6 +20,8 @@ _ORTHOGONAL = 1e-9
 # The recurrences have lost the gradient where its evaluation is not below this share of the last evaluation.
 _LEAST_PROGRESS = 0.5
 
+_UNBOUNDED = "the objective has no positive curvature along a direction: it seems to have no lower bound"
+
 
 @dataclass(frozen=True)
 class ConjugateState(OuterState):
@@ -72,11 +74,17 @@ class ConjugateGradient(OuterMethod[ConjugateState]):
     ) -> tuple[Tensor, ConjugateState]:
         return state.best.v + state.direction, state
 
+    def direction(self, state: ConjugateState) -> Tensor:
+        return state.direction
+
     def answered(self, space: Feasible, state: ConjugateState, product: Tensor, represented: Tensor) -> ConjugateState:
         best, d = state.best, state.direction
         slope, curvature = dot(best.derivative, d), dot(product, d)
         if not curvature > 0.0:
-            return replace(state, accepted=False, failure="the objective has no positive curvature along a direction")
+            if state.units:
+                # After some steps rounding errors may be all that is left of a direction.
+                return replace(state, accepted=False, direction=-best.gradient, units=())
+            return replace(state, accepted=False, failure=_UNBOUNDED)
         share = -slope / curvature
         derivative = best.derivative + share * product
         gradient = best.gradient + share * represented
