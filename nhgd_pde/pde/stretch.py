@@ -146,18 +146,23 @@ class Stretch:
 
     def linearised(self, here: EvolutionEquation, u: Tensor, controls: Tensor) -> Linearisation:
         """The derivatives at unknowns (1, n); those of an affine equation belong to every state at the start."""
-        known = self.equation if here.affine else here
+        known = self._from_zero if here.affine else here
         return known.linearise(u, controls)
 
     def residual(self, here: EvolutionEquation, u: Tensor, controls: Tensor) -> Tensor:
         """R (1, n); that of an affine equation by products with its matrices."""
         if not here.affine:
             return here.integrated(u, controls)
-        own, width, free = self.equation, self._width, self._spatial
+        own, free = self._from_zero, self._spatial
         found = own.residual(u, controls).clone()
-        start = here.lift[:width] - own.lift[:width]
+        start = here.lift[: self._width]
         found[:, : len(free)] += own.before(controls, own.constant_linearisation).mv(start[None])[:, free]
         return found
+
+    @cached_property
+    def _from_zero(self) -> EvolutionEquation:
+        """The equation with the state zero at the start, beside which other states may be arbitrarily small."""
+        return self.starting(self.equation.lift.new_zeros(self._width))
 
     @cached_property
     def _spatial(self) -> Tensor:
