@@ -183,7 +183,9 @@ def test_a_first_outer_step_that_is_far_too_long_is_shortened(
     if nonlinearity == "-exp(u)":
         # With the source at the end of the first step there is no state.
         failed = [each for each in evaluations if not each.finite]
-        assert failed and all("no step reduces" in each.message for each in failed)
+        assert failed
+        # Rounding decides whether Newton's method stands still there or wanders until its steps are used up.
+        assert all("no step reduces" in each.message or "inner steps left" in each.message for each in failed)
     assert long.last.evaluation.value == pytest.approx(usual.last.evaluation.value, rel=1e-10)
 
 

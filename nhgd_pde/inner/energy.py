@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,23 +39,24 @@ class EnergyModel:
             scenarios it is the mean of their J; where the control enters J, it is taken at `reference`.
         observation: options.
         reference: (p,) the control at which J gives the norm.
+        make_whole_gram: gives this J on the whole state space.
     """
 
     equation: StateEquation
     riesz: RieszMap
     observation: Observation
     reference: Tensor
+    make_whole_gram: Callable[[], SparseMatrix]
     name: str = "energy"
     definite: bool = True
 
     def start(self, v: Tensor) -> Tensor:
         return self.equation.lift.new_zeros(self.equation.scenarios, self.equation.unknowns)
 
-    @cached_property
+    @property
     def whole_gram(self) -> SparseMatrix:
         """The J of the norm on the whole state space, including Dirichlet functions, (N, N)."""
-        whole = self.equation.linearise(self.start(self.reference), self.reference).whole
-        return SparseMatrix(whole.mean(), self.equation.lift.device, symmetric=True)
+        return self.make_whole_gram()
 
     @cached_property
     def roots(self) -> tuple[SparseMatrix, ...]:
@@ -201,4 +202,8 @@ def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -
     derivative = equation.linearise(u, v)
     assert isinstance(derivative.state, ScenarioMatrix)
     jacobian = SparseMatrix(derivative.state.mean(), equation.lift.device, symmetric=True)
-    return EnergyModel(equation, factorised_riesz_map(jacobian, equation.counts, equation.solver), observation, v)
+    # Most problems do without it. Scenarios have that of the nominal problem.
+    whole = cache(lambda: SparseMatrix(derivative.whole.mean(), equation.lift.device, symmetric=True))
+    return EnergyModel(
+        equation, factorised_riesz_map(jacobian, equation.counts, equation.solver), observation, v, whole
+    )
