@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,10 +26,12 @@ from .pointwise import integrand
 from .ranges import InadmissibleError
 from .rows import ControlRows
 from .scaled import shared
-from .second_blocks import SecondProduct, second_product
 from .stiffness import Stiffness, stiffness_of
 from .unassembled import UnassembledDerivative, loses_digits
 from .zero_mean import ZeroMean
+
+if TYPE_CHECKING:
+    from .second_blocks import SecondProduct
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,13 +370,11 @@ class StateEquation:
         """The second derivatives of the integrals, tested with w. Those of the last point with one row are kept."""
         if self._last_second and all(map(torch.equal, self._last_second[0][0], (stages, v, w))):
             return self._last_second[0][1]
+        from .second_blocks import second_product
+
         rows, tests = self.rows.spread(v), self._tests(w)
-        found = tuple(
-            second_product(
-                each, each.evaluation.evaluate(stages), each.control_values(rows), each.evaluation.evaluate(tests)
-            )
-            for each in self.integrals
-        )
+        at = [(each, each.evaluation.evaluate) for each in self.integrals]
+        found = tuple(second_product(each, of(stages), each.control_values(rows), of(tests)) for each, of in at)
         self._last_second[:] = [((stages.clone(), v.clone(), w.clone()), found)] if len(stages) == 1 else []
         return found
 
