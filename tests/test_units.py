@@ -95,11 +95,12 @@ def test_outer_methods_do_not_depend_on_the_unit_of_the_objective(method: str, f
 def test_newton_steps_of_a_flow_do_not_depend_on_rounding() -> None:
     """This does not hold for `lbfgs`, whose iterations amplify differences of rounding."""
     path = next(path for path in PROBLEMS if path.stem == "navier_stokes_control")
-    base = solved(path, TIGHT)
+    # Newton's systems are solved no better than the goal asks, and the control is known less well than the gradient.
+    goal = {"outer.rtol": 1e-11}
+    base = solved(path, goal)
     for factor in (3.0, 1e-15):
-        ours = solved(path, objective_times(path, factor), TIGHT)
+        ours = solved(path, objective_times(path, factor), goal)
         assert ours.stats["outer_iterations"] == base.stats["outer_iterations"] <= 8
-        # The accuracy of the gradient is 1e-9 of the first one.
         assert np.abs(values(ours) - values(base)).max() <= 1e-8 * np.abs(values(base)).max()
 
 
