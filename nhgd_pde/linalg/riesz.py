@@ -75,7 +75,11 @@ class RieszMap:
         With a relative error e of x = K^-1 r the square r . x is at least (1 - e) times that of the norm.
         """
         found = length(derivative, self.gradient)
-        return found if self._error is None else found / math.sqrt(1.0 - min(self._error(), 0.99))
+        if self._error is None:
+            return found
+        error = self._error()
+        # A solve that may be wrong altogether bounds nothing.
+        return math.inf if error >= 1.0 else found / math.sqrt(1.0 - error)
 
     def dual_norm_bound(self, derivative: Tensor) -> float:
         """A bound of the norm of a covector from above, without a solve.

@@ -93,6 +93,8 @@ class MultigridCG:
         self._factors: Prepared | None = None
         self.note = ""
         self.cycles = 0
+        if math.isnan(self._least):
+            self._factorised("its cycle is not positive definite")
 
     @property
     def size(self) -> int:
