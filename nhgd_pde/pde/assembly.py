@@ -1,17 +1,85 @@
-"""Matrices of the derivatives of one integral by the state and by the controls."""
+"""Matrices of the derivatives of integrals by the state and by the controls."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
 from torch import Tensor
 
 from ..fem.pattern import Blocks
-from ..linalg.sparse import ScenarioMatrix
+from ..linalg.sparse import ScenarioMatrix, added
 from .form import Integral
 from .scaled import shared
 
 
-def derivatives(
-    integral: Integral, stages: Tensor, rows: Tensor, affine: bool, acts: bool
+class Assembly:
+    """Assembles the derivatives of a sum of integrals; a derivative by the controls that does not change is kept.
+
+    Args:
+        integrals: the integrals, with the same state space.
+        affine: the sum is affine in state and controls, so that a closed form needs no values of the controls.
+        symmetric: the derivatives by the state are symmetric.
+    """
+
+    def __init__(self, integrals: Sequence[Integral], affine: bool, symmetric: bool) -> None:
+        self._integrals = [(integral, LastMatrix()) for integral in integrals]
+        self._affine, self._symmetric = affine, symmetric
+        self._restricted: tuple[ScenarioMatrix, ScenarioMatrix] | None = None
+
+    def derivatives(
+        self, stages: Tensor, rows: Tensor, acting: Sequence[bool]
+    ) -> tuple[ScenarioMatrix, ScenarioMatrix | None, tuple[Blocks, ...]]:
+        """The matrices by the coefficients (N, N) and by the controls (N, width), and the derivatives of the integrands
+        by the state.
+
+        Args:
+            stages: coefficients of the state (rows, size of the space).
+            rows: coefficients of the controls (R, columns).
+            acting: for each integral, whether controls act in it and its derivative by them is wanted.
+        """
+        state: ScenarioMatrix | None = None
+        control: ScenarioMatrix | None = None
+        blocks = []
+        for (integral, last), acts in zip(self._integrals, acting, strict=True):
+            by_state, by_control = _derivatives(integral, stages, rows, self._affine, acts, last)
+            blocks.append(by_state)
+            if by_state or state is None:
+                test = integral.evaluation
+                state = added(state, test.assemble(test, shared(by_state), self._symmetric))
+            if by_control is not None:
+                control = added(control, by_control)
+        assert state is not None
+        return state, control, tuple(blocks)
+
+    def restricted(self, control: ScenarioMatrix, free: np.ndarray) -> ScenarioMatrix:
+        """The rows `free` of a derivative by the controls; those of the last one are kept."""
+        if self._restricted is None or self._restricted[0] is not control:
+            self._restricted = control, control.restrict(free, np.arange(control.shape[1]))
+        return self._restricted[1]
+
+
+class LastMatrix:
+    """The last matrix of an integral, for blocks that are the same single numbers at every point of the equation.
+
+    A source that enters a nonlinear equation linearly, for instance, has the same derivative everywhere.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[dict[tuple[int, int], float], ScenarioMatrix] | None = None
+
+    def of(self, blocks: Blocks, assemble: Callable[[Blocks], ScenarioMatrix]) -> ScenarioMatrix:
+        """The matrix of some blocks; the last one where these are the same."""
+        if any(sum(block.stride()) for block in blocks.values()):
+            return assemble(blocks)
+        numbers = {key: float(block.reshape(-1)[0]) for key, block in blocks.items()}
+        if self._last is None or self._last[0] != numbers:
+            self._last = numbers, assemble(blocks)
+        return self._last[1]
+
+
+def _derivatives(
+    integral: Integral, stages: Tensor, rows: Tensor, affine: bool, acts: bool, last: LastMatrix
 ) -> tuple[Blocks, ScenarioMatrix | None]:
     """The derivative of an integrand by the state at its points, and that of the integral by the controls (N, width).
 
@@ -21,6 +89,7 @@ def derivatives(
         rows: coefficients of the controls (R, columns).
         affine: the equation is affine in both, so that a closed form needs no values of the controls.
         acts: controls act in the integral, and its derivative by them is wanted; it is None otherwise.
+        last: the last derivative by the controls.
     """
     if affine and integral.closed is not None:
         return integral.closed_blocks(), _control_matrix(integral, stages, rows) if acts else None
@@ -29,7 +98,8 @@ def derivatives(
     trial = integral.control_evaluation
     if not acts or trial is None:
         return by_state, None
-    return by_state, integral.evaluation.assemble(trial, shared(integral.control_blocks(at_points, controls)))
+    by_control = shared(integral.control_blocks(at_points, controls))
+    return by_state, last.of(by_control, lambda blocks: integral.evaluation.assemble(trial, blocks))
 
 
 def _control_matrix(integral: Integral, stages: Tensor, rows: Tensor) -> ScenarioMatrix:

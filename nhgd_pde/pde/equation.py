@@ -17,15 +17,14 @@ from ..linalg.counts import Counts
 from ..linalg.differences import PointFunction
 from ..linalg.factorisation import DIRECT
 from ..linalg.solvers.base import LinearSolver
-from ..linalg.sparse import ScenarioMatrix, added
-from .assembly import derivatives
+from ..linalg.sparse import ScenarioMatrix
+from .assembly import Assembly
 from .form import Integral
 from .given import GivenData
 from .linearisation import ControlDerivative, Jacobian, Linearisation, StateDerivative
 from .pointwise import integrand
 from .ranges import InadmissibleError
 from .rows import ControlRows
-from .scaled import shared
 from .stiffness import Stiffness, stiffness_of
 from .unassembled import UnassembledDerivative, loses_digits
 from .zero_mean import ZeroMean
@@ -266,24 +265,15 @@ class StateEquation:
 
         The blocks are the derivatives of the integrands by the state, of which the first matrix is assembled.
         """
-        state: ScenarioMatrix | None = None
-        control: ScenarioMatrix | None = None
-        blocks = []
-        rows = self.rows.spread(v)
-        for integral in self.integrals:
-            # A known derivative by the controls is not computed again.
-            acts = self.known_control is None and integral.controlled
-            by_state, by_control = derivatives(integral, stages, rows, self.affine, acts)
-            blocks.append(by_state)
-            if by_state or state is None:
-                test = integral.evaluation
-                state = added(state, test.assemble(test, shared(by_state), self._symmetric_integrals))
-            if by_control is not None:
-                control = added(control, by_control)
-        assert state is not None
-        if control is None and not self._controlled:
+        # A known derivative by the controls is not computed again.
+        acting = [self.known_control is None and integral.controlled for integral in self.integrals]
+        if not any(acting) and not self._controlled:
             raise ValueError("the control does not enter the equation")
-        return state, control, tuple(blocks)
+        return self._assembly.derivatives(stages, self.rows.spread(v), acting)
+
+    @cached_property
+    def _assembly(self) -> Assembly:
+        return Assembly(self.integrals, self.affine, self._symmetric_integrals)
 
     @property
     def _controlled(self) -> bool:
@@ -293,7 +283,7 @@ class StateEquation:
     def _linearise(self, full: Tensor, v: Tensor) -> Linearisation:
         state, control, blocks = self._assemble(full, v)
         # All matrices are assembled with one pattern on the whole space, then Dirichlet rows and columns are cut out.
-        direct = self.known_control if control is None else control.restrict(self.free, np.arange(self.rows.width))
+        direct = self.known_control if control is None else self._assembly.restricted(control, self.free)
         derivative = ControlDerivative(self.rows, direct, scenarios=self.scenarios)
         if self.data is not None:
             through = state.restrict(self.free, np.arange(self.size))
