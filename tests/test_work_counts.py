@@ -28,6 +28,13 @@ CASES: list[tuple[str, dict[str, Any], int, dict[str, tuple[int, int]]]] = [
         6,
         {"factorisations": (1, 0), "solves": (3, 2), "residuals": (2, 0), "products": (2, 0), "riesz_solves": (1, 0)},
     ),
+    # With bounds, the points near the optimum are evaluated: some four, with two residuals each.
+    (
+        "poisson_bounds",
+        {"mesh.cells": [32, 32]},
+        17,
+        {"factorisations": (1, 0), "solves": (10, 2), "residuals": (12, 0), "products": (9, 0), "riesz_solves": (0, 0)},
+    ),
     (
         "semilinear_control",
         {"mesh.cells": [16, 16]},

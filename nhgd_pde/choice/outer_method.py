@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..engine.nhgd import NHGD
 from ..engine.oracle import AffineOracle, Oracle, SecondOrderOracle
 from ..engine.outer.base import Need, OuterMethod, Setting
 from ..problem_file.catalogue import OUTER_METHODS, found_at
@@ -70,8 +69,7 @@ def _quadratic(setting: Setting, oracle: Oracle[Any, Any]) -> bool:
     space = setting.space
     if space is None or not (space.quadratic and space.smooth) or setting.smoothing is not None:
         return False
-    sampled = isinstance(oracle, NHGD) and not (oracle.curvature.pointwise and oracle.inner.tests is None)
-    return isinstance(oracle, AffineOracle) and not sampled
+    return isinstance(oracle, AffineOracle) and oracle.follows
 
 
 def has_design(file: ProblemFile) -> bool:

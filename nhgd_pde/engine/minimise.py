@@ -198,6 +198,10 @@ def _evaluated(loop: LoopState, search: Search, proposal: Tensor) -> tuple[LoopS
     """The loop with the outer method after it has seen the evaluation of its proposal, and this evaluation."""
     if search.exact:
         return _answered(loop, search)
+    if search.follows(loop.current):
+        evaluation, knowledge = search.followed(loop.current, proposal)
+        state, bad = search.outer.update(search.space, loop.outer, evaluation), loop.bad + (not evaluation.finite)
+        return replace(loop, outer=state, knowledge=knowledge, tried=proposal, bad=bad), evaluation
     accuracy = search.accuracy(loop.outer.reduction * loop.current.gradient_norm, loop.sensitivity)
     evaluation, knowledge = search.evaluate(proposal, search.nearest(loop, proposal), accuracy)
     # A failed inner solve is a step that was too long, which the outer method shortens.
@@ -224,7 +228,7 @@ def _measured(end: Minimum, search: Search) -> Minimum:
     iterate as it was, so that the directions stay conjugate.
     """
     last, least = end.last, search.stopping.certificate
-    if not (search.exact and last.evaluation.blended):
+    if last.evaluation.measured or not last.evaluation.blended:
         return end
     evaluation, knowledge = search.evaluate(last.evaluation.v, last.oracle, Accuracy(least, least))
     return replace(end, last=search.reevaluated(last, evaluation, knowledge)) if evaluation.finite else end
@@ -242,13 +246,14 @@ def _known_better(loop: LoopState, search: Search, tried: Evaluation) -> tuple[S
     """The search and the loop after a trial that was not accepted, with better known values if the method has failed.
 
     An objective that is known roughly may seem lower at an iterate than it is anywhere. Then its values are evaluated
-    ten times as accurately, unless they were known well enough, or do not become better known.
+    ten times as accurately, unless they were known well enough, or do not become better known. An iterate that products
+    with the Hessian have led to is evaluated.
     """
     stopping, current = search.stopping, loop.current
     before = worst_residual(current.evaluation)
     roughest = max(0.1 * stopping.roughest, stopping.certificate)
     certain = before <= stopping.certificate and worst_residual(tried) <= stopping.certificate
-    known = certain or roughest >= stopping.roughest
+    known = current.evaluation.measured and (certain or roughest >= stopping.roughest)
     if known or not loop.outer.failure:
         return search, loop
     finer = replace(search, stopping=replace(stopping, roughest=roughest))
@@ -296,7 +301,7 @@ def _settled(loop: LoopState, before: Iterate, search: Search) -> tuple[Search, 
     state = loop.outer
     search = replace(search, space=search.space.sharpened(before.evaluation, loop.current.evaluation))
     reached = replace(loop.current, gradient_norm=search.space.stationarity(loop.current.evaluation))
-    confirmed = search.confirmed(reached)
+    confirmed = search.confirmed(reached, state.failure != "")
     if confirmed.evaluation is not reached.evaluation:
         state = search.outer.corrected(search.space, state, confirmed.evaluation)
     current = search.grown(confirmed, loop.first)

@@ -267,6 +267,10 @@ class NHGD:
         assert h.q is not None
         return value - dot(h.q, problem.inner_gradient(u, v))
 
+    @property
+    def follows(self) -> bool:
+        return self.curvature.pointwise and self.inner.tests is None and self.hypergradient.refine
+
     def response(
         self, problem: SecondOrderProblem, v: Tensor, state: NHGDState, direction: Tensor, tolerance: float
     ) -> Response:

@@ -82,6 +82,11 @@ class Response:
 class AffineOracle(Protocol):
     """An oracle that can follow a step of a quadratic problem without an evaluation."""
 
+    @property
+    def follows(self) -> bool:
+        """Whether an evaluation after the step would find the same, up to the tolerance of its solves."""
+        ...
+
     def response(self, problem: Any, v: Tensor, state: Any, direction: Tensor, tolerance: float) -> Response:
         """The response at v to a direction (p,); NaN where a linear system could not be solved.
 

@@ -14,8 +14,11 @@ from .bilevel import InnerEquation, OuterProblem, constraint_of, l1_weights_of
 from .loop import Iterate, LoopState, Stopping, worst_residual
 from .oracle import Accuracy, AffineOracle, GrowingOracle, Oracle, Response, SecondOrderOracle
 from .outer.base import Feasible, HessianProduct, OuterMethod, objection_of
-from .outer.reduced_objective import Evaluation, failed_evaluation
+from .outer.reduced_objective import Evaluation, extrapolate, failed_evaluation
 from .scales import UNKNOWN, GradientScales
+
+# Points tried from an iterate whose gradient is larger than this times the goal need not be evaluated.
+_NEAR_GOAL = 30.0
 
 
 def outer_space(problem: OuterProblem) -> Feasible:
@@ -85,6 +88,25 @@ class Search:
         """Steps follow from products with the Hessian, without evaluations."""
         return self.outer.exact
 
+    def follows(self, iterate: Iterate) -> bool:
+        """Whether points tried from an iterate follow from a product with the Hessian and are not evaluated.
+
+        The last ones of a run are evaluated, so that rounding errors of the products do not add up to the goal.
+        """
+        if self.exact or not (self.outer.extrapolates and self.space.quadratic):
+            return False
+        known = isinstance(self.oracle, AffineOracle) and self.oracle.follows
+        return known and iterate.gradient_norm > _NEAR_GOAL * self.goal
+
+    def followed(self, iterate: Iterate, v: Tensor) -> tuple[Evaluation, Any]:
+        """What an evaluation of a quadratic problem at v would give, from a product with its Hessian."""
+        best, space = iterate.evaluation, self.space
+        answer = self.response(iterate, v - best.v)
+        smooth = replace(best, value=best.value - space.l1(best.v))
+        return space.completed(extrapolate(smooth, v, answer.product, answer.represented)), self.moved(
+            iterate, answer, 1.0
+        )
+
     @property
     def objection(self) -> str:
         """Why the outer method cannot work in the space or with the oracle; empty where it can."""
@@ -113,13 +135,15 @@ class Search:
         norm, evaluations = self.space.stationarity(evaluation), iterate.evaluations + 1
         return replace(iterate, evaluation=evaluation, gradient_norm=norm, oracle=knowledge, evaluations=evaluations)
 
-    def confirmed(self, iterate: Iterate) -> Iterate:
+    def confirmed(self, iterate: Iterate, lost: bool = False) -> Iterate:
         """The iterate, evaluated again if the run would end there on an interpolated value or a weak certificate.
 
-        An evaluation starts from the last one. It is repeated as long as that halves the certificate.
+        An evaluation starts from the last one. It is repeated as long as that halves the certificate. If the outer
+        method is `lost`, the run would end at any iterate.
         """
         tolerance = 0.5 * self.stopping.certificate
-        while self.last(iterate) and not self.certified(iterate):
+        lost = lost and not iterate.evaluation.measured
+        while (self.last(iterate) or lost) and not self.certified(iterate):
             if self.interrupted():
                 break
             v, before = iterate.evaluation.v, iterate

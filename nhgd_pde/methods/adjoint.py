@@ -164,6 +164,10 @@ class Adjoint:
         _, direct = problem.outer_derivatives(state.u, v)
         return gradient_scales(problem.outer_metric, state.u, direct, evaluation, derivative_at)
 
+    @property
+    def follows(self) -> bool:
+        return True
+
     def response(
         self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState, direction: Tensor, tolerance: float
     ) -> Response:

@@ -312,6 +312,12 @@ class OuterMethod(Protocol[State]):
         """Steps are exact ones of a quadratic objective: `answered` takes the place of evaluation and `update`."""
         return False
 
+    @property
+    def extrapolates(self) -> bool:
+        """`update` takes data of a quadratic objective that follow from those at the iterate and a product with the
+        Hessian."""
+        return False
+
     @classmethod
     def suited(cls, setting: Setting) -> Self:
         """The method with the default options for a setting."""

@@ -61,6 +61,10 @@ class LBFGS(OuterMethod[LBFGSState]):
     takes: ClassVar[frozenset[Need]] = frozenset({"l1"})
     options: ClassVar[tuple[str, ...]] = ("memory", "step")
 
+    @property
+    def extrapolates(self) -> bool:
+        return True
+
     @classmethod
     def suited(cls, setting: Setting) -> Self:
         """The method with as many pairs as take little memory; each pair has three vectors."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -109,12 +109,34 @@ def blend(a: Evaluation, b: Evaluation, share: float) -> Evaluation:
         message=b.message,
         warning=b.warning,
         blended=True,
+        measured=a.measured and b.measured,
         sampling_error=max(a.sampling_error, b.sampling_error),
         scenarios=b.scenarios,
         coarse_scenarios=b.coarse_scenarios,
         sampling_bound=max(a.left_out, b.left_out),
         validated=a.validated and b.validated and a.sampling_error == b.sampling_error == 0.0,
         rounding=max(a.rounding, b.rounding),
+    )
+
+
+def extrapolate(best: Evaluation, end: Tensor, product: Tensor, represented: Tensor) -> Evaluation:
+    """The evaluation of a quadratic function at another point (p,), from a product with its Hessian.
+
+    Args:
+        product: (p,) of the Hessian with the step, the change of the derivative.
+        represented: (p,) its Riesz representative, the change of the gradient.
+    """
+    step = end - best.v
+    return replace(
+        best,
+        v=end,
+        value=best.value + dot(best.derivative, step) + 0.5 * dot(product, step),
+        derivative=best.derivative + product,
+        gradient=best.gradient + represented,
+        inner_steps=1,
+        refinement_steps=1,
+        blended=True,
+        measured=False,
     )
 
 
