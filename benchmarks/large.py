@@ -19,6 +19,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,9 @@ def measured(case: str, cells: int) -> dict[str, Any]:
     from nhgd_pde.linalg.solvers.gmres import MultigridGMRES
 
     torch.set_num_threads(1)
-    made: list[Any] = []
+    work = Work()
     for known in (MultigridCG, MultigridGMRES):
-        _remember(known, made)
+        _count(known, work)
     used, start = _user(), time.monotonic()
     source, overrides = problem_of(case, cells)
     # Estimates of the memory are for the largest factors that a matrix of this size may have.
@@ -89,7 +90,6 @@ def measured(case: str, cells: int) -> dict[str, Any]:
     loaded = _user() - used
     solution = nhgd.solve(problem)
     stats = solution.stats
-    cycles, solves = sum(each.cycles for each in made), sum(each.solves for each in made)
     return {
         "unknowns": stats["state_dofs"],
         "status": solution.status,
@@ -97,7 +97,7 @@ def measured(case: str, cells: int) -> dict[str, Any]:
         "iterations": stats["outer_iterations"],
         "solves": stats["solves"]["solves"],
         "prepared": stats["solves"]["factorisations"],
-        "cycles": cycles / solves if solves else math.nan,
+        "cycles": work.cycles / work.solves if work.solves else math.nan,
         "load": loaded,
         "user": _user() - used,
         "seconds": time.monotonic() - start,
@@ -105,26 +105,33 @@ def measured(case: str, cells: int) -> dict[str, Any]:
     }
 
 
-def _remember(known: type, made: list[Any]) -> None:
-    """Let a class of solvers add each of its objects to a list, with the number of its solves."""
-    init, solve, transposed = known.__init__, known.solve, known.solve_transposed  # type: ignore[misc]
+@dataclass
+class Work:
+    """Attributes:
+    solves, cycles: number of right-hand sides of multigrid solvers, and of their cycles.
+    """
 
-    def remembered(self: Any, *given: Any, **named: Any) -> None:
-        init(self, *given, **named)
-        self.solves = 0
-        made.append(self)
+    solves: int = 0
+    cycles: int = 0
+
+
+def _count(known: type, work: Work) -> None:
+    """Let a class of solvers count its solves and cycles; the solvers themselves are not kept."""
 
     def counted(apply: Any) -> Any:
         def call(self: Any, b: Any) -> Any:
-            self.solves += 1 if known.__name__ == "MultigridCG" else len(b)
-            return apply(self, b)
+            before = self.cycles
+            found = apply(self, b)
+            # The solver of symmetric matrices works on all rows in one iteration.
+            work.solves += 1 if known.__name__ == "MultigridCG" else len(b)
+            work.cycles += self.cycles - before
+            return found
 
         return call
 
-    known.__init__ = remembered  # type: ignore[misc]
-    known.solve = counted(solve)  # type: ignore[attr-defined]
+    known.solve = counted(known.solve)  # type: ignore[attr-defined]
     if known.__name__ != "MultigridCG":
-        known.solve_transposed = counted(transposed)  # type: ignore[attr-defined]
+        known.solve_transposed = counted(known.solve_transposed)  # type: ignore[attr-defined]
 
 
 def _user() -> float:

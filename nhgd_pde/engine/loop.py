@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from .oracle import OracleState
+from .oracle import OracleState, Unsolved
 from .outer.base import OuterState
 from .outer.reduced_objective import Evaluation
 from .scales import UNKNOWN, GradientScales
@@ -107,6 +107,10 @@ class Iterate:
     oracle: OracleState
     change: float = math.inf
     change_before: float = math.inf
+
+    def without_oracle(self) -> Iterate:
+        """The iterate without what the oracle knew there, which may hold factors."""
+        return replace(self, oracle=Unsolved(self.evaluation.v[:0]))
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,11 @@ def minimise(
     if resumed is None:
         loop, start = (loop, loop.first) if judge is None else judged_start(loop, search, judge)
         tell(start)
+        del start  # It may hold factors, which are not needed any more.
     search = search.with_scales_of(loop.first, loop.scales, loop.unit, loop.solved)
     if resumed is None:
         keep(loop, False)
+    loop = replace(loop, first=loop.first.without_oracle())
     while True:
         end, proposal = _end(loop, search), None
         if end is None:
@@ -84,10 +86,9 @@ def minimise(
         if not loop.outer.accepted:
             search, loop = _known_better(loop, search, evaluation)
             continue
-        before, loop = loop.current, _reached(loop, search)
-        if _diverged(loop, search):
-            return Minimum(before, loop.first, "failed", diverged(loop.current.evaluation, loop.first))
-        search, loop = _settled(loop, before, search)
+        search, loop, end = _accepted(loop, search)
+        if end is not None:
+            return end
         tell(loop.current)
         keep(loop, False)
 
@@ -294,6 +295,18 @@ def _diverged(loop: LoopState, search: Search) -> bool:
         return not reached.finite
     expected = abs(start.value) + start.norm * search.space.metric.norm((reached.v - start.v)[None])
     return not reached.value - start.value <= _GROWN * expected
+
+
+def _accepted(loop: LoopState, search: Search) -> tuple[Search, LoopState, Minimum | None]:
+    """The loop at its new iterate, and the result where the objective has diverged.
+
+    Nothing refers to the iterate before any longer, as its factors may be large.
+    """
+    before, loop = loop.current, _reached(loop, search)
+    if _diverged(loop, search):
+        end = Minimum(before, loop.first, "failed", diverged(loop.current.evaluation, loop.first))
+        return search, loop, end
+    return *_settled(loop, before, search), None
 
 
 def _settled(loop: LoopState, before: Iterate, search: Search) -> tuple[Search, LoopState]:

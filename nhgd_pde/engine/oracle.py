@@ -117,7 +117,7 @@ class GrowingOracle(Protocol):
 
 @dataclass(frozen=True)
 class Unsolved:
-    """The state of an oracle that could not be set up."""
+    """The state of an oracle that could not be set up, or that is not needed any more."""
 
     u: Tensor
     q: Tensor | None = None

@@ -202,8 +202,9 @@ def energy_model(equation: StateEquation, observation: Observation, v: Tensor) -
     derivative = equation.linearise(u, v)
     assert isinstance(derivative.state, ScenarioMatrix)
     jacobian = SparseMatrix(derivative.state.mean(), equation.lift.device, symmetric=True)
-    # Most problems do without it. Scenarios have that of the nominal problem.
-    whole = cache(lambda: SparseMatrix(derivative.whole.mean(), equation.lift.device, symmetric=True))
+    # Most problems do without it. Scenarios have that of the nominal problem. The factors of this J are not kept.
+    on_all = derivative.jacobian.on_all
+    whole = cache(lambda: SparseMatrix(on_all().mean(), equation.lift.device, symmetric=True))
     return EnergyModel(
         equation, factorised_riesz_map(jacobian, equation.counts, equation.solver), observation, v, whole
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..engine.loop import Iterate, LoopState
-from ..engine.oracle import Oracle, Unsolved
+from ..engine.oracle import Oracle
 from ..engine.plain import from_plain, to_plain
 from ..engine.roles.failures import RemoteError, RoleError
 from ..linalg.counts import Counts
@@ -98,14 +98,14 @@ class Checkpoints:
         same = loop.knowledge is loop.current.oracle
         return {
             **self._origin,
-            "first": _without_oracle(loop.first),
-            "current": _without_oracle(loop.current),
+            "first": to_plain(loop.first.without_oracle()),
+            "current": to_plain(loop.current.without_oracle()),
             "state": _save(self._oracle, loop.current.oracle),
             "knowledge": None if same else _save(self._oracle, loop.knowledge),
             **{name: to_plain(getattr(loop, name)) for name in _LOOP},
             "counts": checkpoint.counts.as_dict(),
             **{name: getattr(checkpoint, name) for name in _NUMBERS},
-            "run_first": None if checkpoint.first is None else _without_oracle(checkpoint.first),
+            "run_first": None if checkpoint.first is None else to_plain(checkpoint.first.without_oracle()),
             "rounds": None if checkpoint.rounds is None else [checkpoint.rounds[0], saved(checkpoint.rounds[1])],
         }
 
@@ -296,10 +296,6 @@ def _state_of(saved: Any) -> torch.Tensor | None:
             return found
     u = saved.get("u")
     return u if isinstance(u, torch.Tensor) else None
-
-
-def _without_oracle(iterate: Iterate) -> Any:
-    return to_plain(replace(iterate, oracle=Unsolved(iterate.evaluation.v[:0])))
 
 
 def _save(oracle: Any, state: Any) -> Any:

@@ -27,7 +27,7 @@ class Records:
 
     def add(self, iterate: Iterate, row: Row) -> None:
         """Notes an iterate and its row. Warnings of evaluations differ in their numbers only: the first one stays."""
-        self.first, self.last = self.first or iterate, iterate
+        self.first, self.last = self.first or iterate.without_oracle(), iterate
         self.rows.append(row)
         if iterate.evaluation.warning and not self._evaluation_warned:
             self.warnings.append(iterate.evaluation.warning)
