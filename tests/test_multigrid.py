@@ -10,6 +10,8 @@ import scipy.sparse as sp
 import torch
 
 import nhgd_pde as nhgd
+from nhgd_pde.linalg.counts import Counts
+from nhgd_pde.linalg.factorisation import Factorisation
 from nhgd_pde.linalg.solvers.amg import AMG, MultigridCG, hierarchy
 from nhgd_pde.linalg.solvers.base import Hints, LinearSolver, SingularMatrixError
 from nhgd_pde.linalg.solvers.choice import Auto
@@ -231,3 +233,64 @@ def test_a_run_whose_solver_was_replaced_says_so() -> None:
     assert any("factorised by superlu" in each for each in iterative.stats["warnings"])
     assert not direct.stats["warnings"]
     assert iterative.objective == pytest.approx(direct.objective, rel=1e-8)
+
+
+def test_systems_whose_residual_consists_of_rounding_errors_are_solved() -> None:
+    """With a condition number of 1e9, no solution has a residual of 1e-12 of the right-hand side."""
+    n = 20_000
+    matrix, near = (
+        sp.csr_matrix(sp.diags([-1.0 - skew, 2.0, -1.0], [-1, 0, 1], shape=(n, n))) for skew in (1e-6, 2e-6)
+    )
+    hints = Hints(dim=1)
+    factors, inexact = SuperLU().prepare(matrix, hints), SuperLU().prepare(near, hints)
+
+    class Factors:
+        bytes = 0
+
+        def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray:
+            return inexact.solve(torch.from_numpy(r)[None])[0].numpy()
+
+    prepared = MultigridGMRES(matrix, hints, Factors(), 1e-12)
+    b = random(1, n)
+    found, exact = prepared.solve(b), factors.solve(b)
+    left = [float((b[0] - torch.from_numpy(matrix @ each[0].numpy())).norm() / b.norm()) for each in (found, exact)]
+    assert not prepared.note and not prepared.exact
+    assert left[1] > 1e-11 and left[0] <= 2.0 * left[1]
+    poor = MultigridGMRES(sp.csr_matrix(matrix[:2000, :2000]), hints, Nothing(), 1e-10)
+    poor.solve(b[:, :2000])
+    assert poor.exact and "did not converge" in poor.note
+
+
+class Nothing:
+    """A preconditioner that does nothing."""
+
+    bytes = 0
+
+    def apply(self, r: np.ndarray, transposed: bool) -> np.ndarray:
+        return r
+
+
+@pytest.mark.parametrize("kind", ["definite", "advection"])
+def test_a_solve_may_be_cut_short(kind: str) -> None:
+    pde: dict[str, Any] = {"kind": "poisson", "boundary": {"all": {"dirichlet": 0}}}
+    if kind == "advection":
+        pde = {**pde, "kind": "advection_diffusion", "conductivity": 0.1, "velocity": ["1 - y", "x"]}
+    matrix, hints = system(equation_of(pde, {**SQUARE, "cells": [32, 32]}))
+    counts = Counts()
+    solver = LinearSolver(AMG(), hints)
+    whole = Factorisation(matrix, counts, kind == "definite", solver)
+    b = random(2, matrix.shape[0])
+    exact = LinearSolver(SuperLU(), hints).prepare(matrix, False)
+    cycles = []
+    for rtol in (1e-10, 1e-6, 1e-3):
+        before = whole.prepared.cycles  # type: ignore[attr-defined]
+        for solve, truth in (
+            (whole.within(rtol).solve, exact.solve(b)),
+            (whole.within(rtol).solve_transposed, exact.solve_transposed(b)),
+        ):
+            assert float((solve(b) - truth).norm() / truth.norm()) <= 10.0 * rtol
+        cycles.append(whole.prepared.cycles - before)  # type: ignore[attr-defined]
+    assert cycles[1] < 0.75 * cycles[0] and cycles[2] < 0.75 * cycles[1]
+    # The matrix itself is solved as before.
+    assert float((whole.solve(b) - exact.solve(b)).norm() / exact.solve(b).norm()) <= 1e-9
+    assert counts.solves == 14

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot
-from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
+from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors, within
 from .certificate import Sensitivity
 from .curvature.average import check_saved
 from .curvature.base import Curvature, belongs
@@ -298,7 +298,7 @@ class NHGD:
                 # There are many systems at this one point, so that an inverse made for it pays.
                 inverse = problem.fisher_factors(u, v)
             if self.curvature.pointwise and u.shape[0] == 1:
-                return PointwiseSolves(inverse)
+                return PointwiseSolves(inverse if tolerance is None else within(inverse, tolerance))
             least = tolerance or options.hessian_tolerance
             return FisherSolves(problem, u, v, inverse.solve, least, options.steps)
 

@@ -19,6 +19,8 @@ from .scales import UNKNOWN, GradientScales
 
 # Points tried from an iterate whose gradient is larger than this times the goal need not be evaluated.
 _NEAR_GOAL = 30.0
+# Relative error of a product with the Hessian, as a share of the goal over the gradient.
+_RESPONSE = 0.03
 
 
 def outer_space(problem: OuterProblem) -> Feasible:
@@ -117,12 +119,12 @@ class Search:
     def response(self, iterate: Iterate, direction: Tensor) -> Response:
         """The response of an iterate to a direction (p,).
 
-        A relative error of the products may be as much larger than the goal as the gradient is (van den Eshof and
-        Sleijpen 2004, SIAM J. Matrix Anal. Appl. 26).
+        A relative error of the products may be as much larger than the goal as the gradient is smaller than the first
+        one (van den Eshof and Sleijpen 2004, SIAM J. Matrix Anal. Appl. 26). The share is for the errors of all steps.
         """
         oracle = cast("AffineOracle", self.oracle)
         norm, stopping = iterate.gradient_norm, self.stopping
-        wanted = 0.1 * self.goal / norm if norm > 0.0 else stopping.roughest
+        wanted = _RESPONSE * self.goal / norm if norm > 0.0 else stopping.roughest
         tolerance = min(max(wanted, 1e-4 * stopping.certificate), stopping.roughest)
         return oracle.response(self.problem, iterate.evaluation.v, iterate.oracle, direction, tolerance)
 

@@ -126,10 +126,16 @@ class EnergyModel:
     def factors(self, u: Tensor, v: Tensor) -> EnergyFactors:
         """A = Jbar^-1, Jbar the mean of the scenarios' J."""
         if self.equation.affine:
-            return EnergyFactors(self.riesz.gradient, self.riesz.gradient)
+            rough = self.riesz.rough_gradient
+            return EnergyFactors(self.riesz.gradient, self.riesz.gradient, cut=lambda rtol: (_at(rough, rtol),) * 2)
         factors = self.equation.linearise(u, v).jacobian.mean_factors
         assert isinstance(factors, Factorisation | ScenarioFactorisation)
-        return EnergyFactors(factors.solve, factors.solve_transposed, factors.overestimate)
+        return EnergyFactors(
+            factors.solve,
+            factors.solve_transposed,
+            factors.overestimate,
+            cut=lambda rtol: _solves(factors.within(rtol)),
+        )
 
     def metric_at(self, u: Tensor, v: Tensor) -> RieszMap:
         """The inner product of J at (u, v) in one scenario, by its factors."""
@@ -180,14 +186,33 @@ def _coloured(roots: tuple[SparseMatrix, ...], white: Tensor) -> Tensor:
     return torch.stack([root.rmv(each) for root, each in zip(roots, white, strict=True)])
 
 
+Solve = Callable[[Tensor], Tensor]
+
+
+def _at(rough: Callable[[Tensor, float], Tensor], rtol: float) -> Solve:
+    return lambda b: rough(b, rtol)
+
+
+def _solves(factors: Factorisation | ScenarioFactorisation) -> tuple[Solve, Solve]:
+    return factors.solve, factors.solve_transposed
+
+
 @dataclass(frozen=True)
 class EnergyFactors:
-    """The inverse of J."""
+    """The inverse of J.
 
-    solve: Callable[[Tensor], Tensor]
-    solve_transposed: Callable[[Tensor], Tensor]
+    Attributes:
+        cut: relative error -> both solves up to this error; None where solves have no errors but rounding.
+    """
+
+    solve: Solve
+    solve_transposed: Solve
     overestimate: Callable[[Tensor], Tensor | None] | None = None
     description: str = "J^-1"
+    cut: Callable[[float], tuple[Solve, Solve]] | None = None
+
+    def within(self, rtol: float) -> EnergyFactors:
+        return self if self.cut is None else EnergyFactors(*self.cut(rtol))
 
     def newton_step(self, residual: Tensor) -> Tensor:
         return self.solve(residual)

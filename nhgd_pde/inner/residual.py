@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -182,6 +182,9 @@ class ResidualFactors:
     jacobian: Factors
     riesz: RieszMap
     description: str = "J^-1 K J^-T"
+
+    def within(self, rtol: float) -> ResidualFactors:
+        return replace(self, jacobian=self.jacobian.within(rtol))
 
     def solve(self, g: Tensor) -> Tensor:
         return self.jacobian.solve(self.riesz.covector(self.jacobian.solve_transposed(g)))

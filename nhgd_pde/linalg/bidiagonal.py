@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -129,6 +131,12 @@ class BidiagonalFactors:
             self._factors = [kept.of(diagonal.row(k), counts, solver) for k in steps]
         below = [matrix.below.row(k) for k in range(len(matrix.below.data))]
         self._below = below * matrix.steps if matrix.below.shared else below
+
+    def within(self, rtol: float) -> Self:
+        """As of a `Factorisation`, for the solves of every step."""
+        view = copy(self)
+        view._factors = [factor.within(rtol) for factor in self._factors]
+        return view
 
     def solve(self, b: Tensor) -> Tensor:
         """A^-1 b for every row of (k, n)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cache
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from .counts import Counts
 from .riesz import RieszMap
-from .solvers.base import Hints, LinearSolver, SingularMatrixError
+from .solvers.base import Hints, Iterative, LinearSolver, SingularMatrixError
 from .solvers.superlu import SuperLU
 from .sparse import ScenarioMatrix, SparseMatrix
 
@@ -46,24 +48,35 @@ class Factorisation:
     def __init__(self, matrix: sp.csr_matrix, counts: Counts, symmetric: bool, solver: LinearSolver = DIRECT) -> None:
         self.prepared = solver.prepare(matrix, symmetric)
         self._counts = counts
+        self._rtol: float | None = None
         counts.factorisations += 1
 
     @property
     def bytes(self) -> int:
         return self.prepared.bytes
 
+    def within(self, rtol: float) -> Self:
+        """The same preparation, for solves that are cut short at a relative error where they are iterations."""
+        view = copy(self)
+        view._rtol = rtol
+        return view
+
     def solve(self, b: Tensor) -> Tensor:
         """A^-1 b for every row of (k, n)."""
-        self._counts.solves += b.shape[0]
-        found = self.prepared.solve(b)
-        self._counts.note(self.prepared.note)
-        return found
+        return self._solve(b, False)
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         """A^-T b for every row of (k, n)."""
+        return self._solve(b, True)
+
+    def _solve(self, b: Tensor, transposed: bool) -> Tensor:
         self._counts.solves += b.shape[0]
-        found = self.prepared.solve_transposed(b)
-        self._counts.note(self.prepared.note)
+        prepared = self.prepared
+        if self._rtol is not None and isinstance(prepared, Iterative):
+            found = prepared.solve_within(b, self._rtol, transposed)
+        else:
+            found = prepared.solve_transposed(b) if transposed else prepared.solve(b)
+        self._counts.note(prepared.note)
         return found
 
     def overestimate(self, b: Tensor) -> Tensor | None:
@@ -80,6 +93,12 @@ class ScenarioFactorisation:
     def __init__(self, matrix: ScenarioMatrix, counts: Counts, solver: LinearSolver = DIRECT) -> None:
         count = matrix.data.shape[0]
         self._factors = [Factorisation(matrix.host(s), counts, matrix.symmetric, solver) for s in range(count)]
+
+    def within(self, rtol: float) -> Self:
+        """As of a `Factorisation`."""
+        view = copy(self)
+        view._factors = [factor.within(rtol) for factor in self._factors]
+        return view
 
     @property
     def bytes(self) -> int:
@@ -123,4 +142,5 @@ def factorised_riesz_map(matrix: SparseMatrix, counts: Counts, solver: LinearSol
         lambda derivative: factors().solve(derivative),
         error=lambda: factors().prepared.error,
         overestimate=lambda derivative: factors().overestimate(derivative),
+        rough=lambda derivative, rtol: factors().within(rtol).solve(derivative),
     )

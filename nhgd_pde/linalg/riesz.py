@@ -35,6 +35,7 @@ class RieszMap:
         overestimate: r (k, n) -> P r with r . K^-1 r <= r . P r, which is cheaper than a solve; None, or a result that
             is None, where there is no such P.
         improve: covectors and guesses (k, n) -> K^-1 covectors, where a good guess saves work.
+        rough: covectors (k, n) and a relative error -> K^-1 covectors up to it, where that saves work.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class RieszMap:
         error: Callable[[], float] | None = None,
         overestimate: Callable[[Tensor], Tensor | None] | None = None,
         improve: Callable[[Tensor, Tensor], Tensor] | None = None,
+        rough: Callable[[Tensor, float], Tensor] | None = None,
     ) -> None:
         self.matrix, self._solve, self.diagonal, self._improve = matrix, solve, diagonal, improve
-        self._error, self._overestimate = error, overestimate
+        self._error, self._overestimate, self._rough = error, overestimate, rough
 
     def covector(self, x: Tensor) -> Tensor:
         """K x."""
@@ -58,6 +60,10 @@ class RieszMap:
         if guess is None or self._improve is None:
             return self._solve(derivative)
         return self._improve(derivative, guess)
+
+    def rough_gradient(self, derivative: Tensor, rtol: float) -> Tensor:
+        """K^-1 derivative up to a relative error, or better."""
+        return self._solve(derivative) if self._rough is None else self._rough(derivative, rtol)
 
     def inner(self, x: Tensor, y: Tensor) -> float:
         """x . K y, summed over the rows."""

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
+from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, within
 from ..engine.certificate import Sensitivity
 from ..engine.hypergradient import adjoint_variable
 from ..engine.oracle import Accuracy, Response, blended
@@ -171,15 +171,17 @@ class Adjoint:
     def response(
         self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState, direction: Tensor, tolerance: float
     ) -> Response:
-        return self.hessian(problem, v, state).response(direction)
+        return self.hessian(problem, v, state, tolerance).response(direction)
 
     def moved(self, state: AdjointState, response: Response, share: float) -> AdjointState:
         assert state.q is not None
         u, q = state.u + share * response.state, state.q + share * response.adjoint
         return replace(state, u=u, q=q, followed=True)
 
-    def hessian(self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState) -> ReducedHessian:
-        """The Hessian of Phi at v, by the factors of J."""
+    def hessian(
+        self, problem: TwiceImplicitProblem, v: Tensor, state: AdjointState, tolerance: float = 0.0
+    ) -> ReducedHessian:
+        """The Hessian of Phi at v, by the factors of J, with solves up to a relative error."""
         u, q = state.u, state.q
         assert q is not None
-        return ReducedHessian(problem, u, v, lambda: q, lambda: problem.state_factors(u, v))
+        return ReducedHessian(problem, u, v, lambda: q, lambda: within(problem.state_factors(u, v), tolerance))

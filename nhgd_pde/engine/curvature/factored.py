@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from ..bilevel import BilevelProblem, FisherFactors
+from ..bilevel import BilevelProblem, FisherFactors, within
 from .base import LocalBackend
 
 
@@ -34,6 +34,10 @@ class FactoredState:
 
     def adjoint(self, g: Tensor) -> Tensor:
         return self.factors.adjoint(g)
+
+    def within(self, rtol: float) -> FactoredState:
+        """The state for solves that need not be more accurate than this."""
+        return replace(self, factors=within(self.factors, rtol))
 
     @property
     def point(self) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from .reduced_objective import Evaluation
 
 # Smallest and largest default number of gradients kept, and the memory in bytes that they may take beyond the smallest.
 _LEAST_KEPT, _MOST_KEPT = 20, 100
-_KEPT_BYTES = 64 * 2**20
+_KEPT_BYTES = 512 * 2**20
 # Gradients that are orthogonal up to the square root of the rounding unit are as good as orthogonal ones (Simon 1984,
 # Linear Algebra Appl. 61).
 _ORTHOGONAL = 1e-9

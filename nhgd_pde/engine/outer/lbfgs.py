@@ -23,7 +23,7 @@ _LEAST_REDUCTION = 0.05
 # Smallest and largest default number of pairs, and the memory in bytes that they may take beyond the smallest number.
 # With fewer pairs than iterations, directions are no longer conjugate.
 _LEAST_PAIRS, _MOST_PAIRS = 20, 100
-_PAIRS_BYTES = 64 * 2**20
+_PAIRS_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)

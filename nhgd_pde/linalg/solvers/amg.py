@@ -115,6 +115,9 @@ class MultigridCG:
         return held.bytes
 
     def solve(self, b: Tensor) -> Tensor:
+        return self.solve_within(b, self._options.rtol, False)
+
+    def solve_within(self, b: Tensor, rtol: float, transposed: bool) -> Tensor:
         if self._factors is not None:
             return self._factors.solve(b)
         self._move(b.device)
@@ -129,7 +132,7 @@ class MultigridCG:
                 self._matrix.mv,
                 right[some],
                 self._hierarchy.apply,
-                atol=lambda first: self._options.rtol * first,
+                atol=lambda first: max(rtol, self._options.rtol) * first,
                 iterations=_MOST,
             )
             self.cycles += found.iterations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
@@ -118,6 +118,15 @@ class Prepared(Protocol):
     def overestimate(self, b: Tensor) -> Tensor | None:
         """P b for a cheap P with r . A^-1 r <= r . P r for every r, A definite; None where nothing is cheaper than
         a solve."""
+        ...
+
+
+@runtime_checkable
+class Iterative(Protocol):
+    """A further method of a prepared matrix whose systems are solved by iteration."""
+
+    def solve_within(self, b: Tensor, rtol: float, transposed: bool) -> Tensor:
+        """A^-1 b, or A^-T b, up to a relative error, for every row of (k, n)."""
         ...
 
 
