@@ -50,7 +50,9 @@ def run(problem: Explicit, oracle: Oracle, stopping: Stopping | None = None) -> 
     assert [iterate.iteration for iterate in told] == list(range(len(told)))
     if told:
         # Points that were not evaluated are, where the run ends there.
-        assert torch.equal(found.last.evaluation.v, told[-1].evaluation.v) and found.first is told[0]
+        assert (
+            torch.equal(found.last.evaluation.v, told[-1].evaluation.v) and found.first.evaluation is told[0].evaluation
+        )
         assert found.last is told[-1] or not told[-1].evaluation.measured
     return found, told
 

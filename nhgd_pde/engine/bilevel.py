@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -147,23 +147,6 @@ class StateFactors(Protocol):
 
     def solve(self, b: Tensor) -> Tensor: ...
     def solve_transposed(self, b: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class InexactFactors(Protocol):
-    """A further method of factors or inverses that take the place of iterations."""
-
-    def within(self, rtol: float) -> Any:
-        """The same for solves that need not be more accurate than a relative error."""
-        ...
-
-
-Inverse = TypeVar("Inverse")
-
-
-def within(factors: Inverse, rtol: float) -> Inverse:
-    """Factors or inverses for solves up to a relative error; as they are, where that saves nothing."""
-    return cast(Inverse, factors.within(rtol)) if isinstance(factors, InexactFactors) else factors
 
 
 class OuterProblem(Protocol):

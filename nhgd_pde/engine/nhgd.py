@@ -24,10 +24,10 @@ from torch import Tensor
 
 from ..linalg.factorisation import SingularMatrixError
 from ..linalg.safe_lengths import dot
-from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors, within
+from .bilevel import BilevelProblem, SecondOrderProblem, StateFactors
 from .certificate import Sensitivity
 from .curvature.average import check_saved
-from .curvature.base import Curvature, belongs
+from .curvature.base import Curvature, belongs, within
 from .hypergradient import Hypergradient, adjoint_hypergradient, hypergradient, self_adjoint_hypergradient
 from .inner_loop import InnerOptions, InnerResult, InnerState, solve_inner
 from .oracle import Accuracy, Response, blended, finite

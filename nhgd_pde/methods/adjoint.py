@@ -12,8 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors, within
+from ..engine.bilevel import ImplicitProblem, SecondOrderProblem, StateFactors
 from ..engine.certificate import Sensitivity
+from ..engine.curvature.base import within
 from ..engine.hypergradient import adjoint_variable
 from ..engine.oracle import Accuracy, Response, blended
 from ..engine.outer.reduced_objective import Evaluation, failed_evaluation

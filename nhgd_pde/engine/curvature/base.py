@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -206,3 +206,20 @@ class LocalBackend:
 
     def save(self, state: Any) -> dict[str, Any]:
         return {each.name: getattr(state, each.name) for each in fields(state) if each.name != self.remade}
+
+
+Inverse = TypeVar("Inverse")
+
+
+@runtime_checkable
+class InexactFactors(Protocol):
+    """A further method of factors or inverses whose systems may be solved by iteration."""
+
+    def within(self, rtol: float) -> Any:
+        """The same for solves that need not be more accurate than a relative error."""
+        ...
+
+
+def within(factors: Inverse, rtol: float) -> Inverse:
+    """Factors or inverses for solves up to a relative error; as they are, where that saves nothing."""
+    return cast(Inverse, factors.within(rtol)) if isinstance(factors, InexactFactors) else factors

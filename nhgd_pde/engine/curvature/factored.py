@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..bilevel import BilevelProblem, FisherFactors, within
-from .base import LocalBackend
+from ..bilevel import BilevelProblem, FisherFactors
+from .base import LocalBackend, within
 
 
 @dataclass(frozen=True)
