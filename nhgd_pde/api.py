@@ -78,7 +78,7 @@ def build_problem(file: ProblemFile) -> Problem:
 
 def solve(
     problem: Problem,
-    callback: Callable[[Row], None] | None = None,
+    callback: Callable[[Row], object] | None = None,
     output: str | Path | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     roles: int = 1,
@@ -92,7 +92,8 @@ def solve(
 
     Args:
         problem: from `load`.
-        callback: called with the row of history.csv of every outer iteration.
+        callback: called with the row of history.csv of every outer iteration; the run ends, as `interrupted`, once it
+            returns True.
         output: a run folder to write while solving; none by default.
         interrupted: asked before every evaluation; true stops the run with what it has.
         roles: 2 puts the inverse Fisher information into a process of its own, on `devices.curvature`.

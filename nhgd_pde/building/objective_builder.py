@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from itertools import chain
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from torch import Tensor
 
 from ..control.controls import Controls, ControlSpace
@@ -31,7 +32,7 @@ from .values import Values
 class ObjectiveBuilder:
     """Makes the terms of the objective one after the other.
 
-    Fields for output are added to `fields`, weights of l1 terms to `l1_weights`.
+    Fields for output are added to `fields`; `l1_weights` are those of all l1 terms, known once they are built.
 
     Attributes:
         values: evaluates expressions and collects mistakes.
@@ -64,10 +65,13 @@ class ObjectiveBuilder:
             for k, term in enumerate(self.values.file.spec.objective)
             if wanted(term)
         ]
+        kinks = [part.l1_weights for part in parts if part.l1_weights is not None]
+        self.l1_weights = reduce(torch.add, kinks) if kinks else None
         return Objective(
             tuple(chain.from_iterable(part.state for part in parts)),
             tuple(chain.from_iterable(part.control for part in parts)),
             tuple(chain.from_iterable(part.joint for part in parts)),
+            sections=tuple(parts),
         )
 
     def _term(self, key: str, term: TermSpec) -> Objective:

@@ -197,12 +197,23 @@ class Objective:
     Attributes:
         state, control, joint: the terms of the file that depend on the state, on the control, and on both.
         relaxed: terms of the state that enforce its bounds.
+        sections: the objectives of the sections of the file, whose sum this is without `relaxed`; empty where this is
+            one of them.
+        l1_weights: (p,) the weights of |v| in a section, whose value none of the terms has; None without.
     """
 
     state: tuple[StateTerm, ...]
     control: tuple[ControlTerm, ...]
     joint: tuple[IntegralTerm, ...] = ()
     relaxed: tuple[StateTerm, ...] = ()
+    sections: tuple[Objective, ...] = ()
+    l1_weights: Tensor | None = None
+
+    def section_values(self, u: Tensor, v: Tensor) -> list[float]:
+        """The value of every section of the file, with u (S, N) including Dirichlet values and v (p,)."""
+        kinks = [each.l1_weights for each in self.sections]
+        l1 = [0.0 if weights is None else dot(weights, v.abs()) for weights in kinks]
+        return [each.value(u, v) + more for each, more in zip(self.sections, l1, strict=True)]
 
     @property
     def _of_state(self) -> tuple[StateTerm, ...]:

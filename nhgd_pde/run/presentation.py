@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from ..engine.loop import Iterate
+from ..engine.oracle import Unsolved
 from ..output.fields import FieldData, Grid
 from ..problem import Problem
 from .drawing import control_fields, control_numbers, density_fields, output_grid
 from .outer_problem import nominal_of
+from .records import term_values
 from .scenario_fields import iterate_fields
 from .solution import Answer, Solution
 
@@ -28,6 +30,10 @@ class Presentation(Protocol):
 
     def frame(self, solved: Any, iterate: Iterate) -> tuple[Grid, FieldData] | None:
         """The fields of an iterate, for the series in `fields/`; None for none."""
+        ...
+
+    def terms(self, solved: Any, iterate: Iterate) -> dict[str, float]:
+        """The value of each term of the objective at an iterate, by name; empty where they are not known."""
         ...
 
     def entries(self, outcome: Outcome) -> dict[str, Any]:
@@ -66,11 +72,24 @@ class FieldPresentation:
         more_points, more_cells = density_fields(pde, control)
         return self._grid, FieldData({**states, **point, **more_points}, {**cell, **more_cells})
 
+    def terms(self, solved: OuterProblem, iterate: Iterate) -> dict[str, float]:
+        """The value of each term of the objective at an iterate, by name; empty with random inputs."""
+        if self.problem.scenarios is not None or isinstance(iterate.oracle, Unsolved):
+            return {}
+        kinds = [term.kind for term in self.problem.file.spec.objective]
+        v = iterate.evaluation.v
+        state = solved.state(iterate.oracle.u, v).cpu().numpy()
+        return term_values(nominal_of(solved), kinds, state, v.cpu().numpy())
+
     def entries(self, outcome: Outcome) -> dict[str, Any]:
-        """The linear solver, the controls that are numbers, and how well the constraints of the file are satisfied."""
+        """The linear solver, controls that are numbers, the terms of the objective, and how well constraints hold."""
         pde, last = nominal_of(outcome.solved), outcome.found.last
         v = last.evaluation.v
-        found: dict[str, Any] = {"solver": self.problem.solver, "controls": control_numbers(pde, v.cpu().numpy())}
+        found: dict[str, Any] = {
+            "solver": self.problem.solver,
+            "controls": control_numbers(pde, v.cpu().numpy()),
+            "terms": self.terms(outcome.solved, last),
+        }
         if pde.reports:
             state = outcome.solved.state(last.oracle.u, v)
             found["constraints"] = [dict(each.report(state, v)) for each in pde.reports]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+import torch
 
 from ..engine.loop import Iterate
 from ..linalg.counts import Counts
+from ..pde_problem import PDEProblem
 from .solution import Row
 
 
@@ -34,8 +39,15 @@ class Records:
             self._evaluation_warned = True
 
 
-def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: bool) -> Row:
-    """The row of an iterate in history.csv; `scenarios` adds the columns of problems with random inputs."""
+def history_row(
+    iterate: Iterate, counts: Counts, seconds: float, scenarios: bool, terms: Mapping[str, float] | None = None
+) -> Row:
+    """The row of an iterate in history.csv.
+
+    Args:
+        scenarios: add the columns of problems with random inputs.
+        terms: the values of the terms of the objective, by name.
+    """
     evaluation = iterate.evaluation
     row: Row = {
         "iteration": iterate.iteration,
@@ -52,6 +64,7 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
         "solves": counts.solves,
         "factorisations": counts.factorisations,
         "seconds": seconds,
+        **{f"term_{name}": value for name, value in (terms or {}).items()},
     }
     if scenarios:
         row |= {
@@ -60,3 +73,23 @@ def history_row(iterate: Iterate, counts: Counts, seconds: float, scenarios: boo
             "sampling_error": evaluation.left_out,
         }
     return row
+
+
+def term_names(kinds: Sequence[str]) -> list[str]:
+    """The kinds of the terms of an objective; several of a kind are numbered by their places in the file."""
+    return [kind if kinds.count(kind) == 1 else f"{kind}_{k}" for k, kind in enumerate(kinds)]
+
+
+def term_values(problem: PDEProblem, kinds: Sequence[str], state: np.ndarray, control: np.ndarray) -> dict[str, float]:
+    """The value of each term of the objective at a state (1, N) and a control (p,), by names.
+
+    It is empty where the terms are not known one by one: with random inputs, whose objective is no sum of them, and for
+    an evolution whose states are not kept.
+    """
+    sections = problem.objective.sections
+    if len(state) != 1 or len(sections) != len(kinds):
+        return {}
+    device = problem.equation.lift.device
+    u, v = (torch.from_numpy(each).to(device) for each in (state, control))
+    values = problem.objective.section_values(u, problem.control.physical(v))
+    return dict(zip(term_names(kinds), values, strict=True))

@@ -52,7 +52,7 @@ class Run:
         self,
         problem: Problem | TaskProblem,
         oracle: Oracle,
-        callback: Callable[[Row], None] | None,
+        callback: Callable[[Row], object] | None,
         interrupted: Callable[[], bool],
         team: Team = ALONE,
         tell: Callable[[str], None] = lambda sentence: None,
@@ -63,7 +63,8 @@ class Run:
         judge: Any = problem.method.judge
         self._judge = judge if judge is None or team.size == 1 else replace(judge, team=team)
         self._team, self._states = team, Gathering(oracle, self._judge, team)
-        self._interrupted = lambda: team.decided(interrupted())
+        self._stopped = False
+        self._interrupted = lambda: team.decided(interrupted() or self._stopped)
         self._tell_at_once, self._troubles = tell, Troubles(tell)
         self._records = Records(list(problem.notices))
         self._recorder, self._presentation = Recorder(), presentation_of(problem)
@@ -207,12 +208,14 @@ class Run:
     def _tell(self, iterate: Iterate) -> None:
         iterate = self._sequence.placed(iterate)
         self._sequence.reference = self._sequence.reference or iterate.gradient_norm
-        row = history_row(iterate, self._watch.counts, self._watch.seconds, self._problem.scenarios is not None)
+        random = self._problem.scenarios is not None
         with self._watch.stopped():
+            terms = self._presentation.terms(self._sequence.current, iterate)
+            row = history_row(iterate, self._watch.counts, self._watch.seconds, random, terms)
             self._records.add(iterate, row)
             self._recorder.iterate(iterate, row)
-            if self._callback is not None:
-                self._callback(row)
+            if self._callback is not None and self._callback(row) is True:
+                self._stopped = True
 
     def _keep(self, loop: LoopState, last: bool) -> None:
         every = self._problem.file.spec.output.checkpoint

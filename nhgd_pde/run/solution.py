@@ -42,7 +42,7 @@ class Certificate:
     gradient_error: float
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Answer:
     """What the results of all kinds of problems have.
 
@@ -67,6 +67,13 @@ class Answer:
     history: tuple[Row, ...]
     stats: Mapping[str, Any]
     problem_yaml: str
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        return (
+            f"{type(self).__name__}({stats['name']}: {self.status}, objective {self.objective:.9e}, "
+            f"{stats['outer_iterations']} iterations, {len(self.control):,} control unknowns, {stats['seconds']:.2g} s)"
+        )
 
     def fields(self) -> tuple[Grid, FieldData] | None:
         """The fields for ParaView; None where the answer has none."""
@@ -130,7 +137,7 @@ class Answer:
             return run.path
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Solution(Answer):
     """The result of `solve`, for a problem with an equation.
 
@@ -190,6 +197,46 @@ class Solution(Answer):
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv; none without random inputs."""
         return iter(()) if self.judgement is None else self.judgement.rows()
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The value of each term of the objective, by its kind; their sum is the objective.
+
+        Several terms of one kind are numbered by their places in the file, such as `tracking_2`. It is empty with
+        random inputs.
+        """
+        return dict(self.stats["terms"])
+
+    def evaluate(self, points: np.ndarray, name: str = "state", level: int = -1) -> np.ndarray:
+        """Values (k,), or (k, components), of a field at points.
+
+        Args:
+            points: (k, dim) coordinates, in the unit of the mesh.
+            name: of a field of final.vtu, such as `state`, `control`, `target`, `adjoint`.
+            level: which of `times` of an evolution.
+
+        Raises:
+            ValueError: there is no such field, or a point is outside the mesh.
+        """
+        from .field_values import values_at
+
+        return values_at(self.problem, self.fields(level)[1], points, name)
+
+    def integrate(self, expression: str | float, on: str | None = None, level: int = -1) -> float:
+        """The integral of an expression such as `(state - target)**2` over the domain, or over a part of it.
+
+        Args:
+            expression: in x, y, z, r, t and the names of the fields of final.vtu; components of a vector are
+                `velocity_x`, ...
+            on: a subdomain or a part of the boundary.
+            level: which of `times` of an evolution.
+
+        Raises:
+            ValueError: there is no such part, or the expression is wrong.
+        """
+        from .field_values import integral
+
+        return integral(self.problem, self.fields(level)[1], expression, on)
 
     def plot(self, level: int = -1) -> Figure:
         """State, controls, density and targets side by side, in one or two dimensions; needs the extra `plot`.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _KNOWN = 1e-2
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class TaskSolution(Answer):
     """The result of `solve`, for a task.
 
@@ -81,6 +81,9 @@ class TaskPresentation:
 
     def frame(self, solved: Any, iterate: Iterate) -> None:
         return None
+
+    def terms(self, solved: Any, iterate: Iterate) -> dict[str, float]:
+        return {}
 
     def entries(self, outcome: Outcome) -> dict[str, Any]:
         """The measures of the task."""

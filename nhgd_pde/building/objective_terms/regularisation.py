@@ -50,6 +50,7 @@ class RegularisationTerm(Term):
         from ...objective.terms import Objective
 
         found: list[ControlTerm] = []
+        weights: Tensor | None = None
         for first, part in builder.parts(key, self.control):
             if part.space is None:
                 builder.values.number(f"{key}.reference", self.reference)
@@ -61,10 +62,11 @@ class RegularisationTerm(Term):
             if bool(self._reference(key, first, part, builder).any()):
                 builder.values.complain(f"{key}.reference", f"expected 0, the only one of norm {self.norm}")
             if self.norm == "l1":
-                self._absolute(key, first, part, builder)
+                own = self._absolute(key, first, part, builder)
+                weights = own if weights is None else weights + own
             else:
                 found += self._variation(key, part, builder)
-        return Objective((), tuple(found))
+        return Objective((), tuple(found), l1_weights=weights)
 
     def _has_gradient(self, key: str, part: ControlSpace, builder: ObjectiveBuilder) -> bool:
         """Whether a control has a gradient; complain of one that has none."""
@@ -99,16 +101,16 @@ class RegularisationTerm(Term):
         matrix = SparseMatrix(builder.spread(first, part, gram), builder.state.device, symmetric=True)
         return Regularisation(matrix, self._reference(key, first, part, builder))
 
-    def _absolute(self, key: str, first: int, part: ControlSpace, builder: ObjectiveBuilder) -> None:
-        """weight int |v| with the lumped mass matrix, which is the part's inner product."""
+    def _absolute(self, key: str, first: int, part: ControlSpace, builder: ObjectiveBuilder) -> Tensor:
+        """The weights (p,) of |v| in weight int |v| with the lumped mass matrix, the part's inner product."""
         if part.filter is not None:
             builder.values.complain(f"{key}.norm", "expected l2, h1 or tv for a filtered density, found 'l1'")
-        if builder.l1_weights is None:
-            builder.l1_weights = builder.values.tensor(np.zeros(builder.controls.size))
+        weights = builder.values.tensor(np.zeros(builder.controls.size))
         mass = part.riesz.matrix.diagonal()
         if part.rule is not None:
             mass = (builder.values.tensor(part.rule.weights)[:, None] * mass).reshape(-1)
-        builder.l1_weights[first : first + part.size] += self.weight * mass
+        weights[first : first + part.size] = self.weight * mass
+        return weights
 
     def _variation(self, key: str, part: ControlSpace, builder: ObjectiveBuilder) -> list[ControlTerm]:
         from ...objective.terms import TotalVariation

@@ -1,0 +1,133 @@
+"""What an answer says of itself: its terms, its fields at points, integrals; callbacks that end a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nhgd_pde as nhgd
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"<!-- example (\w+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+SMALL: dict[str, dict[str, Any]] = {
+    "poisson_control": {"mesh.cells": [12, 12]},
+    "sparse_control": {"mesh.cells": [12, 12]},
+    "semilinear_control": {"mesh.cells": [8, 8]},
+    "heat_control": {"mesh.cells": [16]},
+    "heat_boundary": {},
+    "stokes_control": {"mesh.cells": [6, 6]},
+    "helmholtz_control": {"mesh.cells": [8, 8]},
+    "state_constraint": {"mesh.cells": [12, 12]},
+    "log_conductivity_inversion": {"mesh.cells": [8, 8]},
+    "mbb_beam": {"outer.iterations": 4},
+}
+
+
+def solved(name: str, **settings: Any) -> nhgd.Solution:
+    return nhgd.solve(nhgd.load(ROOT / f"problems/{name}.yaml", {**SMALL.get(name, {}), **settings}))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_terms_add_up_to_the_objective(name: str) -> None:
+    solution = solved(name)
+    assert len(solution.terms) >= 1 and sum(solution.terms.values()) == pytest.approx(solution.objective, rel=1e-9)
+    row = solution.history[-1]
+    written = {key.removeprefix("term_"): value for key, value in row.items() if key.startswith("term_")}
+    assert set(written) == set(solution.terms)
+    assert sum(written.values()) == pytest.approx(float(row["objective"]), rel=1e-7)  # type: ignore[arg-type,type-var]
+
+
+def test_random_inputs_have_no_terms_one_by_one() -> None:
+    solution = solved("robust_poisson", **{"mesh.cells": [6, 6], "scenarios.count": 8})
+    assert solution.terms == {} and not any(key.startswith("term_") for key in solution.history[-1])
+
+
+@pytest.mark.parametrize("name", ["poisson_control", "robust_poisson", "heat_control"])
+def test_an_answer_describes_itself_in_a_line(name: str) -> None:
+    few: dict[str, Any] = {"scenarios.count": 8, "mesh.cells": [6, 6]} if name == "robust_poisson" else {}
+    said = repr(solved(name, **few))
+    assert len(said) < 160 and "\n" not in said and name in said and "converged" in said
+
+
+@pytest.mark.parametrize("element", ["P1", "P2"])
+@pytest.mark.parametrize("cell", ["triangle", "quadrilateral"])
+def test_fields_at_points_are_those_of_the_elements(element: str, cell: str) -> None:
+    """The control between equal bounds is the constant, and the state of -Lap u = 2 a is exact in P2."""
+    source: dict[str, Any] = {
+        "name": "exact",
+        "mesh": {"kind": "rectangle", "size": [1, 2], "cells": [5, 4], "cell": cell},
+        "element": element,
+        "pde": {"kind": "poisson", "source": 2, "boundary": {"left": {"dirichlet": 0},
+                "right": {"dirichlet": 0}}},
+        "control": {"kind": "source", "bounds": [0, 0], "space": "P0"},
+        "objective": [{"kind": "tracking", "target": "x + 3*y"}, {"kind": "regularisation", "weight": 1}],
+    }  # fmt: skip
+    solution = nhgd.solve(nhgd.load(source))
+    points = np.random.default_rng(0).uniform([0, 0], [1, 2], (50, 2))
+    x = points[:, 0]
+    assert solution.evaluate(points, "target") == pytest.approx(x + 3.0 * points[:, 1], abs=1e-12)
+    assert solution.evaluate(points, "control") == pytest.approx(0.0, abs=1e-15)
+    error = np.abs(solution.evaluate(points) - x * (1.0 - x)).max()
+    assert error < (1e-12 if element == "P2" else 0.25 / 5**2 + 1e-12)
+    if element == "P2":
+        assert solution.integrate("state") == pytest.approx(2.0 / 6.0, rel=1e-12)
+        assert solution.integrate("state**2") == pytest.approx(2.0 / 30.0, rel=1e-12)
+    assert solution.integrate("x*target", on="top") == pytest.approx(1.0 / 3.0 + 3.0, rel=1e-12)
+    assert solution.integrate(1.0) == pytest.approx(2.0, rel=1e-14)
+
+
+def test_vectors_and_times_have_their_components_and_levels() -> None:
+    flow = solved("stokes_control")
+    points = np.array([[0.3, 0.4], [0.7, 0.2]])
+    velocity = flow.evaluate(points, "velocity")
+    assert velocity.shape == (2, 2)
+    assert flow.integrate("velocity_x**2 + velocity_y**2") > 0.0
+    heat = solved("heat_control")
+    first, last = (heat.evaluate(points[:, 0], level=level) for level in (0, -1))
+    assert not np.allclose(first, last)
+    assert heat.integrate("t", level=-1) == pytest.approx(heat.times[-1] * heat.integrate("1"), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda s: s.evaluate([[2.0, 0.5]]), r"points: row 0: the point \(2, 0.5\) is outside the mesh"),
+        (lambda s: s.evaluate([[0.5, 0.5, 0.5]]), r"points: expected finite coordinates of shape \(k, 2\)"),
+        (lambda s: s.evaluate([[float("nan"), 0.5]]), r"points: expected finite coordinates"),
+        (lambda s: s.evaluate([[0.5, 0.5]], "temperature"), r"expected one of state, control, .*found 'temperature'"),
+        (lambda s: s.integrate("temperature"), r"unknown name 'temperature'"),
+        (lambda s: s.integrate("1", on="lid"), r"expected a subdomain or a part of the boundary \(left, .*found 'lid'"),
+    ],
+)
+def test_mistakes_are_told(ask: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ask(solved("poisson_control"))
+
+
+def test_a_callback_ends_the_run(tmp_path: Path) -> None:
+    problem = nhgd.load("problems/poisson_control.yaml", SMALL["poisson_control"])
+    ended = nhgd.solve(problem, callback=lambda row: row["iteration"] == 3, output=tmp_path / "run")
+    assert ended.status == "interrupted" and ended.stats["outer_iterations"] == 3
+    # What is no True, such as the None of a print or the length of a list, is no wish to stop.
+    seen: list[Any] = []
+    whole = nhgd.solve(problem, callback=lambda row: seen.append(row) or len(seen))
+    assert whole.status == "converged" and len(seen) == len(whole.history)
+    again = nhgd.solve(problem, output=tmp_path / "run", resume=True)
+    assert again.status == "converged" and np.array_equal(again.control, whole.control)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_the_page_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    exec(compile(EXAMPLES[name], f"docs/python.md: {name}", "exec"), names)
+    if name == "values":
+        assert names["tracking"] == pytest.approx(0.5 * names["misfit"], rel=1e-12)
+        assert names["profile"].shape == (101,)
+    if name == "callback":
+        assert names["solution"].status == "interrupted"
