@@ -36,8 +36,7 @@ def draw(path: Path) -> str:
     from PIL import Image
 
     from nhgd_pde.output.fields import FieldData, Grid
-    from nhgd_pde.output.pictures import picture
-    from nhgd_pde.run.drawing import pictured
+    from nhgd_pde.output.pictures import picture, pictured
 
     solution = nhgd.solve(nhgd.load(path))
     shown: tuple[str, ...] = ("state", "control", "target")

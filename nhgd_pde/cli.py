@@ -305,6 +305,16 @@ def _bench(plan: Plan, tasks: dict[str, Task], folder: Path) -> int:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def plot(folder: Path) -> None:
+    """Draw state, control, target and convergence of the run in FOLDER into its figure.png."""
+    with bad_input():
+        from .output.figure import draw_folder
+
+        click.echo(f"{draw_folder(folder)}: open it in any viewer")
+
+
+@main.command()
 def schema() -> None:
     """Print the JSON schema of problem files, for editors."""
     from .problem_file.json_schema import json_schema_text

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import nhgd_pde as nhgd
+from nhgd_pde.cli import main
+from nhgd_pde.output.slices import middle_slice
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -131,3 +134,44 @@ def test_the_examples_of_the_page_run(name: str, monkeypatch: pytest.MonkeyPatch
         assert names["profile"].shape == (101,)
     if name == "callback":
         assert names["solution"].status == "interrupted"
+
+
+@pytest.mark.parametrize("name", ["poisson_control", "heat_control", "mbb_beam", "stokes_control"])
+def test_the_picture_of_a_run_folder(name: str, tmp_path: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    folder = tmp_path / "run"
+    solved(name).save(folder)
+    said = CliRunner().invoke(main, ["plot", str(folder)])
+    assert said.exit_code == 0 and f"{folder / 'figure.png'}" in said.output
+    height, width, _ = image.imread(folder / "figure.png").shape
+    assert width > 1.2 * height > 200
+    # A new run of the problem removes it.
+    solved(name).save(folder)
+    assert not (folder / "figure.png").exists()
+
+
+def test_what_is_no_run_has_no_picture(tmp_path: Path) -> None:
+    said = CliRunner().invoke(main, ["plot", str(tmp_path / "nothing")])
+    assert said.exit_code == 2 and "expected a run folder, found nothing" in said.output
+
+
+@pytest.mark.parametrize("cell", ["tetrahedron", "hexahedron"])
+def test_a_slice_has_the_area_and_the_values_of_its_plane(cell: str) -> None:
+    source: dict[str, Any] = {
+        "name": "box",
+        "mesh": {"kind": "box", "size": [2, 1, 3], "cells": [3, 4, 5], "cell": cell},
+        "pde": {"kind": "poisson", "boundary": {"all": {"dirichlet": "x + 10*y + 100*z"}}},
+        "control": {"kind": "source", "bounds": [0, 0]},
+        "objective": [{"kind": "tracking", "target": 0}, {"kind": "regularisation", "weight": 1}],
+    }
+    grid, data = nhgd.solve(nhgd.load(source)).fields()
+    cut, where = middle_slice(grid)
+    # Across the shortest axis, between two layers of nodes.
+    assert where == "y = 0.375"
+    a, b, c = (cut.points[cut.triangles[:, k]] for k in range(3))
+    areas = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
+    assert areas.sum() == pytest.approx(6.0, rel=1e-12)
+    # A linear state is exact on every cut edge, if no cell is curved.
+    expected = cut.points[:, 0] + 10.0 * 0.375 + 100.0 * cut.points[:, 1]
+    assert cut.values(data.point["state"]) == pytest.approx(expected, rel=1e-9)
+    assert cut.cells.max() < len(grid.cells)

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import nhgd_pde as nhgd
+from nhgd_pde.output.pictures import pictured
 from nhgd_pde.output.result_files import RESULTS, Result
 from nhgd_pde.output.run_folder import RunFolder, read_history
-from nhgd_pde.run.drawing import pictured
 from problems import BASE
 
 ROOT = Path(__file__).resolve().parent.parent

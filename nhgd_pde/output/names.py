@@ -14,5 +14,7 @@ FIELDS, STEM = "fields", "state"
 # The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.
 FINAL, EVOLUTION = "final.vtu", "evolution"
 SCENARIOS = "scenarios.csv"
+# The picture for a quick look.
+FIGURE = "figure.png"
 # The answer of a task.
 ARRAYS, IMAGES = "result.npz", "images.png"

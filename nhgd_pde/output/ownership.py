@@ -22,6 +22,7 @@ from .names import (
     CURVATURE_CHECKPOINTS,
     EARLIER_CHECKPOINT,
     FIELDS,
+    FIGURE,
     HISTORY,
     LOG,
     POPULATION,
@@ -215,7 +216,7 @@ def _cleared() -> list[str]:
 
     The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
     """
-    return [HISTORY, LOG, *(name for name in RESULTS if "." in name), SUMMARY]
+    return [HISTORY, LOG, FIGURE, *(name for name in RESULTS if "." in name), SUMMARY]
 
 
 def _series() -> dict[str, str]:

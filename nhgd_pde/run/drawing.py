@@ -195,10 +195,3 @@ def final_fields(
     }
     time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
     return output_grid(problem), FieldData(point, {**control_cells, **density_cells, **gradient_cells}, time)
-
-
-def pictured(data: FieldData) -> tuple[str, ...]:
-    """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
-    after, left_out = ("target", "density", "control"), ("adjoint", "sensitivity", "multiplier")
-    names = [name for name in (*data.point, *data.cell) if not name.startswith(left_out)]
-    return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))

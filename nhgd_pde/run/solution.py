@@ -15,7 +15,7 @@ from ..output.fields import FieldData, Grid
 from ..output.result_files import RESULTS
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
-from .drawing import final_fields, levels, pictured, split_controls
+from .drawing import final_fields, levels, split_controls
 from .scenario_fields import named_fields, statistics_fields
 
 if TYPE_CHECKING:
@@ -239,18 +239,15 @@ class Solution(Answer):
         return integral(self.problem, self.fields(level)[1], expression, on)
 
     def plot(self, level: int = -1) -> Figure:
-        """State, controls, density and targets side by side, in one or two dimensions; needs the extra `plot`.
+        """State, controls, density and targets side by side, and the convergence; of a body in 3-D its middle slice.
 
         Args:
             level: which of `times` of an evolution.
-
-        Raises:
-            ValueError: a three-dimensional problem; open its final.vtu in ParaView.
         """
-        from ..output.pictures import picture
+        from ..output.pictures import picture, pictured
 
         grid, data = self.fields(level)
-        return picture(grid, data, pictured(data), f"{self.problem.name}: {self.status}")
+        return picture(grid, data, pictured(data), f"{self.problem.name}: {self.status}", self.history)
 
     def plot_distribution(self) -> Figure:
         """The distribution of the objective over fresh scenarios, or those of the sample; needs the extra `plot`.
