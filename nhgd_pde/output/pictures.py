@@ -45,17 +45,20 @@ def picture(
     figure.suptitle(title if cut is None else f"{title}; the slice {cut[1]}")
     every = list(np.atleast_1d(figure.subplots(1, count)))
     for axes, name in zip(every, shown, strict=False):
-        at_points = name in data.point
-        values = data.point[name] if at_points else data.cell[name]
-        axes.set_title(name if values.ndim == 1 else f"|{name}|")
-        if values.ndim > 1:
-            values = np.linalg.norm(values, axis=1)
-        drawn = _drawn(axes, flat, None if cut is None else cut[0], values, at_points)
+        values, label = _lengths(data, name)
+        axes.set_title(label)
+        drawn = _drawn(axes, flat, None if cut is None else cut[0], values, name in data.point)
         if drawn is not None:
             figure.colorbar(drawn, ax=axes, shrink=0.8)
     if len(rows) > 1:
         _draw_history(every[-1], rows)
     return figure
+
+
+def _lengths(data: FieldData, name: str) -> tuple[np.ndarray, str]:
+    """The values of a field, of a vector their lengths, and its label."""
+    values = data.point[name] if name in data.point else data.cell[name]
+    return (values, name) if values.ndim == 1 else (np.linalg.norm(values, axis=1), f"|{name}|")
 
 
 def _drawn(axes: Axes, grid: Grid, cut: Slice | None, values: np.ndarray, at_points: bool) -> Collection | None:
