@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from nhgd_pde.building.blueprint import build, build_on
+from nhgd_pde.control import filters
 from nhgd_pde.control.controls import ControlSpace
 from nhgd_pde.control.density import Projection
-from nhgd_pde.control.filters import sensitivity_filter
+from nhgd_pde.control.filters import helmholtz_filter, sensitivity_filter
 from nhgd_pde.fem import mesh as meshes
+from nhgd_pde.fem import spaces
+from nhgd_pde.linalg.solvers.amg import MultigridCG
+from nhgd_pde.linalg.solvers.superlu import SuperLU
 from nhgd_pde.pde_problem import PDEProblem
 from nhgd_pde.problem_file.loading import read_problem
 from problems import CPU, mesh_of, random, slope, split
@@ -169,3 +173,20 @@ def test_derivatives_through_filter_and_projection_have_taylor_rate_two(kind: st
     steps = [0.5**k for k in range(2, 7)]
     remainders = [abs(reduced(v + t * step)[0] - value - t * float(derivative @ step)) for t in steps]
     assert slope(steps, remainders) == pytest.approx(2.0, abs=0.05)
+
+
+def test_a_large_filter_in_three_dimensions_takes_multigrid_with_the_numbers_of_factors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The factors of a filter on 107,000 nodes took 90 s and most of the memory of a design."""
+    space = spaces.space(meshes.domain(meshes.box((2, 1, 1), (0, 0, 0), (24, 24, 24), "hexahedron")), "P1", CPU)
+    weight = torch.ones(1, *space.cells.quadrature.weights.shape, dtype=torch.float64)
+    found = [helmholtz_filter(0.2, space.cells, weight)]
+    monkeypatch.setattr(filters, "Auto", lambda rtol: SuperLU())
+    found.append(helmholtz_filter(0.2, space.cells, weight))
+    prepared = [each.solve.__self__.prepared for each in found]  # type: ignore[attr-defined]
+    assert isinstance(prepared[0], MultigridCG) and not prepared[0].exact and prepared[1].exact
+    v, w = random(space.size), random(space.size, seed=1)
+    images = [each.apply(v) for each in found]
+    assert float((images[0] - images[1]).abs().max()) <= 1e-11 * float(images[1].abs().max())
+    assert float(images[0] @ w) == pytest.approx(float(v @ found[0].transposed(w)), rel=1e-9)

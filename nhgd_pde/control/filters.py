@@ -13,6 +13,8 @@ from torch import Tensor
 from ..fem.evaluation_operator import EvaluationOperator
 from ..linalg.counts import Counts
 from ..linalg.factorisation import Factorisation
+from ..linalg.solvers.base import Hints, LinearSolver
+from ..linalg.solvers.choice import Auto
 from ..linalg.sparse import SparseMatrix
 
 
@@ -59,7 +61,9 @@ def helmholtz_filter(
     gradients = {(i, i): r**2 * weight for i in range(1, nodal.components)}
     stiffness = nodal.assemble(nodal, gradients, symmetric=True).host()
     lumped = np.asarray(nodal.assemble(nodal, {(0, 0): weight}, symmetric=True).host().sum(axis=1)).reshape(-1)
-    factors = Factorisation(sp.csr_matrix(stiffness + sp.diags_array(lumped)), Counts(), True)
+    # Solves are accurate enough for a filter and its transpose to be adjoint to each other up to rounding errors.
+    solver = LinearSolver(Auto(rtol=1e-13), Hints(symmetric=True, definite=True, dim=nodal.quadrature.dim))
+    factors = Factorisation(sp.csr_matrix(stiffness + sp.diags_array(lumped)), Counts(), True, solver)
     if piecewise is None:
         return HelmholtzFilter(factors.solve, SparseMatrix(sp.csr_matrix(sp.diags_array(lumped)), device))
     load = nodal.assemble(piecewise, {(0, 0): weight}).host()
