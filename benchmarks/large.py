@@ -118,21 +118,17 @@ class Work:
 
 def _count(known: type, work: Work) -> None:
     """Let a class of solvers count its solves and cycles; the solvers themselves are not kept."""
+    solve = known.solve_within  # type: ignore[attr-defined]
 
-    def counted(apply: Any) -> Any:
-        def call(self: Any, b: Any) -> Any:
-            before = self.cycles
-            found = apply(self, b)
-            # The solver of symmetric matrices works on all rows in one iteration.
-            work.solves += 1 if known.__name__ == "MultigridCG" else len(b)
-            work.cycles += self.cycles - before
-            return found
+    def counted(self: Any, b: Any, rtol: float, transposed: bool) -> Any:
+        before = self.cycles
+        found = solve(self, b, rtol, transposed)
+        # The solver of symmetric matrices works on all rows in one iteration.
+        work.solves += 1 if known.__name__ == "MultigridCG" else len(b)
+        work.cycles += self.cycles - before
+        return found
 
-        return call
-
-    known.solve = counted(known.solve)  # type: ignore[attr-defined]
-    if known.__name__ != "MultigridCG":
-        known.solve_transposed = counted(known.solve_transposed)  # type: ignore[attr-defined]
+    known.solve_within = counted  # type: ignore[attr-defined]
 
 
 def _user() -> float:
