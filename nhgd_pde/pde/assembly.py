@@ -53,10 +53,13 @@ class Assembly:
         return state, control, tuple(blocks)
 
     def restricted(self, control: ScenarioMatrix, free: np.ndarray) -> ScenarioMatrix:
-        """The rows `free` of a derivative by the controls; those of the last one are kept."""
-        if self._restricted is None or self._restricted[0] is not control:
-            self._restricted = control, control.restrict(free, np.arange(control.shape[1]))
-        return self._restricted[1]
+        """The rows `free` of a derivative by the controls; those of one that does not change are kept."""
+        if self._restricted is not None and self._restricted[0] is control:
+            return self._restricted[1]
+        found = control.restrict(free, np.arange(control.shape[1]))
+        if any(last.has(control) for _, last in self._integrals):
+            self._restricted = control, found
+        return found
 
 
 class LastMatrix:
@@ -67,6 +70,10 @@ class LastMatrix:
 
     def __init__(self) -> None:
         self._last: tuple[dict[tuple[int, int], float], ScenarioMatrix] | None = None
+
+    def has(self, matrix: ScenarioMatrix) -> bool:
+        """Whether this is the last matrix, which may be the next one as well."""
+        return self._last is not None and self._last[1] is matrix
 
     def of(self, blocks: Blocks, assemble: Callable[[Blocks], ScenarioMatrix]) -> ScenarioMatrix:
         """The matrix of some blocks; the last one where these are the same."""
