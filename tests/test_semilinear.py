@@ -234,3 +234,18 @@ def test_a_nonlinearity_may_determine_the_constant_of_u() -> None:
 def test_a_nonlinearity_without_a_derivative_at_the_start_ends_as_a_failed_run() -> None:
     found = nhgd.solve(nhgd.load({**copy.deepcopy(BASE), **pde("log(u)")}))
     assert found.status == "failed" and "not finite" in found.message
+
+
+@pytest.mark.parametrize(("gain", "same"), [(1, True), ("1 + x", False)])
+def test_a_derivative_by_the_control_that_is_one_number_is_assembled_once(gain: object, same: bool) -> None:
+    """A constant one is kept from point to point; every derivative equals a difference of residuals."""
+    settings = {"mesh.cells": [6, 6], "control.gain": gain}
+    equation = nhgd.load("problems/semilinear_control.yaml", settings).pde.equation
+    g = torch.Generator().manual_seed(0)
+    u, other = (torch.randn(1, equation.unknowns, generator=g, dtype=torch.float64) for _ in range(2))
+    v, d = (torch.randn(equation.controls, generator=g, dtype=torch.float64) for _ in range(2))
+    first, second = equation.linearise(u, v).control, equation.linearise(other, v + d).control
+    assert (first.direct is second.direct) == same
+    for at, derivative in ((u, first), (other, second)):
+        difference = equation.residual(at, v + d) - equation.residual(at, v)
+        assert float((derivative.mv(d) - difference).abs().max()) <= 1e-11 * float(difference.abs().max())

@@ -45,14 +45,12 @@ class Slice:
 
 def middle_slice(grid: Grid) -> tuple[Slice, str]:
     """The slice through the middle of a three-dimensional grid, across its shortest axis, and the plane in words."""
-    extent = np.ptp(grid.points, axis=0)
-    axis = int(np.argmin(extent))
+    axis = int(np.argmin(np.ptp(grid.points, axis=0)))
     x = grid.points[:, axis]
-    middle = 0.5 * (x.min() + x.max())
-    # A plane through nodes of a regular mesh would meet tetrahedra in faces, twice or not at all: it goes between two
-    # layers of nodes.
-    apart = 1e-6 * extent[axis]
-    level = 0.5 * (x[x < middle - apart].max() + x[x > middle - apart].min())
+    # The plane goes through the centre of a cell, so that it meets this cell also where a mesh has a gap in its middle.
+    # Through nodes it would meet tetrahedra in faces, twice or not at all.
+    centres = x[grid.cells[:, : _CORNERS[grid.cell_type]]].mean(axis=1)
+    level = centres[np.argmin(np.abs(centres - 0.5 * (x.min() + x.max())))]
     return slice_of(grid, axis, float(level)), f"{'xyz'[axis]} = {level:.4g}"
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from ..engine.loop import Iterate, LoopState, Minimum, Status
 from ..engine.minimise import minimise
 from ..engine.oracle import Oracle
@@ -214,8 +216,9 @@ class Run:
             row = history_row(iterate, self._watch.counts, self._watch.seconds, random, terms)
             self._records.add(iterate, row)
             self._recorder.iterate(iterate, row)
-            if self._callback is not None and self._callback(row) is True:
-                self._stopped = True
+            answer = None if self._callback is None else self._callback(row)
+            # Comparisons of NumPy have a type of their own.
+            self._stopped = self._stopped or (isinstance(answer, bool | np.bool_) and bool(answer))
 
     def _keep(self, loop: LoopState, last: bool) -> None:
         every = self._problem.file.spec.output.checkpoint

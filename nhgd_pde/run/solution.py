@@ -203,7 +203,7 @@ class Solution(Answer):
         """The value of each term of the objective, by its kind; their sum is the objective.
 
         Several terms of one kind are numbered by their places in the file, such as `tracking_2`. It is empty with
-        random inputs.
+        random inputs, and for an evolution whose states are not all kept.
         """
         return dict(self.stats["terms"])
 

@@ -15,9 +15,9 @@ from .superlu import SuperLU
 
 # Directions between restarts, and the largest number of restarts before the matrix is factorised.
 _RESTART, _MOST = 100, 2
-# The residual is reduced by at most this factor before it is computed anew; it has to fall by `_PROGRESS`, unless it is
-# not above `_ROUNDING` times what the rounding errors of its computation may be.
-_AT_ONCE, _PROGRESS, _ROUNDING = 1e-8, 0.5, 10.0 * np.finfo(float).eps
+# From one restart to the next the residual has to fall by the first factor, unless it is not above the second one times
+# what the rounding errors of its computation may be.
+_PROGRESS, _ROUNDING = 0.5, 10.0 * np.finfo(float).eps
 # Chebyshev steps with the mass matrix of the multiplier, whose eigenvalues relative to its diagonal lie between these
 # numbers (Wathen and Rees 2009, ETNA 34).
 _MASS_STEPS, _MASS_LOW, _MASS_HIGH = 10, 0.5, 2.5
@@ -172,24 +172,21 @@ class MultigridGMRES(WithoutEstimate):
         b = row / size
         x, r, left = np.zeros_like(b), b, 1.0
         whole = float(np.linalg.norm(b))
-        while left > rtol:
+        for _ in range(_MOST):
             before = left
-            correction, converged = self._corrected(matrix, r, max(0.5 * rtol / left, _AT_ONCE), transposed)
-            x = x + correction
+            x = x + self._correction(matrix, r, rtol / left, transposed)
             r = b - matrix @ x
             left = float(np.linalg.norm(r)) / whole
-            if not converged or not left <= _PROGRESS * before:
-                rounding = np.linalg.norm(abs(matrix) @ np.abs(x) + np.abs(b))
-                if not left * whole <= _ROUNDING * rounding:
-                    return False
+            if left <= rtol or not left <= _PROGRESS * before:
                 break
+        rounding = _ROUNDING * float(np.linalg.norm(abs(matrix) @ np.abs(x) + np.abs(b)))
+        if not (left <= rtol or left * whole <= rounding):
+            return False
         found[:] = size * x
         return True
 
-    def _corrected(
-        self, matrix: sp.csr_matrix, r: np.ndarray, rtol: float, transposed: bool
-    ) -> tuple[np.ndarray, bool]:
-        """An approximate solution for a residual, and whether it has reached the relative residual asked for."""
+    def _correction(self, matrix: sp.csr_matrix, r: np.ndarray, rtol: float, transposed: bool) -> np.ndarray:
+        """An approximate solution for a residual, after the steps of one restart or with a relative residual."""
         preconditioner = scipy.sparse.linalg.LinearOperator(
             matrix.shape, lambda y: self._preconditioner.apply(np.ravel(y), transposed), dtype=np.float64
         )
@@ -197,14 +194,14 @@ class MultigridGMRES(WithoutEstimate):
         def count(_: float) -> None:
             self.cycles += 1
 
-        x, info = scipy.sparse.linalg.gmres(
+        x, _ = scipy.sparse.linalg.gmres(
             matrix,
             r,
             rtol=rtol,
             restart=_RESTART,
-            maxiter=_MOST,
+            maxiter=1,
             M=preconditioner,
             callback=count,
             callback_type="pr_norm",
         )
-        return x, info == 0
+        return np.asarray(x)
