@@ -1,0 +1,50 @@
+"""`nhgd-pde schema`, `list` and `new`: the language of problem files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..complaints import bad_input
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON schema of problem files, for editors."""
+    from ..problem_file.json_schema import json_schema_text
+
+    click.echo(json_schema_text(), nl=False)
+
+
+@click.command(name="list")
+def list_() -> None:
+    """List meshes, equations, controls, objective terms, methods and linear solvers."""
+    from ..choice.vocabulary import vocabulary
+
+    for title, entries in vocabulary().items():
+        click.echo(f"{title}:")
+        width = max(len(name) for name in entries)
+        for name, text in entries.items():
+            click.echo(f"  {name:<{width}}  {text}")
+
+
+@click.command()
+@click.argument("kind")
+@click.option("--output", type=click.Path(path_type=Path), help="The file to write; KIND.yaml by default.")
+def new(kind: str, output: Path | None) -> None:
+    """Write a commented starter file for equations of KIND (see `nhgd-pde list`)."""
+    from ..problem_file.starter import starter
+
+    try:
+        text = starter(kind)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    path = output or Path(f"{kind}.yaml")
+    if path.exists():
+        raise click.UsageError(f"{path} exists already; name another file with --output")
+    with bad_input():
+        from ..output.atomic import write_atomically
+
+        write_atomically(path, text)
+    click.echo(f"{path}: edit it, then nhgd-pde solve {path}")

@@ -1,0 +1,142 @@
+"""`nhgd-pde solve`: solve a problem, alone or as several processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..complaints import NOT_CONVERGED, bad_input, warn
+from ..run.mpi_processes import mpi_place, mpi_processes
+from .arguments import built_problem, checked_file, file_argument, set_option
+
+if TYPE_CHECKING:
+    from ..api import Problem
+    from ..problem_file.loading import ProblemFile
+    from ..run.launcher import Assignment, ProcessPlace
+
+
+@click.command()
+@file_argument
+@set_option
+@click.option("--output", type=click.Path(path_type=Path), help="Run folder; outputs/NAME by default.")
+@click.option("--method", help="The same as --set method=...; see `nhgd-pde list`.")
+@click.option("--roles", type=click.IntRange(1, 2), default=1, help="2 gives the inverse a process of its own.")
+@click.option(
+    "--ranks", type=click.IntRange(min=1), default=1, help="Processes that share the scenarios; see also torchrun."
+)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the results of another problem in the run folder.")
+@click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
+@click.option("-q", "--quiet", "mode", flag_value="quiet", help="The last line only.")
+def solve(
+    file: Path,
+    settings: tuple[str, ...],
+    output: Path | None,
+    method: str | None,
+    roles: int,
+    ranks: int,
+    resume: bool,
+    overwrite: bool,
+    mode: str | None,
+) -> None:
+    """Solve the problem in FILE and write its run folder.
+
+    Started as several processes (torchrun --nproc-per-node N -m nhgd_pde solve FILE), these share the scenarios of a
+    problem with random inputs; of another one, two processes take a role each. Started by mpirun, they share the linear
+    systems of a problem with `solver.kind: petsc`.
+    """
+    options = [("--set", each) for each in settings] + [("--output", output), ("--method", method)]
+    given = [(name, str(value)) for name, value in options if value is not None]
+    arguments = ["solve", str(file), *chain(*given), *(["--resume"] if resume else [])]
+    with bad_input():
+        read = checked_file(file, settings, method)
+        folder = output or Path("outputs") / read.spec.name
+        run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite)
+        if mpi_place()[1] > 1 and (ranks > 1 or roles > 1):
+            raise click.UsageError("--ranks and --roles start processes of their own, which cannot be those of mpirun")
+        # Without other processes, what starts them is not loaded.
+        if ranks == 1 and "WORLD_SIZE" not in os.environ:
+            with mpi_processes(read):
+                complete = run(built_problem(read), roles=roles)
+        else:
+            from ..run.launcher import taking_part
+
+            with taking_part(read, arguments, ranks, roles) as part:
+                if part.device:
+                    read = checked_file(file, (*settings, f"devices.inner={part.device}"), method)
+                complete = _play(part, read, folder, resume, run)
+    sys.exit(0 if complete else NOT_CONVERGED)
+
+
+def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., bool]) -> bool:
+    """Take part in a run of several processes; tells whether it has ended as it should."""
+    if part.curvature:
+        from ..run.curvature_role import serve_curvature
+
+        with _ending_with_the_others("curvature role", NOT_CONVERGED):
+            serve_curvature(file, folder)
+        return True
+    problem = built_problem(file)
+    if part.place is not None and part.place.rank > 0:
+        from ..api import solve
+        from ..run.child import LEADER_GONE
+
+        with _ending_with_the_others(f"rank {part.place.rank}", LEADER_GONE):
+            solve(problem, output=folder, resume=resume, place=part.place)
+        return True
+    return run(problem, roles=part.roles, place=part.place)
+
+
+@contextmanager
+def _ending_with_the_others(name: str, code: int) -> Iterator[None]:
+    """Ends this process, which is not the one that speaks for all, where another process of the run is lost."""
+    from ..engine.roles.failures import RoleError
+
+    try:
+        yield
+    except RoleError as lost:
+        click.echo(f"{name}: {lost}", err=True)
+        sys.exit(code)
+
+
+def _run(
+    problem: Problem,
+    folder: Path,
+    mode: str,
+    resume: bool,
+    overwrite: bool,
+    roles: int = 1,
+    place: ProcessPlace | None = None,
+) -> bool:
+    """Solve a problem and show how it goes; tells whether it has ended as it should."""
+    from typing import cast
+
+    from ..api import solve
+    from ..engine.roles.failures import RoleError
+    from ..output.progress import Mode, Progress, numbers_line
+    from ..run.signals import stop_requested
+    from ..run.troubles import ResultsLostError
+
+    with stop_requested() as interrupted, Progress(sys.stdout, cast(Mode, mode)) as progress:
+        together = "; two roles" if roles == 2 else f"; {place.size} ranks" if place is not None else ""
+        progress.start(f"{problem}{together}")
+        try:
+            solution = solve(
+                problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, warn, progress.note
+            )
+        except (RoleError, ResultsLostError) as lost:
+            progress.finish(f"failed: {lost}")
+            return False
+        where = f"{folder}: {solution.where(series=problem.file.spec.output.every > 0)}"
+        warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
+        numbers = numbers_line(solution.stats.get("controls", {}))
+        progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
+    return solution.complete
