@@ -73,8 +73,15 @@ def test_derivatives_with_sensors(tmp_path: Path, overrides: dict[str, Any]) -> 
     ("text", "message"),
     [
         ("0.1, 0.2\n", "line 1: expected 3 or 4 columns (x, y, 1 value, maybe a weight), found 2"),
-        ("0.1, 0.2, 1\n0.1, 0.2, 1, 1\n", "line 2: expected 3 as above, found 4"),
-        ("x, y, value\n0.1, 0.2, 1\n", "line 1: expected numbers, found 'x, y, value'"),
+        ("0.1, 0.2, 1\n0.1, 0.2, 1, 1\n", "line 2: expected 3 columns as above, found 4"),
+        ("0.1, 0.2, 1\nx, y, value\n", "line 2: expected numbers, found 'x, y, value'"),
+        (
+            "x, z, value\n0.1, 0.2, 1\n",
+            "expected columns named x, y, maybe t, 1 value by any names, maybe weight; found x, z, value",
+        ),
+        ("x, y, u, w\n0.1, 0.2, 1, 1\n", "expected a last column named weight, found 'w'"),
+        ("x, y, x\n0.1, 0.2, 1\n", "line 1: expected names that differ, found x, y, x"),
+        ("x, y, t, u\n0.1, 0.2, 1, 1\n", "expected no column t in a steady problem"),
         ("0.1, 0.2, nan\n", "line 1: expected finite numbers, found '0.1, 0.2, nan'"),
         ("0.1, 0.2, 1, -1\n", "line 1: expected a weight of at least 0, found -1"),
         ("# nothing\n", "expected rows of 3 or 4 columns (x, y, 1 value, maybe a weight), found none"),
@@ -99,7 +106,7 @@ def test_tracking_needs_either_sensors_or_a_target(tmp_path: Path) -> None:
     row = "0.1, 0.2, 1\n"
     assert "expected none beside `at`" in complaint(tmp_path, row, {"objective.0.target": 1})
     assert "expected none beside `at`" in complaint(tmp_path, row, {"objective.0.on": "top"})
-    assert "expected final with `at`" in complaint(tmp_path, row, HEAT)
+    assert "expected final, or a column t in the file" in complaint(tmp_path, row, HEAT)
     with pytest.raises(ProblemError, match="target: missing"):
         nhgd.load(copy.deepcopy(BASE), {"objective.0": {"kind": "tracking"}})
 

@@ -297,7 +297,7 @@ class Blueprint:
         if below is None:
             return None
         try:
-            frame = Frame(below, build_domain(below), self.frame.device, finer=self.frame)
+            frame = Frame(below, build_domain(below), self.frame.device, finer=self.frame, read=self.frame.data)
             coarse = Blueprint(frame).problem
         except ProblemError:
             # A part of the mesh may be too small for it.

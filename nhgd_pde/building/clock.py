@@ -13,6 +13,9 @@ from ..problem_file.control_spec import DirichletControl
 from ..problem_file.schema import ProblemSpec
 from .issue_collector import IssueCollector
 
+# Rounding error of the number of a level, which is a time over the length of a step.
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -57,6 +60,23 @@ class Clock:
     def last(self) -> sp.csr_matrix:
         """(1, steps + 1) the matrix that takes values at the levels to the value at the end."""
         return sp.csr_matrix(([1.0], ([0], [self.steps])), (1, self.steps + 1))
+
+    def contains(self, times: np.ndarray) -> np.ndarray:
+        """(count,) whether times lie in these steps: time 0 in the first step, the end of a step in this step."""
+        number = self._step_of(times)
+        return np.asarray((number > self.before) & (number <= self.before + self.steps))
+
+    def at(self, times: np.ndarray) -> sp.csr_matrix:
+        """(count, steps + 1) values at the levels -> those at times in these steps, linear between the levels."""
+        number = self._step_of(times)
+        share = np.clip(times / self.step - (number - 1), 0.0, 1.0)
+        rows, left = np.arange(len(times)), number - 1 - self.before
+        entries = np.concatenate([1.0 - share, share]), (np.tile(rows, 2), np.concatenate([left, left + 1]))
+        return sp.csr_matrix(entries, (len(times), self.steps + 1))
+
+    def _step_of(self, times: np.ndarray) -> np.ndarray:
+        """(count,) the number of the step, from 1, in which each time lies; rounding moves no time to the next step."""
+        return np.maximum(np.ceil(times / self.step - _ROUNDING), 1).astype(int)
 
     def middle_rule(self) -> TimeRule:
         """The rule in time for controls that are constant in each step: one point a step, at its stage."""

@@ -95,12 +95,15 @@ class Traced:
     names: frozenset[str] = frozenset()
 
 
-def follower(expression: Expression, x: Tensor, times: Tensor | None) -> Follow:
-    """The follower of an expression at points x (dim, ...), and at times (T,) where it uses t: values (T, ...)."""
+def follower(expression: Expression, x: Tensor, times: Tensor | None, fixed: Mapping[str, Tensor]) -> Follow:
+    """The follower of an expression at points x (dim, ...), and at times (T,) where it uses t: values (T, ...).
+
+    `fixed` has the values (...) of data at the points.
+    """
     moving = times is not None and "t" in expression.variables
 
     def follow(known: Mapping[str, Tensor], given: Tensor) -> Tensor:
-        named = {each: known[each] for each in known if each in expression.variables}
+        named = {**fixed, **{each: known[each] for each in known if each in expression.variables}}
         if not moving:
             return expression.torch(x, **named)
         assert times is not None

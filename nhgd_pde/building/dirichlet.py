@@ -89,7 +89,7 @@ class Given:
             if not len(dofs):
                 continue
             x = self.values.tensor(nodes[:, dofs])
-            known = self.values.random_at(expression.variables, x)
+            known = self.values.given_at(expression.variables, x)
             if self.times is not None:
                 known["t"] = self.values.tensor(self.times[levels])
             names = [name for name in columns if name in expression.variables]

@@ -15,6 +15,7 @@ from ..fem.mesh import Domain
 from ..problem_file.errors import Issue
 from ..problem_file.expressions import Expression, ExpressionError
 from ..problem_file.loading import ProblemFile
+from .data_fields import DataFields
 from .dependence import Traced, follower
 from .issue_collector import IssueCollector
 from .random_values import RandomValues, host_tensor, host_tensors
@@ -38,6 +39,7 @@ class Evaluator:
         parameters: starting values of the controls that expressions name.
         complex: the state is a complex field, so that a scalar is a real part where a list would be [real, imag].
         random: the random inputs in the scenarios; None where there are none.
+        data: the fields from files, arrays and functions.
     """
 
     file: ProblemFile
@@ -48,6 +50,7 @@ class Evaluator:
     parameters: dict[str, float] = field(default_factory=dict)
     complex: bool = False
     random: RandomValues | None = None
+    data: DataFields = field(default_factory=DataFields)
 
     @property
     def issues(self) -> list[Issue]:
@@ -113,6 +116,7 @@ class Evaluator:
         named: dict[str, Any] = {name: value for name, value in self.parameters.items() if name in expression.variables}
         if random and self.random is not None:
             named.update(self.random.at(random, points))
+        named.update(self.data.at(expression.variables, points))
         if "t" in expression.variables:
             given = self.times if times is None else times
             assert given is not None
@@ -147,18 +151,24 @@ class Evaluator:
         given = self.times if times is None else times
         at = None if given is None else self.tensor(given)
         points = x if isinstance(x, Tensor) else self.tensor(x)
-        return Traced(values, follower(expression, points, at), self.followed_names(expression))
+        fixed = self.data_at(expression.variables, points)
+        return Traced(values, follower(expression, points, at, fixed), self.followed_names(expression))
 
     def followed_names(self, expression: Expression) -> frozenset[str]:
         """The parameters and random inputs among the names in an expression."""
         return expression.variables & (self.parameters.keys() | self.random_names)
 
-    def random_at(self, variables: frozenset[str], x: Tensor) -> dict[str, Tensor]:
-        """The random inputs among the variables of an expression, at points x (dim, ...)."""
-        if self.random is None:
-            return {}
-        found = self.random.at(variables & self.random.names, np.asarray(x.cpu()))
-        return {name: values.to(self.device) for name, values in found.items()}
+    def data_at(self, variables: frozenset[str], x: Tensor) -> dict[str, Tensor]:
+        """The data among the variables of an expression, at points x (dim, ...)."""
+        return {name: self.tensor(each) for name, each in self.data.at(variables, np.asarray(x.cpu())).items()}
+
+    def given_at(self, variables: frozenset[str], x: Tensor) -> dict[str, Tensor]:
+        """The data and the random inputs among the variables of an expression, at points x (dim, ...)."""
+        found = self.data_at(variables, x)
+        if self.random is not None:
+            random = self.random.at(variables & self.random.names, np.asarray(x.cpu()))
+            found |= {name: values.to(self.device) for name, values in random.items()}
+        return found
 
     def limits(
         self, given: Mapping[str, Expression | None], x: Tensor | np.ndarray, times: np.ndarray | None, copies: int

@@ -27,6 +27,7 @@ from .clock import Clock, check_clock, clock_of
 from .constraint_builder import ConstraintBuilder
 from .control_builder import ControlBuilder, check_parameters_used, starting_parameters
 from .control_spaces import ControlSpaces
+from .data_fields import DataFields, data_fields
 from .dependence import CELLS
 from .dirichlet import Given, given_coefficients
 from .entry import Entry
@@ -61,6 +62,7 @@ class Frame:
         finer: the same problem on a finer mesh, whose random inputs, sample and properties this one has; None without.
         counts: where work is counted.
         span: the times of a part of the evolution, which this is then the problem of; None for the whole.
+        read: the data of the file where they have been read already.
     """
 
     file: ProblemFile
@@ -69,6 +71,7 @@ class Frame:
     finer: Frame | None = None
     counts: Counts = field(default_factory=Counts)
     span: Clock | None = None
+    read: DataFields | None = None
 
     # Parts that are the same in all scenarios
 
@@ -101,6 +104,11 @@ class Frame:
         return None if self.inputs is None else samples_of(self.file, self.inputs)
 
     @cached_property
+    def data(self) -> DataFields:
+        """The fields from files, arrays and functions."""
+        return data_fields(self.file, self.domain) if self.read is None else self.read
+
+    @cached_property
     def state(self) -> StateSpace:
         spec = self.file.spec
         return state_space(self.domain, self.section.groups(self.domain.dim, spec.element), self.device)
@@ -122,6 +130,7 @@ class Frame:
             parameters=parameters,
             complex=self.state.groups[0].complex,
             random=random,
+            data=self.data,
         )
 
     def in_scenarios(self, z: np.ndarray, numbers: np.ndarray) -> Values:

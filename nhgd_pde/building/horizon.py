@@ -34,6 +34,7 @@ from .boundary_facets import fixed_facets, other_facets
 from .clock import Clock, clock_of
 from .control_builder import ControlBuilder
 from .control_spaces import ControlSpaces
+from .data_fields import DataFields, data_fields
 from .domains import build_domain
 from .equation_builder import EquationBuilder
 from .frame import Frame
@@ -151,7 +152,7 @@ class Horizon:
         objective = self._objective(start, end, final, frame)
         excerpt = Excerpt(self._controls.rows, start, end - start)
         found = HorizonPart(Stretch(equation, excerpt), objective, lambda: self._norms)
-        if self._carries or "t" not in self._names:
+        if self._carries or self._steady:
             return found
         self._parts[start, end] = found
         if len(self._parts) > _PARTS_BYTES / (_PART_BYTES * frame.state.size * self._at_once):
@@ -178,14 +179,13 @@ class Horizon:
 
     def _objective(self, start: int, end: int, final: bool, frame: Frame) -> Objective:
         key = (end - start, final)
-        steady = "t" not in self._names
-        if steady and key in self._objectives:
+        if self._steady and key in self._objectives:
             return self._objectives[key]
         if frame.clock is not None and frame.clock.before != start:
             frame = self._frame(start, end)
         found = frame.terms.build(lambda term: _in_part(term, final))
         frame.mistakes.raise_found()
-        if steady:
+        if self._steady:
             self._objectives[key] = found
         return found
 
@@ -206,6 +206,11 @@ class Horizon:
         """Whether a coefficient, a source, a boundary value or a gain depends on time."""
         spec: Any = self.file.spec
         return "t" in names_in([spec.pde, spec.control])
+
+    @property
+    def _steady(self) -> bool:
+        """Whether equation, controls and objective are the same in all steps."""
+        return "t" not in self._names and not any(term.moving for term in self.file.spec.objective)
 
     @cached_property
     def _names(self) -> frozenset[str]:
@@ -260,9 +265,16 @@ class Horizon:
         return room
 
     @cached_property
+    def _data(self) -> DataFields:
+        """The fields from files, arrays and functions, which all parts share."""
+        return data_fields(self.file, self.domain)
+
+    @cached_property
     def _first(self) -> Frame:
         """The first step, of the controls of the file."""
-        return Frame(self.file, self.domain, self.device, counts=self.counts, span=replace(self._clock, steps=1))
+        return Frame(
+            self.file, self.domain, self.device, counts=self.counts, span=replace(self._clock, steps=1), read=self._data
+        )
 
     @cached_property
     def _controls(self) -> Controls:
@@ -303,7 +315,7 @@ class Horizon:
         clock = self._clock
         span = replace(clock, steps=end - start, before=start, first=clock.theta if start else clock.first)
         # Each part has a state space of its own, which keeps the patterns of the matrices that were assembled with it.
-        return Frame(self._of_steps, self.domain, self.device, counts=self.counts, span=span)
+        return Frame(self._of_steps, self.domain, self.device, counts=self.counts, span=span, read=self._data)
 
     @cached_property
     def _nominal(self) -> PDEProblem:

@@ -54,7 +54,8 @@ def shown(file: ProblemFile, path: Path) -> str:
 def functions_of(file: ProblemFile) -> tuple[str, ...]:
     """The functions of users that a problem runs, as written: `file.py:name`, each once."""
     spec = file.spec
-    given = [getattr(section, "python", None) for section in (spec.pde, *spec.controls, *spec.objective)]
+    sections = (spec.pde, *spec.controls, *spec.objective, *spec.data.values())
+    given = [getattr(section, "python", None) for section in sections]
     return tuple(dict.fromkeys(Function.written(each) for each in given if each is not None))
 
 

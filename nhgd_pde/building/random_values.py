@@ -60,7 +60,7 @@ class RandomValues:
     def place(self, points: np.ndarray) -> Place:
         """The entry of some points (dim, ...) in the list of places."""
         for known in self.places:
-            if _same(known.points, points):
+            if same_place(known.points, points):
                 return known
         self.places.append(Place(points))
         return self.places[-1]
@@ -125,7 +125,7 @@ def host_tensors(named: Mapping[str, Any]) -> dict[str, Any]:
     return {name: torch.from_numpy(each) if isinstance(each, np.ndarray) else each for name, each in named.items()}
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
+def same_place(a: np.ndarray, b: np.ndarray) -> bool:
     if a.shape != b.shape:
         return False
     mine, theirs = a.__array_interface__, b.__array_interface__

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..problem_file.fields import Function
@@ -37,8 +38,8 @@ def report_without_code(file: ProblemFile) -> str:
 def without_code(file: ProblemFile) -> tuple[ProblemFile, tuple[str, ...]]:
     """The problem with simple functions in place of those of Python files, and a sentence for each of these.
 
-    An equation is -lap u + u = source, a term of the objective the integral of u^2, and a control adds to the source:
-    names, expressions and sizes can be checked with these, but not what the functions make of them.
+    An equation is -lap u + u = source, a term of the objective the integral of u^2, a control adds to the source, and
+    data are zero: names, expressions and sizes can be checked with these, but not what the functions make of them.
     """
     spec, left = file.spec, []
     changes: dict[str, Any] = {}
@@ -64,6 +65,10 @@ def without_code(file: ProblemFile) -> tuple[ProblemFile, tuple[str, ...]]:
         each.model_copy(update={"python": _density}) if left_out(f"objective.{k}.python", _code(each)) else each
         for k, each in enumerate(spec.objective)
     )
+    changes["data"] = {
+        name: each.model_copy(update={"python": _data}) if left_out(f"data.{name}.python", _code(each)) else each
+        for name, each in spec.data.items()
+    }
     return replace(file, spec=spec.model_copy(update=changes)), tuple(left)
 
 
@@ -78,6 +83,10 @@ def _equation(u: Tensor, grad: Tensor, c: Mapping[str, Tensor], x: Tensor) -> tu
 def _density(u: Tensor, grad: Tensor, v: Tensor, x: Tensor) -> Tensor:
     """The sum of the squares of all components, (rows, points)."""
     return u.reshape(-1, *u.shape[-2:]).square().sum(0)
+
+
+def _data(x: np.ndarray) -> np.ndarray:
+    return np.zeros(x.shape[1])
 
 
 def _control(coefficients: Mapping[str, Tensor], v: Tensor) -> Mapping[str, Tensor]:

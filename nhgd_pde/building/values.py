@@ -108,7 +108,7 @@ class Values(Evaluator):
 
         The parameters it uses are among the coefficients.
         """
-        named = self.random_at(expression.variables, x)
+        named = self.given_at(expression.variables, x)
         parameters = sorted(expression.variables & self.parameters.keys())
         self.dependence.use(CELLS, parameters)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
-import skfem
 
 from .cells import place_text
 from .spaces import Space
@@ -51,24 +50,36 @@ class OutsideMeshError(ValueError):
         self.index = index
 
 
-def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cells of points (dim, count) in a mesh of simplices, and their coordinates (dim, count) in reference cells.
+def locate(
+    vertices: np.ndarray, simplices: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The cells of points in a mesh of simplices.
 
-    The cell is -1 where none of the cells with the nearest midpoints contains the point; on meshes with very different
-    cells this may happen to points inside. scikit-fem's search is some 500 times slower.
+    scikit-fem's search is some 500 times slower.
+
+    Args:
+        vertices: (dim, N) coordinates.
+        simplices: (dim + 1, M) the vertices of each cell.
+        points: (dim, count).
+
+    Returns:
+        Cells (count,); coordinates (dim, count) in the reference cell; and whether the cell contains the point. Where
+        it does not, none of the cells with the nearest midpoints does, and the cell is the nearest one of them: on
+        meshes with very different cells this may happen to points inside.
     """
     # Loaded here, because it takes long and most solves do without it.
     from scipy.spatial import KDTree
 
-    corners = mesh.p[:, mesh.t]
+    corners = vertices[:, simplices]
     edges = np.ascontiguousarray((corners[:, 1:] - corners[:, :1]).transpose(2, 0, 1))
     inverses = np.linalg.inv(edges)
     tree = KDTree(corners.mean(axis=1).T)
-    cells = np.full(points.shape[1], -1)
+    cells = np.zeros(points.shape[1], dtype=int)
     local = np.zeros_like(points)
+    inside = np.zeros(points.shape[1], dtype=bool)
     left = np.arange(points.shape[1])
     for tried in _CANDIDATES:
-        _, near = tree.query(points[:, left].T, k=min(tried, mesh.nelements))
+        _, near = tree.query(points[:, left].T, k=min(tried, simplices.shape[1]))
         near = near.reshape(len(left), -1)
         offsets = points[:, left].T[:, None] - corners[:, 0].T[near]
         coordinates = np.einsum("pkij,pkj->pki", inverses[near], offsets)
@@ -77,12 +88,12 @@ def locate(mesh: skfem.Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
         best = depth.argmax(axis=1)
         rows = np.arange(len(left))
         found = depth[rows, best] >= -_ON_THE_EDGE
-        cells[left[found]] = near[rows, best][found]
-        local[:, left[found]] = coordinates[rows, best][found].T
+        cells[left], local[:, left] = near[rows, best], coordinates[rows, best].T
+        inside[left] = found
         left = left[~found]
         if not len(left):
             break
-    return cells, local
+    return cells, local, inside
 
 
 def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
@@ -98,8 +109,9 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
     inside = ((points >= low - margin) & (points <= high + margin)).all(axis=0)
     points = np.clip(points, low, high) if inside.all() else points
     if space.domain.cell in SIMPLICES:
-        cells, local = locate(space.domain.mesh, points)
-        if (cells >= 0).all():
+        mesh = space.domain.mesh
+        cells, local, found = locate(mesh.p, mesh.t, points)
+        if found.all():
             dofs = np.asarray(space.basis.element_dofs)[:, cells]
             rows = np.broadcast_to(np.arange(len(cells)), dofs.shape)
             entries = _values_at(space, local).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))

@@ -34,6 +34,19 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
     Raises:
         MeshFileError: the file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
     """
+    found = read_meshio(path)
+    try:
+        return to_skfem(found, cracks)
+    except MeshFileError as error:
+        raise MeshFileError(f"mesh file {path} {error}") from None
+
+
+def read_meshio(path: Path) -> meshio.Mesh:
+    """Reads a file by meshio, without its messages.
+
+    Raises:
+        MeshFileError: the file cannot be read.
+    """
     import meshio
 
     if not path.is_file():
@@ -45,7 +58,7 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
             contextlib.redirect_stderr(io.StringIO()),
             warnings.catch_warnings(action="ignore"),
         ):
-            found = meshio.read(path, file_format="gmsh" if path.suffix == ".msh" else None)
+            return meshio.read(path, file_format="gmsh" if path.suffix == ".msh" else None)
     except ModuleNotFoundError as error:
         raise MeshFileError(
             f"mesh file {path} cannot be read: meshio needs the package {error.name}, which comes with "
@@ -54,10 +67,6 @@ def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
     except (SystemExit, Exception) as error:
         reason = "" if isinstance(error, SystemExit) or not str(error) else f": {error}"
         raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
-    try:
-        return to_skfem(found, cracks)
-    except MeshFileError as error:
-        raise MeshFileError(f"mesh file {path} {error}") from None
 
 
 def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:

@@ -90,3 +90,18 @@ def repeated(matrix: SparseMatrix, copies: int, weight: float = 1.0) -> SparseMa
 def _over_times(apply: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     """Values (k, times, n) -> (k, other times * n), by a matrix that acts on the times."""
     return torch.stack([apply(each.T).T.reshape(-1) for each in values])
+
+
+def row_wise_kronecker(a: sp.csr_matrix, b: sp.csr_matrix) -> sp.csr_matrix:
+    """(n, k m) whose row i is the Kronecker product of row i of a (n, k) and row i of b (n, m)."""
+    entries = a.tocoo()
+    # One row for each entry of a: the row of b times the entry, moved to its column; then rows of one i are added.
+    rows = sp.csr_matrix(b[entries.row])
+    lengths = np.diff(rows.indptr)
+    data = rows.data * np.repeat(entries.data, lengths)
+    columns = rows.indices + np.repeat(entries.col.astype(np.int64) * b.shape[1], lengths)
+    moved = sp.csr_matrix((data, columns, rows.indptr), (len(entries.data), a.shape[1] * b.shape[1]))
+    gather = sp.csr_matrix(
+        (np.ones(len(entries.data)), (entries.row, np.arange(len(entries.data)))), (a.shape[0], moved.shape[0])
+    )
+    return sp.csr_matrix(gather @ moved)

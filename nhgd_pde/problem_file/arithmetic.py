@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,13 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 # A node is ("number", value), ("name", name), ("negate", node), ("call", function, nodes),
-# ("chain", first, ((operator, node), ...)) evaluated from left to right, or
-# ("compare", first, ((operator, node), ...)) which holds where every neighbouring pair does.
+# ("chain", first, ((operator, node), ...)) evaluated from left to right,
+# ("compare", first, ((operator, node), ...)) which holds where every neighbouring pair does, or
+# ("all", nodes), ("any", nodes) and ("not", node), for which a number other than 0 is a condition that holds.
 Node = tuple[Any, ...]
+
+# The nodes whose values are truth values.
+CONDITIONS = frozenset({"compare", "all", "any", "not"})
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Arithmetic:
             return values[node[1]]
         if kind == "negate":
             return -self.number(self.evaluate(node[1], values))
+        if kind in ("all", "any"):
+            combine = operator.and_ if kind == "all" else operator.or_
+            return reduce(combine, (self._truth(self.evaluate(each, values)) for each in node[1]))
+        if kind == "not":
+            return self._truth(self.evaluate(node[1], values)) == 0
         if kind == "call":
             return self._call(node[1], [self.evaluate(argument, values) for argument in node[2]])
         first = self.number(self.evaluate(node[1], values))
@@ -52,13 +62,13 @@ class Arithmetic:
         rest = ((symbol, self.number(self.evaluate(operand, values))) for symbol, operand in node[2])
         return _chained(first, rest) if kind == "chain" else _compared(first, rest)
 
+    def _truth(self, value: Any) -> Any:
+        return value if _is_truth(value) else self.array(value) != 0
+
     def _call(self, name: str, arguments: list[Any]) -> Any:
         first, *others = arguments
-        if name == "where":
-            truth = first if _is_truth(first) else self.array(first) != 0
-        else:
-            truth = self.array(self.number(first))
-        return self.functions[name](truth, *(self.array(self.number(other)) for other in others))
+        first = self._truth(first) if name == "where" else self.array(self.number(first))
+        return self.functions[name](first, *(self.array(self.number(other)) for other in others))
 
 
 def _chained(result: Any, rest: Iterable[tuple[str, Any]]) -> Any:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import NoReturn
 
-from nhgd_pde.problem_file.arithmetic import FUNCTIONS, Node, folded
+from nhgd_pde.problem_file.arithmetic import CONDITIONS, FUNCTIONS, Node, folded
 from nhgd_pde.problem_file.errors import suggest
 
 # Largest number of characters of a text and of levels of nesting, and largest size of a constant exponent.
@@ -37,7 +37,6 @@ _REFUSED: Mapping[type[ast.AST], str] = {
     ast.NamedExpr: "an assignment (':=')",
     ast.JoinedStr: "an f-string",
     ast.IfExp: "'if ... else' (use where(condition, yes, no))",
-    ast.BoolOp: "'and'/'or' (multiply or add comparisons)",
     ast.List: "a list",
     ast.Tuple: "a tuple",
     ast.Set: "a set",
@@ -121,6 +120,9 @@ class Parser:
             return self._chain(node, depth)
         if isinstance(node, ast.Compare):
             return self._comparison(node, depth)
+        if isinstance(node, ast.BoolOp):
+            parts = tuple(self._node(each, depth + 1) for each in node.values)
+            return folded(("all" if isinstance(node.op, ast.And) else "any", parts), *parts)
         if isinstance(node, ast.Call):
             return self._call(node, depth)
         found = _REFUSED.get(type(node), "this")
@@ -148,12 +150,14 @@ class Parser:
         return ("name", name)
 
     def _sign(self, node: ast.UnaryOp, depth: int) -> Node:
-        if not isinstance(node.op, ast.UAdd | ast.USub):
-            self._refuse(node, f"{'not' if isinstance(node.op, ast.Not) else '~'!r} is not allowed")
+        if isinstance(node.op, ast.Invert):
+            self._refuse(node, "'~' is not allowed (a condition is negated by 'not')")
         operand = self._node(node.operand, depth + 1)
+        if isinstance(node.op, ast.Not):
+            return folded(("not", operand), operand)
         if isinstance(node.op, ast.UAdd):
             # +(x < 1) is a number, as any arithmetic with a comparison is.
-            return operand if operand[0] != "compare" else ("chain", ("number", 0.0), (("+", operand),))
+            return operand if operand[0] not in CONDITIONS else ("chain", ("number", 0.0), (("+", operand),))
         return folded(("negate", operand), operand)
 
     def _chain(self, node: ast.BinOp, depth: int) -> Node:

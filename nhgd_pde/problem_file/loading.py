@@ -166,8 +166,8 @@ def _context(data: Mapping[str, Any]) -> Context:
     controls = data.get("control")
     listed = controls if isinstance(controls, list) else [controls]
     named = [each.get("name") for each in listed if isinstance(each, dict) and each.get("kind") == "parameter"]
-    given = data.get("parameters")
-    named += [name for name in given if name_complaint(name) is None] if isinstance(given, dict) else []
+    for given in (data.get("parameters"), data.get("data")):
+        named += [name for name in given if name_complaint(name) is None] if isinstance(given, dict) else []
     names = tuple(name for name in named if isinstance(name, str) and name.isidentifier())
     return Context(isinstance(data.get("time"), dict), tuple(dict.fromkeys(names)))
 

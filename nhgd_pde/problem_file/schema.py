@@ -18,6 +18,7 @@ from nhgd_pde.problem_file.catalogue import (
     found_at,
 )
 from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, ParameterControl
+from nhgd_pde.problem_file.data_spec import Data
 from nhgd_pde.problem_file.equation_parts import EquationSpec, Vector
 from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.fields import (
@@ -43,6 +44,7 @@ from nhgd_pde.problem_file.method_spec import (
     Preset,
     Seed,
 )
+from nhgd_pde.problem_file.part_spec import Parts
 from nhgd_pde.problem_file.population_spec import PopulationSpec, population_complaints
 from nhgd_pde.problem_file.presets import with_defaults, with_preset
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
@@ -85,6 +87,8 @@ class ProblemSpec(Section):
     name: ExperimentName
     method: MethodChoice = "nhgd"
     mesh: MeshSpec = Field(description="The domain, by kind or by file.")
+    parts: Parts
+    data: Data
     element: Literal["P1", "P2"] = Field(default="P1", description="Finite elements of the state.")
     pde: PDESpec = Field(description="The equation, a mapping with its kind and coefficients.")
     time: TimeSpec | None = Field(default=None, description="Of an evolution: its end, steps, scheme, initial state.")
@@ -168,23 +172,26 @@ class ProblemSpec(Section):
                 raise_issues("ProblemSpec", [((key,), issue(message)) for key in extra])
         return data
 
-    @field_validator("parameters", mode="before")
+    @field_validator("parameters", "data", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:
         if isinstance(value, Mapping):
             wrong = [((name,), issue(text)) for name in value if (text := name_complaint(str(name))) is not None]
             if wrong:
-                raise_issues("parameters", wrong)
+                raise_issues("names", wrong)
         return value
 
     @model_validator(mode="after")
     def _names_of_their_own(self) -> ProblemSpec:
-        """A control that is a parameter and a random input cannot share a name."""
+        """Controls that are parameters, random inputs and data cannot share a name."""
         controlled = {each.name for each in self.controls if isinstance(each, ParameterControl)}
-        clashes = [name for name in self.parameters if name in controlled]
+        message = "the name is taken: a control of kind parameter has it"
+        clashes = [(("parameters", name), issue(message)) for name in self.parameters if name in controlled]
+        clashes += [(("data", name), issue(message)) for name in self.data if name in controlled]
+        random = "the name is taken: a random input under parameters has it"
+        clashes += [(("data", name), issue(random)) for name in self.data if name in self.parameters]
         if clashes:
-            message = "the name is taken: a control of kind parameter has it"
-            raise_issues("ProblemSpec", [(("parameters", name), issue(message)) for name in clashes])
+            raise_issues("ProblemSpec", clashes)
         return self
 
     @model_validator(mode="after")

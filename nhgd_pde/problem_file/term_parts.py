@@ -28,6 +28,11 @@ class TermSpec(Section):
         """The key and the name of a file that the term reads; None without one."""
         return None
 
+    @property
+    def moving(self) -> bool:
+        """Whether the term differs from one time step to another besides its expressions in t."""
+        return False
+
 
 class ConditionSpec(Section):
     """The base of the sections of constraints.

@@ -160,19 +160,21 @@ Conductivity = Expression | dict[str, Expression] | tuple[tuple[Expression, ...]
 def _slopes(values: Values, given: Conductivity, x: Tensor) -> Tensor:
     """The divergence of the columns of the conductivity, (dim, rows, P); for a scalar conductivity, its gradient.
 
-    Random fields and controls that replace a conductivity count as constants here.
+    Data, random fields and controls that replace a conductivity count as constants here.
     """
     if _replaced(values):
         return torch.zeros_like(x)[:, None]
     variables = names_in(given)
 
+    fixed = values.data_at(variables, x)
+
     def slopes(known: Mapping[str, Tensor], c: Coefficients) -> Tensor:
-        return _slope(values.domain, given, x, known)
+        return _slope(values.domain, given, x, {**fixed, **known})
 
     if "conductivity" in values.dependence.at(CELLS):
         values.dependence.add(CELLS, "slope", slopes, variables & (values.parameters.keys() | values.random_names))
     numbers = {name: values.tensor(np.array([[value]])) for name, value in values.parameters.items()}
-    return _slope(values.domain, given, x, {**values.random_at(variables, x), **numbers})
+    return _slope(values.domain, given, x, {**values.given_at(variables, x), **numbers})
 
 
 def _slope(domain: Domain, given: Conductivity, x: Tensor, known: Mapping[str, Tensor]) -> Tensor:

@@ -17,6 +17,10 @@ from .base import Term
 if TYPE_CHECKING:
     from ...objective.terms import Objective, StateTerm
     from ..objective_builder import ObjectiveBuilder
+    from ..sensors import Sensors
+
+# Rounding error of a time, relative to the end of the evolution.
+_ROUNDING = 1e-9
 
 
 class TrackingTerm(Term):
@@ -27,7 +31,7 @@ class TrackingTerm(Term):
         default=None,
         min_length=1,
         description="A text file of sensors in place of target and on: a row each of coordinates, measured values and "
-        "maybe a weight.",
+        "maybe a weight. A first line with names, such as x, y, t, value, gives each measurement its time.",
     )
     target: Annotated[Expression | Vector | None, Formula(vector=True, null=True)] = Field(
         default=None, validate_default=True, description="The wanted state, an expression; of a vector a list."
@@ -63,6 +67,10 @@ class TrackingTerm(Term):
     def file(self) -> tuple[str, str] | None:
         return None if self.at is None else ("at", self.at)
 
+    @property
+    def moving(self) -> bool:
+        return self.at is not None and self.time == "all"
+
     def build(self, key: str, builder: ObjectiveBuilder) -> Objective:
         from ...linalg.sparse import SparseMatrix
         from ...objective.terms import Objective, Tracking
@@ -87,45 +95,60 @@ class TrackingTerm(Term):
         return Objective((found,), ())
 
     def _sensors(self, key: str, name: str, chosen: range, builder: ObjectiveBuilder) -> StateTerm:
-        """weight/2 sum of weights (u - values)^2 at points."""
+        """weight/2 sum of weights (u - values)^2 at points, and at the times of the file if it has some."""
         import scipy.sparse as sp
 
-        from ...fem.interpolation import OutsideMeshError, at_points
+        from ...fem.interpolation import OutsideMeshError
         from ...linalg.sparse import SparseMatrix
         from ...objective.terms import LinearState, Tracking
-        from ..sensors import SensorFileError, Sensors, read_sensors
+        from ..sensors import observation
 
-        dim, size = builder.state.domain.dim, builder.state.size
-        found = Sensors(np.zeros((dim, 0)), np.zeros((len(chosen), 0)), np.zeros(0), ())
-        path = builder.values.file.resolve(name)
-        if builder.clock is not None and self.time != "final":
-            builder.values.complain(
-                f"{key}.time", "expected final with `at`, whose file has one value a sensor; found 'all'"
-            )
-        if path is None:
-            builder.values.complain(f"{key}.at", f"expected a file of sensors, found nothing at {name!r}")
-        else:
-            try:
-                found = read_sensors(path, dim, len(chosen))
-            except SensorFileError as error:
-                builder.values.complain(f"{key}.at", f"{name}: {error}")
-        rows = []
-        for k in chosen:
-            try:
-                one = at_points(builder.state.parts[k], found.points)
-            except OutsideMeshError as outside:
-                message = f"{name}: line {found.lines[outside.index]}: {outside}"
-                builder.values.complain(f"{key}.at", message)
-                return LinearState(builder.values.tensor(np.zeros(size)))
-            before, after = builder.state.offsets[k], size - builder.state.offsets[k + 1]
-            empty = [sp.csr_matrix((one.shape[0], int(width))) for width in (before, after)]
-            rows.append(sp.hstack([empty[0], one, empty[1]]))
-        seen = sp.csr_matrix(sp.vstack(rows))
-        if builder.clock is not None:
-            seen = sp.csr_matrix(sp.kron(builder.clock.last, seen))
+        found = self._read(key, name, chosen, builder)
+        try:
+            seen = observation(builder.state, builder.clock, found, chosen)
+        except OutsideMeshError as outside:
+            builder.values.complain(f"{key}.at", f"{name}: line {found.lines[outside.index]}: {outside}")
+            return LinearState(builder.values.tensor(np.zeros(builder.state.size)))
         weights = np.tile(self.weight * found.weights, len(chosen))
         return Tracking(
             SparseMatrix(sp.diags_array(weights).tocsr(), builder.state.device, symmetric=True),
             builder.values.tensor(found.values.reshape(-1)),
             SparseMatrix(seen, builder.state.device),
         )
+
+    def _read(self, key: str, name: str, chosen: range, builder: ObjectiveBuilder) -> Sensors:
+        """The measurements, of a part of an evolution those at its times; none after a complaint."""
+        from ..sensors import no_sensors, read_sensors
+        from ..text_table import TableError
+
+        dim, clock = builder.state.domain.dim, builder.clock
+        path = builder.values.file.resolve(name)
+        nothing = no_sensors(dim, len(chosen))
+        if path is None:
+            builder.values.complain(f"{key}.at", f"expected a file of sensors, found nothing at {name!r}")
+            return nothing
+        try:
+            found = read_sensors(path, dim, len(chosen))
+        except TableError as error:
+            builder.values.complain(f"{key}.at", f"{name}: {error}")
+            return nothing
+        if found.times is None:
+            if clock is not None and self.time != "final":
+                message = (
+                    "expected final, or a column t in the file of sensors, whose values have no times; found 'all'"
+                )
+                builder.values.complain(f"{key}.time", message)
+            return found
+        if clock is None or self.time == "final":
+            where = "in a steady problem" if clock is None else "with time: final"
+            builder.values.complain(f"{key}.at", f"{name}: expected no column t {where}")
+            return nothing
+        assert builder.values.file.spec.time is not None
+        end = builder.values.file.spec.time.end
+        outside = (found.times < 0.0) | (found.times > end * (1.0 + _ROUNDING))
+        if outside.any():
+            row = int(np.argmax(outside))
+            message = f"{name}: line {found.lines[row]}: expected a time from 0 to {end:g}, found {found.times[row]:g}"
+            builder.values.complain(f"{key}.at", message)
+            return nothing
+        return found[clock.contains(found.times)]

@@ -21,7 +21,7 @@ class Context:
 
     Attributes:
         time: whether the problem evolves in time.
-        parameters: names of the controls of kind parameter, and of random inputs.
+        parameters: names of the controls of kind parameter, of random inputs and of data.
     """
 
     time: bool = False

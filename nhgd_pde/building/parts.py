@@ -1,0 +1,69 @@
+"""Parts of a mesh that a problem file describes by conditions on the coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..fem.mesh import Domain
+from ..problem_file.errors import ProblemError
+from ..problem_file.expressions import COORDINATES, Expression, ExpressionError
+from ..problem_file.loading import ProblemFile
+from .issue_collector import IssueCollector
+
+# Names that mean something else where the name of a part may stand.
+_TAKEN = ("all", "default")
+
+
+def with_parts(file: ProblemFile, domain: Domain) -> Domain:
+    """The mesh with the parts of the file: facets of the boundary and cells whose midpoints satisfy a condition.
+
+    Raises:
+        ProblemError: a name is taken, a condition uses anything but coordinates of the mesh, or holds nowhere.
+    """
+    if not file.spec.parts:
+        return domain
+    mesh, mistakes = domain.mesh, IssueCollector(file)
+    outer = domain.boundaries["all"]
+    places = {
+        "boundary": (outer, mesh.p[:, mesh.facets[:, outer]].mean(axis=1)),
+        "cells": (np.arange(mesh.nelements), mesh.p[:, mesh.t].mean(axis=1)),
+    }
+    found: dict[str, dict[str, np.ndarray]] = {"boundary": {}, "cells": {}}
+    for name, spec in file.spec.parts.items():
+        key, known = f"parts.{name}", domain.described(name)
+        if known or name in _TAKEN:
+            mistakes.complain(key, f"the name is taken: it {known or 'means something else'}")
+        for kind, condition in spec.conditions.items():
+            numbers, midpoints = places[kind]
+            here = numbers[_holds(mistakes, f"{key}.{kind}", condition, midpoints)]
+            if len(here):
+                found[kind][name] = here
+        if not mistakes.issues and not any(name in parts for parts in found.values()):
+            where = " or ".join("facets of the boundary" if kind == "boundary" else kind for kind in spec.conditions)
+            conditions = ", ".join(dict.fromkeys(repr(str(each)) for each in spec.conditions.values()))
+            mistakes.complain(key, f"expected {where} at whose midpoints {conditions} holds, found none")
+    if mistakes.issues:
+        raise ProblemError(mistakes.issues)
+    return replace(
+        domain,
+        boundaries={**domain.boundaries, **found["boundary"]},
+        subdomains={**domain.subdomains, **found["cells"]},
+    )
+
+
+def _holds(mistakes: IssueCollector, key: str, condition: Expression, x: np.ndarray) -> np.ndarray:
+    """(P,) whether a condition holds at points (dim, P); nowhere after a complaint."""
+    other = sorted(condition.variables - {*COORDINATES, "r"})
+    if other:
+        mistakes.complain(key, f"expected a condition on the coordinates alone, found {other[0]!r}")
+    else:
+        try:
+            values = condition.numpy(x)
+            if np.isfinite(values).all():
+                return values != 0.0
+            mistakes.complain(key, f"expected a condition that is 0 or 1 everywhere, found {condition}, not finite")
+        except ExpressionError as error:
+            mistakes.complain(key, str(error))
+    return np.zeros(x.shape[1], dtype=bool)

@@ -1,0 +1,85 @@
+"""Tables of numbers in text files, with a line of names or without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+class TableError(ValueError):
+    """A file that is not a table of numbers."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of numbers.
+
+    Attributes:
+        names: of the columns; none where the file has no line of names.
+        rows: (count, columns).
+        lines: (count,) the line of each row in the file, from 1.
+    """
+
+    names: tuple[str, ...]
+    rows: np.ndarray
+    lines: tuple[int, ...]
+
+
+def read_text_table(path: Path) -> TextTable:
+    """Read a table: columns are separated by commas or blanks, and what follows a # is a comment.
+
+    Raises:
+        TableError: not such a table, or one without rows; the message names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TableError(f"cannot be read as text: {getattr(error, 'strerror', None) or error}") from None
+    names: tuple[str, ...] = ()
+    rows: list[list[float]] = []
+    lines: list[int] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = _words(line.partition("#")[0])
+        if not words:
+            continue
+        if not rows and not names and all(word.isidentifier() for word in words) and not _are_numbers(words):
+            names = tuple(words)
+            if len(set(names)) < len(names):
+                raise TableError(f"line {number}: expected names that differ, found {', '.join(names)}")
+            continue
+        row = _numbers(number, words)
+        width = len(names) or (len(rows[0]) if rows else len(row))
+        if len(row) != width:
+            raise TableError(f"line {number}: expected {width} columns as above, found {len(row)}")
+        rows.append(row)
+        lines.append(number)
+    if not rows:
+        raise TableError("expected rows of numbers, found none")
+    return TextTable(names, np.array(rows), tuple(lines))
+
+
+def _words(content: str) -> list[str]:
+    if "," in content:
+        return [word.strip() for word in content.split(",")]
+    return content.split()
+
+
+def _are_numbers(words: list[str]) -> bool:
+    """Whether the words are numbers, of which nan and inf look like names."""
+    try:
+        [float(word) for word in words]
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(line: int, words: list[str]) -> list[float]:
+    try:
+        row = [float(word) for word in words]
+    except ValueError:
+        raise TableError(f"line {line}: expected numbers, found {', '.join(words)[:60]!r}") from None
+    if not np.isfinite(row).all():
+        raise TableError(f"line {line}: expected finite numbers, found {', '.join(words)[:60]!r}")
+    return row
