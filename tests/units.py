@@ -11,6 +11,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 import nhgd_pde as nhgd
+from nhgd_pde.building.text_table import read_text_table
 
 # Coarse meshes and few scenarios, so that every problem takes a second or two.
 SMALL: dict[str, dict[str, Any]] = {
@@ -27,7 +28,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "heat_initial": {"mesh.cells": [8, 8], "time.steps": 8},
     "heat_sink": {"mesh.cells": [10, 10]},
     "heat_windows_fds": {"mesh.cells": 16, "time.steps": 100},
+    "heat_inversion": {"mesh.cells": [8, 8], "time.steps": 10},
     "helmholtz_control": {"mesh.cells": [10, 10]},
+    "image_target": {"mesh.cells": [12, 12]},
+    "insulated_wall": {"mesh.cells": [8, 2]},
     "log_conductivity_inversion": {"mesh.cells": [12, 12]},
     "mbb_beam": {"mesh.cells": [24, 8]},
     "minimal_surface": {"mesh.cells": [8, 8]},
@@ -163,7 +167,7 @@ def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, An
     if kind not in _POWERS or "file" in data["mesh"]:
         return None
     data = {
-        key: value if key in ("mesh", "name") else renamed(value, {x: f"({x}/{length!r})" for x in "xyz"})
+        key: value if key in ("mesh", "name", "data") else renamed(value, {x: f"({x}/{length!r})" for x in "xyz"})
         for key, value in data.items()
     }
     powers, dim = _POWERS[kind], _DIMENSIONS[data["mesh"]["kind"]]
@@ -183,7 +187,13 @@ def lengths_times(path: Path, length: float, folder: Path) -> tuple[dict[str, An
             for each in data.get("constraints", [])
         ],
         "parameters": {name: _longer_input(each, length) for name, each in data.get("parameters", {}).items()},
+        "parts": data.get("parts", {}),
     }
+    sides = {name for name, each in data.get("parts", {}).items() if "boundary" in each}
+    overrides["objective"] = [
+        {**term, "weight": times(term.get("weight", 1), length)} if term.get("on") in sides else term
+        for term in overrides["objective"]
+    ]
     if "time" in data:
         overrides["time"] = {**data["time"], "initial": times(data["time"].get("initial", 0), state)}
     shift = 2.0 * math.log(length) if "log_conductivity" in kinds else 0.0
@@ -250,10 +260,10 @@ def _longer_term(
 ) -> dict[str, Any]:
     new = dict(term)
     if "at" in term:
-        table = np.loadtxt(path.parent / term["at"], delimiter=",", ndmin=2)
-        table[:, :dim] *= length
+        table = read_text_table(path.parent / term["at"])
+        table.rows[:, :dim] *= length
         new["at"] = str(folder / f"{path.stem}.csv")
-        np.savetxt(new["at"], table, delimiter=",", fmt="%.17g")
+        np.savetxt(new["at"], table.rows, delimiter=",", fmt="%.17g", header=",".join(table.names), comments="")
         # A sum over sensors is not an integral.
         new["weight"] = times(term.get("weight", 1.0), length**dim)
     if "target" in term:

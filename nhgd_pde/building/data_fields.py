@@ -135,4 +135,4 @@ def _called(file: ProblemFile, key: str, function: FieldFunction, x: np.ndarray)
         raise file.error(key, f"the function raised {type(error).__name__}: {str(error)[:500]}") from error
     if values.shape not in ((), x.shape[1:]):
         raise file.error(key, f"expected values of shape ({x.shape[1]},) at {x.shape[1]} points, found {values.shape}")
-    return np.broadcast_to(values, x.shape[1:])
+    return np.array(np.broadcast_to(values, x.shape[1:]))

@@ -19,28 +19,32 @@ def field_of_points(points: np.ndarray, values: np.ndarray, method: str) -> Fiel
     Outside of their convex hull, and everywhere by the method nearest, it has the value of the nearest point.
     """
     # SciPy's interpolation is loaded here, because most problems do without it.
-    from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
-    from scipy.spatial import QhullError
+    from scipy.interpolate import LinearNDInterpolator
+    from scipy.spatial import KDTree, QhullError
 
     if points.shape[1] == 1 and method == "linear":
         order = np.argsort(points[:, 0])
         return lambda x: np.interp(x[0], points[order, 0], values[order])
-    # Coordinates of different sizes are compared by the extent of the points along each axis.
-    nearest = NearestNDInterpolator(points, values, rescale=True)
+    tree = KDTree(points)
+
+    def nearest(x: np.ndarray) -> np.ndarray:
+        return np.asarray(values[tree.query(x.T)[1]])
+
     if method == "nearest":
-        return lambda x: np.asarray(nearest(x.T))
+        return nearest
     try:
         linear = LinearNDInterpolator(points, values, rescale=True)
     except (QhullError, ValueError):
-        lies = "are not in one plane" if points.shape[1] == 3 else "are not on one line"
+        lie = "are not in one plane" if points.shape[1] == 3 else "are not on one line"
         raise DataFieldError(
-            "method", f"expected nearest, found 'linear': that takes {points.shape[1] + 1} points or more that {lies}"
+            "method", f"expected nearest, found 'linear': that takes {points.shape[1] + 1} points or more that {lie}"
         ) from None
 
     def evaluate(x: np.ndarray) -> np.ndarray:
         found = np.asarray(linear(x.T))
         outside = np.isnan(found)
-        found[outside] = nearest(x.T[outside])
+        if outside.any():
+            found[outside] = nearest(x[:, outside])
         return found
 
     return evaluate
