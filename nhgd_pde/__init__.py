@@ -7,7 +7,8 @@ solution = nhgd.solve(problem, output="outputs/poisson_control")
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Problem, load, solve, verify
@@ -63,12 +64,26 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
+def _objects() -> ModuleType:
+    """The sections of a problem file as Python objects, such as `Rectangle`, `Poisson`, `SourceControl`, `Tracking`."""
+    from .problem_file import objects
+
+    return objects
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_objects().OBJECTS]
+
+
+def __getattr__(name: str) -> Any:
     # Loaded on first use: the command line imports this package to print its help.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _HOMES:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name in _objects().OBJECTS:
+        value = _objects().object_class(name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value

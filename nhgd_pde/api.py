@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .building.blueprint import Blueprint, blueprint_of
-from .building.limits import limits_told
-from .choice.method import build_method
-from .engine.search import outer_space
+from .building.blueprint import blueprint_of
 from .linalg.threads import at_most_threads
 from .output.lock import FolderLock
+from .output.names import PROBLEM
 from .output.ownership import claimed_for_new, claimed_for_resume
 from .output.storage import OutputError
-from .pde_problem import PDEProblem
 from .problem import Problem
-from .problem_file.catalogue import SEARCHES
 from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
 from .run.sharing import check_roles, sharing
@@ -35,12 +30,14 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     """Read, check and build a problem: for a file with a `task` a `task_problem.TaskProblem`, which `solve` takes too.
 
     Args:
-        source: a problem file, or the same content as a mapping.
+        source: a problem file, the run folder of a problem, or the same content as a mapping.
         overrides: values by dotted path, such as {"objective.1.weight": 1e-4}.
 
     Raises:
         ProblemError: everything that is wrong with it, a line each.
     """
+    if isinstance(source, str | Path) and (Path(source) / PROBLEM).is_file():
+        source = Path(source) / PROBLEM
     return build_problem(read_problem(source, overrides))
 
 
@@ -55,25 +52,7 @@ def build_problem(file: ProblemFile) -> Problem:
         from .task_problem import build_task
 
         return cast(Problem, build_task(file))
-    start = time.perf_counter()
-    with at_most_threads(1), limits_told(file):
-        blueprint: Blueprint | None = None
-        if file.spec.passes_steps:
-            from .building.horizon import horizon_of
-
-            pde: PDEProblem = horizon_of(file)
-        else:
-            blueprint = blueprint_of(file)
-            pde = blueprint.nominal
-        # A device that only the curvature role can see is checked there.
-        method = build_method(file, pde.inner_shape, pde.equation.lift.device, outer_space(pde), pde.control.smoothing)
-        population = None
-        if file.spec.method in SEARCHES:
-            from .choice.population_method import population_method
-
-            population = population_method(file, pde)
-    scenarios = blueprint if file.spec.parameters else None
-    return Problem(file, pde, method, time.perf_counter() - start, scenarios, population)
+    return Problem.of_file(file)
 
 
 def solve(

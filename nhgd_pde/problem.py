@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .building.blueprint import Blueprint
+from .building.blueprint import Blueprint, blueprint_of
+from .building.limits import limits_told
 from .building.python_code import functions_of
-from .choice.method import Method
+from .choice.method import Method, build_method
+from .engine.search import outer_space
 from .linalg.counts import Counts
+from .linalg.threads import at_most_threads
 from .output.provenance import stamped
 from .pde_problem import PDEProblem
-from .problem_file.loading import ProblemFile
+from .problem_file.catalogue import SEARCHES
+from .problem_file.loading import ProblemFile, read_problem
 from .scenario_problem import ScenarioProblem
 
 if TYPE_CHECKING:
@@ -22,9 +29,18 @@ if TYPE_CHECKING:
     from .choice.population_method import PopulationMethod
 
 
-@dataclass(frozen=True, eq=False)
 class Problem:
-    """A problem that is ready to be solved.
+    """A problem that is ready to be solved, from `load`, or made of Python objects.
+
+    problem = nhgd.Problem(mesh=nhgd.Rectangle(cells=[32, 32]), pde=nhgd.Poisson(...), control=..., objective=[...])
+
+    Args:
+        name: names the run folder.
+        mesh, pde, control, objective, options: the sections of a problem file, as mappings or as objects such as
+            `nhgd.Rectangle`, `nhgd.Poisson`, `nhgd.SourceControl` and `nhgd.Tracking`.
+
+    Raises:
+        ProblemError: everything that is wrong with them, a line each, as for a file.
 
     Attributes:
         file: the checked problem file; `file.spec` has every option.
@@ -40,8 +56,54 @@ class Problem:
     pde: PDEProblem
     method: Method
     seconds: float
-    scenarios: Blueprint | None = None
-    population: PopulationMethod | None = None
+    scenarios: Blueprint | None
+    population: PopulationMethod | None
+
+    def __init__(
+        self,
+        *,
+        name: str = "problem",
+        mesh: Mapping[str, Any],
+        pde: Mapping[str, Any],
+        control: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        objective: Sequence[Mapping[str, Any]],
+        **options: Any,
+    ) -> None:
+        sections = {"name": name, "mesh": mesh, "pde": pde, "control": control, "objective": objective, **options}
+        self._build(read_problem(sections))
+
+    @classmethod
+    def of_file(cls, file: ProblemFile) -> Problem:
+        """The problem of a checked file.
+
+        Raises:
+            ProblemError: everything that is wrong with it, a line each; the problem would not fit into memory.
+        """
+        problem = cls.__new__(cls)
+        problem._build(file)
+        return problem
+
+    def _build(self, file: ProblemFile) -> None:
+        start = time.perf_counter()
+        self.file, self.scenarios, self.population = file, None, None
+        with at_most_threads(1), limits_told(file):
+            if file.spec.passes_steps:
+                from .building.horizon import horizon_of
+
+                self.pde = horizon_of(file)
+            else:
+                blueprint = blueprint_of(file)
+                self.pde = blueprint.nominal
+                self.scenarios = blueprint if file.spec.parameters else None
+            pde = self.pde
+            # A device that only the curvature role can see is checked there.
+            device = pde.equation.lift.device
+            self.method = build_method(file, pde.inner_shape, device, outer_space(pde), pde.control.smoothing)
+            if file.spec.method in SEARCHES:
+                from .choice.population_method import population_method
+
+                self.population = population_method(file, pde)
+        self.seconds = time.perf_counter() - start
 
     @cached_property
     def stages(self) -> tuple[PDEProblem | ScenarioProblem, ...]:
@@ -115,9 +177,9 @@ class Problem:
             f"{self.pde.model.name} form, {searched}{self.method.description}; {self.solver}; {device}, {threads}{runs}"
         )
 
-    def yaml(self) -> str:
-        """The resolved problem file, with what made it in comments."""
-        return stamped(self.file.dump())
+    def yaml(self, folder: Path | None = None) -> str:
+        """The resolved problem file, with what made it in comments; `folder` is where it will be, if not beside it."""
+        return stamped(self.file.dump() if folder is None else self.file.dump_for(folder))
 
     def report(self) -> str:
         """What `check` says besides the first line: the mesh, what to beware of, and the cost of a solve."""

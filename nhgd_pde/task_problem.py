@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,9 +96,9 @@ class TaskProblem:
             f"memory: about {size_text(needed)} of {size_text(there)} for {d:,} parameters"
         )
 
-    def yaml(self) -> str:
-        """The resolved problem file, with what made it in comments."""
-        return stamped(self.file.dump())
+    def yaml(self, folder: Path | None = None) -> str:
+        """The resolved problem file, with what made it in comments; `folder` is where it will be, if not beside it."""
+        return stamped(self.file.dump() if folder is None else self.file.dump_for(folder))
 
 
 def build_task(file: ProblemFile) -> TaskProblem:

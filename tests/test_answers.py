@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from nhgd_pde.cli import main
 from nhgd_pde.output.fields import Grid
 from nhgd_pde.output.run_folder import RunFolder
 from nhgd_pde.output.slices import middle_slice
+from nhgd_pde.problem_file.catalogue import CONSTRAINTS, EQUATIONS, TERMS
+from nhgd_pde.problem_file.objects import OBJECTS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -197,3 +200,101 @@ def test_a_mesh_with_a_gap_in_its_middle_has_a_slice() -> None:
     corners = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.4]])
     grid = Grid(np.concatenate([corners, corners + np.array([0.0, 0.0, 0.6])]), np.arange(8).reshape(2, 4), "tetra")
     assert len(middle_slice(grid)[0].triangles) >= 1
+
+
+# Back from a run folder
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("poisson_control", {}),
+        ("mbb_beam", {}),
+        ("stokes_control", {}),
+        ("state_constraint", {}),
+        ("heat_windows_fds", {"mesh.cells": 8, "time.steps": 20}),
+        ("robust_poisson", {"mesh.cells": [6, 6], "scenarios.count": 8, "scenarios.validation": 4}),
+        ("minimal_surface", {"mesh.cells": [6, 6]}),
+        ("poisson_network", {"outer.iterations": 1}),
+        ("digits_distillation", {"outer.iterations": 1}),
+    ],
+)
+def test_a_solution_comes_back_from_its_folder(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    """To the last digit, with everything that can be asked of it; files that the problem names are found again."""
+    problem = nhgd.load(ROOT / f"problems/{name}.yaml", {**SMALL.get(name, {}), **settings})
+    solution = nhgd.solve(problem, output=tmp_path / "run")
+    found = nhgd.Solution.load(tmp_path / "run")
+    for key in ("control", "gradient", "state", "adjoint"):
+        assert np.array_equal(getattr(found, key, 0), getattr(solution, key, 0)), key
+    same = ("status", "message", "objective", "certificate")
+    assert all(getattr(found, key) == getattr(solution, key) for key in same)
+    assert [row["objective"] for row in found.history] == [row["objective"] for row in solution.history]
+    assert found.stats["solves"] == solution.stats["solves"]
+    if isinstance(solution, nhgd.Solution) and isinstance(found, nhgd.Solution):
+        assert found.terms == solution.terms
+        middle = np.full((1, problem.pde.space.domain.dim), 0.5)
+        first = next(iter(solution.fields()[1].point))
+        assert np.array_equal(found.evaluate(middle, first), solution.evaluate(middle, first))
+
+
+def test_the_problem_of_a_run_folder_is_found_with_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "problems" / "log_conductivity_inversion.yaml"
+    first = nhgd.load(path, {"mesh.cells": [6, 6]})
+    nhgd.solve(first, output=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    again = nhgd.load("run")
+    assert again.file.spec.model_copy(update={"files": None}) == first.file.spec
+    assert nhgd.solve(again, output="run", resume=True).status == "converged"
+
+
+def test_folders_that_have_no_answer_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(nhgd.OutputError, match="expected a run folder"):
+        nhgd.Solution.load(tmp_path)
+    solution = nhgd.solve(nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [6, 6]}))
+    solution.save(tmp_path / "saved")
+    with pytest.raises(nhgd.OutputError, match="expected a checkpoint"):
+        nhgd.Solution.load(tmp_path / "saved")
+
+
+# Problems made of Python objects
+
+
+def test_a_problem_of_objects_is_that_of_the_file() -> None:
+    made = nhgd.Problem(
+        name="poisson_control",
+        mesh=nhgd.Rectangle(cells=[8, 8]),
+        pde=nhgd.Poisson(boundary={"all": {"dirichlet": 0}}),
+        control=nhgd.SourceControl(),
+        objective=[
+            nhgd.Tracking(target="sin(2*pi*x)*sin(2*pi*y)"),
+            nhgd.Regularisation(norm="l2", weight=1e-6),
+        ],
+        output={"every": 10},
+    )
+    read = nhgd.load(ROOT / "problems/poisson_control.yaml", {"mesh.cells": [8, 8], "output.every": 10})
+    assert made.file.spec == read.file.spec
+    assert nhgd.solve(made).objective == nhgd.solve(read).objective
+
+
+def test_mistakes_in_objects_are_those_of_a_file() -> None:
+    with pytest.raises(nhgd.ProblemError) as caught:
+        nhgd.Problem(
+            mesh=nhgd.Rectangle(cell=[8, 8]),
+            pde=nhgd.Poisson(bondary={}),
+            control=[nhgd.ParameterControl()],
+            objective=[nhgd.Tracking(targt="x")],
+        )
+    keys = {issue.key for issue in caught.value.issues}
+    assert {"mesh.cell", "pde.bondary", "objective.0.targt"} <= keys
+    with pytest.raises(TypeError, match="objective"):
+        nhgd.Problem(mesh=nhgd.Interval(), pde=nhgd.Poisson(), control=nhgd.SourceControl())
+
+
+def test_every_kind_of_section_has_a_class_that_documents_its_keys() -> None:
+    kinds = {section.kind for name in OBJECTS for section in [getattr(nhgd, name)] if section.kind is not None}
+    assert {*EQUATIONS, *TERMS, *CONSTRAINTS} - {"python"} <= kinds
+    for name in OBJECTS:
+        section = getattr(nhgd, name)
+        assert "Args:" in section.__doc__ and isinstance(section(), dict) and name in dir(nhgd)
+    assert repr(nhgd.Poisson(source=1)) == "Poisson(source=1)"
+    assert "(*, at=None, target=None" in str(inspect.signature(nhgd.Tracking))

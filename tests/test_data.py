@@ -363,7 +363,7 @@ def test_the_run_folder_names_the_data_and_a_changed_file_is_noticed(tmp_path: P
         ({"points": [[0, 0]], "values": [np.nan]}, "values", "expected finite numbers, found nan"),
         ({"points": [[0, "a"]], "values": [1]}, "points", "expected a list of lists of coordinates"),
         ({"points": [[0, 0], [1]], "values": [1, 2]}, "points", "expected a list of lists of coordinates"),
-        ({"points": np.zeros((15000, 2)), "values": [1]}, "points", "expected at most 20,000 numbers, found 30,000"),
+        ({"points": np.zeros((15000, 2)), "values": [1]}, "points", "expected at most 5,000 numbers, found 30,000"),
         ({"python": lambda x: 1 / 0}, "python", "the function raised ZeroDivisionError"),
         ({"python": lambda x: np.zeros(3)}, "python", "expected values of shape"),
         ({"fil": "a"}, "", "expected a mapping with file: ... or points: ... or python: ..."),

@@ -46,7 +46,7 @@ ALLOWED["choice"] = {
 ALLOWED["choice"] |= {"control", "population"}
 ALLOWED["bridges"] = {"engine", "horizon_problem", "linalg", "methods", "objective", "pde_problem", "scenario_problem"}
 ALLOWED["problem"] = {"bridges", "building", "choice", "output", "pde_problem", "problem_file", "scenario_problem"}
-ALLOWED["problem"] |= {"linalg"}
+ALLOWED["problem"] |= {"engine", "linalg"}
 ALLOWED["task_problem"] = {"choice", "engine", "linalg", "output", "problem_file", "tasks"}
 ALLOWED["run"] = {
     "building",

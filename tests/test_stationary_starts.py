@@ -219,8 +219,8 @@ def restarted(source: Any, options: dict[str, Any], control: np.ndarray) -> nhgd
     """The problem with a given first control."""
     problem = nhgd.load(source, options)
     v = torch.from_numpy(control)
-    nominal = replace(problem.pde, origin=(problem.pde.cold_start(v), v))
-    return replace(problem, pde=nominal)
+    problem.pde = replace(problem.pde, origin=(problem.pde.cold_start(v), v))
+    return problem
 
 
 ROBUST = next(path for path in PROBLEMS if path.stem == "robust_poisson")

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 from nhgd_pde.problem_file.fields import Function, OneOf, Section, expectation, issue
 
 # The largest number of values that a file or a mapping may have in place of a file of its own.
-_MOST_NUMBERS = 20_000
+_MOST_NUMBERS = 5_000
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from nhgd_pde.problem_file.schema import ProblemSpec
 from nhgd_pde.problem_file.yaml_text import YamlText
 
 OVERRIDE = "--set"
+# Keys of a problem file whose values name other files: a mesh, data, sensors, Python code as `file.py:name`.
+_FILES = ("file", "at", "python")
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,15 @@ class ProblemFile:
     def resolve(self, path_text: str) -> Path | None:
         """The file that the problem means by `path_text`.
 
-        It is looked for in the folder of the problem file, in the folder above, and in the current one; None
-        if it is in none of them.
+        It is looked for in the folder of the problem file, in the folder above, in the folder under `files` and in the
+        one above that, and in the current one; None if it is in none of them.
         """
         try:
-            given = Path(path_text).expanduser()
-            for folder in (self.directory, self.directory.resolve().parent, Path()):
+            given, folders = Path(path_text).expanduser(), [self.directory, self.directory.resolve().parent]
+            if self.spec.files is not None:
+                original = self.directory / Path(self.spec.files).expanduser()
+                folders += [original, original.resolve().parent]
+            for folder in (*folders, Path()):
                 if (folder / given).is_file():
                     return folder / given
         except (OSError, ValueError, RuntimeError):
@@ -65,12 +71,46 @@ class ProblemFile:
 
     def dump(self) -> str:
         """YAML with every value, defaults too; it reads back to an equal `spec`."""
-        yaml = YAML(typ="rt", pure=True)
-        yaml.width = 4096
-        yaml.default_flow_style = None
-        stream = io.StringIO()
-        yaml.dump(self.spec.model_dump(mode="json"), stream)
-        return stream.getvalue()
+        return _dumped(self.spec.model_dump(mode="json"))
+
+    def dump_for(self, folder: Path) -> str:
+        """The same for a copy in another folder, where the files that it names are found, too."""
+        content = self.spec.model_dump(mode="json")
+        if self.named_files:
+            original = self.directory / Path(self.spec.files or "").expanduser()
+            try:
+                content["files"] = os.path.relpath(original, folder)
+            except ValueError:
+                # On Windows there is no relative path from one drive to another.
+                content["files"] = str(original.resolve())
+        return _dumped(content)
+
+    @property
+    def named_files(self) -> dict[str, str]:
+        """The other files that the problem names, as written, by their keys."""
+        values = _leaves(self.spec.model_dump(mode="json"))
+        return {key: value for key, value in values if key.rpartition(".")[2] in _FILES and isinstance(value, str)}
+
+
+def _dumped(content: Mapping[str, Any]) -> str:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.width = 4096
+    yaml.default_flow_style = None
+    stream = io.StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings and lists."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _leaves(each, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from _leaves(each, f"{prefix}.{number}")
+    else:
+        yield prefix, value
 
 
 def read_dump(text: str) -> dict[str, Any]:

@@ -248,3 +248,11 @@ Preset = Annotated[
     Field(description="Values of several keys at once: paper is the algorithm of arXiv 2602.10905 as it stands there."),
 ]
 Seed = Annotated[Natural, Field(description="Seed of every random number.")]
+Files = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        description="A folder, from that of this file, in which files are looked for, too; in the copy in a run folder "
+        "it is that of the original file.",
+    ),
+]

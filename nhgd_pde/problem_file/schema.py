@@ -36,6 +36,7 @@ from nhgd_pde.problem_file.method_spec import (
     CurvatureSpec,
     DevicesSpec,
     ExperimentName,
+    Files,
     HypergradientSpec,
     InnerSpec,
     MethodChoice,
@@ -125,6 +126,7 @@ class ProblemSpec(Section):
     solver: SolverSpec = Field(default_factory=SolverSpec)
     devices: DevicesSpec = Field(default_factory=DevicesSpec)
     seed: Seed = 0
+    files: Files = None
     output: OutputSpec = Field(default_factory=OutputSpec)
 
     @field_validator("objective", mode="before")

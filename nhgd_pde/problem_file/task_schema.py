@@ -14,6 +14,7 @@ from nhgd_pde.problem_file.method_spec import (
     CurvatureSpec,
     DevicesSpec,
     ExperimentName,
+    Files,
     HypergradientSpec,
     InnerSpec,
     MethodChoice,
@@ -44,6 +45,7 @@ class TaskSpec(Section):
     outer: OuterSpec = Field(default_factory=OuterSpec)
     devices: DevicesSpec = Field(default_factory=DevicesSpec)
     seed: Seed = 0
+    files: Files = None
     output: OutputSpec = Field(default_factory=OutputSpec)
 
     # A task has nothing of what an equation has.

@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from .outer_problem import OuterProblem
 
 # The keys whose values may differ between a run and its continuation: how long it goes on, where, and what it writes.
-_FREE = ("outer.iterations", "outer.rtol", "outer.atol", "outer.change", "devices", "output", "population.processes")
+_FREE = (
+    "outer.iterations",
+    "outer.rtol",
+    "outer.atol",
+    "outer.change",
+    "devices",
+    "output",
+    "files",
+    "population.processes",
+)
 # The numbers of a checkpoint, beside the state of the outer loop.
 _NUMBERS = ("seconds", "stage", "before", "reference")
 # The fields of the state of the outer loop that are saved as they are.

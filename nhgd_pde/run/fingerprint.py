@@ -14,18 +14,14 @@ from .drawing import output_grid
 if TYPE_CHECKING:
     from ..task_problem import TaskProblem
 
-# Keys of a problem file whose values name other files: a mesh, sensors, Python code as `file.py:name`.
-_FILES = ("file", "at", "python")
-
 
 def fingerprint(problem: Problem | TaskProblem) -> dict[str, Any]:
     """Sizes, and checksums of the mesh and of the files that the problem file names."""
     content = {}
-    for key, value in flat(problem.file.spec.model_dump(mode="json")).items():
-        if key.rpartition(".")[2] in _FILES and isinstance(value, str):
-            path = problem.file.resolve(value.partition(":")[0])
-            if path is not None:
-                content[key] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    for key, value in problem.file.named_files.items():
+        path = problem.file.resolve(value.partition(":")[0])
+        if path is not None:
+            content[key] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return {
         "state unknowns": list(problem.inner_shape),
         "control unknowns": problem.outer_size,

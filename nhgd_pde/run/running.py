@@ -17,7 +17,7 @@ from ..engine.scenarios.team import ALONE, Team
 from ..linalg.factorisation import SingularMatrixError
 from ..output.lock import FolderLock
 from ..output.names import HISTORY
-from ..output.run_folder import RunFolder, read_history
+from ..output.run_folder import OutputError, RunFolder, read_ended, read_history
 from ..problem import Problem
 from ..problem_file.errors import ProblemError
 from .checkpoint import Checkpoint, Checkpoints
@@ -81,7 +81,7 @@ class Run:
             lock: the lock of the folder; None on a rank that does not write.
         """
         with self._watch.stopped():
-            text = self._problem.yaml()
+            text = self._problem.yaml(path)
         self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
         resumed: Checkpoint | None = None
         with self._team.together():
@@ -101,6 +101,24 @@ class Run:
             solution = replace(solution, stats={**solution.stats, "warnings": warnings})
             self._recorder.summarise(solution)
         return solution
+
+    def recalled(self, path: Path) -> Answer:
+        """The answer of this run, which has ended, from its folder.
+
+        Raises:
+            OutputError: its checkpoint is missing, damaged, of another problem, or not that of the last iterate.
+        """
+        text, summary = read_ended(path)
+        self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
+        checkpoint = self._resumed(path, Checkpoints(path, self._oracle, self._problem))
+        ended = summary.get("outer_iterations")
+        reached = None if self._records.last is None else self._records.last.iteration
+        if checkpoint is None or reached != ended:
+            raise OutputError(f"{path}: expected a checkpoint of iteration {ended}, found one of {reached}")
+        loop = checkpoint.loop
+        found = self._whole(Minimum(loop.current, loop.first, summary["status"], summary["message"]))
+        answer = self._presentation.answer(self._outcome(found, self._judged(found), 0, text))
+        return replace(answer, message=summary["message"], stats=summary)
 
     # The beginning
 

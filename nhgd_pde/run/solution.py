@@ -156,6 +156,21 @@ class Solution(Answer):
     judgement: Judgement | None = None
     threshold: float | None = None
 
+    @staticmethod
+    def load(folder: str | Path) -> Answer:
+        """The solution of a run that has ended, from its run folder; of a task a `TaskSolution`.
+
+        The problem is built again, and its last iterate is read from the checkpoint. With random inputs the answer is
+        judged again, in all scenarios.
+
+        Raises:
+            OutputError: there is no run that has ended, or its checkpoint is missing or damaged.
+            ProblemError: the problem can no longer be built, for example because a file that it names is gone.
+        """
+        from .recall import recalled
+
+        return recalled(folder)
+
     @property
     def controls(self) -> dict[str, np.ndarray]:
         """The coefficients of each control by its name, (m,), or (steps or windows, m) where it varies in time."""
