@@ -13,15 +13,20 @@ from ..problem_file.loading import ProblemFile
 from ..problem_file.mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
 from ..problem_file.room import check_room
 from ..problem_file.sizes import MeshSize
+from .periodic_sides import with_seams
 
 
 def build_domain(file: ProblemFile) -> Domain:
-    """Make or read the mesh.
+    """Make or read the mesh, and make the sides of the file periodic.
 
     Raises:
         ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
-            beyond what double precision calculates with.
+            beyond what double precision calculates with; sides that should be periodic do not match.
     """
+    return with_seams(file, _mesh_of(file))
+
+
+def _mesh_of(file: ProblemFile) -> Domain:
     check_room(file)
     check_lengths(file)
     spec = file.spec.mesh

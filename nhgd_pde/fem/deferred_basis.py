@@ -20,6 +20,7 @@ class DeferredBasis(skfem.CellBasis):
         elem: a scalar element of Lagrange.
         intorder: the order of the quadrature rule, if `quadrature` is not given.
         quadrature: the points and weights of the reference cell.
+        dofs: the numbers of the degrees of freedom; by default those of scikit-fem.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class DeferredBasis(skfem.CellBasis):
         elem: skfem.Element,
         intorder: int | None = None,
         quadrature: tuple[np.ndarray, np.ndarray] | None = None,
+        dofs: skfem.Dofs | None = None,
     ) -> None:
-        AbstractBasis.__init__(self, mesh, elem, None, intorder, quadrature, mesh.refdom, None, disable_doflocs=True)
+        AbstractBasis.__init__(self, mesh, elem, None, intorder, quadrature, mesh.refdom, dofs, disable_doflocs=True)
         self.tind, self.nelems = None, mesh.nelements
 
     @cached_property

@@ -20,7 +20,7 @@ def values_at(problem: PDEProblem, data: FieldData, points: np.ndarray, name: st
     Raises:
         ValueError: there is no such field, the points have another dimension, or one is outside the mesh.
     """
-    first, dim = problem.space.parts[0], problem.space.domain.dim
+    first, dim = problem.space.parts[0].on_mesh, problem.space.domain.dim
     x = np.asarray(points, dtype=float)
     x = x.reshape(-1, 1) if dim == 1 and x.ndim < 2 else np.atleast_2d(x)
     if x.ndim != 2 or x.shape[1] != dim or not np.isfinite(x).all():
