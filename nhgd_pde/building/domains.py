@@ -7,7 +7,7 @@ import skfem
 from ..fem import mesh as meshes
 from ..fem.cells import MeshFileError
 from ..fem.mesh import Domain
-from ..fem.mesh_file import read
+from ..fem.mesh_file import Reading, read
 from ..problem_file.lengths import check_lengths, check_read
 from ..problem_file.loading import ProblemFile
 from ..problem_file.mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
@@ -48,12 +48,15 @@ def _mesh_of(file: ProblemFile) -> Domain:
             if path is None:
                 raise file.error("mesh.file", f"expected a mesh file, found nothing at {spec.file!r}")
             try:
-                mesh, unusable = read(path, spec.cracks == "allowed")
+                found = read(path, Reading(spec.cracks == "allowed", spec.geometry == "straight", spec.cell))
             except MeshFileError as error:
                 raise file.error("mesh.file", str(error)) from None
-            check_room(file, _size_of(mesh))
-            check_read(file, mesh.p, mesh.t)
-            return meshes.domain(mesh, spec.refine, unusable)
+            check_room(file, _size_of(found.mesh))
+            check_read(file, found.mesh.p, found.mesh.t)
+            if found.curved is not None and spec.refine:
+                message = f"expected 0 for a mesh with curved cells, found {spec.refine}: make the file with finer cells"
+                raise file.error("mesh.refine", f"{message}, or take `geometry: straight`")
+            return meshes.domain(found.mesh, spec.refine, found.unusable, found.curved)
     return meshes.domain(mesh, spec.refine)
 
 

@@ -46,7 +46,7 @@ class DeferredBasis(skfem.CellBasis):
     def doflocs(self) -> np.ndarray:
         """(dim, N) the points of the degrees of freedom."""
         if self.mesh.nvertices == self.N and self.elem.nodal_dofs == 1:
-            return np.asarray(self.mesh.p)
+            return np.asarray(self.mesh.p[:, : self.N])
         found = np.zeros((len(self.mesh.p), self.N))
         for reference, dofs in zip(np.asarray(self.elem.doflocs), self.element_dofs, strict=True):
             found[:, dofs] = self.mapping.F(reference[:, None])[..., 0]

@@ -30,6 +30,7 @@ class Domain:
         inside: name -> facet indices of curves (in 3-D of surfaces) that lie wholly or partly inside the domain.
         unusable: name -> reason why a name of the mesh file cannot be used, such as "names 2 vertices ...".
         seams: the pairs of sides that are periodic, and count as one.
+        curved: the mesh with cells of second order, with the same numbers; None where all cells are straight.
     """
 
     mesh: skfem.Mesh
@@ -38,6 +39,12 @@ class Domain:
     inside: dict[str, np.ndarray] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     seams: tuple[Seam, ...] = ()
+    curved: skfem.Mesh | None = None
+
+    @property
+    def geometry(self) -> skfem.Mesh:
+        """The mesh whose cells are integrated over."""
+        return self.mesh if self.curved is None else self.curved
 
     @property
     def dim(self) -> int:
@@ -96,7 +103,7 @@ class Domain:
         def listed(parts: Mapping[str, np.ndarray]) -> str:
             return ", ".join(f"{name} ({len(members):,})" for name, members in parts.items()) or "none"
 
-        size = f"{self.mesh.nelements:,} {CELLS[self.cell].plural}, {self.mesh.nvertices:,} vertices"
+        size = f"{self.mesh.nelements:,} {'' if self.curved is None else 'curved '}{CELLS[self.cell].plural}, {self.mesh.nvertices:,} vertices"
         pieces = int(self.pieces.max()) + 1
         if pieces > 1:
             size += f" in {pieces:,} pieces that share no facet"
@@ -169,13 +176,16 @@ def _grid(kind: type[skfem.Mesh], size: Sequence[float], origin: Sequence[float]
     return with_facets_of(mesh, mesh.with_boundaries(named))
 
 
-def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None = None) -> Domain:
+def domain(
+    mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None = None, curved: skfem.Mesh | None = None
+) -> Domain:
     """The domain of a mesh that is refined uniformly, with the names of its parts.
 
     Args:
         mesh: the mesh, with its named boundaries and subdomains.
         refine: number of refinements.
         unusable: name -> reason why a name of the mesh file cannot be used.
+        curved: the mesh with cells of second order, which is not refined.
     """
     facets = {name: np.asarray(each, dtype=int) for name, each in (mesh.boundaries or {}).items() if len(each)}
     with_facets(mesh)
@@ -188,4 +198,4 @@ def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None
     boundaries = {name: each for name, each in facets.items() if name not in inside}
     boundaries["all"] = mesh.boundary_facets()
     within = {name: each for name, each in facets.items() if name in inside}
-    return Domain(mesh, boundaries, subdomains, within, dict(unusable or {}))
+    return Domain(mesh, boundaries, subdomains, within, dict(unusable or {}), curved=curved)

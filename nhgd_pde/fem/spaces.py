@@ -90,7 +90,7 @@ class Space:
 
     def _facet_basis(self, facets: np.ndarray, like: Space | None) -> skfem.FacetBasis:
         """The basis on some facets, by default with points that are exact for products of two of its functions."""
-        mesh = self.domain.mesh
+        mesh = self.domain.geometry
         order = 2 * _degree(self.element if like is None else like.element)
         return skfem.FacetBasis(
             mesh, self.basis.elem, facets=facets, intorder=order, dofs=self.basis.dofs, disable_doflocs=True
@@ -99,6 +99,11 @@ class Space:
     def cells_at(self, x: np.ndarray) -> np.ndarray | None:
         """(k,) the cells of points (dim, k); None where a point is outside."""
         mesh = self.domain.mesh
+        if self.domain.curved is not None:
+            from .second_order import locate_curved
+
+            cells = locate_curved(self.domain.curved, x)[0]
+            return None if (cells < 0).any() else cells
         low, high = mesh.p.min(axis=1, keepdims=True), mesh.p.max(axis=1, keepdims=True)
         if ((x < low) | (x > high)).any():
             return None
@@ -175,9 +180,9 @@ def space(domain: Domain, element: str, device: torch.device, like: Space | None
         # in each coordinate. The rule of order 4 on tetrahedra has negative weights, with which a mass matrix has no
         # root.
         order = 2 * _degree(element)
-        basis = DeferredBasis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
+        basis = DeferredBasis(domain.geometry, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
     else:
-        basis = DeferredBasis(domain.mesh, elem, quadrature=like.basis.quadrature)
+        basis = DeferredBasis(domain.geometry, elem, quadrature=like.basis.quadrature)
     found = Space(domain, element, basis, device)
     return _glued(found) if domain.seams and element != "P0" else found
 

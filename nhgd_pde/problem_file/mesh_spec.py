@@ -101,6 +101,12 @@ class FileMesh(Section):
         description="Whether cells may touch without sharing vertices and facets: the mesh is cut there, and nothing "
         "goes through. Cells that overlap are refused always.",
     )
+    geometry: Literal["curved", "straight"] = Field(
+        default="curved", description="Whether cells of second order keep their curved edges, or become straight."
+    )
+    cell: Literal["triangle"] | None = Field(
+        default=None, description="triangle: every quadrilateral is split into two triangles; null: cells as they are."
+    )
 
 
 MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh, OneOf()]

@@ -60,11 +60,11 @@ def _basis(problem: PDEProblem, on: str | None) -> skfem.CellBasis | skfem.Facet
     domain, first = problem.space.domain, problem.space.parts[0]
     order = 6 if first.element == "P2" else 4
     if on is None:
-        return skfem.CellBasis(domain.mesh, first.basis.elem, intorder=order)
+        return skfem.CellBasis(domain.geometry, first.basis.elem, intorder=order)
     if on in domain.subdomains:
-        return skfem.CellBasis(domain.mesh, first.basis.elem, elements=domain.subdomains[on], intorder=order)
+        return skfem.CellBasis(domain.geometry, first.basis.elem, elements=domain.subdomains[on], intorder=order)
     if on in domain.facets:
-        return skfem.FacetBasis(domain.mesh, first.basis.elem, facets=domain.facets[on], intorder=order)
+        return skfem.FacetBasis(domain.geometry, first.basis.elem, facets=domain.facets[on], intorder=order)
     known = ", ".join([*domain.subdomains, *domain.facets])
     raise ValueError(f"expected a subdomain or a part of the boundary ({known}), found {on!r}")
 
