@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..fem.mesh import Domain
+from ..fem.seams import MismatchError, Seam, seam
 from ..problem_file.loading import ProblemFile
 from .issue_collector import IssueCollector
 
@@ -16,11 +17,8 @@ def with_seams(file: ProblemFile, domain: Domain) -> Domain:
         ProblemError: a side is unknown or has another condition, or two sides do not match.
     """
     pairs = {name: each.periodic for name, each in file.spec.pde.boundary.items() if each.periodic is not None}
-    if not pairs:
-        return domain
-    from ..fem.seams import MismatchError, seam
-
-    mistakes, found = IssueCollector(file), []
+    mistakes = IssueCollector(file)
+    found: list[Seam] = []
     for first, second in pairs.items():
         key, before = f"pde.boundary.{first}", len(mistakes.issues)
         _check_sides(mistakes, domain, first, second, pairs)
@@ -36,9 +34,7 @@ def with_seams(file: ProblemFile, domain: Domain) -> Domain:
     return domain.glued(found)
 
 
-def _check_sides(
-    mistakes: IssueCollector, domain: Domain, first: str, second: str, pairs: dict[str, str]
-) -> None:
+def _check_sides(mistakes: IssueCollector, domain: Domain, first: str, second: str, pairs: dict[str, str]) -> None:
     """Complain of two sides that cannot be periodic."""
     key, boundary = f"pde.boundary.{first}", mistakes.file.spec.pde.boundary
     unknown = False
@@ -56,7 +52,9 @@ def _check_sides(
         return
     sides = np.concatenate([domain.boundaries[first], domain.boundaries[second]])
     if len(np.unique(sides)) < len(sides):
-        mistakes.complain(f"{key}.periodic", f"expected two sides without common facets, found {first!r} and {second!r}")
+        mistakes.complain(
+            f"{key}.periodic", f"expected two sides without common facets, found {first!r} and {second!r}"
+        )
     for name, condition in boundary.items():
         shared = name in domain.facets and len(np.intersect1d(domain.facets[name], sides))
         if name in (first, "all") or not shared or (name == second and pairs.get(second) == first):

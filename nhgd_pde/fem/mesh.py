@@ -103,7 +103,8 @@ class Domain:
         def listed(parts: Mapping[str, np.ndarray]) -> str:
             return ", ".join(f"{name} ({len(members):,})" for name, members in parts.items()) or "none"
 
-        size = f"{self.mesh.nelements:,} {'' if self.curved is None else 'curved '}{CELLS[self.cell].plural}, {self.mesh.nvertices:,} vertices"
+        cells = f"{'' if self.curved is None else 'curved '}{CELLS[self.cell].plural}"
+        size = f"{self.mesh.nelements:,} {cells}, {self.mesh.nvertices:,} vertices"
         pieces = int(self.pieces.max()) + 1
         if pieces > 1:
             size += f" in {pieces:,} pieces that share no facet"

@@ -56,20 +56,32 @@ class Reading:
     cell: Literal["triangle"] | None = None
 
 
-def read(path: Path, reading: Reading = Reading()) -> FoundMesh:
+def read(path: Path, reading: Reading = Reading(), facets: Path | None = None) -> FoundMesh:
     """Reads a mesh file; its names become boundaries (facets, also inside) and subdomains of the mesh.
 
+    Args:
+        path: the file.
+        reading: how it is read.
+        facets: a second file with facets of the mesh and their tags.
+
     Raises:
-        MeshFileError: the file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
+        MeshFileError: a file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
     """
-    found = read_by_meshio(path)
+    found = _read_by_meshio(path)
+    if facets is not None:
+        from .facet_files import joined
+
+        try:
+            found = joined(found, _read_by_meshio(facets))
+        except MeshFileError as error:
+            raise MeshFileError(f"mesh file {facets} {error}") from None
     try:
         return to_skfem(found, reading)
     except MeshFileError as error:
         raise MeshFileError(f"mesh file {path} {error}") from None
 
 
-def read_by_meshio(path: Path) -> meshio.Mesh:
+def _read_by_meshio(path: Path) -> meshio.Mesh:
     """What meshio reads from a file.
 
     Raises:

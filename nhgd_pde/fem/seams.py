@@ -81,14 +81,14 @@ def _matched(
     if (distances > tolerance).any():
         alone = int(np.argmax(distances > tolerance))
         raise MismatchError(
-            f"the node of {names[0]} at {place_text(these[:, alone])} has no partner on {names[1]}, where one is expected "
-            f"at {place_text(these[:, alone] + shift)}; the nearest is {distances[alone]:.3g} away"
+            f"the node of {names[0]} at {place_text(these[:, alone])} has no partner on {names[1]}, where one is "
+            f"expected at {place_text(these[:, alone] + shift)}; the nearest is {distances[alone]:.3g} away"
         )
     return np.asarray(found)
 
 
 def numbers_without_copies(pairs: Sequence[tuple[np.ndarray, np.ndarray]], size: int) -> np.ndarray:
-    """(size,) new numbers, the same for indices that pairs connect, also through others; in the order of the indices."""
+    """(size,) new numbers in the order of the indices, the same for indices that pairs connect, also through others."""
     rows, columns = (np.concatenate([np.zeros(0, dtype=np.int64), *each]) for each in zip(*pairs, strict=True))
     graph = sp.coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(size, size))
     _, classes = sp.csgraph.connected_components(graph, directed=False)
@@ -98,9 +98,7 @@ def numbers_without_copies(pairs: Sequence[tuple[np.ndarray, np.ndarray]], size:
     return np.asarray(rank[number.reshape(-1)])
 
 
-def node_pairs(
-    seam: Seam, nodes: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def node_pairs(seam: Seam, nodes: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of degrees of freedom on the two sides of a seam.
 
     Args:

@@ -94,7 +94,7 @@ def curved(
         return None
     flat = _MESHES[kind].from_mesh(mesh)
     straight, dofs = np.asarray(flat.doflocs), np.asarray(flat.dofs.element_dofs)
-    points, own = straight.copy(), _corners(flat)
+    points, own = straight.copy(), corners_of_nodes(flat)
     for corners, those, at in (each for each in places if len(each[0]) == 2):
         _place(points, mesh, dofs, own, cells, corners, those, at)
     _complete(points, dofs, own)
@@ -109,14 +109,12 @@ def curved(
     return result
 
 
-def _corners(mesh: skfem.Mesh) -> list[tuple[int, ...]]:
+def corners_of_nodes(mesh: skfem.Mesh) -> list[tuple[int, ...]]:
     """For each function of the reference cell the corners between whose points its node lies."""
     corners, nodes = np.array(mesh.elem.refdom.p).T, np.asarray(mesh.elem().doflocs)
     found = []
     for node in nodes:
-        sets = (
-            some for size in (1, 2, 4, 8) for some in combinations(range(len(corners)), min(size, len(corners)))
-        )
+        sets = (some for size in (1, 2, 4, 8) for some in combinations(range(len(corners)), min(size, len(corners))))
         found.append(next(some for some in sets if np.allclose(corners[list(some)].mean(axis=0), node)))
     if len(corners) in (4, 8) and len(nodes) in (9, 27):
         # The middle of a quadrilateral is the middle of its diagonals, too.
@@ -141,7 +139,7 @@ def _place(
     wanted = np.sort(cells[those][:, list(corners)], axis=1)
     for k, local in enumerate(own):
         if len(local) == len(corners):
-            here = (np.sort(mesh.t[list(local)][:, those], axis=0).T == wanted).all(axis=1)
+            here = (wanted == np.sort(mesh.t[list(local)][:, those], axis=0).T).all(axis=1)
             points[:, dofs[k, those[here]]] = at[:, here]
 
 
@@ -165,8 +163,8 @@ def _check_folds(mesh: skfem.Mesh) -> None:
     if folded.any():
         where = place_text(mesh.p[:, mesh.t[:, np.argmax(folded)]].mean(axis=1))
         raise MeshFileError(
-            f"has curved cells that fold over themselves, the first at {where}: make it with finer cells there, or take "
-            "`geometry: straight`"
+            f"has curved cells that fold over themselves, the first at {where}: make it with finer cells there, or "
+            "take `geometry: straight`"
         )
 
 

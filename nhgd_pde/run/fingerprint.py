@@ -14,8 +14,8 @@ from .drawing import output_grid
 if TYPE_CHECKING:
     from ..task_problem import TaskProblem
 
-# Keys of a problem file whose values name other files: a mesh, sensors, Python code as `file.py:name`.
-_FILES = ("file", "at", "python")
+# Keys of a problem file whose values name other files: a mesh, its facets, sensors, Python code as `file.py:name`.
+_FILES = ("file", "facets", "at", "python")
 
 
 def fingerprint(problem: Problem | TaskProblem) -> dict[str, Any]:
@@ -38,7 +38,8 @@ def _input(problem: Problem | TaskProblem) -> dict[str, str]:
     """The checksum of the mesh, or of the data of a task."""
     if isinstance(problem, Problem):
         grid = output_grid(problem.pde)
-        return {"the mesh": _checksum(grid.points, grid.cells)}
+        curved = problem.pde.space.domain.curved
+        return {"the mesh": _checksum(grid.points, grid.cells, *([] if curved is None else [curved.doflocs]))}
     return {"the data": _checksum(*problem.split.arrays)}
 
 

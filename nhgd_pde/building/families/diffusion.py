@@ -43,8 +43,8 @@ class PoissonSpec(Equation):
         from .coefficients import points
 
         x = points(space)
-        gradient = _directions(self.mean_gradient, values, x)
-        gradient = values.components("pde.mean_gradient", gradient, len(x), x, place=CELLS, name="mean_gradient")
+        listed = _directions(self.mean_gradient, values, x)
+        gradient = values.components("pde.mean_gradient", listed, len(x), x, place=CELLS, name="mean_gradient")
         coefficients = {**found.coefficients, "mean_gradient": values.tensor(gradient)}
         return replace(found, form=poisson_about_a_gradient, coefficients=coefficients, closed=None, scale="")
 
