@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import meshio
 
 # Two points are the same if their distance is less than this share of the extent of the mesh.
-_SAME = 1e-8
+_SAME = 1e-6
 
 
 def joined(mesh: meshio.Mesh, facets: meshio.Mesh) -> meshio.Mesh:
@@ -27,28 +27,37 @@ def joined(mesh: meshio.Mesh, facets: meshio.Mesh) -> meshio.Mesh:
 
     kept = [k for k, block in enumerate(facets.cells) if len(block.data)]
     number = _same_points(np.asarray(mesh.points, float), np.asarray(facets.points, float), facets, kept)
-    extra = [(facets.cells[k].type, number[facets.cells[k].data]) for k in kept]
+    sides = [(facets.cells[k].type, number[facets.cells[k].data]) for k in kept]
     blocks = [(block.type, block.data) for block in mesh.cells]
-    result = meshio.Mesh(mesh.points, blocks + extra, field_data={**facets.field_data, **mesh.field_data})
+    result = meshio.Mesh(mesh.points, blocks + sides, field_data={**facets.field_data, **mesh.field_data})
     result.point_sets = dict(mesh.point_sets)
-    before, after = [np.zeros(0, dtype=int)] * len(blocks), [np.zeros(0, dtype=int)] * len(extra)
-    data = {key: [*arrays, *after] for key, arrays in mesh.cell_data.items()}
-    names = [key for key, arrays in mesh.cell_data.items() if all(_whole(each) for each in arrays)]
-    tags = [key for key, arrays in facets.cell_data.items() if all(_whole(each) for each in arrays)]
-    for k, key in enumerate(tags):
-        own = [np.asarray(facets.cell_data[key][each]) for each in kept]
-        name = names[k] if k < len(names) else key
-        data[name] = [*data.get(name, before + after)[: len(blocks)], *own]
-    result.cell_data = data
-    sets = {name: [*members, *after] for name, members in mesh.cell_sets.items()}
-    for name, members in facets.cell_sets.items():
-        sets[name] = [*sets.get(name, before + after)[: len(blocks)], *(members[each] for each in kept)]
-    result.cell_sets = sets
+    theirs = {key: [facets.cell_data[key][k] for k in kept] for key in _tags(facets)}
+    names = dict(zip(theirs, _tags(mesh), strict=False))
+    renamed = {names.get(key, key): arrays for key, arrays in theirs.items()}
+    result.cell_data = _side_by_side(mesh.cell_data, renamed, len(blocks), len(sides))
+    sets = {name: [members[k] for k in kept] for name, members in facets.cell_sets.items()}
+    result.cell_sets = _side_by_side(mesh.cell_sets, sets, len(blocks), len(sides))
     return result
 
 
-def _whole(values: object) -> bool:
-    return np.issubdtype(np.asarray(values).dtype, np.integer)
+def _side_by_side(
+    mine: dict[str, list[Any]], theirs: dict[str, list[Any]], before: int, after: int
+) -> dict[str, list[Any]]:
+    """Arrays of the blocks of two meshes by name, empty where one of them does not have the name."""
+    none = np.zeros(0, dtype=int)
+    return {
+        name: [*mine.get(name, [none] * before), *theirs.get(name, [none] * after)]
+        for name in dict.fromkeys([*mine, *theirs])
+    }
+
+
+def _tags(mesh: meshio.Mesh) -> list[str]:
+    """The names of the integer arrays of the cells."""
+    return [
+        name
+        for name, arrays in mesh.cell_data.items()
+        if all(np.issubdtype(np.asarray(each).dtype, np.integer) for each in arrays)
+    ]
 
 
 def _same_points(points: np.ndarray, others: np.ndarray, facets: meshio.Mesh, kept: list[int]) -> np.ndarray:

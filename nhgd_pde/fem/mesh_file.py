@@ -71,8 +71,9 @@ def read(path: Path, reading: Reading = Reading(), facets: Path | None = None) -
     if facets is not None:
         from .facet_files import joined
 
+        sides = _read_by_meshio(facets)
         try:
-            found = joined(found, _read_by_meshio(facets))
+            found = joined(found, sides)
         except MeshFileError as error:
             raise MeshFileError(f"mesh file {facets} {error}") from None
     try:
@@ -121,10 +122,9 @@ def to_skfem(original: meshio.Mesh, reading: Reading = Reading()) -> FoundMesh:
     used, renumbered = np.unique(cells, return_inverse=True)
     if used[0] < 0 or used[-1] >= len(points):
         raise MeshFileError("has cells with vertices that the file does not contain")
-    further = [] if reading.straight or found is original else _further(original, kind, kept, points)
+    further = _further(original, kind, kept, reading)
     places = points[used]
-    if not all(np.isfinite(each).all() for each in (places, *(at for _, _, at in further))):
-        raise MeshFileError("has vertices that are not finite")
+    _check_finite([places, *(at for _, _, at in further)])
     step = rounding_step(places)
     corners, *between = _flat([places, *(at for _, _, at in further)], kind, step)
     vertices = np.empty(cells.shape[::-1], dtype=np.int64)
@@ -136,12 +136,7 @@ def to_skfem(original: meshio.Mesh, reading: Reading = Reading()) -> FoundMesh:
         sentence = misfit(MeshOfFile(mesh, kind, places, used, float(precision), step), reading.cracks)
     if sentence is not None:
         raise MeshFileError(sentence)
-    geometry = None
-    if further:
-        from .second_order import curved
-
-        nodes = [(each, those, at.T) for (each, those, _), at in zip(further, between, strict=True)]
-        geometry = curved(mesh, renumbered.reshape(cells.shape), nodes)
+    geometry = _geometry(mesh, renumbered.reshape(cells.shape), further, between)
     new_index = np.full(len(points) + 1, -1)
     new_index[used] = np.arange(len(used))
     cell_data = {} if kept is not None else found.cell_data
@@ -160,19 +155,36 @@ def _first_order(found: meshio.Mesh, reading: Reading) -> meshio.Mesh:
                 raise MeshFileError("holds cells of second order, which are split with `geometry: straight` only")
             found = straightened(found)
     if reading.cell == "triangle":
-        from .splitting import split
+        from .split_cells import split
 
         found = split(found)
     return found
 
 
-def _further(
-    found: meshio.Mesh, kind: str, kept: np.ndarray | None, points: np.ndarray
-) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
+def _check_finite(arrays: list[np.ndarray]) -> None:
+    if not all(np.isfinite(each).all() for each in arrays):
+        raise MeshFileError("has vertices that are not finite")
+
+
+Further = list[tuple[tuple[int, ...], np.ndarray, np.ndarray]]
+
+
+def _geometry(mesh: skfem.Mesh, cells: np.ndarray, further: Further, points: list[np.ndarray]) -> skfem.Mesh | None:
+    """The mesh with the further nodes of its cells (cells, corners) at points (k, dim); None if it is straight."""
+    if not further:
+        return None
+    from .second_order import curved
+
+    return curved(mesh, cells, [(each, those, at.T) for (each, those, _), at in zip(further, points, strict=True)])
+
+
+def _further(found: meshio.Mesh, kind: str, kept: np.ndarray | None, reading: Reading) -> Further:
     """The corners of each further node of cells of second order, the cells that have it, and its points."""
+    if reading.straight or all(block.type in (*CELLS, "vertex") for block in found.cells):
+        return []
     from .second_order import further_nodes
 
-    result = []
+    result, points = [], np.asarray(found.points, dtype=np.float64)
     for corners, nodes in further_nodes(found, kind):
         own = nodes if kept is None else nodes[kept]
         those = np.flatnonzero(own >= 0)

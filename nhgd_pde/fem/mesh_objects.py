@@ -34,10 +34,10 @@ def of_object(given: Any, reading: Reading) -> FoundMesh:
     Raises:
         MeshFileError: it does not hold sound cells of one kind that fit together.
     """
-    return to_skfem(given if isinstance(given, meshio.Mesh) else _as_meshio(given), reading)
+    return to_skfem(given if isinstance(given, meshio.Mesh) else as_meshio(given), reading)
 
 
-def _as_meshio(mesh: skfem.Mesh) -> meshio.Mesh:
+def as_meshio(mesh: skfem.Mesh) -> meshio.Mesh:
     """A mesh of scikit-fem with its names as sets of cells and facets."""
     if mesh.elem not in _FIRST and mesh.elem not in _SECOND:
         raise MeshFileError(
