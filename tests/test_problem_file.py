@@ -171,7 +171,7 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
         (
             "kind: rectangle, cells: 8",
             "file: a.msh, cells: 8",
-            "2: mesh.cells: unknown key; known: file, facets, refine",
+            "2: mesh.cells: unknown key (did you mean 'cell'?); known: file, facets, refine",
         ),
         ("kind: poisson", "kind: plasma", f"4: pde.kind: expected one of {known(PDESpec)}, found 'plasma'"),
         (
