@@ -77,7 +77,7 @@ def said(mesh: Raw, cracks: bool = False) -> str:
     """The message of the error for a mesh; empty if it is accepted."""
     points, cells, kind = mesh
     try:
-        found, _ = mesh_file.to_skfem(meshio.Mesh(points, [(kind, cells)]), cracks)
+        found = mesh_file.to_skfem(meshio.Mesh(points, [(kind, cells)]), mesh_file.Reading(cracks)).mesh
     except MeshFileError as error:
         return str(error)
     assert found.nelements == len(cells)
@@ -85,7 +85,7 @@ def said(mesh: Raw, cracks: bool = False) -> str:
 
 
 def read(mesh: meshio.Mesh, refine: int = 0) -> meshes.Domain:
-    found, unusable = mesh_file.to_skfem(mesh)
+    found, unusable, _ = mesh_file.to_skfem(mesh)
     return meshes.domain(found, refine, unusable)
 
 

@@ -319,7 +319,7 @@ def test_one_part_of_the_field_can_be_tracked() -> None:
         (pde(boundary={"all": {"absorbing": 1}}), "pde.boundary.all.absorbing: expected true, found 1"),
         (
             pde(boundary={"all": {"absorbing": True, "neumann": 1}}),
-            "expected exactly one of dirichlet, neumann, robin, absorbing; found neumann and absorbing",
+            "expected exactly one of dirichlet, neumann, robin, absorbing, periodic; found neumann and absorbing",
         ),
         (pde(wavenumber=0), "pde.wavenumber: expected a positive value, found 0"),
         (pde(wavenumber={"core": 1}), "pde.wavenumber.core: unknown subdomain 'core'"),

@@ -193,7 +193,7 @@ OCTET = np.arange(8)[None]
     ("points", "cells", "words"),
     [
         (SIX, {"wedge": np.arange(6)[None]}, "holds wedge; expected tetra, hexahedron, triangle, quad or line"),
-        (SIX, {"triangle6": np.arange(6)[None], "line": QUAD[:, :2]}, "holds triangle6; expected cells of first order"),
+        (SIX, {"triangle6": np.arange(6)[None], "line": QUAD[:, :2]}, "has curved cells that fold over themselves"),
         (SIX, {"triangle": np.array([[1, 4, 2]]), "quad": QUAD}, "mixes triangle with quad; expected cells of one"),
         (CUBE, {"tetra": QUAD, "quad": QUAD}, "mixes tetra with quad; .* with triangle for parts of the boundary"),
         (BRICK, {"hexahedron": OCTET, "tetra": QUAD}, "mixes tetra with hexahedron"),

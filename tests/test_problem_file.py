@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
+from nhgd_pde import load, solve
 from nhgd_pde.building.blueprint import build
 from nhgd_pde.building.objective_terms.regularisation import RegularisationTerm
 from nhgd_pde.building.objective_terms.tracking import TrackingTerm
@@ -171,7 +173,7 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
         (
             "kind: rectangle, cells: 8",
             "file: a.msh, cells: 8",
-            "2: mesh.cells: unknown key; known: file, refine",
+            "2: mesh.cells: unknown key (did you mean 'cell'?); known: file, facets, refine",
         ),
         ("kind: poisson", "kind: plasma", f"4: pde.kind: expected one of {known(PDESpec)}, found 'plasma'"),
         (
@@ -199,12 +201,12 @@ def test_the_spec_is_frozen(tmp_path: Path) -> None:
         (
             'dirichlet: "x*y"',
             "dirichlet: 0, neumann: 1",
-            "7: pde.boundary.left: expected exactly one of dirichlet, neumann, robin, absorbing; found dirichlet and",
+            "expected exactly one of dirichlet, neumann, robin, absorbing, periodic; found dirichlet",
         ),
         (
             'dirichlet: "x*y"',
             "",
-            "7: pde.boundary.left: expected exactly one of dirichlet, neumann, robin, absorbing; found none",
+            "7: pde.boundary.left: expected exactly one of dirichlet, neumann, robin, absorbing, periodic; found none",
         ),
         (
             'dirichlet: "x*y"',
@@ -499,12 +501,22 @@ def test_reading_a_problem_imports_no_torch() -> None:
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "problem_file.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of data that the document names."""
+    folder = tmp_path_factory.mktemp("data")
+    Image.new("L", (4, 4), 128).save(folder / "photo.png")
+    (folder / "points.csv").write_text("x, y, temperature\n0, 0, 1\n1, 0, 2\n0, 1, 3\n")
+    solve(load(copy.deepcopy(BASE), {"mesh.cells": [4, 4]}), output=folder / "outputs" / "first")
+    return folder
+
+
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL))
-def test_the_examples_of_the_document_load(example: str, tmp_path: Path) -> None:
+def test_the_examples_of_the_document_load(example: str, tmp_path: Path, data_folder: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(example, encoding="utf-8")
     keys = YAML(typ="safe").load(path)
-    build(read_problem({**copy.deepcopy(BASE), **keys}))
+    build(read_problem({**copy.deepcopy(BASE), "files": str(data_folder), **keys}))
 
 
 TUTORIAL = (Path(__file__).parents[1] / "docs" / "tutorial_uncertainty.md").read_text(encoding="utf-8")

@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "navier_stokes_control": {"mesh.cells": [6, 6]},
     "neumann_control": {"mesh.cells": [12, 12]},
     "parameter_fit": {"mesh.cells": [12, 12]},
+    "periodic_cell": {"mesh.cells": [8, 8]},
     "poisson_bounds": {"mesh.cells": [12, 12]},
     "poisson_control": {"mesh.cells": [12, 12]},
     "poisson_control_3d": {"mesh.cells": [6, 6, 6]},

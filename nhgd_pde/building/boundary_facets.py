@@ -12,11 +12,16 @@ from .values import Values
 
 
 def boundary_facets(values: Values, domain: Domain) -> dict[str, np.ndarray]:
-    """The facets of every condition of the file; `all` stands for the facets that no other condition names."""
+    """The facets of every condition of the file but the periodic ones.
+
+    `all` stands for the facets that no other condition names.
+    """
     conditions = values.file.spec.pde.boundary
     facets = {}
-    for name in conditions:
-        if name not in domain.boundaries and (name not in domain.inside or conditions[name].dirichlet is None):
+    for name, condition in conditions.items():
+        if condition.periodic is not None:
+            continue
+        if name not in domain.boundaries and (name not in domain.inside or condition.dirichlet is None):
             values.mistakes.unknown(values.domain, f"pde.boundary.{name}", "boundary", name, domain.boundaries)
             continue
         facets[name] = domain.facets[name]

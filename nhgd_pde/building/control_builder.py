@@ -249,6 +249,10 @@ class ControlBuilder:
         if inside and name in self.values.domain.inside:
             return self.values.domain.inside[name]
         if name in self.facets:
+            seams = self.values.domain.seams
+            if any(len(np.intersect1d(self.facets[name], seam.facets)) for seam in seams):
+                message = f"expected a part of the boundary, found {name!r}, which is periodic: nothing is given there"
+                self.values.complain(f"{key}.on", message)
             if len(self.facets[name]):
                 return self.facets[name]
             others = ", ".join(each for each in self.values.file.spec.pde.boundary if each != "all")

@@ -7,23 +7,37 @@ import skfem
 from ..fem import mesh as meshes
 from ..fem.cells import MeshFileError
 from ..fem.mesh import Domain
-from ..fem.mesh_file import read
+from ..fem.mesh_file import FoundMesh, Reading, read
 from ..problem_file.lengths import check_lengths, check_read
 from ..problem_file.loading import ProblemFile
-from ..problem_file.mesh_spec import BoxMesh, DiskMesh, FileMesh, IntervalMesh, LShapeMesh, RectangleMesh
+from ..problem_file.mesh_spec import (
+    BoxMesh,
+    DiskMesh,
+    FileMesh,
+    IntervalMesh,
+    LShapeMesh,
+    ObjectMesh,
+    RectangleMesh,
+)
 from ..problem_file.room import check_room
 from ..problem_file.sizes import MeshSize
 from .parts import with_parts
 
 
 def build_domain(file: ProblemFile) -> Domain:
-    """Make or read the mesh, and find the parts that the file describes.
+    """Make or read the mesh, find the parts that the file describes, and make the sides of the file periodic.
 
     Raises:
         ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
-            beyond what double precision calculates with; a part is empty.
+            beyond what double precision calculates with; a part is empty; sides that should be periodic do not match.
     """
-    return with_parts(file, _mesh_of(file))
+    domain = with_parts(file, _mesh_of(file))
+    if all(each.periodic is None for each in file.spec.pde.boundary.values()):
+        return domain
+    # Loaded here, because most solves do without it.
+    from .periodic_sides import with_seams
+
+    return with_seams(file, domain)
 
 
 def _mesh_of(file: ProblemFile) -> Domain:
@@ -43,18 +57,40 @@ def _mesh_of(file: ProblemFile) -> Domain:
         case LShapeMesh():
             mesh = meshes.l_shape(spec.size, spec.origin, spec.refine)
             return meshes.domain(mesh)
-        case FileMesh():
-            path = file.resolve(spec.file)
-            if path is None:
-                raise file.error("mesh.file", f"expected a mesh file, found nothing at {spec.file!r}")
-            try:
-                mesh, unusable = read(path, spec.cracks == "allowed")
-            except MeshFileError as error:
-                raise file.error("mesh.file", str(error)) from None
-            check_room(file, _size_of(mesh))
-            check_read(file, mesh.p, mesh.t)
-            return meshes.domain(mesh, spec.refine, unusable)
+        case FileMesh() | ObjectMesh():
+            found = _read(file, spec)
+            check_room(file, _size_of(found.mesh))
+            check_read(file, found.mesh.p, found.mesh.t)
+            if found.curved is not None and spec.refine:
+                message = (
+                    f"expected 0 for a mesh with curved cells, found {spec.refine}: make the file with finer cells"
+                )
+                raise file.error("mesh.refine", f"{message}, or take `geometry: straight`")
+            return meshes.domain(found.mesh, spec.refine, found.unusable, found.curved)
     return meshes.domain(mesh, spec.refine)
+
+
+def _read(file: ProblemFile, spec: FileMesh | ObjectMesh) -> FoundMesh:
+    """The mesh in files or in memory."""
+    reading = Reading(spec.cracks == "allowed", spec.geometry == "straight", spec.cell)
+    if isinstance(spec, ObjectMesh):
+        from ..fem.mesh_objects import of_object
+
+        try:
+            return of_object(spec.mesh, reading)
+        except MeshFileError as error:
+            raise file.error("mesh.mesh", f"the mesh {error}") from None
+    paths = {}
+    for key, name in (("file", spec.file), ("facets", spec.facets)):
+        path = None if name is None else file.resolve(name)
+        if name is not None and path is None:
+            raise file.error(f"mesh.{key}", f"expected a mesh file, found nothing at {name!r}")
+        paths[key] = path
+    assert paths["file"] is not None
+    try:
+        return read(paths["file"], reading, paths["facets"])
+    except MeshFileError as error:
+        raise file.error("mesh.file", str(error)) from None
 
 
 def _size_of(mesh: skfem.Mesh) -> MeshSize:

@@ -43,7 +43,7 @@ def fix_point(
         value = given[i] if isinstance(given, tuple) else given
         if value is None:
             continue
-        nodes = state.parts[i].nodes
+        nodes = state.parts[i].on_mesh.nodes
         distances = np.linalg.norm(nodes - where, axis=0)
         nearest = int(np.argmin(distances))
         if distances[nearest] > 1e-8 * np.ptp(nodes, axis=1).max():
@@ -51,5 +51,6 @@ def fix_point(
             values.complain(f"{key}.at", message + f"the nearest is {point_text(nodes, nearest)}")
             return
         at = f"{key}.dirichlet.{i}" if isinstance(given, tuple) else f"{key}.dirichlet"
-        dof = state.offsets[i] + nearest
+        part = state.parts[i]
+        dof = state.offsets[i] + (nearest if part.unglued is None else part.numbers[nearest])
         give(at, value, np.array([dof]), state.nodes)

@@ -50,7 +50,7 @@ def random_inputs(file: ProblemFile, domain: Domain) -> RandomInputs | None:
             elif spec.uniform is not None:
                 inputs[name] = Scalar(Uniform(*spec.uniform))
             elif spec.field is not None:
-                nodal = nodal or space(domain, "P1", torch.device("cpu"))
+                nodal = nodal or space(domain.unglued, "P1", torch.device("cpu"))
                 inputs[name] = Field(_expansion(spec.field, nodal))
         except ValueError as error:
             issues.append(file.issue(f"parameters.{name}" + ("" if spec.field is None else ".field"), str(error)))
@@ -99,7 +99,9 @@ class NodalField:
 def on_nodes(inputs: RandomInputs, state: StateSpace) -> RandomInputs:
     """The random inputs with fields interpolated from nodes, as the covariance costs time at every point."""
     first = state.parts[0]
-    nodal = first if first.element == "P1" else space(state.domain, "P1", state.device, like=first)
+    own = first.element == "P1" and first.unglued is None
+    # The covariance of a random field is not periodic.
+    nodal = first if own else space(state.domain.unglued, "P1", state.device, like=first)
     return RandomInputs(
         {
             name: NodalField(part, state, nodal) if isinstance(part, Field) else part

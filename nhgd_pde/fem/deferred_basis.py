@@ -20,6 +20,7 @@ class DeferredBasis(skfem.CellBasis):
         elem: a scalar element of Lagrange.
         intorder: the order of the quadrature rule, if `quadrature` is not given.
         quadrature: the points and weights of the reference cell.
+        dofs: the numbers of the degrees of freedom; by default those of scikit-fem.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class DeferredBasis(skfem.CellBasis):
         elem: skfem.Element,
         intorder: int | None = None,
         quadrature: tuple[np.ndarray, np.ndarray] | None = None,
+        dofs: skfem.Dofs | None = None,
     ) -> None:
-        AbstractBasis.__init__(self, mesh, elem, None, intorder, quadrature, mesh.refdom, None, disable_doflocs=True)
+        AbstractBasis.__init__(self, mesh, elem, None, intorder, quadrature, mesh.refdom, dofs, disable_doflocs=True)
         self.tind, self.nelems = None, mesh.nelements
 
     @cached_property
@@ -44,7 +46,7 @@ class DeferredBasis(skfem.CellBasis):
     def doflocs(self) -> np.ndarray:
         """(dim, N) the points of the degrees of freedom."""
         if self.mesh.nvertices == self.N and self.elem.nodal_dofs == 1:
-            return np.asarray(self.mesh.p)
+            return np.asarray(self.mesh.p[:, : self.N])
         found = np.zeros((len(self.mesh.p), self.N))
         for reference, dofs in zip(np.asarray(self.elem.doflocs), self.element_dofs, strict=True):
             found[:, dofs] = self.mapping.F(reference[:, None])[..., 0]

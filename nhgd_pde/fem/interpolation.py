@@ -104,6 +104,10 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
     """
     if not points.shape[1]:
         return sp.csr_matrix((0, space.size))
+    if space.domain.curved is not None:
+        from .second_order import locate_curved
+
+        return _probes(space, points, *locate_curved(space.domain.curved, points))
     low, high = space.domain.mesh.p.min(axis=1)[:, None], space.domain.mesh.p.max(axis=1)[:, None]
     margin = 1e-10 * (high - low)
     inside = ((points >= low - margin) & (points <= high + margin)).all(axis=0)
@@ -112,10 +116,7 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
         mesh = space.domain.mesh
         cells, local, found = locate(mesh.p, mesh.t, points)
         if found.all():
-            dofs = np.asarray(space.basis.element_dofs)[:, cells]
-            rows = np.broadcast_to(np.arange(len(cells)), dofs.shape)
-            entries = _values_at(space, local).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))
-            return sp.csr_matrix(entries, shape=(len(cells), space.size))
+            return _probes(space, points, cells, local)
     find = space.domain.mesh.element_finder(mapping=space.basis.mapping)
     try:
         if inside.all():
@@ -126,6 +127,17 @@ def at_points(space: Space, points: np.ndarray) -> sp.csr_matrix:
         first = int(np.argmin(inside))
         raise OutsideMeshError(first, points[:, first])
     return sp.csr_matrix(space.basis.probes(points))
+
+
+def _probes(space: Space, points: np.ndarray, cells: np.ndarray, local: np.ndarray) -> sp.csr_matrix:
+    """The values at points with coordinates `local` (dim, count) in reference cells, which are in the cells `cells`."""
+    if (cells < 0).any():
+        first = int(np.argmax(cells < 0))
+        raise OutsideMeshError(first, points[:, first])
+    dofs = np.asarray(space.basis.element_dofs)[:, cells]
+    rows = np.broadcast_to(np.arange(len(cells)), dofs.shape)
+    entries = _values_at(space, local).reshape(-1), (rows.reshape(-1), dofs.reshape(-1))
+    return sp.csr_matrix(entries, shape=(len(cells), space.size))
 
 
 def _found(find: Callable[..., np.ndarray], point: np.ndarray) -> bool:

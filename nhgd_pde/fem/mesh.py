@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +15,9 @@ from .cells import CELLS, kind_of
 from .facet_tables import with_facets
 from .refinement import halved, with_facets_of
 
+if TYPE_CHECKING:
+    from .seams import Seam
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -22,10 +25,12 @@ class Domain:
 
     Attributes:
         mesh: scikit-fem mesh of cells of one kind, of first order.
-        boundaries: name -> facet indices; always has `all`, every facet of the boundary.
+        boundaries: name -> facet indices; always has `all`, every facet of the boundary without those of seams.
         subdomains: name -> element indices.
         inside: name -> facet indices of curves (in 3-D of surfaces) that lie wholly or partly inside the domain.
         unusable: name -> reason why a name of the mesh file cannot be used, such as "names 2 vertices ...".
+        seams: the pairs of sides that are periodic, and count as one.
+        curved: the mesh with cells of second order, with the same numbers; None where all cells are straight.
     """
 
     mesh: skfem.Mesh
@@ -33,6 +38,13 @@ class Domain:
     subdomains: dict[str, np.ndarray]
     inside: dict[str, np.ndarray] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
+    seams: tuple[Seam, ...] = ()
+    curved: skfem.Mesh | None = None
+
+    @property
+    def geometry(self) -> skfem.Mesh:
+        """The mesh whose cells are integrated over."""
+        return self.mesh if self.curved is None else self.curved
 
     @property
     def dim(self) -> int:
@@ -50,11 +62,23 @@ class Domain:
 
     @cached_property
     def pieces(self) -> np.ndarray:
-        """(cells,) for each cell the number of its piece of the mesh; different pieces share no facet."""
-        first, second = self.mesh.f2t[:, self.mesh.f2t[1] >= 0]
+        """(cells,) for each cell the number of its piece of the mesh; different pieces share no facet and no seam."""
+        inner = self.mesh.f2t[:, self.mesh.f2t[1] >= 0]
+        first, second = np.concatenate([inner, *(self.mesh.f2t[0, seam.facets] for seam in self.seams)], axis=1)
         count = self.mesh.nelements
         graph = sp.coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
         return np.asarray(sp.csgraph.connected_components(graph, directed=False)[1])
+
+    @cached_property
+    def unglued(self) -> Domain:
+        """The same mesh without seams, on which functions may have different values on the two sides of a seam."""
+        return replace(self, seams=()) if self.seams else self
+
+    def glued(self, seams: Sequence[Seam]) -> Domain:
+        """The domain with periodic sides, which are no longer parts of its boundary `all`."""
+        sides = np.concatenate([np.zeros(0, dtype=int), *(seam.facets.reshape(-1) for seam in seams)])
+        outer = {**self.boundaries, "all": np.setdiff1d(self.boundaries["all"], sides)}
+        return replace(self, boundaries=outer, seams=tuple(seams))
 
     def described(self, name: str) -> str:
         """What a name of the mesh stands for, as text after "which"; empty where the mesh does not have the name."""
@@ -79,13 +103,16 @@ class Domain:
         def listed(parts: Mapping[str, np.ndarray]) -> str:
             return ", ".join(f"{name} ({len(members):,})" for name, members in parts.items()) or "none"
 
-        size = f"{self.mesh.nelements:,} {CELLS[self.cell].plural}, {self.mesh.nvertices:,} vertices"
+        cells = f"{'' if self.curved is None else 'curved '}{CELLS[self.cell].plural}"
+        size = f"{self.mesh.nelements:,} {cells}, {self.mesh.nvertices:,} vertices"
         pieces = int(self.pieces.max()) + 1
         if pieces > 1:
             size += f" in {pieces:,} pieces that share no facet"
         inside = f"; inside the domain: {listed(self.inside)}" if self.inside else ""
         overlaps = "".join(f"; {each}" for each in self.overlaps)
-        return f"{size}; boundaries: {listed(self.boundaries)}{inside}; subdomains: {listed(self.subdomains)}{overlaps}"
+        seams = "".join(f"; {first} and {second} are periodic" for first, second in (each.names for each in self.seams))
+        parts = f"boundaries: {listed(self.boundaries)}{inside}; subdomains: {listed(self.subdomains)}"
+        return f"{size}; {parts}{seams}{overlaps}"
 
 
 def _shared(parts: Mapping[str, np.ndarray], what: str, count: int) -> list[str]:
@@ -150,13 +177,16 @@ def _grid(kind: type[skfem.Mesh], size: Sequence[float], origin: Sequence[float]
     return with_facets_of(mesh, mesh.with_boundaries(named))
 
 
-def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None = None) -> Domain:
+def domain(
+    mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None = None, curved: skfem.Mesh | None = None
+) -> Domain:
     """The domain of a mesh that is refined uniformly, with the names of its parts.
 
     Args:
         mesh: the mesh, with its named boundaries and subdomains.
         refine: number of refinements.
         unusable: name -> reason why a name of the mesh file cannot be used.
+        curved: the mesh with cells of second order, which is not refined.
     """
     facets = {name: np.asarray(each, dtype=int) for name, each in (mesh.boundaries or {}).items() if len(each)}
     with_facets(mesh)
@@ -169,4 +199,4 @@ def domain(mesh: skfem.Mesh, refine: int = 0, unusable: Mapping[str, str] | None
     boundaries = {name: each for name, each in facets.items() if name not in inside}
     boundaries["all"] = mesh.boundary_facets()
     within = {name: each for name, each in facets.items() if name in inside}
-    return Domain(mesh, boundaries, subdomains, within, dict(unusable or {}))
+    return Domain(mesh, boundaries, subdomains, within, dict(unusable or {}), curved=curved)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import skfem
@@ -22,21 +23,61 @@ from .refinement import with_facets_of
 if TYPE_CHECKING:
     import meshio
 
+# Cells in space that are no kind of mesh of their own.
+_SOLIDS = frozenset({"wedge", "pyramid"})
 
-def read(path: Path, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
+
+class FoundMesh(NamedTuple):
+    """A mesh of a file.
+
+    Attributes:
+        mesh: the mesh of straight cells, with the names of its parts.
+        unusable: for names that stand for neither facets nor cells: name -> reason why it cannot be used.
+        curved: the same mesh with cells of second order; None where all cells are straight.
+    """
+
+    mesh: skfem.Mesh
+    unusable: dict[str, str]
+    curved: skfem.Mesh | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a mesh is read.
+
+    Attributes:
+        cracks: cells may touch without sharing vertices and facets.
+        straight: cells of second order become straight.
+        cell: `triangle` splits every quadrilateral into two triangles; None leaves cells as they are.
+    """
+
+    cracks: bool = False
+    straight: bool = False
+    cell: Literal["triangle"] | None = None
+
+
+def read(path: Path, reading: Reading = Reading(), facets: Path | None = None) -> FoundMesh:
     """Reads a mesh file; its names become boundaries (facets, also inside) and subdomains of the mesh.
 
-    With `cracks`, cells may touch without sharing vertices and facets.
-
-    Returns:
-        The mesh, and for names that stand for neither facets nor cells: name -> reason why it cannot be used.
+    Args:
+        path: the file.
+        reading: how it is read.
+        facets: a second file with facets of the mesh and their tags.
 
     Raises:
-        MeshFileError: the file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
+        MeshFileError: a file cannot be read, or does not hold sound cells of one kind of `CELLS` that fit together.
     """
     found = read_meshio(path)
+    if facets is not None:
+        from .facet_files import joined
+
+        sides = read_meshio(facets)
+        try:
+            found = joined(found, sides)
+        except MeshFileError as error:
+            raise MeshFileError(f"mesh file {facets} {error}") from None
     try:
-        return to_skfem(found, cracks)
+        return to_skfem(found, reading)
     except MeshFileError as error:
         raise MeshFileError(f"mesh file {path} {error}") from None
 
@@ -69,8 +110,9 @@ def read_meshio(path: Path) -> meshio.Mesh:
         raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
 
 
-def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict[str, str]]:
+def to_skfem(original: meshio.Mesh, reading: Reading = Reading()) -> FoundMesh:
     """Converts and checks a mesh of meshio (`read`). Messages of errors begin with a verb whose subject is the file."""
+    found = _first_order(original, reading)
     kind = _kind(found)
     cell = CELLS[kind]
     points = np.asarray(found.points, dtype=np.float64)
@@ -80,45 +122,109 @@ def to_skfem(found: meshio.Mesh, cracks: bool = False) -> tuple[skfem.Mesh, dict
     used, renumbered = np.unique(cells, return_inverse=True)
     if used[0] < 0 or used[-1] >= len(points):
         raise MeshFileError("has cells with vertices that the file does not contain")
+    further = _further(original, kind, kept, reading)
     places = points[used]
-    if not np.isfinite(places).all():
-        raise MeshFileError("has vertices that are not finite")
+    _check_finite([places, *(at for _, _, at in further)])
     step = rounding_step(places)
-    corners = _flat(places, kind, step)
+    corners, *between = _flat([places, *(at for _, _, at in further)], kind, step)
     vertices = np.empty(cells.shape[::-1], dtype=np.int64)
     vertices[list(cell.order)] = renumbered.reshape(cells.shape).T
     sentence = unsound_cells(corners[vertices.T], kind)
     if sentence is None:
         mesh = with_facets(cell.mesh(np.ascontiguousarray(corners.T), vertices))
         precision = np.finfo(found.points.dtype).eps if np.issubdtype(found.points.dtype, np.floating) else 0.0
-        sentence = misfit(MeshOfFile(mesh, kind, places, used, float(precision), step), cracks)
+        sentence = misfit(MeshOfFile(mesh, kind, places, used, float(precision), step), reading.cracks)
     if sentence is not None:
         raise MeshFileError(sentence)
+    geometry = _geometry(mesh, renumbered.reshape(cells.shape), further, between)
     new_index = np.full(len(points) + 1, -1)
     new_index[used] = np.arange(len(used))
-    return _named(mesh, kind, parts, new_index, {} if kept is not None else found.cell_data)
+    cell_data = {} if kept is not None else found.cell_data
+    return FoundMesh(*_named(mesh, kind, parts, new_index, cell_data), geometry)
+
+
+def _first_order(found: meshio.Mesh, reading: Reading) -> meshio.Mesh:
+    """The mesh with straight cells in place of those of second order, of triangles alone if these are wanted."""
+    present = {block.type for block in found.cells if len(block.data)}
+    if present - {*CELLS, "vertex"}:
+        # Loaded here, because most meshes do without it.
+        from .second_order import SECOND_ORDER, straightened
+
+        if present & SECOND_ORDER.keys():
+            if reading.cell is not None and not reading.straight:
+                raise MeshFileError("holds cells of second order, which are split with `geometry: straight` only")
+            found = straightened(found)
+    if reading.cell == "triangle":
+        from .split_cells import split
+
+        found = split(found)
+    return found
+
+
+def _check_finite(arrays: list[np.ndarray]) -> None:
+    if not all(np.isfinite(each).all() for each in arrays):
+        raise MeshFileError("has vertices that are not finite")
+
+
+Further = list[tuple[tuple[int, ...], np.ndarray, np.ndarray]]
+
+
+def _geometry(mesh: skfem.Mesh, cells: np.ndarray, further: Further, points: list[np.ndarray]) -> skfem.Mesh | None:
+    """The mesh with the further nodes of its cells (cells, corners) at points (k, dim); None if it is straight."""
+    if not further:
+        return None
+    from .second_order import curved
+
+    return curved(mesh, cells, [(each, those, at.T) for (each, those, _), at in zip(further, points, strict=True)])
+
+
+def _further(found: meshio.Mesh, kind: str, kept: np.ndarray | None, reading: Reading) -> Further:
+    """The corners of each further node of cells of second order, the cells that have it, and its points."""
+    if reading.straight or all(block.type in (*CELLS, "vertex") for block in found.cells):
+        return []
+    from .second_order import further_nodes
+
+    result, points = [], np.asarray(found.points, dtype=np.float64)
+    for corners, nodes in further_nodes(found, kind):
+        own = nodes if kept is None else nodes[kept]
+        those = np.flatnonzero(own >= 0)
+        if len(those) and own.max() >= len(points):
+            raise MeshFileError("has cells with vertices that the file does not contain")
+        result.append((corners, those, points[own[those]]))
+    return result
 
 
 def _kind(found: meshio.Mesh) -> str:
     """The kind of the cells of a file, which must all be of one kind."""
     present = {block.type for block in found.cells if len(block.data)}
     kind = next((kind for kind in CELLS if kind in present), None)
-    if kind is None:
-        held = ", ".join(sorted(present)) or "no cells"
-        raise MeshFileError(f"holds {held}; expected tetra, hexahedron, triangle, quad or line of first order")
-    too_rich = sorted(present - {*CELLS, "vertex"})
-    if too_rich:
+    others = sorted(present - {*CELLS, "vertex"})
+    if kind is None or (others and not set(others) <= _SOLIDS):
+        held = ", ".join(others or sorted(present)) or "no cells"
         raise MeshFileError(
-            f"holds {', '.join(too_rich)}; expected cells of first order only (line, triangle, quad, tetra, hexahedron)"
+            f"holds {held}; expected tetra, hexahedron, triangle, quad or line, of first or second order"
         )
     facet = CELLS[kind].facet
     foreign = sorted(present - {kind, facet, "line", "vertex"})
     if foreign:
         raise MeshFileError(
             f"mixes {kind} with {', '.join(foreign)}; expected cells of one kind, here {kind}, "
-            f"with {facet} for parts of the boundary"
+            f"with {facet} for parts of the boundary: {_way_out(present)}"
         )
     return kind
+
+
+def _way_out(present: set[str]) -> str:
+    """What to do with a mesh of several kinds of cells."""
+    if present <= {"triangle", "quad", "line", "vertex"}:
+        return (
+            "take `cell: triangle`, which splits every quadrilateral into two triangles, or make one kind (gmsh: leave "
+            "out `Recombine Surface` for triangles, `Mesh.SubdivisionAlgorithm = 1` for quadrilaterals alone)"
+        )
+    return (
+        "make one kind (gmsh: leave out `Recombine` and extruded `Layers` with `Recombine` for tetrahedra, "
+        "`Mesh.SubdivisionAlgorithm = 2` for hexahedra alone)"
+    )
 
 
 def _once(cells: np.ndarray, parts: Parts, kind: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -154,14 +260,15 @@ def _once(cells: np.ndarray, parts: Parts, kind: str, points: np.ndarray) -> tup
     return cells[kept], kept
 
 
-def _flat(places: np.ndarray, kind: str, step: float) -> np.ndarray:
-    """The coordinates of vertices in the dimension of the cells."""
+def _flat(several: list[np.ndarray], kind: str, step: float) -> list[np.ndarray]:
+    """The coordinates of several arrays of vertices in the dimension of the cells."""
+    places = np.concatenate(several)
     dim = CELLS[kind].dim
     wanted = {1: "on a straight line", 2: "in a plane", 3: "in space"}[dim]
     if places.shape[1] < dim:
         raise MeshFileError(f"holds {kind} cells with {places.shape[1]} coordinates; expected {dim}")
     try:
-        return flattened(places, dim, 2.0 * step)
+        return np.split(flattened(places, dim, 2.0 * step), np.cumsum([len(each) for each in several])[:-1])
     except NotFlatError as error:
         where = place_text(places[error.index])
         raise MeshFileError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,20 +35,40 @@ class Space:
             coordinate.
         basis: the scikit-fem basis on the cells.
         device: the device of the evaluation operators.
+        unglued: the space on the mesh without seams; None where there are none, and the space itself is that.
+        numbers: (nodes of the mesh,) the degree of freedom of each degree of freedom of `unglued`.
     """
 
     domain: Domain
     element: str
     basis: skfem.CellBasis
     device: torch.device
+    unglued: Space | None = None
+    numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
 
     @property
     def size(self) -> int:
         return int(self.basis.N)
 
     @property
+    def on_mesh(self) -> Space:
+        """The space of the functions that may have different values on the two sides of a seam."""
+        return self if self.unglued is None else self.unglued
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Coefficients (..., size) -> (..., on_mesh.size), those of the same function in the space `on_mesh`."""
+        return values if self.unglued is None else values[..., self.numbers]
+
+    @cached_property
+    def representatives(self) -> np.ndarray:
+        """(size,) for each degree of freedom the first one of the space `on_mesh` that it stands for."""
+        return np.arange(self.size) if self.unglued is None else np.unique(self.numbers, return_index=True)[1]
+
+    @property
     def nodes(self) -> np.ndarray:
-        """(dim, size) the point of every degree of freedom."""
+        """(dim, size) the point of every degree of freedom; on a seam, that on one of its sides."""
+        if self.unglued is not None:
+            return self.unglued.nodes[:, self.representatives]
         if self.element == "P0":
             return np.asarray(self.domain.mesh.p[:, self.domain.mesh.t].mean(axis=1))
         return np.asarray(self.basis.doflocs)
@@ -70,7 +90,7 @@ class Space:
 
     def _facet_basis(self, facets: np.ndarray, like: Space | None) -> skfem.FacetBasis:
         """The basis on some facets, by default with points that are exact for products of two of its functions."""
-        mesh = self.domain.mesh
+        mesh = self.domain.geometry
         order = 2 * _degree(self.element if like is None else like.element)
         return skfem.FacetBasis(
             mesh, self.basis.elem, facets=facets, intorder=order, dofs=self.basis.dofs, disable_doflocs=True
@@ -79,6 +99,11 @@ class Space:
     def cells_at(self, x: np.ndarray) -> np.ndarray | None:
         """(k,) the cells of points (dim, k); None where a point is outside."""
         mesh = self.domain.mesh
+        if self.domain.curved is not None:
+            from .second_order import locate_curved
+
+            cells = locate_curved(self.domain.curved, x)[0]
+            return None if (cells < 0).any() else cells
         low, high = mesh.p.min(axis=1, keepdims=True), mesh.p.max(axis=1, keepdims=True)
         if ((x < low) | (x > high)).any():
             return None
@@ -123,11 +148,16 @@ class Space:
 
 
 def linear_functions(space: Space) -> tuple[sp.csr_matrix, np.ndarray]:
-    """The functions of degree one in a Lagrange space: coefficients (size, vertices), and the dof of each vertex."""
+    """The functions of degree one in a Lagrange space: coefficients (size, vertices), and the dof of each vertex.
+
+    Vertices on the two sides of a seam count as one.
+    """
     mesh, elem = space.domain.mesh, space.basis.elem
     lowest = _ELEMENTS[space.domain.cell][1]()
     values = np.stack([lowest.lbasis(elem.doflocs.T, k)[0] for k in range(len(lowest.doflocs))], axis=1)
-    dofs, corners = np.asarray(space.basis.element_dofs), np.asarray(mesh.t)
+    # Vertices are numbered by the order of their degrees of freedom.
+    of_vertex, vertex = np.unique(np.asarray(space.basis.nodal_dofs[0]), return_inverse=True)
+    dofs, corners = np.asarray(space.basis.element_dofs), vertex.reshape(-1)[mesh.t]
     # Every cell at a node gives the same coefficients, so that one of them is taken.
     _, first = np.unique(dofs, return_index=True)
     local, cell = np.unravel_index(first, dofs.shape)
@@ -135,7 +165,7 @@ def linear_functions(space: Space) -> tuple[sp.csr_matrix, np.ndarray]:
     entries = values[local]
     matrix = sp.csr_matrix((entries.reshape(-1), (rows, corners[:, cell].T.reshape(-1))))
     matrix.eliminate_zeros()
-    return matrix, np.asarray(space.basis.nodal_dofs[0])
+    return matrix, of_vertex
 
 
 def _degree(element: str) -> int:
@@ -150,7 +180,24 @@ def space(domain: Domain, element: str, device: torch.device, like: Space | None
         # in each coordinate. The rule of order 4 on tetrahedra has negative weights, with which a mass matrix has no
         # root.
         order = 2 * _degree(element)
-        basis = DeferredBasis(domain.mesh, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
+        basis = DeferredBasis(domain.geometry, elem, intorder=5 if domain.cell == "tetra" and order == 4 else order)
     else:
-        basis = DeferredBasis(domain.mesh, elem, quadrature=like.basis.quadrature)
-    return Space(domain, element, basis, device)
+        basis = DeferredBasis(domain.geometry, elem, quadrature=like.basis.quadrature)
+    found = Space(domain, element, basis, device)
+    return _glued(found) if domain.seams and element != "P0" else found
+
+
+def _glued(space: Space) -> Space:
+    """The space of the functions that have the same values on the two sides of every seam."""
+    # Loaded here, because most solves do without it.
+    from .seams import node_pairs, numbers_without_copies, renumbered
+
+    pairs = [
+        node_pairs(seam, space.nodes, *(space.facet_dofs(facets) for facets in seam.facets))
+        for seam in space.domain.seams
+    ]
+    numbers = numbers_without_copies(pairs, space.size)
+    basis, unglued = space.basis, replace(space, domain=space.domain.unglued)
+    dofs = renumbered(basis.dofs, numbers)
+    glued = DeferredBasis(basis.mesh, basis.elem, quadrature=basis.quadrature, dofs=dofs)
+    return replace(space, basis=glued, unglued=unglued, numbers=numbers)

@@ -35,11 +35,13 @@ def cell_evaluation(basis: skfem.CellBasis, device: torch.device) -> EvaluationO
             for axis in range(len(points))
         )
         weights = basis.dx
-    nodal = (mesh.elem().lbasis(points, i)[0] for i in range(len(mesh.t)))
+    # The map of a cell of second order has more nodes than the cell has corners.
+    nodes = mesh.t if len(mesh.elem.doflocs) == len(mesh.t) else np.asarray(mesh.dofs.element_dofs)
+    nodal = (mesh.elem().lbasis(points, i)[0] for i in range(len(nodes)))
     shape = np.stack([np.broadcast_to(value, points.shape[1:]) for value in nodal])
 
     def places(first: int, end: int) -> Tensor:
-        corners = mesh.t[:, first:end]
+        corners = nodes[:, first:end]
         return _on(device, np.stack([row[corners].T @ shape for row in mesh.p]))
 
     table = _on(device, values[None]).expand(mesh.nelements, -1, -1)

@@ -15,6 +15,11 @@ def poisson(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor
     return c["reaction"] * u - c["source"], conduction(u, grad, c)
 
 
+def poisson_about_a_gradient(u: Tensor, grad: Tensor, c: Coefficients, x: Tensor) -> tuple[Tensor, Tensor]:
+    """int (reaction u - source) phi + conductivity (grad u + mean_gradient) . grad phi."""
+    return poisson(u, grad + c["mean_gradient"], c, x)
+
+
 def semilinear(nonlinearity: Callable[[Tensor, Tensor], Tensor]) -> Pointwise:
     """int (nonlinearity(u) - source) phi + conductivity grad u . grad phi.
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.fields import Alternatives, Flag, Formula, Number, Numbers, RegionFormula, Section
+from nhgd_pde.problem_file.mesh_spec import PartName
 
 Vector = tuple[Expression, ...]
 Scalar = Annotated[Expression, Formula()]
@@ -32,7 +33,7 @@ class RobinData(Section):
 
 
 class BoundarySpec(Alternatives):
-    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin, absorbing."""
+    """The condition on one part of the boundary: exactly one of dirichlet, neumann, robin, absorbing, periodic."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
@@ -49,6 +50,9 @@ class BoundarySpec(Alternatives):
         default=None,
         description="Waves go out: conductivity du/dn = i wavenumber sqrt(conductivity) u of helmholtz, "
         "-sqrt(conductivity) u_t of wave.",
+    )
+    periodic: PartName | None = Field(
+        default=None, description="The side that is a translate of this one and has the same values of u."
     )
 
     @property

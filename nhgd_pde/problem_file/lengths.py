@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .loading import ProblemFile
-from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
+from .mesh_spec import DiskMesh, FileMesh, LShapeMesh, ObjectMesh
 from .sizes import real, two_to
 
 # Shortest and longest length, in the units of the mesh. Between them, volumes, squares of volumes and squares of
@@ -22,7 +22,7 @@ def check_lengths(file: ProblemFile) -> None:
         ProblemError: at the size or the origin of the mesh.
     """
     mesh = file.spec.mesh
-    if isinstance(mesh, FileMesh):
+    if isinstance(mesh, FileMesh | ObjectMesh):
         return
     sizes: tuple[float, ...]
     counts: tuple[float, ...]
@@ -45,7 +45,8 @@ def check_read(file: ProblemFile, places: np.ndarray, cells: np.ndarray) -> None
     """The same check of a mesh from a file, by its vertices (dim, V) and the vertices of cells (corners, cells)."""
     corners = places[:, cells]
     widths = np.abs(corners[:, 1:] - corners[:, :1]).max(axis=0)
-    check_between(file, "mesh.file", float(widths.min()) / two_to(file.spec.mesh.refine), float(np.ptp(places)))
+    key = "mesh.file" if isinstance(file.spec.mesh, FileMesh) else "mesh.mesh"
+    check_between(file, key, float(widths.min()) / two_to(file.spec.mesh.refine), float(np.ptp(places)))
 
 
 def check_between(file: ProblemFile, key: str, shortest: float, longest: float) -> None:

@@ -21,8 +21,8 @@ from nhgd_pde.problem_file.schema import ProblemSpec
 from nhgd_pde.problem_file.yaml_text import YamlText
 
 OVERRIDE = "--set"
-# Keys of a problem file whose values name other files: a mesh, data, sensors, Python code as `file.py:name`.
-_FILES = ("file", "at", "python")
+# Keys whose values name other files: a mesh, its facets, data, sensors, Python code as `file.py:name`.
+_FILES = ("file", "facets", "at", "python")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from nhgd_pde.problem_file.fields import Number, OneOf, PerAxis, Section
+from nhgd_pde.problem_file.fields import MeshValue, Number, OneOf, PerAxis, Section
 
 # Tags of mesh files are numbers, which YAML reads as such without quotes.
 PartName = Annotated[
@@ -88,6 +88,23 @@ class LShapeMesh(Section):
     refine: Refinement = 4
 
 
+Cracks = Annotated[
+    Literal["refused", "allowed"],
+    Field(
+        description="Whether cells may touch without sharing vertices and facets: the mesh is cut there, and nothing "
+        "goes through. Cells that overlap are refused always."
+    ),
+]
+Geometry = Annotated[
+    Literal["curved", "straight"],
+    Field(description="Whether cells of second order keep their curved edges, or become straight."),
+]
+Split = Annotated[
+    Literal["triangle"] | None,
+    Field(description="triangle: every quadrilateral is split into two triangles; null: cells as they are."),
+]
+
+
 class FileMesh(Section):
     """A mesh file; its names and tags become the names of boundaries and subdomains."""
 
@@ -95,12 +112,25 @@ class FileMesh(Section):
         description="The path of a mesh file that meshio reads, from this file's folder or the one above it.",
         min_length=1,
     )
-    refine: Refinement = 0
-    cracks: Literal["refused", "allowed"] = Field(
-        default="refused",
-        description="Whether cells may touch without sharing vertices and facets: the mesh is cut there, and nothing "
-        "goes through. Cells that overlap are refused always.",
+    facets: str | None = Field(
+        default=None,
+        description="A second file with facets of the mesh and their tags, as XDMF files of FEniCS have them.",
+        min_length=1,
     )
+    refine: Refinement = 0
+    cracks: Cracks = "refused"
+    geometry: Geometry = "curved"
+    cell: Split = None
 
 
-MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh, OneOf()]
+class ObjectMesh(Section):
+    """In Python: a mesh of scikit-fem or meshio in memory, with the names of its parts."""
+
+    mesh: Annotated[Any, MeshValue()] = Field(description="The mesh, a scikit-fem Mesh or a meshio.Mesh.")
+    refine: Refinement = 0
+    cracks: Cracks = "refused"
+    geometry: Geometry = "curved"
+    cell: Split = None
+
+
+MeshSpec = Annotated[IntervalMesh | RectangleMesh | BoxMesh | DiskMesh | LShapeMesh | FileMesh | ObjectMesh, OneOf()]

@@ -10,7 +10,7 @@ from ..linalg.solvers.crossovers import CROSSOVER
 from .catalogue import SEARCHES
 from .control_spec import DensityControl
 from .loading import ProblemFile
-from .mesh_spec import DiskMesh, FileMesh, LShapeMesh
+from .mesh_spec import DiskMesh, FileMesh, LShapeMesh, ObjectMesh
 from .schema import ProblemSpec
 from .sizes import (
     MeshSize,
@@ -313,6 +313,8 @@ def _mesh_key(spec: ProblemSpec) -> str:
         return "mesh.refine"
     if isinstance(mesh, FileMesh):
         return "mesh.refine" if mesh.refine else "mesh.file"
+    if isinstance(mesh, ObjectMesh):
+        return "mesh.refine" if mesh.refine else "mesh.mesh"
     return "mesh.refine" if two_to(mesh.refine) > max(real(count) for count in mesh.cells) else "mesh.cells"
 
 

@@ -32,7 +32,7 @@ _P2_CELLS = {
 
 def output_grid(problem: PDEProblem) -> Grid:
     """The mesh with the nodes of the first field of the state, P2 nodes included."""
-    basis, domain = problem.space.basis, problem.space.domain
+    basis, domain = problem.space.parts[0].on_mesh.basis, problem.space.domain
     if problem.space.element == "P2":
         kind, order = _P2_CELLS[domain.cell]
         return Grid(np.asarray(basis.doflocs).T, np.asarray(basis.element_dofs)[list(order)].T, kind)
@@ -79,7 +79,9 @@ def _named(name: str, group: FieldGroup, components: list[np.ndarray]) -> Iterat
 def _on_nodes(problem: PDEProblem, field: int, values: np.ndarray) -> np.ndarray:
     """Values of one field at the nodes of the grid."""
     space, first = problem.space.parts[field], problem.space.parts[0]
-    return values if space is first or space.element == first.element else interpolation(space, first) @ values
+    on_mesh = space.spread(values)
+    same = space is first or space.element == first.element
+    return on_mesh if same else interpolation(space.on_mesh, first.on_mesh) @ on_mesh
 
 
 def split_controls(problem: PDEProblem, control: np.ndarray) -> Fields:
@@ -138,9 +140,10 @@ def _control_values(problem: PDEProblem, part: ControlSpace, row: np.ndarray) ->
     assert space is not None
     if space.element == "P0":
         return values[:, np.asarray(space.basis.element_dofs)[0]], True
+    on_mesh = space.spread(values)
     if problem.space.element == space.element:
-        return values, False
-    return (interpolation(space, problem.space.parts[0]) @ values.T).T, False
+        return on_mesh, False
+    return (interpolation(space.on_mesh, problem.space.parts[0].on_mesh) @ on_mesh.T).T, False
 
 
 def target_fields(problem: PDEProblem, step: int = -1) -> Fields:
@@ -148,7 +151,8 @@ def target_fields(problem: PDEProblem, step: int = -1) -> Fields:
     found: Fields = {}
     group = problem.space.groups[0]
     for name, rows in problem.fields.items():
-        components = problem.space.split(rows[min(step, len(rows) - 1)])[: group.components]
+        parts = problem.space.split(rows[min(step, len(rows) - 1)])[: group.components]
+        components = [space.spread(part) for space, part in zip(problem.space.parts, parts, strict=False)]
         found.update(_named(name, group, components))
     return found
 

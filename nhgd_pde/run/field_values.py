@@ -20,7 +20,7 @@ def values_at(problem: PDEProblem, data: FieldData, points: np.ndarray, name: st
     Raises:
         ValueError: there is no such field, the points have another dimension, or one is outside the mesh.
     """
-    first, dim = problem.space.parts[0], problem.space.domain.dim
+    first, dim = problem.space.parts[0].on_mesh, problem.space.domain.dim
     x = np.asarray(points, dtype=float)
     x = x.reshape(-1, 1) if dim == 1 and x.ndim < 2 else np.atleast_2d(x)
     if x.ndim != 2 or x.shape[1] != dim or not np.isfinite(x).all():
@@ -60,11 +60,11 @@ def _basis(problem: PDEProblem, on: str | None) -> skfem.CellBasis | skfem.Facet
     domain, first = problem.space.domain, problem.space.parts[0]
     order = 6 if first.element == "P2" else 4
     if on is None:
-        return skfem.CellBasis(domain.mesh, first.basis.elem, intorder=order)
+        return skfem.CellBasis(domain.geometry, first.basis.elem, intorder=order)
     if on in domain.subdomains:
-        return skfem.CellBasis(domain.mesh, first.basis.elem, elements=domain.subdomains[on], intorder=order)
+        return skfem.CellBasis(domain.geometry, first.basis.elem, elements=domain.subdomains[on], intorder=order)
     if on in domain.facets:
-        return skfem.FacetBasis(domain.mesh, first.basis.elem, facets=domain.facets[on], intorder=order)
+        return skfem.FacetBasis(domain.geometry, first.basis.elem, facets=domain.facets[on], intorder=order)
     known = ", ".join([*domain.subdomains, *domain.facets])
     raise ValueError(f"expected a subdomain or a part of the boundary ({known}), found {on!r}")
 

@@ -34,7 +34,8 @@ def _input(problem: Problem | TaskProblem) -> dict[str, str]:
     """The checksum of the mesh, or of the data of a task."""
     if isinstance(problem, Problem):
         grid = output_grid(problem.pde)
-        return {"the mesh": _checksum(grid.points, grid.cells)}
+        curved = problem.pde.space.domain.curved
+        return {"the mesh": _checksum(grid.points, grid.cells, *([] if curved is None else [curved.doflocs]))}
     return {"the data": _checksum(*problem.split.arrays)}
 
 

@@ -186,9 +186,8 @@ def _nodes(problem: PDEProblem, part: ControlSpace, on_cells: bool) -> Iterator[
         dofs = np.asarray(part.space.basis.element_dofs)[0]
         yield dofs, np.arange(len(dofs))
     elif part.space.element == problem.space.element:
-        every = np.arange(part.space.size)
-        yield every, every
+        yield np.arange(part.space.size), part.space.representatives
     else:
-        shares = interpolation(part.space, problem.space.parts[0]).tocoo()
+        shares = interpolation(part.space, problem.space.parts[0].on_mesh).tocoo()
         own = np.abs(shares.data - 1.0) < 1e-12
         yield shares.col[own], shares.row[own]

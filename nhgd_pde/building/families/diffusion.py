@@ -21,17 +21,32 @@ if TYPE_CHECKING:
 
 
 class PoissonSpec(Equation):
-    """-div(conductivity grad u) + reaction u = source."""
+    """-div(conductivity (grad u + mean_gradient)) + reaction u = source."""
 
     kind: Literal["poisson"]
     conductivity: Conductivity = Expression(1.0)
     reaction: Coefficient = Expression(0)
     source: Coefficient = Expression(0)
+    mean_gradient: Annotated[Expression | tuple[Expression, ...] | None, Formula(null=True, vector=True)] = Field(
+        default=None,
+        description="Gradient of a whole field from which u is the deviation, a list with an expression a coordinate.",
+    )
     boundary: Conditions = Field(default_factory=dict)
     points: Points = ()
 
     def interior(self, values: Values, space: StateSpace) -> Interior:
-        return _linear(self, values, space)
+        found = _linear(self, values, space)
+        if self.mean_gradient is None:
+            return found
+        from ...pde.poisson import poisson_about_a_gradient
+        from ..dependence import CELLS
+        from .coefficients import points
+
+        x = points(space)
+        listed = _directions(self.mean_gradient, values, x)
+        gradient = values.components("pde.mean_gradient", listed, len(x), x, place=CELLS, name="mean_gradient")
+        coefficients = {**found.coefficients, "mean_gradient": values.tensor(gradient)}
+        return replace(found, form=poisson_about_a_gradient, coefficients=coefficients, closed=None, scale="")
 
 
 class SemilinearSpec(Equation):
@@ -86,6 +101,16 @@ class HeatSpec(Equation):
 
         found = _linear(self, values, space)
         return replace(found, capacity=capacity_of(values, self.capacity, space), absorbing=True)
+
+
+def _directions(given: Expression | tuple[Expression, ...], values: Values, x: Tensor) -> tuple[Expression, ...]:
+    """A vector with one expression for each coordinate."""
+    listed = given if isinstance(given, tuple) else (given,)
+    if len(listed) == len(x):
+        return listed
+    found = f"a list of {len(listed)}" if isinstance(given, tuple) else "a scalar"
+    values.complain("pde.mean_gradient", f"expected {len(x)} expressions, one a coordinate, found {found}")
+    return (Expression(0),) * len(x)
 
 
 def _linear(pde: PoissonSpec | HeatSpec, values: Values, space: StateSpace) -> Interior:

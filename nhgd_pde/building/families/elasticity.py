@@ -81,7 +81,10 @@ class ElasticitySpec(Equation):
 
 
 def _rigid_motions(space: StateSpace) -> dict[str, np.ndarray]:
-    """Coefficients (N,) of the displacements without strain: translations, and rotations about the centre."""
+    """Coefficients (N,) of the displacements without strain: translations, and rotations about the centre.
+
+    On a periodic body, rotations are no motions but those about an axis along the only direction of its period.
+    """
     import numpy as np
 
     dim, nodes = space.domain.dim, space.parts[0].nodes
@@ -91,6 +94,9 @@ def _rigid_motions(space: StateSpace) -> dict[str, np.ndarray]:
         motion = np.zeros((dim, nodes.shape[1]))
         motion[i] = 1.0
         motions[f"translation along {'xyz'[i]}"] = motion.reshape(-1)
+    shifts = np.array([seam.shift / np.linalg.norm(seam.shift) for seam in space.domain.seams])
+    if len(shifts):
+        return motions | _rotation_about(shifts, centred)
     for i in range(dim):
         for j in range(i + 1, dim):
             motion = np.zeros((dim, nodes.shape[1]))
@@ -98,3 +104,14 @@ def _rigid_motions(space: StateSpace) -> dict[str, np.ndarray]:
             name = "rotation" if dim == 2 else f"rotation about {'xyz'[3 - i - j]}"
             motions[name] = (motion / np.abs(centred).max()).reshape(-1)
     return motions
+
+
+def _rotation_about(shifts: np.ndarray, centred: np.ndarray) -> dict[str, np.ndarray]:
+    """The rotation (N,) of a body with periods along unit vectors (seams, dim); empty where it has none."""
+    import numpy as np
+
+    along = abs(shifts @ shifts[0]) > 1.0 - 1e-9
+    if shifts.shape[1] == 2 or not along.all():
+        return {}
+    motion = np.cross(shifts[0], centred.T).T
+    return {"rotation about the direction of its period": (motion / np.abs(centred).max()).reshape(-1)}

@@ -121,10 +121,17 @@ def _interior(pde: _Flow, values: Values, space: StateSpace) -> Interior:
 
 def _outflow(space: StateSpace, dim: int) -> np.ndarray:
     """int phi . n over the boundary of every velocity function phi, as int div phi; zero for pressures."""
+    import numpy as np
     import torch
 
     cells = space.cells
     density = torch.zeros(cells.components, 1, cells.quadrature.points, dtype=torch.float64, device=space.device)
     for i in range(dim):
         density[i * (dim + 1) + 1 + i] = 1.0
-    return cells.test(density)[0].cpu().numpy()
+    flux = cells.test(density)[0].cpu().numpy()
+    if space.domain.seams:
+        # What cancels at a seam leaves rounding there, which is small beside the flux on one of the sides.
+        sides = np.concatenate([seam.facets.reshape(-1) for seam in space.domain.seams])
+        largest = float(space.parts[0].facets(sides).quadrature.weights.sum(-1).max())
+        flux[np.abs(flux) < 1e-10 * largest] = 0.0
+    return flux

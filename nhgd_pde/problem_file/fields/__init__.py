@@ -5,7 +5,7 @@ about a mistake, and the JSON schema. `Section` is the base of every mapping in 
 """
 
 from .amounts import Bytes
-from .formulas import Context, Formula, Function, RegionFormula
+from .formulas import Context, Formula, Function, MeshValue, RegionFormula
 from .mistakes import expectation, found, issue, raise_issues
 from .numbers import AutoCount, AutoPositive, Flag, Number, Numbers, PerAxis
 from .sections import Alternatives, OneOf, OneOrMore, Section
@@ -19,6 +19,7 @@ __all__ = [
     "Flag",
     "Formula",
     "Function",
+    "MeshValue",
     "Number",
     "Numbers",
     "OneOf",

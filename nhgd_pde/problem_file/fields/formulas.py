@@ -1,4 +1,4 @@
-"""Expressions, and functions of the user."""
+"""Expressions, and functions and meshes of the user."""
 
 from __future__ import annotations
 
@@ -164,3 +164,57 @@ class Function:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         return {"type": "string", "pattern": r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"}
+
+
+@dataclass(frozen=True)
+class MeshValue:
+    """A mesh of scikit-fem or meshio. The libraries themselves are not loaded to recognise it."""
+
+    def check(self, value: object) -> Any:
+        if library_of(value) is None:
+            hint = " (a problem.yaml only describes a mesh that was in memory: give the mesh itself again)"
+            more = hint if isinstance(value, str) and "in memory" in value else ""
+            raise expectation("a scikit-fem Mesh or a meshio.Mesh, in Python", value, more)
+        return value
+
+    @staticmethod
+    def written(value: Any) -> str:
+        """A description of a mesh: what it is, its sizes, and a checksum of its points, cells and names."""
+        import hashlib
+
+        import numpy as np
+
+        if library_of(value) == "skfem":
+            points, cells = np.asarray(value.doflocs).T, [("cells", np.asarray(value.t).T)]
+            names = [*(value.boundaries or {}).items(), *(value.subdomains or {}).items()]
+        else:
+            points, cells = np.asarray(value.points), [(block.type, np.asarray(block.data)) for block in value.cells]
+            several = (value.cell_sets, value.cell_data)
+            names = [(key, each) for part in several for key, arrays in part.items() for each in arrays]
+            names += list(value.point_sets.items())
+        checksum = hashlib.sha256()
+        for name, array in [("points", points), *cells, *names]:
+            if array is None:
+                continue
+            checksum.update(str(name).encode())
+            checksum.update(np.ascontiguousarray(array).tobytes())
+        count = sum(len(each) for _, each in cells)
+        what = f"{library_of(value)} {type(value).__name__} in memory"
+        return f"{what}, {len(points):,} points, {count:,} cells, sha256 {checksum.hexdigest()[:16]}"
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.check, serialization=core_schema.plain_serializer_function_ser_schema(self.written)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return {"not": {}}
+
+
+def library_of(value: object) -> str | None:
+    """`skfem` or `meshio` if a value is a mesh of that library, else None."""
+    for kind in type(value).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if kind.__name__ == "Mesh" and library in ("skfem", "meshio"):
+            return library
+    return None
