@@ -45,9 +45,16 @@ class ProblemError(ValueError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the known name nearest to `name`, or nothing when none is near."""
+    """` (did you mean 'x'?)` for what `name` is called here, or for the known name nearest to it; or nothing."""
     if len(name) > _LONGEST_NAME:
         return ""
+    # The table is loaded with the first mistake.
+    from nhgd_pde.problem_file.other_names import words_for
+
+    known = list(known)
+    called = words_for(name, known)
+    if called:
+        return f" (did you mean {' or '.join(map(repr, called))}?)"
     spelt = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.6)
     return f" (did you mean {spelt[near[0]]!r}?)" if near else ""

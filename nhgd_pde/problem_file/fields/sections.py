@@ -173,7 +173,8 @@ class _Choice:
     def _of_kind(self, kind: object) -> type[Section]:
         if isinstance(kind, str) and kind in self.by_kind:
             return self.by_kind[kind]
-        hint = suggest(kind, self.by_kind) if isinstance(kind, str) else ""
+        others = [f"{key}: ..." for key in self.by_key]
+        hint = suggest(kind, [*self.by_kind, *others]) if isinstance(kind, str) else ""
         raise_issues("kind", [(("kind",), expectation(f"one of {self._kinds}", kind, hint))])
 
 
