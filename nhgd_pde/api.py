@@ -19,6 +19,7 @@ from .output.storage import OutputError
 from .pde_problem import PDEProblem
 from .problem import Problem
 from .problem_file.catalogue import SEARCHES
+from .problem_file.errors import ProblemError
 from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
 from .run.sharing import check_roles, sharing
@@ -41,7 +42,13 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     Raises:
         ProblemError: everything that is wrong with it, a line each.
     """
-    return build_problem(read_problem(source, overrides))
+    try:
+        file = read_problem(source, overrides)
+    except ProblemError as error:
+        from .building.part_names import with_names
+
+        raise with_names(error) from None
+    return build_problem(file)
 
 
 def build_problem(file: ProblemFile) -> Problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 # Largest number of characters of a key or a path in a message, and of one line; largest number of lines.
 _LONGEST_KEY, _LONGEST = 200, 2_000
@@ -31,10 +32,17 @@ class Issue:
 
 
 class ProblemError(ValueError):
-    """A problem file that cannot be used; the text has one line for each of the first issues."""
+    """A problem file that cannot be used; the text has one line for each of the first issues.
 
-    def __init__(self, issues: Iterable[Issue]) -> None:
+    Attributes:
+        issues: the mistakes.
+        rest: a problem of what is right in the file, a `loading.RestOfFile`, in which names of the mesh can be
+            checked; None without one.
+    """
+
+    def __init__(self, issues: Iterable[Issue], rest: Any = None) -> None:
         self.issues: tuple[Issue, ...] = tuple(issues)
+        self.rest = rest
         lines = [str(issue) for issue in self.issues[:_MOST_LINES]]
         if len(self.issues) > _MOST_LINES:
             lines.append(f"... and {len(self.issues) - _MOST_LINES:,} more mistakes")

@@ -28,6 +28,10 @@ class TermSpec(Section):
         """The key and the name of a file that the term reads; None without one."""
         return None
 
+    def regularises(self, control: str) -> bool:
+        """Whether the term keeps a control of this name from growing, or from changing quickly in space."""
+        return False
+
 
 class ConditionSpec(Section):
     """The base of the sections of constraints.
