@@ -10,11 +10,34 @@ from ..complaints import bad_input
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON schema of problem files, for editors."""
+@click.option("--install", is_flag=True, help="Write the schema and the editor's setting into .vscode instead.")
+@click.option(
+    "--files", multiple=True, metavar="PATTERN", help="With --install: problem files; /*.yaml, /problems/*.yaml."
+)
+@click.option("--markdown", is_flag=True, help="Print the reference of all keys as a page instead.")
+def schema(install: bool, files: tuple[str, ...], markdown: bool) -> None:
+    """Print the JSON schema of problem files, with which editors complete and check them."""
+    if markdown and install:
+        raise click.UsageError("expected one of --install and --markdown, found both")
+    if files and not install:
+        raise click.UsageError("--files belongs to --install")
+    if markdown:
+        from ..problem_file.reference import reference
+
+        click.echo(reference(), nl=False)
+        return
     from ..problem_file.json_schema import json_schema_text
 
-    click.echo(json_schema_text(), nl=False)
+    if not install:
+        click.echo(json_schema_text(), nl=False)
+        return
+    with bad_input():
+        from ..output.editor_settings import SCHEMA
+        from ..output.editor_settings import install as write
+
+        patterns = files or ("/*.yaml", "/problems/*.yaml")
+        path = write(Path(), json_schema_text(), patterns)
+        click.echo(f"{path}, {SCHEMA}: Visual Studio Code checks {', '.join(patterns)} (extension redhat.vscode-yaml)")
 
 
 @click.command(name="list")
