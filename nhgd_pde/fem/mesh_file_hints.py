@@ -37,7 +37,6 @@ HINTS = {
     ".foam": "is a case of OpenFOAM: write its mesh with foamToVTK, and name the .vtu file",
     ".mph": "is a model of COMSOL: export its mesh as NASTRAN (.nas)",
     ".cas": "is a case of Fluent: export its mesh for gmsh or as CGNS (.cgns)",
-    ".yaml": "is a problem file, not a mesh",
     ".png": "is a picture, not a mesh",
 }
 """End of a file's name -> what the file is and what to do, with the subject left out."""
