@@ -111,7 +111,7 @@ def test_mended_texts_have_the_values_that_were_meant() -> None:
         ("grad(u)", "an expression has no derivatives"),
         ("u.dx(0)", "an expression has no derivatives"),
         ("inner(grad(u), grad(v))", "write a weak form of your own (pde.python)"),
-        ("u**2", "the state u can stand in pde.nonlinearity of kind semilinear alone"),
+        ("u**2", "the state u can stand only in pde.nonlinearity of kind semilinear"),
         ("[x, y]", "a vector is a list of YAML"),
         ("(x, y)", "a vector is a list of YAML"),
         ("2j*x", "a complex value is a list [real part, imaginary part]"),

@@ -55,7 +55,7 @@ ROWS = (
         "random inputs get a name under parameters, and expressions use that name",
     ),
     Row(r"(?i)\bpiecewise\b", None, _WHERE),
-    Row(r"\bu\b(?!\s*\()", None, "the state u can stand in pde.nonlinearity of kind semilinear alone"),
+    Row(r"\bu\b(?!\s*\()", None, "the state u can stand only in pde.nonlinearity of kind semilinear"),
     Row(r"(?<![<>=!:])=(?!=)", None, "an expression has no assignments; a comparison is written =="),
     # Python, NumPy and C.
     Row(r"^\s*lambda\b[^:]*:\s*", "", "an expression is written without lambda"),
