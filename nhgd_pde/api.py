@@ -14,6 +14,7 @@ from .output.names import PROBLEM
 from .output.ownership import claimed_for_new, claimed_for_resume
 from .output.storage import OutputError
 from .problem import Problem
+from .problem_file.errors import ProblemError
 from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
 from .run.sharing import check_roles, sharing
@@ -38,7 +39,13 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     """
     if isinstance(source, str | Path) and (Path(source) / PROBLEM).is_file():
         source = Path(source) / PROBLEM
-    return build_problem(read_problem(source, overrides))
+    try:
+        file = read_problem(source, overrides)
+    except ProblemError as error:
+        from .building.part_names import with_names
+
+        raise with_names(error) from None
+    return build_problem(file)
 
 
 def build_problem(file: ProblemFile) -> Problem:

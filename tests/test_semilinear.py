@@ -208,7 +208,7 @@ def complaint(overrides: dict[str, Any]) -> str:
         (pde("u**3 + z"), "pde.nonlinearity: 'z' has no value in 2-D"),
         (pde("u**3 + t"), "pde.nonlinearity: uses the time 't'"),
         (pde("u.real"), "pde.nonlinearity: an attribute ('.') is not allowed"),
-        (pde("u**3", source="u"), "pde.source: unknown name 'u'"),
+        (pde("u**3", source="u"), "pde.source: the state u can stand only in pde.nonlinearity"),
         (pde("u**3", reaction=1), "pde.reaction: unknown key"),
         (pde("u**3", conductivity=0), "pde.conductivity: expected a positive conductivity, found 0"),
         (pde("x", boundary={}), "pde.boundary: no Dirichlet or Robin condition and no reaction"),

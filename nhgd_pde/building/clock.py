@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +10,6 @@ import scipy.sparse as sp
 from ..control.controls import TimeRule
 from ..problem_file.control_spec import DirichletControl
 from ..problem_file.schema import ProblemSpec
-from .issue_collector import IssueCollector
 
 # Rounding error of the number of a level, which is a time over the length of a step.
 _ROUNDING = 1e-6
@@ -102,12 +100,3 @@ def clock_of(spec: ProblemSpec) -> Clock | None:
     implicit = spec.pde.mixed or any(isinstance(each, DirichletControl) for each in spec.controls)
     first = 1.0 if implicit else theta
     return Clock(spec.time.steps, spec.time.end / spec.time.steps, theta, first)
-
-
-def check_clock(mistakes: IssueCollector, spec: ProblemSpec, evolves: Literal["never", "may", "always"]) -> None:
-    """Complain of a steady equation in a problem with time, and of an evolution without time."""
-    kind = spec.pde.kind
-    if evolves == "always" and spec.time is None:
-        mistakes.complain("time", f"missing; an equation of kind {kind} evolves in time")
-    elif evolves == "never" and spec.time is not None:
-        mistakes.complain("time", f"an equation of kind {kind} does not evolve in time")

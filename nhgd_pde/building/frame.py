@@ -23,7 +23,7 @@ from ..uncertainty.inputs import RandomInputs
 from ..uncertainty.sampling import Samples
 from .boundary_conditions import boundary_conditions
 from .boundary_facets import boundary_facets, fixed_facets, other_facets
-from .clock import Clock, check_clock, clock_of
+from .clock import Clock, clock_of
 from .constraint_builder import ConstraintBuilder
 from .control_builder import ControlBuilder, check_parameters_used, starting_parameters
 from .control_spaces import ControlSpaces
@@ -41,7 +41,7 @@ from .pieces import Pieces
 from .random_inputs import on_nodes, random_inputs, samples_of
 from .random_values import RandomValues
 from .values import Values
-from .well_posedness import check_held, check_level, undetermined
+from .well_posedness import check_held, check_level, check_regularised, undetermined
 
 # The number of scenarios in which the properties of an equation are looked up, and the number of values of one
 # coefficient up to which more scenarios are looked at.
@@ -120,7 +120,6 @@ class Frame:
         random = None
         if self.inputs is not None and self.samples is not None:
             random = RandomValues(self.inputs, np.zeros((1, self.inputs.dimension)), squeezed=True)
-        check_clock(self.mistakes, self.file.spec, self.section.evolves)
         return Values(
             self.file,
             self.domain,
@@ -257,6 +256,7 @@ class Frame:
         check_parameters_used(values, entries)
         if not values.issues:
             check_overlaps(values, self.state, self.facets, entries)
+            check_regularised(values, entries, self.terms.joint_control)
             if interior.unseen:
                 check_held(values, self.state, interior.unseen, self.fixed, self.facets, conditions)
             else:

@@ -1,4 +1,4 @@
-"""Whether the boundary conditions determine the state, a pressure included."""
+"""Whether boundary conditions determine the state, a pressure included, and the objective determines the controls."""
 
 from __future__ import annotations
 
@@ -19,6 +19,29 @@ from .values import Values
 
 # The largest net flux of interpolated data without a net flux, as a share of the flow, on the coarsest meshes.
 _LEAST_BALANCE = 1e-2
+
+
+def check_regularised(values: Values, entries: Sequence[Entry], joint_control: bool) -> None:
+    """Tell of controls that are fields with neither regularisation nor two bounds.
+
+    Few numbers are determined by what they do to the state, and fields between bounds have an optimum. A field
+    without both can follow the noise of the data, and then is another one on each mesh.
+
+    Args:
+        joint_control: a function of the user in the objective depends on the controls, and may regularise them.
+    """
+    for entry in entries:
+        part = entry.part
+        bounded = all(bound is not None and bool(torch.isfinite(bound).all()) for bound in (part.lower, part.upper))
+        kept = joint_control or any(term.regularises(part.name) for term in values.file.spec.objective)
+        # In 1-D a side is a point, where a control is one number.
+        numbers = part.space is None or (entry.side is not None and values.domain.dim == 1)
+        if not (numbers or bounded or kept):
+            values.mistakes.tell(
+                f"{entry.key} is a field with neither regularisation nor two bounds: it may follow the noise of the "
+                "data, grow and differ from mesh to mesh; add {kind: regularisation, weight: 1e-6} to objective, with "
+                "a weight that fits your units, or give bounds: [lower, upper]"
+            )
 
 
 def check_level(values: Values, state: StateSpace, fixed: np.ndarray, absorbing: bool) -> None:

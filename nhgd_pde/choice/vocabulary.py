@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from ..problem_file import method_spec, schema, task_schema
 from ..problem_file.catalogue import SOLVERS, found_at
+from ..problem_file.starter import TASKS as STARTERS
 
 
 def vocabulary() -> dict[str, dict[str, str]]:
@@ -25,6 +26,7 @@ def vocabulary() -> dict[str, dict[str, str]]:
         "inner models (inner.model)": _choices("model", method_spec.InnerSpec),
         "curvature backends (curvature.kind)": _choices("kind", method_spec.CurvatureSpec),
         "outer methods (outer.method)": _choices("method", method_spec.OuterSpec),
+        "starters (nhgd-pde new), besides the equations": {name: text for name, (text, _) in STARTERS.items()},
     }
 
 

@@ -21,10 +21,16 @@ def overrides_of(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 def checked_file(file: Path, settings: tuple[str, ...], method: str | None = None) -> ProblemFile:
+    from ..problem_file.errors import ProblemError
     from ..problem_file.loading import read_problem
     from ..problem_file.room import check_room
 
-    problem = read_problem(file, overrides_of(settings) | ({} if method is None else {"method": method}))
+    try:
+        problem = read_problem(file, overrides_of(settings) | ({} if method is None else {"method": method}))
+    except ProblemError as error:
+        from ..building.part_names import with_names
+
+        raise with_names(error) from None
     check_room(problem)
     return problem
 

@@ -79,7 +79,8 @@ def read(path: Path, reading: Reading = Reading(), facets: Path | None = None) -
     try:
         return to_skfem(found, reading)
     except MeshFileError as error:
-        raise MeshFileError(f"mesh file {path} {error}") from None
+        told = _hint(path)
+        raise MeshFileError(f"mesh file {path} {error}{'' if told is None else f'; it {told}'}") from None
 
 
 def read_meshio(path: Path) -> meshio.Mesh:
@@ -106,8 +107,19 @@ def read_meshio(path: Path) -> meshio.Mesh:
             "`pip install 'nhgd-pde[formats]'`"
         ) from None
     except (SystemExit, Exception) as error:
+        told = _hint(path)
+        if told is not None:
+            raise MeshFileError(f"mesh file {path} {told}") from None
         reason = "" if isinstance(error, SystemExit) or not str(error) else f": {error}"
         raise MeshFileError(f"mesh file {path} cannot be read by meshio{reason}") from None
+
+
+def _hint(path: Path) -> str | None:
+    """What a file is that cannot be used, and what to do; None where the end of its name tells nothing."""
+    # Sound meshes are read without loading the table of hints.
+    from .mesh_file_hints import hint
+
+    return hint(path)
 
 
 def to_skfem(original: meshio.Mesh, reading: Reading = Reading()) -> FoundMesh:

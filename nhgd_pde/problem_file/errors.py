@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 # Largest number of characters of a key or a path in a message, and of one line; largest number of lines.
 _LONGEST_KEY, _LONGEST = 200, 2_000
@@ -31,10 +32,17 @@ class Issue:
 
 
 class ProblemError(ValueError):
-    """A problem file that cannot be used; the text has one line for each of the first issues."""
+    """A problem file that cannot be used; the text has one line for each of the first issues.
 
-    def __init__(self, issues: Iterable[Issue]) -> None:
+    Attributes:
+        issues: the mistakes.
+        rest: a problem of what is right in the file, a `loading.RestOfFile`, in which names of the mesh can be
+            checked; None without one.
+    """
+
+    def __init__(self, issues: Iterable[Issue], rest: Any = None) -> None:
         self.issues: tuple[Issue, ...] = tuple(issues)
+        self.rest = rest
         lines = [str(issue) for issue in self.issues[:_MOST_LINES]]
         if len(self.issues) > _MOST_LINES:
             lines.append(f"... and {len(self.issues) - _MOST_LINES:,} more mistakes")
@@ -45,9 +53,16 @@ class ProblemError(ValueError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the known name nearest to `name`, or nothing when none is near."""
+    """` (did you mean 'x'?)` for what `name` is called here, or for the known name nearest to it; or nothing."""
     if len(name) > _LONGEST_NAME:
         return ""
+    # The table is loaded with the first mistake.
+    from nhgd_pde.problem_file.other_names import words_for
+
+    known = list(known)
+    called = words_for(name, known)
+    if called:
+        return f" (did you mean {' or '.join(map(repr, called))}?)"
     spelt = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.6)
     return f" (did you mean {spelt[near[0]]!r}?)" if near else ""

@@ -22,6 +22,9 @@ VARIABLES = (*COORDINATES, "r", "t")
 RESERVED = frozenset({"x", "r", "t", *CONSTANTS, *FUNCTIONS})
 """Names that a file may not give to anything. It may use y and z, where the mesh does not have these coordinates."""
 
+ALLOWED = f"; allowed: {', '.join(FUNCTIONS)}"
+"""The end of a message about a function that is not one of these."""
+
 _SYMBOLS: Mapping[type[ast.AST], str] = {
     **{ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"},
     **{ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="},
@@ -36,7 +39,7 @@ _REFUSED: Mapping[type[ast.AST], str] = {
     ast.GeneratorExp: "a comprehension",
     ast.NamedExpr: "an assignment (':=')",
     ast.JoinedStr: "an f-string",
-    ast.IfExp: "'if ... else' (use where(condition, yes, no))",
+    ast.IfExp: "'if ... else'",
     ast.List: "a list",
     ast.Tuple: "a tuple",
     ast.Set: "a set",
@@ -83,8 +86,7 @@ class Parser:
             raise ExpressionError("expected an expression, found an empty text")
         for column, character in enumerate(source, start=1):
             if not character.isascii() or not character.isprintable() or character in "#\\^;$?`":
-                hint = " (a power is written '**')" if character == "^" else ""
-                raise self._error(column, f"the character {character!r} is not allowed{hint}")
+                raise self._error(column, f"the character {character!r} is not allowed")
         indent = len(source) - len(source.lstrip())
         try:
             with warnings.catch_warnings():
@@ -197,8 +199,7 @@ class Parser:
             self._refuse(node.func, "only functions called by their name are allowed")
         name = node.func.id
         if name not in FUNCTIONS:
-            allowed = ", ".join(FUNCTIONS)
-            self._refuse(node, f"function {name!r} is not allowed{suggest(name, FUNCTIONS)}; allowed: {allowed}")
+            self._refuse(node, f"function {name!r} is not allowed{suggest(name, FUNCTIONS)}{ALLOWED}")
         if node.keywords:
             self._refuse(node, f"{name!r} takes no named arguments")
         count = FUNCTIONS[name]

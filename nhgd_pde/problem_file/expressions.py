@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nhgd_pde.problem_file.arithmetic import Arithmetic, Node, numpy_functions, numpy_number, torch_functions
 from nhgd_pde.problem_file.expression_parser import (
+    ALLOWED,
     COORDINATES,
     RESERVED,
     ExpressionError,
@@ -57,8 +58,7 @@ class Expression:
             tree: Node = ("number", finite_number(original))
             variables: frozenset[str] = frozenset()
         else:
-            parser = Parser(original, frozenset(names))
-            tree, variables = parser.parse(), frozenset(parser.used)
+            tree, variables = _parsed(original, frozenset(names))
         for name, value in (
             ("original", original),
             ("names", frozenset(names)),
@@ -122,3 +122,30 @@ class Expression:
             where = f"in {len(x)}-D" if name in COORDINATES else "here"
             raise ExpressionError(f"{name!r} has no value {where}, in {shortened(str(self))}")
         return values
+
+
+def _parsed(text: str, names: frozenset[str]) -> tuple[Node, frozenset[str]]:
+    """The tree of a text and its variables.
+
+    Raises:
+        ExpressionError: the text is not an expression; the message begins with what to write, where that is known.
+    """
+    parser = Parser(text, names)
+    try:
+        return parser.parse(), frozenset(parser.used)
+    except ExpressionError as error:
+        # Texts without mistakes are read without loading the table of hints.
+        from nhgd_pde.problem_file.expression_hints import hint
+
+        told = hint(text, names, lambda mended: _accepted(mended, names))
+        if told is None:
+            raise
+        raise ExpressionError(f"{told}: {str(error).replace(ALLOWED, '')}") from None
+
+
+def _accepted(text: str, names: frozenset[str]) -> bool:
+    try:
+        Parser(text, names).parse()
+    except ExpressionError:
+        return False
+    return True

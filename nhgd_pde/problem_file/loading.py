@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from nhgd_pde.problem_file.errors import Issue, ProblemError
 from nhgd_pde.problem_file.fields import Context, found
+from nhgd_pde.problem_file.fields.mistakes import Location
 from nhgd_pde.problem_file.scenario_spec import name_complaint
 from nhgd_pde.problem_file.schema import ProblemSpec
 from nhgd_pde.problem_file.yaml_text import YamlText
@@ -128,6 +129,19 @@ def read_dump(text: str) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class RestOfFile:
+    """What is right in a file with mistakes.
+
+    Attributes:
+        file: the file without what is wrong, with stand-ins for sections that a file must have.
+        left_out: the places whose values were left out or replaced.
+    """
+
+    file: ProblemFile
+    left_out: frozenset[tuple[int | str, ...]]
+
+
 def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ProblemFile:
     """Read and check a problem.
 
@@ -136,50 +150,77 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
 
     Raises ProblemError with every mistake found.
     """
-    path: Path | None = None
-    lines: dict[str, int] = {}
-    issues: list[Issue] = []
-    if isinstance(source, Mapping):
-        data: Any = _plain(source)
-    elif not isinstance(source, str | Path):
-        raise ProblemError([Issue("", f"expected a path or a mapping, found {found(source)}")])
-    else:
-        path = Path(source)
-        data = YamlText(path, lines, issues).read()
-    overridden: set[str] = set()
-
-    def issue(key: str, message: str) -> Issue:
-        return Issue(key, message, _place(key, path, lines, overridden))
-
-    if not isinstance(data, dict):
-        message = f"expected a mapping with {', '.join(ProblemSpec.model_fields)}, found {found(data)}"
-        raise ProblemError([*issues, issue("", message)])
-    for key, value in (overrides or {}).items():
-        complaint = _set(data, key, _plain(value), overridden)
-        if complaint:
-            issues.append(Issue(key, complaint, OVERRIDE))
+    reading = _Reading(Path(source) if isinstance(source, str | Path) else None)
+    data = reading.content(source, overrides or {})
+    mistakes: list[tuple[Location, str]] = []
     try:
-        spec = _vocabulary(data).model_validate(data, context=_context(data))
+        spec = _checked(data, _context(data))
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)
-        checked = [issue(".".join(map(str, each["loc"])), each["msg"]) for each in details]
+        mistakes = [(each["loc"], each["msg"]) for each in error.errors(include_url=False, include_input=False)]
+    else:
+        if not reading.issues:
+            return reading.file(spec)
+    raise reading.refusal(data, mistakes)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One reading of a file: where each of its keys comes from, and what could not be read."""
+
+    path: Path | None
+    lines: dict[str, int] = field(default_factory=dict)
+    overridden: set[str] = field(default_factory=set)
+    issues: list[Issue] = field(default_factory=list)
+
+    def content(self, source: object, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The content of a source with overrides."""
+        if self.path is not None:
+            data = YamlText(self.path, self.lines, self.issues).read()
+        elif isinstance(source, Mapping):
+            data = _plain(source)
+        else:
+            raise ProblemError([Issue("", f"expected a path or a mapping, found {found(source)}")])
+        if not isinstance(data, dict):
+            message = f"expected a mapping with {', '.join(ProblemSpec.model_fields)}, found {found(data)}"
+            raise ProblemError([*self.issues, self.issue("", message)])
+        for key, value in overrides.items():
+            complaint = _set(data, key, _plain(value), self.overridden)
+            if complaint:
+                self.issues.append(Issue(key, complaint, OVERRIDE))
+        return data
+
+    def issue(self, key: str, message: str) -> Issue:
+        return Issue(key, message, _place(key, self.path, self.lines, self.overridden))
+
+    def file(self, spec: ProblemSpec) -> ProblemFile:
+        return ProblemFile(spec, self.path, self.lines, frozenset(self.overridden))
+
+    def refusal(self, data: dict[str, Any], mistakes: list[tuple[Location, str]]) -> ProblemError:
+        """The exception for these mistakes of a content, and for those in the rest of it."""
         # A value that cannot be read is reported once; other expectations at its key are not.
-        unread = {each.key for each in issues}
-        checked = [each for each in checked if each.key not in unread]
-        raise ProblemError(sorted([*issues, *checked], key=_reading_order)) from None
-    if issues:
-        raise ProblemError(issues)
-    return ProblemFile(spec, path, lines, frozenset(overridden))
+        unread, rest = {each.key for each in self.issues}, None
+        if "task" not in data:
+            # Files without mistakes are read without loading this.
+            from nhgd_pde.problem_file.mending import place_of, rest_of
+
+            context = _context(data)
+            wrong = [*(place for place, _ in mistakes), *(place_of(key) for key in unread if key)]
+            left = rest_of(_plain(data), wrong, lambda some, out: _checked(some, replace(context, left_out=out)))
+            mistakes = [*mistakes, *left.further]
+            rest = None if left.spec is None else RestOfFile(self.file(left.spec), left.left_out)
+        checked = [self.issue(".".join(map(str, place)), message) for place, message in mistakes]
+        issues = [*self.issues, *(each for each in checked if each.key not in unread)]
+        return ProblemError(in_reading_order(issues), rest)
 
 
-def _vocabulary(data: Mapping[str, Any]) -> type[Any]:
-    """The keys that a file may have: those of a task, or those of an equation."""
+def _checked(data: Mapping[str, Any], context: Context) -> Any:
+    """The spec of a content: that of a task, or that of an equation; raises ValidationError."""
     if "task" not in data:
-        return ProblemSpec
+        return ProblemSpec.model_validate(data, context=context)
     # Problems with an equation are read without loading what tasks need.
     from nhgd_pde.problem_file.task_schema import TaskSpec
 
-    return TaskSpec
+    return TaskSpec.model_validate(data, context=context)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -226,6 +267,11 @@ def _prefixes(key: str) -> Iterator[str]:
     while key:
         yield key
         key = key.rpartition(".")[0]
+
+
+def in_reading_order(issues: Iterable[Issue]) -> list[Issue]:
+    """Issues in the order of their lines, those of overrides last."""
+    return sorted(issues, key=_reading_order)
 
 
 def _reading_order(issue: Issue) -> tuple[int, int]:

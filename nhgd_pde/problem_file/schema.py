@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nhgd_pde.problem_file.catalogue import (
     CONSTRAINTS,
     EQUATIONS,
-    SEARCHES,
     TERMS,
     found_at,
 )
-from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec, ParameterControl
+from nhgd_pde.problem_file.control_spec import AllControls, ControlSpec
+from nhgd_pde.problem_file.cross_checks import complaints_between
 from nhgd_pde.problem_file.data_spec import Data
 from nhgd_pde.problem_file.equation_parts import EquationSpec, Vector
 from nhgd_pde.problem_file.expressions import Expression
 from nhgd_pde.problem_file.fields import (
     Bytes,
+    Context,
     Formula,
     OneOf,
     Section,
@@ -46,7 +47,7 @@ from nhgd_pde.problem_file.method_spec import (
     Seed,
 )
 from nhgd_pde.problem_file.part_spec import Parts
-from nhgd_pde.problem_file.population_spec import PopulationSpec, population_complaints
+from nhgd_pde.problem_file.population_spec import PopulationSpec
 from nhgd_pde.problem_file.presets import with_defaults, with_preset
 from nhgd_pde.problem_file.scenario_spec import ParameterSpec, RiskSpec, ScenariosSpec, name_complaint
 from nhgd_pde.problem_file.solver_spec import SolverSpec
@@ -160,19 +161,12 @@ class ProblemSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _scenarios_of_parameters(cls, data: Any) -> Any:
-        """With random inputs, scenarios and risk have defaults; without random inputs, both are mistakes."""
-        if not isinstance(data, Mapping):
+        """With random inputs, scenarios and risk have defaults."""
+        given = data.get("parameters") if isinstance(data, Mapping) else None
+        if not (isinstance(given, Mapping) and given):
             return data
-        given = data.get("parameters")
-        if isinstance(given, Mapping) and given:
-            defaults = {"scenarios": {}, "risk": "mean"}
-            return {**data, **{key: value for key, value in defaults.items() if data.get(key) is None}}
-        if given is None or isinstance(given, Mapping):
-            extra = [key for key in ("scenarios", "risk") if data.get(key) is not None]
-            message = "expected none without parameters, which are what is random"
-            if extra:
-                raise_issues("ProblemSpec", [((key,), issue(message)) for key in extra])
-        return data
+        defaults = {"scenarios": {}, "risk": "mean"}
+        return {**data, **{key: value for key, value in defaults.items() if data.get(key) is None}}
 
     @field_validator("parameters", "data", mode="before")
     @classmethod
@@ -184,40 +178,12 @@ class ProblemSpec(Section):
         return value
 
     @model_validator(mode="after")
-    def _names_of_their_own(self) -> ProblemSpec:
-        """Controls that are parameters, random inputs and data cannot share a name."""
-        controlled = {each.name for each in self.controls if isinstance(each, ParameterControl)}
-        message = "the name is taken: a control of kind parameter has it"
-        clashes = [(("parameters", name), issue(message)) for name in self.parameters if name in controlled]
-        clashes += [(("data", name), issue(message)) for name in self.data if name in controlled]
-        random = "the name is taken: a random input under parameters has it"
-        clashes += [(("data", name), issue(random)) for name in self.data if name in self.parameters]
-        if clashes:
-            raise_issues("ProblemSpec", clashes)
-        return self
-
-    @model_validator(mode="after")
-    def _weights_of_risk(self) -> ProblemSpec:
-        """Sparse quadratures have negative weights, which are not probabilities."""
-        sparse = self.scenarios is not None and self.scenarios.sampling == "quadrature"
-        if sparse and self.scenarios is not None and self.scenarios.rule != "tensor" and self.risk != "mean":
-            message = "expected mean with a sparse quadrature, whose weights may be negative; take rule: tensor"
-            raise_issues("ProblemSpec", [(("risk",), issue(message))])
-        return self
-
-    @model_validator(mode="after")
-    def _stable_elements(self) -> ProblemSpec:
-        if self.element == "P1" and self.pde.mixed:
-            message = f"expected P2 or none: {self.pde.kind} takes P2 velocities and P1 pressures; found 'P1'"
-            raise_issues("ProblemSpec", [(("element",), issue(message))])
-        return self
-
-    @model_validator(mode="after")
-    def _searched(self) -> ProblemSpec:
-        if self.method in SEARCHES:
-            complaints = [(place, issue(message)) for place, message in population_complaints(self)]
-            if complaints:
-                raise_issues("ProblemSpec", complaints)
+    def _consistent(self, info: ValidationInfo) -> ProblemSpec:
+        """What several sections have to be together."""
+        left_out = info.context.left_out if isinstance(info.context, Context) else ()
+        complaints = list(complaints_between(self, left_out))
+        if complaints:
+            raise_issues("ProblemSpec", [(place, issue(message)) for place, message in complaints])
         return self
 
     @property

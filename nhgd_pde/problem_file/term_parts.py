@@ -33,6 +33,10 @@ class TermSpec(Section):
         """Whether the term differs from one time step to another besides its expressions in t."""
         return False
 
+    def regularises(self, control: str) -> bool:
+        """Whether the term keeps a control of this name from growing, or from changing quickly in space."""
+        return False
+
 
 class ConditionSpec(Section):
     """The base of the sections of constraints.

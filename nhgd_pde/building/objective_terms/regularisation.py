@@ -46,6 +46,9 @@ class RegularisationTerm(Term):
             raise issue(f"expected none beside norm {norm}, as it is that of tv; found {value:g}")
         return value
 
+    def regularises(self, control: str) -> bool:
+        return self.weight > 0.0 and self.control in (None, control)
+
     def build(self, key: str, builder: ObjectiveBuilder) -> Objective:
         from ...objective.terms import Objective
 

@@ -22,10 +22,12 @@ class Context:
     Attributes:
         time: whether the problem evolves in time.
         parameters: names of the controls of kind parameter, of random inputs and of data.
+        left_out: places of the file whose values have been left out, because of mistakes there.
     """
 
     time: bool = False
     parameters: tuple[str, ...] = ()
+    left_out: frozenset[tuple[int | str, ...]] = frozenset()
 
 
 @dataclass(frozen=True)

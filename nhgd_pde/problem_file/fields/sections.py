@@ -173,7 +173,8 @@ class _Choice:
     def _of_kind(self, kind: object) -> type[Section]:
         if isinstance(kind, str) and kind in self.by_kind:
             return self.by_kind[kind]
-        hint = suggest(kind, self.by_kind) if isinstance(kind, str) else ""
+        others = [f"{key}: ..." for key in self.by_key]
+        hint = suggest(kind, [*self.by_kind, *others]) if isinstance(kind, str) else ""
         raise_issues("kind", [(("kind",), expectation(f"one of {self._kinds}", kind, hint))])
 
 
@@ -184,6 +185,36 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         choice = _Choice.of(get_args(source))
         return core_schema.with_info_wrap_validator_function(choice.chosen, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        """The choice as conditions, of which one applies, so that editors name what is wrong in the chosen section."""
+        found = handler(schema)
+        members = found.get("anyOf", [found])
+        words = [each for each in members if "$ref" not in each]
+        by_kind, by_key, texts = {}, {}, {}
+        for each in members:
+            if "$ref" in each:
+                section = handler.resolve_ref_schema(each)
+                kind = section["properties"].get("kind", {}).get("const")
+                if kind is None:
+                    by_key[next(iter(section["properties"]))] = each
+                else:
+                    by_kind[kind], texts[kind] = each, section.get("description", "")
+        mapping: Schema = {"type": "object"}
+        if by_kind:
+            mapping["properties"] = {
+                "kind": {
+                    "enum": list(by_kind),
+                    "description": f"One of {', '.join(by_kind)}.",
+                    "enumDescriptions": list(texts.values()),
+                }
+            }
+        required = [{"required": [key]} for key in [*(["kind"] if by_kind else []), *by_key]]
+        mapping |= required[0] if len(required) == 1 else {"anyOf": required}
+        chosen = [({"required": ["kind"], "properties": {"kind": {"const": kind}}}, by_kind[kind]) for kind in by_kind]
+        chosen += [({"required": [key]}, each) for key, each in by_key.items()]
+        mapping["allOf"] = [{"if": condition, "then": section} for condition, section in chosen]
+        return {"if": {"type": "object"}, "then": mapping, "else": {"anyOf": words}} if words else mapping
 
 
 @dataclass(frozen=True)
@@ -209,4 +240,5 @@ class OneOrMore:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         single = handler(schema)
-        return {"anyOf": [single, {"type": "array", "items": single, "minItems": 1}]}
+        several = {"type": "array", "items": single, "minItems": 1}
+        return {"if": {"type": "array"}, "then": several, "else": single}
