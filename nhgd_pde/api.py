@@ -25,6 +25,8 @@ from .run.sharing import check_roles, sharing
 from .run.solution import Row, Solution
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .run.launcher import ProcessPlace
     from .verification import Verification
 
@@ -87,6 +89,7 @@ def solve(
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
     note: Callable[[str], None] = lambda sentence: None,
+    initial: np.ndarray | None = None,
 ) -> Solution:
     """Solve a problem.
 
@@ -104,6 +107,9 @@ def solve(
         tell: called with a sentence when a file of the folder cannot be written and the run goes on without it; all
             such sentences are in `stats["warnings"]` as well.
         note: called with a sentence after every generation of a population search, and at its end.
+        initial: (p,) the control to start from in place of that of the file, such as `control` of another solution.
+            `outer.rtol` stays relative to the gradient at the control of the file, which is evaluated once, so that
+            the run ends where a run from there does. A run that is resumed needs it for this goal alone.
 
     Returns:
         The solution; of a task a `TaskSolution`. Numerical failure is its status, not an exception. A
@@ -129,7 +135,7 @@ def solve(
         sharing(problem, roles, place, folder) as shared,
         at_most_threads(shared.threads),
     ):
-        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note)
+        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note, initial)
         return cast(Solution, run.solve(folder, resume, lock))
 
 
