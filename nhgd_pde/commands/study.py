@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the study; outputs/NAME by default.")
 @click.option("--processes", type=click.IntRange(min=1), help="Processes that share the runs; as in FILE by default.")
 @click.option("--scheduler", metavar="HOST:PORT", help="A Dask cluster that makes the runs.")
-@click.option("--resume", is_flag=True, help="Go on: runs that have ended are kept, others go on from their checkpoints.")
+@click.option(
+    "--resume", is_flag=True, help="Go on: runs that have ended are kept, others go on from their checkpoints."
+)
 @click.option("--retry", is_flag=True, help="With --resume: make runs that have failed again.")
 @click.option("--overwrite", is_flag=True, help="Replace the study in the folder.")
 @click.option("-q", "--quiet", is_flag=True, help="The last lines only.")

@@ -38,9 +38,10 @@ def converged(
     reason = _gradient(current, first, goal, stopping)
     if not stopping.small(current, goal):
         settled = max(current.change, current.change_before)
+        share = _relative(current.gradient_norm, first.gradient_norm)
         reason = (
             f"the control has settled: the last two steps changed no value by more than {settled:.1e} (goal "
-            f"{stopping.change:.0e}); its gradient is {_relative(current.gradient_norm, first.gradient_norm)} of the first one"
+            f"{stopping.change:.0e}); its gradient is {share} of the first one"
         )
     elif current.iteration == 0:
         reason = _at_the_start(first, goal, stopping, scales) or reason

@@ -32,7 +32,9 @@ def helper(
     """
     command = [sys.executable, "-m", *arguments]
     with stops_held_back():
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, text=True, env={**environment, VARIABLE: "1"})
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=stdout, text=True, env={**environment, VARIABLE: "1"}
+        )
     assert child.stdin is not None
     try:
         # If the helper has died already, the process that waits for it will find out.

@@ -38,8 +38,8 @@ class ProblemSequence:
         stage: number of its stage.
         before: number of outer iterations of all stages and rounds before it.
         rounds: number of rounds that have ended.
-        reference: the first gradient norm of the run; 0 before the first evaluation. Of a warm run the norm at the start
-            of the file, to which its goal is relative.
+        reference: the first gradient norm of the run; 0 before the first evaluation. Of a warm run the norm at the
+            start of the file, to which its goal is relative.
         warm: the run starts at another control than that of the file.
 
     Args:

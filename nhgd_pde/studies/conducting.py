@@ -61,7 +61,10 @@ def study(
     first = _checked(file, count, scheduler)
     terms = names_of_terms(first)
     path = Path(output) if output is not None else Path("outputs") / file.spec.study
-    with opened_study(path, resume, overwrite) as folder, closing(_workers(count, scheduler, interrupted, note)) as team:
+    with (
+        opened_study(path, resume, overwrite) as folder,
+        closing(_workers(count, scheduler, interrupted, note)) as team,
+    ):
         folder.write_study(file.dump())
         session = Session(file, folder, team, interrupted, callback, retry)
         session.make()

@@ -34,7 +34,9 @@ class DaskWorkers:
         try:
             self._client = Client(scheduler, timeout=_PATIENCE, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
-            raise _refused(f"expected the address of a Dask scheduler, HOST:PORT, found {scheduler!r}: {error}") from None
+            raise _refused(
+                f"expected the address of a Dask scheduler, HOST:PORT, found {scheduler!r}: {error}"
+            ) from None
         threads = self._client.nthreads()
         if not threads or max(threads.values()) > 1:
             self._client.close()
@@ -83,5 +85,3 @@ def _caught(future: Future[Record]) -> Future[Record]:
 
 def _refused(message: str) -> ProblemError:
     return ProblemError([Issue("", message, "--scheduler")])
-
-

@@ -89,9 +89,7 @@ def planned(spec: StudySpec) -> list[PlannedRun]:
     elif isinstance(spec, ContinuationSpec) or (isinstance(spec, ParetoSpec) and spec.start == "neighbour"):
         chain = len(settings) // len(next(iter(spec.vary.values())).values)
         before = {k: k - chain for k in range(chain, len(settings))}
-    return [
-        PlannedRun(k + 1, each, before[k] + 1 if k in before else None) for k, each in enumerate(settings)
-    ]
+    return [PlannedRun(k + 1, each, before[k] + 1 if k in before else None) for k, each in enumerate(settings)]
 
 
 def combinations(vary: Mapping[str, Variation]) -> Iterator[Settings]:

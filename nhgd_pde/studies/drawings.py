@@ -51,9 +51,7 @@ def _convergence(figure_type: type[Figure], spec: StudySpec, found: Mapping[str,
         axes.loglog(sizes, errors, "o-", color=f"C{k}", label=f"{QUANTITIES[name]}: order {orders[-1]:.2f}")
         whole = max(round(orders[-1]), 1)
         axes.loglog(sizes, errors[-1] * 1.5 * (sizes / sizes[-1]) ** whole, ":", color=f"C{k}", alpha=0.7)
-        axes.annotate(
-            f"$h^{{{whole}}}$", (sizes[0], errors[-1] * 1.5 * (sizes[0] / sizes[-1]) ** whole), color=f"C{k}"
-        )
+        axes.annotate(f"$h^{{{whole}}}$", (sizes[0], errors[-1] * 1.5 * (sizes[0] / sizes[-1]) ** whole), color=f"C{k}")
     if not axes.lines:
         raise ValueError("no quantity converges with an order: more or finer levels show one")
     axes.set_xlabel("time step" if "time.steps" in getattr(spec, "vary", {}) else "size of a cell")
@@ -73,6 +71,7 @@ def _l_curve(figure_type: type[Figure], spec: StudySpec, found: Mapping[str, Any
         k = found["runs"].index(found["corner"]["run"])
         label = f"corner: weight {found['corner']['weight']:.2g}"
         axes.loglog([found["misfits"][k]], [found["terms"][k]], "o", ms=12, mfc="none", color="C3", label=label)
+    axes.margins(0.15)
     axes.set_xlabel("misfit: all other terms of the objective")
     axes.set_ylabel(f"{found['term']}, without its weight")
     return _finished(figure, axes, f"{spec.study}: L-curve")
@@ -130,7 +129,11 @@ def _samples(figure_type: type[Figure], spec: StudySpec, rows: Rows) -> Figure:
 def _settings(spec: StudySpec, rows: Rows) -> list[str]:
     """The settings that differ between the runs."""
     vary = getattr(spec, "vary", None)
-    keys = list(vary) if vary is not None else list(dict.fromkeys(key for each in getattr(spec, "runs", ()) for key in each))
+    keys = (
+        list(vary)
+        if vary is not None
+        else list(dict.fromkeys(key for each in getattr(spec, "runs", ()) for key in each))
+    )
     differing = [key for key in keys if len({repr(row.get(key)) for row in rows}) > 1]
     return differing or keys[:1]
 
@@ -157,7 +160,11 @@ def _scaled(axes: Axes, key: str, values: np.ndarray, names: list[str] | None, a
 
 
 def _parallel(
-    figure: Figure, axes: Axes, keys: Sequence[str], columns: Sequence[tuple[np.ndarray, list[str] | None]], values: np.ndarray
+    figure: Figure,
+    axes: Axes,
+    keys: Sequence[str],
+    columns: Sequence[tuple[np.ndarray, list[str] | None]],
+    values: np.ndarray,
 ) -> None:
     """A line a run through its settings and its result, coloured by the result."""
     from matplotlib import colormaps
@@ -166,7 +173,7 @@ def _parallel(
 
     norm = (LogNorm if _wide(values) else Normalize)(values.min(), values.max())
     heights = []
-    for k, ((numbers, names), key) in enumerate(zip(columns, keys, strict=True)):
+    for k, (numbers, names) in enumerate(columns):
         wide = names is None and _wide(numbers)
         scaled = np.log10(numbers) if wide else numbers
         span = np.ptp(scaled) or 1.0

@@ -9,7 +9,7 @@ import numpy as np
 
 # Points between two weights at which the curvature is evaluated.
 _POINTS = 50
-# Where the points of neighbouring weights nearly coincide, the direction of the curve, and its curvature, are noise. The
+# Where the points of neighbouring weights nearly coincide, the direction of the curve and its curvature are noise. The
 # speed along the curve has to be this share of its largest value.
 _SLOWEST = 0.02
 

@@ -51,8 +51,8 @@ def refined(rows: Sequence[Mapping[str, Any]], sizes: Sequence[float]) -> dict[s
     rows, sizes = [rows[k] for k in order], [sizes[k] for k in order]
     found: dict[str, Any] = {"runs": [row["run"] for row in rows], "sizes": list(sizes)}
     for name in QUANTITIES:
-        values = [row.get(name) for row in rows]
-        if any(value is None or not math.isfinite(value) for value in values):
+        values = [math.nan if row.get(name) is None else float(row[name]) for row in rows]
+        if not all(map(math.isfinite, values)):
             continue
         orders = [observed_order(sizes[k - 2 : k + 1], values[k - 2 : k + 1]) for k in range(2, len(values))]
         found[name] = {"values": values, "orders": orders, "limit": _limit(sizes, values, orders)}

@@ -13,7 +13,16 @@ from .one_run import Record
 
 # Columns that follow the settings, before and after the terms of the objective.
 _FIRST = ("status", "objective")
-_LAST = ("control_norm", "gradient_norm", "iterations", "solves", "factorisations", "state_dofs", "control_dofs", "size")
+_LAST = (
+    "control_norm",
+    "gradient_norm",
+    "iterations",
+    "solves",
+    "factorisations",
+    "state_dofs",
+    "control_dofs",
+    "size",
+)
 _END = ("seconds", "start", "attempts", "folder", "message")
 _UNWEIGHTED = "unweighted_"
 

@@ -164,7 +164,9 @@ def read_study(source: str | Path | Mapping[str, Any], settings: Mapping[str, An
         raise ProblemError([Issue("", f"expected a path or a mapping, found {found(source)}")])
     where = StudyFile(StudySpec.model_construct(), path, lines)
     if not isinstance(data, dict):
-        raise ProblemError([*issues, where.issue("", f"expected a mapping with study, problem, kind, found {found(data)}")])
+        raise ProblemError(
+            [*issues, where.issue("", f"expected a mapping with study, problem, kind, found {found(data)}")]
+        )
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         near = suggest(kind, KINDS) if isinstance(kind, str) else ""

@@ -1,4 +1,4 @@
-"""The folder of a study: its file, the rows of its runs, its table and its picture; and the names of its run folders."""
+"""The folder of a study: its file, the rows of its runs, its table, and the names of its run folders."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ class Study:
     Attributes:
         name: of the study.
         spec: its file.
-        rows: a mapping a run, the rows of table.csv: `run`, its settings by dotted key, `status`, `objective`, the terms
-            of the objective (`term_tracking`, and `unweighted_tracking` without its weight), `iterations`, `solves`,
-            `seconds`, `folder`, `message` ...
+        rows: a mapping a run, the rows of table.csv: `run`, its settings by dotted key, `status`, `objective`, the
+            terms of the objective (`term_tracking`, and `unweighted_tracking` without its weight), `iterations`,
+            `solves`, `seconds`, `folder`, `message` ...
         findings: what the kind of the study makes of its rows: orders and limits of a refinement, the points and the
             corner of an L-curve, the runs of a Pareto front, the best run.
         folder: where it is; the run folder of a row is `folder / row["folder"]`.

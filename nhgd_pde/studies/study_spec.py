@@ -132,7 +132,9 @@ class StudySpec(Section):
     # Ranges need a count where every value is a run.
     counted: ClassVar[bool] = True
 
-    study: str = Field(description="Name: the study is written to outputs/NAME.", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    study: str = Field(
+        description="Name: the study is written to outputs/NAME.", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+    )
     problem: Any = Field(description="The problem file, relative to the study file; in Python also its content.")
     kind: str = Field(description="What is made of the runs.")
     overrides: dict[str, Any] = Field(default={}, description="Settings of all runs, by dotted key.")
@@ -242,7 +244,9 @@ class LCurveSpec(OneKeySpec):
     least = _LEAST_WEIGHTS
 
     kind: Literal["l_curve"] = "l_curve"
-    start: Start = Field(default="cold", description="neighbour: each run starts from that with the next larger weight.")
+    start: Start = Field(
+        default="cold", description="neighbour: each run starts from that with the next larger weight."
+    )
 
     @field_validator("vary")
     @classmethod
@@ -259,7 +263,7 @@ class LCurveSpec(OneKeySpec):
 
 
 class ParetoSpec(VaryingSpec):
-    """Runs that trade terms of the objective against each other: those of which no other one is better in every term."""
+    """Runs that trade terms of the objective against each other: those that no other one is better than in all."""
 
     kind: Literal["pareto"] = "pareto"
     of: tuple[str, ...] = Field(

@@ -1,8 +1,8 @@
 """A process that makes runs of a study: `python -m nhgd_pde.studies.study_worker`.
 
 It reads tasks from standard input, a line of JSON each, and answers each with a line: the record of the run. The word
-`stop` ends the run that is being made, and those that follow, as interrupted. The process ends when its input is closed:
-with the process that has started it.
+`stop` ends the run that is being made, and those that follow, as interrupted. The process ends when its input is
+closed: with the process that has started it.
 """
 
 from __future__ import annotations
