@@ -126,7 +126,7 @@ def read_problem(source: str | Path | Mapping[str, Any], overrides: Mapping[str,
         # A value that cannot be read is reported once; other expectations at its key are not.
         unread = {each.key for each in issues}
         checked = [each for each in checked if each.key not in unread]
-        raise ProblemError(sorted([*issues, *checked], key=_reading_order)) from None
+        raise ProblemError(sorted([*issues, *checked], key=reading_order)) from None
     if issues:
         raise ProblemError(issues)
     return ProblemFile(spec, path, lines, frozenset(overridden))
@@ -188,7 +188,8 @@ def _prefixes(key: str) -> Iterator[str]:
         key = key.rpartition(".")[0]
 
 
-def _reading_order(issue: Issue) -> tuple[int, int]:
+def reading_order(issue: Issue) -> tuple[int, int]:
+    """By which mistakes are sorted: the lines of the file, then the overrides."""
     line = (issue.place or "").rpartition(":")[2]
     return (1, 0) if issue.place == OVERRIDE else (0, int(line) if line.isdigit() else 0)
 

@@ -28,8 +28,8 @@ def optuna_module() -> Any:
 def proposed(spec: OptunaSpec) -> Rounds:
     """Rounds of `batch` runs.
 
-    The sampler sees the results in the order of the runs, so that its proposals do not depend on which run was faster. A
-    study that is resumed makes the same proposals again.
+    The sampler sees the results in the order of the runs, so that its proposals do not depend on which run was faster.
+    A study that is resumed makes the same proposals again.
     """
     optuna = optuna_module()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

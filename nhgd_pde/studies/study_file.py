@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from ..problem_file.errors import Issue, ProblemError, suggest
 from ..problem_file.fields import found
-from ..problem_file.loading import OVERRIDE, ProblemFile, read_problem
+from ..problem_file.loading import OVERRIDE, ProblemFile, read_problem, reading_order
 from ..problem_file.yaml_text import YamlText
 from .study_spec import KINDS, ListSpec, StudySpec
 
@@ -94,10 +94,11 @@ class StudyFile:
                     first = seen.get(mark, (placed, number, 0))
                     seen[mark] = (first[0], first[1], first[2] + 1)
         if seen:
-            raise ProblemError(
+            told = [
                 self._with_settings(each, runs[number] if count < len(runs) else {})
                 for each, number, count in seen.values()
-            )
+            ]
+            raise ProblemError(sorted(told, key=reading_order))
         return files
 
     def _placed(self, each: Issue, settings: Mapping[str, Any], number: int) -> Issue:
@@ -107,11 +108,11 @@ class StudyFile:
         listed = f"runs.{number}" if isinstance(self.spec, ListSpec) else "vary"
         for keys, prefix in ((self.settings, None), (settings, listed), (self.spec.overrides, "overrides")):
             for key in keys:
-                if each.key == key or each.key.startswith(f"{key}."):
+                # A mistake is at the key that is set, below it, or at one above it that is not there else.
+                if each.key == key or each.key.startswith(f"{key}.") or key.startswith(f"{each.key}."):
                     if prefix is None:
                         return each
-                    own = f"{prefix}.{each.key}"
-                    return Issue(own, each.message, self._place(own))
+                    return Issue(f"{prefix}.{each.key}", each.message, self._place(f"{prefix}.{key}"))
         return each
 
     @staticmethod
