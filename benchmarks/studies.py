@@ -52,9 +52,8 @@ def main(runs: int = 40, cells: int = 128) -> None:
         one, rows = timed(folder / "study.yaml", folder / "one", 1)
         two, shared = timed(folder / "study.yaml", folder / "two", 2)
     equal = "equal rows" if rows == shared else "OTHER ROWS"
-    print(
-        f"{runs} runs of {cells} x {cells} cells: {one:.1f} s on one process, {two:.1f} s on two, ratio {two / one:.2f}; {equal}"
-    )
+    print(f"{runs} runs of {cells} x {cells} cells, {equal}: {one:.1f} s on one process, {two:.1f} s on two")
+    print(f"ratio {two / one:.2f}")
 
 
 if __name__ == "__main__":

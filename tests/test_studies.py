@@ -55,8 +55,8 @@ def slow(folder: Path) -> Path:
     study: slow
     problem: {POISSON}
     kind: grid
-    vary: {{objective.1.weight: [1.0e-4, 1.0e-5, 1.0e-6]}}
-    overrides: {{mesh.cells: [16, 16], outer.method: gradient, outer.iterations: 400, outer.rtol: 1.0e-12}}
+    vary: {{objective.1.weight: [3.0e-6, 1.0e-6, 3.0e-7]}}
+    overrides: {{mesh.cells: [24, 24], outer.method: gradient, outer.iterations: 400, outer.rtol: 1.0e-12}}
     """
     path = folder / "slow.yaml"
     path.write_text("\n".join(line.removeprefix("    ") for line in text.splitlines()))

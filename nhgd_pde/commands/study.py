@@ -46,6 +46,7 @@ def study(
     with bad_input():
         if resume and overwrite:
             raise click.UsageError("--resume goes on with a study, --overwrite begins anew: give one of them")
+        from ..problem_file.announcing import announced
         from ..run.signals import stop_requested
         from ..studies.conducting import study as make
 
@@ -53,7 +54,7 @@ def study(
             if not quiet:
                 click.echo(_line(row))
 
-        with stop_requested() as interrupted:
+        with stop_requested() as interrupted, announced(tell):
             made = make(
                 file,
                 overrides_of(settings),

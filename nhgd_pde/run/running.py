@@ -23,7 +23,6 @@ from ..problem import Problem
 from ..problem_file.errors import ProblemError
 from .checkpoint import Checkpoint, Checkpoints
 from .gathering import Gathering
-from .initial_control import checked_start
 from .outcome import Outcome, roles_of, satisfied, traffic_of
 from .presentation import presentation_of
 from .problem_sequence import ProblemSequence
@@ -34,6 +33,8 @@ from .stopwatch import Stopwatch
 from .troubles import Troubles
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..output.fields import FieldData, Grid
     from ..task_problem import TaskProblem
     from .judgement import Judgement
@@ -64,7 +65,7 @@ class Run:
         note: Callable[[str], None] = lambda sentence: None,
         initial: np.ndarray | None = None,
     ) -> None:
-        self._initial = None if initial is None else checked_start(problem, initial)
+        self._initial = _checked(problem, initial)
         self._watch = Stopwatch(problem.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
         judge: Any = problem.method.judge
@@ -301,3 +302,12 @@ class Run:
             search={} if self._search is None else self._search.entries(),
             text=text,
         )
+
+
+def _checked(problem: Problem | TaskProblem, initial: np.ndarray | None) -> Tensor | None:
+    """The control to start from; None for that of the file."""
+    if initial is None:
+        return None
+    from .initial_control import checked_start
+
+    return checked_start(problem, initial)

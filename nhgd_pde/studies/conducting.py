@@ -10,12 +10,12 @@ from typing import Any
 from ..problem_file.loading import ProblemFile
 from .designs import Row, settings_to_check
 from .findings import check_names, found_in
-from .rows import names_of_terms
 from .session import Session
 from .study_file import StudyFile, read_study
 from .study_folder import opened_study
 from .study_result import Study
 from .study_spec import OptunaSpec
+from .table_rows import names_of_terms
 from .workers import Processes, ThisProcess, Workers
 
 
@@ -58,15 +58,17 @@ def study(
     """
     file = read_study(source, overrides)
     count = file.spec.processes if processes is None else processes
-    first = _checked(file, count, scheduler)
-    terms = names_of_terms(first)
+    problems = _checked(file, count, scheduler)
+    terms = names_of_terms(problems[0])
     path = Path(output) if output is not None else Path("outputs") / file.spec.study
     with (
         opened_study(path, resume, overwrite) as folder,
         closing(_workers(count, scheduler, interrupted, note)) as team,
     ):
         folder.write_study(file.dump())
-        session = Session(file, folder, team, interrupted, callback, retry)
+        # The problems of proposals are not those that were checked.
+        known = [] if isinstance(file.spec, OptunaSpec) else problems
+        session = Session(file, folder, team, interrupted, callback, retry, known)
         session.make()
         findings = found_in(file.spec, session.rows, terms)
         folder.keep(session.known, session.rows, findings)
@@ -78,8 +80,8 @@ def study(
         return made
 
 
-def _checked(file: StudyFile, processes: int, scheduler: str | None) -> ProblemFile:
-    """The problem of the first run, once all have been checked."""
+def _checked(file: StudyFile, processes: int, scheduler: str | None) -> list[ProblemFile]:
+    """The problems of all runs, or those that stand for them."""
     if isinstance(file.spec, OptunaSpec):
         from .proposals import optuna_module
 
@@ -91,7 +93,7 @@ def _checked(file: StudyFile, processes: int, scheduler: str | None) -> ProblemF
     if (processes > 1 or scheduler is not None) and _functions(file.spec.problem):
         message = "expected 1 where Python functions are in the problem: name them as file.py:name to use several"
         raise file.error("processes", message)
-    return problems[0]
+    return problems
 
 
 def _functions(content: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..problem_file.errors import Issue, ProblemError
-from .one_run import Record, Task, performed_message
+from .one_run import Record, RunTask, performed_message
 
 # Seconds to wait for the scheduler.
 _PATIENCE = 20
@@ -46,7 +46,7 @@ class DaskWorkers:
         self._stop = f"nhgd-pde-{uuid4()}"
         self._executor = self._client.get_executor(retries=_RETRIES, pure=False)
 
-    def submit(self, task: Task) -> Future[Record]:
+    def submit(self, task: RunTask) -> Future[Record]:
         return _caught(self._executor.submit(_performed, task.message(), self._stop))
 
     def stop(self) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .orders import QUANTITIES
-from .rows import ended, measure
 from .study_spec import LCurveSpec, OptunaSpec, ParetoSpec, RefinementSpec, StudySpec
+from .table_rows import ended, measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

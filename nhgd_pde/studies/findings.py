@@ -7,9 +7,9 @@ from typing import Any
 
 from ..problem_file.loading import ProblemFile
 from . import l_curve, orders, pareto
-from .rows import ended, measure, names_of_terms
 from .study_file import StudyFile
 from .study_spec import LCurveSpec, OptunaSpec, ParetoSpec, RefinementSpec, StudySpec
+from .table_rows import ended, measure, names_of_terms
 
 # Columns that every run has, besides the terms of the objective.
 _COLUMNS = ("objective", "control_norm", "gradient_norm", "iterations", "solves", "factorisations", "seconds")
@@ -53,11 +53,7 @@ def found_in(spec: StudySpec, rows: Sequence[Mapping[str, Any]], terms: Sequence
     """
     good = [row for row in rows if ended(row)]
     if isinstance(spec, RefinementSpec):
-        (key,) = spec.vary
-        sizes = [1.0 / float(row[key]) if key == "time.steps" else measure(row, "size") for row in good]
-        known = [(row, size) for row, size in zip(good, sizes, strict=True) if size]
-        found = orders.refined([row for row, _ in known], [size for _, size in known])
-        return {**found, "sentences": orders.sentences(found)}
+        return _refined(spec, good)
     if isinstance(spec, LCurveSpec):
         (key,) = spec.vary
         place = int(key.split(".")[1])
@@ -66,8 +62,20 @@ def found_in(spec: StudySpec, rows: Sequence[Mapping[str, Any]], terms: Sequence
     if isinstance(spec, ParetoSpec):
         found = pareto.traded(good, compared(spec, terms))
         return {**found, "sentences": [pareto.sentence(found, len(good))]}
-    name = spec.minimise if isinstance(spec, OptunaSpec) else "objective"
-    numbers = [(value, row) for row in good if (value := measure(row, name)) is not None]
+    return _best(good, spec.minimise if isinstance(spec, OptunaSpec) else "objective")
+
+
+def _refined(spec: RefinementSpec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    (key,) = spec.vary
+    sizes = [1.0 / float(row[key]) if key == "time.steps" else measure(row, "size") for row in rows]
+    known = [(row, size) for row, size in zip(rows, sizes, strict=True) if size]
+    found = orders.refined([row for row, _ in known], [size for _, size in known])
+    return {**found, "sentences": orders.sentences(found)}
+
+
+def _best(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """The run whose value in a column is the smallest."""
+    numbers = [(value, row) for row in rows if (value := measure(row, name)) is not None]
     if not numbers:
         return {"sentences": []}
     value, best = min(numbers, key=lambda each: each[0])

@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class RunTask:
     """What a process needs to make a run.
 
     Attributes:
@@ -45,7 +45,7 @@ class Task:
         }
 
     @classmethod
-    def of(cls, message: Mapping[str, Any]) -> Task:
+    def of(cls, message: Mapping[str, Any]) -> RunTask:
         """The task of a message."""
         file = read_problem(message["problem"])
         if message["path"] is not None:
@@ -54,7 +54,7 @@ class Task:
         return cls(file, Path(message["folder"]), initial)
 
 
-def performed(task: Task, interrupted: Callable[[], bool]) -> Record:
+def performed(task: RunTask, interrupted: Callable[[], bool]) -> Record:
     """The record of a run that has been made; whatever it fails for is a sentence in it."""
     try:
         return _made(task, interrupted)
@@ -69,13 +69,13 @@ def performed(task: Task, interrupted: Callable[[], bool]) -> Record:
 def performed_message(message: Mapping[str, Any], interrupted: Callable[[], bool]) -> Record:
     """The record of a run whose task has come as a message."""
     try:
-        task = Task.of(message)
+        task = RunTask.of(message)
     except Exception as error:
         return {"status": "failed", "message": str(error)}
     return performed(task, interrupted)
 
 
-def _made(task: Task, interrupted: Callable[[], bool]) -> Record:
+def _made(task: RunTask, interrupted: Callable[[], bool]) -> Record:
     from ..api import build_problem, solve
 
     if interrupted():

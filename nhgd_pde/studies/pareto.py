@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .rows import measure
+from .table_rows import measure
 
 
 def front(values: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..problem_file.errors import Issue, ProblemError
 from .designs import Rounds, numbered
-from .rows import measure
 from .study_spec import OptunaSpec, Variation
+from .table_rows import measure
 
 
 def optuna_module() -> Any:

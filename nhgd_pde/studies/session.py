@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from ..problem_file.errors import ProblemError
 from ..problem_file.loading import ProblemFile
 from .designs import PlannedRun, Row, rounds
-from .one_run import Record, Task
-from .rows import ended, row_of
+from .one_run import Record, RunTask
 from .study_file import StudyFile
 from .study_folder import KnownRun, StudyFolder, folder_name, mark_of
+from .table_rows import ended, row_of
 from .workers import Workers
 
 # Seconds between two looks at whether the study is to stop.
@@ -41,6 +41,7 @@ class Session:
         interrupted: true ends the session.
         callback: called with the row of every run that has ended.
         retry: runs that have failed in an earlier session are made again.
+        problems: those of the first runs, as far as they are known.
 
     Attributes:
         known: the runs that have ended, by the marks of their problems.
@@ -54,9 +55,10 @@ class Session:
         interrupted: Callable[[], bool],
         callback: Callable[[Row], object],
         retry: bool,
+        problems: Sequence[ProblemFile],
     ) -> None:
         self._file, self._folder, self._workers = file, folder, workers
-        self._interrupted, self._callback = interrupted, callback
+        self._interrupted, self._callback, self._problems = interrupted, callback, problems
         over = ("converged", "stopped") if retry else ("converged", "stopped", "failed")
         self.known = {mark: each for mark, each in folder.known.items() if each["record"]["status"] in over}
         self._rows: dict[int, Row] = {}
@@ -89,16 +91,7 @@ class Session:
         left = [each for run in runs if (each := self._prepared(run)) is not None]
         making: dict[Future[Record], _Prepared] = {}
         while left or making:
-            try:
-                if not self._stopped:
-                    self._begin(left, making)
-                    wait(making, _PAUSE, FIRST_COMPLETED)
-                else:
-                    wait(making)
-            except KeyboardInterrupt:
-                if self._stopped:
-                    raise
-                self._stop()
+            self._go_on(left, making)
             for future in [future for future in making if future.done()]:
                 self._note(making.pop(future), future.result())
             if not self._stopped and self._interrupted():
@@ -108,6 +101,17 @@ class Session:
                     self._note(each, {"status": "pending", "message": "not begun"})
                 left.clear()
 
+    def _go_on(self, left: list[_Prepared], making: dict[Future[Record], _Prepared]) -> None:
+        """Begins runs, and waits a little; of a session that is to stop, until all runs have ended."""
+        try:
+            if not self._stopped:
+                self._begin(left, making)
+            wait(making, None if self._stopped else _PAUSE, FIRST_COMPLETED)
+        except KeyboardInterrupt:
+            if self._stopped:
+                raise
+            self._stop()
+
     def _stop(self) -> None:
         self._stopped = True
         self._workers.stop()
@@ -115,7 +119,8 @@ class Session:
     def _prepared(self, run: PlannedRun) -> _Prepared | None:
         """A run that is to be made; None if it is known already, or its problem is wrong."""
         try:
-            problem = self._file.problem_of(run.settings)
+            known_problem = run.number <= len(self._problems)
+            problem = self._problems[run.number - 1] if known_problem else self._file.problem_of(run.settings)
         except ProblemError as error:
             record = {"status": "failed", "message": str(error).replace("\n", "; ")}
             self._add(run, record, "", None)
@@ -138,7 +143,7 @@ class Session:
             left.remove(each)
             before = self._before(each.run)
             initial = None if before is None else self._folder.path / before["folder"]
-            making[self._workers.submit(Task(each.problem, self._folder.path / each.folder, initial))] = each
+            making[self._workers.submit(RunTask(each.problem, self._folder.path / each.folder, initial))] = each
 
     def _before(self, run: PlannedRun) -> Row | None:
         """The nearest run before a run, along its chain, that has ended with an answer."""
@@ -153,8 +158,8 @@ class Session:
         record = {**record, "start": record.get("start") or start}
         if record["status"] not in ("interrupted", "pending"):
             self.known[each.mark] = KnownRun(folder=each.folder, record=record)
-        elif record["status"] == "interrupted":
-            self._stopped = True
+        elif record["status"] == "interrupted" and not self._stopped:
+            self._stop()
         self._add(each.run, record, each.folder, each.problem)
 
     def _add(self, run: PlannedRun, record: Record, folder: str, problem: ProblemFile | None) -> None:

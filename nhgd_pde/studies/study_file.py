@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
@@ -134,6 +135,15 @@ class StudyFile:
         return stream.getvalue()
 
 
+def _listed(value: Any) -> Any:
+    """A value with the arrays and the numbers of NumPy as those of Python."""
+    if isinstance(value, Mapping):
+        return {key: _listed(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(each) for each in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
 def _written(value: Any) -> Any:
     """A value in the types of YAML; functions by their names."""
     if isinstance(value, Mapping):
@@ -157,7 +167,7 @@ def read_study(source: str | Path | Mapping[str, Any], settings: Mapping[str, An
     lines: dict[str, int] = {}
     issues: list[Issue] = []
     if isinstance(source, Mapping):
-        data: Any = dict(source)
+        data: Any = _listed(dict(source))
     elif isinstance(source, str | Path):
         path = Path(source)
         data = YamlText(path, lines, issues).read()

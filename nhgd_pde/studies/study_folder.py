@@ -16,7 +16,7 @@ from ..output.ownership import clear
 from ..output.storage import OutputError, target_of_temporary, writing
 from ..problem_file.loading import ProblemFile
 from .designs import PlannedRun, Row
-from .rows import csv_text, parquet_bytes
+from .table_rows import csv_text, parquet_bytes
 
 HEADER = "# nhgd-pde study folder: the study as it was made\n"
 STUDY, ROWS, TABLE, PARQUET, PICTURE = "study.yaml", "study.json", "table.csv", "table.parquet", "figure.png"
@@ -73,36 +73,50 @@ def opened_study(path: Path, resume: bool, overwrite: bool) -> Iterator[StudyFol
         FolderInUseError: another study writes to the folder.
     """
     _refuse(path, resume, overwrite)
-    with writing(path, "made"):
-        path.mkdir(parents=True, exist_ok=True)
-    with closing(FolderLock.take(path)):
-        _refuse(path, resume, overwrite)
-        with writing(path, "removed"):
-            for each in path.iterdir():
-                if target_of_temporary(each.name) is not None:
-                    each.unlink()
-            if overwrite:
-                _clear(path)
-        yield StudyFolder(path, {} if overwrite else read_rows(path)["runs"])
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        with writing(path, "made"):
+            path.mkdir(parents=True, exist_ok=True)
+        with closing(FolderLock.take(path)):
+            _refuse(path, resume, overwrite)
+            with writing(path, "removed"):
+                for each in path.iterdir():
+                    if target_of_temporary(each.name) is not None:
+                        each.unlink()
+                if overwrite:
+                    _clear(path)
+            yield StudyFolder(path, {} if overwrite else read_rows(path)["runs"])
+    finally:
+        # Folders in which nothing has been written do not stay.
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 def _refuse(path: Path, resume: bool, overwrite: bool) -> None:
-    with writing(path, "read"):
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{path}: expected a folder or a new path, found a file")
-        names = {each.name for each in path.iterdir()} - {LOCK} if path.exists() else set()
-        names = {name for name in names if target_of_temporary(name) is None}
-        if names and not is_study(path):
-            listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            raise OutputError(f"{path}: expected a new, empty or study folder, found other files in it: {listed}")
+    """Raises `OutputError` where a study must not be written to a folder."""
+    names = _names(path)
+    if names and not is_study(path):
+        listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+        raise OutputError(f"{path}: expected a new, empty or study folder, found other files in it: {listed}")
     if resume and not names:
         raise OutputError(f"{path}: expected a study to resume, found none")
     if names and not resume and not overwrite:
-        count = 0 if overwrite else len(read_rows(path)["runs"])
+        count = len(read_rows(path)["runs"])
         raise OutputError(
             f"{path}: holds a study, {count:,} of whose runs have ended; --resume goes on with it, --overwrite "
             "begins anew, --output names another folder"
         )
+
+
+def _names(path: Path) -> set[str]:
+    """The names in a folder; none where it is not there. A lock and temporaries do not count."""
+    with writing(path, "read"):
+        if not path.exists():
+            return set()
+        if not path.is_dir():
+            raise OutputError(f"{path}: expected a folder or a new path, found a file")
+        return {each.name for each in path.iterdir() if each.name != LOCK and target_of_temporary(each.name) is None}
 
 
 def is_study(path: Path) -> bool:

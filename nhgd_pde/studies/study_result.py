@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..output.atomic import write_atomically
 from ..output.storage import OutputError
-from .rows import table_text
 from .study_file import read_study
 from .study_folder import PICTURE, STUDY, is_study, read_rows
 from .study_spec import StudySpec
+from .table_rows import table_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -43,12 +43,19 @@ def main() -> None:
 
     Thread(target=read, daemon=True).start()
 
+    from ..problem_file.announcing import announced
     from .one_run import performed_message
 
-    while True:
-        record = performed_message(tasks.get(), stopped.is_set)
-        answers.write(json.dumps(record) + "\n")
-        answers.flush()
+    with announced(_say):
+        while True:
+            record = performed_message(tasks.get(), stopped.is_set)
+            answers.write(json.dumps(record) + "\n")
+            answers.flush()
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

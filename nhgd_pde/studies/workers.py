@@ -13,7 +13,7 @@ from threading import Event, Lock
 from typing import Any, Protocol
 
 from ..run.child import ending, helper
-from .one_run import Record, Task, performed
+from .one_run import Record, RunTask, performed
 from .study_worker import STOP
 
 # How often a run is begun or gone on with if the process that makes it dies.
@@ -30,7 +30,7 @@ class Workers(Protocol):
 
     size: int
 
-    def submit(self, task: Task) -> Future[Record]:
+    def submit(self, task: RunTask) -> Future[Record]:
         """Begins a run."""
         ...
 
@@ -55,7 +55,7 @@ class ThisProcess:
     def __init__(self, interrupted: Callable[[], bool]) -> None:
         self._interrupted = interrupted
 
-    def submit(self, task: Task) -> Future[Record]:
+    def submit(self, task: RunTask) -> Future[Record]:
         future: Future[Record] = Future()
         future.set_result(performed(task, self._interrupted))
         return future
@@ -78,7 +78,7 @@ class _Worker:
         self._environment, self._stack, self._writing = environment, ExitStack(), Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def make(self, task: Task, stopped: Event) -> Record:
+    def make(self, task: RunTask, stopped: Event) -> Record:
         """The record of a run.
 
         Raises:
@@ -137,10 +137,10 @@ class Processes:
             self._free.put(each)
         self._threads = ThreadPoolExecutor(count)
 
-    def submit(self, task: Task) -> Future[Record]:
+    def submit(self, task: RunTask) -> Future[Record]:
         return self._threads.submit(self._made, task)
 
-    def _made(self, task: Task) -> Record:
+    def _made(self, task: RunTask) -> Record:
         for attempt in range(1, _ATTEMPTS + 1):
             worker = self._free.get()
             try:
