@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .problem_file.errors import ProblemError
     from .run.solution import Solution
     from .run.troubles import ResultsLostError
+    from .studies.conducting import study
+    from .studies.study_result import Study
     from .tasks.loss_problem import LossProblem
     from .tasks.solving import BilevelOptions, BilevelSolution, solve_bilevel
     from .verification import Verification
@@ -35,10 +37,12 @@ _HOMES = {
     "ResultsLostError": "run.troubles",
     "Solution": "run.solution",
     "StateUnsolvedError": "bridges.solved_state",
+    "Study": "studies.study_result",
     "TorchFunctions": "bridges.torch_functions",
     "Verification": "verification",
     "as_torch": "bridges.torch_functions",
     "reduced": "bridges.objective_function",
+    "study": "studies.conducting",
 }
 
 __all__ = [
@@ -52,6 +56,7 @@ __all__ = [
     "ResultsLostError",
     "Solution",
     "StateUnsolvedError",
+    "Study",
     "TorchFunctions",
     "Verification",
     "__version__",
@@ -60,6 +65,7 @@ __all__ = [
     "reduced",
     "solve",
     "solve_bilevel",
+    "study",
     "verify",
 ]
 

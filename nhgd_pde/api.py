@@ -18,9 +18,11 @@ from .problem_file.errors import ProblemError
 from .problem_file.loading import ProblemFile, read_problem
 from .run.running import Run
 from .run.sharing import check_roles, sharing
-from .run.solution import Row, Solution
+from .run.solution import Answer, Row, Solution
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .run.launcher import ProcessPlace
     from .verification import Verification
 
@@ -73,6 +75,7 @@ def solve(
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
     note: Callable[[str], None] = lambda sentence: None,
+    initial: np.ndarray | Answer | str | Path | None = None,
 ) -> Solution:
     """Solve a problem.
 
@@ -90,6 +93,9 @@ def solve(
         tell: called with a sentence when a file of the folder cannot be written and the run goes on without it; all
             such sentences are in `stats["warnings"]` as well.
         note: called with a sentence after every generation of a population search, and at its end.
+        initial: the control to start from in place of that of the file: an array (p,), a solution, or the folder of a
+            run that has ended. `outer.rtol` stays relative to the gradient at the control of the file, which is
+            evaluated once, so that the run ends where a run from there does.
 
     Returns:
         The solution; of a task a `TaskSolution`. Numerical failure is its status, not an exception. A
@@ -115,7 +121,7 @@ def solve(
         sharing(problem, roles, place, folder) as shared,
         at_most_threads(shared.threads),
     ):
-        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note)
+        run = Run(problem, shared.oracle, callback, interrupted, shared.team, tell, note, initial)
         return cast(Solution, run.solve(folder, resume, lock))
 
 

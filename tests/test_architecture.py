@@ -20,8 +20,8 @@ ROOT = PACKAGE.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 (PICTURE,) = re.findall(r"```mermaid\n(.*?)```", PAGE, re.DOTALL)
 (EXAMPLE,) = re.findall(r"<!-- example: run by the tests -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-# The command line and the Python interface may import every folder, so that ALLOWED leaves them out.
-FRONT = {"cli", "api", "commands"}
+# The command line, studies and the Python interface may import every folder, so that ALLOWED leaves them out.
+FRONT = {"cli", "api", "commands", "studies"}
 
 
 def below(arrows: dict[str, set[str]], part: str) -> set[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ranks", type=click.IntRange(min=1), default=1, help="Processes that share the scenarios; see also torchrun."
 )
+@click.option("--initial", type=click.Path(path_type=Path), help="Start from the control of the run in this folder.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of another problem in the run folder.")
 @click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
@@ -43,6 +44,7 @@ def solve(
     method: str | None,
     roles: int,
     ranks: int,
+    initial: Path | None,
     resume: bool,
     overwrite: bool,
     mode: str | None,
@@ -53,13 +55,14 @@ def solve(
     problem with random inputs; of another one, two processes take a role each. Started by mpirun, they share the linear
     systems of a problem with `solver.kind: petsc`.
     """
-    options = [("--set", each) for each in settings] + [("--output", output), ("--method", method)]
+    options: list[tuple[str, object]] = [("--set", each) for each in settings]
+    options += [("--output", output), ("--method", method), ("--initial", initial)]
     given = [(name, str(value)) for name, value in options if value is not None]
     arguments = ["solve", str(file), *chain(*given), *(["--resume"] if resume else [])]
     with bad_input():
         read = checked_file(file, settings, method)
         folder = output or Path("outputs") / read.spec.name
-        run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite)
+        run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite, initial=initial)
         if mpi_place()[1] > 1 and (ranks > 1 or roles > 1):
             raise click.UsageError("--ranks and --roles start processes of their own, which cannot be those of mpirun")
         # Without other processes, what starts them is not loaded.
@@ -72,11 +75,13 @@ def solve(
             with taking_part(read, arguments, ranks, roles) as part:
                 if part.device:
                     read = checked_file(file, (*settings, f"devices.inner={part.device}"), method)
-                complete = _play(part, read, folder, resume, run)
+                complete = _play(part, read, folder, resume, run, initial)
     sys.exit(0 if complete else NOT_CONVERGED)
 
 
-def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., bool]) -> bool:
+def _play(
+    part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: Callable[..., bool], initial: Path | None
+) -> bool:
     """Take part in a run of several processes; tells whether it has ended as it should."""
     if part.curvature:
         from ..run.curvature_role import serve_curvature
@@ -90,7 +95,7 @@ def _play(part: Assignment, file: ProblemFile, folder: Path, resume: bool, run: 
         from ..run.child import LEADER_GONE
 
         with _ending_with_the_others(f"rank {part.place.rank}", LEADER_GONE):
-            solve(problem, output=folder, resume=resume, place=part.place)
+            solve(problem, output=folder, resume=resume, place=part.place, initial=initial)
         return True
     return run(problem, roles=part.roles, place=part.place)
 
@@ -113,6 +118,7 @@ def _run(
     mode: str,
     resume: bool,
     overwrite: bool,
+    initial: Path | None,
     roles: int = 1,
     place: ProcessPlace | None = None,
 ) -> bool:
@@ -130,7 +136,17 @@ def _run(
         progress.start(f"{problem}{together}")
         try:
             solution = solve(
-                problem, progress.iteration, folder, interrupted, roles, resume, place, overwrite, warn, progress.note
+                problem,
+                progress.iteration,
+                folder,
+                interrupted,
+                roles,
+                resume,
+                place,
+                overwrite,
+                warn,
+                progress.note,
+                initial,
             )
         except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")

@@ -41,6 +41,8 @@ class Stopping:
         reduction: largest goal relative to the first gradient, whatever the rounding errors are; with 1 the start may
             be good enough.
         roughest: largest relative residual of the systems of an evaluation, however large the gradient is.
+        reference: norm of the gradient that rtol is relative to; 0: that of the first gradient. A run that starts near
+            its end takes the norm at another start, so that it ends where a run from there does.
     """
 
     iterations: int = 200
@@ -51,11 +53,16 @@ class Stopping:
     roughest: float = 1e-3
     restarts: bool = True
     reduction: float = 1.0
+    reference: float = 0.0
 
     @property
     def share(self) -> float:
         """The goal of a start that is a solution, relative to the natural size of its gradient."""
         return min(self.rtol, _SOLVED)
+
+    def unit(self, first: float) -> float:
+        """The norm of the gradient that rtol is relative to, given the norm of the first gradient."""
+        return self.reference or first
 
     def goal(self, first: float, scales: GradientScales) -> float:
         """The norm of the gradient to reach, given the norm of the first gradient.
@@ -64,7 +71,7 @@ class Stopping:
         its natural size, as at a solution. There the natural size takes the place of the first norm, so that a run that
         begins where another run has ended has nothing left to do.
         """
-        goal = max(self.rtol * first, self.atol)
+        goal = max(self.rtol * self.unit(first), self.atol)
         if self.reduction < 1.0:
             return min(goal, self.reduction * first)
         if first <= scales.rounding:

@@ -25,6 +25,8 @@ from .starts import judged_start
 _MOST_BAD_EVALUATIONS = 20
 # The objective has diverged where it has grown by this factor more than its value and slope at the start explain.
 _GROWN = 1e6
+# A start is near the optimum if its gradient is below this share of that at the start to which rtol is relative.
+_NEAR = 0.1
 # A start is no solution where the objective, and the control, may change by more than this share of themselves.
 _OPEN = 1e-5
 
@@ -93,6 +95,19 @@ def minimise(
         keep(loop, False)
 
 
+def first_gradient_norm(problem: OuterProblem, oracle: Oracle, outer: OuterMethod, stopping: Stopping) -> float:
+    """The norm of the gradient at the start of a problem, by one evaluation; 0 where that is not possible."""
+    search = Search(problem, oracle, outer, stopping, lambda: False, outer_space(problem))
+    u, v = problem.start()
+    v = search.space.project(v)
+    try:
+        knowledge = oracle.init(problem, u, v)
+    except SingularMatrixError:
+        return 0.0
+    evaluation, _ = search.evaluate(v, knowledge, Accuracy(stopping.certificate, stopping.certificate))
+    return search.space.scaled(evaluation).stationarity(evaluation) if evaluation.finite else 0.0
+
+
 def _start(search: Search) -> LoopState | Minimum:
     """The state after the first evaluation, or the reason why there is none."""
     problem, oracle, stopping = search.problem, search.oracle, search.stopping
@@ -121,10 +136,13 @@ def _start(search: Search) -> LoopState | Minimum:
     search = search.with_scales_of(first, scales, space.unit)
     first = search.confirmed(first)
     first = search.grown(first, first)
+    begun = search.outer.init(search.space, first.evaluation)
+    if first.gradient_norm < _NEAR * stopping.reference:
+        begun = search.outer.near(begun)
     return LoopState(
         first=first,
         current=first,
-        outer=search.outer.init(search.space, first.evaluation),
+        outer=begun,
         knowledge=first.oracle,
         evaluations=first.evaluations,
         bad=0,

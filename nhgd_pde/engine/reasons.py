@@ -13,8 +13,8 @@ from .scales import UNKNOWN, GradientScales
 _LEAST_SQUARE = sys.float_info.min / sys.float_info.epsilon
 
 
-def _relative(current: Iterate, first: Iterate) -> str:
-    return f"{current.gradient_norm / first.gradient_norm:.1e}" if first.gradient_norm > 0.0 else "0"
+def _relative(value: float, unit: float) -> str:
+    return f"{value / unit:.1e}" if unit > 0.0 else "0"
 
 
 def out_of_range(evaluation: Evaluation) -> str:
@@ -35,12 +35,13 @@ def out_of_range(evaluation: Evaluation) -> str:
 def converged(
     current: Iterate, first: Iterate, goal: float, stopping: Stopping, scales: GradientScales = UNKNOWN
 ) -> str:
-    reason = _gradient(current, first, goal)
+    reason = _gradient(current, first, goal, stopping)
     if not stopping.small(current, goal):
         settled = max(current.change, current.change_before)
+        share = _relative(current.gradient_norm, first.gradient_norm)
         reason = (
             f"the control has settled: the last two steps changed no value by more than {settled:.1e} (goal "
-            f"{stopping.change:.0e}); its gradient is {_relative(current, first)} of the first one"
+            f"{stopping.change:.0e}); its gradient is {share} of the first one"
         )
     elif current.iteration == 0:
         reason = _at_the_start(first, goal, stopping, scales) or reason
@@ -56,7 +57,7 @@ def _at_the_start(first: Iterate, goal: float, stopping: Stopping, scales: Gradi
         if first.evaluation.norm <= scales.rounding:
             return "the gradient at the start is zero to rounding (the objective may not depend on the control)"
         return "the start is a solution: bounds, constraints or the l1 term balance its gradient"
-    if not goal > max(stopping.rtol * first.gradient_norm, stopping.atol):
+    if not goal > max(stopping.rtol * stopping.unit(first.gradient_norm), stopping.atol):
         return ""
     share = first.gradient_norm / scales.natural
     return (
@@ -65,21 +66,24 @@ def _at_the_start(first: Iterate, goal: float, stopping: Stopping, scales: Gradi
     )
 
 
-def _gradient(current: Iterate, first: Iterate, goal: float) -> str:
-    relative = f"{goal / first.gradient_norm:.0e}" if first.gradient_norm > 0.0 else "0"
-    return f"relative gradient {_relative(current, first)}{_left_out(current, first)} (goal {relative})"
+def _gradient(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
+    unit = stopping.unit(first.gradient_norm)
+    relative = f"{goal / unit:.0e}" if unit > 0.0 else "0"
+    of = " of that at the start of the file" if stopping.reference else ""
+    norm = _relative(current.gradient_norm, unit)
+    return f"relative gradient {norm}{_left_out(current, unit)}{of} (goal {relative})"
 
 
-def _left_out(current: Iterate, first: Iterate) -> str:
+def _left_out(current: Iterate, unit: float) -> str:
     """The possible error of the gradient because scenarios were left out."""
     error = current.evaluation.left_out
-    if error == 0.0 or not first.gradient_norm > 0.0:
+    if error == 0.0 or not unit > 0.0:
         return ""
-    return f" + {error / first.gradient_norm:.1e} for scenarios left out"
+    return f" + {error / unit:.1e} for scenarios left out"
 
 
 def standing(current: Iterate, first: Iterate, goal: float, stopping: Stopping) -> str:
-    return _gradient(current, first, goal) + _doubt(current, stopping)
+    return _gradient(current, first, goal, stopping) + _doubt(current, stopping)
 
 
 def _doubt(current: Iterate, stopping: Stopping) -> str:

@@ -20,14 +20,21 @@ _LAST_WORDS = 5.0
 
 
 @contextmanager
-def helper(arguments: Sequence[str], environment: Mapping[str, str], work: str = "") -> Iterator[subprocess.Popen[str]]:
+def helper(
+    arguments: Sequence[str], environment: Mapping[str, str], work: str = "", stdout: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """`python -m` with the arguments, as a helper of this process that ends with the `with` block.
 
     Its standard input, from which it reads a line of work if there is one, connects it to this process.
+
+    Args:
+        stdout: subprocess.PIPE if this process reads what the helper answers; None: the helper has that of this one.
     """
     command = [sys.executable, "-m", *arguments]
     with stops_held_back():
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env={**environment, VARIABLE: "1"})
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=stdout, text=True, env={**environment, VARIABLE: "1"}
+        )
     assert child.stdin is not None
     try:
         # If the helper has died already, the process that waits for it will find out.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ..pde_problem import PDEProblem
 
@@ -17,3 +20,15 @@ def nominal_of(problem: OuterProblem) -> PDEProblem:
     """The nominal problem; without random inputs this is the problem itself."""
     nominal: PDEProblem = getattr(problem, "nominal", problem)  # type: ignore[arg-type]
     return nominal
+
+
+def starting_at(problem: Any, v: Tensor) -> Any:
+    """The problem with a control (p,) as its start; its state is estimated as at the start of the file."""
+    if isinstance(problem, PDEProblem):
+        v = v.to(problem.control.initial)
+        return replace(problem, origin=(problem.cold_start(v), v))
+    if hasattr(problem, "nominal"):
+        return replace(problem, nominal=starting_at(problem.nominal, v))
+    # A task: its first weights go with every start.
+    u, first = problem.first
+    return replace(problem, first=(u, v.to(first)))

@@ -6,11 +6,15 @@ rounds to the last stage, see `rounds`. All but the last of these problems are s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ..engine.loop import Iterate, Minimum, Stopping
 from ..engine.reasons import converged
+from .outer_problem import starting_at
 from .rounds import following_round, following_stage, impossible, nearly, reported, settled, started
 
 if TYPE_CHECKING:
@@ -34,7 +38,9 @@ class ProblemSequence:
         stage: number of its stage.
         before: number of outer iterations of all stages and rounds before it.
         rounds: number of rounds that have ended.
-        reference: the first gradient norm of the run; 0 before the first evaluation.
+        reference: the first gradient norm of the run; 0 before the first evaluation. Of a warm run the norm at the
+            start of the file, to which its goal is relative.
+        warm: the run starts at another control than that of the file.
 
     Args:
         stopping: the stopping rule of the last stage.
@@ -44,6 +50,16 @@ class ProblemSequence:
         self.problems, self._stopping = problems, stopping
         self.current = problems[0]
         self.stage, self.before, self.rounds, self.reference = 0, 0, 0, 0.0
+        self.warm = False
+
+    def start_at(self, v: Tensor, gradient_norm: Callable[[OuterProblem], float]) -> None:
+        """Makes a control (p,) the start of the first stage.
+
+        Args:
+            gradient_norm: evaluates a problem at its start.
+        """
+        self.reference = gradient_norm(started(self.current))
+        self.current = starting_at(self.current, v)
 
     def begin(self) -> None:
         """Starts the first round of the first stage."""
@@ -52,6 +68,7 @@ class ProblemSequence:
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Goes to the stage and the round of a checkpoint."""
         self.stage, self.before, self.reference = checkpoint.stage, checkpoint.before, checkpoint.reference
+        self.warm = self.reference not in (0.0, checkpoint.loop.first.gradient_norm)
         self.current = self.problems[self.stage]
         if checkpoint.rounds is not None:
             self.rounds, self.current = checkpoint.rounds
@@ -60,6 +77,8 @@ class ProblemSequence:
     def stopping(self) -> Stopping:
         """The stopping rule of the current problem."""
         stopping = self._stopping
+        if self.warm and not self.before:
+            stopping = replace(stopping, reference=self.reference)
         if self.before:
             # The goal is relative to the gradient at the beginning of the run.
             atol = max(stopping.atol, stopping.rtol * self.reference)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..engine.loop import Iterate, LoopState, Minimum, Status
-from ..engine.minimise import minimise
+from ..engine.minimise import first_gradient_norm, minimise
 from ..engine.oracle import Oracle
 from ..engine.roles.failures import RoleError
 from ..engine.scenarios.team import ALONE, Team
@@ -32,6 +33,8 @@ from .stopwatch import Stopwatch
 from .troubles import Troubles
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..output.fields import FieldData, Grid
     from ..task_problem import TaskProblem
     from .judgement import Judgement
@@ -48,6 +51,7 @@ class Run:
         interrupted: asked before every evaluation; true stops the run with what it has.
         tell: called with a sentence as soon as there is something to warn of.
         note: called with a sentence on every generation of a population search.
+        initial: the control to start from, see `api.solve`; None: that of the file.
     """
 
     def __init__(
@@ -59,7 +63,9 @@ class Run:
         team: Team = ALONE,
         tell: Callable[[str], None] = lambda sentence: None,
         note: Callable[[str], None] = lambda sentence: None,
+        initial: np.ndarray | Answer | str | Path | None = None,
     ) -> None:
+        self._initial = _checked(problem, initial)
         self._watch = Stopwatch(problem.counts, problem.seconds)
         self._problem, self._oracle, self._callback = problem, oracle, callback
         judge: Any = problem.method.judge
@@ -83,6 +89,7 @@ class Run:
         with self._watch.stopped():
             text = self._problem.yaml(path)
         self._sequence = ProblemSequence(self._fitted(), self._problem.method.stopping)
+        self._sequence.warm = self._initial is not None
         resumed: Checkpoint | None = None
         with self._team.together():
             if path is not None:
@@ -149,6 +156,12 @@ class Run:
             self._sequence.current = self._search.started(cast(Any, self._sequence.current))
             if not self._search.ended:
                 self._interrupted = lambda: True
+        if self._initial is not None:
+            method = self._problem.method
+            norm = partial(
+                first_gradient_norm, oracle=self._oracle, outer=method.outer, stopping=self._sequence.stopping
+            )
+            self._sequence.start_at(self._initial, norm)
         self._sequence.begin()
 
     def _resumed(self, path: Path, checkpoints: Checkpoints) -> Checkpoint | None:
@@ -307,3 +320,12 @@ class Run:
             search={} if self._search is None else self._search.entries(),
             text=text,
         )
+
+
+def _checked(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path | None) -> Tensor | None:
+    """The control to start from; None for that of the file."""
+    if initial is None:
+        return None
+    from .initial_control import checked_start
+
+    return checked_start(problem, initial)

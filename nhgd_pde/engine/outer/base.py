@@ -338,6 +338,10 @@ class OuterMethod(Protocol[State]):
 
     def init(self, space: Feasible, first: Evaluation) -> State: ...
 
+    def near(self, state: State) -> State:
+        """The state of `init` where the start is known to be near the optimum."""
+        return state
+
     def propose(self, space: Feasible, state: State, hessian: HessianProduct | None = None) -> tuple[Tensor, State]:
         """The point (p,) to evaluate next; `hessian` is that of the reduced objective at `state.best`."""
         ...

@@ -89,6 +89,10 @@ class NewtonCG(OuterMethod[NewtonState]):
         zero = torch.zeros_like(first.v)
         return NewtonState(first, self.forcing, space.stationarity(first), zero, first.v, reduction=self.forcing)
 
+    def near(self, state: NewtonState) -> NewtonState:
+        # The Gauss-Newton part alone would make convergence linear, and never reduce the gradient by a factor of ten.
+        return replace(state, forcing=min(state.forcing, _FAR))
+
     def propose(
         self, space: Feasible, state: NewtonState, hessian: HessianProduct | None = None
     ) -> tuple[Tensor, NewtonState]:

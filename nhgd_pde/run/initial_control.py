@@ -1,0 +1,51 @@
+"""The control that a run starts from in place of that of the file: what it has to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..output.run_folder import OutputError, read_ended
+from .checkpoint import read_reached
+from .solution import Answer
+
+if TYPE_CHECKING:
+    from ..problem import Problem
+    from ..task_problem import TaskProblem
+
+
+def checked_start(problem: Problem | TaskProblem, initial: np.ndarray | Answer | str | Path) -> Tensor:
+    """The control (p,) as a tensor: an array, that of a solution, or that at the end of the run in a folder.
+
+    Raises:
+        ProblemError: it has another length or type, a value that is not finite, or the method searches for its start.
+        OutputError: the folder is not that of a run that has ended.
+    """
+    if isinstance(initial, str | Path):
+        read_ended(initial)
+        reached = read_reached(Path(initial))
+        if reached is None:
+            raise OutputError(f"{initial}: expected the checkpoint of a run, found none")
+        initial = reached.v.cpu().numpy()
+    elif isinstance(initial, Answer):
+        initial = initial.control
+    if problem.population is not None:
+        raise problem.file.error("method", "expected a method that starts from one control, found 'hpm'")
+    try:
+        values = np.array(initial, dtype=float)
+    except (TypeError, ValueError):
+        raise problem.file.error("initial", f"expected numbers, found {type(initial).__name__}") from None
+    if values.shape != (problem.outer_size,):
+        shape = "x".join(map(str, values.shape)) or "one number"
+        message = (
+            f"expected ({problem.outer_size},) values of the control, found {shape}; from another mesh, name a field "
+            "of final.vtu under data, and that name under control.initial"
+        )
+        raise problem.file.error("initial", message)
+    if not np.isfinite(values).all():
+        raise problem.file.error("initial", "expected finite values, found one that is not")
+    return torch.from_numpy(values)

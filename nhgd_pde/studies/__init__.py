@@ -1,0 +1,1 @@
+"""Studies: many runs of one problem, with settings that are varied."""
