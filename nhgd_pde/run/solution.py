@@ -21,6 +21,7 @@ from .scenario_fields import named_fields, statistics_fields
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..output.pictures import Pictured
     from .judgement import Judgement
 
 Row = dict[str, float | int | str | None]
@@ -238,16 +239,25 @@ class Solution(Answer):
 
         return integral(self.problem, self.fields(level)[1], expression, on)
 
-    def plot(self, level: int = -1) -> Figure:
+    def plot(self, level: int | None = None) -> Figure:
         """State, controls, density and targets side by side, and the convergence; of a body in 3-D its middle slice.
 
         Args:
-            level: which of `times` of an evolution.
+            level: which of `times` of an evolution; by default several of them.
         """
+        from ..output.figure import title_of
         from ..output.pictures import picture, pictured
 
-        grid, data = self.fields(level)
-        return picture(grid, data, pictured(data), f"{self.problem.name}: {self.status}", self.history)
+        shown = self.pictured(level)
+        return picture(shown, pictured(shown.data), title_of(self.stats), self.history)
+
+    def pictured(self, level: int | None = None) -> Pictured:
+        """The fields that `plot` draws."""
+        from ..output.pictures import Pictured, dimension, shown_levels
+
+        grid, data = self.fields(-1 if level is None else level)
+        chosen = shown_levels(len(self.times), dimension(grid)) if level is None else []
+        return Pictured(grid, data, [self.fields(each)[1] for each in chosen])
 
     def plot_distribution(self) -> Figure:
         """The distribution of the objective over fresh scenarios, or those of the sample; needs the extra `plot`.
