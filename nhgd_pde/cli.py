@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "check:check",
     "verify": "verify:verify",
     "plot": "plot:plot",
+    "report": "report_command:report",
     "bench": "bench:bench",
     "new": "language:new",
     "list": "language:list_",

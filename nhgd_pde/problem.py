@@ -115,6 +115,12 @@ class Problem:
             f"{self.pde.model.name} form, {searched}{self.method.description}; {self.solver}; {device}, {threads}{runs}"
         )
 
+    def _repr_html_(self) -> str:
+        """The problem in a notebook: its equation, control and objective in words."""
+        from .reports.notebook_views import problem_view
+
+        return problem_view(str(self), str(self.pde.space.domain), self.file.dump())
+
     def yaml(self) -> str:
         """The resolved problem file, with what made it in comments."""
         return stamped(self.file.dump())

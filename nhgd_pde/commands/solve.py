@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..api import Problem
     from ..problem_file.loading import ProblemFile
     from ..run.launcher import Assignment, ProcessPlace
+    from ..run.solution import Answer
 
 
 @click.command()
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of another problem in the run folder.")
+@click.option("--figure/--no-figure", default=True, help="Draw figure.png in the run folder at the end, or not.")
 @click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
 @click.option("-q", "--quiet", "mode", flag_value="quiet", help="The last line only.")
 def solve(
@@ -45,6 +47,7 @@ def solve(
     ranks: int,
     resume: bool,
     overwrite: bool,
+    figure: bool,
     mode: str | None,
 ) -> None:
     """Solve the problem in FILE and write its run folder.
@@ -59,7 +62,8 @@ def solve(
     with bad_input():
         read = checked_file(file, settings, method)
         folder = output or Path("outputs") / read.spec.name
-        run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite)
+        shown = mode or "normal"
+        run = partial(_run, folder=folder, mode=shown, resume=resume, overwrite=overwrite, figure=figure)
         if mpi_place()[1] > 1 and (ranks > 1 or roles > 1):
             raise click.UsageError("--ranks and --roles start processes of their own, which cannot be those of mpirun")
         # Without other processes, what starts them is not loaded.
@@ -113,6 +117,7 @@ def _run(
     mode: str,
     resume: bool,
     overwrite: bool,
+    figure: bool,
     roles: int = 1,
     place: ProcessPlace | None = None,
 ) -> bool:
@@ -135,8 +140,28 @@ def _run(
         except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")
             return False
-        where = f"{folder}: {solution.where(series=problem.file.spec.output.every > 0)}"
+        drawn = _drawn(solution, folder) if figure else ""
+        where = f"{drawn}{folder}: {solution.where(series=problem.file.spec.output.every > 0)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
         progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
     return solution.complete
+
+
+def _drawn(solution: Answer, folder: Path) -> str:
+    """Draws the picture of a run that has ended and been written; a line that names it, empty where there is none.
+
+    Whatever goes wrong is a warning: the results are on disk.
+    """
+    from ..output.sealed import first_line
+
+    try:
+        picture = solution.plot()
+        if picture is None:
+            return ""
+        from ..output.figure import write_figure
+
+        return f"{write_figure(folder, picture)}: open it in any viewer\n"
+    except (Exception, KeyboardInterrupt) as error:
+        warn(f"the picture was not drawn ({first_line(error)}); `nhgd-pde plot {folder}` draws it")
+        return ""

@@ -87,6 +87,7 @@ def arranged(panels: Sequence[Panel], title: str, height: float, columns: int | 
         columns: in a row; by default as many as leave few places empty in a picture that is wider than high.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     count = len(panels)
     columns = columns or min(range(1, count + 1), key=lambda k: _awkwardness(count, k, height))
@@ -102,9 +103,10 @@ def arranged(panels: Sequence[Panel], title: str, height: float, columns: int | 
         if drawn is not None:
             # The bar of a wide domain is below it, where there is room.
             wide = axes.get_aspect() != "auto" and np.ptp(axes.get_ylim()) < _WIDE * np.ptp(axes.get_xlim())
-            bar = figure.colorbar(drawn, ax=axes, shrink=0.85, location="bottom" if wide else "right", aspect=25)
+            place, numbers = "bottom" if wide else "right", ScalarFormatter()
+            numbers.set_powerlimits((-3, 4))
+            bar = figure.colorbar(drawn, ax=axes, shrink=0.85, location=place, aspect=25, format=numbers)
             bar.ax.tick_params(labelsize="small")
-            bar.formatter.set_powerlimits((-3, 4))
     for axes in every[count:]:
         axes.set_axis_off()
     return figure
@@ -250,20 +252,17 @@ def _panels_in_1d(grid: Grid, shown: Pictured, names: Sequence[str]) -> list[Pan
     main = next((name for name in names if not name.startswith(_AFTER)), "")
     groups = _limits([(name, np.stack([_lengths(each, name) for each in moments])) for name in over_time], main)
     for name, colours in zip(over_time, groups, strict=True):
-        stack, times = [_lengths(each, name) for each in moments], [each.time for each in moments]
-        panels.append(
-            Panel(
-                _label(shown.data, name),
-                lambda axes, stack=stack, times=times, colours=colours: draw_over_time(
-                    axes, grid, stack, times, colours
-                ),
-            )
-        )
+        panels.append(Panel(_label(shown.data, name), _over_time(grid, moments, name, colours)))
     together = [name for name in curves if name == main or name.startswith("target")]
     sets = [together] if main in curves else [[name] for name in together]
     for group in [*sets, *([name] for name in curves if name not in together)]:
         panels.append(Panel(" and ".join(_label(shown.data, name) for name in group), _curves(grid, shown.data, group)))
     return panels
+
+
+def _over_time(grid: Grid, moments: Sequence[FieldData], name: str, colours: Colours) -> Callable[[Axes], Any]:
+    times, values = [each.time for each in moments], [_lengths(each, name) for each in moments]
+    return lambda axes: draw_over_time(axes, grid, values, times, colours)
 
 
 def _curves(grid: Grid, data: FieldData, names: Sequence[str]) -> Callable[[Axes], None]:
