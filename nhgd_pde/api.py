@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -87,6 +88,7 @@ def solve(
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
     note: Callable[[str], None] = lambda sentence: None,
+    progress: bool = False,
 ) -> Solution:
     """Solve a problem.
 
@@ -104,6 +106,7 @@ def solve(
         tell: called with a sentence when a file of the folder cannot be written and the run goes on without it; all
             such sentences are in `stats["warnings"]` as well.
         note: called with a sentence after every generation of a population search, and at its end.
+        progress: show the table of the command line on standard output, in a notebook too.
 
     Returns:
         The solution; of a task a `TaskSolution`. Numerical failure is its status, not an exception. A
@@ -119,6 +122,14 @@ def solve(
         RoleFailedError, RoleLostError, RankLostError, MemberLostError: another process could not be set up, or died
             before the first iterate.
     """
+    if progress:
+        from .run.watching import watched
+
+        unseen = partial(
+            solve, problem, output=output, interrupted=interrupted, roles=roles, resume=resume, place=place,
+            overwrite=overwrite, tell=tell,
+        )  # fmt: skip
+        return watched(unseen, problem, callback, note)
     if resume and output is None:
         raise OutputError("resume: expected the folder of the run to go on with, found none")
     folder = Path(output) if output is not None else None

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import nhgd_pde as nhgd
-from nhgd_pde.output.pictures import pictured
+from nhgd_pde.output.field_layout import pictured
 from nhgd_pde.output.result_files import RESULTS, Result
 from nhgd_pde.output.run_folder import RunFolder, read_history
 from problems import BASE

@@ -29,8 +29,9 @@ from benchmarks.reference import (
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import domain
 from nhgd_pde.fem.spaces import Space, space
+from nhgd_pde.output.field_layout import Pictured
 from nhgd_pde.output.fields import FieldData, Grid
-from nhgd_pde.output.pictures import Pictured, picture
+from nhgd_pde.output.pictures import picture
 from problems import CPU, slope, write_mesh
 
 Points = NDArray[np.float64]

@@ -14,7 +14,7 @@ from .run_folder import read_ended, read_history
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .pictures import Pictured
+    from .field_layout import Pictured
 
 
 def draw_folder(folder: Path) -> Path:
@@ -27,7 +27,8 @@ def draw_folder(folder: Path) -> Path:
     if not (folder / FINAL).exists():
         there = f"; {folder / IMAGES} is its picture" if (folder / IMAGES).exists() else ""
         raise OutputError(f"{folder}: expected {FINAL}, found none{there}")
-    from .pictures import picture, pictured, png
+    from .field_layout import pictured
+    from .pictures import picture, png
 
     shown = pictured_in(folder)
     rows = read_history(folder) if (folder / HISTORY).exists() else []
@@ -59,7 +60,7 @@ def pictured_in(folder: Path) -> Pictured:
     Raises:
         OutputError: a file cannot be read.
     """
-    from .pictures import Pictured, dimension, shown_levels
+    from .field_layout import Pictured, dimension, shown_levels
 
     grid, data = read_vtu(folder / FINAL)
     series = FieldSeries.resume(folder / EVOLUTION, EVOLUTION)

@@ -5,62 +5,22 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .field_panels import (
-    CORNERS,
-    Colours,
-    Plane,
-    colours_of,
-    draw_arrows,
-    draw_curve,
-    draw_on_boundary,
-    draw_over_time,
-    on_boundary_alone,
-)
-from .fields import FieldData, Grid
-from .slices import Slice, middle_slice
+from .field_layout import Panel, Pictured, field_panels, flat
+from .fields import Grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Most panels with fields in a picture.
-_MOST_PANELS = 11
-# Fields with limits that differ by more than this factor get limits of their own.
-_COMPARABLE = 3.0
 # Width of a panel in inches, and the range of its height.
 _WIDTH, _LOWEST, _HIGHEST = 4.2, 2.2, 4.4
 # A domain is wide if its height is less than this fraction of its width.
 _WIDE = 0.62
-# Names that begin so follow the states, in this order; other names are left out of a quick look.
-_AFTER = ("control", "density", "target")
-_LEFT_OUT = ("adjoint", "sensitivity", "multiplier")
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One drawing: its title, and a function that draws it and returns what a colour bar shows, or None."""
-
-    title: str
-    draw: Callable[[Axes], Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Pictured:
-    """What is drawn: fields on a grid, and of an evolution the fields at some of its times.
-
-    Attributes:
-        moments: at rising times, the last one `data`; empty for a steady problem.
-    """
-
-    grid: Grid
-    data: FieldData
-    moments: Sequence[FieldData] = ()
 
 
 def picture(shown: Pictured, names: Sequence[str], title: str, rows: Sequence[Mapping[str, object]] = ()) -> Figure:
@@ -134,165 +94,6 @@ def panel_height(grid: Grid) -> float:
     width, depth = np.delete(extent, np.argmin(extent)) if len(extent) == 3 else extent
     room = 1.5 if depth < _WIDE * width else 0.75
     return float(min(max(3.0 * depth / width + room, _LOWEST), _HIGHEST))
-
-
-def pictured(data: FieldData) -> tuple[str, ...]:
-    """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
-    names = [name for name in (*data.point, *data.cell) if not name.startswith(_LEFT_OUT)]
-    return tuple(sorted(names, key=lambda name: name.startswith(_AFTER) + name.startswith("target")))
-
-
-def field_panels(shown: Pictured, names: Sequence[str]) -> list[Panel]:
-    """A panel for each of the names that is there; of an evolution, the state at several times."""
-    there = [name for name in names if name in shown.data.point or name in shown.data.cell][:_MOST_PANELS]
-    grid = flat(shown.grid)
-    dim = grid.points.shape[1]
-    if dim == 1:
-        return _panels_in_1d(grid, shown, there)
-    main = next((name for name in there if not name.startswith(_AFTER)), "")
-    moments = [shown.data] if len(shown.moments) < 2 else _few(shown.moments)
-    drawn: list[tuple[str, FieldData, str]] = []
-    for name in there:
-        own = (
-            moments if not name.startswith(_AFTER) else [moments[len(moments) // 2] if len(moments) > 1 else shown.data]
-        )
-        if len(moments) > 1 and not _varies(moments, name):
-            own = [shown.data]
-        time = len(own) > 1 or (len(moments) > 1 and _varies(moments, name))
-        drawn += [(name, each, f" at t = {each.time:.4g}" if time else "") for each in own]
-    groups = _limits([(name, _lengths(each, name)) for name, each, _ in drawn], main)
-    cut = middle_slice(grid) if dim == 3 else None
-    place = "" if cut is None else f", {cut[1]}"
-    plane = Plane.of(grid) if cut is None else Plane.across(cut[0])
-    return [
-        Panel(
-            f"{_label(each, name)}{when}{place}",
-            _drawing(grid, plane, None if cut is None else cut[0], each, name, colours),
-        )
-        for (name, each, when), colours in zip(drawn, groups, strict=True)
-    ]
-
-
-def _few(moments: Sequence[FieldData]) -> list[FieldData]:
-    """The first moment unless all is zero there, the middle one and the last one."""
-    chosen = [moments[0], moments[len(moments) // 2], moments[-1]] if len(moments) > 2 else list(moments)
-    states = [values for name, values in chosen[0].point.items() if not name.startswith((*_AFTER, *_LEFT_OUT))]
-    return chosen if any(np.any(each) for each in states) else chosen[1:]
-
-
-def _varies(moments: Sequence[FieldData], name: str) -> bool:
-    first = _values(moments[0], name)
-    return any(not np.array_equal(_values(each, name), first, equal_nan=True) for each in moments[1:])
-
-
-def _values(data: FieldData, name: str) -> np.ndarray:
-    return np.asarray(data.point[name] if name in data.point else data.cell[name])
-
-
-def _lengths(data: FieldData, name: str) -> np.ndarray:
-    """The values of a field, of a vector their lengths."""
-    values = _values(data, name)
-    return values if values.ndim == 1 else np.linalg.norm(values, axis=1)
-
-
-def _label(data: FieldData, name: str) -> str:
-    return name if _values(data, name).ndim == 1 else f"|{name}|"
-
-
-def _group(name: str, main: str) -> str:
-    """Fields that may be compared by their colours have one group: targets and the states that they are meant for."""
-    if name.startswith("target"):
-        suffix = name.removeprefix("target")
-        return f"{main.removesuffix('_real').removesuffix('_imag')}{suffix}" if suffix else main
-    for end in ("_best", "_median", "_worst"):
-        name = name.removesuffix(end)
-    return name
-
-
-def _limits(fields: Sequence[tuple[str, np.ndarray]], main: str) -> list[Colours]:
-    """The colours of each field at all of its times, or of its group if all of them have values of a similar size."""
-    found = []
-    for name, values in fields:
-        own = [each for other, each in fields if other == name]
-        together = [each for other, each in fields if _group(other, main) == _group(name, main)]
-        sizes = [np.abs(each[np.isfinite(each)]).max(initial=0.0) for each in together]
-        alike = max(sizes) <= _COMPARABLE * min(sizes)
-        material = name.startswith("density") or any(other.startswith("density") for other, _ in fields)
-        share = name.endswith("_exceedance") or (material and name.startswith(("control", "density")))
-        within = not np.any((values < -1e-6) | (values > 1 + 1e-6))
-        found.append(colours_of(together if alike else own, share and within))
-    return found
-
-
-def _drawing(
-    grid: Grid, plane: Plane, cut: Slice | None, data: FieldData, name: str, colours: Colours
-) -> Callable[[Axes], Any]:
-    """Draws one field in two or three dimensions."""
-    values, at_points = _lengths(data, name), name in data.point
-    vectors = _values(data, name)
-
-    def draw(axes: Axes) -> Any:
-        if cut is not None:
-            return plane.draw(axes, cut.values(values) if at_points else values, at_points, colours)
-        if at_points and name.startswith("control") and on_boundary_alone(grid, values):
-            return draw_on_boundary(axes, grid, values, colours)
-        drawn = plane.draw(axes, values, at_points, colours)
-        if at_points and vectors.ndim == 2:
-            draw_arrows(axes, grid, vectors[:, :2])
-        return drawn
-
-    return draw
-
-
-def _panels_in_1d(grid: Grid, shown: Pictured, names: Sequence[str]) -> list[Panel]:
-    """Curves over an interval, a target in the panel of its state; what varies in time, as colours over x and t."""
-    moments, panels = shown.moments, []
-    over_time = [name for name in names if len(moments) > 2 and _varies(moments, name)]
-    curves = [name for name in names if name not in over_time]
-    main = next((name for name in names if not name.startswith(_AFTER)), "")
-    groups = _limits([(name, np.stack([_lengths(each, name) for each in moments])) for name in over_time], main)
-    for name, colours in zip(over_time, groups, strict=True):
-        panels.append(Panel(_label(shown.data, name), _over_time(grid, moments, name, colours)))
-    together = [name for name in curves if name == main or name.startswith("target")]
-    sets = [together] if main in curves else [[name] for name in together]
-    for group in [*sets, *([name] for name in curves if name not in together)]:
-        panels.append(Panel(" and ".join(_label(shown.data, name) for name in group), _curves(grid, shown.data, group)))
-    return panels
-
-
-def _over_time(grid: Grid, moments: Sequence[FieldData], name: str, colours: Colours) -> Callable[[Axes], Any]:
-    times, values = [each.time for each in moments], [_lengths(each, name) for each in moments]
-    return lambda axes: draw_over_time(axes, grid, values, times, colours)
-
-
-def _curves(grid: Grid, data: FieldData, names: Sequence[str]) -> Callable[[Axes], None]:
-    def draw(axes: Axes) -> None:
-        for name in names:
-            style = {"linestyle": "--"} if name.startswith("target") else {}
-            draw_curve(axes, grid, _lengths(data, name), label=_label(data, name), **style)
-        if len(names) > 1:
-            axes.legend(fontsize="small")
-
-    return draw
-
-
-def dimension(grid: Grid) -> int:
-    """The dimension of the cells of a grid."""
-    return 1 if grid.cell_type.startswith("line") else 2 if grid.cell_type in CORNERS else 3
-
-
-def shown_levels(count: int, dim: int) -> list[int]:
-    """Which of `count` times of an evolution are drawn: at most three, on an interval at most 61; none of one time."""
-    if count < 2:
-        return []
-    wanted = min(count, 61 if dim == 1 else 3)
-    return [round(k * (count - 1) / (wanted - 1)) for k in range(wanted)]
-
-
-def flat(grid: Grid) -> Grid:
-    """The grid without the coordinates that a file adds to points in one or two dimensions."""
-    dim = dimension(grid)
-    return grid if grid.points.shape[1] == dim else Grid(grid.points[:, :dim], grid.cells, grid.cell_type)
 
 
 def convergence_panels(rows: Sequence[Mapping[str, object]]) -> list[Panel]:

@@ -58,7 +58,7 @@ def table(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> Markup:
 def image(content: bytes, text: str, caption: str | None = None) -> Markup:
     """A PNG inside the page; `text` describes it to those who do not see it."""
     data = base64.b64encode(content).decode("ascii")
-    drawn = Markup(f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">')
+    drawn = Markup(f'<img src="data:image/png;base64,{data}" alt="{escape(text)}" style="max-width:100%">')
     return tag("figure", drawn, *([] if caption is None else [tag("figcaption", caption)]))
 
 

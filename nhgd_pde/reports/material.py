@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..output.field_layout import Pictured
 from ..output.figure import pictured_in
 from ..output.names import FINAL, HISTORY, IMAGES, SCENARIOS
-from ..output.pictures import Pictured
 from ..output.run_folder import read_ended, read_history
 from ..output.storage import OutputError, writing
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..output.pictures import png
 from .markup import image, joined, number, table, tag
-from .material import Material, content_of
+from .material import content_of
 from .problem_words import constraint_words, control_words, equation_words, random_words, task_words, term_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def answer_view(said: object, material: Material, figure: Figure | None) -> str:
+def answer_view(said: object, summary: Mapping[str, Any], figure: Figure | None) -> str:
     """How a run ended, the values of the terms of the objective, and the picture.
 
     Args:
         said: the answer, whose text is a line.
-        figure: its picture; None for none, or for images alone.
+        summary: the content of summary.json.
+        figure: its picture; None for none.
     """
-    summary = material.summary
     parts = [tag("p", tag("code", said)), tag("p", tag("b", summary["status"]), f": {summary['message']}")]
     if summary.get("terms"):
         parts.append(table((name, number(value, f"terms.{name}")) for name, value in summary["terms"].items()))
-    content = material.images if figure is None else png(figure, dpi=80)
-    if content is not None:
-        parts.append(image(content, f"Picture of {summary['name']}"))
+    if figure is not None:
+        parts.append(image(png(figure, dpi=80), f"Picture of {summary['name']}"))
     return tag("div", joined(parts))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..output.pictures import arranged, convergence_panels, field_panels, histogram, panel_height, pictured, png
+from ..output.field_layout import field_panels, pictured
+from ..output.pictures import arranged, convergence_panels, histogram, panel_height, png
 from ..output.progress import is_shown
 from .markup import Markup, image, number, pairs, table, tag
 from .material import Material

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
-from ..output.names import EVOLUTION, FINAL
+from ..output.names import EVOLUTION, FIGURE, FINAL
 from ..output.result_files import RESULTS
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
@@ -22,11 +22,15 @@ from .scenario_fields import named_fields, statistics_fields
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..output.pictures import Pictured
+    from ..output.field_layout import Pictured
     from ..reports.material import Material
     from .judgement import Judgement
 
 Row = dict[str, float | int | str | None]
+
+
+def _picture(there: bool) -> str:
+    return f"{FIGURE} in any viewer, " if there else ""
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,14 @@ class Answer:
         """The run has ended as it should, which is the exit code 0 of the command line."""
         return self.status == "converged"
 
-    def where(self, series: bool) -> str:
-        """Which files of the run folder to open; `series`: it has the fields of iterates."""
-        return f"open {'fields/state.pvd or ' if series else ''}final.vtu in ParaView"
+    def where(self, series: bool, picture: bool = False) -> str:
+        """Which files of the run folder to open.
+
+        Args:
+            series: it has the fields of iterates.
+            picture: it has a figure.png.
+        """
+        return f"open {_picture(picture)}{'fields/state.pvd or ' if series else ''}{FINAL} in ParaView"
 
     def plot(self) -> Figure | None:
         """The picture of figure.png; None where the answer has none."""
@@ -159,7 +168,7 @@ class Answer:
         """The answer in a notebook: how the run ended, the terms of the objective, a picture."""
         from ..reports.notebook_views import answer_view
 
-        return answer_view(self, self._material(), self.plot())
+        return answer_view(self, self.stats, self.plot() or self.images())
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
@@ -240,11 +249,12 @@ class Solution(Answer):
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
 
-    def where(self, series: bool) -> str:
+    def where(self, series: bool, picture: bool = False) -> str:
         if levels(self.problem) < 2:
-            return super().where(series)
+            return super().where(series, picture)
         iterates = "fields/state.pvd (iterates), " if series else ""
-        return f"open {EVOLUTION}/{EVOLUTION}.pvd (physical time), {iterates}or {FINAL} (the end) in ParaView"
+        times = f"{EVOLUTION}/{EVOLUTION}.pvd (physical time)"
+        return f"open {_picture(picture)}{times}, {iterates}or {FINAL} (the end) in ParaView"
 
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv; none without random inputs."""
@@ -296,15 +306,16 @@ class Solution(Answer):
         Args:
             level: which of `times` of an evolution; by default several of them.
         """
+        from ..output.field_layout import pictured
         from ..output.figure import title_of
-        from ..output.pictures import picture, pictured
+        from ..output.pictures import picture
 
         shown = self.fields_to_draw(level)
         return picture(shown, pictured(shown.data), title_of(self.stats), self.history)
 
     def fields_to_draw(self, level: int | None = None) -> Pictured:
         """The fields that `plot` draws."""
-        from ..output.pictures import Pictured, dimension, shown_levels
+        from ..output.field_layout import Pictured, dimension, shown_levels
 
         grid, data = self.fields(-1 if level is None else level)
         chosen = shown_levels(len(self.times), dimension(grid)) if level is None else []

@@ -65,7 +65,7 @@ class TaskSolution(Answer):
         """The images have rows and columns."""
         return len(self.image_shape) == 2
 
-    def where(self, series: bool) -> str:
+    def where(self, series: bool, picture: bool = False) -> str:
         if self.pictured is None:
             return "result.npz has the answer"
         shown = "images.png shows it" if self._drawn else "a picture needs square images"
