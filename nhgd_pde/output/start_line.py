@@ -49,11 +49,11 @@ class StartLine:
     def finish(self) -> None:
         """End the line; the stages that follow begin another one."""
         self._count()
-        if self._written:
-            self._show("")
-            self._write("\n" if self._terminal else "")
+        self._show("")
+        if self._written and self._terminal:
+            self._write("\n")
         self._seconds = dict.fromkeys(self._open, 0.0)
-        self._begun, self._written = math.inf, False
+        self._begun, self._written = self._last if self._open else math.inf, False
 
     def close(self) -> None:
         """End the line for good."""
@@ -71,6 +71,8 @@ class StartLine:
             return
         done = [f"{name} {seconds:.1f} s" for name, seconds in self._seconds.items() if seconds >= 0.05]
         text = ", ".join([*done, going_on] if going_on else done)
+        if not text:
+            return
         self._write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         self._written = True
 
