@@ -18,7 +18,7 @@ PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
 HEAD = """# Gallery
 
-Every shipped problem, solved with its defaults: state, control and target. Made by `python -m benchmarks.gallery`.
+Every shipped problem, solved with its defaults: state, control, target and convergence. Made by `python -m benchmarks.gallery`.
 """
 
 
