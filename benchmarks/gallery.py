@@ -18,7 +18,8 @@ PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
 HEAD = """# Gallery
 
-Every shipped problem, solved with its defaults: state, control, target and convergence. Made by `python -m benchmarks.gallery`.
+Every shipped problem, solved with its defaults: state, control, target and convergence. Made by
+`python -m benchmarks.gallery`.
 """
 
 
@@ -39,7 +40,7 @@ def draw(path: Path) -> str:
     file = PICTURES / f"{path.stem}.png"
     figure.savefig(file, dpi=60)
     with Image.open(file) as image:
-        smaller = image.convert("RGB").quantize(128)
+        smaller = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     smaller.save(file, optimize=True)
     return (
         f"{solution.status} after {solution.stats['outer_iterations']} iterations, objective {solution.objective:.9e}"

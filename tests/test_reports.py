@@ -402,6 +402,18 @@ def test_a_control_on_the_boundary_is_seen_as_such(kind: str) -> None:
     assert np.sort(np.asarray(lines.get_array())) == pytest.approx(1.0 + (np.arange(8) + 0.5) * 0.25)
 
 
+def test_values_of_intervals_are_constant_between_their_ends() -> None:
+    grid = Grid(np.array([[0.0], [2.0], [1.0]]), np.array([[2, 1], [0, 2]]), "line")
+    data = FieldData(
+        {"state": np.array([0.0, 4.0, 1.0]), "target": np.array([1.0, 1.0, 1.0])}, {"control": np.array([7.0, 5.0])}
+    )
+    figure = picture(Pictured(grid, data), ["state", "control", "target"], "curves")
+    both, control = figure.axes
+    assert both.get_title() == "state and target" and len(both.lines) == 2
+    assert np.array_equal(both.lines[0].get_xydata(), [[0.0, 0.0], [1.0, 1.0], [2.0, 4.0]])
+    assert np.array_equal(control.lines[0].get_xydata(), [[0.0, 5.0], [1.0, 5.0], [1.0, 7.0], [2.0, 7.0]])
+
+
 def test_a_picture_of_nothing_finite_is_drawn(tmp_path: Path) -> None:
     grid = square(4)
     data = FieldData({"state": np.full(len(grid.points), np.nan)}, {"control": np.full(len(grid.cells), np.inf)})

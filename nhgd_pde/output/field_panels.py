@@ -103,10 +103,14 @@ class Plane:
 
 
 def draw_curve(axes: Axes, grid: Grid, values: np.ndarray, **style: Any) -> None:
-    """Draws values at the points, or in the cells, of an interval."""
+    """Draws values at the points, or in the cells, of an interval; those of cells are constant between their ends."""
     x = positions(grid, values)
     order = np.argsort(x)
-    axes.plot(x[order], values[order], **style)
+    if len(values) == len(grid.points):
+        axes.plot(x[order], values[order], **style)
+    else:
+        ends = np.sort(grid.points[grid.cells[order, :2], 0], axis=1)
+        axes.plot(ends.ravel(), np.repeat(values[order], 2), **style)
     axes.set_xlabel("x")
     axes.grid(alpha=0.3)
 
