@@ -17,7 +17,7 @@ from matplotlib import image
 import nhgd_pde as nhgd
 from nhgd_pde.cli import main
 from nhgd_pde.output.colour_images import Raster
-from nhgd_pde.output.field_layout import Pictured, field_panels, shown_levels
+from nhgd_pde.output.field_layout import Pictured, field_panels, pictured, shown_levels
 from nhgd_pde.output.field_panels import Plane, colours_of, on_boundary_alone
 from nhgd_pde.output.fields import FieldData, Grid
 from nhgd_pde.output.pictures import picture
@@ -370,6 +370,14 @@ def test_states_and_targets_of_similar_size_share_their_colours() -> None:
     figure = picture(Pictured(grid, FieldData(shown)), list(shown), "three")
     limits = {axes.get_title(): axes.collections[0].get_clim() for axes in figure.axes[:3]}
     assert limits["state"] == limits["target"] == (0.0, 3.0) and limits["control"] == (0.0, 200.0)
+
+
+def test_a_quick_look_leaves_out_what_explains_the_others() -> None:
+    point, cell = np.zeros(4), np.ones(2)
+    points = ("target", "adjoint", "velocity", "control", "wave_magnitude", "sensitivity", "multiplier", "pressure")
+    cells = ("subdomain", "conductivity", "stress", "control_a", "density_a", "density_b")
+    data = FieldData(dict.fromkeys(points, point), dict.fromkeys(cells, cell) | {"density_b": 2.0 * cell})
+    assert pictured(data) == ("velocity", "pressure", "control", "control_a", "density_b", "target")
 
 
 def test_the_times_of_an_evolution_that_are_drawn() -> None:

@@ -64,8 +64,16 @@ class Pictured:
 
 def pictured(data: FieldData) -> tuple[str, ...]:
     """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
-    names = [name for name in (*data.point, *data.cell) if not name.startswith(_LEFT_OUT)]
-    return tuple(sorted(names, key=lambda name: name.startswith(_AFTER) + name.startswith("target")))
+    # States have values at nodes; coefficients and stresses, which are not drawn, in cells. Complex fields are drawn by
+    # their two parts.
+    cells = [name for name in data.cell if name.startswith(("control", "density"))]
+    names = [name for name in (*data.point, *cells) if not (name.startswith(_LEFT_OUT) or name.endswith("_magnitude"))]
+    # A density without a filter and a projection is the control.
+    every = {**data.cell, **data.point}
+    twins = {name: name.replace("density", "control", 1) for name in names if name.startswith("density")}
+    same = {name for name, twin in twins.items() if twin in every and np.array_equal(every[name], every[twin])}
+    shown = (name for name in names if name not in same)
+    return tuple(sorted(shown, key=lambda name: name.startswith(_AFTER) + name.startswith("target")))
 
 
 def dimension(grid: Grid) -> int:
