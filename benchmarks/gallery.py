@@ -1,4 +1,4 @@
-"""Pictures of all shipped problems for docs/gallery.md; needs the extra `plot`.
+"""Pictures of all shipped problems for docs/gallery.md.
 
 python -m benchmarks.gallery [NAME...]
 """
@@ -16,11 +16,10 @@ from .shipped import PROBLEMS
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
-# The states of single scenarios.
-_NAMED = ("state_best", "state_median", "state_worst", "state_exceedance")
 HEAD = """# Gallery
 
-Every shipped problem, solved with its defaults: state, control and target. Made by `python -m benchmarks.gallery`.
+Every shipped problem, solved with its defaults: state, control, target and convergence. Made by
+`python -m benchmarks.gallery`.
 """
 
 
@@ -35,36 +34,13 @@ def draw(path: Path) -> str:
     """Solves a problem, saves its picture, and returns a sentence on the end of the run."""
     from PIL import Image
 
-    from nhgd_pde.output.fields import FieldData, Grid
-    from nhgd_pde.output.pictures import picture, pictured
-
     solution = nhgd.solve(nhgd.load(path))
-    shown: tuple[str, ...] = ("state", "control", "target")
-    if solution.judgement is not None:
-        shown = ("state", "state_std", "control", "density", "target")
-    if solution.problem.space.domain.dim == 3:
-        grid, data = solution.fields()
-        # The nodes in the middle plane of a grid are those of a plane grid.
-        import scipy.spatial
-
-        z = grid.points[:, 2]
-        middle = abs(z - 0.5 * (z.min() + z.max())) < 1e-9
-        plane = grid.points[middle, :2]
-        cells = scipy.spatial.Delaunay(plane).simplices
-        fields = {name: values[middle] for name, values in data.point.items()}
-        figure = picture(Grid(plane, cells, "triangle"), FieldData(point=fields), shown, path.stem)
-    elif solution.judgement is not None:
-        grid, data = solution.fields()
-        names = [name for name in pictured(data) if name.startswith(shown) and not name.startswith(_NAMED)]
-        figure = picture(grid, data, names, f"{path.stem}: {solution.status}")
-    else:
-        # An evolution is drawn at half of its time.
-        figure = solution.plot(len(solution.times) // 2)
+    figure = solution.plot()
     PICTURES.mkdir(exist_ok=True)
     file = PICTURES / f"{path.stem}.png"
     figure.savefig(file, dpi=60)
     with Image.open(file) as image:
-        smaller = image.convert("RGB").quantize(128)
+        smaller = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     smaller.save(file, optimize=True)
     return (
         f"{solution.status} after {solution.stats['outer_iterations']} iterations, objective {solution.objective:.9e}"

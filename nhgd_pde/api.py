@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,6 +77,7 @@ def solve(
     tell: Callable[[str], None] = lambda sentence: None,
     note: Callable[[str], None] = lambda sentence: None,
     initial: np.ndarray | Answer | str | Path | None = None,
+    progress: bool = False,
 ) -> Solution:
     """Solve a problem.
 
@@ -96,6 +98,7 @@ def solve(
         initial: the control to start from in place of that of the file: an array (p,), a solution, or the folder of a
             run that has ended. `outer.rtol` stays relative to the gradient at the control of the file, which is
             evaluated once, so that the run ends where a run from there does.
+        progress: show the table of the command line on standard output, in a notebook too.
 
     Returns:
         The solution; of a task a `TaskSolution`. Numerical failure is its status, not an exception. A
@@ -111,6 +114,14 @@ def solve(
         RoleFailedError, RoleLostError, RankLostError, MemberLostError: another process could not be set up, or died
             before the first iterate.
     """
+    if progress:
+        from .run.watching import watched
+
+        unseen = partial(
+            solve, problem, output=output, interrupted=interrupted, roles=roles, resume=resume, place=place,
+            overwrite=overwrite, tell=tell, initial=initial,
+        )  # fmt: skip
+        return watched(unseen, problem, callback, note)
     if resume and output is None:
         raise OutputError("resume: expected the folder of the run to go on with, found none")
     folder = Path(output) if output is not None else None

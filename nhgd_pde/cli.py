@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "check:check",
     "verify": "verify:verify",
     "plot": "plot:plot",
+    "report": "report_command:report",
     "study": "study:study",
     "bench": "bench:bench",
     "new": "language:new",

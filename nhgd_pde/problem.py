@@ -177,6 +177,12 @@ class Problem:
             f"{self.pde.model.name} form, {searched}{self.method.description}; {self.solver}; {device}, {threads}{runs}"
         )
 
+    def _repr_html_(self) -> str:
+        """The problem in a notebook: its equation, control and objective in words."""
+        from .reports.notebook_views import problem_view
+
+        return problem_view(str(self), str(self.pde.space.domain), self.file.dump())
+
     def yaml(self, folder: Path | None = None) -> str:
         """The resolved problem file, with what made it in comments; `folder` is where it will be, if not beside it."""
         return stamped(self.file.dump() if folder is None else self.file.dump_for(folder))

@@ -96,6 +96,12 @@ class TaskProblem:
             f"memory: about {size_text(needed)} of {size_text(there)} for {d:,} parameters"
         )
 
+    def _repr_html_(self) -> str:
+        """The task in a notebook."""
+        from .reports.notebook_views import problem_view
+
+        return problem_view(str(self), "", self.file.dump())
+
     def yaml(self, folder: Path | None = None) -> str:
         """The resolved problem file, with what made it in comments; `folder` is where it will be, if not beside it."""
         return stamped(self.file.dump() if folder is None else self.file.dump_for(folder))

@@ -53,6 +53,7 @@ def test_solve_writes_the_run_folder_and_prints_its_path(run: Callable[..., Resu
         "run.log",
         "checkpoint.pt",
         "checkpoint-before.pt",
+        "figure.png",
     }
     assert json.loads((folder / "summary.json").read_text())["status"] == "converged"
 

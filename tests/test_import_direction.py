@@ -65,7 +65,10 @@ ALLOWED["run"] = {
     "tasks",
     "uncertainty",
 }
-ALLOWED["run"] |= {"population"}
+ALLOWED["reports"] = {"output", "problem_file"}
+for part in ("problem", "task_problem"):
+    ALLOWED[part] |= {"reports"}
+ALLOWED["run"] |= {"population", "reports"}
 ALLOWED["bench"] = ALLOWED["run"] - {"control", "fem", "objective", "uncertainty"} | {"methods", "run"}
 
 

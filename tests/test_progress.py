@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import nhgd_pde as nhgd
+from nhgd_pde.linalg.stage_log import stage, stages_heard
 from nhgd_pde.output.progress import Progress, format_row, header
+from nhgd_pde.output.remaining_time import Outlook, duration
+from nhgd_pde.output.start_line import StartLine
 
 TITLE = "poisson_control: 3,969 state and 4,225 control unknowns; mesh [64, 64]; cpu, 2 threads"
 
@@ -305,3 +309,169 @@ def test_on_a_terminal_other_output_goes_to_its_own_stream() -> None:
         "",
     ]
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0
+
+
+def rows_falling(count: int, seconds: float, factor: float) -> list[dict[str, object]]:
+    return [{"iteration": k, "seconds": k * seconds, "gradient_norm": 7.0 * factor**k} for k in range(count)]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 30.0])
+def test_an_estimate_is_exact_for_a_constant_rate(seconds: float) -> None:
+    outlook = Outlook(goal=1e-8, most=1000)
+    for row in rows_falling(9, seconds, 0.1 ** (1 / 4)):
+        outlook.add(row)
+    # 10^-2 is reached, and 10^-8 is 24 iterations further.
+    assert outlook.line() == (
+        f"iteration 8, {duration(8 * seconds)}, gradient 1e-2 of the first; about {duration(24 * seconds)} more to 1e-8"
+    )
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1, 0.999999])
+def test_without_progress_the_largest_number_of_iterations_bounds_a_run(factor: float) -> None:
+    outlook = Outlook(goal=1e-8, most=29)
+    for row in rows_falling(10, 2.0, factor):
+        outlook.add(row)
+    assert outlook.line().endswith(" of the first; at most 40 s more")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"iteration": 3, "seconds": 1.0},
+        {"iteration": 3, "seconds": 9.0, "gradient_norm": None},
+        {"iteration": 3, "seconds": 9.0, "gradient_norm": float("nan")},
+        {"iteration": 3, "seconds": 9.0, "gradient_norm": 0.0},
+        {"iteration": 3, "seconds": float("inf"), "gradient_norm": 1.0},
+        {},
+    ],
+)
+def test_rows_that_say_nothing_are_no_part_of_an_estimate(row: dict[str, object]) -> None:
+    outlook = Outlook(1e-8, 100)
+    for each in [*rows_falling(3, 9.0, 0.1), row]:
+        outlook.add(each)
+    assert outlook.line().startswith("iteration 2, 18 s, ")
+    # Times that stand still, and a goal that has been reached.
+    for still in ([0.0] * 3, [9.0] * 3):
+        other = Outlook(1e-8)
+        for k, second in enumerate(still):
+            other.add({"iteration": k, "seconds": second, "gradient_norm": 0.1**k})
+        assert "about" not in other.line()
+    done = Outlook(1e-1)
+    for each in rows_falling(3, 9.0, 0.1):
+        done.add(each)
+    assert done.line() == "iteration 2, 18 s, gradient 1e-2 of the first"
+
+
+def test_quick_runs_show_no_estimate_and_long_ones_only_while_they_run() -> None:
+    quick = Outlook(1e-8, 100)
+    for row in rows_falling(4, 1.0, 0.1):
+        quick.add(row)
+    assert quick.line() == ""
+    stream, console = terminal()
+    with Progress(console) as progress:
+        progress.start(TITLE, 1e-8, 200)
+        for row in rows_falling(5, 30.0, 0.1):
+            progress.iteration(row)
+            progress._refreshed = -1.0
+        assert "iteration 4, 120 s" in stream.getvalue() or "iteration 4, 2 min" in stream.getvalue()
+        progress.finish("converged")
+    assert "iteration 4, " not in "\n".join(screen(stream.getvalue()))
+    plain = io.StringIO()
+    with Progress(plain) as progress:
+        progress.start(TITLE, 1e-8, 200)
+        for row in rows_falling(5, 30.0, 0.1):
+            progress.iteration(row)
+    assert "more to" not in plain.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.26, "0.26 s"), (119.0, "119 s"), (150.0, "2.5 min"), (7300.0, "2 h"), (1e6, "12 days")]
+)
+def test_durations_in_the_unit_that_people_use(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def started(stream: io.StringIO, *stages: tuple[str, float], long: bool = False) -> str:
+    """What a line shows of stages that follow each other."""
+    clock = Clock()
+    line = StartLine(stream, clock=clock)
+    clock.now += 50.0  # The time before the first stage does not count.
+    if long:
+        line.expect_long()
+    for name, seconds in stages:
+        line.hear(name, False)
+        clock.now += seconds
+        line.hear(name, True)
+    line.close()
+    line.hear("later", False)
+    return stream.getvalue()
+
+
+def test_a_quick_start_shows_nothing() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        assert started(stream, ("mesh", 0.5), ("assembly", 1.4)) == ""
+
+
+def test_a_long_start_shows_its_stages() -> None:
+    stages = ("mesh", 0.6), ("assembly", 2.0), ("factorisation", 30.0)
+    assert started(io.StringIO(), *stages).splitlines() == [
+        "mesh 0.6 s, assembly 2.0 s, factorisation ...",
+        "mesh 0.6 s, assembly 2.0 s, factorisation 30.0 s",
+    ]
+    shown = started(Terminal(), *stages)
+    assert shown.count("\n") == 1 and screen(shown)[0] == "mesh 0.6 s, assembly 2.0 s, factorisation 30.0 s"
+    assert started(io.StringIO(), *stages, long=True).splitlines()[0] == "mesh ..."
+
+
+def test_a_stage_inside_another_has_its_own_seconds() -> None:
+    clock, stream = Clock(), io.StringIO()
+    line = StartLine(stream, clock=clock)
+    with stages_heard(line.hear):
+        with stage("first evaluation"):
+            clock.now += 1.0
+            with stage("factorisation"):
+                clock.now += 4.0
+            clock.now += 2.0
+            line.finish()
+            clock.now += 8.0
+        line.finish()
+    with stage("not heard"):
+        clock.now += 8.0
+    assert stream.getvalue().splitlines() == [
+        "first evaluation 3.0 s, factorisation 4.0 s",
+        "first evaluation 8.0 s",
+    ]
+
+
+def test_the_stages_of_a_solve_are_announced(tmp_path: Path) -> None:
+    heard: list[tuple[str, bool]] = []
+    with stages_heard(lambda name, ended: heard.append((name, ended))):
+        nhgd.solve(nhgd.load("problems/poisson_control.yaml", {"mesh.cells": [6, 6]}))
+    begun = [name for name, ended in heard if not ended]
+    assert begun[:2] == ["mesh", "assembly"] and begun[2:4] == ["first evaluation", "factorisation"]
+    assert sorted(name for name, ended in heard if ended) == sorted(begun)
+
+
+def test_a_start_line_that_cannot_be_written_ends_no_run() -> None:
+    stream = Terminal()
+    stream.close()
+    line = StartLine(Terminal())
+    line._stream = stream
+    line.expect_long()
+    line.hear("mesh", False)
+    line.close()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import nhgd_pde as nhgd
-from nhgd_pde.output.pictures import pictured
+from nhgd_pde.output.field_layout import pictured
 from nhgd_pde.output.result_files import RESULTS, Result
 from nhgd_pde.output.run_folder import RunFolder, read_history
 from problems import BASE
@@ -153,7 +153,6 @@ def test_save_and_plot(tmp_path: Path) -> None:
     folder = solution.save(tmp_path / "saved")
     assert nhgd.solve(nhgd.load(folder / "problem.yaml")).objective == solution.objective
     assert len(read_history(folder)) == len(solution.history)
-    pytest.importorskip("matplotlib")
     solution.plot().savefig(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 

@@ -28,7 +28,7 @@ LOADED = {
     "choice.scenario_method": set(),
 }
 # The largest number of modules of the package that such a solve loads.
-MODULES = 278
+MODULES = 281
 
 CODE = """
 import sys
@@ -45,7 +45,7 @@ print("loaded:", *sys.modules)
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The modules that a solve on the command line has loaded at its end."""
     folder = tmp_path_factory.mktemp("startup") / "run"
-    arguments = ["solve", str(PROBLEM), "--set", "mesh.cells=[8,8]", "--output", str(folder), "-q"]
+    arguments = ["solve", str(PROBLEM), "--set", "mesh.cells=[8,8]", "--output", str(folder), "-q", "--no-figure"]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     command = [sys.executable, "-c", CODE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)

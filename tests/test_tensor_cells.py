@@ -29,6 +29,7 @@ from benchmarks.reference import (
 from nhgd_pde.fem import mesh as meshes
 from nhgd_pde.fem.mesh import domain
 from nhgd_pde.fem.spaces import Space, space
+from nhgd_pde.output.field_layout import Pictured
 from nhgd_pde.output.fields import FieldData, Grid
 from nhgd_pde.output.pictures import picture
 from problems import CPU, slope, write_mesh
@@ -397,11 +398,10 @@ def test_vtk_computes_the_volume_and_interpolates(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize("on_points", [True, False])
 @pytest.mark.parametrize("kind", ["quad", "quad9"])
 def test_pictures_draw_quadrilaterals_as_two_triangles(kind: str, on_points: bool) -> None:
-    pytest.importorskip("matplotlib")
     grid = Grid(np.vstack([VTK[kind], VTK[kind] + [1, 0]]), np.arange(2 * len(VTK[kind])).reshape(2, -1), kind)
     values = np.arange(len(grid.points) if on_points else 2, dtype=float)
     data = FieldData(point={"u": values}) if on_points else FieldData(cell={"u": values})
-    figure = picture(grid, data, ["u"], "two")
+    figure = picture(Pictured(grid, data), ["u"], "two")
     (drawn,) = figure.axes[0].collections
     if on_points:
         triangles = drawn._triangulation

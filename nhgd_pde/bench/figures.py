@@ -1,4 +1,4 @@
-"""The results as pictures, one file for each problem and plot; needs the extra `plot`."""
+"""The results as pictures, one file for each problem and plot."""
 
 from __future__ import annotations
 
@@ -138,5 +138,5 @@ def _band(axes: Axes, line: Line, number: int, lines: int) -> None:
 
 
 def pictures(results: Iterable[ProblemResults]) -> dict[str, bytes]:
-    """File name -> PNG; raises `ImportError` without matplotlib."""
+    """File name -> PNG."""
     return {f"{each.name}_{plot.ending}.png": draw(each, plot) for each in results for plot in plots(each)}

@@ -59,10 +59,7 @@ def write_tables(folder: Path, results: Sequence[ProblemResults], text: str) -> 
 
 def write_figures(folder: Path, results: Sequence[ProblemResults]) -> str:
     """Draws all figures; returns a line that says how many."""
-    try:
-        drawn = pictures(results)
-    except ImportError:
-        return "figures are skipped: matplotlib is not installed (pip install 'nhgd-pde[plot]')"
+    drawn = pictures(results)
     for name, data in drawn.items():
         write_atomically(folder / name, data)
     return f"{len(drawn)} figures in {folder}"

@@ -13,6 +13,7 @@ from ..fem.mesh import Domain
 from ..inner.energy import energy_model
 from ..inner.model import InnerModel, Observation
 from ..inner.residual import residual_model
+from ..linalg.stage_log import stage
 from ..objective.risk import RiskMeasure
 from ..pde.equation import StateEquation
 from ..pde_problem import PDEProblem
@@ -62,7 +63,10 @@ def blueprint_of(file: ProblemFile, role: Role = "inner") -> Blueprint:
             there, ...; every mistake that can be found without the others mended.
     """
     device = build_device(file, role)
-    return blueprint_on(file, build_domain(file), device)
+    with stage("mesh"):
+        domain = build_domain(file)
+    with stage("assembly"):
+        return blueprint_on(file, domain, device)
 
 
 def blueprint_on(file: ProblemFile, domain: Domain, device: torch.device) -> Blueprint:

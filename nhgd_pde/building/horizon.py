@@ -19,6 +19,7 @@ from ..horizon_steps import HorizonPart, StepNorms
 from ..linalg.bidiagonal import KeptFactors
 from ..linalg.counts import Counts
 from ..linalg.sparse import SparseMatrix
+from ..linalg.stage_log import stage
 from ..objective.terms import Objective
 from ..pde.equation import StateEquation
 from ..pde.evolution import EvolutionEquation
@@ -56,7 +57,10 @@ def horizon_of(file: ProblemFile) -> HorizonProblem:
             constraints, too many controls, and controls that determine coefficients of the state.
     """
     _check_file(file)
-    return Horizon(file, build_domain(file), build_device(file)).problem
+    with stage("mesh"):
+        domain = build_domain(file)
+    with stage("assembly"):
+        return Horizon(file, domain, build_device(file)).problem
 
 
 def _check_file(file: ProblemFile) -> None:

@@ -38,6 +38,11 @@ class Method:
     threads: int | None
     judge: Oracle | None = None
 
+    @property
+    def ends(self) -> tuple[float | None, int]:
+        """The relative gradient with which a run ends, None where steps of a design decide; the most iterations."""
+        return self.stopping.rtol if self.stopping.change is None else None, self.stopping.iterations
+
 
 def build_method(
     file: ProblemFile,

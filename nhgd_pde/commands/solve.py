@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..complaints import NOT_CONVERGED, bad_input, warn
+from ..complaints import NOT_CONVERGED, bad_input, follows, warn
 from ..run.mpi_processes import mpi_place, mpi_processes
 from .arguments import built_problem, checked_file, file_argument, set_option
 
 if TYPE_CHECKING:
     from ..api import Problem
+    from ..output.start_line import StartLine
     from ..problem_file.loading import ProblemFile
     from ..run.launcher import Assignment, ProcessPlace
+    from ..run.solution import Answer, Row
+
+
+# Number of unknowns from which a factorisation takes seconds, in two and in three dimensions.
+_LONG, _LONG_3D = 300_000, 30_000
 
 
 @click.command()
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--initial", type=click.Path(path_type=Path), help="Start from the control of the run in this folder.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of another problem in the run folder.")
+@click.option("--figure/--no-figure", default=True, help="Draw figure.png in the run folder at the end, or not.")
 @click.option("-v", "--verbose", "mode", flag_value="verbose", help="A line for every outer iteration.")
 @click.option("-q", "--quiet", "mode", flag_value="quiet", help="The last line only.")
 def solve(
@@ -47,6 +54,7 @@ def solve(
     initial: Path | None,
     resume: bool,
     overwrite: bool,
+    figure: bool,
     mode: str | None,
 ) -> None:
     """Solve the problem in FILE and write its run folder.
@@ -59,10 +67,21 @@ def solve(
     options += [("--output", output), ("--method", method), ("--initial", initial)]
     given = [(name, str(value)) for name, value in options if value is not None]
     arguments = ["solve", str(file), *chain(*given), *(["--resume"] if resume else [])]
-    with bad_input():
+    with bad_input(), ExitStack() as stack:
         read = checked_file(file, settings, method)
         folder = output or Path("outputs") / read.spec.name
-        run = partial(_run, folder=folder, mode=mode or "normal", resume=resume, overwrite=overwrite, initial=initial)
+        shown = mode or "normal"
+        line = stack.enter_context(_start_line(shown))
+        run = partial(
+            _run,
+            folder=folder,
+            mode=shown,
+            resume=resume,
+            overwrite=overwrite,
+            initial=initial,
+            figure=figure,
+            line=line,
+        )
         if mpi_place()[1] > 1 and (ranks > 1 or roles > 1):
             raise click.UsageError("--ranks and --roles start processes of their own, which cannot be those of mpirun")
         # Without other processes, what starts them is not loaded.
@@ -101,6 +120,26 @@ def _play(
 
 
 @contextmanager
+def _start_line(mode: str) -> Iterator[StartLine]:
+    """Shows the stages of the start on standard error: on a terminal, or if every detail is asked for."""
+    from ..linalg.stage_log import stages_heard
+    from ..output.start_line import StartLine
+
+    line = StartLine(sys.stderr, not follows() and (mode == "verbose" or (mode != "quiet" and sys.stderr.isatty())))
+    with stages_heard(line.hear):
+        try:
+            yield line
+        finally:
+            line.close()
+
+
+def _starts_long(problem: Problem) -> bool:
+    """Whether a factorisation will take seconds, during which nothing can be shown."""
+    pde = getattr(problem, "pde", None)
+    return pde is not None and pde.space.size >= (_LONG_3D if pde.space.domain.dim == 3 else _LONG)
+
+
+@contextmanager
 def _ending_with_the_others(name: str, code: int) -> Iterator[None]:
     """Ends this process, which is not the one that speaks for all, where another process of the run is lost."""
     from ..engine.roles.failures import RoleError
@@ -119,6 +158,8 @@ def _run(
     resume: bool,
     overwrite: bool,
     initial: Path | None,
+    figure: bool,
+    line: StartLine,
     roles: int = 1,
     place: ProcessPlace | None = None,
 ) -> bool:
@@ -133,26 +174,45 @@ def _run(
 
     with stop_requested() as interrupted, Progress(sys.stdout, cast(Mode, mode)) as progress:
         together = "; two roles" if roles == 2 else f"; {place.size} ranks" if place is not None else ""
-        progress.start(f"{problem}{together}")
+        line.finish()
+        progress.start(f"{problem}{together}", *problem.method.ends)
+        if _starts_long(problem):
+            line.expect_long()
+
+        def shown(row: Row) -> None:
+            line.close()
+            progress.iteration(row)
+
         try:
             solution = solve(
-                problem,
-                progress.iteration,
-                folder,
-                interrupted,
-                roles,
-                resume,
-                place,
-                overwrite,
-                warn,
-                progress.note,
-                initial,
+                problem, shown, folder, interrupted, roles, resume, place, overwrite, warn, progress.note, initial
             )
         except (RoleError, ResultsLostError) as lost:
             progress.finish(f"failed: {lost}")
             return False
-        where = f"{folder}: {solution.where(series=problem.file.spec.output.every > 0)}"
+        drawn = figure and _drawn(solution, folder)
+        where = f"{folder}: {solution.where(problem.file.spec.output.every > 0, drawn)}"
         warnings = "".join(f"warning: {text}\n" for text in solution.stats["warnings"])
         numbers = numbers_line(solution.stats.get("controls", {}))
         progress.finish(f"{warnings}{solution.status}: {solution.message}\n{numbers}{where}")
     return solution.complete
+
+
+def _drawn(solution: Answer, folder: Path) -> bool:
+    """Draws the picture of a run that has ended and been written; tells whether there is one.
+
+    Whatever goes wrong is a warning: the results are on disk.
+    """
+    from ..output.sealed import first_line
+
+    try:
+        picture = solution.plot()
+        if picture is None:
+            return False
+        from ..output.figure import write_figure
+
+        write_figure(folder, picture)
+        return True
+    except (Exception, KeyboardInterrupt) as error:
+        warn(f"the picture was not drawn ({first_line(error)}); `nhgd-pde plot {folder}` draws it")
+        return False

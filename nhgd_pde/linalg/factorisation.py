@@ -16,6 +16,7 @@ from .riesz import RieszMap
 from .solvers.base import Hints, Iterative, LinearSolver, SingularMatrixError
 from .solvers.superlu import SuperLU
 from .sparse import ScenarioMatrix, SparseMatrix
+from .stage_log import stage
 
 __all__ = [
     "DIRECT",
@@ -46,7 +47,8 @@ class Factorisation:
     """
 
     def __init__(self, matrix: sp.csr_matrix, counts: Counts, symmetric: bool, solver: LinearSolver = DIRECT) -> None:
-        self.prepared = solver.prepare(matrix, symmetric)
+        with stage("factorisation"):
+            self.prepared = solver.prepare(matrix, symmetric)
         self._counts = counts
         self._rtol: float | None = None
         counts.factorisations += 1

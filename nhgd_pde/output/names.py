@@ -14,7 +14,7 @@ FIELDS, STEM = "fields", "state"
 # The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.
 FINAL, EVOLUTION = "final.vtu", "evolution"
 SCENARIOS = "scenarios.csv"
-# The picture for a quick look.
-FIGURE = "figure.png"
+# The picture for a quick look, and the page about the run.
+FIGURE, REPORT = "figure.png", "report.html"
 # The answer of a task.
 ARRAYS, IMAGES = "result.npz", "images.png"

@@ -27,6 +27,7 @@ from .names import (
     LOG,
     POPULATION,
     PROBLEM,
+    REPORT,
     STEM,
     SUMMARY,
 )
@@ -216,7 +217,7 @@ def _cleared() -> list[str]:
 
     The folder must stay recognisable as a run folder until the last file is gone; problem.yaml is replaced afterwards.
     """
-    return [HISTORY, LOG, FIGURE, *(name for name in RESULTS if "." in name), SUMMARY]
+    return [HISTORY, LOG, FIGURE, REPORT, *(name for name in RESULTS if "." in name), SUMMARY]
 
 
 def _series() -> dict[str, str]:

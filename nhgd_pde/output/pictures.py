@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .fields import FieldData, Grid
-from .slices import Slice, middle_slice
+from .field_layout import Panel, Pictured, field_panels, flat
+from .fields import Grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import Collection
     from matplotlib.figure import Figure
 
-# Number of corners of a cell, which come first among its nodes.
-_CORNERS = {"line": 2, "line3": 2, "triangle": 3, "triangle6": 3, "quad": 4, "quad9": 4}
+# Width of a panel in inches, and the range of its height.
+_WIDTH, _LOWEST, _HIGHEST = 4.2, 2.2, 4.4
+# A domain is wide if its height is less than this fraction of its width.
+_WIDE = 0.62
 
 
-def picture(
-    grid: Grid, data: FieldData, names: Sequence[str], title: str, rows: Sequence[Mapping[str, object]] = ()
-) -> Figure:
-    """Draw some fields side by side, vectors by their length; names that are not there are left out.
+def picture(shown: Pictured, names: Sequence[str], title: str, rows: Sequence[Mapping[str, object]] = ()) -> Figure:
+    """Draw some fields side by side, vectors by their length and a few arrows; names that are not there are left out.
 
     Args:
         rows: of a history; with two or more, the objective and the gradient are drawn over the iterations as well.
@@ -30,77 +32,94 @@ def picture(
     Raises:
         ValueError: none of the names is there.
     """
-    from matplotlib.figure import Figure
+    panels = field_panels(shown, names)
+    if not panels:
+        there = ", ".join([*shown.data.point, *shown.data.cell]) or "nothing"
+        raise ValueError(f"expected one of {', '.join(names)}, found {there}")
+    return arranged([*panels, *convergence_panels(rows)], title, panel_height(shown.grid))
 
-    flat = _flat(grid)
-    shown = [name for name in names if name in data.point or name in data.cell]
-    if not shown:
-        raise ValueError(
-            f"expected one of {', '.join(names)}, found {', '.join([*data.point, *data.cell]) or 'nothing'}"
-        )
-    count = len(shown) + (len(rows) > 1)
-    height = max(_height(flat), 2.4) if len(rows) > 1 else _height(flat)
-    figure = Figure(figsize=(4.6 * count, height), layout="constrained")
-    cut = middle_slice(flat) if flat.points.shape[1] == 3 else None
-    figure.suptitle(title if cut is None else f"{title}; the slice {cut[1]}")
-    every = list(np.atleast_1d(figure.subplots(1, count)))
-    for axes, name in zip(every, shown, strict=False):
-        values, label = _lengths(data, name)
-        axes.set_title(label)
-        drawn = _drawn(axes, flat, None if cut is None else cut[0], values, name in data.point)
+
+def arranged(panels: Sequence[Panel], title: str, height: float, columns: int | None = None) -> Figure:
+    """Panels in rows, below a title.
+
+    Args:
+        height: of a panel, in inches.
+        columns: in a row; by default as many as leave few places empty in a picture that is wider than high.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
+
+    count = len(panels)
+    columns = columns or min(range(1, count + 1), key=lambda k: _awkwardness(count, k, height))
+    lines = -(-count // columns)
+    figure = Figure(figsize=(_WIDTH * columns, height * lines + 0.3), layout="constrained")
+    if title:
+        figure.suptitle("\n".join(textwrap.wrap(title, int(18 * columns * _WIDTH / 2)) or [""]))
+    every = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes, panel in zip(every, panels, strict=False):
+        axes.set_title(panel.title, fontsize="medium")
+        axes.tick_params(labelsize="small")
+        drawn = panel.draw(axes)
         if drawn is not None:
-            figure.colorbar(drawn, ax=axes, shrink=0.8)
-    if len(rows) > 1:
-        _draw_history(every[-1], rows)
+            # The bar of a wide domain is below it, where there is room.
+            wide = axes.get_aspect() != "auto" and np.ptp(axes.get_ylim()) < _WIDE * np.ptp(axes.get_xlim())
+            place, numbers = "bottom" if wide else "right", ScalarFormatter()
+            numbers.set_powerlimits((-3, 4))
+            bar = figure.colorbar(drawn, ax=axes, shrink=0.85, location=place, aspect=25, format=numbers)
+            bar.ax.tick_params(labelsize="small")
+    for axes in every[count:]:
+        axes.set_axis_off()
     return figure
 
 
-def _lengths(data: FieldData, name: str) -> tuple[np.ndarray, str]:
-    """The values of a field, of a vector their lengths, and its label."""
-    values = data.point[name] if name in data.point else data.cell[name]
-    return (values, name) if values.ndim == 1 else (np.linalg.norm(values, axis=1), f"|{name}|")
+def _awkwardness(count: int, columns: int, height: float) -> float:
+    """How far panels in so many columns are from a full picture of 1.6 times its height."""
+    lines = -(-count // columns)
+    return abs(math.log(columns * _WIDTH / (lines * height) / 1.6)) + 1.5 * (columns * lines - count) / count
 
 
-def _drawn(axes: Axes, grid: Grid, cut: Slice | None, values: np.ndarray, at_points: bool) -> Collection | None:
-    """Draws values at points or in cells, on a slice if there is one; the colours, None for a curve."""
-    if cut is not None:
-        return _draw_slice(axes, cut, values, at_points)
-    if grid.points.shape[1] > 1:
-        return _draw_map(axes, grid, values, at_points)
-    _draw_curve(axes, grid, values, at_points)
-    return None
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """The figure as the content of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    return content.getvalue()
 
 
-def _flat(grid: Grid) -> Grid:
-    """The grid without the coordinates that a file adds to points in one or two dimensions."""
-    dim = 1 if grid.cell_type.startswith("line") else 2 if grid.cell_type in _CORNERS else 3
-    return grid if grid.points.shape[1] == dim else Grid(grid.points[:, :dim], grid.cells, grid.cell_type)
+def panel_height(grid: Grid) -> float:
+    """The height of a panel, in inches: that of the domain, within limits."""
+    grid = flat(grid)
+    if grid.points.shape[1] == 1:
+        return 3.2
+    extent = np.ptp(grid.points, axis=0)
+    width, depth = np.delete(extent, np.argmin(extent)) if len(extent) == 3 else extent
+    room = 1.5 if depth < _WIDE * width else 0.75
+    return float(min(max(3.0 * depth / width + room, _LOWEST), _HIGHEST))
+
+
+def convergence_panels(rows: Sequence[Mapping[str, object]]) -> list[Panel]:
+    """The panel of the norm of the gradient and of the objective over the iterations; none for less than two rows."""
+    return [Panel("convergence", lambda axes: _draw_history(axes, rows))] if len(rows) > 1 else []
 
 
 def _draw_history(axes: Axes, rows: Sequence[Mapping[str, object]]) -> None:
     """Draws the norm of the gradient, relative to the first one, and how far the objective is above its last value."""
     iterations = [row["iteration"] for row in rows]
     norms, values = (np.array([row[key] for row in rows], dtype=float) for key in ("gradient_norm", "objective"))
-    if norms[0] > 0.0:
-        axes.semilogy(iterations, norms / norms[0], marker=".", label="gradient / first gradient")
+    marker = "." if len(rows) < 60 else ""
+    if norms[0] > 0.0 and np.any(norms > 0.0):
+        axes.semilogy(
+            iterations, np.where(norms > 0.0, norms, np.nan) / norms[0], marker=marker, label="|gradient| / first"
+        )
     above = values - values[-1]
     size = np.abs(above).max()
     if size > 0.0:
         # The last value itself, and rounding errors of the values, have no logarithm.
         seen = np.where(above > 1e-15 * size, above / size, np.nan)
-        axes.semilogy(iterations, seen, marker=".", label="(objective - last) / largest")
-    axes.set_title("convergence")
+        axes.semilogy(iterations, seen, marker=marker, label="(objective - last) / largest")
     axes.set_xlabel("iteration")
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")
-
-
-def pictured(data: FieldData) -> tuple[str, ...]:
-    """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
-    after, left_out = ("target", "density", "control"), ("adjoint", "sensitivity", "multiplier")
-    names = [name for name in (*data.point, *data.cell) if not name.startswith(left_out)]
-    return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))
 
 
 def gallery(images: np.ndarray, labels: np.ndarray, columns: int = 10) -> Figure:
@@ -117,50 +136,6 @@ def gallery(images: np.ndarray, labels: np.ndarray, columns: int = 10) -> Figure
             axes.imshow(images[k], cmap="gray_r", **limits)
             axes.set_title(str(labels[k]), fontsize=8)
     return figure
-
-
-def _height(grid: Grid) -> float:
-    """The height of the figure, in inches: that of the domain, less for a long one."""
-    if grid.points.shape[1] == 1:
-        return 4.0
-    extent = np.ptp(grid.points, axis=0)
-    width, depth = np.delete(extent, np.argmin(extent)) if len(extent) == 3 else extent
-    return float(min(max(3.2 * depth / width, 0.8) + 0.8, 6.0))
-
-
-def _corners(grid: Grid) -> np.ndarray:
-    return grid.cells[:, : _CORNERS[grid.cell_type]]
-
-
-def _draw_curve(axes: Axes, grid: Grid, values: np.ndarray, at_points: bool) -> None:
-    """Draws values over an interval; the value of a cell at its middle."""
-    x = grid.points[:, 0] if at_points else grid.points[_corners(grid), 0].mean(axis=1)
-    order = np.argsort(x)
-    axes.plot(x[order], values[order])
-
-
-def _draw_map(axes: Axes, grid: Grid, values: np.ndarray, at_points: bool) -> Collection:
-    """Draws values over a plane domain as colours; a quadrilateral is drawn as two triangles."""
-    from matplotlib.tri import Triangulation
-
-    corners = _corners(grid)
-    triangles = np.concatenate([corners[:, [0, k, k + 1]] for k in range(1, corners.shape[1] - 1)])
-    axes.set_aspect("equal")
-    plane = Triangulation(grid.points[:, 0], grid.points[:, 1], triangles)
-    if at_points:
-        return axes.tripcolor(plane, values, shading="gouraud")
-    return axes.tripcolor(plane, facecolors=np.tile(values, len(triangles) // len(corners)))
-
-
-def _draw_slice(axes: Axes, cut: Slice, values: np.ndarray, at_points: bool) -> Collection:
-    """Draws values on a slice as colours."""
-    from matplotlib.tri import Triangulation
-
-    axes.set_aspect("equal")
-    plane = Triangulation(cut.points[:, 0], cut.points[:, 1], cut.triangles)
-    if at_points:
-        return axes.tripcolor(plane, cut.values(values), shading="gouraud")
-    return axes.tripcolor(plane, facecolors=values[cut.cells])
 
 
 def histogram(values: np.ndarray, weights: np.ndarray, marks: Mapping[str, float], title: str) -> Figure:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
+    from .remaining_time import Outlook
+
 Mode = Literal["quiet", "normal", "verbose"]
 
 # Number of rows that a live table keeps in sight after the first one.
@@ -39,13 +41,20 @@ class Progress:
         self.mode, self._target = mode, console
         self._stream = cast("TextIO", console if hasattr(console, "isatty") else console.file)
         self._live: Live | None = None
+        self._ends: tuple[float | None, int | None]
         self._silent = False
         self._reset()
 
-    def start(self, title: str) -> None:
-        """Begin a table, after ending one that is still open, and show its title line."""
+    def start(self, title: str, goal: float | None = None, most: int | None = None) -> None:
+        """Begin a table, after ending one that is still open, and show its title line.
+
+        Args:
+            goal: the gradient, relative to the first one, with which the run ends; None where another measure ends it.
+            most: the largest number of iterations. Both are for the estimate below a live table.
+        """
         self._close_table()
         self._reset()
+        self._ends = goal, most
         if self.mode != "quiet":
             self._write(title)
 
@@ -70,7 +79,7 @@ class Progress:
             self._live = self._start_live() if self.mode == "normal" else None
         line = format_row(record)
         if self._live is not None:
-            self._show_live(self._live, line)
+            self._show_live(self._live, line, record)
         else:
             self._print_row(position, line)
 
@@ -86,7 +95,9 @@ class Progress:
         self._close_table()
 
     def _reset(self) -> None:
-        self._count, self._scenarios, self._first = 0, False, ""
+        self._count, self._scenarios, self._first, self._ended = 0, False, "", False
+        self._ends = None, None
+        self._outlook: Outlook | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._waiting: str | None = None  # the newest row, while it has been thinned out
         self._refreshed = -math.inf
@@ -140,7 +151,13 @@ class Progress:
         self._attempted(live.start)
         return None if self._silent else live
 
-    def _show_live(self, live: Live, line: str) -> None:
+    def _show_live(self, live: Live, line: str, record: Mapping[str, object]) -> None:
+        if self._outlook is None:
+            # Loaded for terminals alone.
+            from .remaining_time import Outlook
+
+            self._outlook = Outlook(*self._ends)
+        self._outlook.add(record)
         if self._first:
             self._tail.append(line)
         else:
@@ -153,15 +170,19 @@ class Progress:
     def _render(self) -> Text:
         from rich.text import Text
 
-        # Header, first row, dots and the cursor's line take four; a taller table could not be redrawn.
-        room = max(1, (self._live.console.height if self._live is not None else 24) - 4)
+        # Header, first row, dots and the cursor's line take four, an estimate one; a taller table could not be redrawn.
+        estimate = "" if self._ended or self._outlook is None else self._outlook.line()
+        height = self._live.console.height if self._live is not None else 24
+        room = max(1, height - 4 - bool(estimate))
         tail = list(self._tail)[-room:]
         gap = ["  ..."] if self._count > len(tail) + 1 else []
         rows = [self._first] if self._first else []
-        return Text("\n".join([header(self._scenarios), *rows, *gap, *tail]), no_wrap=True, overflow="crop")
+        lines = [header(self._scenarios), *rows, *gap, *tail, *([estimate] if estimate else [])]
+        return Text("\n".join(lines), no_wrap=True, overflow="crop")
 
     def _close_table(self) -> None:
         if self._live is not None:
+            self._ended = True
             self._attempted(self._live.stop)
             self._live = None
         if self._waiting is not None:

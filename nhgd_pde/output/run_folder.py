@@ -23,7 +23,21 @@ from .atomic import OutputError, write_atomically
 from .fields import FieldData, FieldSeries, Grid, write_vtu
 from .lines import LineFile
 from .lock import FolderLock
-from .names import ARRAYS, EVOLUTION, FIELDS, FIGURE, FINAL, HISTORY, IMAGES, LOG, PROBLEM, SCENARIOS, STEM, SUMMARY
+from .names import (
+    ARRAYS,
+    EVOLUTION,
+    FIELDS,
+    FIGURE,
+    FINAL,
+    HISTORY,
+    IMAGES,
+    LOG,
+    PROBLEM,
+    REPORT,
+    SCENARIOS,
+    STEM,
+    SUMMARY,
+)
 from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from .storage import writing
 
@@ -87,7 +101,7 @@ class RunFolder:
     ) -> RunFolder:
         """Open an earlier run's folder to go on with it; nothing is cleared, problem.yaml replaced where given.
 
-        The picture of the earlier run is removed.
+        The picture and the report of the earlier run are removed.
         With `up_to`, the iteration of the checkpoint, rows and fields of later iterations leave the history
         and the field index: the resumed run writes them again. An incomplete last row of a killed run is
         dropped. `lock` is from `claimed_for_resume`; without one it is taken here. Raises `OutputError` when `path` is
@@ -99,8 +113,9 @@ class RunFolder:
                 raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
         with ExitStack() as stack:
             lock = lock or stack.enter_context(closing(FolderLock.take(folder)))
-            with writing(folder / FIGURE, "removed"):
-                (folder / FIGURE).unlink(missing_ok=True)
+            for name in (FIGURE, REPORT):
+                with writing(folder / name, "removed"):
+                    (folder / name).unlink(missing_ok=True)
             columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
                 write_atomically(folder / PROBLEM, _headed(problem_yaml))

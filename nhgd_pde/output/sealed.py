@@ -132,6 +132,6 @@ def _checked(path: Path, file: BufferedReader) -> str:
     return found
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says; the name of its class where it says nothing."""
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__

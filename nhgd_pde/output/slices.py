@@ -26,12 +26,14 @@ class Slice:
         ends: (k, 2) the numbers of the two nodes between which a point lies.
         shares: (k,) its place between them, from 0 to 1.
         cells: (k / 3,) the cell of each triangle.
+        axis: the axis of space that the plane is at right angles to.
     """
 
     points: np.ndarray
     ends: np.ndarray
     shares: np.ndarray
     cells: np.ndarray
+    axis: int
 
     @property
     def triangles(self) -> np.ndarray:
@@ -58,8 +60,11 @@ def slice_of(grid: Grid, axis: int, level: float) -> Slice:
     """The slice through a grid with cells in three dimensions where one coordinate has a value."""
     corners = grid.cells[:, : _CORNERS[grid.cell_type]]
     parts = _TETRAHEDRA[corners.shape[1]]
-    tetrahedra = corners[:, parts].reshape(-1, 4)
-    owner = np.repeat(np.arange(len(corners)), len(parts))
+    # Only cells that reach to both sides of the plane are cut into tetrahedra: few of many.
+    beyond = (grid.points[:, axis] > level)[corners]
+    crossing = np.flatnonzero(beyond.any(axis=1) & ~beyond.all(axis=1))
+    tetrahedra = corners[crossing][:, parts].reshape(-1, 4)
+    owner = np.repeat(crossing, len(parts))
     above = grid.points[tetrahedra, axis] > level
     count = above.sum(axis=1)
     met = (count > 0) & (count < 4)
@@ -81,4 +86,4 @@ def slice_of(grid: Grid, axis: int, level: float) -> Slice:
     start, end = grid.points[pairs[:, 0]], grid.points[pairs[:, 1]]
     shares = (level - start[:, axis]) / (end[:, axis] - start[:, axis])
     points = start + shares[:, None] * (end - start)
-    return Slice(np.delete(points, axis, axis=1), pairs, shares, np.concatenate(cells))
+    return Slice(np.delete(points, axis, axis=1), pairs, shares, np.concatenate(cells), axis)

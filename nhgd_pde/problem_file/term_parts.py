@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nhgd_pde.problem_file.fields import Number, Section
@@ -49,3 +50,8 @@ class ConditionSpec(Section):
         kind: str
 
     of_state: ClassVar[bool] = False
+
+
+def term_names(kinds: Sequence[str]) -> list[str]:
+    """The kinds of the terms of an objective; several of a kind are numbered by their places in the file."""
+    return [kind if kinds.count(kind) == 1 else f"{kind}_{k}" for k, kind in enumerate(kinds)]

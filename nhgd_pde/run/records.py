@@ -11,6 +11,7 @@ import torch
 from ..engine.loop import Iterate
 from ..linalg.counts import Counts
 from ..pde_problem import PDEProblem
+from ..problem_file.term_parts import term_names
 from .solution import Row
 
 
@@ -73,11 +74,6 @@ def history_row(
             "sampling_error": evaluation.left_out,
         }
     return row
-
-
-def term_names(kinds: Sequence[str]) -> list[str]:
-    """The kinds of the terms of an objective; several of a kind are numbered by their places in the file."""
-    return [kind if kinds.count(kind) == 1 else f"{kind}_{k}" for k, kind in enumerate(kinds)]
 
 
 def term_values(problem: PDEProblem, kinds: Sequence[str], state: np.ndarray, control: np.ndarray) -> dict[str, float]:

@@ -16,6 +16,7 @@ from ..engine.oracle import Oracle
 from ..engine.roles.failures import RoleError
 from ..engine.scenarios.team import ALONE, Team
 from ..linalg.factorisation import SingularMatrixError
+from ..linalg.stage_log import stage
 from ..output.lock import FolderLock
 from ..output.names import HISTORY
 from ..output.run_folder import OutputError, RunFolder, read_ended, read_history
@@ -100,7 +101,8 @@ class Run:
             self._recorder.title(f"resumed: {self._problem}" if resume else str(self._problem))
             if resumed is None:
                 self._begin(path is not None)
-            found = self._whole(self._minimised(None if resumed is None else resumed.loop))
+            with stage("first evaluation"):
+                found = self._whole(self._minimised(None if resumed is None else resumed.loop))
             earlier = 0 if resumed is None else resumed.loop.evaluations
             solution = self._presentation.answer(self._outcome(found, self._judged(found), earlier, text))
             self._recorder.finish(solution, found.last)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..engine.loop import Status
 from ..output.fields import FieldData, Grid
+from ..output.names import EVOLUTION, FIGURE, FINAL
 from ..output.result_files import RESULTS
 from ..output.run_folder import RunFolder
 from ..pde_problem import PDEProblem
@@ -21,9 +22,15 @@ from .scenario_fields import named_fields, statistics_fields
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..output.field_layout import Pictured
+    from ..reports.material import Material
     from .judgement import Judgement
 
 Row = dict[str, float | int | str | None]
+
+
+def _picture(there: bool) -> str:
+    return f"{FIGURE} in any viewer, " if there else ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Answer:
         return {}
 
     def images(self) -> Figure | None:
-        """The picture of images.png; None where the answer has no images, or without matplotlib."""
+        """The picture of images.png; None where the answer has no images."""
         return None
 
     @property
@@ -100,9 +107,18 @@ class Answer:
         """The run has ended as it should, which is the exit code 0 of the command line."""
         return self.status == "converged"
 
-    def where(self, series: bool) -> str:
-        """Which files of the run folder to open; `series`: it has the fields of iterates."""
-        return f"open {'fields/state.pvd or ' if series else ''}final.vtu in ParaView"
+    def where(self, series: bool, picture: bool = False) -> str:
+        """Which files of the run folder to open.
+
+        Args:
+            series: it has the fields of iterates.
+            picture: it has a figure.png.
+        """
+        return f"open {_picture(picture)}{'fields/state.pvd or ' if series else ''}{FINAL} in ParaView"
+
+    def plot(self) -> Figure | None:
+        """The picture of figure.png; None where the answer has none."""
+        return None
 
     def write(self, run: RunFolder, around: Callable[[], AbstractContextManager[None]] = lambda: nullcontext()) -> None:
         """Writes the files of the result into a run folder: all of `output.result_files.RESULTS`.
@@ -114,6 +130,45 @@ class Answer:
         for write in RESULTS.values():
             with around():
                 write(run, self)
+
+    def fields_to_draw(self) -> Pictured | None:
+        """The fields that `plot` draws; None where the answer has none."""
+        return None
+
+    def report(self, path: str | Path) -> Path:
+        """Writes a page of HTML about this answer, which needs no other file; returns its path.
+
+        Args:
+            path: of the page, such as `report.html`.
+
+        Raises:
+            OutputError: the system does not take the file.
+        """
+        from ..output.atomic import write_atomically
+        from ..reports.report_page import report_page
+
+        write_atomically(path, report_page(self._material()))
+        return Path(path)
+
+    def _material(self) -> Material:
+        from ..output.pictures import png
+        from ..reports.material import Material
+
+        images = self.images()
+        return Material(
+            problem_yaml=self.problem_yaml,
+            summary=self.stats,
+            history=self.history,
+            shown=self.fields_to_draw(),
+            scenarios=list(self.scenario_rows()),
+            images=None if images is None else png(images),
+        )
+
+    def _repr_html_(self) -> str:
+        """The answer in a notebook: how the run ended, the terms of the objective, a picture."""
+        from ..reports.notebook_views import answer_view
+
+        return answer_view(self, self.stats, self.plot() or self.images())
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes a run folder of this solution (without the fields of earlier iterations); returns its path.
@@ -209,6 +264,13 @@ class Solution(Answer):
         count = levels(self.problem)
         return (self.fields(level) for level in range(count if count > 1 else 0))
 
+    def where(self, series: bool, picture: bool = False) -> str:
+        if levels(self.problem) < 2:
+            return super().where(series, picture)
+        iterates = "fields/state.pvd (iterates), " if series else ""
+        times = f"{EVOLUTION}/{EVOLUTION}.pvd (physical time)"
+        return f"open {_picture(picture)}{times}, {iterates}or {FINAL} (the end) in ParaView"
+
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv; none without random inputs."""
         return iter(()) if self.judgement is None else self.judgement.rows()
@@ -253,19 +315,29 @@ class Solution(Answer):
 
         return integral(self.problem, self.fields(level)[1], expression, on)
 
-    def plot(self, level: int = -1) -> Figure:
+    def plot(self, level: int | None = None) -> Figure:
         """State, controls, density and targets side by side, and the convergence; of a body in 3-D its middle slice.
 
         Args:
-            level: which of `times` of an evolution.
+            level: which of `times` of an evolution; by default several of them.
         """
-        from ..output.pictures import picture, pictured
+        from ..output.field_layout import pictured
+        from ..output.figure import title_of
+        from ..output.pictures import picture
 
-        grid, data = self.fields(level)
-        return picture(grid, data, pictured(data), f"{self.problem.name}: {self.status}", self.history)
+        shown = self.fields_to_draw(level)
+        return picture(shown, pictured(shown.data), title_of(self.stats), self.history)
+
+    def fields_to_draw(self, level: int | None = None) -> Pictured:
+        """The fields that `plot` draws."""
+        from ..output.field_layout import Pictured, dimension, shown_levels
+
+        grid, data = self.fields(-1 if level is None else level)
+        chosen = shown_levels(len(self.times), dimension(grid)) if level is None else []
+        return Pictured(grid, data, [self.fields(each)[1] for each in chosen])
 
     def plot_distribution(self) -> Figure:
-        """The distribution of the objective over fresh scenarios, or those of the sample; needs the extra `plot`.
+        """The distribution of the objective over fresh scenarios, or those of the sample.
 
         Raises:
             ValueError: a problem without random inputs.

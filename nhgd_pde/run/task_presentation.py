@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,13 +62,13 @@ class TaskSolution(Answer):
 
     @property
     def _drawn(self) -> bool:
-        """The images have rows and columns, and matplotlib, which draws them, is installed."""
-        return len(self.image_shape) == 2 and find_spec("matplotlib") is not None
+        """The images have rows and columns."""
+        return len(self.image_shape) == 2
 
-    def where(self, series: bool) -> str:
+    def where(self, series: bool, picture: bool = False) -> str:
         if self.pictured is None:
             return "result.npz has the answer"
-        shown = "images.png shows it" if self._drawn else "a picture needs square images and matplotlib"
+        shown = "images.png shows it" if self._drawn else "a picture needs square images"
         return f"result.npz has the answer, {shown}"
 
 

@@ -1,0 +1,19 @@
+"""`nhgd-pde report`: one page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..complaints import bad_input
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write all about the run in FOLDER into its report.html, one page without other files."""
+    with bad_input():
+        from ..reports.report_page import report_folder
+
+        click.echo(f"{report_folder(folder)}: open it in a browser")

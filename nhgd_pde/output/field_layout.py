@@ -1,0 +1,231 @@
+"""Which fields of an answer are drawn, at which times, and with which colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .field_panels import (
+    CORNERS,
+    Colours,
+    Plane,
+    colours_of,
+    draw_arrows,
+    draw_curve,
+    draw_on_boundary,
+    draw_over_time,
+    on_boundary_alone,
+)
+from .fields import FieldData, Grid
+from .slices import Slice, middle_slice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Most fields in a picture.
+_MOST_FIELDS = 11
+# Fields with limits that differ by more than this factor get limits of their own.
+_COMPARABLE = 3.0
+# Times of an evolution that are drawn: over an interval as colours, else as pictures.
+_TIMES_IN_1D, _TIMES = 61, 3
+# Names that begin so follow the states, in this order; other names are left out of a quick look.
+_AFTER = ("control", "density", "target")
+_LEFT_OUT = ("adjoint", "sensitivity", "multiplier")
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One drawing: its title, and a function that draws it and returns what a colour bar shows, or None."""
+
+    title: str
+    draw: Callable[[Axes], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Pictured:
+    """What is drawn: fields on a grid, and of an evolution the fields at some of its times.
+
+    Attributes:
+        moments: at rising times, the last one `data`; empty for a steady problem.
+    """
+
+    grid: Grid
+    data: FieldData
+    moments: Sequence[FieldData] = ()
+
+    def varies(self, name: str) -> bool:
+        """Whether a field changes in time."""
+        values = [values_of(each, name) for each in self.moments]
+        return any(not np.array_equal(each, values[0], equal_nan=True) for each in values)
+
+
+def pictured(data: FieldData) -> tuple[str, ...]:
+    """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
+    # States have values at nodes; coefficients and stresses, which are not drawn, in cells. Complex fields are drawn by
+    # their two parts.
+    cells = [name for name in data.cell if name.startswith(("control", "density"))]
+    names = [name for name in (*data.point, *cells) if not (name.startswith(_LEFT_OUT) or name.endswith("_magnitude"))]
+    # A density without a filter and a projection is the control.
+    every = {**data.cell, **data.point}
+    twins = {name: name.replace("density", "control", 1) for name in names if name.startswith("density")}
+    same = {name for name, twin in twins.items() if twin in every and np.array_equal(every[name], every[twin])}
+    shown = (name for name in names if name not in same)
+    return tuple(sorted(shown, key=lambda name: name.startswith(_AFTER) + name.startswith("target")))
+
+
+def dimension(grid: Grid) -> int:
+    """The dimension of the cells of a grid."""
+    return 1 if grid.cell_type.startswith("line") else 2 if grid.cell_type in CORNERS else 3
+
+
+def shown_levels(count: int, dim: int) -> list[int]:
+    """Which of `count` times of an evolution are drawn; none of one time."""
+    if count < 2:
+        return []
+    wanted = min(count, _TIMES_IN_1D if dim == 1 else _TIMES)
+    return [round(k * (count - 1) / (wanted - 1)) for k in range(wanted)]
+
+
+def flat(grid: Grid) -> Grid:
+    """The grid without the coordinates that a file adds to points in one or two dimensions."""
+    dim = dimension(grid)
+    return grid if grid.points.shape[1] == dim else Grid(grid.points[:, :dim], grid.cells, grid.cell_type)
+
+
+def field_panels(shown: Pictured, names: Sequence[str]) -> list[Panel]:
+    """A panel for each of the names that is there; of an evolution, the state at several times."""
+    there = [name for name in names if name in shown.data.point or name in shown.data.cell][:_MOST_FIELDS]
+    main = next((name for name in there if not name.startswith(_AFTER)), "")
+    grid = flat(shown.grid)
+    if dimension(grid) == 1:
+        return [*_panels_over_time(grid, shown, there, main), *_panels_of_curves(grid, shown, there, main)]
+    drawn = [(name, *moment) for name in there for moment in _moments(shown, name)]
+    colours = _colours([(name, lengths_of(data, name)) for name, data, _ in drawn], main)
+    cut = middle_slice(grid) if grid.points.shape[1] == 3 else None
+    place = "" if cut is None else f", {cut[1]}"
+    canvas = _Canvas(grid, Plane.of(grid)) if cut is None else _Canvas(grid, Plane.across(cut[0]), cut[0])
+    return [
+        Panel(f"{_label(data, name)}{when}{place}", canvas.drawing(data, name, own))
+        for (name, data, when), own in zip(drawn, colours, strict=True)
+    ]
+
+
+def values_of(data: FieldData, name: str) -> np.ndarray:
+    """The values of a field, at points or in cells."""
+    return np.asarray(data.point[name] if name in data.point else data.cell[name])
+
+
+def lengths_of(data: FieldData, name: str) -> np.ndarray:
+    """The values of a field, of a vector their lengths."""
+    values = values_of(data, name)
+    return values if values.ndim == 1 else np.linalg.norm(values, axis=1)
+
+
+def _label(data: FieldData, name: str) -> str:
+    return name if values_of(data, name).ndim == 1 else f"|{name}|"
+
+
+def _moments(shown: Pictured, name: str) -> list[tuple[FieldData, str]]:
+    """The times at which a field is drawn, and what its title says about the time: controls and targets once."""
+    if not shown.varies(name):
+        return [(shown.data, "")]
+    found = list(shown.moments)
+    if name.startswith(_AFTER):
+        found = [found[len(found) // 2]]
+    elif not np.any(values_of(found[0], name)):
+        found = found[1:]  # A state that starts from zero.
+    return [(each, f" at t = {each.time:.4g}") for each in found]
+
+
+def _group(name: str, main: str) -> str:
+    """The field that a field may be compared with by its colours: a target with the state that it is meant for."""
+    if name.startswith("target"):
+        suffix = name.removeprefix("target")
+        return f"{main.removesuffix('_real').removesuffix('_imag')}{suffix}" if suffix else main
+    for end in ("_best", "_median", "_worst"):
+        name = name.removesuffix(end)
+    return name
+
+
+def _colours(fields: Sequence[tuple[str, np.ndarray]], main: str) -> list[Colours]:
+    """The colours of each field at all of its times, or of its group if all of them have values of a similar size."""
+    found = []
+    material = any(name.startswith("density") for name, _ in fields)
+    for name, values in fields:
+        own = [each for other, each in fields if other == name]
+        together = [each for other, each in fields if _group(other, main) == _group(name, main)]
+        sizes = [np.abs(each[np.isfinite(each)]).max(initial=0.0) for each in together]
+        alike = max(sizes) <= _COMPARABLE * min(sizes)
+        share = name.endswith("_exceedance") or (material and name.startswith(("control", "density")))
+        within = not np.any((values < -1e-6) | (values > 1 + 1e-6))
+        found.append(colours_of(together if alike else own, share and within))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Canvas:
+    """The triangles on which the fields of a grid are drawn.
+
+    Attributes:
+        cut: the slice that they belong to; None in the plane.
+    """
+
+    grid: Grid
+    plane: Plane
+    cut: Slice | None = None
+
+    def drawing(self, data: FieldData, name: str, colours: Colours) -> Callable[[Axes], Any]:
+        """Draws one field."""
+        values, at_points, vectors = lengths_of(data, name), name in data.point, values_of(data, name)
+
+        def draw(axes: Axes) -> Any:
+            if self.cut is not None:
+                own = self.cut.values(values) if at_points else values
+                return self.plane.draw(axes, own, at_points, colours)
+            if at_points and name.startswith("control") and on_boundary_alone(self.grid, values):
+                return draw_on_boundary(axes, self.grid, values, colours)
+            drawn = self.plane.draw(axes, values, at_points, colours)
+            if at_points and vectors.ndim == 2:
+                draw_arrows(axes, self.grid, vectors[:, :2])
+            return drawn
+
+        return draw
+
+
+def _panels_over_time(grid: Grid, shown: Pictured, names: Sequence[str], main: str) -> list[Panel]:
+    """The fields over an interval that change in time, as colours over x and t."""
+    times = [each.time for each in shown.moments]
+    fields = [(name, [lengths_of(each, name) for each in shown.moments]) for name in names if shown.varies(name)]
+    colours = _colours([(name, np.stack(values)) for name, values in fields], main)
+
+    def drawing(values: Sequence[np.ndarray], own: Colours) -> Callable[[Axes], Any]:
+        return lambda axes: draw_over_time(axes, grid, values, times, own)
+
+    panels = zip(fields, colours, strict=True)
+    return [Panel(_label(shown.data, name), drawing(values, own)) for (name, values), own in panels]
+
+
+def _panels_of_curves(grid: Grid, shown: Pictured, names: Sequence[str], main: str) -> list[Panel]:
+    """The other fields over an interval as curves, targets in the panel of their state."""
+    curves = [name for name in names if not shown.varies(name)]
+    with_targets = [name for name in curves if name == main or name.startswith("target")]
+    first = with_targets if main in curves else []
+    groups = [*([first] if first else []), *([name] for name in curves if name not in first)]
+    return [
+        Panel(" and ".join(_label(shown.data, name) for name in group), _curves(grid, shown.data, group))
+        for group in groups
+    ]
+
+
+def _curves(grid: Grid, data: FieldData, names: Sequence[str]) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        for name in names:
+            style = {"linestyle": "--"} if name.startswith("target") else {}
+            draw_curve(axes, grid, lengths_of(data, name), label=_label(data, name), **style)
+        if len(names) > 1:
+            axes.legend(fontsize="small")
+
+    return draw
