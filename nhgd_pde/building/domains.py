@@ -21,7 +21,6 @@ from ..problem_file.mesh_spec import (
 )
 from ..problem_file.room import check_room
 from ..problem_file.sizes import MeshSize
-from .parts import with_parts
 
 
 def build_domain(file: ProblemFile) -> Domain:
@@ -31,10 +30,14 @@ def build_domain(file: ProblemFile) -> Domain:
         ProblemError: there is no such file, or no sound mesh in it; the problem would not fit into memory; lengths are
             beyond what double precision calculates with; a part is empty; sides that should be periodic do not match.
     """
-    domain = with_parts(file, _mesh_of(file))
+    domain = _mesh_of(file)
+    # Loaded where they are needed, because most solves do without them.
+    if file.spec.parts:
+        from .parts import with_parts
+
+        domain = with_parts(file, domain)
     if all(each.periodic is None for each in file.spec.pde.boundary.values()):
         return domain
-    # Loaded here, because most solves do without it.
     from .periodic_sides import with_seams
 
     return with_seams(file, domain)

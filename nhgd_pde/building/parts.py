@@ -22,8 +22,6 @@ def with_parts(file: ProblemFile, domain: Domain) -> Domain:
     Raises:
         ProblemError: a name is taken, a condition uses anything but coordinates of the mesh, or holds nowhere.
     """
-    if not file.spec.parts:
-        return domain
     mesh, mistakes = domain.mesh, IssueCollector(file)
     outer = domain.boundaries["all"]
     places = {
