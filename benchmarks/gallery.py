@@ -16,8 +16,8 @@ from .shipped import PROBLEMS
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
-# The states of single scenarios.
-_NAMED = ("state_best", "state_median", "state_worst", "state_exceedance")
+# The endings of the fields of single scenarios, and of probabilities.
+_NAMED = ("_best", "_median", "_worst", "_exceedance")
 HEAD = """# Gallery
 
 Every shipped problem, solved with its defaults: state, control and target. Made by `python -m benchmarks.gallery`.
@@ -38,10 +38,10 @@ def draw(path: Path) -> str:
     from nhgd_pde.output.fields import FieldData, Grid
     from nhgd_pde.output.pictures import picture, pictured
 
+    def shown(data: FieldData) -> list[str]:
+        return [name for name in pictured(data) if not name.endswith(_NAMED)]
+
     solution = nhgd.solve(nhgd.load(path))
-    shown: tuple[str, ...] = ("state", "control", "target")
-    if solution.judgement is not None:
-        shown = ("state", "state_std", "control", "density", "target")
     if solution.problem.space.domain.dim == 3:
         grid, data = solution.fields()
         # The nodes in the middle plane of a grid are those of a plane grid.
@@ -51,12 +51,11 @@ def draw(path: Path) -> str:
         middle = abs(z - 0.5 * (z.min() + z.max())) < 1e-9
         plane = grid.points[middle, :2]
         cells = scipy.spatial.Delaunay(plane).simplices
-        fields = {name: values[middle] for name, values in data.point.items()}
-        figure = picture(Grid(plane, cells, "triangle"), FieldData(point=fields), shown, path.stem)
+        fields = FieldData({name: values[middle] for name, values in data.point.items()})
+        figure = picture(Grid(plane, cells, "triangle"), fields, shown(fields), path.stem)
     elif solution.judgement is not None:
         grid, data = solution.fields()
-        names = [name for name in pictured(data) if name.startswith(shown) and not name.startswith(_NAMED)]
-        figure = picture(grid, data, names, f"{path.stem}: {solution.status}")
+        figure = picture(grid, data, shown(data), f"{path.stem}: {solution.status}")
     else:
         # An evolution is drawn at half of its time.
         figure = solution.plot(len(solution.times) // 2)

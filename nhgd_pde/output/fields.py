@@ -22,7 +22,7 @@ from .storage import writing
 
 # The number of nodes of each type of cells, by meshio's names.
 NODES_PER_CELL: Mapping[str, int] = {
-    **{"line": 2, "triangle": 3, "quad": 4, "tetra": 4, "hexahedron": 8},
+    **{"vertex": 1, "line": 2, "triangle": 3, "quad": 4, "tetra": 4, "hexahedron": 8},
     **{"line3": 3, "triangle6": 6, "quad9": 9, "tetra10": 10, "hexahedron27": 27},
 }
 # Numbers up to this many bytes are compressed: by then zlib takes about a fifth of a second.
@@ -65,12 +65,14 @@ class Grid:
 class FieldData:
     """Named values at the points (N, ...) and in the cells (M, ...) of a grid, at one time.
 
-    An entry is a scalar (N,), a vector (N, c) or a square tensor (N, c, c) with c at most 3.
+    An entry is a scalar (N,), a vector (N, c) or a square tensor (N, c, c) with c at most 3. `left_out` has sentences on
+    fields that could not be computed, which no file has.
     """
 
     point: Mapping[str, np.ndarray] = field(default_factory=dict)
     cell: Mapping[str, np.ndarray] = field(default_factory=dict)
     time: float = 0.0
+    left_out: tuple[str, ...] = ()
 
 
 def write_vtu(

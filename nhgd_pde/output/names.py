@@ -13,6 +13,10 @@ POPULATION = "population.pt"
 FIELDS, STEM = "fields", "state"
 # The last iterate; of an evolution, its series in time, whose name is that of its folder and of its stem.
 FINAL, EVOLUTION = "final.vtu", "evolution"
+# Sensors as points, and the parts of the boundary that controls act on.
+SENSORS, BOUNDARY = "sensors.vtu", "boundary_control.vtu"
+# A state of ParaView (a file called paraview.py would hide the package of this name), and the surface of a density that `nhgd-pde export` writes.
+STATE_SCRIPT, SURFACE = "paraview_state.py", "density.stl"
 SCENARIOS = "scenarios.csv"
 # The picture for a quick look.
 FIGURE = "figure.png"

@@ -99,7 +99,9 @@ def _draw_history(axes: Axes, rows: Sequence[Mapping[str, object]]) -> None:
 def pictured(data: FieldData) -> tuple[str, ...]:
     """The names of final.vtu for a quick look: states, then controls and densities, then targets; no derivatives."""
     after, left_out = ("target", "density", "control"), ("adjoint", "sensitivity", "multiplier")
-    names = [name for name in (*data.point, *data.cell) if not name.startswith(left_out)]
+    # States have values at nodes; coefficients and stresses, which are not drawn, in cells.
+    cells = [name for name in data.cell if name.startswith(("control", "density"))]
+    names = [name for name in (*data.point, *cells) if not name.startswith(left_out)]
     return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))
 
 

@@ -23,7 +23,21 @@ from .atomic import OutputError, write_atomically
 from .fields import FieldData, FieldSeries, Grid, write_vtu
 from .lines import LineFile
 from .lock import FolderLock
-from .names import ARRAYS, EVOLUTION, FIELDS, FIGURE, FINAL, HISTORY, IMAGES, LOG, PROBLEM, SCENARIOS, STEM, SUMMARY
+from .names import (
+    ARRAYS,
+    EVOLUTION,
+    FIELDS,
+    FIGURE,
+    FINAL,
+    HISTORY,
+    IMAGES,
+    LOG,
+    PROBLEM,
+    SCENARIOS,
+    STEM,
+    SUMMARY,
+    SURFACE,
+)
 from .ownership import HEADER, claimed_for_new, clear, is_a_summary, is_ours
 from .storage import writing
 
@@ -51,6 +65,7 @@ class RunFolder:
         self.path, self.fields = path, fields
         self._lock, self._held, self._columns = lock, held, columns
         self._history, self._log = LineFile(path / HISTORY), LineFile(path / LOG)
+        self.warnings: list[str] = []
         self._started = time.monotonic()
         self._closed = False
 
@@ -87,7 +102,7 @@ class RunFolder:
     ) -> RunFolder:
         """Open an earlier run's folder to go on with it; nothing is cleared, problem.yaml replaced where given.
 
-        The picture of the earlier run is removed.
+        The picture and the surface of the earlier run are removed.
         With `up_to`, the iteration of the checkpoint, rows and fields of later iterations leave the history
         and the field index: the resumed run writes them again. An incomplete last row of a killed run is
         dropped. `lock` is from `claimed_for_resume`; without one it is taken here. Raises `OutputError` when `path` is
@@ -99,8 +114,9 @@ class RunFolder:
                 raise OutputError(f"{folder}: expected a run folder to resume, found no {PROBLEM} of an earlier run")
         with ExitStack() as stack:
             lock = lock or stack.enter_context(closing(FolderLock.take(folder)))
-            with writing(folder / FIGURE, "removed"):
-                (folder / FIGURE).unlink(missing_ok=True)
+            for name in (FIGURE, SURFACE):
+                with writing(folder / name, "removed"):
+                    (folder / name).unlink(missing_ok=True)
             columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
                 write_atomically(folder / PROBLEM, _headed(problem_yaml))
@@ -164,11 +180,22 @@ class RunFolder:
         elapsed = time.monotonic() - self._started
         self._log.append("".join(f"{elapsed:10.2f} s  {line}\n" for line in text.splitlines() or [""]))
 
+    def warn(self, text: str) -> None:
+        """Note a sentence on a part of the result that is missing, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
     def write_final(self, grid: Grid, fields: FieldData) -> Path:
         """Write final.vtu and return its path."""
+        return self.write_fields(FINAL, grid, fields)
+
+    def write_fields(self, name: str, grid: Grid, fields: FieldData) -> Path:
+        """Write a .vtu file and return its path; `warnings` get the sentences on fields that are left out."""
         self.check()
-        write_vtu(self.path / FINAL, grid, fields)
-        return self.path / FINAL
+        for text in fields.left_out:
+            self.warn(text)
+        write_vtu(self.path / name, grid, fields)
+        return self.path / name
 
     def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Write result.npz; without arrays, write nothing."""
@@ -201,6 +228,8 @@ class RunFolder:
         series = FieldSeries(self.path / EVOLUTION, EVOLUTION)
         for index, (grid, fields) in enumerate(frames):
             self.check()
+            for text in fields.left_out:
+                self.warn(text)
             series.add(index, fields.time, grid, fields)
 
     def close(self) -> None:

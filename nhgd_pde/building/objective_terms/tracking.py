@@ -92,6 +92,7 @@ class TrackingTerm(Term):
 
         from ...fem.interpolation import OutsideMeshError, at_points
         from ...linalg.sparse import SparseMatrix
+        from ...objective.sensor_term import SensorTerm
         from ...objective.terms import LinearState, Tracking
         from ..sensors import SensorFileError, Sensors, read_sensors
 
@@ -123,9 +124,12 @@ class TrackingTerm(Term):
         seen = sp.csr_matrix(sp.vstack(rows))
         if builder.clock is not None:
             seen = sp.csr_matrix(sp.kron(builder.clock.last, seen))
-        weights = np.tile(self.weight * found.weights, len(chosen))
+        weights = self.weight * found.weights
+        matrix = SparseMatrix(seen, builder.state.device)
+        number = int(key.rpartition(".")[2])
+        builder.sensors.append(SensorTerm(number, found.points, tuple(chosen), found.values, weights, matrix))
         return Tracking(
-            SparseMatrix(sp.diags_array(weights).tocsr(), builder.state.device, symmetric=True),
+            SparseMatrix(sp.diags_array(np.tile(weights, len(chosen))).tocsr(), builder.state.device, symmetric=True),
             builder.values.tensor(found.values.reshape(-1)),
-            SparseMatrix(seen, builder.state.device),
+            matrix,
         )
