@@ -33,7 +33,8 @@ from .values import Values
 class ObjectiveBuilder:
     """Makes the terms of the objective one after the other.
 
-    Fields for output are added to `fields`, sensors to `sensors`; `l1_weights` are those of all l1 terms, known once they are built.
+    Fields for output are added to `fields`, sensors to `sensors`; `l1_weights` are those of all l1 terms, known once
+    they are built.
 
     Attributes:
         values: evaluates expressions and collects mistakes.

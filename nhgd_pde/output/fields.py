@@ -65,8 +65,8 @@ class Grid:
 class FieldData:
     """Named values at the points (N, ...) and in the cells (M, ...) of a grid, at one time.
 
-    An entry is a scalar (N,), a vector (N, c) or a square tensor (N, c, c) with c at most 3. `left_out` has sentences on
-    fields that could not be computed, which no file has.
+    An entry is a scalar (N,), a vector (N, c) or a square tensor (N, c, c) with c at most 3. `left_out` has sentences
+    on fields that could not be computed, which no file has.
     """
 
     point: Mapping[str, np.ndarray] = field(default_factory=dict)

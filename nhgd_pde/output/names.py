@@ -15,7 +15,8 @@ FIELDS, STEM = "fields", "state"
 FINAL, EVOLUTION = "final.vtu", "evolution"
 # Sensors as points, and the parts of the boundary that controls act on.
 SENSORS, BOUNDARY = "sensors.vtu", "boundary_control.vtu"
-# A state of ParaView (a file called paraview.py would hide the package of this name), and the surface of a density that `nhgd-pde export` writes.
+# A state of ParaView, and the surface of a density that `nhgd-pde export` writes. A file called paraview.py would hide
+# the package of that name.
 STATE_SCRIPT, SURFACE = "paraview_state.py", "density.stl"
 SCENARIOS = "scenarios.csv"
 # The picture for a quick look.

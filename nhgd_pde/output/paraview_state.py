@@ -41,15 +41,16 @@ def show() -> Any:
     else:
         source = simple.XMLUnstructuredGridReader(FileName=[final])
     fields = ranges(source)
-    for name, (_, components, low, high) in fields.items():
-        colour(name, components, low, high)
-    shown, name = source, first(fields)
+    for each, (_, components, low, high) in fields.items():
+        colour(each, components, low, high)
+    shown: Any = source
+    name = first(fields)
     bounds = source.GetDataInformation().GetBounds()
     if bounds[2] == bounds[3] and name is not None and fields[name][:2] == ("POINTS", 1):
         shown = curve(shown, name, bounds[1] - bounds[0], fields[name])
     elif fields.get("displacement", ("", 0))[1] > 1:
         shown = warped(shown, fields)
-    density = next((each for each in fields if each.startswith("density")), None)
+    density = next((label for label in fields if label.startswith("density")), None)
     if density is not None:
         place, _, _, high = fields[density]
         shown = simple.Threshold(Input=shown, Scalars=[place, density], AllScalars=0)

@@ -48,8 +48,8 @@ def levels(problem: PDEProblem) -> int:
 def state_fields(problem: PDEProblem, state: np.ndarray, name: str = "state", level: int = -1) -> Fields:
     """Coefficients (S, N) as named point fields, of an evolution at one of its levels; several scenarios are numbered.
 
-    The state is called by the names of its groups of fields, such as `displacement`, or `velocity` and `pressure`. Other
-    coefficients are called `name`, or, with several groups, `name_velocity` and `name_pressure`.
+    The state is called by the names of its groups of fields, such as `displacement`, or `velocity` and `pressure`.
+    Other coefficients are called `name`, or, with several groups, `name_velocity` and `name_pressure`.
     """
     found: Fields = {}
     for s, row in enumerate(state.reshape(len(state), -1, problem.space.size)[:, level]):
@@ -180,8 +180,8 @@ def final_fields(
     """The fields of final.vtu, of an evolution at one of its levels.
 
     `states` are the fields of the state if it has several scenarios; the adjoint is then their mean. The sensitivity is
-    the gradient: the change of the objective by a unit of the control there. Coefficients of the equation and quantities
-    such as a stress are means over the cells; see `cell_fields`.
+    the gradient: the change of the objective by a unit of the control there. Coefficients of the equation and
+    quantities such as a stress are means over the cells; see `cell_fields`.
     """
     step = level if level < 0 else max(level - 1, 0)
     control_points, control_cells = control_fields(problem, control, step=step)

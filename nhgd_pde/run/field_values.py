@@ -56,8 +56,8 @@ def _field(problem: PDEProblem, data: FieldData, name: str) -> tuple[Space, np.n
 def integral(problem: PDEProblem, data: FieldData, expression: str | float, on: str | None) -> float:
     """The integral of an expression in x, y, z, r, t and the names of fields over the domain or a part of it.
 
-    Components of vectors are `name_x`, `name_y`, `name_z`, and those of matrices `name_xx`, ... Points are those of a rule that is exact for polynomials of
-    degree four, and of degree six in P2.
+    Components of vectors are `name_x`, `name_y`, `name_z`, and those of matrices `name_xx`, ... Points are those of a
+    rule that is exact for polynomials of degree four, and of degree six in P2.
 
     Raises:
         ValueError: there is no such part; the expression is wrong.
@@ -110,4 +110,4 @@ def _components(data: FieldData, name: str) -> Iterator[tuple[str, _Component]]:
     for axis, labels in zip(product(range(3), repeat=values.ndim - 1), axes, strict=True):
         if all(i < count for i, count in zip(axis, values.shape[1:], strict=True)):
             suffix = f"_{''.join(labels)}" if labels else ""
-            yield name + suffix, _Component(values[(slice(None), *axis)], of_cells)
+            yield name + suffix, _Component(np.moveaxis(values, 0, -1)[axis], of_cells)

@@ -18,9 +18,9 @@ def sensor_points(
 ) -> tuple[Grid, FieldData] | None:
     """The sensors of all terms of the objective as points; None without sensors.
 
-    `measured` and `computed` are values of the state, and `misfit` is computed - measured: a term is the sum of weight/2
-    misfit^2. `term` is the number of the term in the objective. Components of a state that a sensor does not measure are
-    NaN.
+    `measured` and `computed` are values of the state, and `misfit` is computed - measured: a term is the sum of
+    weight/2 misfit^2. `term` is the number of the term in the objective. Components of a state that a sensor does not
+    measure are NaN.
 
     Args:
         state: (S, N) coefficients.

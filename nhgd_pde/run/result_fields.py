@@ -92,7 +92,7 @@ def cell_fields(
 
 
 def _scalars(name: str, values: np.ndarray, labels: tuple[str, ...]) -> Fields:
-    """A field as what a file can hold: a scalar, a vector of up to three components or a matrix; else its components."""
+    """A field as what a file can hold: a scalar, a vector of up to three components, a matrix; else its components."""
     if values.ndim == 2 and values.shape[1] == 1:
         return {name: values[:, 0]}
     if values.ndim == 3 and values.shape[1:] == (1, 1):
