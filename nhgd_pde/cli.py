@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "check:check",
     "verify": "verify:verify",
     "plot": "plot:plot",
+    "export": "export:export",
     "bench": "bench:bench",
     "new": "language:new",
     "list": "language:list_",

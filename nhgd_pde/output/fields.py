@@ -114,6 +114,14 @@ def write_vtu(
         _append_time(temporary, fields.time)
 
 
+def write_stl(path: str | os.PathLike[str], points: np.ndarray, triangles: np.ndarray) -> None:
+    """Write a surface as a binary STL file, whole or not at all: points (N, 3) and triangles (T, 3) of point numbers."""
+    import meshio
+
+    with atomic_path(path) as temporary:
+        meshio.stl.write(str(temporary), meshio.Mesh(points, [("triangle", triangles)]), binary=True)
+
+
 def read_vtu(path: str | os.PathLike[str]) -> tuple[Grid, FieldData]:
     """Read a .vtu file with cells of one type; points come back as (N, 3), vectors and tensors as written.
 

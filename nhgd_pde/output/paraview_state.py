@@ -56,6 +56,7 @@ def show() -> Any:
         shown = simple.Threshold(Input=shown, Scalars=[place, density], AllScalars=0)
         shown.LowerThreshold, shown.UpperThreshold = MATERIAL, max(high, MATERIAL)
     display = simple.Show(shown, view)
+    display.LineWidth = 3.0 if bounds[2] == bounds[3] else 1.0
     if name is not None:
         simple.ColorBy(display, (fields[name][0], name))
         display.SetScalarBarVisibility(view, True)

@@ -101,7 +101,9 @@ def pictured(data: FieldData) -> tuple[str, ...]:
     after, left_out = ("target", "density", "control"), ("adjoint", "sensitivity", "multiplier")
     # States have values at nodes; coefficients and stresses, which are not drawn, in cells.
     cells = [name for name in data.cell if name.startswith(("control", "density"))]
-    names = [name for name in (*data.point, *cells) if not name.startswith(left_out)]
+    shown = [name for name in (*data.point, *cells) if not name.startswith(left_out)]
+    # Complex fields are drawn by their two parts.
+    names = [name for name in shown if not name.endswith("_magnitude")]
     return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))
 
 
