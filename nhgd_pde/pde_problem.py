@@ -26,9 +26,8 @@ from .linalg.safe_lengths import dot, length
 from .linalg.sparse import SparseMatrix
 from .objective.constraints import ConstraintReport
 from .objective.integral import IntegralTerm
-from .objective.sensor_term import SensorTerm
 from .objective.state_bounds import Relaxation, StateBounds
-from .objective.terms import Objective
+from .objective.terms import Objective, SensorTerm
 from .pde.cell_fields import CellFields
 from .pde.equation import StateEquation
 from .pde.poles import pole_between

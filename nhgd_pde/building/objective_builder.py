@@ -19,8 +19,7 @@ from ..fem.state_space import StateSpace
 from ..linalg.products import KroneckerMatrix, repeated
 from ..linalg.sparse import SparseMatrix
 from ..objective.integral import Density, IntegralTerm
-from ..objective.sensor_term import SensorTerm
-from ..objective.terms import Objective
+from ..objective.terms import Objective, SensorTerm
 from ..problem_file.equation_parts import Vector
 from ..problem_file.expressions import Expression
 from ..problem_file.term_parts import TermSpec

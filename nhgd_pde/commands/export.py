@@ -25,6 +25,6 @@ def export(
 ) -> None:
     """Write the material of the run in FOLDER, where the density is at least a threshold, as a closed surface."""
     with bad_input():
-        from ..output.export import export_surface
+        from ..output.surface_export import export_surface
 
         click.echo(str(export_surface(folder, output, threshold, field, thickness)))

@@ -115,7 +115,7 @@ def write_vtu(
 
 
 def write_stl(path: str | os.PathLike[str], points: np.ndarray, triangles: np.ndarray) -> None:
-    """Write a surface as a binary STL file, whole or not at all: points (N, 3) and triangles (T, 3) of point numbers."""
+    """Write a surface as binary STL, whole or not at all: points (N, 3), triangles (T, 3) of point numbers."""
     import meshio
 
     with atomic_path(path) as temporary:
@@ -151,24 +151,27 @@ class FieldSeries:
     """A folder of `<stem>_<index>.vtu` files and the index `<stem>.pvd` over them.
 
     The index is rewritten after each file is complete, so it names complete files only, whenever it is read.
-    The folder is made by the first `add`. An existing index is replaced; `resume` keeps it.
+    The folder is made by the first `add`. An existing index is replaced; `resume` keeps it. `axis` says in the index
+    what its times are.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], stem: str = "state") -> None:
+    def __init__(self, folder: str | os.PathLike[str], stem: str = "state", axis: str = "time") -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", stem, re.ASCII):
             raise OutputError(f"field series: stem: expected letters, digits, - and _, found {stem!r}")
-        self.folder, self.stem = Path(folder), stem
+        self.folder, self.stem, self.axis = Path(folder), stem, axis
         self._times: dict[int, float] = {}
 
     @classmethod
-    def resume(cls, folder: str | os.PathLike[str], stem: str = "state", *, up_to: int | None = None) -> FieldSeries:
+    def resume(
+        cls, folder: str | os.PathLike[str], stem: str = "state", axis: str = "time", *, up_to: int | None = None
+    ) -> FieldSeries:
         """Go on with the series in `folder`, which may be empty or missing.
 
         Entries whose file is gone are dropped, and with `up_to` the entries of a later index (their files
         stay until they are written again). The index on disk changes at the next `add`. Raises `OutputError`
         for an index that cannot be read or names files of another series.
         """
-        series = cls(folder, stem)
+        series = cls(folder, stem, axis)
         if not series.index_path.exists():
             return series
         with writing(series.index_path, "read"):
@@ -210,7 +213,8 @@ class FieldSeries:
         path = self.file_path(index)
         write_vtu(path, grid, replace(fields, time=float(time)))
         self._times[index] = float(time)
-        lines = ['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "  <Collection>"]
+        lines = ['<?xml version="1.0"?>', f"<!-- timestep: {self.axis} -->"]
+        lines += ['<VTKFile type="Collection" version="0.1">', "  <Collection>"]
         lines += [
             f'    <DataSet timestep="{moment!r}" group="" part="0" file="{self.file_path(number).name}"/>'
             for number, moment in self.times.items()

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER", "OutputError", "RunFolder", "read_ended", "read_history"]
 
+# What the times of the series of iterates are.
+ITERATIONS = "the outer iteration, not a time"
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 Cell = float | int | str | None
@@ -88,7 +90,7 @@ class RunFolder:
             lock = lock or stack.enter_context(claimed_for_new(folder, problem_yaml, overwrite))
             clear(folder)
             write_atomically(folder / PROBLEM, _headed(problem_yaml))
-            return cls(folder, FieldSeries(folder / FIELDS, STEM), lock, stack.pop_all())
+            return cls(folder, FieldSeries(folder / FIELDS, STEM, ITERATIONS), lock, stack.pop_all())
         raise AssertionError("not reached")
 
     @classmethod
@@ -120,7 +122,7 @@ class RunFolder:
             columns = _mend_history(folder / HISTORY, up_to) if (folder / HISTORY).exists() else None
             if problem_yaml is not None:
                 write_atomically(folder / PROBLEM, _headed(problem_yaml))
-            series = FieldSeries.resume(folder / FIELDS, STEM, up_to=up_to)
+            series = FieldSeries.resume(folder / FIELDS, STEM, ITERATIONS, up_to=up_to)
             return cls(folder, series, lock, stack.pop_all(), columns)
         raise AssertionError("not reached")
 

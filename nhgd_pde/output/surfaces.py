@@ -1,7 +1,7 @@
 """The surface of the part of a grid in which a field is at least a threshold: closed, for 3-D printers and CAD.
 
-The field is linear between the nodes of simplices. Tetrahedra and triangles are cut exactly (marching tetrahedra, A. Doi,
-A. Koide, IEICE Trans. E74 (1991) 214-224); where the part reaches the boundary of the grid, the surface follows it.
+The field is linear between the nodes of simplices. Tetrahedra and triangles are cut exactly (marching tetrahedra: Doi and
+Koide, IEICE Trans. E74 (1991) 214-224); where the part reaches the boundary of the grid, the surface follows it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _APART = 1e-3
 
 
 def nodal_values(grid: Grid, values: np.ndarray) -> np.ndarray:
-    """Values in cells (M,) -> values at points (N,): the means over the cells around each, weighted by their volumes."""
+    """Values in cells (M,) -> values at points (N,): means over the cells around each, weighted by their volumes."""
     corners = _corners(grid)
     points, _, simplices, owners = _simplices(grid, np.zeros(len(grid.points)))
     volumes = np.bincount(owners, np.abs(_volumes(points, simplices)), len(grid.cells))
@@ -83,8 +83,8 @@ def _corners(grid: Grid) -> np.ndarray:
 def _simplices(grid: Grid, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Points (N, 3), values (N,), simplices (S, 3 or 4) of the grid, and the cell (S,) of each.
 
-    A quadrilateral is cut in two. A hexahedron is cut into twelve tetrahedra that meet in its middle, where the value is
-    the mean of the corners; its sides are cut from the corner with the lowest number, so that neighbours agree.
+    A quadrilateral is cut in two. A hexahedron is cut into twelve tetrahedra that meet in its middle, where the value
+    is the mean of the corners; its sides are cut from the corner with the lowest number, so that neighbours agree.
     """
     corners = _corners(grid)
     points = np.pad(grid.points, ((0, 0), (0, 3 - grid.points.shape[1])))

@@ -13,10 +13,8 @@ from .drawing import split_controls
 Fields = dict[str, np.ndarray]
 
 
-def sensor_points(
-    problem: PDEProblem, state: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[Grid, FieldData] | None:
-    """The sensors of all terms of the objective as points; None without sensors.
+def sensor_points(problem: PDEProblem, state: np.ndarray, weights: np.ndarray | None = None) -> tuple[Grid, FieldData]:
+    """The sensors of all terms of the objective, of which there are some, as points.
 
     `measured` and `computed` are values of the state, and `misfit` is computed - measured: a term is the sum of
     weight/2 misfit^2. `term` is the number of the term in the objective. Components of a state that a sensor does not
@@ -26,8 +24,6 @@ def sensor_points(
         state: (S, N) coefficients.
         weights: (S,) of several scenarios, over which `computed` is the mean and `computed_std` the deviation.
     """
-    if not problem.sensors:
-        return None
     group = problem.space.groups[0]
     shares = np.full(len(state), 1.0 / len(state)) if weights is None else weights
     parts: dict[str, list[np.ndarray]] = {}
@@ -61,15 +57,13 @@ def _vector(name: str, values: np.ndarray) -> Fields:
     return {name: values.T} if len(values) <= 3 else {f"{name}_{k}": own for k, own in enumerate(values)}
 
 
-def boundary_controls(problem: PDEProblem, control: np.ndarray, gradient: np.ndarray) -> tuple[Grid, FieldData] | None:
-    """The facets that controls act on, with control and sensitivity, in time in their last step; None without any.
+def boundary_controls(problem: PDEProblem, control: np.ndarray, gradient: np.ndarray) -> tuple[Grid, FieldData]:
+    """The facets that some controls act on, with control and sensitivity, in time in their last step.
 
     The fields have the names of final.vtu. Values in P1 are those of points, others those of facets; NaN stands where
     another control acts. A control that is one number there has this number on all its facets.
     """
     acting = [part for part in problem.control.parts if part.facets is not None]
-    if not acting:
-        return None
     mesh, cell = problem.space.domain.mesh, problem.space.domain.cell
     facets = np.unique(np.concatenate([np.asarray(part.facets) for part in acting]))
     corners = _corners(problem, facets)

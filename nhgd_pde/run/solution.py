@@ -222,6 +222,8 @@ class Solution(Answer):
 
         With random inputs the computed values are means over the scenarios, beside their standard deviations.
         """
+        if not self.problem.sensors:
+            return None
         from .point_results import sensor_points
 
         return sensor_points(self.problem, self.state, self._weights)
@@ -231,6 +233,8 @@ class Solution(Answer):
 
         Controls that vary in time are those of the last step.
         """
+        if all(part.facets is None for part in self.problem.control.parts):
+            return None
         from .point_results import boundary_controls
 
         return boundary_controls(self.problem, self.control, self.gradient)

@@ -92,8 +92,7 @@ class TrackingTerm(Term):
 
         from ...fem.interpolation import OutsideMeshError, at_points
         from ...linalg.sparse import SparseMatrix
-        from ...objective.sensor_term import SensorTerm
-        from ...objective.terms import LinearState, Tracking
+        from ...objective.terms import LinearState, SensorTerm, Tracking
         from ..sensors import SensorFileError, Sensors, read_sensors
 
         dim, size = builder.state.domain.dim, builder.state.size
