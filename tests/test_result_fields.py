@@ -427,11 +427,23 @@ def test_several_boundary_controls_and_numbers(tmp_path: Path) -> None:
 
 
 def test_a_boundary_control_on_an_interval_in_time(tmp_path: Path) -> None:
-    solution = nhgd.solve(nhgd.load(ROOT / "problems/heat_boundary.yaml"), output=tmp_path / "run")
-    assert isinstance(solution, nhgd.Solution)
-    found = solution.boundary()
-    assert found is not None and found[0].cell_type in ("vertex", "line")
-    assert meshio.read(tmp_path / "run" / "boundary_control.vtu").points.shape[1] == 3
+    file = diffusion(
+        mesh={"kind": "interval", "cells": 6},
+        pde={"kind": "heat", "boundary": {"left": {"dirichlet": 0}}},
+        time={"end": 1, "steps": 4, "scheme": "implicit_euler", "initial": "0"},
+        control={"kind": "neumann", "on": "right", "space": "P1"},
+    )
+    solution = solved(file, tmp_path / "run")
+    values = solution.controls["control"]
+    frames = list(solution.boundary_frames())
+    assert values.shape == (4, 1) and len(frames) == len(solution.times) == 5
+    for level, (grid, data) in enumerate(frames):
+        assert grid.cell_type == "vertex" and data.time == solution.times[level]
+        assert data.point["control"].tolist() == values[max(level - 1, 0)].tolist()
+    index = (tmp_path / "run" / "boundary_control" / "boundary_control.pvd").read_text()
+    assert index.count("<DataSet") == len(frames)
+    last = meshio.read(tmp_path / "run" / "boundary_control.vtu")
+    assert last.points.tolist() == [[1, 0, 0]] and last.point_data["control"].tolist() == values[-1].tolist()
 
 
 def test_a_problem_without_them_has_no_such_files(tmp_path: Path) -> None:
@@ -489,6 +501,7 @@ def test_the_last_line_names_the_file_for_evolutions(tmp_path: Path) -> None:
     last = moving.output.splitlines()[-1]
     assert "open evolution/evolution.pvd" in last and "in fields/state.pvd it is the iteration" in last
     assert (tmp_path / "m" / "evolution" / "evolution.pvd").exists()
+    assert "<!-- timestep: the outer iteration, not a time -->" in (tmp_path / "m/fields/state.pvd").read_text()
 
 
 def test_the_state_of_paraview_is_python_without_paths_of_this_machine(tmp_path: Path) -> None:

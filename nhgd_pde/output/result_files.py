@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .names import ARRAYS, BOUNDARY, EVOLUTION, FINAL, IMAGES, SCENARIOS, SENSORS, STATE_SCRIPT
+from .names import ARRAYS, BOUNDARY, BOUNDARY_EVOLUTION, EVOLUTION, FINAL, IMAGES, SCENARIOS, SENSORS, STATE_SCRIPT
 from .storage import StorageError
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Result(Protocol):
         """The parts of the boundary that controls act on; None without."""
         ...
 
+    def boundary_frames(self) -> Iterable[tuple[Grid, FieldData]]:
+        """The same parts at each time of an evolution with a control on them that varies; else none."""
+        ...
+
     def scenario_rows(self) -> Iterable[Mapping[str, Any]]:
         """A row for each scenario; none without random inputs."""
         ...
@@ -49,27 +53,23 @@ class Result(Protocol):
         ...
 
 
-def _final(run: RunFolder, frame: tuple[Grid, FieldData] | None) -> None:
+def _fields(run: RunFolder, name: str, frame: tuple[Grid, FieldData] | None) -> None:
     if frame is not None:
-        run.write_final(*frame)
+        run.write_fields(name, *frame)
 
 
-def _beside(
-    name: str, fields: Callable[[Result], tuple[Grid, FieldData] | None]
-) -> Callable[[RunFolder, Result], None]:
+def _beside(name: str, write: Callable[[RunFolder, Result], object]) -> Callable[[RunFolder, Result], None]:
     """Writes a file without which a result is complete: if its fields cannot be computed, there is a warning."""
 
-    def write(run: RunFolder, result: Result) -> None:
+    def written(run: RunFolder, result: Result) -> None:
         try:
-            found = fields(result)
-            if found is not None:
-                run.write_fields(name, *found)
+            write(run, result)
         except StorageError:
             raise
         except Exception as error:
             run.warn(f"{name} could not be made: {type(error).__name__}: {error}")
 
-    return write
+    return written
 
 
 def _state_script(run: RunFolder) -> None:
@@ -81,10 +81,13 @@ def _state_script(run: RunFolder) -> None:
 
 # The names are cleared from a folder before a new run writes there; one without a suffix is a series in a folder.
 RESULTS: dict[str, Callable[[RunFolder, Result], object]] = {
-    FINAL: lambda run, result: _final(run, result.fields()),
-    EVOLUTION: lambda run, result: run.write_evolution(result.frames()),
-    SENSORS: _beside(SENSORS, lambda result: result.sensors()),
-    BOUNDARY: _beside(BOUNDARY, lambda result: result.boundary()),
+    FINAL: lambda run, result: _fields(run, FINAL, result.fields()),
+    EVOLUTION: lambda run, result: run.write_series(EVOLUTION, result.frames()),
+    SENSORS: _beside(SENSORS, lambda run, result: _fields(run, SENSORS, result.sensors())),
+    BOUNDARY: _beside(BOUNDARY, lambda run, result: _fields(run, BOUNDARY, result.boundary())),
+    BOUNDARY_EVOLUTION: _beside(
+        BOUNDARY_EVOLUTION, lambda run, result: run.write_series(BOUNDARY_EVOLUTION, result.boundary_frames())
+    ),
     STATE_SCRIPT: lambda run, result: _state_script(run),
     SCENARIOS: lambda run, result: run.write_scenarios(result.scenario_rows()),
     ARRAYS: lambda run, result: run.write_arrays(result.arrays()),

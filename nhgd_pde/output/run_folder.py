@@ -25,7 +25,6 @@ from .lines import LineFile
 from .lock import FolderLock
 from .names import (
     ARRAYS,
-    EVOLUTION,
     FIELDS,
     FIGURE,
     FINAL,
@@ -225,9 +224,9 @@ class RunFolder:
         if lines:
             self.write_text(SCENARIOS, "".join(lines))
 
-    def write_evolution(self, frames: Iterable[tuple[Grid, FieldData]]) -> None:
-        """Write the series in time of the last iterate, in the order of `frames`; without frames, write nothing."""
-        series = FieldSeries(self.path / EVOLUTION, EVOLUTION)
+    def write_series(self, name: str, frames: Iterable[tuple[Grid, FieldData]]) -> None:
+        """Write a series in time, NAME/NAME.pvd, in the order of `frames`; without frames, write nothing."""
+        series = FieldSeries(self.path / name, name)
         for index, (grid, fields) in enumerate(frames):
             self.check()
             for text in fields.left_out:

@@ -1,7 +1,8 @@
 """The surface of the part of a grid in which a field is at least a threshold: closed, for 3-D printers and CAD.
 
-The field is linear between the nodes of simplices. Tetrahedra and triangles are cut exactly (marching tetrahedra: Doi and
-Koide, IEICE Trans. E74 (1991) 214-224); where the part reaches the boundary of the grid, the surface follows it.
+The field is linear between the nodes of simplices, and tetrahedra and triangles are cut exactly (marching tetrahedra:
+Doi and Koide, IEICE Trans. E74 (1991) 214-224). Where the part reaches the boundary of the grid, the surface follows
+it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from ..control.controls import ControlSpace
 from ..fem.cells import CELLS
 from ..output.fields import FieldData, Grid
 from ..pde_problem import PDEProblem
-from .drawing import split_controls
+from .drawing import levels, split_controls
 
 Fields = dict[str, np.ndarray]
 
@@ -57,8 +57,10 @@ def _vector(name: str, values: np.ndarray) -> Fields:
     return {name: values.T} if len(values) <= 3 else {f"{name}_{k}": own for k, own in enumerate(values)}
 
 
-def boundary_controls(problem: PDEProblem, control: np.ndarray, gradient: np.ndarray) -> tuple[Grid, FieldData]:
-    """The facets that some controls act on, with control and sensitivity, in time in their last step.
+def boundary_controls(
+    problem: PDEProblem, control: np.ndarray, gradient: np.ndarray, level: int = -1
+) -> tuple[Grid, FieldData]:
+    """The facets that some controls act on, with control and sensitivity, of an evolution at one of its times.
 
     The fields have the names of final.vtu. Values in P1 are those of points, others those of facets; NaN stands where
     another control acts. A control that is one number there has this number on all its facets.
@@ -68,6 +70,8 @@ def boundary_controls(problem: PDEProblem, control: np.ndarray, gradient: np.nda
     facets = np.unique(np.concatenate([np.asarray(part.facets) for part in acting]))
     corners = _corners(problem, facets)
     nodes, cells = np.unique(corners, return_inverse=True)
+    steps = problem.control.steps
+    step = (level if level < 0 else max(level - 1, 0)) % steps
     points: Fields = {}
     values: Fields = {}
     for name, coefficients in (("control", control), ("sensitivity", gradient)):
@@ -76,11 +80,12 @@ def boundary_controls(problem: PDEProblem, control: np.ndarray, gradient: np.nda
             if part.facets is None:
                 continue
             label = name if len(problem.control.parts) == 1 else f"{name}_{key}"
-            row = own if part.steps is None else own[-1]
+            row = own if part.steps is None else own[step * len(own) // steps]
             where, found = _placed(problem, part, row, nodes, facets)
             (points if where == "points" else values)[label] = found
     grid = Grid(mesh.p.T[nodes], cells.reshape(corners.shape), CELLS[cell].facet)
-    return grid, FieldData(points, values)
+    time = problem.equation.measure * (level % levels(problem)) if levels(problem) > 1 else 0.0
+    return grid, FieldData(points, values, time)
 
 
 def _corners(problem: PDEProblem, facets: np.ndarray) -> np.ndarray:

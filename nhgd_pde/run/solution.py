@@ -91,6 +91,10 @@ class Answer:
         """The facets of boundary_control.vtu; None without a control on a part of the boundary."""
         return None
 
+    def boundary_frames(self) -> Iterator[tuple[Grid, FieldData]]:
+        """The facets of boundary_control at each time of an evolution, if a control on them varies."""
+        return iter(())
+
     def scenario_rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of scenarios.csv; none without random inputs."""
         return iter(())
@@ -228,16 +232,23 @@ class Solution(Answer):
 
         return sensor_points(self.problem, self.state, self._weights)
 
-    def boundary(self) -> tuple[Grid, FieldData] | None:
+    def boundary(self, level: int = -1) -> tuple[Grid, FieldData] | None:
         """The parts of the boundary that controls act on, with control and sensitivity; None without such a control.
 
-        Controls that vary in time are those of the last step.
+        Args:
+            level: which of `times` of an evolution.
         """
         if all(part.facets is None for part in self.problem.control.parts):
             return None
         from .point_results import boundary_controls
 
-        return boundary_controls(self.problem, self.control, self.gradient)
+        return boundary_controls(self.problem, self.control, self.gradient, level)
+
+    def boundary_frames(self) -> Iterator[tuple[Grid, FieldData]]:
+        """The same at each of `times`; none where no control on the boundary varies in time."""
+        varies = any(part.facets is not None and part.steps is not None for part in self.problem.control.parts)
+        every = (self.boundary(level) for level in range(levels(self.problem) if varies and len(self.times) > 1 else 0))
+        return (frame for frame in every if frame is not None)
 
     def frames(self) -> Iterator[tuple[Grid, FieldData]]:
         """The fields of an evolution at each of `times`; none of a steady problem."""
