@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,19 @@ def test_a_body_is_exported(cell: str, tmp_path: Path) -> None:
     points, triangles = read_surface(tmp_path / "run" / "density.stl")
     euler(triangles)
     assert 0.1 < volume(points, triangles) < 1.9
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "paraview.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"<!-- example surface -->\n```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    more = {"mesh.cells": [30, 10], "outer.iterations": 3}
+    nhgd.solve(nhgd.load(ROOT / "problems/mbb_beam.yaml", more), output="outputs/mbb_beam")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    points, triangles = read_surface(Path("outputs/mbb_beam/density.stl"))
+    assert names["done"].triangles == len(triangles)
+    assert names["done"].volume == pytest.approx(volume(points, triangles), rel=1e-4)
 
 
 def test_mistakes_are_told_and_leave_nothing(tmp_path: Path) -> None:
