@@ -71,7 +71,7 @@ class ControlSpace:
         boundary: integrals of the control are over a part of the boundary, and its gradients are tangential.
         smoothing: (design variables, derivative) -> smoothed derivative, in place of a filter, for the methods that
             take one.
-        material: the pointwise map of a density to the share of material; None where they are the same.
+        material: the pointwise map of a density to the share of material; None of other controls.
     """
 
     name: str

@@ -104,6 +104,10 @@ def pictured(data: FieldData) -> tuple[str, ...]:
     shown = [name for name in (*data.point, *cells) if not name.startswith(left_out)]
     # Complex fields are drawn by their two parts.
     names = [name for name in shown if not name.endswith("_magnitude")]
+    # A density without a filter and a projection is the control.
+    every = {**data.cell, **data.point}
+    twins = {name: every.get(name.replace("density", "control", 1)) for name in names if name.startswith("density")}
+    names = [name for name in names if name not in twins or not np.array_equal(twins[name], every[name])]
     return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))
 
 

@@ -117,19 +117,18 @@ def control_fields(
 
 
 def density_fields(problem: PDEProblem, control: np.ndarray) -> tuple[Fields, Fields]:
-    """Filtered or projected densities, as they enter the equation, as (point fields, cell fields)."""
+    """The densities, filtered and projected, as they enter the equation, as (point fields, cell fields)."""
     points: Fields = {}
     cells: Fields = {}
-    changed = [part for part in problem.control.parts if part.filter is not None or part.material is not None]
-    if not changed:
+    densities = [part for part in problem.control.parts if part.material is not None]
+    if not densities:
         return points, cells
     v = torch.from_numpy(control).to(problem.equation.lift.device)
     physical = problem.control.split(problem.control.physical(v))
     for part, values in zip(problem.control.parts, physical, strict=True):
-        if part in changed:
-            share = values if part.material is None else part.material(values)
-            label = "density" if len(changed) == 1 else f"density_{part.name}"
-            found, on_cells = _control_values(problem, part, share.cpu().numpy())
+        if part.material is not None:
+            label = "density" if len(densities) == 1 else f"density_{part.name}"
+            found, on_cells = _control_values(problem, part, part.material(values).cpu().numpy())
             (cells if on_cells else points)[label] = found[0]
     return points, cells
 
