@@ -98,8 +98,8 @@ class SensorTerm:
         components: the components of the state that they measure.
         measured: (components, count).
         weights: (count,) the factors of the squared misfits over 2, that of the term included.
-        rows: (components * count, N) the values of the state at the sensors; an evolution that keeps no states has
-            those of its last coefficients only.
+        rows: (components * count, N) the values of the state at the sensors.
+        times: (count,) the times of the measurements; None where they have none.
     """
 
     number: int
@@ -108,14 +108,18 @@ class SensorTerm:
     measured: np.ndarray
     weights: np.ndarray
     rows: SparseMatrix
+    times: np.ndarray | None = None
 
     def computed(self, state: np.ndarray) -> np.ndarray:
-        """State (S, N) -> its values (S, components, count) at the sensors."""
-        missing = self.rows.shape[1] - state.shape[1]
-        # An evolution that keeps no states has its last one alone; the rows are zero for the states before.
-        whole = np.pad(state, ((0, 0), (max(missing, 0), 0)))
-        found = self.rows.mv(torch.from_numpy(whole).to(self.rows.device))
-        return found.cpu().numpy().reshape(len(state), *self.measured.shape)
+        """State (S, N) -> its values (S, components, count) at the sensors.
+
+        Of an evolution that keeps no states it may be the last one alone; values that need others are NaN.
+        """
+        rows = self.rows.host
+        missing = rows.shape[1] - state.shape[1]
+        found = np.asarray((rows[:, missing:] @ state.T).T)
+        found[:, np.diff(rows[:, :missing].indptr) > 0] = np.nan
+        return found.reshape(len(state), *self.measured.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ def sensor_points(problem: PDEProblem, state: np.ndarray, weights: np.ndarray | 
     """The sensors of all terms of the objective, of which there are some, as points.
 
     `measured` and `computed` are values of the state, and `misfit` is computed - measured: a term is the sum of
-    weight/2 misfit^2. `term` is the number of the term in the objective. Components of a state that a sensor does not
-    measure are NaN.
+    weight/2 misfit^2. `term` is the number of the term in the objective, and `time` that of a measurement. Components
+    of a state that a sensor does not measure are NaN.
 
     Args:
         state: (S, N) coefficients.
@@ -38,6 +38,9 @@ def sensor_points(problem: PDEProblem, state: np.ndarray, weights: np.ndarray | 
             whole[list(term.components)] = some
             parts.setdefault(name, []).append(whole)
         parts.setdefault("weight", []).append(term.weights)
+        if any(each.times is not None for each in problem.sensors):
+            times = np.full(len(term.weights), np.nan) if term.times is None else term.times
+            parts.setdefault("time", []).append(times)
         parts.setdefault("term", []).append(np.full(len(term.weights), term.number, dtype=np.int32))
     points = np.concatenate([term.points for term in problem.sensors], axis=1).T
     fields: Fields = {}
