@@ -106,8 +106,9 @@ def pictured(data: FieldData) -> tuple[str, ...]:
     names = [name for name in shown if not name.endswith("_magnitude")]
     # A density without a filter and a projection is the control.
     every = {**data.cell, **data.point}
-    twins = {name: every.get(name.replace("density", "control", 1)) for name in names if name.startswith("density")}
-    names = [name for name in names if name not in twins or not np.array_equal(twins[name], every[name])]
+    twins = {name: name.replace("density", "control", 1) for name in names if name.startswith("density")}
+    same = {name for name, twin in twins.items() if twin in every and np.array_equal(every[name], every[twin])}
+    names = [name for name in names if name not in same]
     return tuple(sorted(names, key=lambda name: name.startswith(after) + name.startswith("target")))
 
 
